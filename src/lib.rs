@@ -1,1 +1,19 @@
-//! x
+//! Prometheus exporter and invariant checker for a distributed, Redis-backed rate limiter.
+//!
+//! The way of the data is one way: [`observe`] does all the I/O of a collection and returns an
+//! [`observation::Observation`]; [`invariants`] decides what it means; [`export`] turns both into metric families;
+//! [`server`] serves them. [`collect`] runs a collection, [`serve`] puts the parts together.
+
+pub mod check;
+pub mod cli;
+pub mod clock;
+pub mod collect;
+pub mod config;
+pub mod export;
+pub mod invariants;
+pub mod observation;
+pub mod observe;
+pub mod serve;
+pub mod server;
+pub mod snapshot;
+pub mod subject;

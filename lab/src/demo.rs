@@ -1,0 +1,229 @@
+//! The demo: a Redis, three nodes, traffic and the exporter, and a tour of the faults it finds.
+//!
+//! Everything runs on this machine and ends with the demo, however that ends. It leaves out
+//! Prometheus and Grafana: the demo reads the exporter's `/metrics` itself, as they would.
+
+mod cluster;
+mod control;
+mod screen;
+mod tour;
+mod view;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::clock;
+use crate::http;
+use cluster::Cluster;
+use screen::Screen;
+use tour::{Record, Tour};
+use view::View;
+
+pub use control::{Fault, send_fault};
+
+/// How often `/metrics` is read: every reading is a collection of the exporter.
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A scrape may wait for everything that hangs; Prometheus gives it ten seconds as well.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A line is printed at least this often, so that a quiet demo does not look hung.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// Exit status after a second signal: as a shell reports a process ended by SIGINT.
+const ABORTED: i32 = 130;
+
+/// What the demo is started with.
+#[derive(Debug, Clone)]
+pub struct DemoOptions {
+    /// End after the tour, successfully only if every invariant was seen to fail and recover.
+    pub exit: bool,
+    /// Where the exporter listens.
+    pub listen: SocketAddr,
+    /// Where the demo keeps its files while it runs, and `lab fault` finds it.
+    pub dir: PathBuf,
+    /// The exporter to run; the one built beside this program when not given.
+    pub exporter: Option<PathBuf>,
+}
+
+/// Runs the demo until it is over or told to stop. False when it was to prove itself and did not.
+///
+/// Call it on a thread that lives as long as the process: its children die with that thread.
+pub async fn run(options: DemoOptions) -> anyhow::Result<bool> {
+    let stop = CancellationToken::new();
+    let signals = stop_on_signals(stop.clone())?;
+    let screen = Screen::new(stop.clone());
+    let outcome = run_until(&options, &screen, &stop).await;
+    screen.close();
+    drop(signals);
+    outcome
+}
+
+async fn run_until(
+    options: &DemoOptions,
+    screen: &Screen,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
+    if let Err(error) = TcpListener::bind(options.listen) {
+        bail!("cannot listen on {}: {error}", options.listen);
+    }
+    control::prepare_dir(&options.dir).await?;
+    let exporter = match &options.exporter {
+        Some(path) => path.clone(),
+        None => crate::beside_current_exe("ratelimiter-exporter")?,
+    };
+
+    screen.say("starting a Redis, three nodes, traffic and the exporter".to_owned());
+    let starting = Cluster::start(&options.dir, &exporter, options.listen);
+    let cluster = tokio::select! {
+        cluster = starting => Arc::new(Mutex::new(cluster?)),
+        () = stop.cancelled() => return Ok(!options.exit),
+    };
+    let outcome = show(options, screen, stop, &cluster).await;
+
+    screen.say("stopping everything".to_owned());
+    cluster.lock().await.shut_down().await;
+    control::forget(&options.dir);
+    outcome
+}
+
+/// The part of the demo in which everything runs.
+async fn show(
+    options: &DemoOptions,
+    screen: &Screen,
+    stop: &CancellationToken,
+    cluster: &Arc<Mutex<Cluster>>,
+) -> anyhow::Result<bool> {
+    let control = control::serve(Arc::clone(cluster), options.dir.clone()).await?;
+    let topping_up = cluster::keep_over_limits(cluster).await;
+    let metrics_address = reachable(options.listen);
+    announce(screen, options, &metrics_address, cluster).await;
+
+    let (views, view) = watch::channel(View::default());
+    let record = Arc::new(std::sync::Mutex::new(Record::default()));
+    let watching = watch_metrics(&metrics_address, cluster, screen, &record, views);
+    let touring = async {
+        Tour::new(cluster, view, screen, options.dir.clone())
+            .run()
+            .await;
+        screen.say(format!("\n{}", Record::of(&record)));
+        if !options.exit {
+            screen.say(
+                "the tour is over; everything keeps running until Ctrl-C (try `lab fault --help`)"
+                    .to_owned(),
+            );
+            std::future::pending::<()>().await;
+        }
+    };
+    let outcome = tokio::select! {
+        () = touring => Ok(()),
+        () = stop.cancelled() => Ok(()),
+        error = watching => Err(error),
+    };
+    drop((control, topping_up));
+    outcome?;
+    Ok(!options.exit || Record::of(&record).is_complete())
+}
+
+async fn announce(
+    screen: &Screen,
+    options: &DemoOptions,
+    metrics_address: &str,
+    cluster: &Mutex<Cluster>,
+) {
+    screen.say(format!("  exporter  http://{metrics_address}/"));
+    screen.say(format!("  metrics   http://{metrics_address}/metrics"));
+    let (nodes, redis) = cluster.lock().await.urls();
+    for (id, url) in nodes {
+        screen.say(format!("  {id}    {url}"));
+    }
+    screen.say(format!("  redis     {redis}"));
+    let dir = options.dir.display();
+    screen.say(format!("  faults    lab fault WHAT --dir {dir}\n"));
+}
+
+/// Reads `/metrics` again and again, tells what changed, and keeps the record. It ends with an
+/// error when the exporter does.
+async fn watch_metrics(
+    address: &str,
+    cluster: &Mutex<Cluster>,
+    screen: &Screen,
+    record: &std::sync::Mutex<Record>,
+    views: watch::Sender<View>,
+) -> anyhow::Error {
+    let started = clock::instant();
+    let mut scrapes = tokio::time::interval(SCRAPE_INTERVAL);
+    scrapes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_line = String::new();
+    let mut last_said = started;
+    loop {
+        scrapes.tick().await;
+        let answer = http::get(address, "/metrics", SCRAPE_TIMEOUT).await;
+        let line = match answer {
+            Ok(answer) if answer.status == 200 => {
+                let view = View::parse(&answer.text());
+                let elapsed = started.elapsed();
+                Record::update(record, &view, elapsed);
+                let line = view.to_string();
+                views.send_replace(view);
+                line
+            }
+            Ok(answer) => format!("/metrics answered {}", answer.status),
+            Err(error) => {
+                if let Err(error) = cluster.lock().await.check_exporter() {
+                    return error;
+                }
+                if views.borrow().is_read() {
+                    format!("{error:#}")
+                } else {
+                    "waiting for the exporter".to_owned()
+                }
+            }
+        };
+        let fault = cluster.lock().await.faults_in_force();
+        let line = format!("{line}  [{fault}]");
+        if line != last_line || last_said.elapsed() >= QUIET {
+            screen.say(format!("{:>4} s  {line}", started.elapsed().as_secs()));
+            last_said = clock::instant();
+            last_line = line;
+        }
+    }
+}
+
+/// Where a client on this machine finds what listens on `listen`.
+fn reachable(listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())).to_string()
+    } else {
+        listen.to_string()
+    }
+}
+
+/// The first signal asks for an orderly end; the second aborts, and the kernel ends the children.
+fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<AbortOnDropHandle<()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            if stop.is_cancelled() {
+                std::process::exit(ABORTED);
+            }
+            stop.cancel();
+        }
+    })))
+}

@@ -1,0 +1,271 @@
+//! How `lab fault` reaches a running demo: a file that says where it is, and HTTP on loopback.
+//!
+//! The demo does what is asked, because it alone holds the handles. There is no authentication:
+//! who can reach loopback can break a demo, and nothing else.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::cluster::{Cluster, ClusterState};
+use crate::http;
+
+const STATE_FILE: &str = "demo.json";
+
+/// Starting a node or a Redis again is the slowest of what can be asked for.
+const FAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+const MAX_BODY: usize = 64 * 1024;
+
+/// What can be done to a running demo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, clap::Subcommand)]
+#[serde(tag = "what", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Fault {
+    /// End a node as a crash would: its registration stays until it runs out
+    KillNode {
+        /// The node's id: node-1, node-2 or node-3
+        id: String,
+    },
+    /// Start a node again that was killed or stopped
+    StartNode {
+        /// The node's id
+        id: String,
+    },
+    /// Make a node accept connections and answer nothing
+    HangNode {
+        /// The node's id
+        id: String,
+    },
+    /// Let a hung node go on
+    ResumeNode {
+        /// The node's id
+        id: String,
+    },
+    /// Stop a node cleanly: it deregisters
+    StopNode {
+        /// The node's id
+        id: String,
+    },
+    /// Shut Redis down
+    StopRedis,
+    /// Start Redis again, empty
+    StartRedis,
+    /// Make Redis accept connections and answer nothing
+    PauseRedis,
+    /// Let a paused Redis go on
+    ResumeRedis,
+    /// Make every check of a node slower; 0 ends it
+    SlowChecks {
+        /// The node's id
+        id: String,
+        /// By how many milliseconds
+        ms: u64,
+    },
+    /// Keep a counter over its limit, behind the limiter's back
+    OverLimit {
+        /// The key, without Redis's prefix: user:0 to user:29 have traffic
+        key: String,
+        /// By how many percent: 5 is a ghost, 15 drifts as well
+        percent: u32,
+    },
+    /// End that, and take the extra requests out of the counter
+    ClearOverLimit {
+        /// The key
+        key: String,
+    },
+}
+
+/// What the file says. The rest is for people.
+#[derive(Debug, Deserialize)]
+struct Whereabouts {
+    control: String,
+}
+
+#[derive(Debug, Serialize)]
+struct State {
+    pid: u32,
+    control: String,
+    #[serde(flatten)]
+    cluster: ClusterState,
+}
+
+/// Does something to the demo that runs in `dir`, and returns what it says it did.
+pub async fn send_fault(dir: &Path, fault: &Fault) -> anyhow::Result<String> {
+    let Some(control) = control_address(dir) else {
+        bail!(
+            "no demo is running in {}: start one with `lab demo`",
+            dir.display()
+        );
+    };
+    let body = serde_json::to_string(fault)?;
+    let answer = http::request(&control, Method::POST, "/fault", body, FAULT_TIMEOUT)
+        .await
+        .with_context(|| format!("the demo in {} does not answer", dir.display()))?;
+    if answer.status != 200 {
+        bail!("{}", answer.text());
+    }
+    Ok(answer.text())
+}
+
+/// Makes the folder, and clears what a demo that was killed left there.
+pub(super) async fn prepare_dir(dir: &Path) -> anyhow::Result<()> {
+    let context = || format!("cannot prepare the folder {}", dir.display());
+    std::fs::create_dir_all(dir).with_context(context)?;
+    if let Some(control) = control_address(dir) {
+        let alive = http::get(&control, "/state", Duration::from_secs(1)).await;
+        if alive.is_ok_and(|answer| answer.status == 200) {
+            bail!("another demo is running in {}: give --dir", dir.display());
+        }
+    }
+    forget(dir);
+    for entry in std::fs::read_dir(dir).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("ratelimiter-lab-demo-") {
+            std::fs::remove_dir_all(entry.path()).with_context(context)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the file: there is no demo to find any more.
+pub(super) fn forget(dir: &Path) {
+    let _ = std::fs::remove_file(dir.join(STATE_FILE));
+}
+
+/// Applies a fault and brings the file up to date.
+pub(super) async fn act(
+    cluster: &Mutex<Cluster>,
+    dir: &Path,
+    fault: Fault,
+) -> anyhow::Result<String> {
+    let mut cluster = cluster.lock().await;
+    let done = cluster.apply(fault).await?;
+    if let Some(control) = control_address(dir) {
+        write_state(dir, &control, &cluster)?;
+    }
+    Ok(done)
+}
+
+/// Listens on a free port of loopback and writes the file that says which.
+pub(super) async fn serve(
+    cluster: Arc<Mutex<Cluster>>,
+    dir: PathBuf,
+) -> anyhow::Result<AbortOnDropHandle<()>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    write_state(&dir, &address, &*cluster.lock().await)?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => if let Ok((stream, _)) = accepted {
+                    let (cluster, dir) = (Arc::clone(&cluster), dir.clone());
+                    let service = service_fn(move |request| {
+                        let (cluster, dir) = (Arc::clone(&cluster), dir.clone());
+                        async move { Ok::<_, Infallible>(answer(request, &cluster, &dir).await) }
+                    });
+                    let connection = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .serve_connection(TokioIo::new(stream), service);
+                    connections.spawn(connection);
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    })))
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    cluster: &Mutex<Cluster>,
+    dir: &Path,
+) -> Response<Full<Bytes>> {
+    let (status, text) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/state") => match std::fs::read_to_string(dir.join(STATE_FILE)) {
+            Ok(state) => (StatusCode::OK, state),
+            Err(error) => (StatusCode::NOT_FOUND, error.to_string()),
+        },
+        (&Method::POST, "/fault") => {
+            let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+            let body = body.map(http_body_util::Collected::to_bytes);
+            let fault = serde_json::from_slice(&body.unwrap_or_default());
+            match fault {
+                Err(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+                Ok(fault) => match act(cluster, dir, fault).await {
+                    Ok(done) => (StatusCode::OK, done),
+                    Err(error) => (StatusCode::CONFLICT, format!("{error:#}")),
+                },
+            }
+        }
+        _ => (
+            StatusCode::NOT_FOUND,
+            "POST /fault or GET /state".to_owned(),
+        ),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response
+}
+
+fn control_address(dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(dir.join(STATE_FILE)).ok()?;
+    let found: Whereabouts = serde_json::from_str(&text).ok()?;
+    Some(found.control)
+}
+
+fn write_state(dir: &Path, control: &str, cluster: &Cluster) -> anyhow::Result<()> {
+    let state = State {
+        pid: std::process::id(),
+        control: control.to_owned(),
+        cluster: cluster.state(),
+    };
+    let text = serde_json::to_string_pretty(&state)?;
+    // In one step, so that nobody reads half of it.
+    let (path, half) = (dir.join(STATE_FILE), dir.join("demo.json.new"));
+    std::fs::write(&half, text)
+        .and_then(|()| std::fs::rename(&half, &path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_travel_as_json() {
+        let fault = Fault::OverLimit {
+            key: "user:7".to_owned(),
+            percent: 15,
+        };
+        let text = serde_json::to_string(&fault).unwrap();
+        assert_eq!(text, r#"{"what":"over-limit","key":"user:7","percent":15}"#);
+        assert_eq!(serde_json::from_str::<Fault>(&text).unwrap(), fault);
+        let plain = serde_json::from_str::<Fault>(r#"{"what":"pause-redis"}"#).unwrap();
+        assert_eq!(plain, Fault::PauseRedis);
+    }
+
+    #[tokio::test]
+    async fn without_a_demo_the_error_says_how_to_start_one() {
+        let folder = crate::temp::TempDir::new("unit").unwrap();
+        let error = send_fault(folder.path(), &Fault::StopRedis)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("lab demo"), "{error}");
+    }
+}

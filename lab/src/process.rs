@@ -1,0 +1,202 @@
+//! A child process that cannot outlive its parent.
+//!
+//! It is killed and reaped when its handle is dropped, and by the kernel when the parent dies in
+//! any other way. It leaves out supervision: a child that ends stays ended.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a child may take to end after SIGTERM before it is killed.
+const TERMINATE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running child; see the module.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    log: Option<PathBuf>,
+    ended: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `program`, with what it prints going to the file `log`, or nowhere.
+    ///
+    /// The child is in a process group of its own, so that Ctrl-C in a terminal reaches only the
+    /// parent, which then ends its children in order. It dies by SIGKILL when the *thread* that
+    /// started it ends: call this from a thread that lives as long as the child should.
+    pub fn spawn<A: AsRef<OsStr>>(
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+        log: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        let name = name.to_string_lossy().into_owned();
+        // setpriv, because PR_SET_PDEATHSIG from here would take unsafe code between fork and
+        // exec. It execs the program, so the process id is the program's own.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .process_group(0);
+        if let Some(path) = log {
+            let file = File::options().create(true).append(true).open(path);
+            let file = file.with_context(|| format!("cannot write to {}", path.display()))?;
+            command.stdout(file.try_clone()?).stderr(file);
+        } else {
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        }
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {name} through setpriv (util-linux)"))?;
+        Ok(Self {
+            child,
+            name,
+            log: log.map(Path::to_path_buf),
+            ended: None,
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it has printed, when that goes to a file.
+    pub fn output(&self) -> String {
+        let bytes = self.log.as_deref().map(std::fs::read);
+        String::from_utf8_lossy(&bytes.and_then(Result::ok).unwrap_or_default()).into_owned()
+    }
+
+    /// Whether it has not ended yet. A stopped process runs.
+    pub fn is_running(&mut self) -> bool {
+        self.exit_status().is_none()
+    }
+
+    /// How it ended, once it has.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().ok().flatten();
+        }
+        self.ended
+    }
+
+    /// Ends it by SIGKILL, as a crash would, and reaps it.
+    pub fn kill(&mut self) {
+        if self.ended.is_none() {
+            // Child::kill sends SIGKILL only while the child is not reaped: never to a stranger.
+            let _ = self.child.kill();
+            self.ended = self.child.wait().ok();
+        }
+    }
+
+    /// Asks it to end by SIGTERM, then insists after five seconds; returns how it ended.
+    ///
+    /// A paused process is resumed for this, or it could not hear the request.
+    pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        if self.is_running() {
+            self.signal(Signal::TERM)?;
+            self.signal(Signal::CONT)?;
+            let ended = crate::wait_for(TERMINATE_PATIENCE, || {
+                let ended = !self.is_running();
+                async move { ended }
+            });
+            if ended.await.is_err() {
+                self.kill();
+            }
+        }
+        self.ended
+            .with_context(|| format!("{} could not be reaped", self.name))
+    }
+
+    /// Stops it where it is (SIGSTOP): it keeps its sockets and answers nothing.
+    pub fn pause(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// The check comes first, because the id of a reaped child may be a stranger's by now.
+    fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        anyhow::ensure!(self.is_running(), "{} has already ended", self.name);
+        kill_process(Pid::from_child(&self.child), signal)
+            .with_context(|| format!("cannot send {signal:?} to {}", self.name))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper() -> Process {
+        Process::spawn(Path::new("sleep"), ["600"], None).unwrap()
+    }
+
+    fn exists(pid: u32) -> bool {
+        Path::new("/proc").join(pid.to_string()).exists()
+    }
+
+    #[test]
+    fn dropping_the_handle_ends_even_a_stopped_child() {
+        let mut child = sleeper();
+        let pid = child.pid();
+        assert!(child.is_running());
+        child.pause().unwrap();
+        assert!(exists(pid));
+        drop(child);
+        assert!(!exists(pid));
+    }
+
+    #[tokio::test]
+    async fn terminating_reaps_and_says_how_it_ended() {
+        let mut child = sleeper();
+        child.pause().unwrap();
+        let status = child.terminate().await.unwrap();
+        assert!(!status.success());
+        assert!(!child.is_running());
+        assert!(child.pause().is_err(), "no signal to a reaped child");
+    }
+
+    #[tokio::test]
+    async fn the_thread_that_started_a_child_takes_it_along() {
+        // mem::forget stands for a parent that is killed: nothing runs its destructors.
+        let pid = std::thread::spawn(|| {
+            let mut child = sleeper();
+            // Wait for setpriv to have set the signal: it has by the time it became `sleep`.
+            let name = format!("/proc/{}/comm", child.pid());
+            while std::fs::read_to_string(&name).is_ok_and(|comm| comm.trim() != "sleep") {
+                assert!(child.is_running());
+                std::thread::yield_now();
+            }
+            let pid = child.pid();
+            std::mem::forget(child);
+            pid
+        })
+        .join()
+        .unwrap();
+        // Killed by the kernel, it stays a zombie of this process: its state says so.
+        crate::wait_for(Duration::from_secs(5), || async {
+            std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| stat.contains(") Z "))
+        })
+        .await
+        .unwrap();
+    }
+}

@@ -1,0 +1,227 @@
+//! A TCP proxy on loopback that cuts, stalls and delays the network on request.
+//!
+//! It knows nothing of what passes through. It leaves out losing or garbling bytes: TCP does not
+//! do that to anyone either.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+/// What the proxy does with what passes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Passes everything on.
+    Pass,
+    /// Accepts connections and moves nothing, on old ones and new ones. What was held back flows
+    /// again on the return to [`Mode::Pass`], as after a network that was down.
+    Hang,
+    /// Cuts all connections and refuses new ones: nothing listens on the port.
+    Refuse,
+    /// Passes every chunk on this much later, in each direction.
+    Delay(Duration),
+}
+
+/// A running proxy; dropping it closes the port and every connection.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    target: String,
+    mode: watch::Sender<Mode>,
+    acceptor: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 and passes connections on to `target` (`HOST:PORT`).
+    pub async fn start(target: impl Into<String>) -> anyhow::Result<Self> {
+        let target = target.into();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let mode = watch::Sender::new(Mode::Pass);
+        let acceptor = spawn_acceptor(listener, target.clone(), mode.subscribe());
+        Ok(Self {
+            address,
+            target,
+            mode,
+            acceptor: Mutex::new(Some(acceptor)),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `SCHEME://127.0.0.1:PORT`.
+    pub fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Changes what it does; in force when this returns. An error only when another process took
+    /// the port while it was refusing.
+    pub async fn set(&self, mode: Mode) -> anyhow::Result<()> {
+        let mut acceptor = self.acceptor.lock().await;
+        self.mode.send_replace(mode);
+        if mode == Mode::Refuse {
+            if let Some(task) = acceptor.take() {
+                task.abort();
+                // Only once the task is gone is its listener closed.
+                let _ = task.await;
+            }
+        } else if acceptor.is_none() {
+            let listener = TcpListener::bind(self.address)
+                .await
+                .with_context(|| format!("cannot listen on {} again", self.address))?;
+            *acceptor = Some(spawn_acceptor(
+                listener,
+                self.target.clone(),
+                self.mode.subscribe(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The task owns its connections: aborting it cuts them.
+fn spawn_acceptor(
+    listener: TcpListener,
+    target: String,
+    mode: watch::Receiver<Mode>,
+) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => if let Ok((client, _)) = accepted {
+                    connections.spawn(relay(client, target.clone(), mode.clone()));
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }))
+}
+
+async fn relay(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>) {
+    flowing(&mut mode).await;
+    // A target that refuses looks to the client like a connection that is closed at once.
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let (client_read, client_write) = client.into_split();
+    let (server_read, server_write) = server.into_split();
+    tokio::join!(
+        pump(client_read, server_write, mode.clone()),
+        pump(server_read, client_write, mode)
+    );
+}
+
+/// One direction, until its source ends; the end is passed on.
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length) = from.read(&mut buffer).await {
+        if let Mode::Delay(delay) = flowing(&mut mode).await {
+            tokio::time::sleep(delay).await;
+            // It may have been told to hang while this chunk was under way.
+            flowing(&mut mode).await;
+        }
+        if length == 0 || to.write_all(&buffer[..length]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+/// Waits until bytes may move, and says how.
+async fn flowing(mode: &mut watch::Receiver<Mode>) -> Mode {
+    let found = mode.wait_for(|mode| *mode != Mode::Hang).await;
+    let Some(mode) = found.ok().map(|mode| *mode) else {
+        // The proxy is gone, and this task is about to be.
+        return std::future::pending().await;
+    };
+    mode
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+    const A_WHILE: Duration = Duration::from_millis(100);
+
+    /// A server that sends everything back.
+    async fn echo() -> (String, AbortOnDropHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                });
+            }
+        });
+        (address, AbortOnDropHandle::new(task))
+    }
+
+    async fn ping(stream: &mut TcpStream, patience: Duration) -> Option<u8> {
+        stream.write_u8(7).await.ok()?;
+        let answer = tokio::time::timeout(patience, stream.read_u8());
+        answer.await.ok()?.ok()
+    }
+
+    #[tokio::test]
+    async fn hanging_holds_back_and_lets_go_again() {
+        let (target, _echo) = echo().await;
+        let proxy = Proxy::start(target).await.unwrap();
+        let mut old = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ping(&mut old, SOON).await, Some(7));
+
+        proxy.set(Mode::Hang).await.unwrap();
+        assert_eq!(ping(&mut old, A_WHILE).await, None);
+        let mut new = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ping(&mut new, A_WHILE).await, None);
+
+        proxy.set(Mode::Pass).await.unwrap();
+        let held_back = tokio::time::timeout(SOON, old.read_u8()).await.unwrap();
+        assert_eq!(held_back.unwrap(), 7);
+        let held_back = tokio::time::timeout(SOON, new.read_u8()).await.unwrap();
+        assert_eq!(held_back.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn refusing_cuts_old_connections_and_listens_again_on_the_same_port() {
+        let (target, _echo) = echo().await;
+        let proxy = Proxy::start(target).await.unwrap();
+        let mut old = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ping(&mut old, SOON).await, Some(7));
+
+        proxy.set(Mode::Refuse).await.unwrap();
+        let cut = tokio::time::timeout(SOON, old.read_u8()).await.unwrap();
+        assert!(cut.is_err());
+        assert!(TcpStream::connect(proxy.address()).await.is_err());
+
+        proxy.set(Mode::Pass).await.unwrap();
+        let mut new = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ping(&mut new, SOON).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_delay_counts_in_each_direction() {
+        let (target, _echo) = echo().await;
+        let proxy = Proxy::start(target).await.unwrap();
+        proxy.set(Mode::Delay(A_WHILE)).await.unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        let started = crate::clock::instant();
+        assert_eq!(ping(&mut stream, SOON).await, Some(7));
+        assert!(started.elapsed() >= 2 * A_WHILE);
+    }
+}

@@ -1,0 +1,193 @@
+//! A real Redis of one's own, on a free port of loopback.
+//!
+//! It starts empty and keeps nothing on disk, so a restart is a Redis that lost everything. It
+//! leaves out clusters and replicas: start several and say `REPLICAOF`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use redis::aio::MultiplexedConnection;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::ports::free_port;
+use crate::process::Process;
+use crate::temp::TempDir;
+
+/// How long a Redis may take to start: seconds on a busy machine.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many ports are tried: losing the race for one is rare, losing five is something else.
+const PORT_ATTEMPTS: u32 = 5;
+
+/// Time limits of the connections handed out: well above a Redis that is merely busy.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A running `redis-server`, killed on drop.
+#[derive(Debug)]
+pub struct RedisServer {
+    port: u16,
+    extra_args: Vec<String>,
+    process: Process,
+    // After the process, so that it is dropped after it: Redis would complain about a folder
+    // that vanishes.
+    folder: TempDir,
+}
+
+impl RedisServer {
+    /// Starts a Redis with further arguments, and waits until it answers, if only by an error:
+    /// one that wants a password or is still loading has started.
+    pub async fn start(extra_args: &[&str]) -> anyhow::Result<Self> {
+        Self::start_in(&std::env::temp_dir(), extra_args).await
+    }
+
+    /// Starts a Redis that has its folder in `base`.
+    pub async fn start_in(base: &Path, extra_args: &[&str]) -> anyhow::Result<Self> {
+        let extra_args: Vec<String> = extra_args.iter().map(|&arg| arg.to_owned()).collect();
+        let mut last_output = String::new();
+        for _ in 0..PORT_ATTEMPTS {
+            let folder = TempDir::new_in(base, "redis")?;
+            let port = free_port();
+            let mut process = launch(port, &extra_args, folder.path())?;
+            if wait_until_ready(port, &mut process, &extra_args).await? {
+                return Ok(Self {
+                    port,
+                    extra_args,
+                    process,
+                    folder,
+                });
+            }
+            last_output = process.output();
+        }
+        bail!("redis-server does not start; it says:\n{last_output}")
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `redis://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A client for it that has not connected yet.
+    pub fn client(&self) -> redis::Client {
+        redis::Client::open(self.url()).expect("the URL of a started Redis is valid")
+    }
+
+    /// A connection to it, with time limits.
+    pub async fn connection(&self) -> anyhow::Result<MultiplexedConnection> {
+        crate::link::connect(&self.client(), CONNECTION_TIMEOUT).await
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Whether its process has not ended; a paused one has not.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Shuts it down in order: clients see their connections closed, then refused.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.terminate().await.map(drop)
+    }
+
+    /// Ends it by SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it if need be and starts it again, empty, with the same port and arguments.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        self.process.kill();
+        // Only extra arguments can have made it write something; it must start empty even so.
+        let path = self.folder.path();
+        std::fs::remove_dir_all(path).and_then(|()| std::fs::create_dir_all(path))?;
+        self.process = launch(self.port, &self.extra_args, path)?;
+        if !wait_until_ready(self.port, &mut self.process, &self.extra_args).await? {
+            let output = self.process.output();
+            bail!("redis-server does not start again; it says:\n{output}");
+        }
+        Ok(())
+    }
+
+    /// Stops it where it is: it accepts connections and answers nothing.
+    pub fn pause(&mut self) -> anyhow::Result<()> {
+        self.process.pause()
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.process.resume()
+    }
+}
+
+fn launch(port: u16, extra_args: &[String], folder: &Path) -> anyhow::Result<Process> {
+    let port = port.to_string();
+    let folder_text = folder.to_str().context("the folder's name is not UTF-8")?;
+    let fixed = [
+        "--port",
+        &port,
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        folder_text,
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--daemonize",
+        "no",
+    ];
+    let args = fixed
+        .into_iter()
+        .chain(extra_args.iter().map(String::as_str));
+    Process::spawn(
+        Path::new("redis-server"),
+        args,
+        Some(&folder.join("redis.log")),
+    )
+}
+
+/// False when the process ended instead, as it does when another one took the port.
+async fn wait_until_ready(
+    port: u16,
+    process: &mut Process,
+    extra_args: &[String],
+) -> anyhow::Result<bool> {
+    // An answer may come from another Redis that took the port first: only the log tells. It
+    // tells nothing when an argument changes where or how much is logged.
+    let log_tells = !extra_args.iter().any(|arg| arg.starts_with("--log"));
+    crate::wait_for_some(START_PATIENCE, || {
+        let running = process.is_running();
+        let said_so = !log_tells || {
+            let output = process.output();
+            output.contains("eady to accept connections") || output.contains("Loading")
+        };
+        async move {
+            if !running {
+                return Some(false);
+            }
+            (said_so && answers(port).await).then_some(true)
+        }
+    })
+    .await
+    .with_context(|| format!("redis-server on port {port} does not answer"))
+}
+
+/// Whether anything comes back for a PING: `+PONG`, or an error such as NOAUTH or LOADING.
+async fn answers(port: u16) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(b"PING\r\n").await?;
+        stream.read_u8().await
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(1), ask).await;
+    matches!(answer, Ok(Ok(b'+' | b'-')))
+}

@@ -1,0 +1,209 @@
+//! `check`: one collection for people or scripts. The exit status says how things stand.
+
+use std::fmt::Write as _;
+
+use crate::snapshot::Snapshot;
+
+/// How things stand, as an exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All invariants hold.
+    Holds,
+    /// At least one is violated. A single look cannot wait for grace periods, so pending counts.
+    Violated,
+    /// None is known to be violated, but something could not be evaluated.
+    Unknown,
+}
+
+impl Verdict {
+    /// The verdict on a collection.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let invariants = &snapshot.report.invariants;
+        if invariants
+            .iter()
+            .any(|status| status.violations + status.pending > 0)
+        {
+            Self::Violated
+        } else if invariants.iter().any(|status| !status.evaluable) {
+            Self::Unknown
+        } else {
+            Self::Holds
+        }
+    }
+
+    /// 0, 1 or 2.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Holds => 0,
+            Self::Violated => 1,
+            Self::Unknown => 2,
+        }
+    }
+}
+
+/// The observation with the report's findings beside it, as JSON.
+pub fn json(snapshot: &Snapshot) -> serde_json::Result<String> {
+    let mut value = serde_json::to_value(&snapshot.observation)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert(
+            "violations".to_owned(),
+            serde_json::to_value(&snapshot.report.violations)?,
+        );
+        object.insert(
+            "pending".to_owned(),
+            serde_json::to_value(&snapshot.report.pending)?,
+        );
+        let evaluable: serde_json::Map<String, serde_json::Value> = snapshot
+            .report
+            .invariants
+            .iter()
+            .map(|status| (status.config.name.to_string(), status.evaluable.into()))
+            .collect();
+        object.insert("evaluable".to_owned(), evaluable.into());
+    }
+    serde_json::to_string_pretty(&value)
+}
+
+/// The collection as a table.
+pub fn table(snapshot: &Snapshot) -> String {
+    let mut out = String::new();
+    let mut rows = vec![
+        ["INVARIANT", "STATE", "SUBJECT", "WHAT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for status in &snapshot.report.invariants {
+        let name = status.config.name;
+        let before = rows.len();
+        let row = |state: &str, subject: &str, what: &str| {
+            vec![
+                name.to_string(),
+                state.to_owned(),
+                shown(subject),
+                shown(what),
+            ]
+        };
+        let violations = snapshot.report.violations.iter().filter(|v| v.name == name);
+        rows.extend(violations.map(|v| row("VIOLATED", &v.subject, &v.message)));
+        let pending = snapshot.report.pending.iter().filter(|v| v.name == name);
+        rows.extend(pending.map(|v| {
+            let grace = status.config.grace_period;
+            row(
+                "PENDING",
+                &v.subject,
+                &format!("{} (grace period {grace:?})", v.message),
+            )
+        }));
+        if status.dropped > 0 {
+            rows.push(row(
+                "VIOLATED",
+                "",
+                &format!("and {} subjects more", status.dropped),
+            ));
+        }
+        rows.extend(
+            status
+                .unknown
+                .iter()
+                .map(|u| row("unknown", &u.subject, &u.reason)),
+        );
+        if rows.len() == before {
+            rows.push(row("ok", "", ""));
+        }
+    }
+    write_table(&mut out, &rows);
+
+    let observation = &snapshot.observation;
+    let mut rows = vec![
+        ["NODE", "ADDRESS", "STATE", "REDIS", "P99"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for node in &observation.nodes {
+        let p99 = observation
+            .node_metrics
+            .get(&node.id)
+            .and_then(|m| m.latency_p99_ms);
+        rows.push(vec![
+            shown(&node.id),
+            shown(node.address.as_deref().unwrap_or("-")),
+            shown(node.state.as_deref().unwrap_or("unknown")),
+            node.redis_connected
+                .map_or(
+                    "unknown",
+                    |yes| if yes { "connected" } else { "DISCONNECTED" },
+                )
+                .to_owned(),
+            p99.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
+        ]);
+    }
+    out.push('\n');
+    write_table(&mut out, &rows);
+
+    let mut rows = vec![
+        ["KEY", "COUNT", "LIMIT", "LEFT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    rows.extend(observation.counters.iter().take(10).map(|counter| {
+        vec![
+            shown(&counter.key),
+            counter.count.to_string(),
+            counter.limit.to_string(),
+            counter.remaining.to_string(),
+        ]
+    }));
+    out.push('\n');
+    write_table(&mut out, &rows);
+    let total = observation.totals.as_ref().map_or(0, |totals| totals.keys);
+    if total > 10 {
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "… and {} keys more", total - 10);
+    }
+    if !observation.failures.is_empty() {
+        out.push_str("\nNOT READ\n");
+        for failure in &observation.failures {
+            let _ = writeln!(
+                out,
+                "{} ({}): {}",
+                failure.collector.name(),
+                failure.reason,
+                shown(&failure.message)
+            );
+        }
+    }
+    out
+}
+
+/// Text that others wrote, without what would move the terminal's cursor.
+fn shown(text: &str) -> String {
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    if clean.chars().count() > 100 {
+        clean.chars().take(99).chain(['…']).collect()
+    } else {
+        clean
+    }
+}
+
+fn write_table(out: &mut String, rows: &[Vec<String>]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+}

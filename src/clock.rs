@@ -1,0 +1,75 @@
+//! The one place that reads the clock. Everything else gets a [`Moment`] passed in, so that grace periods and
+//! windows are tested without sleeping. Network deadlines are tokio's business and are not here.
+
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// A point in time, told twice: as the wall clock says it, and on a timeline that never steps.
+///
+/// Grace periods are elapsed time, so they are measured on `steady`; people and Prometheus are told `wall`.
+/// A replay has only recorded wall times, so there both are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// What the wall clock says. It can be stepped in both directions.
+    pub wall: Timestamp,
+    /// The wall time at which the process started plus the time elapsed since, whatever the wall clock did.
+    pub steady: Timestamp,
+}
+
+impl Moment {
+    /// A moment of which only the wall time is known, as in a replay.
+    pub fn from_wall(wall: Timestamp) -> Self {
+        Self { wall, steady: wall }
+    }
+
+    /// The elapsed time since `earlier` on the steady timeline; zero if `earlier` is later.
+    pub fn since(&self, earlier: Timestamp) -> Duration {
+        elapsed(earlier, self.steady)
+    }
+}
+
+/// The time from `earlier` to `later`; zero if it would be negative.
+pub fn elapsed(earlier: Timestamp, later: Timestamp) -> Duration {
+    Duration::try_from(later.duration_since(earlier)).unwrap_or(Duration::ZERO)
+}
+
+/// `at` plus `duration`, held at the largest representable time instead of overflowing.
+pub fn later(at: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|duration| at.checked_add(duration).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+/// Seconds since the Unix epoch, as Prometheus wants its timestamps.
+pub fn unix_seconds(at: Timestamp) -> f64 {
+    at.as_duration().as_secs_f64()
+}
+
+/// A running clock. One is made at the start of the process and handed down.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    started_wall: Timestamp,
+    started: Instant,
+}
+
+impl Clock {
+    /// Starts the steady timeline at the wall clock's present time.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn start() -> Self {
+        Self {
+            started_wall: Timestamp::now(),
+            started: Instant::now(),
+        }
+    }
+
+    /// The present moment.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn now(&self) -> Moment {
+        Moment {
+            wall: Timestamp::now(),
+            steady: later(self.started_wall, self.started.elapsed()),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! One collection: observe, then check. Scrapes that arrive together share one run, and a run ends by the earliest
+//! deadline among them, with what it got.
+
+mod summary;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::invariants::{Checker, Report};
+use crate::observation::{KeyLabel, KeyTotals, Observation};
+use crate::snapshot::{OwnCounters, Snapshot};
+use crate::subject::{InvariantChecker, Subject};
+use summary::Summary;
+
+/// Runs collections.
+#[derive(Debug)]
+pub struct Collect<S> {
+    work: tokio::sync::Mutex<Work<S>>,
+    flight: Mutex<Option<Flight>>,
+    last: watch::Sender<Option<Arc<Snapshot>>>,
+    coalesced: AtomicU64,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Work<S> {
+    subject: S,
+    checker: Checker,
+    clock: Clock,
+    label: KeyLabel,
+    max_series: usize,
+    own: OwnCounters,
+}
+
+/// A collection under way.
+#[derive(Debug)]
+struct Flight {
+    deadline: watch::Sender<Instant>,
+    done: watch::Receiver<Option<Arc<Snapshot>>>,
+}
+
+impl<S: Subject + 'static> Collect<S> {
+    /// Gets ready to collect.
+    pub fn new(
+        subject: S,
+        checker: Checker,
+        clock: Clock,
+        label: KeyLabel,
+        max_series: usize,
+    ) -> Self {
+        Self {
+            work: tokio::sync::Mutex::new(Work {
+                subject,
+                checker,
+                clock,
+                label,
+                max_series,
+                own: OwnCounters::default(),
+            }),
+            flight: Mutex::new(None),
+            last: watch::Sender::new(None),
+            coalesced: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// A collection that ends by `deadline`: the one under way if there is one, else a new one. `None` if it died.
+    pub async fn snapshot(self: &Arc<Self>, deadline: Instant) -> Option<Arc<Snapshot>> {
+        let mut done = self.join(deadline);
+        let snapshot = done.wait_for(Option::is_some).await.ok()?;
+        snapshot.clone()
+    }
+
+    /// The last finished collection, if there was one.
+    pub fn last(&self) -> Option<Arc<Snapshot>> {
+        self.last.borrow().clone()
+    }
+
+    /// Waits for the collection under way, if any.
+    pub async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn join(self: &Arc<Self>, deadline: Instant) -> watch::Receiver<Option<Arc<Snapshot>>> {
+        let mut flight = lock(&self.flight);
+        // A flight whose task died can be joined no more.
+        let alive = |flight: &&Flight| flight.done.has_changed().is_ok();
+        if let Some(flight) = flight.as_ref().filter(alive) {
+            flight.deadline.send_if_modified(|current| {
+                let sooner = deadline < *current;
+                *current = deadline.min(*current);
+                sooner
+            });
+            self.coalesced.fetch_add(1, Ordering::Relaxed);
+            return flight.done.clone();
+        }
+        let (deadline, deadline_seen) = watch::channel(deadline);
+        let (finished, done) = watch::channel(None);
+        *flight = Some(Flight {
+            deadline,
+            done: done.clone(),
+        });
+        let this = Arc::clone(self);
+        // The run is a task of its own, so that a client that hangs up takes nothing from the others.
+        self.tasks.spawn(async move {
+            let snapshot = this.run(deadline_seen).await;
+            *lock(&this.flight) = None;
+            this.last.send_replace(Some(Arc::clone(&snapshot)));
+            finished.send_replace(Some(snapshot));
+        });
+        done
+    }
+
+    async fn run(&self, deadline: watch::Receiver<Instant>) -> Arc<Snapshot> {
+        let mut work = self.work.lock().await;
+        let snapshot = work.collect(deadline).await;
+        let coalesced = self.coalesced.load(Ordering::Relaxed);
+        Arc::new(Snapshot {
+            own: OwnCounters {
+                coalesced,
+                ..snapshot.own
+            },
+            ..snapshot
+        })
+    }
+}
+
+impl<S: Subject> Work<S> {
+    async fn collect(&mut self, deadline: watch::Receiver<Instant>) -> Snapshot {
+        let started = self.clock.now();
+        let watched = self.checker.watched_keys().into_iter().collect();
+        let mut summary = Summary::new(&mut self.checker, self.max_series);
+        let mut observation = self.subject.observe(deadline, watched, &mut summary).await;
+        let (counted, counters) = summary.finish(self.label);
+        let read = observation.totals.take().unwrap_or_default();
+        observation.totals = Some(KeyTotals {
+            keys: counted.keys,
+            utilization: counted.utilization,
+            utilization_sum: counted.utilization_sum,
+            ..read
+        });
+        observation.counters = counters;
+        // The moment of the whole: counters were judged as they were read, none later than this.
+        let now = self.clock.now();
+        let report = self.checker.check(now, &observation);
+        self.count_own(&observation, now.wall);
+        log_changes(&report, &observation);
+        Snapshot {
+            observation,
+            report,
+            seconds: now.since(started.steady).as_secs_f64(),
+            own: self.own.clone(),
+        }
+    }
+
+    fn count_own(&mut self, observation: &Observation, now: Timestamp) {
+        for failure in &observation.failures {
+            let key = (failure.collector, failure.reason);
+            *self.own.errors.entry(key).or_default() += failure.times;
+        }
+        for (collector, run) in &observation.collectors {
+            if run.success {
+                self.own.last_success.insert(*collector, now);
+            }
+        }
+    }
+}
+
+fn log_changes(report: &Report, observation: &Observation) {
+    for failure in &observation.failures {
+        tracing::debug!(
+            collector = failure.collector.name(),
+            reason = failure.reason.name(),
+            subject = failure.subject,
+            "{}",
+            failure.message
+        );
+    }
+    for violation in &report.violations {
+        if violation.last_seen == violation.first_seen || violation.grace_left.is_zero() {
+            tracing::debug!(
+                invariant = violation.name.name(),
+                subject = violation.subject,
+                "{}",
+                violation.message
+            );
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The lock is held for plain assignments only: a panic cannot leave anything half-done behind it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

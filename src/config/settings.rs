@@ -1,0 +1,232 @@
+//! The settings by name: what each is called, what it means, and where its value comes from. Flags beat the
+//! environment, the environment beats the file, the file beats the default. Values are still text here.
+
+use std::collections::BTreeMap;
+
+/// One setting, by the name of its flag.
+#[derive(Debug)]
+pub struct Setting {
+    /// The flag without its dashes, such as `redis.url`.
+    pub flag: &'static str,
+    /// What the value is, for the help text; empty for a switch.
+    pub value: &'static str,
+    /// The default, if there is one.
+    pub default: Option<&'static str>,
+    /// What it does.
+    pub help: &'static str,
+}
+
+const fn setting(
+    flag: &'static str,
+    value: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        flag,
+        value,
+        default,
+        help,
+    }
+}
+
+/// Every setting, in the order of the help text.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "web.listen-address",
+        "HOST:PORT",
+        Some("0.0.0.0:9972"),
+        "Address to serve on",
+    ),
+    setting(
+        "web.telemetry-path",
+        "PATH",
+        Some("/metrics"),
+        "Path of the metrics",
+    ),
+    setting(
+        "web.enable-admin-api",
+        "",
+        Some("false"),
+        "Accept POST /api/v1/actions/reset_counter",
+    ),
+    setting(
+        "web.timeout-offset",
+        "DURATION",
+        Some("0.5s"),
+        "Taken off Prometheus's scrape timeout, so that the answer arrives in time",
+    ),
+    setting(
+        "ratelimiter.url",
+        "URL",
+        Some("http://localhost:8000"),
+        "A node of the limiter; repeat or separate by commas: any will do for the API, all are probed",
+    ),
+    setting(
+        "ratelimiter.timeout",
+        "DURATION",
+        Some("1s"),
+        "For one request to a node",
+    ),
+    setting(
+        "probe.nodes",
+        "BOOL",
+        Some("true"),
+        "Probe GET /health of each node",
+    ),
+    setting(
+        "redis.url",
+        "URL",
+        Some("redis://localhost:6379"),
+        "The limiter's Redis: redis://HOST:PORT[/DB]",
+    ),
+    setting("redis.username", "NAME", None, "Redis user (ACL)"),
+    setting(
+        "redis.password-file",
+        "FILE",
+        None,
+        "File that holds the Redis password",
+    ),
+    setting(
+        "redis.timeout",
+        "DURATION",
+        Some("1s"),
+        "For connecting to Redis, and for one answer",
+    ),
+    setting(
+        "prometheus.url",
+        "URL",
+        None,
+        "Ask this Prometheus for the latencies, instead of the nodes",
+    ),
+    setting(
+        "latency.metric",
+        "NAME{label=\"value\"}",
+        None,
+        "The one latency histogram to read, in seconds, instead of the default list",
+    ),
+    setting(
+        "keys.max-series",
+        "N",
+        Some("100"),
+        "Keys that are exported, the highest utilization first; 0 to 100000",
+    ),
+    setting(
+        "keys.label",
+        "plain|hash",
+        Some("plain"),
+        "Show keys as they are, or as the start of their SHA-256",
+    ),
+    setting(
+        "scan.budget",
+        "DURATION",
+        Some("5s"),
+        "Time that one collection may spend on counters",
+    ),
+    setting(
+        "config.file",
+        "FILE",
+        None,
+        "YAML: any of these settings, invariants, nodes, limits",
+    ),
+    setting(
+        "log.level",
+        "error|warn|info|debug|trace",
+        Some("info"),
+        "Least severe messages to log",
+    ),
+    setting(
+        "log.format",
+        "logfmt|json",
+        Some("logfmt"),
+        "How a log line is written",
+    ),
+];
+
+/// The setting called `flag`.
+pub fn find(flag: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.flag == flag)
+}
+
+/// The environment variable of a flag.
+pub fn env_name(flag: &str) -> String {
+    let upper = flag.to_ascii_uppercase().replace(['.', '-'], "_");
+    format!("RATELIMITER_EXPORTER_{upper}")
+}
+
+/// A value as typed, with the name by which the user knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Typed {
+    /// `--redis.url`, `RATELIMITER_EXPORTER_REDIS_URL`, `redis.url in FILE`, or `default of --redis.url`.
+    pub origin: String,
+    /// The values; more than one only where a flag may be repeated.
+    pub values: Vec<String>,
+}
+
+/// Values by flag name, each from the best source that has one.
+#[derive(Clone, Debug, Default)]
+pub struct Values(BTreeMap<&'static str, Typed>);
+
+impl Values {
+    /// Adds values of a source, unless a better one (added before) has them.
+    pub fn add(&mut self, setting: &'static Setting, origin: String, values: Vec<String>) {
+        self.0
+            .entry(setting.flag)
+            .or_insert(Typed { origin, values });
+    }
+
+    /// Adds what the environment has. An empty variable counts as not set.
+    pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
+        for setting in SETTINGS {
+            let name = env_name(setting.flag);
+            if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
+                self.add(setting, name, vec![value]);
+            }
+        }
+    }
+
+    /// Adds the defaults.
+    pub fn add_defaults(&mut self) {
+        for setting in SETTINGS {
+            if let Some(default) = setting.default {
+                let origin = format!("default of --{}", setting.flag);
+                self.add(setting, origin, vec![default.to_owned()]);
+            }
+        }
+    }
+
+    /// The value of `flag`, if it has one.
+    pub fn get(&self, flag: &str) -> Option<&Typed> {
+        self.0.get(flag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_names_follow_the_flags() {
+        assert_eq!(
+            env_name("redis.password-file"),
+            "RATELIMITER_EXPORTER_REDIS_PASSWORD_FILE"
+        );
+    }
+
+    #[test]
+    fn flags_beat_environment_beats_file_beats_default() {
+        let setting = find("redis.timeout").unwrap();
+        let mut values = Values::default();
+        values.add(
+            setting,
+            "--redis.timeout".to_owned(),
+            vec!["1ms".to_owned()],
+        );
+        values.add_environment(|name| name.ends_with("TIMEOUT").then(|| "2ms".to_owned()));
+        values.add(setting, "file".to_owned(), vec!["3ms".to_owned()]);
+        values.add_defaults();
+        assert_eq!(values.get("redis.timeout").unwrap().values, ["1ms"]);
+        assert_eq!(values.get("ratelimiter.timeout").unwrap().values, ["2ms"]);
+        assert_eq!(values.get("scan.budget").unwrap().values, ["5s"]);
+    }
+}

@@ -1,0 +1,130 @@
+use super::*;
+
+fn load(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut values = Values::default();
+    for (flag, value) in flags {
+        let setting = find(flag).unwrap();
+        values.add(setting, format!("--{flag}"), vec![(*value).to_owned()]);
+    }
+    Config::load(values, |_| None)
+}
+
+#[test]
+fn the_defaults_are_valid() {
+    let config = load(&[]).unwrap();
+    assert_eq!(config.web.listen.to_string(), "0.0.0.0:9972");
+    assert_eq!(config.web.timeout_offset, Duration::from_millis(500));
+    assert_eq!(config.observe.ratelimiter_urls.len(), 1);
+    assert_eq!(config.observe.redis_url.as_str(), "redis://localhost:6379");
+    assert_eq!(config.max_series, 100);
+    assert_eq!(config.checker, CheckerConfig::default());
+}
+
+#[test]
+fn urls_repeat_by_commas() {
+    let config = load(&[("ratelimiter.url", "http://a:1, http://b:2")]).unwrap();
+    assert_eq!(config.observe.ratelimiter_urls.len(), 2);
+}
+
+#[test]
+fn every_mistake_names_flag_value_and_what_was_expected() {
+    for (flag, value) in [
+        ("web.listen-address", "nowhere"),
+        ("web.telemetry-path", "metrics"),
+        ("web.telemetry-path", "/-/healthy"),
+        ("web.timeout-offset", "soon"),
+        ("web.timeout-offset", "-1s"),
+        ("ratelimiter.url", "localhost"),
+        ("ratelimiter.url", "http://a:1,,http://b:1"),
+        ("ratelimiter.url", "ftp://a"),
+        ("ratelimiter.timeout", "0s"),
+        ("ratelimiter.timeout", "10"),
+        ("probe.nodes", "maybe"),
+        ("redis.url", "http://localhost"),
+        ("redis.url", "redis://"),
+        ("redis.url", "redis://h:1/x"),
+        ("redis.password-file", "/nonexistent/file"),
+        ("prometheus.url", "nope"),
+        ("latency.metric", "a{b"),
+        ("keys.max-series", "-1"),
+        ("keys.max-series", "1000000"),
+        ("keys.label", "md5"),
+        ("scan.budget", ""),
+        ("config.file", "/nonexistent/file"),
+        ("log.level", "loud"),
+        ("log.format", "xml"),
+    ] {
+        let error = load(&[(flag, value)]).unwrap_err().to_string();
+        let start = format!("--{flag}: invalid value {value:?}: expected ");
+        assert!(error.starts_with(&start), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_password_in_a_url_is_never_shown() {
+    let config = load(&[("redis.url", "redis://me:hunter2%21@h:1/2")]).unwrap();
+    assert_eq!(
+        config.observe.redis_password.as_ref().unwrap().expose(),
+        "hunter2!"
+    );
+    assert!(!format!("{config:?}").contains("hunter2"));
+    for wrong in [
+        "redis://me:hunter2@h:1/x",
+        "http://me:hunter2@h",
+        "redis:/me:hunter2@h",
+    ] {
+        let error = load(&[("redis.url", wrong)]).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    let error = load(&[("ratelimiter.url", "htp://me:hunter2@h")]).unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+}
+
+#[test]
+fn durations_are_written_as_prometheus_writes_them() {
+    for (text, millis) in [
+        ("500ms", 500),
+        ("0.5s", 500),
+        ("1m30s", 90_000),
+        ("2h", 7_200_000),
+        ("0", 0),
+    ] {
+        assert_eq!(
+            parse_duration(text),
+            Some(Duration::from_millis(millis)),
+            "{text}"
+        );
+    }
+    for text in ["", "5", "-5s", "5 parsecs", "PT5S0", "s"] {
+        assert_eq!(parse_duration(text), None, "{text:?}");
+    }
+}
+
+#[test]
+fn the_file_sets_invariants_nodes_and_limits() {
+    let directory = std::env::temp_dir();
+    let path = directory.join(format!(
+        "ratelimiter-exporter-config-{}.yml",
+        std::process::id()
+    ));
+    let text = "keys: {label: hash}\n\
+        invariants:\n  high_latency: {threshold: 200ms, grace_period: 2m, severity: critical}\n  \
+        counter_drift: {threshold: 0.5}\n  ghost_allowing: {enabled: false}\n\
+        nodes: {forget_after: 10m}\n\
+        limits:\n- {match: 'tenant:*', limit: 20, window: 60s}\n";
+    std::fs::write(&path, text).unwrap();
+    let config = load(&[("config.file", path.to_str().unwrap())]);
+    std::fs::remove_file(&path).unwrap();
+    let config = config.unwrap();
+    let latency = config.checker.of(InvariantName::HighLatency);
+    assert!((latency.threshold - 0.2).abs() < 1e-9);
+    assert_eq!(latency.grace_period, Duration::from_secs(120));
+    assert!(!config.checker.of(InvariantName::GhostAllowing).enabled);
+    assert_eq!(
+        config.observe.registry.forget_after,
+        Duration::from_secs(600)
+    );
+    assert_eq!(config.observe.limit_rules[0].limit.limit, 20);
+    assert_eq!(config.key_label, KeyLabel::Hash);
+}

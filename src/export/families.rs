@@ -1,0 +1,129 @@
+//! The one place where families are made and checked: encoding raw families validates nothing, so an empty family,
+//! a duplicate series or a wrong number of labels would reach Prometheus and cost the whole scrape.
+
+use std::collections::{BTreeMap, HashSet};
+
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+use super::definitions::{Definition, Kind};
+
+/// Families under construction, by name.
+#[derive(Debug, Default)]
+pub(super) struct Families {
+    families: BTreeMap<&'static str, Family>,
+}
+
+#[derive(Debug)]
+struct Family {
+    definition: &'static Definition,
+    metrics: Vec<Metric>,
+    seen: HashSet<Vec<String>>,
+}
+
+impl Families {
+    /// Adds a gauge or counter sample. `NaN` is "not known" and adds nothing.
+    pub(super) fn add(&mut self, definition: &'static Definition, labels: &[&str], value: f64) {
+        if value.is_nan() {
+            return;
+        }
+        let Some(mut metric) = self.metric(definition, labels) else {
+            return;
+        };
+        match definition.kind {
+            Kind::Gauge => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+            Kind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            Kind::Histogram => return,
+        }
+        self.push(definition, metric);
+    }
+
+    /// Adds a histogram sample: cumulative counts at or below finite bounds, then the totals.
+    pub(super) fn add_histogram(
+        &mut self,
+        definition: &'static Definition,
+        labels: &[&str],
+        buckets: impl IntoIterator<Item = (f64, u64)>,
+        count: u64,
+        sum: f64,
+    ) {
+        let Some(mut metric) = self.metric(definition, labels) else {
+            return;
+        };
+        let mut histogram = Histogram::default();
+        let buckets = buckets.into_iter().map(|(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        });
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(count);
+        histogram.set_sample_sum(sum);
+        metric.set_histogram(histogram);
+        self.push(definition, metric);
+    }
+
+    /// The sample's labels, unless the series is there already.
+    fn metric(&mut self, definition: &'static Definition, labels: &[&str]) -> Option<Metric> {
+        debug_assert_eq!(labels.len(), definition.labels.len(), "{}", definition.name);
+        let family = self
+            .families
+            .entry(definition.name)
+            .or_insert_with(|| Family {
+                definition,
+                metrics: Vec::new(),
+                seen: HashSet::new(),
+            });
+        let values: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+        if labels.len() != definition.labels.len() || !family.seen.insert(values) {
+            return None;
+        }
+        let mut metric = Metric::default();
+        let pairs = definition.labels.iter().zip(labels).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        metric.set_label(pairs.collect());
+        Some(metric)
+    }
+
+    fn push(&mut self, definition: &'static Definition, metric: Metric) {
+        if let Some(family) = self.families.get_mut(definition.name) {
+            family.metrics.push(metric);
+        }
+    }
+
+    /// The finished families, in the order of their names; none is empty.
+    pub(super) fn finish(self) -> Vec<MetricFamily> {
+        let filled = self
+            .families
+            .into_values()
+            .filter(|family| !family.metrics.is_empty());
+        filled
+            .map(|family| {
+                let mut out = MetricFamily::default();
+                out.set_name(family.definition.name.to_owned());
+                out.set_help(family.definition.help.to_owned());
+                out.set_field_type(match family.definition.kind {
+                    Kind::Gauge => MetricType::GAUGE,
+                    Kind::Counter => MetricType::COUNTER,
+                    Kind::Histogram => MetricType::HISTOGRAM,
+                });
+                out.set_metric(family.metrics);
+                out
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,301 @@
+//! Which values go into which families.
+
+use prometheus::core::Collector as _;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{Encoder, TextEncoder};
+
+use super::definitions as d;
+use super::families::Families;
+use crate::clock::unix_seconds;
+use crate::invariants::{InvariantName, Report};
+use crate::observation::{
+    Collector, Histogram, Node, NodeMetrics, Observation, UTILIZATION_BOUNDS,
+};
+use crate::snapshot::Snapshot;
+
+/// When and whether the configuration was last loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Reload {
+    /// Whether the last attempt succeeded.
+    pub ok: bool,
+    /// When one last succeeded.
+    pub at: jiff::Timestamp,
+}
+
+/// The metrics in Prometheus's text format.
+pub fn render(snapshot: &Snapshot, reload: Reload) -> Result<Vec<u8>, prometheus::Error> {
+    let mut families = Families::default();
+    invariants(&mut families, &snapshot.report);
+    nodes(&mut families, &snapshot.observation);
+    keys(&mut families, &snapshot.observation);
+    redis(&mut families, &snapshot.observation);
+    exporter(&mut families, snapshot, reload);
+    let mut families = families.finish();
+    families.extend(ProcessCollector::for_self().collect());
+    let mut text = Vec::with_capacity(64 * 1024);
+    TextEncoder::new().encode(&families, &mut text)?;
+    Ok(text)
+}
+
+fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+/// A count as a sample value.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus's samples are floats"
+)]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+/// A node's own count, which it tells as a float.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts are whole and not negative; a node that says otherwise is held at the nearest"
+)]
+fn whole(count: f64) -> u64 {
+    count as u64
+}
+
+fn invariants(families: &mut Families, report: &Report) {
+    for status in &report.invariants {
+        let config = &status.config;
+        let (name, severity) = (config.name.name(), config.severity.name());
+        families.add(&d::VIOLATIONS, &[name, severity], number(status.violations));
+        families.add(&d::STARTED, &[name, severity], number(status.started_total));
+        families.add(&d::DROPPED, &[name], number(status.dropped));
+        families.add(&d::EVALUABLE, &[name], flag(status.evaluable));
+        families.add(&d::GRACE, &[name], config.grace_period.as_secs_f64());
+        match config.name {
+            InvariantName::HighLatency => {
+                families.add(&d::THRESHOLD_SECONDS, &[name], config.threshold);
+            }
+            InvariantName::CounterDrift => {
+                families.add(&d::THRESHOLD_RATIO, &[name], config.threshold);
+            }
+            _ => {}
+        }
+    }
+    for violation in &report.violations {
+        let (name, subject) = (violation.name.name(), violation.subject.as_str());
+        families.add(
+            &d::VIOLATION,
+            &[name, violation.severity.name(), subject],
+            1.0,
+        );
+        families.add(
+            &d::ACTIVE_SINCE,
+            &[name, subject],
+            unix_seconds(violation.first_seen),
+        );
+    }
+    for violation in &report.pending {
+        let (name, subject) = (violation.name.name(), violation.subject.as_str());
+        families.add(&d::PENDING, &[name, subject], 1.0);
+        families.add(
+            &d::ACTIVE_SINCE,
+            &[name, subject],
+            unix_seconds(violation.first_seen),
+        );
+    }
+    // What is not violated comes last: a series that is there already stays at 1.
+    for status in &report.invariants {
+        let (name, severity) = (status.config.name, status.config.severity.name());
+        let cleared = report.cleared.iter().filter(|(of, _)| *of == name);
+        let cleared = cleared.map(|(_, subject)| subject);
+        for subject in status.subjects.iter().chain(cleared) {
+            families.add(&d::VIOLATION, &[name.name(), severity, subject], 0.0);
+        }
+    }
+}
+
+fn nodes(families: &mut Families, observation: &Observation) {
+    if let Some(up) = observation.api_up {
+        families.add(&d::UP, &[], flag(up));
+    }
+    families.add(&d::NODES, &[], number(observation.nodes.len() as u64));
+    for node in &observation.nodes {
+        node_state(families, node);
+    }
+    for (id, metrics) in &observation.node_metrics {
+        node_metrics(families, id, metrics);
+    }
+}
+
+fn node_state(families: &mut Families, node: &Node) {
+    let id = node.id.as_str();
+    if node.state.is_some() {
+        families.add(&d::NODE_UP, &[id], flag(node.is_up()));
+    }
+    families.add(
+        &d::NODE_INFO,
+        &[id, node.address.as_deref().unwrap_or_default()],
+        1.0,
+    );
+    families.add(
+        &d::NODE_TTL,
+        &[id],
+        node.heartbeat_ttl_seconds.unwrap_or(f64::NAN),
+    );
+    families.add(
+        &d::NODE_PROBE,
+        &[id],
+        node.probe_seconds.unwrap_or(f64::NAN),
+    );
+    families.add(
+        &d::NODE_REDIS,
+        &[id],
+        node.redis_connected.map_or(f64::NAN, flag),
+    );
+}
+
+fn node_metrics(families: &mut Families, id: &str, metrics: &NodeMetrics) {
+    families.add(
+        &d::NODE_P99,
+        &[id],
+        metrics.latency_p99_ms.map_or(f64::NAN, |ms| ms / 1e3),
+    );
+    if let Some(histogram) = &metrics.check_duration {
+        node_histogram(families, id, histogram);
+    }
+    for (result, count) in &metrics.requests_checked {
+        families.add(&d::NODE_CHECKED, &[id, result], *count);
+    }
+    families.add(
+        &d::NODE_ERRORS,
+        &[id],
+        metrics.check_errors.unwrap_or(f64::NAN),
+    );
+}
+
+fn node_histogram(families: &mut Families, id: &str, histogram: &Histogram) {
+    let buckets = histogram
+        .buckets
+        .iter()
+        .map(|(bound, count)| (*bound, whole(*count)));
+    let (count, sum) = (whole(histogram.count), histogram.sum);
+    families.add_histogram(&d::NODE_CHECKS, &[id], buckets, count, sum);
+}
+
+fn keys(families: &mut Families, observation: &Observation) {
+    for counter in &observation.counters {
+        let key = counter.key.as_str();
+        families.add(&d::KEY_REQUESTS, &[key], number(counter.count));
+        families.add(&d::KEY_LIMIT, &[key], number(counter.limit));
+        families.add(&d::KEY_REMAINING, &[key], number(counter.remaining));
+        let window = counter.window_ms.map_or(f64::NAN, |ms| number(ms) / 1e3);
+        families.add(&d::KEY_WINDOW, &[key], window);
+    }
+    families.add(
+        &d::KEYS_EXPORTED,
+        &[],
+        number(observation.counters.len() as u64),
+    );
+    let Some(totals) = &observation.totals else {
+        return;
+    };
+    families.add(&d::SCAN_COMMANDS, &[], number(totals.commands_total));
+    families.add(&d::SCAN_COVERAGE, &[], totals.coverage.unwrap_or(f64::NAN));
+    if let Some(at) = totals.last_full_pass {
+        families.add(&d::SCAN_LAST, &[], unix_seconds(at));
+        families.add(&d::KEYS, &[], number(totals.keys));
+        let buckets = UTILIZATION_BOUNDS
+            .into_iter()
+            .zip(totals.utilization.iter().copied());
+        families.add_histogram(
+            &d::UTILIZATION,
+            &[],
+            buckets,
+            totals.keys,
+            totals.utilization_sum,
+        );
+    }
+}
+
+fn redis(families: &mut Families, observation: &Observation) {
+    families.add(
+        &d::REDIS_UP,
+        &[],
+        observation.redis_connected.map_or(f64::NAN, flag),
+    );
+    families.add(
+        &d::REDIS_PING,
+        &[],
+        observation.redis.ping_seconds.unwrap_or(f64::NAN),
+    );
+    let Some(info) = &observation.redis.info else {
+        return;
+    };
+    families.add(
+        &d::REDIS_INFO,
+        &[&info.version, &info.role, &info.mode],
+        1.0,
+    );
+    families.add(
+        &d::REDIS_EVICTED,
+        &[],
+        info.evicted_keys.map_or(f64::NAN, number),
+    );
+    families.add(
+        &d::REDIS_MEMORY,
+        &[],
+        info.used_memory.map_or(f64::NAN, number),
+    );
+    families.add(
+        &d::REDIS_MEMORY_MAX,
+        &[],
+        info.max_memory.map_or(f64::NAN, number),
+    );
+}
+
+fn exporter(families: &mut Families, snapshot: &Snapshot, reload: Reload) {
+    families.add(&d::SCRAPE_DURATION, &[], snapshot.seconds);
+    for (collector, run) in &snapshot.observation.collectors {
+        families.add(
+            &d::COLLECTOR_SUCCESS,
+            &[collector.name()],
+            flag(run.success),
+        );
+        families.add(&d::COLLECTOR_DURATION, &[collector.name()], run.seconds);
+    }
+    for (collector, at) in &snapshot.own.last_success {
+        families.add(&d::LAST_SUCCESS, &[collector.name()], unix_seconds(*at));
+    }
+    for ((collector, reason), count) in &snapshot.own.errors {
+        families.add(
+            &d::ERRORS,
+            &[collector.name(), reason.name()],
+            number(*count),
+        );
+    }
+    for collector in snapshot.observation.collectors.keys() {
+        // So that `increase` sees the first one, too.
+        for reason in common_reasons(*collector) {
+            families.add(&d::ERRORS, &[collector.name(), reason.name()], 0.0);
+        }
+    }
+    families.add(&d::COALESCED, &[], number(snapshot.own.coalesced));
+    families.add(&d::RELOAD_OK, &[], flag(reload.ok));
+    families.add(&d::RELOAD_AT, &[], unix_seconds(reload.at));
+    let build = [
+        env!("CARGO_PKG_VERSION"),
+        option_env!("BUILD_REVISION").unwrap_or("unknown"),
+        option_env!("BUILD_RUSTVERSION").unwrap_or("unknown"),
+    ];
+    families.add(&d::BUILD_INFO, &build, 1.0);
+}
+
+/// The reasons that a collector is most likely to fail for.
+fn common_reasons(collector: Collector) -> &'static [crate::observation::Reason] {
+    use crate::observation::Reason as R;
+    match collector {
+        Collector::Counters => &[R::Timeout, R::WrongType, R::InvalidLimit, R::InvalidWindow],
+        Collector::ManagementApi | Collector::Prometheus => {
+            &[R::Timeout, R::Refused, R::HttpStatus]
+        }
+        _ => &[R::Timeout, R::Refused],
+    }
+}

@@ -1,0 +1,393 @@
+//! The checker: verdicts plus time. Counters are streamed through [`Checker::counters`] in batches; the rest of the
+//! observation ends the pass in [`Checker::check`].
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::counters::{draining_from, drifted, ghost};
+use super::grace::{Entry, SavedEntry, Tracker};
+use super::redis_disconnected::REDIS;
+use super::report::{InvariantStatus, Report, Unknown, Violation};
+use super::{CheckerConfig, Evidence, InvariantName, Verdict};
+use super::{high_latency, node_down, redis_disconnected};
+use crate::clock::{Moment, elapsed, later};
+use crate::observation::{
+    CounterView, CountersRead, KeyLabel, Observation, Reason, decode_key, encode_key, utilization,
+};
+use crate::subject::InvariantChecker;
+
+type Key = Box<[u8]>;
+
+/// The invariant checker.
+#[derive(Debug)]
+pub struct Checker {
+    config: CheckerConfig,
+    label: KeyLabel,
+    named: [Tracker<String>; 5],
+    keys: [Tracker<Key>; 5],
+    /// The number of the pass in progress; entries remember in which they were looked at.
+    pass: u64,
+    /// The latest steady time seen: time that runs backwards stands still instead.
+    latest: Timestamp,
+    /// Wall clock minus steady timeline.
+    offset: SignedDuration,
+}
+
+impl Checker {
+    /// A checker with nothing in progress.
+    pub fn new(config: CheckerConfig, label: KeyLabel) -> Self {
+        Self {
+            config,
+            label,
+            named: Default::default(),
+            keys: Default::default(),
+            pass: 1,
+            latest: Timestamp::MIN,
+            offset: SignedDuration::ZERO,
+        }
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &CheckerConfig {
+        &self.config
+    }
+
+    /// Takes over new settings. What is in progress stays, except for invariants that are now switched off.
+    pub fn reconfigure(&mut self, config: CheckerConfig, label: KeyLabel) {
+        for invariant in config.invariants.iter().filter(|i| !i.enabled) {
+            let index = invariant.name as usize;
+            self.named[index] = Tracker::default();
+            self.keys[index] = Tracker::default();
+        }
+        self.config = config;
+        self.label = label;
+    }
+
+    /// The keys with a violation in progress: these are to be looked at in every collection.
+    pub fn watched_keys(&self) -> BTreeSet<Key> {
+        let of = |name: InvariantName| self.keys[name as usize].entries.keys().cloned();
+        of(InvariantName::CounterDrift)
+            .chain(of(InvariantName::GhostAllowing))
+            .collect()
+    }
+
+    /// Everything in progress, to survive a restart: (invariant, subject is a key, entry).
+    pub fn save(&self) -> Vec<(InvariantName, bool, SavedEntry)> {
+        let mut saved = Vec::new();
+        for name in InvariantName::ALL {
+            let named = self.named[name as usize].saved(Clone::clone);
+            saved.extend(named.map(|entry| (name, false, entry)));
+            let keys = self.keys[name as usize].saved(|key| encode_key(key));
+            saved.extend(keys.map(|entry| (name, true, entry)));
+        }
+        saved
+    }
+
+    /// Takes saved entries back, as if the checker had run all along.
+    pub fn restore(&mut self, saved: Vec<(InvariantName, bool, SavedEntry)>) {
+        for (name, is_key, entry) in saved {
+            if !self.config.of(name).enabled {
+                continue;
+            }
+            if is_key {
+                let key = decode_key(&entry.subject).into_boxed_slice();
+                self.keys[name as usize].restore(key, entry);
+            } else {
+                self.named[name as usize].restore(entry.subject.clone(), entry);
+            }
+        }
+    }
+
+    fn advance(&mut self, at: Moment) -> Timestamp {
+        self.latest = self.latest.max(at.steady);
+        let offset = at.wall.duration_since(at.steady);
+        // Followed only when the wall clock is stepped: otherwise first_seen would jitter from scrape to scrape.
+        if (offset - self.offset).abs() > SignedDuration::from_secs(1) {
+            self.offset = offset;
+        }
+        self.latest
+    }
+
+    fn wall(&self, steady: Timestamp) -> Timestamp {
+        steady.checked_add(self.offset).unwrap_or(steady)
+    }
+
+    fn key_verdict(&mut self, name: InvariantName, counter: &CounterView<'_>, now: Timestamp) {
+        let config = self.config.of(name);
+        if !config.enabled {
+            return;
+        }
+        let violated = match name {
+            InvariantName::CounterDrift => drifted(counter.count, counter.limit, config.threshold),
+            _ => ghost(counter.count, counter.limit, counter.remaining),
+        };
+        let tracker = &mut self.keys[name as usize];
+        if !violated {
+            tracker.over(counter.key, now);
+            return;
+        }
+        let draining = draining_from(counter, now).filter(|_| self.config.lowered_limit_grace);
+        let evidence = Evidence::Count {
+            count: counter.count,
+            limit: counter.limit,
+            remaining: counter.remaining,
+            draining_from: draining,
+        };
+        tracker.violated(
+            counter.key,
+            evidence,
+            now,
+            config.grace_period,
+            draining.is_some(),
+            self.pass,
+        );
+    }
+
+    /// Applies this time's verdicts on nodes and Redis; what has no verdict is gone.
+    fn named_verdicts(
+        &mut self,
+        name: InvariantName,
+        verdicts: Vec<(String, Verdict)>,
+        now: Timestamp,
+        status: &mut InvariantStatus,
+    ) {
+        let pass = self.pass;
+        let grace = self.config.of(name).grace_period;
+        let hold = self.config.unknown_hold;
+        let tracker = &mut self.named[name as usize];
+        for (subject, verdict) in verdicts {
+            match verdict {
+                Verdict::Ok => tracker.over(subject.as_str(), now),
+                Verdict::Violated(evidence) => {
+                    tracker.violated(subject.as_str(), evidence, now, grace, false, pass);
+                }
+                Verdict::Unknown(reason) => status.unknown.push(Unknown {
+                    subject: subject.clone(),
+                    reason,
+                }),
+            }
+            status.subjects.push(subject);
+        }
+        let listed = &status.subjects;
+        tracker.end_unseen(pass, now, |subject, entry| {
+            !listed.contains(subject) || elapsed(entry.last_seen, now) >= hold
+        });
+    }
+
+    fn end_keys_pass(
+        &mut self,
+        name: InvariantName,
+        read: &CountersRead,
+        now: Timestamp,
+        status: &mut InvariantStatus,
+    ) {
+        let hold = self.config.unknown_hold;
+        let tracker = &mut self.keys[name as usize];
+        match read {
+            CountersRead::Full => tracker.end_unseen(self.pass, now, |_, _| true),
+            CountersRead::Partial { gone, reason } => {
+                let gone: BTreeSet<Vec<u8>> = gone.iter().map(|key| decode_key(key)).collect();
+                tracker.end_unseen(self.pass, now, |key, entry| {
+                    gone.contains(&**key) || elapsed(entry.last_seen, now) >= hold
+                });
+                // A sweep that used up its budget goes on next time: that is how it works, not a failure.
+                if *reason != Reason::Budget {
+                    status.unknown.push(Unknown {
+                        subject: String::new(),
+                        reason: reason.to_string(),
+                    });
+                }
+            }
+            CountersRead::Failed { reason } => {
+                tracker.end_unseen(self.pass, now, |_, entry| {
+                    elapsed(entry.last_seen, now) >= hold
+                });
+                status.unknown.push(Unknown {
+                    subject: String::new(),
+                    reason: reason.to_string(),
+                });
+            }
+        }
+        tracker.forget_cleared(now, self.config.cleared_hold, self.config.max_listed);
+    }
+
+    fn violation(&self, name: InvariantName, subject: String, entry: &Entry) -> Violation {
+        let config = self.config.of(name);
+        let grace_left = match entry.reported_since {
+            Some(_) => std::time::Duration::ZERO,
+            None => elapsed(self.latest, later(entry.first_seen, config.grace_period)),
+        };
+        Violation {
+            name,
+            severity: config.severity,
+            subject,
+            message: entry.evidence.to_string(),
+            first_seen: self.wall(entry.first_seen),
+            last_seen: self.wall(entry.last_seen),
+            evidence: entry.evidence.clone(),
+            grace_left,
+        }
+    }
+
+    /// Lists what is in progress for `name` into the report: all nodes, and the worst keys up to the cap.
+    fn list(&self, name: InvariantName, report: &mut Report, status: &mut InvariantStatus) {
+        let mut named: Vec<_> = self.named[name as usize].entries.iter().collect();
+        named.sort_unstable_by_key(|(subject, _)| *subject);
+        for (subject, entry) in named {
+            let violation = self.violation(name, subject.clone(), entry);
+            if entry.reported_since.is_some() {
+                status.violations += 1;
+                report.violations.push(violation);
+            } else {
+                status.pending += 1;
+                report.pending.push(violation);
+            }
+        }
+        let keys = &self.keys[name as usize];
+        let (reported, pending): (Vec<_>, Vec<_>) = keys
+            .entries
+            .iter()
+            .partition(|(_, entry)| entry.reported_since.is_some());
+        status.violations += reported.len() as u64;
+        status.pending += pending.len() as u64;
+        status.dropped = reported.len().saturating_sub(self.config.max_listed) as u64;
+        let listed = |entries| {
+            worst_first(entries, self.config.max_listed)
+                .into_iter()
+                .map(|(key, entry)| self.violation(name, self.label.of(key), entry))
+        };
+        report.violations.extend(listed(reported));
+        report.pending.extend(listed(pending));
+        let mut cleared: Vec<String> = keys.cleared.keys().map(|key| self.label.of(key)).collect();
+        cleared.sort_unstable();
+        report
+            .cleared
+            .extend(cleared.into_iter().map(|subject| (name, subject)));
+    }
+}
+
+/// The `most` worst of `entries`: highest utilization first, ties by name.
+fn worst_first<'a>(
+    mut entries: Vec<(&'a Key, &'a Entry)>,
+    most: usize,
+) -> Vec<(&'a Key, &'a Entry)> {
+    let rank = |(key, entry): &(&'a Key, &'a Entry)| {
+        let used = match entry.evidence {
+            Evidence::Count { count, limit, .. } => utilization(count, limit),
+            _ => 0.0,
+        };
+        // Utilizations are never negative, so their bits sort as they do.
+        (Reverse(used.to_bits()), *key)
+    };
+    if entries.len() > most && most > 0 {
+        entries.select_nth_unstable_by(most - 1, |a, b| rank(a).cmp(&rank(b)));
+    }
+    entries.truncate(most);
+    entries.sort_unstable_by(|a, b| rank(a).cmp(&rank(b)));
+    entries
+}
+
+impl InvariantChecker for Checker {
+    fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]) {
+        let now = self.advance(at);
+        for counter in batch {
+            self.key_verdict(InvariantName::CounterDrift, counter, now);
+            self.key_verdict(InvariantName::GhostAllowing, counter, now);
+        }
+    }
+
+    fn check(&mut self, at: Moment, observation: &Observation) -> Report {
+        let now = self.advance(at);
+        let mut report = Report {
+            at,
+            violations: Vec::new(),
+            pending: Vec::new(),
+            cleared: Vec::new(),
+            invariants: Vec::new(),
+        };
+        for name in InvariantName::ALL {
+            let config = self.config.of(name).clone();
+            if !config.enabled {
+                continue;
+            }
+            let mut status = InvariantStatus {
+                evaluable: true,
+                unknown: Vec::new(),
+                subjects: Vec::new(),
+                violations: 0,
+                pending: 0,
+                dropped: 0,
+                started_total: 0,
+                config,
+            };
+            let verdicts = named_subjects(name, observation, status.config.threshold);
+            self.named_verdicts(name, verdicts, now, &mut status);
+            if name.about_keys() {
+                self.end_keys_pass(name, &observation.counters_read, now, &mut status);
+            }
+            status.evaluable = status.unknown.is_empty();
+            status.started_total =
+                self.named[name as usize].started_total + self.keys[name as usize].started_total;
+            self.list(name, &mut report, &mut status);
+            report.invariants.push(status);
+        }
+        self.pass += 1;
+        report
+    }
+
+    fn clear_state(&mut self) {
+        *self = Self::new(self.config.clone(), self.label);
+    }
+}
+
+/// The verdicts of `name` on nodes and Redis.
+fn named_subjects(
+    name: InvariantName,
+    observation: &Observation,
+    threshold: f64,
+) -> Vec<(String, Verdict)> {
+    let nodes = &observation.nodes;
+    match name {
+        InvariantName::NodeDown => nodes
+            .iter()
+            .map(|node| (node.id.clone(), node_down::verdict(node)))
+            .collect(),
+        InvariantName::RedisDisconnected => {
+            let redis = (REDIS.to_owned(), redis_disconnected::of_redis(observation));
+            let of_nodes = nodes.iter().filter_map(|node| {
+                redis_disconnected::of_node(node).map(|verdict| (node.id.clone(), verdict))
+            });
+            std::iter::once(redis).chain(of_nodes).collect()
+        }
+        InvariantName::HighLatency => {
+            let ids: BTreeSet<&str> = nodes
+                .iter()
+                .map(|node| node.id.as_str())
+                .chain(observation.node_metrics.keys().map(String::as_str))
+                .collect();
+            ids.into_iter()
+                .map(|id| {
+                    let node = nodes.iter().find(|node| node.id == id);
+                    let metrics = observation.node_metrics.get(id);
+                    (
+                        id.to_owned(),
+                        high_latency::verdict(node, metrics, threshold),
+                    )
+                })
+                .collect()
+        }
+        InvariantName::CounterDrift => Vec::new(),
+        InvariantName::GhostAllowing => nodes
+            .iter()
+            .filter_map(|node| {
+                let subject = format!("canary:{}", node.id);
+                match node.canary_refused? {
+                    true => Some((subject, Verdict::Ok)),
+                    false => Some((subject, Verdict::Violated(Evidence::FailOpen))),
+                }
+            })
+            .collect(),
+    }
+}

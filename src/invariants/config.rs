@@ -1,0 +1,199 @@
+//! What is configurable about each invariant, and the defaults.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The five invariants. The names are public: alerts and dashboards point at them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvariantName {
+    /// A node's state is not `Up`.
+    NodeDown,
+    /// Redis does not answer the exporter, or a node that is up cannot reach it.
+    RedisDisconnected,
+    /// A node's p99 check latency is above the threshold.
+    HighLatency,
+    /// A counter is above its limit by more than the threshold.
+    CounterDrift,
+    /// A counter is above its limit: more was admitted than allowed.
+    GhostAllowing,
+}
+
+impl InvariantName {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 5] = [
+        Self::NodeDown,
+        Self::RedisDisconnected,
+        Self::HighLatency,
+        Self::CounterDrift,
+        Self::GhostAllowing,
+    ];
+
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NodeDown => "node_down",
+            Self::RedisDisconnected => "redis_disconnected",
+            Self::HighLatency => "high_latency",
+            Self::CounterDrift => "counter_drift",
+            Self::GhostAllowing => "ghost_allowing",
+        }
+    }
+
+    /// Whether its subjects are keys (many, streamed) rather than nodes (few).
+    pub fn about_keys(self) -> bool {
+        matches!(self, Self::CounterDrift | Self::GhostAllowing)
+    }
+}
+
+impl fmt::Display for InvariantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How bad a violation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Somebody is paged.
+    Critical,
+    /// Somebody looks at it during the day.
+    Warning,
+    /// Worth knowing.
+    Info,
+}
+
+impl Severity {
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One invariant's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InvariantConfig {
+    /// Which invariant.
+    pub name: InvariantName,
+    /// How long a violation must last before it is reported.
+    pub grace_period: Duration,
+    /// `high_latency`: seconds; `counter_drift`: share of the limit; the others have none and ignore it.
+    pub threshold: f64,
+    /// The `severity` label of its violations.
+    pub severity: Severity,
+    /// Whether it is checked at all.
+    pub enabled: bool,
+}
+
+impl InvariantConfig {
+    /// The contract's defaults for `name`.
+    pub fn default_for(name: InvariantName) -> Self {
+        let (grace, threshold, severity) = match name {
+            InvariantName::NodeDown | InvariantName::RedisDisconnected => {
+                (0, 0.0, Severity::Critical)
+            }
+            InvariantName::HighLatency => (60, 0.050, Severity::Warning),
+            InvariantName::CounterDrift => (30, 0.1, Severity::Warning),
+            InvariantName::GhostAllowing => (0, 0.0, Severity::Critical),
+        };
+        Self {
+            name,
+            grace_period: Duration::from_secs(grace),
+            threshold,
+            severity,
+            enabled: true,
+        }
+    }
+}
+
+/// Everything the checker is told once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckerConfig {
+    /// One entry for each invariant, in the order of [`InvariantName::ALL`].
+    pub invariants: [InvariantConfig; 5],
+    /// How long a violation is kept while its subject cannot be evaluated.
+    pub unknown_hold: Duration,
+    /// How long a key that was reported keeps its series at 0 afterwards.
+    pub cleared_hold: Duration,
+    /// Whether a count that was legal under a limit that fell waits one window before it is reported.
+    pub lowered_limit_grace: bool,
+    /// Violating keys listed (and exported) per invariant; totals are exact all the same.
+    pub max_listed: usize,
+}
+
+impl Default for CheckerConfig {
+    fn default() -> Self {
+        Self {
+            invariants: InvariantName::ALL.map(InvariantConfig::default_for),
+            unknown_hold: Duration::from_secs(5 * 60),
+            cleared_hold: Duration::from_secs(10 * 60),
+            lowered_limit_grace: true,
+            max_listed: 100,
+        }
+    }
+}
+
+impl CheckerConfig {
+    /// The settings of `name`.
+    pub fn of(&self, name: InvariantName) -> &InvariantConfig {
+        &self.invariants[name as usize]
+    }
+
+    /// The settings of `name`, to change them.
+    pub fn of_mut(&mut self, name: InvariantName) -> &mut InvariantConfig {
+        &mut self.invariants[name as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_invariant_is_found_at_its_own_place() {
+        let config = CheckerConfig::default();
+        for name in InvariantName::ALL {
+            assert_eq!(config.of(name).name, name);
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_the_contracts() {
+        let table: Vec<String> = CheckerConfig::default()
+            .invariants
+            .iter()
+            .map(|i| {
+                format!(
+                    "{} {}s {} {}",
+                    i.name,
+                    i.grace_period.as_secs(),
+                    i.threshold,
+                    i.severity
+                )
+            })
+            .collect();
+        assert_eq!(
+            table,
+            [
+                "node_down 0s 0 critical",
+                "redis_disconnected 0s 0 critical",
+                "high_latency 60s 0.05 warning",
+                "counter_drift 30s 0.1 warning",
+                "ghost_allowing 0s 0 critical",
+            ]
+        );
+    }
+}

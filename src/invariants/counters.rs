@@ -1,0 +1,65 @@
+//! `counter_drift` and `ghost_allowing`: a key's count against its limit.
+
+use crate::observation::CounterView;
+
+/// `counter_drift`: count above limit × (1 + threshold).
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts above 2^53 are decided exactly by the margin's sign long before precision matters"
+)]
+pub(super) fn drifted(count: u64, limit: u64, threshold: f64) -> bool {
+    // The excess is compared, not the product: limit × 1.1 is not exact in binary (11 of 10 would count as above
+    // 10 × 1.1 or not by luck), and exactly at the threshold is healthy.
+    count > limit && (count - limit) as f64 > round_half_ulp(limit as f64 * threshold)
+}
+
+/// Takes away the noise that a decimal threshold brings into the product (10 × 0.1 = 1.0000000000000002).
+fn round_half_ulp(value: f64) -> f64 {
+    let nearest = value.round();
+    if (value - nearest).abs() <= nearest.abs() * 1e-12 {
+        nearest
+    } else {
+        value
+    }
+}
+
+/// `ghost_allowing`: count above limit, or a limit of zero with something said to remain.
+pub(super) fn ghost(count: u64, limit: u64, remaining: u64) -> bool {
+    count > limit || (limit == 0 && remaining > 0)
+}
+
+/// The limit that `counter` is draining from: its count is above the limit but was legal under the one before,
+/// and the window since the fall has not passed.
+pub(super) fn draining_from(counter: &CounterView<'_>, now: jiff::Timestamp) -> Option<u64> {
+    let fell = counter.fell_from?;
+    let window = std::time::Duration::from_millis(counter.window_ms?);
+    let inside = crate::clock::elapsed(fell.at, now) < window;
+    (inside && counter.count <= fell.limit).then_some(fell.limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drift_is_strict_at_the_decimal_threshold() {
+        assert!(!drifted(11, 10, 0.1));
+        assert!(drifted(12, 10, 0.1));
+        assert!(!drifted(110, 100, 0.1));
+        assert!(drifted(111, 100, 0.1));
+        assert!(!drifted(33, 30, 0.1));
+        assert!(!drifted(77, 70, 0.1));
+        assert!(!drifted(1_100_000, 1_000_000, 0.1));
+        assert!(drifted(1, 0, 0.1));
+        assert!(!drifted(0, 0, 0.1));
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_a_limit() {
+        assert!(ghost(1, 0, 0));
+        assert!(ghost(0, 0, 1));
+        assert!(!ghost(0, 0, 0));
+        assert!(!ghost(10, 10, 0));
+        assert!(ghost(11, 10, 0));
+    }
+}

@@ -1,0 +1,121 @@
+//! What a verdict rests on. Evidence is kept with a violation and written out for people only when asked for.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::observation::Bucket;
+
+/// Three values, not two.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// The invariant holds.
+    Ok,
+    /// It does not.
+    Violated(Evidence),
+    /// The data could not be read this time, with the reason.
+    Unknown(String),
+}
+
+/// What shows that an invariant is violated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Evidence {
+    /// A node's state.
+    NodeState {
+        /// What it is instead of `Up`.
+        state: String,
+        /// Which evidence decided it.
+        reason: Option<String>,
+    },
+    /// Redis did not answer the exporter well.
+    RedisPing {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// A node's own way to Redis is broken.
+    NodeRedis {
+        /// Which evidence shows it.
+        reason: Option<String>,
+    },
+    /// A node's p99 latency.
+    Latency {
+        /// The exported figure in seconds.
+        p99_seconds: f64,
+        /// The bucket it lies in.
+        bucket: Option<Bucket>,
+        /// The threshold in seconds.
+        threshold_seconds: f64,
+        /// Which source.
+        source: Option<String>,
+    },
+    /// A counter above its limit.
+    Count {
+        /// Admitted inside the window.
+        count: u64,
+        /// Allowed per window.
+        limit: u64,
+        /// What the limiter says is left.
+        remaining: u64,
+        /// The limit before it fell, while the count is legal under that.
+        draining_from: Option<u64>,
+    },
+    /// A node admitted what its limit forbids.
+    FailOpen,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let because = |f: &mut fmt::Formatter<'_>, reason: &Option<String>| match reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        };
+        match self {
+            Self::NodeState { state, reason } => {
+                write!(f, "state is {state}, expected Up")?;
+                because(f, reason)
+            }
+            Self::RedisPing { reason } => {
+                f.write_str("Redis does not answer the exporter")?;
+                because(f, reason)
+            }
+            Self::NodeRedis { reason } => {
+                f.write_str("the node answers but does not reach Redis")?;
+                because(f, reason)
+            }
+            Self::Latency {
+                p99_seconds,
+                threshold_seconds,
+                source,
+                ..
+            } => {
+                write!(
+                    f,
+                    "p99 latency {:.1} ms, allowed {:.1} ms",
+                    p99_seconds * 1e3,
+                    threshold_seconds * 1e3
+                )?;
+                match source {
+                    Some(source) => write!(f, " (from {source})"),
+                    None => Ok(()),
+                }
+            }
+            Self::Count {
+                count,
+                limit,
+                remaining,
+                draining_from,
+            } => {
+                write!(f, "{count} admitted, limit {limit}")?;
+                if *limit == 0 && *remaining > 0 {
+                    write!(f, ", {remaining} said to remain")?;
+                }
+                match draining_from {
+                    Some(old) => write!(f, ", draining since the limit fell from {old}"),
+                    None => Ok(()),
+                }
+            }
+            Self::FailOpen => f.write_str("admitted a second request under a limit of 1"),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Grace tracking for the subjects of one invariant: pending, reported, held while unknown, cleared.
+//!
+//! All times are on the steady timeline and come from the caller, who makes sure that they never run backwards.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Evidence;
+use crate::clock::elapsed;
+
+/// A violation in progress. Healthy subjects have none.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// When the violation was first seen.
+    pub(super) first_seen: Timestamp,
+    /// When it was last seen.
+    pub(super) last_seen: Timestamp,
+    /// Since when it is reported; `None` inside the grace period.
+    pub(super) reported_since: Option<Timestamp>,
+    /// What it rests on, as last seen.
+    pub(super) evidence: Evidence,
+    /// In which pass the subject was last looked at.
+    pass: u64,
+}
+
+/// An [`Entry`] as it survives a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedEntry {
+    /// The subject: a node id, `redis`, or a key as escaped text.
+    pub subject: String,
+    /// When the violation was first seen.
+    pub first_seen: Timestamp,
+    /// When it was last seen.
+    pub last_seen: Timestamp,
+    /// Since when it is reported.
+    pub reported_since: Option<Timestamp>,
+    /// What it rests on.
+    pub evidence: Evidence,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Tracker<K> {
+    pub(super) entries: HashMap<K, Entry>,
+    /// Subjects that were reported and no longer are, with the time at which they stopped.
+    pub(super) cleared: HashMap<K, Timestamp>,
+    pub(super) started_total: u64,
+}
+
+impl<K> Default for Tracker<K> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            cleared: HashMap::new(),
+            started_total: 0,
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone> Tracker<K> {
+    /// The subject was seen in violation in `pass`.
+    ///
+    /// `held_back` keeps it pending however long it lasts, for a violation that is expected to drain by itself.
+    pub(super) fn violated<Q>(
+        &mut self,
+        subject: &Q,
+        evidence: Evidence,
+        now: Timestamp,
+        grace: Duration,
+        held_back: bool,
+        pass: u64,
+    ) where
+        K: Borrow<Q> + for<'q> From<&'q Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        if !self.entries.contains_key(subject) {
+            let entry = Entry {
+                first_seen: now,
+                last_seen: now,
+                reported_since: None,
+                evidence: evidence.clone(),
+                pass,
+            };
+            self.entries.insert(K::from(subject), entry);
+        }
+        let Some(entry) = self.entries.get_mut(subject) else {
+            return;
+        };
+        entry.last_seen = now;
+        entry.evidence = evidence;
+        entry.pass = pass;
+        let due = elapsed(entry.first_seen, now) >= grace && !held_back;
+        if entry.reported_since.is_none() && due {
+            entry.reported_since = Some(now);
+            self.started_total += 1;
+            self.cleared.remove(subject);
+        }
+    }
+
+    /// The subject was seen healthy, or is gone: whatever was in progress is over at once.
+    pub(super) fn over<Q>(&mut self, subject: &Q, now: Timestamp)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        if self.entries.is_empty() {
+            return; // the common case, a million times a collection
+        }
+        if let Some((subject, entry)) = self.entries.remove_entry(subject)
+            && entry.reported_since.is_some()
+        {
+            self.cleared.insert(subject, now);
+        }
+    }
+
+    /// Ends every violation that `ends` chooses among those not looked at in `pass`.
+    pub(super) fn end_unseen(
+        &mut self,
+        pass: u64,
+        now: Timestamp,
+        ends: impl Fn(&K, &Entry) -> bool,
+    ) {
+        let ended: Vec<K> = self
+            .entries
+            .iter()
+            .filter(|(subject, entry)| entry.pass != pass && ends(subject, entry))
+            .map(|(subject, _)| subject.clone())
+            .collect();
+        for subject in ended {
+            self.over(&subject, now);
+        }
+    }
+
+    /// Forgets what was cleared longer than `hold` ago, and the oldest beyond `most`.
+    pub(super) fn forget_cleared(&mut self, now: Timestamp, hold: Duration, most: usize) {
+        self.cleared
+            .retain(|_, cleared_at| elapsed(*cleared_at, now) < hold);
+        if self.cleared.len() > most {
+            let mut times: Vec<Timestamp> = self.cleared.values().copied().collect();
+            times.sort_unstable_by(|a, b| b.cmp(a));
+            let oldest_kept = times[most.saturating_sub(1)];
+            let mut room = most;
+            self.cleared.retain(|_, cleared_at| {
+                let keep = room > 0 && *cleared_at >= oldest_kept;
+                room -= usize::from(keep);
+                keep
+            });
+        }
+    }
+
+    /// Entries as they are saved.
+    pub(super) fn saved<'a>(
+        &'a self,
+        name: impl Fn(&K) -> String + 'a,
+    ) -> impl Iterator<Item = SavedEntry> + 'a {
+        self.entries.iter().map(move |(subject, entry)| SavedEntry {
+            subject: name(subject),
+            first_seen: entry.first_seen,
+            last_seen: entry.last_seen,
+            reported_since: entry.reported_since,
+            evidence: entry.evidence.clone(),
+        })
+    }
+
+    /// Takes a saved entry back.
+    pub(super) fn restore(&mut self, subject: K, saved: SavedEntry) {
+        let entry = Entry {
+            first_seen: saved.first_seen,
+            last_seen: saved.last_seen,
+            reported_since: saved.reported_since,
+            evidence: saved.evidence,
+            pass: 0,
+        };
+        self.entries.insert(subject, entry);
+    }
+}

@@ -1,0 +1,77 @@
+//! `high_latency`: a node's p99 check latency is above the threshold. The verdict is taken only where the
+//! histogram's buckets can carry it.
+
+use super::{Evidence, Verdict};
+use crate::observation::{Node, NodeMetrics};
+
+pub(super) fn verdict(
+    node: Option<&Node>,
+    metrics: Option<&NodeMetrics>,
+    threshold_seconds: f64,
+) -> Verdict {
+    if node.is_some_and(|node| node.state.is_some() && !node.is_up()) {
+        // Nothing is served, so nothing is served slowly.
+        return Verdict::Ok;
+    }
+    let Some(metrics) = metrics else {
+        return Verdict::Unknown("no_metrics".to_owned());
+    };
+    let Some(p99_ms) = metrics.latency_p99_ms else {
+        let reason = metrics.latency_unknown.as_deref().unwrap_or("no_samples");
+        return Verdict::Unknown(reason.to_owned());
+    };
+    let p99_seconds = p99_ms / 1e3;
+    let violated = match metrics.latency_p99_bucket {
+        // A value without a bucket is taken as measured. It is compared in the unit in which it is told, so that
+        // 50.0 ms against a threshold of 0.05 s is exactly at the threshold.
+        None if p99_ms.is_nan() => return Verdict::Unknown("no_samples".to_owned()),
+        None => p99_ms > threshold_seconds * 1e3,
+        Some(bucket) if bucket.lower >= threshold_seconds => true,
+        Some(bucket) if bucket.upper.is_some_and(|upper| upper <= threshold_seconds) => false,
+        Some(_) => return Verdict::Unknown("bucket_too_coarse".to_owned()),
+    };
+    if violated {
+        Verdict::Violated(Evidence::Latency {
+            p99_seconds,
+            bucket: metrics.latency_p99_bucket,
+            threshold_seconds,
+            source: metrics.latency_source.clone(),
+        })
+    } else {
+        Verdict::Ok
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::Bucket;
+
+    fn of(p99_ms: f64, bucket: Option<(f64, Option<f64>)>) -> &'static str {
+        let metrics = NodeMetrics {
+            latency_p99_ms: Some(p99_ms),
+            latency_p99_bucket: bucket.map(|(lower, upper)| Bucket { lower, upper }),
+            ..NodeMetrics::default()
+        };
+        match verdict(None, Some(&metrics), 0.05) {
+            Verdict::Ok => "ok",
+            Verdict::Violated(_) => "violated",
+            Verdict::Unknown(_) => "unknown",
+        }
+    }
+
+    #[test]
+    fn exactly_at_the_threshold_is_healthy() {
+        assert_eq!(of(50.0, None), "ok");
+        assert_eq!(of(50.1, None), "violated");
+    }
+
+    #[test]
+    fn the_verdict_needs_a_bucket_on_one_side_of_the_threshold() {
+        assert_eq!(of(49.0, Some((0.025, Some(0.05)))), "ok");
+        assert_eq!(of(51.0, Some((0.05, Some(0.1)))), "violated");
+        assert_eq!(of(99.0, Some((0.0, Some(0.1)))), "unknown");
+        assert_eq!(of(1000.0, Some((1.0, None))), "violated");
+        assert_eq!(of(10.0, Some((0.01, None))), "unknown");
+    }
+}

@@ -1,0 +1,76 @@
+//! What the checker says after a collection: a neutral result that export, the page and `check` each translate.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Evidence, InvariantConfig, InvariantName, Severity};
+use crate::clock::Moment;
+
+/// The state of all invariants after one collection.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// When.
+    pub at: Moment,
+    /// Reported violations: all of the nodes', and the worst keys up to the cap.
+    pub violations: Vec<Violation>,
+    /// Violations inside their grace period, capped likewise.
+    pub pending: Vec<Violation>,
+    /// Subjects that were reported and no longer are, for a while after.
+    pub cleared: Vec<(InvariantName, String)>,
+    /// One status for each invariant that is switched on.
+    pub invariants: Vec<InvariantStatus>,
+}
+
+/// One violation, pending or reported.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Violation {
+    /// Which invariant.
+    pub name: InvariantName,
+    /// How bad.
+    pub severity: Severity,
+    /// The node, `redis`, or the key.
+    pub subject: String,
+    /// What is wrong, for people.
+    pub message: String,
+    /// When it was first seen, by the wall clock.
+    pub first_seen: Timestamp,
+    /// When it was last seen, by the wall clock.
+    pub last_seen: Timestamp,
+    /// What it rests on.
+    pub evidence: Evidence,
+    /// How much of the grace period is left; zero once reported.
+    #[serde(skip)]
+    pub grace_left: Duration,
+}
+
+/// How one invariant stands.
+#[derive(Clone, Debug)]
+pub struct InvariantStatus {
+    /// Its settings.
+    pub config: InvariantConfig,
+    /// Whether every subject could be evaluated this time.
+    pub evaluable: bool,
+    /// The subjects that could not, with the reason.
+    pub unknown: Vec<Unknown>,
+    /// Nodes and `redis`, as evaluated this time: each has a series, violated or not.
+    pub subjects: Vec<String>,
+    /// Subjects in reported violation, exact.
+    pub violations: u64,
+    /// Subjects inside their grace period, exact.
+    pub pending: u64,
+    /// Reported violations that are not listed.
+    pub dropped: u64,
+    /// Violations reported since the start.
+    pub started_total: u64,
+}
+
+/// A subject that could not be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unknown {
+    /// The subject; empty for the invariant as a whole.
+    pub subject: String,
+    /// Why.
+    pub reason: String,
+}

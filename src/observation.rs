@@ -1,0 +1,325 @@
+//! What was seen: plain data, and its JSON form. No decisions are made here and nothing is fetched.
+//!
+//! A value that could not be read is `None`, never zero, and a [`Failure`] beside it says why. The first four
+//! fields of [`Observation`] are the whole of the minimal JSON form; everything else is optional.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+mod failure;
+mod key;
+
+pub use failure::{Collector, Failure, Reason};
+pub use key::{decode_key, encode_key, hash_key};
+
+/// Everything one collection saw, apart from the counters that were streamed past the checker.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Observation {
+    /// The limiter's nodes, by id.
+    pub nodes: Vec<Node>,
+    /// Counters: all of them in a replay, the exported ones (highest utilization first) in a live observation.
+    pub counters: Vec<Counter>,
+    /// What the nodes' own metrics say, by node id.
+    pub node_metrics: BTreeMap<String, NodeMetrics>,
+    /// Whether Redis answered the exporter's PING in time; `null` when the collection was cut off before that.
+    #[serde(deserialize_with = "required_nullable")]
+    pub redis_connected: Option<bool>,
+    /// When this was observed, by the wall clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<Timestamp>,
+    /// Redis as the exporter sees it.
+    #[serde(default)]
+    pub redis: RedisReading,
+    /// Whether the management API answered; `None` when it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_up: Option<bool>,
+    /// The limit and window of keys without one of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_limit: Option<Limit>,
+    /// How far the counters were read.
+    #[serde(default)]
+    pub counters_read: CountersRead,
+    /// Totals over all live counters, exact whatever the caps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<KeyTotals>,
+    /// What could not be read, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
+    /// How each source did, by collector.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub collectors: BTreeMap<Collector, CollectorRun>,
+}
+
+/// Requires the field to be there, but lets it be `null`.
+fn required_nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+/// One node of the limiter and what the evidence says about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// The node's id as registered, or its address while no id is known.
+    pub id: String,
+    /// `host:port`, when known.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// `Up`, `Down`, or what the management API says; `null` when the evidence does not carry a judgement.
+    #[serde(deserialize_with = "required_nullable")]
+    pub state: Option<String>,
+    /// Which evidence decided the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the registration was written, as the limiter tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered_at: Option<String>,
+    /// Seconds until the registration runs out; `None` without a registration or without a TTL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_ttl_seconds: Option<f64>,
+    /// How long the node took to answer `GET /health`, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_seconds: Option<f64>,
+    /// Whether the node reaches Redis; `None` when there is no evidence either way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_connected: Option<bool>,
+    /// Which evidence decided `redis_connected`, or why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_reason: Option<String>,
+    /// Whether the node refused what it must refuse; `None` when the canary did not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_refused: Option<bool>,
+}
+
+impl Node {
+    /// Whether the node is known to be up.
+    pub fn is_up(&self) -> bool {
+        self.state.as_deref() == Some("Up")
+    }
+}
+
+/// A key's counter: the requests admitted inside its window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The key, escaped by [`encode_key`].
+    pub key: String,
+    /// Requests admitted inside the window.
+    pub count: u64,
+    /// Requests allowed per window.
+    pub limit: u64,
+    /// Requests left, as the limiter or the exporter computes it.
+    pub remaining: u64,
+    /// The window in milliseconds, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_ms: Option<u64>,
+    /// The limit before it was last seen to fall, while that still matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fell_from: Option<FallenLimit>,
+}
+
+impl Counter {
+    /// `count / limit`; infinite when something was admitted under a limit of zero.
+    pub fn utilization(&self) -> f64 {
+        utilization(self.count, self.limit)
+    }
+}
+
+/// A counter on its way through the checker: what [`Counter`] holds, without owning the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterView<'a> {
+    /// The key's bytes.
+    pub key: &'a [u8],
+    /// Requests admitted inside the window.
+    pub count: u64,
+    /// Requests allowed per window.
+    pub limit: u64,
+    /// Requests left.
+    pub remaining: u64,
+    /// The window in milliseconds, when known.
+    pub window_ms: Option<u64>,
+    /// The limit before it was last seen to fall, while that still matters.
+    pub fell_from: Option<FallenLimit>,
+}
+
+/// How keys are shown in labels and JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyLabel {
+    /// As they are, escaped by [`encode_key`].
+    #[default]
+    Plain,
+    /// As a hash, for keys that are personal data.
+    Hash,
+}
+
+impl KeyLabel {
+    /// `key` as it is shown.
+    pub fn of(self, key: &[u8]) -> String {
+        match self {
+            Self::Plain => encode_key(key),
+            Self::Hash => hash_key(key),
+        }
+    }
+}
+
+/// `count / limit`, zero for an untouched limit of zero and infinite for a broken one.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a ratio for ranking and display: 53 bits are plenty"
+)]
+pub fn utilization(count: u64, limit: u64) -> f64 {
+    match (count, limit) {
+        (0, _) => 0.0,
+        (_, 0) => f64::INFINITY,
+        (count, limit) => count as f64 / limit as f64,
+    }
+}
+
+/// A limit that was seen to fall: counts that were legal under it drain for one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FallenLimit {
+    /// The limit before.
+    pub limit: u64,
+    /// When the fall was seen, on the steady timeline.
+    pub at: Timestamp,
+}
+
+/// A limit and the window it counts over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Requests allowed per window.
+    pub limit: u64,
+    /// The window in milliseconds.
+    pub window_ms: u64,
+}
+
+/// What a node's own metrics say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeMetrics {
+    /// The 99th percentile of the check latency over the last 60 s, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_p99_ms: Option<f64>,
+    /// The histogram bucket that holds the p99, in seconds; without it the value itself is taken as exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_p99_bucket: Option<Bucket>,
+    /// Which source the latency comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_source: Option<String>,
+    /// Why there is no latency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_unknown: Option<String>,
+    /// The check latency histogram as the node reports it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_duration: Option<Histogram>,
+    /// `ratelimiter_requests_checked_total` by result, as the node reports it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests_checked: BTreeMap<String, f64>,
+    /// 5xx answers to `/check`, as the node reports them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_errors: Option<f64>,
+}
+
+/// A histogram bucket's bounds in seconds: above `lower`, at or below `upper` (`null` = +Inf).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// The exclusive lower bound.
+    pub lower: f64,
+    /// The inclusive upper bound; `None` for +Inf.
+    pub upper: Option<f64>,
+}
+
+/// A cumulative histogram: finite bucket bounds in rising order, and the totals.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Upper bounds in seconds and the cumulative count at or below each; without +Inf.
+    pub buckets: Vec<(f64, f64)>,
+    /// All samples.
+    pub count: f64,
+    /// The sum of all samples, in seconds.
+    pub sum: f64,
+}
+
+/// Redis as the exporter sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RedisReading {
+    /// How long PING took, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ping_seconds: Option<f64>,
+    /// Why Redis counts as disconnected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What INFO said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<RedisInfo>,
+}
+
+/// The part of Redis's INFO that is exported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisInfo {
+    /// `redis_version`.
+    pub version: String,
+    /// `role`: master or slave.
+    pub role: String,
+    /// `redis_mode`: standalone, sentinel or cluster.
+    pub mode: String,
+    /// `run_id`: changes with every start of the server.
+    pub run_id: String,
+    /// `evicted_keys`: keys evicted since the server started.
+    pub evicted_keys: Option<u64>,
+    /// `used_memory` in bytes.
+    pub used_memory: Option<u64>,
+    /// `maxmemory` in bytes; 0 = no limit.
+    pub max_memory: Option<u64>,
+}
+
+/// How far the counters were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CountersRead {
+    /// All of them: a key that did not show is gone.
+    #[default]
+    Full,
+    /// Some of them: a key that did not show is unknown, except for those in `gone`.
+    Partial {
+        /// Keys (escaped) that were looked at directly and do not exist.
+        gone: Vec<String>,
+        /// Why it stopped.
+        reason: Reason,
+    },
+    /// None of them.
+    Failed {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Totals over all live counters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KeyTotals {
+    /// Live counters.
+    pub keys: u64,
+    /// How many have a utilization at or below each of [`UTILIZATION_BOUNDS`], cumulative.
+    pub utilization: Vec<u64>,
+    /// The sum of the utilizations of keys whose utilization is finite.
+    pub utilization_sum: f64,
+    /// Share of the key space that was looked at, 0 to 1; `None` when it is not known.
+    pub coverage: Option<f64>,
+    /// When the last full pass ended, by the wall clock.
+    pub last_full_pass: Option<Timestamp>,
+    /// Redis commands sent for counters since the exporter started.
+    pub commands_total: u64,
+}
+
+/// Upper bounds of the utilization histogram.
+pub const UTILIZATION_BOUNDS: [f64; 11] =
+    [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0, 1.1, 1.5, 2.0];
+
+/// How a source did in one collection.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CollectorRun {
+    /// Whether it delivered everything it was asked for.
+    pub success: bool,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}

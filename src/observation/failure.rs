@@ -1,0 +1,180 @@
+//! Named failures: which source, about what, and a reason from a closed list, so that it can be a label value.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A source that a collection asks. The names are label values of `ratelimiter_scrape_collector_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Collector {
+    /// The limiter's management API.
+    ManagementApi,
+    /// PING and INFO of Redis.
+    Redis,
+    /// The node registry in Redis.
+    Registry,
+    /// The counters and limits in Redis.
+    Counters,
+    /// `GET /health` of the nodes.
+    Probes,
+    /// `GET /metrics` of the nodes.
+    NodeMetrics,
+    /// The Prometheus server that is asked for latencies.
+    Prometheus,
+    /// The canary checks.
+    Canary,
+}
+
+impl Collector {
+    /// Every collector, in the order of their names' declaration.
+    pub const ALL: [Self; 8] = [
+        Self::ManagementApi,
+        Self::Redis,
+        Self::Registry,
+        Self::Counters,
+        Self::Probes,
+        Self::NodeMetrics,
+        Self::Prometheus,
+        Self::Canary,
+    ];
+
+    /// The name as a label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ManagementApi => "management_api",
+            Self::Redis => "redis",
+            Self::Registry => "registry",
+            Self::Counters => "counters",
+            Self::Probes => "probes",
+            Self::NodeMetrics => "node_metrics",
+            Self::Prometheus => "prometheus",
+            Self::Canary => "canary",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
+        /// Why something could not be read: a closed list, never error text.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The reason as a label value.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No answer in time.
+    Timeout => "timeout",
+    /// The collection's own deadline passed first.
+    Deadline => "deadline",
+    /// The connection was refused.
+    Refused => "refused",
+    /// The name did not resolve.
+    Dns => "dns",
+    /// TLS failed.
+    Tls => "tls",
+    /// Any other network error.
+    Network => "network",
+    /// The answer ended before it was complete.
+    Truncated => "truncated",
+    /// The answer was larger than its bound.
+    TooLarge => "too_large",
+    /// An HTTP status that is not a success.
+    HttpStatus => "http_status",
+    /// The answer is not JSON of the expected shape.
+    InvalidJson => "invalid_json",
+    /// The answer is not Prometheus text format.
+    InvalidMetrics => "invalid_metrics",
+    /// Redis is loading its data.
+    Loading => "loading",
+    /// Redis is out of memory.
+    Oom => "oom",
+    /// Redis is a read-only replica.
+    Readonly => "readonly",
+    /// Redis wants a password, or refuses the one given.
+    Auth => "auth",
+    /// The Redis user lacks a permission.
+    Noperm => "noperm",
+    /// The replica has lost its master.
+    Masterdown => "masterdown",
+    /// A script holds Redis.
+    Busy => "busy",
+    /// Redis Cluster does not serve the slot.
+    Clusterdown => "clusterdown",
+    /// Any other error answer of Redis.
+    RedisError => "redis_error",
+    /// A key has another type than expected.
+    WrongType => "wrong_type",
+    /// A stored limit is not a whole number from 0 to 2^64-1.
+    InvalidLimit => "invalid_limit",
+    /// A stored window is not a whole number of milliseconds from 1 on.
+    InvalidWindow => "invalid_window",
+    /// The default limit is not known (yet).
+    NoDefaultLimit => "no_default_limit",
+    /// The sweep used up its budget and goes on next time.
+    Budget => "budget",
+    /// Nothing could be asked, because Redis did not answer.
+    RedisDown => "redis_down",
+    /// The source answered, but not about what was asked.
+    Empty => "empty",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A named failure of one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which source.
+    pub collector: Collector,
+    /// What it was asked about: a node, a URL, a key; empty for the source as a whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// Why, from the closed list.
+    pub reason: Reason,
+    /// Why, for people: the operation, the input and what was expected.
+    pub message: String,
+    /// How many times, for failures that are counted per item.
+    #[serde(default = "one")]
+    pub times: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl Failure {
+    /// One failure of `collector` about `subject`.
+    pub fn new(
+        collector: Collector,
+        subject: impl Into<String>,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            collector,
+            subject: subject.into(),
+            reason,
+            message: message.into(),
+            times: 1,
+        }
+    }
+}

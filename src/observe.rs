@@ -1,0 +1,24 @@
+//! All the I/O of a collection, joined under one deadline into an [`Observation`]. Decides nothing: a source that
+//! fails is a named failure, and the rest is still there.
+
+mod api_line;
+mod counters;
+mod deadline;
+mod exposition;
+mod http;
+mod key_reader;
+mod latency;
+mod limiter;
+mod limits;
+mod management_api;
+mod node_metrics;
+mod node_reader;
+mod nodes;
+mod probes;
+mod prometheus;
+mod redis;
+
+pub use exposition::Selector;
+pub use limiter::{ActionError, Limiter, ObserveConfig, SetupError, reset_counter};
+pub use limits::LimitRule;
+pub use nodes::RegistryTiming;

@@ -1,0 +1,59 @@
+//! The management API's line of a collection: the default limit and the node list, from the first base that answers.
+
+use reqwest::Url;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::http::{Http, HttpError};
+use super::management_api::{ApiNode, ManagementApi};
+use crate::observation::{Collector, Failure, Limit, Reason};
+
+/// What the management API said.
+#[derive(Debug, Default)]
+pub(super) struct ApiReading {
+    /// It answered, and without an error.
+    pub(super) up: bool,
+    /// Where it answered.
+    pub(super) base: Option<Url>,
+    pub(super) limit: Option<Limit>,
+    pub(super) nodes: Option<Vec<ApiNode>>,
+    pub(super) failures: Vec<Failure>,
+    pub(super) seconds: f64,
+}
+
+/// Asks the bases in turn. The default limit is sent on as soon as it is known, or known to be unreadable.
+pub(super) async fn ask_api(
+    http: &Http,
+    bases: Vec<Url>,
+    default: oneshot::Sender<Option<Limit>>,
+) -> ApiReading {
+    let started = Instant::now();
+    let mut reading = ApiReading::default();
+    let failed =
+        |error: HttpError| Failure::new(Collector::ManagementApi, "", error.reason, error.message);
+    for base in bases {
+        match ManagementApi::new(http, base.clone()).default_limit().await {
+            Ok(limit) => {
+                reading.limit = Some(limit);
+                reading.base = Some(base);
+                break;
+            }
+            Err(error) => reading.failures.push(failed(error)),
+        }
+    }
+    // Nobody waits if the sweep was cut off.
+    let _ = default.send(reading.limit);
+    if let Some(base) = &reading.base {
+        reading.up = true;
+        match ManagementApi::new(http, base.clone()).nodes().await {
+            Ok(nodes) => reading.nodes = Some(nodes),
+            Err(error) => {
+                // It scans the whole key space on the node: that it takes too long is no drama. An error is.
+                reading.up = error.reason == Reason::Timeout;
+                reading.failures.push(failed(error));
+            }
+        }
+    }
+    reading.seconds = started.elapsed().as_secs_f64();
+    reading
+}

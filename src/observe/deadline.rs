@@ -1,0 +1,42 @@
+//! The deadline of a collection, which can move closer while it runs.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+#[derive(Clone, Debug)]
+pub(super) struct Deadline(watch::Receiver<Instant>);
+
+impl Deadline {
+    pub(super) fn new(at: watch::Receiver<Instant>) -> Self {
+        Self(at)
+    }
+
+    /// Resolves once the deadline has passed.
+    pub(super) async fn passed(&self) {
+        let mut moved = self.0.clone();
+        loop {
+            let at = *moved.borrow_and_update();
+            tokio::select! {
+                () = tokio::time::sleep_until(at) => return,
+                changed = moved.changed() => if changed.is_err() {
+                    return tokio::time::sleep_until(at).await;
+                },
+            }
+        }
+    }
+
+    /// What `work` brings, or `None` once the deadline passes.
+    pub(super) async fn cut<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.passed() => None,
+        }
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.0.borrow().saturating_duration_since(Instant::now())
+    }
+}

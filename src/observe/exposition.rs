@@ -1,0 +1,240 @@
+//! Reads the few series we want out of a node's Prometheus text. Other lines are passed over unparsed, so that a
+//! node's unrelated oddities cost nothing and break nothing. Reads both text formats (0.0.4 and OpenMetrics).
+
+use std::collections::BTreeMap;
+
+use crate::observation::Histogram;
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sample {
+    pub(super) name: String,
+    pub(super) labels: Vec<(String, String)>,
+    pub(super) value: f64,
+}
+
+impl Sample {
+    pub(super) fn label(&self, name: &str) -> Option<&str> {
+        self.labels
+            .iter()
+            .find(|(label, _)| label == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// The samples whose name `wanted` accepts. An error names the line.
+pub(super) fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<Sample>, String> {
+    let mut samples = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        let end = line
+            .find(|c: char| c == '{' || c.is_ascii_whitespace())
+            .unwrap_or(line.len());
+        let (name, rest) = line.split_at(end);
+        if line.is_empty() || line.starts_with('#') || !wanted(name) {
+            continue;
+        }
+        let sample = parse_rest(name, rest)
+            .ok_or_else(|| format!("line {}: not a sample: {:?}", index + 1, cut(line)))?;
+        samples.push(sample);
+    }
+    Ok(samples)
+}
+
+fn cut(line: &str) -> String {
+    line.chars().take(80).collect()
+}
+
+fn parse_rest(name: &str, rest: &str) -> Option<Sample> {
+    let mut labels = Vec::new();
+    let mut rest = rest.trim_start();
+    if let Some(inner) = rest.strip_prefix('{') {
+        rest = inner.trim_start();
+        loop {
+            if let Some(after) = rest.strip_prefix('}') {
+                rest = after;
+                break;
+            }
+            let (label, after) = rest.split_once('=')?;
+            let (value, after) = quoted(after.trim_start())?;
+            labels.push((label.trim().to_owned(), value));
+            rest = after.trim_start();
+            rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
+        }
+    }
+    // What may follow the value, a timestamp or an exemplar, is of no use here.
+    let value = rest.split_ascii_whitespace().next()?;
+    Some(Sample {
+        name: name.to_owned(),
+        labels,
+        value: value.parse().ok()?,
+    })
+}
+
+/// A quoted label value and what follows it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let text = text.strip_prefix('"')?;
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => match chars.next()?.1 {
+                'n' => value.push('\n'),
+                other => value.push(other),
+            },
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+/// Which histogram is meant: a name and labels that must match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selector {
+    /// The histogram's name, without `_bucket`.
+    pub name: String,
+    /// Labels and the values they must have.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Selector {
+    /// Reads `NAME` or `NAME{label="value",…}`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let name_end = text.find('{').unwrap_or(text.len());
+        let (name, rest) = text.split_at(name_end);
+        let name = name.trim_end();
+        let valid = !name.is_empty()
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+            && !name.starts_with(|c: char| c.is_ascii_digit());
+        if !valid {
+            return None;
+        }
+        // The value that a sample would have is put in, so that there is one parser of labels.
+        let sample = parse_rest(name, &format!("{rest} 0"))?;
+        let whole = rest.is_empty() || rest.trim_end().ends_with('}');
+        whole.then_some(Self {
+            name: name.to_owned(),
+            labels: sample.labels,
+        })
+    }
+
+    fn takes(&self, sample: &Sample) -> bool {
+        self.labels
+            .iter()
+            .all(|(label, value)| sample.label(label) == Some(value))
+    }
+
+    /// Whether `name` is one of this histogram's series.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        name.strip_prefix(self.name.as_str())
+            .is_some_and(|rest| matches!(rest, "_bucket" | "_sum" | "_count"))
+    }
+
+    /// The histogram among `samples`, summed over all label sets that match; `None` if it is not there.
+    ///
+    /// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram.
+    pub(super) fn histogram(&self, samples: &[Sample]) -> Option<Histogram> {
+        let mut buckets: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+        let (mut inf, mut count, mut sum) = (None::<f64>, None::<f64>, 0.0);
+        for sample in samples.iter().filter(|sample| self.takes(sample)) {
+            match sample.name.strip_prefix(self.name.as_str()) {
+                Some("_bucket") => {
+                    let le: f64 = sample.label("le")?.parse().ok()?;
+                    if le == f64::INFINITY {
+                        *inf.get_or_insert(0.0) += sample.value;
+                    } else {
+                        buckets.entry(order(le)).or_insert((le, 0.0)).1 += sample.value;
+                    }
+                }
+                Some("_count") => *count.get_or_insert(0.0) += sample.value,
+                Some("_sum") => sum += sample.value,
+                _ => {}
+            }
+        }
+        Some(Histogram {
+            count: inf.or(count)?,
+            buckets: buckets.into_values().collect(),
+            sum,
+        })
+    }
+}
+
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        for (index, (label, value)) in self.labels.iter().enumerate() {
+            let open = if index == 0 { '{' } else { ',' };
+            write!(f, "{open}{label}={value:?}")?;
+        }
+        if self.labels.is_empty() {
+            Ok(())
+        } else {
+            f.write_str("}")
+        }
+    }
+}
+
+/// A key that sorts as the float does.
+fn order(value: f64) -> u64 {
+    let bits = value.to_bits();
+    if bits >> 63 == 0 {
+        bits | (1 << 63)
+    } else {
+        !bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_any_text_are_read() {
+        let text = "m{a=\"x,y}\",b=\"q\\\"\\\\\\n\"} 1.5 1700000000\nm 2\n# m 3\nother{ nonsense\n";
+        let samples = parse(text, |name| name == "m").unwrap();
+        assert_eq!(samples.len(), 2);
+        assert_eq!(samples[0].label("a"), Some("x,y}"));
+        assert_eq!(samples[0].label("b"), Some("q\"\\\n"));
+        assert!((samples[1].value - 2.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_wanted_line_that_is_no_sample_names_its_line() {
+        let error = parse("m 1\nm{a=\"x} 2\n", |name| name == "m").unwrap_err();
+        assert!(error.starts_with("line 2:"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_inf_bucket_is_made_up_by_the_count() {
+        let selector = Selector::parse("d").unwrap();
+        let text = "d_bucket{le=\"0.1\"} 3\nd_bucket{le=\"0.05\"} 1\nd_count 5\nd_sum 0.9\n";
+        let samples = parse(text, |name| selector.wants(name)).unwrap();
+        let histogram = selector.histogram(&samples).unwrap();
+        assert_eq!(histogram.buckets, [(0.05, 1.0), (0.1, 3.0)]);
+        assert!((histogram.count - 5.0).abs() < f64::EPSILON);
+        assert_eq!(selector.histogram(&samples[..2]), None);
+    }
+
+    #[test]
+    fn a_selector_sums_what_it_matches() {
+        let selector = Selector::parse("d{handler=\"/check\"}").unwrap();
+        let text = "d_bucket{handler=\"/check\",method=\"POST\",le=\"1\"} 1\n\
+                    d_bucket{handler=\"/check\",method=\"PUT\",le=\"1\"} 2\n\
+                    d_bucket{handler=\"/x\",le=\"1\"} 50\n\
+                    d_bucket{handler=\"/check\",le=\"+Inf\"} 4\n";
+        let samples = parse(text, |name| selector.wants(name)).unwrap();
+        assert_eq!(selector.histogram(&samples).unwrap().buckets, [(1.0, 3.0)]);
+        assert_eq!(selector.to_string(), "d{handler=\"/check\"}");
+    }
+
+    #[test]
+    fn selectors_that_are_none_are_refused() {
+        for text in ["", "1d", "d{", "d{a=b}", "d{a=\"b\"", "d e"] {
+            assert_eq!(Selector::parse(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! HTTP to nodes and Prometheus: one bounded request at a time, every way to fail mapped to a named reason.
+//!
+//! Connections are not kept. A limiter closes them after an error without saying so, and idle ones after a few
+//! seconds, so that a kept connection would mostly save a handshake only to fail at its next use.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
+
+use crate::observation::Reason;
+
+/// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct HttpError {
+    pub(super) reason: Reason,
+    pub(super) message: String,
+}
+
+/// An answer with its whole body.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// The answer, if its status is 200; otherwise the failure that it is.
+    pub(super) fn ok(self, what: &str) -> Result<Self, HttpError> {
+        if self.status == StatusCode::OK {
+            return Ok(self);
+        }
+        let start = String::from_utf8_lossy(&self.body[..self.body.len().min(80)]).into_owned();
+        Err(HttpError {
+            reason: Reason::HttpStatus,
+            message: format!(
+                "{what}: answered {}, expected 200: {start:?}",
+                self.status.as_u16()
+            ),
+        })
+    }
+
+    /// The body as JSON of the expected shape; an error names the field.
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&self, what: &str) -> Result<T, HttpError> {
+        serde_json::from_slice(&self.body).map_err(|error| HttpError {
+            reason: Reason::InvalidJson,
+            message: format!("{what}: {error}"),
+        })
+    }
+}
+
+/// The client that all requests share.
+#[derive(Clone, Debug)]
+pub(super) struct Http {
+    client: Client,
+    timeout: Duration,
+}
+
+impl Http {
+    pub(super) fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .pool_max_idle_per_host(0)
+            .connect_timeout(timeout)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .user_agent(concat!("ratelimiter-exporter/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client, timeout })
+    }
+
+    pub(super) async fn get(&self, url: Url) -> Result<Answer, HttpError> {
+        self.send(&format!("GET {}", shown(&url)), self.client.get(url))
+            .await
+    }
+
+    pub(super) async fn post_json(&self, url: Url, body: String) -> Result<Answer, HttpError> {
+        let what = format!("POST {}", shown(&url));
+        let request = self
+            .client
+            .post(url)
+            .header("content-type", "application/json")
+            .body(body);
+        self.send(&what, request).await
+    }
+
+    async fn send(&self, what: &str, request: RequestBuilder) -> Result<Answer, HttpError> {
+        match tokio::time::timeout(self.timeout, read(what, request)).await {
+            Ok(result) => result,
+            Err(_) => Err(HttpError {
+                reason: Reason::Timeout,
+                message: format!("{what}: no complete answer within {:?}", self.timeout),
+            }),
+        }
+    }
+}
+
+/// Reads the answer whole, up to [`MAX_BODY`].
+async fn read(what: &str, request: RequestBuilder) -> Result<Answer, HttpError> {
+    let mut response = request.send().await.map_err(|error| failed(what, &error))?;
+    let status = response.status();
+    let too_large = || HttpError {
+        reason: Reason::TooLarge,
+        message: format!("{what}: the answer is larger than {MAX_BODY} bytes"),
+    };
+    if response
+        .content_length()
+        .is_some_and(|length| length > MAX_BODY as u64)
+    {
+        return Err(too_large());
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| HttpError {
+        reason: Reason::Truncated,
+        message: format!(
+            "{what}: the answer broke off after {} bytes: {}",
+            body.len(),
+            root(&error)
+        ),
+    })? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer {
+        status,
+        body: body.freeze(),
+    })
+}
+
+fn failed(what: &str, error: &reqwest::Error) -> HttpError {
+    let cause = root(error);
+    let mut reason = if error.is_timeout() {
+        Reason::Timeout
+    } else {
+        Reason::Network
+    };
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            reason = match io.kind() {
+                std::io::ErrorKind::ConnectionRefused => Reason::Refused,
+                std::io::ErrorKind::TimedOut => Reason::Timeout,
+                std::io::ErrorKind::UnexpectedEof => Reason::Truncated,
+                _ => reason,
+            };
+            if io
+                .get_ref()
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+            {
+                reason = Reason::Tls;
+            }
+        }
+        if inner.to_string().contains("dns error") {
+            reason = Reason::Dns;
+        }
+        source = inner.source();
+    }
+    if cause.contains("connection closed before message completed") {
+        reason = Reason::Truncated;
+    }
+    HttpError {
+        reason,
+        message: format!("{what}: {cause}"),
+    }
+}
+
+/// The innermost cause: what the outer layers add is which request it was, and that is said already.
+fn root(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// A URL as it may be shown: without user and password.
+pub(super) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // These fail only for URLs that cannot have credentials.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}

@@ -1,0 +1,290 @@
+//! The rate limiter as a [`Subject`]: two lines side by side, one about nodes and one about keys, and how what they
+//! bring becomes one [`Observation`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::exposition::Selector;
+use super::http::Http;
+use super::key_reader::{KeyReader, KeysRead};
+use super::limits::{LimitMemory, LimitRule};
+use super::management_api::ManagementApi;
+use super::node_metrics::default_selectors;
+use super::node_reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of, cut_off};
+use super::nodes::{NodeMemory, RegistryTiming};
+use super::redis::{Connector, client};
+use crate::clock::{Clock, Moment};
+use crate::config::Secret;
+use crate::observation::{
+    Collector, CollectorRun, CounterView, CountersRead, Failure, KeyTotals, Observation, Reason,
+    RedisReading, decode_key,
+};
+use crate::subject::{ACTIONS, ActionDefinition, CounterSink, Subject};
+
+/// What to observe, validated.
+#[derive(Clone, Debug)]
+pub struct ObserveConfig {
+    /// Base URLs of nodes; any will do for the API, and all are probed.
+    pub ratelimiter_urls: Vec<Url>,
+    /// For one request to a node.
+    pub ratelimiter_timeout: Duration,
+    /// Whether nodes are probed.
+    pub probe_nodes: bool,
+    /// Where Redis is; its password, if any, is in `redis_password`.
+    pub redis_url: Url,
+    /// The Redis user.
+    pub redis_username: Option<String>,
+    /// The Redis password.
+    pub redis_password: Option<Secret>,
+    /// For one answer of Redis.
+    pub redis_timeout: Duration,
+    /// The Prometheus to ask for latencies instead of the nodes.
+    pub prometheus_url: Option<Url>,
+    /// The one histogram to use instead of the default list.
+    pub latency_metric: Option<Selector>,
+    /// How long the sweep of the counters may take in one collection.
+    pub scan_budget: Duration,
+    /// How the limiter's registry works.
+    pub registry: RegistryTiming,
+    /// Limits by key that the configuration knows.
+    pub limit_rules: Vec<LimitRule>,
+}
+
+/// Why a limiter cannot be observed at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The HTTP client could not be made.
+    #[error("cannot set up the HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
+    /// The Redis URL is not usable.
+    #[error("--redis.url: {0}")]
+    Redis(String),
+}
+
+/// Why an action was not accepted.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ActionError(String);
+
+/// The rate limiter, as observed by the exporter.
+#[derive(Debug)]
+pub struct Limiter {
+    clock: Clock,
+    nodes: NodeReader,
+    keys: KeyReader,
+}
+
+impl Limiter {
+    /// Gets ready to observe; nothing is asked yet.
+    pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
+        let password = config.redis_password.as_ref().map(Secret::expose);
+        let client = client(
+            &config.redis_url,
+            config.redis_username.as_deref(),
+            password,
+        )
+        .map_err(SetupError::Redis)?;
+        let selectors = match config.latency_metric {
+            Some(selector) => vec![selector],
+            None => default_selectors(),
+        };
+        let statics = config.ratelimiter_urls.iter().filter_map(address_of);
+        Ok(Self {
+            nodes: NodeReader {
+                http: Http::new(config.ratelimiter_timeout)?,
+                memory: NodeMemory::new(statics),
+                urls: config.ratelimiter_urls,
+                probe: config.probe_nodes,
+                prometheus: config.prometheus_url,
+                selectors: Arc::new(selectors),
+                timing: config.registry,
+                control: Connector::new(client.clone(), config.redis_timeout),
+                histories: BTreeMap::new(),
+                last_api: None,
+                redis_was: RedisWas::default(),
+            },
+            keys: KeyReader {
+                connector: Connector::new(client, config.redis_timeout),
+                limits: LimitMemory::default(),
+                rules: config.limit_rules,
+                budget: config.scan_budget,
+                commands_total: 0,
+                last_full_pass: None,
+            },
+            clock,
+        })
+    }
+
+    /// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order.
+    async fn counters_of_api(
+        &self,
+        at: Moment,
+        deadline: &Deadline,
+        read: &NodesRead,
+        keys: &mut KeysRead,
+        sink: &mut dyn CounterSink,
+    ) {
+        let Some(base) = read.api.base.clone() else {
+            return;
+        };
+        let api = ManagementApi::new(&self.nodes.http, base);
+        let counters = match deadline.cut(api.counters()).await {
+            Some(Ok(counters)) => counters,
+            Some(Err(error)) => {
+                let (reason, message) = (error.reason, error.message);
+                keys.failures
+                    .push(Failure::new(Collector::ManagementApi, "", reason, message));
+                return;
+            }
+            None => return,
+        };
+        let decoded: Vec<(Vec<u8>, u64, u64, u64)> = counters
+            .iter()
+            .filter_map(|counter| {
+                let limit = u64::try_from(counter.limit).ok()?;
+                let remaining = u64::try_from(counter.remaining).unwrap_or(0);
+                Some((decode_key(&counter.key), counter.count, limit, remaining))
+            })
+            .collect();
+        let views: Vec<CounterView<'_>> = decoded
+            .iter()
+            .map(|(key, count, limit, remaining)| CounterView {
+                key,
+                count: *count,
+                limit: *limit,
+                remaining: *remaining,
+                window_ms: None,
+                fell_from: None,
+            })
+            .collect();
+        sink.counters(at, &views);
+        keys.read = CountersRead::Partial {
+            gone: Vec::new(),
+            reason: Reason::RedisDown,
+        };
+    }
+
+    fn assemble(
+        &self,
+        at: Moment,
+        read: NodesRead,
+        judged: NodesJudged,
+        keys: KeysRead,
+    ) -> Observation {
+        let mut failures = read.failures;
+        failures.extend(read.api.failures);
+        failures.extend(keys.failures);
+        let mut seconds = read.seconds;
+        seconds.insert(Collector::Counters, keys.seconds);
+        let success = |collector| {
+            let failed = failures
+                .iter()
+                .any(|failure| failure.collector == collector);
+            // A malformed key is counted, but the counters were read all the same.
+            match (collector, &keys.read) {
+                (Collector::Counters, CountersRead::Full) => true,
+                (Collector::Counters, CountersRead::Partial { reason, .. }) => {
+                    *reason == Reason::Budget
+                }
+                (Collector::Counters, CountersRead::Failed { .. }) => false,
+                (Collector::Registry, _) if read.ping.as_ref().is_none_or(Result::is_err) => false,
+                _ => !failed,
+            }
+        };
+        let collectors = seconds
+            .iter()
+            .map(|(collector, seconds)| {
+                let run = CollectorRun {
+                    success: success(*collector),
+                    seconds: *seconds,
+                };
+                (*collector, run)
+            })
+            .collect();
+        let (redis_connected, ping_seconds, reason) = match &read.ping {
+            None => (None, None, None),
+            Some(Ok(took)) => (Some(true), Some(took.as_secs_f64()), None),
+            Some(Err(failure)) => (Some(false), None, Some(failure.message.clone())),
+        };
+        Observation {
+            nodes: judged.nodes,
+            counters: Vec::new(),
+            node_metrics: judged.metrics,
+            redis_connected,
+            observed_at: Some(at.wall),
+            redis: RedisReading {
+                ping_seconds,
+                reason,
+                info: read.state.and_then(|state| state.info),
+            },
+            api_up: Some(read.api.up),
+            default_limit: self.keys.limits.default_limit(),
+            counters_read: keys.read,
+            totals: Some(KeyTotals {
+                coverage: keys.coverage,
+                last_full_pass: self.keys.last_full_pass,
+                commands_total: self.keys.commands_total,
+                ..KeyTotals::default()
+            }),
+            failures,
+            collectors,
+        }
+    }
+}
+
+impl Subject for Limiter {
+    async fn observe(
+        &mut self,
+        deadline: watch::Receiver<Instant>,
+        watched: Vec<Box<[u8]>>,
+        sink: &mut dyn CounterSink,
+    ) -> Observation {
+        let at = self.clock.now();
+        let deadline = Deadline::new(deadline);
+        let (offset_sent, offset) = oneshot::channel();
+        let (default_sent, default) = oneshot::channel();
+        let (mut read, mut keys) = tokio::join!(
+            self.nodes
+                .run(at, &self.clock, &deadline, offset_sent, default_sent),
+            self.keys
+                .run(&self.clock, &deadline, offset, default, watched, sink),
+        );
+        let ids = std::mem::take(&mut keys.node_ids);
+        self.nodes.late(&deadline, ids, &mut read).await;
+        let judged = self.nodes.judge(at, &deadline, &mut read).await;
+        if matches!(keys.read, CountersRead::Failed { .. }) {
+            self.counters_of_api(at, &deadline, &read, &mut keys, sink)
+                .await;
+        }
+        if read.ping.is_none() && read.failures.is_empty() {
+            read.failures.push(cut_off(Collector::Redis));
+        }
+        self.assemble(at, read, judged, keys)
+    }
+
+    fn actions(&self) -> &'static [ActionDefinition] {
+        &ACTIONS
+    }
+}
+
+/// `POST /api/counters/KEY/reset` at the first of `urls` that accepts it.
+pub async fn reset_counter(urls: &[Url], timeout: Duration, key: &str) -> Result<(), ActionError> {
+    let http = Http::new(timeout).map_err(|error| ActionError(error.to_string()))?;
+    let mut last = ActionError("reset_counter: no --ratelimiter.url to ask".to_owned());
+    for url in urls {
+        match ManagementApi::new(&http, url.clone())
+            .reset_counter(key)
+            .await
+        {
+            Ok(()) => return Ok(()),
+            Err(error) => last = ActionError(error.message),
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,207 @@
+//! The client of the limiter's management API. `/api/blocks` is never asked: it costs a node seconds.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::http::{Http, HttpError};
+use crate::observation::{Limit, Reason};
+
+/// What may stand for itself in a path segment (RFC 3986 unreserved).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// A node as `GET /api/nodes` lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct ApiNode {
+    pub(super) id: String,
+    pub(super) address: String,
+    pub(super) state: String,
+    #[serde(default)]
+    pub(super) registered_at: Option<String>,
+}
+
+/// A counter as `GET /api/counters` lists it; the list stops at 100.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct ApiCounter {
+    pub(super) key: String,
+    pub(super) count: u64,
+    pub(super) limit: i64,
+    pub(super) remaining: i64,
+}
+
+#[derive(Deserialize)]
+struct Nodes {
+    nodes: Vec<ApiNode>,
+}
+
+#[derive(Deserialize)]
+struct Counters {
+    counters: Vec<ApiCounter>,
+}
+
+#[derive(Deserialize)]
+struct Limits {
+    default_limit: i64,
+    default_window_ms: i64,
+}
+
+#[derive(Deserialize)]
+struct Reset {
+    reset: bool,
+}
+
+/// `GET /health`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Health {
+    #[serde(default)]
+    pub(super) node_id: Option<String>,
+}
+
+/// The management API at one base URL.
+#[derive(Clone, Debug)]
+pub(super) struct ManagementApi<'a> {
+    http: &'a Http,
+    base: Url,
+}
+
+impl<'a> ManagementApi<'a> {
+    pub(super) fn new(http: &'a Http, base: Url) -> Self {
+        Self { http, base }
+    }
+
+    /// `GET /api/nodes`: scans the whole key space on the node.
+    pub(super) async fn nodes(&self) -> Result<Vec<ApiNode>, HttpError> {
+        Ok(self.get::<Nodes>("api/nodes").await?.nodes)
+    }
+
+    /// `GET /api/counters`: costs the node some 50 ms, so it is asked only while Redis cannot be read.
+    pub(super) async fn counters(&self) -> Result<Vec<ApiCounter>, HttpError> {
+        Ok(self.get::<Counters>("api/counters").await?.counters)
+    }
+
+    /// `GET /api/limits`: the limit and window of keys without their own.
+    pub(super) async fn default_limit(&self) -> Result<Limit, HttpError> {
+        let limits: Limits = self.get("api/limits").await?;
+        let invalid = |field: &str, value: i64, expected: &str| HttpError {
+            reason: Reason::InvalidJson,
+            message: format!(
+                "GET {}: {field} is {value}, expected {expected}",
+                super::http::shown(&join(&self.base, "api/limits"))
+            ),
+        };
+        let limit = u64::try_from(limits.default_limit)
+            .map_err(|_| invalid("default_limit", limits.default_limit, "0 or more"))?;
+        let window_ms = u64::try_from(limits.default_window_ms)
+            .ok()
+            .filter(|window| *window > 0)
+            .ok_or_else(|| invalid("default_window_ms", limits.default_window_ms, "1 or more"))?;
+        Ok(Limit { limit, window_ms })
+    }
+
+    /// `GET /health`: whether the node serves; it does not look at Redis.
+    pub(super) async fn health(&self) -> Result<Health, HttpError> {
+        self.get("health").await
+    }
+
+    /// `GET /metrics` as text.
+    pub(super) async fn metrics(&self) -> Result<bytes::Bytes, HttpError> {
+        let url = join(&self.base, "metrics");
+        let what = format!("GET {}", super::http::shown(&url));
+        Ok(self.http.get(url).await?.ok(&what)?.body)
+    }
+
+    /// `POST /api/counters/KEY/reset`. Fire and forget: that the counter is gone is not verified.
+    pub(super) async fn reset_counter(&self, key: &str) -> Result<(), HttpError> {
+        if matches!(key, "" | "." | "..") {
+            return Err(HttpError {
+                reason: Reason::InvalidJson,
+                message: format!("reset_counter: key {key:?} cannot be named in a URL path"),
+            });
+        }
+        let path = format!("api/counters/{}/reset", utf8_percent_encode(key, SEGMENT));
+        let url = join(&self.base, &path);
+        let what = format!("POST {}", super::http::shown(&url));
+        let answer = self.http.post_json(url, String::new()).await?.ok(&what)?;
+        if answer.json::<Reset>(&what)?.reset {
+            Ok(())
+        } else {
+            Err(HttpError {
+                reason: Reason::HttpStatus,
+                message: format!("{what}: answered \"reset\": false"),
+            })
+        }
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, HttpError> {
+        let url = join(&self.base, path);
+        let what = format!("GET {}", super::http::shown(&url));
+        self.http.get(url).await?.ok(&what)?.json(&what)
+    }
+}
+
+/// `path` below `base`, whether or not `base` ends in a slash.
+pub(super) fn join(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
+    url
+}
+
+/// The base URL of a node that registered as `host:port`.
+pub(super) fn base_of(address: &str) -> Option<Url> {
+    let url = Url::parse(&format!("http://{address}/")).ok()?;
+    // An address is host and port, nothing else: `unknown` (a registration without one) has no port.
+    (url.host_str().is_some_and(|host| !host.is_empty())
+        && (url.port().is_some() || address.ends_with(":80"))
+        && url.path() == "/"
+        && url.username().is_empty())
+    .then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_joins_with_and_without_a_slash() {
+        for base in ["http://h:1", "http://h:1/"] {
+            let base = Url::parse(base).unwrap();
+            assert_eq!(join(&base, "api/nodes").as_str(), "http://h:1/api/nodes");
+        }
+        let prefixed = Url::parse("https://h/limiter").unwrap();
+        assert_eq!(
+            join(&prefixed, "health").as_str(),
+            "https://h/limiter/health"
+        );
+    }
+
+    #[test]
+    fn keys_of_any_text_survive_the_path() {
+        let path = |key: &str| {
+            join(
+                &Url::parse("http://h:1").unwrap(),
+                &format!("api/counters/{}/reset", utf8_percent_encode(key, SEGMENT)),
+            )
+            .to_string()
+        };
+        assert_eq!(path("a b"), "http://h:1/api/counters/a%20b/reset");
+        assert_eq!(path("🔥"), "http://h:1/api/counters/%F0%9F%94%A5/reset");
+        assert_eq!(
+            path("a/b?c#d%"),
+            "http://h:1/api/counters/a%2Fb%3Fc%23d%25/reset"
+        );
+    }
+
+    #[test]
+    fn an_address_is_host_and_port() {
+        assert!(base_of("127.0.0.1:8000").is_some());
+        assert!(base_of("[::1]:8000").is_some());
+        assert!(base_of("limiter:80").is_some());
+        for address in ["unknown", "", ":8000", "a b:1", "h:1/x", "u@h:1", "h:99999"] {
+            assert!(base_of(address).is_none(), "{address:?}");
+        }
+    }
+}

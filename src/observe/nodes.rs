@@ -1,0 +1,599 @@
+//! From evidence to node states. Pure: what was read comes in, nodes come out, and what must be remembered between
+//! collections stays in [`NodeMemory`].
+//!
+//! Evidence, best first: the management API's word when it is not `Up`; a probe of the node itself; its
+//! registration. A node whose address the exporter never reached is judged by its registration alone, so that
+//! addresses that resolve only inside the limiter's network raise nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::management_api::ApiNode;
+use crate::clock::elapsed;
+use crate::observation::{Node, Reason};
+
+/// A registration as it stands in Redis.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Registration {
+    pub(super) address: Option<String>,
+    pub(super) registered_at: Option<String>,
+    /// Until it runs out; `None` for one that never does.
+    pub(super) ttl: Option<Duration>,
+}
+
+/// What a probe of an address brought.
+#[derive(Clone, Debug)]
+pub(super) enum Probe {
+    /// It answered `GET /health` with 200.
+    Answered {
+        node_id: Option<String>,
+        seconds: f64,
+    },
+    /// It did not.
+    Failed(Reason),
+}
+
+/// The registry as read in this collection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RegistryReading {
+    /// Whether what is not in `found` is really not there.
+    pub(super) readable: bool,
+    pub(super) found: BTreeMap<String, Registration>,
+    /// Since when Redis has answered without a break or a restart.
+    pub(super) redis_up_since: Option<Timestamp>,
+    /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
+    /// its node.
+    pub(super) redis_restarted: bool,
+}
+
+/// What a node's own counters and the canary say of its way to Redis.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum RedisEvidence {
+    /// Nothing either way.
+    #[default]
+    None,
+    /// It reaches Redis.
+    Works,
+    /// It does not, and why.
+    Broken(&'static str),
+    /// There were errors that an outage explains which is over.
+    Inconclusive(&'static str),
+}
+
+/// Everything that one collection has to judge nodes by.
+#[derive(Debug)]
+pub(super) struct NodeEvidence<'a> {
+    pub(super) now: Timestamp,
+    pub(super) registry: &'a RegistryReading,
+    /// `GET /api/nodes`; `None` if it did not answer.
+    pub(super) api: Option<&'a [ApiNode]>,
+    /// Probes by address; an address without one was not probed.
+    pub(super) probes: &'a BTreeMap<String, Probe>,
+    pub(super) redis: &'a BTreeMap<String, RedisEvidence>,
+    /// Canary refusals by node id.
+    pub(super) canary_refused: &'a BTreeMap<String, bool>,
+}
+
+/// How registrations work in the limiter, and how long the dead are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistryTiming {
+    /// The TTL that a heartbeat gives a registration.
+    pub ttl: Duration,
+    /// The time between heartbeats.
+    pub heartbeat: Duration,
+    /// How long a node that vanished without deregistering stays `Down`.
+    pub forget_after: Duration,
+}
+
+impl Default for RegistryTiming {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(10),
+            forget_after: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl RegistryTiming {
+    /// A TTL below this says that two heartbeats are missing.
+    fn overdue_below(&self) -> Duration {
+        self.ttl.saturating_sub(self.heartbeat * 2)
+    }
+}
+
+/// What is remembered of nodes between collections, and across restarts of the exporter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct NodeMemory {
+    known: BTreeMap<String, Known>,
+    statics: BTreeMap<String, Static>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Known {
+    address: Option<String>,
+    registered_at: Option<String>,
+    /// The registration's TTL as last seen, and when.
+    registration: Option<SeenTtl>,
+    /// The registration was deleted by the node: it left.
+    deregistered: bool,
+    /// The registration went with Redis's data: that it is missing says nothing until it was seen again.
+    lost: bool,
+    /// The exporter has reached it at its present address.
+    reached: bool,
+    /// The static address that answers with this id, where that is not its registered one.
+    static_address: Option<String>,
+    last_alive: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct SeenTtl {
+    at: Timestamp,
+    ttl: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Static {
+    /// The id that it last answered with.
+    id: Option<String>,
+    /// It answered with another id while the one before was still alive: a load balancer, not a node.
+    balanced: bool,
+}
+
+/// An answer to a node's probes, best first.
+enum Answer {
+    Yes(f64),
+    No(Reason),
+    NotAsked,
+}
+
+impl NodeMemory {
+    /// A memory that knows the static addresses.
+    pub(super) fn new(static_addresses: impl IntoIterator<Item = String>) -> Self {
+        let mut memory = Self::default();
+        memory.set_statics(static_addresses);
+        memory
+    }
+
+    /// Takes over another list of static addresses and forgets those that are no longer in it.
+    pub(super) fn set_statics(&mut self, addresses: impl IntoIterator<Item = String>) {
+        let mut before = std::mem::take(&mut self.statics);
+        self.statics = addresses
+            .into_iter()
+            .map(|address| {
+                let known = before.remove(&address).unwrap_or_default();
+                (address, known)
+            })
+            .collect();
+    }
+
+    /// The ids whose registrations are to be looked at directly.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &String> {
+        self.known.keys()
+    }
+
+    /// The addresses to probe: static ones and those of known nodes.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let known = self
+            .known
+            .values()
+            .filter_map(|known| known.address.clone());
+        let mut all: Vec<String> = self.statics.keys().cloned().chain(known).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The addresses at which `id` can be asked, the registered one first.
+    pub(super) fn addresses_of(&self, id: &str) -> Vec<String> {
+        let Some(known) = self.known.get(id) else {
+            return self
+                .statics
+                .contains_key(id)
+                .then(|| id.to_owned())
+                .into_iter()
+                .collect();
+        };
+        known
+            .address
+            .iter()
+            .chain(&known.static_address)
+            .cloned()
+            .collect()
+    }
+
+    /// Whether a failed probe of `address` would mean that a node is down, so that it is worth a second look.
+    pub(super) fn was_reached(&self, address: &str) -> bool {
+        self.known.values().any(|known| {
+            known.reached
+                && (known.address.as_deref() == Some(address)
+                    || known.static_address.as_deref() == Some(address))
+        })
+    }
+
+    /// Whether `address` was given in the configuration.
+    pub(super) fn is_static(&self, address: &str) -> bool {
+        self.statics.contains_key(address)
+    }
+
+    /// Judges every node that is known or shows in the evidence.
+    pub(super) fn judge(
+        &mut self,
+        timing: RegistryTiming,
+        evidence: &NodeEvidence<'_>,
+    ) -> Vec<Node> {
+        self.learn_registrations(evidence);
+        self.learn_api_only(evidence);
+        self.learn_statics(evidence);
+        self.drop_superseded(evidence);
+
+        let mut nodes = Vec::new();
+        let ids: Vec<String> = self.known.keys().cloned().collect();
+        for id in ids {
+            match self.judge_known(&id, timing, evidence) {
+                Some(node) => nodes.push(node),
+                None => {
+                    self.known.remove(&id);
+                }
+            }
+        }
+        nodes.extend(self.unidentified_statics(evidence));
+        nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        nodes
+    }
+
+    fn learn_registrations(&mut self, evidence: &NodeEvidence<'_>) {
+        for (id, registration) in &evidence.registry.found {
+            let known = self.known.entry(id.clone()).or_default();
+            if known.address != registration.address {
+                known.reached = false;
+                known.address.clone_from(&registration.address);
+            }
+            known.registered_at.clone_from(&registration.registered_at);
+            known.registration = Some(SeenTtl {
+                at: evidence.now,
+                ttl: registration.ttl,
+            });
+            known.deregistered = false;
+            known.lost = false;
+        }
+        if !evidence.registry.readable {
+            return;
+        }
+        for (id, known) in &mut self.known {
+            if evidence.registry.found.contains_key(id) {
+                continue;
+            }
+            known.lost |= evidence.registry.redis_restarted;
+            if let Some(seen) = known.registration.filter(|_| !known.lost) {
+                let could_have_run_out = seen
+                    .ttl
+                    .is_some_and(|ttl| elapsed(seen.at, evidence.now) >= ttl);
+                // Renewals after the last look only move the end further away, so a registration that is gone
+                // before it could have run out was deleted.
+                known.deregistered |= !could_have_run_out;
+            }
+        }
+    }
+
+    /// While Redis cannot be read, the API's list is all there is. While it can, ids that only the API tells are
+    /// left out: it cuts an id at its last colon.
+    fn learn_api_only(&mut self, evidence: &NodeEvidence<'_>) {
+        if evidence.registry.readable {
+            return;
+        }
+        for node in evidence.api.unwrap_or_default() {
+            let known_address = self
+                .known
+                .values()
+                .any(|known| known.address.as_deref() == Some(node.address.as_str()));
+            if !self.known.contains_key(&node.id) && !known_address {
+                let known = Known {
+                    address: super::management_api::base_of(&node.address)
+                        .map(|_| node.address.clone()),
+                    registered_at: node.registered_at.clone(),
+                    ..Known::default()
+                };
+                self.known.insert(node.id.clone(), known);
+            }
+        }
+    }
+
+    fn learn_statics(&mut self, evidence: &NodeEvidence<'_>) {
+        for (address, memory) in &mut self.statics {
+            let Some(Probe::Answered {
+                node_id: Some(id), ..
+            }) = evidence.probes.get(address)
+            else {
+                continue;
+            };
+            if let Some(before) = memory.id.as_ref().filter(|before| *before != id) {
+                let before_alive = evidence.registry.found.contains_key(before);
+                memory.balanced |= before_alive;
+                if let Some(known) = self.known.get_mut(before) {
+                    known.static_address = None;
+                }
+            }
+            memory.id = Some(id.clone());
+            if memory.balanced {
+                continue;
+            }
+            let known = self.known.entry(id.clone()).or_insert_with(|| Known {
+                address: Some(address.clone()),
+                ..Known::default()
+            });
+            if known.address.as_deref() != Some(address) {
+                known.static_address = Some(address.clone());
+            }
+        }
+    }
+
+    /// Drops a node at whose address another registered node answers: it was replaced.
+    fn drop_superseded(&mut self, evidence: &NodeEvidence<'_>) {
+        let registered = &evidence.registry.found;
+        self.known.retain(|id, known| {
+            let Some(address) = &known.address else {
+                return true;
+            };
+            let Some(Probe::Answered {
+                node_id: Some(answering),
+                ..
+            }) = evidence.probes.get(address)
+            else {
+                return true;
+            };
+            answering == id
+                || registered
+                    .get(answering)
+                    .is_none_or(|other| other.address.as_ref() != Some(address))
+        });
+    }
+
+    /// `None` if the node has left or is forgotten.
+    fn judge_known(
+        &mut self,
+        id: &str,
+        timing: RegistryTiming,
+        evidence: &NodeEvidence<'_>,
+    ) -> Option<Node> {
+        let now = evidence.now;
+        let known = self.known.get_mut(id)?;
+        let registered = evidence.registry.found.get(id);
+        let answer = answer_of(id, known, evidence);
+        if let Answer::Yes(_) = answer {
+            known.reached = true;
+        }
+        if registered.is_some() || matches!(answer, Answer::Yes(_)) {
+            known.last_alive = Some(now);
+        }
+        let last_alive = *known.last_alive.get_or_insert(now);
+        if elapsed(last_alive, now) >= timing.forget_after {
+            return None;
+        }
+
+        let api = evidence.api.unwrap_or_default().iter();
+        let api = api.clone().find(|node| node.id == id).or_else(|| {
+            api.clone()
+                .find(|node| Some(&node.address) == known.address.as_ref())
+        });
+        let (state, reason) = match (api, &answer) {
+            (Some(api), _) if api.state != "Up" => (
+                Some(api.state.clone()),
+                "said by the management API".to_owned(),
+            ),
+            (_, Answer::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
+            (_, Answer::No(why)) if known.reached => {
+                if known.deregistered && registered.is_none() {
+                    return None;
+                }
+                (Some("Down".to_owned()), format!("GET /health: {why}"))
+            }
+            (api, answer) => {
+                by_registration(known, registered, api.is_some(), answer, timing, evidence)?
+            }
+        };
+        let mut node = Node {
+            id: id.to_owned(),
+            address: known
+                .address
+                .clone()
+                .or_else(|| known.static_address.clone()),
+            state,
+            reason: Some(reason),
+            registered_at: known.registered_at.clone(),
+            heartbeat_ttl_seconds: registered.and_then(|r| r.ttl).map(|ttl| ttl.as_secs_f64()),
+            probe_seconds: None,
+            redis_connected: None,
+            redis_reason: None,
+            canary_refused: evidence.canary_refused.get(id).copied(),
+        };
+        if let Answer::Yes(seconds) = answer {
+            node.probe_seconds = Some(seconds);
+            let (connected, reason) = way_to_redis(id, known, registered, timing, evidence);
+            node.redis_connected = connected;
+            node.redis_reason = Some(reason.to_owned());
+        } else if node.is_up() {
+            node.redis_reason = Some("never_reached".to_owned());
+        }
+        Some(node)
+    }
+
+    /// Static addresses that never told an id, and that are not the address of a known node.
+    fn unidentified_statics(&self, evidence: &NodeEvidence<'_>) -> Vec<Node> {
+        let known_here = |address: &str| {
+            self.known.values().any(|known| {
+                known
+                    .address
+                    .as_deref()
+                    .is_some_and(|other| same_address(other, address))
+            })
+        };
+        let mut nodes = Vec::new();
+        for (address, memory) in &self.statics {
+            if memory.id.is_some() || known_here(address) {
+                continue;
+            }
+            let (state, reason, probe_seconds) = match evidence.probes.get(address) {
+                Some(Probe::Answered { seconds, .. }) => (
+                    Some("Up".to_owned()),
+                    "answers GET /health".to_owned(),
+                    Some(*seconds),
+                ),
+                Some(Probe::Failed(why)) => {
+                    (Some("Down".to_owned()), format!("GET /health: {why}"), None)
+                }
+                None => (None, "not_probed".to_owned(), None),
+            };
+            let redis_reason = probe_seconds.is_some().then(|| "not_registered".to_owned());
+            nodes.push(Node {
+                id: address.clone(),
+                address: Some(address.clone()),
+                state,
+                reason: Some(reason),
+                registered_at: None,
+                heartbeat_ttl_seconds: None,
+                probe_seconds,
+                redis_connected: None,
+                redis_reason,
+                canary_refused: evidence.canary_refused.get(address).copied(),
+            });
+        }
+        nodes
+    }
+}
+
+/// The best of the probes of a node's addresses. An answer with another node's id is no answer of this one.
+fn answer_of(id: &str, known: &Known, evidence: &NodeEvidence<'_>) -> Answer {
+    let mut answer = Answer::NotAsked;
+    for address in known.address.iter().chain(&known.static_address) {
+        match evidence.probes.get(address) {
+            Some(Probe::Answered { node_id, seconds }) => {
+                if node_id.as_deref().is_none_or(|other| other == id) {
+                    return Answer::Yes(*seconds);
+                }
+            }
+            Some(Probe::Failed(reason)) => answer = Answer::No(*reason),
+            None => {}
+        }
+    }
+    answer
+}
+
+/// The state of a node whose address was never reached, or that was not probed; `None` if it has left.
+fn by_registration(
+    known: &Known,
+    registered: Option<&Registration>,
+    listed: bool,
+    answer: &Answer,
+    timing: RegistryTiming,
+    evidence: &NodeEvidence<'_>,
+) -> Option<(Option<String>, String)> {
+    let probed = matches!(answer, Answer::No(_));
+    let up = |reason: &str| Some((Some("Up".to_owned()), reason.to_owned()));
+    let unknown = |reason: &str| Some((None, reason.to_owned()));
+    if registered.is_some() {
+        return up(match (&known.address, probed) {
+            (None, _) => "registered, without an address to probe",
+            (Some(_), true) => "registered; its address was never reached",
+            (Some(_), false) => "registered; not probed",
+        });
+    }
+    if !evidence.registry.readable {
+        return if listed {
+            up("listed by the management API")
+        } else {
+            unknown("registry_unreadable")
+        };
+    }
+    if known.deregistered {
+        return None;
+    }
+    let Some(seen) = known.registration else {
+        // Known from the API's list or a static address only, and Redis does not know it.
+        return if listed {
+            up("listed by the management API")
+        } else if known.reached {
+            unknown("not_probed")
+        } else {
+            None
+        };
+    };
+    let settled = evidence
+        .registry
+        .redis_up_since
+        .is_some_and(|since| elapsed(since, evidence.now) >= timing.heartbeat * 2);
+    if !settled {
+        // Redis came back empty: the registrations return with the next heartbeats.
+        return unknown("redis_restarted");
+    }
+    let ran_out = seen
+        .ttl
+        .is_some_and(|ttl| elapsed(seen.at, evidence.now) >= ttl);
+    if ran_out {
+        Some((Some("Down".to_owned()), "registration ran out".to_owned()))
+    } else {
+        unknown("registration_lost")
+    }
+}
+
+/// Whether a node that answers reaches Redis, with the evidence.
+fn way_to_redis(
+    id: &str,
+    known: &Known,
+    registered: Option<&Registration>,
+    timing: RegistryTiming,
+    evidence: &NodeEvidence<'_>,
+) -> (Option<bool>, &'static str) {
+    match evidence.redis.get(id) {
+        Some(RedisEvidence::Broken(why)) => return (Some(false), why),
+        Some(RedisEvidence::Works) => return (Some(true), "canary check answered"),
+        Some(RedisEvidence::Inconclusive(why)) => return (None, why),
+        Some(RedisEvidence::None) | None => {}
+    }
+    if !evidence.registry.readable {
+        return (None, "redis_down");
+    }
+    let Some(seen) = known.registration else {
+        return (None, "not_registered");
+    };
+    if registered.is_none() && known.deregistered {
+        return (None, "deregistered");
+    }
+    let Some(ttl) = seen.ttl else {
+        return (None, "registration_without_ttl");
+    };
+    // Missing registrations are judged by what their TTL would be by now.
+    let left = ttl.saturating_sub(elapsed(seen.at, evidence.now));
+    if left >= timing.overdue_below() {
+        return (Some(true), "heartbeats in time");
+    }
+    // After an outage every registration is old: nodes get the time of two heartbeats to renew it.
+    let settled = evidence
+        .registry
+        .redis_up_since
+        .is_some_and(|since| elapsed(since, evidence.now) >= timing.heartbeat * 2);
+    if settled {
+        (Some(false), "heartbeat overdue")
+    } else {
+        (None, "redis_just_returned")
+    }
+}
+
+/// Whether two addresses name the same place, as far as that shows: loopback has many names.
+fn same_address(a: &str, b: &str) -> bool {
+    let normal = |address: &str| {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        let host = match host {
+            "localhost" | "[::1]" | "0.0.0.0" => "127.0.0.1",
+            other => other,
+        };
+        format!("{host}:{port}")
+    };
+    normal(a) == normal(b)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! Which path answers what. Every answer has a proper Content-Type: Prometheus 3 refuses a scrape without.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::page;
+use crate::collect::Collect;
+use crate::export::{Reload, render};
+use crate::snapshot::Snapshot;
+use crate::subject::{ActionDefinition, Subject};
+
+/// What a scrape may take if the client does not say: Prometheus's own default.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest request body: an action with a long key.
+const MOST_BODY: usize = 64 * 1024;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+type Answer = Response<Full<Bytes>>;
+type ResetFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// How a counter is reset, when that is allowed over HTTP.
+pub type ResetCounter = Box<dyn Fn(String) -> ResetFuture + Send + Sync>;
+
+/// What is served.
+pub struct App<S> {
+    /// Runs the collections.
+    pub collect: Arc<Collect<S>>,
+    /// The path of the metrics.
+    pub telemetry_path: String,
+    /// Taken off the client's timeout.
+    pub timeout_offset: Duration,
+    /// The actions there are.
+    pub actions: &'static [ActionDefinition],
+    /// `None` unless the admin API is on.
+    pub reset_counter: Option<ResetCounter>,
+    /// How loading the configuration went.
+    pub reload: Reload,
+}
+
+impl<S> fmt::Debug for App<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("telemetry_path", &self.telemetry_path)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResetRequest {
+    key: String,
+}
+
+impl<S: Subject + 'static> App<S> {
+    /// Answers one request.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        let read = matches!(parts.method, Method::GET | Method::HEAD);
+        let known_get = path == self.telemetry_path
+            || matches!(
+                path,
+                "/" | "/-/healthy"
+                    | "/-/ready"
+                    | "/api/v1/violations"
+                    | "/api/v1/observation"
+                    | "/api/v1/actions"
+            );
+        let answer = if path == "/api/v1/actions/reset_counter" {
+            if parts.method == Method::POST {
+                self.reset(body).await
+            } else {
+                not_allowed("POST")
+            }
+        } else if known_get && !read {
+            not_allowed("GET, HEAD")
+        } else if known_get {
+            self.get(path, &parts.headers).await
+        } else {
+            text(StatusCode::NOT_FOUND, "not found\n")
+        };
+        Ok(answer)
+    }
+
+    async fn get(&self, path: &str, headers: &HeaderMap) -> Answer {
+        match path {
+            "/-/healthy" => text(StatusCode::OK, "healthy\n"),
+            "/-/ready" if self.collect.last().is_some() => text(StatusCode::OK, "ready\n"),
+            "/-/ready" => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not ready: no collection has finished yet\n",
+            ),
+            "/api/v1/actions" => json(StatusCode::OK, &self.actions),
+            "/" => {
+                let page = page::render(self.collect.last().as_deref(), &self.telemetry_path);
+                with_type(StatusCode::OK, HTML, page.into_bytes())
+            }
+            _ => {
+                let deadline = Instant::now() + self.time_for(headers);
+                let Some(snapshot) = self.collect.snapshot(deadline).await else {
+                    return text(StatusCode::INTERNAL_SERVER_ERROR, "the collection failed\n");
+                };
+                match path {
+                    "/api/v1/violations" => json(StatusCode::OK, &violations(&snapshot)),
+                    "/api/v1/observation" => json(StatusCode::OK, &snapshot.observation),
+                    _ => self.metrics(&snapshot),
+                }
+            }
+        }
+    }
+
+    fn metrics(&self, snapshot: &Snapshot) -> Answer {
+        match render(snapshot, self.reload) {
+            Ok(body) => with_type(StatusCode::OK, METRICS, body),
+            Err(error) => {
+                tracing::error!("cannot encode the metrics: {error}");
+                text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "cannot encode the metrics\n",
+                )
+            }
+        }
+    }
+
+    /// How long a collection for this client may take.
+    fn time_for(&self, headers: &HeaderMap) -> Duration {
+        let told = headers
+            .get("x-prometheus-scrape-timeout-seconds")
+            .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .filter(|told| !told.is_zero() && *told < Duration::from_secs(3600))
+            .unwrap_or(DEFAULT_TIMEOUT);
+        // An offset that leaves nothing is worse than one that is too small.
+        told.saturating_sub(self.timeout_offset).max(told / 2)
+    }
+
+    async fn reset(&self, body: Incoming) -> Answer {
+        let Some(reset_counter) = &self.reset_counter else {
+            return error(StatusCode::FORBIDDEN, "actions need --web.enable-admin-api");
+        };
+        let body = match Limited::new(body, MOST_BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(cause) => return error(StatusCode::BAD_REQUEST, &format!("body: {cause}")),
+        };
+        let request: ResetRequest = match serde_json::from_slice(&body) {
+            Ok(request) => request,
+            Err(cause) => {
+                let message = format!("body: {cause}; expected {{\"key\":\"…\"}}");
+                return error(StatusCode::BAD_REQUEST, &message);
+            }
+        };
+        match reset_counter(request.key.clone()).await {
+            Ok(()) => {
+                let accepted = serde_json::json!({"action": "reset_counter", "key": request.key, "accepted": true});
+                json(StatusCode::ACCEPTED, &accepted)
+            }
+            Err(message) => error(StatusCode::BAD_GATEWAY, &message),
+        }
+    }
+}
+
+/// `GET /api/v1/violations`.
+fn violations(snapshot: &Snapshot) -> serde_json::Value {
+    let report = &snapshot.report;
+    let with_threshold = |violation: &crate::invariants::Violation| {
+        let mut value = serde_json::to_value(violation).unwrap_or_default();
+        let status = report
+            .invariants
+            .iter()
+            .find(|status| status.config.name == violation.name);
+        if let (Some(object), Some(status)) = (value.as_object_mut(), status) {
+            let grace_left = violation.grace_left.as_secs_f64();
+            object.insert("threshold".to_owned(), status.config.threshold.into());
+            object.insert("grace_left_seconds".to_owned(), grace_left.into());
+        }
+        value
+    };
+    let invariants = report.invariants.iter().map(|status| {
+        serde_json::json!({
+            "name": status.config.name,
+            "severity": status.config.severity,
+            "grace_period_seconds": status.config.grace_period.as_secs_f64(),
+            "threshold": status.config.threshold,
+            "evaluable": status.evaluable,
+            "unknown": status.unknown,
+            "violations": status.violations,
+            "pending": status.pending,
+        })
+    });
+    serde_json::json!({
+        "observed_at": snapshot.observation.observed_at,
+        "violations": report.violations.iter().map(with_threshold).collect::<Vec<_>>(),
+        "pending": report.pending.iter().map(with_threshold).collect::<Vec<_>>(),
+        "invariants": invariants.collect::<Vec<_>>(),
+    })
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+fn text(status: StatusCode, body: &str) -> Answer {
+    with_type(status, TEXT, body.as_bytes().to_vec())
+}
+
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => with_type(status, JSON, body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+    }
+}
+
+fn error(status: StatusCode, message: &str) -> Answer {
+    json(status, &serde_json::json!({"error": message}))
+}
+
+fn not_allowed(allow: &'static str) -> Answer {
+    let mut answer = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &format!("allowed here: {allow}\n"),
+    );
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
+    answer
+}

@@ -1,0 +1,32 @@
+//! What one collection brought: plain data, for whoever shows it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::invariants::Report;
+use crate::observation::{Collector, Observation, Reason};
+
+/// Everything one collection brought, for whoever shows it.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What was seen.
+    pub observation: Observation,
+    /// What it means.
+    pub report: Report,
+    /// How long the collection took, in seconds.
+    pub seconds: f64,
+    /// The exporter's own counters, as of this collection.
+    pub own: OwnCounters,
+}
+
+/// What the exporter counts about itself. It lives on between collections.
+#[derive(Clone, Debug, Default)]
+pub struct OwnCounters {
+    /// Failures by collector and reason.
+    pub errors: BTreeMap<(Collector, Reason), u64>,
+    /// When each collector last succeeded, by the wall clock.
+    pub last_success: BTreeMap<Collector, Timestamp>,
+    /// Scrapes that shared another one's collection.
+    pub coalesced: u64,
+}

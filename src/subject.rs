@@ -1,0 +1,95 @@
+//! The seam for a second kind of subject: what can be observed, checked and acted upon. The exporter's own code
+//! knows only these traits and the neutral data that passes through them.
+
+use std::future::Future;
+
+use once_cell::sync::Lazy;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock::Moment;
+use crate::invariants::Report;
+use crate::observation::{CounterView, Observation};
+
+/// Takes counters in batches as they are read, so that nothing has to hold all of them.
+pub trait CounterSink: Send {
+    /// One batch of the pass, counted at `at`.
+    fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);
+
+    /// Keys that are looked at out of turn, because they have a violation in progress. The pass may bring them again.
+    fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]);
+}
+
+/// Something that can be observed.
+pub trait Subject: Send {
+    /// Observes everything by the deadline, which can move closer while it runs, and streams the counters into
+    /// `sink`. Never fails: what could not be read is a named failure in the observation.
+    fn observe(
+        &mut self,
+        deadline: watch::Receiver<Instant>,
+        watched: Vec<Box<[u8]>>,
+        sink: &mut dyn CounterSink,
+    ) -> impl Future<Output = Observation> + Send;
+
+    /// What can be done about what is observed.
+    fn actions(&self) -> &'static [ActionDefinition];
+}
+
+/// Decides what an observation means. Pure: no I/O, no clock.
+pub trait InvariantChecker: Send {
+    /// One batch of the pass in progress.
+    fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);
+
+    /// Everything else, which ends the pass.
+    fn check(&mut self, at: Moment, observation: &Observation) -> Report;
+
+    /// Forgets everything.
+    fn clear_state(&mut self);
+}
+
+/// An action, described for whoever decides whether to take it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ActionDefinition {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, and what it does not.
+    pub description: &'static str,
+    /// Its parameters by name.
+    pub parameters: std::collections::BTreeMap<&'static str, Parameter>,
+    /// `low`, `medium` or `high`.
+    pub risk_level: &'static str,
+    /// Whether somebody has to approve it first.
+    pub requires_approval: bool,
+}
+
+/// A parameter of an action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Parameter {
+    /// Its JSON type.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// What it means.
+    pub description: &'static str,
+    /// Whether it must be given.
+    pub required: bool,
+}
+
+/// The actions on a rate limiter. `update_limit` is deferred: stored limits are not enforced by every limiter.
+pub static ACTIONS: Lazy<Vec<ActionDefinition>> = Lazy::new(|| {
+    vec![ActionDefinition {
+        name: "reset_counter",
+        description: "Deletes the counter of a key through the management API, so that its window starts empty. \
+                      Fire and forget: it does not verify that the counter was cleared.",
+        parameters: std::collections::BTreeMap::from([(
+            "key",
+            Parameter {
+                kind: "string",
+                description: "The rate limit key, as the limiter's callers name it.",
+                required: true,
+            },
+        )]),
+        risk_level: "low",
+        requires_approval: false,
+    }]
+});
