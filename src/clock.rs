@@ -50,7 +50,7 @@ pub fn unix_seconds(at: Timestamp) -> f64 {
 /// A running clock. One is made at the start of the process and handed down.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    started_wall: Timestamp,
+    steady_start: Timestamp,
     started: Instant,
 }
 
@@ -59,8 +59,16 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn start() -> Self {
         Self {
-            started_wall: Timestamp::now(),
+            steady_start: Timestamp::now(),
             started: Instant::now(),
+        }
+    }
+
+    /// Goes on with an older steady timeline, whose present time `resume` tells from the wall clock's.
+    pub fn resume(self, resume: impl FnOnce(Timestamp) -> Timestamp) -> Self {
+        Self {
+            steady_start: resume(self.now().wall),
+            ..Self::start()
         }
     }
 
@@ -69,7 +77,7 @@ impl Clock {
     pub fn now(&self) -> Moment {
         Moment {
             wall: Timestamp::now(),
-            steady: later(self.started_wall, self.started.elapsed()),
+            steady: later(self.steady_start, self.started.elapsed()),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod summary;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::invariants::{Checker, Report};
 use crate::observation::{KeyLabel, KeyTotals, Observation};
 use crate::snapshot::{OwnCounters, Snapshot};
+use crate::state::{self, State};
 use crate::subject::{InvariantChecker, Subject};
 use summary::Summary;
 
@@ -35,6 +37,7 @@ struct Work<S> {
     clock: Clock,
     label: KeyLabel,
     max_series: usize,
+    state_file: Option<PathBuf>,
     own: OwnCounters,
 }
 
@@ -53,6 +56,7 @@ impl<S: Subject + 'static> Collect<S> {
         clock: Clock,
         label: KeyLabel,
         max_series: usize,
+        state_file: Option<PathBuf>,
     ) -> Self {
         Self {
             work: tokio::sync::Mutex::new(Work {
@@ -61,6 +65,7 @@ impl<S: Subject + 'static> Collect<S> {
                 clock,
                 label,
                 max_series,
+                state_file,
                 own: OwnCounters::default(),
             }),
             flight: Mutex::new(None),
@@ -110,25 +115,24 @@ impl<S: Subject + 'static> Collect<S> {
         let this = Arc::clone(self);
         // The run is a task of its own, so that a client that hangs up takes nothing from the others.
         self.tasks.spawn(async move {
-            let snapshot = this.run(deadline_seen).await;
+            let mut work = this.work.lock().await;
+            let mut snapshot = work.collect(deadline_seen).await;
+            snapshot.own.coalesced = this.coalesced.load(Ordering::Relaxed);
+            let snapshot = Arc::new(snapshot);
             *lock(&this.flight) = None;
             this.last.send_replace(Some(Arc::clone(&snapshot)));
             finished.send_replace(Some(snapshot));
+            // Nobody waits for the disk, but the next collection does, so that files are written in order.
+            work.save().await;
         });
         done
     }
 
-    async fn run(&self, deadline: watch::Receiver<Instant>) -> Arc<Snapshot> {
-        let mut work = self.work.lock().await;
-        let snapshot = work.collect(deadline).await;
-        let coalesced = self.coalesced.load(Ordering::Relaxed);
-        Arc::new(Snapshot {
-            own: OwnCounters {
-                coalesced,
-                ..snapshot.own
-            },
-            ..snapshot
-        })
+    /// A light look at the subject if nothing else is going on.
+    pub async fn glance(&self) {
+        if let Ok(mut work) = self.work.try_lock() {
+            work.subject.glance().await;
+        }
     }
 }
 
@@ -157,6 +161,19 @@ impl<S: Subject> Work<S> {
             report,
             seconds: now.since(started.steady).as_secs_f64(),
             own: self.own.clone(),
+        }
+    }
+
+    async fn save(&mut self) {
+        let Some(path) = self.state_file.clone() else {
+            return;
+        };
+        let state = State::new(self.clock.now(), self.checker.save(), self.subject.memory());
+        let saved = tokio::task::spawn_blocking(move || {
+            state::save(&path, &state).map_err(|error| (path, error))
+        });
+        if let Ok(Err((path, error))) = saved.await {
+            tracing::error!("--state.file: cannot write {}: {error}", path.display());
         }
     }
 

@@ -6,7 +6,7 @@ mod settings;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -32,6 +32,8 @@ pub struct Config {
     pub key_label: KeyLabel,
     /// How many keys are exported.
     pub max_series: usize,
+    /// Where state survives a restart.
+    pub state_file: Option<PathBuf>,
     /// How to serve it.
     pub web: WebConfig,
     /// What to log.
@@ -114,6 +116,7 @@ impl Config {
                 ratelimiter_urls: read.urls("ratelimiter.url")?,
                 ratelimiter_timeout: read.timeout("ratelimiter.timeout")?,
                 probe_nodes: read.switch("probe.nodes")?,
+                probe_canary: read.switch("probe.canary")?,
                 redis_url,
                 redis_username: read.text("redis.username").map(|(_, name)| name),
                 redis_password: redis_password.or(url_password),
@@ -131,6 +134,7 @@ impl Config {
                 _ => None,
             })?,
             max_series,
+            state_file: read.text("state.file").map(|(_, path)| PathBuf::from(path)),
             web: WebConfig {
                 listen: read.listen("web.listen-address")?,
                 telemetry_path: read.parsed(

@@ -16,4 +16,5 @@ pub mod observe;
 pub mod serve;
 pub mod server;
 pub mod snapshot;
+pub mod state;
 pub mod subject;

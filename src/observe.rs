@@ -2,6 +2,7 @@
 //! fails is a named failure, and the rest is still there.
 
 mod api_line;
+mod canary;
 mod counters;
 mod deadline;
 mod exposition;

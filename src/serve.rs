@@ -1,5 +1,6 @@
 //! Puts the parts together: configuration → limiter, checker, collections, server.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,23 +17,47 @@ use crate::invariants::Checker;
 use crate::observe::{Limiter, reset_counter};
 use crate::server::{App, ResetCounter, Server};
 use crate::snapshot::Snapshot;
+use crate::state::{self, State};
 use crate::subject::Subject as _;
+
+/// How often the registry is looked at between collections: well inside the life of a registration (30 s), which
+/// Prometheus's default scrape interval (1 min) is not. It costs two commands a node.
+const GLANCE_EVERY: Duration = Duration::from_secs(8);
 
 /// What `check` gives a collection.
 const CHECK_TIME: Duration = Duration::from_secs(30);
 
 /// Serves until SIGINT or SIGTERM; a second one aborts.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
-    let clock = Clock::start();
     let server = Server::bind(config.web.listen).await.with_context(|| {
         format!(
             "--web.listen-address: cannot listen on {}",
             config.web.listen
         )
     })?;
-    let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
+    let state = config.state_file.as_deref().and_then(recalled);
+    let clock = match &state {
+        Some(state) => Clock::start().resume(|now| state.resume_at(now)),
+        None => Clock::start(),
+    };
+    let mut limiter = Limiter::new(config.observe.clone(), clock.clone())?;
+    let mut checker = Checker::new(config.checker.clone(), config.key_label);
+    if let Some(state) = state {
+        match limiter.recall(state.subject) {
+            Ok(()) => checker.restore(state.violations),
+            Err(error) => tracing::error!("--state.file: not taken back: {error}; starting empty"),
+        }
+    }
     let actions = limiter.actions();
-    let collect = Arc::new(collect(&config, limiter, clock.clone()));
+    let state_file = config.state_file.clone();
+    let collect = Arc::new(Collect::new(
+        limiter,
+        checker,
+        clock.clone(),
+        config.key_label,
+        config.max_series,
+        state_file,
+    ));
     let app = Arc::new(App {
         collect: Arc::clone(&collect),
         telemetry_path: config.web.telemetry_path.clone(),
@@ -70,16 +95,29 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     };
+    let glances = async {
+        loop {
+            tokio::time::sleep(GLANCE_EVERY).await;
+            collect.glance().await;
+        }
+    };
     tokio::select! {
         () = &mut running => collect.finish().await,
         () = asked => tracing::warn!("stopping at once"),
+        () = glances => {}
     }
     Ok(())
 }
 
-fn collect(config: &Config, limiter: Limiter, clock: Clock) -> Collect<Limiter> {
-    let checker = Checker::new(config.checker.clone(), config.key_label);
-    Collect::new(limiter, checker, clock, config.key_label, config.max_series)
+/// The state of the run before; `None`, with the reason in the log, if there is none to be had.
+fn recalled(path: &Path) -> Option<State> {
+    match state::load(path) {
+        Ok(state) => state,
+        Err(error) => {
+            tracing::error!("{error}; starting empty");
+            None
+        }
+    }
 }
 
 fn reset_over_http(config: &Config) -> ResetCounter {
@@ -98,7 +136,11 @@ fn reset_over_http(config: &Config) -> ResetCounter {
 pub async fn check(config: &Config, watch: Duration) -> anyhow::Result<Arc<Snapshot>> {
     let clock = Clock::start();
     let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-    let collect = Arc::new(collect(config, limiter, clock));
+    let checker = Checker::new(config.checker.clone(), config.key_label);
+    let (label, max_series) = (config.key_label, config.max_series);
+    let collect = Arc::new(Collect::new(
+        limiter, checker, clock, label, max_series, None,
+    ));
     let mut snapshot = collect.snapshot(Instant::now() + CHECK_TIME).await;
     if !watch.is_zero() {
         tokio::time::sleep(watch).await;

@@ -32,6 +32,15 @@ pub trait Subject: Send {
         sink: &mut dyn CounterSink,
     ) -> impl Future<Output = Observation> + Send;
 
+    /// A light look between collections that are far apart, at what would otherwise be missed.
+    fn glance(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// What it remembers between collections, to survive a restart.
+    fn memory(&self) -> serde_json::Value;
+
+    /// Takes back what [`Subject::memory`] told; an error says what was wrong with it, and nothing is taken.
+    fn recall(&mut self, memory: serde_json::Value) -> Result<(), String>;
+
     /// What can be done about what is observed.
     fn actions(&self) -> &'static [ActionDefinition];
 }

@@ -75,6 +75,12 @@ pub const SETTINGS: &[Setting] = &[
         "Probe GET /health of each node",
     ),
     setting(
+        "probe.canary",
+        "BOOL",
+        Some("false"),
+        "Send each node a check of the exporter's own at each collection",
+    ),
+    setting(
         "redis.url",
         "URL",
         Some("redis://localhost:6379"),
@@ -122,6 +128,12 @@ pub const SETTINGS: &[Setting] = &[
         "DURATION",
         Some("5s"),
         "Time that one collection may spend on counters",
+    ),
+    setting(
+        "state.file",
+        "FILE",
+        None,
+        "Where violations, nodes and limits survive a restart",
     ),
     setting(
         "config.file",

@@ -391,3 +391,6 @@ fn named_subjects(
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,8 +130,8 @@ reasons! {
     Budget => "budget",
     /// Nothing could be asked, because Redis did not answer.
     RedisDown => "redis_down",
-    /// The source answered, but not about what was asked.
-    Empty => "empty",
+    /// The source answered, but not what it must.
+    Unexpected => "unexpected",
 }
 
 impl fmt::Display for Reason {

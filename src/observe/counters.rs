@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
+use super::canary::CANARY_PREFIX;
 use super::limits::{LimitMemory, LimitRule, by_rule};
 use super::redis::{NODE_PREFIX, reason_of, redis_millis};
 use crate::clock::{Clock, Moment};
@@ -128,7 +129,9 @@ impl Sweep<'_> {
         for name in scanned {
             if let Some(id) = name.strip_prefix(NODE_PREFIX) {
                 result.node_ids.push(id.to_vec());
-            } else if let Some(key) = name.strip_prefix(PREFIX) {
+            } else if let Some(key) = name.strip_prefix(PREFIX)
+                && !key.starts_with(CANARY_PREFIX.as_bytes())
+            {
                 keys.push(key);
             }
         }

@@ -19,6 +19,8 @@ const MAX_BODY: usize = 8 * 1024 * 1024;
 #[error("{message}")]
 pub(super) struct HttpError {
     pub(super) reason: Reason,
+    /// The status, where that is what was wrong.
+    pub(super) status: Option<StatusCode>,
     pub(super) message: String,
 }
 
@@ -37,6 +39,7 @@ impl Answer {
         }
         let start = String::from_utf8_lossy(&self.body[..self.body.len().min(80)]).into_owned();
         Err(HttpError {
+            status: Some(self.status),
             reason: Reason::HttpStatus,
             message: format!(
                 "{what}: answered {}, expected 200: {start:?}",
@@ -48,6 +51,7 @@ impl Answer {
     /// The body as JSON of the expected shape; an error names the field.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, what: &str) -> Result<T, HttpError> {
         serde_json::from_slice(&self.body).map_err(|error| HttpError {
+            status: None,
             reason: Reason::InvalidJson,
             message: format!("{what}: {error}"),
         })
@@ -73,6 +77,11 @@ impl Http {
         Ok(Self { client, timeout })
     }
 
+    /// What one request may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub(super) async fn get(&self, url: Url) -> Result<Answer, HttpError> {
         self.send(&format!("GET {}", shown(&url)), self.client.get(url))
             .await
@@ -92,6 +101,7 @@ impl Http {
         match tokio::time::timeout(self.timeout, read(what, request)).await {
             Ok(result) => result,
             Err(_) => Err(HttpError {
+                status: None,
                 reason: Reason::Timeout,
                 message: format!("{what}: no complete answer within {:?}", self.timeout),
             }),
@@ -104,6 +114,7 @@ async fn read(what: &str, request: RequestBuilder) -> Result<Answer, HttpError> 
     let mut response = request.send().await.map_err(|error| failed(what, &error))?;
     let status = response.status();
     let too_large = || HttpError {
+        status: None,
         reason: Reason::TooLarge,
         message: format!("{what}: the answer is larger than {MAX_BODY} bytes"),
     };
@@ -115,6 +126,7 @@ async fn read(what: &str, request: RequestBuilder) -> Result<Answer, HttpError> 
     }
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| HttpError {
+        status: None,
         reason: Reason::Truncated,
         message: format!(
             "{what}: the answer broke off after {} bytes: {}",
@@ -165,6 +177,7 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
         reason = Reason::Truncated;
     }
     HttpError {
+        status: None,
         reason,
         message: format!("{what}: {cause}"),
     }

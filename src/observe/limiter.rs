@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::Url;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -36,6 +38,8 @@ pub struct ObserveConfig {
     pub ratelimiter_timeout: Duration,
     /// Whether nodes are probed.
     pub probe_nodes: bool,
+    /// Whether nodes are asked to check requests of the exporter's own.
+    pub probe_canary: bool,
     /// Where Redis is; its password, if any, is in `redis_password`.
     pub redis_url: Url,
     /// The Redis user.
@@ -101,11 +105,13 @@ impl Limiter {
                 memory: NodeMemory::new(statics),
                 urls: config.ratelimiter_urls,
                 probe: config.probe_nodes,
+                canary: config.probe_canary,
                 prometheus: config.prometheus_url,
                 selectors: Arc::new(selectors),
                 timing: config.registry,
                 control: Connector::new(client.clone(), config.redis_timeout),
                 histories: BTreeMap::new(),
+                canaries: BTreeMap::new(),
                 last_api: None,
                 redis_was: RedisWas::default(),
             },
@@ -238,6 +244,21 @@ impl Limiter {
     }
 }
 
+/// What survives a restart.
+#[derive(Serialize)]
+struct Memory<'a> {
+    nodes: &'a NodeMemory,
+    limits: &'a LimitMemory,
+    last_full_pass: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Recalled {
+    nodes: NodeMemory,
+    limits: LimitMemory,
+    last_full_pass: Option<Timestamp>,
+}
+
 impl Subject for Limiter {
     async fn observe(
         &mut self,
@@ -266,6 +287,31 @@ impl Subject for Limiter {
             read.failures.push(cut_off(Collector::Redis));
         }
         self.assemble(at, read, judged, keys)
+    }
+
+    async fn glance(&mut self) {
+        self.nodes.glance(&self.clock).await;
+    }
+
+    fn memory(&self) -> serde_json::Value {
+        let memory = Memory {
+            nodes: &self.nodes.memory,
+            limits: &self.keys.limits,
+            last_full_pass: self.keys.last_full_pass,
+        };
+        // Plain data with text keys always serializes.
+        serde_json::to_value(memory).unwrap_or_default()
+    }
+
+    fn recall(&mut self, memory: serde_json::Value) -> Result<(), String> {
+        let recalled: Recalled =
+            serde_json::from_value(memory).map_err(|error| error.to_string())?;
+        self.nodes.memory = recalled.nodes;
+        let statics = self.nodes.urls.iter().filter_map(address_of);
+        self.nodes.memory.set_statics(statics);
+        self.keys.limits = recalled.limits;
+        self.keys.last_full_pass = recalled.last_full_pass;
+        Ok(())
     }
 
     fn actions(&self) -> &'static [ActionDefinition] {

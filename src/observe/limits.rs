@@ -58,10 +58,11 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// What was last seen of limits, to notice when one falls.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct LimitMemory {
     default: Option<Remembered>,
     own: HashMap<u64, Remembered>,
+    #[serde(skip)]
     hasher: FixedHasher,
     /// The key space was seen whole at least once, so that a limit that shows now is new.
     pub(super) primed: bool,

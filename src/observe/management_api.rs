@@ -87,6 +87,7 @@ impl<'a> ManagementApi<'a> {
     pub(super) async fn default_limit(&self) -> Result<Limit, HttpError> {
         let limits: Limits = self.get("api/limits").await?;
         let invalid = |field: &str, value: i64, expected: &str| HttpError {
+            status: None,
             reason: Reason::InvalidJson,
             message: format!(
                 "GET {}: {field} is {value}, expected {expected}",
@@ -118,6 +119,7 @@ impl<'a> ManagementApi<'a> {
     pub(super) async fn reset_counter(&self, key: &str) -> Result<(), HttpError> {
         if matches!(key, "" | "." | "..") {
             return Err(HttpError {
+                status: None,
                 reason: Reason::InvalidJson,
                 message: format!("reset_counter: key {key:?} cannot be named in a URL path"),
             });
@@ -130,6 +132,7 @@ impl<'a> ManagementApi<'a> {
             Ok(())
         } else {
             Err(HttpError {
+                status: None,
                 reason: Reason::HttpStatus,
                 message: format!("{what}: answered \"reset\": false"),
             })

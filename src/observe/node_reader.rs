@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::api_line::{ApiReading, ask_api};
+use super::canary::{CanaryHistory, ask_canaries};
 use super::deadline::Deadline;
 use super::exposition::Selector;
 use super::http::Http;
@@ -37,12 +38,14 @@ pub(super) struct NodeReader {
     pub(super) http: Http,
     pub(super) urls: Vec<Url>,
     pub(super) probe: bool,
+    pub(super) canary: bool,
     pub(super) prometheus: Option<Url>,
     pub(super) selectors: Arc<Vec<Selector>>,
     pub(super) timing: RegistryTiming,
     pub(super) control: Connector,
     pub(super) memory: NodeMemory,
     pub(super) histories: BTreeMap<String, NodeHistory>,
+    pub(super) canaries: BTreeMap<String, CanaryHistory>,
     pub(super) last_api: Option<Url>,
     pub(super) redis_was: RedisWas,
 }
@@ -137,6 +140,33 @@ impl NodeReader {
         read.seconds.insert(Collector::Probes, seconds);
         read.seconds.insert(Collector::NodeMetrics, seconds);
         read
+    }
+
+    /// Looks at the known registrations alone. A clean stop is told from a death by how soon the registration went,
+    /// which takes a look more often than it lives.
+    pub(super) async fn glance(&mut self, clock: &Clock) {
+        let ids: Vec<String> = self.memory.ids().cloned().collect();
+        // Whether Redis is there, and what it means if not, is for a collection to say.
+        if ids.is_empty() || self.redis_was.up_since.is_none() {
+            return;
+        }
+        // On a new connection Redis may be a new one, and what is missing there was not deleted.
+        let Some(mut connection) = self.control.current() else {
+            return;
+        };
+        let before = clock.now();
+        match registrations(&mut connection, &ids).await {
+            Ok(read) => {
+                let registry = RegistryReading {
+                    readable: true,
+                    found: read.found,
+                    redis_up_since: self.redis_was.up_since,
+                    redis_restarted: false,
+                };
+                self.memory.learn_registrations(before.steady, &registry);
+            }
+            Err(error) => self.control.note(&error),
+        }
     }
 
     /// Nodes that only the sweep came across.
@@ -321,7 +351,16 @@ impl NodeReader {
             .filter_map(|(address, reading)| Some((address.clone(), reading.probe.clone()?)))
             .collect();
         let mut judged = NodesJudged::default();
-        let redis = self.read_metrics(at, deadline, read, &mut judged).await;
+        let mut redis = self.read_metrics(at, deadline, read, &mut judged).await;
+        if self.canary {
+            self.ask_canaries(at, deadline, read, &mut judged, &mut redis)
+                .await;
+        }
+        let canary_refused = self
+            .canaries
+            .iter()
+            .filter_map(|(id, history)| Some((id.clone(), history.refused()?)))
+            .collect();
         judged.nodes = self.memory.judge(
             self.timing,
             &NodeEvidence {
@@ -330,12 +369,13 @@ impl NodeReader {
                 api: read.api.nodes.as_deref(),
                 probes: &probes,
                 redis: &redis,
-                canary_refused: &BTreeMap::new(),
+                canary_refused: &canary_refused,
             },
         );
         let ids: BTreeSet<&str> = judged.nodes.iter().map(|node| node.id.as_str()).collect();
         judged.metrics.retain(|id, _| ids.contains(id.as_str()));
         self.histories.retain(|id, _| ids.contains(id.as_str()));
+        self.canaries.retain(|id, _| ids.contains(id.as_str()));
         if let Some(prometheus) = self.prometheus.clone() {
             self.ask_prometheus(&prometheus, deadline, read, &mut judged)
                 .await;
@@ -398,6 +438,63 @@ impl NodeReader {
             }
         }
         evidence
+    }
+
+    /// One check to each node that answers: its way to Redis, its latency where no histogram tells it, and now and
+    /// then whether it refuses what it must.
+    async fn ask_canaries(
+        &mut self,
+        at: Moment,
+        deadline: &Deadline,
+        read: &mut NodesRead,
+        judged: &mut NodesJudged,
+        redis: &mut BTreeMap<String, RedisEvidence>,
+    ) {
+        let started = Instant::now();
+        let nodes: Vec<(String, Url, bool)> = self
+            .owners(read)
+            .into_iter()
+            .filter_map(|(id, address)| {
+                let due = self
+                    .canaries
+                    .get(&id)
+                    .is_none_or(|history| history.refusal_due(at.steady));
+                Some((id, self.url_of(&address)?, due))
+            })
+            .collect();
+        let ids: Vec<String> = nodes.iter().map(|(id, ..)| id.clone()).collect();
+        let readings = ask_canaries(&self.http, nodes, deadline.passed()).await;
+        if readings.len() < ids.len() {
+            read.failures.push(cut_off(Collector::Canary));
+        }
+        for (id, reading) in readings {
+            let history = self.canaries.entry(id.clone()).or_default();
+            history.add(at.steady, &reading, self.http.timeout());
+            let metrics = judged.metrics.entry(id.clone()).or_default();
+            if metrics.latency_p99_ms.is_none()
+                && let Some(p99) = history.p99()
+            {
+                metrics.latency_p99_ms = Some(p99.as_secs_f64() * 1e3);
+                metrics.latency_source = Some("canary".to_owned());
+            }
+            match reading.check {
+                Ok(_) => {
+                    redis.insert(id, RedisEvidence::Works);
+                }
+                Err(error) => {
+                    // Anything else than a 5xx or silence is the API's shape, not its Redis.
+                    let server_error = error.status.is_some_and(|status| status.is_server_error());
+                    if server_error || error.reason == Reason::Timeout {
+                        redis.insert(id.clone(), RedisEvidence::Broken("canary check failed"));
+                    }
+                    let (reason, message) = (error.reason, error.message);
+                    read.failures
+                        .push(Failure::new(Collector::Canary, id, reason, message));
+                }
+            }
+        }
+        read.seconds
+            .insert(Collector::Canary, started.elapsed().as_secs_f64());
     }
 
     /// Which node's metrics each answering address holds: the id it tells, else the one that is registered there.

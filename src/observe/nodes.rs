@@ -225,7 +225,7 @@ impl NodeMemory {
         timing: RegistryTiming,
         evidence: &NodeEvidence<'_>,
     ) -> Vec<Node> {
-        self.learn_registrations(evidence);
+        self.learn_registrations(evidence.now, evidence.registry);
         self.learn_api_only(evidence);
         self.learn_statics(evidence);
         self.drop_superseded(evidence);
@@ -245,8 +245,9 @@ impl NodeMemory {
         nodes
     }
 
-    fn learn_registrations(&mut self, evidence: &NodeEvidence<'_>) {
-        for (id, registration) in &evidence.registry.found {
+    /// Takes in the registrations as they are at `now`, and notices which were deleted.
+    pub(super) fn learn_registrations(&mut self, now: Timestamp, registry: &RegistryReading) {
+        for (id, registration) in &registry.found {
             let known = self.known.entry(id.clone()).or_default();
             if known.address != registration.address {
                 known.reached = false;
@@ -254,24 +255,22 @@ impl NodeMemory {
             }
             known.registered_at.clone_from(&registration.registered_at);
             known.registration = Some(SeenTtl {
-                at: evidence.now,
+                at: now,
                 ttl: registration.ttl,
             });
             known.deregistered = false;
             known.lost = false;
         }
-        if !evidence.registry.readable {
+        if !registry.readable {
             return;
         }
         for (id, known) in &mut self.known {
-            if evidence.registry.found.contains_key(id) {
+            if registry.found.contains_key(id) {
                 continue;
             }
-            known.lost |= evidence.registry.redis_restarted;
+            known.lost |= registry.redis_restarted;
             if let Some(seen) = known.registration.filter(|_| !known.lost) {
-                let could_have_run_out = seen
-                    .ttl
-                    .is_some_and(|ttl| elapsed(seen.at, evidence.now) >= ttl);
+                let could_have_run_out = seen.ttl.is_some_and(|ttl| elapsed(seen.at, now) >= ttl);
                 // Renewals after the last look only move the end further away, so a registration that is gone
                 // before it could have run out was deleted.
                 known.deregistered |= !could_have_run_out;

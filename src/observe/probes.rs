@@ -92,6 +92,7 @@ async fn ask_one(http: &Http, url: Url, ask: Ask, selectors: &[Selector]) -> Add
         }
         Some(api.metrics().await.and_then(|body| {
             let invalid = |what: String| HttpError {
+                status: None,
                 reason: Reason::InvalidMetrics,
                 message: format!("GET /metrics: {what}"),
             };

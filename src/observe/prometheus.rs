@@ -110,6 +110,7 @@ async fn query(
     let response: Response = answer.ok(&what)?.json(&what)?;
     if response.data.result.len() > 10_000 {
         return Err(HttpError {
+            status: None,
             reason: Reason::TooLarge,
             message: format!("{what}: {} series", response.data.result.len()),
         });

@@ -69,6 +69,11 @@ impl Connector {
         Ok((connection, false))
     }
 
+    /// The connection, if there is one: while it lasts, Redis was not restarted.
+    pub(super) fn current(&self) -> Option<MultiplexedConnection> {
+        self.connection.clone()
+    }
+
     /// Drops the connection; the next use makes a new one.
     pub(super) fn replace(&mut self) {
         self.connection = None;

@@ -1,1 +1,326 @@
+//! Each rule of the evidence, by what an operator would see.
 
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+}
+
+/// What a collection finds, built up by name.
+#[derive(Default)]
+struct World {
+    memory: NodeMemory,
+    registry: RegistryReading,
+    api: Option<Vec<ApiNode>>,
+    probes: BTreeMap<String, Probe>,
+    redis: BTreeMap<String, RedisEvidence>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self::default();
+        world.registry.readable = true;
+        world.registry.redis_up_since = Some(at(-3600));
+        world
+    }
+
+    fn registered(&mut self, id: &str, address: &str, ttl: u64) -> &mut Self {
+        let registration = Registration {
+            address: Some(address.to_owned()),
+            registered_at: None,
+            ttl: Some(Duration::from_secs(ttl)),
+        };
+        self.registry.found.insert(id.to_owned(), registration);
+        self
+    }
+
+    fn gone(&mut self, id: &str) -> &mut Self {
+        self.registry.found.remove(id);
+        self
+    }
+
+    fn answers(&mut self, address: &str, id: &str) -> &mut Self {
+        let probe = Probe::Answered {
+            node_id: Some(id.to_owned()),
+            seconds: 0.001,
+        };
+        self.probes.insert(address.to_owned(), probe);
+        self
+    }
+
+    fn fails(&mut self, address: &str) -> &mut Self {
+        self.probes
+            .insert(address.to_owned(), Probe::Failed(Reason::Refused));
+        self
+    }
+
+    /// Each node as `id state [redis]`.
+    fn judge(&mut self, now: i64) -> Vec<String> {
+        let nodes = self.memory.judge(
+            RegistryTiming::default(),
+            &NodeEvidence {
+                now: at(now),
+                registry: &self.registry,
+                api: self.api.as_deref(),
+                probes: &self.probes,
+                redis: &self.redis,
+                canary_refused: &BTreeMap::new(),
+            },
+        );
+        let shown = nodes.into_iter().map(|node| {
+            let redis = match node.redis_connected {
+                Some(true) => "",
+                Some(false) => " no-redis",
+                None => " redis?",
+            };
+            format!(
+                "{} {}{redis}",
+                node.id,
+                node.state.as_deref().unwrap_or("?")
+            )
+        });
+        shown.collect()
+    }
+}
+
+#[test]
+fn a_healthy_node_is_up() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+}
+
+#[test]
+fn a_killed_node_is_down_although_it_is_still_registered_and_stays_down_when_it_is_not() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    assert_eq!(
+        world.fails("h:1").registered("n1", "h:1", 20).judge(5),
+        ["n1 Down redis?"]
+    );
+    assert_eq!(world.gone("n1").judge(30), ["n1 Down redis?"]);
+    assert_eq!(world.judge(3000), ["n1 Down redis?"]);
+    assert_eq!(world.judge(3700), [""; 0], "forgotten after an hour");
+}
+
+#[test]
+fn a_node_that_returns_is_up() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.fails("h:1").gone("n1").judge(60);
+    assert_eq!(
+        world
+            .registered("n1", "h:1", 30)
+            .answers("h:1", "n1")
+            .judge(70),
+        ["n1 Up"]
+    );
+}
+
+#[test]
+fn a_clean_stop_leaves_without_an_alarm() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    assert_eq!(world.gone("n1").fails("h:1").judge(15), [""; 0]);
+}
+
+#[test]
+fn a_clean_stop_between_scrapes_that_are_far_apart_is_seen_by_glances() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1");
+    world.memory.learn_registrations(at(8), &world.registry);
+    assert_eq!(world.fails("h:1").judge(60), [""; 0]);
+}
+
+#[test]
+fn a_draining_node_that_deregistered_is_no_alarm() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    assert_eq!(world.gone("n1").judge(10), ["n1 Up redis?"]);
+    assert_eq!(world.judge(40), ["n1 Up redis?"]);
+    assert_eq!(world.fails("h:1").judge(50), [""; 0]);
+}
+
+#[test]
+fn a_node_that_was_never_reached_is_judged_by_its_registration() {
+    let mut world = World::new();
+    world.registered("n1", "inside:1", 25).fails("inside:1");
+    assert_eq!(world.judge(0), ["n1 Up redis?"]);
+    assert_eq!(world.gone("n1").judge(60), ["n1 Down redis?"]);
+}
+
+#[test]
+fn an_address_that_changed_was_never_reached() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.probes.clear();
+    assert_eq!(
+        world
+            .registered("n1", "inside:1", 25)
+            .fails("inside:1")
+            .judge(5),
+        ["n1 Up redis?"]
+    );
+}
+
+#[test]
+fn a_static_node_is_known_from_the_start_and_counted_once() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["h:1".to_owned()]);
+    assert_eq!(world.fails("h:1").judge(0), ["h:1 Down redis?"]);
+    assert_eq!(
+        world
+            .answers("h:1", "n1")
+            .registered("n1", "inside:1", 25)
+            .judge(5),
+        ["n1 Up"]
+    );
+    assert_eq!(world.fails("h:1").judge(10), ["n1 Down redis?"]);
+}
+
+#[test]
+fn loopback_has_many_names() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["localhost:1".to_owned()]);
+    world
+        .registered("n1", "127.0.0.1:1", 25)
+        .fails("127.0.0.1:1")
+        .fails("localhost:1");
+    assert_eq!(world.judge(0).len(), 1);
+}
+
+#[test]
+fn a_load_balancer_is_no_node() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["lb:80".to_owned()]);
+    world
+        .registered("n1", "i:1", 25)
+        .registered("n2", "i:2", 25);
+    assert_eq!(
+        world.answers("lb:80", "n1").judge(0),
+        ["n1 Up", "n2 Up redis?"]
+    );
+    assert_eq!(world.answers("lb:80", "n2").judge(5).len(), 2);
+    assert_eq!(
+        world.fails("lb:80").judge(10),
+        ["n1 Up redis?", "n2 Up redis?"]
+    );
+}
+
+#[test]
+fn two_registrations_of_one_address_are_one_node() {
+    let mut world = World::new();
+    world
+        .registered("old", "h:1", 25)
+        .answers("h:1", "old")
+        .judge(0);
+    world
+        .registered("old", "h:1", 15)
+        .registered("new", "h:1", 30)
+        .answers("h:1", "new");
+    assert_eq!(world.judge(10), ["new Up"]);
+}
+
+#[test]
+fn an_id_that_the_api_cut_at_a_colon_is_not_counted_twice() {
+    let mut world = World::new();
+    world.registered("a:b", "h:1", 25).answers("h:1", "a:b");
+    world.api = Some(vec![ApiNode {
+        id: "b".to_owned(),
+        address: "h:1".to_owned(),
+        state: "Up".to_owned(),
+        registered_at: None,
+    }]);
+    assert_eq!(world.judge(0), ["a:b Up"]);
+}
+
+#[test]
+fn the_apis_word_counts_when_it_is_not_up() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.api = Some(vec![ApiNode {
+        id: "n1".to_owned(),
+        address: "h:1".to_owned(),
+        state: "Draining".to_owned(),
+        registered_at: None,
+    }]);
+    assert_eq!(world.judge(0), ["n1 Draining"]);
+}
+
+#[test]
+fn a_heartbeat_that_is_late_is_no_alarm_and_one_that_is_overdue_is() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 11).answers("h:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    assert_eq!(
+        world.registered("n1", "h:1", 9).judge(2),
+        ["n1 Up no-redis"]
+    );
+    assert_eq!(world.gone("n1").judge(15), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn after_an_outage_nodes_get_two_heartbeats() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.registry.redis_up_since = Some(at(60));
+    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up redis?"]);
+    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn a_redis_that_restarted_empty_is_no_clean_stop() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .registered("n2", "inside:2", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1").gone("n2");
+    world.registry.redis_restarted = true;
+    world.registry.redis_up_since = Some(at(5));
+    assert_eq!(world.judge(6), ["n1 Up", "n2 ? redis?"]);
+    world.registry.redis_restarted = false;
+    assert_eq!(
+        world.fails("h:1").judge(8),
+        ["n1 Down redis?", "n2 ? redis?"]
+    );
+}
+
+#[test]
+fn while_redis_is_away_the_apis_list_is_taken() {
+    let mut world = World::new();
+    world.registry.readable = false;
+    world.registry.redis_up_since = None;
+    world.api = Some(vec![ApiNode {
+        id: "n1".to_owned(),
+        address: "inside:1".to_owned(),
+        state: "Up".to_owned(),
+        registered_at: None,
+    }]);
+    assert_eq!(world.fails("inside:1").judge(0), ["n1 Up redis?"]);
+    world.api = None;
+    assert_eq!(world.judge(5), ["n1 ? redis?"]);
+}

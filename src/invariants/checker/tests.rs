@@ -1,0 +1,449 @@
+//! Time and the three values, by example and against a naive model.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::observation::{Node, NodeMetrics};
+
+fn wall(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
+}
+
+fn at(seconds: i64) -> Moment {
+    Moment::from_wall(wall(seconds * 1000))
+}
+
+fn checker() -> Checker {
+    Checker::new(CheckerConfig::default(), KeyLabel::Plain)
+}
+
+fn node(id: &str, state: Option<&str>) -> Node {
+    Node {
+        id: id.to_owned(),
+        address: None,
+        state: state.map(str::to_owned),
+        reason: None,
+        registered_at: None,
+        heartbeat_ttl_seconds: None,
+        probe_seconds: None,
+        redis_connected: None,
+        redis_reason: None,
+        canary_refused: None,
+    }
+}
+
+fn latency(p99_ms: Option<f64>) -> Observation {
+    let metrics = NodeMetrics {
+        latency_p99_ms: p99_ms,
+        ..NodeMetrics::default()
+    };
+    Observation {
+        nodes: vec![node("n", Some("Up"))],
+        node_metrics: BTreeMap::from([("n".to_owned(), metrics)]),
+        redis_connected: Some(true),
+        ..Observation::default()
+    }
+}
+
+/// `name subject` of what is reported, and of what is pending with a `?`.
+fn shown(report: &Report) -> Vec<String> {
+    let reported = report
+        .violations
+        .iter()
+        .map(|v| format!("{} {}", v.name, v.subject));
+    let pending = report
+        .pending
+        .iter()
+        .map(|v| format!("{} {}?", v.name, v.subject));
+    reported.chain(pending).collect()
+}
+
+fn count(
+    checker: &mut Checker,
+    now: Moment,
+    counters: &[(&str, u64, u64)],
+    read: CountersRead,
+) -> Report {
+    count_draining(checker, now, counters, read, None)
+}
+
+fn count_draining(
+    checker: &mut Checker,
+    now: Moment,
+    counters: &[(&str, u64, u64)],
+    read: CountersRead,
+    fell_from: Option<crate::observation::FallenLimit>,
+) -> Report {
+    let views: Vec<CounterView<'_>> = counters
+        .iter()
+        .map(|(key, count, limit)| CounterView {
+            key: key.as_bytes(),
+            count: *count,
+            limit: *limit,
+            remaining: limit.saturating_sub(*count),
+            window_ms: Some(60_000),
+            fell_from,
+        })
+        .collect();
+    checker.counters(now, &views);
+    let observation = Observation {
+        redis_connected: Some(true),
+        counters_read: read,
+        ..Observation::default()
+    };
+    checker.check(now, &observation)
+}
+
+#[test]
+fn no_grace_means_at_once_and_ok_clears_at_once() {
+    let mut checker = checker();
+    let mut observation = latency(Some(1.0));
+    observation.nodes = vec![node("n", Some("Down"))];
+    observation.redis_connected = Some(false);
+    let report = checker.check(at(0), &observation);
+    assert_eq!(shown(&report), ["node_down n", "redis_disconnected redis"]);
+    assert_eq!(shown(&checker.check(at(1), &latency(Some(1.0)))), [""; 0]);
+}
+
+#[test]
+fn a_grace_period_is_elapsed_time() {
+    let mut checker = checker();
+    assert_eq!(
+        shown(&checker.check(at(0), &latency(Some(80.0)))),
+        ["high_latency n?"]
+    );
+    assert_eq!(
+        shown(&checker.check(at(59), &latency(Some(80.0)))),
+        ["high_latency n?"]
+    );
+    let report = checker.check(at(60), &latency(Some(80.0)));
+    assert_eq!(shown(&report), ["high_latency n"]);
+    assert_eq!(report.violations[0].first_seen, wall(0));
+    assert_eq!(report.violations[0].last_seen, wall(60_000));
+    assert_eq!(report.invariants[2].started_total, 1);
+}
+
+#[test]
+fn many_scrapes_at_once_do_not_shorten_it() {
+    let mut checker = checker();
+    for _ in 0..1000 {
+        assert_eq!(
+            shown(&checker.check(at(0), &latency(Some(80.0)))),
+            ["high_latency n?"]
+        );
+    }
+}
+
+#[test]
+fn time_that_runs_backwards_stands_still() {
+    let mut checker = checker();
+    checker.check(at(100), &latency(Some(80.0)));
+    assert_eq!(
+        shown(&checker.check(at(0), &latency(Some(80.0)))),
+        ["high_latency n?"]
+    );
+    assert_eq!(
+        shown(&checker.check(at(101), &latency(Some(80.0)))),
+        ["high_latency n?"]
+    );
+    assert_eq!(
+        shown(&checker.check(at(160), &latency(Some(80.0)))),
+        ["high_latency n"]
+    );
+}
+
+#[test]
+fn a_wall_clock_that_steps_changes_what_is_told_but_not_when_it_fires() {
+    let mut checker = checker();
+    let moment = |wall_s: i64, steady_s: i64| Moment {
+        wall: wall(wall_s * 1000),
+        steady: wall(steady_s * 1000),
+    };
+    checker.check(moment(0, 0), &latency(Some(80.0)));
+    let report = checker.check(moment(3600 + 10, 10), &latency(Some(80.0)));
+    assert_eq!(shown(&report), ["high_latency n?"]);
+    let report = checker.check(moment(-3600 + 60, 60), &latency(Some(80.0)));
+    assert_eq!(shown(&report), ["high_latency n"]);
+    assert_eq!(report.violations[0].first_seen, wall(-3_600_000));
+}
+
+#[test]
+fn unknown_neither_starts_nor_clears_and_is_held_for_five_minutes() {
+    let mut checker = checker();
+    checker.check(at(0), &latency(Some(80.0)));
+    let report = checker.check(at(30), &latency(None));
+    assert_eq!(shown(&report), ["high_latency n?"]);
+    assert!(!report.invariants[2].evaluable);
+    assert_eq!(report.invariants[2].unknown[0].reason, "no_samples");
+    assert_eq!(
+        shown(&checker.check(at(60), &latency(Some(80.0)))),
+        ["high_latency n"]
+    );
+    assert_eq!(
+        shown(&checker.check(at(61 + 298), &latency(None))),
+        ["high_latency n"]
+    );
+    assert_eq!(shown(&checker.check(at(60 + 300), &latency(None))), [""; 0]);
+    assert_eq!(
+        shown(&checker.check(at(60 + 301), &latency(Some(80.0)))),
+        ["high_latency n?"]
+    );
+}
+
+#[test]
+fn what_is_gone_takes_its_state_along() {
+    let mut checker = checker();
+    checker.check(at(0), &latency(Some(80.0)));
+    let mut without = latency(None);
+    without.nodes.clear();
+    without.node_metrics.clear();
+    checker.check(at(30), &without);
+    assert_eq!(
+        shown(&checker.check(at(61), &latency(Some(80.0)))),
+        ["high_latency n?"]
+    );
+}
+
+#[test]
+fn a_node_that_is_down_is_neither_slow_nor_disconnected() {
+    let mut checker = checker();
+    let mut observation = latency(Some(80.0));
+    observation.nodes[0].state = Some("Down".to_owned());
+    observation.nodes[0].redis_connected = Some(false);
+    assert_eq!(shown(&checker.check(at(0), &observation)), ["node_down n"]);
+}
+
+#[test]
+fn counters_drift_after_their_grace_and_ghosts_at_once() {
+    let mut checker = checker();
+    let over = [("k", 12, 10), ("fine", 10, 10), ("little", 11, 10)];
+    let report = count(&mut checker, at(0), &over, CountersRead::Full);
+    assert_eq!(
+        shown(&report),
+        [
+            "ghost_allowing k",
+            "ghost_allowing little",
+            "counter_drift k?"
+        ]
+    );
+    let report = count(&mut checker, at(30), &over, CountersRead::Full);
+    assert_eq!(
+        shown(&report),
+        [
+            "counter_drift k",
+            "ghost_allowing k",
+            "ghost_allowing little"
+        ]
+    );
+    let report = count(&mut checker, at(31), &[("k", 10, 10)], CountersRead::Full);
+    assert_eq!(shown(&report), [""; 0]);
+    assert_eq!(report.cleared.len(), 3);
+    let report = count(&mut checker, at(31 + 600), &[], CountersRead::Full);
+    assert_eq!(report.cleared.len(), 0);
+}
+
+#[test]
+fn a_pass_that_did_not_finish_forgets_no_key() {
+    let mut checker = checker();
+    count(&mut checker, at(0), &[("k", 12, 10)], CountersRead::Full);
+    let partial = |gone: &[&str]| CountersRead::Partial {
+        gone: gone.iter().map(|key| (*key).to_owned()).collect(),
+        reason: Reason::Timeout,
+    };
+    let report = count(&mut checker, at(10), &[], partial(&[]));
+    assert_eq!(shown(&report), ["ghost_allowing k", "counter_drift k?"]);
+    assert!(!report.invariants[3].evaluable);
+    assert_eq!(
+        shown(&count(&mut checker, at(11), &[], partial(&["k"]))),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_lowered_limit_is_pending_for_one_window() {
+    let mut checker = checker();
+    let fell = Some(crate::observation::FallenLimit {
+        limit: 100,
+        at: wall(0),
+    });
+    let counters = [("k", 80, 50)];
+    let full = || CountersRead::Full;
+    let report = count_draining(&mut checker, at(1), &counters, full(), fell);
+    assert_eq!(shown(&report), ["counter_drift k?", "ghost_allowing k?"]);
+    let report = count_draining(&mut checker, at(59), &counters, full(), fell);
+    assert_eq!(shown(&report), ["counter_drift k?", "ghost_allowing k?"]);
+    let report = count_draining(&mut checker, at(60), &counters, full(), fell);
+    assert_eq!(shown(&report), ["counter_drift k", "ghost_allowing k"]);
+    // What was not legal under the old limit either is no drain.
+    let mut checker = self::checker();
+    let report = count_draining(&mut checker, at(1), &[("k", 101, 50)], full(), fell);
+    assert_eq!(shown(&report), ["ghost_allowing k", "counter_drift k?"]);
+}
+
+#[test]
+fn lists_are_capped_and_totals_are_exact() {
+    let config = CheckerConfig {
+        max_listed: 2,
+        ..CheckerConfig::default()
+    };
+    let mut checker = Checker::new(config, KeyLabel::Plain);
+    let counters = [("a", 11, 10), ("b", 30, 10), ("c", 20, 10), ("d", 5, 0)];
+    let report = count(&mut checker, at(0), &counters, CountersRead::Full);
+    let ghosts: Vec<&str> = report
+        .violations
+        .iter()
+        .map(|v| v.subject.as_str())
+        .collect();
+    assert_eq!(ghosts, ["d", "b"]);
+    assert_eq!(
+        (
+            report.invariants[4].violations,
+            report.invariants[4].dropped
+        ),
+        (4, 2)
+    );
+}
+
+#[test]
+fn a_restart_neither_shortens_nor_restarts_a_grace_period() {
+    let mut before = checker();
+    before.check(at(0), &latency(Some(80.0)));
+    count(
+        &mut before,
+        at(0),
+        &[("\u{fffd}k", 12, 10)],
+        CountersRead::Full,
+    );
+    before.check(at(0), &latency(Some(80.0)));
+    let saved = serde_json::to_string(&before.save()).unwrap();
+    let mut after = checker();
+    after.restore(serde_json::from_str(&saved).unwrap());
+    assert_eq!(
+        shown(&after.check(at(59), &latency(Some(80.0))))[0],
+        "high_latency n?"
+    );
+    assert_eq!(
+        shown(&after.check(at(60), &latency(Some(80.0))))[0],
+        "high_latency n"
+    );
+}
+
+#[test]
+fn clear_state_forgets_everything() {
+    let mut checker = checker();
+    checker.check(at(0), &latency(Some(80.0)));
+    checker.clear_state();
+    assert_eq!(
+        shown(&checker.check(at(60), &latency(Some(80.0)))),
+        ["high_latency n?"]
+    );
+}
+
+#[test]
+fn an_invariant_that_is_switched_off_says_nothing() {
+    let mut config = CheckerConfig::default();
+    config.of_mut(InvariantName::GhostAllowing).enabled = false;
+    let mut checker = Checker::new(config, KeyLabel::Plain);
+    let report = count(&mut checker, at(0), &[("k", 12, 10)], CountersRead::Full);
+    assert_eq!(shown(&report), ["counter_drift k?"]);
+    assert_eq!(report.invariants.len(), 4);
+}
+
+/// What happens to one subject between two looks.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    Ok,
+    Violated,
+    Unknown,
+    Gone,
+}
+
+fn steps() -> impl Strategy<Value = Vec<(i64, i64, Seen)>> {
+    let seen = prop_oneof![
+        2 => Just(Seen::Ok),
+        6 => Just(Seen::Violated),
+        3 => Just(Seen::Unknown),
+        1 => Just(Seen::Gone),
+    ];
+    // Mostly small steps forward; duplicates, steps back, gaps; and wall clock steps of any size.
+    let step = prop_oneof![6 => 0_i64..20_000, 1 => -60_000_i64..0, 1 => 0_i64..4_000_000];
+    let jump = prop_oneof![8 => Just(0_i64), 1 => -4_000_000_i64..4_000_000];
+    proptest::collection::vec((step, jump, seen), 1..60)
+}
+
+proptest! {
+    /// The checker against a model that is too simple to be wrong: the whole history, looked through each time.
+    #[test]
+    fn the_checker_does_what_a_naive_model_does(steps in steps()) {
+        let (grace, hold) = (60_000, 300_000);
+        let mut checker = checker();
+        let (mut steady, mut latest, mut offset) = (0_i64, i64::MIN, 0_i64);
+        // (elapsed time, what was seen) since the subject was last healthy or gone.
+        let mut history: Vec<(i64, Seen)> = Vec::new();
+        let mut reported = false;
+        for (step, jump, seen) in steps {
+            steady += step;
+            offset += jump;
+            latest = latest.max(steady);
+            let moment = Moment { wall: wall(steady + offset), steady: wall(steady) };
+            let observation = match seen {
+                Seen::Ok => latency(Some(50.0)),
+                Seen::Violated => latency(Some(50.1)),
+                Seen::Unknown => latency(None),
+                Seen::Gone => Observation { redis_connected: Some(true), ..Observation::default() },
+            };
+            let report = checker.check(moment, &observation);
+
+            let last_violated = |history: &[(i64, Seen)]| {
+                history.iter().rev().find(|(_, s)| matches!(s, Seen::Violated)).map(|(t, _)| *t)
+            };
+            match seen {
+                Seen::Ok | Seen::Gone => { history.clear(); reported = false; }
+                Seen::Violated => history.push((latest, seen)),
+                Seen::Unknown => {
+                    history.push((latest, seen));
+                    if last_violated(&history).is_none_or(|at| latest - at >= hold) {
+                        history.clear();
+                        reported = false;
+                    }
+                }
+            }
+            let first = history.iter().find(|(_, s)| matches!(s, Seen::Violated)).map(|(t, _)| *t);
+            if matches!(seen, Seen::Violated) && first.is_some_and(|first| latest - first >= grace) {
+                reported = true;
+            }
+            let expected: Vec<String> = match (first, reported) {
+                (None, _) => Vec::new(),
+                (Some(_), true) => vec!["high_latency n".to_owned()],
+                (Some(_), false) => vec!["high_latency n?".to_owned()],
+            };
+            prop_assert_eq!(shown(&report), expected);
+        }
+    }
+
+    /// Keys: whatever is counted, streamed in whatever batches, each violator is found and nobody else.
+    #[test]
+    fn every_violating_key_is_found_and_no_other(
+        counters in proptest::collection::btree_map("[a-e]{1,3}", (0_u64..30, 0_u64..20), 0..40),
+        batch in 1_usize..7,
+    ) {
+        let mut checker = checker();
+        let all: Vec<(&str, u64, u64)> =
+            counters.iter().map(|(key, (count, limit))| (key.as_str(), *count, *limit)).collect();
+        for some in all.chunks(batch) {
+            let views: Vec<CounterView<'_>> = some.iter().map(|(key, count, limit)| CounterView {
+                key: key.as_bytes(), count: *count, limit: *limit,
+                remaining: limit.saturating_sub(*count), window_ms: None, fell_from: None,
+            }).collect();
+            checker.counters(at(0), &views);
+        }
+        let observation = Observation { redis_connected: Some(true), ..Observation::default() };
+        let report = checker.check(at(0), &observation);
+        let ghosts = all.iter().filter(|(_, count, limit)| count > limit).count() as u64;
+        let drifted = all.iter().filter(|(_, count, limit)| count * 10 > limit * 11).count() as u64;
+        prop_assert_eq!(report.invariants[4].violations, ghosts);
+        prop_assert_eq!(report.invariants[3].pending, drifted);
+    }
+}

@@ -1,0 +1,202 @@
+//! The canary: checks of the exporter's own, through the whole path of a request. Off unless asked for. Each costs a
+//! node one check and Redis two small keys, which the sweep passes over.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::{StatusCode, Url};
+use serde::Deserialize;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::http::{Http, HttpError};
+use super::management_api::join;
+use crate::clock::elapsed;
+use crate::observation::Reason;
+
+/// What every canary's key starts with: such keys are nobody's counters.
+pub(super) const CANARY_PREFIX: &str = "ratelimiter-exporter-canary:";
+
+/// A limit that one check a collection never reaches.
+const UNREACHED: u64 = 1_000_000;
+
+/// The window of the canary keys: short, so that they leave Redis soon.
+const WINDOW_MS: u64 = 10_000;
+
+/// How often a node is asked to refuse something; after it failed to, at every collection.
+const REFUSAL_EVERY: Duration = Duration::from_secs(30);
+
+/// The span over which the canary's latencies are judged.
+const LATENCY_WINDOW: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+struct CheckAnswer {
+    allowed: bool,
+}
+
+/// What a canary brought from one node.
+#[derive(Debug)]
+pub(super) struct CanaryReading {
+    /// How long the check took, or how it failed.
+    pub(super) check: Result<Duration, HttpError>,
+    /// Whether the second of two checks under a limit of 1 was refused; `None` if that was not asked or not answered.
+    pub(super) refused: Option<bool>,
+}
+
+/// What is remembered of one node's canaries.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CanaryHistory {
+    latencies: VecDeque<(Timestamp, Duration)>,
+    refused: Option<bool>,
+    refusal_asked: Option<Timestamp>,
+}
+
+impl CanaryHistory {
+    /// Whether it is time to ask for a refusal.
+    pub(super) fn refusal_due(&self, now: Timestamp) -> bool {
+        self.refused == Some(false)
+            || self
+                .refusal_asked
+                .is_none_or(|asked| elapsed(asked, now) >= REFUSAL_EVERY)
+    }
+
+    /// Takes a reading in.
+    pub(super) fn add(&mut self, now: Timestamp, reading: &CanaryReading, timeout: Duration) {
+        let took = match &reading.check {
+            Ok(took) => Some(*took),
+            // It took at least that long.
+            Err(error) => (error.reason == Reason::Timeout).then_some(timeout),
+        };
+        if let Some(took) = took {
+            self.latencies.push_back((now, took));
+        }
+        self.latencies
+            .retain(|(at, _)| elapsed(*at, now) < LATENCY_WINDOW);
+        if reading.refused.is_some() {
+            self.refused = reading.refused;
+            self.refusal_asked = Some(now);
+        }
+    }
+
+    /// Whether it last refused what it must refuse.
+    pub(super) fn refused(&self) -> Option<bool> {
+        self.refused
+    }
+
+    /// The p99 of the last 60 s: of the few canaries there are, the slowest.
+    pub(super) fn p99(&self) -> Option<Duration> {
+        self.latencies.iter().map(|(_, took)| *took).max()
+    }
+}
+
+/// Asks each node (id, base URL, whether a refusal is due); nodes that did not answer by `cut` are missing.
+pub(super) async fn ask_canaries(
+    http: &Http,
+    nodes: Vec<(String, Url, bool)>,
+    cut: impl Future<Output = ()>,
+) -> BTreeMap<String, CanaryReading> {
+    let mut tasks = JoinSet::new();
+    for (id, url, refusal) in nodes {
+        let http = http.clone();
+        tasks.spawn(async move {
+            let reading = ask_one(&http, &url, &id, refusal).await;
+            (id, reading)
+        });
+    }
+    let mut readings = BTreeMap::new();
+    tokio::pin!(cut);
+    loop {
+        tokio::select! {
+            () = &mut cut => return readings, // dropping the set aborts what is late
+            next = tasks.join_next() => match next {
+                Some(Ok((id, reading))) => {
+                    readings.insert(id, reading);
+                }
+                Some(Err(_)) => {}
+                None => return readings,
+            },
+        }
+    }
+}
+
+async fn ask_one(http: &Http, url: &Url, id: &str, refusal: bool) -> CanaryReading {
+    let started = Instant::now();
+    let key = format!("{CANARY_PREFIX}{id}");
+    let check = check(http, url, &key, UNREACHED).await.and_then(|allowed| {
+        if allowed {
+            Ok(started.elapsed())
+        } else {
+            Err(HttpError {
+                status: None,
+                reason: Reason::Unexpected,
+                message: format!("canary check on {id}: refused under a limit of {UNREACHED}"),
+            })
+        }
+    });
+    let mut refused = None;
+    if refusal && check.is_ok() {
+        let key = format!("{CANARY_PREFIX}refusal:{id}");
+        // The first may be refused or not, depending on the last time; the second must be.
+        let first = self::check(http, url, &key, 1).await;
+        let second = self::check(http, url, &key, 1).await;
+        if let (Ok(_), Ok(allowed)) = (first, second) {
+            refused = Some(!allowed);
+        }
+    }
+    CanaryReading { check, refused }
+}
+
+async fn check(http: &Http, base: &Url, key: &str, limit: u64) -> Result<bool, HttpError> {
+    let body = serde_json::json!({"key": key, "limit": limit, "window_ms": WINDOW_MS});
+    let url = join(base, "check");
+    let what = format!("canary POST {}", super::http::shown(&url));
+    let answer = http.post_json(url, body.to_string()).await?;
+    if answer.status == StatusCode::TOO_MANY_REQUESTS {
+        return Ok(false);
+    }
+    Ok(answer.ok(&what)?.json::<CheckAnswer>(&what)?.allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn took(millis: u64, refused: Option<bool>) -> CanaryReading {
+        CanaryReading {
+            check: Ok(Duration::from_millis(millis)),
+            refused,
+        }
+    }
+
+    #[test]
+    fn a_single_slow_canary_leaves_before_the_grace_period_ends() {
+        let mut history = CanaryHistory::default();
+        let timeout = Duration::from_secs(1);
+        history.add(at(0), &took(500, None), timeout);
+        for step in 1..4 {
+            history.add(at(step * 15), &took(2, None), timeout);
+            assert_eq!(history.p99(), Some(Duration::from_millis(500)));
+        }
+        history.add(at(60), &took(2, None), timeout);
+        assert_eq!(history.p99(), Some(Duration::from_millis(2)));
+    }
+
+    #[test]
+    fn refusals_are_asked_now_and_then_and_always_after_a_failure() {
+        let mut history = CanaryHistory::default();
+        let timeout = Duration::from_secs(1);
+        assert!(history.refusal_due(at(0)));
+        history.add(at(0), &took(1, Some(true)), timeout);
+        assert!(!history.refusal_due(at(15)));
+        assert!(history.refusal_due(at(30)));
+        history.add(at(30), &took(1, Some(false)), timeout);
+        assert!(history.refusal_due(at(31)));
+        history.add(at(31), &took(1, None), timeout);
+        assert_eq!(history.refused(), Some(false));
+    }
+}

@@ -1,0 +1,165 @@
+//! State that survives a restart: violations in progress, nodes, limits. Written atomically after each collection,
+//! read once at the start. The steady timeline goes on where it was, so that no grace period is cut or begun anew.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Moment, elapsed, later};
+use crate::invariants::{InvariantName, SavedEntry};
+
+/// The layout of the file. One of another version is refused.
+const VERSION: u32 = 1;
+
+/// What is saved.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct State {
+    version: u32,
+    saved_wall: Timestamp,
+    saved_steady: Timestamp,
+    /// Violations in progress: (invariant, subject is a key, entry).
+    pub violations: Vec<(InvariantName, bool, SavedEntry)>,
+    /// What the subject remembers, in its own form.
+    pub subject: serde_json::Value,
+}
+
+/// Why a state file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be read.
+    #[error("--state.file: cannot read {path}: {error}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is not a state file of this version.
+    #[error("--state.file: {path} is damaged and was moved to {path}.damaged: {error}")]
+    Damaged {
+        /// Which.
+        path: String,
+        /// Why.
+        error: String,
+    },
+}
+
+impl State {
+    /// The state as of `at`.
+    pub fn new(
+        at: Moment,
+        violations: Vec<(InvariantName, bool, SavedEntry)>,
+        subject: serde_json::Value,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            saved_wall: at.wall,
+            saved_steady: at.steady,
+            violations,
+            subject,
+        }
+    }
+
+    /// Where the steady timeline goes on at the wall time `now`: the time without an exporter has elapsed, too. A
+    /// wall clock that was set back in the meantime adds nothing.
+    pub fn resume_at(&self, now: Timestamp) -> Timestamp {
+        later(self.saved_steady, elapsed(self.saved_wall, now))
+    }
+}
+
+/// Reads the state at `path`; `None` if there is none yet. A damaged file is moved aside.
+pub fn load(path: &Path) -> Result<Option<State>, StateError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let path = path.to_owned();
+            return Err(StateError::Read { path, error });
+        }
+    };
+    let parsed = serde_json::from_slice::<State>(&bytes).map_err(|error| error.to_string());
+    let parsed = parsed.and_then(|state| {
+        if state.version == VERSION {
+            Ok(state)
+        } else {
+            Err(format!("version {}, expected {VERSION}", state.version))
+        }
+    });
+    parsed.map(Some).map_err(|error| {
+        // If it cannot be moved, the next save replaces it: the message is what matters.
+        let _ = fs::rename(path, with_suffix(path, ".damaged"));
+        StateError::Damaged {
+            path: path.display().to_string(),
+            error,
+        }
+    })
+}
+
+/// Writes `state` to `path`, so that a crash at any moment leaves the old file or the new one, whole.
+pub fn save(path: &Path, state: &State) -> io::Result<()> {
+    let bytes = serde_json::to_vec(state)?;
+    let temporary = with_suffix(path, ".tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn saved_at(wall: i64, steady: i64) -> State {
+        let moment = Moment {
+            wall: at(wall),
+            steady: at(steady),
+        };
+        State::new(moment, Vec::new(), serde_json::Value::Null)
+    }
+
+    #[test]
+    fn time_without_an_exporter_has_elapsed() {
+        assert_eq!(saved_at(100, 90).resume_at(at(130)), at(120));
+    }
+
+    #[test]
+    fn a_clock_set_back_adds_nothing() {
+        assert_eq!(saved_at(100, 90).resume_at(at(50)), at(90));
+    }
+
+    #[test]
+    fn what_is_damaged_is_refused_and_kept_aside() {
+        let folder = std::env::temp_dir().join(format!("exporter-state-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("state.json");
+        assert!(load(&path).unwrap().is_none());
+        save(&path, &saved_at(1, 1)).unwrap();
+        assert!(load(&path).unwrap().is_some());
+        let whole = fs::read(&path).unwrap();
+        for damaged in [
+            &whole[..whole.len() / 2],
+            b"",
+            b"{\"version\":1}",
+            b"\x00\xff",
+        ] {
+            fs::write(&path, damaged).unwrap();
+            let error = load(&path).unwrap_err().to_string();
+            assert!(error.contains("state.json is damaged"), "{error}");
+            assert!(!path.exists());
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
