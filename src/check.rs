@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use crate::snapshot::Snapshot;
 
+/// Keys that the table shows.
+const MOST_KEYS: usize = 10;
+
 /// How things stand, as an exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -64,14 +67,38 @@ pub fn json(snapshot: &Snapshot) -> serde_json::Result<String> {
     serde_json::to_string_pretty(&value)
 }
 
-/// The collection as a table.
+/// The collection as tables: invariants, nodes, the fullest keys, and what was not read.
 pub fn table(snapshot: &Snapshot) -> String {
     let mut out = String::new();
-    let mut rows = vec![
-        ["INVARIANT", "STATE", "SUBJECT", "WHAT"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
+    write_table(&mut out, &invariant_rows(snapshot));
+    out.push('\n');
+    write_table(&mut out, &node_rows(snapshot));
+    out.push('\n');
+    write_table(&mut out, &key_rows(snapshot));
+    let totals = snapshot.observation.totals.as_ref();
+    let more = totals
+        .map_or(0, |totals| totals.keys)
+        .saturating_sub(MOST_KEYS as u64);
+    if more > 0 {
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "… and {more} keys more");
+    }
+    if !snapshot.observation.failures.is_empty() {
+        out.push_str("\nNOT READ\n");
+    }
+    for failure in &snapshot.observation.failures {
+        let (source, reason) = (failure.collector.name(), failure.reason);
+        let _ = writeln!(out, "{source} ({reason}): {}", shown(&failure.message));
+    }
+    out
+}
+
+fn header<const N: usize>(names: [&str; N]) -> Vec<Vec<String>> {
+    vec![names.map(str::to_owned).to_vec()]
+}
+
+fn invariant_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let mut rows = header(["INVARIANT", "STATE", "SUBJECT", "WHAT"]);
     for status in &snapshot.report.invariants {
         let name = status.config.name;
         let before = rows.len();
@@ -88,18 +115,12 @@ pub fn table(snapshot: &Snapshot) -> String {
         let pending = snapshot.report.pending.iter().filter(|v| v.name == name);
         rows.extend(pending.map(|v| {
             let grace = status.config.grace_period;
-            row(
-                "PENDING",
-                &v.subject,
-                &format!("{} (grace period {grace:?})", v.message),
-            )
+            let what = format!("{} (grace period {grace:?})", v.message);
+            row("PENDING", &v.subject, &what)
         }));
         if status.dropped > 0 {
-            rows.push(row(
-                "VIOLATED",
-                "",
-                &format!("and {} subjects more", status.dropped),
-            ));
+            let what = format!("and {} subjects more", status.dropped);
+            rows.push(row("VIOLATED", "", &what));
         }
         rows.extend(
             status
@@ -111,41 +132,34 @@ pub fn table(snapshot: &Snapshot) -> String {
             rows.push(row("ok", "", ""));
         }
     }
-    write_table(&mut out, &rows);
+    rows
+}
 
-    let observation = &snapshot.observation;
-    let mut rows = vec![
-        ["NODE", "ADDRESS", "STATE", "REDIS", "P99"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for node in &observation.nodes {
-        let p99 = observation
-            .node_metrics
-            .get(&node.id)
-            .and_then(|m| m.latency_p99_ms);
+fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let mut rows = header(["NODE", "ADDRESS", "STATE", "REDIS", "P99"]);
+    for node in &snapshot.observation.nodes {
+        let metrics = snapshot.observation.node_metrics.get(&node.id);
+        let p99 = metrics.and_then(|metrics| metrics.latency_p99_ms);
+        let redis = match node.redis_connected {
+            Some(true) => "connected",
+            Some(false) => "DISCONNECTED",
+            None => "unknown",
+        };
         rows.push(vec![
             shown(&node.id),
             shown(node.address.as_deref().unwrap_or("-")),
             shown(node.state.as_deref().unwrap_or("unknown")),
-            node.redis_connected
-                .map_or(
-                    "unknown",
-                    |yes| if yes { "connected" } else { "DISCONNECTED" },
-                )
-                .to_owned(),
+            redis.to_owned(),
             p99.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
         ]);
     }
-    out.push('\n');
-    write_table(&mut out, &rows);
+    rows
+}
 
-    let mut rows = vec![
-        ["KEY", "COUNT", "LIMIT", "LEFT"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    rows.extend(observation.counters.iter().take(10).map(|counter| {
+fn key_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let mut rows = header(["KEY", "COUNT", "LIMIT", "LEFT"]);
+    let fullest = snapshot.observation.counters.iter().take(MOST_KEYS);
+    rows.extend(fullest.map(|counter| {
         vec![
             shown(&counter.key),
             counter.count.to_string(),
@@ -153,26 +167,7 @@ pub fn table(snapshot: &Snapshot) -> String {
             counter.remaining.to_string(),
         ]
     }));
-    out.push('\n');
-    write_table(&mut out, &rows);
-    let total = observation.totals.as_ref().map_or(0, |totals| totals.keys);
-    if total > 10 {
-        // Writing into a String cannot fail.
-        let _ = writeln!(out, "… and {} keys more", total - 10);
-    }
-    if !observation.failures.is_empty() {
-        out.push_str("\nNOT READ\n");
-        for failure in &observation.failures {
-            let _ = writeln!(
-                out,
-                "{} ({}): {}",
-                failure.collector.name(),
-                failure.reason,
-                shown(&failure.message)
-            );
-        }
-    }
-    out
+    rows
 }
 
 /// Text that others wrote, without what would move the terminal's cursor.

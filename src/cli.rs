@@ -219,7 +219,7 @@ mod tests {
                 Err(Stop::Mistake(line)) => {
                     assert_eq!(line.lines().count(), 1, "{line}");
                     assert!(
-                        line.contains(words[0].trim_end_matches("k"))
+                        line.contains(words[0].trim_end_matches('k'))
                             || words.len() > 1
                             || line.contains("KEY"),
                         "{line}"

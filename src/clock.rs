@@ -65,6 +65,7 @@ impl Clock {
     }
 
     /// Goes on with an older steady timeline, whose present time `resume` tells from the wall clock's.
+    #[must_use]
     pub fn resume(self, resume: impl FnOnce(Timestamp) -> Timestamp) -> Self {
         Self {
             steady_start: resume(self.now().wall),

@@ -1,8 +1,9 @@
-//! All the I/O of a collection, joined under one deadline into an [`Observation`]. Decides nothing: a source that
+//! All the I/O of a collection, joined under one deadline into an [`Observation`](crate::observation::Observation). Decides nothing: a source that
 //! fails is a named failure, and the rest is still there.
 
 mod api_line;
 mod canary;
+mod connector;
 mod counters;
 mod deadline;
 mod exposition;

@@ -85,6 +85,10 @@ pub struct Parameter {
 }
 
 /// The actions on a rate limiter. `update_limit` is deferred: stored limits are not enforced by every limiter.
+#[expect(
+    clippy::non_std_lazy_statics,
+    reason = "once_cell is one of the project's chosen packages"
+)]
 pub static ACTIONS: Lazy<Vec<ActionDefinition>> = Lazy::new(|| {
     vec![ActionDefinition {
         name: "reset_counter",

@@ -27,7 +27,7 @@ pub struct Definition {
 macro_rules! definitions {
     ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
         $(
-            #[doc = $help]
+            #[doc = concat!("`", $name, "`")]
             pub(super) static $constant: Definition = Definition {
                 name: $name,
                 kind: Kind::$kind,

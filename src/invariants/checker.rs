@@ -383,10 +383,12 @@ fn named_subjects(
             .iter()
             .filter_map(|node| {
                 let subject = format!("canary:{}", node.id);
-                match node.canary_refused? {
-                    true => Some((subject, Verdict::Ok)),
-                    false => Some((subject, Verdict::Violated(Evidence::FailOpen))),
-                }
+                let verdict = if node.canary_refused? {
+                    Verdict::Ok
+                } else {
+                    Verdict::Violated(Evidence::FailOpen)
+                };
+                Some((subject, verdict))
             })
             .collect(),
     }

@@ -28,7 +28,7 @@ pub(super) struct Entry {
     pass: u64,
 }
 
-/// An [`Entry`] as it survives a restart.
+/// A violation in progress as it survives a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedEntry {
     /// The subject: a node id, `redis`, or a key as escaped text.

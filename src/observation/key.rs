@@ -49,15 +49,20 @@ pub fn decode_key(text: &str) -> Vec<u8> {
 /// `printf %s KEY | sha256sum | cut -c1-16` prints.
 pub fn hash_key(key: &[u8]) -> String {
     let digest = Sha256::digest(key);
-    digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut out = String::with_capacity(16);
+    for byte in &digest[..8] {
+        push_hex(&mut out, *byte);
+    }
+    out
 }
 
 fn push_escape(out: &mut String, byte: u8) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push_str("\\x");
+    push_hex(out, byte);
+}
+
+fn push_hex(out: &mut String, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(char::from(HEX[usize::from(byte >> 4)]));
     out.push(char::from(HEX[usize::from(byte & 15)]));
 }

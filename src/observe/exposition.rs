@@ -1,5 +1,5 @@
 //! Reads the few series we want out of a node's Prometheus text. Other lines are passed over unparsed, so that a
-//! node's unrelated oddities cost nothing and break nothing. Reads both text formats (0.0.4 and OpenMetrics).
+//! node's unrelated oddities cost nothing and break nothing. Reads both text formats (0.0.4 and `OpenMetrics`).
 
 use std::collections::BTreeMap;
 

@@ -6,10 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::connector::Connector;
 use super::counters::{Sweep, SweepResult};
 use super::deadline::Deadline;
 use super::limits::{LimitMemory, LimitRule};
-use super::redis::{Connector, reason_of};
+use super::redis::reason_of;
 use crate::clock::Clock;
 use crate::observation::{Collector, CountersRead, Failure, Limit, Reason, encode_key};
 use crate::subject::CounterSink;

@@ -15,7 +15,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 const LONGEST_GAP: Duration = Duration::from_secs(5 * 60);
 
 /// Samples kept per histogram: one a second fills the window. Closer ones replace each other.
-const MOST_SAMPLES: usize = 64;
+const MOST_SAMPLES: u32 = 64;
 
 /// A quantile and the bucket that holds it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,7 +50,7 @@ impl History {
         }
         // Too close to the one before the last: the last one carries nothing that this one does not.
         let crowded = self.samples.len() >= 2
-            && elapsed(self.samples[self.samples.len() - 2].0, now) < WINDOW / MOST_SAMPLES as u32;
+            && elapsed(self.samples[self.samples.len() - 2].0, now) < WINDOW / MOST_SAMPLES;
         if crowded {
             self.samples.pop_back();
         }
@@ -272,7 +272,7 @@ mod tests {
             history.add(now, histogram(&[1.0, 1.0, 1.0, 1.0]));
         }
         assert!(
-            history.samples.len() <= MOST_SAMPLES * 2 + 2,
+            history.samples.len() <= MOST_SAMPLES as usize * 2 + 2,
             "{}",
             history.samples.len()
         );

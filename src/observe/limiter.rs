@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use super::connector::Connector;
 use super::deadline::Deadline;
 use super::exposition::Selector;
 use super::http::Http;
@@ -20,7 +21,7 @@ use super::management_api::ManagementApi;
 use super::node_metrics::default_selectors;
 use super::node_reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of, cut_off};
 use super::nodes::{NodeMemory, RegistryTiming};
-use super::redis::{Connector, client};
+use super::redis::client;
 use crate::clock::{Clock, Moment};
 use crate::config::Secret;
 use crate::observation::{

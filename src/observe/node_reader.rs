@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::api_line::{ApiReading, ask_api};
 use super::canary::{CanaryHistory, ask_canaries};
+use super::connector::Connector;
 use super::deadline::Deadline;
 use super::exposition::Selector;
 use super::http::Http;
@@ -21,7 +22,7 @@ use super::nodes::{
     NodeEvidence, NodeMemory, Probe, RedisEvidence, Registration, RegistryReading, RegistryTiming,
 };
 use super::probes::{AddressReading, Ask, ask_all};
-use super::redis::{Connector, RedisFailure, ServerState, registrations, server_state};
+use super::redis::{RedisFailure, ServerState, registrations, server_state};
 use crate::clock::{Clock, Moment};
 use crate::observation::{Collector, Failure, Limit, Node, NodeMetrics, Reason};
 
@@ -394,7 +395,7 @@ impl NodeReader {
     ) -> BTreeMap<String, RedisEvidence> {
         let mut doubtful: BTreeMap<String, (String, Checks)> = BTreeMap::new();
         let mut evidence = BTreeMap::new();
-        let owners = self.owners(read);
+        let owners = owners(read);
         for (id, address) in &owners {
             let Some(Ok(reading)) = read.addresses.get(address).and_then(|a| a.metrics.as_ref())
             else {
@@ -451,8 +452,7 @@ impl NodeReader {
         redis: &mut BTreeMap<String, RedisEvidence>,
     ) {
         let started = Instant::now();
-        let nodes: Vec<(String, Url, bool)> = self
-            .owners(read)
+        let nodes: Vec<(String, Url, bool)> = owners(read)
             .into_iter()
             .filter_map(|(id, address)| {
                 let due = self
@@ -495,26 +495,6 @@ impl NodeReader {
         }
         read.seconds
             .insert(Collector::Canary, started.elapsed().as_secs_f64());
-    }
-
-    /// Which node's metrics each answering address holds: the id it tells, else the one that is registered there.
-    fn owners(&self, read: &NodesRead) -> BTreeMap<String, String> {
-        let mut owners = BTreeMap::new();
-        for (address, reading) in &read.addresses {
-            let told = match &reading.probe {
-                Some(Probe::Answered { node_id, .. }) => node_id.clone(),
-                Some(Probe::Failed(_)) => continue,
-                None => None,
-            };
-            let registered = || {
-                let mut found = read.registry.found.iter();
-                let found = found.find(|(_, r)| r.address.as_ref() == Some(address));
-                found.map(|(id, _)| id.clone())
-            };
-            let id = told.or_else(registered).unwrap_or_else(|| address.clone());
-            owners.entry(id).or_insert_with(|| address.clone());
-        }
-        owners
     }
 
     async fn ask_prometheus(
@@ -637,6 +617,26 @@ pub(super) fn address_of(url: &Url) -> Option<String> {
         url.host_str()?,
         url.port_or_known_default()?
     ))
+}
+
+/// Which node's metrics each answering address holds: the id it tells, else the one that is registered there.
+fn owners(read: &NodesRead) -> BTreeMap<String, String> {
+    let mut owners = BTreeMap::new();
+    for (address, reading) in &read.addresses {
+        let told = match &reading.probe {
+            Some(Probe::Answered { node_id, .. }) => node_id.clone(),
+            Some(Probe::Failed(_)) => continue,
+            None => None,
+        };
+        let registered = || {
+            let mut found = read.registry.found.iter();
+            let found = found.find(|(_, r)| r.address.as_ref() == Some(address));
+            found.map(|(id, _)| id.clone())
+        };
+        let id = told.or_else(registered).unwrap_or_else(|| address.clone());
+        owners.entry(id).or_insert_with(|| address.clone());
+    }
+    owners
 }
 
 pub(super) fn cut_off(collector: Collector) -> Failure {

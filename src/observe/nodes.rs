@@ -470,7 +470,8 @@ fn answer_of(id: &str, known: &Known, evidence: &NodeEvidence<'_>) -> Answer {
     for address in known.address.iter().chain(&known.static_address) {
         match evidence.probes.get(address) {
             Some(Probe::Answered { node_id, seconds }) => {
-                if node_id.as_deref().is_none_or(|other| other == id) {
+                let other_node = node_id.as_deref().is_some_and(|other| other != id);
+                if !other_node {
                     return Answer::Yes(*seconds);
                 }
             }

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
-};
-use tokio::time::Instant;
+use redis::{Client, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::nodes::Registration;
 use crate::clock::Moment;
@@ -18,14 +15,6 @@ use crate::observation::{Reason, RedisInfo, encode_key};
 
 /// What every registration's key starts with.
 pub(super) const NODE_PREFIX: &[u8] = b"ratelimiter:nodes:";
-
-/// A connection that is replaced after a failure.
-#[derive(Debug)]
-pub(super) struct Connector {
-    client: Client,
-    timeout: Duration,
-    connection: Option<MultiplexedConnection>,
-}
 
 /// A failure of Redis, named.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,92 +29,6 @@ impl RedisFailure {
         Self {
             reason: reason_of(error),
             message: format!("{what}: {error}"),
-        }
-    }
-}
-
-impl Connector {
-    pub(super) fn new(client: Client, timeout: Duration) -> Self {
-        Self {
-            client,
-            timeout,
-            connection: None,
-        }
-    }
-
-    /// The connection, made now if there is none. The flag says whether it was used before.
-    pub(super) async fn get(&mut self) -> RedisResult<(MultiplexedConnection, bool)> {
-        if let Some(connection) = &self.connection {
-            return Ok((connection.clone(), true));
-        }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout));
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
-        self.connection = Some(connection.clone());
-        Ok((connection, false))
-    }
-
-    /// The connection, if there is one: while it lasts, Redis was not restarted.
-    pub(super) fn current(&self) -> Option<MultiplexedConnection> {
-        self.connection.clone()
-    }
-
-    /// Drops the connection; the next use makes a new one.
-    pub(super) fn replace(&mut self) {
-        self.connection = None;
-    }
-
-    /// Drops the connection if `error` is one of the connection rather than an answer.
-    pub(super) fn note(&mut self, error: &RedisError) {
-        if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
-            self.connection = None;
-        }
-    }
-
-    /// A connection on which PING was answered well, and how long that took.
-    ///
-    /// A connection that broke since it was last used is replaced at once: that Redis restarted in between is no
-    /// reason to call it disconnected now.
-    pub(super) async fn ping(&mut self) -> Result<(MultiplexedConnection, Duration), RedisFailure> {
-        loop {
-            let mut reused = false;
-            let attempt = tokio::time::timeout(self.timeout, async {
-                let (mut connection, was_used) = self.get().await?;
-                reused = was_used;
-                let started = Instant::now();
-                let answer: Value = redis::cmd("PING").query_async(&mut connection).await?;
-                RedisResult::Ok((connection, started.elapsed(), answer))
-            });
-            match attempt.await {
-                Ok(Ok((connection, took, Value::SimpleString(pong)))) if pong == "PONG" => {
-                    return Ok((connection, took));
-                }
-                Ok(Ok((_, _, answer))) => {
-                    self.connection = None;
-                    return Err(RedisFailure {
-                        reason: Reason::RedisError,
-                        message: format!("PING: answered {answer:?}, expected PONG"),
-                    });
-                }
-                Ok(Err(error)) => {
-                    self.note(&error);
-                    let broke = self.connection.is_none() && !error.is_timeout();
-                    if !(reused && broke) {
-                        return Err(RedisFailure::of("PING", &error));
-                    }
-                }
-                Err(_) => {
-                    self.connection = None;
-                    return Err(RedisFailure {
-                        reason: Reason::Timeout,
-                        message: format!("PING: no answer within {:?}", self.timeout),
-                    });
-                }
-            }
         }
     }
 }
@@ -258,6 +161,7 @@ pub(super) fn reason_of(error: &RedisError) -> Reason {
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Reason::RedisError,
         ErrorKind::Extension => by_code(error),
         _ if error.is_timeout() => Reason::Timeout,
+        ErrorKind::Io if error.to_string().contains("larger than") => Reason::TooLarge,
         _ if error.is_connection_refusal() => Reason::Refused,
         ErrorKind::Io if error.to_string().contains("lookup address") => Reason::Dns,
         ErrorKind::Io if error.is_connection_dropped() => Reason::Truncated,

@@ -27,7 +27,9 @@ pub(super) fn render(snapshot: Option<&Snapshot>, telemetry_path: &str) -> Strin
     );
     match snapshot {
         None => {
-            out.push_str("<p>No collection has finished yet: they happen when this is scraped.</p>")
+            out.push_str(
+                "<p>No collection has finished yet: they happen when this is scraped.</p>",
+            );
         }
         Some(snapshot) => body(&mut out, snapshot),
     }

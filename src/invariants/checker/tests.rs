@@ -269,16 +269,21 @@ fn a_lowered_limit_is_pending_for_one_window() {
         at: wall(0),
     });
     let counters = [("k", 80, 50)];
-    let full = || CountersRead::Full;
-    let report = count_draining(&mut checker, at(1), &counters, full(), fell);
+    let report = count_draining(&mut checker, at(1), &counters, CountersRead::Full, fell);
     assert_eq!(shown(&report), ["counter_drift k?", "ghost_allowing k?"]);
-    let report = count_draining(&mut checker, at(59), &counters, full(), fell);
+    let report = count_draining(&mut checker, at(59), &counters, CountersRead::Full, fell);
     assert_eq!(shown(&report), ["counter_drift k?", "ghost_allowing k?"]);
-    let report = count_draining(&mut checker, at(60), &counters, full(), fell);
+    let report = count_draining(&mut checker, at(60), &counters, CountersRead::Full, fell);
     assert_eq!(shown(&report), ["counter_drift k", "ghost_allowing k"]);
     // What was not legal under the old limit either is no drain.
     let mut checker = self::checker();
-    let report = count_draining(&mut checker, at(1), &[("k", 101, 50)], full(), fell);
+    let report = count_draining(
+        &mut checker,
+        at(1),
+        &[("k", 101, 50)],
+        CountersRead::Full,
+        fell,
+    );
     assert_eq!(shown(&report), ["ghost_allowing k", "counter_drift k?"]);
 }
 

@@ -1,0 +1,193 @@
+//! A connection to Redis that is replaced after a failure, and whose answers are bounded: in time by timeouts, in
+//! size by the stream itself, so that whatever answers at the other end cannot fill our memory.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, Value,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::redis::RedisFailure;
+use crate::observation::Reason;
+
+/// The most that may come in after a request went out. The largest answers are those of pipelines of SCAN, some
+/// thousand keys of a few kilobytes each at worst.
+const MOST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// A connection that is replaced after a failure.
+#[derive(Debug)]
+pub(super) struct Connector {
+    client: Client,
+    timeout: Duration,
+    open: Option<Open>,
+}
+
+/// A connection and the task that drives it, which ends with it.
+#[derive(Debug)]
+struct Open {
+    connection: MultiplexedConnection,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connector {
+    pub(super) fn new(client: Client, timeout: Duration) -> Self {
+        Self {
+            client,
+            timeout,
+            open: None,
+        }
+    }
+
+    /// The connection, made now if there is none. The flag says whether it was used before.
+    pub(super) async fn get(&mut self) -> RedisResult<(MultiplexedConnection, bool)> {
+        if let Some(open) = &self.open {
+            return Ok((open.connection.clone(), true));
+        }
+        let open = tokio::time::timeout(self.timeout, self.connect()).await;
+        let open = open.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
+        let connection = open.connection.clone();
+        self.open = Some(open);
+        Ok((connection, false))
+    }
+
+    async fn connect(&self) -> RedisResult<Open> {
+        let info = self.client.get_connection_info();
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            return Err((ErrorKind::InvalidClientConfig, "expected a TCP address").into());
+        };
+        let stream = TcpStream::connect((host.as_str(), *port)).await?;
+        stream.set_nodelay(true)?;
+        let stream = Bounded {
+            inner: stream,
+            left: MOST_ANSWER,
+        };
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
+        let settings = info.redis_settings();
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(settings, stream, config).await?;
+        let driver = tokio::spawn(driver);
+        Ok(Open { connection, driver })
+    }
+
+    /// The connection, if there is one: while it lasts, Redis was not restarted.
+    pub(super) fn current(&self) -> Option<MultiplexedConnection> {
+        self.open.as_ref().map(|open| open.connection.clone())
+    }
+
+    /// Drops the connection; the next use makes a new one.
+    pub(super) fn replace(&mut self) {
+        self.open = None;
+    }
+
+    /// Drops the connection if `error` is one of the connection rather than an answer.
+    pub(super) fn note(&mut self, error: &RedisError) {
+        if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+            self.open = None;
+        }
+    }
+
+    /// A connection on which PING was answered well, and how long that took.
+    ///
+    /// A connection that broke since it was last used is replaced at once: that Redis restarted in between is no
+    /// reason to call it disconnected now.
+    pub(super) async fn ping(&mut self) -> Result<(MultiplexedConnection, Duration), RedisFailure> {
+        loop {
+            let mut reused = false;
+            let attempt = tokio::time::timeout(self.timeout, async {
+                let (mut connection, was_used) = self.get().await?;
+                reused = was_used;
+                let started = Instant::now();
+                let answer: Value = redis::cmd("PING").query_async(&mut connection).await?;
+                RedisResult::Ok((connection, started.elapsed(), answer))
+            });
+            match attempt.await {
+                Ok(Ok((connection, took, Value::SimpleString(pong)))) if pong == "PONG" => {
+                    return Ok((connection, took));
+                }
+                Ok(Ok((_, _, answer))) => {
+                    self.open = None;
+                    return Err(RedisFailure {
+                        reason: Reason::RedisError,
+                        message: format!("PING: answered {answer:?}, expected PONG"),
+                    });
+                }
+                Ok(Err(error)) => {
+                    self.note(&error);
+                    let broke = self.open.is_none() && !error.is_timeout();
+                    if !(reused && broke) {
+                        return Err(RedisFailure::of("PING", &error));
+                    }
+                }
+                Err(_) => {
+                    self.open = None;
+                    return Err(RedisFailure {
+                        reason: Reason::Timeout,
+                        message: format!("PING: no answer within {:?}", self.timeout),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// A stream that ends with an error when too much comes in after the last write.
+#[derive(Debug)]
+struct Bounded {
+    inner: TcpStream,
+    left: usize,
+}
+
+impl AsyncRead for Bounded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        let read = buffer.filled().len() - before;
+        match self.left.checked_sub(read) {
+            Some(left) => {
+                self.left = left;
+                Poll::Ready(Ok(()))
+            }
+            None => Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("the answer is larger than {MOST_ANSWER} bytes"),
+            ))),
+        }
+    }
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.left = MOST_ANSWER;
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
