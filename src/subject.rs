@@ -14,6 +14,12 @@ use crate::observation::{CounterView, Observation};
 
 /// Takes counters in batches as they are read, so that nothing has to hold all of them.
 pub trait CounterSink: Send {
+    /// A pass over all counters begins; what an unfinished one brought is void.
+    fn begin_pass(&mut self);
+
+    /// The pass has seen every counter. It may have begun in an earlier collection.
+    fn end_pass(&mut self);
+
     /// One batch of the pass, counted at `at`.
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);
 

@@ -33,6 +33,25 @@ pub(super) struct Sweep<'a> {
     pub(super) sink: &'a mut dyn CounterSink,
 }
 
+/// A pass over the key space that is not finished.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    cursor: Vec<u8>,
+    /// Keys of any kind that were looked at.
+    scanned: u64,
+    /// Keys of any kind that there were at its start.
+    expected: u64,
+}
+
+impl Pass {
+    /// The share of the key space that it has covered; `None` if that is not known.
+    pub(super) fn coverage(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for display")]
+        let ratio = self.scanned as f64 / self.expected as f64;
+        (self.expected > 0).then_some(ratio.min(1.0))
+    }
+}
+
 /// What a sweep brought besides the counters that it streamed.
 #[derive(Debug, Default)]
 pub(super) struct SweepResult {
@@ -86,25 +105,45 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Sweeps the whole key space, until `stop`. What it got by then is in `result`, also if it is dropped half-way.
-    pub(super) async fn run(&mut self, stop: Instant, result: &mut SweepResult) -> RedisResult<()> {
-        let mut cursor = b"0".to_vec();
-        loop {
+    /// Goes on with the pass, or begins one, until `stop`. How far it came is in `pass` and `result`, also if it is
+    /// dropped half-way.
+    pub(super) async fn run(
+        &mut self,
+        stop: Instant,
+        pass: &mut Option<Pass>,
+        result: &mut SweepResult,
+    ) -> RedisResult<()> {
+        if pass.is_none() {
+            self.sink.begin_pass();
+            let expected = redis::cmd("DBSIZE").query_async(&mut self.connection).await;
+            result.commands += 1;
+            *pass = Some(Pass {
+                cursor: b"0".to_vec(),
+                scanned: 0,
+                // A Redis user without DBSIZE costs the coverage ratio, nothing else.
+                expected: expected.unwrap_or(0),
+            });
+        }
+        while let Some(current) = pass {
             if Instant::now() >= stop {
                 result.stopped = Some(Reason::Budget);
                 return Ok(());
             }
-            let (next, keys) = self.scan(&cursor).await?;
+            let (next, keys) = self.scan(&current.cursor).await?;
             let at = self.clock.now();
             let batch = self.count(&keys, at, result).await?;
             self.sink.counters(at, &batch);
-            cursor = next;
-            if cursor == b"0" {
+            current.scanned += SCAN_COUNT as u64;
+            if next == b"0" {
+                *pass = None;
+                self.sink.end_pass();
                 self.limits.primed = true;
                 result.stopped = None;
-                return Ok(());
+            } else {
+                current.cursor = next;
             }
         }
+        Ok(())
     }
 
     async fn scan(&mut self, cursor: &[u8]) -> RedisResult<(Vec<u8>, Vec<Vec<u8>>)> {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::connector::Connector;
-use super::counters::{Sweep, SweepResult};
+use super::counters::{Pass, Sweep, SweepResult};
 use super::deadline::Deadline;
 use super::limits::{LimitMemory, LimitRule};
 use super::redis::reason_of;
@@ -22,6 +22,8 @@ pub(super) struct KeyReader {
     pub(super) limits: LimitMemory,
     pub(super) rules: Vec<LimitRule>,
     pub(super) budget: Duration,
+    /// The pass that goes on in the next collection.
+    pub(super) pass: Option<Pass>,
     /// Commands sent since the start.
     pub(super) commands_total: u64,
     pub(super) last_full_pass: Option<Timestamp>,
@@ -62,10 +64,9 @@ impl KeyReader {
         if result.stopped.is_none() {
             self.last_full_pass = Some(clock.now().wall);
         }
-        let coverage = if result.stopped.is_none() {
-            Some(1.0)
-        } else {
-            None
+        let coverage = match &self.pass {
+            None if result.stopped.is_none() => Some(1.0),
+            pass => pass.as_ref().and_then(Pass::coverage),
         };
         KeysRead {
             node_ids: result.node_ids.iter().map(|id| encode_key(id)).collect(),
@@ -110,7 +111,11 @@ impl KeyReader {
             sink,
         };
         let swept = match sweep.recheck(watched, result).await {
-            Ok(()) => sweep.run(started + self.budget, result).await,
+            Ok(()) => {
+                sweep
+                    .run(started + self.budget, &mut self.pass, result)
+                    .await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = swept {

@@ -121,6 +121,7 @@ impl Limiter {
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 budget: config.scan_budget,
+                pass: None,
                 commands_total: 0,
                 last_full_pass: None,
             },
@@ -170,7 +171,7 @@ impl Limiter {
                 fell_from: None,
             })
             .collect();
-        sink.counters(at, &views);
+        sink.recheck(at, &views);
         keys.read = CountersRead::Partial {
             gone: Vec::new(),
             reason: Reason::RedisDown,
