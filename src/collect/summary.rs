@@ -20,13 +20,27 @@ pub(super) struct Totals {
 impl Totals {
     fn add(&mut self, used: f64) {
         self.keys += 1;
-        if let Some(bucket) = UTILIZATION_BOUNDS.iter().position(|bound| used <= *bound) {
+        if let Some(bucket) = bucket_of(used) {
             self.per_bucket[bucket] += 1;
         }
         if used.is_finite() {
             self.sum += used;
         }
     }
+
+    fn remove(&mut self, used: f64) {
+        self.keys = self.keys.saturating_sub(1);
+        if let Some(bucket) = bucket_of(used) {
+            self.per_bucket[bucket] = self.per_bucket[bucket].saturating_sub(1);
+        }
+        if used.is_finite() {
+            self.sum -= used;
+        }
+    }
+}
+
+fn bucket_of(used: f64) -> Option<usize> {
+    UTILIZATION_BOUNDS.iter().position(|bound| used <= *bound)
 }
 
 /// What is kept of keys between collections.
@@ -106,6 +120,17 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
     fn end_pass(&mut self) {
         self.kept.full = std::mem::take(&mut self.kept.current);
         self.whole = true;
+    }
+
+    fn ranks(&self, used: f64, key: &[u8]) -> bool {
+        self.top.takes(used, key)
+    }
+
+    fn correct(&mut self, told: (u64, u64), right: Option<(u64, u64)>) {
+        self.kept.current.remove(utilization(told.0, told.1));
+        if let Some((count, limit)) = right {
+            self.kept.current.add(utilization(count, limit));
+        }
     }
 
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]) {
@@ -191,14 +216,20 @@ impl TopKeys {
         }
     }
 
+    fn takes(&self, used: f64, key: &[u8]) -> bool {
+        self.heap.len() < self.most
+            || self
+                .heap
+                .peek()
+                .is_some_and(|Reverse(least)| least.rank(used, key) == Ordering::Less)
+    }
+
     fn offer(&mut self, used: f64, counter: &CounterView<'_>) {
+        if counter.count == 0 || !self.takes(used, counter.key) {
+            return;
+        }
         if self.heap.len() >= self.most {
-            match self.heap.peek() {
-                Some(Reverse(least)) if least.rank(used, counter.key) == Ordering::Less => {
-                    self.heap.pop();
-                }
-                _ => return,
-            }
+            self.heap.pop();
         }
         self.heap.push(Reverse(Ranked {
             used,
