@@ -172,8 +172,12 @@ impl Sweep<'_> {
         ));
         let mut counting = JoinSet::new();
         let mut ended = false;
+        let mut progressed = false;
         loop {
-            let room = counting.len() < IN_FLIGHT && !ended && Instant::now() < stop;
+            // One batch in any case: what comes before the pass may use up its time in every collection alike, and
+            // keys that it never reaches would be watched by nobody.
+            let time_left = !progressed || Instant::now() < stop;
+            let room = counting.len() < IN_FLIGHT && !ended && time_left;
             tokio::select! {
                 next = scanned.recv(), if room => {
                     let Some(next) = next else {
@@ -181,6 +185,7 @@ impl Sweep<'_> {
                     };
                     let (cursor, names) = next?;
                     result.commands += 1;
+                    progressed = true;
                     ended = cursor == b"0";
                     current.cursor = cursor;
                     current.scanned += SCAN_COUNT as u64;
