@@ -119,16 +119,18 @@ impl KeyReader {
         sink: &mut dyn CounterSink,
         result: &mut SweepResult,
     ) {
-        let Ok(clock_offset) = needs.offset.await else {
-            result.stopped = Some(Reason::RedisDown);
-            return;
-        };
+        let offset = needs.offset.await;
+        // Before giving up on Redis: the API may be gone by the time that Redis returns.
         if let Ok(Some(limit)) = needs.default.await
             && self.limits.set_default(limit, clock.now().steady)
         {
             // Keys that nobody wrote to may be above it now.
             self.begin_anew();
         }
+        let Ok(clock_offset) = offset else {
+            result.stopped = Some(Reason::RedisDown);
+            return;
+        };
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
         let margin = deadline.left() / 10;
         let stop = Instant::now() + self.budget.min(deadline.left().saturating_sub(margin));
