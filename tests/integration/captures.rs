@@ -1,11 +1,12 @@
 //! Every answer that was recorded from a real limiter, read by the real exporter: the HTTP ones replayed by a stand-in for
-//! a node, the Redis ones loaded into a real Redis.
+//! a node, the Redis ones (in `stored`) loaded into a real Redis.
+
+mod stored;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lab::redis_server::RedisServer;
 use ratelimiter_exporter::observation::decode_key;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -118,8 +119,12 @@ async fn replay(answers: BTreeMap<String, (String, u16, Vec<u8>)>) -> anyhow::Re
     })
 }
 
+/// What a case did not record is answered as a healthy limiter does, or the rest would not be asked for.
+const HEALTHY: &str = "01_few";
+
 #[tokio::test]
 async fn every_recorded_answer_is_read_or_named() -> anyhow::Result<()> {
+    // Redis is down here, so that the node list and the counters come from the API.
     let nobody = format!("redis://127.0.0.1:{}", lab::ports::free_port());
     let mut cases: BTreeMap<String, Vec<Exchange>> = BTreeMap::new();
     let mut odd = Vec::new();
@@ -135,70 +140,145 @@ async fn every_recorded_answer_is_read_or_named() -> anyhow::Result<()> {
             None => odd.push(exchange),
         }
     }
-    for (case, exchanges) in &cases {
-        let answers = exchanges.iter().map(|exchange| {
-            let answer = (
-                exchange.file.clone(),
-                exchange.status,
-                exchange.answer.clone(),
-            );
-            (exchange.path.clone(), answer)
-        });
-        let replay = replay(answers.collect()).await?;
-        let flags = [
-            format!("--ratelimiter.url={}", replay.url),
-            format!("--redis.url={nobody}"),
-        ];
-        let exporter = Exporter::start(&flags).await?;
-        let observation: Value = exporter.get("/api/v1/observation").await?.json()?;
-        let failures = observation["failures"].to_string();
-        let served = replay
-            .served
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for exchange in exchanges
-            .iter()
-            .filter(|exchange| served.contains(&exchange.file))
-        {
-            let named = failures.contains(&format!("{}{}", replay.url, exchange.path));
-            match exchange.status {
-                200 => assert!(!named, "{}: {failures}", exchange.file),
-                500 => assert!(
-                    named && failures.contains("answered 500"),
-                    "{}: {failures}",
-                    exchange.file
-                ),
-                _ => assert!(
-                    named && failures.contains("truncated"),
-                    "{}: {failures}",
-                    exchange.file
-                ),
-            }
-        }
-        // Redis is down here, so that the node list and the counters come from the API, where it has them.
-        let listed = exchanges
-            .iter()
-            .find(|e| e.path == "/api/nodes" && e.status == 200 && served.contains(&e.file));
-        if let Some(listed) = listed {
-            let text = String::from_utf8_lossy(&listed.answer).into_owned();
-            let body: Value = serde_json::from_str(text.split("\n\n").last().unwrap_or_default())?;
-            for node in body["nodes"].as_array().into_iter().flatten() {
-                let ids: Vec<&Value> = observation["nodes"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(|n| &n["id"])
-                    .collect();
-                assert!(
-                    ids.contains(&&node["id"]),
-                    "{case}: {} of {ids:?}",
-                    node["id"]
-                );
-            }
+    for recorded in cases.values() {
+        // One by one what was good and what was broken, so that neither hides the other: whose metrics they are, for
+        // one, is known from `/health`.
+        let (good, broken): (Vec<&Exchange>, Vec<_>) =
+            recorded.iter().partition(|exchange| exchange.status == 200);
+        for some in [good, broken] {
+            replayed(&cases[HEALTHY], &some, &nobody).await?;
         }
     }
     refused_by_status(odd, &nobody).await
+}
+
+/// Replays these answers, and the healthy ones where there is none among them.
+async fn replayed(
+    healthy: &[Exchange],
+    recorded: &[&Exchange],
+    nobody: &str,
+) -> anyhow::Result<()> {
+    let mut answers = BTreeMap::new();
+    for exchange in healthy.iter().chain(recorded.iter().copied()) {
+        let answer = (
+            exchange.file.clone(),
+            exchange.status,
+            exchange.answer.clone(),
+        );
+        answers.insert(exchange.path.clone(), answer);
+    }
+    let replay = replay(answers).await?;
+    let flags = [
+        format!("--ratelimiter.url={}", replay.url),
+        format!("--redis.url={nobody}"),
+    ];
+    let exporter = Exporter::start(&flags).await?;
+    let observation: Value = exporter.get("/api/v1/observation").await?.json()?;
+    let served = replay
+        .served
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    for exchange in recorded {
+        let file = &exchange.file;
+        let asked = served.contains(file);
+        if exchange.path == "/api/blocks" {
+            assert!(!asked, "{file}: this costs a node seconds");
+            continue;
+        }
+        assert!(asked, "{file} was not asked for");
+        let what = format!("{}{}:", replay.url, exchange.path);
+        let expected = match exchange.status {
+            200 => None,
+            599 => Some("truncated"),
+            _ => Some("http_status"),
+        };
+        assert_eq!(
+            failure_of(&observation, &what),
+            expected,
+            "{file}: {observation}"
+        );
+        if exchange.status == 200 {
+            read(exchange, &observation)?;
+        }
+    }
+    Ok(())
+}
+
+/// Why what is named so failed, if it did.
+fn failure_of<'a>(observation: &'a Value, what: &str) -> Option<&'a str> {
+    let mut failures = observation["failures"].as_array().into_iter().flatten();
+    let about = |failure: &&Value| {
+        failure["message"]
+            .as_str()
+            .is_some_and(|message| message.contains(what))
+    };
+    failures.find(about)?["reason"].as_str()
+}
+
+/// What this answer says is what was observed.
+fn read(exchange: &Exchange, observation: &Value) -> anyhow::Result<()> {
+    let file = &exchange.file;
+    let text = String::from_utf8(exchange.answer.clone())?;
+    let (_, body) = text.split_once("\n\n").unwrap_or_default();
+    if exchange.path == "/metrics" {
+        let checked = &observation["node_metrics"]["node-1"]["requests_checked"];
+        for line in body.lines() {
+            let Some(rest) = line.strip_prefix("ratelimiter_requests_checked_total{result=\"")
+            else {
+                continue;
+            };
+            let (result, value) = rest.split_once("\"} ").unwrap_or_default();
+            assert_eq!(checked[result], value.parse::<f64>()?, "{file}: {result}");
+        }
+        return Ok(());
+    }
+    let body: Value = serde_json::from_str(body)?;
+    let observed = |list: &str| observation[list].as_array().cloned().unwrap_or_default();
+    match exchange.path.as_str() {
+        "/api/nodes" => {
+            for node in body["nodes"].as_array().into_iter().flatten() {
+                let nodes = observed("nodes");
+                let found = nodes.iter().find(|seen| seen["id"] == node["id"]);
+                // The limiter's word for a registration without an address.
+                let address = Some(&node["address"]).filter(|address| *address != "unknown");
+                assert_eq!(
+                    found.map(|seen| &seen["address"]),
+                    Some(address.unwrap_or(&Value::Null)),
+                    "{file}: {nodes:?}"
+                );
+            }
+        }
+        "/api/counters" => {
+            let counters = observed("counters");
+            let told = body["counters"].as_array().cloned().unwrap_or_default();
+            assert_eq!(counters.len(), told.len(), "{file}: {counters:?}");
+            for counter in told {
+                let key = counter["key"].as_str().unwrap_or_default();
+                let same = |seen: &&Value| {
+                    let seen = seen["key"].as_str().unwrap_or_default();
+                    decode_key(seen) == key.as_bytes()
+                };
+                let seen = counters.iter().find(same).unwrap_or(&Value::Null);
+                for field in ["count", "limit", "remaining"] {
+                    assert_eq!(seen[field], counter[field], "{file}: {field} of {key:?}");
+                }
+            }
+        }
+        "/api/limits" => {
+            let seen = &observation["default_limit"];
+            assert_eq!(seen["limit"], body["default_limit"], "{file}");
+            assert_eq!(seen["window_ms"], body["default_window_ms"], "{file}");
+        }
+        "/health" => {
+            let nodes = observed("nodes");
+            let found = nodes.iter().find(|seen| seen["id"] == body["node_id"]);
+            let probed = found.is_some_and(|seen| seen["probe_seconds"].is_number());
+            assert!(probed, "{file}: {nodes:?}");
+        }
+        path => anyhow::bail!("{file}: nothing is known of {path}"),
+    }
+    Ok(())
 }
 
 /// Requests that the exporter never sends as they were recorded are answers all the same: each is refused by status.
@@ -243,103 +323,18 @@ async fn refused_by_status(odd: Vec<Exchange>, nobody: &str) -> anyhow::Result<(
     Ok(())
 }
 
-#[tokio::test]
-async fn every_recorded_redis_is_swept() -> anyhow::Result<()> {
-    let redis = RedisServer::start(&[]).await?;
-    let mut connection = redis.connection().await?;
-    for file in files("_redis.json")? {
-        let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await?;
-        let keys: Vec<Value> = serde_json::from_slice(&std::fs::read(&file)?)?;
-        let mut counters = Vec::new();
-        let mut nodes = 0;
-        for key in &keys {
-            let name = key["key"].as_str().unwrap_or_default();
-            load(&mut connection, name, key).await?;
-            nodes += usize::from(name.starts_with("ratelimiter:nodes:"));
-            if key["type"] == "zset" {
-                let members = key["value"].as_array().map_or(0, Vec::len);
-                counters.push((
-                    name.strip_prefix("ratelimit:").unwrap_or(name).to_owned(),
-                    members,
-                ));
-            }
-        }
-        let nobody = format!("http://127.0.0.1:{}", lab::ports::free_port());
-        let folder = lab::temp::TempDir::new("captures")?;
-        let config = folder.path().join("config.yml");
-        // Nobody answers for the API, so the defaults of the recorded limiter come from a rule that matches last.
-        std::fs::write(&config, "limits:\n- {match: '*', limit: 10, window: 60s}\n")?;
-        let flags = [
-            format!("--redis.url={}", redis.url()),
-            format!("--ratelimiter.url={nobody}"),
-            format!("--config.file={}", config.display()),
-            "--keys.max-series=1000".to_owned(),
-        ];
-        let exporter = Exporter::start(&flags).await?;
-        let scrape = exporter.scrape().await?;
+#[test]
+fn no_recording_is_left_out() -> anyhow::Result<()> {
+    // The tests here replay every file of these two kinds, and nothing of any other.
+    let used = files(".http.txt")?.len() + files("_redis.json")?.len();
+    let rest = files("")?.len() - used;
+    assert_eq!((rest, files("README.md")?.len()), (1, 1));
+    assert_eq!(exchanges()?.len(), files(".http.txt")?.len());
+    for exchange in exchanges()? {
         assert!(
-            scrape.is("ratelimiter_keys", &[], u32::try_from(counters.len())?),
-            "{file:?}: {}",
-            scrape.text
+            exchange.status >= 200 && exchange.path.starts_with('/'),
+            "{exchange:?}"
         );
-        let labels = scrape.labels("ratelimiter_key_requests", "key");
-        for (key, members) in counters {
-            let label = labels
-                .iter()
-                .find(|label| decode_key(label) == key.as_bytes());
-            let label = label.unwrap_or_else(|| panic!("{file:?}: {key:?} is missing"));
-            assert!(
-                scrape.is(
-                    "ratelimiter_key_requests",
-                    &[("key", label)],
-                    u32::try_from(members)?
-                ),
-                "{file:?}: {key:?}"
-            );
-        }
-        let registered = scrape.labels("ratelimiter_node_heartbeat_ttl_seconds", "node_id");
-        assert_eq!(registered.len(), nodes, "{file:?}");
     }
-    Ok(())
-}
-
-/// Writes one recorded key, its scores moved to now.
-async fn load(
-    connection: &mut redis::aio::MultiplexedConnection,
-    name: &str,
-    key: &Value,
-) -> anyhow::Result<()> {
-    let mut pipe = redis::pipe();
-    match key["type"].as_str() {
-        Some("zset") => {
-            for member in key["value"].as_array().into_iter().flatten() {
-                let name_of_member = member[0].as_str().unwrap_or_default();
-                pipe.cmd("ZADD")
-                    .arg(name)
-                    .arg(lab::clock::now_ms())
-                    .arg(name_of_member)
-                    .ignore();
-            }
-        }
-        Some("hash") => {
-            for (field, value) in key["value"].as_object().into_iter().flatten() {
-                pipe.cmd("HSET")
-                    .arg(name)
-                    .arg(field)
-                    .arg(value.as_str().unwrap_or_default())
-                    .ignore();
-            }
-        }
-        _ => {
-            pipe.cmd("SET")
-                .arg(name)
-                .arg(key["value"].as_str().unwrap_or_default())
-                .ignore();
-        }
-    }
-    if let Some(ttl) = key["pttl_ms"].as_i64().filter(|ttl| *ttl > 0) {
-        pipe.cmd("PEXPIRE").arg(name).arg(ttl).ignore();
-    }
-    pipe.query_async::<()>(connection).await?;
     Ok(())
 }

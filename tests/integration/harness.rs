@@ -1,7 +1,7 @@
 //! A limiter with its exporter, and scrapes that are read back from the text format.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -63,6 +63,28 @@ impl Exporter {
         body: &str,
     ) -> anyhow::Result<Answer> {
         lab::http::request(&self.address, method, path, body.to_owned(), PATIENCE).await
+    }
+
+    /// One scrape by a Prometheus whose timeout is this many seconds, with head and all.
+    pub(crate) async fn scrape_within(&self, seconds: f64) -> anyhow::Result<Scrape> {
+        let head = format!("x-prometheus-scrape-timeout-seconds: {seconds}\r\n");
+        let answer = self.raw("/metrics", &head).await?;
+        let answer = String::from_utf8(answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+        anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        Scrape::parse(body.to_owned())
+    }
+
+    /// The answer to a GET with further header lines, as it came over the wire.
+    pub(crate) async fn raw(&self, path: &str, headers: &str) -> anyhow::Result<Vec<u8>> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(&self.address).await?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await??;
+        Ok(answer)
     }
 
     /// One scrape.
@@ -143,15 +165,26 @@ pub(crate) fn base_flags(redis: &str, nodes: &[NodeProcess]) -> Vec<String> {
     ]
 }
 
-/// Runs the exporter's binary to its end, without our environment's settings.
+/// Runs the exporter's binary to its end, without our environment's settings; killed when that takes too long.
 pub(crate) async fn run(args: Vec<String>) -> anyhow::Result<Output> {
-    let output = tokio::task::spawn_blocking(move || {
-        Command::new(lab::exporter_binary())
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-    });
-    Ok(output.await??)
+    let mut command = tokio::process::Command::new(lab::exporter_binary());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("RATELIMITER_EXPORTER_") {
+            command.env_remove(name);
+        }
+    }
+    let output = command
+        .args(&args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, output).await;
+    Ok(output.with_context(|| format!("{args:?} does not end"))??)
+}
+
+/// What a program that ended said on standard error.
+pub(crate) fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The samples of one scrape.
@@ -252,4 +285,19 @@ fn quoted(text: &str) -> Option<(String, &str)> {
         }
     }
     None
+}
+
+#[test]
+fn the_text_format_is_read_with_its_escapes() -> anyhow::Result<()> {
+    let text =
+        "# HELP m a \"help\" text\n# TYPE m gauge\nm{a=\"x\\\\n\\n\\\"}{,\",b=\"\"} 1.5\nn -1e3\n";
+    let scrape = Scrape::parse(text.to_owned())?;
+    let labels = [("a", "x\\n\n\"}{,"), ("b", "")];
+    assert_eq!(scrape.value("m", &labels), Some(1.5));
+    assert_eq!(scrape.value("n", &[]), Some(-1000.0));
+    assert_eq!(scrape.value("m", &[("a", "x")]), None);
+    for broken in ["m{a=\"x} 1", "m{a=\"x\"}", "m one", "m"] {
+        assert!(Scrape::parse(broken.to_owned()).is_err(), "{broken}");
+    }
+    Ok(())
 }
