@@ -548,8 +548,13 @@ impl NodeReader {
                 let (reason, message) = (error.reason, error.message.clone());
                 failures.push(Failure::new(Collector::Probes, address, reason, message));
             }
-            let answered = matches!(reading.probe, Some(Probe::Answered { .. }));
-            if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| answered) {
+            // A node that is gone has no metrics either: its probe has said so. Without probes nobody has.
+            let telling = match reading.probe {
+                Some(Probe::Answered { .. }) => true,
+                Some(Probe::Failed(_)) => false,
+                None => matters,
+            };
+            if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| telling) {
                 let (reason, message) = (error.reason, error.message.clone());
                 failures.push(Failure::new(
                     Collector::NodeMetrics,
