@@ -111,20 +111,130 @@ async fn every_bad_answer_of_the_api_has_a_name() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn node_metrics_that_are_none_are_named() -> anyhow::Result<()> {
+async fn an_api_that_is_slow_is_up_and_one_that_is_gone_is_named() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(1, &[]).await?;
+    let slow = Faults {
+        api_delay_ms: 200,
+        ..Faults::default()
+    };
+    cluster.nodes[0].set_faults(&slow).await?;
+    let scrape = cluster.exporter.scrape().await?;
+    assert!(scrape.is("ratelimiter_up", &[], 1));
+    cluster.nodes[0].kill();
+    let scrape = cluster.exporter.scrape().await?;
+    assert!(scrape.is("ratelimiter_up", &[], 0));
+    // Once each: that a node which is gone has no metrics either is no news.
+    for collector in ["management_api", "probes"] {
+        assert!(scrape.errors(collector, "refused") > 0.0, "{collector}");
+        let labels = [("collector", collector)];
+        assert!(
+            scrape.is("ratelimiter_scrape_collector_success", &labels, 0),
+            "{collector}"
+        );
+    }
+    assert!(scrape.is("ratelimiter_redis_up", &[], 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn nodes_that_answer_badly_are_named() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
+    let metrics = |text: &str| Faults {
+        metrics_body: Some(text.to_owned()),
+        ..Faults::default()
+    };
+    let cases = [
+        (
+            metrics("ratelimiter_requests_checked_total{result=\"x} 1\n"),
+            "node_metrics",
+            "invalid_metrics",
+        ),
+        (
+            metrics("ratelimiter_requests_checked_total{result=\"x\"} many\n"),
+            "node_metrics",
+            "invalid_metrics",
+        ),
+        (
+            Faults {
+                metrics_status: Some(500),
+                ..Faults::default()
+            },
+            "node_metrics",
+            "http_status",
+        ),
+        (
+            Faults {
+                health_status: Some(503),
+                ..Faults::default()
+            },
+            "probes",
+            "http_status",
+        ),
+        (
+            Faults {
+                health_delay_ms: 20_000,
+                ..Faults::default()
+            },
+            "probes",
+            "timeout",
+        ),
+    ];
+    for (faults, collector, reason) in cases {
+        cluster.nodes[0].set_faults(&faults).await?;
+        let before = cluster.exporter.scrape().await?.errors(collector, reason);
+        let scrape = cluster.exporter.scrape().await?;
+        assert!(
+            scrape.errors(collector, reason) > before,
+            "{faults:?}: {}",
+            scrape.text
+        );
+        // What the node's own metrics cannot tell, the rest still does.
+        let up = u32::from(collector != "probes");
+        assert!(scrape.is("ratelimiter_node_up", &[("node_id", "node-1")], up));
+        assert!(scrape.is("ratelimiter_redis_up", &[], 1));
+    }
+    cluster.nodes[0].set_faults(&Faults::default()).await?;
+    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_probes_node_metrics_that_fail_are_named_all_the_same() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, &["--probe.nodes=false"]).await?;
     let faults = Faults {
-        metrics_body: Some("ratelimiter_requests_checked_total{result=\"x} 1\n".to_owned()),
+        metrics_status: Some(500),
         ..Faults::default()
     };
     cluster.nodes[0].set_faults(&faults).await?;
     let scrape = cluster.exporter.scrape().await?;
     assert!(
-        scrape.errors("node_metrics", "invalid_metrics") > 0.0,
+        scrape.errors("node_metrics", "http_status") > 0.0,
         "{}",
         scrape.text
     );
+    let labels = [("collector", "node_metrics")];
+    assert!(scrape.is("ratelimiter_scrape_collector_success", &labels, 0));
     assert!(scrape.is("ratelimiter_node_up", &[("node_id", "node-1")], 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_default_limit_outlives_the_api_that_told_it_while_redis_was_down() -> anyhow::Result<()>
+{
+    let mut cluster = Cluster::start(1, &[]).await?;
+    cluster.redis.stop().await?;
+    let observation = cluster.exporter.get("/api/v1/observation").await?.json()?;
+    assert_eq!(observation["default_limit"]["limit"], 10, "{observation}");
+    let broken = Faults {
+        api_status: Some(500),
+        ..Faults::default()
+    };
+    cluster.nodes[0].set_faults(&broken).await?;
+    cluster.redis.restart().await?;
+    let mut redis = cluster.redis.connection().await?;
+    lab::seed::fill_to(&mut redis, b"over", 11).await?;
+    let scrape = cluster.exporter.scrape().await?;
+    assert_eq!(scrape.reported(), ["ghost_allowing over"]);
     Ok(())
 }
 
@@ -165,17 +275,29 @@ async fn impostor(
 async fn something_that_is_no_redis_is_disconnected_and_bounded() -> anyhow::Result<()> {
     let redis = RedisServer::start(&[]).await?;
     let nodes = [NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?];
-    for (answer, for_ever) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], false),
-        (b"", false),
-        (b"$10000000000\r\n", true),
+    let loading = b"-LOADING Redis is loading the dataset in memory\r\n";
+    for (answer, for_ever, reasons) in [
         (
-            b"-LOADING Redis is loading the dataset in memory\r\n",
+            &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
             false,
+            &["network", "redis_error"][..],
         ),
+        (b"", false, &["timeout"]),
+        (b"$10000000000\r\n", true, &["too_large", "timeout"]),
+        (b"$-1\r\n", false, &["redis_error", "network"]),
+        (loading, false, &["loading"]),
+        (b"-OOM command not allowed\r\n", false, &["oom"]),
+        (
+            b"-MASTERDOWN Link with MASTER is down\r\n",
+            false,
+            &["masterdown"],
+        ),
+        (b"-something else\r\n", false, &["redis_error"]),
     ] {
         let (url, _impostor) = impostor(answer, for_ever).await?;
         let exporter = Exporter::start(&base_flags(&url, &nodes)).await?;
+        // It goes on after the first of them.
+        exporter.scrape().await?;
         let scrape = exporter.scrape().await?;
         let said = String::from_utf8_lossy(answer).into_owned();
         assert_eq!(scrape.reported(), ["redis_disconnected redis"], "{said:?}");
@@ -184,25 +306,38 @@ async fn something_that_is_no_redis_is_disconnected_and_bounded() -> anyhow::Res
             scrape.is("ratelimiter_node_up", &[("node_id", "node-1")], 1),
             "{said:?}"
         );
-        if said.contains("LOADING") {
-            assert!(scrape.errors("redis", "loading") > 0.0, "{}", scrape.text);
-        }
-        assert!(rss(&exporter)? < 250, "{said:?}: {} MiB", rss(&exporter)?);
+        let counted: Vec<(&str, f64)> = reasons
+            .iter()
+            .map(|reason| (*reason, scrape.errors("redis", reason)))
+            .collect();
+        assert!(
+            counted.iter().any(|(_, times)| *times >= 2.0),
+            "{said:?}: {counted:?}: {}",
+            scrape.text
+        );
+        assert!(rss(&exporter)? < 200, "{said:?}: {} MiB", rss(&exporter)?);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_redis_that_wants_a_password_says_so() -> anyhow::Result<()> {
+async fn a_redis_that_wants_a_password_or_another_one_says_so() -> anyhow::Result<()> {
     let redis = RedisServer::start(&["--requirepass", "open-sesame"]).await?;
-    let exporter = Exporter::start(&[format!("--redis.url={}", redis.url())]).await?;
-    let scrape = exporter.scrape().await?;
-    assert!(
-        scrape
-            .reported()
-            .contains(&"redis_disconnected redis".to_owned())
-    );
-    assert!(scrape.errors("redis", "auth") > 0.0, "{}", scrape.text);
+    let port = redis.port();
+    for url in [
+        redis.url(),
+        format!("redis://:open-barley@127.0.0.1:{port}"),
+    ] {
+        let exporter = Exporter::start(&[format!("--redis.url={url}")]).await?;
+        let scrape = exporter.scrape().await?;
+        let expected = "redis_disconnected redis".to_owned();
+        assert!(scrape.reported().contains(&expected), "{url}");
+        assert!(
+            scrape.errors("redis", "auth") > 0.0,
+            "{url}: {}",
+            scrape.text
+        );
+    }
     Ok(())
 }
 

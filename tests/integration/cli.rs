@@ -1,11 +1,9 @@
 //! `check` and its exit status, and mistakes on the command line.
 
-use std::time::Duration;
-
 use lab::redis_server::RedisServer;
 use lab::seed::fill_to;
 
-use super::harness::{Cluster, base_flags, run};
+use super::harness::{Cluster, base_flags, run, said};
 
 fn check(cluster: &Cluster, more: &[&str]) -> Vec<String> {
     let mut args = base_flags(&cluster.redis.url(), &cluster.nodes);
@@ -35,6 +33,11 @@ async fn check_tells_how_things_stand_by_its_exit_status() -> anyhow::Result<()>
     let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(json["nodes"].as_array().map(Vec::len), Some(2));
     assert_eq!(json["redis_connected"], true);
+    for counter in json["counters"].as_array().into_iter().flatten() {
+        for field in ["count", "limit", "remaining"] {
+            assert!(counter[field].is_u64(), "{field}: {counter}");
+        }
+    }
     assert!(json["node_metrics"]["node-1"]["latency_p99_ms"].is_number());
     assert!(json["counters"][0]["count"].is_number());
     traffic.stop().await;
@@ -65,36 +68,119 @@ async fn check_without_anything_to_reach_is_a_violation() -> anyhow::Result<()> 
 
 #[tokio::test]
 async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
+    // Of each: what is named, what was given, and that something else was expected.
     for (args, expected) in [
         (
             &["--redis.timeout=soon"][..],
-            "--redis.timeout: invalid value \"soon\"",
+            &["--redis.timeout", "\"soon\"", "expected a duration"][..],
         ),
-        (&["--redis.url=http://x"], "--redis.url: invalid value"),
+        (
+            &["--redis.url=http://x"],
+            &["--redis.url", "http://x", "expected redis://"],
+        ),
         (
             &["--ratelimiter.url=localhost:8000"],
-            "--ratelimiter.url: invalid value",
+            &["--ratelimiter.url", "localhost:8000", "expected an http://"],
+        ),
+        (
+            &["--ratelimiter.url=http://a:1,ftp://b:2"],
+            &["--ratelimiter.url", "ftp://b:2", "expected an http://"],
         ),
         (
             &["--web.listen-address=nowhere"],
-            "--web.listen-address: invalid value \"nowhere\"",
+            &["--web.listen-address", "\"nowhere\"", "expected HOST:PORT"],
         ),
         (
             &["--config.file=/nonexistent.yml"],
-            "--config.file: invalid value",
+            &[
+                "--config.file",
+                "/nonexistent.yml",
+                "expected a readable file",
+            ],
         ),
-        (&["--no-such-flag"], "--no-such-flag"),
-        (&["chekc"], "chekc"),
+        (
+            &["--keys.max-series=-1"],
+            &["--keys.max-series", "\"-1\"", "expected"],
+        ),
         (
             &["--keys.label=md5", "check"],
-            "--keys.label: invalid value \"md5\"",
+            &["--keys.label", "\"md5\"", "expected plain or hash"],
         ),
+        (
+            &["check", "--latency-sample=soon"],
+            &["--latency-sample", "\"soon\"", "expected a duration"],
+        ),
+        (
+            &["check", "--output=xml"],
+            &["--output", "xml", "table, json"],
+        ),
+        (&["--no-such-flag"], &["--no-such-flag"]),
+        (&["chekc"], &["chekc"]),
+        (&["reset-counter"], &["KEY"]),
     ] {
-        let output = run(args.iter().map(|&arg| arg.to_owned()).collect()).await?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
-        assert!(said.contains(expected), "{args:?}: {said}");
+        mistaken(args, expected).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn mistakes_in_the_file_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
+    let folder = lab::temp::TempDir::new("mistakes")?;
+    let path = folder.path().join("config.yml");
+    let flag = format!("--config.file={}", path.display());
+    for (text, expected) in [
+        (
+            "redis:\n  urll: x\n",
+            &["redis.urll", "expected a known setting"][..],
+        ),
+        (
+            "redis:\n  timeout: soon\n",
+            &["redis.timeout", "soon", "expected a duration"],
+        ),
+        (
+            "invariants:\n  node_dwon: {}\n",
+            &["invariants", "node_dwon", "expected"],
+        ),
+        (
+            "invariants:\n  high_latency: {threshold: 0.05}\n",
+            &[
+                "invariants.high_latency.threshold",
+                "0.05",
+                "expected a duration",
+            ],
+        ),
+        (
+            "invariants:\n  counter_drift: {grace_period: -1s}\n",
+            &[
+                "invariants.counter_drift.grace_period",
+                "-1s",
+                "expected a duration",
+            ],
+        ),
+        (
+            "limits:\n- {match: a, limit: -1, window: 1s}\n",
+            &["limits", "-1", "expected"],
+        ),
+        ("redis: [\n", &["--config.file", "expected valid YAML"]),
+    ] {
+        std::fs::write(&path, text)?;
+        // Whatever is to be done, and when nothing but that is.
+        mistaken(&[&flag], expected).await?;
+        mistaken(&[&flag, "--config.check"], expected).await?;
+    }
+    std::fs::write(&path, "invariants:\n  high_latency: {threshold: 20ms}\n")?;
+    let output = run(vec![flag, "--config.check".to_owned()]).await?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    Ok(())
+}
+
+async fn mistaken(args: &[&str], expected: &[&str]) -> anyhow::Result<()> {
+    let output = run(args.iter().map(|&arg| arg.to_owned()).collect()).await?;
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+    for word in expected {
+        assert!(said.contains(word), "{args:?}: {word:?} is not in: {said}");
     }
     Ok(())
 }
@@ -103,8 +189,8 @@ async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
 async fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
     let redis = RedisServer::start(&[]).await?;
     let taken = format!("--web.listen-address=127.0.0.1:{}", redis.port());
-    let output = tokio::time::timeout(Duration::from_secs(20), run(vec![taken])).await??;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = run(vec![taken]).await?;
+    let said = said(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
         said.contains("--web.listen-address: cannot listen on 127.0.0.1:"),

@@ -80,7 +80,12 @@ async fn what_is_malformed_is_passed_over_counted_and_pages_nobody() -> anyhow::
             .query_async(&mut redis)
             .await?;
     }
+    fill_to(&mut redis, b"missing-window", 50).await?;
     let _: () = redis::pipe()
+        .cmd("HSET")
+        .arg("ratelimit:limit:missing-window")
+        .arg(&["limit", "5"])
+        .ignore()
         .cmd("SET")
         .arg("ratelimit:a-string")
         .arg("x")
@@ -105,7 +110,7 @@ async fn what_is_malformed_is_passed_over_counted_and_pages_nobody() -> anyhow::
             scrape.text
         );
         assert!(
-            scrape.errors("counters", "invalid_window") >= 2.0,
+            scrape.errors("counters", "invalid_window") >= 3.0,
             "{}",
             scrape.text
         );

@@ -2,7 +2,7 @@
 
 use lab::redis_server::RedisServer;
 
-use super::harness::{Exporter, run};
+use super::harness::{Exporter, run, said};
 
 const PASSWORD: &str = "tr0ub4dor-and-3";
 
@@ -45,7 +45,7 @@ async fn a_password_shows_nowhere() -> anyhow::Result<()> {
             "{}",
             exporter.log()
         );
-        let mut shown = exporter.log();
+        let mut shown = String::new();
         for path in [
             "/metrics",
             "/",
@@ -55,7 +55,41 @@ async fn a_password_shows_nowhere() -> anyhow::Result<()> {
         ] {
             shown += &exporter.get(path).await?.text();
         }
+        shown += &exporter.log();
         assert!(!shown.contains(PASSWORD), "{shown}");
+    }
+    // The node's own password, where it refuses and where nobody listens.
+    let url = format!("http://me:{PASSWORD}@127.0.0.1:{}", redis.port());
+    let flags = [
+        format!("--ratelimiter.url={url}"),
+        format!("--prometheus.url={url}"),
+        "--web.enable-admin-api".to_owned(),
+        "--log.level=trace".to_owned(),
+    ];
+    let exporter = Exporter::start(&flags).await?;
+    let mut shown = exporter.scrape().await?.text;
+    for path in ["/", "/api/v1/violations", "/api/v1/observation"] {
+        shown += &exporter.get(path).await?.text();
+    }
+    let reset = "/api/v1/actions/reset_counter";
+    let answer = exporter.send(hyper::Method::POST, reset, "{\"key\":\"k\"}");
+    let answer = answer.await?;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    shown += &answer.text();
+    shown += &exporter.log();
+    assert!(!shown.contains(PASSWORD), "{shown}");
+    for words in [
+        &["check", "--latency-sample=0s"][..],
+        &["reset-counter", "k"],
+    ] {
+        let mut args = flags[..2].to_vec();
+        args.push(format!(
+            "--redis.url=redis://:{PASSWORD}-wrong@127.0.0.1:{port}"
+        ));
+        args.extend(words.iter().map(|&word| word.to_owned()));
+        let output = run(args).await?;
+        let shown = said(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert!(!shown.contains(PASSWORD), "{words:?}: {shown}");
     }
     for mistake in [
         format!("--redis.url=redis://:{PASSWORD}@h:1/not-a-number"),
@@ -64,10 +98,7 @@ async fn a_password_shows_nowhere() -> anyhow::Result<()> {
     ] {
         let output = run(vec![mistake, "check".to_owned()]).await?;
         assert_eq!(output.status.code(), Some(2));
-        assert!(
-            !String::from_utf8_lossy(&output.stderr).contains(PASSWORD),
-            "{output:?}"
-        );
+        assert!(!said(&output).contains(PASSWORD), "{output:?}");
     }
     Ok(())
 }
