@@ -404,7 +404,7 @@ impl NodeReader {
             let history = self.histories.entry(id.clone()).or_default();
             let (metrics, checks) = history.add(at.steady, reading, &self.selectors);
             judged.metrics.insert(id.clone(), metrics);
-            if checks.errors_rose && checks.answers_rose && read.outage.is_none() {
+            if checks.errors_rose && (checks.answers_rose || read.outage.is_some()) {
                 doubtful.insert(id.clone(), (address.clone(), checks));
             } else {
                 evidence.insert(id.clone(), way_to_redis(checks, reading, read.outage, None));
@@ -435,7 +435,7 @@ impl NodeReader {
             let second = later.get(&address).and_then(|a| a.metrics.as_ref());
             let second: Option<&Reading> = second.and_then(|reading| reading.as_ref().ok());
             if let Some(Ok(first)) = first {
-                evidence.insert(id, way_to_redis(checks, first, None, second));
+                evidence.insert(id, way_to_redis(checks, first, read.outage, second));
             }
         }
         evidence

@@ -59,6 +59,9 @@ pub(super) enum RedisEvidence {
     Works,
     /// It does not, and why.
     Broken(&'static str),
+    /// Checks were answered since the last collection, and none failed after that. Heartbeats that are overdue count
+    /// more: the answers may be older.
+    Answered,
     /// There were errors that an outage explains which is over.
     Inconclusive(&'static str),
 }
@@ -551,7 +554,7 @@ fn way_to_redis(
         Some(RedisEvidence::Broken(why)) => return (Some(false), why),
         Some(RedisEvidence::Works) => return (Some(true), "canary check answered"),
         Some(RedisEvidence::Inconclusive(why)) => return (None, why),
-        Some(RedisEvidence::None) | None => {}
+        Some(RedisEvidence::Answered | RedisEvidence::None) | None => {}
     }
     if !evidence.registry.readable {
         return (None, "redis_down");
@@ -577,6 +580,8 @@ fn way_to_redis(
         .is_some_and(|since| elapsed(since, evidence.now) >= timing.heartbeat * 2);
     if settled {
         (Some(false), "heartbeat overdue")
+    } else if evidence.redis.get(id) == Some(&RedisEvidence::Answered) {
+        (Some(true), "checks answered")
     } else {
         (None, "redis_just_returned")
     }

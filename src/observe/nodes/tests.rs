@@ -291,6 +291,21 @@ fn after_an_outage_nodes_get_two_heartbeats() {
 }
 
 #[test]
+fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.registry.redis_up_since = Some(at(60));
+    let answered = RedisEvidence::Answered;
+    world.redis.insert("n1".to_owned(), answered);
+    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up"]);
+    // Once it should have beaten, answers do not excuse it.
+    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
+}
+
+#[test]
 fn a_redis_that_restarted_empty_is_no_clean_stop() {
     let mut world = World::new();
     world
