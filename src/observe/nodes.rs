@@ -550,12 +550,28 @@ fn way_to_redis(
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
 ) -> (Option<bool>, &'static str) {
-    match evidence.redis.get(id) {
-        Some(RedisEvidence::Broken(why)) => return (Some(false), why),
-        Some(RedisEvidence::Works) => return (Some(true), "canary check answered"),
-        Some(RedisEvidence::Inconclusive(why)) => return (None, why),
-        Some(RedisEvidence::Answered | RedisEvidence::None) | None => {}
+    let checks = evidence.redis.get(id).unwrap_or(&RedisEvidence::None);
+    match checks {
+        RedisEvidence::Broken(why) => return (Some(false), why),
+        RedisEvidence::Inconclusive(why) => return (None, why),
+        RedisEvidence::Works | RedisEvidence::Answered | RedisEvidence::None => {}
     }
+    match (heartbeats(known, registered, timing, evidence), checks) {
+        // A Redis out of memory still answers checks that trim before they add, and takes no registrations.
+        (heartbeats @ (Some(_), _), _) => heartbeats,
+        (_, RedisEvidence::Works) => (Some(true), "canary check answered"),
+        ((None, "redis_just_returned"), RedisEvidence::Answered) => (Some(true), "checks answered"),
+        (heartbeats, _) => heartbeats,
+    }
+}
+
+/// What the registration's age says of the node's way to Redis.
+fn heartbeats(
+    known: &Known,
+    registered: Option<&Registration>,
+    timing: RegistryTiming,
+    evidence: &NodeEvidence<'_>,
+) -> (Option<bool>, &'static str) {
     if !evidence.registry.readable {
         return (None, "redis_down");
     }
@@ -580,8 +596,6 @@ fn way_to_redis(
         .is_some_and(|since| elapsed(since, evidence.now) >= timing.heartbeat * 2);
     if settled {
         (Some(false), "heartbeat overdue")
-    } else if evidence.redis.get(id) == Some(&RedisEvidence::Answered) {
-        (Some(true), "checks answered")
     } else {
         (None, "redis_just_returned")
     }
