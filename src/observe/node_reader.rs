@@ -471,11 +471,12 @@ impl NodeReader {
             let history = self.canaries.entry(id.clone()).or_default();
             history.add(at.steady, &reading, self.http.timeout());
             let metrics = judged.metrics.entry(id.clone()).or_default();
-            if metrics.latency_p99_ms.is_none()
-                && let Some(p99) = history.p99()
-            {
-                metrics.latency_p99_ms = Some(p99.as_secs_f64() * 1e3);
-                metrics.latency_source = Some("canary".to_owned());
+            if let Some(p99) = history.p99() {
+                metrics.canary_p99_ms = Some(p99.as_secs_f64() * 1e3);
+                if metrics.latency_p99_ms.is_none() {
+                    metrics.latency_p99_ms = metrics.canary_p99_ms;
+                    metrics.latency_source = Some("canary".to_owned());
+                }
             }
             match reading.check {
                 Ok(_) => {
