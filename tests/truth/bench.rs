@@ -103,9 +103,19 @@ pub(crate) async fn start_nodes(
     redis: &RedisServer,
     count: usize,
 ) -> anyhow::Result<Vec<NodeProcess>> {
+    start_faulty_nodes(redis, count, &Faults::default()).await
+}
+
+/// Nodes, `node-1` and so on, that do these things wrong from the start.
+pub(crate) async fn start_faulty_nodes(
+    redis: &RedisServer,
+    count: usize,
+    faults: &Faults,
+) -> anyhow::Result<Vec<NodeProcess>> {
     let mut nodes = Vec::new();
     for number in 1..=count {
-        let options = NodeOptions::new(format!("node-{number}"), redis.url());
+        let mut options = NodeOptions::new(format!("node-{number}"), redis.url());
+        options.faults = faults.clone();
         nodes.push(NodeProcess::start(options).await?);
     }
     Ok(nodes)

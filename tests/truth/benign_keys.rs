@@ -23,6 +23,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             || Box::pin(lowered_limit()),
         ),
         Scenario::new(
+            "key at the default limit gets a lower one of its own (HSET, 10 → 5 at a count of 10)",
+            "pending, never reported, and gone after one window",
+            80,
+            || Box::pin(own_limit_below_the_default()),
+        ),
+        Scenario::new(
             "default limit lowered by a rolling restart (10 → 5 at a count of 10)",
             "pending, never reported, and gone after one window",
             85,
@@ -91,6 +97,19 @@ async fn lowered_limit() -> anyhow::Result<Seen> {
     bench.exporter.silent_for(secs(2)).await?;
     put_limit(&bench.nodes[0], "tenant", 5, 60_000).await?;
     anyhow::ensure!(check(&bench.nodes[1], "tenant").await? == 429, "admitted");
+    drains(&bench, "tenant").await?;
+    Ok(bench.exporter.nothing())
+}
+
+async fn own_limit_below_the_default() -> anyhow::Result<Seen> {
+    let bench = Bench::start(2, &[]).await?;
+    for _ in 0..10 {
+        anyhow::ensure!(check(&bench.nodes[0], "tenant").await? == 200, "refused");
+    }
+    bench.exporter.silent_for(secs(2)).await?;
+    let name = "ratelimit:limit:tenant";
+    let lower = ["HSET", name, "limit", "5", "window_ms", "60000"];
+    redis_do(&mut bench.redis().await?, &lower).await?;
     drains(&bench, "tenant").await?;
     Ok(bench.exporter.nothing())
 }

@@ -1,9 +1,10 @@
 //! Keys above their limits, wherever they hide.
 
+use lab::redis_server::RedisServer;
 use lab::seed::{Scale, extra_members, fill_to};
 use tokio::time::Instant;
 
-use crate::bench::{Bench, check, put_limit, secs, until};
+use crate::bench::{Bench, check, put_limit, secs, start_nodes, until};
 use crate::expect::Expect;
 use crate::runner::{Scenario, Seen};
 
@@ -43,7 +44,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             || Box::pin(behind_others(5_000, 10)),
         ),
         Scenario::new(
-            "limit 0 with one admitted request",
+            "limit 0 with one admitted request, both older than the exporter",
+            "`ghost_allowing{key}` at the first collection, `counter_drift{key}` after 30 s",
+            40,
+            || Box::pin(limit_zero_before()),
+        ),
+        Scenario::new(
+            "limit 0 that stood before the exporter started, one request admitted",
             "`ghost_allowing{key}` at the first collection, `counter_drift{key}` after 30 s",
             40,
             || Box::pin(limit_zero()),
@@ -136,6 +143,17 @@ async fn behind_others(others: u64, members: u64) -> anyhow::Result<Seen> {
     extra_members(&mut bench.redis().await?, b"zzz", 11, 60_000).await?;
     let expect = Expect::at_once(ghost("zzz"));
     bench.exporter.finds(fault, expect).await
+}
+
+async fn limit_zero_before() -> anyhow::Result<Seen> {
+    let redis = RedisServer::start(&[]).await?;
+    let nodes = start_nodes(&redis, 1).await?;
+    put_limit(&nodes[0], "closed", 0, WINDOW_MS).await?;
+    let url = redis.url();
+    fill_to(&mut redis.connection().await?, b"closed", 1).await?;
+    let bench = Bench::unscraped(redis, nodes, &url, &[]).await?;
+    let expect = Expect::at_once(ghost("closed")).after(secs(30), drift("closed"));
+    bench.exporter.finds(Instant::now(), expect).await
 }
 
 async fn limit_zero() -> anyhow::Result<Seen> {

@@ -98,9 +98,9 @@ impl Exporter {
             let last = self.after_grace(&first, &expect, &all).await?;
             found = last.ended;
         }
-        self.stands(&expect, &all).await?;
+        let reported = self.stands(&expect, &all).await?;
         Ok(Seen {
-            what: shown(&all),
+            what: shown(&reported),
             seconds: Some(found.duration_since(fault).as_secs_f64()),
         })
     }
@@ -145,9 +145,9 @@ impl Exporter {
         loop {
             let scrape = self.scrape().await?;
             if scrape.reported().is_superset(&expect.at_once) {
-                self.stands(&expect, &expect.at_once).await?;
+                let reported = self.stands(&expect, &expect.at_once).await?;
                 return Ok(Seen {
-                    what: shown(&expect.at_once),
+                    what: shown(&reported),
                     seconds: Some(scrape.ended.duration_since(fault).as_secs_f64()),
                 });
             }
@@ -165,13 +165,17 @@ impl Exporter {
         }
     }
 
-    async fn stands(&self, expect: &Expect, all: &Findings) -> anyhow::Result<()> {
+    /// What the last scrape reports after the finding has stood for a while.
+    async fn stands(&self, expect: &Expect, all: &Findings) -> anyhow::Result<Findings> {
         let until = Instant::now() + STANDS_FOR;
-        while Instant::now() < until {
+        loop {
             tokio::time::sleep(SCRAPE_EVERY).await;
-            expect.check(all, &self.scrape().await?)?;
+            let scrape = self.scrape().await?;
+            expect.check(all, &scrape)?;
+            if Instant::now() >= until {
+                return Ok(scrape.reported());
+            }
         }
-        Ok(())
     }
 
     /// `expect` at every scrape for `span`.
