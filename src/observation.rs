@@ -206,6 +206,9 @@ pub struct NodeMetrics {
     /// Which source the latency comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_source: Option<String>,
+    /// The slowest canary of the last 60 s, in milliseconds: it decides where the bucket above cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_p99_ms: Option<f64>,
     /// Why there is no latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_unknown: Option<String>,

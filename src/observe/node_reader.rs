@@ -404,7 +404,7 @@ impl NodeReader {
             let history = self.histories.entry(id.clone()).or_default();
             let (metrics, checks) = history.add(at.steady, reading, &self.selectors);
             judged.metrics.insert(id.clone(), metrics);
-            if checks.errors_rose && checks.answers_rose && read.outage.is_none() {
+            if checks.errors_rose && (checks.answers_rose || read.outage.is_some()) {
                 doubtful.insert(id.clone(), (address.clone(), checks));
             } else {
                 evidence.insert(id.clone(), way_to_redis(checks, reading, read.outage, None));
@@ -435,7 +435,7 @@ impl NodeReader {
             let second = later.get(&address).and_then(|a| a.metrics.as_ref());
             let second: Option<&Reading> = second.and_then(|reading| reading.as_ref().ok());
             if let Some(Ok(first)) = first {
-                evidence.insert(id, way_to_redis(checks, first, None, second));
+                evidence.insert(id, way_to_redis(checks, first, read.outage, second));
             }
         }
         evidence
@@ -471,11 +471,12 @@ impl NodeReader {
             let history = self.canaries.entry(id.clone()).or_default();
             history.add(at.steady, &reading, self.http.timeout());
             let metrics = judged.metrics.entry(id.clone()).or_default();
-            if metrics.latency_p99_ms.is_none()
-                && let Some(p99) = history.p99()
-            {
-                metrics.latency_p99_ms = Some(p99.as_secs_f64() * 1e3);
-                metrics.latency_source = Some("canary".to_owned());
+            if let Some(p99) = history.p99() {
+                metrics.canary_p99_ms = Some(p99.as_secs_f64() * 1e3);
+                if metrics.latency_p99_ms.is_none() {
+                    metrics.latency_p99_ms = metrics.canary_p99_ms;
+                    metrics.latency_source = Some("canary".to_owned());
+                }
             }
             match reading.check {
                 Ok(_) => {

@@ -59,6 +59,9 @@ pub(super) enum RedisEvidence {
     Works,
     /// It does not, and why.
     Broken(&'static str),
+    /// Checks were answered since the last collection, and none failed after that. Heartbeats that are overdue count
+    /// more: the answers may be older.
+    Answered,
     /// There were errors that an outage explains which is over.
     Inconclusive(&'static str),
 }
@@ -547,12 +550,28 @@ fn way_to_redis(
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
 ) -> (Option<bool>, &'static str) {
-    match evidence.redis.get(id) {
-        Some(RedisEvidence::Broken(why)) => return (Some(false), why),
-        Some(RedisEvidence::Works) => return (Some(true), "canary check answered"),
-        Some(RedisEvidence::Inconclusive(why)) => return (None, why),
-        Some(RedisEvidence::None) | None => {}
+    let checks = evidence.redis.get(id).unwrap_or(&RedisEvidence::None);
+    match checks {
+        RedisEvidence::Broken(why) => return (Some(false), why),
+        RedisEvidence::Inconclusive(why) => return (None, why),
+        RedisEvidence::Works | RedisEvidence::Answered | RedisEvidence::None => {}
     }
+    match (heartbeats(known, registered, timing, evidence), checks) {
+        // A Redis out of memory still answers checks that trim before they add, and takes no registrations.
+        (heartbeats @ (Some(_), _), _) => heartbeats,
+        (_, RedisEvidence::Works) => (Some(true), "canary check answered"),
+        ((None, "redis_just_returned"), RedisEvidence::Answered) => (Some(true), "checks answered"),
+        (heartbeats, _) => heartbeats,
+    }
+}
+
+/// What the registration's age says of the node's way to Redis.
+fn heartbeats(
+    known: &Known,
+    registered: Option<&Registration>,
+    timing: RegistryTiming,
+    evidence: &NodeEvidence<'_>,
+) -> (Option<bool>, &'static str) {
     if !evidence.registry.readable {
         return (None, "redis_down");
     }

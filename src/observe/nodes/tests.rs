@@ -279,6 +279,21 @@ fn a_heartbeat_that_is_late_is_no_alarm_and_one_that_is_overdue_is() {
 }
 
 #[test]
+fn a_redis_out_of_memory_that_still_answers_the_canary_is_found_by_the_heartbeat() {
+    let mut world = World::new();
+    world.redis.insert("n1".to_owned(), RedisEvidence::Works);
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    assert_eq!(
+        world.registered("n1", "h:1", 9).judge(16),
+        ["n1 Up no-redis"]
+    );
+    // Where heartbeats tell nothing, the canary does.
+    world.registry.redis_up_since = Some(at(15));
+    assert_eq!(world.judge(16), ["n1 Up"]);
+}
+
+#[test]
 fn after_an_outage_nodes_get_two_heartbeats() {
     let mut world = World::new();
     world
@@ -287,6 +302,21 @@ fn after_an_outage_nodes_get_two_heartbeats() {
         .judge(0);
     world.registry.redis_up_since = Some(at(60));
     assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up redis?"]);
+    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.registry.redis_up_since = Some(at(60));
+    let answered = RedisEvidence::Answered;
+    world.redis.insert("n1".to_owned(), answered);
+    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up"]);
+    // Once it should have beaten, answers do not excuse it.
     assert_eq!(world.judge(81), ["n1 Up no-redis"]);
 }
 

@@ -1,0 +1,204 @@
+//! Nodes that die, hang, are cut off, or were never there.
+
+use std::net::SocketAddr;
+
+use lab::node::{NodeOptions, NodeProcess};
+use lab::ports::free_port;
+use lab::proxy::{Mode, Proxy};
+use lab::redis_server::RedisServer;
+use tokio::time::Instant;
+
+use crate::bench::{Bench, secs, start_nodes};
+use crate::expect::Expect;
+use crate::runner::{Scenario, Seen};
+
+const NODE_2: [(&str, &str); 1] = [("node_down", "node-2")];
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "node killed (kill -9)",
+            "`node_down{node-2}` at the first collection",
+            8,
+            || Box::pin(killed()),
+        ),
+        Scenario::new(
+            "node hung (SIGSTOP)",
+            "`node_down{node-2}` at the first collection",
+            8,
+            || Box::pin(hung()),
+        ),
+        Scenario::new(
+            "node cut off: its address refuses",
+            "`node_down{node-2}` at the first collection; over when it is back",
+            8,
+            || Box::pin(cut_off(Mode::Refuse)),
+        ),
+        Scenario::new(
+            "node cut off: its address swallows everything",
+            "`node_down{node-2}` at the first collection; over when it is back",
+            8,
+            || Box::pin(cut_off(Mode::Hang)),
+        ),
+        Scenario::new(
+            "node killed, its registration runs out",
+            "`node_down{node-2}` at the first collection, and still once Redis and the API have forgotten it",
+            45,
+            || Box::pin(killed_and_forgotten()),
+        ),
+        Scenario::new(
+            "static node killed",
+            "`node_down{node-1}` at the first collection",
+            8,
+            || Box::pin(static_killed()),
+        ),
+        Scenario::new(
+            "static node down from the start",
+            "`node_down{127.0.0.1:PORT}` at the first collection",
+            8,
+            || Box::pin(static_down_from_the_start()),
+        ),
+        Scenario::new(
+            "node behind an address the exporter never reached, killed",
+            "nothing while it lives; `node_down{node-2}` when its registration has run out (≤ 30 s)",
+            45,
+            || Box::pin(never_reached("node-2.limiter.invalid:8000".to_owned())),
+        ),
+        Scenario::new(
+            "node that registered an unused address, killed",
+            "nothing while it lives; `node_down{node-2}` when its registration has run out (≤ 30 s)",
+            45,
+            || Box::pin(never_reached(format!("127.0.0.1:{}", free_port()))),
+        ),
+        Scenario::new(
+            "all nodes killed at once",
+            "`node_down` of all three at the first collection",
+            8,
+            || Box::pin(all_killed()),
+        ),
+    ]
+}
+
+async fn killed() -> anyhow::Result<Seen> {
+    let mut bench = Bench::start(3, &[]).await?;
+    let traffic = bench.traffic(30, 30.0)?;
+    bench.exporter.silent_for(secs(1)).await?;
+    let fault = Instant::now();
+    bench.nodes[1].kill();
+    let seen = bench.exporter.finds(fault, Expect::at_once(NODE_2)).await?;
+    traffic.stop().await;
+    bench.nodes[1].restart().await?;
+    bench.exporter.recovers().await?;
+    Ok(seen)
+}
+
+async fn hung() -> anyhow::Result<Seen> {
+    let mut bench = Bench::start(3, &[]).await?;
+    let fault = Instant::now();
+    bench.nodes[1].pause()?;
+    let seen = bench.exporter.finds(fault, Expect::at_once(NODE_2)).await?;
+    bench.nodes[1].resume()?;
+    bench.exporter.recovers().await?;
+    Ok(seen)
+}
+
+async fn cut_off(mode: Mode) -> anyhow::Result<Seen> {
+    let redis = RedisServer::start(&[]).await?;
+    let mut nodes = start_nodes(&redis, 1).await?;
+    let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let proxy = Proxy::start(listen.to_string()).await?;
+    let mut options = NodeOptions::new("node-2", redis.url());
+    options.listen = Some(listen);
+    options.advertise = Some(proxy.address().to_string());
+    nodes.push(NodeProcess::start(options).await?);
+    let url = redis.url();
+    let bench = Bench::around(redis, nodes, &url, &[]).await?;
+    let fault = Instant::now();
+    proxy.set(mode).await?;
+    let seen = bench.exporter.finds(fault, Expect::at_once(NODE_2)).await?;
+    proxy.set(Mode::Pass).await?;
+    bench.exporter.recovers().await?;
+    Ok(seen)
+}
+
+async fn killed_and_forgotten() -> anyhow::Result<Seen> {
+    let mut bench = Bench::start(3, &[]).await?;
+    let fault = Instant::now();
+    bench.nodes[1].kill();
+    let seen = bench.exporter.finds(fault, Expect::at_once(NODE_2)).await?;
+    bench
+        .exporter
+        .keeps(secs(30), Expect::at_once(NODE_2))
+        .await?;
+    let registered: bool = redis::cmd("EXISTS")
+        .arg("ratelimiter:nodes:node-2")
+        .query_async(&mut bench.redis().await?)
+        .await?;
+    anyhow::ensure!(!registered, "its registration has not run out");
+    bench
+        .exporter
+        .keeps(secs(4), Expect::at_once(NODE_2))
+        .await?;
+    bench.nodes[1].restart().await?;
+    bench.exporter.recovers().await?;
+    Ok(seen)
+}
+
+async fn static_killed() -> anyhow::Result<Seen> {
+    let mut bench = Bench::start(2, &[]).await?;
+    let fault = Instant::now();
+    bench.nodes[0].kill();
+    let expect = Expect::at_once([("node_down", "node-1")]);
+    let seen = bench.exporter.finds(fault, expect).await?;
+    // The other node is asked instead.
+    let scrape = bench.exporter.scrape().await?;
+    anyhow::ensure!(scrape.is("ratelimiter_up", 1), "ratelimiter_up is not 1");
+    Ok(seen)
+}
+
+async fn static_down_from_the_start() -> anyhow::Result<Seen> {
+    let redis = RedisServer::start(&[]).await?;
+    let nodes = start_nodes(&redis, 1).await?;
+    let url = redis.url();
+    let dead = format!("127.0.0.1:{}", free_port());
+    let flag = format!("--ratelimiter.url=http://{dead}");
+    let bench = Bench::unscraped(redis, nodes, &url, &[&flag]).await?;
+    let fault = Instant::now();
+    let expect = Expect::at_once([("node_down", dead.as_str())]);
+    let mut seen = bench.exporter.finds(fault, expect).await?;
+    seen.what = seen.what.replace(&dead, "127.0.0.1:PORT");
+    Ok(seen)
+}
+
+async fn never_reached(address: String) -> anyhow::Result<Seen> {
+    let redis = RedisServer::start(&[]).await?;
+    let mut nodes = start_nodes(&redis, 1).await?;
+    let mut options = NodeOptions::new("node-2", redis.url());
+    options.advertise = Some(address);
+    nodes.push(NodeProcess::start(options).await?);
+    let url = redis.url();
+    let mut bench = Bench::around(redis, nodes, &url, &[]).await?;
+    bench.exporter.silent_for(secs(8)).await?;
+    let fault = Instant::now();
+    bench.nodes[1].kill();
+    let expect = Expect::at_once(NODE_2);
+    let seen = bench.exporter.finds_within(fault, secs(31), expect).await?;
+    Ok(seen)
+}
+
+async fn all_killed() -> anyhow::Result<Seen> {
+    let mut bench = Bench::start(3, &[]).await?;
+    let fault = Instant::now();
+    for node in &mut bench.nodes {
+        node.kill();
+    }
+    let all = ["node-1", "node-2", "node-3"].map(|id| ("node_down", id));
+    let seen = bench.exporter.finds(fault, Expect::at_once(all)).await?;
+    let scrape = bench.exporter.scrape().await?;
+    anyhow::ensure!(scrape.is("ratelimiter_up", 0), "ratelimiter_up is not 0");
+    anyhow::ensure!(
+        scrape.is("ratelimiter_redis_up", 1),
+        "ratelimiter_redis_up is not 1"
+    );
+    Ok(seen)
+}
