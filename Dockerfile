@@ -8,12 +8,12 @@ FROM rust:1.89-slim-bookworm AS build
 WORKDIR /build
 
 # Dependencies first, against empty sources, so that they are built again only when a manifest changes. lab is a
-# member of the workspace, so cargo wants its manifest and a target to go with it; it is not built.
+# member of the workspace and the tests are named in the manifest, so cargo wants them there; none is built.
 COPY Cargo.toml Cargo.lock ./
 COPY lab/Cargo.toml lab/Cargo.toml
-RUN mkdir -p src lab/src \
+RUN mkdir -p src lab/src benches/scale tests/integration tests/truth \
     && echo 'fn main() {}' >src/main.rs \
-    && touch src/lib.rs lab/src/lib.rs \
+    && touch src/lib.rs lab/src/lib.rs benches/scale/main.rs tests/integration/main.rs tests/truth/main.rs \
     && cargo build --release --locked -p ratelimiter-exporter
 
 # cargo goes by modification times, and those of the checkout may be older than the empty sources.

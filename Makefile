@@ -2,6 +2,7 @@
 
 CARGO_FLAGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Where rustup puts cargo, for shells that have not read its profile. Last, so that it beats nothing.
@@ -9,7 +10,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench deps deps-demo
+.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench deps deps-bench deps-demo
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,11 +56,15 @@ advisories: ## Check the dependencies for known vulnerabilities (needs the netwo
 truth: deps build ## Run the truth suite: every fault against real servers, with its table
 	cargo test --test truth $(CARGO_FLAGS) -- --nocapture
 
-bench: ## Run the benchmarks
-	cargo bench -p ratelimiter-exporter --benches $(CARGO_FLAGS)
+bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")
+	cargo build --release --workspace $(CARGO_FLAGS)
+	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
 
 deps: ## See that everything tests need is here; as root, install it
-	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server promtool setpriv
+	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server prometheus promtool setpriv
+
+deps-bench:
+	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter
 
 deps-demo:
 	@scripts/deps cargo cc redis-server setpriv
