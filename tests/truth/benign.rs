@@ -14,13 +14,19 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let nothing = "nothing at any scrape";
     vec![
         Scenario::new("rolling restart of all nodes", nothing, 25, || {
-            Box::pin(rolling_restart(false))
+            Box::pin(rolling_restart(false, &[]))
         }),
         Scenario::new(
             "rolling restart, each node under a new id at its old address",
             nothing,
             25,
-            || Box::pin(rolling_restart(true)),
+            || Box::pin(rolling_restart(true, &[])),
+        ),
+        Scenario::new(
+            "rolling restart of all nodes, --probe.canary",
+            nothing,
+            25,
+            || Box::pin(rolling_restart(false, &["--probe.canary=true"])),
         ),
         Scenario::new("clean scale-down", nothing, 45, || Box::pin(scale_down())),
         Scenario::new("scale-up", nothing, 15, || Box::pin(scale_up())),
@@ -64,8 +70,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-async fn rolling_restart(new_ids: bool) -> anyhow::Result<Seen> {
-    let mut bench = Bench::start(3, &[]).await?;
+async fn rolling_restart(new_ids: bool, flags: &[&str]) -> anyhow::Result<Seen> {
+    let mut bench = Bench::start(3, flags).await?;
     let traffic = bench.traffic(30, 30.0)?;
     let redis_url = bench.redis.url();
     let nodes = &mut bench.nodes;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::ports::free_port;
 use lab::proxy::{Mode, Proxy};
@@ -69,6 +70,24 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "nothing while it lives; `node_down{node-2}` when its registration has run out (≤ 30 s)",
             45,
             || Box::pin(never_reached(format!("127.0.0.1:{}", free_port()))),
+        ),
+        Scenario::new(
+            "node whose GET /health answers 503",
+            "`node_down{node-2}` at the first collection",
+            8,
+            || Box::pin(unhealthy()),
+        ),
+        Scenario::new(
+            "the API says of a node that it is Draining",
+            "`node_down{node-1}` at the first collection",
+            8,
+            || Box::pin(told_by_the_api()),
+        ),
+        Scenario::new(
+            "scraped once a minute: one node stops cleanly, one is killed in between",
+            "`node_down` of the killed one alone, at the next collection",
+            70,
+            || Box::pin(once_a_minute()),
         ),
         Scenario::new(
             "all nodes killed at once",
@@ -201,4 +220,41 @@ async fn all_killed() -> anyhow::Result<Seen> {
         "ratelimiter_redis_up is not 1"
     );
     Ok(seen)
+}
+
+async fn unhealthy() -> anyhow::Result<Seen> {
+    let bench = Bench::start(2, &[]).await?;
+    let faults = Faults {
+        health_status: Some(503),
+        ..Faults::default()
+    };
+    let fault = Instant::now();
+    bench.nodes[1].set_faults(&faults).await?;
+    let seen = bench.exporter.finds(fault, Expect::at_once(NODE_2)).await?;
+    bench.nodes[1].set_faults(&Faults::default()).await?;
+    bench.exporter.recovers().await?;
+    Ok(seen)
+}
+
+async fn told_by_the_api() -> anyhow::Result<Seen> {
+    let bench = Bench::start(2, &[]).await?;
+    let faults = Faults {
+        node_state: Some("Draining".to_owned()),
+        ..Faults::default()
+    };
+    let fault = Instant::now();
+    bench.nodes[0].set_faults(&faults).await?;
+    let expect = Expect::at_once([("node_down", "node-1")]);
+    bench.exporter.finds(fault, expect).await
+}
+
+/// Both registrations are gone at the next scrape; how each went shows only in between.
+async fn once_a_minute() -> anyhow::Result<Seen> {
+    let mut bench = Bench::start(3, &[]).await?;
+    let fault = Instant::now();
+    bench.nodes[1].kill();
+    tokio::time::sleep(secs(5)).await;
+    bench.nodes[2].terminate().await?;
+    tokio::time::sleep_until(fault + secs(60)).await;
+    bench.exporter.finds(fault, Expect::at_once(NODE_2)).await
 }

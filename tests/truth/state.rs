@@ -6,9 +6,10 @@ use lab::seed::fill_to;
 use lab::temp::TempDir;
 use tokio::time::Instant;
 
-use crate::bench::{Bench, secs};
+use crate::bench::{Bench, put_limit, secs};
 use crate::expect::Expect;
 use crate::runner::{Scenario, Seen};
+use crate::scrape::{findings, shown};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -23,6 +24,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "`node_down{node-2}` at the first collection of the new run, and after its registration ran out",
             45,
             || Box::pin(down_stays_down()),
+        ),
+        Scenario::new(
+            "exporter restarted while a lowered limit drains, with --state.file",
+            "pending, never reported",
+            15,
+            || Box::pin(draining_goes_on()),
         ),
         Scenario::new(
             "damaged --state.file",
@@ -48,7 +55,7 @@ async fn grace_goes_on() -> anyhow::Result<Seen> {
     bench.exporter.kill();
     tokio::time::sleep(secs(3)).await;
     bench.exporter.start_again().await?;
-    let drift = crate::scrape::findings([("counter_drift", "tenant")]);
+    let drift = findings([("counter_drift", "tenant")]);
     loop {
         let scrape = bench.exporter.scrape().await?;
         let at_most = scrape.ended - first.began;
@@ -56,14 +63,14 @@ async fn grace_goes_on() -> anyhow::Result<Seen> {
         if scrape.reported().is_superset(&drift) {
             anyhow::ensure!(at_most >= secs(30), "reported after {at_most:?}");
             return Ok(Seen {
-                what: crate::scrape::shown(&scrape.reported()),
+                what: shown(&scrape.reported()),
                 seconds: Some(scrape.ended.duration_since(fault).as_secs_f64()),
             });
         }
         anyhow::ensure!(
-            scrape.reported() == crate::scrape::findings([("ghost_allowing", "tenant")]),
+            scrape.reported() == findings([("ghost_allowing", "tenant")]),
             "after the restart: {}",
-            crate::scrape::shown(&scrape.reported())
+            shown(&scrape.reported())
         );
         // The wall clock carries the time without an exporter: it is read to the microsecond, not to the second.
         anyhow::ensure!(at_least < secs(30), "not reported after {at_least:?}");
@@ -87,6 +94,23 @@ async fn down_stays_down() -> anyhow::Result<Seen> {
     bench.nodes[1].restart().await?;
     bench.exporter.recovers().await?;
     Ok(seen)
+}
+
+async fn draining_goes_on() -> anyhow::Result<Seen> {
+    let folder = TempDir::new("truth-state")?;
+    let mut bench = Bench::start(1, &[&state_flag(folder.path())]).await?;
+    put_limit(&bench.nodes[0], "tenant", 20, 60_000).await?;
+    fill_to(&mut bench.redis().await?, b"tenant", 10).await?;
+    bench.exporter.silent_for(secs(2)).await?;
+    put_limit(&bench.nodes[0], "tenant", 5, 60_000).await?;
+    bench.exporter.silent_for(secs(2)).await?;
+    bench.exporter.kill();
+    bench.exporter.start_again().await?;
+    bench.exporter.silent_for(secs(5)).await?;
+    let pending = bench.exporter.scrape().await?.pending();
+    let expected = findings([("ghost_allowing", "tenant"), ("counter_drift", "tenant")]);
+    anyhow::ensure!(pending == expected, "pending: {}", shown(&pending));
+    Ok(bench.exporter.nothing())
 }
 
 async fn damaged() -> anyhow::Result<Seen> {
