@@ -62,9 +62,6 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 pub(super) struct LimitMemory {
     default: Option<Remembered>,
     own: HashMap<u64, Remembered>,
-    /// Limits of keys that were not counted yet, and since when they stand: `None` if since before all was seen.
-    #[serde(default)]
-    standing: HashMap<u64, Option<Timestamp>>,
     #[serde(skip)]
     hasher: FixedHasher,
     /// The key space was seen whole at least once, so that a limit that shows now is new.
@@ -118,23 +115,6 @@ impl LimitMemory {
         self.default.map(|remembered| remembered.limit)
     }
 
-    /// A limit of `key`'s own is stored in Redis, whether or not the key is counted at present. Told of a limit when
-    /// it appears, and not only when its key is used, the memory knows how long ago it fell from the default.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the sweep does not tell of limits that it comes across yet"
-        )
-    )]
-    pub(super) fn stands(&mut self, key: &[u8], now: Timestamp) {
-        let hash = self.hasher.hash_one(key);
-        if !self.own.contains_key(&hash) {
-            let since = self.primed.then_some(now);
-            self.standing.entry(hash).or_insert(since);
-        }
-    }
-
     /// The limit of `key`, whose own one is `own`, and the one before if it fell; `None` if it has none and the
     /// default is not known.
     pub(super) fn resolve(
@@ -143,7 +123,7 @@ impl LimitMemory {
         own: Option<Limit>,
         now: Timestamp,
     ) -> Option<(Limit, Option<FallenLimit>)> {
-        if own.is_none() && self.own.is_empty() && self.standing.is_empty() {
+        if own.is_none() && self.own.is_empty() {
             let default = self.default?;
             return Some((default.limit, default.fell));
         }
@@ -152,19 +132,10 @@ impl LimitMemory {
             return self.resolve_default(hash, now);
         };
         let default = self.default.filter(|_| self.primed);
-        let (default, since) = match self.standing.remove(&hash) {
-            Some(None) => (None, now),
-            Some(Some(since)) => (default, since),
-            None => (default, now),
-        };
-        let remembered = self.own.entry(hash).or_insert_with(|| {
-            let mut remembered = Remembered {
-                limit: default.map_or(own, |default| default.limit),
-                fell: None,
-                removed: false,
-            };
-            remembered.set(own, since);
-            remembered
+        let remembered = self.own.entry(hash).or_insert_with(|| Remembered {
+            limit: default.map_or(own, |default| default.limit),
+            fell: None,
+            removed: false,
         });
         remembered.removed = false;
         remembered.set(own, now);
@@ -177,7 +148,6 @@ impl LimitMemory {
         now: Timestamp,
     ) -> Option<(Limit, Option<FallenLimit>)> {
         let default = self.default?;
-        self.standing.remove(&hash);
         let Some(remembered) = self.own.get_mut(&hash) else {
             return Some((default.limit, default.fell));
         };
@@ -243,31 +213,6 @@ mod tests {
         memory.set_default(limit(10), at(0));
         memory.primed = true;
         assert_eq!(fell(&mut memory, Some(5), 1), Some(10));
-    }
-
-    #[test]
-    fn a_strict_limit_that_stood_before_its_key_was_used_did_not_fall() {
-        let mut memory = LimitMemory::default();
-        memory.set_default(limit(10), at(0));
-        memory.stands(b"k", at(0));
-        memory.primed = true;
-        memory.stands(b"k", at(1));
-        assert_eq!(fell(&mut memory, Some(5), 100), None);
-        assert_eq!(fell(&mut memory, Some(3), 101), Some(5));
-    }
-
-    #[test]
-    fn a_limit_that_appears_before_its_key_is_used_fell_when_it_appeared() {
-        let mut memory = LimitMemory::default();
-        memory.set_default(limit(10), at(0));
-        memory.primed = true;
-        memory.stands(b"k", at(5));
-        memory.stands(b"k", at(9));
-        let (_, fell) = memory.resolve(b"k", Some(limit(5)), at(20)).unwrap();
-        let fell = fell.unwrap();
-        assert_eq!((fell.limit, fell.at), (10, at(5)));
-        let (_, again) = memory.resolve(b"k", Some(limit(5)), at(30)).unwrap();
-        assert_eq!(again, Some(fell));
     }
 
     #[test]
