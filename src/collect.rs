@@ -18,7 +18,7 @@ use crate::observation::{KeyLabel, KeyTotals, Observation};
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::state::{self, State};
 use crate::subject::{InvariantChecker, Subject};
-use summary::Summary;
+use summary::{KeysKept, Summary};
 
 /// Runs collections.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ struct Work<S> {
     label: KeyLabel,
     max_series: usize,
     state_file: Option<PathBuf>,
+    kept: KeysKept,
     own: OwnCounters,
 }
 
@@ -66,6 +67,7 @@ impl<S: Subject + 'static> Collect<S> {
                 label,
                 max_series,
                 state_file,
+                kept: KeysKept::default(),
                 own: OwnCounters::default(),
             }),
             flight: Mutex::new(None),
@@ -80,6 +82,11 @@ impl<S: Subject + 'static> Collect<S> {
         let mut done = self.join(deadline);
         let snapshot = done.wait_for(Option::is_some).await.ok()?;
         snapshot.clone()
+    }
+
+    /// Makes sure that a collection is under way or done, without waiting for it.
+    pub fn start(self: &Arc<Self>, deadline: Instant) {
+        drop(self.join(deadline));
     }
 
     /// The last finished collection, if there was one.
@@ -139,8 +146,10 @@ impl<S: Subject + 'static> Collect<S> {
 impl<S: Subject> Work<S> {
     async fn collect(&mut self, deadline: watch::Receiver<Instant>) -> Snapshot {
         let started = self.clock.now();
-        let watched = self.checker.watched_keys().into_iter().collect();
-        let mut summary = Summary::new(&mut self.checker, self.max_series);
+        let mut watched = self.checker.watched_keys();
+        watched.extend(self.kept.exported().cloned());
+        let watched = watched.into_iter().collect();
+        let mut summary = Summary::new(&mut self.checker, &mut self.kept, self.max_series);
         let mut observation = self.subject.observe(deadline, watched, &mut summary).await;
         let (counted, counters) = summary.finish(self.label);
         let read = observation.totals.take().unwrap_or_default();

@@ -19,6 +19,8 @@ mod nodes;
 mod probes;
 mod prometheus;
 mod redis;
+mod requests;
+mod tracker;
 
 pub use exposition::Selector;
 pub use limiter::{ActionError, Limiter, ObserveConfig, SetupError, reset_counter};

@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +25,9 @@ const MOST_CONNECTIONS: usize = 512;
 
 /// How long a client may take to send a request head, idling between requests included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a client may take none of an answer: a slow reader holds a place, but not for ever.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long answers under way may take once the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -77,6 +81,9 @@ impl Server {
                     let app = Arc::clone(&app);
                     async move { app.answer(request).await }
                 });
+                let mut stream = TimeoutStream::new(stream);
+                stream.set_write_timeout(Some(WRITE_TIMEOUT));
+                let stream = Box::pin(stream);
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)

@@ -14,6 +14,18 @@ use crate::observation::{CounterView, Observation};
 
 /// Takes counters in batches as they are read, so that nothing has to hold all of them.
 pub trait CounterSink: Send {
+    /// A pass over all counters begins; what an unfinished one brought is void.
+    fn begin_pass(&mut self);
+
+    /// The pass has seen every counter. It may have begun in an earlier collection.
+    fn end_pass(&mut self);
+
+    /// Whether a key of this utilization would be among those that are shown: such keys are read with care.
+    fn ranks(&self, used: f64, key: &[u8]) -> bool;
+
+    /// A key of the pass was counted under the wrong limit: (count, limit) as told, and as it is.
+    fn correct(&mut self, told: (u64, u64), right: Option<(u64, u64)>);
+
     /// One batch of the pass, counted at `at`.
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);
 

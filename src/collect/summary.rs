@@ -9,66 +9,145 @@ use crate::observation::{
 };
 use crate::subject::{CounterSink, InvariantChecker};
 
-/// Hands every batch to the checker and keeps a summary of the pass.
-#[derive(Debug)]
-pub(super) struct Summary<'a, C> {
-    checker: &'a mut C,
+/// Totals over the counters of one pass, which may take several collections.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Totals {
     keys: u64,
     per_bucket: [u64; UTILIZATION_BOUNDS.len()],
     sum: f64,
-    top: TopKeys,
 }
 
-impl<'a, C: InvariantChecker> Summary<'a, C> {
-    pub(super) fn new(checker: &'a mut C, most: usize) -> Self {
-        Self {
-            checker,
-            keys: 0,
-            per_bucket: [0; UTILIZATION_BOUNDS.len()],
-            sum: 0.0,
-            top: TopKeys::new(most),
-        }
-    }
-
-    fn add(&mut self, counter: &CounterView<'_>) {
-        let used = utilization(counter.count, counter.limit);
+impl Totals {
+    fn add(&mut self, used: f64) {
         self.keys += 1;
-        if let Some(bucket) = UTILIZATION_BOUNDS.iter().position(|bound| used <= *bound) {
+        if let Some(bucket) = bucket_of(used) {
             self.per_bucket[bucket] += 1;
         }
         if used.is_finite() {
             self.sum += used;
         }
-        self.top.offer(used, counter);
     }
 
-    /// The totals and the top keys, highest utilization first.
+    fn remove(&mut self, used: f64) {
+        self.keys = self.keys.saturating_sub(1);
+        if let Some(bucket) = bucket_of(used) {
+            self.per_bucket[bucket] = self.per_bucket[bucket].saturating_sub(1);
+        }
+        if used.is_finite() {
+            self.sum -= used;
+        }
+    }
+}
+
+fn bucket_of(used: f64) -> Option<usize> {
+    UTILIZATION_BOUNDS.iter().position(|bound| used <= *bound)
+}
+
+/// What is kept of keys between collections.
+#[derive(Debug, Default)]
+pub(super) struct KeysKept {
+    /// The pass under way.
+    current: Totals,
+    /// The last full pass.
+    full: Totals,
+    /// The keys that are exported, so that they stay fresh while a pass goes on over several collections.
+    exported: Vec<Box<[u8]>>,
+}
+
+impl KeysKept {
+    /// The keys to look at in the next collection besides those in violation.
+    pub(super) fn exported(&self) -> impl Iterator<Item = &Box<[u8]>> {
+        self.exported.iter()
+    }
+}
+
+/// Hands every batch to the checker and keeps a summary of it.
+#[derive(Debug)]
+pub(super) struct Summary<'a, C> {
+    checker: &'a mut C,
+    kept: &'a mut KeysKept,
+    most: usize,
+    top: TopKeys,
+    whole: bool,
+    begun: bool,
+}
+
+impl<'a, C: InvariantChecker> Summary<'a, C> {
+    pub(super) fn new(checker: &'a mut C, kept: &'a mut KeysKept, most: usize) -> Self {
+        Self {
+            checker,
+            kept,
+            most,
+            // Twice as many, since a key may come twice: looked at out of turn, and in the pass.
+            top: TopKeys::new(most * 2),
+            whole: false,
+            begun: false,
+        }
+    }
+
+    /// The totals of the last full pass and the top keys, highest utilization first.
     pub(super) fn finish(self, label: KeyLabel) -> (KeyTotals, Vec<Counter>) {
+        let top = self.top.into_ranked(self.most);
+        // A pass inside one collection finds them anew by itself.
+        self.kept.exported = if self.whole && self.begun {
+            Vec::new()
+        } else {
+            top.iter().map(|ranked| ranked.key.clone()).collect()
+        };
+        let full = &self.kept.full;
         let mut below = 0;
-        let cumulative = self.per_bucket.iter().map(|n| {
+        let cumulative = full.per_bucket.iter().map(|n| {
             below += n;
             below
         });
         let totals = KeyTotals {
-            keys: self.keys,
+            keys: full.keys,
             utilization: cumulative.collect(),
-            utilization_sum: self.sum,
+            utilization_sum: full.sum,
             ..KeyTotals::default()
         };
-        (totals, self.top.into_counters(label))
+        let counters = top.into_iter().map(|ranked| ranked.into_counter(label));
+        (totals, counters.collect())
     }
 }
 
 impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
+    fn begin_pass(&mut self) {
+        self.kept.current = Totals::default();
+        self.begun = true;
+    }
+
+    fn end_pass(&mut self) {
+        self.kept.full = std::mem::take(&mut self.kept.current);
+        self.whole = true;
+    }
+
+    fn ranks(&self, used: f64, key: &[u8]) -> bool {
+        self.top.takes(used, key)
+    }
+
+    fn correct(&mut self, told: (u64, u64), right: Option<(u64, u64)>) {
+        self.kept.current.remove(utilization(told.0, told.1));
+        if let Some((count, limit)) = right {
+            self.kept.current.add(utilization(count, limit));
+        }
+    }
+
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]) {
         self.checker.counters(at, batch);
         for counter in batch {
-            self.add(counter);
+            let used = utilization(counter.count, counter.limit);
+            self.kept.current.add(used);
+            self.top.offer(used, counter);
         }
     }
 
     fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]) {
         self.checker.counters(at, batch);
+        for counter in batch {
+            self.top
+                .offer(utilization(counter.count, counter.limit), counter);
+        }
     }
 }
 
@@ -93,6 +172,19 @@ struct Ranked {
 impl Ranked {
     fn rank(&self, used: f64, key: &[u8]) -> Ordering {
         self.used.total_cmp(&used).then_with(|| key.cmp(&self.key))
+    }
+}
+
+impl Ranked {
+    fn into_counter(self, label: KeyLabel) -> Counter {
+        Counter {
+            key: label.of(&self.key),
+            count: self.count,
+            limit: self.limit,
+            remaining: self.remaining,
+            window_ms: self.window_ms,
+            fell_from: None,
+        }
     }
 }
 
@@ -124,14 +216,20 @@ impl TopKeys {
         }
     }
 
+    fn takes(&self, used: f64, key: &[u8]) -> bool {
+        self.heap.len() < self.most
+            || self
+                .heap
+                .peek()
+                .is_some_and(|Reverse(least)| least.rank(used, key) == Ordering::Less)
+    }
+
     fn offer(&mut self, used: f64, counter: &CounterView<'_>) {
+        if counter.count == 0 || !self.takes(used, counter.key) {
+            return;
+        }
         if self.heap.len() >= self.most {
-            match self.heap.peek() {
-                Some(Reverse(least)) if least.rank(used, counter.key) == Ordering::Less => {
-                    self.heap.pop();
-                }
-                _ => return,
-            }
+            self.heap.pop();
         }
         self.heap.push(Reverse(Ranked {
             used,
@@ -143,20 +241,14 @@ impl TopKeys {
         }));
     }
 
-    fn into_counters(self, label: KeyLabel) -> Vec<Counter> {
-        // SCAN may bring a key twice; a label may stand for one only.
-        let mut seen = HashSet::new();
+    /// The best `most`, each key once, best first.
+    fn into_ranked(self, most: usize) -> Vec<Ranked> {
         let ranked = self.heap.into_sorted_vec().into_iter();
+        let mut seen = HashSet::new();
         ranked
-            .map(|Reverse(ranked)| Counter {
-                key: label.of(&ranked.key),
-                count: ranked.count,
-                limit: ranked.limit,
-                remaining: ranked.remaining,
-                window_ms: ranked.window_ms,
-                fell_from: None,
-            })
-            .filter(|counter| seen.insert(counter.key.clone()))
+            .map(|Reverse(ranked)| ranked)
+            .filter(|ranked| seen.insert(ranked.key.clone()))
+            .take(most)
             .collect()
     }
 }
@@ -166,7 +258,7 @@ mod tests {
     use super::*;
 
     fn top(most: usize, counters: &[(&str, u64, u64)]) -> Vec<String> {
-        let mut top = TopKeys::new(most);
+        let mut top = TopKeys::new(most * 2);
         for (key, count, limit) in counters {
             let view = CounterView {
                 key: key.as_bytes(),
@@ -178,8 +270,10 @@ mod tests {
             };
             top.offer(utilization(*count, *limit), &view);
         }
-        let counters = top.into_counters(KeyLabel::Plain);
-        counters.into_iter().map(|counter| counter.key).collect()
+        let ranked = top.into_ranked(most).into_iter();
+        ranked
+            .map(|ranked| ranked.into_counter(KeyLabel::Plain).key)
+            .collect()
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! A connection to Redis that is replaced after a failure, and whose answers are bounded: in time by timeouts, in
 //! size by the stream itself, so that whatever answers at the other end cannot fill our memory.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, SendError};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, ProtocolVersion, PushInfo,
+    RedisError, RedisResult, Value,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -28,6 +31,19 @@ pub(super) struct Connector {
     client: Client,
     timeout: Duration,
     open: Option<Open>,
+    ear: Option<Ear>,
+}
+
+/// Who is told what Redis pushes.
+type PushTaker = Arc<dyn Fn(PushInfo) + Send + Sync>;
+
+#[derive(Clone)]
+struct Ear(PushTaker);
+
+impl fmt::Debug for Ear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ear")
+    }
 }
 
 /// A connection and the task that drives it, which ends with it.
@@ -49,7 +65,31 @@ impl Connector {
             client,
             timeout,
             open: None,
+            ear: None,
         }
+    }
+
+    /// A connector whose connections speak RESP3 and hand what Redis pushes to `ear`.
+    pub(super) fn listening(
+        client: Client,
+        timeout: Duration,
+        ear: impl Fn(PushInfo) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            ear: Some(Ear(Arc::new(ear))),
+            ..Self::new(client, timeout)
+        }
+    }
+
+    /// PING on the connection there is, or on a new one if there is none. A broken one is dropped, not replaced.
+    pub(super) async fn ping_once(&mut self) -> RedisResult<MultiplexedConnection> {
+        let (mut connection, _) = self.get().await?;
+        let answer: RedisResult<Value> = redis::cmd("PING").query_async(&mut connection).await;
+        if let Err(error) = answer {
+            self.open = None;
+            return Err(error);
+        }
+        Ok(connection)
     }
 
     /// The connection, made now if there is none. The flag says whether it was used before.
@@ -75,10 +115,17 @@ impl Connector {
             inner: stream,
             left: MOST_ANSWER,
         };
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
-        let settings = info.redis_settings();
+        let mut config = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
+        let mut settings = info.redis_settings().clone();
+        if let Some(Ear(ear)) = self.ear.clone() {
+            settings = settings.set_protocol(ProtocolVersion::RESP3);
+            config = config.set_push_sender(move |push| {
+                ear(push);
+                Ok::<(), SendError>(())
+            });
+        }
         let (connection, driver) =
-            MultiplexedConnection::new_with_config(settings, stream, config).await?;
+            MultiplexedConnection::new_with_config(&settings, stream, config).await?;
         let driver = tokio::spawn(driver);
         Ok(Open { connection, driver })
     }

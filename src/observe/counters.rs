@@ -1,36 +1,64 @@
-//! The counters straight from Redis: SCAN, then count and limit of each key, pipelined, streamed in batches.
+//! The counters straight from Redis: SCAN ahead, count behind, several batches under way, nothing kept of a healthy key.
 //!
-//! Type decides what a counter is, not the name: a ZSET under `ratelimit:`. The other keys that SCAN brings (the
-//! `:seq` strings, the limit hashes) answer ZCOUNT with WRONGTYPE, which costs less than asking for their types.
+//! Type decides what a counter is, not the name: a ZSET under `ratelimit:`. Limits are learnt from the limit hashes that
+//! SCAN brings, not by asking once more for each key; so before a key is reported, or ranked among the fullest, its own
+//! limit is read directly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::SignedDuration;
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Value};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::canary::CANARY_PREFIX;
 use super::limits::{LimitMemory, LimitRule, by_rule};
-use super::redis::{NODE_PREFIX, reason_of, redis_millis};
+use super::redis::{NODE_PREFIX, redis_millis};
+use super::requests::{Batch, Counted, LIMIT, Own, PREFIX, count, verify};
 use crate::clock::{Clock, Moment};
-use crate::observation::{CounterView, Limit, Reason};
+use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::subject::CounterSink;
 
-/// What every counter's key starts with.
-const PREFIX: &[u8] = b"ratelimit:";
-
-/// Keys that one SCAN looks at. Redis is held for about a third of a millisecond.
+/// Keys that one SCAN looks at: Redis is held for about half a millisecond.
 const SCAN_COUNT: usize = 1000;
+
+/// Batches under way at once: while one is read, Redis works on the next.
+const IN_FLIGHT: usize = 3;
 
 /// Everything a sweep needs.
 pub(super) struct Sweep<'a> {
+    pub(super) scanner: MultiplexedConnection,
     pub(super) connection: MultiplexedConnection,
     pub(super) clock: &'a Clock,
     pub(super) clock_offset: SignedDuration,
     pub(super) limits: &'a mut LimitMemory,
     pub(super) rules: &'a [LimitRule],
     pub(super) sink: &'a mut dyn CounterSink,
+}
+
+/// A pass over the key space that is not finished.
+#[derive(Debug, Default)]
+pub(super) struct Pass {
+    cursor: Vec<u8>,
+    /// Keys of any kind that were looked at.
+    scanned: u64,
+    /// Keys of any kind that there were at its start.
+    expected: u64,
+    /// In the first pass: the keys that were counted under the default limit before all limits were known.
+    tentative: Vec<(u64, u64)>,
+    /// In the first pass: counts under limits of their own that turned up after their keys may have been counted.
+    late: HashMap<u64, (u64, u64)>,
+}
+
+impl Pass {
+    /// The share of the key space that it has covered; `None` if that is not known.
+    pub(super) fn coverage(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for display")]
+        let ratio = self.scanned as f64 / self.expected as f64;
+        (self.expected > 0).then_some(ratio.min(1.0))
+    }
 }
 
 /// What a sweep brought besides the counters that it streamed.
@@ -42,6 +70,8 @@ pub(super) struct SweepResult {
     pub(super) skipped: BTreeMap<Reason, (u64, Vec<u8>)>,
     /// Watched keys that do not exist any more.
     pub(super) gone: Vec<Box<[u8]>>,
+    /// Keys whose limit is not known.
+    pub(super) undecided: Vec<Vec<u8>>,
     /// Commands sent.
     pub(super) commands: u64,
     /// Why it stopped early; `None` after a full pass.
@@ -59,12 +89,29 @@ impl SweepResult {
     }
 }
 
-/// A key's own limit as stored.
-enum Own {
-    None,
-    Some(Limit),
-    Invalid(Reason),
+/// A key with what is known of it.
+struct Known {
+    key: Vec<u8>,
+    count: u64,
+    limit: Limit,
+    fell_from: Option<FallenLimit>,
 }
+
+impl Known {
+    fn view(&self) -> CounterView<'_> {
+        CounterView {
+            key: &self.key,
+            count: self.count,
+            limit: self.limit.limit,
+            remaining: self.limit.limit.saturating_sub(self.count),
+            window_ms: Some(self.limit.window_ms),
+            fell_from: self.fell_from,
+        }
+    }
+}
+
+/// One SCAN's answer.
+type Scanned = RedisResult<(Vec<u8>, Vec<Vec<u8>>)>;
 
 impl Sweep<'_> {
     /// Looks at the keys with a violation in progress, whatever happens to the rest. Those that are gone are told.
@@ -74,224 +121,345 @@ impl Sweep<'_> {
         result: &mut SweepResult,
     ) -> RedisResult<()> {
         for some in watched.chunks(SCAN_COUNT) {
-            let names: Vec<Vec<u8>> = some.iter().map(|key| [PREFIX, key].concat()).collect();
+            let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
             let at = self.clock.now();
-            let batch = self.count(&names, at, result).await?;
-            let alive: std::collections::HashSet<&[u8]> =
-                batch.iter().map(|counter| counter.key).collect();
+            let found = self.verify(keys, at, result).await?;
+            let alive = found.iter().filter(|known| known.count > 0);
+            let alive = alive.map(|known| &known.key).chain(&result.undecided);
+            let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
             let gone = some.iter().filter(|key| !alive.contains(&***key));
             result.gone.extend(gone.cloned());
-            self.sink.recheck(at, &batch);
+            self.tell_aside(at, &found);
         }
         Ok(())
     }
 
-    /// Sweeps the whole key space, until `stop`. What it got by then is in `result`, also if it is dropped half-way.
-    pub(super) async fn run(&mut self, stop: Instant, result: &mut SweepResult) -> RedisResult<()> {
-        let mut cursor = b"0".to_vec();
-        loop {
-            if Instant::now() >= stop {
-                result.stopped = Some(Reason::Budget);
-                return Ok(());
-            }
-            let (next, keys) = self.scan(&cursor).await?;
+    /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys.
+    pub(super) async fn look_at(
+        &mut self,
+        names: Vec<Vec<u8>>,
+        result: &mut SweepResult,
+    ) -> RedisResult<()> {
+        let mut names = names.into_iter().peekable();
+        while names.peek().is_some() {
             let at = self.clock.now();
-            let batch = self.count(&keys, at, result).await?;
-            self.sink.counters(at, &batch);
-            cursor = next;
-            if cursor == b"0" {
-                self.limits.primed = true;
-                result.stopped = None;
-                return Ok(());
+            let some = names.by_ref().take(SCAN_COUNT).collect();
+            let batch = self.sort(some, result);
+            let now_ms = redis_millis(at, self.clock_offset);
+            let counted = count(self.connection.clone(), batch, now_ms).await?;
+            self.take(at, counted, None, result).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the pass, or begins one, until `stop`. If it fails or is dropped half-way, the pass is void.
+    pub(super) async fn run(
+        &mut self,
+        stop: Instant,
+        pass: &mut Option<Pass>,
+        result: &mut SweepResult,
+    ) -> RedisResult<()> {
+        let mut current = match pass.take() {
+            Some(current) => current,
+            None => self.begin(result).await,
+        };
+        let (sender, mut scanned) = mpsc::channel(IN_FLIGHT);
+        let mut scanning = JoinSet::new();
+        scanning.spawn(scan_ahead(
+            self.scanner.clone(),
+            current.cursor.clone(),
+            sender,
+        ));
+        let mut counting = JoinSet::new();
+        let mut ended = false;
+        loop {
+            let room = counting.len() < IN_FLIGHT && !ended && Instant::now() < stop;
+            tokio::select! {
+                next = scanned.recv(), if room => {
+                    let Some(next) = next else {
+                        break; // the scanner died with its connection: what it has to say came before
+                    };
+                    let (cursor, names) = next?;
+                    result.commands += 1;
+                    ended = cursor == b"0";
+                    current.cursor = cursor;
+                    current.scanned += SCAN_COUNT as u64;
+                    let batch = self.sort(names, result);
+                    let at = self.clock.now();
+                    let now_ms = redis_millis(at, self.clock_offset);
+                    let connection = self.connection.clone();
+                    counting.spawn(async move { (at, count(connection, batch, now_ms).await) });
+                }
+                Some(done) = counting.join_next() => {
+                    // A task of ours neither panics nor is aborted while the set lives.
+                    let Ok((at, counted)) = done else { continue };
+                    self.take(at, counted?, Some(&mut current), result).await?;
+                }
+                else => break,
             }
+        }
+        if ended {
+            self.end(current);
+            result.stopped = None;
+        } else {
+            result.stopped = Some(Reason::Budget);
+            *pass = Some(current);
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, result: &mut SweepResult) -> Pass {
+        self.sink.begin_pass();
+        result.commands += 1;
+        let expected = redis::cmd("DBSIZE").query_async(&mut self.connection).await;
+        Pass {
+            cursor: b"0".to_vec(),
+            // A Redis user without DBSIZE costs the coverage ratio, nothing else.
+            expected: expected.unwrap_or(0),
+            ..Pass::default()
         }
     }
 
-    async fn scan(&mut self, cursor: &[u8]) -> RedisResult<(Vec<u8>, Vec<Vec<u8>>)> {
-        redis::cmd("SCAN")
-            .arg(cursor)
-            .arg("MATCH")
-            .arg("ratelimit*")
-            .arg("COUNT")
-            .arg(SCAN_COUNT)
-            .query_async(&mut self.connection)
-            .await
+    /// Sets right what was counted under the default limit before the key's own was known.
+    fn end(&mut self, pass: Pass) {
+        let default = self.limits.default_limit().map_or(0, |limit| limit.limit);
+        for (hash, count) in pass.tentative {
+            if self.limits.has_own(hash) {
+                self.sink
+                    .correct((count, default), pass.late.get(&hash).copied());
+            }
+        }
+        self.limits.end_pass(self.clock.now().steady);
+        self.sink.end_pass();
     }
 
-    async fn count<'k>(
-        &mut self,
-        scanned: &'k [Vec<u8>],
-        at: Moment,
-        result: &mut SweepResult,
-    ) -> RedisResult<Vec<CounterView<'k>>> {
-        result.commands += 1;
-        let mut keys = Vec::with_capacity(scanned.len());
-        for name in scanned {
+    /// Sorts names by what is to be asked of them.
+    fn sort(&mut self, names: Vec<Vec<u8>>, result: &mut SweepResult) -> Batch {
+        let at = self.clock.now().steady;
+        let mut batch = Batch::default();
+        for mut name in names {
             if let Some(id) = name.strip_prefix(NODE_PREFIX) {
                 result.node_ids.push(id.to_vec());
-            } else if let Some(key) = name.strip_prefix(PREFIX)
-                && !key.starts_with(CANARY_PREFIX.as_bytes())
-            {
-                keys.push(key);
+            } else if name.starts_with(PREFIX) {
+                name.drain(..PREFIX.len());
+                if name.starts_with(CANARY_PREFIX.as_bytes()) {
+                    continue;
+                }
+                if let Some(key) = name.strip_prefix(LIMIT) {
+                    batch.limits.push(key.to_vec());
+                } else if name.ends_with(b":seq") {
+                    batch.sequences.push(name);
+                } else {
+                    let window_ms = self.window(&name, at);
+                    batch.keys.push((name, window_ms));
+                }
             }
         }
-        if keys.is_empty() {
-            return Ok(Vec::new());
+        batch
+    }
+
+    /// The window to count `key` over, by all that is known.
+    fn window(&mut self, key: &[u8], now: jiff::Timestamp) -> u64 {
+        by_rule(self.rules, key)
+            .or_else(|| self.limits.current(key, now).map(|(limit, _)| limit))
+            .map_or(60_000, |limit| limit.window_ms)
+    }
+
+    /// Takes in one batch, and asks again where its answers are not enough.
+    async fn take(
+        &mut self,
+        at: Moment,
+        counted: Counted,
+        mut pass: Option<&mut Pass>,
+        result: &mut SweepResult,
+    ) -> RedisResult<()> {
+        result.commands += counted.commands;
+        let mut doubtful = Vec::new();
+        let mut sure = Vec::with_capacity(counted.keys.len());
+        for (key, count) in counted.keys {
+            match count {
+                None => result.skip(Reason::WrongType, &key),
+                // Nothing inside the window: the key only waits for its TTL.
+                Some(0) => {}
+                Some(count) => match self.judge(at, key, count, pass.as_deref_mut(), result) {
+                    Judged::Sure(known) => sure.push(known),
+                    Judged::Doubtful(key) => doubtful.push(key),
+                    Judged::Skipped => {}
+                },
+            }
         }
-        let now_ms = redis_millis(at, self.clock_offset);
+        // Counters whose names look like something else.
+        let mut odd = counted.not_sequences;
+        let mut news = Vec::new();
+        for (key, own) in counted.limits {
+            match own {
+                Own::None => {
+                    self.limits.learn(&key, None, at.steady);
+                }
+                Own::Some(limit) => {
+                    if self.limits.learn(&key, Some(limit), at.steady) {
+                        news.push(key);
+                    }
+                }
+                Own::Invalid(Reason::WrongType) => odd.push([LIMIT, &key].concat()),
+                Own::Invalid(reason) => {
+                    result.skip(reason, &key);
+                    self.limits.set_invalid(&key);
+                }
+            }
+        }
+        doubtful.append(&mut odd);
+        let mut verified = self.verify(doubtful, at, result).await?;
+        verified.retain(|known| known.count > 0);
+        sure.append(&mut verified);
+        if pass.is_some() {
+            let views: Vec<CounterView<'_>> = sure.iter().map(Known::view).collect();
+            self.sink.counters(at, &views);
+        } else {
+            self.tell_aside(at, &sure);
+        }
+
+        // Keys whose limit is news may have been counted under another one already.
+        let found = self.verify(news, at, result).await?;
+        if let Some(pass) = pass.filter(|_| !self.limits.primed) {
+            for known in found.iter().filter(|known| known.count > 0) {
+                let hash = self.limits.hash(&known.key);
+                pass.late.insert(hash, (known.count, known.limit.limit));
+            }
+        }
+        self.tell_aside(at, &found);
+        Ok(())
+    }
+
+    /// Judges a count by the limit that is remembered, if that is good enough.
+    fn judge(
+        &mut self,
+        at: Moment,
+        key: Vec<u8>,
+        count: u64,
+        pass: Option<&mut Pass>,
+        result: &mut SweepResult,
+    ) -> Judged {
+        let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
+        if ruled.is_none() && self.limits.is_invalid(&key) {
+            return Judged::Skipped;
+        }
+        let Some((limit, fell_from)) = ruled.or_else(|| self.limits.current(&key, at.steady))
+        else {
+            result.skip(Reason::NoDefaultLimit, &key);
+            return Judged::Skipped;
+        };
+        let used = utilization(count, limit.limit);
+        if ruled.is_none() && (count > limit.limit || self.sink.ranks(used, &key)) {
+            return Judged::Doubtful(key);
+        }
+        if let Some(pass) = pass.filter(|_| !self.limits.primed && ruled.is_none()) {
+            let hash = self.limits.hash(&key);
+            if !self.limits.has_own(hash) {
+                pass.tentative.push((hash, count));
+            }
+        }
+        Judged::Sure(Known {
+            key,
+            count,
+            limit,
+            fell_from,
+        })
+    }
+
+    /// Reads limit and count of `keys` directly. What is no counter, or has no valid limit, is left out.
+    async fn verify(
+        &mut self,
+        keys: Vec<Vec<u8>>,
+        at: Moment,
+        result: &mut SweepResult,
+    ) -> RedisResult<Vec<Known>> {
         let usual = self
             .limits
             .default_limit()
             .map_or(60_000, |limit| limit.window_ms);
-        let mut pipe = redis::pipe();
-        pipe.ignore_errors();
-        for key in &keys {
-            let ruled = by_rule(self.rules, key);
-            let window = ruled.map_or(usual, |limit| limit.window_ms);
-            pipe.add_command(zcount(key, now_ms, window));
-            pipe.cmd("HMGET")
-                .arg([b"ratelimit:limit:", *key].concat())
-                .arg("limit")
-                .arg("window_ms");
-        }
-        let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut self.connection).await?;
-        result.commands += answers.len() as u64;
-
-        // Most keys count over the usual window; those with another one are counted again over theirs.
-        let mut counted: Vec<(&'k [u8], u64, Option<Limit>)> = Vec::with_capacity(keys.len());
-        let mut again: Vec<(usize, u64)> = Vec::new();
-        for (key, pair) in keys.iter().zip(answers.chunks(2)) {
-            let count = match &pair[0] {
-                Ok(Value::Int(count)) => u64::try_from(*count).unwrap_or(0),
-                Ok(_) => 0,
-                Err(error) if reason_of(error) == Reason::WrongType => {
-                    if !expected_sibling(key) {
-                        result.skip(Reason::WrongType, key);
-                    }
-                    continue;
-                }
-                Err(error) => return Err(error.clone()),
-            };
-            let ruled = by_rule(self.rules, key);
-            let own = match ruled {
-                Some(limit) => Some(limit),
-                None => match own_limit(&pair[1]) {
-                    Own::None => None,
-                    Own::Some(limit) => Some(limit),
-                    Own::Invalid(reason) => {
-                        result.skip(reason, key);
-                        if reason != Reason::WrongType {
-                            continue;
-                        }
-                        // What stands where the limit would be is another key's counter.
-                        None
-                    }
-                },
-            };
-            if let Some(limit) = own.filter(|own| ruled.is_none() && own.window_ms != usual) {
-                again.push((counted.len(), limit.window_ms));
-            }
-            counted.push((key, count, own));
-        }
-        if !again.is_empty() {
-            let mut pipe = redis::pipe();
-            for (index, window) in &again {
-                pipe.add_command(zcount(counted[*index].0, now_ms, *window));
-            }
-            let counts: Vec<u64> = pipe.query_async(&mut self.connection).await?;
-            result.commands += counts.len() as u64;
-            for ((index, _), count) in again.iter().zip(counts) {
-                counted[*index].1 = count;
-            }
-        }
-
-        let mut batch = Vec::with_capacity(counted.len());
-        for (key, count, own) in counted {
-            let Some((limit, fell_from)) = self.limits.resolve(key, own, at.steady) else {
-                result.skip(Reason::NoDefaultLimit, key);
+        let now_ms = redis_millis(at, self.clock_offset);
+        let given = self.rules;
+        let rule = |key: &[u8]| by_rule(given, key);
+        let answers = verify(&mut self.connection, &keys, now_ms, rule, usual).await?;
+        result.commands += 2 * keys.len() as u64;
+        let mut found = Vec::with_capacity(keys.len());
+        for (key, (own, count)) in keys.into_iter().zip(answers) {
+            let Some(count) = count else {
+                result.skip(Reason::WrongType, &key);
                 continue;
             };
-            // Nothing inside the window: the key only waits for its TTL.
-            if count > 0 {
-                batch.push(CounterView {
-                    key,
-                    count,
-                    limit: limit.limit,
-                    remaining: limit.limit.saturating_sub(count),
-                    window_ms: Some(limit.window_ms),
-                    fell_from,
-                });
+            let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
+            let limit = match (ruled, own) {
+                (Some(ruled), _) => Some(ruled),
+                (None, Own::Some(limit)) => {
+                    self.limits.learn(&key, Some(limit), at.steady);
+                    self.limits.current(&key, at.steady)
+                }
+                // What stands where the limit would be is another key's counter.
+                (None, Own::None | Own::Invalid(Reason::WrongType)) => {
+                    self.limits.learn(&key, None, at.steady);
+                    self.limits.current(&key, at.steady)
+                }
+                (None, Own::Invalid(reason)) => {
+                    result.skip(reason, &key);
+                    self.limits.set_invalid(&key);
+                    continue;
+                }
+            };
+            let Some((limit, fell_from)) = limit else {
+                result.skip(Reason::NoDefaultLimit, &key);
+                result.undecided.push(key);
+                continue;
+            };
+            found.push(Known {
+                key,
+                count,
+                limit,
+                fell_from,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
+    fn tell_aside(&mut self, at: Moment, found: &[Known]) {
+        let views: Vec<CounterView<'_>> = found.iter().map(Known::view).collect();
+        self.sink.recheck(at, &views);
+    }
+}
+
+enum Judged {
+    Sure(Known),
+    /// To be looked at directly before anything is said.
+    Doubtful(Vec<u8>),
+    Skipped,
+}
+
+/// Scans from `cursor` on, ahead of who counts, until the end or until nobody takes the names any more.
+async fn scan_ahead(
+    mut connection: MultiplexedConnection,
+    mut cursor: Vec<u8>,
+    sender: mpsc::Sender<Scanned>,
+) {
+    loop {
+        let answer: Scanned = redis::cmd("SCAN")
+            .arg(&cursor)
+            .arg("MATCH")
+            .arg("ratelimit*")
+            .arg("COUNT")
+            .arg(SCAN_COUNT)
+            .query_async(&mut connection)
+            .await;
+        let last = match &answer {
+            Ok((next, _)) => {
+                cursor.clone_from(next);
+                next == b"0"
             }
-        }
-        Ok(batch)
-    }
-}
-
-fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
-    let mut command = redis::cmd("ZCOUNT");
-    let from = now_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
-    command.arg([PREFIX, key].concat()).arg(from).arg("+inf");
-    command
-}
-
-/// Keys that stand beside counters by design: sequences and limits.
-fn expected_sibling(key: &[u8]) -> bool {
-    key.ends_with(b":seq") || key.starts_with(b"limit:")
-}
-
-fn own_limit(answer: &RedisResult<Value>) -> Own {
-    let fields = match answer {
-        Ok(Value::Array(fields)) => fields,
-        Ok(_) => return Own::Invalid(Reason::InvalidLimit),
-        Err(error) => return Own::Invalid(reason_of(error)),
-    };
-    let number = |value: Option<&Value>| match value {
-        Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).ok()?.parse::<u64>().ok(),
-        _ => None,
-    };
-    let absent = |value: Option<&Value>| matches!(value, None | Some(Value::Nil));
-    if absent(fields.first()) && absent(fields.get(1)) {
-        return Own::None;
-    }
-    let Some(limit) = number(fields.first()) else {
-        return Own::Invalid(Reason::InvalidLimit);
-    };
-    match number(fields.get(1)) {
-        Some(window_ms) if window_ms > 0 => Own::Some(Limit { limit, window_ms }),
-        _ => Own::Invalid(Reason::InvalidWindow),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn own(limit: Option<&str>, window: Option<&str>) -> String {
-        let value = |text: Option<&str>| {
-            text.map_or(Value::Nil, |text| {
-                Value::BulkString(text.as_bytes().to_vec())
-            })
+            Err(_) => true,
         };
-        match own_limit(&Ok(Value::Array(vec![value(limit), value(window)]))) {
-            Own::None => "none".to_owned(),
-            Own::Some(limit) => format!("{} in {}", limit.limit, limit.window_ms),
-            Own::Invalid(reason) => reason.to_string(),
+        if sender.send(answer).await.is_err() || last {
+            return;
         }
-    }
-
-    #[test]
-    fn stored_limits_are_whole_numbers_or_passed_over() {
-        assert_eq!(own(None, None), "none");
-        assert_eq!(own(Some("5"), Some("60000")), "5 in 60000");
-        assert_eq!(own(Some("0"), Some("60000")), "0 in 60000");
-        let large = own(Some("9223372036854775808"), Some("1"));
-        assert_eq!(large, "9223372036854775808 in 1");
-        for limit in ["-3", "abc", "1.5", ""] {
-            assert_eq!(own(Some(limit), Some("60000")), "invalid_limit", "{limit}");
-        }
-        for window in [Some("0"), Some("-1"), Some("x"), None] {
-            assert_eq!(own(Some("5"), window), "invalid_window", "{window:?}");
-        }
-        assert_eq!(own(None, Some("60000")), "invalid_limit");
     }
 }

@@ -50,7 +50,8 @@ impl Answer {
 
     /// The body as JSON of the expected shape; an error names the field.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, what: &str) -> Result<T, HttpError> {
-        serde_json::from_slice(&self.body).map_err(|error| HttpError {
+        let mut reader = serde_json::Deserializer::from_slice(&self.body);
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| HttpError {
             status: None,
             reason: Reason::InvalidJson,
             message: format!("{what}: {error}"),

@@ -7,24 +7,49 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::connector::Connector;
-use super::counters::{Sweep, SweepResult};
+use super::counters::{Pass, Sweep, SweepResult};
 use super::deadline::Deadline;
 use super::limits::{LimitMemory, LimitRule};
 use super::redis::reason_of;
+use super::tracker::{Changes, Tracker};
 use crate::clock::Clock;
 use crate::observation::{Collector, CountersRead, Failure, Limit, Reason, encode_key};
 use crate::subject::CounterSink;
 
+/// In the steady state a pass is spread over this many collections.
+const SLICES: u32 = 10;
+
+/// The least that a collection spends on the pass: small key spaces are passed whole.
+const LEAST_SLICE: Duration = Duration::from_millis(20);
+
 /// Reads counters and remembers limits.
 #[derive(Debug)]
 pub(super) struct KeyReader {
+    pub(super) tracker: Tracker,
+    pub(super) scanner: Connector,
     pub(super) connector: Connector,
     pub(super) limits: LimitMemory,
     pub(super) rules: Vec<LimitRule>,
     pub(super) budget: Duration,
+    /// The pass that goes on in the next collection.
+    pub(super) pass: Option<Pass>,
+    /// What the pass under way has taken so far.
+    pub(super) pass_took: Duration,
+    /// A full pass is behind us, and every write since is known: `Some` with what that pass took.
+    pub(super) steady: Option<Duration>,
     /// Commands sent since the start.
     pub(super) commands_total: u64,
     pub(super) last_full_pass: Option<Timestamp>,
+}
+
+/// What the line waits for, and the keys to look at in any case.
+#[derive(Debug)]
+pub(super) struct Needs {
+    /// Redis's clock minus ours; it is never sent if Redis does not answer.
+    pub(super) offset: oneshot::Receiver<SignedDuration>,
+    /// The default limit, or that it could not be read.
+    pub(super) default: oneshot::Receiver<Option<Limit>>,
+    pub(super) watched: Vec<Box<[u8]>>,
 }
 
 /// What the line brought, besides the counters that it streamed.
@@ -43,9 +68,7 @@ impl KeyReader {
         &mut self,
         clock: &Clock,
         deadline: &Deadline,
-        offset: oneshot::Receiver<SignedDuration>,
-        default: oneshot::Receiver<Option<Limit>>,
-        watched: Vec<Box<[u8]>>,
+        needs: Needs,
         sink: &mut dyn CounterSink,
     ) -> KeysRead {
         let started = Instant::now();
@@ -53,19 +76,24 @@ impl KeyReader {
             stopped: Some(Reason::Deadline),
             ..SweepResult::default()
         };
-        let line = self.sweep(clock, offset, default, &watched, sink, &mut result);
+        let line = self.sweep(clock, deadline, needs, sink, &mut result);
         if deadline.cut(line).await.is_none() {
             // The connection may have an answer on the way that nobody waits for any more.
+            self.scanner.replace();
             self.connector.replace();
         }
         self.commands_total += result.commands;
-        if result.stopped.is_none() {
+        let passed = result.stopped.is_none();
+        if passed {
             self.last_full_pass = Some(clock.now().wall);
         }
-        let coverage = if result.stopped.is_none() {
-            Some(1.0)
-        } else {
-            None
+        if self.steady.is_some() && result.stopped == Some(Reason::Budget) {
+            // The rest of the pass is for the next collections: what was written was looked at.
+            result.stopped = None;
+        }
+        let coverage = match &self.pass {
+            _ if result.stopped.is_none() => Some(1.0),
+            pass => pass.as_ref().and_then(Pass::coverage),
         };
         KeysRead {
             node_ids: result.node_ids.iter().map(|id| encode_key(id)).collect(),
@@ -76,32 +104,56 @@ impl KeyReader {
         }
     }
 
+    /// Nothing that was seen before counts any more: the next pass looks at every key.
+    fn begin_anew(&mut self) {
+        self.pass = None;
+        self.pass_took = Duration::ZERO;
+        self.steady = None;
+    }
+
     async fn sweep(
         &mut self,
         clock: &Clock,
-        offset: oneshot::Receiver<SignedDuration>,
-        default: oneshot::Receiver<Option<Limit>>,
-        watched: &[Box<[u8]>],
+        deadline: &Deadline,
+        needs: Needs,
         sink: &mut dyn CounterSink,
         result: &mut SweepResult,
     ) {
-        let Ok(clock_offset) = offset.await else {
+        let Ok(clock_offset) = needs.offset.await else {
             result.stopped = Some(Reason::RedisDown);
             return;
         };
-        if let Ok(Some(limit)) = default.await {
-            self.limits.set_default(limit, clock.now().steady);
+        if let Ok(Some(limit)) = needs.default.await
+            && self.limits.set_default(limit, clock.now().steady)
+        {
+            // Keys that nobody wrote to may be above it now.
+            self.begin_anew();
         }
-        let started = Instant::now();
-        let connection = match self.connector.ping().await {
-            Ok((connection, _)) => connection,
+        // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
+        let margin = deadline.left() / 10;
+        let stop = Instant::now() + self.budget.min(deadline.left().saturating_sub(margin));
+        let pings = tokio::try_join!(self.scanner.ping(), self.connector.ping());
+        let (scanner, connection) = match pings {
+            Ok(((scanner, _), (connection, _))) => (scanner, connection),
             Err(failure) => {
                 result.stopped = Some(failure.reason);
                 result.error = Some(failure.message);
                 return;
             }
         };
+        let (listening, written) = match self.tracker.changes().await {
+            Changes::Names(names) => (true, names),
+            Changes::Unknown => {
+                self.begin_anew();
+                (true, Vec::new())
+            }
+            Changes::Untold => {
+                self.steady = None;
+                (false, Vec::new())
+            }
+        };
         let mut sweep = Sweep {
+            scanner,
             connection,
             clock,
             clock_offset,
@@ -109,11 +161,24 @@ impl KeyReader {
             rules: &self.rules,
             sink,
         };
-        let swept = match sweep.recheck(watched, result).await {
-            Ok(()) => sweep.run(started + self.budget, result).await,
-            Err(error) => Err(error),
+        let slice = match self.steady {
+            Some(took) => stop.min(Instant::now() + (took / SLICES).max(LEAST_SLICE)),
+            None => stop,
         };
+        let begun = Instant::now();
+        let swept = async {
+            sweep.recheck(&needs.watched, result).await?;
+            sweep.look_at(written, result).await?;
+            sweep.run(slice, &mut self.pass, result).await
+        };
+        let swept = swept.await;
+        self.pass_took += begun.elapsed();
+        if swept.is_ok() && result.stopped.is_none() {
+            self.steady = listening.then_some(self.pass_took);
+            self.pass_took = Duration::ZERO;
+        }
         if let Err(error) = swept {
+            self.scanner.note(&error);
             self.connector.note(&error);
             result.stopped = Some(reason_of(&error));
             result.error = Some(format!("SCAN and ZCOUNT: {error}"));

@@ -15,13 +15,14 @@ use super::connector::Connector;
 use super::deadline::Deadline;
 use super::exposition::Selector;
 use super::http::Http;
-use super::key_reader::{KeyReader, KeysRead};
+use super::key_reader::{KeyReader, KeysRead, Needs};
 use super::limits::{LimitMemory, LimitRule};
 use super::management_api::ManagementApi;
 use super::node_metrics::default_selectors;
 use super::node_reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of, cut_off};
 use super::nodes::{NodeMemory, RegistryTiming};
 use super::redis::client;
+use super::tracker::Tracker;
 use crate::clock::{Clock, Moment};
 use crate::config::Secret;
 use crate::observation::{
@@ -117,10 +118,15 @@ impl Limiter {
                 redis_was: RedisWas::default(),
             },
             keys: KeyReader {
-                connector: Connector::new(client, config.redis_timeout),
+                scanner: Connector::new(client.clone(), config.redis_timeout),
+                connector: Connector::new(client.clone(), config.redis_timeout),
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 budget: config.scan_budget,
+                pass: None,
+                pass_took: Duration::ZERO,
+                steady: None,
+                tracker: Tracker::new(client, config.redis_timeout),
                 commands_total: 0,
                 last_full_pass: None,
             },
@@ -170,7 +176,7 @@ impl Limiter {
                 fell_from: None,
             })
             .collect();
-        sink.counters(at, &views);
+        sink.recheck(at, &views);
         keys.read = CountersRead::Partial {
             gone: Vec::new(),
             reason: Reason::RedisDown,
@@ -271,11 +277,15 @@ impl Subject for Limiter {
         let deadline = Deadline::new(deadline);
         let (offset_sent, offset) = oneshot::channel();
         let (default_sent, default) = oneshot::channel();
+        let needs = Needs {
+            offset,
+            default,
+            watched,
+        };
         let (mut read, mut keys) = tokio::join!(
             self.nodes
                 .run(at, &self.clock, &deadline, offset_sent, default_sent),
-            self.keys
-                .run(&self.clock, &deadline, offset, default, watched, sink),
+            self.keys.run(&self.clock, &deadline, needs, sink),
         );
         let ids = std::mem::take(&mut keys.node_ids);
         self.nodes.late(&deadline, ids, &mut read).await;

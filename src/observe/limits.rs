@@ -57,13 +57,18 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|&c| c == b'*')
 }
 
-/// What was last seen of limits, to notice when one falls.
+/// What was last seen of limits: which keys have their own, and what a limit was before it fell.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct LimitMemory {
     default: Option<Remembered>,
     own: HashMap<u64, Remembered>,
+    /// Keys whose stored limit is none, and the pass that found that.
+    #[serde(skip)]
+    invalid: HashMap<u64, u64>,
     #[serde(skip)]
     hasher: FixedHasher,
+    /// The number of the pass in progress.
+    pass: u64,
     /// The key space was seen whole at least once, so that a limit that shows now is new.
     pub(super) primed: bool,
 }
@@ -74,9 +79,20 @@ struct Remembered {
     fell: Option<FallenLimit>,
     /// The key has no limit of its own any more; the entry lives until the fall no longer matters.
     removed: bool,
+    /// The pass in which the limit was last seen.
+    pass: u64,
 }
 
 impl Remembered {
+    fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            fell: None,
+            removed: false,
+            pass: 0,
+        }
+    }
+
     fn set(&mut self, limit: Limit, now: Timestamp) {
         if limit.limit < self.limit.limit {
             let still = self
@@ -96,18 +112,13 @@ impl Remembered {
 type FixedHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 impl LimitMemory {
-    /// Takes over the default limit as it was read now.
-    pub(super) fn set_default(&mut self, limit: Limit, now: Timestamp) {
-        match &mut self.default {
-            Some(remembered) => remembered.set(limit, now),
-            None => {
-                self.default = Some(Remembered {
-                    limit,
-                    fell: None,
-                    removed: false,
-                });
-            }
-        }
+    /// Takes over the default limit as it was read now. Tells whether it changed.
+    pub(super) fn set_default(&mut self, limit: Limit, now: Timestamp) -> bool {
+        let changed = self.default_limit() != Some(limit);
+        self.default
+            .get_or_insert(Remembered::new(limit))
+            .set(limit, now);
+        changed
     }
 
     /// The default limit, as last read.
@@ -115,52 +126,108 @@ impl LimitMemory {
         self.default.map(|remembered| remembered.limit)
     }
 
-    /// The limit of `key`, whose own one is `own`, and the one before if it fell; `None` if it has none and the
-    /// default is not known.
-    pub(super) fn resolve(
+    /// What a key is remembered by.
+    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Whether the key of this hash is known to have a limit of its own.
+    pub(super) fn has_own(&self, hash: u64) -> bool {
+        self.own
+            .get(&hash)
+            .is_some_and(|remembered| !remembered.removed)
+    }
+
+    /// What is stored as the key's limit is none.
+    pub(super) fn set_invalid(&mut self, key: &[u8]) {
+        self.invalid.insert(self.hash(key), self.pass);
+    }
+
+    /// Whether what is stored as the key's limit was last seen to be none.
+    pub(super) fn is_invalid(&self, key: &[u8]) -> bool {
+        !self.invalid.is_empty() && self.invalid.contains_key(&self.hash(key))
+    }
+
+    /// The key has this limit of its own, or none, as was read now. Tells whether that is news.
+    pub(super) fn learn(&mut self, key: &[u8], own: Option<Limit>, now: Timestamp) -> bool {
+        let hash = self.hash(key);
+        self.invalid.remove(&hash);
+        let default = self.default;
+        match (self.own.get_mut(&hash), own) {
+            (Some(remembered), Some(own)) => {
+                let news = remembered.removed || remembered.limit != own;
+                remembered.removed = false;
+                remembered.set(own, now);
+                remembered.pass = self.pass;
+                news
+            }
+            (Some(remembered), None) => {
+                let news = !remembered.removed;
+                if let Some(default) = default.filter(|_| news) {
+                    remembered.set(default.limit, now);
+                }
+                remembered.removed = true;
+                news
+            }
+            (None, Some(own)) => {
+                // Once everything was seen, a limit that was not there before is new: it was the default until now.
+                let before = default
+                    .filter(|_| self.primed)
+                    .map_or(own, |default| default.limit);
+                let mut remembered = Remembered::new(before);
+                remembered.set(own, now);
+                remembered.pass = self.pass;
+                self.own.insert(hash, remembered);
+                true
+            }
+            (None, None) => false,
+        }
+    }
+
+    /// The limit of `key` by all that is remembered, and the one before if it fell; `None` if it has none of its own
+    /// and the default is not known.
+    pub(super) fn current(
         &mut self,
         key: &[u8],
-        own: Option<Limit>,
         now: Timestamp,
     ) -> Option<(Limit, Option<FallenLimit>)> {
-        if own.is_none() && self.own.is_empty() {
+        if self.own.is_empty() {
             let default = self.default?;
             return Some((default.limit, default.fell));
         }
-        let hash = self.hasher.hash_one(key);
-        let Some(own) = own else {
-            return self.resolve_default(hash, now);
-        };
-        let default = self.default.filter(|_| self.primed);
-        let remembered = self.own.entry(hash).or_insert_with(|| Remembered {
-            limit: default.map_or(own, |default| default.limit),
-            fell: None,
-            removed: false,
-        });
-        remembered.removed = false;
-        remembered.set(own, now);
-        Some((own, remembered.fell))
-    }
-
-    fn resolve_default(
-        &mut self,
-        hash: u64,
-        now: Timestamp,
-    ) -> Option<(Limit, Option<FallenLimit>)> {
-        let default = self.default?;
-        let Some(remembered) = self.own.get_mut(&hash) else {
+        let hash = self.hash(key);
+        let Some(remembered) = self.own.get(&hash) else {
+            let default = self.default?;
             return Some((default.limit, default.fell));
         };
         if !remembered.removed {
-            remembered.set(default.limit, now);
-            remembered.removed = true;
+            return Some((remembered.limit, remembered.fell));
         }
-        let fell = remembered.fell;
-        let window = Duration::from_millis(default.limit.window_ms);
-        if fell.is_none_or(|fell| elapsed(fell.at, now) >= window) {
+        let default = self.default?;
+        let fell = remembered
+            .fell
+            .filter(|fell| elapsed(fell.at, now) < Duration::from_millis(default.limit.window_ms));
+        if fell.is_none() {
             self.own.remove(&hash);
         }
-        Some((default.limit, fell))
+        Some((default.limit, fell.or(default.fell)))
+    }
+
+    /// A pass over the whole key space has ended: limits that it did not show are gone.
+    pub(super) fn end_pass(&mut self, now: Timestamp) {
+        let default = self.default;
+        for remembered in self.own.values_mut() {
+            if remembered.pass != self.pass && !remembered.removed {
+                if let Some(default) = default {
+                    remembered.set(default.limit, now);
+                }
+                remembered.removed = true;
+            }
+        }
+        let pass = self.pass;
+        self.invalid.retain(|_, seen| *seen == pass);
+        self.pass += 1;
+        self.primed = true;
     }
 }
 
@@ -180,7 +247,8 @@ mod tests {
     }
 
     fn fell(memory: &mut LimitMemory, own: Option<u64>, now: i64) -> Option<u64> {
-        let (_, fell) = memory.resolve(b"k", own.map(limit), at(now)).unwrap();
+        memory.learn(b"k", own.map(limit), at(now));
+        let (_, fell) = memory.current(b"k", at(now)).unwrap();
         fell.map(|fell| fell.limit)
     }
 
@@ -223,6 +291,28 @@ mod tests {
         assert_eq!(fell(&mut memory, None, 1), Some(100));
         fell(&mut memory, None, 62);
         assert!(memory.own.is_empty());
+    }
+
+    #[test]
+    fn limits_that_a_whole_pass_did_not_show_are_gone() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        assert!(memory.learn(b"k", Some(limit(100)), at(0)));
+        memory.end_pass(at(1));
+        assert!(!memory.learn(b"k", Some(limit(100)), at(2)));
+        memory.end_pass(at(3));
+        assert_eq!(memory.current(b"k", at(3)).unwrap().0, limit(100));
+        memory.end_pass(at(4));
+        assert_eq!(
+            memory.current(b"k", at(5)).unwrap(),
+            (
+                limit(10),
+                Some(FallenLimit {
+                    limit: 100,
+                    at: at(4)
+                })
+            )
+        );
     }
 
     #[test]

@@ -3,14 +3,19 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -103,10 +108,14 @@ impl<S: Subject + 'static> App<S> {
         match path {
             "/-/healthy" => text(StatusCode::OK, "healthy\n"),
             "/-/ready" if self.collect.last().is_some() => text(StatusCode::OK, "ready\n"),
-            "/-/ready" => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "not ready: no collection has finished yet\n",
-            ),
+            "/-/ready" => {
+                // Where only what is ready gets scraped, the first collection would wait for itself for ever.
+                self.collect.start(Instant::now() + DEFAULT_TIMEOUT);
+                text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "not ready: no collection has finished yet\n",
+                )
+            }
             "/api/v1/actions" => json(StatusCode::OK, &self.actions),
             "/" => {
                 let page = page::render(self.collect.last().as_deref(), &self.telemetry_path);
@@ -120,15 +129,33 @@ impl<S: Subject + 'static> App<S> {
                 match path {
                     "/api/v1/violations" => json(StatusCode::OK, &violations(&snapshot)),
                     "/api/v1/observation" => json(StatusCode::OK, &snapshot.observation),
-                    _ => self.metrics(&snapshot),
+                    _ => self.metrics(&snapshot, headers),
                 }
             }
         }
     }
 
-    fn metrics(&self, snapshot: &Snapshot) -> Answer {
-        match render(snapshot, self.reload) {
-            Ok(body) => with_type(StatusCode::OK, METRICS, body),
+    fn metrics(&self, snapshot: &Snapshot, headers: &HeaderMap) -> Answer {
+        let gzip = accepts_gzip(headers);
+        let body = render(snapshot, self.reload).map_err(|error| error.to_string());
+        let body = body.and_then(|body| {
+            if gzip {
+                compress(&body).map_err(|error| error.to_string())
+            } else {
+                Ok(body)
+            }
+        });
+        match body {
+            Ok(body) => {
+                let mut answer = with_type(StatusCode::OK, METRICS, body);
+                let vary = HeaderValue::from_static("accept-encoding");
+                answer.headers_mut().insert(VARY, vary);
+                if gzip {
+                    let gzip = HeaderValue::from_static("gzip");
+                    answer.headers_mut().insert(CONTENT_ENCODING, gzip);
+                }
+                answer
+            }
             Err(error) => {
                 tracing::error!("cannot encode the metrics: {error}");
                 text(
@@ -212,6 +239,29 @@ fn violations(snapshot: &Snapshot) -> serde_json::Value {
     })
 }
 
+/// Whether the client takes gzip: named, or any, and not with a quality of zero.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter();
+    let codings = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    codings.into_iter().any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let named = matches!(parts.next(), Some("gzip" | "x-gzip" | "*"));
+        let refused = parts.any(|part| {
+            let quality = part.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok());
+            quality.is_some_and(|quality| quality <= 0.0)
+        });
+        named && !refused
+    })
+}
+
+fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish()
+}
+
 fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
@@ -244,4 +294,26 @@ fn not_allowed(allow: &'static str) -> Answer {
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allow));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_used_when_it_is_asked_for() {
+        for (value, expected) in [
+            ("gzip", true),
+            ("deflate, gzip;q=0.5", true),
+            ("*", true),
+            ("gzip;q=0", false),
+            ("br", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(value));
+            assert_eq!(accepts_gzip(&headers), expected, "{value}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
 }

@@ -1,0 +1,81 @@
+//! Parts by themselves, in this process: the checker, and the rendering of the metrics.
+
+use ratelimiter_exporter::clock::Clock;
+use ratelimiter_exporter::export::{Reload, render};
+use ratelimiter_exporter::invariants::{Checker, CheckerConfig};
+use ratelimiter_exporter::observation::{Counter, CounterView, KeyLabel, Observation};
+use ratelimiter_exporter::snapshot::{OwnCounters, Snapshot};
+use ratelimiter_exporter::subject::InvariantChecker as _;
+
+use super::median;
+
+const BATCHES: u32 = 1_000;
+const BATCH: u32 = 1_000;
+
+/// Measures and prints.
+pub(crate) fn print() {
+    let clock = Clock::start();
+    let keys: Vec<String> = (0..BATCH)
+        .map(|n| format!("key-of-thirty-bytes-{n:010}"))
+        .collect();
+    let views: Vec<CounterView<'_>> = keys
+        .iter()
+        .map(|key| CounterView {
+            key: key.as_bytes(),
+            count: 10,
+            limit: 20,
+            remaining: 10,
+            window_ms: Some(60_000),
+            fell_from: None,
+        })
+        .collect();
+    let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+    let runs = (0..5).map(|_| {
+        let started = lab::clock::instant();
+        for _ in 0..BATCHES {
+            checker.counters(clock.now(), &views);
+        }
+        started.elapsed().as_secs_f64() * 1e9 / f64::from(BATCHES * BATCH)
+    });
+    println!(
+        "checker alone: {:.1} ns a healthy counter ({} of them)",
+        median(runs.collect()),
+        BATCHES * BATCH
+    );
+
+    let counters = keys.iter().map(|key| Counter {
+        key: key.clone(),
+        count: 10,
+        limit: 20,
+        remaining: 10,
+        window_ms: Some(60_000),
+        fell_from: None,
+    });
+    let observation = Observation {
+        counters: counters.collect(),
+        redis_connected: Some(true),
+        ..Observation::default()
+    };
+    let now = clock.now();
+    let snapshot = Snapshot {
+        report: checker.check(now, &observation),
+        observation,
+        seconds: 0.1,
+        own: OwnCounters::default(),
+    };
+    let reload = Reload {
+        ok: true,
+        at: now.wall,
+    };
+    let runs = (0..21).map(|_| {
+        let started = lab::clock::instant();
+        let text = render(&snapshot, reload);
+        assert!(text.is_ok_and(|text| text.len() > 100_000));
+        started.elapsed().as_secs_f64() * 1e3
+    });
+    println!(
+        "rendering alone: {:.2} ms for {BATCH} exported keys",
+        median(runs.collect())
+    );
+    println!();
+}

@@ -1,0 +1,233 @@
+//! What the sweep asks Redis, a batch at a time: plain I/O on names that it owns, so that several batches can be under
+//! way at once. Decides nothing.
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Value};
+
+use super::redis::reason_of;
+use crate::observation::{Limit, Reason};
+
+/// What every counter's key starts with.
+pub(super) const PREFIX: &[u8] = b"ratelimit:";
+
+/// What every limit's key starts with, behind [`PREFIX`].
+pub(super) const LIMIT: &[u8] = b"limit:";
+
+/// A key's own limit as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    /// It has none.
+    None,
+    /// It has this one.
+    Some(Limit),
+    /// What is stored is not a limit.
+    Invalid(Reason),
+}
+
+/// One SCAN's worth of names, sorted by what is to be asked of them.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Keys to count, and the window to count over.
+    pub(super) keys: Vec<(Vec<u8>, u64)>,
+    /// Names that end in `:seq`: strings beside counters, most likely.
+    pub(super) sequences: Vec<Vec<u8>>,
+    /// Keys whose limit is stored.
+    pub(super) limits: Vec<Vec<u8>>,
+}
+
+/// What the batch's names turned out to be.
+#[derive(Debug)]
+pub(super) struct Counted {
+    /// Keys and their counts; `None` for what is no counter.
+    pub(super) keys: Vec<(Vec<u8>, Option<u64>)>,
+    /// Sequences that are no strings: counters, perhaps.
+    pub(super) not_sequences: Vec<Vec<u8>>,
+    /// Stored limits by key.
+    pub(super) limits: Vec<(Vec<u8>, Own)>,
+    pub(super) commands: u64,
+}
+
+/// Counts, and reads limits, in one round trip. The moment to count from is `now_ms` by Redis's clock.
+pub(super) async fn count(
+    mut connection: MultiplexedConnection,
+    batch: Batch,
+    now_ms: i64,
+) -> RedisResult<Counted> {
+    let Batch {
+        keys,
+        sequences,
+        limits,
+    } = batch;
+    let mut pipe = redis::Pipeline::with_capacity(keys.len() + limits.len() + 1);
+    pipe.ignore_errors();
+    for (key, window_ms) in &keys {
+        pipe.add_command(zcount(key, now_ms, *window_ms));
+    }
+    for key in &limits {
+        pipe.add_command(hmget(key));
+    }
+    // MGET answers nil for what is no string, which tells a thousand types for the price of one command.
+    if !sequences.is_empty() {
+        let mut mget = redis::cmd("MGET");
+        for name in &sequences {
+            mget.arg([PREFIX, name].concat());
+        }
+        pipe.add_command(mget);
+    }
+    if pipe.is_empty() {
+        return Ok(Counted {
+            keys: Vec::new(),
+            not_sequences: Vec::new(),
+            limits: Vec::new(),
+            commands: 0,
+        });
+    }
+    let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut connection).await?;
+    let commands = answers.len() as u64;
+    let mut answers = answers.into_iter();
+    let mut counted = Counted {
+        keys: Vec::with_capacity(keys.len()),
+        not_sequences: Vec::new(),
+        limits: Vec::with_capacity(limits.len()),
+        commands,
+    };
+    for ((key, _), answer) in keys.into_iter().zip(answers.by_ref()) {
+        counted.keys.push((key, count_of(answer)?));
+    }
+    for (key, answer) in limits.into_iter().zip(answers.by_ref()) {
+        counted.limits.push((key, own_limit(&answer)?));
+    }
+    if let Some(values) = answers.next() {
+        let Value::Array(values) = values? else {
+            return Ok(counted);
+        };
+        let pairs = sequences.into_iter().zip(values);
+        let others = pairs.filter(|(_, value)| *value == Value::Nil);
+        counted.not_sequences = others.map(|(name, _)| name).collect();
+    }
+    Ok(counted)
+}
+
+/// Reads the own limit of each key, then counts over the window that really holds. `usual` tells the window of keys
+/// without one of their own; a rule of the configuration beats what is stored.
+pub(super) async fn verify(
+    connection: &mut MultiplexedConnection,
+    keys: &[Vec<u8>],
+    now_ms: i64,
+    rule: impl Fn(&[u8]) -> Option<Limit>,
+    usual: u64,
+) -> RedisResult<Vec<(Own, Option<u64>)>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut pipe = redis::Pipeline::with_capacity(keys.len());
+    pipe.ignore_errors();
+    for key in keys {
+        pipe.add_command(hmget(key));
+    }
+    let limits: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
+    let mut owns = Vec::with_capacity(keys.len());
+    let mut pipe = redis::Pipeline::with_capacity(keys.len());
+    pipe.ignore_errors();
+    for (key, answer) in keys.iter().zip(&limits) {
+        let own = own_limit(answer)?;
+        let window_ms = match (rule(key), own) {
+            (Some(limit), _) | (None, Own::Some(limit)) => limit.window_ms,
+            _ => usual,
+        };
+        pipe.add_command(zcount(key, now_ms, window_ms));
+        owns.push(own);
+    }
+    let counts: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
+    let pairs = owns.into_iter().zip(counts);
+    pairs
+        .map(|(own, count)| Ok((own, count_of(count)?)))
+        .collect()
+}
+
+fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
+    let mut command = redis::cmd("ZCOUNT");
+    let from = now_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
+    command.arg([PREFIX, key].concat()).arg(from).arg("+inf");
+    command
+}
+
+fn hmget(key: &[u8]) -> redis::Cmd {
+    let mut command = redis::cmd("HMGET");
+    command
+        .arg([PREFIX, LIMIT, key].concat())
+        .arg("limit")
+        .arg("window_ms");
+    command
+}
+
+/// `None` for a key of another type.
+fn count_of(answer: RedisResult<Value>) -> RedisResult<Option<u64>> {
+    match answer {
+        Ok(Value::Int(count)) => Ok(Some(u64::try_from(count).unwrap_or(0))),
+        Ok(_) => Ok(Some(0)),
+        Err(error) if reason_of(&error) == Reason::WrongType => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn own_limit(answer: &RedisResult<Value>) -> RedisResult<Own> {
+    let fields = match answer {
+        Ok(Value::Array(fields)) => fields,
+        Ok(_) => return Ok(Own::Invalid(Reason::InvalidLimit)),
+        Err(error) if reason_of(error) == Reason::WrongType => {
+            return Ok(Own::Invalid(Reason::WrongType));
+        }
+        Err(error) => return Err(error.clone()),
+    };
+    let number = |value: Option<&Value>| match value {
+        Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).ok()?.parse::<u64>().ok(),
+        _ => None,
+    };
+    let absent = |value: Option<&Value>| matches!(value, None | Some(Value::Nil));
+    if absent(fields.first()) && absent(fields.get(1)) {
+        return Ok(Own::None);
+    }
+    let Some(limit) = number(fields.first()) else {
+        return Ok(Own::Invalid(Reason::InvalidLimit));
+    };
+    Ok(match number(fields.get(1)) {
+        Some(window_ms) if window_ms > 0 => Own::Some(Limit { limit, window_ms }),
+        _ => Own::Invalid(Reason::InvalidWindow),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(limit: Option<&str>, window: Option<&str>) -> String {
+        let value = |text: Option<&str>| {
+            text.map_or(Value::Nil, |text| {
+                Value::BulkString(text.as_bytes().to_vec())
+            })
+        };
+        let answer = Ok(Value::Array(vec![value(limit), value(window)]));
+        match own_limit(&answer).unwrap() {
+            Own::None => "none".to_owned(),
+            Own::Some(limit) => format!("{} in {}", limit.limit, limit.window_ms),
+            Own::Invalid(reason) => reason.to_string(),
+        }
+    }
+
+    #[test]
+    fn stored_limits_are_whole_numbers_or_passed_over() {
+        assert_eq!(own(None, None), "none");
+        assert_eq!(own(Some("5"), Some("60000")), "5 in 60000");
+        assert_eq!(own(Some("0"), Some("60000")), "0 in 60000");
+        let large = own(Some("9223372036854775808"), Some("1"));
+        assert_eq!(large, "9223372036854775808 in 1");
+        for limit in ["-3", "abc", "1.5", ""] {
+            assert_eq!(own(Some(limit), Some("60000")), "invalid_limit", "{limit}");
+        }
+        for window in [Some("0"), Some("-1"), Some("x"), None] {
+            assert_eq!(own(Some("5"), window), "invalid_window", "{window:?}");
+        }
+        assert_eq!(own(None, Some("60000")), "invalid_limit");
+    }
+}

@@ -1,0 +1,114 @@
+//! `check` and its exit status, and mistakes on the command line.
+
+use std::time::Duration;
+
+use lab::redis_server::RedisServer;
+use lab::seed::fill_to;
+
+use super::harness::{Cluster, base_flags, run};
+
+fn check(cluster: &Cluster, more: &[&str]) -> Vec<String> {
+    let mut args = base_flags(&cluster.redis.url(), &cluster.nodes);
+    args.push("check".to_owned());
+    args.extend(more.iter().map(|&word| word.to_owned()));
+    args
+}
+
+#[tokio::test]
+async fn check_tells_how_things_stand_by_its_exit_status() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(2, &[]).await?;
+    // Without traffic there is no latency to judge.
+    let output = run(check(&cluster, &["--latency-sample=100ms"])).await?;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no_samples"));
+
+    let traffic = cluster.traffic(200.0)?;
+    let output = run(check(&cluster, &[])).await?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("node_down") && text.contains("node-2"),
+        "{text}"
+    );
+
+    let output = run(check(&cluster, &["--output", "json"])).await?;
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(json["nodes"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["redis_connected"], true);
+    assert!(json["node_metrics"]["node-1"]["latency_p99_ms"].is_number());
+    assert!(json["counters"][0]["count"].is_number());
+    traffic.stop().await;
+
+    let mut redis = cluster.redis.connection().await?;
+    fill_to(&mut redis, b"over", 11).await?;
+    cluster.nodes[1].kill();
+    let output = run(check(&cluster, &[])).await?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("VIOLATED  over"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn check_without_anything_to_reach_is_a_violation() -> anyhow::Result<()> {
+    let port = lab::ports::free_port();
+    let args = [
+        format!("--redis.url=redis://127.0.0.1:{port}"),
+        format!("--ratelimiter.url=http://127.0.0.1:{port}"),
+        "check".to_owned(),
+        "--latency-sample=0s".to_owned(),
+    ];
+    let output = run(args.to_vec()).await?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
+    for (args, expected) in [
+        (
+            &["--redis.timeout=soon"][..],
+            "--redis.timeout: invalid value \"soon\"",
+        ),
+        (&["--redis.url=http://x"], "--redis.url: invalid value"),
+        (
+            &["--ratelimiter.url=localhost:8000"],
+            "--ratelimiter.url: invalid value",
+        ),
+        (
+            &["--web.listen-address=nowhere"],
+            "--web.listen-address: invalid value \"nowhere\"",
+        ),
+        (
+            &["--config.file=/nonexistent.yml"],
+            "--config.file: invalid value",
+        ),
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["chekc"], "chekc"),
+        (
+            &["--keys.label=md5", "check"],
+            "--keys.label: invalid value \"md5\"",
+        ),
+    ] {
+        let output = run(args.iter().map(|&arg| arg.to_owned()).collect()).await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let taken = format!("--web.listen-address=127.0.0.1:{}", redis.port());
+    let output = tokio::time::timeout(Duration::from_secs(20), run(vec![taken])).await??;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("--web.listen-address: cannot listen on 127.0.0.1:"),
+        "{said}"
+    );
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! Keys of any bytes, and what is malformed beside them.
+
+use lab::seed::fill_to;
+use ratelimiter_exporter::observation::decode_key;
+
+use super::harness::Cluster;
+
+#[tokio::test]
+async fn keys_of_any_bytes_come_back_as_they_were() -> anyhow::Result<()> {
+    let long = "L".repeat(5000).into_bytes();
+    let mut keys: Vec<&[u8]> = vec![
+        b"",
+        b" ",
+        b"he said \"hi\"",
+        b"line1\nline2",
+        b"back\\slash",
+        b"\\x41",
+        b"a\0b",
+        b"\xff\xfe",
+        b"tab\tcr\r",
+        b"foo:seq",
+        b"limit:foo",
+        b"x:limit:y",
+        b"*[a]?",
+        b"{tag}k",
+        b"ratelimit:inner",
+        b"a,b=c}",
+        &long,
+    ];
+    keys.push("🔥ключ-日本".as_bytes());
+    let cluster = Cluster::start(1, &[]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    for key in &keys {
+        fill_to(&mut redis, key, 4).await?;
+    }
+    // Siblings that are no counters: a sequence, a limit.
+    let _: () = redis::pipe()
+        .cmd("SET")
+        .arg("ratelimit:bar:seq")
+        .arg(4)
+        .ignore()
+        .cmd("HSET")
+        .arg("ratelimit:limit:bar")
+        .arg(&["limit", "5", "window_ms", "60000"])
+        .ignore()
+        .query_async(&mut redis)
+        .await?;
+    let scrape = cluster.exporter.scrape().await?;
+    let mut found: Vec<Vec<u8>> = scrape
+        .labels("ratelimiter_key_requests", "key")
+        .iter()
+        .map(|label| decode_key(label))
+        .collect();
+    let mut expected: Vec<Vec<u8>> = keys.iter().map(|key| key.to_vec()).collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert!(scrape.is("ratelimiter_keys", &[], u32::try_from(keys.len())?));
+    assert_eq!(scrape.reported(), [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_malformed_is_passed_over_counted_and_pages_nobody() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    let invalid = [
+        ("text", "abc", "60000"),
+        ("negative", "-3", "60000"),
+        ("float", "1.5", "60000"),
+        ("no-window", "5", "0"),
+        ("past", "5", "-1"),
+    ];
+    for (key, limit, window) in invalid {
+        // Enough to break the default limit, if anybody applied that.
+        fill_to(&mut redis, key.as_bytes(), 50).await?;
+        let _: () = redis::cmd("HSET")
+            .arg(format!("ratelimit:limit:{key}"))
+            .arg(&["limit", limit, "window_ms", window])
+            .query_async(&mut redis)
+            .await?;
+    }
+    let _: () = redis::pipe()
+        .cmd("SET")
+        .arg("ratelimit:a-string")
+        .arg("x")
+        .ignore()
+        .cmd("RPUSH")
+        .arg("ratelimit:a-list")
+        .arg("x")
+        .ignore()
+        .cmd("SET")
+        .arg("ratelimiter:nodes:a-string")
+        .arg("x")
+        .ignore()
+        .query_async(&mut redis)
+        .await?;
+    fill_to(&mut redis, b"\xff\xfe", 3).await?;
+    for _ in 0..3 {
+        let scrape = cluster.exporter.scrape().await?;
+        assert_eq!(scrape.reported(), [""; 0]);
+        assert!(
+            scrape.errors("counters", "invalid_limit") >= 3.0,
+            "{}",
+            scrape.text
+        );
+        assert!(
+            scrape.errors("counters", "invalid_window") >= 2.0,
+            "{}",
+            scrape.text
+        );
+        assert!(
+            scrape.errors("counters", "wrong_type") >= 2.0,
+            "{}",
+            scrape.text
+        );
+        assert!(
+            scrape.errors("registry", "wrong_type") >= 1.0,
+            "{}",
+            scrape.text
+        );
+        assert_eq!(
+            scrape.labels("ratelimiter_key_requests", "key"),
+            ["\\xff\\xfe"]
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_are_shown_as_hashes_when_asked_for() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, &["--keys.label=hash"]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    fill_to(&mut redis, b"jane@example.com", 11).await?;
+    let scrape = cluster.exporter.scrape().await?;
+    let hash = ratelimiter_exporter::observation::hash_key(b"jane@example.com");
+    assert_eq!(scrape.reported(), [format!("ghost_allowing {hash}")]);
+    for path in ["/metrics", "/", "/api/v1/violations", "/api/v1/observation"] {
+        assert!(
+            !cluster.exporter.get(path).await?.text().contains("jane"),
+            "{path}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn windows_limits_and_rules_of_their_own_hold() -> anyhow::Result<()> {
+    let folder = lab::temp::TempDir::new("rules")?;
+    let path = folder.path().join("config.yml");
+    std::fs::write(
+        &path,
+        "limits:\n- {match: 'tenant:*', limit: 20, window: 60s}\n",
+    )?;
+    let flag = format!("--config.file={}", path.display());
+    let cluster = Cluster::start(1, &[&flag]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    let _: () = redis::pipe()
+        .cmd("HSET")
+        .arg("ratelimit:limit:hour")
+        .arg(&["limit", "100", "window_ms", "3600000"])
+        .ignore()
+        .cmd("HSET")
+        .arg("ratelimit:limit:none")
+        .arg(&["limit", "0", "window_ms", "60000"])
+        .ignore()
+        .query_async(&mut redis)
+        .await?;
+    lab::seed::fill_to_in(&mut redis, b"hour", 80, 3_600_000).await?;
+    fill_to(&mut redis, b"none", 1).await?;
+    fill_to(&mut redis, b"tenant:1", 15).await?;
+    fill_to(&mut redis, b"other", 15).await?;
+    let scrape = cluster.exporter.scrape().await?;
+    assert_eq!(
+        scrape.reported(),
+        ["ghost_allowing none", "ghost_allowing other"]
+    );
+    assert!(scrape.is("ratelimiter_key_window_seconds", &[("key", "hour")], 3600));
+    assert!(scrape.is("ratelimiter_key_requests_limit", &[("key", "tenant:1")], 20));
+    Ok(())
+}

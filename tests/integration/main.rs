@@ -1,0 +1,13 @@
+//! The exporter as its users meet it: the real binary, real Redis servers, real limiter nodes, all on loopback and each
+//! ended by its own handle. Nothing is mocked but what must misbehave in ways that no real server would.
+
+mod actions;
+mod bad_answers;
+mod captures;
+mod cli;
+mod harness;
+mod keys;
+mod scale;
+mod secrets;
+mod violations;
+mod web;
