@@ -111,6 +111,7 @@ impl Limiter {
                 prometheus: config.prometheus_url,
                 selectors: Arc::new(selectors),
                 timing: config.registry,
+                clock: clock.clone(),
                 control: Connector::new(client.clone(), config.redis_timeout),
                 histories: BTreeMap::new(),
                 canaries: BTreeMap::new(),
@@ -283,8 +284,7 @@ impl Subject for Limiter {
             watched,
         };
         let (mut read, mut keys) = tokio::join!(
-            self.nodes
-                .run(at, &self.clock, &deadline, offset_sent, default_sent),
+            self.nodes.run(at, &deadline, offset_sent, default_sent),
             self.keys.run(&self.clock, &deadline, needs, sink),
         );
         let ids = std::mem::take(&mut keys.node_ids);
@@ -301,7 +301,7 @@ impl Subject for Limiter {
     }
 
     async fn glance(&mut self) {
-        self.nodes.glance(&self.clock).await;
+        self.nodes.glance().await;
     }
 
     fn memory(&self) -> serde_json::Value {

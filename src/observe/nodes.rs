@@ -42,6 +42,8 @@ pub(super) struct RegistryReading {
     /// Whether what is not in `found` is really not there.
     pub(super) readable: bool,
     pub(super) found: BTreeMap<String, Registration>,
+    /// When the last of it was read: what is missing may have run out until then.
+    pub(super) read_at: Option<Timestamp>,
     /// Since when Redis has answered without a break or a restart.
     pub(super) redis_up_since: Option<Timestamp>,
     /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
@@ -267,13 +269,15 @@ impl NodeMemory {
         if !registry.readable {
             return;
         }
+        let read_at = registry.read_at.unwrap_or(now);
         for (id, known) in &mut self.known {
             if registry.found.contains_key(id) {
                 continue;
             }
             known.lost |= registry.redis_restarted;
             if let Some(seen) = known.registration.filter(|_| !known.lost) {
-                let could_have_run_out = seen.ttl.is_some_and(|ttl| elapsed(seen.at, now) >= ttl);
+                let could_have_run_out =
+                    seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
                 // Renewals after the last look only move the end further away, so a registration that is gone
                 // before it could have run out was deleted.
                 known.deregistered |= !could_have_run_out;
@@ -532,9 +536,8 @@ fn by_registration(
         // Redis came back empty: the registrations return with the next heartbeats.
         return unknown("redis_restarted");
     }
-    let ran_out = seen
-        .ttl
-        .is_some_and(|ttl| elapsed(seen.at, evidence.now) >= ttl);
+    let read_at = evidence.registry.read_at.unwrap_or(evidence.now);
+    let ran_out = seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
     if ran_out {
         Some((Some("Down".to_owned()), "registration ran out".to_owned()))
     } else {

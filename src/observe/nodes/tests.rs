@@ -107,6 +107,18 @@ fn a_killed_node_is_down_although_it_is_still_registered_and_stays_down_when_it_
 }
 
 #[test]
+fn a_registration_that_runs_out_while_the_collection_looks_twice_was_not_deleted() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    // The collection began a second before the registration ran out, and read the registry last after that.
+    world.registry.read_at = Some(at(26));
+    assert_eq!(world.gone("n1").fails("h:1").judge(24), ["n1 Down redis?"]);
+}
+
+#[test]
 fn a_node_that_returns_is_up() {
     let mut world = World::new();
     world
