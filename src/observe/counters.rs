@@ -407,6 +407,7 @@ impl Sweep<'_> {
                 (None, Own::Invalid(reason)) => {
                     result.skip(reason, &key);
                     self.limits.set_invalid(&key);
+                    result.undecided.push(key);
                     continue;
                 }
             };

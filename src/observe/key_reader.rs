@@ -13,7 +13,7 @@ use super::limits::{LimitMemory, LimitRule};
 use super::redis::reason_of;
 use super::tracker::{Changes, Tracker};
 use crate::clock::Clock;
-use crate::observation::{Collector, CountersRead, Failure, Limit, Reason, encode_key};
+use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
 use crate::subject::CounterSink;
 
 /// In the steady state a pass is spread over this many collections.
@@ -34,6 +34,7 @@ pub(super) struct KeyReader {
     pub(super) limits: LimitMemory,
     pub(super) rules: Vec<LimitRule>,
     pub(super) budget: Duration,
+    pub(super) label: KeyLabel,
     /// The pass that goes on in the next collection.
     pub(super) pass: Option<Pass>,
     /// What the pass under way has taken so far.
@@ -113,7 +114,7 @@ impl KeyReader {
         };
         KeysRead {
             node_ids: result.node_ids.iter().map(|id| encode_key(id)).collect(),
-            failures: failures(&result),
+            failures: failures(&result, self.label),
             read: counters_read(&result),
             coverage,
             seconds: started.elapsed().as_secs_f64(),
@@ -229,10 +230,10 @@ fn counters_read(result: &SweepResult) -> CountersRead {
     }
 }
 
-fn failures(result: &SweepResult) -> Vec<Failure> {
+fn failures(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (reason, (times, example)) in &result.skipped {
-        let example = encode_key(example);
+        let example = label.of(example);
         let expected = match reason {
             Reason::WrongType => "a sorted set under ratelimit:, a hash under ratelimit:limit:",
             Reason::InvalidLimit => "limit to be a whole number from 0 on",

@@ -26,8 +26,8 @@ use super::tracker::Tracker;
 use crate::clock::{Clock, Moment};
 use crate::config::Secret;
 use crate::observation::{
-    Collector, CollectorRun, CounterView, CountersRead, Failure, KeyTotals, Observation, Reason,
-    RedisReading, decode_key,
+    Collector, CollectorRun, CounterView, CountersRead, Failure, KeyLabel, KeyTotals, Observation,
+    Reason, RedisReading, decode_key,
 };
 use crate::subject::{ACTIONS, ActionDefinition, CounterSink, Subject};
 
@@ -58,6 +58,8 @@ pub struct ObserveConfig {
     pub scan_budget: Duration,
     /// How the limiter's registry works.
     pub registry: RegistryTiming,
+    /// How keys are shown.
+    pub key_label: KeyLabel,
     /// Limits by key that the configuration knows.
     pub limit_rules: Vec<LimitRule>,
 }
@@ -124,6 +126,7 @@ impl Limiter {
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 budget: config.scan_budget,
+                label: config.key_label,
                 pass: None,
                 pass_took: Duration::ZERO,
                 steady: None,

@@ -367,6 +367,11 @@ impl NodeMemory {
     ) -> Option<Node> {
         let now = evidence.now;
         let known = self.known.get_mut(id)?;
+        // An address that the configuration names is meant to be reached.
+        let meant = known.address.as_deref().is_some_and(|address| {
+            let mut statics = self.statics.keys();
+            statics.any(|given| same_address(given, address))
+        });
         let registered = evidence.registry.found.get(id);
         let answer = answer_of(id, known, evidence);
         if let Answer::Yes(_) = answer {
@@ -391,7 +396,7 @@ impl NodeMemory {
                 "said by the management API".to_owned(),
             ),
             (_, Answer::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
-            (_, Answer::No(why)) if known.reached => {
+            (_, Answer::No(why)) if known.reached || meant => {
                 if known.deregistered && registered.is_none() {
                     return None;
                 }

@@ -210,6 +210,16 @@ fn a_static_node_is_known_from_the_start_and_counted_once() {
 }
 
 #[test]
+fn a_registered_node_at_a_static_address_that_does_not_answer_is_down_from_the_start() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["localhost:1".to_owned()]);
+    world
+        .registered("n1", "127.0.0.1:1", 25)
+        .fails("127.0.0.1:1");
+    assert_eq!(world.fails("localhost:1").judge(0), ["n1 Down redis?"]);
+}
+
+#[test]
 fn loopback_has_many_names() {
     let mut world = World::new();
     world.memory = NodeMemory::new(["localhost:1".to_owned()]);
