@@ -137,6 +137,7 @@ impl NodeReader {
         self.look_up(deadline, listed, &mut read).await;
         self.probe_new(deadline, &mut read).await;
         self.look_again(deadline, &mut read).await;
+        read.registry.read_by = Some(clock.now().steady);
         let seconds = started.elapsed().as_secs_f64();
         read.seconds.insert(Collector::Probes, seconds);
         read.seconds.insert(Collector::NodeMetrics, seconds);
@@ -161,6 +162,7 @@ impl NodeReader {
                 let registry = RegistryReading {
                     readable: true,
                     found: read.found,
+                    read_by: Some(clock.now().steady),
                     redis_up_since: self.redis_was.up_since,
                     redis_restarted: false,
                 };
@@ -210,6 +212,7 @@ impl NodeReader {
         read.registry = RegistryReading {
             readable: basics.registrations.is_some(),
             found: basics.registrations.unwrap_or_default(),
+            read_by: None,
             redis_up_since: self.redis_was.up_since,
             redis_restarted: restarted,
         };

@@ -42,11 +42,22 @@ pub(super) struct RegistryReading {
     /// Whether what is not in `found` is really not there.
     pub(super) readable: bool,
     pub(super) found: BTreeMap<String, Registration>,
+    /// By when all of it was read: a registration that is missing may have run out up to then. The collection's own
+    /// time is earlier, by a second look and more.
+    pub(super) read_by: Option<Timestamp>,
     /// Since when Redis has answered without a break or a restart.
     pub(super) redis_up_since: Option<Timestamp>,
     /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
     /// its node.
     pub(super) redis_restarted: bool,
+}
+
+impl RegistryReading {
+    /// Whether a registration that was `seen` and is missing in a reading of `now` may have run out.
+    fn may_have_run_out(&self, seen: SeenTtl, now: Timestamp) -> bool {
+        let by = self.read_by.map_or(now, |by| by.max(now));
+        seen.ttl.is_some_and(|ttl| elapsed(seen.at, by) >= ttl)
+    }
 }
 
 /// What a node's own counters and the canary say of its way to Redis.
@@ -273,7 +284,7 @@ impl NodeMemory {
             }
             known.lost |= registry.redis_restarted;
             if let Some(seen) = known.registration.filter(|_| !known.lost) {
-                let could_have_run_out = seen.ttl.is_some_and(|ttl| elapsed(seen.at, now) >= ttl);
+                let could_have_run_out = registry.may_have_run_out(seen, now);
                 // Renewals after the last look only move the end further away, so a registration that is gone
                 // before it could have run out was deleted.
                 known.deregistered |= !could_have_run_out;
@@ -532,10 +543,7 @@ fn by_registration(
         // Redis came back empty: the registrations return with the next heartbeats.
         return unknown("redis_restarted");
     }
-    let ran_out = seen
-        .ttl
-        .is_some_and(|ttl| elapsed(seen.at, evidence.now) >= ttl);
-    if ran_out {
+    if evidence.registry.may_have_run_out(seen, evidence.now) {
         Some((Some("Down".to_owned()), "registration ran out".to_owned()))
     } else {
         unknown("registration_lost")

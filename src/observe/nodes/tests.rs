@@ -321,6 +321,21 @@ fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() 
 }
 
 #[test]
+fn a_killed_node_whose_registration_runs_out_during_the_second_look_stays_down() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 2)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.fails("h:1").gone("n1");
+    // The collection began at 1, with a second to go, and read the registry for the last time at 3.
+    world.registry.read_by = Some(at(3));
+    assert_eq!(world.judge(1), ["n1 Down redis?"]);
+    world.registry.read_by = Some(at(4));
+    assert_eq!(world.judge(4), ["n1 Down redis?"]);
+}
+
+#[test]
 fn a_redis_that_restarted_empty_is_no_clean_stop() {
     let mut world = World::new();
     world
