@@ -151,12 +151,6 @@ async fn storm() -> anyhow::Result<Seen> {
     let writing = async { Ok(scale.write(&mut bench.redis().await?).await?) };
     bench.exporter.silent_while(writing).await?;
     bench.exporter.silent_for(secs(12)).await?;
-    let keys = bench
-        .exporter
-        .scrape()
-        .await?
-        .value("ratelimiter_keys", &[]);
-    anyhow::ensure!(keys >= Some(20_000.0), "not all keys were seen: {keys:?}");
     traffic.stop().await;
     Ok(bench.exporter.nothing())
 }

@@ -214,19 +214,27 @@ impl Exporter {
         allowed: &Findings,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
+        // A scrape under way is waited for: the next one would share its collection, which began before what is next.
+        let ended = std::cell::Cell::new(false);
+        let work = async {
+            let done = work.await?;
+            ended.set(true);
+            Ok(done)
+        };
         let watching = async {
-            loop {
+            while !ended.get() {
                 let scrape = self.scrape().await?;
                 let reported: Findings = scrape.reported().difference(allowed).cloned().collect();
                 ensure!(reported.is_empty(), "false report: {}", shown(&reported));
-                tokio::time::sleep(WATCH_EVERY).await;
+                let until = Instant::now() + WATCH_EVERY;
+                while !ended.get() && Instant::now() < until {
+                    tokio::time::sleep(WATCH_EVERY / 20).await;
+                }
             }
+            Ok(())
         };
-        let done: anyhow::Result<T> = tokio::select! {
-            done = work => done,
-            failed = watching => failed.and_then(|()| bail!("the watch ended")),
-        };
-        done
+        let (done, ()) = tokio::try_join!(work, watching)?;
+        Ok(done)
     }
 
     /// Nothing is reported for `span`.

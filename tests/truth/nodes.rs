@@ -1,6 +1,7 @@
 //! Nodes that die, hang, are cut off, or were never there.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
@@ -46,6 +47,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "`node_down{node-2}` at the first collection, and still once Redis and the API have forgotten it",
             45,
             || Box::pin(killed_and_forgotten()),
+        ),
+        Scenario::new(
+            "node killed, its registration runs out in the middle of a collection",
+            "`node_down{node-2}` at the first collection, at that one, and after",
+            45,
+            || Box::pin(runs_out_in_a_collection()),
         ),
         Scenario::new(
             "static node killed",
@@ -160,6 +167,29 @@ async fn killed_and_forgotten() -> anyhow::Result<Seen> {
         .await?;
     bench.nodes[1].restart().await?;
     bench.exporter.recovers().await?;
+    Ok(seen)
+}
+
+/// A collection looks at a registration twice, a quarter of a second apart, before it calls a node dead.
+async fn runs_out_in_a_collection() -> anyhow::Result<Seen> {
+    let mut bench = Bench::start(3, &[]).await?;
+    let mut connection = bench.redis().await?;
+    let mut ttl = redis::cmd("PTTL");
+    ttl.arg("ratelimiter:nodes:node-2");
+    let down = || Expect::at_once(NODE_2);
+    let fault = Instant::now();
+    bench.nodes[1].kill();
+    let seen = bench.exporter.finds(fault, down()).await?;
+    let left = loop {
+        let left: i64 = ttl.query_async(&mut connection).await?;
+        anyhow::ensure!(left > 0, "it ran out before the collection");
+        if left < 1_800 {
+            break u64::try_from(left)?;
+        }
+        bench.exporter.keeps(secs(1), down()).await?;
+    };
+    tokio::time::sleep(Duration::from_millis(left.saturating_sub(130))).await;
+    bench.exporter.keeps(secs(6), down()).await?;
     Ok(seen)
 }
 
