@@ -285,7 +285,8 @@ pub enum CountersRead {
     Full,
     /// Some of them: a key that did not show is unknown, except for those in `gone`.
     Partial {
-        /// Keys (escaped) that were looked at directly and do not exist.
+        /// Keys (escaped) that were looked at directly and do not exist. For the checker: it is not told to others.
+        #[serde(default, skip_serializing)]
         gone: Vec<String>,
         /// Why it stopped.
         reason: Reason,

@@ -74,6 +74,8 @@ pub(super) struct SweepResult {
     pub(super) undecided: Vec<Vec<u8>>,
     /// Commands sent.
     pub(super) commands: u64,
+    /// Keys of any kind that the pass looked at, if it ended.
+    pub(super) pass_scanned: u64,
     /// Why it stopped early; `None` after a full pass.
     pub(super) stopped: Option<Reason>,
     /// The error that stopped it.
@@ -199,6 +201,7 @@ impl Sweep<'_> {
             }
         }
         if ended {
+            result.pass_scanned = current.scanned;
             self.end(current);
             result.stopped = None;
         } else {
@@ -404,6 +407,7 @@ impl Sweep<'_> {
                 (None, Own::Invalid(reason)) => {
                     result.skip(reason, &key);
                     self.limits.set_invalid(&key);
+                    result.undecided.push(key);
                     continue;
                 }
             };

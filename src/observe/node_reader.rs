@@ -43,6 +43,7 @@ pub(super) struct NodeReader {
     pub(super) prometheus: Option<Url>,
     pub(super) selectors: Arc<Vec<Selector>>,
     pub(super) timing: RegistryTiming,
+    pub(super) clock: Clock,
     pub(super) control: Connector,
     pub(super) memory: NodeMemory,
     pub(super) histories: BTreeMap<String, NodeHistory>,
@@ -95,7 +96,6 @@ impl NodeReader {
     pub(super) async fn run(
         &mut self,
         at: Moment,
-        clock: &Clock,
         deadline: &Deadline,
         offset: oneshot::Sender<SignedDuration>,
         default: oneshot::Sender<Option<Limit>>,
@@ -106,7 +106,7 @@ impl NodeReader {
         let targets = self.targets(&addresses);
         let (bases, ask) = (self.api_bases(), self.ask());
         let (basics, api, found) = tokio::join!(
-            deadline.cut(redis_basics(&mut self.control, clock, ids, offset)),
+            deadline.cut(redis_basics(&mut self.control, &self.clock, ids, offset)),
             deadline.cut(ask_api(&self.http, bases, default)),
             ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()),
         );
@@ -137,7 +137,6 @@ impl NodeReader {
         self.look_up(deadline, listed, &mut read).await;
         self.probe_new(deadline, &mut read).await;
         self.look_again(deadline, &mut read).await;
-        read.registry.read_by = Some(clock.now().steady);
         let seconds = started.elapsed().as_secs_f64();
         read.seconds.insert(Collector::Probes, seconds);
         read.seconds.insert(Collector::NodeMetrics, seconds);
@@ -146,7 +145,7 @@ impl NodeReader {
 
     /// Looks at the known registrations alone. A clean stop is told from a death by how soon the registration went,
     /// which takes a look more often than it lives.
-    pub(super) async fn glance(&mut self, clock: &Clock) {
+    pub(super) async fn glance(&mut self) {
         let ids: Vec<String> = self.memory.ids().cloned().collect();
         // Whether Redis is there, and what it means if not, is for a collection to say.
         if ids.is_empty() || self.redis_was.up_since.is_none() {
@@ -156,13 +155,13 @@ impl NodeReader {
         let Some(mut connection) = self.control.current() else {
             return;
         };
-        let before = clock.now();
+        let before = self.clock.now();
         match registrations(&mut connection, &ids).await {
             Ok(read) => {
                 let registry = RegistryReading {
                     readable: true,
                     found: read.found,
-                    read_by: Some(clock.now().steady),
+                    read_at: Some(self.clock.now().steady),
                     redis_up_since: self.redis_was.up_since,
                     redis_restarted: false,
                 };
@@ -212,7 +211,7 @@ impl NodeReader {
         read.registry = RegistryReading {
             readable: basics.registrations.is_some(),
             found: basics.registrations.unwrap_or_default(),
-            read_by: None,
+            read_at: Some(self.clock.now().steady),
             redis_up_since: self.redis_was.up_since,
             redis_restarted: restarted,
         };
@@ -251,6 +250,7 @@ impl NodeReader {
                     read.registry.found.remove(id);
                 }
                 read.registry.found.extend(result.found);
+                read.registry.read_at = Some(self.clock.now().steady);
                 read.failures.extend(malformed(result.malformed));
             }
             Some(Err(error)) => {

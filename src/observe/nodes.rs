@@ -42,22 +42,13 @@ pub(super) struct RegistryReading {
     /// Whether what is not in `found` is really not there.
     pub(super) readable: bool,
     pub(super) found: BTreeMap<String, Registration>,
-    /// By when all of it was read: a registration that is missing may have run out up to then. The collection's own
-    /// time is earlier, by a second look and more.
-    pub(super) read_by: Option<Timestamp>,
+    /// When the last of it was read: what is missing may have run out until then.
+    pub(super) read_at: Option<Timestamp>,
     /// Since when Redis has answered without a break or a restart.
     pub(super) redis_up_since: Option<Timestamp>,
     /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
     /// its node.
     pub(super) redis_restarted: bool,
-}
-
-impl RegistryReading {
-    /// Whether a registration that was `seen` and is missing in a reading of `now` may have run out.
-    fn may_have_run_out(&self, seen: SeenTtl, now: Timestamp) -> bool {
-        let by = self.read_by.map_or(now, |by| by.max(now));
-        seen.ttl.is_some_and(|ttl| elapsed(seen.at, by) >= ttl)
-    }
 }
 
 /// What a node's own counters and the canary say of its way to Redis.
@@ -278,13 +269,15 @@ impl NodeMemory {
         if !registry.readable {
             return;
         }
+        let read_at = registry.read_at.unwrap_or(now);
         for (id, known) in &mut self.known {
             if registry.found.contains_key(id) {
                 continue;
             }
             known.lost |= registry.redis_restarted;
             if let Some(seen) = known.registration.filter(|_| !known.lost) {
-                let could_have_run_out = registry.may_have_run_out(seen, now);
+                let could_have_run_out =
+                    seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
                 // Renewals after the last look only move the end further away, so a registration that is gone
                 // before it could have run out was deleted.
                 known.deregistered |= !could_have_run_out;
@@ -374,6 +367,11 @@ impl NodeMemory {
     ) -> Option<Node> {
         let now = evidence.now;
         let known = self.known.get_mut(id)?;
+        // An address that the configuration names is meant to be reached.
+        let meant = known.address.as_deref().is_some_and(|address| {
+            let mut statics = self.statics.keys();
+            statics.any(|given| same_address(given, address))
+        });
         let registered = evidence.registry.found.get(id);
         let answer = answer_of(id, known, evidence);
         if let Answer::Yes(_) = answer {
@@ -398,7 +396,7 @@ impl NodeMemory {
                 "said by the management API".to_owned(),
             ),
             (_, Answer::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
-            (_, Answer::No(why)) if known.reached => {
+            (_, Answer::No(why)) if known.reached || meant => {
                 if known.deregistered && registered.is_none() {
                     return None;
                 }
@@ -543,7 +541,9 @@ fn by_registration(
         // Redis came back empty: the registrations return with the next heartbeats.
         return unknown("redis_restarted");
     }
-    if evidence.registry.may_have_run_out(seen, evidence.now) {
+    let read_at = evidence.registry.read_at.unwrap_or(evidence.now);
+    let ran_out = seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
+    if ran_out {
         Some((Some("Down".to_owned()), "registration ran out".to_owned()))
     } else {
         unknown("registration_lost")

@@ -107,6 +107,18 @@ fn a_killed_node_is_down_although_it_is_still_registered_and_stays_down_when_it_
 }
 
 #[test]
+fn a_registration_that_runs_out_while_the_collection_looks_twice_was_not_deleted() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    // The collection began a second before the registration ran out, and read the registry last after that.
+    world.registry.read_at = Some(at(26));
+    assert_eq!(world.gone("n1").fails("h:1").judge(24), ["n1 Down redis?"]);
+}
+
+#[test]
 fn a_node_that_returns_is_up() {
     let mut world = World::new();
     world
@@ -195,6 +207,16 @@ fn a_static_node_is_known_from_the_start_and_counted_once() {
         ["n1 Up"]
     );
     assert_eq!(world.fails("h:1").judge(10), ["n1 Down redis?"]);
+}
+
+#[test]
+fn a_registered_node_at_a_static_address_that_does_not_answer_is_down_from_the_start() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["localhost:1".to_owned()]);
+    world
+        .registered("n1", "127.0.0.1:1", 25)
+        .fails("127.0.0.1:1");
+    assert_eq!(world.fails("localhost:1").judge(0), ["n1 Down redis?"]);
 }
 
 #[test]
@@ -318,21 +340,6 @@ fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() 
     assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up"]);
     // Once it should have beaten, answers do not excuse it.
     assert_eq!(world.judge(81), ["n1 Up no-redis"]);
-}
-
-#[test]
-fn a_killed_node_whose_registration_runs_out_during_the_second_look_stays_down() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 2)
-        .answers("h:1", "n1")
-        .judge(0);
-    world.fails("h:1").gone("n1");
-    // The collection began at 1, with a second to go, and read the registry for the last time at 3.
-    world.registry.read_by = Some(at(3));
-    assert_eq!(world.judge(1), ["n1 Down redis?"]);
-    world.registry.read_by = Some(at(4));
-    assert_eq!(world.judge(4), ["n1 Down redis?"]);
 }
 
 #[test]
