@@ -183,7 +183,8 @@ async fn runs_out_in_a_collection() -> anyhow::Result<Seen> {
     let left = loop {
         let left: i64 = ttl.query_async(&mut connection).await?;
         anyhow::ensure!(left > 0, "it ran out before the collection");
-        if left < 1_800 {
+        // The exporter glances at the registry every 8 s: what it knows at the end is exact.
+        if left < 9_500 {
             break u64::try_from(left)?;
         }
         bench.exporter.keeps(secs(1), down()).await?;
