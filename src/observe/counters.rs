@@ -174,14 +174,18 @@ impl Sweep<'_> {
         ));
         let mut counting = JoinSet::new();
         let mut ended = false;
+        // However small the budget is, each collection takes one step at least: it would never end otherwise.
+        let mut begun = false;
         loop {
-            let room = counting.len() < IN_FLIGHT && !ended && Instant::now() < stop;
+            let time = !begun || Instant::now() < stop;
+            let room = counting.len() < IN_FLIGHT && !ended && time;
             tokio::select! {
                 next = scanned.recv(), if room => {
                     let Some(next) = next else {
                         break; // the scanner died with its connection: what it has to say came before
                     };
                     let (cursor, names) = next?;
+                    begun = true;
                     result.commands += 1;
                     ended = cursor == b"0";
                     current.cursor = cursor;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use ratelimiter_exporter::export::DEFINITIONS;
+use ratelimiter_exporter::observation::{Collector, Reason};
 
 #[test]
 fn the_metric_reference_is_complete() -> anyhow::Result<()> {
@@ -12,9 +13,10 @@ fn the_metric_reference_is_complete() -> anyhow::Result<()> {
     let rows = text
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    // The other tables are of collectors and reasons.
     let documented = rows
         .map(|(name, _)| name.to_owned())
-        .filter(|name| !name.starts_with("process_"));
+        .filter(|name| name.starts_with("invariant_") || name.starts_with("ratelimiter_"));
     let documented: Vec<String> = documented.collect();
     let declared = DEFINITIONS.iter().map(|definition| {
         if definition.labels.is_empty() {
@@ -26,5 +28,13 @@ fn the_metric_reference_is_complete() -> anyhow::Result<()> {
     let once: BTreeSet<String> = documented.iter().cloned().collect();
     assert_eq!(once.len(), documented.len(), "a metric stands twice");
     assert_eq!(once, declared.collect());
+    let reasons = Reason::ALL.iter().map(|reason| reason.name());
+    let collectors = Collector::ALL.iter().map(|collector| collector.name());
+    for name in reasons.chain(collectors) {
+        assert!(
+            text.contains(&format!("`{name}`")),
+            "{name} is not documented"
+        );
+    }
     Ok(())
 }
