@@ -76,9 +76,10 @@ pub fn table(snapshot: &Snapshot) -> String {
     out.push('\n');
     write_table(&mut out, &key_rows(snapshot));
     let totals = snapshot.observation.totals.as_ref();
+    let listed = snapshot.observation.counters.len().min(MOST_KEYS) as u64;
     let more = totals
         .map_or(0, |totals| totals.keys)
-        .saturating_sub(MOST_KEYS as u64);
+        .saturating_sub(listed);
     if more > 0 {
         // Writing into a String cannot fail.
         let _ = writeln!(out, "… and {more} keys more");

@@ -12,8 +12,6 @@ use crate::config::{SETTINGS, Setting, Values, env_name};
 pub enum Task {
     /// Serve.
     Serve,
-    /// Validate the configuration and nothing else.
-    CheckConfig,
     /// One collection, shown.
     Check {
         /// JSON instead of a table.
@@ -91,7 +89,6 @@ fn task(matches: &ArgMatches) -> Result<Task, Stop> {
                 .cloned()
                 .unwrap_or_default(),
         },
-        _ if matches.get_flag("config.check") => Task::CheckConfig,
         _ => Task::Serve,
     })
 }
@@ -116,16 +113,11 @@ fn one_line(text: &str) -> String {
 }
 
 fn command() -> Command {
-    let check_config = Arg::new("config.check")
-        .long("config.check")
-        .action(ArgAction::SetTrue)
-        .help("Validate the configuration and exit: 0 valid, 2 not");
     Command::new("ratelimiter-exporter")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Prometheus exporter and invariant checker for a distributed, Redis-backed rate limiter")
         .after_help("Every flag has an environment variable: RATELIMITER_EXPORTER_ and its name in capitals, with _ for . and -")
         .args(SETTINGS.iter().map(flag))
-        .arg(check_config)
         .subcommand(
             Command::new("check")
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")

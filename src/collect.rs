@@ -3,6 +3,7 @@
 
 mod summary;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::invariants::{Checker, Report};
+use crate::invariants::{Checker, InvariantName, Report};
 use crate::observation::{KeyLabel, KeyTotals, Observation};
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::state::{self, State};
@@ -39,6 +40,7 @@ struct Work<S> {
     max_series: usize,
     state_file: Option<PathBuf>,
     kept: KeysKept,
+    reported: Reported,
     own: OwnCounters,
 }
 
@@ -68,6 +70,7 @@ impl<S: Subject + 'static> Collect<S> {
                 max_series,
                 state_file,
                 kept: KeysKept::default(),
+                reported: Reported::new(),
                 own: OwnCounters::default(),
             }),
             flight: Mutex::new(None),
@@ -164,7 +167,7 @@ impl<S: Subject> Work<S> {
         let now = self.clock.now();
         let report = self.checker.check(now, &observation);
         self.count_own(&observation, now.wall);
-        log_changes(&report, &observation);
+        self.reported = log_changes(&self.reported, &report, &observation);
         Snapshot {
             observation,
             report,
@@ -199,7 +202,11 @@ impl<S: Subject> Work<S> {
     }
 }
 
-fn log_changes(report: &Report, observation: &Observation) {
+/// Subjects in reported violation, by invariant.
+type Reported = BTreeSet<(InvariantName, String)>;
+
+/// Logs what could not be read, and each violation once when it starts and once when it ends.
+fn log_changes(before: &Reported, report: &Report, observation: &Observation) -> Reported {
     for failure in &observation.failures {
         tracing::debug!(
             collector = failure.collector.name(),
@@ -209,16 +216,24 @@ fn log_changes(report: &Report, observation: &Observation) {
             failure.message
         );
     }
+    let mut now = Reported::new();
     for violation in &report.violations {
-        if violation.last_seen == violation.first_seen || violation.grace_left.is_zero() {
-            tracing::debug!(
+        let subject = (violation.name, violation.subject.clone());
+        if !before.contains(&subject) {
+            tracing::warn!(
                 invariant = violation.name.name(),
+                severity = violation.severity.name(),
                 subject = violation.subject,
-                "{}",
+                "violated: {}",
                 violation.message
             );
         }
+        now.insert(subject);
     }
+    for (name, subject) in before.difference(&now) {
+        tracing::info!(invariant = name.name(), subject, "no longer violated");
+    }
+    now
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

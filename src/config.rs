@@ -34,6 +34,8 @@ pub struct Config {
     pub max_series: usize,
     /// Where state survives a restart.
     pub state_file: Option<PathBuf>,
+    /// Nothing more is wanted than to know that it is valid.
+    pub check_only: bool,
     /// How to serve it.
     pub web: WebConfig,
     /// What to log.
@@ -111,6 +113,11 @@ impl Config {
             None => None,
         };
         let (redis_url, url_password) = read.redis_url()?;
+        let key_label = read.parsed("keys.label", "plain or hash", |text| match text {
+            "plain" => Some(KeyLabel::Plain),
+            "hash" => Some(KeyLabel::Hash),
+            _ => None,
+        })?;
         Ok(Self {
             observe: ObserveConfig {
                 ratelimiter_urls: read.urls("ratelimiter.url")?,
@@ -125,15 +132,13 @@ impl Config {
                 latency_metric: read.selector("latency.metric")?,
                 scan_budget: read.timeout("scan.budget")?,
                 registry: registry_timing(&sections.nodes)?,
+                key_label,
                 limit_rules: limit_rules(&sections.limits)?,
             },
             checker: checker(&sections, max_series)?,
-            key_label: read.parsed("keys.label", "plain or hash", |text| match text {
-                "plain" => Some(KeyLabel::Plain),
-                "hash" => Some(KeyLabel::Hash),
-                _ => None,
-            })?,
+            key_label,
             max_series,
+            check_only: read.switch("config.check")?,
             state_file: read.text("state.file").map(|(_, path)| PathBuf::from(path)),
             web: WebConfig {
                 listen: read.listen("web.listen-address")?,

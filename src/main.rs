@@ -21,6 +21,9 @@ async fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string()),
     };
+    if config.check_only {
+        return print("the configuration is valid\n", 0);
+    }
     log_to_stderr(config.log);
     // The one TLS implementation; it can only be installed once, which is here.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -29,7 +32,6 @@ async fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("{error:#}")),
         },
-        Task::CheckConfig => print("the configuration is valid\n", 0),
         Task::Check { json, watch } => match serve::check(&config, watch).await {
             Ok(snapshot) => {
                 let text = if json {

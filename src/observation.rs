@@ -206,6 +206,9 @@ pub struct NodeMetrics {
     /// Which source the latency comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_source: Option<String>,
+    /// The slowest canary of the last 60 s, in milliseconds: it decides where the bucket above cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_p99_ms: Option<f64>,
     /// Why there is no latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_unknown: Option<String>,
@@ -282,7 +285,8 @@ pub enum CountersRead {
     Full,
     /// Some of them: a key that did not show is unknown, except for those in `gone`.
     Partial {
-        /// Keys (escaped) that were looked at directly and do not exist.
+        /// Keys (escaped) that were looked at directly and do not exist. For the checker: it is not told to others.
+        #[serde(default, skip_serializing)]
         gone: Vec<String>,
         /// Why it stopped.
         reason: Reason,

@@ -13,12 +13,14 @@ mod latency;
 mod limiter;
 mod limits;
 mod management_api;
+mod node_judging;
 mod node_metrics;
 mod node_reader;
 mod nodes;
 mod probes;
 mod prometheus;
 mod redis;
+mod redis_basics;
 mod requests;
 mod tracker;
 

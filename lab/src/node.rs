@@ -99,7 +99,12 @@ impl NodeProcess {
     /// Starts a node that has its folder in `base`.
     pub async fn start_in(base: &Path, options: NodeOptions) -> anyhow::Result<Self> {
         let folder = TempDir::new_in(base, "node")?;
-        let (process, address) = launch(&options, folder.path()).await?;
+        let mut launched = launch(&on_free_port(&options), folder.path()).await;
+        if launched.is_err() && options.listen.is_none() {
+            // Somebody else took the port first.
+            launched = launch(&on_free_port(&options), folder.path()).await;
+        }
+        let (process, address) = launched?;
         Ok(Self {
             options,
             address,
@@ -217,6 +222,15 @@ async fn launch(options: &NodeOptions, folder: &Path) -> anyhow::Result<(Process
             options.id,
             process.output()
         ),
+    }
+}
+
+/// The options with a port of their own, if they name none: one that is still free when the node comes back.
+fn on_free_port(options: &NodeOptions) -> NodeOptions {
+    let free = || SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()));
+    NodeOptions {
+        listen: Some(options.listen.unwrap_or_else(free)),
+        ..options.clone()
     }
 }
 

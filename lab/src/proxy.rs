@@ -41,7 +41,8 @@ impl Proxy {
     /// Listens on a free port of 127.0.0.1 and passes connections on to `target` (`HOST:PORT`).
     pub async fn start(target: impl Into<String>) -> anyhow::Result<Self> {
         let target = target.into();
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        // Not any port: it comes back on the same one after it refused.
+        let listener = TcpListener::bind(("127.0.0.1", crate::ports::free_port())).await?;
         let address = listener.local_addr()?;
         let mode = watch::Sender::new(Mode::Pass);
         let acceptor = spawn_acceptor(listener, target.clone(), mode.subscribe());

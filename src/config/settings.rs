@@ -142,6 +142,12 @@ pub const SETTINGS: &[Setting] = &[
         "YAML: any of these settings, invariants, nodes, limits",
     ),
     setting(
+        "config.check",
+        "",
+        Some("false"),
+        "Validate the configuration and exit: 0 valid, 2 not",
+    ),
+    setting(
         "log.level",
         "error|warn|info|debug|trace",
         Some("info"),

@@ -24,17 +24,21 @@ pub struct Reload {
 
 /// The metrics in Prometheus's text format.
 pub fn render(snapshot: &Snapshot, reload: Reload) -> Result<Vec<u8>, prometheus::Error> {
+    let mut families = families(snapshot, reload).finish();
+    families.extend(ProcessCollector::for_self().collect());
+    let mut text = Vec::with_capacity(64 * 1024);
+    TextEncoder::new().encode(&families, &mut text)?;
+    Ok(text)
+}
+
+fn families(snapshot: &Snapshot, reload: Reload) -> Families {
     let mut families = Families::default();
     invariants(&mut families, &snapshot.report);
     nodes(&mut families, &snapshot.observation);
     keys(&mut families, &snapshot.observation);
     redis(&mut families, &snapshot.observation);
     exporter(&mut families, snapshot, reload);
-    let mut families = families.finish();
-    families.extend(ProcessCollector::for_self().collect());
-    let mut text = Vec::with_capacity(64 * 1024);
-    TextEncoder::new().encode(&families, &mut text)?;
-    Ok(text)
+    families
 }
 
 fn flag(value: bool) -> f64 {
@@ -297,5 +301,60 @@ fn common_reasons(collector: Collector) -> &'static [crate::observation::Reason]
             &[R::Timeout, R::Refused, R::HttpStatus]
         }
         _ => &[R::Timeout, R::Refused],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::invariants::{Checker, CheckerConfig};
+    use crate::observation::KeyLabel;
+    use crate::subject::InvariantChecker as _;
+
+    /// What an observation in its JSON form looks like on `/metrics`.
+    fn rendered(observation: &str) -> String {
+        let observation: Observation = serde_json::from_str(observation).unwrap();
+        let now = Moment::from_wall("2026-01-27T02:06:57Z".parse().unwrap());
+        let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+        let snapshot = Snapshot {
+            report: checker.check(now, &observation),
+            observation,
+            seconds: 0.25,
+            own: crate::snapshot::OwnCounters::default(),
+        };
+        let reload = Reload {
+            ok: true,
+            at: now.wall,
+        };
+        let mut text = Vec::new();
+        let families = families(&snapshot, reload).finish();
+        TextEncoder::new().encode(&families, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        // HELP is the declarations' business, and the version changes.
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.contains("build_info"));
+        lines.map(|line| line.to_owned() + "\n").collect()
+    }
+
+    #[test]
+    fn the_minimal_observation_renders() {
+        insta::assert_snapshot!(rendered(
+            r#"{"nodes":[{"id":"node-1","address":"10.0.0.1:8000","state":"Up"}],
+                "counters":[{"key":"user:1","count":5,"limit":10,"remaining":5}],
+                "node_metrics":{"node-1":{"latency_p99_ms":10.0}},
+                "redis_connected":true}"#
+        ));
+    }
+
+    #[test]
+    fn what_is_violated_and_what_is_unknown_render() {
+        insta::assert_snapshot!(rendered(
+            r#"{"nodes":[{"id":"a \"quoted\" id","state":"Down"},{"id":"n2","state":null}],
+                "counters":[],"node_metrics":{"n2":{"latency_p99_ms":80.0}},
+                "redis_connected":false,"api_up":false,
+                "counters_read":{"failed":{"reason":"redis_down"}}}"#
+        ));
     }
 }

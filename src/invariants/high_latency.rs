@@ -28,7 +28,11 @@ pub(super) fn verdict(
         None => p99_ms > threshold_seconds * 1e3,
         Some(bucket) if bucket.lower >= threshold_seconds => true,
         Some(bucket) if bucket.upper.is_some_and(|upper| upper <= threshold_seconds) => false,
-        Some(_) => return Verdict::Unknown("bucket_too_coarse".to_owned()),
+        // The coarse histogram counts the canaries, too, so without this it would always stand before them.
+        Some(_) => match metrics.canary_p99_ms {
+            Some(canary_ms) => return of_canary(canary_ms, threshold_seconds),
+            None => return Verdict::Unknown("bucket_too_coarse".to_owned()),
+        },
     };
     if violated {
         Verdict::Violated(Evidence::Latency {
@@ -40,6 +44,19 @@ pub(super) fn verdict(
     } else {
         Verdict::Ok
     }
+}
+
+/// A canary is a single check, taken as measured.
+fn of_canary(canary_ms: f64, threshold_seconds: f64) -> Verdict {
+    if canary_ms.is_nan() || canary_ms <= threshold_seconds * 1e3 {
+        return Verdict::Ok;
+    }
+    Verdict::Violated(Evidence::Latency {
+        p99_seconds: canary_ms / 1e3,
+        bucket: None,
+        threshold_seconds,
+        source: Some("canary".to_owned()),
+    })
 }
 
 #[cfg(test)]
@@ -73,5 +90,27 @@ mod tests {
         assert_eq!(of(99.0, Some((0.0, Some(0.1)))), "unknown");
         assert_eq!(of(1000.0, Some((1.0, None))), "violated");
         assert_eq!(of(10.0, Some((0.01, None))), "unknown");
+    }
+
+    #[test]
+    fn a_coarse_bucket_does_not_hide_what_the_canary_saw() {
+        let of = |canary_ms| {
+            let metrics = NodeMetrics {
+                latency_p99_ms: Some(99.0),
+                latency_p99_bucket: Some(Bucket {
+                    lower: 0.0,
+                    upper: Some(0.1),
+                }),
+                canary_p99_ms: Some(canary_ms),
+                ..NodeMetrics::default()
+            };
+            verdict(None, Some(&metrics), 0.05)
+        };
+        assert!(matches!(of(2.0), Verdict::Ok));
+        assert!(matches!(of(50.0), Verdict::Ok));
+        let Verdict::Violated(Evidence::Latency { source, .. }) = of(70.0) else {
+            panic!("a canary of 70 ms is above 50 ms");
+        };
+        assert_eq!(source.as_deref(), Some("canary"));
     }
 }

@@ -74,6 +74,8 @@ pub(super) struct SweepResult {
     pub(super) undecided: Vec<Vec<u8>>,
     /// Commands sent.
     pub(super) commands: u64,
+    /// Keys of any kind that the pass looked at, if it ended.
+    pub(super) pass_scanned: u64,
     /// Why it stopped early; `None` after a full pass.
     pub(super) stopped: Option<Reason>,
     /// The error that stopped it.
@@ -172,20 +174,19 @@ impl Sweep<'_> {
         ));
         let mut counting = JoinSet::new();
         let mut ended = false;
-        let mut progressed = false;
+        // However small the budget is, each collection takes one step at least: it would never end otherwise.
+        let mut begun = false;
         loop {
-            // One batch in any case: what comes before the pass may use up its time in every collection alike, and
-            // keys that it never reaches would be watched by nobody.
-            let time_left = !progressed || Instant::now() < stop;
-            let room = counting.len() < IN_FLIGHT && !ended && time_left;
+            let time = !begun || Instant::now() < stop;
+            let room = counting.len() < IN_FLIGHT && !ended && time;
             tokio::select! {
                 next = scanned.recv(), if room => {
                     let Some(next) = next else {
                         break; // the scanner died with its connection: what it has to say came before
                     };
                     let (cursor, names) = next?;
+                    begun = true;
                     result.commands += 1;
-                    progressed = true;
                     ended = cursor == b"0";
                     current.cursor = cursor;
                     current.scanned += SCAN_COUNT as u64;
@@ -204,6 +205,7 @@ impl Sweep<'_> {
             }
         }
         if ended {
+            result.pass_scanned = current.scanned;
             self.end(current);
             result.stopped = None;
         } else {
@@ -409,6 +411,7 @@ impl Sweep<'_> {
                 (None, Own::Invalid(reason)) => {
                     result.skip(reason, &key);
                     self.limits.set_invalid(&key);
+                    result.undecided.push(key);
                     continue;
                 }
             };

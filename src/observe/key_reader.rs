@@ -13,14 +13,17 @@ use super::limits::{LimitMemory, LimitRule};
 use super::redis::reason_of;
 use super::tracker::{Changes, Tracker};
 use crate::clock::Clock;
-use crate::observation::{Collector, CountersRead, Failure, Limit, Reason, encode_key};
+use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
 use crate::subject::CounterSink;
 
 /// In the steady state a pass is spread over this many collections.
 const SLICES: u32 = 10;
 
 /// The least that a collection spends on the pass: small key spaces are passed whole.
-const LEAST_SLICE: Duration = Duration::from_millis(20);
+const LEAST_SLICE: Duration = Duration::from_millis(50);
+
+/// When more than one in this many of all keys was written, a whole pass costs little more and tells all.
+const STORM: u64 = 4;
 
 /// Reads counters and remembers limits.
 #[derive(Debug)]
@@ -31,15 +34,24 @@ pub(super) struct KeyReader {
     pub(super) limits: LimitMemory,
     pub(super) rules: Vec<LimitRule>,
     pub(super) budget: Duration,
+    pub(super) label: KeyLabel,
     /// The pass that goes on in the next collection.
     pub(super) pass: Option<Pass>,
     /// What the pass under way has taken so far.
     pub(super) pass_took: Duration,
-    /// A full pass is behind us, and every write since is known: `Some` with what that pass took.
-    pub(super) steady: Option<Duration>,
+    /// A full pass is behind us, and every write since is known.
+    pub(super) steady: Option<Steady>,
     /// Commands sent since the start.
     pub(super) commands_total: u64,
     pub(super) last_full_pass: Option<Timestamp>,
+}
+
+/// What the last full pass took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Steady {
+    took: Duration,
+    /// Keys of any kind that it looked at.
+    scanned: u64,
 }
 
 /// What the line waits for, and the keys to look at in any case.
@@ -77,10 +89,15 @@ impl KeyReader {
             ..SweepResult::default()
         };
         let line = self.sweep(clock, deadline, needs, sink, &mut result);
-        if deadline.cut(line).await.is_none() {
-            // The connection may have an answer on the way that nobody waits for any more.
+        let cut_off = deadline.cut(line).await.is_none();
+        if cut_off {
+            // The connections may have answers on the way that nobody waits for any more.
             self.scanner.replace();
             self.connector.replace();
+        }
+        if cut_off || result.error.is_some() {
+            // What was written was perhaps told and not looked at.
+            self.begin_anew();
         }
         self.commands_total += result.commands;
         let passed = result.stopped.is_none();
@@ -97,7 +114,7 @@ impl KeyReader {
         };
         KeysRead {
             node_ids: result.node_ids.iter().map(|id| encode_key(id)).collect(),
-            failures: failures(&result),
+            failures: failures(&result, self.label),
             read: counters_read(&result),
             coverage,
             seconds: started.elapsed().as_secs_f64(),
@@ -144,13 +161,22 @@ impl KeyReader {
             }
         };
         let (listening, written) = match self.tracker.changes().await {
-            Changes::Names(names) => (true, names),
+            Changes::Names(names) => {
+                let many = |steady: Steady| names.len() as u64 > steady.scanned / STORM;
+                if self.steady.is_some_and(many) {
+                    self.begin_anew();
+                }
+                (true, names)
+            }
             Changes::Unknown => {
                 self.begin_anew();
                 (true, Vec::new())
             }
             Changes::Untold => {
-                self.steady = None;
+                if self.steady.is_some() {
+                    // The pass under way relied on being told.
+                    self.begin_anew();
+                }
                 (false, Vec::new())
             }
         };
@@ -164,7 +190,7 @@ impl KeyReader {
             sink,
         };
         let slice = match self.steady {
-            Some(took) => stop.min(Instant::now() + (took / SLICES).max(LEAST_SLICE)),
+            Some(last) => stop.min(Instant::now() + (last.took / SLICES).max(LEAST_SLICE)),
             None => stop,
         };
         let begun = Instant::now();
@@ -176,7 +202,10 @@ impl KeyReader {
         let swept = swept.await;
         self.pass_took += begun.elapsed();
         if swept.is_ok() && result.stopped.is_none() {
-            self.steady = listening.then_some(self.pass_took);
+            self.steady = listening.then_some(Steady {
+                took: self.pass_took,
+                scanned: result.pass_scanned,
+            });
             self.pass_took = Duration::ZERO;
         }
         if let Err(error) = swept {
@@ -203,10 +232,10 @@ fn counters_read(result: &SweepResult) -> CountersRead {
     }
 }
 
-fn failures(result: &SweepResult) -> Vec<Failure> {
+fn failures(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (reason, (times, example)) in &result.skipped {
-        let example = encode_key(example);
+        let example = label.of(example);
         let expected = match reason {
             Reason::WrongType => "a sorted set under ratelimit:, a hash under ratelimit:limit:",
             Reason::InvalidLimit => "limit to be a whole number from 0 on",

@@ -26,8 +26,8 @@ use super::tracker::Tracker;
 use crate::clock::{Clock, Moment};
 use crate::config::Secret;
 use crate::observation::{
-    Collector, CollectorRun, CounterView, CountersRead, Failure, KeyTotals, Observation, Reason,
-    RedisReading, decode_key,
+    Collector, CollectorRun, CounterView, CountersRead, Failure, KeyLabel, KeyTotals, Observation,
+    Reason, RedisReading, decode_key,
 };
 use crate::subject::{ACTIONS, ActionDefinition, CounterSink, Subject};
 
@@ -58,6 +58,8 @@ pub struct ObserveConfig {
     pub scan_budget: Duration,
     /// How the limiter's registry works.
     pub registry: RegistryTiming,
+    /// How keys are shown.
+    pub key_label: KeyLabel,
     /// Limits by key that the configuration knows.
     pub limit_rules: Vec<LimitRule>,
 }
@@ -111,6 +113,7 @@ impl Limiter {
                 prometheus: config.prometheus_url,
                 selectors: Arc::new(selectors),
                 timing: config.registry,
+                clock: clock.clone(),
                 control: Connector::new(client.clone(), config.redis_timeout),
                 histories: BTreeMap::new(),
                 canaries: BTreeMap::new(),
@@ -123,6 +126,7 @@ impl Limiter {
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 budget: config.scan_budget,
+                label: config.key_label,
                 pass: None,
                 pass_took: Duration::ZERO,
                 steady: None,
@@ -283,8 +287,7 @@ impl Subject for Limiter {
             watched,
         };
         let (mut read, mut keys) = tokio::join!(
-            self.nodes
-                .run(at, &self.clock, &deadline, offset_sent, default_sent),
+            self.nodes.run(at, &deadline, offset_sent, default_sent),
             self.keys.run(&self.clock, &deadline, needs, sink),
         );
         let ids = std::mem::take(&mut keys.node_ids);
@@ -301,7 +304,7 @@ impl Subject for Limiter {
     }
 
     async fn glance(&mut self) {
-        self.nodes.glance(&self.clock).await;
+        self.nodes.glance().await;
     }
 
     fn memory(&self) -> serde_json::Value {

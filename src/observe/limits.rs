@@ -284,6 +284,31 @@ mod tests {
     }
 
     #[test]
+    fn a_strict_limit_that_stood_before_its_key_was_used_did_not_fall() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        memory.learn(b"k", Some(limit(5)), at(0));
+        memory.end_pass(at(1));
+        assert_eq!(fell(&mut memory, Some(5), 100), None);
+        assert_eq!(fell(&mut memory, Some(3), 101), Some(5));
+    }
+
+    #[test]
+    fn a_limit_that_appears_before_its_key_is_used_fell_when_it_appeared() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        memory.end_pass(at(1));
+        memory.learn(b"k", Some(limit(5)), at(5));
+        memory.learn(b"k", Some(limit(5)), at(9));
+        let (_, fell) = memory.current(b"k", at(20)).unwrap();
+        let expected = FallenLimit {
+            limit: 10,
+            at: at(5),
+        };
+        assert_eq!(fell, Some(expected));
+    }
+
+    #[test]
     fn removed_limits_are_forgotten_after_a_window() {
         let mut memory = LimitMemory::default();
         memory.set_default(limit(10), at(0));

@@ -152,7 +152,7 @@ pub(super) fn rose(before: f64, now: f64) -> bool {
 }
 
 /// What failing checks say of the node's way to Redis. `outage` names an outage that explains errors since the last
-/// reading; `later` is a second reading shortly after, taken where errors and answers both rose.
+/// reading; `later` is a second reading shortly after, taken where errors are no proof by themselves.
 pub(super) fn way_to_redis(
     checks: Checks,
     first: &Reading,
@@ -160,17 +160,71 @@ pub(super) fn way_to_redis(
     later: Option<&Reading>,
 ) -> RedisEvidence {
     if !checks.errors_rose {
-        return RedisEvidence::None;
-    }
-    if let Some(outage) = outage {
-        return RedisEvidence::Inconclusive(outage);
+        return if checks.answers_rose {
+            RedisEvidence::Answered
+        } else {
+            RedisEvidence::None
+        };
     }
     // Some checks fail by themselves: one malformed key makes its own checks answer 500 for ever, on a node that
-    // reaches Redis very well. So where both rose, what happened last decides.
+    // reaches Redis very well. So where both rose, or an outage is just over, what happened last decides.
     let answers_still = later.is_some_and(|later| rose(first.check_answers, later.check_answers));
     if answers_still {
-        RedisEvidence::None
+        RedisEvidence::Answered
+    } else if let Some(outage) = outage {
+        RedisEvidence::Inconclusive(outage)
     } else {
         RedisEvidence::Broken("/check answers 5xx")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(check_answers: f64) -> Reading {
+        Reading {
+            check_answers,
+            ..Reading::default()
+        }
+    }
+
+    fn evidence(
+        errors_rose: bool,
+        answers_rose: bool,
+        outage: Option<&'static str>,
+        later: Option<f64>,
+    ) -> RedisEvidence {
+        let checks = Checks {
+            errors_rose,
+            answers_rose,
+        };
+        let later = later.map(answers);
+        way_to_redis(checks, &answers(10.0), outage, later.as_ref())
+    }
+
+    #[test]
+    fn errors_alone_are_a_broken_way_and_errors_beside_answers_depend_on_what_is_next() {
+        let broken = RedisEvidence::Broken("/check answers 5xx");
+        assert_eq!(evidence(true, false, None, None), broken);
+        assert_eq!(evidence(true, true, None, Some(10.0)), broken);
+        assert_eq!(
+            evidence(true, true, None, Some(11.0)),
+            RedisEvidence::Answered
+        );
+        assert_eq!(evidence(false, true, None, None), RedisEvidence::Answered);
+        assert_eq!(evidence(false, false, None, None), RedisEvidence::None);
+    }
+
+    #[test]
+    fn a_node_that_answers_again_after_an_outage_is_cleared_at_once() {
+        let outage = Some("redis_just_returned");
+        assert_eq!(
+            evidence(true, false, outage, Some(11.0)),
+            RedisEvidence::Answered
+        );
+        let open = RedisEvidence::Inconclusive("redis_just_returned");
+        assert_eq!(evidence(true, false, outage, Some(10.0)), open);
+        assert_eq!(evidence(true, false, outage, None), open);
     }
 }

@@ -5,6 +5,8 @@
 //! registration. A node whose address the exporter never reached is judged by its registration alone, so that
 //! addresses that resolve only inside the limiter's network raise nothing.
 
+mod registration;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::management_api::ApiNode;
 use crate::clock::elapsed;
 use crate::observation::{Node, Reason};
+use registration::{by_registration, way_to_redis};
 
 /// A registration as it stands in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(super) struct RegistryReading {
     /// Whether what is not in `found` is really not there.
     pub(super) readable: bool,
     pub(super) found: BTreeMap<String, Registration>,
+    /// When the last of it was read: what is missing may have run out until then.
+    pub(super) read_at: Option<Timestamp>,
     /// Since when Redis has answered without a break or a restart.
     pub(super) redis_up_since: Option<Timestamp>,
     /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
@@ -59,6 +64,9 @@ pub(super) enum RedisEvidence {
     Works,
     /// It does not, and why.
     Broken(&'static str),
+    /// Checks were answered since the last collection, and none failed after that. Heartbeats that are overdue count
+    /// more: the answers may be older.
+    Answered,
     /// There were errors that an outage explains which is over.
     Inconclusive(&'static str),
 }
@@ -264,13 +272,15 @@ impl NodeMemory {
         if !registry.readable {
             return;
         }
+        let read_at = registry.read_at.unwrap_or(now);
         for (id, known) in &mut self.known {
             if registry.found.contains_key(id) {
                 continue;
             }
             known.lost |= registry.redis_restarted;
             if let Some(seen) = known.registration.filter(|_| !known.lost) {
-                let could_have_run_out = seen.ttl.is_some_and(|ttl| elapsed(seen.at, now) >= ttl);
+                let could_have_run_out =
+                    seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
                 // Renewals after the last look only move the end further away, so a registration that is gone
                 // before it could have run out was deleted.
                 known.deregistered |= !could_have_run_out;
@@ -360,6 +370,11 @@ impl NodeMemory {
     ) -> Option<Node> {
         let now = evidence.now;
         let known = self.known.get_mut(id)?;
+        // An address that the configuration names is meant to be reached.
+        let meant = known.address.as_deref().is_some_and(|address| {
+            let mut statics = self.statics.keys();
+            statics.any(|given| same_address(given, address))
+        });
         let registered = evidence.registry.found.get(id);
         let answer = answer_of(id, known, evidence);
         if let Answer::Yes(_) = answer {
@@ -384,7 +399,7 @@ impl NodeMemory {
                 "said by the management API".to_owned(),
             ),
             (_, Answer::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
-            (_, Answer::No(why)) if known.reached => {
+            (_, Answer::No(why)) if known.reached || meant => {
                 if known.deregistered && registered.is_none() {
                     return None;
                 }
@@ -480,106 +495,6 @@ fn answer_of(id: &str, known: &Known, evidence: &NodeEvidence<'_>) -> Answer {
         }
     }
     answer
-}
-
-/// The state of a node whose address was never reached, or that was not probed; `None` if it has left.
-fn by_registration(
-    known: &Known,
-    registered: Option<&Registration>,
-    listed: bool,
-    answer: &Answer,
-    timing: RegistryTiming,
-    evidence: &NodeEvidence<'_>,
-) -> Option<(Option<String>, String)> {
-    let probed = matches!(answer, Answer::No(_));
-    let up = |reason: &str| Some((Some("Up".to_owned()), reason.to_owned()));
-    let unknown = |reason: &str| Some((None, reason.to_owned()));
-    if registered.is_some() {
-        return up(match (&known.address, probed) {
-            (None, _) => "registered, without an address to probe",
-            (Some(_), true) => "registered; its address was never reached",
-            (Some(_), false) => "registered; not probed",
-        });
-    }
-    if !evidence.registry.readable {
-        return if listed {
-            up("listed by the management API")
-        } else {
-            unknown("registry_unreadable")
-        };
-    }
-    if known.deregistered {
-        return None;
-    }
-    let Some(seen) = known.registration else {
-        // Known from the API's list or a static address only, and Redis does not know it.
-        return if listed {
-            up("listed by the management API")
-        } else if known.reached {
-            unknown("not_probed")
-        } else {
-            None
-        };
-    };
-    let settled = evidence
-        .registry
-        .redis_up_since
-        .is_some_and(|since| elapsed(since, evidence.now) >= timing.heartbeat * 2);
-    if !settled {
-        // Redis came back empty: the registrations return with the next heartbeats.
-        return unknown("redis_restarted");
-    }
-    let ran_out = seen
-        .ttl
-        .is_some_and(|ttl| elapsed(seen.at, evidence.now) >= ttl);
-    if ran_out {
-        Some((Some("Down".to_owned()), "registration ran out".to_owned()))
-    } else {
-        unknown("registration_lost")
-    }
-}
-
-/// Whether a node that answers reaches Redis, with the evidence.
-fn way_to_redis(
-    id: &str,
-    known: &Known,
-    registered: Option<&Registration>,
-    timing: RegistryTiming,
-    evidence: &NodeEvidence<'_>,
-) -> (Option<bool>, &'static str) {
-    match evidence.redis.get(id) {
-        Some(RedisEvidence::Broken(why)) => return (Some(false), why),
-        Some(RedisEvidence::Works) => return (Some(true), "canary check answered"),
-        Some(RedisEvidence::Inconclusive(why)) => return (None, why),
-        Some(RedisEvidence::None) | None => {}
-    }
-    if !evidence.registry.readable {
-        return (None, "redis_down");
-    }
-    let Some(seen) = known.registration else {
-        return (None, "not_registered");
-    };
-    if registered.is_none() && known.deregistered {
-        return (None, "deregistered");
-    }
-    let Some(ttl) = seen.ttl else {
-        return (None, "registration_without_ttl");
-    };
-    // Missing registrations are judged by what their TTL would be by now.
-    let left = ttl.saturating_sub(elapsed(seen.at, evidence.now));
-    if left >= timing.overdue_below() {
-        return (Some(true), "heartbeats in time");
-    }
-    // After an outage every registration is old: nodes get the time of two heartbeats to renew it.
-    let settled = evidence
-        .registry
-        .redis_up_since
-        .is_some_and(|since| elapsed(since, evidence.now) >= timing.heartbeat * 2);
-    if settled {
-        (Some(false), "heartbeat overdue")
-    } else {
-        (None, "redis_just_returned")
-    }
 }
 
 /// Whether two addresses name the same place, as far as that shows: loopback has many names.

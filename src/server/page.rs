@@ -155,6 +155,14 @@ fn advice(reason: &str) -> &'static str {
         "redis_just_returned" | "redis_restarted" => {
             "nodes get the time of two heartbeats to return"
         }
+        "no_metrics" => "the node's /metrics was not read: see the sources below",
+        "never_reached" => {
+            "the node is known by its registration alone: let the exporter reach the nodes' addresses"
+        }
+        "not_registered" | "deregistered" => "the node answers but has no registration: ask it",
+        "registration_without_ttl" => "nothing renews this registration: find out who wrote it",
+        "registry_unreadable" => "Redis could not be asked for the registrations",
+        "deadline" | "not_probed" => "the collection ended first: give the scrape more time",
         _ => "see the sources below",
     }
 }

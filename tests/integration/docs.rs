@@ -1,9 +1,11 @@
-//! The metric reference names every metric that there is, with its labels and its type, and no other.
+//! The metric reference names every metric that there is, with its labels and its type, and no other; and every collector
+//! and reason.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use ratelimiter_exporter::export::{DEFINITIONS, Kind};
+use ratelimiter_exporter::observation::{Collector, Reason};
 
 #[test]
 fn the_metric_reference_is_complete() -> anyhow::Result<()> {
@@ -32,5 +34,13 @@ fn the_metric_reference_is_complete() -> anyhow::Result<()> {
     let once: BTreeSet<String> = documented.iter().cloned().collect();
     assert_eq!(once.len(), documented.len(), "a metric stands twice");
     assert_eq!(once, declared.collect());
+    let reasons = Reason::ALL.iter().map(|reason| reason.name());
+    let collectors = Collector::ALL.iter().map(|collector| collector.name());
+    for name in reasons.chain(collectors) {
+        assert!(
+            text.contains(&format!("`{name}`")),
+            "{name} is not documented"
+        );
+    }
     Ok(())
 }

@@ -107,6 +107,18 @@ fn a_killed_node_is_down_although_it_is_still_registered_and_stays_down_when_it_
 }
 
 #[test]
+fn a_registration_that_runs_out_while_the_collection_looks_twice_was_not_deleted() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    // The collection began a second before the registration ran out, and read the registry last after that.
+    world.registry.read_at = Some(at(26));
+    assert_eq!(world.gone("n1").fails("h:1").judge(24), ["n1 Down redis?"]);
+}
+
+#[test]
 fn a_node_that_returns_is_up() {
     let mut world = World::new();
     world
@@ -198,6 +210,16 @@ fn a_static_node_is_known_from_the_start_and_counted_once() {
 }
 
 #[test]
+fn a_registered_node_at_a_static_address_that_does_not_answer_is_down_from_the_start() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["localhost:1".to_owned()]);
+    world
+        .registered("n1", "127.0.0.1:1", 25)
+        .fails("127.0.0.1:1");
+    assert_eq!(world.fails("localhost:1").judge(0), ["n1 Down redis?"]);
+}
+
+#[test]
 fn loopback_has_many_names() {
     let mut world = World::new();
     world.memory = NodeMemory::new(["localhost:1".to_owned()]);
@@ -279,6 +301,21 @@ fn a_heartbeat_that_is_late_is_no_alarm_and_one_that_is_overdue_is() {
 }
 
 #[test]
+fn a_redis_out_of_memory_that_still_answers_the_canary_is_found_by_the_heartbeat() {
+    let mut world = World::new();
+    world.redis.insert("n1".to_owned(), RedisEvidence::Works);
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    assert_eq!(
+        world.registered("n1", "h:1", 9).judge(16),
+        ["n1 Up no-redis"]
+    );
+    // Where heartbeats tell nothing, the canary does.
+    world.registry.redis_up_since = Some(at(15));
+    assert_eq!(world.judge(16), ["n1 Up"]);
+}
+
+#[test]
 fn after_an_outage_nodes_get_two_heartbeats() {
     let mut world = World::new();
     world
@@ -287,6 +324,21 @@ fn after_an_outage_nodes_get_two_heartbeats() {
         .judge(0);
     world.registry.redis_up_since = Some(at(60));
     assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up redis?"]);
+    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.registry.redis_up_since = Some(at(60));
+    let answered = RedisEvidence::Answered;
+    world.redis.insert("n1".to_owned(), answered);
+    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up"]);
+    // Once it should have beaten, answers do not excuse it.
     assert_eq!(world.judge(81), ["n1 Up no-redis"]);
 }
 

@@ -1,0 +1,70 @@
+# Everything one does with this repository. `make help` lists it.
+
+CARGO_FLAGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# Where rustup puts cargo, for shells that have not read its profile. Last, so that it beats nothing.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench deps deps-bench deps-demo
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# A debug build: it starts a minute sooner than a release build, and the demo is not about speed. `exec`, so that
+# Ctrl-C and a signal to make reach the demo itself, which ends everything it started.
+demo: deps-demo build ## Run a limiter, the exporter and a tour of the faults it finds (DEMO_ARGS="--exit --listen 127.0.0.1:9972")
+	@exec $(TARGET)/debug/lab demo $(DEMO_ARGS)
+
+build:
+	cargo build --workspace $(CARGO_FLAGS)
+
+# The integration tests run the binaries as processes, so these are built first.
+test: deps check build ## Check, then run all tests
+	cargo test --workspace $(CARGO_FLAGS)
+
+check: fmt clippy doc deny-if-there ## Formatting, lints, documentation, dependencies
+
+fmt:
+	cargo fmt --all -- --check
+
+clippy:
+	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items $(CARGO_FLAGS)
+
+deny: ## Check the dependencies' licences, sources and versions with cargo-deny
+	@command -v cargo-deny >/dev/null || { \
+		echo "make deny: cargo-deny is not installed. Run: cargo install --locked cargo-deny" >&2; exit 2; }
+	cargo deny check bans licenses sources
+
+deny-if-there:
+	@if command -v cargo-deny >/dev/null; then \
+		$(MAKE) --no-print-directory deny; \
+	else \
+		echo "NOT CHECKED: licences, sources and versions of dependencies: cargo-deny is not installed (make deny says how)"; \
+	fi
+
+advisories: ## Check the dependencies for known vulnerabilities (needs the network)
+	cargo deny check advisories
+
+truth: deps build ## Run the truth suite: every fault against real servers, with its table
+	cargo test --test truth $(CARGO_FLAGS) -- --nocapture
+
+bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")
+	cargo build --release --workspace $(CARGO_FLAGS)
+	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
+
+deps: ## See that everything tests need is here; as root, install it
+	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server prometheus promtool setpriv
+
+deps-bench:
+	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter
+
+deps-demo:
+	@scripts/deps cargo cc redis-server setpriv

@@ -1,0 +1,127 @@
+//! Runs scenarios, some at a time, and prints what came of them.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// What a scenario may take at most, its waiting included.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+type Running = Pin<Box<dyn Future<Output = anyhow::Result<Seen>>>>;
+
+/// One scenario.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    /// What happens, in words.
+    pub(crate) name: &'static str,
+    /// What must be seen, in words.
+    expected: &'static str,
+    /// Runs it. An error says what was seen instead.
+    run: fn() -> Running,
+    /// About how long it takes: the longest start first.
+    seconds: u32,
+}
+
+impl Scenario {
+    /// A scenario that takes about so many seconds.
+    pub(crate) fn new(
+        name: &'static str,
+        expected: &'static str,
+        seconds: u32,
+        run: fn() -> Running,
+    ) -> Self {
+        Self {
+            name,
+            expected,
+            run,
+            seconds,
+        }
+    }
+}
+
+/// What a scenario that passed saw.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// In words.
+    pub(crate) what: String,
+    /// From the fault to the scrape that told it; none where there is no fault.
+    pub(crate) seconds: Option<f64>,
+}
+
+/// Runs them all, `at_once` at a time, prints the table, and returns how many failed.
+pub(crate) async fn run(scenarios: Vec<Scenario>, at_once: usize) -> usize {
+    let started = Instant::now();
+    let mut results: Vec<Option<Result<Seen, String>>> = Vec::new();
+    results.resize_with(scenarios.len(), || None);
+    let mut order: Vec<usize> = (0..scenarios.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(scenarios[*index].seconds));
+    let mut waiting = VecDeque::from(order);
+    let mut running = JoinSet::new();
+    let mut names = std::collections::HashMap::new();
+    loop {
+        while running.len() < at_once
+            && let Some(index) = waiting.pop_front()
+        {
+            let scenario = scenarios[index];
+            let task = running.spawn_local(async move {
+                let began = Instant::now();
+                let outcome = tokio::time::timeout(PATIENCE, (scenario.run)()).await;
+                let outcome = match outcome {
+                    Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
+                    Err(_) => Err(format!("not finished after {PATIENCE:?}")),
+                };
+                (outcome, began.elapsed())
+            });
+            names.insert(task.id(), index);
+        }
+        let Some(ended) = running.join_next_with_id().await else {
+            break;
+        };
+        let (id, outcome, took) = match ended {
+            Ok((id, (outcome, took))) => (id, outcome, took),
+            Err(error) => (error.id(), Err(error.to_string()), Duration::ZERO),
+        };
+        if let Some(&index) = names.get(&id) {
+            let verdict = match &outcome {
+                Ok(_) => "ok",
+                Err(_) => "FAILED",
+            };
+            let name = scenarios[index].name;
+            eprintln!("{verdict:6} {:5.1} s  {name}", took.as_secs_f64());
+            if let Err(error) = &outcome {
+                eprintln!("       {error}");
+            }
+            results[index] = Some(outcome);
+        }
+    }
+    print_table(&scenarios, &results);
+    let failed = results
+        .iter()
+        .filter(|result| !matches!(result, Some(Ok(_))))
+        .count();
+    let passed = results.len() - failed;
+    println!("\n{passed} passed, {failed} failed");
+    eprintln!("in {:.0} s", started.elapsed().as_secs_f64());
+    failed
+}
+
+fn print_table(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>]) {
+    println!("| scenario | expected | seen | seconds from fault to report |");
+    println!("|---|---|---|---|");
+    for (scenario, result) in scenarios.iter().zip(results) {
+        let (what, seconds) = match result {
+            Some(Ok(seen)) => (seen.what.clone(), seen.seconds),
+            Some(Err(error)) => (format!("**FAILED**: {}", error.replace('\n', " ")), None),
+            None => ("**FAILED**: not run".to_owned(), None),
+        };
+        let seconds = seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1}"));
+        let (name, expected) = (scenario.name, scenario.expected);
+        println!(
+            "| {name} | {expected} | {} | {seconds} |",
+            what.replace('|', "\\|")
+        );
+    }
+}
