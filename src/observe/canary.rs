@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::http::{Http, HttpError};
 use super::management_api::join;
+use super::probes::gather;
 use crate::clock::elapsed;
 use crate::observation::Reason;
 
@@ -104,20 +105,7 @@ pub(super) async fn ask_canaries(
             (id, reading)
         });
     }
-    let mut readings = BTreeMap::new();
-    tokio::pin!(cut);
-    loop {
-        tokio::select! {
-            () = &mut cut => return readings, // dropping the set aborts what is late
-            next = tasks.join_next() => match next {
-                Some(Ok((id, reading))) => {
-                    readings.insert(id, reading);
-                }
-                Some(Err(_)) => {}
-                None => return readings,
-            },
-        }
-    }
+    gather(tasks, cut).await
 }
 
 async fn ask_one(http: &Http, url: &Url, id: &str, refusal: bool) -> CanaryReading {

@@ -100,8 +100,7 @@ impl KeyReader {
             self.begin_anew();
         }
         self.commands_total += result.commands;
-        let passed = result.stopped.is_none();
-        if passed {
+        if result.stopped.is_none() {
             self.last_full_pass = Some(clock.now().wall);
         }
         if self.steady.is_some() && result.stopped == Some(Reason::Budget) {

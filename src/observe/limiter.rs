@@ -19,7 +19,7 @@ use super::key_reader::{KeyReader, KeysRead, Needs};
 use super::limits::{LimitMemory, LimitRule};
 use super::management_api::ManagementApi;
 use super::node_metrics::default_selectors;
-use super::node_reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of, cut_off};
+use super::node_reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
 use super::nodes::{NodeMemory, RegistryTiming};
 use super::redis::client;
 use super::tracker::Tracker;
@@ -296,9 +296,6 @@ impl Subject for Limiter {
         if matches!(keys.read, CountersRead::Failed { .. }) {
             self.counters_of_api(at, &deadline, &read, &mut keys, sink)
                 .await;
-        }
-        if read.ping.is_none() && read.failures.is_empty() {
-            read.failures.push(cut_off(Collector::Redis));
         }
         self.assemble(at, read, judged, keys)
     }

@@ -42,7 +42,6 @@ pub(super) async fn ask_all(
     selectors: &Arc<Vec<Selector>>,
     cut: impl Future<Output = ()>,
 ) -> BTreeMap<String, AddressReading> {
-    let mut results = BTreeMap::new();
     let places = Arc::new(Semaphore::new(CONCURRENT));
     let mut tasks = JoinSet::new();
     for (address, url) in targets {
@@ -53,13 +52,22 @@ pub(super) async fn ask_all(
             (address, ask_one(&http, url, ask, &selectors).await)
         });
     }
+    gather(tasks, cut).await
+}
+
+/// What the tasks brought by `cut`, by name; those that are late then are aborted, and missing.
+pub(super) async fn gather<T: Send + 'static>(
+    mut tasks: JoinSet<(String, T)>,
+    cut: impl Future<Output = ()>,
+) -> BTreeMap<String, T> {
+    let mut results = BTreeMap::new();
     tokio::pin!(cut);
     loop {
         tokio::select! {
             () = &mut cut => return results, // dropping the set aborts what is late
             next = tasks.join_next() => match next {
-                Some(Ok((address, reading))) => {
-                    results.insert(address, reading);
+                Some(Ok((name, result))) => {
+                    results.insert(name, result);
                 }
                 Some(Err(_)) => {}
                 None => return results,
