@@ -300,11 +300,8 @@ impl Sweep<'_> {
         let mut news = Vec::new();
         for (key, own) in counted.limits {
             match own {
-                Own::None => {
-                    self.limits.learn(&key, None, at.steady);
-                }
-                Own::Some(limit) => {
-                    if self.limits.learn(&key, Some(limit), at.steady) {
+                Own::None | Own::Some(_) => {
+                    if self.limits.learn(&key, own.limit(), at.steady) {
                         news.push(key);
                     }
                 }

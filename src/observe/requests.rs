@@ -24,6 +24,16 @@ pub(super) enum Own {
     Invalid(Reason),
 }
 
+impl Own {
+    /// The limit, if it is one.
+    pub(super) fn limit(self) -> Option<Limit> {
+        match self {
+            Self::Some(limit) => Some(limit),
+            Self::None | Self::Invalid(_) => None,
+        }
+    }
+}
+
 /// One SCAN's worth of names, sorted by what is to be asked of them.
 #[derive(Debug, Default)]
 pub(super) struct Batch {

@@ -124,6 +124,21 @@ async fn in_the_steady_state_what_was_written_is_found_at_once_and_the_rest_is_l
         None
     );
 
+    // A limit that is taken away: what it allowed and the default does not is seen at once, draining. Fuller keys take
+    // the places of those that are looked at in any case.
+    for number in 21..27 {
+        fill_to(&mut redis, format!("k00000{number}").as_bytes(), 9).await?;
+    }
+    set("50").query_async::<()>(&mut redis).await?;
+    extra_members(&mut redis, b"k0000011", 20, 60_000).await?;
+    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    let _: () = redis::cmd("DEL")
+        .arg("ratelimit:limit:k0000011")
+        .query_async(&mut redis)
+        .await?;
+    let scrape = cluster.exporter.scrape().await?;
+    assert!(scrape.is("ratelimiter_invariant_pending", &labels, 1));
+
     // A flush is noticed as what it is.
     let _: () = redis::cmd("FLUSHALL").query_async(&mut redis).await?;
     let scrape = cluster.exporter.scrape().await?;
