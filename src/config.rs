@@ -1,6 +1,7 @@
 //! File, environment and flags become one validated [`Config`]. Nothing downstream sees what was typed.
 
 mod file;
+mod redis;
 mod secret;
 mod settings;
 
@@ -108,11 +109,6 @@ impl Config {
             "a whole number from 0 to 100000",
             |text| text.parse().ok().filter(|n| *n <= MOST_SERIES),
         )?;
-        let redis_password = match read.text("redis.password-file") {
-            Some((origin, path)) => Some(read_secret(&origin, &path)?),
-            None => None,
-        };
-        let (redis_url, url_password) = read.redis_url()?;
         let key_label = read.parsed("keys.label", "plain or hash", |text| match text {
             "plain" => Some(KeyLabel::Plain),
             "hash" => Some(KeyLabel::Hash),
@@ -124,10 +120,7 @@ impl Config {
                 ratelimiter_timeout: read.timeout("ratelimiter.timeout")?,
                 probe_nodes: read.switch("probe.nodes")?,
                 probe_canary: read.switch("probe.canary")?,
-                redis_url,
-                redis_username: read.text("redis.username").map(|(_, name)| name),
-                redis_password: redis_password.or(url_password),
-                redis_timeout: read.timeout("redis.timeout")?,
+                redis: read.redis()?,
                 prometheus_url: read.optional_url("prometheus.url")?,
                 latency_metric: read.selector("latency.metric")?,
                 scan_budget: read.timeout("scan.budget")?,
@@ -390,25 +383,6 @@ impl Reader<'_> {
                 "NAME or NAME{label=\"value\"}",
             )),
         }
-    }
-
-    /// The URL without its password, and the password.
-    fn redis_url(&self) -> Result<(Url, Option<Secret>), ConfigError> {
-        let (origin, text) = self.text("redis.url").unwrap_or_default();
-        let expected = "redis://[USER@]HOST:PORT[/DB], the password in --redis.password-file";
-        let invalid = || ConfigError::new(&origin, without_password(&text), expected);
-        let mut url = Url::parse(&text).map_err(|_| invalid())?;
-        let database = url.path().trim_matches('/');
-        let database_valid = database.is_empty() || database.parse::<u32>().is_ok();
-        if url.scheme() != "redis" || url.host_str().is_none_or(str::is_empty) || !database_valid {
-            return Err(invalid());
-        }
-        let password = url.password().map(|password| {
-            let decoded = percent_encoding::percent_decode_str(password).decode_utf8_lossy();
-            Secret::new(decoded)
-        });
-        url.set_password(None).map_err(|()| invalid())?;
-        Ok((url, password))
     }
 }
 

@@ -252,12 +252,30 @@ pub struct RedisReading {
     /// Why Redis counts as disconnected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What INFO said.
+    /// What INFO said; of a cluster, the sum of what all primaries said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<RedisInfo>,
+    /// Each server that holds data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<RedisShard>,
 }
 
-/// The part of Redis's INFO that is exported.
+/// A server that holds data: the only one, or a primary of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisShard {
+    /// `host:port` of the primary.
+    pub address: String,
+    /// Whether it answered PING in time.
+    pub connected: bool,
+    /// Why it counts as disconnected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// `host:port` of the server that the counters were read from: the primary or a replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swept_from: Option<String>,
+}
+
+/// The part of Redis's INFO that is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisInfo {
     /// `redis_version`.
@@ -274,6 +292,9 @@ pub struct RedisInfo {
     pub used_memory: Option<u64>,
     /// `maxmemory` in bytes; 0 = no limit.
     pub max_memory: Option<u64>,
+    /// `instantaneous_ops_per_sec`: how busy it is.
+    #[serde(default)]
+    pub operations_per_second: Option<u64>,
 }
 
 /// How far the counters were read.

@@ -4,6 +4,7 @@
 mod api_line;
 mod canary;
 mod connector;
+mod control;
 mod counters;
 mod deadline;
 mod exposition;
@@ -17,14 +18,19 @@ mod node_judging;
 mod node_metrics;
 mod node_reader;
 mod nodes;
+mod pass;
 mod probes;
 mod prometheus;
 mod redis;
 mod redis_basics;
+mod redis_target;
 mod requests;
+mod router;
+mod shard_reader;
 mod tracker;
 
 pub use exposition::Selector;
 pub use limiter::{ActionError, Limiter, ObserveConfig, SetupError, reset_counter};
 pub use limits::LimitRule;
 pub use nodes::RegistryTiming;
+pub use redis_target::{Login, RedisTarget, Tls};

@@ -26,8 +26,9 @@ const MOST_CONNECTIONS: usize = 512;
 /// How long a client may take to send a request head, idling between requests included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long a client may take none of an answer: a slow reader holds a place, but not for ever.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take none of an answer: a slow reader holds it in memory, but not for ever. Prometheus gives a
+/// whole scrape no more by default.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long answers under way may take once the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);

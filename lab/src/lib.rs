@@ -8,7 +8,8 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`process`], [`temp`], [`ports`] | children that never outlive their parent, folders that go away |
-//! | [`redis_server`], [`proxy`], [`link`] | a real Redis, a network to cut, a connection that recovers |
+//! | [`redis_server`], [`redis_cluster`], [`sentinels`] | a real Redis, alone, as a cluster, or with replica and sentinels |
+//! | [`proxy`], [`link`] | a network to cut, a connection that recovers |
 //! | [`node`], [`faults`] | the limiter node: as a process from outside, and what it does wrong on request |
 //! | [`http`], [`traffic`], [`seed`] | requests, steady traffic, counters by the million |
 //! | [`demo`] | the guided tour of faults, and `lab fault` that acts on it |
@@ -22,8 +23,10 @@ pub mod node;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod redis_cluster;
 pub mod redis_server;
 pub mod seed;
+pub mod sentinels;
 pub mod temp;
 pub mod traffic;
 

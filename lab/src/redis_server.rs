@@ -1,7 +1,7 @@
 //! A real Redis of one's own, on a free port of loopback.
 //!
 //! It starts empty and keeps nothing on disk, so a restart is a Redis that lost everything. It
-//! leaves out clusters and replicas: start several and say `REPLICAOF`.
+//! leaves out clusters and replicas, which `redis_cluster` and `sentinels` make of several.
 
 use std::path::Path;
 use std::time::Duration;

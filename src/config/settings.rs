@@ -84,7 +84,7 @@ pub const SETTINGS: &[Setting] = &[
         "redis.url",
         "URL",
         Some("redis://localhost:6379"),
-        "The limiter's Redis: redis://HOST:PORT[/DB]",
+        "The limiter's Redis: redis://HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://HOST:PORT[,…]/NAME[/DB]; rediss for TLS",
     ),
     setting("redis.username", "NAME", None, "Redis user (ACL)"),
     setting(
@@ -92,6 +92,48 @@ pub const SETTINGS: &[Setting] = &[
         "FILE",
         None,
         "File that holds the Redis password",
+    ),
+    setting(
+        "redis.sentinel-username",
+        "NAME",
+        None,
+        "User (ACL) at the sentinels",
+    ),
+    setting(
+        "redis.sentinel-password-file",
+        "FILE",
+        None,
+        "File that holds the password of the sentinels",
+    ),
+    setting(
+        "redis.tls-ca-file",
+        "FILE",
+        None,
+        "Certificates (PEM) to trust for Redis, instead of the system's",
+    ),
+    setting(
+        "redis.tls-cert-file",
+        "FILE",
+        None,
+        "The exporter's own certificate chain (PEM) for Redis",
+    ),
+    setting(
+        "redis.tls-key-file",
+        "FILE",
+        None,
+        "The key (PEM) of --redis.tls-cert-file",
+    ),
+    setting(
+        "redis.tls-server-name",
+        "NAME",
+        None,
+        "Name that the certificates of Redis bear, instead of the host",
+    ),
+    setting(
+        "redis.prefer-replica",
+        "",
+        Some("false"),
+        "Read the counters from a replica where one follows its primary",
     ),
     setting(
         "redis.timeout",

@@ -15,7 +15,7 @@ fn the_defaults_are_valid() {
     assert_eq!(config.web.listen.to_string(), "0.0.0.0:9972");
     assert_eq!(config.web.timeout_offset, Duration::from_millis(500));
     assert_eq!(config.observe.ratelimiter_urls.len(), 1);
-    assert_eq!(config.observe.redis_url.as_str(), "redis://localhost:6379");
+    assert_eq!(config.observe.redis.seeds, ["localhost:6379"]);
     assert_eq!(config.max_series, 100);
     assert_eq!(config.checker, CheckerConfig::default());
 }
@@ -44,6 +44,7 @@ fn every_mistake_names_flag_value_and_what_was_expected() {
         ("redis.url", "redis://"),
         ("redis.url", "redis://h:1/x"),
         ("redis.password-file", "/nonexistent/file"),
+        ("redis.tls-ca-file", "/etc/hostname"),
         ("prometheus.url", "nope"),
         ("latency.metric", "a{b"),
         ("keys.max-series", "-1"),
@@ -65,7 +66,14 @@ fn every_mistake_names_flag_value_and_what_was_expected() {
 fn a_password_in_a_url_is_never_shown() {
     let config = load(&[("redis.url", "redis://me:hunter2%21@h:1/2")]).unwrap();
     assert_eq!(
-        config.observe.redis_password.as_ref().unwrap().expose(),
+        config
+            .observe
+            .redis
+            .login
+            .password
+            .as_ref()
+            .unwrap()
+            .expose(),
         "hunter2!"
     );
     assert!(!format!("{config:?}").contains("hunter2"));

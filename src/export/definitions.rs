@@ -100,6 +100,8 @@ definitions! {
         "Count divided by limit, over all live counters of the last full pass.";
     REDIS_UP = Gauge "ratelimiter_redis_up" []
         "1 if Redis answered PING in time, else 0.";
+    REDIS_SHARD_UP = Gauge "ratelimiter_redis_shard_up" ["shard"]
+        "1 if the primary answered PING in time, else 0. One series for each primary of a cluster, one alone without.";
     REDIS_PING = Gauge "ratelimiter_redis_ping_duration_seconds" []
         "Time Redis took to answer PING, in seconds.";
     REDIS_INFO = Gauge "ratelimiter_redis_info" ["version", "role", "mode"]
@@ -114,6 +116,8 @@ definitions! {
         "Share of the key space that the pass in progress has covered, 0 to 1; 1 after a full pass.";
     SCAN_LAST = Gauge "ratelimiter_scan_last_full_pass_timestamp_seconds" []
         "When the last full pass over all counters ended, as Unix time in seconds.";
+    SCAN_SOURCE = Gauge "ratelimiter_scan_source_info" ["shard", "address", "role"]
+        "1, with the server that the counters of each primary are read from: primary or replica.";
     SCAN_COMMANDS = Counter "ratelimiter_scan_commands_total" []
         "Redis commands sent to read counters and limits.";
     SCRAPE_DURATION = Gauge "ratelimiter_scrape_duration_seconds" []

@@ -225,6 +225,17 @@ fn redis(families: &mut Families, observation: &Observation) {
         &[],
         observation.redis_connected.map_or(f64::NAN, flag),
     );
+    for shard in &observation.redis.shards {
+        families.add(&d::REDIS_SHARD_UP, &[&shard.address], flag(shard.connected));
+        if let Some(source) = &shard.swept_from {
+            let role = if *source == shard.address {
+                "primary"
+            } else {
+                "replica"
+            };
+            families.add(&d::SCAN_SOURCE, &[&shard.address, source, role], 1.0);
+        }
+    }
     families.add(
         &d::REDIS_PING,
         &[],

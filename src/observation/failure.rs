@@ -116,6 +116,8 @@ reasons! {
     Busy => "busy",
     /// Redis Cluster does not serve the slot.
     Clusterdown => "clusterdown",
+    /// A key of Redis Cluster is on its way from one server to another.
+    Resharding => "resharding",
     /// Any other error answer of Redis.
     RedisError => "redis_error",
     /// A key has another type than expected.

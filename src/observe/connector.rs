@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, SendError};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, ProtocolVersion, PushInfo,
-    RedisError, RedisResult, Value,
+    AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisError, RedisResult, Value,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -19,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::redis::RedisFailure;
+use super::redis_target::Access;
 use crate::observation::Reason;
 
 /// The most that may come in after a request went out. The largest answers are those of pipelines of SCAN, some
@@ -28,10 +28,12 @@ const MOST_ANSWER: usize = 64 * 1024 * 1024;
 /// A connection that is replaced after a failure.
 #[derive(Debug)]
 pub(super) struct Connector {
-    client: Client,
-    timeout: Duration,
+    access: Arc<Access>,
+    address: String,
     open: Option<Open>,
     ear: Option<Ear>,
+    /// Reads from a replica of a cluster.
+    readonly: bool,
 }
 
 /// Who is told what Redis pushes.
@@ -60,24 +62,34 @@ impl Drop for Open {
 }
 
 impl Connector {
-    pub(super) fn new(client: Client, timeout: Duration) -> Self {
+    /// A connector to `address`, a `host:port`.
+    pub(super) fn new(access: Arc<Access>, address: &str) -> Self {
         Self {
-            client,
-            timeout,
+            access,
+            address: address.to_owned(),
             open: None,
             ear: None,
+            readonly: false,
+        }
+    }
+
+    /// A connector whose connections may read what a replica of a cluster holds.
+    pub(super) fn readonly(access: Arc<Access>, address: &str) -> Self {
+        Self {
+            readonly: true,
+            ..Self::new(access, address)
         }
     }
 
     /// A connector whose connections speak RESP3 and hand what Redis pushes to `ear`.
     pub(super) fn listening(
-        client: Client,
-        timeout: Duration,
+        access: Arc<Access>,
+        address: &str,
         ear: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Self {
         Self {
             ear: Some(Ear(Arc::new(ear))),
-            ..Self::new(client, timeout)
+            ..Self::new(access, address)
         }
     }
 
@@ -97,7 +109,7 @@ impl Connector {
         if let Some(open) = &self.open {
             return Ok((open.connection.clone(), true));
         }
-        let open = tokio::time::timeout(self.timeout, self.connect()).await;
+        let open = tokio::time::timeout(self.access.timeout, self.connect()).await;
         let open = open.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
         let connection = open.connection.clone();
         self.open = Some(open);
@@ -105,18 +117,42 @@ impl Connector {
     }
 
     async fn connect(&self) -> RedisResult<Open> {
-        let info = self.client.get_connection_info();
-        let ConnectionAddr::Tcp(host, port) = info.addr() else {
-            return Err((ErrorKind::InvalidClientConfig, "expected a TCP address").into());
-        };
-        let stream = TcpStream::connect((host.as_str(), *port)).await?;
+        let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
+        let open = match &self.access.tls {
+            None => self.begin(stream).await?,
+            Some(tls) => {
+                let name = tls.name_at(&self.address).map_err(|why| tls_failed(&why))?;
+                let stream = tls.connector.connect(name, stream).await;
+                self.begin(stream.map_err(|error| tls_failed(&error.to_string()))?)
+                    .await?
+            }
+        };
+        if self.readonly {
+            let mut connection = open.connection.clone();
+            let answer: RedisResult<Value> =
+                redis::cmd("READONLY").query_async(&mut connection).await;
+            // A server that is no node of a cluster says so, and its replicas are read as they are.
+            if let Err(error) = answer
+                && !matches!(error.kind(), ErrorKind::Server(_))
+            {
+                return Err(error);
+            }
+        }
+        Ok(open)
+    }
+
+    async fn begin<S>(&self, stream: S) -> RedisResult<Open>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let stream = Bounded {
             inner: stream,
             left: MOST_ANSWER,
         };
-        let mut config = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
-        let mut settings = info.redis_settings().clone();
+        let mut config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(self.access.timeout));
+        let mut settings = self.access.settings.clone();
         if let Some(Ear(ear)) = self.ear.clone() {
             settings = settings.set_protocol(ProtocolVersion::RESP3);
             config = config.set_push_sender(move |push| {
@@ -142,7 +178,7 @@ impl Connector {
 
     /// Drops the connection if `error` is one of the connection rather than an answer.
     pub(super) fn note(&mut self, error: &RedisError) {
-        if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+        if breaks(error) {
             self.open = None;
         }
     }
@@ -154,7 +190,8 @@ impl Connector {
     pub(super) async fn ping(&mut self) -> Result<(MultiplexedConnection, Duration), RedisFailure> {
         loop {
             let mut reused = false;
-            let attempt = tokio::time::timeout(self.timeout, async {
+            let timeout = self.access.timeout;
+            let attempt = tokio::time::timeout(timeout, async {
                 let (mut connection, was_used) = self.get().await?;
                 reused = was_used;
                 let started = Instant::now();
@@ -183,7 +220,7 @@ impl Connector {
                     self.open = None;
                     return Err(RedisFailure {
                         reason: Reason::Timeout,
-                        message: format!("PING: no answer within {:?}", self.timeout),
+                        message: format!("PING: no answer within {timeout:?}"),
                     });
                 }
             }
@@ -191,14 +228,26 @@ impl Connector {
     }
 }
 
+/// Whether `error` is one of the connection, which is of no use any more, rather than an answer.
+pub(super) fn breaks(error: &RedisError) -> bool {
+    !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+}
+
+/// What the message of a TLS failure begins with: the kind of an I/O error does not tell it.
+pub(super) const TLS_FAILED: &str = "TLS handshake: ";
+
+fn tls_failed(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{TLS_FAILED}{why}"))
+}
+
 /// A stream that ends with an error when too much comes in after the last write.
 #[derive(Debug)]
-struct Bounded {
-    inner: TcpStream,
+struct Bounded<S> {
+    inner: S,
     left: usize,
 }
 
-impl AsyncRead for Bounded {
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -220,7 +269,7 @@ impl AsyncRead for Bounded {
     }
 }
 
-impl AsyncWrite for Bounded {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

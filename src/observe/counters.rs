@@ -4,19 +4,22 @@
 //! SCAN brings, not by asking once more for each key; so before a key is reported, or ranked among the fullest, its own
 //! limit is read directly.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
+use futures_util::future::join_all;
 use jiff::SignedDuration;
-use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
+use redis::{RedisError, RedisResult};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::canary::CANARY_PREFIX;
 use super::limits::{LimitMemory, LimitRule, by_rule};
-use super::redis::{NODE_PREFIX, redis_millis};
-use super::requests::{Batch, Counted, LIMIT, Own, PREFIX, count, verify};
+use super::pass::Pass;
+use super::redis::{NODE_PREFIX, RedisFailure, redis_millis};
+use super::requests::{Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, count, verify};
+use super::router::{Router, is_elsewhere};
 use crate::clock::{Clock, Moment};
 use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::subject::CounterSink;
@@ -29,36 +32,21 @@ const IN_FLIGHT: usize = 3;
 
 /// Everything a sweep needs.
 pub(super) struct Sweep<'a> {
-    pub(super) scanner: MultiplexedConnection,
-    pub(super) connection: MultiplexedConnection,
+    pub(super) router: Router,
+    /// One for each link of the router.
+    pub(super) lanes: Vec<Lane>,
     pub(super) clock: &'a Clock,
-    pub(super) clock_offset: SignedDuration,
     pub(super) limits: &'a mut LimitMemory,
     pub(super) rules: &'a [LimitRule],
     pub(super) sink: &'a mut dyn CounterSink,
 }
 
-/// A pass over the key space that is not finished.
-#[derive(Debug, Default)]
-pub(super) struct Pass {
-    cursor: Vec<u8>,
-    /// Keys of any kind that were looked at.
-    scanned: u64,
-    /// Keys of any kind that there were at its start.
-    expected: u64,
-    /// In the first pass: the keys that were counted under the default limit before all limits were known.
-    tentative: Vec<(u64, u64)>,
-    /// In the first pass: counts under limits of their own that turned up after their keys may have been counted.
-    late: HashMap<u64, (u64, u64)>,
-}
-
-impl Pass {
-    /// The share of the key space that it has covered; `None` if that is not known.
-    pub(super) fn coverage(&self) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "a ratio for display")]
-        let ratio = self.scanned as f64 / self.expected as f64;
-        (self.expected > 0).then_some(ratio.min(1.0))
-    }
+/// One server: what is scanned there is counted there.
+pub(super) struct Lane {
+    /// `None` if the server cannot be read.
+    pub(super) scanner: Option<MultiplexedConnection>,
+    /// The server's clock minus ours.
+    pub(super) clock_offset: SignedDuration,
 }
 
 /// What a sweep brought besides the counters that it streamed.
@@ -76,10 +64,12 @@ pub(super) struct SweepResult {
     pub(super) commands: u64,
     /// Keys of any kind that the pass looked at, if it ended.
     pub(super) pass_scanned: u64,
+    /// How far the pass came, if it did not end.
+    pub(super) coverage: Option<f64>,
     /// Why it stopped early; `None` after a full pass.
     pub(super) stopped: Option<Reason>,
-    /// The error that stopped it.
-    pub(super) error: Option<String>,
+    /// The servers that could not be read, or not to the end, by their place, and why.
+    pub(super) failed: BTreeMap<usize, RedisFailure>,
 }
 
 impl SweepResult {
@@ -112,20 +102,16 @@ impl Known {
     }
 }
 
-/// One SCAN's answer.
-type Scanned = RedisResult<(Vec<u8>, Vec<Vec<u8>>)>;
+/// One SCAN's answer, and the lane that it came from.
+type Scanned = (usize, RedisResult<(Vec<u8>, Vec<Vec<u8>>)>);
 
 impl Sweep<'_> {
     /// Looks at the keys with a violation in progress, whatever happens to the rest. Those that are gone are told.
-    pub(super) async fn recheck(
-        &mut self,
-        watched: &[Box<[u8]>],
-        result: &mut SweepResult,
-    ) -> RedisResult<()> {
+    pub(super) async fn recheck(&mut self, watched: &[Box<[u8]>], result: &mut SweepResult) {
         for some in watched.chunks(SCAN_COUNT) {
             let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
             let at = self.clock.now();
-            let found = self.verify(keys, at, result).await?;
+            let found = self.verify(keys, at, result).await;
             let alive = found.iter().filter(|known| known.count > 0);
             let alive = alive.map(|known| &known.key).chain(&result.undecided);
             let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
@@ -133,102 +119,154 @@ impl Sweep<'_> {
             result.gone.extend(gone.cloned());
             self.tell_aside(at, &found);
         }
-        Ok(())
     }
 
-    /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys.
+    /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys of `lane`.
     pub(super) async fn look_at(
         &mut self,
+        lane: usize,
         names: Vec<Vec<u8>>,
         result: &mut SweepResult,
-    ) -> RedisResult<()> {
+    ) {
         let mut names = names.into_iter().peekable();
-        while names.peek().is_some() {
+        while names.peek().is_some() && !result.failed.contains_key(&lane) {
             let at = self.clock.now();
             let some = names.by_ref().take(SCAN_COUNT).collect();
             let batch = self.sort(some, result);
-            let now_ms = redis_millis(at, self.clock_offset);
-            let counted = count(self.connection.clone(), batch, now_ms).await?;
-            self.take(at, counted, None, result).await?;
+            match self.count(lane, batch, at).await {
+                Ok(counted) => self.take(at, counted, None, result).await,
+                Err(error) => fail(lane, &error, result),
+            }
         }
-        Ok(())
     }
 
-    /// Goes on with the pass, or begins one, until `stop`. If it fails or is dropped half-way, the pass is void.
+    /// Goes on with the pass, or begins one, until `stop`. If it is dropped half-way, the pass is void.
     pub(super) async fn run(
         &mut self,
         stop: Instant,
         pass: &mut Option<Pass>,
         result: &mut SweepResult,
-    ) -> RedisResult<()> {
+    ) {
         let mut current = match pass.take() {
             Some(current) => current,
             None => self.begin(result).await,
         };
-        let (sender, mut scanned) = mpsc::channel(IN_FLIGHT);
+        current.fit(self.router.links().iter().map(|link| link.primary.as_str()));
         let mut scanning = JoinSet::new();
-        scanning.spawn(scan_ahead(
-            self.scanner.clone(),
-            current.cursor.clone(),
-            sender,
-        ));
+        let mut scanned = self.scan(&mut current, &mut scanning, result);
+        let most_counting = IN_FLIGHT * scanning.len();
         let mut counting = JoinSet::new();
-        let mut ended = false;
+        let mut drained = false;
         // However small the budget is, each collection takes one step at least: it would never end otherwise.
         let mut begun = false;
         loop {
             let time = !begun || Instant::now() < stop;
-            let room = counting.len() < IN_FLIGHT && !ended && time;
+            let room = counting.len() < most_counting && !drained && time;
             tokio::select! {
                 next = scanned.recv(), if room => {
-                    let Some(next) = next else {
-                        break; // the scanner died with its connection: what it has to say came before
+                    let Some((lane, answer)) = next else {
+                        drained = true; // every lane came to its end, or said before why not
+                        continue;
                     };
-                    let (cursor, names) = next?;
                     begun = true;
+                    if result.failed.contains_key(&lane) {
+                        continue;
+                    }
                     result.commands += 1;
-                    ended = cursor == b"0";
-                    current.cursor = cursor;
-                    current.scanned += SCAN_COUNT as u64;
+                    let (cursor, names) = match answer {
+                        Ok(answer) => answer,
+                        Err(error) => {
+                            fail(lane, &error, result);
+                            continue;
+                        }
+                    };
+                    let part = current.part(&self.router.links()[lane].primary);
+                    part.ended = cursor == b"0";
+                    part.cursor = cursor;
+                    part.scanned += SCAN_COUNT as u64;
                     let batch = self.sort(names, result);
                     let at = self.clock.now();
-                    let now_ms = redis_millis(at, self.clock_offset);
-                    let connection = self.connection.clone();
-                    counting.spawn(async move { (at, count(connection, batch, now_ms).await) });
+                    let work = self.count(lane, batch, at);
+                    counting.spawn(async move { (lane, at, work.await) });
                 }
                 Some(done) = counting.join_next() => {
                     // A task of ours neither panics nor is aborted while the set lives.
-                    let Ok((at, counted)) = done else { continue };
-                    self.take(at, counted?, Some(&mut current), result).await?;
+                    let Ok((lane, at, counted)) = done else { continue };
+                    match counted {
+                        Ok(counted) => self.take(at, counted, Some(&mut current), result).await,
+                        Err(error) => fail(lane, &error, result),
+                    }
                 }
                 else => break,
             }
         }
-        if ended {
-            result.pass_scanned = current.scanned;
+        let unread = result.failed.values().next().map(|failure| failure.reason);
+        if current.ended() && unread.is_none() {
+            result.pass_scanned = current.scanned();
             self.end(current);
             result.stopped = None;
+        } else if unread.is_some() && self.rest_ended(&mut current, result) {
+            // Nothing is left to go on with: the next collection looks at those who answer once more.
+            result.coverage = current.coverage();
+            result.stopped = unread;
         } else {
-            result.stopped = Some(Reason::Budget);
+            result.coverage = current.coverage();
+            result.stopped = Some(unread.unwrap_or(Reason::Budget));
             *pass = Some(current);
         }
-        Ok(())
+    }
+
+    /// Scans every lane that can be read and has not ended, each ahead of who counts.
+    fn scan(
+        &self,
+        pass: &mut Pass,
+        scanning: &mut JoinSet<()>,
+        result: &SweepResult,
+    ) -> mpsc::Receiver<Scanned> {
+        let (sender, scanned) = mpsc::channel(IN_FLIGHT);
+        for (number, lane) in self.lanes.iter().enumerate() {
+            let part = pass.part(&self.router.links()[number].primary);
+            let Some(connection) = lane.scanner.clone() else {
+                continue;
+            };
+            if !part.ended && !result.failed.contains_key(&number) {
+                let cursor = part.cursor.clone();
+                scanning.spawn(scan_ahead(number, connection, cursor, sender.clone()));
+            }
+        }
+        scanned
+    }
+
+    /// Whether all lanes have ended but those that failed.
+    fn rest_ended(&self, pass: &mut Pass, result: &SweepResult) -> bool {
+        let mut links = self.router.links().iter().enumerate();
+        links
+            .all(|(lane, link)| result.failed.contains_key(&lane) || pass.part(&link.primary).ended)
     }
 
     async fn begin(&mut self, result: &mut SweepResult) -> Pass {
         self.sink.begin_pass();
-        result.commands += 1;
-        let expected = redis::cmd("DBSIZE").query_async(&mut self.connection).await;
-        Pass {
-            cursor: b"0".to_vec(),
+        let mut pass = Pass::default();
+        let sizes = self.router.links().iter().map(|link| async {
+            let mut connection = link.connection.clone().ok()?;
+            let size: RedisResult<u64> = redis::cmd("DBSIZE").query_async(&mut connection).await;
             // A Redis user without DBSIZE costs the coverage ratio, nothing else.
-            expected: expected.unwrap_or(0),
-            ..Pass::default()
+            size.ok()
+        });
+        let sizes = join_all(sizes).await;
+        result.commands += sizes.len() as u64;
+        for (link, size) in self.router.links().iter().zip(sizes) {
+            pass.part(&link.primary).expected = size.unwrap_or(0);
         }
+        pass
     }
 
     /// Sets right what was counted under the default limit before the key's own was known.
     fn end(&mut self, pass: Pass) {
+        if pass.moved {
+            // Some keys may have been seen twice, and some limits not at all.
+            return;
+        }
         let default = self.limits.default_limit().map_or(0, |limit| limit.limit);
         for (hash, count) in pass.tentative {
             if self.limits.has_own(hash) {
@@ -238,6 +276,19 @@ impl Sweep<'_> {
         }
         self.limits.end_pass(self.clock.now().steady);
         self.sink.end_pass();
+    }
+
+    /// The counts of a batch, as a future of its own.
+    fn count(
+        &self,
+        lane: usize,
+        batch: Batch,
+        at: Moment,
+    ) -> impl Future<Output = RedisResult<Counted>> + Send + use<> {
+        let now_ms = redis_millis(at, self.lanes[lane].clock_offset);
+        let connection = self.router.links()[lane].connection.clone();
+        let cluster = self.router.is_cluster();
+        async move { count(connection?, batch, now_ms, cluster).await }
     }
 
     /// Sorts names by what is to be asked of them.
@@ -279,9 +330,9 @@ impl Sweep<'_> {
         counted: Counted,
         mut pass: Option<&mut Pass>,
         result: &mut SweepResult,
-    ) -> RedisResult<()> {
+    ) {
         result.commands += counted.commands;
-        let mut doubtful = Vec::new();
+        let mut doubtful = counted.elsewhere;
         let mut sure = Vec::with_capacity(counted.keys.len());
         for (key, count) in counted.keys {
             match count {
@@ -313,7 +364,7 @@ impl Sweep<'_> {
             }
         }
         doubtful.append(&mut odd);
-        let mut verified = self.verify(doubtful, at, result).await?;
+        let mut verified = self.verify(doubtful, at, result).await;
         verified.retain(|known| known.count > 0);
         sure.append(&mut verified);
         if pass.is_some() {
@@ -324,7 +375,7 @@ impl Sweep<'_> {
         }
 
         // Keys whose limit is news may have been counted under another one already.
-        let found = self.verify(news, at, result).await?;
+        let found = self.verify(news, at, result).await;
         if let Some(pass) = pass.filter(|_| !self.limits.primed) {
             for known in found.iter().filter(|known| known.count > 0) {
                 let hash = self.limits.hash(&known.key);
@@ -332,7 +383,6 @@ impl Sweep<'_> {
             }
         }
         self.tell_aside(at, &found);
-        Ok(())
     }
 
     /// Judges a count by the limit that is remembered, if that is good enough.
@@ -377,18 +427,47 @@ impl Sweep<'_> {
         keys: Vec<Vec<u8>>,
         at: Moment,
         result: &mut SweepResult,
-    ) -> RedisResult<Vec<Known>> {
+    ) -> Vec<Known> {
         let usual = self
             .limits
             .default_limit()
             .map_or(60_000, |limit| limit.window_ms);
-        let now_ms = redis_millis(at, self.clock_offset);
-        let given = self.rules;
-        let rule = |key: &[u8]| by_rule(given, key);
-        let answers = verify(&mut self.connection, &keys, now_ms, rule, usual).await?;
+        let now_ms = |lane: usize| redis_millis(at, self.lanes[lane].clock_offset);
+        let rule = |key: &[u8]| by_rule(self.rules, key);
+        let windows = keys.into_iter().map(|key| {
+            let remembered = self.limits.current(&key, at.steady);
+            (key, remembered.map_or(usual, |(limit, _)| limit.window_ms))
+        });
+        let keys: Vec<Doubtful> = windows.collect();
+        let answers = verify(&self.router, &keys, now_ms, rule, usual).await;
         result.commands += 2 * keys.len() as u64;
         let mut found = Vec::with_capacity(keys.len());
-        for (key, (own, count)) in keys.into_iter().zip(answers) {
+        for ((key, _), answer) in keys.into_iter().zip(answers) {
+            let mut untold = |(lane, error): Untold, key: &[u8]| match lane {
+                Some(lane) if !is_elsewhere(&error) => fail(lane, &error, result),
+                _ => result.skip(Reason::Resharding, key),
+            };
+            let count = match answer.count {
+                Ok(count) => count,
+                Err(why) => {
+                    untold(why, &key);
+                    result.undecided.push(key);
+                    continue;
+                }
+            };
+            let own = match answer.own {
+                Ok(own) => Some(own),
+                Err(why) => {
+                    untold(why, &key);
+                    // After a pass over everything, what is remembered is what it was last: good enough while the
+                    // server that holds it is away, since nobody can change it there.
+                    if !self.limits.primed {
+                        result.undecided.push(key);
+                        continue;
+                    }
+                    None
+                }
+            };
             let Some(count) = count else {
                 result.skip(Reason::WrongType, &key);
                 continue;
@@ -396,16 +475,17 @@ impl Sweep<'_> {
             let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
             let limit = match (ruled, own) {
                 (Some(ruled), _) => Some(ruled),
-                (None, Own::Some(limit)) => {
+                (None, None) => self.limits.current(&key, at.steady),
+                (None, Some(Own::Some(limit))) => {
                     self.limits.learn(&key, Some(limit), at.steady);
                     self.limits.current(&key, at.steady)
                 }
                 // What stands where the limit would be is another key's counter.
-                (None, Own::None | Own::Invalid(Reason::WrongType)) => {
+                (None, Some(Own::None | Own::Invalid(Reason::WrongType))) => {
                     self.limits.learn(&key, None, at.steady);
                     self.limits.current(&key, at.steady)
                 }
-                (None, Own::Invalid(reason)) => {
+                (None, Some(Own::Invalid(reason))) => {
                     result.skip(reason, &key);
                     self.limits.set_invalid(&key);
                     result.undecided.push(key);
@@ -424,7 +504,7 @@ impl Sweep<'_> {
                 fell_from,
             });
         }
-        Ok(found)
+        found
     }
 
     /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
@@ -441,14 +521,23 @@ enum Judged {
     Skipped,
 }
 
+/// Notes that a server cannot be read any further in this collection.
+fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
+    result
+        .failed
+        .entry(lane)
+        .or_insert_with(|| RedisFailure::of("SCAN and ZCOUNT", error));
+}
+
 /// Scans from `cursor` on, ahead of who counts, until the end or until nobody takes the names any more.
 async fn scan_ahead(
+    lane: usize,
     mut connection: MultiplexedConnection,
     mut cursor: Vec<u8>,
     sender: mpsc::Sender<Scanned>,
 ) {
     loop {
-        let answer: Scanned = redis::cmd("SCAN")
+        let answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)> = redis::cmd("SCAN")
             .arg(&cursor)
             .arg("MATCH")
             .arg("ratelimit*")
@@ -463,7 +552,7 @@ async fn scan_ahead(
             }
             Err(_) => true,
         };
-        if sender.send(answer).await.is_err() || last {
+        if sender.send((lane, answer)).await.is_err() || last {
             return;
         }
     }

@@ -1,17 +1,25 @@
-//! The counters' line of a collection: waits for Redis's clock and the default limit, then sweeps.
+//! The counters' line of a collection: waits for the servers and the default limit, gets ready to read each server, then
+//! sweeps. Decides when what was seen before still counts, and when everything has to be looked at anew.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connector::Connector;
-use super::counters::{Pass, Sweep, SweepResult};
+use super::control::{Shard, ShardNow, not_connected, slots_of};
+use super::counters::{Lane, Sweep, SweepResult};
 use super::deadline::Deadline;
 use super::limits::{LimitMemory, LimitRule};
-use super::redis::reason_of;
-use super::tracker::{Changes, Tracker};
+use super::pass::Pass;
+use super::redis::RedisFailure;
+use super::redis_target::Access;
+use super::router::{Link, Router};
+use super::shard_reader::{Ready, ShardReader, ready};
+use super::tracker::Changes;
 use crate::clock::Clock;
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
 use crate::subject::CounterSink;
@@ -28,9 +36,11 @@ const STORM: u64 = 4;
 /// Reads counters and remembers limits.
 #[derive(Debug)]
 pub(super) struct KeyReader {
-    pub(super) tracker: Tracker,
-    pub(super) scanner: Connector,
-    pub(super) connector: Connector,
+    pub(super) access: Arc<Access>,
+    /// By the primary's address.
+    pub(super) readers: BTreeMap<String, ShardReader>,
+    /// The primaries and their slots, as they were in the collection before.
+    pub(super) shards: Vec<Shard>,
     pub(super) limits: LimitMemory,
     pub(super) rules: Vec<LimitRule>,
     pub(super) budget: Duration,
@@ -57,8 +67,8 @@ pub(super) struct Steady {
 /// What the line waits for, and the keys to look at in any case.
 #[derive(Debug)]
 pub(super) struct Needs {
-    /// Redis's clock minus ours; it is never sent if Redis does not answer.
-    pub(super) offset: oneshot::Receiver<SignedDuration>,
+    /// The servers; never sent if none of them answers.
+    pub(super) shards: oneshot::Receiver<Vec<ShardNow>>,
     /// The default limit, or that it could not be read.
     pub(super) default: oneshot::Receiver<Option<Limit>>,
     pub(super) watched: Vec<Box<[u8]>>,
@@ -72,6 +82,8 @@ pub(super) struct KeysRead {
     /// Ids of the registrations that the sweep came across, escaped.
     pub(super) node_ids: Vec<String>,
     pub(super) coverage: Option<f64>,
+    /// Which server was read for which primary.
+    pub(super) sources: BTreeMap<String, String>,
     pub(super) seconds: f64,
 }
 
@@ -88,14 +100,21 @@ impl KeyReader {
             stopped: Some(Reason::Deadline),
             ..SweepResult::default()
         };
-        let line = self.sweep(clock, deadline, needs, sink, &mut result);
+        let mut dead = 0;
+        let line = self.sweep(clock, deadline, needs, sink, &mut result, &mut dead);
         let cut_off = deadline.cut(line).await.is_none();
         if cut_off {
             // The connections may have answers on the way that nobody waits for any more.
-            self.scanner.replace();
-            self.connector.replace();
+            self.readers.clear();
         }
-        if cut_off || result.error.is_some() {
+        for (place, shard) in self.shards.iter().enumerate() {
+            if result.failed.contains_key(&place)
+                && let Some(reader) = self.readers.get_mut(&shard.primary)
+            {
+                reader.replace();
+            }
+        }
+        if cut_off || result.failed.len() > dead {
             // What was written was perhaps told and not looked at.
             self.begin_anew();
         }
@@ -107,15 +126,19 @@ impl KeyReader {
             // The rest of the pass is for the next collections: what was written was looked at.
             result.stopped = None;
         }
-        let coverage = match &self.pass {
-            _ if result.stopped.is_none() => Some(1.0),
-            pass => pass.as_ref().and_then(Pass::coverage),
+        let coverage = match result.stopped {
+            None => Some(1.0),
+            Some(_) => result.coverage,
         };
+        let sources = self.readers.iter();
         KeysRead {
             node_ids: result.node_ids.iter().map(|id| encode_key(id)).collect(),
-            failures: failures(&result, self.label),
+            failures: self.failures(&result),
             read: counters_read(&result),
             coverage,
+            sources: sources
+                .map(|(primary, reader)| (primary.clone(), reader.source.clone()))
+                .collect(),
             seconds: started.elapsed().as_secs_f64(),
         }
     }
@@ -134,8 +157,9 @@ impl KeyReader {
         needs: Needs,
         sink: &mut dyn CounterSink,
         result: &mut SweepResult,
+        dead: &mut usize,
     ) {
-        let offset = needs.offset.await;
+        let shards = needs.shards.await;
         // Before giving up on Redis: the API may be gone by the time that Redis returns.
         if let Ok(Some(limit)) = needs.default.await
             && self.limits.set_default(limit, clock.now().steady)
@@ -143,47 +167,40 @@ impl KeyReader {
             // Keys that nobody wrote to may be above it now.
             self.begin_anew();
         }
-        let Ok(clock_offset) = offset else {
+        let Ok(shards) = shards else {
             result.stopped = Some(Reason::RedisDown);
             return;
         };
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
         let margin = deadline.left() / 10;
         let stop = Instant::now() + self.budget.min(deadline.left().saturating_sub(margin));
-        let pings = tokio::try_join!(self.scanner.ping(), self.connector.ping());
-        let (scanner, connection) = match pings {
-            Ok(((scanner, _), (connection, _))) => (scanner, connection),
-            Err(failure) => {
-                result.stopped = Some(failure.reason);
-                result.error = Some(failure.message);
-                return;
-            }
-        };
-        let (listening, written) = match self.tracker.changes().await {
-            Changes::Names(names) => {
-                let many = |steady: Steady| names.len() as u64 > steady.scanned / STORM;
-                if self.steady.is_some_and(many) {
-                    self.begin_anew();
-                }
-                (true, names)
-            }
-            Changes::Unknown => {
-                self.begin_anew();
-                (true, Vec::new())
-            }
-            Changes::Untold => {
-                if self.steady.is_some() {
-                    // The pass under way relied on being told.
-                    self.begin_anew();
-                }
-                (false, Vec::new())
-            }
-        };
+        let servers = self.get_ready(&shards, result).await;
+        *dead = result.failed.len();
+        if result.failed.len() == shards.len() {
+            result.stopped = result.failed.values().next().map(|failure| failure.reason);
+            return;
+        }
+        let written = self.written(&servers);
+        let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
+        let slots = slots.then(|| slots_of(shards.iter().map(|now| &now.shard)));
+        let links = shards.iter().zip(&servers).map(|(now, server)| Link {
+            primary: now.shard.primary.clone(),
+            connection: match server {
+                Some(server) => Ok(server.connection.clone()),
+                None => Err(not_connected()),
+            },
+        });
+        let lanes = shards.iter().zip(&servers).map(|(now, server)| Lane {
+            scanner: server.as_ref().map(|server| server.scanner.clone()),
+            clock_offset: match &now.state {
+                Some(state) => state.clock_offset,
+                None => SignedDuration::ZERO,
+            },
+        });
         let mut sweep = Sweep {
-            scanner,
-            connection,
+            router: Router::new(links.collect(), slots),
+            lanes: lanes.collect(),
             clock,
-            clock_offset,
             limits: &mut self.limits,
             rules: &self.rules,
             sink,
@@ -193,26 +210,124 @@ impl KeyReader {
             None => stop,
         };
         let begun = Instant::now();
-        let swept = async {
-            sweep.recheck(&needs.watched, result).await?;
-            sweep.look_at(written, result).await?;
-            sweep.run(slice, &mut self.pass, result).await
-        };
-        let swept = swept.await;
+        sweep.recheck(&needs.watched, result).await;
+        for (lane, names) in written {
+            sweep.look_at(lane, names, result).await;
+        }
+        sweep.run(slice, &mut self.pass, result).await;
         self.pass_took += begun.elapsed();
-        if swept.is_ok() && result.stopped.is_none() {
-            self.steady = listening.then_some(Steady {
+        if result.stopped.is_none() {
+            let told = |server: &Option<Ready>| {
+                let server = server.as_ref();
+                server.is_some_and(|server| !matches!(server.changes, Changes::Untold))
+            };
+            self.steady = servers.iter().all(told).then_some(Steady {
                 took: self.pass_took,
                 scanned: result.pass_scanned,
             });
             self.pass_took = Duration::ZERO;
+        } else if result.failed.len() == *dead && *dead > 0 && self.pass.is_none() {
+            self.begin_anew();
         }
-        if let Err(error) = swept {
-            self.scanner.note(&error);
-            self.connector.note(&error);
-            result.stopped = Some(reason_of(&error));
-            result.error = Some(format!("SCAN and ZCOUNT: {error}"));
+    }
+
+    /// Connects to every server that answers, and notes those that cannot be read.
+    async fn get_ready(
+        &mut self,
+        shards: &[ShardNow],
+        result: &mut SweepResult,
+    ) -> Vec<Option<Ready>> {
+        let found: Vec<Shard> = shards.iter().map(|now| now.shard.clone()).collect();
+        if self.shards != found
+            && let Some(pass) = &mut self.pass
+        {
+            pass.moved = true;
         }
+        self.shards = found;
+        let mut readers = std::mem::take(&mut self.readers);
+        let access = &self.access;
+        let work = shards.iter().map(|now| {
+            let before = readers.remove(&now.shard.primary);
+            async move {
+                if let Err(failure) = &now.ping {
+                    // That it does not answer is told by PING.
+                    let failure = RedisFailure {
+                        reason: Reason::RedisDown,
+                        message: failure.message.clone(),
+                    };
+                    return (before, Err(failure));
+                }
+                let (reader, ready) = ready(before, access, now).await;
+                (Some(reader), ready)
+            }
+        });
+        let work: Vec<_> = work.collect();
+        let mut servers = Vec::with_capacity(shards.len());
+        for (place, (reader, ready)) in join_all(work).await.into_iter().enumerate() {
+            if let Some(reader) = reader {
+                let primary = shards[place].shard.primary.clone();
+                self.readers.insert(primary, reader);
+            }
+            match ready {
+                Ok(ready) => servers.push(Some(ready)),
+                Err(failure) => {
+                    result.failed.insert(place, failure);
+                    servers.push(None);
+                }
+            }
+        }
+        servers
+    }
+
+    /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
+    fn written(&mut self, servers: &[Option<Ready>]) -> Vec<(usize, Vec<Vec<u8>>)> {
+        let mut written = Vec::new();
+        let mut count = 0;
+        for (lane, server) in servers.iter().enumerate() {
+            match server.as_ref().map(|server| &server.changes) {
+                Some(Changes::Names(names)) => {
+                    count += names.len() as u64;
+                    written.push((lane, names.clone()));
+                }
+                Some(Changes::Unknown) => self.begin_anew(),
+                // The pass under way relied on being told.
+                Some(Changes::Untold) | None if self.steady.is_some() => self.begin_anew(),
+                Some(Changes::Untold) | None => {}
+            }
+        }
+        if self.steady.is_some_and(|last| count > last.scanned / STORM) {
+            self.begin_anew();
+        }
+        written
+    }
+
+    fn failures(&self, result: &SweepResult) -> Vec<Failure> {
+        let mut failures = passed_over(result, self.label);
+        // With one server alone, its address says nothing that the configuration does not.
+        let cluster = self.shards.len() > 1;
+        for (place, failure) in &result.failed {
+            // That a server is down is told by PING.
+            if failure.reason != Reason::RedisDown {
+                let subject = self.shards.get(*place).filter(|_| cluster);
+                let subject = subject.map_or("", |shard| shard.primary.as_str());
+                let (reason, message) = (failure.reason, &failure.message);
+                let message = match subject {
+                    "" => message.clone(),
+                    subject => format!("{subject}: {message}"),
+                };
+                failures.push(Failure::new(Collector::Counters, subject, reason, message));
+            }
+        }
+        if result.failed.is_empty() && result.stopped == Some(Reason::Deadline) {
+            let message = "the sweep of the counters was cut off";
+            failures.push(Failure::new(
+                Collector::Counters,
+                "",
+                Reason::Deadline,
+                message,
+            ));
+        }
+        failures
     }
 }
 
@@ -224,20 +339,28 @@ fn counters_read(result: &SweepResult) -> CountersRead {
     match result.stopped {
         Some(reason) if result.commands == 0 => CountersRead::Failed { reason },
         Some(reason) => partial(reason),
-        None if result.skipped.contains_key(&Reason::NoDefaultLimit) => {
-            partial(Reason::NoDefaultLimit)
+        None => {
+            // Keys that could not be judged are not gone.
+            let unjudged = [Reason::NoDefaultLimit, Reason::Resharding];
+            let mut unjudged = unjudged.into_iter();
+            match unjudged.find(|reason| result.skipped.contains_key(reason)) {
+                Some(reason) => partial(reason),
+                None => CountersRead::Full,
+            }
         }
-        None => CountersRead::Full,
     }
 }
 
-fn failures(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
+fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (reason, (times, example)) in &result.skipped {
         let example = label.of(example);
         let expected = match reason {
             Reason::WrongType => "a sorted set under ratelimit:, a hash under ratelimit:limit:",
             Reason::InvalidLimit => "limit to be a whole number from 0 on",
+            Reason::Resharding => {
+                "them at the servers that their slots name; they are on their way"
+            }
             Reason::InvalidWindow => "window_ms to be a whole number from 1 on",
             _ => "a default limit from GET /api/limits, or one in the configuration",
         };
@@ -251,16 +374,6 @@ fn failures(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
         );
         failure.times = *times;
         failures.push(failure);
-    }
-    match (result.stopped, &result.error) {
-        // That Redis is down is told by PING; a budget that is used up is no failure.
-        (None | Some(Reason::RedisDown | Reason::Budget), _) => {}
-        (Some(reason), error) => {
-            let message = error
-                .clone()
-                .unwrap_or_else(|| "the sweep of the counters was cut off".to_owned());
-            failures.push(Failure::new(Collector::Counters, "", reason, message));
-        }
     }
     failures
 }

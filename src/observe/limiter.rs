@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::connector::Connector;
+use super::control::Control;
 use super::deadline::Deadline;
 use super::exposition::Selector;
 use super::http::Http;
@@ -21,10 +21,8 @@ use super::management_api::ManagementApi;
 use super::node_metrics::default_selectors;
 use super::node_reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
 use super::nodes::{NodeMemory, RegistryTiming};
-use super::redis::client;
-use super::tracker::Tracker;
+use super::redis_target::RedisTarget;
 use crate::clock::{Clock, Moment};
-use crate::config::Secret;
 use crate::observation::{
     Collector, CollectorRun, CounterView, CountersRead, Failure, KeyLabel, KeyTotals, Observation,
     Reason, RedisReading, decode_key,
@@ -42,14 +40,8 @@ pub struct ObserveConfig {
     pub probe_nodes: bool,
     /// Whether nodes are asked to check requests of the exporter's own.
     pub probe_canary: bool,
-    /// Where Redis is; its password, if any, is in `redis_password`.
-    pub redis_url: Url,
-    /// The Redis user.
-    pub redis_username: Option<String>,
-    /// The Redis password.
-    pub redis_password: Option<Secret>,
-    /// For one answer of Redis.
-    pub redis_timeout: Duration,
+    /// Where Redis is.
+    pub redis: RedisTarget,
     /// The Prometheus to ask for latencies instead of the nodes.
     pub prometheus_url: Option<Url>,
     /// The one histogram to use instead of the default list.
@@ -70,8 +62,8 @@ pub enum SetupError {
     /// The HTTP client could not be made.
     #[error("cannot set up the HTTP client: {0}")]
     Http(#[from] reqwest::Error),
-    /// The Redis URL is not usable.
-    #[error("--redis.url: {0}")]
+    /// The way to Redis is not usable.
+    #[error("TLS to Redis: {0}")]
     Redis(String),
 }
 
@@ -91,13 +83,6 @@ pub struct Limiter {
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let password = config.redis_password.as_ref().map(Secret::expose);
-        let client = client(
-            &config.redis_url,
-            config.redis_username.as_deref(),
-            password,
-        )
-        .map_err(SetupError::Redis)?;
         let selectors = match config.latency_metric {
             Some(selector) => vec![selector],
             None => default_selectors(),
@@ -114,15 +99,16 @@ impl Limiter {
                 selectors: Arc::new(selectors),
                 timing: config.registry,
                 clock: clock.clone(),
-                control: Connector::new(client.clone(), config.redis_timeout),
+                control: Control::new(&config.redis).map_err(SetupError::Redis)?,
                 histories: BTreeMap::new(),
                 canaries: BTreeMap::new(),
                 last_api: None,
                 redis_was: RedisWas::default(),
             },
             keys: KeyReader {
-                scanner: Connector::new(client.clone(), config.redis_timeout),
-                connector: Connector::new(client.clone(), config.redis_timeout),
+                access: config.redis.access().map_err(SetupError::Redis)?,
+                readers: BTreeMap::new(),
+                shards: Vec::new(),
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 budget: config.scan_budget,
@@ -130,7 +116,6 @@ impl Limiter {
                 pass: None,
                 pass_took: Duration::ZERO,
                 steady: None,
-                tracker: Tracker::new(client, config.redis_timeout),
                 commands_total: 0,
                 last_full_pass: None,
             },
@@ -229,6 +214,10 @@ impl Limiter {
             Some(Ok(took)) => (Some(true), Some(took.as_secs_f64()), None),
             Some(Err(failure)) => (Some(false), None, Some(failure.message.clone())),
         };
+        let mut shards = read.shards;
+        for shard in &mut shards {
+            shard.swept_from = keys.sources.get(&shard.address).cloned();
+        }
         Observation {
             nodes: judged.nodes,
             counters: Vec::new(),
@@ -238,7 +227,8 @@ impl Limiter {
             redis: RedisReading {
                 ping_seconds,
                 reason,
-                info: read.state.and_then(|state| state.info),
+                info: read.info,
+                shards,
             },
             api_up: Some(read.api.up),
             default_limit: self.keys.limits.default_limit(),
@@ -279,15 +269,15 @@ impl Subject for Limiter {
     ) -> Observation {
         let at = self.clock.now();
         let deadline = Deadline::new(deadline);
-        let (offset_sent, offset) = oneshot::channel();
+        let (shards_sent, shards) = oneshot::channel();
         let (default_sent, default) = oneshot::channel();
         let needs = Needs {
-            offset,
+            shards,
             default,
             watched,
         };
         let (mut read, mut keys) = tokio::join!(
-            self.nodes.run(at, &deadline, offset_sent, default_sent),
+            self.nodes.run(at, &deadline, shards_sent, default_sent),
             self.keys.run(&self.clock, &deadline, needs, sink),
         );
         let ids = std::mem::take(&mut keys.node_ids);

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use reqwest::Url;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::api_line::{ApiReading, ask_api};
 use super::canary::CanaryHistory;
-use super::connector::Connector;
+use super::control::{Control, ShardNow};
 use super::deadline::Deadline;
 use super::exposition::Selector;
 use super::http::Http;
@@ -20,10 +20,12 @@ use super::management_api::base_of;
 use super::node_metrics::NodeHistory;
 use super::nodes::{NodeMemory, Probe, RegistryReading, RegistryTiming};
 use super::probes::{AddressReading, Ask, ask_all};
-use super::redis::{RedisFailure, ServerState, registrations};
-use super::redis_basics::{RedisBasics, malformed, redis_basics, redis_failed};
+use super::redis::RedisFailure;
+use super::redis_basics::{RedisBasics, malformed, read_registrations, redis_basics, unread};
 use crate::clock::{Clock, Moment};
-use crate::observation::{Collector, Failure, Limit, Node, NodeMetrics, Reason};
+use crate::observation::{
+    Collector, Failure, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
+};
 
 /// Base URLs that are tried for the management API in one collection.
 const API_TRIES: usize = 4;
@@ -43,7 +45,7 @@ pub(super) struct NodeReader {
     pub(super) selectors: Arc<Vec<Selector>>,
     pub(super) timing: RegistryTiming,
     pub(super) clock: Clock,
-    pub(super) control: Connector,
+    pub(super) control: Control,
     pub(super) memory: NodeMemory,
     pub(super) histories: BTreeMap<String, NodeHistory>,
     pub(super) canaries: BTreeMap<String, CanaryHistory>,
@@ -64,7 +66,8 @@ pub(super) struct RedisWas {
 pub(super) struct NodesRead {
     /// How long PING took, or why it failed; `None` if the deadline passed first.
     pub(super) ping: Option<Result<Duration, RedisFailure>>,
-    pub(super) state: Option<ServerState>,
+    pub(super) info: Option<RedisInfo>,
+    pub(super) shards: Vec<RedisShard>,
     pub(super) api: ApiReading,
     pub(super) failures: Vec<Failure>,
     pub(super) seconds: BTreeMap<Collector, f64>,
@@ -87,7 +90,7 @@ impl NodeReader {
         &mut self,
         at: Moment,
         deadline: &Deadline,
-        offset: oneshot::Sender<SignedDuration>,
+        shards: oneshot::Sender<Vec<ShardNow>>,
         default: oneshot::Sender<Option<Limit>>,
     ) -> NodesRead {
         let started = Instant::now();
@@ -96,7 +99,7 @@ impl NodeReader {
         let targets = self.targets(&addresses);
         let (bases, ask) = (self.api_bases(), self.ask());
         let (basics, api, found) = tokio::join!(
-            deadline.cut(redis_basics(&mut self.control, &self.clock, ids, offset)),
+            deadline.cut(redis_basics(&mut self.control, &self.clock, ids, shards)),
             deadline.cut(ask_api(&self.http, bases, default)),
             ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()),
         );
@@ -141,23 +144,20 @@ impl NodeReader {
         if ids.is_empty() || self.redis_was.up_since.is_none() {
             return;
         }
-        // On a new connection Redis may be a new one, and what is missing there was not deleted.
-        let Some(mut connection) = self.control.current() else {
-            return;
-        };
         let before = self.clock.now();
-        match registrations(&mut connection, &ids).await {
-            Ok(read) => {
-                let registry = RegistryReading {
-                    readable: true,
-                    found: read.found,
-                    read_at: Some(self.clock.now().steady),
-                    redis_up_since: self.redis_was.up_since,
-                    redis_restarted: false,
-                };
-                self.memory.learn_registrations(before.steady, &registry);
-            }
-            Err(error) => self.control.note(&error),
+        // Nothing is connected for it: on a new connection Redis may be a new one, and what is missing there was not
+        // deleted.
+        let read = read_registrations(&mut self.control, &ids).await;
+        if read.unread.len() < ids.len() {
+            let registry = RegistryReading {
+                readable: true,
+                found: read.found,
+                unread: read.unread,
+                read_at: Some(self.clock.now().steady),
+                redis_up_since: self.redis_was.up_since,
+                redis_restarted: false,
+            };
+            self.memory.learn_registrations(before.steady, &registry);
         }
     }
 
@@ -181,8 +181,8 @@ impl NodeReader {
             return;
         };
         let was_up = self.redis_was.up_since.is_some();
-        let run_id = basics.state.as_ref().and_then(|state| state.info.as_ref());
-        let run_id = run_id.map(|info| info.run_id.clone());
+        let run_id = basics.info.as_ref().map(|info| info.run_id.clone());
+        let run_id = run_id.filter(|run_id| !run_id.is_empty());
         let restarted = match (&self.redis_was.run_id, &run_id) {
             (Some(before), Some(now)) => before != now,
             _ => false,
@@ -198,15 +198,23 @@ impl NodeReader {
         // Errors since the last collection prove nothing about a node if Redis itself was away in that time.
         read.outage =
             (basics.ping.is_ok() && (!was_up || restarted)).then_some("redis_just_returned");
+        let registrations = basics.registrations.filter(|read| {
+            // Where nothing could be read of any node, the management API's list is better.
+            read.unread.is_empty() || !read.found.is_empty() || !read.malformed.is_empty()
+        });
+        let readable = registrations.is_some();
+        let registrations = registrations.unwrap_or_default();
         read.registry = RegistryReading {
-            readable: basics.registrations.is_some(),
-            found: basics.registrations.unwrap_or_default(),
+            readable,
+            found: registrations.found,
+            unread: registrations.unread,
             read_at: Some(self.clock.now().steady),
             redis_up_since: self.redis_was.up_since,
             redis_restarted: restarted,
         };
         read.ping = Some(basics.ping);
-        read.state = basics.state;
+        read.info = basics.info;
+        read.shards = basics.shards;
         read.failures.extend(basics.failures);
         read.seconds.insert(Collector::Redis, basics.seconds);
         read.seconds.insert(Collector::Registry, basics.seconds);
@@ -231,26 +239,20 @@ impl NodeReader {
         if ids.is_empty() || !read.registry.readable {
             return;
         }
-        let Ok((mut connection, _)) = self.control.get().await else {
-            return;
+        let reading = deadline.cut(read_registrations(&mut self.control, &ids));
+        let Some(result) = reading.await else {
+            return self.control.replace();
         };
-        match deadline.cut(registrations(&mut connection, &ids)).await {
-            Some(Ok(result)) => {
-                for id in &ids {
-                    read.registry.found.remove(id);
-                }
-                read.registry.found.extend(result.found);
-                read.registry.read_at = Some(self.clock.now().steady);
-                read.failures.extend(malformed(result.malformed));
+        for id in &ids {
+            if !result.unread.contains(id) {
+                read.registry.found.remove(id);
             }
-            Some(Err(error)) => {
-                self.control.note(&error);
-                let what = "HMGET of registrations";
-                read.failures
-                    .push(redis_failed(Collector::Registry, what, &error));
-            }
-            None => self.control.replace(),
         }
+        read.failures.extend(malformed(&result));
+        read.failures.extend(unread(&result));
+        read.registry.found.extend(result.found);
+        read.registry.unread.extend(result.unread);
+        read.registry.read_at = Some(self.clock.now().steady);
     }
 
     /// Asks the addresses that turned up in this collection.

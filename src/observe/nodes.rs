@@ -7,7 +7,7 @@
 
 mod registration;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -45,6 +45,8 @@ pub(super) struct RegistryReading {
     /// Whether what is not in `found` is really not there.
     pub(super) readable: bool,
     pub(super) found: BTreeMap<String, Registration>,
+    /// Ids of which nothing could be read, because the server that holds them did not answer.
+    pub(super) unread: BTreeSet<String>,
     /// When the last of it was read: what is missing may have run out until then.
     pub(super) read_at: Option<Timestamp>,
     /// Since when Redis has answered without a break or a restart.
@@ -52,6 +54,13 @@ pub(super) struct RegistryReading {
     /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
     /// its node.
     pub(super) redis_restarted: bool,
+}
+
+impl RegistryReading {
+    /// Whether it can be told if `id` is registered.
+    fn tells_of(&self, id: &str) -> bool {
+        self.readable && !self.unread.contains(id)
+    }
 }
 
 /// What a node's own counters and the canary say of its way to Redis.
@@ -274,7 +283,7 @@ impl NodeMemory {
         }
         let read_at = registry.read_at.unwrap_or(now);
         for (id, known) in &mut self.known {
-            if registry.found.contains_key(id) {
+            if registry.found.contains_key(id) || registry.unread.contains(id) {
                 continue;
             }
             known.lost |= registry.redis_restarted;
@@ -405,9 +414,15 @@ impl NodeMemory {
                 }
                 (Some("Down".to_owned()), format!("GET /health: {why}"))
             }
-            (api, answer) => {
-                by_registration(known, registered, api.is_some(), answer, timing, evidence)?
-            }
+            (api, answer) => by_registration(
+                id,
+                known,
+                registered,
+                api.is_some(),
+                answer,
+                timing,
+                evidence,
+            )?,
         };
         let mut node = Node {
             id: id.to_owned(),

@@ -1,15 +1,16 @@
-//! The connection to Redis: PING, TIME, INFO and the node registry. The counters are `counters`' business.
-//!
-//! A connection is replaced after any failure of its own; an error that Redis answers leaves it in place.
+//! What Redis is asked besides the counters: TIME, INFO, ROLE and the node registry, and what its errors mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use redis::aio::MultiplexedConnection;
-use redis::{Client, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
+use super::connector::TLS_FAILED;
+use super::control::{is_unserved, join};
 use super::nodes::Registration;
+use super::router::{Answers, Router};
 use crate::clock::Moment;
 use crate::observation::{Reason, RedisInfo, encode_key};
 
@@ -33,30 +34,52 @@ impl RedisFailure {
     }
 }
 
-/// Redis's clock against ours, and its INFO: each as far as the Redis user may ask for it.
-#[derive(Clone, Debug)]
+/// A server's clock against ours, its INFO and its replicas: each as far as the Redis user may ask for it.
+#[derive(Clone, Debug, Default)]
 pub(super) struct ServerState {
     /// Redis's wall clock minus the exporter's: windows are counted by Redis's. Zero when it is not known.
     pub(super) clock_offset: SignedDuration,
     pub(super) info: Option<RedisInfo>,
+    /// `host:port` of the replicas that are connected, if they were asked for.
+    pub(super) replicas: Vec<String>,
     pub(super) errors: Vec<RedisError>,
 }
 
-/// `TIME` and `INFO`.
+impl ServerState {
+    /// Nothing was told.
+    pub(super) fn failed(error: RedisError) -> Self {
+        Self {
+            errors: vec![error],
+            ..Self::default()
+        }
+    }
+}
+
+/// `TIME`, `INFO` and, if replicas matter, `ROLE`.
 pub(super) async fn server_state(
     connection: &mut MultiplexedConnection,
     clock: &crate::clock::Clock,
+    replicas: bool,
 ) -> RedisResult<ServerState> {
     let before = clock.now();
-    let (time, info): (RedisResult<(i64, i64)>, RedisResult<String>) = redis::pipe()
-        .ignore_errors()
-        .cmd("TIME")
-        .cmd("INFO")
-        .query_async(connection)
-        .await?;
+    let mut pipe = redis::pipe();
+    pipe.ignore_errors().cmd("TIME").cmd("INFO");
+    if replicas {
+        pipe.cmd("ROLE");
+    }
+    let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
+    let mut answers = answers.into_iter();
     let mut errors = Vec::new();
-    let time = time.map_err(|error| errors.push(error)).ok();
-    let info = info.map_err(|error| errors.push(error)).ok();
+    let mut next = || match answers.next()? {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            errors.push(error);
+            None
+        }
+    };
+    let time = next().and_then(|time| redis::from_redis_value::<(i64, i64)>(time).ok());
+    let info = next().and_then(|info| redis::from_redis_value::<String>(info).ok());
+    let role = next();
     let redis_now = time.and_then(|(seconds, micros)| {
         let now = Timestamp::from_second(seconds).ok()?;
         now.checked_add(SignedDuration::from_micros(micros)).ok()
@@ -64,8 +87,45 @@ pub(super) async fn server_state(
     Ok(ServerState {
         clock_offset: redis_now.map_or(SignedDuration::ZERO, |now| now.duration_since(before.wall)),
         info: info.map(|info| parse_info(&info)),
+        replicas: role.map(|role| replicas_of(&role)).unwrap_or_default(),
         errors,
     })
+}
+
+/// The replicas in a primary's answer to ROLE: `master`, an offset, and `host`, `port`, offset of each.
+fn replicas_of(role: &Value) -> Vec<String> {
+    let Value::Array(parts) = role else {
+        return Vec::new();
+    };
+    let [Value::BulkString(role), _, Value::Array(replicas)] = &parts[..] else {
+        return Vec::new();
+    };
+    if role != b"master" {
+        return Vec::new();
+    }
+    let address = |replica: &Value| {
+        let Value::Array(fields) = replica else {
+            return None;
+        };
+        let [Value::BulkString(host), Value::BulkString(port), ..] = &fields[..] else {
+            return None;
+        };
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        Some(join(&text(host)?, &text(port)?))
+    };
+    replicas.iter().filter_map(address).collect()
+}
+
+/// Whether a server is a replica that has its primary's data: the fourth field of its ROLE.
+pub(super) fn follows(role: &Value) -> bool {
+    let Value::Array(parts) = role else {
+        return false;
+    };
+    matches!(
+        &parts[..],
+        [Value::BulkString(role), _, _, Value::BulkString(state), ..]
+            if role == b"slave" && state == b"connected"
+    )
 }
 
 /// `now` in milliseconds by Redis's clock.
@@ -89,38 +149,43 @@ fn parse_info(text: &str) -> RedisInfo {
         evicted_keys: number("evicted_keys"),
         used_memory: number("used_memory"),
         max_memory: number("maxmemory"),
+        operations_per_second: number("instantaneous_ops_per_sec"),
     }
 }
 
-/// What a look at some registrations brought: those that are there, and those that are malformed.
+/// What a look at some registrations brought: those that are there, those that are malformed, and those that could not
+/// be read, because whoever holds them did not answer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Registrations {
     pub(super) found: BTreeMap<String, Registration>,
     pub(super) malformed: Vec<(String, Reason)>,
+    pub(super) unread: BTreeSet<String>,
+    /// Why not, for the first of them.
+    pub(super) why: Option<RedisError>,
+    /// The links that broke on the way.
+    pub(super) broken: BTreeMap<usize, RedisError>,
 }
 
 /// The registrations of `ids` (escaped as [`encode_key`] does).
-pub(super) async fn registrations(
-    connection: &mut MultiplexedConnection,
-    ids: &[String],
-) -> RedisResult<Registrations> {
+pub(super) async fn registrations(router: &Router, ids: &[String]) -> Registrations {
     let mut result = Registrations::default();
     if ids.is_empty() {
-        return Ok(result);
+        return result;
     }
-    let mut pipe = redis::pipe();
-    pipe.ignore_errors();
+    let mut commands = Vec::with_capacity(ids.len() * 2);
     for id in ids {
         let mut key = NODE_PREFIX.to_vec();
         key.extend(crate::observation::decode_key(id));
-        pipe.cmd("HMGET")
-            .arg(&key)
-            .arg("address")
-            .arg("registered_at");
-        pipe.cmd("PTTL").arg(&key);
+        let mut fields = redis::cmd("HMGET");
+        fields.arg(&key).arg("address").arg("registered_at");
+        let mut ttl = redis::cmd("PTTL");
+        ttl.arg(&key);
+        commands.push((key.clone(), fields));
+        commands.push((key, ttl));
     }
-    let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
-    for (id, pair) in ids.iter().zip(answers.chunks(2)) {
+    let Answers { each, broken } = router.ask(commands).await;
+    result.broken = broken;
+    for (id, pair) in ids.iter().zip(each.chunks(2)) {
         match pair {
             [Ok(Value::Array(fields)), Ok(Value::Int(ttl))] => {
                 // -2: there is no such key. A hash that exists has at least one field, ours or not.
@@ -137,13 +202,17 @@ pub(super) async fn registrations(
                     result.found.insert(id.clone(), registration);
                 }
             }
+            [Err(error), _] | [_, Err(error)] if is_unserved(error) => {
+                result.unread.insert(id.clone());
+                result.why.get_or_insert_with(|| error.clone());
+            }
             [Err(error), _] | [_, Err(error)] => {
                 result.malformed.push((id.clone(), reason_of(error)));
             }
             _ => result.malformed.push((id.clone(), Reason::RedisError)),
         }
     }
-    Ok(result)
+    result
 }
 
 /// The closed reason for what Redis or the way to it said.
@@ -155,6 +224,9 @@ pub(super) fn reason_of(error: &RedisError) -> Reason {
             ServerErrorKind::MasterDown => Reason::Masterdown,
             ServerErrorKind::ClusterDown => Reason::Clusterdown,
             ServerErrorKind::NoPerm => Reason::Noperm,
+            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain => {
+                Reason::Resharding
+            }
             _ => by_code(error),
         },
         ErrorKind::AuthenticationFailed => Reason::Auth,
@@ -162,6 +234,9 @@ pub(super) fn reason_of(error: &RedisError) -> Reason {
         ErrorKind::Extension => by_code(error),
         _ if error.is_timeout() => Reason::Timeout,
         ErrorKind::Io if error.to_string().contains("larger than") => Reason::TooLarge,
+        ErrorKind::Io if error.to_string().contains(TLS_FAILED) => Reason::Tls,
+        // With TLS 1.3 a server refuses our certificate when the handshake is over for us.
+        ErrorKind::Io if error.to_string().contains("received fatal alert") => Reason::Tls,
         _ if error.is_connection_refusal() => Reason::Refused,
         ErrorKind::Io if error.to_string().contains("lookup address") => Reason::Dns,
         ErrorKind::Io if error.is_connection_dropped() => Reason::Truncated,
@@ -177,25 +252,4 @@ fn by_code(error: &RedisError) -> Reason {
         Some("BUSY") => Reason::Busy,
         _ => Reason::RedisError,
     }
-}
-
-/// Makes the client for `url`; the error says what is wrong without repeating a password.
-pub(super) fn client(
-    url: &url::Url,
-    username: Option<&str>,
-    password: Option<&str>,
-) -> Result<Client, String> {
-    use redis::IntoConnectionInfo as _;
-    let info = url
-        .clone()
-        .into_connection_info()
-        .map_err(|error| error.category().to_owned())?;
-    let mut settings = info.redis_settings().clone();
-    if let Some(username) = username {
-        settings = settings.set_username(username);
-    }
-    if let Some(password) = password {
-        settings = settings.set_password(password);
-    }
-    Client::open(info.set_redis_settings(settings)).map_err(|error| error.category().to_owned())
 }

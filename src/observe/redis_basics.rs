@@ -1,99 +1,208 @@
-//! The control connection's part of a collection: PING, Redis's clock and INFO, and the registrations of known nodes.
+//! The control connections' part of a collection: which servers there are, PING, Redis's clock and INFO, and the
+//! registrations of known nodes.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connector::Connector;
-use super::nodes::Registration;
-use super::redis::{RedisFailure, ServerState, registrations, server_state};
+use super::control::{Control, Looked, ShardNow};
+use super::redis::{RedisFailure, Registrations, registrations};
 use crate::clock::Clock;
-use crate::observation::{Collector, Failure, Reason};
+use crate::observation::{Collector, Failure, Reason, RedisInfo, RedisShard};
 
-/// What the control connection brought.
+/// What the control connections brought.
 pub(super) struct RedisBasics {
+    /// The slowest PING, or why one of them failed.
     pub(super) ping: Result<Duration, RedisFailure>,
-    pub(super) state: Option<ServerState>,
-    pub(super) registrations: Option<BTreeMap<String, Registration>>,
+    pub(super) info: Option<RedisInfo>,
+    pub(super) shards: Vec<RedisShard>,
+    /// `None` if no server answered.
+    pub(super) registrations: Option<Registrations>,
     pub(super) failures: Vec<Failure>,
     pub(super) seconds: f64,
 }
 
-/// PING, then clock, INFO and the registrations of known nodes.
+/// Finds the servers and PINGs each; then clock, INFO and the registrations of known nodes.
 pub(super) async fn redis_basics(
-    control: &mut Connector,
+    control: &mut Control,
     clock: &Clock,
     ids: Vec<String>,
-    offset: oneshot::Sender<SignedDuration>,
+    shards: oneshot::Sender<Vec<ShardNow>>,
 ) -> RedisBasics {
     let started = Instant::now();
-    let mut basics = RedisBasics {
-        ping: Ok(Duration::ZERO),
-        state: None,
-        registrations: None,
-        failures: Vec::new(),
-        seconds: 0.0,
-    };
-    let mut connection = match control.ping().await {
-        Ok((connection, took)) => {
-            basics.ping = Ok(took);
-            connection
+    let mut basics = match control.look(clock).await {
+        Ok(looked) => {
+            let basics = taken(&looked);
+            if looked.shards.iter().any(|now| now.ping.is_ok()) {
+                // Nobody waits if the sweep was cut off.
+                let _ = shards.send(looked.shards);
+                let read = read_registrations(control, &ids).await;
+                with_registrations(basics, read)
+            } else {
+                basics
+            }
         }
         Err(failure) => {
             let (reason, message) = (failure.reason, failure.message.clone());
-            basics
-                .failures
-                .push(Failure::new(Collector::Redis, "", reason, message));
-            basics.ping = Err(failure);
-            basics.seconds = started.elapsed().as_secs_f64();
-            return basics;
+            RedisBasics {
+                ping: Err(failure),
+                info: None,
+                shards: Vec::new(),
+                registrations: None,
+                failures: vec![Failure::new(Collector::Redis, "", reason, message)],
+                seconds: 0.0,
+            }
         }
     };
-    let what = "TIME and INFO";
-    match server_state(&mut connection, clock).await {
-        Ok(state) => {
-            let errors = state.errors.iter();
-            let failures = errors.map(|error| redis_failed(Collector::Redis, what, error));
-            basics.failures.extend(failures);
-            // Nobody waits if the sweep was cut off.
-            let _ = offset.send(state.clock_offset);
-            basics.state = Some(state);
-        }
-        Err(error) => {
-            control.note(&error);
-            basics
-                .failures
-                .push(redis_failed(Collector::Redis, what, &error));
-        }
-    }
-    match registrations(&mut connection, &ids).await {
-        Ok(read) => {
-            basics.failures.extend(malformed(read.malformed));
-            basics.registrations = Some(read.found);
-        }
-        Err(error) => {
-            control.note(&error);
-            let what = "HMGET of registrations";
-            basics
-                .failures
-                .push(redis_failed(Collector::Registry, what, &error));
-        }
-    }
     basics.seconds = started.elapsed().as_secs_f64();
     basics
 }
 
-pub(super) fn malformed(ids: Vec<(String, Reason)>) -> impl Iterator<Item = Failure> {
-    ids.into_iter().map(|(id, reason)| {
-        let message = format!("ratelimiter:nodes:{id}: expected a hash with an address");
-        Failure::new(Collector::Registry, id, reason, message)
+/// Reads the registrations of `ids` and drops the connections that broke over it.
+pub(super) async fn read_registrations(control: &mut Control, ids: &[String]) -> Registrations {
+    let router = control.router();
+    let read = registrations(&router, ids).await;
+    control.note(&router, &read.broken);
+    read
+}
+
+fn with_registrations(mut basics: RedisBasics, read: Registrations) -> RedisBasics {
+    basics.failures.extend(malformed(&read));
+    // A server that did not answer PING has been named.
+    if basics.ping.is_ok() {
+        basics.failures.extend(unread(&read));
+    }
+    basics.registrations = Some(read);
+    basics
+}
+
+fn taken(looked: &Looked) -> RedisBasics {
+    let mut failures = Vec::new();
+    // With one server alone, its address says nothing that the configuration does not.
+    let subject = |now: &ShardNow| {
+        let named = looked.cluster.then(|| now.shard.primary.clone());
+        named.unwrap_or_default()
+    };
+    let mut slowest = Duration::ZERO;
+    let mut dead: Vec<(&ShardNow, &RedisFailure)> = Vec::new();
+    for now in &looked.shards {
+        match &now.ping {
+            Ok(took) => slowest = slowest.max(*took),
+            Err(failure) => {
+                let message = if looked.cluster {
+                    format!("{}: {}", now.shard.primary, failure.message)
+                } else {
+                    failure.message.clone()
+                };
+                failures.push(Failure::new(
+                    Collector::Redis,
+                    subject(now),
+                    failure.reason,
+                    message,
+                ));
+                dead.push((now, failure));
+            }
+        }
+        for error in now.state.iter().flat_map(|state| &state.errors) {
+            let failure = RedisFailure::of("TIME, INFO and ROLE", error);
+            failures.push(Failure::new(
+                Collector::Redis,
+                subject(now),
+                failure.reason,
+                failure.message,
+            ));
+        }
+    }
+    for failure in looked.problem.iter().chain(&looked.aside) {
+        let (reason, message) = (failure.reason, failure.message.clone());
+        failures.push(Failure::new(Collector::Redis, "", reason, message));
+    }
+    let ping = match (&dead[..], &looked.problem) {
+        ([], None) => Ok(slowest),
+        ([], Some(problem)) => Err(problem.clone()),
+        ([(_, failure), ..], _) if !looked.cluster => Err((*failure).clone()),
+        ([(now, failure), ..], _) => Err(RedisFailure {
+            reason: failure.reason,
+            message: format!(
+                "{} of {} primaries of the cluster: {}: {}",
+                dead.len(),
+                looked.shards.len(),
+                now.shard.primary,
+                failure.message
+            ),
+        }),
+    };
+    RedisBasics {
+        ping,
+        info: merged(&looked.shards),
+        shards: looked.shards.iter().map(shard).collect(),
+        registrations: None,
+        failures,
+        seconds: 0.0,
+    }
+}
+
+fn shard(now: &ShardNow) -> RedisShard {
+    RedisShard {
+        address: now.shard.primary.clone(),
+        connected: now.ping.is_ok(),
+        reason: now
+            .ping
+            .as_ref()
+            .err()
+            .map(|failure| failure.message.clone()),
+        swept_from: None,
+    }
+}
+
+/// The INFO of all servers in one: figures are summed, so they are told only if every server told them.
+fn merged(shards: &[ShardNow]) -> Option<RedisInfo> {
+    let infos: Vec<&RedisInfo> = shards
+        .iter()
+        .filter_map(|now| now.state.as_ref()?.info.as_ref())
+        .collect();
+    let first = infos.first()?;
+    if shards.len() == 1 {
+        return Some((*first).clone());
+    }
+    let all = infos.len() == shards.len();
+    let sum = |figure: fn(&RedisInfo) -> Option<u64>| {
+        let figures: Option<Vec<u64>> = infos.iter().map(|info| figure(info)).collect();
+        figures.filter(|_| all).map(|figures| figures.iter().sum())
+    };
+    let mut runs: Vec<&str> = infos.iter().map(|info| info.run_id.as_str()).collect();
+    runs.sort_unstable();
+    // One server without a limit has room for whatever falls to it.
+    let max_memory = sum(|info| info.max_memory);
+    let unlimited = infos.iter().any(|info| info.max_memory == Some(0));
+    Some(RedisInfo {
+        version: first.version.clone(),
+        role: first.role.clone(),
+        mode: first.mode.clone(),
+        run_id: if all { runs.join(",") } else { String::new() },
+        evicted_keys: sum(|info| info.evicted_keys),
+        used_memory: sum(|info| info.used_memory),
+        max_memory: if unlimited {
+            max_memory.map(|_| 0)
+        } else {
+            max_memory
+        },
+        operations_per_second: sum(|info| info.operations_per_second),
     })
 }
 
-pub(super) fn redis_failed(collector: Collector, what: &str, error: &redis::RedisError) -> Failure {
-    let failure = RedisFailure::of(what, error);
-    Failure::new(collector, "", failure.reason, failure.message)
+/// What is wrong with registrations that are there.
+pub(super) fn malformed(read: &Registrations) -> impl Iterator<Item = Failure> {
+    read.malformed.iter().map(|(id, reason)| {
+        let message = format!("ratelimiter:nodes:{id}: expected a hash with an address");
+        Failure::new(Collector::Registry, id, *reason, message)
+    })
+}
+
+/// That registrations could not be read, if so.
+pub(super) fn unread(read: &Registrations) -> Option<Failure> {
+    let failure = RedisFailure::of("HMGET of registrations", read.why.as_ref()?);
+    let (reason, message): (Reason, String) = (failure.reason, failure.message);
+    Some(Failure::new(Collector::Registry, "", reason, message))
 }

@@ -2,9 +2,10 @@
 //! way at once. Decides nothing.
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Value};
+use redis::{RedisError, RedisResult, Value};
 
 use super::redis::reason_of;
+use super::router::{Router, is_elsewhere};
 use crate::observation::{Limit, Reason};
 
 /// What every counter's key starts with.
@@ -54,14 +55,18 @@ pub(super) struct Counted {
     pub(super) not_sequences: Vec<Vec<u8>>,
     /// Stored limits by key.
     pub(super) limits: Vec<(Vec<u8>, Own)>,
+    /// Keys that have moved to another server since their names came.
+    pub(super) elsewhere: Vec<Vec<u8>>,
     pub(super) commands: u64,
 }
 
-/// Counts, and reads limits, in one round trip. The moment to count from is `now_ms` by Redis's clock.
+/// Counts, and reads limits, in one round trip. The moment to count from is `now_ms` by Redis's clock. In a cluster,
+/// one command cannot ask about many keys.
 pub(super) async fn count(
     mut connection: MultiplexedConnection,
     batch: Batch,
     now_ms: i64,
+    cluster: bool,
 ) -> RedisResult<Counted> {
     let Batch {
         keys,
@@ -76,38 +81,54 @@ pub(super) async fn count(
     for key in &limits {
         pipe.add_command(hmget(key));
     }
-    // MGET answers nil for what is no string, which tells a thousand types for the price of one command.
-    if !sequences.is_empty() {
+    if cluster {
+        for name in &sequences {
+            let mut length = redis::cmd("STRLEN");
+            length.arg([PREFIX, name].concat());
+            pipe.add_command(length);
+        }
+    } else if !sequences.is_empty() {
+        // MGET answers nil for what is no string, which tells a thousand types for the price of one command.
         let mut mget = redis::cmd("MGET");
         for name in &sequences {
             mget.arg([PREFIX, name].concat());
         }
         pipe.add_command(mget);
     }
-    if pipe.is_empty() {
-        return Ok(Counted {
-            keys: Vec::new(),
-            not_sequences: Vec::new(),
-            limits: Vec::new(),
-            commands: 0,
-        });
-    }
-    let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut connection).await?;
-    let commands = answers.len() as u64;
-    let mut answers = answers.into_iter();
     let mut counted = Counted {
         keys: Vec::with_capacity(keys.len()),
         not_sequences: Vec::new(),
         limits: Vec::with_capacity(limits.len()),
-        commands,
+        elsewhere: Vec::new(),
+        commands: 0,
     };
+    if pipe.is_empty() {
+        return Ok(counted);
+    }
+    let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut connection).await?;
+    counted.commands = answers.len() as u64;
+    let mut answers = answers.into_iter();
     for ((key, _), answer) in keys.into_iter().zip(answers.by_ref()) {
-        counted.keys.push((key, count_of(answer)?));
+        match count_of(answer) {
+            Err(error) if is_elsewhere(&error) => counted.elsewhere.push(key),
+            count => counted.keys.push((key, count?)),
+        }
     }
     for (key, answer) in limits.into_iter().zip(answers.by_ref()) {
-        counted.limits.push((key, own_limit(&answer)?));
+        match own_limit(&answer) {
+            // Where it went, it was written: that is told, or the next pass comes across it.
+            Err(error) if is_elsewhere(&error) => {}
+            own => counted.limits.push((key, own?)),
+        }
     }
-    if let Some(values) = answers.next() {
+    if cluster {
+        let pairs = sequences.into_iter().zip(answers);
+        let others = pairs.filter(|(_, length)| {
+            let error = length.as_ref().err();
+            error.is_some_and(|error| reason_of(error) == Reason::WrongType)
+        });
+        counted.not_sequences = others.map(|(name, _)| name).collect();
+    } else if let Some(values) = answers.next() {
         let Value::Array(values) = values? else {
             return Ok(counted);
         };
@@ -118,41 +139,65 @@ pub(super) async fn count(
     Ok(counted)
 }
 
+/// Which server could not tell, if one is known to be asked, and why.
+pub(super) type Untold = (Option<usize>, RedisError);
+
+/// What was read of a key directly.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) own: Result<Own, Untold>,
+    /// `None` for what is no counter.
+    pub(super) count: Result<Option<u64>, Untold>,
+}
+
+/// A key to be read directly, and the window to count over if its own limit cannot be read: the two may be on different
+/// servers of a cluster.
+pub(super) type Doubtful = (Vec<u8>, u64);
+
 /// Reads the own limit of each key, then counts over the window that really holds. `usual` tells the window of keys
-/// without one of their own; a rule of the configuration beats what is stored.
+/// without one of their own; a rule of the configuration beats what is stored. `now_ms` is the time at each link.
 pub(super) async fn verify(
-    connection: &mut MultiplexedConnection,
-    keys: &[Vec<u8>],
-    now_ms: i64,
+    router: &Router,
+    keys: &[Doubtful],
+    now_ms: impl Fn(usize) -> i64,
     rule: impl Fn(&[u8]) -> Option<Limit>,
     usual: u64,
-) -> RedisResult<Vec<(Own, Option<u64>)>> {
+) -> Vec<Verified> {
     if keys.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let mut pipe = redis::Pipeline::with_capacity(keys.len());
-    pipe.ignore_errors();
-    for key in keys {
-        pipe.add_command(hmget(key));
-    }
-    let limits: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
+    let names: Vec<Vec<u8>> = keys.iter().map(|(key, _)| limit_name(key)).collect();
+    let asked = names.iter().zip(keys);
+    let asked = asked
+        .map(|(name, (key, _))| (name.clone(), hmget(key)))
+        .collect();
+    let limits = router.ask(asked).await.each;
     let mut owns = Vec::with_capacity(keys.len());
-    let mut pipe = redis::Pipeline::with_capacity(keys.len());
-    pipe.ignore_errors();
-    for (key, answer) in keys.iter().zip(&limits) {
-        let own = own_limit(answer)?;
-        let window_ms = match (rule(key), own) {
-            (Some(limit), _) | (None, Own::Some(limit)) => limit.window_ms,
-            _ => usual,
+    let mut asked = Vec::with_capacity(keys.len());
+    for ((key, remembered), answer) in keys.iter().zip(&limits) {
+        let own = own_limit(answer);
+        let stored = match &own {
+            Ok(own) => own.limit().map_or(usual, |limit| limit.window_ms),
+            Err(_) => *remembered,
         };
-        pipe.add_command(zcount(key, now_ms, window_ms));
+        let window_ms = rule(key).map_or(stored, |limit| limit.window_ms);
+        let name = [PREFIX, key].concat();
+        let now_ms = now_ms(router.link_of(&name).unwrap_or(0));
+        asked.push((name, zcount(key, now_ms, window_ms)));
         owns.push(own);
     }
-    let counts: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
-    let pairs = owns.into_iter().zip(counts);
-    pairs
-        .map(|(own, count)| Ok((own, count_of(count)?)))
-        .collect()
+    let counts = router.ask(asked).await.each;
+    let mut verified = Vec::with_capacity(keys.len());
+    for (((key, _), name), (own, count)) in
+        keys.iter().zip(&names).zip(owns.into_iter().zip(counts))
+    {
+        verified.push(Verified {
+            own: own.map_err(|error| (router.link_of(name), error)),
+            count: count_of(count)
+                .map_err(|error| (router.link_of(&[PREFIX, key].concat()), error)),
+        });
+    }
+    verified
 }
 
 fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
@@ -162,12 +207,14 @@ fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
     command
 }
 
+/// The name under which a key's own limit is stored.
+fn limit_name(key: &[u8]) -> Vec<u8> {
+    [PREFIX, LIMIT, key].concat()
+}
+
 fn hmget(key: &[u8]) -> redis::Cmd {
     let mut command = redis::cmd("HMGET");
-    command
-        .arg([PREFIX, LIMIT, key].concat())
-        .arg("limit")
-        .arg("window_ms");
+    command.arg(limit_name(key)).arg("limit").arg("window_ms");
     command
 }
 

@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use redis::{Client, PushInfo, PushKind, Value};
+use redis::{PushInfo, PushKind, Value};
 
 use super::connector::Connector;
+use super::redis_target::Access;
 use super::requests::PREFIX;
 
 /// Names kept between two collections. With more, looking at everything is no dearer, and memory stays bounded.
@@ -71,13 +71,18 @@ impl Heard {
 }
 
 impl Tracker {
-    pub(super) fn new(client: Client, timeout: Duration) -> Self {
+    pub(super) fn new(access: Arc<Access>, address: &str) -> Self {
         let heard = Arc::new(Mutex::new(Heard::default()));
         let ear = Arc::clone(&heard);
         Self {
-            connector: Connector::listening(client, timeout, move |push| lock(&ear).take(push)),
+            connector: Connector::listening(access, address, move |push| lock(&ear).take(push)),
             heard,
         }
+    }
+
+    /// Forgets what was told: the next call begins anew.
+    pub(super) fn replace(&mut self) {
+        self.connector.replace();
     }
 
     /// What was written since the last call. Begins to listen if it does not yet.

@@ -10,5 +10,6 @@ mod harness;
 mod keys;
 mod scale;
 mod secrets;
+mod topology;
 mod violations;
 mod web;

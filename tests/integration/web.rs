@@ -3,8 +3,10 @@
 use hyper::Method;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::redis_server::RedisServer;
+use lab::seed::Scale;
+use tokio::io::AsyncWriteExt as _;
 
-use super::harness::{Cluster, Exporter, PATIENCE, base_flags};
+use super::harness::{Cluster, Exporter, PATIENCE, Scrape, base_flags};
 
 #[tokio::test]
 async fn it_is_healthy_at_once_and_ready_after_the_first_collection() -> anyhow::Result<()> {
@@ -159,5 +161,48 @@ async fn metrics_are_compressed_when_asked_for() -> anyhow::Result<()> {
     let head = String::from_utf8_lossy(&answer[..at]).to_lowercase();
     assert!(head.contains("content-encoding: gzip"), "{head}");
     assert_eq!(answer[at + 4..at + 6], [0x1f, 0x8b]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn readers_that_stall_keep_nobody_waiting_and_are_let_go() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, &["--keys.max-series=10000"]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    // An answer of several megabytes: more than the kernel takes off the exporter's hands.
+    let keys = Scale {
+        keys: 10_000,
+        key_length: 300,
+        ahead_ms: 600_000,
+        ..Scale::default()
+    };
+    keys.write(&mut redis).await?;
+    let open_files = |scrape: &Scrape| scrape.value("process_open_fds", &[]);
+    let before = open_files(&cluster.exporter.scrape().await?);
+    let mut stalled = Vec::new();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        let mut stream = socket.connect(cluster.exporter.address.parse()?).await?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await?;
+        // The answer has begun: from here on nothing more is taken.
+        stream.peek(&mut [0]).await?;
+        stalled.push(stream);
+    }
+    let scrape = cluster.exporter.scrape().await?;
+    assert!(scrape.is("ratelimiter_keys_exported", &[], 10_000));
+    let during = open_files(&scrape);
+    assert!(
+        during >= before.map(|files| files + 20.0),
+        "{before:?}, {during:?}"
+    );
+    cluster
+        .exporter
+        .until("the stalled connections are closed", |scrape| {
+            open_files(scrape) <= before
+        })
+        .await?;
+    drop(stalled);
     Ok(())
 }

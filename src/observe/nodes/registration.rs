@@ -5,6 +5,7 @@ use crate::clock::elapsed;
 
 /// The state of a node whose address was never reached, or that was not probed; `None` if it has left.
 pub(super) fn by_registration(
+    id: &str,
     known: &Known,
     registered: Option<&Registration>,
     listed: bool,
@@ -22,7 +23,7 @@ pub(super) fn by_registration(
             (Some(_), false) => "registered; not probed",
         });
     }
-    if !evidence.registry.readable {
+    if !evidence.registry.tells_of(id) {
         return if listed {
             up("listed by the management API")
         } else {
@@ -73,7 +74,7 @@ pub(super) fn way_to_redis(
         RedisEvidence::Inconclusive(why) => return (None, why),
         RedisEvidence::Works | RedisEvidence::Answered | RedisEvidence::None => {}
     }
-    match (heartbeats(known, registered, timing, evidence), checks) {
+    match (heartbeats(id, known, registered, timing, evidence), checks) {
         // A Redis out of memory still answers checks that trim before they add, and takes no registrations.
         (heartbeats @ (Some(_), _), _) => heartbeats,
         (_, RedisEvidence::Works) => (Some(true), "canary check answered"),
@@ -84,12 +85,13 @@ pub(super) fn way_to_redis(
 
 /// What the registration's age says of the node's way to Redis.
 fn heartbeats(
+    id: &str,
     known: &Known,
     registered: Option<&Registration>,
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
 ) -> (Option<bool>, &'static str) {
-    if !evidence.registry.readable {
+    if !evidence.registry.tells_of(id) {
         return (None, "redis_down");
     }
     let Some(seen) = known.registration else {

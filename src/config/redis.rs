@@ -1,0 +1,209 @@
+//! `--redis.*`: the URL, who logs in, and TLS. The URL may name several hosts, which no URL parser takes as a whole.
+
+use std::path::Path;
+
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+
+use super::{ConfigError, Reader, Secret, read_secret, without_password};
+use crate::observe::{Login, RedisTarget, Tls};
+
+const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB] or redis+sentinel://[USER@]HOST:PORT[,HOST:PORT…]/NAME[/DB], \
+     with rediss for TLS, the password in --redis.password-file";
+
+impl Reader<'_> {
+    pub(super) fn redis(&self) -> Result<RedisTarget, ConfigError> {
+        let (origin, text) = self.text("redis.url").unwrap_or_default();
+        let invalid = || ConfigError::new(&origin, without_password(&text), EXPECTED);
+        let url = RedisUrl::parse(&text).ok_or_else(invalid)?;
+        let password = self.secret("redis.password-file")?;
+        let tls = self.tls(url.tls)?;
+        Ok(RedisTarget {
+            seeds: url.seeds,
+            sentinel_master: url.master,
+            database: url.database,
+            login: Login {
+                username: self.name("redis.username").or(url.username),
+                password: password.or(url.password),
+            },
+            sentinel_login: Login {
+                username: self.name("redis.sentinel-username"),
+                password: self.secret("redis.sentinel-password-file")?,
+            },
+            tls,
+            timeout: self.timeout("redis.timeout")?,
+            prefer_replica: self.switch("redis.prefer-replica")?,
+        })
+    }
+
+    fn name(&self, flag: &str) -> Option<String> {
+        self.text(flag).map(|(_, name)| name)
+    }
+
+    fn secret(&self, flag: &str) -> Result<Option<Secret>, ConfigError> {
+        match self.text(flag) {
+            Some((origin, path)) => read_secret(&origin, &path).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn file(&self, flag: &str) -> Result<Option<Vec<u8>>, ConfigError> {
+        let Some((origin, path)) = self.text(flag) else {
+            return Ok(None);
+        };
+        match std::fs::read(Path::new(&path)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => Err(ConfigError::new(
+                origin,
+                path,
+                format!("a readable file: {error}"),
+            )),
+        }
+    }
+
+    fn tls(&self, wanted: bool) -> Result<Option<Tls>, ConfigError> {
+        let files = [
+            "redis.tls-ca-file",
+            "redis.tls-cert-file",
+            "redis.tls-key-file",
+        ];
+        let mut given = files.iter().chain(&["redis.tls-server-name"]);
+        if !wanted {
+            // Who gives certificates means to use them, and would not notice that they are not.
+            if let Some((origin, value)) = given.find_map(|flag| self.text(flag)) {
+                let expected = "a URL of rediss:// or rediss+sentinel:// in --redis.url with it";
+                return Err(ConfigError::new(origin, value, expected));
+            }
+            return Ok(None);
+        }
+        let [authorities, certificate, key] = files.map(|flag| self.file(flag));
+        let (certificate, key) = (certificate?, key?);
+        if certificate.is_some() != key.is_some() {
+            let lone = files[1..].iter().find_map(|flag| self.text(flag));
+            let (origin, value) = lone.unwrap_or_default();
+            let expected = "both --redis.tls-cert-file and --redis.tls-key-file";
+            return Err(ConfigError::new(origin, value, expected));
+        }
+        let tls = Tls {
+            authorities: authorities?,
+            identity: certificate.zip(key),
+            server_name: self.name("redis.tls-server-name"),
+        };
+        if let Err(why) = tls.client() {
+            let first = files.iter().find_map(|flag| self.text(flag));
+            let (origin, value) = first.unwrap_or_default();
+            return Err(ConfigError::new(
+                origin,
+                value,
+                format!("usable PEM files: {why}"),
+            ));
+        }
+        Ok(Some(tls))
+    }
+}
+
+/// The parts of `--redis.url`.
+#[derive(Debug, Default)]
+struct RedisUrl {
+    tls: bool,
+    seeds: Vec<String>,
+    master: Option<String>,
+    database: i64,
+    username: Option<String>,
+    password: Option<Secret>,
+}
+
+impl RedisUrl {
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let (tls, sentinel) = match scheme {
+            "redis" => (false, false),
+            "rediss" => (true, false),
+            "redis+sentinel" => (false, true),
+            "rediss+sentinel" => (true, true),
+            _ => return None,
+        };
+        if rest.contains(['?', '#']) {
+            return None;
+        }
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, hosts) = match authority.rsplit_once('@') {
+            Some((user, hosts)) => (Some(user), hosts),
+            None => (None, authority),
+        };
+        let mut url = Self {
+            tls,
+            ..Self::default()
+        };
+        let usual_port = if sentinel { 26379 } else { 6379 };
+        for host in hosts.split(',') {
+            let parsed = Url::parse(&format!("redis://{}", host.trim())).ok()?;
+            let name = parsed.host_str().filter(|name| !name.is_empty())?;
+            let bare = matches!(parsed.path(), "" | "/") && parsed.username().is_empty();
+            let port = parsed.port().unwrap_or(usual_port);
+            bare.then(|| url.seeds.push(format!("{name}:{port}")))?;
+        }
+        if let Some(user) = user {
+            let (name, password) = user.split_once(':').unwrap_or((user, ""));
+            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            url.username = Some(decoded(name)).filter(|name| !name.is_empty());
+            url.password = Some(decoded(password))
+                .filter(|password| !password.is_empty())
+                .map(Secret::new);
+        }
+        let mut parts = path.trim_end_matches('/').split('/');
+        if sentinel {
+            let master = percent_decode_str(parts.next()?).decode_utf8().ok()?;
+            url.master = Some(master.into_owned()).filter(|master| !master.is_empty());
+            url.master.as_ref()?;
+        }
+        url.database = match parts.next() {
+            None | Some("") => 0,
+            Some(number) => i64::from(number.parse::<u32>().ok()?),
+        };
+        parts.next().is_none().then_some(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_name_one_server_several_nodes_or_sentinels() {
+        for (text, shown) in [
+            ("redis://h", "h:6379 db 0"),
+            ("redis://h:1/2", "h:1 db 2"),
+            ("redis://h:1/2/", "h:1 db 2"),
+            ("rediss://a:1,b,[::1]:3", "tls a:1 b:6379 [::1]:3 db 0"),
+            ("redis+sentinel://a,b:5/prime", "a:26379 b:5 of prime db 0"),
+            (
+                "rediss+sentinel://me@a/prime/7",
+                "tls a:26379 of prime db 7 as me",
+            ),
+        ] {
+            let url = RedisUrl::parse(text).unwrap();
+            let mut parts: Vec<String> = Vec::new();
+            parts.extend(url.tls.then(|| "tls".to_owned()));
+            parts.extend(url.seeds);
+            parts.extend(url.master.map(|master| format!("of {master}")));
+            parts.push(format!("db {}", url.database));
+            parts.extend(url.username.map(|name| format!("as {name}")));
+            assert_eq!(parts.join(" "), shown, "{text}");
+        }
+        for wrong in [
+            "h:1",
+            "http://h",
+            "redis://",
+            "redis://a,,b",
+            "redis://a:1:2",
+            "redis://a/x",
+            "redis://a/1/2",
+            "redis://a?x=1",
+            "redis+sentinel://a",
+            "redis+sentinel:///prime",
+        ] {
+            assert!(RedisUrl::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+}

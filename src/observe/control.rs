@@ -1,0 +1,480 @@
+//! Which servers hold the data now, and the control connections to them: one server, the primary that the sentinels
+//! name, or all primaries of a cluster. Found anew at every collection, so that a failover or a resharding is followed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+
+use super::connector::Connector;
+use super::redis::{RedisFailure, ServerState, server_state};
+use super::redis_target::{Access, RedisTarget};
+use super::router::{Link, Router, Slots};
+use crate::clock::Clock;
+use crate::observation::Reason;
+
+/// A primary, and what it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shard {
+    /// `host:port`.
+    pub(super) primary: String,
+    /// Ranges of slots, both ends included; empty without a cluster.
+    pub(super) slots: Vec<(u16, u16)>,
+}
+
+/// A primary as it was found now.
+#[derive(Clone, Debug)]
+pub(super) struct ShardNow {
+    pub(super) shard: Shard,
+    pub(super) ping: Result<Duration, RedisFailure>,
+    pub(super) state: Option<ServerState>,
+}
+
+/// All primaries, and what is wrong besides.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Looked {
+    pub(super) shards: Vec<ShardNow>,
+    pub(super) cluster: bool,
+    /// Redis as a whole does not serve, whatever the single server answers.
+    pub(super) problem: Option<RedisFailure>,
+    /// What failed without harm: the primary is known from before.
+    pub(super) aside: Option<RedisFailure>,
+}
+
+/// The control connections.
+#[derive(Debug)]
+pub(super) struct Control {
+    access: Arc<Access>,
+    seeds: Vec<String>,
+    sentinels: Option<Sentinels>,
+    /// The servers are nodes of a cluster, as they say themselves.
+    cluster: bool,
+    /// Replicas are to be named too.
+    replicas: bool,
+    connectors: BTreeMap<String, Connector>,
+    /// As last found.
+    shards: Vec<Shard>,
+}
+
+#[derive(Debug)]
+struct Sentinels {
+    master: String,
+    /// The one that answered last first.
+    connectors: Vec<(String, Connector)>,
+}
+
+impl Control {
+    pub(super) fn new(target: &RedisTarget) -> Result<Self, String> {
+        let sentinels = match &target.sentinel_master {
+            None => None,
+            Some(master) => {
+                let access = target.sentinel_access()?;
+                let connector = |address: &String| {
+                    let connector = Connector::new(Arc::clone(&access), address);
+                    (address.clone(), connector)
+                };
+                Some(Sentinels {
+                    master: master.clone(),
+                    connectors: target.seeds.iter().map(connector).collect(),
+                })
+            }
+        };
+        Ok(Self {
+            access: target.access()?,
+            seeds: target.seeds.clone(),
+            sentinels,
+            cluster: false,
+            replicas: target.prefer_replica,
+            connectors: BTreeMap::new(),
+            shards: Vec::new(),
+        })
+    }
+
+    /// Finds the primaries and looks at each. Fails only if it cannot even be told where they would be.
+    pub(super) async fn look(&mut self, clock: &Clock) -> Result<Looked, RedisFailure> {
+        let mut looked = Looked::default();
+        self.find(&mut looked).await?;
+        looked.shards = self.ask_shards(clock).await;
+        let says_cluster = |now: &ShardNow| {
+            let info = now.state.as_ref().and_then(|state| state.info.as_ref());
+            info.is_some_and(|info| info.mode == "cluster")
+        };
+        if !self.cluster && looked.shards.iter().any(says_cluster) {
+            self.cluster = true;
+            self.find(&mut looked).await?;
+            looked.shards = self.ask_shards(clock).await;
+        }
+        looked.cluster = self.cluster;
+        let known: Vec<&String> = self.shards.iter().map(|shard| &shard.primary).collect();
+        let seeds = &self.seeds;
+        self.connectors
+            .retain(|address, _| known.contains(&address) || seeds.contains(address));
+        Ok(looked)
+    }
+
+    /// Routes by what was found last. Nothing is connected anew.
+    pub(super) fn router(&self) -> Router {
+        let links = self.shards.iter().map(|shard| {
+            let open = self.connectors.get(&shard.primary);
+            let open = open.and_then(Connector::current);
+            Link {
+                primary: shard.primary.clone(),
+                connection: open.ok_or_else(not_connected),
+            }
+        });
+        let slots = self.cluster.then(|| slots_of(self.shards.iter()));
+        Router::new(links.collect(), slots)
+    }
+
+    /// Drops the connections that broke.
+    pub(super) fn note(&mut self, router: &Router, broken: &BTreeMap<usize, RedisError>) {
+        for (link, error) in broken {
+            if let Some(connector) = self.connectors.get_mut(&router.links()[*link].primary) {
+                connector.note(error);
+            }
+        }
+    }
+
+    /// Drops every connection: answers may be on the way that nobody waits for any more.
+    pub(super) fn replace(&mut self) {
+        self.connectors.clear();
+    }
+
+    async fn find(&mut self, looked: &mut Looked) -> Result<(), RedisFailure> {
+        if self.cluster {
+            match self.find_cluster().await {
+                Ok(problem) => looked.problem = problem,
+                Err(failure) if self.shards.is_empty() => return Err(failure),
+                // Each primary that was known says itself what is wrong with it.
+                Err(_) => {}
+            }
+            if self.cluster {
+                return Ok(());
+            }
+        }
+        let primary = match &mut self.sentinels {
+            Some(sentinels) => match (sentinels.primary().await, self.shards.first()) {
+                (Ok(primary), _) => primary,
+                (Err(failure), Some(before)) => {
+                    looked.aside = Some(failure);
+                    before.primary.clone()
+                }
+                (Err(failure), None) => return Err(failure),
+            },
+            None => self.first_seed().await,
+        };
+        self.shards = vec![Shard {
+            primary,
+            slots: Vec::new(),
+        }];
+        Ok(())
+    }
+
+    /// The first seed that answers, or the first of all if none does.
+    async fn first_seed(&mut self) -> String {
+        if let [_, _, ..] = &self.seeds[..] {
+            for seed in &self.seeds {
+                let connector = self.connectors.entry(seed.clone());
+                let connector =
+                    connector.or_insert_with(|| Connector::new(Arc::clone(&self.access), seed));
+                if connector.ping().await.is_ok() {
+                    return seed.clone();
+                }
+            }
+        }
+        self.seeds[0].clone()
+    }
+
+    /// Asks a node of the cluster, those with a connection first, who serves which slots.
+    async fn find_cluster(&mut self) -> Result<Option<RedisFailure>, RedisFailure> {
+        let mut addresses: Vec<String> = self
+            .shards
+            .iter()
+            .map(|shard| shard.primary.clone())
+            .collect();
+        addresses.extend(self.seeds.iter().cloned());
+        addresses.sort_by_key(|address| {
+            let open = self.connectors.get(address).and_then(Connector::current);
+            open.is_none()
+        });
+        let mut last = None;
+        for address in addresses {
+            let connector = self.connectors.entry(address.clone());
+            let connector =
+                connector.or_insert_with(|| Connector::new(Arc::clone(&self.access), &address));
+            match ask_cluster(connector).await {
+                Ok((slots, state)) => {
+                    self.shards = parse_slots(&slots, &address);
+                    return Ok(problem(&state, &self.shards));
+                }
+                Err(error) => {
+                    connector.note(&error);
+                    // The server was replaced by one that is in no cluster.
+                    if error.to_string().contains("cluster support disabled") {
+                        self.cluster = false;
+                        return Ok(None);
+                    }
+                    let what = format!("CLUSTER SLOTS of {address}");
+                    last.get_or_insert(RedisFailure::of(&what, &error));
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| RedisFailure {
+            reason: Reason::Unexpected,
+            message: "no node of the cluster is known".to_owned(),
+        }))
+    }
+
+    async fn ask_shards(&mut self, clock: &Clock) -> Vec<ShardNow> {
+        let replicas = self.replicas;
+        let asked = self.shards.iter().map(|shard| {
+            let connector = self.connectors.remove(&shard.primary);
+            let mut connector = connector
+                .unwrap_or_else(|| Connector::new(Arc::clone(&self.access), &shard.primary));
+            async move {
+                let now = ask_shard(shard, &mut connector, clock, replicas).await;
+                (now, connector)
+            }
+        });
+        let asked: Vec<_> = asked.collect();
+        let mut shards = Vec::with_capacity(asked.len());
+        for (now, connector) in join_all(asked).await {
+            self.connectors.insert(now.shard.primary.clone(), connector);
+            shards.push(now);
+        }
+        shards
+    }
+}
+
+impl Sentinels {
+    async fn primary(&mut self) -> Result<String, RedisFailure> {
+        let mut first = None;
+        for _ in 0..self.connectors.len() {
+            let (address, connector) = &mut self.connectors[0];
+            match ask_sentinel(connector, &self.master).await {
+                Ok(Some(primary)) => return Ok(primary),
+                Ok(None) => first.get_or_insert(RedisFailure {
+                    reason: Reason::Unexpected,
+                    message: format!(
+                        "sentinel {address} knows no primary named {:?}",
+                        self.master
+                    ),
+                }),
+                Err(error) => {
+                    connector.note(&error);
+                    first.get_or_insert(RedisFailure::of(&format!("sentinel {address}"), &error))
+                }
+            };
+            self.connectors.rotate_left(1);
+        }
+        Err(first.unwrap_or_else(|| RedisFailure {
+            reason: Reason::Unexpected,
+            message: "no sentinel is known".to_owned(),
+        }))
+    }
+}
+
+async fn ask_sentinel(connector: &mut Connector, master: &str) -> RedisResult<Option<String>> {
+    let (mut connection, _) = connector.get().await?;
+    let answer: Option<(String, String)> = redis::cmd("SENTINEL")
+        .arg("GET-MASTER-ADDR-BY-NAME")
+        .arg(master)
+        .query_async(&mut connection)
+        .await?;
+    Ok(answer.map(|(host, port)| join(&host, &port)))
+}
+
+async fn ask_cluster(connector: &mut Connector) -> RedisResult<(Value, String)> {
+    let (mut connection, _) = connector.get().await?;
+    redis::pipe()
+        .cmd("CLUSTER")
+        .arg("SLOTS")
+        .cmd("CLUSTER")
+        .arg("INFO")
+        .query_async(&mut connection)
+        .await
+}
+
+async fn ask_shard(
+    shard: &Shard,
+    connector: &mut Connector,
+    clock: &Clock,
+    replicas: bool,
+) -> ShardNow {
+    let mut now = ShardNow {
+        shard: shard.clone(),
+        ping: Ok(Duration::ZERO),
+        state: None,
+    };
+    match connector.ping().await {
+        Err(failure) => now.ping = Err(failure),
+        Ok((mut connection, took)) => {
+            now.ping = Ok(took);
+            match server_state(&mut connection, clock, replicas).await {
+                Ok(state) => now.state = Some(state),
+                Err(error) => {
+                    connector.note(&error);
+                    now.state = Some(ServerState::failed(error));
+                }
+            }
+        }
+    }
+    now
+}
+
+/// `CLUSTER SLOTS` as told by `asked`: which primary serves what. An answer without a host means the one asked.
+fn parse_slots(answer: &Value, asked: &str) -> Vec<Shard> {
+    let mut shards: Vec<Shard> = Vec::new();
+    let Value::Array(ranges) = answer else {
+        return shards;
+    };
+    let asked_host = asked.rsplit_once(':').map_or(asked, |(host, _)| host);
+    for range in ranges {
+        let Value::Array(parts) = range else { continue };
+        let [
+            Value::Int(first),
+            Value::Int(last),
+            Value::Array(primary),
+            ..,
+        ] = &parts[..]
+        else {
+            continue;
+        };
+        let (Ok(first), Ok(last)) = (u16::try_from(*first), u16::try_from(*last)) else {
+            continue;
+        };
+        let [host, Value::Int(port), ..] = &primary[..] else {
+            continue;
+        };
+        let host = match host {
+            Value::BulkString(host) if !host.is_empty() && host != b"?" => {
+                String::from_utf8_lossy(host).into_owned()
+            }
+            _ => asked_host.to_owned(),
+        };
+        let primary = join(&host, &port.to_string());
+        match shards.iter_mut().find(|shard| shard.primary == primary) {
+            Some(shard) => shard.slots.push((first, last)),
+            None => shards.push(Shard {
+                primary,
+                slots: vec![(first, last)],
+            }),
+        }
+    }
+    shards.sort_by_key(|shard| shard.slots.iter().min().copied());
+    shards
+}
+
+/// What `CLUSTER INFO` says of the cluster as a whole.
+fn problem(info: &str, shards: &[Shard]) -> Option<RedisFailure> {
+    let fails = info.lines().any(|line| line.trim() == "cluster_state:fail");
+    if !fails && !shards.is_empty() {
+        return None;
+    }
+    let served: u32 = shards
+        .iter()
+        .flat_map(|shard| &shard.slots)
+        .map(|(first, last)| u32::from(last.saturating_sub(*first)) + 1)
+        .sum();
+    Some(RedisFailure {
+        reason: Reason::Clusterdown,
+        message: format!("CLUSTER INFO: cluster_state is fail; {served} of 16384 slots assigned"),
+    })
+}
+
+/// The ranges of `shards` in rising order, each with its shard's place.
+pub(super) fn slots_of<'a>(shards: impl Iterator<Item = &'a Shard>) -> Slots {
+    let mut slots: Slots = shards
+        .enumerate()
+        .flat_map(|(link, shard)| shard.slots.iter().map(move |&(a, b)| (a, b, link)))
+        .collect();
+    slots.sort_unstable();
+    slots
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(super) fn join(host: &str, port: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+pub(super) fn not_connected() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::NotConnected).into()
+}
+
+/// Whether `error` means that the key could not be asked for, rather than what it is.
+pub(super) fn is_unserved(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Server(kind) => matches!(
+            kind,
+            ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::BusyLoading
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::TryAgain
+        ),
+        ErrorKind::Extension => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(host: &str, port: i64) -> Value {
+        Value::Array(vec![
+            Value::BulkString(host.as_bytes().to_vec()),
+            Value::Int(port),
+            Value::BulkString(b"id".to_vec()),
+        ])
+    }
+
+    #[test]
+    fn ranges_of_one_primary_are_one_shard_and_a_missing_host_is_the_one_asked() {
+        let range = |first, last, port, host: &str| {
+            let replica = node("10.0.0.9", 1);
+            Value::Array(vec![
+                Value::Int(first),
+                Value::Int(last),
+                node(host, port),
+                replica,
+            ])
+        };
+        let answer = Value::Array(vec![
+            range(8000, 16383, 7001, ""),
+            range(0, 100, 7000, "10.0.0.1"),
+            range(200, 300, 7000, "10.0.0.1"),
+        ]);
+        let shards = parse_slots(&answer, "10.0.0.7:7001");
+        let shown: Vec<_> = shards
+            .iter()
+            .map(|shard| (shard.primary.as_str(), shard.slots.as_slice()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("10.0.0.1:7000", &[(0, 100), (200, 300)][..]),
+                ("10.0.0.7:7001", &[(8000, 16383)][..]),
+            ]
+        );
+        let slots = slots_of(shards.iter());
+        assert_eq!(slots, [(0, 100, 0), (200, 300, 0), (8000, 16383, 1)]);
+        let fail = problem("cluster_state:fail\r\n", &shards).unwrap();
+        assert!(fail.message.contains("8586 of 16384"), "{}", fail.message);
+        assert_eq!(problem("cluster_state:ok\r\n", &shards), None);
+        assert!(problem("cluster_state:ok\r\n", &[]).is_some());
+    }
+
+    #[test]
+    fn addresses_of_ipv6_have_brackets() {
+        assert_eq!(join("::1", "6379"), "[::1]:6379");
+        assert_eq!(join("redis", "6379"), "redis:6379");
+    }
+}

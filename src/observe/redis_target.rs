@@ -1,0 +1,199 @@
+//! Where Redis is and how to log in there, validated: one server, the nodes of a cluster, or sentinels that know the
+//! primary. Makes the settings of a connection; the connecting itself is `connector`'s.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::RedisConnectionInfo;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+
+use crate::config::Secret;
+
+/// Where Redis is and how to log in.
+#[derive(Clone, Debug)]
+pub struct RedisTarget {
+    /// `host:port` of the servers to begin with, one at least: the server, nodes of the cluster, or the sentinels.
+    pub seeds: Vec<String>,
+    /// By what name the sentinels know the primary; `None` if the seeds are no sentinels.
+    pub sentinel_master: Option<String>,
+    /// The number of the database.
+    pub database: i64,
+    /// The Redis user and password.
+    pub login: Login,
+    /// The user and password at the sentinels.
+    pub sentinel_login: Login,
+    /// TLS to Redis and to the sentinels; `None` for plain TCP.
+    pub tls: Option<Tls>,
+    /// For connecting, and for one answer.
+    pub timeout: Duration,
+    /// Whether the sweep reads from a replica where there is one.
+    pub prefer_replica: bool,
+}
+
+/// A user and a password, as far as they are given.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    /// The user.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<Secret>,
+}
+
+/// TLS settings: the contents of PEM files.
+#[derive(Clone, Default)]
+pub struct Tls {
+    /// Certificates to trust; `None` for those that the system trusts.
+    pub authorities: Option<Vec<u8>>,
+    /// The exporter's own certificate chain and its key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The name that certificates must bear; `None` for the host of the address.
+    pub server_name: Option<String>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads the certificates; an error says which of them is none.
+    pub fn client(&self) -> Result<ClientConfig, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = match &self.authorities {
+            Some(pem) => builder.with_root_certificates(roots(pem)?),
+            None => builder
+                .dangerous()
+                .with_custom_certificate_verifier(system_verifier(provider)?),
+        };
+        let Some((chain, key)) = &self.identity else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = certificates(chain, "the certificate file")?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| format!("the key file: expected a private key in PEM: {error}"))?;
+        builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| format!("the certificate and its key: {error}"))
+    }
+}
+
+fn system_verifier(provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let verifier = rustls_platform_verifier::Verifier::new(provider)
+        .map_err(|error| format!("the system's certificates: {error}"))?;
+    Ok(Arc::new(verifier))
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem, "the CA file")? {
+        roots
+            .add(certificate)
+            .map_err(|error| format!("the CA file: {error}"))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match read {
+        Ok(found) if found.is_empty() => Err(format!("{what}: expected certificates in PEM")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(format!("{what}: expected certificates in PEM: {error}")),
+    }
+}
+
+/// What every connection of one kind is made with.
+pub(super) struct Access {
+    pub(super) settings: RedisConnectionInfo,
+    pub(super) tls: Option<TlsAccess>,
+    pub(super) timeout: Duration,
+}
+
+/// How TLS is spoken.
+pub(super) struct TlsAccess {
+    pub(super) connector: TlsConnector,
+    name: Option<ServerName<'static>>,
+}
+
+impl TlsAccess {
+    /// The name that the certificate of `address` (`host:port`) must bear.
+    pub(super) fn name_at(&self, address: &str) -> Result<ServerName<'static>, String> {
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
+        }
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        ServerName::try_from(host.to_owned())
+            .map_err(|error| format!("{host}: no name for a certificate: {error}"))
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisTarget {
+    /// Access to the servers that hold data.
+    pub(super) fn access(&self) -> Result<Arc<Access>, String> {
+        let settings = self.login.settings().set_db(self.database);
+        self.access_with(settings)
+    }
+
+    /// Access to the sentinels.
+    pub(super) fn sentinel_access(&self) -> Result<Arc<Access>, String> {
+        self.access_with(self.sentinel_login.settings())
+    }
+
+    fn access_with(&self, settings: RedisConnectionInfo) -> Result<Arc<Access>, String> {
+        let tls = match &self.tls {
+            None => None,
+            Some(tls) => {
+                let name = match &tls.server_name {
+                    None => None,
+                    Some(name) => Some(
+                        ServerName::try_from(name.clone())
+                            .map_err(|error| format!("the server name {name:?}: {error}"))?,
+                    ),
+                };
+                Some(TlsAccess {
+                    connector: TlsConnector::from(Arc::new(tls.client()?)),
+                    name,
+                })
+            }
+        };
+        Ok(Arc::new(Access {
+            settings,
+            tls,
+            timeout: self.timeout,
+        }))
+    }
+}
+
+impl Login {
+    fn settings(&self) -> RedisConnectionInfo {
+        let mut settings = RedisConnectionInfo::default();
+        if let Some(username) = &self.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password.expose());
+        }
+        settings
+    }
+}
