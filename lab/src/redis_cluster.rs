@@ -12,6 +12,7 @@ use redis::cluster_async::ClusterConnection;
 
 use crate::ports::free_port;
 use crate::redis_server::RedisServer;
+use crate::sentinels::replication;
 
 /// How long the servers may take to agree: seconds on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -72,7 +73,7 @@ impl RedisCluster {
             ask(replica, &["REPLICATE", &id]).await?;
         }
         for server in cluster.servers() {
-            crate::wait_for(PATIENCE, || is_ready(server))
+            crate::wait_for(PATIENCE, || is_ready(server, replicas))
                 .await
                 .context("the cluster does not become ready")?;
         }
@@ -233,22 +234,18 @@ async fn known(server: &RedisServer) -> anyhow::Result<usize> {
     Ok(met.count())
 }
 
-/// Whether `server` sees the cluster serve, and follows its primary if it is a replica.
-async fn is_ready(server: &RedisServer) -> bool {
+/// Whether `server` sees the cluster serve, and follows its primary or is followed by its replica.
+async fn is_ready(server: &RedisServer, replicated: bool) -> bool {
     let Ok(info) = ask(server, &["INFO"]).await else {
         return false;
     };
     let info: String = redis::from_redis_value(info).unwrap_or_default();
-    let Ok(mut connection) = server.connection().await else {
-        return false;
+    let replication = replication(server).await.unwrap_or_default();
+    let follows = if replication.contains("role:master") {
+        !replicated || replication.contains("state=online")
+    } else {
+        replication.contains("master_link_status:up")
     };
-    let replication: redis::RedisResult<String> = redis::cmd("INFO")
-        .arg("replication")
-        .query_async(&mut connection)
-        .await;
-    let replication = replication.unwrap_or_default();
-    let follows =
-        replication.contains("role:master") || replication.contains("master_link_status:up");
     info.contains("cluster_state:ok") && follows
 }
 

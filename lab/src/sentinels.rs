@@ -97,22 +97,26 @@ pub async fn primary_and_replica() -> anyhow::Result<(RedisServer, RedisServer)>
     let primary = RedisServer::start(&["--repl-diskless-sync-delay", "0"]).await?;
     let replica_of = format!("127.0.0.1 {}", primary.port());
     let replica = RedisServer::start(&["--replicaof", &replica_of]).await?;
-    let mut connection = replica.connection().await?;
-    crate::wait_for_some(PATIENCE, || {
-        let mut connection = connection.clone();
-        async move {
-            let info: redis::RedisResult<String> = redis::cmd("INFO")
-                .arg("replication")
-                .query_async(&mut connection)
-                .await;
-            let follows = info.is_ok_and(|info| info.contains("master_link_status:up"));
-            follows.then_some(())
-        }
-    })
-    .await
-    .context("the replica does not follow")?;
-    let _: String = redis::cmd("PING").query_async(&mut connection).await?;
+    for (server, sign) in [
+        (&replica, "master_link_status:up"),
+        (&primary, "state=online"),
+    ] {
+        crate::wait_for(PATIENCE, || async {
+            let info = replication(server).await;
+            info.is_ok_and(|info| info.contains(sign))
+        })
+        .await
+        .context("the replica does not follow")?;
+    }
     Ok((primary, replica))
+}
+
+/// What a server says of its replication.
+pub(crate) async fn replication(server: &RedisServer) -> anyhow::Result<String> {
+    let mut connection = server.connection().await?;
+    let mut command = redis::cmd("INFO");
+    command.arg("replication");
+    Ok(command.query_async(&mut connection).await?)
 }
 
 async fn connect(port: u16) -> anyhow::Result<redis::aio::MultiplexedConnection> {

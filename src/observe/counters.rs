@@ -24,17 +24,47 @@ use crate::clock::{Clock, Moment};
 use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::subject::CounterSink;
 
-/// Keys that one SCAN looks at: Redis is held for about half a millisecond.
-const SCAN_COUNT: usize = 1000;
+/// How hard a sweep presses on Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// Keys that one SCAN looks at, and about as many commands that go out at once: what others have to wait for.
+    step: usize,
+    /// Batches under way at once: while one is read, Redis works on the next.
+    in_flight: usize,
+}
 
-/// Batches under way at once: while one is read, Redis works on the next.
-const IN_FLIGHT: usize = 3;
+impl Pace {
+    /// Nobody else asks for anything: Redis is kept busy, and held for less than a millisecond at a time.
+    const FULL: Self = Self {
+        step: 1000,
+        in_flight: 3,
+    };
+
+    /// The limiter is in use: its checks come first, and wait for a tenth of a millisecond at a time.
+    const GENTLE: Self = Self {
+        step: 100,
+        in_flight: 1,
+    };
+
+    /// The pace beside this many commands of others a second.
+    pub(super) fn beside(operations_per_second: u64) -> Self {
+        // A health check here and there, or the exporter's own look at the registrations, is no traffic.
+        if operations_per_second < 50 {
+            Self::FULL
+        } else {
+            Self::GENTLE
+        }
+    }
+}
 
 /// Everything a sweep needs.
 pub(super) struct Sweep<'a> {
     pub(super) router: Router,
     /// One for each link of the router.
     pub(super) lanes: Vec<Lane>,
+    /// Keys whose limit turned out to be news, by the lane that counts them: they go along with its next batch.
+    pub(super) news: Vec<Vec<Vec<u8>>>,
+    pub(super) pace: Pace,
     pub(super) clock: &'a Clock,
     pub(super) limits: &'a mut LimitMemory,
     pub(super) rules: &'a [LimitRule],
@@ -108,7 +138,7 @@ type Scanned = (usize, RedisResult<(Vec<u8>, Vec<Vec<u8>>)>);
 impl Sweep<'_> {
     /// Looks at the keys with a violation in progress, whatever happens to the rest. Those that are gone are told.
     pub(super) async fn recheck(&mut self, watched: &[Box<[u8]>], result: &mut SweepResult) {
-        for some in watched.chunks(SCAN_COUNT) {
+        for some in watched.chunks(self.pace.step) {
             let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
             let at = self.clock.now();
             let found = self.verify(keys, at, result).await;
@@ -131,7 +161,7 @@ impl Sweep<'_> {
         let mut names = names.into_iter().peekable();
         while names.peek().is_some() && !result.failed.contains_key(&lane) {
             let at = self.clock.now();
-            let some = names.by_ref().take(SCAN_COUNT).collect();
+            let some = names.by_ref().take(self.pace.step).collect();
             let batch = self.sort(some, result);
             match self.count(lane, batch, at).await {
                 Ok(counted) => self.take(at, counted, None, result).await,
@@ -154,7 +184,7 @@ impl Sweep<'_> {
         current.fit(self.router.links().iter().map(|link| link.primary.as_str()));
         let mut scanning = JoinSet::new();
         let mut scanned = self.scan(&mut current, &mut scanning, result);
-        let most_counting = IN_FLIGHT * scanning.len();
+        let most_counting = self.pace.in_flight * scanning.len();
         let mut counting = JoinSet::new();
         let mut drained = false;
         // However small the budget is, each collection takes one step at least: it would never end otherwise.
@@ -183,9 +213,10 @@ impl Sweep<'_> {
                     let part = current.part(&self.router.links()[lane].primary);
                     part.ended = cursor == b"0";
                     part.cursor = cursor;
-                    part.scanned += SCAN_COUNT as u64;
-                    let batch = self.sort(names, result);
+                    part.scanned += self.pace.step as u64;
                     let at = self.clock.now();
+                    let mut batch = self.sort(names, result);
+                    batch.asides = self.take_news(lane, at);
                     let work = self.count(lane, batch, at);
                     counting.spawn(async move { (lane, at, work.await) });
                 }
@@ -200,10 +231,15 @@ impl Sweep<'_> {
                 else => break,
             }
         }
+        for news in std::mem::take(&mut self.news) {
+            let at = self.clock.now();
+            let found = self.verify(news, at, result).await;
+            self.take_aside(at, &found, Some(&mut current));
+        }
         let unread = result.failed.values().next().map(|failure| failure.reason);
         if current.ended() && unread.is_none() {
             result.pass_scanned = current.scanned();
-            self.end(current);
+            self.end(&current);
             result.stopped = None;
         } else if unread.is_some() && self.rest_ended(&mut current, result) {
             // Nothing is left to go on with: the next collection looks at those who answer once more.
@@ -223,7 +259,7 @@ impl Sweep<'_> {
         scanning: &mut JoinSet<()>,
         result: &SweepResult,
     ) -> mpsc::Receiver<Scanned> {
-        let (sender, scanned) = mpsc::channel(IN_FLIGHT);
+        let (sender, scanned) = mpsc::channel(self.pace.in_flight);
         for (number, lane) in self.lanes.iter().enumerate() {
             let part = pass.part(&self.router.links()[number].primary);
             let Some(connection) = lane.scanner.clone() else {
@@ -231,7 +267,13 @@ impl Sweep<'_> {
             };
             if !part.ended && !result.failed.contains_key(&number) {
                 let cursor = part.cursor.clone();
-                scanning.spawn(scan_ahead(number, connection, cursor, sender.clone()));
+                scanning.spawn(scan_ahead(
+                    number,
+                    connection,
+                    cursor,
+                    self.pace,
+                    sender.clone(),
+                ));
             }
         }
         scanned
@@ -261,18 +303,11 @@ impl Sweep<'_> {
         pass
     }
 
-    /// Sets right what was counted under the default limit before the key's own was known.
-    fn end(&mut self, pass: Pass) {
+    /// The pass has seen every key.
+    fn end(&mut self, pass: &Pass) {
         if pass.moved {
             // Some keys may have been seen twice, and some limits not at all.
             return;
-        }
-        let default = self.limits.default_limit().map_or(0, |limit| limit.limit);
-        for (hash, count) in pass.tentative {
-            if self.limits.has_own(hash) {
-                self.sink
-                    .correct((count, default), pass.late.get(&hash).copied());
-            }
         }
         self.limits.end_pass(self.clock.now().steady);
         self.sink.end_pass();
@@ -349,11 +384,17 @@ impl Sweep<'_> {
         // Counters whose names look like something else.
         let mut odd = counted.not_sequences;
         let mut news = Vec::new();
+        let mut again = Vec::new();
         for (key, own) in counted.limits {
             match own {
                 Own::None | Own::Some(_) => {
                     if self.limits.learn(&key, own.limit(), at.steady) {
-                        news.push(key);
+                        match (own, pass.as_deref_mut()) {
+                            (Own::Some(limit), Some(pass)) if self.counts_as(limit) => {
+                                again.extend(self.rejudge(key, limit, pass));
+                            }
+                            _ => news.push(key),
+                        }
                     }
                 }
                 Own::Invalid(Reason::WrongType) => odd.push([LIMIT, &key].concat()),
@@ -375,14 +416,64 @@ impl Sweep<'_> {
         }
 
         // Keys whose limit is news may have been counted under another one already.
-        let found = self.verify(news, at, result).await;
-        if let Some(pass) = pass.filter(|_| !self.limits.primed) {
-            for known in found.iter().filter(|known| known.count > 0) {
-                let hash = self.limits.hash(&known.key);
-                pass.late.insert(hash, (known.count, known.limit.limit));
+        let mut found = Vec::with_capacity(counted.asides.len());
+        for (key, count) in counted.asides {
+            match count.map(|count| self.judge(at, key, count, None, result)) {
+                Some(Judged::Sure(known)) => found.push(known),
+                Some(Judged::Doubtful(key)) => again.push(key),
+                Some(Judged::Skipped) | None => {}
             }
         }
-        self.tell_aside(at, &found);
+        if pass.is_some() {
+            for key in news {
+                let lane = self.router.link_of(&[PREFIX, &key].concat());
+                self.news[lane.unwrap_or(0)].push(key);
+            }
+        } else {
+            again.append(&mut news);
+        }
+        found.append(&mut self.verify(again, at, result).await);
+        self.take_aside(at, &found, pass);
+    }
+
+    /// Takes in keys that do not belong to the pass, which may have counted them under another limit before.
+    fn take_aside(&mut self, at: Moment, found: &[Known], pass: Option<&mut Pass>) {
+        if let (Some(pass), Some(default)) = (pass, self.limits.default_limit()) {
+            for known in found {
+                if let Some(told) = pass.recall(self.limits.hash(&known.key)) {
+                    let right = (known.count > 0).then_some((known.count, known.limit.limit));
+                    self.sink.correct((told, default.limit), right);
+                }
+            }
+        }
+        self.tell_aside(at, found);
+    }
+
+    /// Whether counts under the default limit, in the first pass, are counts under `limit` as well.
+    fn counts_as(&self, limit: Limit) -> bool {
+        let default = self.limits.default_limit();
+        !self.limits.primed && default.is_some_and(|default| default.window_ms == limit.window_ms)
+    }
+
+    /// A key turned out to have a limit of its own. Sets right what the pass told of it, if it did, and gives it back if
+    /// it has to be looked at.
+    fn rejudge(&mut self, key: Vec<u8>, limit: Limit, pass: &mut Pass) -> Option<Vec<u8>> {
+        let default = self.limits.default_limit()?;
+        let count = pass.recall(self.limits.hash(&key))?;
+        self.sink
+            .correct((count, default.limit), Some((count, limit.limit)));
+        let used = utilization(count, limit.limit);
+        (count > limit.limit || self.sink.ranks(used, &key)).then_some(key)
+    }
+
+    /// The keys to be counted along with the next batch of `lane`.
+    fn take_news(&mut self, lane: usize, at: Moment) -> Vec<(Vec<u8>, u64)> {
+        let news = std::mem::take(&mut self.news[lane]).into_iter();
+        news.map(|key| {
+            let window_ms = self.window(&key, at.steady);
+            (key, window_ms)
+        })
+        .collect()
     }
 
     /// Judges a count by the limit that is remembered, if that is good enough.
@@ -410,7 +501,7 @@ impl Sweep<'_> {
         if let Some(pass) = pass.filter(|_| !self.limits.primed && ruled.is_none()) {
             let hash = self.limits.hash(&key);
             if !self.limits.has_own(hash) {
-                pass.tentative.push((hash, count));
+                pass.remember(hash, count);
             }
         }
         Judged::Sure(Known {
@@ -534,6 +625,7 @@ async fn scan_ahead(
     lane: usize,
     mut connection: MultiplexedConnection,
     mut cursor: Vec<u8>,
+    pace: Pace,
     sender: mpsc::Sender<Scanned>,
 ) {
     loop {
@@ -542,7 +634,7 @@ async fn scan_ahead(
             .arg("MATCH")
             .arg("ratelimit*")
             .arg("COUNT")
-            .arg(SCAN_COUNT)
+            .arg(pace.step)
             .query_async(&mut connection)
             .await;
         let last = match &answer {

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::control::{Shard, ShardNow, not_connected, slots_of};
-use super::counters::{Lane, Sweep, SweepResult};
+use super::counters::{Lane, Pace, Sweep, SweepResult};
 use super::deadline::Deadline;
 use super::limits::{LimitMemory, LimitRule};
 use super::pass::Pass;
@@ -200,6 +200,8 @@ impl KeyReader {
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
             lanes: lanes.collect(),
+            news: vec![Vec::new(); shards.len()],
+            pace: Pace::beside(busiest(&shards)),
             clock,
             limits: &mut self.limits,
             rules: &self.rules,
@@ -329,6 +331,15 @@ impl KeyReader {
         }
         failures
     }
+}
+
+/// The commands per second of the busiest server; 0 if none of them tells.
+fn busiest(shards: &[ShardNow]) -> u64 {
+    let infos = shards
+        .iter()
+        .filter_map(|now| now.state.as_ref()?.info.as_ref());
+    let commands = infos.filter_map(|info| info.operations_per_second);
+    commands.max().unwrap_or(0)
 }
 
 fn counters_read(result: &SweepResult) -> CountersRead {

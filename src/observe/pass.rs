@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+/// The most keys for which room is made before they are seen: a database may be full of other things.
+const MOST_RESERVED: usize = 1_500_000;
+
 /// A pass over the key space that is not finished.
 #[derive(Debug, Default)]
 pub(super) struct Pass {
@@ -9,10 +12,9 @@ pub(super) struct Pass {
     parts: BTreeMap<String, Part>,
     /// Keys may have moved from one part to another meanwhile: what did not show is not gone for sure.
     pub(super) moved: bool,
-    /// In the first pass: the keys that were counted under the default limit before all limits were known.
-    pub(super) tentative: Vec<(u64, u64)>,
-    /// In the first pass: counts under limits of their own that turned up after their keys may have been counted.
-    pub(super) late: HashMap<u64, (u64, u64)>,
+    /// In the first pass: the keys that were counted under the default limit, by their hashes, and their counts. When a
+    /// limit of its own turns up for one of them, it need not be counted again.
+    tentative: HashMap<u64, u32>,
 }
 
 /// One server's part of a pass.
@@ -54,6 +56,23 @@ impl Pass {
     /// The part of `primary`, which it was fitted to.
     pub(super) fn part(&mut self, primary: &str) -> &mut Part {
         self.parts.entry(primary.to_owned()).or_default()
+    }
+
+    /// Remembers a count under the default limit.
+    pub(super) fn remember(&mut self, hash: u64, count: u64) {
+        if self.tentative.is_empty() {
+            // Most names are a counter or its sequence. Growing by doubling would take half as much again for a while.
+            let expected: u64 = self.parts.values().map(|part| part.expected / 2).sum();
+            self.tentative
+                .reserve(usize::try_from(expected).unwrap_or(0).min(MOST_RESERVED));
+        }
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.tentative.insert(hash, count);
+    }
+
+    /// The count under the default limit, which no longer holds.
+    pub(super) fn recall(&mut self, hash: u64) -> Option<u64> {
+        self.tentative.remove(&hash).map(u64::from)
     }
 
     /// Whether every part has come to its end.
