@@ -29,6 +29,26 @@ async fn seeded(keys: u64) -> anyhow::Result<(RedisServer, Scale)> {
     Ok((redis, scale))
 }
 
+/// Waits until Redis has forgotten the traffic before: beside traffic, a sweep takes its time.
+async fn calm(redis: &RedisServer) -> anyhow::Result<()> {
+    let connection = redis.connection().await?;
+    lab::wait_for(Duration::from_secs(10), || {
+        let mut connection = connection.clone();
+        async move {
+            let info: redis::RedisResult<String> = redis::cmd("INFO")
+                .arg("stats")
+                .query_async(&mut connection)
+                .await;
+            let info = info.unwrap_or_default();
+            let rate = info
+                .lines()
+                .find_map(|line| line.strip_prefix("instantaneous_ops_per_sec:"));
+            rate.and_then(|rate| rate.parse().ok()).is_some_and(|rate: u64| rate < 50)
+        }
+    })
+    .await
+}
+
 /// Writes to a tenth of the counters as the limiter does: a member more, the sequence, the TTL.
 async fn touch_a_tenth(redis: &RedisServer, scale: &Scale, round: u64) -> anyhow::Result<()> {
     let mut connection = redis.connection().await?;
@@ -58,6 +78,7 @@ pub(crate) async fn row(keys: u64) -> anyhow::Result<String> {
         let port = redis.port();
         floors.push(tokio::task::spawn_blocking(move || floor::measure(port)).await??);
         let exporter = Exporter::start(&redis.url(), &api.url, &[]).await?;
+        calm(&redis).await?;
         let (metrics, _) = exporter.scrape().await?;
         ensure!(
             metrics.contains(&format!("\nratelimiter_keys {keys}\n")),
