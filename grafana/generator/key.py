@@ -121,7 +121,7 @@ def _history():
             ],
         ),
         graph(
-            "Remaining",
+            "Remaining over time",
             f"Requests left in the window. {_ABSENT}",
             [query(_REMAINING, "remaining")],
             size=(8, 9),
@@ -136,7 +136,7 @@ def _history():
             size=(16, 7),
         ),
         graph(
-            "Window",
+            "Window over time",
             f"How long a request counts; a step is a change of the limit's window. {_ABSENT}",
             [query(_WINDOW, "window")],
             size=(8, 7),

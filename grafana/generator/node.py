@@ -105,7 +105,7 @@ def _history():
     return row(
         "History",
         timeline(
-            "State",
+            "State over time",
             "Whether the node was up. A gap: it was not known, or nothing was scraped.",
             [query(_STATE, "node"), query(_REDIS, "its way to Redis")],
             [(1, "yes", GREEN), (0, "no", RED), (-1, "unknown", GREY)],

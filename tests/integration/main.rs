@@ -5,6 +5,7 @@ mod actions;
 mod bad_answers;
 mod captures;
 mod cli;
+mod dashboards;
 mod docs;
 mod harness;
 mod keys;
