@@ -14,7 +14,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench dashboards check-dashboards \
+.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench dashboards check-dashboards screenshots \
 	deps deps-bench deps-demo deps-dashboards
 
 help: ## Show this
@@ -67,6 +67,11 @@ bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS
 
 dashboards: deps-dashboards $(DASHBOARDS_VENV)/made ## Generate grafana/dashboards from grafana/generator
 	$(DASHBOARDS_VENV)/bin/python grafana/generator
+
+# What the tests of the page saw, as the README shows it.
+screenshots: deps build ## Take the pictures of the page in docs/ anew
+	cargo test --test integration $(CARGO_FLAGS) -- page::it_says_how_things_stand
+	@for state in healthy violated blind; do cp $(TARGET)/debug/screenshots/$$state.png docs/page-$$state.png; done
 
 check-dashboards: deps-dashboards $(DASHBOARDS_VENV)/made
 	$(DASHBOARDS_VENV)/bin/python grafana/generator/check.py
