@@ -7,6 +7,7 @@ mod expected;
 mod limiter;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::Context as _;
@@ -119,6 +120,27 @@ fn metrics(expr: &str) -> BTreeSet<String> {
     let start = tail.rfind(|c| !word(c)).map_or(0, |at| at + 1);
     found.remove(&tail[start..]);
     found
+}
+
+#[test]
+fn the_provisioning_says_where_things_are() -> anyhow::Result<()> {
+    let read = |file: &str| -> anyhow::Result<serde_json::Value> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("grafana")
+            .join(file);
+        Ok(serde_saphyr::from_str(&std::fs::read_to_string(path)?)?)
+    };
+    let source = read("provisioning/datasources/prometheus.yml")?;
+    assert_eq!(source["apiVersion"], 1);
+    assert_eq!(source["datasources"][0]["type"], "prometheus");
+    let provider = read("provisioning/dashboards/ratelimiter.yml")?;
+    assert_eq!(provider["apiVersion"], 1);
+    let path = provider["providers"][0]["options"]["path"].as_str();
+    let path = path.context("no path")?;
+    let mounted =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/README.md"))?;
+    assert!(mounted.contains(&format!("| `grafana/dashboards` | `{path}` |")));
+    Ok(())
 }
 
 #[test]

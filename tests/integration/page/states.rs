@@ -2,12 +2,16 @@
 
 use lab::faults::Faults;
 use lab::seed::fill_to;
+use lab::temp::TempDir;
 use lab::traffic::Traffic;
 
 use crate::harness::{Cluster, Exporter, base_flags};
 
 /// A key that wants to be more than text.
 pub(super) const EVIL_KEY: &str = "<script>owned=1</script><img src=x onerror=owned=1>";
+
+/// A threshold that a busy machine does not reach by itself.
+const CONFIG: &str = "invariants: {high_latency: {threshold: 250ms}}\n";
 
 /// A limiter in some state, and an exporter that has looked at it.
 #[derive(Debug)]
@@ -19,11 +23,16 @@ pub(super) struct State {
 impl State {
     /// Three nodes under traffic, all invariants evaluated.
     pub(super) async fn healthy() -> anyhow::Result<Self> {
-        Self::with_traffic(&["--web.runbook-url=https://runbooks.example/ratelimiter"]).await
+        Self::with_traffic().await
     }
 
-    async fn with_traffic(flags: &[&str]) -> anyhow::Result<Self> {
-        let cluster = Cluster::start(3, flags).await?;
+    async fn with_traffic() -> anyhow::Result<Self> {
+        let folder = TempDir::new("page")?;
+        let config = folder.path().join("exporter.yml");
+        std::fs::write(&config, CONFIG)?;
+        let config = format!("--config.file={}", config.display());
+        let runbooks = "--web.runbook-url=https://runbooks.example/ratelimiter";
+        let cluster = Cluster::start(3, &[&config, runbooks]).await?;
         let traffic = cluster.traffic(100.0)?;
         let all_seen = cluster.exporter.until("everything is evaluated", |scrape| {
             ["node_down", "high_latency", "ghost_allowing"]
@@ -39,8 +48,7 @@ impl State {
 
     /// A killed node, four keys over their limits, one of them far over, and a slow node: the last two are still pending.
     pub(super) async fn violated() -> anyhow::Result<Self> {
-        let mut state =
-            Self::with_traffic(&["--web.runbook-url=https://runbooks.example/ratelimiter"]).await?;
+        let mut state = Self::with_traffic().await?;
         let cluster = &mut state.cluster;
         let mut redis = cluster.redis.connection().await?;
         fill_to(&mut redis, b"tenant:42:login", 15).await?;
@@ -48,7 +56,7 @@ impl State {
             fill_to(&mut redis, key.as_bytes(), 11).await?;
         }
         let slow = Faults {
-            check_delay_ms: 120,
+            check_delay_ms: 600,
             ..Faults::default()
         };
         cluster.nodes[1].set_faults(&slow).await?;
