@@ -4,13 +4,18 @@ CARGO_FLAGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+DASHBOARDS_VENV := $(TARGET)/dashboards-venv
+
+# Python's own files stay out of the tree.
+export PYTHONDONTWRITEBYTECODE := 1
 
 # Where rustup puts cargo, for shells that have not read its profile. Last, so that it beats nothing.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench deps deps-bench deps-demo
+.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench dashboards check-dashboards screenshots \
+	deps deps-bench deps-demo deps-dashboards
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +29,7 @@ build:
 	cargo build --workspace $(CARGO_FLAGS)
 
 # The integration tests run the binaries as processes, so these are built first.
-test: deps check build ## Check, then run all tests
+test: deps check check-dashboards build ## Check, then run all tests
 	cargo test --workspace $(CARGO_FLAGS)
 
 check: fmt clippy doc deny-if-there ## Formatting, lints, documentation, dependencies
@@ -60,11 +65,32 @@ bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS
 	cargo build --release --workspace $(CARGO_FLAGS)
 	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
 
+dashboards: deps-dashboards $(DASHBOARDS_VENV)/made ## Generate grafana/dashboards from grafana/generator
+	$(DASHBOARDS_VENV)/bin/python grafana/generator
+
+# What the tests of the page saw, as the README shows it.
+screenshots: deps build ## Take the pictures of the page in docs/ anew
+	cargo test --test integration $(CARGO_FLAGS) -- page::it_says_how_things_stand
+	@for state in healthy violated blind; do cp $(TARGET)/debug/screenshots/$$state.png docs/page-$$state.png; done
+
+check-dashboards: deps-dashboards $(DASHBOARDS_VENV)/made
+	$(DASHBOARDS_VENV)/bin/python grafana/generator/check.py
+
+# Grafana's own models, from PyPI, by hash. Made anew when their version changes.
+$(DASHBOARDS_VENV)/made: grafana/requirements.txt
+	python3 -m venv --clear $(DASHBOARDS_VENV)
+	$(DASHBOARDS_VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $< || { \
+		echo "make: pip could not install grafana-foundation-sdk from PyPI: the dashboards cannot be checked without it" >&2; exit 2; }
+	touch $@
+
 deps: ## See that everything tests need is here; as root, install it
-	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server prometheus promtool setpriv
+	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server prometheus promtool prometheus-alertmanager setpriv python3 chromium
 
 deps-bench:
 	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter
+
+deps-dashboards:
+	@scripts/deps python3
 
 deps-demo:
 	@scripts/deps cargo cc redis-server setpriv

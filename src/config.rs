@@ -54,6 +54,8 @@ pub struct WebConfig {
     pub enable_admin_api: bool,
     /// Taken off Prometheus's scrape timeout.
     pub timeout_offset: Duration,
+    /// Where the page's links to runbooks lead: `NAME.md` is added.
+    pub runbook_url: Option<String>,
 }
 
 /// What to log, and how.
@@ -150,6 +152,7 @@ impl Config {
                 )?,
                 enable_admin_api: read.switch("web.enable-admin-api")?,
                 timeout_offset: read.duration("web.timeout-offset")?,
+                runbook_url: read.optional_url("web.runbook-url")?.map(String::from),
             },
             log: LogConfig {
                 level: read.parsed("log.level", "error, warn, info, debug or trace", |text| {

@@ -67,6 +67,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             .web
             .enable_admin_api
             .then(|| reset_over_http(&config)),
+        runbook_url: config.web.runbook_url.clone(),
+        clock: clock.clone(),
         reload: Reload {
             ok: true,
             at: clock.now().wall,

@@ -11,17 +11,23 @@
 //! | [`redis_server`], [`redis_cluster`], [`sentinels`] | a real Redis, alone, as a cluster, or with replica and sentinels |
 //! | [`proxy`], [`link`] | a network to cut, a connection that recovers |
 //! | [`node`], [`faults`] | the limiter node: as a process from outside, and what it does wrong on request |
+//! | [`prometheus`], [`alertmanager`], [`webhook`] | a real Prometheus and Alertmanager, and who is notified by them |
 //! | [`http`], [`traffic`], [`seed`] | requests, steady traffic, counters by the million |
+//! | [`exposition`] | Prometheus's text format, read |
 //! | [`demo`] | the guided tour of faults, and `lab fault` that acts on it |
 
+pub mod alertmanager;
 pub mod clock;
 pub mod demo;
+pub mod exposition;
 pub mod faults;
 pub mod http;
+mod http_server;
 pub mod link;
 pub mod node;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis_cluster;
 pub mod redis_server;
@@ -29,6 +35,8 @@ pub mod seed;
 pub mod sentinels;
 pub mod temp;
 pub mod traffic;
+pub mod web_server;
+pub mod webhook;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -57,6 +57,12 @@ pub const SETTINGS: &[Setting] = &[
         "Taken off Prometheus's scrape timeout, so that the answer arrives in time",
     ),
     setting(
+        "web.runbook-url",
+        "URL",
+        None,
+        "Where the runbooks are: the page at / links to URL/ALERT.md",
+    ),
+    setting(
         "ratelimiter.url",
         "URL",
         Some("http://localhost:8000"),

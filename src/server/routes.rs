@@ -14,13 +14,15 @@ use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    HeaderMap, HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::page;
+use super::page::{self, Page};
+use crate::clock::Clock;
 use crate::collect::Collect;
 use crate::export::{Reload, render};
 use crate::snapshot::Snapshot;
@@ -55,6 +57,10 @@ pub struct App<S> {
     pub actions: &'static [ActionDefinition],
     /// `None` unless the admin API is on.
     pub reset_counter: Option<ResetCounter>,
+    /// Where the runbooks are, for the page's links.
+    pub runbook_url: Option<String>,
+    /// The time, for the page.
+    pub clock: Clock,
     /// How loading the configuration went.
     pub reload: Reload,
 }
@@ -118,8 +124,13 @@ impl<S: Subject + 'static> App<S> {
             }
             "/api/v1/actions" => json(StatusCode::OK, &self.actions),
             "/" => {
-                let page = page::render(self.collect.last().as_deref(), &self.telemetry_path);
-                with_type(StatusCode::OK, HTML, page.into_bytes())
+                let snapshot = self.collect.last();
+                page(&Page {
+                    snapshot: snapshot.as_deref(),
+                    telemetry_path: &self.telemetry_path,
+                    runbook_url: self.runbook_url.as_deref(),
+                    now: self.clock.now().wall,
+                })
             }
             _ => {
                 let deadline = Instant::now() + self.time_for(headers);
@@ -267,6 +278,20 @@ fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> A
     *answer.status_mut() = status;
     let content_type = HeaderValue::from_static(content_type);
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+/// The page for people, and what its browser may do with it.
+fn page(page: &Page<'_>) -> Answer {
+    let mut answer = with_type(StatusCode::OK, HTML, page::render(page).into_bytes());
+    let headers = answer.headers_mut();
+    // Base64 and plain words: always a header value.
+    if let Ok(policy) = HeaderValue::from_str(&page::content_security_policy()) {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     answer
 }
 

@@ -3,11 +3,14 @@
 
 mod actions;
 mod bad_answers;
+mod browser;
 mod captures;
 mod cli;
+mod dashboards;
 mod docs;
 mod harness;
 mod keys;
+mod page;
 mod scale;
 mod secrets;
 mod topology;

@@ -1,0 +1,39 @@
+//! What to do about something that could not be evaluated, in one line; docs/INVARIANTS.md has more.
+
+/// For a reason of an unknown verdict.
+pub(super) fn advice(reason: &str) -> &'static str {
+    match reason {
+        "first_sample" => "the next collection can compare",
+        "no_samples" => "the node checked nothing in the last 60 s",
+        "histogram_never_counts" => {
+            "the node exports a latency histogram but never counts in it: name another with --latency.metric"
+        }
+        "no_histogram" => {
+            "the node exports no latency histogram that is known: name it with --latency.metric"
+        }
+        "bucket_too_coarse" => {
+            "the threshold lies inside the histogram bucket that holds the p99: name a finer histogram with \
+             --latency.metric, or move the threshold to a bucket's edge"
+        }
+        "no_default_limit" => {
+            "GET /api/limits did not answer yet: keys without a limit of their own cannot be judged"
+        }
+        "redis_down" => "Redis does not answer the exporter",
+        "redis_just_returned" | "redis_restarted" => {
+            "nodes get the time of two heartbeats to return"
+        }
+        "no_metrics" => "the node's /metrics was not read: see what was not read",
+        "never_reached" => {
+            "the node is known by its registration alone: let the exporter reach the nodes' addresses"
+        }
+        "not_registered" | "deregistered" => "the node answers but has no registration: ask it",
+        "registration_lost" => {
+            "the registration is missing and neither ran out nor was deleted: ask the node"
+        }
+        "registration_without_ttl" => "nothing renews this registration: find out who wrote it",
+        "registry_unreadable" => "Redis could not be asked for the registrations",
+        "deadline" => "the collection ended first: give the scrape more time",
+        "not_probed" => "no probe was made: see --probe.nodes, and what was not read",
+        _ => "see what was not read",
+    }
+}

@@ -1,0 +1,125 @@
+use std::time::Duration;
+
+use super::*;
+use crate::clock::{Moment, later};
+use crate::invariants::{Checker, CheckerConfig};
+use crate::observation::{KeyLabel, Observation};
+use crate::snapshot::OwnCounters;
+use crate::subject::InvariantChecker as _;
+
+/// When everything here begins.
+fn start() -> Timestamp {
+    "2026-01-27T02:06:57Z".parse().unwrap()
+}
+
+fn after(seconds: u64) -> Timestamp {
+    later(start(), Duration::from_secs(seconds))
+}
+
+/// What a checker says of observations that are made at these seconds.
+fn watched(observations: &[(u64, &str)]) -> Snapshot {
+    let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+    let mut snapshots = observations.iter().map(|(seconds, json)| {
+        let observation: Observation = serde_json::from_str(json).unwrap();
+        let report = checker.check(Moment::from_wall(after(*seconds)), &observation);
+        Snapshot {
+            observation,
+            report,
+            seconds: 0.25,
+            own: OwnCounters::default(),
+        }
+    });
+    let first = snapshots.next().unwrap();
+    snapshots.last().unwrap_or(first)
+}
+
+fn page(snapshot: Option<&Snapshot>, seconds: u64) -> String {
+    render(&Page {
+        snapshot,
+        telemetry_path: "/metrics",
+        runbook_url: None,
+        now: after(seconds),
+    })
+}
+
+/// The line at the top, without its sign.
+fn line(page: &str) -> &str {
+    let (_, after) = page.split_once("<h1>").unwrap();
+    let (line, _) = after.split_once("</h1>").unwrap();
+    line.split_once("</i> ").unwrap().1
+}
+
+const WELL: &str = r#"{"nodes":[{"id":"n","state":"Up","redis_connected":true}],"counters":[],
+    "node_metrics":{"n":{"latency_p99_ms":10}},"redis_connected":true}"#;
+const SLOW: &str = r#"{"nodes":[{"id":"n","state":"Up","redis_connected":true}],"counters":[],
+    "node_metrics":{"n":{"latency_p99_ms":80}},"redis_connected":true}"#;
+const DOWN: &str = r#"{"nodes":[{"id":"n","state":"Down","redis_connected":true}],"counters":[],
+    "node_metrics":{},"redis_connected":true}"#;
+const DARK: &str = r#"{"nodes":[{"id":"n","state":null}],"counters":[],"node_metrics":{},"redis_connected":true,
+    "counters_read":{"failed":{"reason":"noperm"}}}"#;
+
+#[test]
+fn before_the_first_collection_it_says_so() {
+    let page = page(None, 0);
+    assert_eq!(line(&page), "Not known yet");
+    assert!(page.contains("No collection has finished yet"));
+}
+
+#[test]
+fn the_line_says_the_worst_that_is_known() {
+    let well = watched(&[(0, WELL)]);
+    assert_eq!(line(&page(Some(&well), 5)), "All 5 invariants hold");
+    let slow = watched(&[(0, WELL), (10, SLOW)]);
+    assert_eq!(line(&page(Some(&slow), 15)), "No violation; 1 pending");
+    let down = watched(&[(0, DOWN)]);
+    assert_eq!(line(&page(Some(&down), 5)), "1 critical: node_down");
+    let dark = watched(&[(0, DARK)]);
+    let page = page(Some(&dark), 5);
+    assert!(line(&page).starts_with("Not known: "), "{}", line(&page));
+    assert!(page.contains("The counters could not be read: <code>noperm</code>"));
+    assert!(
+        !page.contains("No key has a request"),
+        "what was not read is not empty"
+    );
+}
+
+#[test]
+fn what_was_collected_long_ago_is_not_what_is() {
+    let well = watched(&[(0, WELL)]);
+    let fresh = page(Some(&well), 179);
+    assert_eq!(line(&fresh), "All 5 invariants hold");
+    let old = page(Some(&well), 185);
+    assert_eq!(line(&old), "Not known: nothing was collected for 3 min 5 s");
+    assert!(old.contains("Nothing scrapes the exporter"));
+    // What was violated then is said to be violated all the same.
+    let down = watched(&[(0, DOWN)]);
+    let old = page(Some(&down), 500);
+    assert_eq!(line(&old), "1 critical: node_down");
+    assert!(old.contains("Nothing scrapes the exporter"));
+}
+
+#[test]
+fn the_grace_that_is_left_goes_on_while_nobody_collects() {
+    let slow = watched(&[(0, SLOW)]);
+    assert!(page(Some(&slow), 20).contains("40 s of 1 min grace left."));
+    assert!(page(Some(&slow), 70).contains("Its grace period is over"));
+}
+
+#[test]
+fn what_is_held_says_since_when_it_was_not_seen() {
+    let held = watched(&[(0, DOWN), (30, DARK)]);
+    let shown = page(Some(&held), 31);
+    assert!(
+        line(&shown).starts_with("1 critical: node_down; "),
+        "{}",
+        line(&shown)
+    );
+    assert!(shown.contains("<b>Held:</b> it could not be evaluated since"));
+    let seen = watched(&[(0, DOWN), (30, DOWN)]);
+    assert!(!page(Some(&seen), 31).contains("Held:"));
+}
+
+#[test]
+fn style_and_script_cannot_end_their_elements() {
+    assert!(!STYLE.contains("</") && !SCRIPT.contains("</"));
+}
