@@ -84,7 +84,7 @@ $(DASHBOARDS_VENV)/made: grafana/requirements.txt
 	touch $@
 
 deps: ## See that everything tests need is here; as root, install it
-	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server prometheus promtool prometheus-alertmanager setpriv python3 chromium
+	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server redis-cli prometheus promtool prometheus-alertmanager amtool curl jq setpriv python3 chromium
 
 deps-bench:
 	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter
