@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use tokio::time::MissedTickBehavior;
@@ -168,16 +168,18 @@ async fn watch_metrics(
     loop {
         scrapes.tick().await;
         let answer = http::get(address, "/metrics", SCRAPE_TIMEOUT).await;
-        let line = match answer {
-            Ok(answer) if answer.status == 200 => {
-                let view = View::parse(&answer.text());
+        let view = answer.and_then(|answer| {
+            ensure!(answer.status == 200, "/metrics answered {}", answer.status);
+            View::parse(&answer.text())
+        });
+        let line = match view {
+            Ok(view) => {
                 let elapsed = started.elapsed();
                 Record::update(record, &view, elapsed);
                 let line = view.to_string();
                 views.send_replace(view);
                 line
             }
-            Ok(answer) => format!("/metrics answered {}", answer.status),
             Err(error) => {
                 if let Err(error) = cluster.lock().await.check_exporter() {
                     return error;

@@ -11,10 +11,12 @@
 //! | [`redis_server`], [`proxy`], [`link`] | a real Redis, a network to cut, a connection that recovers |
 //! | [`node`], [`faults`] | the limiter node: as a process from outside, and what it does wrong on request |
 //! | [`http`], [`traffic`], [`seed`] | requests, steady traffic, counters by the million |
+//! | [`exposition`] | Prometheus's text format, read |
 //! | [`demo`] | the guided tour of faults, and `lab fault` that acts on it |
 
 pub mod clock;
 pub mod demo;
+pub mod exposition;
 pub mod faults;
 pub mod http;
 pub mod link;

@@ -1,11 +1,11 @@
-//! A limiter with its exporter, and scrapes that are read back from the text format.
+//! A limiter with its exporter, and scrapes that are read back.
 
-use std::collections::BTreeMap;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use hyper::Method;
+use lab::exposition::Exposition;
 use lab::http::Answer;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::process::Process;
@@ -191,59 +191,38 @@ pub(crate) fn said(output: &Output) -> String {
 #[derive(Debug)]
 pub(crate) struct Scrape {
     pub(crate) text: String,
-    samples: Vec<(String, BTreeMap<String, String>, f64)>,
+    samples: Exposition,
 }
 
 impl Scrape {
     pub(crate) fn parse(text: String) -> anyhow::Result<Self> {
-        let lines = text
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let samples: anyhow::Result<Vec<_>> = lines
-            .map(|line| sample(line).with_context(|| format!("not a sample: {line:?}")))
-            .collect();
         Ok(Self {
-            samples: samples?,
+            samples: Exposition::parse(&text)?,
             text,
         })
     }
 
     /// The value of the series with this name and, among its labels, these.
     pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let mut found = self.samples.iter().filter(|(sample, values, _)| {
-            let matches = |(label, value): &(&str, &str)| {
-                values.get(*label).is_some_and(|found| found == value)
-            };
-            sample == name && labels.iter().all(matches)
-        });
-        found.next().map(|(_, _, value)| *value)
+        self.samples.value(name, labels)
     }
 
     /// Whether that value is this whole number.
     pub(crate) fn is(&self, name: &str, labels: &[(&str, &str)], value: u32) -> bool {
-        let found = self.value(name, labels);
-        found.is_some_and(|found| found.to_bits() == f64::from(value).to_bits())
+        self.samples.is(name, labels, value)
     }
 
     /// Every value of `label` in the series called `name`.
     pub(crate) fn labels(&self, name: &str, label: &str) -> Vec<String> {
-        let named = self.samples.iter().filter(|(sample, ..)| sample == name);
-        named
-            .filter_map(|(_, labels, _)| labels.get(label).cloned())
-            .collect()
+        self.samples.labels(name, label)
     }
 
     /// `invariant subject` of everything that is reported.
     pub(crate) fn reported(&self) -> Vec<String> {
-        let named = self
-            .samples
-            .iter()
-            .filter(|(name, _, value)| name == "invariant_violation" && *value > 0.0);
-        let mut all: Vec<String> = named
-            .map(|(_, labels, _)| format!("{} {}", labels["name"], labels["subject"]))
-            .collect();
-        all.sort();
-        all
+        let subjects = self.samples.subjects("invariant_violation").into_iter();
+        subjects
+            .map(|(name, subject)| format!("{name} {subject}"))
+            .collect()
     }
 
     /// How often a collector failed for a reason.
@@ -252,52 +231,4 @@ impl Scrape {
         self.value("ratelimiter_exporter_errors_total", &labels)
             .unwrap_or(0.0)
     }
-}
-
-fn sample(line: &str) -> Option<(String, BTreeMap<String, String>, f64)> {
-    let end = line.find(['{', ' '])?;
-    let (name, mut rest) = line.split_at(end);
-    let mut labels = BTreeMap::new();
-    if let Some(inner) = rest.strip_prefix('{') {
-        rest = inner;
-        while !rest.starts_with('}') {
-            let (label, after) = rest.trim_start_matches(',').split_once("=\"")?;
-            let (value, after) = quoted(after)?;
-            labels.insert(label.to_owned(), value);
-            rest = after;
-        }
-        rest = &rest[1..];
-    }
-    Some((name.to_owned(), labels, rest.trim().parse().ok()?))
-}
-
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((value, &text[at + 1..])),
-            '\\' => match chars.next()?.1 {
-                'n' => value.push('\n'),
-                other => value.push(other),
-            },
-            c => value.push(c),
-        }
-    }
-    None
-}
-
-#[test]
-fn the_text_format_is_read_with_its_escapes() -> anyhow::Result<()> {
-    let text =
-        "# HELP m a \"help\" text\n# TYPE m gauge\nm{a=\"x\\\\n\\n\\\"}{,\",b=\"\"} 1.5\nn -1e3\n";
-    let scrape = Scrape::parse(text.to_owned())?;
-    let labels = [("a", "x\\n\n\"}{,"), ("b", "")];
-    assert_eq!(scrape.value("m", &labels), Some(1.5));
-    assert_eq!(scrape.value("n", &[]), Some(-1000.0));
-    assert_eq!(scrape.value("m", &[("a", "x")]), None);
-    for broken in ["m{a=\"x} 1", "m{a=\"x\"}", "m one", "m"] {
-        assert!(Scrape::parse(broken.to_owned()).is_err(), "{broken}");
-    }
-    Ok(())
 }

@@ -213,7 +213,7 @@ mod tests {
     fn view(violated: &[&str]) -> View {
         let line =
             |name: &&str| format!("invariant_violation{{name=\"{name}\",subject=\"x\"}} 1\n");
-        View::parse(&violated.iter().map(line).collect::<String>())
+        View::parse(&violated.iter().map(line).collect::<String>()).unwrap()
     }
 
     #[test]
