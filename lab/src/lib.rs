@@ -10,24 +10,30 @@
 //! | [`process`], [`temp`], [`ports`] | children that never outlive their parent, folders that go away |
 //! | [`redis_server`], [`proxy`], [`link`] | a real Redis, a network to cut, a connection that recovers |
 //! | [`node`], [`faults`] | the limiter node: as a process from outside, and what it does wrong on request |
+//! | [`prometheus`], [`alertmanager`], [`webhook`] | a real Prometheus and Alertmanager, and who is notified by them |
 //! | [`http`], [`traffic`], [`seed`] | requests, steady traffic, counters by the million |
 //! | [`exposition`] | Prometheus's text format, read |
 //! | [`demo`] | the guided tour of faults, and `lab fault` that acts on it |
 
+pub mod alertmanager;
 pub mod clock;
 pub mod demo;
 pub mod exposition;
 pub mod faults;
 pub mod http;
+mod http_server;
 pub mod link;
 pub mod node;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis_server;
 pub mod seed;
 pub mod temp;
 pub mod traffic;
+pub mod web_server;
+pub mod webhook;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

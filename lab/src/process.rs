@@ -143,9 +143,29 @@ impl Drop for Process {
     }
 }
 
+/// The first of these programs, by their order, that is on the `PATH`.
+pub fn on_path(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let places = |name: &&str| {
+        folders
+            .iter()
+            .map(|folder| folder.join(name))
+            .collect::<Vec<_>>()
+    };
+    names.iter().flat_map(places).find(|place| place.is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_found_by_the_first_name_that_is_there() {
+        let found = on_path(&["no-such-program", "setpriv"]).unwrap();
+        assert!(found.ends_with("setpriv"), "{}", found.display());
+        assert_eq!(on_path(&["no-such-program"]), None);
+    }
 
     fn sleeper() -> Process {
         Process::spawn(Path::new("sleep"), ["600"], None).unwrap()

@@ -12,6 +12,8 @@
 mod api;
 #[path = "node/checks.rs"]
 mod checks;
+#[path = "node/monitoring.rs"]
+mod monitoring;
 #[path = "node/registry.rs"]
 mod registry;
 #[path = "node/tools.rs"]

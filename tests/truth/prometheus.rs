@@ -1,16 +1,13 @@
 //! Agreement with a real Prometheus on the p99: the exporter's own arithmetic, and `--prometheus.url`.
 
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use lab::faults::Faults;
 use lab::node::NodeProcess;
-use lab::ports::free_port;
-use lab::process::Process;
+use lab::prometheus::{Prometheus, PrometheusOptions, Target};
 use lab::temp::TempDir;
 
-use crate::bench::{Bench, secs, traffic};
+use crate::bench::{Bench, traffic};
 use crate::exporter::Exporter;
 use crate::runner::{Scenario, Seen};
 
@@ -34,13 +31,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 async fn agreement() -> anyhow::Result<Seen> {
     let bench = Bench::start(1, &[]).await?;
-    let folder = TempDir::new("truth-prometheus")?;
-    let (_prometheus, address) = start_prometheus(folder.path(), &bench.nodes[0]).await?;
+    let prometheus = beside(&bench.nodes[0]).await?;
     let node = bench.nodes[0].url();
     let flags = vec![
         format!("--redis.url={}", bench.redis.url()),
         format!("--ratelimiter.url={node}"),
-        format!("--prometheus.url=http://{address}"),
+        format!("--prometheus.url={}", prometheus.server.url()),
     ];
     let asking = TempDir::new("truth-asking")?;
     let asking = Exporter::start(asking.path(), flags).await?;
@@ -65,7 +61,7 @@ async fn agreement() -> anyhow::Result<Seen> {
             ticks.tick().await;
             own = p99(&bench.exporter).await?;
             asked = p99(&asking).await?;
-            theirs = query(&address).await?;
+            theirs = query(&prometheus).await?;
         }
         anyhow::Ok((own, theirs, asked))
     };
@@ -103,41 +99,23 @@ async fn p99(exporter: &Exporter) -> anyhow::Result<f64> {
 }
 
 /// Prometheus's p99 of the node; not a number while it has none.
-async fn query(address: &str) -> anyhow::Result<f64> {
+async fn query(prometheus: &Prometheus) -> anyhow::Result<f64> {
     let query = r#"histogram_quantile(0.99, rate(ratelimiter_check_duration_seconds_bucket{node_id="node-1"}[1m]))"#;
-    let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
-    let path = format!("/api/v1/query?query={query}");
-    let answer = lab::http::get(address, &path, secs(5)).await?.json()?;
-    let value = answer["data"]["result"][0]["value"][1].as_str();
-    Ok(value.map_or(Ok(f64::NAN), str::parse)?)
+    Ok(prometheus.value(query).await?.unwrap_or(f64::NAN))
 }
 
-async fn start_prometheus(folder: &Path, node: &NodeProcess) -> anyhow::Result<(Process, String)> {
-    let config = format!(
-        "scrape_configs:\n- job_name: ratelimiter\n  scrape_interval: 5s\n  scrape_timeout: 2s\n  static_configs:\n  \
-         - targets: ['{}']\n    labels: {{node_id: '{}'}}\n",
-        node.address(),
-        node.id()
-    );
-    let file = folder.join("prometheus.yml");
-    std::fs::write(&file, config)?;
-    let address = format!("127.0.0.1:{}", free_port());
-    let args = [
-        format!("--config.file={}", file.display()),
-        format!("--storage.tsdb.path={}", folder.join("data").display()),
-        format!("--web.listen-address={address}"),
-        "--log.level=warn".to_owned(),
-    ];
-    let log = folder.join("prometheus.log");
-    let mut process = Process::spawn(Path::new("prometheus"), args, Some(&log))?;
-    lab::wait_for(secs(20), || {
-        let (running, address) = (process.is_running(), address.clone());
-        async move {
-            let ready = lab::http::get(&address, "/-/ready", secs(1)).await;
-            running && ready.is_ok_and(|answer| answer.status == 200)
-        }
-    })
-    .await
-    .with_context(|| format!("Prometheus is not ready; it says:\n{}", process.output()))?;
-    Ok((process, address))
+/// A Prometheus that scrapes the node itself.
+async fn beside(node: &NodeProcess) -> anyhow::Result<Prometheus> {
+    let target = Target {
+        job: "ratelimiter".to_owned(),
+        address: node.address(),
+        labels: vec![("node_id".to_owned(), node.id().to_owned())],
+    };
+    let options = PrometheusOptions {
+        interval: EVERY,
+        targets: vec![target],
+        rule_files: Vec::new(),
+        alertmanager: None,
+    };
+    Prometheus::start_in(&std::env::temp_dir(), &options).await
 }

@@ -3,27 +3,20 @@
 //! The demo does what is asked, because it alone holds the handles. There is no authentication:
 //! who can reach loopback can break a demo, and nothing else.
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cluster::{Cluster, ClusterState};
-use crate::http;
+use crate::{http, http_server};
 
 const STATE_FILE: &str = "demo.json";
 
@@ -170,42 +163,25 @@ pub(super) async fn serve(
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     write_state(&dir, &address, &*cluster.lock().await)?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => if let Ok((stream, _)) = accepted {
-                    let (cluster, dir) = (Arc::clone(&cluster), dir.clone());
-                    let service = service_fn(move |request| {
-                        let (cluster, dir) = (Arc::clone(&cluster), dir.clone());
-                        async move { Ok::<_, Infallible>(answer(request, &cluster, &dir).await) }
-                    });
-                    let connection = http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .serve_connection(TokioIo::new(stream), service);
-                    connections.spawn(connection);
-                },
-                Some(_) = connections.join_next() => {}
-            }
-        }
-    })))
+    Ok(http_server::serve(listener, move |request| {
+        let (cluster, dir) = (Arc::clone(&cluster), dir.clone());
+        async move { answer(request, &cluster, &dir).await }
+    }))
 }
 
 async fn answer(
     request: Request<Incoming>,
     cluster: &Mutex<Cluster>,
     dir: &Path,
-) -> Response<Full<Bytes>> {
-    let (status, text) = match (request.method(), request.uri().path()) {
+) -> (StatusCode, String) {
+    match (request.method(), request.uri().path()) {
         (&Method::GET, "/state") => match std::fs::read_to_string(dir.join(STATE_FILE)) {
             Ok(state) => (StatusCode::OK, state),
             Err(error) => (StatusCode::NOT_FOUND, error.to_string()),
         },
         (&Method::POST, "/fault") => {
-            let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
-            let body = body.map(http_body_util::Collected::to_bytes);
-            let fault = serde_json::from_slice(&body.unwrap_or_default());
-            match fault {
+            let body = http_server::body(request, MAX_BODY).await;
+            match body.and_then(|body| Ok(serde_json::from_slice(&body)?)) {
                 Err(error) => (StatusCode::BAD_REQUEST, error.to_string()),
                 Ok(fault) => match act(cluster, dir, fault).await {
                     Ok(done) => (StatusCode::OK, done),
@@ -217,10 +193,7 @@ async fn answer(
             StatusCode::NOT_FOUND,
             "POST /fault or GET /state".to_owned(),
         ),
-    };
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    response
+    }
 }
 
 fn control_address(dir: &Path) -> Option<String> {

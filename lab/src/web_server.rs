@@ -1,0 +1,125 @@
+//! Somebody else's server as a process: a configuration file, a folder for its data, a free port.
+//!
+//! What Prometheus and Alertmanager have in common. What they are told, and asked, is elsewhere.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use crate::http;
+use crate::ports::free_port;
+use crate::process::Process;
+use crate::temp::TempDir;
+
+/// How long one may take to start: it reads nothing, but a busy machine takes its time.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// For a question to its API.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many ports are tried: losing the race for one is rare, losing five is something else.
+const PORT_ATTEMPTS: u32 = 5;
+
+/// How such a server is started.
+#[derive(Debug)]
+pub(crate) struct Program<'a> {
+    pub(crate) path: PathBuf,
+    /// Its configuration file: name and content.
+    pub(crate) config: (&'a str, String),
+    /// The flag that says where its data go.
+    pub(crate) data_flag: &'a str,
+    pub(crate) further_args: &'a [&'a str],
+    /// What it logs once its port is its own.
+    pub(crate) says_ready: &'a str,
+}
+
+/// A running server, killed on drop.
+#[derive(Debug)]
+pub struct WebServer {
+    address: String,
+    process: Process,
+    // After the process, so that it is dropped after it.
+    _folder: TempDir,
+}
+
+impl WebServer {
+    /// Starts it in a folder of its own in `base`, and waits until it is ready.
+    pub(crate) async fn start_in(base: &Path, program: &Program<'_>) -> anyhow::Result<Self> {
+        let (file, config) = &program.config;
+        let mut last_output = String::new();
+        for _ in 0..PORT_ATTEMPTS {
+            let folder = TempDir::new_in(base, "server")?;
+            let file = folder.path().join(file);
+            std::fs::write(&file, config)?;
+            let address = format!("127.0.0.1:{}", free_port());
+            let data = folder.path().join("data");
+            let own = [
+                format!("--config.file={}", file.display()),
+                format!("{}={}", program.data_flag, data.display()),
+                format!("--web.listen-address={address}"),
+            ];
+            let further = program.further_args.iter().copied();
+            let args = own.iter().map(String::as_str).chain(further);
+            let log = folder.path().join("log");
+            let mut process = Process::spawn(&program.path, args, Some(&log))?;
+            if wait_until_ready(&address, &mut process, program.says_ready).await? {
+                return Ok(Self {
+                    address,
+                    process,
+                    _folder: folder,
+                });
+            }
+            last_output = process.output();
+        }
+        let path = program.path.display();
+        bail!("{path} does not start; it says:\n{last_output}")
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The JSON that it answers to a GET.
+    pub async fn ask(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = http::get(&self.address, path, QUESTION_TIMEOUT).await?;
+        let (status, text) = (answer.status, answer.text());
+        ensure!(status == 200, "GET {path} answers {status}: {text}");
+        answer.json()
+    }
+
+    /// Ends it in order.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.terminate().await.map(drop)
+    }
+}
+
+/// False when the process ended instead, as it does when another one took the port.
+async fn wait_until_ready(
+    address: &str,
+    process: &mut Process,
+    says_ready: &str,
+) -> anyhow::Result<bool> {
+    let ready = crate::wait_for_some(START_PATIENCE, || {
+        let running = process.is_running();
+        // An answer alone may come from another server that took the port first.
+        let says_so = process.output().contains(says_ready);
+        async move {
+            if !running {
+                return Some(false);
+            }
+            let answer = http::get(address, "/-/ready", Duration::from_secs(1)).await;
+            let answers = answer.is_ok_and(|answer| answer.status == 200);
+            (says_so && answers).then_some(true)
+        }
+    })
+    .await;
+    ready.with_context(|| format!("no server on {address}; it says:\n{}", process.output()))
+}
