@@ -77,19 +77,19 @@ impl Prometheus {
         Ok(value.map(str::parse).transpose()?)
     }
 
-    /// Its pending and firing alerts, a line each, for people.
-    pub async fn alerts(&self) -> anyhow::Result<Vec<String>> {
-        let answer = self.server.ask("/api/v1/alerts").await?;
-        let alerts = answer["data"]["alerts"].as_array();
-        let alerts = alerts.context("no list of alerts")?.iter();
-        Ok(alerts
-            .map(|alert| {
-                format!(
-                    "{} {} {}",
-                    alert["state"], alert["activeAt"], alert["labels"]
-                )
-            })
-            .collect())
+    /// The names of its firing alerts.
+    pub async fn firing(&self) -> anyhow::Result<Vec<String>> {
+        let alerts = self.alerts().await?;
+        let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
+        let names = firing.filter_map(|alert| alert["labels"]["alertname"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// Its pending and firing alerts, as its API tells them.
+    pub async fn alerts(&self) -> anyhow::Result<Vec<Value>> {
+        let mut answer = self.server.ask("/api/v1/alerts").await?;
+        let alerts = answer["data"]["alerts"].take();
+        serde_json::from_value(alerts).context("no list of alerts")
     }
 }
 
