@@ -16,6 +16,9 @@ use crate::web_server::{Program, WebServer};
 /// The longest a scrape may take; the documentation recommends the same.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Its service discovery looks every five seconds, also at what is written in its configuration.
+const DISCOVERY_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What a Prometheus is started with.
 #[derive(Debug, Clone)]
 pub struct PrometheusOptions {
@@ -53,7 +56,8 @@ impl Prometheus {
         on_path(&["prometheus"])
     }
 
-    /// Starts it in a folder of its own in `base`, and waits until it is ready.
+    /// Starts it in a folder of its own in `base`, and waits until it is ready and knows its
+    /// Alertmanager: what fires before is told only a minute later, when alerts are sent again.
     pub async fn start_in(base: &Path, options: &PrometheusOptions) -> anyhow::Result<Self> {
         let program = Program {
             path: Self::installed().context("prometheus is not on the PATH")?,
@@ -63,6 +67,14 @@ impl Prometheus {
             says_ready: "Server is ready to receive web requests",
         };
         let server = WebServer::start_in(base, &program).await?;
+        if options.alertmanager.is_some() {
+            crate::wait_for(DISCOVERY_PATIENCE, || async {
+                let known = server.ask("/api/v1/alertmanagers").await;
+                known.is_ok_and(|known| known["data"]["activeAlertmanagers"][0].is_object())
+            })
+            .await
+            .context("Prometheus does not find its Alertmanager")?;
+        }
         Ok(Self { server })
     }
 
@@ -75,14 +87,6 @@ impl Prometheus {
             .await?;
         let value = answer["data"]["result"][0]["value"][1].as_str();
         Ok(value.map(str::parse).transpose()?)
-    }
-
-    /// The names of its firing alerts.
-    pub async fn firing(&self) -> anyhow::Result<Vec<String>> {
-        let alerts = self.alerts().await?;
-        let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
-        let names = firing.filter_map(|alert| alert["labels"]["alertname"].as_str());
-        Ok(names.map(str::to_owned).collect())
     }
 
     /// Its pending and firing alerts, as its API tells them.

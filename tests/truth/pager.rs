@@ -48,31 +48,31 @@ const LATENCY: Timing = Timing {
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new(
-            "to the pager: node killed (kill -9), then started again",
+            "from fault to pager: node killed (kill -9), started again",
             "pager: `RatelimiterNodeDown{node-2}`, and its end",
             180,
             || Box::pin(node_down()),
         ),
         Scenario::new(
-            "to the pager: Redis killed under traffic, then started again, empty",
+            "from fault to pager: Redis killed under traffic, started again empty",
             "pager: `RatelimiterRedisDisconnected{redis}`, and its end; the nodes without Redis are muted",
             180,
             || Box::pin(redis_disconnected()),
         ),
         Scenario::new(
-            "to the chat: slow checks on one node (120 ms), then fast ones",
+            "from fault to pager: slow checks on one node (120 ms), fast again",
             "chat: `RatelimiterHighLatency{node-2}`, and its end",
             450,
             || Box::pin(high_latency()),
         ),
         Scenario::new(
-            "to the chat and the pager: 20 % over the limit behind the limiter's back, then not",
+            "from fault to pager: 20 % over the limit, written behind the limiter's back, taken out again",
             "chat: `RatelimiterCounterDrift{tenant:1}`; pager: `RatelimiterGhostAllowing{tenant:1}`; and their ends",
             420,
             || Box::pin(counter_drift()),
         ),
         Scenario::new(
-            "to the pager: 5 % over the limit, then not",
+            "from fault to pager: 5 % over the limit, taken out again",
             "pager: `RatelimiterGhostAllowing{tenant:1}`, and its end",
             120,
             || Box::pin(ghost_allowing()),
