@@ -61,7 +61,7 @@ bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS
 	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
 
 deps: ## See that everything tests need is here; as root, install it
-	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server prometheus promtool prometheus-alertmanager setpriv
+	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server prometheus promtool prometheus-alertmanager amtool redis-cli curl jq setpriv
 
 deps-bench:
 	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter
