@@ -22,7 +22,7 @@ help: ## Show this
 
 # A debug build: it starts a minute sooner than a release build, and the demo is not about speed. `exec`, so that
 # Ctrl-C and a signal to make reach the demo itself, which ends everything it started.
-demo: deps-demo build ## Run a limiter, the exporter and a tour of the faults it finds (DEMO_ARGS="--exit --listen 127.0.0.1:9972")
+demo: deps-demo build ## Run a limiter, the exporter and a tour of the faults it finds, with pages (DEMO_ARGS="--exit --listen 127.0.0.1:9972")
 	@exec $(TARGET)/debug/lab demo $(DEMO_ARGS)
 
 build:
@@ -92,5 +92,7 @@ deps-bench:
 deps-dashboards:
 	@scripts/deps python3
 
+# Without the last two the demo shows everything but the pages.
 deps-demo:
 	@scripts/deps cargo cc redis-server setpriv
+	@scripts/deps prometheus prometheus-alertmanager || echo "going on without them: the demo prints no pages" >&2

@@ -38,13 +38,10 @@ impl Alertmanager {
         Ok(Self { server })
     }
 
-    /// The alerts that it holds, a line each with whether it is muted, for people.
-    pub async fn alerts(&self) -> anyhow::Result<Vec<String>> {
-        let answer = self.server.ask("/api/v2/alerts").await?;
-        let alerts = answer.as_array().context("no list of alerts")?.iter();
-        Ok(alerts
-            .map(|alert| format!("{} {}", alert["status"]["state"], alert["labels"]))
-            .collect())
+    /// The alerts that it holds, as its API tells them; those that are muted among them.
+    pub async fn alerts(&self) -> anyhow::Result<Vec<Value>> {
+        let alerts = self.server.ask("/api/v2/alerts").await?;
+        serde_json::from_value(alerts).context("no list of alerts")
     }
 }
 

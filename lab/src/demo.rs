@@ -1,10 +1,13 @@
 //! The demo: a Redis, three nodes, traffic and the exporter, and a tour of the faults it finds.
 //!
-//! Everything runs on this machine and ends with the demo, however that ends. It leaves out
-//! Prometheus and Grafana: the demo reads the exporter's `/metrics` itself, as they would.
+//! Everything runs on this machine and ends with the demo, however that ends. Where a Prometheus and
+//! an Alertmanager are installed, they run beside it and their pages are printed; the tour itself
+//! reads the exporter's `/metrics`, as Prometheus does. It leaves out Grafana.
 
 mod cluster;
 mod control;
+mod paging;
+mod record;
 mod screen;
 mod tour;
 mod view;
@@ -12,7 +15,7 @@ mod view;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,8 +27,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock;
 use crate::http;
 use cluster::Cluster;
+use paging::Paging;
+use record::Record;
 use screen::Screen;
-use tour::{Record, Tour};
+use tour::Tour;
 use view::View;
 
 pub use control::{Fault, send_fault};
@@ -53,6 +58,8 @@ pub struct DemoOptions {
     pub dir: PathBuf,
     /// The exporter to run; the one built beside this program when not given.
     pub exporter: Option<PathBuf>,
+    /// The folder with the rules for Prometheus and the configuration for Alertmanager.
+    pub alerts: PathBuf,
 }
 
 /// Runs the demo until it is over or told to stop. False when it was to prove itself and did not.
@@ -88,12 +95,43 @@ async fn run_until(
         cluster = starting => Arc::new(Mutex::new(cluster?)),
         () = stop.cancelled() => return Ok(!options.exit),
     };
-    let outcome = show(options, screen, stop, &cluster).await;
+    let mut paging = tokio::select! {
+        paging = start_paging(options, screen) => paging,
+        () = stop.cancelled() => Ok(None),
+    };
+    let outcome = match &paging {
+        Ok(paging) => show(options, screen, stop, &cluster, paging.as_ref()).await,
+        Err(_) => Ok(false),
+    };
 
     screen.say("stopping everything".to_owned());
+    if let Ok(Some(paging)) = &mut paging {
+        paging.shut_down().await;
+    }
     cluster.lock().await.shut_down().await;
     control::forget(&options.dir);
-    outcome
+    paging.and(outcome)
+}
+
+/// None where they are not installed. Where they are and do not start, for want of a newer version
+/// perhaps, the demo can show the rest, but not prove everything.
+async fn start_paging(options: &DemoOptions, screen: &Screen) -> anyhow::Result<Option<Paging>> {
+    let missing = Paging::missing();
+    if !missing.is_empty() {
+        let missing = missing.join(" and ");
+        screen.say(format!("going on without pages: {missing} not installed"));
+        return Ok(None);
+    }
+    screen.say("starting a Prometheus and an Alertmanager".to_owned());
+    let exporter = reachable(options.listen);
+    match Paging::start(&options.dir, &options.alerts, exporter).await {
+        Ok(paging) => Ok(Some(paging)),
+        Err(error) if options.exit => Err(error),
+        Err(error) => {
+            screen.say(format!("going on without pages: {error:#}"));
+            Ok(None)
+        }
+    }
 }
 
 /// The part of the demo in which everything runs.
@@ -102,20 +140,31 @@ async fn show(
     screen: &Screen,
     stop: &CancellationToken,
     cluster: &Arc<Mutex<Cluster>>,
+    paging: Option<&Paging>,
 ) -> anyhow::Result<bool> {
     let control = control::serve(Arc::clone(cluster), options.dir.clone()).await?;
     let topping_up = cluster::keep_over_limits(cluster).await;
-    let metrics_address = reachable(options.listen);
-    announce(screen, options, &metrics_address, cluster).await;
+    let metrics_address = reachable(options.listen).to_string();
+    announce(screen, options, &metrics_address, cluster, paging).await;
 
+    let started = clock::instant();
     let (views, view) = watch::channel(View::default());
-    let record = Arc::new(std::sync::Mutex::new(Record::default()));
-    let watching = watch_metrics(&metrics_address, cluster, screen, &record, views);
+    let inbox = paging.map(Paging::inbox);
+    let record = Arc::new(std::sync::Mutex::new(Record::new(inbox.is_some())));
+    let watching = watch_metrics(&metrics_address, cluster, screen, &record, views, started);
+    let printing = async {
+        if let Some(inbox) = inbox.clone() {
+            paging::print_pages(inbox, screen, &record, started).await;
+        }
+        std::future::pending::<()>().await;
+    };
     let touring = async {
-        Tour::new(cluster, view, screen, options.dir.clone())
+        Tour::new(cluster, view, inbox.clone(), screen, options.dir.clone())
             .run()
             .await;
-        screen.say(format!("\n{}", Record::of(&record)));
+        if let Ok(record) = record.lock() {
+            screen.say(format!("\n{record}"));
+        }
         if !options.exit {
             screen.say(
                 "the tour is over; everything keeps running until Ctrl-C (try `lab fault --help`)"
@@ -126,12 +175,13 @@ async fn show(
     };
     let outcome = tokio::select! {
         () = touring => Ok(()),
+        () = printing => Ok(()),
         () = stop.cancelled() => Ok(()),
         error = watching => Err(error),
     };
     drop((control, topping_up));
     outcome?;
-    Ok(!options.exit || Record::of(&record).is_complete())
+    Ok(!options.exit || record.lock().is_ok_and(|record| record.is_complete()))
 }
 
 async fn announce(
@@ -139,16 +189,21 @@ async fn announce(
     options: &DemoOptions,
     metrics_address: &str,
     cluster: &Mutex<Cluster>,
+    paging: Option<&Paging>,
 ) {
-    screen.say(format!("  exporter  http://{metrics_address}/"));
-    screen.say(format!("  metrics   http://{metrics_address}/metrics"));
+    screen.say(format!("  exporter      http://{metrics_address}/"));
+    screen.say(format!("  metrics       http://{metrics_address}/metrics"));
+    if let Some((prometheus, alertmanager)) = paging.map(Paging::urls) {
+        screen.say(format!("  prometheus    {prometheus}"));
+        screen.say(format!("  alertmanager  {alertmanager}"));
+    }
     let (nodes, redis) = cluster.lock().await.urls();
     for (id, url) in nodes {
-        screen.say(format!("  {id}    {url}"));
+        screen.say(format!("  {id}        {url}"));
     }
-    screen.say(format!("  redis     {redis}"));
+    screen.say(format!("  redis         {redis}"));
     let dir = options.dir.display();
-    screen.say(format!("  faults    lab fault WHAT --dir {dir}\n"));
+    screen.say(format!("  faults        lab fault WHAT --dir {dir}\n"));
 }
 
 /// Reads `/metrics` again and again, tells what changed, and keeps the record. It ends with an
@@ -159,8 +214,8 @@ async fn watch_metrics(
     screen: &Screen,
     record: &std::sync::Mutex<Record>,
     views: watch::Sender<View>,
+    started: Instant,
 ) -> anyhow::Error {
-    let started = clock::instant();
     let mut scrapes = tokio::time::interval(SCRAPE_INTERVAL);
     scrapes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_line = String::new();
@@ -175,7 +230,7 @@ async fn watch_metrics(
         let line = match view {
             Ok(view) => {
                 let elapsed = started.elapsed();
-                Record::update(record, &view, elapsed);
+                Record::update(record, |record| record.note(&view, elapsed));
                 let line = view.to_string();
                 views.send_replace(view);
                 line
@@ -202,11 +257,11 @@ async fn watch_metrics(
 }
 
 /// Where a client on this machine finds what listens on `listen`.
-fn reachable(listen: SocketAddr) -> String {
+fn reachable(listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())).to_string()
+        SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port()))
     } else {
-        listen.to_string()
+        listen
     }
 }
 

@@ -95,7 +95,8 @@ struct TrafficArgs {
 
 #[derive(Debug, clap::Args)]
 struct DemoArgs {
-    /// End after the tour; successfully only if every invariant was seen to fail and recover
+    /// End after the tour; successfully only if every invariant was seen to fail and recover and,
+    /// where Prometheus and Alertmanager are installed, every page arrived
     #[arg(long)]
     exit: bool,
     /// Where the exporter listens
@@ -107,6 +108,9 @@ struct DemoArgs {
     /// The exporter to run [default: the one built beside this program]
     #[arg(long, value_name = "FILE")]
     exporter: Option<PathBuf>,
+    /// The folder with the rules for Prometheus and the configuration for Alertmanager
+    #[arg(long, value_name = "DIR", default_value = "alerts")]
+    alerts: PathBuf,
 }
 
 /// One thread: whoever starts a child here is the main thread, with which the child may die.
@@ -121,6 +125,7 @@ async fn main() -> ExitCode {
                 listen: args.listen,
                 dir: args.dir,
                 exporter: args.exporter,
+                alerts: args.alerts,
             });
             match outcome.await {
                 Ok(true) => ExitCode::SUCCESS,

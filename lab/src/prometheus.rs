@@ -16,6 +16,9 @@ use crate::web_server::{Program, WebServer};
 /// The longest a scrape may take; the documentation recommends the same.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Its service discovery looks every five seconds, also at what is written in its configuration.
+const DISCOVERY_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What a Prometheus is started with.
 #[derive(Debug, Clone)]
 pub struct PrometheusOptions {
@@ -53,7 +56,8 @@ impl Prometheus {
         on_path(&["prometheus"])
     }
 
-    /// Starts it in a folder of its own in `base`, and waits until it is ready.
+    /// Starts it in a folder of its own in `base`, and waits until it is ready and knows its
+    /// Alertmanager: what fires before is told only a minute later, when alerts are sent again.
     pub async fn start_in(base: &Path, options: &PrometheusOptions) -> anyhow::Result<Self> {
         let program = Program {
             path: Self::installed().context("prometheus is not on the PATH")?,
@@ -63,6 +67,14 @@ impl Prometheus {
             says_ready: "Server is ready to receive web requests",
         };
         let server = WebServer::start_in(base, &program).await?;
+        if options.alertmanager.is_some() {
+            crate::wait_for(DISCOVERY_PATIENCE, || async {
+                let known = server.ask("/api/v1/alertmanagers").await;
+                known.is_ok_and(|known| known["data"]["activeAlertmanagers"][0].is_object())
+            })
+            .await
+            .context("Prometheus does not find its Alertmanager")?;
+        }
         Ok(Self { server })
     }
 
@@ -77,19 +89,11 @@ impl Prometheus {
         Ok(value.map(str::parse).transpose()?)
     }
 
-    /// Its pending and firing alerts, a line each, for people.
-    pub async fn alerts(&self) -> anyhow::Result<Vec<String>> {
-        let answer = self.server.ask("/api/v1/alerts").await?;
-        let alerts = answer["data"]["alerts"].as_array();
-        let alerts = alerts.context("no list of alerts")?.iter();
-        Ok(alerts
-            .map(|alert| {
-                format!(
-                    "{} {} {}",
-                    alert["state"], alert["activeAt"], alert["labels"]
-                )
-            })
-            .collect())
+    /// Its pending and firing alerts, as its API tells them.
+    pub async fn alerts(&self) -> anyhow::Result<Vec<Value>> {
+        let mut answer = self.server.ask("/api/v1/alerts").await?;
+        let alerts = answer["data"]["alerts"].take();
+        serde_json::from_value(alerts).context("no list of alerts")
     }
 }
 

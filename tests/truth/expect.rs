@@ -102,6 +102,7 @@ impl Exporter {
         Ok(Seen {
             what: shown(&reported),
             seconds: Some(found.duration_since(fault).as_secs_f64()),
+            ..Seen::default()
         })
     }
 
@@ -149,6 +150,7 @@ impl Exporter {
                 return Ok(Seen {
                     what: shown(&reported),
                     seconds: Some(scrape.ended.duration_since(fault).as_secs_f64()),
+                    ..Seen::default()
                 });
             }
             if let Err(error) = expect.check(&nothing, &scrape) {
@@ -251,6 +253,7 @@ impl Exporter {
         Seen {
             what: format!("nothing in {} scrapes", self.scrapes()),
             seconds: None,
+            ..Seen::default()
         }
     }
 }

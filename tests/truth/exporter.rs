@@ -59,6 +59,11 @@ impl Exporter {
         Ok(())
     }
 
+    /// Where it listens, `127.0.0.1:PORT`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// What the present run has logged.
     pub(crate) fn log(&self) -> String {
         self.process.output()

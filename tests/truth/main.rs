@@ -8,11 +8,13 @@ mod arguments;
 mod bench;
 mod benign;
 mod benign_keys;
+mod chain;
 mod counters;
 mod expect;
 mod exporter;
 mod latency;
 mod nodes;
+mod pager;
 mod prometheus;
 mod redis_faults;
 mod redis_of_nodes;
@@ -37,6 +39,7 @@ fn scenarios() -> Vec<Scenario> {
         benign_keys::scenarios(),
         state::scenarios(),
         prometheus::scenarios(),
+        pager::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -87,6 +87,7 @@ async fn agreement() -> anyhow::Result<Seen> {
     Ok(Seen {
         what,
         seconds: None,
+        ..Seen::default()
     })
 }
 

@@ -234,5 +234,6 @@ async fn api_down() -> anyhow::Result<Seen> {
     Ok(Seen {
         what: "ratelimiter_up 0, nothing reported".to_owned(),
         seconds: Some(seconds),
+        ..Seen::default()
     })
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// What a scenario may take at most, its waiting included.
+use crate::chain::Told;
+
+/// What a scenario may take at most, its waiting included, unless it says itself that it takes long.
 const PATIENCE: Duration = Duration::from_secs(150);
 
 type Running = Pin<Box<dyn Future<Output = anyhow::Result<Seen>>>>;
@@ -43,12 +45,14 @@ impl Scenario {
 }
 
 /// What a scenario that passed saw.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// In words.
     pub(crate) what: String,
-    /// From the fault to the scrape that told it; none where there is no fault.
+    /// From the fault to the scrape, or the page, that told it; none where there is no fault.
     pub(crate) seconds: Option<f64>,
+    /// Who was told, in the scenarios that go as far.
+    pub(crate) told: Vec<Told>,
 }
 
 /// Runs them all, `at_once` at a time, prints the table, and returns how many failed.
@@ -68,10 +72,11 @@ pub(crate) async fn run(scenarios: Vec<Scenario>, at_once: usize) -> usize {
             let scenario = scenarios[index];
             let task = running.spawn_local(async move {
                 let began = Instant::now();
-                let outcome = tokio::time::timeout(PATIENCE, (scenario.run)()).await;
+                let patience = PATIENCE.max(2 * Duration::from_secs(scenario.seconds.into()));
+                let outcome = tokio::time::timeout(patience, (scenario.run)()).await;
                 let outcome = match outcome {
                     Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
-                    Err(_) => Err(format!("not finished after {PATIENCE:?}")),
+                    Err(_) => Err(format!("not finished after {patience:?}")),
                 };
                 (outcome, began.elapsed())
             });
@@ -98,6 +103,7 @@ pub(crate) async fn run(scenarios: Vec<Scenario>, at_once: usize) -> usize {
         }
     }
     print_table(&scenarios, &results);
+    print_pages(&scenarios, &results);
     let failed = results
         .iter()
         .filter(|result| !matches!(result, Some(Ok(_))))
@@ -122,6 +128,34 @@ fn print_table(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>])
         println!(
             "| {name} | {expected} | {} | {seconds} |",
             what.replace('|', "\\|")
+        );
+    }
+}
+
+/// What was told to whom, with the time that the configured intervals take at the least and at the most.
+fn print_pages(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>]) {
+    let told = scenarios
+        .iter()
+        .zip(results)
+        .flat_map(|(scenario, result)| {
+            let seen = result.iter().flatten();
+            let told = seen.flat_map(|seen| &seen.told);
+            told.map(move |told| (scenario.name, told))
+        });
+    for (row, (name, told)) in told.enumerate() {
+        if row == 0 {
+            println!(
+                "\n| fault | told | seconds from fault to page | possible | seconds from repair to resolution | possible |"
+            );
+            println!("|---|---|---|---|---|---|");
+        }
+        println!(
+            "| {name} | {} | {:.1} | {} | {:.1} | {} |",
+            told.page,
+            told.paged.as_secs_f64(),
+            told.paged_bounds,
+            told.resolved.as_secs_f64(),
+            told.resolved_bounds
         );
     }
 }

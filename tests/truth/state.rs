@@ -65,6 +65,7 @@ async fn grace_goes_on() -> anyhow::Result<Seen> {
             return Ok(Seen {
                 what: shown(&scrape.reported()),
                 seconds: Some(scrape.ended.duration_since(fault).as_secs_f64()),
+                ..Seen::default()
             });
         }
         anyhow::ensure!(
@@ -140,5 +141,6 @@ async fn damaged() -> anyhow::Result<Seen> {
     Ok(Seen {
         what: "one error line that names the flag, the file and where it was moved".to_owned(),
         seconds: None,
+        ..Seen::default()
     })
 }

@@ -1,0 +1,187 @@
+//! What the tour has shown: when each invariant was seen violated and held again, and who was told.
+//!
+//! It leaves out subjects: the tour does one thing at a time to each invariant.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::view::View;
+use crate::webhook::{Alert, Status};
+
+/// The invariants of the exporter.
+const INVARIANTS: [&str; 5] = [
+    "node_down",
+    "redis_disconnected",
+    "ghost_allowing",
+    "counter_drift",
+    "high_latency",
+];
+
+/// Those whose page is ended while the tour lasts. The others are for people who look into the chat
+/// now and then: their end is told five minutes after the page.
+pub(super) const ENDS_SOON: [&str; 3] = ["node_down", "ghost_allowing", "redis_disconnected"];
+
+/// The record; shared, as it is kept from several sides.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    with_pages: bool,
+    on_metrics: BTreeMap<&'static str, Span>,
+    told: BTreeMap<&'static str, Span>,
+}
+
+/// From the first time something was so to the first time that it was over after that.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    began: Duration,
+    ended: Option<Duration>,
+}
+
+impl Record {
+    /// An empty record, of pages too or of metrics alone.
+    pub(super) fn new(with_pages: bool) -> Self {
+        Self {
+            with_pages,
+            on_metrics: BTreeMap::new(),
+            told: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn update(record: &Mutex<Self>, change: impl FnOnce(&mut Self)) {
+        // Poisoned, it would be of a demo that panicked: there is nobody to tell.
+        if let Ok(mut record) = record.lock() {
+            change(&mut record);
+        }
+    }
+
+    /// Notes a reading of `/metrics`.
+    pub(super) fn note(&mut self, view: &View, elapsed: Duration) {
+        for name in INVARIANTS {
+            note(&mut self.on_metrics, name, view.is_violated(name), elapsed);
+        }
+    }
+
+    /// Notes that somebody was told of an alert.
+    pub(super) fn note_page(&mut self, alert: &Alert, elapsed: Duration) {
+        let mut invariants = INVARIANTS.into_iter();
+        if let Some(name) = invariants.find(|name| *name == alert.label("name")) {
+            let fires = alert.status == Status::Firing;
+            note(&mut self.told, name, fires, elapsed);
+        }
+    }
+
+    /// Every invariant was violated once and held again. With pages, all were told, and of those
+    /// that end soon the end, too.
+    pub(super) fn is_complete(&self) -> bool {
+        let ended = |spans: &BTreeMap<_, Span>, name| {
+            spans.get(name).is_some_and(|span| span.ended.is_some())
+        };
+        let told = |name| self.told.contains_key(name);
+        INVARIANTS.iter().all(|name| ended(&self.on_metrics, name))
+            && (!self.with_pages
+                || INVARIANTS.iter().all(told)
+                    && ENDS_SOON.iter().all(|name| ended(&self.told, name)))
+    }
+}
+
+fn note(spans: &mut BTreeMap<&str, Span>, name: &'static str, is_so: bool, elapsed: Duration) {
+    if is_so {
+        spans.entry(name).or_insert(Span {
+            began: elapsed,
+            ended: None,
+        });
+    } else if let Some(span) = spans.get_mut(name) {
+        span.ended.get_or_insert(elapsed);
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut columns = vec!["first at 1", "back at 0"];
+        if self.with_pages {
+            columns.extend(["first told", "end told"]);
+        }
+        write!(f, "{:<20}", "invariant")?;
+        for column in columns {
+            write!(f, " {column:>12}")?;
+        }
+        writeln!(f)?;
+        for name in INVARIANTS {
+            write!(f, "{name:<20}")?;
+            let spans = [&self.on_metrics, &self.told];
+            for spans in spans.iter().take(if self.with_pages { 2 } else { 1 }) {
+                let span = spans.get(name);
+                let ended = span.and_then(|span| span.ended);
+                for time in [span.map(|span| span.began), ended] {
+                    let never = || "not yet".to_owned();
+                    let time = time.map_or_else(never, |time| format!("{} s", time.as_secs()));
+                    write!(f, " {time:>12}")?;
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn view(violated: &[&str]) -> View {
+        let line =
+            |name: &&str| format!("invariant_violation{{name=\"{name}\",subject=\"x\"}} 1\n");
+        View::parse(&violated.iter().map(line).collect::<String>()).unwrap()
+    }
+
+    fn page(name: &str, status: Status) -> Alert {
+        Alert {
+            status,
+            labels: BTreeMap::from([("name".to_owned(), name.to_owned())]),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_record_is_complete_once_everything_failed_and_recovered() {
+        let mut record = Record::new(false);
+        record.note(&view(&[]), SECOND);
+        assert!(!record.is_complete());
+        record.note(&view(&INVARIANTS), 2 * SECOND);
+        assert!(!record.is_complete());
+        record.note(&view(&["high_latency"]), 4 * SECOND);
+        assert!(!record.is_complete());
+        record.note(&view(&[]), 6 * SECOND);
+        assert!(record.is_complete());
+        let table = record.to_string();
+        let row = "node_down                     2 s          4 s\n";
+        assert!(table.contains(row), "{table}");
+        let row = "high_latency                  2 s          6 s\n";
+        assert!(table.contains(row), "{table}");
+    }
+
+    #[test]
+    fn with_pages_somebody_must_have_been_told_of_everything() {
+        let mut record = Record::new(true);
+        record.note(&view(&INVARIANTS), SECOND);
+        record.note(&view(&[]), 2 * SECOND);
+        assert!(!record.is_complete());
+        for name in INVARIANTS {
+            record.note_page(&page(name, Status::Firing), 3 * SECOND);
+        }
+        record.note_page(&page("something_else", Status::Firing), 3 * SECOND);
+        assert!(!record.is_complete());
+        for name in ENDS_SOON {
+            record.note_page(&page(name, Status::Resolved), 4 * SECOND);
+        }
+        assert!(record.is_complete());
+        let table = record.to_string();
+        let row = "node_down                     1 s          2 s          3 s          4 s\n";
+        assert!(table.contains(row), "{table}");
+        let row = "high_latency                  1 s          2 s          3 s      not yet\n";
+        assert!(table.contains(row), "{table}");
+    }
+}
