@@ -68,8 +68,6 @@ pub(super) struct Summary<'a, C> {
     kept: &'a mut KeysKept,
     most: usize,
     top: TopKeys,
-    whole: bool,
-    begun: bool,
 }
 
 impl<'a, C: InvariantChecker> Summary<'a, C> {
@@ -80,20 +78,13 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
             most,
             // Twice as many, since a key may come twice: looked at out of turn, and in the pass.
             top: TopKeys::new(most * 2),
-            whole: false,
-            begun: false,
         }
     }
 
     /// The totals of the last full pass and the top keys, highest utilization first.
     pub(super) fn finish(self, label: KeyLabel) -> (KeyTotals, Vec<Counter>) {
         let top = self.top.into_ranked(self.most);
-        // A pass inside one collection finds them anew by itself.
-        self.kept.exported = if self.whole && self.begun {
-            Vec::new()
-        } else {
-            top.iter().map(|ranked| ranked.key.clone()).collect()
-        };
+        self.kept.exported = top.iter().map(|ranked| ranked.key.clone()).collect();
         let full = &self.kept.full;
         let mut below = 0;
         let cumulative = full.per_bucket.iter().map(|n| {
@@ -114,12 +105,10 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
 impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
     fn begin_pass(&mut self) {
         self.kept.current = Totals::default();
-        self.begun = true;
     }
 
     fn end_pass(&mut self) {
         self.kept.full = std::mem::take(&mut self.kept.current);
-        self.whole = true;
     }
 
     fn ranks(&self, used: f64, key: &[u8]) -> bool {

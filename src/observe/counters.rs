@@ -5,6 +5,7 @@
 //! limit is read directly.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::SignedDuration;
@@ -40,19 +41,19 @@ impl Pace {
         in_flight: 3,
     };
 
-    /// The limiter is in use: its checks come first, and wait for a tenth of a millisecond at a time.
-    const GENTLE: Self = Self {
-        step: 100,
-        in_flight: 1,
-    };
-
-    /// The pace beside this many commands of others a second.
-    pub(super) fn beside(operations_per_second: u64) -> Self {
+    /// The pace beside this many commands of others a second, where a round trip takes `ping`.
+    ///
+    /// While the limiter is in use, its checks come first. A command takes Redis about a microsecond, so they wait for a
+    /// tenth of a millisecond at a time, or for a fifth of the round trip that they take anyway.
+    pub(super) fn beside(operations_per_second: u64, ping: Duration) -> Self {
         // A health check here and there, or the exporter's own look at the registrations, is no traffic.
         if operations_per_second < 50 {
-            Self::FULL
-        } else {
-            Self::GENTLE
+            return Self::FULL;
+        }
+        let fifth = usize::try_from(ping.as_micros() / 5).unwrap_or(usize::MAX);
+        Self {
+            step: fifth.clamp(100, Self::FULL.step),
+            in_flight: 1,
         }
     }
 }
@@ -647,5 +648,23 @@ async fn scan_ahead(
         if sender.send((lane, answer)).await.is_err() || last {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_traffic_a_sweep_holds_redis_for_a_fifth_of_a_round_trip_at_most() {
+        let step = |operations, micros| {
+            let pace = Pace::beside(operations, Duration::from_micros(micros));
+            (pace.step, pace.in_flight)
+        };
+        assert_eq!(step(0, 200), (1000, 3));
+        assert_eq!(step(49, 25_000), (1000, 3));
+        assert_eq!(step(50, 200), (100, 1));
+        assert_eq!(step(50, 2_000), (400, 1));
+        assert_eq!(step(5_000, 25_000), (1000, 1));
     }
 }

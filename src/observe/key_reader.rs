@@ -201,7 +201,7 @@ impl KeyReader {
             router: Router::new(links.collect(), slots),
             lanes: lanes.collect(),
             news: vec![Vec::new(); shards.len()],
-            pace: Pace::beside(busiest(&shards)),
+            pace: pace_beside(&shards),
             clock,
             limits: &mut self.limits,
             rules: &self.rules,
@@ -333,13 +333,14 @@ impl KeyReader {
     }
 }
 
-/// The commands per second of the busiest server; 0 if none of them tells.
-fn busiest(shards: &[ShardNow]) -> u64 {
+/// The pace at which nobody has to wait: by the busiest server and the shortest way to one.
+fn pace_beside(shards: &[ShardNow]) -> Pace {
     let infos = shards
         .iter()
         .filter_map(|now| now.state.as_ref()?.info.as_ref());
-    let commands = infos.filter_map(|info| info.operations_per_second);
-    commands.max().unwrap_or(0)
+    let commands = infos.filter_map(|info| info.operations_per_second).max();
+    let ping = shards.iter().filter_map(|now| now.ping.as_ref().ok()).min();
+    Pace::beside(commands.unwrap_or(0), ping.copied().unwrap_or_default())
 }
 
 fn counters_read(result: &SweepResult) -> CountersRead {

@@ -147,6 +147,28 @@ async fn in_the_steady_state_what_was_written_is_found_at_once_and_the_rest_is_l
 }
 
 #[tokio::test]
+async fn the_fullest_keys_stay_while_a_pass_goes_on_over_several_collections() -> anyhow::Result<()>
+{
+    let cluster = Cluster::start(1, &["--keys.max-series=5"]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    counters(&mut redis, 60_000, 1, 10, true).await?;
+    let fullest = [7, 20_011, 30_013, 40_017, 59_999].map(|number| format!("k{number:07}"));
+    for key in &fullest {
+        fill_to(&mut redis, key.as_bytes(), 9).await?;
+    }
+    for _ in 0..4 {
+        let scrape = cluster.exporter.scrape().await?;
+        for key in &fullest {
+            assert!(
+                scrape.is("ratelimiter_key_requests", &[("key", key)], 9),
+                "{key}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn without_tracking_every_collection_looks_at_everything() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let mut redis = cluster.redis.connection().await?;

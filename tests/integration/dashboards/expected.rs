@@ -314,7 +314,7 @@ pub(super) const EXPECTED: &[Expected] = &[
         "overview",
         "Redis commands for counters",
         Fault::KeyStorm,
-        |a| a.any("A", above(1000.0)),
+        |a| a.any("A", above(500.0)),
     ),
     // A node.
     expect("node", "State", Fault::NodeKilled, |a| a.any("A", is(0.0))),
