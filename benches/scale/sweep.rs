@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use hyper::Method;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::process::Process;
@@ -27,6 +27,21 @@ async fn seeded(keys: u64) -> anyhow::Result<(RedisServer, Scale)> {
     };
     scale.write(&mut redis.connection().await?).await?;
     Ok((redis, scale))
+}
+
+/// CPU time that Redis has used.
+async fn cpu_seconds(redis: &RedisServer) -> anyhow::Result<f64> {
+    let info: String = redis::cmd("INFO")
+        .arg("cpu")
+        .query_async(&mut redis.connection().await?)
+        .await?;
+    let used = ["used_cpu_user:", "used_cpu_sys:"].map(|name| {
+        let line = info.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|seconds| seconds.parse::<f64>().ok())
+    });
+    used.into_iter()
+        .sum::<Option<f64>>()
+        .context("INFO does not tell the CPU time")
 }
 
 /// Waits until Redis has forgotten the traffic before: beside traffic, a sweep takes its time.
@@ -74,13 +89,18 @@ pub(crate) async fn row(keys: u64) -> anyhow::Result<String> {
     let api = Api::start().await?;
     let mut floors = Vec::new();
     let mut firsts = Vec::new();
+    let (mut floor_load, mut first_load) = (Vec::new(), Vec::new());
     for _ in 0..TIMES {
         // In turn, so that what else the machine does hits both.
         let port = redis.port();
+        let before = cpu_seconds(&redis).await?;
         floors.push(tokio::task::spawn_blocking(move || floor::measure(port)).await??);
+        floor_load.push(cpu_seconds(&redis).await? - before);
         let exporter = Exporter::start(&redis.url(), &api.url, &[]).await?;
         calm(&redis).await?;
+        let before = cpu_seconds(&redis).await?;
         let (metrics, _) = exporter.scrape().await?;
+        first_load.push(cpu_seconds(&redis).await? - before);
         ensure!(
             metrics.contains(&format!("\nratelimiter_keys {keys}\n")),
             "not all keys were seen"
@@ -99,10 +119,11 @@ pub(crate) async fn row(keys: u64) -> anyhow::Result<String> {
     let peak = exporter.peak_rss()?;
     let (floor, first, steady) = (median(floors), median(firsts), median(steady));
     Ok(format!(
-        "| {keys} | {:.1} | {:.1} | {:.2} | {:.1} | {:.2} | {peak:.1} |",
+        "| {keys} | {:.1} | {:.1} | {:.2} | {:.2} | {:.1} | {:.2} | {peak:.1} |",
         floor * 1e3,
         first * 1e3,
         first / floor,
+        median(first_load) / median(floor_load),
         steady * 1e3,
         steady / floor,
     ))
