@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{SETTINGS, Setting, Values, env_name};
+use crate::evaluate::{Mistakes, Replay};
 
 /// What is to be done.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub enum Task {
         /// How long to watch the nodes' latency histograms.
         watch: Duration,
     },
+    /// Replay a recording.
+    Evaluate(Replay),
     /// The action definitions.
     Actions,
     /// Reset a counter.
@@ -82,6 +85,7 @@ fn task(matches: &ArgMatches) -> Result<Task, Stop> {
                 .get_one::<String>("latency-sample")
                 .map_or(Ok(Duration::ZERO), |text| watch(text))?,
         },
+        Some(("evaluate", matches)) => Task::Evaluate(replay(matches)),
         Some(("actions", _)) => Task::Actions,
         Some(("reset-counter", matches)) => Task::ResetCounter {
             key: matches
@@ -91,6 +95,20 @@ fn task(matches: &ArgMatches) -> Result<Task, Stop> {
         },
         _ => Task::Serve,
     })
+}
+
+fn replay(matches: &ArgMatches) -> Replay {
+    Replay {
+        file: matches
+            .get_one::<String>("FILE")
+            .cloned()
+            .unwrap_or_default(),
+        mistakes: if matches.get_flag("keep-going") {
+            Mistakes::PassOver
+        } else {
+            Mistakes::End
+        },
+    }
 }
 
 fn watch(text: &str) -> Result<Duration, Stop> {
@@ -123,6 +141,12 @@ fn command() -> Command {
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
                 .arg(Arg::new("output").long("output").value_name("table|json").value_parser(["table", "json"]).default_value("table").help("How to show it"))
                 .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; 0s leaves high_latency unknown")),
+        )
+        .subcommand(
+            Command::new("evaluate")
+                .about("Replay recorded observations, one JSON object a line, and say what would have been reported at each")
+                .arg(Arg::new("FILE").required(true).help("The recording, also one that gzip packed; - for standard input"))
+                .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Pass over lines that are no observations, and count them; the exit status is 2 all the same")),
         )
         .subcommand(Command::new("actions").about("The action definitions as JSON"))
         .subcommand(

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod evaluate;
 pub mod export;
 pub mod invariants;
 pub mod observation;

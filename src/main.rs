@@ -4,11 +4,15 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use ratelimiter_exporter::cli::{self, Stop, Task};
-use ratelimiter_exporter::config::{Config, LogConfig};
+use ratelimiter_exporter::config::{Config, Judging, LogConfig};
+use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::subject::ACTIONS;
 use ratelimiter_exporter::{check, observe, serve};
 
 const MISTAKE: u8 = 2;
+
+/// The answer to `--config.check`.
+const VALID: &str = "the configuration is valid\n";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -17,12 +21,19 @@ async fn main() -> ExitCode {
         Err(Stop::Info(text)) => return print(&text, 0),
         Err(Stop::Mistake(line)) => return fail(&line),
     };
-    let config = match Config::load(invocation.values, |name| std::env::var(name).ok()) {
+    let environment = |name: &str| std::env::var(name).ok();
+    if let Task::Evaluate(task) = &invocation.task {
+        return match Judging::load(invocation.values, environment) {
+            Ok(judging) => replay(task, &judging),
+            Err(error) => fail(&error.to_string()),
+        };
+    }
+    let config = match Config::load(invocation.values, environment) {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string()),
     };
     if config.check_only {
-        return print("the configuration is valid\n", 0);
+        return print(VALID, 0);
     }
     log_to_stderr(config.log);
     // The one TLS implementation; it can only be installed once, which is here.
@@ -32,6 +43,8 @@ async fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("{error:#}")),
         },
+        // Dealt with above, without a limiter.
+        Task::Evaluate(_) => ExitCode::SUCCESS,
         Task::Check { json, watch } => match serve::check(&config, watch).await {
             Ok(snapshot) => {
                 let text = if json {
@@ -60,6 +73,19 @@ async fn main() -> ExitCode {
                 Err(error) => fail(&error.to_string()),
             }
         }
+    }
+}
+
+fn replay(task: &Replay, judging: &Judging) -> ExitCode {
+    if judging.check_only {
+        return print(VALID, 0);
+    }
+    log_to_stderr(judging.log);
+    match evaluate::evaluate(task, judging) {
+        Ok(true) => ExitCode::SUCCESS,
+        // What was broken was told.
+        Ok(false) => ExitCode::from(MISTAKE),
+        Err(error) => fail(&format!("{error:#}")),
     }
 }
 

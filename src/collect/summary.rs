@@ -184,6 +184,8 @@ impl Ranked {
             remaining: self.remaining,
             window_ms: self.window_ms,
             fell_from: None,
+            counted_at: None,
+            counted_from: None,
         }
     }
 }

@@ -193,6 +193,15 @@ impl Values {
             .or_insert(Typed { origin, values });
     }
 
+    /// Puts one value of a source that beats all others.
+    pub fn put(&mut self, setting: &'static Setting, origin: &str, value: String) {
+        let typed = Typed {
+            origin: origin.to_owned(),
+            values: vec![value],
+        };
+        self.0.insert(setting.flag, typed);
+    }
+
     /// Adds what the environment has. An empty variable counts as not set.
     pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
         for setting in SETTINGS {

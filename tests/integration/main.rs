@@ -6,6 +6,7 @@ mod bad_answers;
 mod captures;
 mod cli;
 mod docs;
+mod evaluate;
 mod harness;
 mod keys;
 mod scale;
