@@ -10,7 +10,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench deps deps-bench deps-demo
+.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench bench-replay deps deps-bench deps-demo
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ truth: deps build ## Run the truth suite: every fault against real servers, with
 bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")
 	cargo build --release --workspace $(CARGO_FLAGS)
 	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
+
+bench-replay: deps ## Measure evaluate, against the bare JSON parse (BENCH_ARGS="--observations 20000")
+	cargo build --release --workspace $(CARGO_FLAGS)
+	cargo bench --bench replay $(CARGO_FLAGS) -- $(BENCH_ARGS)
 
 deps: ## See that everything tests need is here; as root, install it
 	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server prometheus promtool setpriv
