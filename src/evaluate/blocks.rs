@@ -12,8 +12,11 @@ use flate2::bufread::MultiGzDecoder;
 /// The longest line: an observation of about a million counters.
 pub(super) const MOST_LINE: usize = 64 * 1024 * 1024;
 
-/// What is read at once. Lines are much shorter, so that a block holds many.
+/// What is read at once where there is much to read. Lines are much shorter, so that a block holds many.
 const BLOCK: usize = 256 * 1024;
+
+/// What is read at once at first: a short recording, or a pipe into which a line is written now and then, needs no more.
+const LEAST: usize = 8 * 1024;
 
 /// Where observations come from.
 pub struct Source {
@@ -97,6 +100,7 @@ impl Source {
         Ok(Blocks {
             text,
             rest: Vec::new(),
+            room: LEAST,
             skipping: false,
             ended: false,
         })
@@ -133,6 +137,8 @@ pub(super) struct Blocks {
     text: Box<dyn Read + Send>,
     /// The beginning of a line whose end was not read yet.
     rest: Vec<u8>,
+    /// How much to read at once.
+    room: usize,
     /// Inside a line that is too long.
     skipping: bool,
     ended: bool,
@@ -144,9 +150,11 @@ impl Iterator for Blocks {
     fn next(&mut self) -> Option<Block> {
         while !self.ended {
             let before = self.rest.len();
-            // A long line doubles the room, so that it is not gone through again for every piece of it.
-            self.rest.resize(before + BLOCK.max(before), 0);
+            self.rest.resize(before + self.room, 0);
             let read = self.text.read(&mut self.rest[before..]);
+            if read.as_ref().is_ok_and(|read| *read == self.room) {
+                self.room = BLOCK.min(self.room * 2);
+            }
             self.rest.truncate(before + *read.as_ref().unwrap_or(&0));
             match read {
                 Ok(0) => {
@@ -209,11 +217,15 @@ mod tests {
 
     impl Read for Pieces {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-            let Some(piece) = self.0.pop_front() else {
+            let Some(mut piece) = self.0.pop_front() else {
                 return Ok(0);
             };
-            into[..piece.len()].copy_from_slice(&piece);
-            Ok(piece.len())
+            let some = piece.len().min(into.len());
+            into[..some].copy_from_slice(&piece[..some]);
+            if some < piece.len() {
+                self.0.push_front(piece.split_off(some));
+            }
+            Ok(some)
         }
     }
 

@@ -5,6 +5,7 @@ mod actions;
 mod bad_answers;
 mod captures;
 mod cli;
+mod differential;
 mod docs;
 mod evaluate;
 mod harness;
