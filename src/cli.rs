@@ -1,25 +1,32 @@
 //! What was typed: flags and subcommands. Values are not looked at here; `config` validates them.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::check::{Check, Output, Pace, Target};
 use crate::config::{SETTINGS, Setting, Values, env_name};
 use crate::evaluate::{Mistakes, Replay};
+
+/// How long the latency histograms may be watched.
+const MOST_SAMPLE: Duration = Duration::from_secs(5 * 60);
+
+/// A limiter is to be looked at, not kept busy.
+const LEAST_PACE: Duration = Duration::from_millis(100);
+
+/// Latencies are over a minute: looks that are further apart than this have little to do with each other.
+const MOST_PACE: Duration = Duration::from_secs(60 * 60);
 
 /// What is to be done.
 #[derive(Debug)]
 pub enum Task {
     /// Serve.
     Serve,
-    /// One collection, shown.
-    Check {
-        /// JSON instead of a table.
-        json: bool,
-        /// How long to watch the nodes' latency histograms.
-        watch: Duration,
-    },
+    /// Look and show.
+    Check(Check),
     /// Replay a recording.
     Evaluate(Replay),
     /// The action definitions.
@@ -77,14 +84,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
 
 fn task(matches: &ArgMatches) -> Result<Task, Stop> {
     Ok(match matches.subcommand() {
-        Some(("check", matches)) => Task::Check {
-            json: matches
-                .get_one::<String>("output")
-                .is_some_and(|output| output == "json"),
-            watch: matches
-                .get_one::<String>("latency-sample")
-                .map_or(Ok(Duration::ZERO), |text| watch(text))?,
-        },
+        Some(("check", matches)) => Task::Check(check(matches)?),
         Some(("evaluate", matches)) => Task::Evaluate(replay(matches)),
         Some(("actions", _)) => Task::Actions,
         Some(("reset-counter", matches)) => Task::ResetCounter {
@@ -111,14 +111,47 @@ fn replay(matches: &ArgMatches) -> Replay {
     }
 }
 
-fn watch(text: &str) -> Result<Duration, Stop> {
+fn check(matches: &ArgMatches) -> Result<Check, Stop> {
+    let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+    let every = text("every").map(|text| duration("every", text, LEAST_PACE..=MOST_PACE));
+    let length = text("for").map(|text| duration("for", text, LEAST_PACE..=Duration::MAX));
+    let (every, length) = (every.transpose()?, length.transpose()?);
+    let pace = every.map(|every| Pace { every, length });
+    let file = text("output-file").map(PathBuf::from);
+    let named_so = file
+        .as_ref()
+        .is_some_and(|file| file.extension().is_some_and(|it| it == "gz"));
+    let gzip = matches.get_flag("gzip") || named_so;
+    let output = match text("output") {
+        Some("jsonl") => Output::Lines(pace, Target { file, gzip }),
+        _ if every.is_some() || length.is_some() || file.is_some() || gzip => {
+            let line = "--every, --for, --output-file and --gzip need --output jsonl";
+            return Err(Stop::Mistake(line.to_owned()));
+        }
+        Some("json") => Output::Json,
+        _ => Output::Table,
+    };
+    if length.is_some() && every.is_none() {
+        return Err(Stop::Mistake("--for needs --every".to_owned()));
+    }
+    let sample = text("latency-sample").unwrap_or("0s");
+    let watch = duration("latency-sample", sample, Duration::ZERO..=MOST_SAMPLE)?;
+    Ok(Check { output, watch })
+}
+
+fn duration(flag: &str, text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Stop> {
     let parsed: Option<jiff::SignedDuration> = text.parse().ok();
     parsed
         .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| *duration <= Duration::from_secs(300))
+        .filter(|duration| range.contains(duration))
         .ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            let most = match *most {
+                Duration::MAX => " on".to_owned(),
+                most => format!(" to {most:?}"),
+            };
             Stop::Mistake(format!(
-                "--latency-sample: invalid value {text:?}: expected a duration from 0s to 5m"
+                "--{flag}: invalid value {text:?}: expected a duration from {least:?}{most}"
             ))
         })
 }
@@ -139,7 +172,11 @@ fn command() -> Command {
         .subcommand(
             Command::new("check")
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
-                .arg(Arg::new("output").long("output").value_name("table|json").value_parser(["table", "json"]).default_value("table").help("How to show it"))
+                .arg(Arg::new("output").long("output").value_name("table|json|jsonl").value_parser(["table", "json", "jsonl"]).default_value("table").help("How to show it; jsonl is a line of a recording, which evaluate replays"))
+                .arg(Arg::new("every").long("every").value_name("DURATION").help("Record one line after the other, so far apart, until SIGINT or SIGTERM; needs --output jsonl"))
+                .arg(Arg::new("for").long("for").value_name("DURATION").help("End the recording after this time"))
+                .arg(Arg::new("output-file").long("output-file").value_name("FILE").help("Append the recording to this file instead of writing to standard output; .gz at its end means --gzip"))
+                .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Pack the recording as gzip does"))
                 .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; 0s leaves high_latency unknown")),
         )
         .subcommand(
@@ -201,7 +238,7 @@ mod tests {
             ["check", "--redis.timeout=2s"],
         ] {
             let invocation = parse_words(&words).unwrap();
-            assert!(matches!(invocation.task, Task::Check { json: false, .. }));
+            assert!(matches!(invocation.task, Task::Check(_)));
             assert_eq!(
                 invocation.values.get("redis.timeout").unwrap().values,
                 ["2s"]

@@ -15,6 +15,7 @@ mod report;
 
 pub use checker::Checker;
 pub use config::{CheckerConfig, InvariantConfig, InvariantName, Severity};
+pub(crate) use counters::ghost;
 pub use evidence::{Evidence, Verdict};
 pub use grace::SavedEntry;
 pub use report::{InvariantStatus, Report, Unknown, Violation};

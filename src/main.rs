@@ -45,18 +45,8 @@ async fn main() -> ExitCode {
         },
         // Dealt with above, without a limiter.
         Task::Evaluate(_) => ExitCode::SUCCESS,
-        Task::Check { json, watch } => match serve::check(&config, watch).await {
-            Ok(snapshot) => {
-                let text = if json {
-                    check::json(&snapshot).map(|text| text + "\n")
-                } else {
-                    Ok(check::table(&snapshot))
-                };
-                match text {
-                    Ok(text) => print(&text, check::Verdict::of(&snapshot).exit_status()),
-                    Err(error) => fail(&error.to_string()),
-                }
-            }
+        Task::Check(task) => match check::check(&task, &config).await {
+            Ok(status) => ExitCode::from(status),
             Err(error) => fail(&format!("{error:#}")),
         },
         Task::Actions => match serde_json::to_string_pretty(&*ACTIONS) {

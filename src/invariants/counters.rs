@@ -24,7 +24,7 @@ fn round_half_ulp(value: f64) -> f64 {
 }
 
 /// `ghost_allowing`: count above limit, or a limit of zero with something said to remain.
-pub(super) fn ghost(count: u64, limit: u64, remaining: u64) -> bool {
+pub(crate) fn ghost(count: u64, limit: u64, remaining: u64) -> bool {
     count > limit || (limit == 0 && remaining > 0)
 }
 

@@ -10,6 +10,7 @@ mod docs;
 mod evaluate;
 mod harness;
 mod keys;
+mod record;
 mod scale;
 mod secrets;
 mod violations;
