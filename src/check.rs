@@ -2,6 +2,7 @@
 //! recording that [`crate::evaluate`] replays.
 
 mod command;
+mod explain;
 mod line;
 mod looks;
 mod recorder;

@@ -128,9 +128,19 @@ fn check(matches: &ArgMatches) -> Result<Check, Stop> {
             let line = "--every, --for, --output-file and --gzip need --output jsonl";
             return Err(Stop::Mistake(line.to_owned()));
         }
-        Some("json") => Output::Json,
-        _ => Output::Table,
+        form => match (text("explain"), form == Some("json")) {
+            (Some(subject), json) => Output::Explained {
+                subject: subject.to_owned(),
+                json,
+            },
+            (None, true) => Output::Json,
+            (None, false) => Output::Table,
+        },
     };
+    if text("explain").is_some() && matches!(output, Output::Lines(..)) {
+        let line = "--explain needs --output table or json";
+        return Err(Stop::Mistake(line.to_owned()));
+    }
     if length.is_some() && every.is_none() {
         return Err(Stop::Mistake("--for needs --every".to_owned()));
     }
@@ -173,6 +183,7 @@ fn command() -> Command {
             Command::new("check")
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
                 .arg(Arg::new("output").long("output").value_name("table|json|jsonl").value_parser(["table", "json", "jsonl"]).default_value("table").help("How to show it; jsonl is a line of a recording, which evaluate replays"))
+                .arg(Arg::new("explain").long("explain").value_name("SUBJECT").help("Say why a node, redis or a key is reported, or is not"))
                 .arg(Arg::new("every").long("every").value_name("DURATION").help("Record one line after the other, so far apart, until SIGINT or SIGTERM; needs --output jsonl"))
                 .arg(Arg::new("for").long("for").value_name("DURATION").help("End the recording after this time"))
                 .arg(Arg::new("output-file").long("output-file").value_name("FILE").help("Append the recording to this file instead of writing to standard output; .gz at its end means --gzip"))

@@ -4,6 +4,9 @@
 //! [`observation::Observation`]; [`invariants`] decides what it means; [`export`] turns both into metric families;
 //! [`server`] serves them. [`collect`] runs a collection, [`serve`] puts the parts together.
 
+#[macro_use]
+mod closed_list;
+
 pub mod check;
 pub mod cli;
 pub mod clock;

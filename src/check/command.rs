@@ -9,11 +9,12 @@ use tokio::time::Instant;
 
 use super::looks::{Pace, look};
 use super::recorder::{Recorder, Target};
-use super::{Verdict, json, line, table};
+use super::{Verdict, explain, json, line, table};
 use crate::clock::Clock;
 use crate::collect::{Collect, Keep};
 use crate::config::Config;
 use crate::invariants::Checker;
+use crate::observation::decode_key;
 use crate::observe::Limiter;
 use crate::snapshot::Snapshot;
 
@@ -27,6 +28,13 @@ pub enum Output {
     Table,
     /// One collection as JSON.
     Json,
+    /// Why one subject is reported, or is not, as text or as JSON.
+    Explained {
+        /// The node id, `redis`, or the key as it is shown.
+        subject: String,
+        /// JSON instead of text.
+        json: bool,
+    },
     /// A line of a recording for each collection, of which there is one without a pace.
     Lines(Option<Pace>, Target),
 }
@@ -46,35 +54,41 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let clock = Clock::start();
     let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
     let checker = Checker::new(config.checker.clone(), config.key_label);
+    let asked_for = match &task.output {
+        Output::Explained { subject, .. } => Some(decode_key(subject)),
+        _ => None,
+    };
     let keep = Keep {
         label: config.key_label,
         max_series: config.max_series,
+        // Counted in any case, since it may be one of a million that are well.
+        keys: asked_for.iter().map(|key| Box::from(&**key)).collect(),
         recording,
         ..Keep::default()
     };
     let collect = Arc::new(Collect::new(limiter, checker, clock, keep));
-    let shown = match &task.output {
-        Output::Lines(Some(pace), target) => {
-            record(&collect, *pace, target).await?;
-            return Ok(0);
+    if let Output::Lines(pace, target) = &task.output {
+        return record(&collect, *pace, target, task.watch).await;
+    }
+    let snapshot = once(&collect, task.watch).await?;
+    let (text, verdict) = match &task.output {
+        Output::Explained { subject, json } => {
+            let key = asked_for.map(|key| config.key_label.of(&key));
+            let names: Vec<String> = std::iter::once(subject.clone()).chain(key).collect();
+            let explained = snapshot.report.explain(&snapshot.observation, &names);
+            let text = if *json {
+                serde_json::to_string_pretty(&explained)? + "\n"
+            } else {
+                explain::text(&explained)
+            };
+            (text, explain::verdict(&explained))
         }
-        Output::Lines(None, target) => {
-            // Before the look, since an output that cannot be had is known at once.
-            let mut recorder = Recorder::open(target)?;
-            let snapshot = once(&collect, task.watch).await?;
-            recorder.write(&line(&snapshot)?)?;
-            recorder.finish()?;
-            return Ok(Verdict::of(&snapshot).exit_status());
-        }
-        Output::Table | Output::Json => once(&collect, task.watch).await?,
-    };
-    let text = match task.output {
-        Output::Json => json(&shown)? + "\n",
-        _ => table(&shown),
+        Output::Json => (json(&snapshot)? + "\n", Verdict::of(&snapshot)),
+        _ => (table(&snapshot), Verdict::of(&snapshot)),
     };
     // That nobody reads it changes nothing about how things stand.
     let _ = io::stdout().write_all(text.as_bytes());
-    Ok(Verdict::of(&shown).exit_status())
+    Ok(verdict.exit_status())
 }
 
 /// One collection, after watching the nodes' latency histograms for `watch`.
@@ -87,13 +101,21 @@ async fn once(collect: &Arc<Collect<Limiter>>, watch: Duration) -> anyhow::Resul
     snapshot.context("the collection failed")
 }
 
-/// Records until the time is up, somebody says stop, or nobody reads any further.
+/// Records one look, or looks until the time is up, somebody says stop, or nobody reads any further.
 async fn record(
     collect: &Arc<Collect<Limiter>>,
-    pace: Pace,
+    pace: Option<Pace>,
     target: &Target,
-) -> anyhow::Result<()> {
+    watch: Duration,
+) -> anyhow::Result<u8> {
+    // Before the first look, since an output that cannot be had is known at once.
     let mut recorder = Recorder::open(target)?;
+    let Some(pace) = pace else {
+        let snapshot = once(collect, watch).await?;
+        recorder.write(&line(&snapshot)?)?;
+        recorder.finish()?;
+        return Ok(Verdict::of(&snapshot).exit_status());
+    };
     let told = io::stderr().is_terminal() && (target.file.is_some() || !io::stdout().is_terminal());
     let mut observations = 0_u64;
     let looked = look(collect, pace, |snapshot| {
@@ -115,8 +137,8 @@ async fn record(
     }
     let ended = looked.and_then(|()| Ok(recorder.finish()?));
     match ended {
-        Err(error) if reader_is_gone(&error) => Ok(()),
-        ended => ended.context("the recording"),
+        Err(error) if reader_is_gone(&error) => Ok(0),
+        ended => ended.context("the recording").map(|()| 0),
     }
 }
 

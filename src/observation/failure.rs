@@ -1,7 +1,5 @@
 //! Named failures: which source, about what, and a reason from a closed list, so that it can be a label value.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 /// A source that a collection asks. The names are label values of `ratelimiter_scrape_collector_*`.
@@ -54,30 +52,10 @@ impl Collector {
     }
 }
 
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
-        /// Why something could not be read: a closed list, never error text.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum Reason {
-            $($(#[doc = $doc])+ $variant,)+
-        }
+closed_list! {
+    /// Why something could not be read: a closed list, never error text.
+    pub enum Reason;
 
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The reason as a label value.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-        }
-    };
-}
-
-reasons! {
     /// No answer in time.
     Timeout => "timeout",
     /// The collection's own deadline passed first.
@@ -132,12 +110,6 @@ reasons! {
     RedisDown => "redis_down",
     /// The source answered, but not what it must.
     Unexpected => "unexpected",
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// A named failure of one source.

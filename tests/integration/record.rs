@@ -94,12 +94,13 @@ fn has(line: &Value, list: &str, name: &str) -> bool {
         .any(|violation| violation["name"] == name)
 }
 
-/// The violations of a recorded line as `evaluate` tells them: without their evidence.
+/// The violations of a recorded line as `evaluate` tells them: without what they rest on.
 fn told(line: &Value, list: &str) -> Vec<Value> {
     let mut told = line[list].as_array().cloned().unwrap_or_default();
     for violation in &mut told {
         if let Some(violation) = violation.as_object_mut() {
             violation.remove("evidence");
+            violation.remove("decision");
         }
     }
     told
