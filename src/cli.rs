@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::check::{Check, Output, Pace, Target};
 use crate::config::{SETTINGS, Setting, Values, env_name};
-use crate::evaluate::{Mistakes, Replay};
+use crate::evaluate::{Form, Mistakes, Replay};
 
 /// How long the latency histograms may be watched.
 const MOST_SAMPLE: Duration = Duration::from_secs(5 * 60);
@@ -85,7 +85,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
 fn task(matches: &ArgMatches) -> Result<Task, Stop> {
     Ok(match matches.subcommand() {
         Some(("check", matches)) => Task::Check(check(matches)?),
-        Some(("evaluate", matches)) => Task::Evaluate(replay(matches)),
+        Some(("evaluate", matches)) => Task::Evaluate(replay(matches)?),
         Some(("actions", _)) => Task::Actions,
         Some(("reset-counter", matches)) => Task::ResetCounter {
             key: matches
@@ -97,18 +97,31 @@ fn task(matches: &ArgMatches) -> Result<Task, Stop> {
     })
 }
 
-fn replay(matches: &ArgMatches) -> Replay {
-    Replay {
-        file: matches
-            .get_one::<String>("FILE")
-            .cloned()
-            .unwrap_or_default(),
+fn replay(matches: &ArgMatches) -> Result<Replay, Stop> {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let (compare, report) = (text("compare"), text("report").map(PathBuf::from));
+    let sums_up = compare.is_some() || report.is_some();
+    let form = match text("output").as_deref() {
+        Some("jsonl") if sums_up => {
+            let line = "--compare and --report need --output table or json";
+            return Err(Stop::Mistake(line.to_owned()));
+        }
+        Some("json") => Form::Json,
+        Some("table") => Form::Table,
+        _ if sums_up => Form::Table,
+        _ => Form::Lines,
+    };
+    Ok(Replay {
+        file: text("FILE").unwrap_or_default(),
         mistakes: if matches.get_flag("keep-going") {
             Mistakes::PassOver
         } else {
             Mistakes::End
         },
-    }
+        compare,
+        form,
+        report,
+    })
 }
 
 fn check(matches: &ArgMatches) -> Result<Check, Stop> {
@@ -194,6 +207,9 @@ fn command() -> Command {
             Command::new("evaluate")
                 .about("Replay recorded observations, one JSON object a line, and say what would have been reported at each")
                 .arg(Arg::new("FILE").required(true).help("The recording, also one that gzip packed; - for standard input"))
+                .arg(Arg::new("output").long("output").value_name("jsonl|table|json").value_parser(["jsonl", "table", "json"]).help("A line for each observation, or what it comes to; the default is a table with --compare or --report, else jsonl"))
+                .arg(Arg::new("compare").long("compare").value_name("FILE").help("Say what would have been reported by --config.file and by this configuration"))
+                .arg(Arg::new("report").long("report").value_name("FILE.html").help("Write a page with figures and time lines"))
                 .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Pass over lines that are no observations, and count them; the exit status is 2 all the same")),
         )
         .subcommand(Command::new("actions").about("The action definitions as JSON"))

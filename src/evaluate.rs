@@ -3,22 +3,30 @@
 //!
 //! Memory does not grow with the file. Nothing is asked of the limiter: what was not recorded is not known.
 
+mod backtest;
 mod blocks;
 mod command;
+mod history;
 mod judge;
 mod line;
 mod lines;
 mod pipeline;
 mod progress;
 mod reading;
+mod report;
+mod table;
 
 use std::io;
+use std::path::PathBuf;
 
+pub use backtest::{Backtest, Candidate, backtest};
 pub use blocks::Source;
-pub use command::{Replay, evaluate};
+pub use command::{Form, Replay, evaluate};
 pub use lines::replay;
 pub use progress::Progress;
 pub use reading::{Mistakes, Reading, Tally};
+pub use report::page;
+pub use table::table;
 
 /// Why a replay ended before the end of its input.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +48,14 @@ pub enum EvaluateError {
     Read {
         /// Which.
         name: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The page cannot be written.
+    #[error("--report: cannot write {}: {error}", path.display())]
+    Report {
+        /// Which.
+        path: PathBuf,
         /// Why.
         error: io::Error,
     },

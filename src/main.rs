@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use ratelimiter_exporter::cli::{self, Stop, Task};
-use ratelimiter_exporter::config::{Config, Judging, LogConfig};
+use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values};
 use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::subject::ACTIONS;
 use ratelimiter_exporter::{check, observe, serve};
@@ -23,10 +23,7 @@ async fn main() -> ExitCode {
     };
     let environment = |name: &str| std::env::var(name).ok();
     if let Task::Evaluate(task) = &invocation.task {
-        return match Judging::load(invocation.values, environment) {
-            Ok(judging) => replay(task, &judging),
-            Err(error) => fail(&error.to_string()),
-        };
+        return replay(task, invocation.values, environment);
     }
     let config = match Config::load(invocation.values, environment) {
         Ok(config) => config,
@@ -66,12 +63,21 @@ async fn main() -> ExitCode {
     }
 }
 
-fn replay(task: &Replay, judging: &Judging) -> ExitCode {
-    if judging.check_only {
+fn replay(task: &Replay, values: Values, environment: impl Fn(&str) -> Option<String>) -> ExitCode {
+    let current = task.compare.as_ref().map(|file| {
+        let values = values.clone().with_file("--compare", file);
+        Judging::load(values, &environment)
+    });
+    let candidate = Judging::load(values, &environment);
+    let (candidate, current) = match (candidate, current.transpose()) {
+        (Ok(candidate), Ok(current)) => (candidate, current),
+        (Err(error), _) | (_, Err(error)) => return fail(&error.to_string()),
+    };
+    if candidate.check_only {
         return print(VALID, 0);
     }
-    log_to_stderr(judging.log);
-    match evaluate::evaluate(task, judging) {
+    log_to_stderr(candidate.log);
+    match evaluate::evaluate(task, candidate, current) {
         Ok(true) => ExitCode::SUCCESS,
         // What was broken was told.
         Ok(false) => ExitCode::from(MISTAKE),

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Verdict;
-use super::table::{shown, write_table};
 use crate::invariants::{Decision, Explained, Explanation};
+use crate::text_table::{shown, write_table};
 
 /// What the explanation means for the exit status: of this subject alone.
 pub(super) fn verdict(explained: &Explained) -> Verdict {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::snapshot::Snapshot;
+use crate::text_table::{shown, write_table};
 
 /// Keys that the table shows.
 const MOST_KEYS: usize = 10;
@@ -109,37 +110,4 @@ fn key_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
         ]
     }));
     rows
-}
-
-/// Text that others wrote, without what would move the terminal's cursor.
-pub(super) fn shown(text: &str) -> String {
-    let clean: String = text
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
-    if clean.chars().count() > 100 {
-        clean.chars().take(99).chain(['…']).collect()
-    } else {
-        clean
-    }
-}
-
-pub(super) fn write_table(out: &mut String, rows: &[Vec<String>]) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
 }

@@ -9,6 +9,8 @@ use crate::observation::KeyLabel;
 /// How to judge what was observed elsewhere, validated.
 #[derive(Clone, Debug)]
 pub struct Judging {
+    /// The file that it was read from, if from any.
+    pub file: Option<String>,
     /// The invariants, and how time is treated.
     pub checker: CheckerConfig,
     /// How keys are shown.
@@ -28,6 +30,7 @@ impl Judging {
         let sections = complete(&mut values, environment)?;
         let read = Reader(&values);
         Ok(Self {
+            file: read.text("config.file").map(|(_, path)| path),
             checker: checker(&sections, read.max_series()?)?,
             key_label: read.key_label()?,
             check_only: read.switch("config.check")?,

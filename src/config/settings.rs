@@ -193,13 +193,15 @@ impl Values {
             .or_insert(Typed { origin, values });
     }
 
-    /// Puts one value of a source that beats all others.
-    pub fn put(&mut self, setting: &'static Setting, origin: &str, value: String) {
+    /// The same with the configuration file `path`, which `origin` named, instead of any other.
+    #[must_use]
+    pub fn with_file(mut self, origin: &str, path: &str) -> Self {
         let typed = Typed {
             origin: origin.to_owned(),
-            values: vec![value],
+            values: vec![path.to_owned()],
         };
-        self.0.insert(setting.flag, typed);
+        self.0.insert("config.file", typed);
+        self
     }
 
     /// Adds what the environment has. An empty variable counts as not set.
