@@ -2,6 +2,7 @@
 //! ended by its own handle. Nothing is mocked but what must misbehave in ways that no real server would.
 
 mod actions;
+mod api;
 mod backtest;
 mod bad_answers;
 mod captures;
