@@ -10,7 +10,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench bench-replay deps deps-bench deps-demo
+.PHONY: help demo build test check fmt clippy doc reference deny deny-if-there advisories truth bench bench-replay deps deps-bench deps-demo
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ clippy:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items $(CARGO_FLAGS)
+
+reference: ## Make docs/REFERENCE.md anew from the declarations in the code
+	UPDATE_REFERENCE=1 cargo test --test integration $(CARGO_FLAGS) -- --quiet the_reference_is_what_the_code_declares
 
 deny: ## Check the dependencies' licences, sources and versions with cargo-deny
 	@command -v cargo-deny >/dev/null || { \

@@ -186,7 +186,8 @@ fn one_line(text: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn command() -> Command {
+/// The command line, as it is parsed and as the reference in `docs/` shows it.
+pub fn command() -> Command {
     Command::new("ratelimiter-exporter")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Prometheus exporter and invariant checker for a distributed, Redis-backed rate limiter")

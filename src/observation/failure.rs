@@ -2,54 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A source that a collection asks. The names are label values of `ratelimiter_scrape_collector_*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Collector {
+closed_list! {
+    /// A source that a collection asks. The names are label values of `ratelimiter_scrape_collector_*`.
+    pub enum Collector;
+
     /// The limiter's management API.
-    ManagementApi,
+    ManagementApi => "management_api",
     /// PING and INFO of Redis.
-    Redis,
+    Redis => "redis",
     /// The node registry in Redis.
-    Registry,
+    Registry => "registry",
     /// The counters and limits in Redis.
-    Counters,
+    Counters => "counters",
     /// `GET /health` of the nodes.
-    Probes,
+    Probes => "probes",
     /// `GET /metrics` of the nodes.
-    NodeMetrics,
+    NodeMetrics => "node_metrics",
     /// The Prometheus server that is asked for latencies.
-    Prometheus,
+    Prometheus => "prometheus",
     /// The canary checks.
-    Canary,
-}
-
-impl Collector {
-    /// Every collector, in the order of their names' declaration.
-    pub const ALL: [Self; 8] = [
-        Self::ManagementApi,
-        Self::Redis,
-        Self::Registry,
-        Self::Counters,
-        Self::Probes,
-        Self::NodeMetrics,
-        Self::Prometheus,
-        Self::Canary,
-    ];
-
-    /// The name as a label value.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ManagementApi => "management_api",
-            Self::Redis => "redis",
-            Self::Registry => "registry",
-            Self::Counters => "counters",
-            Self::Probes => "probes",
-            Self::NodeMetrics => "node_metrics",
-            Self::Prometheus => "prometheus",
-            Self::Canary => "canary",
-        }
-    }
+    Canary => "canary",
 }
 
 closed_list! {

@@ -13,6 +13,7 @@ mod evaluate;
 mod harness;
 mod keys;
 mod record;
+mod reference;
 mod scale;
 mod secrets;
 mod violations;
