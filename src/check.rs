@@ -7,6 +7,7 @@ mod line;
 mod looks;
 mod recorder;
 mod table;
+mod watch;
 
 pub use command::{Check, Output, check};
 pub use line::{json, line};

@@ -14,6 +14,13 @@ use crate::evaluate::{Form, Mistakes, Replay};
 /// How long the latency histograms may be watched.
 const MOST_SAMPLE: Duration = Duration::from_secs(5 * 60);
 
+/// How often `--watch` looks if nothing else is said.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+
+const WATCH_ALONE: &str = "--watch goes with --every and --for, and with no output but the table";
+const ONLY_RECORDED: &str = "--every, --for, --output-file and --gzip need --output jsonl; the first two go with --watch, too";
+const NOT_EXPLAINED: &str = "--explain needs --output table or json";
+
 /// A limiter is to be looked at, not kept busy.
 const LEAST_PACE: Duration = Duration::from_millis(100);
 
@@ -135,26 +142,27 @@ fn check(matches: &ArgMatches) -> Result<Check, Stop> {
         .as_ref()
         .is_some_and(|file| file.extension().is_some_and(|it| it == "gz"));
     let gzip = matches.get_flag("gzip") || named_so;
-    let output = match text("output") {
-        Some("jsonl") => Output::Lines(pace, Target { file, gzip }),
-        _ if every.is_some() || length.is_some() || file.is_some() || gzip => {
-            let line = "--every, --for, --output-file and --gzip need --output jsonl";
-            return Err(Stop::Mistake(line.to_owned()));
+    let watched = matches.get_flag("watch");
+    let into_file = file.is_some() || gzip;
+    let output = match (text("output"), text("explain")) {
+        (Some("jsonl"), None) if !watched => Output::Lines(pace, Target { file, gzip }),
+        (Some("table"), None) if watched && !into_file => Output::Watch(Pace {
+            every: every.unwrap_or(WATCH_EVERY),
+            length,
+        }),
+        _ if watched => return Err(Stop::Mistake(WATCH_ALONE.to_owned())),
+        _ if into_file || every.is_some() || length.is_some() => {
+            return Err(Stop::Mistake(ONLY_RECORDED.to_owned()));
         }
-        form => match (text("explain"), form == Some("json")) {
-            (Some(subject), json) => Output::Explained {
-                subject: subject.to_owned(),
-                json,
-            },
-            (None, true) => Output::Json,
-            (None, false) => Output::Table,
+        (Some("jsonl"), Some(_)) => return Err(Stop::Mistake(NOT_EXPLAINED.to_owned())),
+        (form, Some(subject)) => Output::Explained {
+            subject: subject.to_owned(),
+            json: form == Some("json"),
         },
+        (Some("json"), None) => Output::Json,
+        (_, None) => Output::Table,
     };
-    if text("explain").is_some() && matches!(output, Output::Lines(..)) {
-        let line = "--explain needs --output table or json";
-        return Err(Stop::Mistake(line.to_owned()));
-    }
-    if length.is_some() && every.is_none() {
+    if length.is_some() && every.is_none() && !watched {
         return Err(Stop::Mistake("--for needs --every".to_owned()));
     }
     let sample = text("latency-sample").unwrap_or("0s");
@@ -198,8 +206,9 @@ pub fn command() -> Command {
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
                 .arg(Arg::new("output").long("output").value_name("table|json|jsonl").value_parser(["table", "json", "jsonl"]).default_value("table").help("How to show it; jsonl is a line of a recording, which evaluate replays"))
                 .arg(Arg::new("explain").long("explain").value_name("SUBJECT").help("Say why a node, redis or a key is reported, or is not"))
-                .arg(Arg::new("every").long("every").value_name("DURATION").help("Record one line after the other, so far apart, until SIGINT or SIGTERM; needs --output jsonl"))
-                .arg(Arg::new("for").long("for").value_name("DURATION").help("End the recording after this time"))
+                .arg(Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("Show the table again and again, until SIGINT or SIGTERM"))
+                .arg(Arg::new("every").long("every").value_name("DURATION").help("From one look to the next; with --output jsonl, until SIGINT or SIGTERM, or with --watch"))
+                .arg(Arg::new("for").long("for").value_name("DURATION").help("End after this time"))
                 .arg(Arg::new("output-file").long("output-file").value_name("FILE").help("Append the recording to this file instead of writing to standard output; .gz at its end means --gzip"))
                 .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Pack the recording as gzip does"))
                 .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; 0s leaves high_latency unknown")),

@@ -1,6 +1,6 @@
 //! Parses, dispatches, returns an exit code: nothing else.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use ratelimiter_exporter::cli::{self, Stop, Task};
@@ -32,7 +32,11 @@ async fn main() -> ExitCode {
     if config.check_only {
         return print(VALID, 0);
     }
-    log_to_stderr(config.log);
+    // Log lines would run over the picture.
+    let watched = matches!(&invocation.task, Task::Check(task) if task.is_watched());
+    if !(watched && std::io::stderr().is_terminal()) {
+        log_to_stderr(config.log);
+    }
     // The one TLS implementation; it can only be installed once, which is here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match invocation.task {

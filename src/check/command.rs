@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::looks::{Pace, look};
 use super::recorder::{Recorder, Target};
+use super::watch::Screen;
 use super::{Verdict, explain, json, line, table};
 use crate::clock::Clock;
 use crate::collect::{Collect, Keep};
@@ -35,6 +36,8 @@ pub enum Output {
         /// JSON instead of text.
         json: bool,
     },
+    /// The tables of one collection after the other, on the same place of a terminal.
+    Watch(Pace),
     /// A line of a recording for each collection, of which there is one without a pace.
     Lines(Option<Pace>, Target),
 }
@@ -46,6 +49,13 @@ pub struct Check {
     pub output: Output,
     /// How long the nodes' latency histograms are watched before a single collection: a latency needs two readings.
     pub watch: Duration,
+}
+
+impl Check {
+    /// Whether somebody watches, on a terminal perhaps.
+    pub fn is_watched(&self) -> bool {
+        matches!(self.output, Output::Watch(_))
+    }
 }
 
 /// Looks, shows, and tells the exit status.
@@ -69,6 +79,9 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let collect = Arc::new(Collect::new(limiter, checker, clock, keep));
     if let Output::Lines(pace, target) = &task.output {
         return record(&collect, *pace, target, task.watch).await;
+    }
+    if let Output::Watch(pace) = task.output {
+        return watch(&collect, pace).await;
     }
     let snapshot = once(&collect, task.watch).await?;
     let (text, verdict) = match &task.output {
@@ -99,6 +112,26 @@ async fn once(collect: &Arc<Collect<Limiter>>, watch: Duration) -> anyhow::Resul
         snapshot = collect.snapshot(Instant::now() + MOST_TIME).await;
     }
     snapshot.context("the collection failed")
+}
+
+/// Shows until the time is up, somebody says stop, or nobody looks any more. The exit status is that of the last look.
+async fn watch(collect: &Arc<Collect<Limiter>>, pace: Pace) -> anyhow::Result<u8> {
+    let mut screen = Screen::new()?;
+    let mut status = Verdict::Unknown.exit_status();
+    let looked = look(collect, pace, |snapshot| {
+        status = Verdict::of(snapshot).exit_status();
+        let text = table(snapshot);
+        let (verdict, tables) = text.split_once('\n').unwrap_or_default();
+        let (at, every) = (snapshot.report.at.wall, pace.every);
+        let took = snapshot.seconds * 1e3;
+        let text = format!("{verdict}\n{at:.0}, in {took:.0} ms, every {every:?}\n{tables}");
+        Ok(screen.draw(&text)?)
+    })
+    .await;
+    match looked {
+        Err(error) if reader_is_gone(&error) => Ok(status),
+        looked => looked.map(|()| status),
+    }
 }
 
 /// Records one look, or looks until the time is up, somebody says stop, or nobody reads any further.

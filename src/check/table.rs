@@ -1,16 +1,20 @@
-//! A collection as tables for people.
+//! A collection as tables for people, the verdict above them.
 
 use std::fmt::Write as _;
 
 use crate::snapshot::Snapshot;
+use crate::standing::verdict;
 use crate::text_table::{shown, write_table};
 
 /// Keys that the table shows.
 const MOST_KEYS: usize = 10;
 
+/// Characters of a bar for a key that has used up its limit.
+const BAR: usize = 10;
+
 /// The collection as tables: invariants, nodes, the fullest keys, and what was not read.
 pub fn table(snapshot: &Snapshot) -> String {
-    let mut out = String::new();
+    let mut out = verdict(&snapshot.report) + "\n\n";
     write_table(&mut out, &invariant_rows(snapshot));
     out.push('\n');
     write_table(&mut out, &node_rows(snapshot));
@@ -57,7 +61,8 @@ fn invariant_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
         let pending = snapshot.report.pending.iter().filter(|v| v.name == name);
         rows.extend(pending.map(|v| {
             let grace = status.config.grace_period;
-            let what = format!("{} (grace period {grace:?})", v.message);
+            let left = v.grace_left.as_secs_f64().ceil();
+            let what = format!("{left} s left of {grace:?}: {}", v.message);
             row("PENDING", &v.subject, &what)
         }));
         if status.dropped > 0 {
@@ -99,7 +104,7 @@ fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
 }
 
 fn key_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
-    let mut rows = header(["KEY", "COUNT", "LIMIT", "LEFT"]);
+    let mut rows = header(["KEY", "COUNT", "LIMIT", "LEFT", "USED", ""]);
     let fullest = snapshot.observation.counters.iter().take(MOST_KEYS);
     rows.extend(fullest.map(|counter| {
         vec![
@@ -107,7 +112,47 @@ fn key_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
             counter.count.to_string(),
             counter.limit.to_string(),
             counter.remaining.to_string(),
+            share(counter.utilization()),
+            bar(counter.utilization()),
         ]
     }));
     rows
+}
+
+fn share(used: f64) -> String {
+    if used.is_finite() {
+        format!("{:.0} %", used * 100.0)
+    } else {
+        "∞".to_owned()
+    }
+}
+
+/// A bar for eyes: the figure stands beside it. What is above the limit is an arrow.
+fn bar(used: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between nothing and the whole bar"
+    )]
+    #[expect(clippy::cast_precision_loss, reason = "a bar's length")]
+    let full = (used.clamp(0.0, 1.0) * BAR as f64).round() as usize;
+    let over = if used > 1.0 { "▶" } else { "" };
+    "█".repeat(full) + &"░".repeat(BAR - full) + over
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_long_as_what_is_used() {
+        assert_eq!(bar(0.0), "░░░░░░░░░░");
+        assert_eq!(bar(0.52), "█████░░░░░");
+        assert_eq!(bar(1.0), "██████████");
+        assert_eq!(bar(1.2), "██████████▶");
+        assert_eq!(
+            (bar(f64::INFINITY), share(f64::INFINITY)),
+            ("██████████▶".to_owned(), "∞".to_owned())
+        );
+    }
 }

@@ -9,7 +9,6 @@ use lanes::{Axis, invariant_lanes};
 
 use super::backtest::{Backtest, InvariantOutcome, reported_by_one_only};
 use super::table::spelled;
-use crate::html::escape;
 use crate::invariants::Rule;
 
 const STYLE: &str = include_str!("report/style.css");
@@ -35,6 +34,15 @@ pub fn page(backtest: &Backtest) -> String {
     time_lines(&mut out, backtest);
     out.push_str("</body></html>\n");
     out
+}
+
+/// Text that others wrote, as it may stand between tags and inside a quoted attribute.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 /// Writing into a String cannot fail.

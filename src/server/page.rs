@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use crate::html::escape;
 use crate::invariants::{InvariantStatus, Unknown, Violation};
 use crate::snapshot::Snapshot;
 
@@ -199,9 +198,21 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_is_escaped() {
+        assert_eq!(escape("<b a=\"1\">&"), "&lt;b a=&quot;1&quot;&gt;&amp;");
+    }
 
     #[test]
     fn before_the_first_collection_it_says_so() {

@@ -127,6 +127,10 @@ async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
             &["check", "--output=jsonl", "--explain=k"],
             &["--explain", "--output"],
         ),
+        (
+            &["check", "--watch", "--output=json"],
+            &["--watch", "no output but the table"],
+        ),
         (&["evaluate"], &["FILE"]),
         (&["--no-such-flag"], &["--no-such-flag"]),
         (&["chekc"], &["chekc"]),
@@ -273,5 +277,31 @@ async fn check_explains_one_subject_also_when_nothing_is_wrong() -> anyhow::Resu
     let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(json["counter"]["count"], 2, "{json}");
     assert_eq!(json["invariants"][0]["decision"], "holds");
+    Ok(())
+}
+
+#[tokio::test]
+async fn watch_shows_one_table_after_the_other() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    fill_to(&mut redis, b"half", 5).await?;
+    fill_to(&mut redis, b"over", 12).await?;
+    let flags = ["--watch", "--every=100ms", "--for=450ms"];
+    let output = run(check(&cluster, &flags)).await?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stdout)?;
+    let tables = text.matches("✕ 1 critical: ghost_allowing").count();
+    assert!((1..=5).contains(&tables), "{text}");
+    assert_eq!(text.matches("KEY   COUNT").count(), tables, "{text}");
+    assert!(
+        text.contains("half  5      10     5     50 %   █████░░░░░\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("over  12     10     0     120 %  ██████████▶\n"),
+        "{text}"
+    );
+    // Not a terminal: nothing that moves a cursor.
+    assert!(!text.contains('\x1b'), "{text}");
     Ok(())
 }

@@ -2,11 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::put;
+use super::{escape, put};
 use crate::evaluate::backtest::{Backtest, Gap, Recording, rank};
 use crate::evaluate::history::{Span, State, SubjectHistory};
 use crate::evaluate::table::spelled;
-use crate::html::escape;
 
 /// Rows that are drawn for an invariant.
 const MOST_ROWS: usize = 40;
