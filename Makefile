@@ -14,8 +14,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench dashboards check-dashboards screenshots \
-	deps deps-bench deps-demo deps-dashboards
+.PHONY: help demo build test check fmt clippy doc reference deny deny-if-there advisories truth bench bench-replay dashboards \
+	check-dashboards screenshots deps deps-bench deps-demo deps-dashboards
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ clippy:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items $(CARGO_FLAGS)
 
+reference: ## Make docs/REFERENCE.md anew from the declarations in the code
+	UPDATE_REFERENCE=1 cargo test --test integration $(CARGO_FLAGS) -- --quiet the_reference_is_what_the_code_declares
+
 deny: ## Check the dependencies' licences, sources and versions with cargo-deny
 	@command -v cargo-deny >/dev/null || { \
 		echo "make deny: cargo-deny is not installed. Run: cargo install --locked cargo-deny" >&2; exit 2; }
@@ -64,6 +67,10 @@ truth: deps build ## Run the truth suite: every fault against real servers, with
 bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")
 	cargo build --release --workspace $(CARGO_FLAGS)
 	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
+
+bench-replay: deps ## Measure evaluate, against the bare JSON parse (BENCH_ARGS="--observations 20000")
+	cargo build --release --workspace $(CARGO_FLAGS)
+	cargo bench --bench replay $(CARGO_FLAGS) -- $(BENCH_ARGS)
 
 dashboards: deps-dashboards $(DASHBOARDS_VENV)/made ## Generate grafana/dashboards from grafana/generator
 	$(DASHBOARDS_VENV)/bin/python grafana/generator

@@ -1,11 +1,21 @@
-//! `check`: one collection for people or scripts. The exit status says how things stand.
+//! `check`: one collection for people or scripts, whose exit status says how things stand; or one after the other, as a
+//! recording that [`crate::evaluate`] replays.
 
-use std::fmt::Write as _;
+mod command;
+mod explain;
+mod line;
+mod looks;
+mod recorder;
+mod table;
+mod watch;
+
+pub use command::{Check, Output, check};
+pub use line::{json, line};
+pub use looks::Pace;
+pub use recorder::{Recorder, Target};
+pub use table::table;
 
 use crate::snapshot::Snapshot;
-
-/// Keys that the table shows.
-const MOST_KEYS: usize = 10;
 
 /// How things stand, as an exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,165 +51,5 @@ impl Verdict {
             Self::Violated => 1,
             Self::Unknown => 2,
         }
-    }
-}
-
-/// The observation with the report's findings beside it, as JSON.
-pub fn json(snapshot: &Snapshot) -> serde_json::Result<String> {
-    let mut value = serde_json::to_value(&snapshot.observation)?;
-    if let Some(object) = value.as_object_mut() {
-        object.insert(
-            "violations".to_owned(),
-            serde_json::to_value(&snapshot.report.violations)?,
-        );
-        object.insert(
-            "pending".to_owned(),
-            serde_json::to_value(&snapshot.report.pending)?,
-        );
-        let evaluable: serde_json::Map<String, serde_json::Value> = snapshot
-            .report
-            .invariants
-            .iter()
-            .map(|status| (status.config.name.to_string(), status.evaluable.into()))
-            .collect();
-        object.insert("evaluable".to_owned(), evaluable.into());
-    }
-    serde_json::to_string_pretty(&value)
-}
-
-/// The collection as tables: invariants, nodes, the fullest keys, and what was not read.
-pub fn table(snapshot: &Snapshot) -> String {
-    let mut out = String::new();
-    write_table(&mut out, &invariant_rows(snapshot));
-    out.push('\n');
-    write_table(&mut out, &node_rows(snapshot));
-    out.push('\n');
-    write_table(&mut out, &key_rows(snapshot));
-    let totals = snapshot.observation.totals.as_ref();
-    let listed = snapshot.observation.counters.len().min(MOST_KEYS) as u64;
-    let more = totals
-        .map_or(0, |totals| totals.keys)
-        .saturating_sub(listed);
-    if more > 0 {
-        // Writing into a String cannot fail.
-        let _ = writeln!(out, "… and {more} keys more");
-    }
-    if !snapshot.observation.failures.is_empty() {
-        out.push_str("\nNOT READ\n");
-    }
-    for failure in &snapshot.observation.failures {
-        let (source, reason) = (failure.collector.name(), failure.reason);
-        let _ = writeln!(out, "{source} ({reason}): {}", shown(&failure.message));
-    }
-    out
-}
-
-fn header<const N: usize>(names: [&str; N]) -> Vec<Vec<String>> {
-    vec![names.map(str::to_owned).to_vec()]
-}
-
-fn invariant_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
-    let mut rows = header(["INVARIANT", "STATE", "SUBJECT", "WHAT"]);
-    for status in &snapshot.report.invariants {
-        let name = status.config.name;
-        let before = rows.len();
-        let row = |state: &str, subject: &str, what: &str| {
-            vec![
-                name.to_string(),
-                state.to_owned(),
-                shown(subject),
-                shown(what),
-            ]
-        };
-        let violations = snapshot.report.violations.iter().filter(|v| v.name == name);
-        rows.extend(violations.map(|v| row("VIOLATED", &v.subject, &v.message)));
-        let pending = snapshot.report.pending.iter().filter(|v| v.name == name);
-        rows.extend(pending.map(|v| {
-            let grace = status.config.grace_period;
-            let what = format!("{} (grace period {grace:?})", v.message);
-            row("PENDING", &v.subject, &what)
-        }));
-        if status.dropped > 0 {
-            let what = format!("and {} subjects more", status.dropped);
-            rows.push(row("VIOLATED", "", &what));
-        }
-        rows.extend(
-            status
-                .unknown
-                .iter()
-                .map(|u| row("unknown", &u.subject, &u.reason)),
-        );
-        if rows.len() == before {
-            rows.push(row("ok", "", ""));
-        }
-    }
-    rows
-}
-
-fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
-    let mut rows = header(["NODE", "ADDRESS", "STATE", "REDIS", "P99"]);
-    for node in &snapshot.observation.nodes {
-        let metrics = snapshot.observation.node_metrics.get(&node.id);
-        let p99 = metrics.and_then(|metrics| metrics.latency_p99_ms);
-        let redis = match node.redis_connected {
-            Some(true) => "connected",
-            Some(false) => "DISCONNECTED",
-            None => "unknown",
-        };
-        rows.push(vec![
-            shown(&node.id),
-            shown(node.address.as_deref().unwrap_or("-")),
-            shown(node.state.as_deref().unwrap_or("unknown")),
-            redis.to_owned(),
-            p99.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
-        ]);
-    }
-    rows
-}
-
-fn key_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
-    let mut rows = header(["KEY", "COUNT", "LIMIT", "LEFT"]);
-    let fullest = snapshot.observation.counters.iter().take(MOST_KEYS);
-    rows.extend(fullest.map(|counter| {
-        vec![
-            shown(&counter.key),
-            counter.count.to_string(),
-            counter.limit.to_string(),
-            counter.remaining.to_string(),
-        ]
-    }));
-    rows
-}
-
-/// Text that others wrote, without what would move the terminal's cursor.
-fn shown(text: &str) -> String {
-    let clean: String = text
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
-    if clean.chars().count() > 100 {
-        clean.chars().take(99).chain(['…']).collect()
-    } else {
-        clean
-    }
-}
-
-fn write_table(out: &mut String, rows: &[Vec<String>]) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
     }
 }

@@ -1,24 +1,41 @@
 //! What was typed: flags and subcommands. Values are not looked at here; `config` validates them.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::check::{Check, Output, Pace, Target};
 use crate::config::{SETTINGS, Setting, Values, env_name};
+use crate::evaluate::{Form, Mistakes, Replay};
+
+/// How long the latency histograms may be watched.
+const MOST_SAMPLE: Duration = Duration::from_secs(5 * 60);
+
+/// How often `--watch` looks if nothing else is said.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+
+const WATCH_ALONE: &str = "--watch goes with --every and --for, and with no output but the table";
+const ONLY_RECORDED: &str = "--every, --for, --output-file and --gzip need --output jsonl; the first two go with --watch, too";
+const NOT_EXPLAINED: &str = "--explain needs --output table or json";
+
+/// A limiter is to be looked at, not kept busy.
+const LEAST_PACE: Duration = Duration::from_millis(100);
+
+/// Latencies are over a minute: looks that are further apart than this have little to do with each other.
+const MOST_PACE: Duration = Duration::from_secs(60 * 60);
 
 /// What is to be done.
 #[derive(Debug)]
 pub enum Task {
     /// Serve.
     Serve,
-    /// One collection, shown.
-    Check {
-        /// JSON instead of a table.
-        json: bool,
-        /// How long to watch the nodes' latency histograms.
-        watch: Duration,
-    },
+    /// Look and show.
+    Check(Check),
+    /// Replay a recording.
+    Evaluate(Replay),
     /// The action definitions.
     Actions,
     /// Reset a counter.
@@ -74,14 +91,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
 
 fn task(matches: &ArgMatches) -> Result<Task, Stop> {
     Ok(match matches.subcommand() {
-        Some(("check", matches)) => Task::Check {
-            json: matches
-                .get_one::<String>("output")
-                .is_some_and(|output| output == "json"),
-            watch: matches
-                .get_one::<String>("latency-sample")
-                .map_or(Ok(Duration::ZERO), |text| watch(text))?,
-        },
+        Some(("check", matches)) => Task::Check(check(matches)?),
+        Some(("evaluate", matches)) => Task::Evaluate(replay(matches)?),
         Some(("actions", _)) => Task::Actions,
         Some(("reset-counter", matches)) => Task::ResetCounter {
             key: matches
@@ -93,14 +104,85 @@ fn task(matches: &ArgMatches) -> Result<Task, Stop> {
     })
 }
 
-fn watch(text: &str) -> Result<Duration, Stop> {
+fn replay(matches: &ArgMatches) -> Result<Replay, Stop> {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let (compare, report) = (text("compare"), text("report").map(PathBuf::from));
+    let sums_up = compare.is_some() || report.is_some();
+    let form = match text("output").as_deref() {
+        Some("jsonl") if sums_up => {
+            let line = "--compare and --report need --output table or json";
+            return Err(Stop::Mistake(line.to_owned()));
+        }
+        Some("json") => Form::Json,
+        Some("table") => Form::Table,
+        _ if sums_up => Form::Table,
+        _ => Form::Lines,
+    };
+    Ok(Replay {
+        file: text("FILE").unwrap_or_default(),
+        mistakes: if matches.get_flag("keep-going") {
+            Mistakes::PassOver
+        } else {
+            Mistakes::End
+        },
+        compare,
+        form,
+        report,
+    })
+}
+
+fn check(matches: &ArgMatches) -> Result<Check, Stop> {
+    let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+    let every = text("every").map(|text| duration("every", text, LEAST_PACE..=MOST_PACE));
+    let length = text("for").map(|text| duration("for", text, LEAST_PACE..=Duration::MAX));
+    let (every, length) = (every.transpose()?, length.transpose()?);
+    let pace = every.map(|every| Pace { every, length });
+    let file = text("output-file").map(PathBuf::from);
+    let named_so = file
+        .as_ref()
+        .is_some_and(|file| file.extension().is_some_and(|it| it == "gz"));
+    let gzip = matches.get_flag("gzip") || named_so;
+    let watched = matches.get_flag("watch");
+    let into_file = file.is_some() || gzip;
+    let output = match (text("output"), text("explain")) {
+        (Some("jsonl"), None) if !watched => Output::Lines(pace, Target { file, gzip }),
+        (Some("table"), None) if watched && !into_file => Output::Watch(Pace {
+            every: every.unwrap_or(WATCH_EVERY),
+            length,
+        }),
+        _ if watched => return Err(Stop::Mistake(WATCH_ALONE.to_owned())),
+        _ if into_file || every.is_some() || length.is_some() => {
+            return Err(Stop::Mistake(ONLY_RECORDED.to_owned()));
+        }
+        (Some("jsonl"), Some(_)) => return Err(Stop::Mistake(NOT_EXPLAINED.to_owned())),
+        (form, Some(subject)) => Output::Explained {
+            subject: subject.to_owned(),
+            json: form == Some("json"),
+        },
+        (Some("json"), None) => Output::Json,
+        (_, None) => Output::Table,
+    };
+    if length.is_some() && every.is_none() && !watched {
+        return Err(Stop::Mistake("--for needs --every".to_owned()));
+    }
+    let sample = text("latency-sample").unwrap_or("0s");
+    let watch = duration("latency-sample", sample, Duration::ZERO..=MOST_SAMPLE)?;
+    Ok(Check { output, watch })
+}
+
+fn duration(flag: &str, text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Stop> {
     let parsed: Option<jiff::SignedDuration> = text.parse().ok();
     parsed
         .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| *duration <= Duration::from_secs(300))
+        .filter(|duration| range.contains(duration))
         .ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            let most = match *most {
+                Duration::MAX => " on".to_owned(),
+                most => format!(" to {most:?}"),
+            };
             Stop::Mistake(format!(
-                "--latency-sample: invalid value {text:?}: expected a duration from 0s to 5m"
+                "--{flag}: invalid value {text:?}: expected a duration from {least:?}{most}"
             ))
         })
 }
@@ -112,7 +194,8 @@ fn one_line(text: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn command() -> Command {
+/// The command line, as it is parsed and as the reference in `docs/` shows it.
+pub fn command() -> Command {
     Command::new("ratelimiter-exporter")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Prometheus exporter and invariant checker for a distributed, Redis-backed rate limiter")
@@ -121,8 +204,23 @@ fn command() -> Command {
         .subcommand(
             Command::new("check")
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
-                .arg(Arg::new("output").long("output").value_name("table|json").value_parser(["table", "json"]).default_value("table").help("How to show it"))
+                .arg(Arg::new("output").long("output").value_name("table|json|jsonl").value_parser(["table", "json", "jsonl"]).default_value("table").help("How to show it; jsonl is a line of a recording, which evaluate replays"))
+                .arg(Arg::new("explain").long("explain").value_name("SUBJECT").help("Say why a node, redis or a key is reported, or is not"))
+                .arg(Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("Show the table again and again, until SIGINT or SIGTERM"))
+                .arg(Arg::new("every").long("every").value_name("DURATION").help("From one look to the next; with --output jsonl, until SIGINT or SIGTERM, or with --watch"))
+                .arg(Arg::new("for").long("for").value_name("DURATION").help("End after this time"))
+                .arg(Arg::new("output-file").long("output-file").value_name("FILE").help("Append the recording to this file instead of writing to standard output; .gz at its end means --gzip"))
+                .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Pack the recording as gzip does"))
                 .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; 0s leaves high_latency unknown")),
+        )
+        .subcommand(
+            Command::new("evaluate")
+                .about("Replay recorded observations, one JSON object a line, and say what would have been reported at each")
+                .arg(Arg::new("FILE").required(true).help("The recording, also one that gzip packed; - for standard input"))
+                .arg(Arg::new("output").long("output").value_name("jsonl|table|json").value_parser(["jsonl", "table", "json"]).help("A line for each observation, or what it comes to; the default is a table with --compare or --report, else jsonl"))
+                .arg(Arg::new("compare").long("compare").value_name("FILE").help("Say what would have been reported by --config.file and by this configuration"))
+                .arg(Arg::new("report").long("report").value_name("FILE.html").help("Write a page with figures and time lines"))
+                .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Pass over lines that are no observations, and count them; the exit status is 2 all the same")),
         )
         .subcommand(Command::new("actions").about("The action definitions as JSON"))
         .subcommand(
@@ -177,7 +275,7 @@ mod tests {
             ["check", "--redis.timeout=2s"],
         ] {
             let invocation = parse_words(&words).unwrap();
-            assert!(matches!(invocation.task, Task::Check { json: false, .. }));
+            assert!(matches!(invocation.task, Task::Check(_)));
             assert_eq!(
                 invocation.values.get("redis.timeout").unwrap().values,
                 ["2s"]

@@ -1,12 +1,14 @@
 //! One collection: observe, then check. Scrapes that arrive together share one run, and a run ends by the earliest
 //! deadline among them, with what it got.
 
+mod listed;
 mod summary;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -15,11 +17,31 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::invariants::{Checker, InvariantName, Report};
-use crate::observation::{KeyLabel, KeyTotals, Observation};
+use crate::observation::{CountersRead, KeyLabel, KeyTotals, Observation, decode_key};
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::state::{self, State};
 use crate::subject::{InvariantChecker, Subject};
+use listed::Listed;
 use summary::{KeysKept, Summary};
+
+/// How often the registry is looked at between collections: well inside the life of a registration (30 s), which
+/// Prometheus's default scrape interval (1 min) is not. It costs two commands a node.
+const GLANCE_EVERY: Duration = Duration::from_secs(8);
+
+/// What is kept of each collection, and how it is shown.
+#[derive(Clone, Debug, Default)]
+pub struct Keep {
+    /// How keys are shown.
+    pub label: KeyLabel,
+    /// How many of the fullest keys are listed.
+    pub max_series: usize,
+    /// Keys that are looked at and listed in any case.
+    pub keys: BTreeSet<Box<[u8]>>,
+    /// For a recording: every key above its limit is listed, with all that a replay needs.
+    pub recording: bool,
+    /// Where state survives a restart.
+    pub state_file: Option<PathBuf>,
+}
 
 /// Runs collections.
 #[derive(Debug)]
@@ -38,6 +60,7 @@ struct Work<S> {
     clock: Clock,
     label: KeyLabel,
     max_series: usize,
+    recording: bool,
     state_file: Option<PathBuf>,
     kept: KeysKept,
     reported: Reported,
@@ -53,23 +76,17 @@ struct Flight {
 
 impl<S: Subject + 'static> Collect<S> {
     /// Gets ready to collect.
-    pub fn new(
-        subject: S,
-        checker: Checker,
-        clock: Clock,
-        label: KeyLabel,
-        max_series: usize,
-        state_file: Option<PathBuf>,
-    ) -> Self {
+    pub fn new(subject: S, checker: Checker, clock: Clock, keep: Keep) -> Self {
         Self {
             work: tokio::sync::Mutex::new(Work {
                 subject,
                 checker,
                 clock,
-                label,
-                max_series,
-                state_file,
-                kept: KeysKept::default(),
+                label: keep.label,
+                max_series: keep.max_series,
+                recording: keep.recording,
+                state_file: keep.state_file,
+                kept: KeysKept::new(Listed::new(keep.recording, keep.keys)),
                 reported: Reported::new(),
                 own: OwnCounters::default(),
             }),
@@ -138,10 +155,13 @@ impl<S: Subject + 'static> Collect<S> {
         done
     }
 
-    /// A light look at the subject if nothing else is going on.
-    pub async fn glance(&self) {
-        if let Ok(mut work) = self.work.try_lock() {
-            work.subject.glance().await;
+    /// Now and then a light look at the subject, if nothing else is going on. Never ends.
+    pub async fn glance_at_times(&self) {
+        loop {
+            tokio::time::sleep(GLANCE_EVERY).await;
+            if let Ok(mut work) = self.work.try_lock() {
+                work.subject.glance().await;
+            }
         }
     }
 }
@@ -150,7 +170,7 @@ impl<S: Subject> Work<S> {
     async fn collect(&mut self, deadline: watch::Receiver<Instant>) -> Snapshot {
         let started = self.clock.now();
         let mut watched = self.checker.watched_keys();
-        watched.extend(self.kept.exported().cloned());
+        watched.extend(self.kept.watched().cloned());
         let watched = watched.into_iter().collect();
         let mut summary = Summary::new(&mut self.checker, &mut self.kept, self.max_series);
         let mut observation = self.subject.observe(deadline, watched, &mut summary).await;
@@ -166,6 +186,8 @@ impl<S: Subject> Work<S> {
         // The moment of the whole: counters were judged as they were read, none later than this.
         let now = self.clock.now();
         let report = self.checker.check(now, &observation);
+        observation.keys_hashed = self.label == KeyLabel::Hash;
+        self.label_gone(&mut observation.counters_read);
         self.count_own(&observation, now.wall);
         self.reported = log_changes(&self.reported, &report, &observation);
         Snapshot {
@@ -173,6 +195,19 @@ impl<S: Subject> Work<S> {
             report,
             seconds: now.since(started.steady).as_secs_f64(),
             own: self.own.clone(),
+        }
+    }
+
+    /// The keys that are gone were for the checker. Only a recording tells them on, as it shows all keys.
+    fn label_gone(&self, read: &mut CountersRead) {
+        let CountersRead::Partial { gone, .. } = read else {
+            return;
+        };
+        if !self.recording {
+            gone.clear();
+        }
+        for key in gone {
+            *key = self.label.of(&decode_key(key));
         }
     }
 

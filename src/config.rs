@@ -1,6 +1,7 @@
 //! File, environment and flags become one validated [`Config`]. Nothing downstream sees what was typed.
 
 mod file;
+mod judging;
 mod redis;
 mod secret;
 mod settings;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+pub use judging::Judging;
 pub use secret::Secret;
 pub use settings::{SETTINGS, Setting, Values, env_name, find};
 
@@ -96,26 +98,10 @@ impl Config {
         mut values: Values,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        values.add_environment(environment);
-        let sections = match values
-            .get("config.file")
-            .map(|typed| typed.values[0].clone())
-        {
-            Some(path) => file::read(Path::new(&path), &mut values)?,
-            None => file::Sections::default(),
-        };
-        values.add_defaults();
+        let sections = complete(&mut values, environment)?;
         let read = Reader(&values);
-        let max_series = read.parsed(
-            "keys.max-series",
-            "a whole number from 0 to 100000",
-            |text| text.parse().ok().filter(|n| *n <= MOST_SERIES),
-        )?;
-        let key_label = read.parsed("keys.label", "plain or hash", |text| match text {
-            "plain" => Some(KeyLabel::Plain),
-            "hash" => Some(KeyLabel::Hash),
-            _ => None,
-        })?;
+        let max_series = read.max_series()?;
+        let key_label = read.key_label()?;
         Ok(Self {
             observe: ObserveConfig {
                 ratelimiter_urls: read.urls("ratelimiter.url")?,
@@ -154,21 +140,24 @@ impl Config {
                 timeout_offset: read.duration("web.timeout-offset")?,
                 runbook_url: read.optional_url("web.runbook-url")?.map(String::from),
             },
-            log: LogConfig {
-                level: read.parsed("log.level", "error, warn, info, debug or trace", |text| {
-                    ["error", "warn", "info", "debug", "trace"]
-                        .contains(&text)
-                        .then(|| text.parse().ok())
-                        .flatten()
-                })?,
-                json: read.parsed("log.format", "logfmt or json", |text| match text {
-                    "logfmt" => Some(false),
-                    "json" => Some(true),
-                    _ => None,
-                })?,
-            },
+            log: read.log()?,
         })
     }
+}
+
+/// Adds to the flags what environment and file have, and the defaults.
+fn complete(
+    values: &mut Values,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<file::Sections, ConfigError> {
+    values.add_environment(environment);
+    let named = values.get("config.file").cloned();
+    let sections = match named {
+        Some(named) => file::read(&named.origin, Path::new(&named.values[0]), values)?,
+        None => file::Sections::default(),
+    };
+    values.add_defaults();
+    Ok(sections)
 }
 
 fn checker(sections: &file::Sections, max_series: usize) -> Result<CheckerConfig, ConfigError> {
@@ -325,6 +314,38 @@ impl Reader<'_> {
     ) -> Result<T, ConfigError> {
         let (origin, text) = self.text(flag).unwrap_or_default();
         parse(&text).ok_or_else(|| ConfigError::new(origin, text, expected))
+    }
+
+    fn max_series(&self) -> Result<usize, ConfigError> {
+        self.parsed(
+            "keys.max-series",
+            "a whole number from 0 to 100000",
+            |text| text.parse().ok().filter(|n| *n <= MOST_SERIES),
+        )
+    }
+
+    fn key_label(&self) -> Result<KeyLabel, ConfigError> {
+        self.parsed("keys.label", "plain or hash", |text| match text {
+            "plain" => Some(KeyLabel::Plain),
+            "hash" => Some(KeyLabel::Hash),
+            _ => None,
+        })
+    }
+
+    fn log(&self) -> Result<LogConfig, ConfigError> {
+        Ok(LogConfig {
+            level: self.parsed("log.level", "error, warn, info, debug or trace", |text| {
+                ["error", "warn", "info", "debug", "trace"]
+                    .contains(&text)
+                    .then(|| text.parse().ok())
+                    .flatten()
+            })?,
+            json: self.parsed("log.format", "logfmt or json", |text| match text {
+                "logfmt" => Some(false),
+                "json" => Some(true),
+                _ => None,
+            })?,
+        })
     }
 
     fn switch(&self, flag: &str) -> Result<bool, ConfigError> {

@@ -6,7 +6,9 @@
 mod checker;
 mod config;
 mod counters;
+mod decision;
 mod evidence;
+mod explain;
 mod grace;
 mod high_latency;
 mod node_down;
@@ -15,6 +17,9 @@ mod report;
 
 pub use checker::Checker;
 pub use config::{CheckerConfig, InvariantConfig, InvariantName, Severity};
+pub(crate) use counters::ghost;
+pub use decision::Decision;
 pub use evidence::{Evidence, Verdict};
+pub use explain::{Explained, Explanation, Rule, source};
 pub use grace::SavedEntry;
 pub use report::{InvariantStatus, Report, Unknown, Violation};

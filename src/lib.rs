@@ -4,11 +4,15 @@
 //! [`observation::Observation`]; [`invariants`] decides what it means; [`export`] turns both into metric families;
 //! [`server`] serves them. [`collect`] runs a collection, [`serve`] puts the parts together.
 
+#[macro_use]
+mod closed_list;
+
 pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod evaluate;
 pub mod export;
 pub mod invariants;
 pub mod observation;
@@ -16,5 +20,7 @@ pub mod observe;
 pub mod serve;
 pub mod server;
 pub mod snapshot;
+pub mod standing;
 pub mod state;
 pub mod subject;
+mod text_table;

@@ -1,14 +1,18 @@
 //! Parses, dispatches, returns an exit code: nothing else.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use ratelimiter_exporter::cli::{self, Stop, Task};
-use ratelimiter_exporter::config::{Config, LogConfig};
+use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values};
+use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::subject::ACTIONS;
 use ratelimiter_exporter::{check, observe, serve};
 
 const MISTAKE: u8 = 2;
+
+/// The answer to `--config.check`.
+const VALID: &str = "the configuration is valid\n";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -17,14 +21,22 @@ async fn main() -> ExitCode {
         Err(Stop::Info(text)) => return print(&text, 0),
         Err(Stop::Mistake(line)) => return fail(&line),
     };
-    let config = match Config::load(invocation.values, |name| std::env::var(name).ok()) {
+    let environment = |name: &str| std::env::var(name).ok();
+    if let Task::Evaluate(task) = &invocation.task {
+        return replay(task, invocation.values, environment);
+    }
+    let config = match Config::load(invocation.values, environment) {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string()),
     };
     if config.check_only {
-        return print("the configuration is valid\n", 0);
+        return print(VALID, 0);
     }
-    log_to_stderr(config.log);
+    // Log lines would run over the picture.
+    let watched = matches!(&invocation.task, Task::Check(task) if task.is_watched());
+    if !(watched && std::io::stderr().is_terminal()) {
+        log_to_stderr(config.log);
+    }
     // The one TLS implementation; it can only be installed once, which is here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match invocation.task {
@@ -32,18 +44,10 @@ async fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("{error:#}")),
         },
-        Task::Check { json, watch } => match serve::check(&config, watch).await {
-            Ok(snapshot) => {
-                let text = if json {
-                    check::json(&snapshot).map(|text| text + "\n")
-                } else {
-                    Ok(check::table(&snapshot))
-                };
-                match text {
-                    Ok(text) => print(&text, check::Verdict::of(&snapshot).exit_status()),
-                    Err(error) => fail(&error.to_string()),
-                }
-            }
+        // Dealt with above, without a limiter.
+        Task::Evaluate(_) => ExitCode::SUCCESS,
+        Task::Check(task) => match check::check(&task, &config).await {
+            Ok(status) => ExitCode::from(status),
             Err(error) => fail(&format!("{error:#}")),
         },
         Task::Actions => match serde_json::to_string_pretty(&*ACTIONS) {
@@ -60,6 +64,28 @@ async fn main() -> ExitCode {
                 Err(error) => fail(&error.to_string()),
             }
         }
+    }
+}
+
+fn replay(task: &Replay, values: Values, environment: impl Fn(&str) -> Option<String>) -> ExitCode {
+    let current = task.compare.as_ref().map(|file| {
+        let values = values.clone().with_file("--compare", file);
+        Judging::load(values, &environment)
+    });
+    let candidate = Judging::load(values, &environment);
+    let (candidate, current) = match (candidate, current.transpose()) {
+        (Ok(candidate), Ok(current)) => (candidate, current),
+        (Err(error), _) | (_, Err(error)) => return fail(&error.to_string()),
+    };
+    if candidate.check_only {
+        return print(VALID, 0);
+    }
+    log_to_stderr(candidate.log);
+    match evaluate::evaluate(task, candidate, current) {
+        Ok(true) => ExitCode::SUCCESS,
+        // What was broken was told.
+        Ok(false) => ExitCode::from(MISTAKE),
+        Err(error) => fail(&format!("{error:#}")),
     }
 }
 

@@ -14,13 +14,15 @@ mod key;
 pub use failure::{Collector, Failure, Reason};
 pub use key::{decode_key, encode_key, hash_key};
 
-/// Everything one collection saw, apart from the counters that were streamed past the checker.
+/// Everything one collection saw, apart from the counters that were streamed past the checker. `C` holds the counters:
+/// a replay has a leaner way of doing that.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Observation {
+pub struct Observation<C = Vec<Counter>> {
     /// The limiter's nodes, by id.
     pub nodes: Vec<Node>,
-    /// Counters: all of them in a replay, the exported ones (highest utilization first) in a live observation.
-    pub counters: Vec<Counter>,
+    /// Counters: all of them in a replay, the exported ones (highest utilization first) in a live observation, these
+    /// and all above their limits in a recording.
+    pub counters: C,
     /// What the nodes' own metrics say, by node id.
     pub node_metrics: BTreeMap<String, NodeMetrics>,
     /// Whether Redis answered the exporter's PING in time; `null` when the collection was cut off before that.
@@ -29,6 +31,12 @@ pub struct Observation {
     /// When this was observed, by the wall clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Timestamp>,
+    /// The same on the timeline that never steps, in a recording: grace periods are replayed on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steady_at: Option<Timestamp>,
+    /// The keys in here are hashes already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keys_hashed: bool,
     /// Redis as the exporter sees it.
     #[serde(default)]
     pub redis: RedisReading,
@@ -100,11 +108,11 @@ impl Node {
     }
 }
 
-/// A key's counter: the requests admitted inside its window.
+/// A key's counter: the requests admitted inside its window. `K` is a text, owned unless it is read in a replay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counter {
+pub struct Counter<K = String> {
     /// The key, escaped by [`encode_key`].
-    pub key: String,
+    pub key: K,
     /// Requests admitted inside the window.
     pub count: u64,
     /// Requests allowed per window.
@@ -117,6 +125,12 @@ pub struct Counter {
     /// The limit before it was last seen to fall, while that still matters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fell_from: Option<FallenLimit>,
+    /// When it was counted, for the last time in this collection; on the timeline that never steps, in a recording.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_at: Option<Timestamp>,
+    /// When it was counted for the first time in this collection, if that was more than once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_from: Option<Timestamp>,
 }
 
 impl Counter {
@@ -306,8 +320,8 @@ pub enum CountersRead {
     Full,
     /// Some of them: a key that did not show is unknown, except for those in `gone`.
     Partial {
-        /// Keys (escaped) that were looked at directly and do not exist. For the checker: it is not told to others.
-        #[serde(default, skip_serializing)]
+        /// Keys (escaped) that were looked at directly and do not exist. For the checker, and for a recording.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         gone: Vec<String>,
         /// Why it stopped.
         reason: Reason,

@@ -2,30 +2,20 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::collect::Collect;
+use crate::collect::{Collect, Keep};
 use crate::config::Config;
 use crate::export::Reload;
 use crate::invariants::Checker;
 use crate::observe::{Limiter, reset_counter};
 use crate::server::{App, ResetCounter, Server};
-use crate::snapshot::Snapshot;
 use crate::state::{self, State};
 use crate::subject::Subject as _;
-
-/// How often the registry is looked at between collections: well inside the life of a registration (30 s), which
-/// Prometheus's default scrape interval (1 min) is not. It costs two commands a node.
-const GLANCE_EVERY: Duration = Duration::from_secs(8);
-
-/// What `check` gives a collection.
-const CHECK_TIME: Duration = Duration::from_secs(30);
 
 /// Serves until SIGINT or SIGTERM; a second one aborts.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
@@ -49,15 +39,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         }
     }
     let actions = limiter.actions();
-    let state_file = config.state_file.clone();
-    let collect = Arc::new(Collect::new(
-        limiter,
-        checker,
-        clock.clone(),
-        config.key_label,
-        config.max_series,
-        state_file,
-    ));
+    let keep = Keep {
+        label: config.key_label,
+        max_series: config.max_series,
+        state_file: config.state_file.clone(),
+        ..Keep::default()
+    };
+    let collect = Arc::new(Collect::new(limiter, checker, clock.clone(), keep));
     let app = Arc::new(App {
         collect: Arc::clone(&collect),
         telemetry_path: config.web.telemetry_path.clone(),
@@ -97,16 +85,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     };
-    let glances = async {
-        loop {
-            tokio::time::sleep(GLANCE_EVERY).await;
-            collect.glance().await;
-        }
-    };
     tokio::select! {
         () = &mut running => collect.finish().await,
         () = asked => tracing::warn!("stopping at once"),
-        () = glances => {}
+        () = collect.glance_at_times() => {}
     }
     Ok(())
 }
@@ -132,21 +114,4 @@ fn reset_over_http(config: &Config) -> ResetCounter {
             result.map_err(|error| error.to_string())
         })
     })
-}
-
-/// One collection, after watching the nodes' latency histograms for `watch`: a latency needs two readings.
-pub async fn check(config: &Config, watch: Duration) -> anyhow::Result<Arc<Snapshot>> {
-    let clock = Clock::start();
-    let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-    let checker = Checker::new(config.checker.clone(), config.key_label);
-    let (label, max_series) = (config.key_label, config.max_series);
-    let collect = Arc::new(Collect::new(
-        limiter, checker, clock, label, max_series, None,
-    ));
-    let mut snapshot = collect.snapshot(Instant::now() + CHECK_TIME).await;
-    if !watch.is_zero() {
-        tokio::time::sleep(watch).await;
-        snapshot = collect.snapshot(Instant::now() + CHECK_TIME).await;
-    }
-    snapshot.context("the collection failed")
 }

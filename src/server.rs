@@ -1,5 +1,6 @@
 //! Serves what was collected, with hyper. Binds first, so that errors show before anything runs; ends gracefully.
 
+mod api;
 mod page;
 mod routes;
 

@@ -50,6 +50,8 @@ pub(crate) fn print() {
         remaining: 10,
         window_ms: Some(60_000),
         fell_from: None,
+        counted_at: None,
+        counted_from: None,
     });
     let observation = Observation {
         counters: counters.collect(),

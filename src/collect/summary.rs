@@ -3,6 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashSet};
 
+use super::listed::Listed;
 use crate::clock::Moment;
 use crate::observation::{
     Counter, CounterView, KeyLabel, KeyTotals, UTILIZATION_BOUNDS, utilization,
@@ -52,12 +53,21 @@ pub(super) struct KeysKept {
     full: Totals,
     /// The keys that are exported, so that they stay fresh while a pass goes on over several collections.
     exported: Vec<Box<[u8]>>,
+    /// The keys that are listed in any case.
+    listed: Listed,
 }
 
 impl KeysKept {
+    pub(super) fn new(listed: Listed) -> Self {
+        Self {
+            listed,
+            ..Self::default()
+        }
+    }
+
     /// The keys to look at in the next collection besides those in violation.
-    pub(super) fn exported(&self) -> impl Iterator<Item = &Box<[u8]>> {
-        self.exported.iter()
+    pub(super) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
+        self.exported.iter().chain(self.listed.watched())
     }
 }
 
@@ -72,6 +82,7 @@ pub(super) struct Summary<'a, C> {
 
 impl<'a, C: InvariantChecker> Summary<'a, C> {
     pub(super) fn new(checker: &'a mut C, kept: &'a mut KeysKept, most: usize) -> Self {
+        kept.listed.begin();
         Self {
             checker,
             kept,
@@ -81,7 +92,8 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
         }
     }
 
-    /// The totals of the last full pass and the top keys, highest utilization first.
+    /// The totals of the last full pass, and the top keys and those that are listed in any case, highest utilization
+    /// first.
     pub(super) fn finish(self, label: KeyLabel) -> (KeyTotals, Vec<Counter>) {
         let top = self.top.into_ranked(self.most);
         self.kept.exported = top.iter().map(|ranked| ranked.key.clone()).collect();
@@ -97,8 +109,21 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
             utilization_sum: full.sum,
             ..KeyTotals::default()
         };
-        let counters = top.into_iter().map(|ranked| ranked.into_counter(label));
-        (totals, counters.collect())
+        let listed = &self.kept.listed;
+        let on_top: HashSet<&[u8]> = top.iter().map(|ranked| &*ranked.key).collect();
+        let others = listed.keys().filter(|(key, _)| !on_top.contains(key));
+        let mut others: Vec<Counter> = others
+            .map(|(key, seen)| seen.into_counter(key, label))
+            .collect();
+        others.sort_unstable_by(|one, other| {
+            let used = other.utilization().total_cmp(&one.utilization());
+            used.then_with(|| one.key.cmp(&other.key))
+        });
+        let top = top.iter().map(|ranked| match listed.get(&ranked.key) {
+            Some(seen) => seen.into_counter(&ranked.key, label),
+            None => ranked.to_counter(label),
+        });
+        (totals, top.chain(others).collect())
     }
 }
 
@@ -128,6 +153,7 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
             let used = utilization(counter.count, counter.limit);
             self.kept.current.add(used);
             self.top.offer(used, counter);
+            self.kept.listed.take(at, counter);
         }
     }
 
@@ -136,6 +162,7 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
         for counter in batch {
             self.top
                 .offer(utilization(counter.count, counter.limit), counter);
+            self.kept.listed.take(at, counter);
         }
     }
 }
@@ -165,7 +192,7 @@ impl Ranked {
 }
 
 impl Ranked {
-    fn into_counter(self, label: KeyLabel) -> Counter {
+    fn to_counter(&self, label: KeyLabel) -> Counter {
         Counter {
             key: label.of(&self.key),
             count: self.count,
@@ -173,6 +200,8 @@ impl Ranked {
             remaining: self.remaining,
             window_ms: self.window_ms,
             fell_from: None,
+            counted_at: None,
+            counted_from: None,
         }
     }
 }
@@ -261,7 +290,7 @@ mod tests {
         }
         let ranked = top.into_ranked(most).into_iter();
         ranked
-            .map(|ranked| ranked.into_counter(KeyLabel::Plain).key)
+            .map(|ranked| ranked.to_counter(KeyLabel::Plain).key)
             .collect()
     }
 

@@ -59,22 +59,27 @@ pub(super) struct LimitSection {
     pub(super) window: String,
 }
 
-/// Reads the file at `path` into `values` and the sections.
-pub(super) fn read(path: &Path, values: &mut Values) -> Result<Sections, ConfigError> {
+/// Reads the file at `path`, which `origin` named, into `values` and the sections.
+pub(super) fn read(
+    origin: &str,
+    path: &Path,
+    values: &mut Values,
+) -> Result<Sections, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        ConfigError::new(
-            "--config.file",
-            path.display(),
-            format!("a readable file ({error})"),
-        )
+        ConfigError::new(origin, path.display(), format!("a readable file ({error})"))
     })?;
-    parse(&text, &path.display().to_string(), values)
+    parse(&text, origin, &path.display().to_string(), values)
 }
 
-fn parse(text: &str, name: &str, values: &mut Values) -> Result<Sections, ConfigError> {
+fn parse(
+    text: &str,
+    origin: &str,
+    name: &str,
+    values: &mut Values,
+) -> Result<Sections, ConfigError> {
     let invalid = |error: String| {
         let first = error.lines().next().unwrap_or_default().to_owned();
-        ConfigError::new("--config.file", name, format!("valid YAML: {first}"))
+        ConfigError::new(origin, name, format!("valid YAML: {first}"))
     };
     let document: Value = if text.trim().is_empty() {
         Value::Null
@@ -87,7 +92,7 @@ fn parse(text: &str, name: &str, values: &mut Values) -> Result<Sections, Config
         Value::Object(map) => map,
         other => {
             return Err(ConfigError::new(
-                "--config.file",
+                origin,
                 name,
                 format!("a mapping, not {other}"),
             ));
@@ -163,7 +168,7 @@ mod tests {
     fn settings_nest_at_their_dots() {
         let mut values = Values::default();
         let text = "redis:\n  url: redis://r:1\nratelimiter.url: [http://a:1, http://b:1]\nprobe: {nodes: false}\n";
-        parse(text, "f.yml", &mut values).unwrap();
+        parse(text, "--config.file", "f.yml", &mut values).unwrap();
         assert_eq!(values.get("redis.url").unwrap().values, ["redis://r:1"]);
         assert_eq!(
             values.get("redis.url").unwrap().origin,
@@ -190,7 +195,7 @@ mod tests {
             ("redis: [\n", "valid YAML"),
             ("config: {file: x}\n", "config.file in f.yml"),
         ] {
-            let error = parse(text, "f.yml", &mut Values::default())
+            let error = parse(text, "--config.file", "f.yml", &mut Values::default())
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(expected), "{text:?}: {error}");

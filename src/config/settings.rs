@@ -241,6 +241,17 @@ impl Values {
             .or_insert(Typed { origin, values });
     }
 
+    /// The same with the configuration file `path`, which `origin` named, instead of any other.
+    #[must_use]
+    pub fn with_file(mut self, origin: &str, path: &str) -> Self {
+        let typed = Typed {
+            origin: origin.to_owned(),
+            values: vec![path.to_owned()],
+        };
+        self.0.insert("config.file", typed);
+        self
+    }
+
     /// Adds what the environment has. An empty variable counts as not set.
     pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
         for setting in SETTINGS {

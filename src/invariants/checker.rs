@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::counters::{draining_from, drifted, ghost};
+use super::decision::Decision;
 use super::grace::{Entry, SavedEntry, Tracker};
 use super::redis_disconnected::REDIS;
 use super::report::{InvariantStatus, Report, Unknown, Violation};
@@ -133,14 +134,14 @@ impl Checker {
             count: counter.count,
             limit: counter.limit,
             remaining: counter.remaining,
-            draining_from: draining,
+            draining_from: draining.map(|(limit, _)| limit),
         };
         tracker.violated(
             counter.key,
             evidence,
             now,
             config.grace_period,
-            draining.is_some(),
+            draining.map(|(_, until)| until),
             self.pass,
         );
     }
@@ -161,7 +162,7 @@ impl Checker {
             match verdict {
                 Verdict::Ok => tracker.over(subject.as_str(), now),
                 Verdict::Violated(evidence) => {
-                    tracker.violated(subject.as_str(), evidence, now, grace, false, pass);
+                    tracker.violated(subject.as_str(), evidence, now, grace, None, pass);
                 }
                 Verdict::Unknown(reason) => status.unknown.push(Unknown {
                     subject: subject.clone(),
@@ -215,9 +216,11 @@ impl Checker {
 
     fn violation(&self, name: InvariantName, subject: String, entry: &Entry) -> Violation {
         let config = self.config.of(name);
+        let over = later(entry.first_seen, config.grace_period);
+        let over = entry.held_until.unwrap_or(over).max(over);
         let grace_left = match entry.reported_since {
             Some(_) => std::time::Duration::ZERO,
-            None => elapsed(self.latest, later(entry.first_seen, config.grace_period)),
+            None => elapsed(self.latest, over),
         };
         Violation {
             name,
@@ -227,6 +230,7 @@ impl Checker {
             first_seen: self.wall(entry.first_seen),
             last_seen: self.wall(entry.last_seen),
             evidence: entry.evidence.clone(),
+            decision: Decision::of(entry, self.pass),
             grace_left,
         }
     }

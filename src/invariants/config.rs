@@ -42,6 +42,16 @@ impl InvariantName {
         }
     }
 
+    /// What its subjects are called by.
+    pub fn subject(self) -> &'static str {
+        match self {
+            Self::NodeDown | Self::HighLatency => "node id",
+            Self::RedisDisconnected => "`redis` or node id",
+            Self::CounterDrift => "key",
+            Self::GhostAllowing => "key, or `canary:` and node id",
+        }
+    }
+
     /// Whether its subjects are keys (many, streamed) rather than nodes (few).
     pub fn about_keys(self) -> bool {
         matches!(self, Self::CounterDrift | Self::GhostAllowing)
@@ -115,6 +125,29 @@ impl InvariantConfig {
             threshold,
             severity,
             enabled: true,
+        }
+    }
+}
+
+impl InvariantConfig {
+    /// When it is violated, in words, with its threshold.
+    pub fn violated_when(&self) -> String {
+        match self.name {
+            InvariantName::NodeDown => "a node's state is not Up".to_owned(),
+            InvariantName::RedisDisconnected => {
+                "Redis does not answer the exporter's PING, or a node that is up does not reach Redis"
+                    .to_owned()
+            }
+            InvariantName::HighLatency => {
+                let threshold = Duration::try_from_secs_f64(self.threshold).unwrap_or(Duration::MAX);
+                format!("a node's p99 check latency over the last 60 s > {threshold:?}")
+            }
+            InvariantName::CounterDrift => format!("count > limit × (1 + {})", self.threshold),
+            InvariantName::GhostAllowing => {
+                "count > limit; or limit = 0 with something said to remain; or a canary is admitted under a limit \
+                 it has used up"
+                    .to_owned()
+            }
         }
     }
 }

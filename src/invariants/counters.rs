@@ -1,5 +1,10 @@
 //! `counter_drift` and `ghost_allowing`: a key's count against its limit.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::{elapsed, later};
 use crate::observation::CounterView;
 
 /// `counter_drift`: count above limit × (1 + threshold).
@@ -24,17 +29,17 @@ fn round_half_ulp(value: f64) -> f64 {
 }
 
 /// `ghost_allowing`: count above limit, or a limit of zero with something said to remain.
-pub(super) fn ghost(count: u64, limit: u64, remaining: u64) -> bool {
+pub(crate) fn ghost(count: u64, limit: u64, remaining: u64) -> bool {
     count > limit || (limit == 0 && remaining > 0)
 }
 
-/// The limit that `counter` is draining from: its count is above the limit but was legal under the one before,
-/// and the window since the fall has not passed.
-pub(super) fn draining_from(counter: &CounterView<'_>, now: jiff::Timestamp) -> Option<u64> {
+/// The limit that `counter` is draining from, and until when: its count is above the limit but was legal under the one
+/// before, and the window since the fall has not passed.
+pub(super) fn draining_from(counter: &CounterView<'_>, now: Timestamp) -> Option<(u64, Timestamp)> {
     let fell = counter.fell_from?;
-    let window = std::time::Duration::from_millis(counter.window_ms?);
-    let inside = crate::clock::elapsed(fell.at, now) < window;
-    (inside && counter.count <= fell.limit).then_some(fell.limit)
+    let window = Duration::from_millis(counter.window_ms?);
+    let inside = elapsed(fell.at, now) < window;
+    (inside && counter.count <= fell.limit).then_some((fell.limit, later(fell.at, window)))
 }
 
 #[cfg(test)]

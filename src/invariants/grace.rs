@@ -24,8 +24,10 @@ pub(super) struct Entry {
     pub(super) reported_since: Option<Timestamp>,
     /// What it rests on, as last seen.
     pub(super) evidence: Evidence,
-    /// In which pass the subject was last looked at.
-    pass: u64,
+    /// Until when it stays pending however long its grace period, because it is expected to drain by itself.
+    pub(super) held_until: Option<Timestamp>,
+    /// In which pass the subject was last seen in violation.
+    pub(super) pass: u64,
 }
 
 /// A violation in progress as it survives a restart.
@@ -64,14 +66,14 @@ impl<K> Default for Tracker<K> {
 impl<K: Hash + Eq + Clone> Tracker<K> {
     /// The subject was seen in violation in `pass`.
     ///
-    /// `held_back` keeps it pending however long it lasts, for a violation that is expected to drain by itself.
+    /// `held_until` keeps it pending however long it lasts, for a violation that is expected to drain by itself.
     pub(super) fn violated<Q>(
         &mut self,
         subject: &Q,
         evidence: Evidence,
         now: Timestamp,
         grace: Duration,
-        held_back: bool,
+        held_until: Option<Timestamp>,
         pass: u64,
     ) where
         K: Borrow<Q> + for<'q> From<&'q Q>,
@@ -83,6 +85,7 @@ impl<K: Hash + Eq + Clone> Tracker<K> {
                 last_seen: now,
                 reported_since: None,
                 evidence: evidence.clone(),
+                held_until,
                 pass,
             };
             self.entries.insert(K::from(subject), entry);
@@ -92,8 +95,9 @@ impl<K: Hash + Eq + Clone> Tracker<K> {
         };
         entry.last_seen = now;
         entry.evidence = evidence;
+        entry.held_until = held_until;
         entry.pass = pass;
-        let due = elapsed(entry.first_seen, now) >= grace && !held_back;
+        let due = elapsed(entry.first_seen, now) >= grace && held_until.is_none();
         if entry.reported_since.is_none() && due {
             entry.reported_since = Some(now);
             self.started_total += 1;
@@ -173,6 +177,7 @@ impl<K: Hash + Eq + Clone> Tracker<K> {
             last_seen: saved.last_seen,
             reported_since: saved.reported_since,
             evidence: saved.evidence,
+            held_until: None,
             pass: 0,
         };
         self.entries.insert(subject, entry);

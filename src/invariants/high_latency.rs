@@ -22,10 +22,9 @@ pub(super) fn verdict(
     };
     let p99_seconds = p99_ms / 1e3;
     let violated = match metrics.latency_p99_bucket {
-        // A value without a bucket is taken as measured. It is compared in the unit in which it is told, so that
-        // 50.0 ms against a threshold of 0.05 s is exactly at the threshold.
+        // A value without a bucket is taken as measured.
         None if p99_ms.is_nan() => return Verdict::Unknown("no_samples".to_owned()),
-        None => p99_ms > threshold_seconds * 1e3,
+        None => above(p99_ms, threshold_seconds),
         Some(bucket) if bucket.lower >= threshold_seconds => true,
         Some(bucket) if bucket.upper.is_some_and(|upper| upper <= threshold_seconds) => false,
         // The coarse histogram counts the canaries, too, so without this it would always stand before them.
@@ -46,9 +45,16 @@ pub(super) fn verdict(
     }
 }
 
+/// Whether `ms` is above the threshold, exactly at which is healthy: 4.9 ms is no more than 0.0049 s, although the
+/// product of the latter with 1000 is a little less than the former.
+fn above(ms: f64, threshold_seconds: f64) -> bool {
+    let allowed = threshold_seconds * 1e3;
+    ms - allowed > allowed * 1e-12
+}
+
 /// A canary is a single check, taken as measured.
 fn of_canary(canary_ms: f64, threshold_seconds: f64) -> Verdict {
-    if canary_ms.is_nan() || canary_ms <= threshold_seconds * 1e3 {
+    if canary_ms.is_nan() || !above(canary_ms, threshold_seconds) {
         return Verdict::Ok;
     }
     Verdict::Violated(Evidence::Latency {
@@ -81,6 +87,11 @@ mod tests {
     fn exactly_at_the_threshold_is_healthy() {
         assert_eq!(of(50.0, None), "ok");
         assert_eq!(of(50.1, None), "violated");
+        for tenths in 1..20_000 {
+            let ms = f64::from(tenths) / 10.0;
+            assert!(!above(ms, f64::from(tenths) / 10_000.0), "{ms}");
+            assert!(above(ms + 0.001, f64::from(tenths) / 10_000.0), "{ms}");
+        }
     }
 
     #[test]

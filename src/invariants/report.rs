@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Evidence, InvariantConfig, InvariantName, Severity};
+use super::{Decision, Evidence, InvariantConfig, InvariantName, Severity};
 use crate::clock::Moment;
 
 /// The state of all invariants after one collection.
@@ -40,7 +40,9 @@ pub struct Violation {
     pub last_seen: Timestamp,
     /// What it rests on.
     pub evidence: Evidence,
-    /// How much of the grace period is left; zero once reported.
+    /// Why it is reported, or is not.
+    pub decision: Decision,
+    /// How long it must still last before it is reported; zero once it is.
     #[serde(skip)]
     pub grace_left: Duration,
 }

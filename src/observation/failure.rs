@@ -1,83 +1,33 @@
 //! Named failures: which source, about what, and a reason from a closed list, so that it can be a label value.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-/// A source that a collection asks. The names are label values of `ratelimiter_scrape_collector_*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Collector {
+closed_list! {
+    /// A source that a collection asks. The names are label values of `ratelimiter_scrape_collector_*`.
+    pub enum Collector;
+
     /// The limiter's management API.
-    ManagementApi,
+    ManagementApi => "management_api",
     /// PING and INFO of Redis.
-    Redis,
+    Redis => "redis",
     /// The node registry in Redis.
-    Registry,
+    Registry => "registry",
     /// The counters and limits in Redis.
-    Counters,
+    Counters => "counters",
     /// `GET /health` of the nodes.
-    Probes,
+    Probes => "probes",
     /// `GET /metrics` of the nodes.
-    NodeMetrics,
+    NodeMetrics => "node_metrics",
     /// The Prometheus server that is asked for latencies.
-    Prometheus,
+    Prometheus => "prometheus",
     /// The canary checks.
-    Canary,
+    Canary => "canary",
 }
 
-impl Collector {
-    /// Every collector, in the order of their names' declaration.
-    pub const ALL: [Self; 8] = [
-        Self::ManagementApi,
-        Self::Redis,
-        Self::Registry,
-        Self::Counters,
-        Self::Probes,
-        Self::NodeMetrics,
-        Self::Prometheus,
-        Self::Canary,
-    ];
+closed_list! {
+    /// Why something could not be read: a closed list, never error text.
+    pub enum Reason;
 
-    /// The name as a label value.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ManagementApi => "management_api",
-            Self::Redis => "redis",
-            Self::Registry => "registry",
-            Self::Counters => "counters",
-            Self::Probes => "probes",
-            Self::NodeMetrics => "node_metrics",
-            Self::Prometheus => "prometheus",
-            Self::Canary => "canary",
-        }
-    }
-}
-
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
-        /// Why something could not be read: a closed list, never error text.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum Reason {
-            $($(#[doc = $doc])+ $variant,)+
-        }
-
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The reason as a label value.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-        }
-    };
-}
-
-reasons! {
     /// No answer in time.
     Timeout => "timeout",
     /// The collection's own deadline passed first.
@@ -134,12 +84,6 @@ reasons! {
     RedisDown => "redis_down",
     /// The source answered, but not what it must.
     Unexpected => "unexpected",
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// A named failure of one source.

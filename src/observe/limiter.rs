@@ -224,6 +224,8 @@ impl Limiter {
             node_metrics: judged.metrics,
             redis_connected,
             observed_at: Some(at.wall),
+            steady_at: None,
+            keys_hashed: false,
             redis: RedisReading {
                 ping_seconds,
                 reason,

@@ -21,6 +21,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::api::{self, Standing};
 use super::page::{self, Page};
 use crate::clock::Clock;
 use crate::collect::Collect;
@@ -103,14 +104,14 @@ impl<S: Subject + 'static> App<S> {
         } else if known_get && !read {
             not_allowed("GET, HEAD")
         } else if known_get {
-            self.get(path, &parts.headers).await
+            self.get(path, parts.uri.query(), &parts.headers).await
         } else {
             text(StatusCode::NOT_FOUND, "not found\n")
         };
         Ok(answer)
     }
 
-    async fn get(&self, path: &str, headers: &HeaderMap) -> Answer {
+    async fn get(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> Answer {
         match path {
             "/-/healthy" => text(StatusCode::OK, "healthy\n"),
             "/-/ready" if self.collect.last().is_some() => text(StatusCode::OK, "ready\n"),
@@ -138,7 +139,10 @@ impl<S: Subject + 'static> App<S> {
                     return text(StatusCode::INTERNAL_SERVER_ERROR, "the collection failed\n");
                 };
                 match path {
-                    "/api/v1/violations" => json(StatusCode::OK, &violations(&snapshot)),
+                    "/api/v1/violations" => match api::subject(query) {
+                        Some(subject) => json(StatusCode::OK, &api::explained(&snapshot, subject)),
+                        None => json(StatusCode::OK, &Standing::from(&*snapshot)),
+                    },
                     "/api/v1/observation" => json(StatusCode::OK, &snapshot.observation),
                     _ => self.metrics(&snapshot, headers),
                 }
@@ -212,42 +216,6 @@ impl<S: Subject + 'static> App<S> {
             Err(message) => error(StatusCode::BAD_GATEWAY, &message),
         }
     }
-}
-
-/// `GET /api/v1/violations`.
-fn violations(snapshot: &Snapshot) -> serde_json::Value {
-    let report = &snapshot.report;
-    let with_threshold = |violation: &crate::invariants::Violation| {
-        let mut value = serde_json::to_value(violation).unwrap_or_default();
-        let status = report
-            .invariants
-            .iter()
-            .find(|status| status.config.name == violation.name);
-        if let (Some(object), Some(status)) = (value.as_object_mut(), status) {
-            let grace_left = violation.grace_left.as_secs_f64();
-            object.insert("threshold".to_owned(), status.config.threshold.into());
-            object.insert("grace_left_seconds".to_owned(), grace_left.into());
-        }
-        value
-    };
-    let invariants = report.invariants.iter().map(|status| {
-        serde_json::json!({
-            "name": status.config.name,
-            "severity": status.config.severity,
-            "grace_period_seconds": status.config.grace_period.as_secs_f64(),
-            "threshold": status.config.threshold,
-            "evaluable": status.evaluable,
-            "unknown": status.unknown,
-            "violations": status.violations,
-            "pending": status.pending,
-        })
-    });
-    serde_json::json!({
-        "observed_at": snapshot.observation.observed_at,
-        "violations": report.violations.iter().map(with_threshold).collect::<Vec<_>>(),
-        "pending": report.pending.iter().map(with_threshold).collect::<Vec<_>>(),
-        "invariants": invariants.collect::<Vec<_>>(),
-    })
 }
 
 /// Whether the client takes gzip: named, or any, and not with a quality of zero.

@@ -114,6 +114,24 @@ async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
             &["check", "--output=xml"],
             &["--output", "xml", "table, json"],
         ),
+        (&["check", "--every=15s"], &["--every", "--output jsonl"]),
+        (
+            &["check", "--output=jsonl", "--for=1h"],
+            &["--for needs --every"],
+        ),
+        (
+            &["check", "--output=jsonl", "--every=1ms"],
+            &["--every", "\"1ms\"", "from 100ms to"],
+        ),
+        (
+            &["check", "--output=jsonl", "--explain=k"],
+            &["--explain", "--output"],
+        ),
+        (
+            &["check", "--watch", "--output=json"],
+            &["--watch", "no output but the table"],
+        ),
+        (&["evaluate"], &["FILE"]),
         (&["--no-such-flag"], &["--no-such-flag"]),
         (&["chekc"], &["chekc"]),
         (&["reset-counter"], &["KEY"]),
@@ -196,5 +214,94 @@ async fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
         said.contains("--web.listen-address: cannot listen on 127.0.0.1:"),
         "{said}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn check_explains_one_subject_also_when_nothing_is_wrong() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    // More than are listed, all fuller than the one that is asked about.
+    for key in 0..5 {
+        fill_to(&mut redis, format!("fuller:{key}").as_bytes(), 9).await?;
+    }
+    fill_to(&mut redis, b"quiet", 2).await?;
+    fill_to(&mut redis, b"over", 12).await?;
+    for (subject, status, expected) in [
+        (
+            "quiet",
+            0,
+            &["ghost_allowing  holds", "counter.count = 2"][..],
+        ),
+        (
+            "over",
+            1,
+            &[
+                "ghost_allowing  reported",
+                "counter_drift   in_grace",
+                "ZCOUNT",
+            ],
+        ),
+        (
+            "node-1",
+            2,
+            &[
+                "node_down           holds",
+                "high_latency        unknown",
+                "node.state",
+            ],
+        ),
+        (
+            "redis",
+            0,
+            &["redis_disconnected  holds", "redis.ping_seconds"],
+        ),
+        ("nobody", 2, &["not_seen"]),
+    ] {
+        let explain = format!("--explain={subject}");
+        let flags = [&explain, "--keys.max-series=2", "--latency-sample=100ms"];
+        let output = run(check(&cluster, &flags)).await?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(status), "{text}");
+        for word in expected {
+            assert!(text.contains(word), "{word} is not in: {text}");
+        }
+    }
+    let flags = [
+        "--explain=quiet",
+        "--output=json",
+        "--latency-sample=0s",
+        "--keys.label=hash",
+    ];
+    let output = run(check(&cluster, &flags)).await?;
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(json["counter"]["count"], 2, "{json}");
+    assert_eq!(json["invariants"][0]["decision"], "holds");
+    Ok(())
+}
+
+#[tokio::test]
+async fn watch_shows_one_table_after_the_other() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    fill_to(&mut redis, b"half", 5).await?;
+    fill_to(&mut redis, b"over", 12).await?;
+    let flags = ["--watch", "--every=100ms", "--for=450ms"];
+    let output = run(check(&cluster, &flags)).await?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stdout)?;
+    let tables = text.matches("✕ 1 critical: ghost_allowing").count();
+    assert!((1..=5).contains(&tables), "{text}");
+    assert_eq!(text.matches("KEY   COUNT").count(), tables, "{text}");
+    assert!(
+        text.contains("half  5      10     5     50 %   █████░░░░░\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("over  12     10     0     120 %  ██████████▶\n"),
+        "{text}"
+    );
+    // Not a terminal: nothing that moves a cursor.
+    assert!(!text.contains('\x1b'), "{text}");
     Ok(())
 }

@@ -3,15 +3,21 @@
 
 mod actions;
 mod alerts;
+mod api;
+mod backtest;
 mod bad_answers;
 mod browser;
 mod captures;
 mod cli;
 mod dashboards;
+mod differential;
 mod docs;
+mod evaluate;
 mod harness;
 mod keys;
 mod page;
+mod record;
+mod reference;
 mod scale;
 mod secrets;
 mod topology;

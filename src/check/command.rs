@@ -1,0 +1,181 @@
+//! The subcommand: what is to be looked at and shown, put together.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+
+use super::looks::{Pace, look};
+use super::recorder::{Recorder, Target};
+use super::watch::Screen;
+use super::{Verdict, explain, json, line, table};
+use crate::clock::Clock;
+use crate::collect::{Collect, Keep};
+use crate::config::Config;
+use crate::invariants::Checker;
+use crate::observation::decode_key;
+use crate::observe::Limiter;
+use crate::snapshot::Snapshot;
+
+/// What a single collection may take.
+const MOST_TIME: Duration = Duration::from_secs(30);
+
+/// What is to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// One collection as tables.
+    Table,
+    /// One collection as JSON.
+    Json,
+    /// Why one subject is reported, or is not, as text or as JSON.
+    Explained {
+        /// The node id, `redis`, or the key as it is shown.
+        subject: String,
+        /// JSON instead of text.
+        json: bool,
+    },
+    /// The tables of one collection after the other, on the same place of a terminal.
+    Watch(Pace),
+    /// A line of a recording for each collection, of which there is one without a pace.
+    Lines(Option<Pace>, Target),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What to show.
+    pub output: Output,
+    /// How long the nodes' latency histograms are watched before a single collection: a latency needs two readings.
+    pub watch: Duration,
+}
+
+impl Check {
+    /// Whether somebody watches, on a terminal perhaps.
+    pub fn is_watched(&self) -> bool {
+        matches!(self.output, Output::Watch(_))
+    }
+}
+
+/// Looks, shows, and tells the exit status.
+pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
+    let recording = matches!(task.output, Output::Lines(..));
+    let clock = Clock::start();
+    let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
+    let checker = Checker::new(config.checker.clone(), config.key_label);
+    let asked_for = match &task.output {
+        Output::Explained { subject, .. } => Some(decode_key(subject)),
+        _ => None,
+    };
+    let keep = Keep {
+        label: config.key_label,
+        max_series: config.max_series,
+        // Counted in any case, since it may be one of a million that are well.
+        keys: asked_for.iter().map(|key| Box::from(&**key)).collect(),
+        recording,
+        ..Keep::default()
+    };
+    let collect = Arc::new(Collect::new(limiter, checker, clock, keep));
+    if let Output::Lines(pace, target) = &task.output {
+        return record(&collect, *pace, target, task.watch).await;
+    }
+    if let Output::Watch(pace) = task.output {
+        return watch(&collect, pace).await;
+    }
+    let snapshot = once(&collect, task.watch).await?;
+    let (text, verdict) = match &task.output {
+        Output::Explained { subject, json } => {
+            let key = asked_for.map(|key| config.key_label.of(&key));
+            let names: Vec<String> = std::iter::once(subject.clone()).chain(key).collect();
+            let explained = snapshot.report.explain(&snapshot.observation, &names);
+            let text = if *json {
+                serde_json::to_string_pretty(&explained)? + "\n"
+            } else {
+                explain::text(&explained)
+            };
+            (text, explain::verdict(&explained))
+        }
+        Output::Json => (json(&snapshot)? + "\n", Verdict::of(&snapshot)),
+        _ => (table(&snapshot), Verdict::of(&snapshot)),
+    };
+    // That nobody reads it changes nothing about how things stand.
+    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(verdict.exit_status())
+}
+
+/// One collection, after watching the nodes' latency histograms for `watch`.
+async fn once(collect: &Arc<Collect<Limiter>>, watch: Duration) -> anyhow::Result<Arc<Snapshot>> {
+    let mut snapshot = collect.snapshot(Instant::now() + MOST_TIME).await;
+    if !watch.is_zero() {
+        tokio::time::sleep(watch).await;
+        snapshot = collect.snapshot(Instant::now() + MOST_TIME).await;
+    }
+    snapshot.context("the collection failed")
+}
+
+/// Shows until the time is up, somebody says stop, or nobody looks any more. The exit status is that of the last look.
+async fn watch(collect: &Arc<Collect<Limiter>>, pace: Pace) -> anyhow::Result<u8> {
+    let mut screen = Screen::new()?;
+    let mut status = Verdict::Unknown.exit_status();
+    let looked = look(collect, pace, |snapshot| {
+        status = Verdict::of(snapshot).exit_status();
+        let text = table(snapshot);
+        let (verdict, tables) = text.split_once('\n').unwrap_or_default();
+        let (at, every) = (snapshot.report.at.wall, pace.every);
+        let took = snapshot.seconds * 1e3;
+        let text = format!("{verdict}\n{at:.0}, in {took:.0} ms, every {every:?}\n{tables}");
+        Ok(screen.draw(&text)?)
+    })
+    .await;
+    match looked {
+        Err(error) if reader_is_gone(&error) => Ok(status),
+        looked => looked.map(|()| status),
+    }
+}
+
+/// Records one look, or looks until the time is up, somebody says stop, or nobody reads any further.
+async fn record(
+    collect: &Arc<Collect<Limiter>>,
+    pace: Option<Pace>,
+    target: &Target,
+    watch: Duration,
+) -> anyhow::Result<u8> {
+    // Before the first look, since an output that cannot be had is known at once.
+    let mut recorder = Recorder::open(target)?;
+    let Some(pace) = pace else {
+        let snapshot = once(collect, watch).await?;
+        recorder.write(&line(&snapshot)?)?;
+        recorder.finish()?;
+        return Ok(Verdict::of(&snapshot).exit_status());
+    };
+    let told = io::stderr().is_terminal() && (target.file.is_some() || !io::stdout().is_terminal());
+    let mut observations = 0_u64;
+    let looked = look(collect, pace, |snapshot| {
+        recorder.write(&line(snapshot)?)?;
+        observations += 1;
+        if told {
+            let violations = snapshot.report.violations.len();
+            // If the terminal is gone there is nobody to tell.
+            let _ = write!(
+                io::stderr(),
+                "\r{observations} observations recorded, {violations} violations in the last\x1b[K"
+            );
+        }
+        Ok(())
+    })
+    .await;
+    if told && observations > 0 {
+        let _ = writeln!(io::stderr());
+    }
+    let ended = looked.and_then(|()| Ok(recorder.finish()?));
+    match ended {
+        Err(error) if reader_is_gone(&error) => Ok(0),
+        ended => ended.context("the recording").map(|()| 0),
+    }
+}
+
+fn reader_is_gone(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

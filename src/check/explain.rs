@@ -1,0 +1,98 @@
+//! One subject explained for people: what each invariant says of it and why, and the figures that this rests on.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::Verdict;
+use crate::invariants::{Decision, Explained, Explanation};
+use crate::text_table::{shown, write_table};
+
+/// What the explanation means for the exit status: of this subject alone.
+pub(super) fn verdict(explained: &Explained) -> Verdict {
+    let decisions = || explained.invariants.iter().map(|it| it.decision);
+    if decisions().any(Decision::is_violated) {
+        Verdict::Violated
+    } else if decisions().any(|it| matches!(it, Decision::Unknown | Decision::NotSeen)) {
+        Verdict::Unknown
+    } else {
+        Verdict::Holds
+    }
+}
+
+/// The explanation as text.
+pub(super) fn text(explained: &Explained) -> String {
+    let mut out = format!(
+        "{} at {:.0}\n\n",
+        shown(&explained.subject),
+        explained.judged_at
+    );
+    let mut rows = vec![["INVARIANT", "DECISION", "WHY"].map(str::to_owned).to_vec()];
+    rows.extend(
+        explained
+            .invariants
+            .iter()
+            .map(|it| vec![it.name.to_string(), it.decision.to_string(), shown(&it.why)]),
+    );
+    write_table(&mut out, &rows);
+    for explanation in &explained.invariants {
+        rule(&mut out, explanation);
+    }
+    out.push_str("\nREAD\n");
+    let before = out.len();
+    figures(&mut out, explained);
+    if out.len() == before {
+        out.push_str("nothing\n");
+    }
+    out
+}
+
+/// What would be reported, and what stands against it.
+fn rule(out: &mut String, explanation: &Explanation) {
+    let Some(rule) = &explanation.rule else {
+        return;
+    };
+    let grace = Duration::try_from_secs_f64(rule.grace_period_seconds).unwrap_or_default();
+    let lasting = if grace.is_zero() {
+        "reported at once".to_owned()
+    } else {
+        format!("reported after {grace:?}")
+    };
+    // Writing into a String cannot fail.
+    let _ = write!(
+        out,
+        "\n{}\n  rule      {}\n            {lasting}, {}\n",
+        explanation.name, rule.violated_when, rule.severity
+    );
+    let Some(violation) = &explanation.violation else {
+        return;
+    };
+    let source = explanation.source.as_deref().unwrap_or("unknown");
+    let _ = write!(
+        out,
+        "  evidence  {}\n  source    {}\n  seen      first {:.0}, last {:.0}\n",
+        shown(&violation.message),
+        shown(source),
+        violation.first_seen,
+        violation.last_seen,
+    );
+}
+
+/// What was read, as it is told in JSON.
+fn figures(out: &mut String, explained: &Explained) {
+    let mut tell = |what: &str, value: serde_json::Result<serde_json::Value>| {
+        let Ok(serde_json::Value::Object(fields)) = value else {
+            return;
+        };
+        let fields = fields.iter().filter(|(_, value)| !value.is_null());
+        for (name, value) in fields {
+            let _ = writeln!(out, "{what}.{name} = {}", shown(&value.to_string()));
+        }
+    };
+    tell("node", serde_json::to_value(&explained.node));
+    tell(
+        "node_metrics",
+        serde_json::to_value(&explained.node_metrics),
+    );
+    tell("counter", serde_json::to_value(&explained.counter));
+    tell("redis", serde_json::to_value(&explained.redis));
+}

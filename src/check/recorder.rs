@@ -1,0 +1,189 @@
+//! Where a recording goes: standard output or the end of a file, packed if asked for. A line is whole or not there: each
+//! is handed on before the next look is made, and an orderly end completes what `gzip` wants at the end of a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use flate2::Compression;
+use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
+
+/// Where a recording goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The file that it is appended to; standard output if `None`.
+    pub file: Option<PathBuf>,
+    /// Packed as `gzip` does it.
+    pub gzip: bool,
+}
+
+/// Writes lines.
+pub struct Recorder {
+    out: Out,
+}
+
+enum Out {
+    Plain(Box<dyn Write + Send>),
+    Packed(GzEncoder<Box<dyn Write + Send>>),
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+impl Recorder {
+    /// Opens the target. What the file holds already stays as it is.
+    pub fn open(target: &Target) -> anyhow::Result<Self> {
+        let out: Box<dyn Write + Send> = match &target.file {
+            None => Box::new(io::stdout()),
+            Some(path) => {
+                let file = append_to(path, target.gzip)
+                    .with_context(|| format!("--output-file: {}", path.display()))?;
+                Box::new(file)
+            }
+        };
+        let out = if target.gzip {
+            Out::Packed(GzEncoder::new(out, Compression::default()))
+        } else {
+            Out::Plain(out)
+        };
+        Ok(Self { out })
+    }
+
+    /// Writes one line, and lets nothing of it wait.
+    pub fn write(&mut self, line: &str) -> io::Result<()> {
+        let out: &mut dyn Write = match &mut self.out {
+            Out::Plain(out) => out,
+            Out::Packed(out) => out,
+        };
+        out.write_all(line.as_bytes())?;
+        out.write_all(b"\n")?;
+        out.flush()
+    }
+
+    /// Ends it in order.
+    pub fn finish(self) -> io::Result<()> {
+        match self.out {
+            Out::Plain(mut out) => out.flush(),
+            Out::Packed(out) => out.finish()?.flush(),
+        }
+    }
+}
+
+/// Opens `path` for going on with it. What was cut off by the end of another run is made good, or refused.
+fn append_to(path: &Path, gzip: bool) -> anyhow::Result<File> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .append(true)
+        .open(path)?;
+    // A pipe or a device cannot be gone back in, nor has it anything to go on with.
+    if !file.metadata()?.is_file() || file.metadata()?.len() == 0 {
+        return Ok(file);
+    }
+    let mut first = [0; 2];
+    let packed = file.read_exact(&mut first).is_ok() && first == [0x1f, 0x8b];
+    if packed != gzip {
+        let (is, was) = if packed { ("", "not ") } else { ("not ", "") };
+        bail!("is {is}packed by gzip, and what is to follow is {was}packed");
+    }
+    if packed {
+        file.seek(SeekFrom::Start(0))?;
+        let mut whole = MultiGzDecoder::new(BufReader::new(&file));
+        io::copy(&mut whole, &mut io::sink())
+            .context("was cut off, and what follows could not be unpacked: move it away first")?;
+    } else {
+        file.seek(SeekFrom::End(-1))?;
+        let mut last = [0];
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            // Half a line stays a broken line, and breaks no other.
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("recorder-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    fn record(path: &Path, gzip: bool, lines: &[&str]) -> anyhow::Result<()> {
+        let target = Target {
+            file: Some(path.to_owned()),
+            gzip,
+        };
+        let mut recorder = Recorder::open(&target)?;
+        for line in lines {
+            recorder.write(line)?;
+        }
+        Ok(recorder.finish()?)
+    }
+
+    fn unpacked(path: &Path) -> String {
+        let mut text = String::new();
+        let file = BufReader::new(File::open(path).unwrap());
+        MultiGzDecoder::new(file).read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_recording_is_gone_on_with() {
+        let folder = folder("append");
+        let plain = folder.join("plain");
+        record(&plain, false, &["a", "b"]).unwrap();
+        record(&plain, false, &["c"]).unwrap();
+        assert_eq!(std::fs::read_to_string(&plain).unwrap(), "a\nb\nc\n");
+        let packed = folder.join("packed");
+        record(&packed, true, &["a"]).unwrap();
+        record(&packed, true, &["b"]).unwrap();
+        assert_eq!(unpacked(&packed), "a\nb\n");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_another_run_left_half_done_spoils_nothing() {
+        let folder = folder("half");
+        let plain = folder.join("plain");
+        std::fs::write(&plain, "a\nhal").unwrap();
+        record(&plain, false, &["b"]).unwrap();
+        assert_eq!(std::fs::read_to_string(&plain).unwrap(), "a\nhal\nb\n");
+        let packed = folder.join("packed");
+        record(&packed, true, &["a"]).unwrap();
+        let whole = std::fs::read(&packed).unwrap();
+        std::fs::write(&packed, &whole[..whole.len() - 3]).unwrap();
+        let error = format!("{:#}", record(&packed, true, &["b"]).unwrap_err());
+        assert!(error.contains("packed: was cut off"), "{error}");
+        let error = format!("{:#}", record(&packed, false, &["b"]).unwrap_err());
+        assert!(error.contains("is packed by gzip"), "{error}");
+        assert_eq!(std::fs::read(&packed).unwrap().len(), whole.len() - 3);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn each_line_can_be_unpacked_before_the_end() {
+        let folder = folder("flush");
+        let target = Target {
+            file: Some(folder.join("packed")),
+            gzip: true,
+        };
+        let mut recorder = Recorder::open(&target).unwrap();
+        recorder.write("a whole line").unwrap();
+        let written = std::fs::read(folder.join("packed")).unwrap();
+        let mut text = [0; 13];
+        let mut unpacking = flate2::read::GzDecoder::new(&written[..]);
+        unpacking.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"a whole line\n");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,158 @@
+//! A collection as tables for people, the verdict above them.
+
+use std::fmt::Write as _;
+
+use crate::snapshot::Snapshot;
+use crate::standing::verdict;
+use crate::text_table::{shown, write_table};
+
+/// Keys that the table shows.
+const MOST_KEYS: usize = 10;
+
+/// Characters of a bar for a key that has used up its limit.
+const BAR: usize = 10;
+
+/// The collection as tables: invariants, nodes, the fullest keys, and what was not read.
+pub fn table(snapshot: &Snapshot) -> String {
+    let mut out = verdict(&snapshot.report) + "\n\n";
+    write_table(&mut out, &invariant_rows(snapshot));
+    out.push('\n');
+    write_table(&mut out, &node_rows(snapshot));
+    out.push('\n');
+    write_table(&mut out, &key_rows(snapshot));
+    let totals = snapshot.observation.totals.as_ref();
+    let listed = snapshot.observation.counters.len().min(MOST_KEYS) as u64;
+    let more = totals
+        .map_or(0, |totals| totals.keys)
+        .saturating_sub(listed);
+    if more > 0 {
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "… and {more} keys more");
+    }
+    if !snapshot.observation.failures.is_empty() {
+        out.push_str("\nNOT READ\n");
+    }
+    for failure in &snapshot.observation.failures {
+        let (source, reason) = (failure.collector.name(), failure.reason);
+        let _ = writeln!(out, "{source} ({reason}): {}", shown(&failure.message));
+    }
+    out
+}
+
+fn header<const N: usize>(names: [&str; N]) -> Vec<Vec<String>> {
+    vec![names.map(str::to_owned).to_vec()]
+}
+
+fn invariant_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let mut rows = header(["INVARIANT", "STATE", "SUBJECT", "WHAT"]);
+    for status in &snapshot.report.invariants {
+        let name = status.config.name;
+        let before = rows.len();
+        let row = |state: &str, subject: &str, what: &str| {
+            vec![
+                name.to_string(),
+                state.to_owned(),
+                shown(subject),
+                shown(what),
+            ]
+        };
+        let violations = snapshot.report.violations.iter().filter(|v| v.name == name);
+        rows.extend(violations.map(|v| row("VIOLATED", &v.subject, &v.message)));
+        let pending = snapshot.report.pending.iter().filter(|v| v.name == name);
+        rows.extend(pending.map(|v| {
+            let grace = status.config.grace_period;
+            let left = v.grace_left.as_secs_f64().ceil();
+            let what = format!("{left} s left of {grace:?}: {}", v.message);
+            row("PENDING", &v.subject, &what)
+        }));
+        if status.dropped > 0 {
+            let what = format!("and {} subjects more", status.dropped);
+            rows.push(row("VIOLATED", "", &what));
+        }
+        rows.extend(
+            status
+                .unknown
+                .iter()
+                .map(|u| row("unknown", &u.subject, &u.reason)),
+        );
+        if rows.len() == before {
+            rows.push(row("ok", "", ""));
+        }
+    }
+    rows
+}
+
+fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let mut rows = header(["NODE", "ADDRESS", "STATE", "REDIS", "P99"]);
+    for node in &snapshot.observation.nodes {
+        let metrics = snapshot.observation.node_metrics.get(&node.id);
+        let p99 = metrics.and_then(|metrics| metrics.latency_p99_ms);
+        let redis = match node.redis_connected {
+            Some(true) => "connected",
+            Some(false) => "DISCONNECTED",
+            None => "unknown",
+        };
+        rows.push(vec![
+            shown(&node.id),
+            shown(node.address.as_deref().unwrap_or("-")),
+            shown(node.state.as_deref().unwrap_or("unknown")),
+            redis.to_owned(),
+            p99.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
+        ]);
+    }
+    rows
+}
+
+fn key_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let mut rows = header(["KEY", "COUNT", "LIMIT", "LEFT", "USED", ""]);
+    let fullest = snapshot.observation.counters.iter().take(MOST_KEYS);
+    rows.extend(fullest.map(|counter| {
+        vec![
+            shown(&counter.key),
+            counter.count.to_string(),
+            counter.limit.to_string(),
+            counter.remaining.to_string(),
+            share(counter.utilization()),
+            bar(counter.utilization()),
+        ]
+    }));
+    rows
+}
+
+fn share(used: f64) -> String {
+    if used.is_finite() {
+        format!("{:.0} %", used * 100.0)
+    } else {
+        "∞".to_owned()
+    }
+}
+
+/// A bar for eyes: the figure stands beside it. What is above the limit is an arrow.
+fn bar(used: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between nothing and the whole bar"
+    )]
+    #[expect(clippy::cast_precision_loss, reason = "a bar's length")]
+    let full = (used.clamp(0.0, 1.0) * BAR as f64).round() as usize;
+    let over = if used > 1.0 { "▶" } else { "" };
+    "█".repeat(full) + &"░".repeat(BAR - full) + over
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_long_as_what_is_used() {
+        assert_eq!(bar(0.0), "░░░░░░░░░░");
+        assert_eq!(bar(0.52), "█████░░░░░");
+        assert_eq!(bar(1.0), "██████████");
+        assert_eq!(bar(1.2), "██████████▶");
+        assert_eq!(
+            (bar(f64::INFINITY), share(f64::INFINITY)),
+            ("██████████▶".to_owned(), "∞".to_owned())
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! Counters that are listed whatever their utilization: those that were asked for by name, and for a recording all that
+//! are above their limits, so that a replay can judge them again, by other settings, too.
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use crate::clock::Moment;
+use crate::invariants::ghost;
+use crate::observation::{Counter, CounterView, FallenLimit, KeyLabel};
+
+/// Which counters are listed besides the fullest, and what was seen of them in this collection.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// All above their limits.
+    above_limits: bool,
+    named: BTreeSet<Box<[u8]>>,
+    seen: HashMap<Box<[u8]>, Seen>,
+}
+
+/// A counter as last counted, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    count: u64,
+    limit: u64,
+    remaining: u64,
+    window_ms: Option<u64>,
+    fell_from: Option<FallenLimit>,
+    /// Since when it is above its limit, in this collection.
+    first: Timestamp,
+    last: Timestamp,
+}
+
+impl Seen {
+    pub(super) fn into_counter(self, key: &[u8], label: KeyLabel) -> Counter {
+        Counter {
+            key: label.of(key),
+            count: self.count,
+            limit: self.limit,
+            remaining: self.remaining,
+            window_ms: self.window_ms,
+            fell_from: self.fell_from,
+            counted_at: Some(self.last),
+            counted_from: Some(self.first).filter(|first| *first != self.last),
+        }
+    }
+}
+
+impl Listed {
+    pub(super) fn new(above_limits: bool, named: BTreeSet<Box<[u8]>>) -> Self {
+        Self {
+            above_limits,
+            named,
+            seen: HashMap::new(),
+        }
+    }
+
+    /// The keys to look at in the next collection.
+    pub(super) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
+        self.named.iter().chain(self.seen.keys())
+    }
+
+    /// A collection begins.
+    pub(super) fn begin(&mut self) {
+        self.seen.clear();
+    }
+
+    /// One more counter was counted.
+    pub(super) fn take(&mut self, at: Moment, counter: &CounterView<'_>) {
+        if !self.above_limits && self.named.is_empty() {
+            return;
+        }
+        let above = ghost(counter.count, counter.limit, counter.remaining);
+        let listed = (above && self.above_limits) || self.named.contains(counter.key);
+        if !listed {
+            self.seen.remove(counter.key);
+            return;
+        }
+        let seen = Seen {
+            count: counter.count,
+            limit: counter.limit,
+            remaining: counter.remaining,
+            window_ms: counter.window_ms,
+            fell_from: counter.fell_from,
+            first: at.steady,
+            last: at.steady,
+        };
+        match self.seen.get_mut(counter.key) {
+            Some(before) => {
+                let was_above = ghost(before.count, before.limit, before.remaining);
+                let first = if was_above && above {
+                    before.first
+                } else {
+                    at.steady
+                };
+                *before = Seen { first, ..seen };
+            }
+            None => {
+                self.seen.insert(counter.key.into(), seen);
+            }
+        }
+    }
+
+    /// What was seen of `key`.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Seen> {
+        self.seen.get(key).copied()
+    }
+
+    /// Every key that was seen.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&[u8], Seen)> {
+        self.seen.iter().map(|(key, seen)| (&**key, *seen))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Moment {
+        Moment::from_wall(Timestamp::from_second(1_700_000_000 + seconds).unwrap())
+    }
+
+    fn view(key: &str, count: u64) -> CounterView<'_> {
+        CounterView {
+            key: key.as_bytes(),
+            count,
+            limit: 10,
+            remaining: 10_u64.saturating_sub(count),
+            window_ms: None,
+            fell_from: None,
+        }
+    }
+
+    #[test]
+    fn it_tells_since_when_a_counter_is_above_its_limit() {
+        let mut listed = Listed::new(true, BTreeSet::new());
+        listed.begin();
+        for (second, count) in [(0, 12), (1, 10), (2, 11), (3, 12), (4, 13)] {
+            listed.take(at(second), &view("k", count));
+        }
+        let counter = listed
+            .get(b"k")
+            .unwrap()
+            .into_counter(b"k", KeyLabel::Plain);
+        assert_eq!(counter.count, 13);
+        assert_eq!(counter.counted_from, Some(at(2).steady));
+        assert_eq!(counter.counted_at, Some(at(4).steady));
+        assert_eq!(listed.watched().count(), 1);
+        listed.take(at(5), &view("k", 1));
+        assert!(listed.get(b"k").is_none());
+    }
+
+    #[test]
+    fn a_key_that_is_asked_for_is_listed_in_any_case() {
+        let mut listed = Listed::new(false, BTreeSet::from([Box::from(*b"k")]));
+        listed.begin();
+        listed.take(at(0), &view("k", 0));
+        listed.take(at(0), &view("other", 99));
+        assert!(listed.get(b"k").is_some());
+        assert_eq!(listed.keys().count(), 1);
+    }
+}

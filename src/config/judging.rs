@@ -1,0 +1,40 @@
+//! The part of the configuration that a replay needs. What it says of the limiter, and where its secrets are, is not
+//! looked at: a recording is judged where neither is to be had.
+
+use super::settings::Values;
+use super::{ConfigError, LogConfig, Reader, checker, complete};
+use crate::invariants::CheckerConfig;
+use crate::observation::KeyLabel;
+
+/// How to judge what was observed elsewhere, validated.
+#[derive(Clone, Debug)]
+pub struct Judging {
+    /// The file that it was read from, if from any.
+    pub file: Option<String>,
+    /// The invariants, and how time is treated.
+    pub checker: CheckerConfig,
+    /// How keys are shown.
+    pub key_label: KeyLabel,
+    /// Nothing more is wanted than to know that it is valid.
+    pub check_only: bool,
+    /// What to log.
+    pub log: LogConfig,
+}
+
+impl Judging {
+    /// Validates this part of `values`, with what environment and file have and the defaults.
+    pub fn load(
+        mut values: Values,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let sections = complete(&mut values, environment)?;
+        let read = Reader(&values);
+        Ok(Self {
+            file: read.text("config.file").map(|(_, path)| path),
+            checker: checker(&sections, read.max_series()?)?,
+            key_label: read.key_label()?,
+            check_only: read.switch("config.check")?,
+            log: read.log()?,
+        })
+    }
+}

@@ -1,0 +1,57 @@
+//! Why a subject is reported, or is not: one named reason for each. Pure.
+
+use super::grace::Entry;
+
+closed_list! {
+    /// Why a subject is reported, or is not.
+    pub enum Decision;
+
+    /// Violated, and the grace period is over: it is reported.
+    Reported => "reported",
+    /// Reported, and it could not be evaluated this time: it stays reported for `checker.unknown_hold`.
+    HeldUnknown => "held_unknown",
+    /// Violated, and the grace period is not over: it is pending.
+    InGrace => "in_grace",
+    /// The count was legal under the limit before it fell: it is pending for a window, however long its grace period.
+    Draining => "draining",
+    /// Pending, and it could not be evaluated this time: it stays pending for `checker.unknown_hold`.
+    PendingUnknown => "pending_unknown",
+    /// It was evaluated, and the invariant holds.
+    Holds => "holds",
+    /// It was reported a while ago, and the invariant holds again.
+    Cleared => "cleared",
+    /// It could not be evaluated, and no violation was in progress.
+    Unknown => "unknown",
+    /// There is no such node, and no such key with requests inside its window. Without `check --explain`, which counts the key that it is asked about, a key that is neither in violation nor among the fullest is not seen either.
+    NotSeen => "not_seen",
+    /// The invariant is switched off.
+    SwitchedOff => "switched_off",
+}
+
+impl Decision {
+    /// The decision on a violation in progress, of which `pass` is the last that could have looked at it.
+    pub(super) fn of(entry: &Entry, pass: u64) -> Self {
+        let looked_at = entry.pass == pass;
+        match (entry.reported_since, looked_at) {
+            (Some(_), true) => Self::Reported,
+            (Some(_), false) => Self::HeldUnknown,
+            (None, false) => Self::PendingUnknown,
+            (None, true) if entry.held_until.is_some() => Self::Draining,
+            (None, true) => Self::InGrace,
+        }
+    }
+
+    /// Whether a violation is in progress, reported or pending.
+    pub fn is_violated(self) -> bool {
+        match self {
+            Self::Reported
+            | Self::HeldUnknown
+            | Self::InGrace
+            | Self::Draining
+            | Self::PendingUnknown => true,
+            Self::Holds | Self::Cleared | Self::Unknown | Self::NotSeen | Self::SwitchedOff => {
+                false
+            }
+        }
+    }
+}

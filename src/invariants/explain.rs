@@ -1,0 +1,227 @@
+//! Why a subject is reported, or is not: all that a report and its observation say of it, put together. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::redis_disconnected::REDIS;
+use super::{Decision, Evidence, InvariantConfig, InvariantName, Report, Violation};
+use crate::observation::{
+    Counter, CountersRead, Node, NodeMetrics, Observation, Reason, RedisReading,
+};
+
+/// What is known of a subject after a collection.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explained {
+    /// The node id, `redis`, or the key as it is shown.
+    pub subject: String,
+    /// When the collection was judged, by the wall clock.
+    pub judged_at: Timestamp,
+    /// The decision of each invariant that the subject may belong to.
+    pub invariants: Vec<Explanation>,
+    /// What was read of it as a node.
+    pub node: Option<Node>,
+    /// What the node's own metrics say.
+    pub node_metrics: Option<NodeMetrics>,
+    /// What was read of it as a key.
+    pub counter: Option<Counter>,
+    /// What was read of Redis, if that is the subject.
+    pub redis: Option<RedisReading>,
+}
+
+/// Why one invariant is reported for the subject, or is not.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// Which invariant.
+    pub name: InvariantName,
+    /// The reason.
+    pub decision: Decision,
+    /// The reason with its figures, for people.
+    pub why: String,
+    /// What would be reported, and when; `None` if it is switched off.
+    pub rule: Option<Rule>,
+    /// The violation in progress.
+    pub violation: Option<Violation>,
+    /// Where its evidence comes from.
+    pub source: Option<String>,
+    /// How long it must still last before it is reported, in seconds; `None` without a violation in progress.
+    pub grace_left_seconds: Option<f64>,
+}
+
+/// An invariant's settings in words and figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rule {
+    /// When it is violated.
+    pub violated_when: String,
+    /// The threshold: seconds for `high_latency`, a share of the limit for `counter_drift`, none for the others.
+    pub threshold: Option<f64>,
+    /// How long a violation must last, in seconds.
+    pub grace_period_seconds: f64,
+    /// How bad it is then.
+    pub severity: super::Severity,
+}
+
+impl From<&InvariantConfig> for Rule {
+    fn from(config: &InvariantConfig) -> Self {
+        let with_threshold = [InvariantName::HighLatency, InvariantName::CounterDrift];
+        Self {
+            violated_when: config.violated_when(),
+            threshold: with_threshold
+                .contains(&config.name)
+                .then_some(config.threshold),
+            grace_period_seconds: config.grace_period.as_secs_f64(),
+            severity: config.severity,
+        }
+    }
+}
+
+/// Where the evidence of a violation comes from.
+pub fn source(evidence: &Evidence, observation: &Observation) -> String {
+    let or =
+        |told: &Option<String>, otherwise: &str| told.as_deref().unwrap_or(otherwise).to_owned();
+    match evidence {
+        Evidence::NodeState { reason, .. } | Evidence::NodeRedis { reason } => {
+            or(reason, "the observation")
+        }
+        Evidence::RedisPing { .. } => "PING".to_owned(),
+        Evidence::Latency { source, .. } => or(source, "the observation"),
+        Evidence::Count { .. } => match observation.counters_read {
+            CountersRead::Partial {
+                reason: Reason::RedisDown,
+                ..
+            } => "GET /api/counters".to_owned(),
+            _ => "ZCOUNT".to_owned(),
+        },
+        Evidence::FailOpen => "canary".to_owned(),
+    }
+}
+
+impl Report {
+    /// Everything about the subject that goes by one of `names`, the first of which is the one to show.
+    pub fn explain(&self, observation: &Observation, names: &[String]) -> Explained {
+        let is_it = |subject: &str| names.iter().any(|name| name == subject);
+        let node = observation.nodes.iter().find(|node| is_it(&node.id));
+        let counter = observation
+            .counters
+            .iter()
+            .find(|counter| is_it(&counter.key));
+        let metrics = observation.node_metrics.iter();
+        let metrics = metrics.into_iter().find(|(id, _)| is_it(id));
+        let known_otherwise = node.is_some() || is_it(REDIS);
+        // A key that is looked for is counted, whether it exists or not.
+        let counter = counter.filter(|counter| counter.count > 0);
+        let mut invariants: Vec<Explanation> = InvariantName::ALL
+            .into_iter()
+            .map(|name| self.explanation(name, &is_it, counter, observation))
+            .collect();
+        let seen = |explanation: &Explanation| {
+            !matches!(
+                explanation.decision,
+                Decision::NotSeen | Decision::SwitchedOff
+            )
+        };
+        if invariants.iter().any(seen) {
+            let as_key = counter.is_some();
+            let concerns = |name: InvariantName| {
+                if name.about_keys() {
+                    as_key
+                } else {
+                    known_otherwise
+                }
+            };
+            invariants.retain(|explanation| {
+                seen(explanation)
+                    || (explanation.decision == Decision::SwitchedOff && concerns(explanation.name))
+            });
+        }
+        Explained {
+            subject: names.first().cloned().unwrap_or_default(),
+            judged_at: self.at.wall,
+            invariants,
+            node: node.cloned(),
+            node_metrics: metrics.map(|(_, metrics)| metrics.clone()),
+            counter: counter.cloned(),
+            redis: is_it(REDIS).then(|| observation.redis.clone()),
+        }
+    }
+
+    fn explanation(
+        &self,
+        name: InvariantName,
+        is_it: &dyn Fn(&str) -> bool,
+        counter: Option<&Counter>,
+        observation: &Observation,
+    ) -> Explanation {
+        let mut violations = self.violations.iter().chain(&self.pending);
+        let violation =
+            violations.find(|violation| violation.name == name && is_it(&violation.subject));
+        let status = self
+            .invariants
+            .iter()
+            .find(|status| status.config.name == name);
+        let cleared = self
+            .cleared
+            .iter()
+            .any(|(of, subject)| *of == name && is_it(subject));
+        // Of keys, it is the sweep as a whole that could not be made; of nodes, each for itself.
+        let unknown = status.and_then(|status| {
+            let whole = |subject: &str| subject.is_empty() && counter.is_none();
+            status
+                .unknown
+                .iter()
+                .find(|unknown| is_it(&unknown.subject) || whole(&unknown.subject))
+        });
+        let evaluated = status.is_some_and(|status| status.subjects.iter().any(|it| is_it(it)))
+            || (name.about_keys() && counter.is_some());
+        let decision = match (status, violation) {
+            (None, _) => Decision::SwitchedOff,
+            (_, Some(violation)) => violation.decision,
+            _ if unknown.is_some() => Decision::Unknown,
+            _ if cleared => Decision::Cleared,
+            _ if evaluated => Decision::Holds,
+            _ => Decision::NotSeen,
+        };
+        let left = violation.map(|violation| violation.grace_left);
+        let reason = unknown.map(|unknown| unknown.reason.as_str());
+        Explanation {
+            name,
+            decision,
+            why: why(decision, left.unwrap_or_default(), reason),
+            rule: status.map(|status| Rule::from(&status.config)),
+            source: violation.map(|violation| source(&violation.evidence, observation)),
+            grace_left_seconds: left.map(|left| left.as_secs_f64()),
+            violation: violation.cloned(),
+        }
+    }
+}
+
+/// The decision with its figures, for people.
+fn why(decision: Decision, left: Duration, reason: Option<&str>) -> String {
+    let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
+    // Tenths of seconds are enough for people.
+    let left =
+        Duration::from_millis(u64::try_from(left.as_millis() / 100 * 100).unwrap_or(u64::MAX));
+    match decision {
+        Decision::Reported => "violated for its whole grace period".to_owned(),
+        Decision::InGrace => format!("violated; reported if that lasts another {left:?}"),
+        Decision::Draining => format!(
+            "the count was legal under the limit before it fell; reported if that lasts another {left:?}"
+        ),
+        Decision::HeldUnknown => format!("was reported; could not be evaluated this time{reason}"),
+        Decision::PendingUnknown => {
+            format!("was pending; could not be evaluated this time{reason}")
+        }
+        Decision::Holds => "evaluated; the invariant holds".to_owned(),
+        Decision::Cleared => "was reported; the invariant holds again".to_owned(),
+        Decision::Unknown => format!("could not be evaluated{reason}"),
+        Decision::NotSeen => {
+            "nothing of that name was seen: no node, and no key with requests in its window"
+                .to_owned()
+        }
+        Decision::SwitchedOff => "switched off in the configuration".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The JSON answers about violations. `docs/API.md` describes them, `docs/schemas/` has their schemas.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::invariants::{
+    Explained, InvariantName, InvariantStatus, Report, Rule, Severity, Unknown, Violation, source,
+};
+use crate::observation::Observation;
+use crate::snapshot::Snapshot;
+
+/// `GET /api/v1/violations`.
+#[derive(Debug, Serialize)]
+pub(super) struct Standing<'a> {
+    /// When the collection began, by the wall clock.
+    observed_at: Option<Timestamp>,
+    /// When it was judged, by the wall clock.
+    judged_at: Timestamp,
+    violations: Vec<Told<'a>>,
+    pending: Vec<Told<'a>>,
+    invariants: Vec<Invariant<'a>>,
+}
+
+/// A violation with the rule that it breaks.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    violation: &'a Violation,
+    /// Where the evidence comes from.
+    source: String,
+    violated_when: String,
+    threshold: Option<f64>,
+    grace_period_seconds: f64,
+    grace_left_seconds: f64,
+}
+
+/// How an invariant stands.
+#[derive(Debug, Serialize)]
+struct Invariant<'a> {
+    name: InvariantName,
+    severity: Severity,
+    violated_when: String,
+    threshold: Option<f64>,
+    grace_period_seconds: f64,
+    evaluable: bool,
+    unknown: &'a [Unknown],
+    violations: u64,
+    pending: u64,
+    /// Standing that are not listed, because of `--keys.max-series`.
+    dropped: u64,
+}
+
+impl<'a> From<&'a Snapshot> for Standing<'a> {
+    fn from(snapshot: &'a Snapshot) -> Self {
+        let (report, observation) = (&snapshot.report, &snapshot.observation);
+        let told = |violations: &'a [Violation]| {
+            let told = violations.iter();
+            told.filter_map(|violation| Told::new(violation, report, observation))
+                .collect()
+        };
+        Self {
+            observed_at: observation.observed_at,
+            judged_at: report.at.wall,
+            violations: told(&report.violations),
+            pending: told(&report.pending),
+            invariants: report.invariants.iter().map(Invariant::from).collect(),
+        }
+    }
+}
+
+impl<'a> Told<'a> {
+    /// `None` for an invariant that is not checked, of which there are no violations.
+    fn new(violation: &'a Violation, report: &Report, observation: &Observation) -> Option<Self> {
+        let mut invariants = report.invariants.iter();
+        let status = invariants.find(|status| status.config.name == violation.name)?;
+        let rule = Rule::from(&status.config);
+        Some(Self {
+            violation,
+            source: source(&violation.evidence, observation),
+            violated_when: rule.violated_when,
+            threshold: rule.threshold,
+            grace_period_seconds: rule.grace_period_seconds,
+            grace_left_seconds: violation.grace_left.as_secs_f64(),
+        })
+    }
+}
+
+impl<'a> From<&'a InvariantStatus> for Invariant<'a> {
+    fn from(status: &'a InvariantStatus) -> Self {
+        let rule = Rule::from(&status.config);
+        Self {
+            name: status.config.name,
+            severity: rule.severity,
+            violated_when: rule.violated_when,
+            threshold: rule.threshold,
+            grace_period_seconds: rule.grace_period_seconds,
+            evaluable: status.evaluable,
+            unknown: &status.unknown,
+            violations: status.violations,
+            pending: status.pending,
+            dropped: status.dropped,
+        }
+    }
+}
+
+/// The subject of `GET /api/v1/violations?subject=…`, if one is asked for.
+pub(super) fn subject(query: Option<&str>) -> Option<String> {
+    let pairs = url::form_urlencoded::parse(query?.as_bytes());
+    let mut subjects = pairs.filter(|(name, _)| name == "subject");
+    subjects.next().map(|(_, subject)| subject.into_owned())
+}
+
+/// `GET /api/v1/violations?subject=…`: everything that the collection says of one subject.
+pub(super) fn explained(snapshot: &Snapshot, subject: String) -> Explained {
+    snapshot.report.explain(&snapshot.observation, &[subject])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_may_be_any_text() {
+        assert_eq!(subject(None), None);
+        assert_eq!(subject(Some("a=b")), None);
+        assert_eq!(
+            subject(Some("x=1&subject=user%3A1+%22&subject=2")).as_deref(),
+            Some("user:1 \"")
+        );
+    }
+}

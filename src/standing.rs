@@ -1,0 +1,145 @@
+//! How things stand after a collection, in one word and in one line, for whoever shows it. Pure.
+
+use crate::invariants::{Report, Severity};
+
+/// How things stand: the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Something is reported.
+    Violated,
+    /// Nothing is reported, but something could not be seen.
+    Unknown,
+    /// Something is inside its grace period.
+    Pending,
+    /// All is well, and all of it was seen.
+    Holds,
+}
+
+impl Standing {
+    /// How things stand by `report`.
+    pub fn of(report: &Report) -> Self {
+        let invariants = &report.invariants;
+        if invariants.iter().any(|status| status.violations > 0) {
+            Self::Violated
+        } else if invariants.iter().any(|status| !status.evaluable) {
+            Self::Unknown
+        } else if invariants.iter().any(|status| status.pending > 0) {
+            Self::Pending
+        } else {
+            Self::Holds
+        }
+    }
+
+    /// A sign that is told from the others by its shape.
+    pub fn sign(self) -> char {
+        match self {
+            Self::Violated => '✕',
+            Self::Unknown => '?',
+            Self::Pending => '◔',
+            Self::Holds => '✓',
+        }
+    }
+}
+
+/// The verdict in one line.
+pub fn verdict(report: &Report) -> String {
+    let of = report.invariants.len();
+    let unseen = report
+        .invariants
+        .iter()
+        .filter(|status| !status.evaluable)
+        .count();
+    let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
+    let standing = Standing::of(report);
+    let line = match standing {
+        Standing::Violated => format!("{}: {}", by_severity(report), by_name(report)),
+        Standing::Unknown => {
+            format!("Not known: {unseen} of {of} invariants could not be evaluated")
+        }
+        Standing::Pending => "No violation".to_owned(),
+        Standing::Holds => format!("All {of} invariants hold"),
+    };
+    let unseen = match standing {
+        Standing::Violated if unseen > 0 => format!("; {unseen} of {of} invariants not fully seen"),
+        _ => String::new(),
+    };
+    let pending = match pending {
+        0 => String::new(),
+        some => format!("; {some} pending"),
+    };
+    format!("{} {line}{unseen}{pending}", standing.sign())
+}
+
+/// `node_down, ghost_allowing ×4`.
+fn by_name(report: &Report) -> String {
+    let violated = report.invariants.iter();
+    let violated = violated.filter(|status| status.violations > 0);
+    let names: Vec<String> = violated
+        .map(|status| match status.violations {
+            1 => status.config.name.to_string(),
+            several => format!("{} ×{several}", status.config.name),
+        })
+        .collect();
+    names.join(", ")
+}
+
+/// `2 critical, 1 warning`.
+fn by_severity(report: &Report) -> String {
+    let counts = [Severity::Critical, Severity::Warning, Severity::Info].map(|severity| {
+        let of_it = report.invariants.iter();
+        let of_it = of_it.filter(|status| status.config.severity == severity);
+        (of_it.map(|status| status.violations).sum::<u64>(), severity)
+    });
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts
+        .map(|(count, severity)| format!("{count} {severity}"))
+        .collect();
+    counts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::invariants::{Checker, CheckerConfig};
+    use crate::observation::{CounterView, KeyLabel, Observation};
+    use crate::subject::InvariantChecker as _;
+
+    /// The verdict when the default of two counters' limits is 10 and the rest is as told.
+    fn of(redis_connected: Option<bool>, counts: &[u64]) -> String {
+        let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+        let at = Moment::from_wall("2026-01-27T02:06:57Z".parse().unwrap());
+        let keys: Vec<String> = (0..counts.len()).map(|n| n.to_string()).collect();
+        let views = counts.iter().zip(&keys).map(|(count, key)| CounterView {
+            key: key.as_bytes(),
+            count: *count,
+            limit: 10,
+            remaining: 0,
+            window_ms: None,
+            fell_from: None,
+        });
+        checker.counters(at, &views.collect::<Vec<_>>());
+        let observation = Observation {
+            redis_connected,
+            ..Observation::default()
+        };
+        verdict(&checker.check(at, &observation))
+    }
+
+    #[test]
+    fn the_worst_is_said_first() {
+        assert_eq!(of(Some(true), &[]), "✓ All 5 invariants hold");
+        assert_eq!(
+            of(None, &[]),
+            "? Not known: 1 of 5 invariants could not be evaluated"
+        );
+        assert_eq!(
+            of(Some(false), &[11, 12]),
+            "✕ 3 critical: redis_disconnected, ghost_allowing ×2; 1 pending"
+        );
+        assert_eq!(
+            of(None, &[11]),
+            "✕ 1 critical: ghost_allowing; 1 of 5 invariants not fully seen"
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! Tables on a terminal, and text that others wrote in them.
+
+use std::fmt::Write as _;
+
+/// Text that others wrote, without what would move the terminal's cursor.
+pub(crate) fn shown(text: &str) -> String {
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    if clean.chars().count() > 100 {
+        clean.chars().take(99).chain(['…']).collect()
+    } else {
+        clean
+    }
+}
+
+/// Writes `rows` below one another, each column as wide as its widest cell. The first row is the head.
+pub(crate) fn write_table(out: &mut String, rows: &[Vec<String>]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            // Writing into a String cannot fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+}
