@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::process::on_path;
-use crate::web_server::{Program, WebServer};
+use crate::web_server::{Config, Program, WebServer};
 
 /// A running Alertmanager, killed on drop.
 #[derive(Debug)]
@@ -26,9 +26,19 @@ impl Alertmanager {
 
     /// Starts it in a folder of its own in `base`, and waits until it is ready.
     pub async fn start_in(base: &Path, config: &AlertmanagerConfig) -> anyhow::Result<Self> {
+        let text = config.0.to_string();
+        Self::launch(base, Config::Text("alertmanager.yml", text)).await
+    }
+
+    /// [`Alertmanager::start_in`] the system's folder for temporary files, with a file as it is.
+    pub async fn start_as_configured(file: &Path) -> anyhow::Result<Self> {
+        Self::launch(&std::env::temp_dir(), Config::File(file)).await
+    }
+
+    async fn launch(base: &Path, config: Config<'_>) -> anyhow::Result<Self> {
         let program = Program {
             path: Self::installed().context("alertmanager is not on the PATH")?,
-            config: ("alertmanager.yml", config.0.to_string()),
+            config,
             data_flag: "--storage.path",
             // An empty address: no cluster, and no port for one.
             further_args: &["--cluster.listen-address="],

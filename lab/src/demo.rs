@@ -150,21 +150,20 @@ async fn show(
     let started = clock::instant();
     let (views, view) = watch::channel(View::default());
     let inbox = paging.map(Paging::inbox);
-    let record = Arc::new(std::sync::Mutex::new(Record::new(inbox.is_some())));
+    let record = watch::Sender::new(Record::new(inbox.is_some()));
+    let pages = inbox.is_some().then(|| record.subscribe());
     let watching = watch_metrics(&metrics_address, cluster, screen, &record, views, started);
     let printing = async {
-        if let Some(inbox) = inbox.clone() {
+        if let Some(inbox) = inbox {
             paging::print_pages(inbox, screen, &record, started).await;
         }
         std::future::pending::<()>().await;
     };
     let touring = async {
-        Tour::new(cluster, view, inbox.clone(), screen, options.dir.clone())
+        Tour::new(cluster, view, pages, screen, options.dir.clone())
             .run()
             .await;
-        if let Ok(record) = record.lock() {
-            screen.say(format!("\n{record}"));
-        }
+        screen.say(format!("\n{}", *record.borrow()));
         if !options.exit {
             screen.say(
                 "the tour is over; everything keeps running until Ctrl-C (try `lab fault --help`)"
@@ -181,7 +180,7 @@ async fn show(
     };
     drop((control, topping_up));
     outcome?;
-    Ok(!options.exit || record.lock().is_ok_and(|record| record.is_complete()))
+    Ok(!options.exit || record.borrow().is_complete())
 }
 
 async fn announce(
@@ -212,7 +211,7 @@ async fn watch_metrics(
     address: &str,
     cluster: &Mutex<Cluster>,
     screen: &Screen,
-    record: &std::sync::Mutex<Record>,
+    record: &watch::Sender<Record>,
     views: watch::Sender<View>,
     started: Instant,
 ) -> anyhow::Error {
@@ -230,7 +229,7 @@ async fn watch_metrics(
         let line = match view {
             Ok(view) => {
                 let elapsed = started.elapsed();
-                Record::update(record, |record| record.note(&view, elapsed));
+                record.send_modify(|record| record.note(&view, elapsed));
                 let line = view.to_string();
                 views.send_replace(view);
                 line

@@ -11,7 +11,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::process::on_path;
-use crate::web_server::{Program, WebServer};
+use crate::web_server::{Config, Program, WebServer};
 
 /// The longest a scrape may take; the documentation recommends the same.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ impl Prometheus {
     pub async fn start_in(base: &Path, options: &PrometheusOptions) -> anyhow::Result<Self> {
         let program = Program {
             path: Self::installed().context("prometheus is not on the PATH")?,
-            config: ("prometheus.yml", config(options)?),
+            config: Config::Text("prometheus.yml", config(options)?),
             data_flag: "--storage.tsdb.path",
             further_args: &[],
             says_ready: "Server is ready to receive web requests",

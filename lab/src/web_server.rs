@@ -26,13 +26,21 @@ const PORT_ATTEMPTS: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
     pub(crate) path: PathBuf,
-    /// Its configuration file: name and content.
-    pub(crate) config: (&'a str, String),
+    pub(crate) config: Config<'a>,
     /// The flag that says where its data go.
     pub(crate) data_flag: &'a str,
     pub(crate) further_args: &'a [&'a str],
     /// What it logs once its port is its own.
     pub(crate) says_ready: &'a str,
+}
+
+/// The configuration file of such a server.
+#[derive(Debug)]
+pub(crate) enum Config<'a> {
+    /// One that is there, with whatever it refers to beside it.
+    File(&'a Path),
+    /// A name and a content.
+    Text(&'a str, String),
 }
 
 /// A running server, killed on drop.
@@ -47,12 +55,17 @@ pub struct WebServer {
 impl WebServer {
     /// Starts it in a folder of its own in `base`, and waits until it is ready.
     pub(crate) async fn start_in(base: &Path, program: &Program<'_>) -> anyhow::Result<Self> {
-        let (file, config) = &program.config;
         let mut last_output = String::new();
         for _ in 0..PORT_ATTEMPTS {
             let folder = TempDir::new_in(base, "server")?;
-            let file = folder.path().join(file);
-            std::fs::write(&file, config)?;
+            let file = match &program.config {
+                Config::File(file) => file.to_path_buf(),
+                Config::Text(name, text) => {
+                    let file = folder.path().join(name);
+                    std::fs::write(&file, text)?;
+                    file
+                }
+            };
             let address = format!("127.0.0.1:{}", free_port());
             let data = folder.path().join("data");
             let own = [

@@ -152,15 +152,20 @@ impl Sweep<'_> {
         }
     }
 
-    /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys of `lane`.
+    /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys of `lane`. Tells
+    /// whether it came to their end before `stop`.
     pub(super) async fn look_at(
         &mut self,
         lane: usize,
         names: Vec<Vec<u8>>,
+        stop: Instant,
         result: &mut SweepResult,
-    ) {
+    ) -> bool {
         let mut names = names.into_iter().peekable();
         while names.peek().is_some() && !result.failed.contains_key(&lane) {
+            if Instant::now() >= stop {
+                return false;
+            }
             let at = self.clock.now();
             let some = names.by_ref().take(self.pace.step).collect();
             let batch = self.sort(some, result);
@@ -169,6 +174,7 @@ impl Sweep<'_> {
                 Err(error) => fail(lane, &error, result),
             }
         }
+        true
     }
 
     /// Goes on with the pass, or begins one, until `stop`. If it is dropped half-way, the pass is void.

@@ -47,6 +47,8 @@ pub(super) struct KeyReader {
     pub(super) label: KeyLabel,
     /// The pass that goes on in the next collection.
     pub(super) pass: Option<Pass>,
+    /// Keys were written that were not looked at: the pass under way may have passed them by before.
+    pub(super) behind: bool,
     /// What the pass under way has taken so far.
     pub(super) pass_took: Duration,
     /// A full pass is behind us, and every write since is known.
@@ -148,6 +150,7 @@ impl KeyReader {
         self.pass = None;
         self.pass_took = Duration::ZERO;
         self.steady = None;
+        self.behind = false;
     }
 
     async fn sweep(
@@ -214,7 +217,12 @@ impl KeyReader {
         let begun = Instant::now();
         sweep.recheck(&needs.watched, result).await;
         for (lane, names) in written {
-            sweep.look_at(lane, names, result).await;
+            self.behind |= !sweep.look_at(lane, names, stop, result).await;
+        }
+        let slice = if self.behind { stop } else { slice };
+        if self.behind {
+            // Not everything is known any more; the pass under way goes on.
+            self.steady = None;
         }
         sweep.run(slice, &mut self.pass, result).await;
         self.pass_took += begun.elapsed();
@@ -223,10 +231,13 @@ impl KeyReader {
                 let server = server.as_ref();
                 server.is_some_and(|server| !matches!(server.changes, Changes::Untold))
             };
-            self.steady = servers.iter().all(told).then_some(Steady {
+            // Where it fell behind, one more pass over everything brings what was passed by.
+            let known = servers.iter().all(told) && !self.behind;
+            self.steady = known.then_some(Steady {
                 took: self.pass_took,
                 scanned: result.pass_scanned,
             });
+            self.behind = false;
             self.pass_took = Duration::ZERO;
         } else if result.failed.len() == *dead && *dead > 0 && self.pass.is_none() {
             self.begin_anew();
@@ -299,6 +310,8 @@ impl KeyReader {
         }
         if self.steady.is_some_and(|last| count > last.scanned / STORM) {
             self.begin_anew();
+            // The pass that begins now comes across all of them.
+            return Vec::new();
         }
         written
     }

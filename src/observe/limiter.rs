@@ -114,6 +114,7 @@ impl Limiter {
                 budget: config.scan_budget,
                 label: config.key_label,
                 pass: None,
+                behind: false,
                 pass_took: Duration::ZERO,
                 steady: None,
                 commands_total: 0,

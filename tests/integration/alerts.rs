@@ -8,5 +8,4 @@ mod files;
 mod known;
 mod promql;
 mod runbooks;
-mod server;
 mod tools;

@@ -94,7 +94,7 @@ pub(crate) struct Bounds {
 impl fmt::Display for Bounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (best, latest) = (self.best.as_secs_f64(), self.latest.as_secs_f64());
-        write!(f, "{best:.0} to {latest:.0}")
+        write!(f, "{best:.0} / {latest:.0}")
     }
 }
 

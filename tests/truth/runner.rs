@@ -140,17 +140,18 @@ fn print_pages(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>])
         .flat_map(|(scenario, result)| {
             let seen = result.iter().flatten();
             let told = seen.flat_map(|seen| &seen.told);
-            told.map(move |told| (scenario.name, told))
+            let (_, fault) = scenario.name.split_once(": ").unwrap_or_default();
+            told.map(move |told| (fault, told))
         });
-    for (row, (name, told)) in told.enumerate() {
+    for (row, (fault, told)) in told.enumerate() {
         if row == 0 {
             println!(
-                "\n| fault | told | seconds from fault to page | possible | seconds from repair to resolution | possible |"
+                "\n| fault | told | seconds from fault to page | at best / at the latest | seconds from repair to its end told | at best / at the latest |"
             );
             println!("|---|---|---|---|---|---|");
         }
         println!(
-            "| {name} | {} | {:.1} | {} | {:.1} | {} |",
+            "| {fault} | {} | {:.1} | {} | {:.1} | {} |",
             told.page,
             told.paged.as_secs_f64(),
             told.paged_bounds,

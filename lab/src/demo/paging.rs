@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -98,7 +97,7 @@ impl Paging {
 pub(super) async fn print_pages(
     mut inbox: watch::Receiver<Inbox>,
     screen: &Screen,
-    record: &Mutex<Record>,
+    record: &watch::Sender<Record>,
     started: Instant,
 ) {
     let (mut seen, mut refused) = (0, 0);
@@ -113,7 +112,7 @@ pub(super) async fn print_pages(
                     if told.insert(what, alert.status) != Some(alert.status) {
                         let page = Page(&notification.receiver, alert);
                         screen.say(format!("{:>4} s  {page}", elapsed.as_secs()));
-                        Record::update(record, |record| record.note_page(alert, elapsed));
+                        record.send_modify(|record| record.note_page(alert, elapsed));
                     }
                 }
             }

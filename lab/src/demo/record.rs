@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use super::view::View;
@@ -23,7 +22,7 @@ const INVARIANTS: [&str; 5] = [
 /// now and then: their end is told five minutes after the page.
 pub(super) const ENDS_SOON: [&str; 3] = ["node_down", "ghost_allowing", "redis_disconnected"];
 
-/// The record; shared, as it is kept from several sides.
+/// The record.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
     with_pages: bool,
@@ -48,13 +47,6 @@ impl Record {
         }
     }
 
-    pub(super) fn update(record: &Mutex<Self>, change: impl FnOnce(&mut Self)) {
-        // Poisoned, it would be of a demo that panicked: there is nobody to tell.
-        if let Ok(mut record) = record.lock() {
-            change(&mut record);
-        }
-    }
-
     /// Notes a reading of `/metrics`.
     pub(super) fn note(&mut self, view: &View, elapsed: Duration) {
         for name in INVARIANTS {
@@ -71,17 +63,25 @@ impl Record {
         }
     }
 
+    /// Whether somebody was told that the invariant is violated, or that this is over.
+    pub(super) fn was_told(&self, name: &str, status: Status) -> bool {
+        self.told
+            .get(name)
+            .is_some_and(|span| status == Status::Firing || span.ended.is_some())
+    }
+
     /// Every invariant was violated once and held again. With pages, all were told, and of those
     /// that end soon the end, too.
     pub(super) fn is_complete(&self) -> bool {
-        let ended = |spans: &BTreeMap<_, Span>, name| {
-            spans.get(name).is_some_and(|span| span.ended.is_some())
+        let over = |name| {
+            self.on_metrics
+                .get(name)
+                .is_some_and(|span| span.ended.is_some())
         };
-        let told = |name| self.told.contains_key(name);
-        INVARIANTS.iter().all(|name| ended(&self.on_metrics, name))
-            && (!self.with_pages
-                || INVARIANTS.iter().all(told)
-                    && ENDS_SOON.iter().all(|name| ended(&self.told, name)))
+        let told = |name: &&str| self.was_told(name, Status::Firing);
+        let end_told = |name: &&str| self.was_told(name, Status::Resolved);
+        INVARIANTS.iter().all(over)
+            && (!self.with_pages || INVARIANTS.iter().all(told) && ENDS_SOON.iter().all(end_told))
     }
 }
 

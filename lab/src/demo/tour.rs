@@ -12,10 +12,10 @@ use tokio::sync::{Mutex, watch};
 
 use super::cluster::Cluster;
 use super::control::{self, Fault};
-use super::record::ENDS_SOON;
+use super::record::{ENDS_SOON, Record};
 use super::screen::Screen;
 use super::view::View;
-use crate::webhook::{Inbox, Status};
+use crate::webhook::Status;
 
 /// How long the exporter may take to see what it sees at once: a few scrapes, some of them slow.
 const SOON: Duration = Duration::from_secs(20);
@@ -46,7 +46,7 @@ const OVER_PERCENT: u32 = 15;
 pub(super) struct Tour<'a> {
     cluster: &'a Mutex<Cluster>,
     view: watch::Receiver<View>,
-    pages: Option<watch::Receiver<Inbox>>,
+    pages: Option<watch::Receiver<Record>>,
     screen: &'a Screen,
     dir: PathBuf,
 }
@@ -55,7 +55,7 @@ impl<'a> Tour<'a> {
     pub(super) fn new(
         cluster: &'a Mutex<Cluster>,
         view: watch::Receiver<View>,
-        pages: Option<watch::Receiver<Inbox>>,
+        pages: Option<watch::Receiver<Record>>,
         screen: &'a Screen,
         dir: PathBuf,
     ) -> Self {
@@ -140,13 +140,7 @@ impl<'a> Tour<'a> {
         let Some(mut pages) = self.pages.clone() else {
             return;
         };
-        let told = pages.wait_for(|inbox| {
-            let mut notifications = inbox.notifications.iter();
-            notifications.any(|notification| {
-                let mut alerts = notification.alerts.iter();
-                alerts.any(|alert| alert.label("name") == name && alert.status == status)
-            })
-        });
+        let told = pages.wait_for(|record| record.was_told(name, status));
         let told = tokio::time::timeout(patience, told).await.is_ok();
         self.go_on(told, &format!("{name} is told ({status:?})"), patience);
     }

@@ -2,6 +2,7 @@
 //! token. Time is not waited for: an alert that is muted says so at once.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Context as _;
 use hyper::Method;
@@ -11,14 +12,18 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
 use super::files::{alerts, path, text};
-use super::server::Server;
 use crate::harness::PATIENCE;
 
 /// A running Alertmanager, ended with its handle.
 #[derive(Debug)]
-struct Alertmanager(Server);
+struct Alertmanager(lab::alertmanager::Alertmanager);
 
 impl Alertmanager {
+    async fn start(config: &Path) -> anyhow::Result<Self> {
+        let started = lab::alertmanager::Alertmanager::start_as_configured(config).await;
+        Ok(Self(started?))
+    }
+
     async fn post(&self, alerts: &[Alert]) -> anyhow::Result<()> {
         let body: Vec<Value> = alerts
             .iter()
@@ -26,7 +31,7 @@ impl Alertmanager {
             .collect();
         let body = Value::from(body).to_string();
         let answer = lab::http::request(
-            &self.0.address,
+            self.0.server.address(),
             Method::POST,
             "/api/v2/alerts",
             body,
@@ -39,10 +44,8 @@ impl Alertmanager {
 
     /// The alerts that it holds, and whether each is muted.
     async fn alerts(&self) -> anyhow::Result<BTreeMap<Alert, bool>> {
-        let answer = lab::http::get(&self.0.address, "/api/v2/alerts", PATIENCE).await?;
-        let answer = answer.json()?;
         let mut alerts = BTreeMap::new();
-        for alert in answer.as_array().context("no list")? {
+        for alert in self.0.alerts().await? {
             let labels = serde_json::from_value(alert["labels"].clone())?;
             let by = alert["status"]["inhibitedBy"].as_array();
             alerts.insert(labels, !by.context("no status")?.is_empty());
@@ -183,7 +186,7 @@ const SCENARIOS: [Scenario; 7] = [
 
 #[tokio::test]
 async fn what_follows_from_something_else_is_muted_and_nothing_else() -> anyhow::Result<()> {
-    let alertmanager = Alertmanager(Server::alertmanager(&path("alerts/alertmanager.yml")).await?);
+    let alertmanager = Alertmanager::start(&path("alerts/alertmanager.yml")).await?;
     let mut expected = BTreeMap::new();
     // Each is a limiter of its own, so that all of them also show that one limiter never mutes another.
     for scenario in &SCENARIOS {
@@ -205,7 +208,7 @@ async fn what_follows_from_something_else_is_muted_and_nothing_else() -> anyhow:
 
 #[tokio::test]
 async fn whatever_fires_ghost_allowing_is_told() -> anyhow::Result<()> {
-    let alertmanager = Alertmanager(Server::alertmanager(&path("alerts/alertmanager.yml")).await?);
+    let alertmanager = Alertmanager::start(&path("alerts/alertmanager.yml")).await?;
     let mut all = Vec::new();
     for name in alerts()?.iter().map(super::files::Rule::alert) {
         for what in ["", " redis", " node-1", " collector=counters"] {
@@ -241,7 +244,7 @@ async fn a_page_carries_the_token_of_the_file() -> anyhow::Result<()> {
     std::fs::create_dir(folder.path().join("secrets"))?;
     std::fs::write(folder.path().join("secrets/pager-token"), "a-token\n")?;
 
-    let alertmanager = Alertmanager(Server::alertmanager(&config).await?);
+    let alertmanager = Alertmanager::start(&config).await?;
     let mut page = alert("limiter", "RatelimiterGhostAllowing key");
     page.insert("severity".to_owned(), "critical".to_owned());
     alertmanager.post(&[page]).await?;

@@ -2,13 +2,14 @@
 //! exporter, a Prometheus and an Alertmanager.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use lab::alertmanager::Alertmanager;
+use lab::prometheus::{Prometheus, PrometheusOptions, Target};
 use lab::seed::fill_to;
-use lab::temp::TempDir;
 
 use super::files::{blocks, files, path, text};
-use super::server::Server;
 use crate::harness::{Cluster, PATIENCE};
 
 /// What redis-cli prints, with exit status 0, when a command was not to its server's liking.
@@ -17,9 +18,8 @@ const COMPLAINTS: [&str; 3] = ["ERR ", "WRONGTYPE", "Could not connect"];
 /// Everything that runbooks speak of.
 struct Place {
     cluster: Cluster,
-    prometheus: Server,
-    alertmanager: Server,
-    _folder: TempDir,
+    prometheus: Prometheus,
+    alertmanager: Alertmanager,
 }
 
 impl Place {
@@ -30,25 +30,22 @@ impl Place {
         cluster.nodes[1].kill();
         let mut redis = cluster.redis.connection().await?;
         fill_to(&mut redis, b"over", 11).await?;
-        let alertmanager = Server::alertmanager(&path("alerts/alertmanager.yml")).await?;
-        let folder = TempDir::new("prometheus")?;
-        let config = folder.path().join("prometheus.yml");
-        std::fs::write(
-            &config,
-            format!(
-                "global: {{scrape_interval: 1s}}\nrule_files: ['{}']\n\
-                 alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{}']}}]}}]}}\n\
-                 scrape_configs: [{{job_name: ratelimiter, static_configs: [{{targets: ['{}']}}]}}]\n",
-                path("alerts/ratelimiter.rules.yml").display(),
-                alertmanager.address,
-                cluster.exporter.address,
-            ),
-        )?;
+        let routes = path("alerts/alertmanager.yml");
+        let alertmanager = Alertmanager::start_as_configured(&routes).await?;
+        let options = PrometheusOptions {
+            interval: Duration::from_secs(1),
+            targets: vec![Target {
+                job: "ratelimiter".to_owned(),
+                address: cluster.exporter.address.clone(),
+                labels: Vec::new(),
+            }],
+            rule_files: vec![path("alerts/ratelimiter.rules.yml")],
+            alertmanager: Some(alertmanager.server.address().to_owned()),
+        };
         Ok(Self {
-            prometheus: Server::prometheus(&config).await?,
+            prometheus: Prometheus::start_in(&std::env::temp_dir(), &options).await?,
             cluster,
             alertmanager,
-            _folder: folder,
         })
     }
 
@@ -57,8 +54,8 @@ impl Place {
         command
             .replace("localhost:9972", &self.cluster.exporter.address)
             .replace("EXPORTER_ADDRESS", &self.cluster.exporter.address)
-            .replace("localhost:9090", &self.prometheus.address)
-            .replace("localhost:9093", &self.alertmanager.address)
+            .replace("localhost:9090", self.prometheus.server.address())
+            .replace("localhost:9093", self.alertmanager.server.address())
             .replace("redis://localhost:6379", &self.cluster.redis.url())
             .replace("NODE_ADDRESS", &self.cluster.nodes[0].address())
             .replace("NODE_ID", self.cluster.nodes[0].id())
@@ -104,7 +101,7 @@ async fn every_command_and_query_in_the_runbooks_works() -> anyhow::Result<()> {
         for query in blocks(&text, "promql") {
             let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
             let ask = format!("/api/v1/query?query={query}");
-            let answer = lab::http::get(&place.prometheus.address, &ask, PATIENCE).await?;
+            let answer = lab::http::get(place.prometheus.server.address(), &ask, PATIENCE).await?;
             assert_eq!(answer.status, 200, "{file}: {query}: {}", answer.text());
             queries += 1;
         }
