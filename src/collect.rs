@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::invariants::{Checker, InvariantName, Report};
-use crate::observation::{CountersRead, KeyLabel, KeyTotals, Observation, decode_key};
+use crate::observation::{CountersRead, KeyLabel, KeyTotals, Observation, Reason, decode_key};
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::state::{self, State};
 use crate::subject::{InvariantChecker, Subject};
@@ -188,6 +188,13 @@ impl<S: Subject> Work<S> {
         let report = self.checker.check(now, &observation);
         observation.keys_hashed = self.label == KeyLabel::Hash;
         self.label_gone(&mut observation.counters_read);
+        if self.kept.list_is_incomplete() && observation.counters_read == CountersRead::Full {
+            // The checker saw them all, but whoever reads this does not.
+            observation.counters_read = CountersRead::Partial {
+                gone: Vec::new(),
+                reason: Reason::TooLarge,
+            };
+        }
         self.count_own(&observation, now.wall);
         self.reported = log_changes(&self.reported, &report, &observation);
         Snapshot {

@@ -9,6 +9,9 @@ use crate::clock::Moment;
 use crate::invariants::ghost;
 use crate::observation::{Counter, CounterView, FallenLimit, KeyLabel};
 
+/// Counters that are listed at the most: a line of a recording must stay one that can be read.
+const MOST: usize = 100_000;
+
 /// Which counters are listed besides the fullest, and what was seen of them in this collection.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
@@ -16,6 +19,8 @@ pub(super) struct Listed {
     above_limits: bool,
     named: BTreeSet<Box<[u8]>>,
     seen: HashMap<Box<[u8]>, Seen>,
+    /// There were more than are listed.
+    pub(super) incomplete: bool,
 }
 
 /// A counter as last counted, and when.
@@ -52,6 +57,7 @@ impl Listed {
             above_limits,
             named,
             seen: HashMap::new(),
+            incomplete: false,
         }
     }
 
@@ -63,6 +69,7 @@ impl Listed {
     /// A collection begins.
     pub(super) fn begin(&mut self) {
         self.seen.clear();
+        self.incomplete = false;
     }
 
     /// One more counter was counted.
@@ -85,6 +92,7 @@ impl Listed {
             first: at.steady,
             last: at.steady,
         };
+        let full = self.seen.len() >= MOST;
         match self.seen.get_mut(counter.key) {
             Some(before) => {
                 let was_above = ghost(before.count, before.limit, before.remaining);
@@ -95,6 +103,7 @@ impl Listed {
                 };
                 *before = Seen { first, ..seen };
             }
+            None if full => self.incomplete = true,
             None => {
                 self.seen.insert(counter.key.into(), seen);
             }
@@ -148,6 +157,20 @@ mod tests {
         assert_eq!(listed.watched().count(), 1);
         listed.take(at(5), &view("k", 1));
         assert!(listed.get(b"k").is_none());
+    }
+
+    #[test]
+    fn more_than_a_line_can_hold_are_told_to_be_missing() {
+        let mut listed = Listed::new(true, BTreeSet::new());
+        listed.begin();
+        for n in 0..=MOST {
+            assert!(!listed.incomplete);
+            listed.take(at(0), &view(&n.to_string(), 11));
+        }
+        assert!(listed.incomplete);
+        assert_eq!(listed.keys().count(), MOST);
+        listed.begin();
+        assert!(!listed.incomplete);
     }
 
     #[test]

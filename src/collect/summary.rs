@@ -65,6 +65,11 @@ impl KeysKept {
         }
     }
 
+    /// Whether there were more keys to list in any case than are listed.
+    pub(super) fn list_is_incomplete(&self) -> bool {
+        self.listed.incomplete
+    }
+
     /// The keys to look at in the next collection besides those in violation.
     pub(super) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
         self.exported.iter().chain(self.listed.watched())
