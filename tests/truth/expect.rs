@@ -12,6 +12,9 @@ use crate::scrape::{Findings, Scrape, findings, shown};
 /// Between the scrapes of a hunt.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the machine may take to come to rest: a slow check stays in the p99 for a minute.
+const CALM_WITHIN: Duration = Duration::from_secs(150);
+
 /// Between the scrapes of a watch over something benign.
 const WATCH_EVERY: Duration = Duration::from_millis(600);
 
@@ -104,6 +107,24 @@ impl Exporter {
             seconds: Some(found.duration_since(fault).as_secs_f64()),
             ..Seen::default()
         })
+    }
+
+    /// Waits until nothing is pending: on a machine that is busy with other things, checks may really be slow before the
+    /// fault, and its grace period would have begun with them.
+    pub(crate) async fn calm(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + CALM_WITHIN;
+        loop {
+            let pending = self.scrape().await?.pending();
+            if pending.is_empty() {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "pending without a cause: {}",
+                shown(&pending)
+            );
+            tokio::time::sleep(SCRAPE_EVERY).await;
+        }
     }
 
     async fn after_grace(

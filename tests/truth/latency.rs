@@ -62,6 +62,7 @@ async fn slow(counts: bool) -> anyhow::Result<Seen> {
     let healthy = traffic(&bench.nodes[..1], 100, 10.0)?;
     let slow = traffic(&bench.nodes[1..], 100, 10.0)?;
     bench.exporter.silent_for(secs(3)).await?;
+    bench.exporter.calm().await?;
     let faults = Faults {
         check_delay_ms: 120,
         ..faults
@@ -83,6 +84,7 @@ async fn slow_by_canary(with_traffic: bool) -> anyhow::Result<Seen> {
     let (bench, faults) = bench(&["--probe.canary=true"], false).await?;
     let traffic = with_traffic.then(|| bench.traffic(100, 20.0)).transpose()?;
     bench.exporter.silent_for(secs(2)).await?;
+    bench.exporter.calm().await?;
     let faults = Faults {
         check_delay_ms: 70,
         ..faults
