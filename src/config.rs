@@ -4,6 +4,8 @@ mod file;
 mod redis;
 mod secret;
 mod settings;
+mod watched;
+mod web;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -14,10 +16,12 @@ use reqwest::Url;
 
 pub use secret::Secret;
 pub use settings::{SETTINGS, Setting, Values, env_name, find};
+pub(crate) use watched::Stamp;
 
 use crate::invariants::{CheckerConfig, InvariantName};
 use crate::observation::{KeyLabel, Limit};
 use crate::observe::{LimitRule, ObserveConfig, RegistryTiming, Selector};
+use crate::server::{Guard, Limits};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 const MOST_SERIES: usize = 100_000;
@@ -50,6 +54,10 @@ pub struct WebConfig {
     pub listen: SocketAddr,
     /// The path of the metrics.
     pub telemetry_path: String,
+    /// Who is let in.
+    pub guard: Guard,
+    /// What clients may take.
+    pub limits: Limits,
     /// Whether actions are accepted over HTTP.
     pub enable_admin_api: bool,
     /// Taken off Prometheus's scrape timeout.
@@ -116,6 +124,7 @@ impl Config {
             "hash" => Some(KeyLabel::Hash),
             _ => None,
         })?;
+        let guard = read.guard()?;
         Ok(Self {
             observe: ObserveConfig {
                 ratelimiter_urls: read.urls("ratelimiter.url")?,
@@ -136,6 +145,8 @@ impl Config {
             check_only: read.switch("config.check")?,
             state_file: read.text("state.file").map(|(_, path)| PathBuf::from(path)),
             web: WebConfig {
+                guard: guard.clone(),
+                limits: read.limits()?,
                 listen: read.listen("web.listen-address")?,
                 telemetry_path: read.parsed(
                     "web.telemetry-path",
@@ -150,7 +161,7 @@ impl Config {
                         (text.starts_with('/') && free && plain).then(|| text.to_owned())
                     },
                 )?,
-                enable_admin_api: read.switch("web.enable-admin-api")?,
+                enable_admin_api: read.admin_api(&guard)?,
                 timeout_offset: read.duration("web.timeout-offset")?,
                 runbook_url: read.optional_url("web.runbook-url")?.map(String::from),
             },

@@ -30,7 +30,7 @@ mod shard_reader;
 mod tracker;
 
 pub use exposition::Selector;
-pub use limiter::{ActionError, Limiter, ObserveConfig, SetupError, reset_counter};
+pub use limiter::{Limiter, ObserveConfig, SetupError, reset_counter};
 pub use limits::LimitRule;
 pub use nodes::RegistryTiming;
 pub use redis_target::{Login, RedisTarget, Tls};

@@ -45,10 +45,34 @@ pub const SETTINGS: &[Setting] = &[
         "Path of the metrics",
     ),
     setting(
+        "web.config.file",
+        "FILE",
+        None,
+        "TLS and users, in the format of Prometheus's web configuration file",
+    ),
+    setting(
         "web.enable-admin-api",
         "",
         Some("false"),
-        "Accept POST /api/v1/actions/reset_counter",
+        "Accept POST /api/v1/actions/reset_counter, of who is authenticated by --web.config.file",
+    ),
+    setting(
+        "web.admin-api-insecure",
+        "",
+        Some("false"),
+        "Accept actions of anybody who reaches the port",
+    ),
+    setting(
+        "web.max-connections",
+        "N",
+        Some("512"),
+        "Connections served at once; more wait",
+    ),
+    setting(
+        "web.read-timeout",
+        "DURATION",
+        Some("90s"),
+        "For a request to arrive, and for an idle connection",
     ),
     setting(
         "web.timeout-offset",

@@ -27,7 +27,7 @@ use crate::observation::{
     Collector, CollectorRun, CounterView, CountersRead, Failure, KeyLabel, KeyTotals, Observation,
     Reason, RedisReading, decode_key,
 };
-use crate::subject::{ACTIONS, ActionDefinition, CounterSink, Subject};
+use crate::subject::{ACTIONS, ActionDefinition, ActionError, CounterSink, Subject};
 
 /// What to observe, validated.
 #[derive(Clone, Debug)]
@@ -66,11 +66,6 @@ pub enum SetupError {
     #[error("TLS to Redis: {0}")]
     Redis(String),
 }
-
-/// Why an action was not accepted.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ActionError(String);
 
 /// The rate limiter, as observed by the exporter.
 #[derive(Debug)]
@@ -322,15 +317,24 @@ impl Subject for Limiter {
 
 /// `POST /api/counters/KEY/reset` at the first of `urls` that accepts it.
 pub async fn reset_counter(urls: &[Url], timeout: Duration, key: &str) -> Result<(), ActionError> {
-    let http = Http::new(timeout).map_err(|error| ActionError(error.to_string()))?;
-    let mut last = ActionError("reset_counter: no --ratelimiter.url to ask".to_owned());
+    let failed = |message: String| ActionError {
+        reason: Reason::Network,
+        message,
+    };
+    let http = Http::new(timeout).map_err(|error| failed(error.to_string()))?;
+    let mut last = failed("reset_counter: no --ratelimiter.url to ask".to_owned());
     for url in urls {
         match ManagementApi::new(&http, url.clone())
             .reset_counter(key)
             .await
         {
             Ok(()) => return Ok(()),
-            Err(error) => last = ActionError(error.message),
+            Err(error) => {
+                last = ActionError {
+                    reason: error.reason,
+                    message: error.message,
+                };
+            }
         }
     }
     Err(last)

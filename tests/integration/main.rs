@@ -17,3 +17,4 @@ mod secrets;
 mod topology;
 mod violations;
 mod web;
+mod web_access;

@@ -64,6 +64,7 @@ async fn a_password_shows_nowhere() -> anyhow::Result<()> {
         format!("--ratelimiter.url={url}"),
         format!("--prometheus.url={url}"),
         "--web.enable-admin-api".to_owned(),
+        "--web.admin-api-insecure".to_owned(),
         "--log.level=trace".to_owned(),
     ];
     let exporter = Exporter::start(&flags).await?;
