@@ -18,3 +18,4 @@ mod topology;
 mod violations;
 mod web;
 mod web_access;
+mod web_limits;
