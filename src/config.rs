@@ -1,6 +1,7 @@
 //! File, environment and flags become one validated [`Config`]. Nothing downstream sees what was typed.
 
 mod file;
+mod http;
 mod redis;
 mod secret;
 mod settings;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-pub use secret::Secret;
+pub use secret::{Secret, SecretSource};
 pub use settings::{SETTINGS, Setting, Values, env_name, find};
 pub(crate) use watched::Stamp;
 
@@ -125,14 +126,18 @@ impl Config {
             _ => None,
         })?;
         let guard = read.guard()?;
+        let mut ratelimiter_urls = read.urls("ratelimiter.url")?;
+        let mut prometheus_url = read.optional_url("prometheus.url")?;
         Ok(Self {
             observe: ObserveConfig {
-                ratelimiter_urls: read.urls("ratelimiter.url")?,
+                ratelimiter_access: read.ratelimiter_access(&mut ratelimiter_urls)?,
+                ratelimiter_urls,
                 ratelimiter_timeout: read.timeout("ratelimiter.timeout")?,
                 probe_nodes: read.switch("probe.nodes")?,
                 probe_canary: read.switch("probe.canary")?,
                 redis: read.redis()?,
-                prometheus_url: read.optional_url("prometheus.url")?,
+                prometheus_access: read.http_access("prometheus", prometheus_url.as_mut_slice())?,
+                prometheus_url,
                 latency_metric: read.selector("latency.metric")?,
                 scan_budget: read.timeout("scan.budget")?,
                 registry: registry_timing(&sections.nodes)?,
@@ -293,13 +298,6 @@ fn limit_rules(sections: &[file::LimitSection]) -> Result<Vec<LimitRule>, Config
         })
     });
     rules.collect()
-}
-
-/// Reads a secret from a file; the newline that editors leave at its end is not part of it.
-fn read_secret(origin: &str, path: &str) -> Result<Secret, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::new(origin, path, format!("a readable file ({error})")))?;
-    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
 
 const DURATION: &str = "a duration such as 500ms, 1.5s or 2m";

@@ -9,6 +9,7 @@ mod counters;
 mod deadline;
 mod exposition;
 mod http;
+mod http_access;
 mod key_reader;
 mod latency;
 mod limiter;
@@ -30,6 +31,7 @@ mod shard_reader;
 mod tracker;
 
 pub use exposition::Selector;
+pub use http_access::{Authorization, HttpAccess};
 pub use limiter::{Limiter, ObserveConfig, SetupError, reset_counter};
 pub use limits::LimitRule;
 pub use nodes::RegistryTiming;

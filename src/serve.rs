@@ -118,12 +118,11 @@ fn recalled(path: &Path) -> Option<State> {
 }
 
 fn admin(config: &Config) -> Admin {
-    let urls = config.observe.ratelimiter_urls.clone();
-    let timeout = config.observe.ratelimiter_timeout;
+    let observe = Arc::new(config.observe.clone());
     Admin {
         reset: Box::new(move |key| {
-            let urls = urls.clone();
-            Box::pin(async move { reset_counter(&urls, timeout, &key).await })
+            let observe = Arc::clone(&observe);
+            Box::pin(async move { reset_counter(&observe, &key).await })
         }),
         key_label: config.key_label,
         read_timeout: config.web.limits.read_timeout,

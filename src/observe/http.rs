@@ -9,6 +9,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
 
+use super::http_access::HttpAccess;
+use super::redis_target::Tls;
 use crate::observation::Reason;
 
 /// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.
@@ -63,19 +65,34 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub(super) struct Http {
     client: Client,
+    access: HttpAccess,
     timeout: Duration,
 }
 
 impl Http {
-    pub(super) fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+    /// An error is one line that says what is not usable.
+    pub(super) fn new(timeout: Duration, access: HttpAccess) -> Result<Self, String> {
+        let mut client = Client::builder();
+        if access.authorities.is_some() {
+            let tls = Tls {
+                authorities: access.authorities.clone(),
+                ..Tls::default()
+            };
+            client = client.tls_backend_preconfigured(tls.client()?);
+        }
+        let client = client
             .pool_max_idle_per_host(0)
             .connect_timeout(timeout)
             .redirect(redirect::Policy::none())
             .no_proxy()
             .user_agent(concat!("ratelimiter-exporter/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { client, timeout })
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            client,
+            access,
+            timeout,
+        })
     }
 
     /// What one request may take.
@@ -84,18 +101,15 @@ impl Http {
     }
 
     pub(super) async fn get(&self, url: Url) -> Result<Answer, HttpError> {
-        self.send(&format!("GET {}", shown(&url)), self.client.get(url))
-            .await
+        let request = self.access.authorize(&url, self.client.get(url.clone()));
+        self.send(&format!("GET {}", shown(&url)), request).await
     }
 
     pub(super) async fn post_json(&self, url: Url, body: String) -> Result<Answer, HttpError> {
         let what = format!("POST {}", shown(&url));
-        let request = self
-            .client
-            .post(url)
-            .header("content-type", "application/json")
-            .body(body);
-        self.send(&what, request).await
+        let request = self.access.authorize(&url, self.client.post(url.clone()));
+        let request = request.header("content-type", "application/json");
+        self.send(&what, request.body(body)).await
     }
 
     async fn send(&self, what: &str, request: RequestBuilder) -> Result<Answer, HttpError> {
@@ -162,10 +176,7 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
                 std::io::ErrorKind::UnexpectedEof => Reason::Truncated,
                 _ => reason,
             };
-            if io
-                .get_ref()
-                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-            {
+            if is_tls(io) {
                 reason = Reason::Tls;
             }
         }
@@ -182,6 +193,13 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
         reason,
         message: format!("{what}: {cause}"),
     }
+}
+
+/// Whether TLS is at the bottom of it. Connectors wrap one I/O error into another, which `source` passes over.
+fn is_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| {
+        inner.is::<rustls::Error>() || inner.downcast_ref().is_some_and(is_tls)
+    })
 }
 
 /// The innermost cause: what the outer layers add is which request it was, and that is said already.
