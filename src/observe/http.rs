@@ -11,6 +11,7 @@ use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
 
 use super::http_access::HttpAccess;
 use super::redis_target::Tls;
+use crate::config::Secret;
 use crate::observation::Reason;
 
 /// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.
@@ -31,6 +32,8 @@ pub(super) struct HttpError {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
+    /// What the server was told with the request, and may have put into its answer.
+    told: Vec<Secret>,
 }
 
 impl Answer {
@@ -39,7 +42,9 @@ impl Answer {
         if self.status == StatusCode::OK {
             return Ok(self);
         }
-        let start = String::from_utf8_lossy(&self.body[..self.body.len().min(80)]).into_owned();
+        // Cut after the secrets are out: half of one would not be found.
+        let body = self.without_secrets(String::from_utf8_lossy(&self.body).into_owned());
+        let start: String = body.chars().take(80).collect();
         Err(HttpError {
             status: Some(self.status),
             reason: Reason::HttpStatus,
@@ -56,8 +61,15 @@ impl Answer {
         serde_path_to_error::deserialize(&mut reader).map_err(|error| HttpError {
             status: None,
             reason: Reason::InvalidJson,
-            message: format!("{what}: {error}"),
+            message: format!("{what}: {}", self.without_secrets(error.to_string())),
         })
+    }
+
+    /// Servers that are made to find faults repeat what they were sent.
+    fn without_secrets(&self, text: String) -> String {
+        let told = self.told.iter().map(Secret::expose);
+        told.filter(|secret| !secret.is_empty())
+            .fold(text, |text, secret| text.replace(secret, "<secret>"))
     }
 }
 
@@ -101,20 +113,26 @@ impl Http {
     }
 
     pub(super) async fn get(&self, url: Url) -> Result<Answer, HttpError> {
-        let request = self.access.authorize(&url, self.client.get(url.clone()));
-        self.send(&format!("GET {}", shown(&url)), request).await
+        let (request, told) = self.access.authorize(&url, self.client.get(url.clone()));
+        self.send(&format!("GET {}", shown(&url)), request, told)
+            .await
     }
 
     pub(super) async fn post_json(&self, url: Url, body: String) -> Result<Answer, HttpError> {
         let what = format!("POST {}", shown(&url));
-        let request = self.access.authorize(&url, self.client.post(url.clone()));
+        let (request, told) = self.access.authorize(&url, self.client.post(url.clone()));
         let request = request.header("content-type", "application/json");
-        self.send(&what, request.body(body)).await
+        self.send(&what, request.body(body), told).await
     }
 
-    async fn send(&self, what: &str, request: RequestBuilder) -> Result<Answer, HttpError> {
+    async fn send(
+        &self,
+        what: &str,
+        request: RequestBuilder,
+        told: Vec<Secret>,
+    ) -> Result<Answer, HttpError> {
         match tokio::time::timeout(self.timeout, read(what, request)).await {
-            Ok(result) => result,
+            Ok(read) => read.map(|(status, body)| Answer { status, body, told }),
             Err(_) => Err(HttpError {
                 status: None,
                 reason: Reason::Timeout,
@@ -125,7 +143,7 @@ impl Http {
 }
 
 /// Reads the answer whole, up to [`MAX_BODY`].
-async fn read(what: &str, request: RequestBuilder) -> Result<Answer, HttpError> {
+async fn read(what: &str, request: RequestBuilder) -> Result<(StatusCode, Bytes), HttpError> {
     let mut response = request.send().await.map_err(|error| failed(what, &error))?;
     let status = response.status();
     let too_large = || HttpError {
@@ -154,10 +172,7 @@ async fn read(what: &str, request: RequestBuilder) -> Result<Answer, HttpError> 
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer {
-        status,
-        body: body.freeze(),
-    })
+    Ok((status, body.freeze()))
 }
 
 fn failed(what: &str, error: &reqwest::Error) -> HttpError {

@@ -3,10 +3,12 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use reqwest::{RequestBuilder, Url};
 use url::Origin;
 
-use crate::config::SecretSource;
+use crate::config::{Secret, SecretSource};
 
 /// What to log in with.
 #[derive(Clone, Debug)]
@@ -38,13 +40,23 @@ impl fmt::Debug for HttpAccess {
 }
 
 impl HttpAccess {
-    /// `request`, which goes to `url`, with what that server is told.
-    pub(super) fn authorize(&self, url: &Url, request: RequestBuilder) -> RequestBuilder {
+    /// `request`, which goes to `url`, with what that server is told; and that, in each form in which it may come back.
+    pub(super) fn authorize(
+        &self,
+        url: &Url,
+        request: RequestBuilder,
+    ) -> (RequestBuilder, Vec<Secret>) {
         match self.of(url) {
-            None => request,
-            Some(Authorization::Bearer(token)) => request.bearer_auth(token.current().expose()),
+            None => (request, Vec::new()),
+            Some(Authorization::Bearer(token)) => {
+                let token = token.current();
+                (request.bearer_auth(token.expose()), vec![token])
+            }
             Some(Authorization::Basic(user, password)) => {
-                request.basic_auth(user, Some(password.current().expose()))
+                let password = password.current();
+                let encoded = BASE64_STANDARD.encode(format!("{user}:{}", password.expose()));
+                let request = request.basic_auth(user, Some(password.expose()));
+                (request, vec![Secret::new(encoded), password])
             }
         }
     }
@@ -61,7 +73,6 @@ impl HttpAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
 
     #[test]
     fn only_configured_origins_are_told() {

@@ -4,6 +4,7 @@
 //! Terms that cannot be read, and terms that would let in whom the old ones kept out (TLS, users or client certificates
 //! gone from the file), are not taken: a file that is just being written is empty for a moment.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,7 +34,7 @@ struct State {
 }
 
 /// The terms at one time.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Terms {
     /// `None`: plain HTTP.
     pub(super) tls: Option<Arc<ServerConfig>>,
@@ -89,6 +90,16 @@ impl Guard {
             }
         }
         Arc::clone(&state.terms)
+    }
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("tls", &self.tls.is_some())
+            .field("users", &self.users)
+            .field("client_auth", &self.client_auth)
+            .finish()
     }
 }
 

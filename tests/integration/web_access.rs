@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use lab::temp::TempDir;
 use ratelimiter_exporter::observe::Tls;
 
@@ -269,5 +270,36 @@ async fn mistakes_in_the_web_configuration_are_one_line() -> anyhow::Result<()> 
             }
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_documented_file_is_valid_here_and_for_prometheus() -> anyhow::Result<()> {
+    let folder = TempDir::new("documented")?;
+    let [ca, cert, key] = certificates(folder.path(), "own")?;
+    for (from, to) in [
+        (ca, "clients.pem"),
+        (cert, "server.pem"),
+        (key, "server.key"),
+    ] {
+        std::fs::copy(from, folder.path().join(to))?;
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md");
+    let docs = std::fs::read_to_string(docs)?;
+    let mut examples = docs
+        .split("```yaml\n")
+        .filter_map(|rest| rest.split("```").next());
+    let example = examples.find(|text| text.starts_with("tls_server_config:"));
+    let file = folder.path().join("web.yml");
+    std::fs::write(&file, example.context("the documentation has no example")?)?;
+    let flag = format!("--web.config.file={}", file.display());
+    let words = ["--web.enable-admin-api", "--config.check"].map(str::to_owned);
+    let output = run([&[flag], &words[..]].concat()).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let mut promtool = tokio::process::Command::new("promtool");
+    let promtool = promtool.args(["check", "web-config"]).arg(&file);
+    let output = promtool.kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, output).await??;
+    assert!(output.status.success(), "{}", said(&output));
     Ok(())
 }
