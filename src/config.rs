@@ -61,6 +61,8 @@ pub struct WebConfig {
     pub limits: Limits,
     /// Whether actions are accepted over HTTP.
     pub enable_admin_api: bool,
+    /// Whether they are accepted of callers who are not known, too.
+    pub admin_api_insecure: bool,
     /// Taken off Prometheus's scrape timeout.
     pub timeout_offset: Duration,
     /// Where the page's links to runbooks lead: `NAME.md` is added.
@@ -167,6 +169,7 @@ impl Config {
                     },
                 )?,
                 enable_admin_api: read.admin_api(&guard)?,
+                admin_api_insecure: read.switch("web.admin-api-insecure")?,
                 timeout_offset: read.duration("web.timeout-offset")?,
                 runbook_url: read.optional_url("web.runbook-url")?.map(String::from),
             },

@@ -126,6 +126,7 @@ fn admin(config: &Config) -> Admin {
         }),
         key_label: config.key_label,
         read_timeout: config.web.limits.read_timeout,
+        anybody: config.web.admin_api_insecure,
     }
 }
 

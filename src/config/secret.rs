@@ -52,6 +52,19 @@ struct SecretFile {
     kept: Mutex<(Stamp, Secret)>,
 }
 
+impl PartialEq for SecretSource {
+    /// Whether both give the same secret, now and after every change.
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Source::Fixed(one), Source::Fixed(other)) => one == other,
+            (Source::File(one), Source::File(other)) => one.path == other.path,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for SecretSource {}
+
 impl SecretSource {
     /// One that never changes.
     pub fn fixed(secret: Secret) -> Self {

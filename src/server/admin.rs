@@ -37,6 +37,8 @@ pub struct Admin {
     pub key_label: KeyLabel,
     /// How long a body may take to arrive.
     pub read_timeout: Duration,
+    /// Whether callers who are not known may use it.
+    pub anybody: bool,
 }
 
 impl fmt::Debug for Admin {
@@ -59,7 +61,7 @@ impl Admin {
         body: Incoming,
         caller: &Caller,
     ) -> Answer {
-        if let Err((status, message)) = own_site(headers) {
+        if let Err((status, message)) = self.admits(caller.is_known(), headers) {
             tracing::warn!(action = "reset_counter", %caller, outcome = "refused", "{message}");
             return error(status, message);
         }
@@ -84,6 +86,16 @@ impl Admin {
                 error(StatusCode::BAD_GATEWAY, &failure.message)
             }
         }
+    }
+
+    /// That callers are known was seen to at the start, too. It is asked again here, because what was true of one
+    /// configuration need not be of the next.
+    fn admits(&self, known: bool, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+        if !known && !self.anybody {
+            let message = "actions need a login, or --web.admin-api-insecure";
+            return Err((StatusCode::FORBIDDEN, message));
+        }
+        own_site(headers)
     }
 
     async fn read(&self, body: Incoming) -> Result<ResetRequest, (StatusCode, String)> {
@@ -180,6 +192,26 @@ mod tests {
                 .err()
                 .map_or(0, |(status, _)| status.as_u16());
             assert_eq!(status, expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn strangers_are_refused_unless_everybody_is_admitted() {
+        let mut headers = HeaderMap::new();
+        headers.append("content-type", "application/json".parse().unwrap());
+        for (known, anybody, admitted) in [
+            (true, false, true),
+            (true, true, true),
+            (false, true, true),
+            (false, false, false),
+        ] {
+            let admin = Admin {
+                reset: Box::new(|_| Box::pin(std::future::ready(Ok(())))),
+                key_label: KeyLabel::Plain,
+                read_timeout: Duration::from_secs(1),
+                anybody,
+            };
+            assert_eq!(admin.admits(known, &headers).is_ok(), admitted);
         }
     }
 }

@@ -45,8 +45,13 @@ pub(super) struct Caller {
     peer: SocketAddr,
     certificate: Option<String>,
     user: Option<String>,
-    /// Whether the request came over TLS.
-    pub(super) tls: bool,
+}
+
+impl Caller {
+    /// Whether it showed who it is: by a password, or by a certificate, which was verified then.
+    pub(super) fn is_known(&self) -> bool {
+        self.user.is_some() || self.certificate.is_some()
+    }
 }
 
 impl fmt::Display for Caller {
@@ -94,7 +99,6 @@ impl<S: Subject + 'static> Serving<S> {
             peer,
             certificate: None,
             user: None,
-            tls: false,
         };
         let Some(config) = self.guard.terms().tls.clone() else {
             return self.speak(stream, caller).await;
@@ -108,7 +112,6 @@ impl<S: Subject + 'static> Serving<S> {
             },
             () = self.shutdown.cancelled() => return,
         };
-        caller.tls = true;
         let chain = stream.get_ref().1.peer_certificates();
         caller.certificate = chain
             .and_then(<[_]>::first)
