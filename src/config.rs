@@ -1,10 +1,13 @@
 //! File, environment and flags become one validated [`Config`]. Nothing downstream sees what was typed.
 
 mod file;
+mod http;
 mod judging;
 mod redis;
 mod secret;
 mod settings;
+mod watched;
+mod web;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -14,12 +17,14 @@ use std::time::Duration;
 use reqwest::Url;
 
 pub use judging::Judging;
-pub use secret::Secret;
+pub use secret::{Secret, SecretSource};
 pub use settings::{SETTINGS, Setting, Values, env_name, find};
+pub(crate) use watched::Stamp;
 
 use crate::invariants::{CheckerConfig, InvariantName};
 use crate::observation::{KeyLabel, Limit};
 use crate::observe::{LimitRule, ObserveConfig, RegistryTiming, Selector};
+use crate::server::{Guard, Limits};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 const MOST_SERIES: usize = 100_000;
@@ -52,8 +57,14 @@ pub struct WebConfig {
     pub listen: SocketAddr,
     /// The path of the metrics.
     pub telemetry_path: String,
+    /// Who is let in.
+    pub guard: Guard,
+    /// What clients may take.
+    pub limits: Limits,
     /// Whether actions are accepted over HTTP.
     pub enable_admin_api: bool,
+    /// Whether they are accepted of callers who are not known, too.
+    pub admin_api_insecure: bool,
     /// Taken off Prometheus's scrape timeout.
     pub timeout_offset: Duration,
     /// Where the page's links to runbooks lead: `NAME.md` is added.
@@ -102,14 +113,19 @@ impl Config {
         let read = Reader(&values);
         let max_series = read.max_series()?;
         let key_label = read.key_label()?;
+        let guard = read.guard()?;
+        let mut ratelimiter_urls = read.urls("ratelimiter.url")?;
+        let mut prometheus_url = read.optional_url("prometheus.url")?;
         Ok(Self {
             observe: ObserveConfig {
-                ratelimiter_urls: read.urls("ratelimiter.url")?,
+                ratelimiter_access: read.ratelimiter_access(&mut ratelimiter_urls)?,
+                ratelimiter_urls,
                 ratelimiter_timeout: read.timeout("ratelimiter.timeout")?,
                 probe_nodes: read.switch("probe.nodes")?,
                 probe_canary: read.switch("probe.canary")?,
                 redis: read.redis()?,
-                prometheus_url: read.optional_url("prometheus.url")?,
+                prometheus_access: read.http_access("prometheus", prometheus_url.as_mut_slice())?,
+                prometheus_url,
                 latency_metric: read.selector("latency.metric")?,
                 scan_budget: read.timeout("scan.budget")?,
                 registry: registry_timing(&sections.nodes)?,
@@ -122,6 +138,8 @@ impl Config {
             check_only: read.switch("config.check")?,
             state_file: read.text("state.file").map(|(_, path)| PathBuf::from(path)),
             web: WebConfig {
+                guard: guard.clone(),
+                limits: read.limits()?,
                 listen: read.listen("web.listen-address")?,
                 telemetry_path: read.parsed(
                     "web.telemetry-path",
@@ -136,7 +154,8 @@ impl Config {
                         (text.starts_with('/') && free && plain).then(|| text.to_owned())
                     },
                 )?,
-                enable_admin_api: read.switch("web.enable-admin-api")?,
+                enable_admin_api: read.admin_api(&guard)?,
+                admin_api_insecure: read.switch("web.admin-api-insecure")?,
                 timeout_offset: read.duration("web.timeout-offset")?,
                 runbook_url: read.optional_url("web.runbook-url")?.map(String::from),
             },
@@ -271,13 +290,6 @@ fn limit_rules(sections: &[file::LimitSection]) -> Result<Vec<LimitRule>, Config
         })
     });
     rules.collect()
-}
-
-/// Reads a secret from a file; the newline that editors leave at its end is not part of it.
-fn read_secret(origin: &str, path: &str) -> Result<Secret, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::new(origin, path, format!("a readable file ({error})")))?;
-    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
 
 const DURATION: &str = "a duration such as 500ms, 1.5s or 2m";

@@ -54,16 +54,10 @@ async fn main() -> ExitCode {
             Ok(text) => print(&(text + "\n"), 0),
             Err(error) => fail(&error.to_string()),
         },
-        Task::ResetCounter { key } => {
-            let (urls, timeout) = (
-                &config.observe.ratelimiter_urls,
-                config.observe.ratelimiter_timeout,
-            );
-            match observe::reset_counter(urls, timeout, &key).await {
-                Ok(()) => print("accepted\n", 0),
-                Err(error) => fail(&error.to_string()),
-            }
-        }
+        Task::ResetCounter { key } => match observe::reset_counter(&config.observe, &key).await {
+            Ok(()) => print("accepted\n", 0),
+            Err(error) => fail(&error.to_string()),
+        },
     }
 }
 

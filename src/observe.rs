@@ -9,6 +9,7 @@ mod counters;
 mod deadline;
 mod exposition;
 mod http;
+mod http_access;
 mod key_reader;
 mod latency;
 mod limiter;
@@ -30,7 +31,8 @@ mod shard_reader;
 mod tracker;
 
 pub use exposition::Selector;
-pub use limiter::{ActionError, Limiter, ObserveConfig, SetupError, reset_counter};
+pub use http_access::{Authorization, HttpAccess};
+pub use limiter::{Limiter, ObserveConfig, SetupError, reset_counter};
 pub use limits::LimitRule;
 pub use nodes::RegistryTiming;
 pub use redis_target::{Login, RedisTarget, Tls};

@@ -13,18 +13,16 @@ use crate::config::Config;
 use crate::export::Reload;
 use crate::invariants::Checker;
 use crate::observe::{Limiter, reset_counter};
-use crate::server::{App, ResetCounter, Server};
+use crate::server::{Admin, App, Server};
 use crate::state::{self, State};
 use crate::subject::Subject as _;
 
 /// Serves until SIGINT or SIGTERM; a second one aborts.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
-    let server = Server::bind(config.web.listen).await.with_context(|| {
-        format!(
-            "--web.listen-address: cannot listen on {}",
-            config.web.listen
-        )
-    })?;
+    let (listen, guard) = (config.web.listen, config.web.guard.clone());
+    let bound = Server::bind(listen, guard, config.web.limits).await;
+    let server =
+        bound.with_context(|| format!("--web.listen-address: cannot listen on {listen}"))?;
     let state = config.state_file.as_deref().and_then(recalled);
     let clock = match &state {
         Some(state) => Clock::start().resume(|now| state.resume_at(now)),
@@ -51,10 +49,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         telemetry_path: config.web.telemetry_path.clone(),
         timeout_offset: config.web.timeout_offset,
         actions,
-        reset_counter: config
-            .web
-            .enable_admin_api
-            .then(|| reset_over_http(&config)),
+        admin: config.web.enable_admin_api.then(|| admin(&config)),
         runbook_url: config.web.runbook_url.clone(),
         clock: clock.clone(),
         reload: Reload {
@@ -104,14 +99,15 @@ fn recalled(path: &Path) -> Option<State> {
     }
 }
 
-fn reset_over_http(config: &Config) -> ResetCounter {
-    let urls = config.observe.ratelimiter_urls.clone();
-    let timeout = config.observe.ratelimiter_timeout;
-    Box::new(move |key| {
-        let urls = urls.clone();
-        Box::pin(async move {
-            let result = reset_counter(&urls, timeout, &key).await;
-            result.map_err(|error| error.to_string())
-        })
-    })
+fn admin(config: &Config) -> Admin {
+    let observe = Arc::new(config.observe.clone());
+    Admin {
+        reset: Box::new(move |key| {
+            let observe = Arc::clone(&observe);
+            Box::pin(async move { reset_counter(&observe, &key).await })
+        }),
+        key_label: config.key_label,
+        read_timeout: config.web.limits.read_timeout,
+        anybody: config.web.admin_api_insecure,
+    }
 }

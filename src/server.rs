@@ -1,50 +1,60 @@
 //! Serves what was collected, with hyper. Binds first, so that errors show before anything runs; ends gracefully.
+//! `connection` is about one client, `guard` about who is let in, `routes` about what is answered.
 
+mod admin;
 mod api;
+mod basic_auth;
+mod connection;
+mod guard;
 mod page;
 mod routes;
+mod tls;
+mod web_file;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::subject::Subject;
-pub use routes::{App, ResetCounter};
-
-/// Connections served at once. Prometheus keeps one; the rest is people, and people who hold on.
-const MOST_CONNECTIONS: usize = 512;
-
-/// How long a client may take to send a request head, idling between requests included.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// How long a client may take none of an answer: a slow reader holds it in memory, but not for ever. Prometheus gives a
-/// whole scrape no more by default.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub use admin::{Admin, ResetCounter};
+use connection::Serving;
+pub use guard::Guard;
+pub use routes::App;
 
 /// How long answers under way may take once the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// What clients may take of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections served at once. Those beyond wait in the kernel's queue.
+    pub connections: usize,
+    /// How long a request may take to arrive, head and body each, idling before it included.
+    pub read_timeout: Duration,
+}
 
 /// A server that is bound, not yet running.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    guard: Guard,
+    limits: Limits,
 }
 
 impl Server {
     /// Binds `listen`.
-    pub async fn bind(listen: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
-        Ok(Self { listener })
+    pub async fn bind(listen: SocketAddr, guard: Guard, limits: Limits) -> io::Result<Self> {
+        Ok(Self {
+            listener: TcpListener::bind(listen).await?,
+            guard,
+            limits,
+        })
     }
 
     /// Where it listens: of use when it was bound to port 0.
@@ -55,8 +65,15 @@ impl Server {
     /// Serves `app` until `shutdown`, then drains.
     pub async fn run<S: Subject + 'static>(self, app: Arc<App<S>>, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(self.limits.connections));
         let abort = CancellationToken::new();
+        let serving = Serving {
+            app,
+            guard: self.guard,
+            read_timeout: self.limits.read_timeout,
+            shutdown: shutdown.clone(),
+            abort: abort.clone(),
+        };
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -66,45 +83,20 @@ impl Server {
                     (self.listener.accept().await, place)
                 } => accepted,
             };
-            let (stream, place) = match accepted {
-                (Ok((stream, _)), place) => (stream, place),
+            match accepted {
+                (Ok((stream, peer)), place) => {
+                    let serving = serving.clone();
+                    connections.spawn(async move {
+                        let _place = place;
+                        serving.serve(stream, peer).await;
+                    });
+                }
                 (Err(error), _) => {
                     // Out of file descriptors, most likely: wait for some to come back.
                     tracing::warn!("cannot accept a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
                 }
-            };
-            let app = Arc::clone(&app);
-            let (shutdown, abort) = (shutdown.clone(), abort.clone());
-            connections.spawn(async move {
-                let _place = place;
-                let service = service_fn(move |request| {
-                    let app = Arc::clone(&app);
-                    async move { app.answer(request).await }
-                });
-                let mut stream = TimeoutStream::new(stream);
-                stream.set_write_timeout(Some(WRITE_TIMEOUT));
-                let stream = Box::pin(stream);
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::pin!(connection);
-                let ended = tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = shutdown.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        tokio::select! {
-                            ended = connection => ended,
-                            () = abort.cancelled() => Ok(()),
-                        }
-                    }
-                };
-                if let Err(error) = ended {
-                    tracing::debug!("a connection ended early: {error}");
-                }
-            });
+            }
         }
         connections.close();
         if tokio::time::timeout(DRAIN, connections.wait())

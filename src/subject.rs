@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::invariants::Report;
-use crate::observation::{CounterView, Observation};
+use crate::observation::{CounterView, Observation, Reason};
 
 /// Takes counters in batches as they are read, so that nothing has to hold all of them.
 pub trait CounterSink: Send {
@@ -55,6 +55,16 @@ pub trait Subject: Send {
 
     /// What can be done about what is observed.
     fn actions(&self) -> &'static [ActionDefinition];
+}
+
+/// Why an action was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ActionError {
+    /// In one word: it holds nothing of what was asked for.
+    pub reason: Reason,
+    /// In full, for who asked for it.
+    pub message: String,
 }
 
 /// Decides what an observation means. Pure: no I/O, no clock.

@@ -5,7 +5,7 @@ use std::path::Path;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-use super::{ConfigError, Reader, Secret, read_secret, without_password};
+use super::{ConfigError, Reader, Secret, SecretSource, without_password};
 use crate::observe::{Login, RedisTarget, Tls};
 
 const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB] or redis+sentinel://[USER@]HOST:PORT[,HOST:PORT…]/NAME[/DB], \
@@ -24,7 +24,7 @@ impl Reader<'_> {
             database: url.database,
             login: Login {
                 username: self.name("redis.username").or(url.username),
-                password: password.or(url.password),
+                password: password.or(url.password.map(SecretSource::fixed)),
             },
             sentinel_login: Login {
                 username: self.name("redis.sentinel-username"),
@@ -40,14 +40,21 @@ impl Reader<'_> {
         self.text(flag).map(|(_, name)| name)
     }
 
-    fn secret(&self, flag: &str) -> Result<Option<Secret>, ConfigError> {
-        match self.text(flag) {
-            Some((origin, path)) => read_secret(&origin, &path).map(Some),
-            None => Ok(None),
+    pub(super) fn secret(&self, flag: &str) -> Result<Option<SecretSource>, ConfigError> {
+        let Some((origin, path)) = self.text(flag) else {
+            return Ok(None);
+        };
+        match SecretSource::file(&origin, &path) {
+            Ok(source) => Ok(Some(source)),
+            Err(error) => Err(ConfigError::new(
+                origin,
+                path,
+                format!("a readable file ({error})"),
+            )),
         }
     }
 
-    fn file(&self, flag: &str) -> Result<Option<Vec<u8>>, ConfigError> {
+    pub(super) fn file(&self, flag: &str) -> Result<Option<Vec<u8>>, ConfigError> {
         let Some((origin, path)) = self.text(flag) else {
             return Ok(None);
         };

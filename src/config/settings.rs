@@ -2,6 +2,9 @@
 //! environment, the environment beats the file, the file beats the default. Values are still text here.
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use super::without_password;
 
 /// One setting, by the name of its flag.
 #[derive(Debug)]
@@ -45,10 +48,34 @@ pub const SETTINGS: &[Setting] = &[
         "Path of the metrics",
     ),
     setting(
+        "web.config.file",
+        "FILE",
+        None,
+        "TLS and users, in the format of Prometheus's web configuration file",
+    ),
+    setting(
         "web.enable-admin-api",
         "",
         Some("false"),
-        "Accept POST /api/v1/actions/reset_counter",
+        "Accept POST /api/v1/actions/reset_counter, of who is authenticated by --web.config.file",
+    ),
+    setting(
+        "web.admin-api-insecure",
+        "",
+        Some("false"),
+        "Accept actions of anybody who reaches the port",
+    ),
+    setting(
+        "web.max-connections",
+        "N",
+        Some("512"),
+        "Connections served at once; more wait",
+    ),
+    setting(
+        "web.read-timeout",
+        "DURATION",
+        Some("90s"),
+        "For a request to arrive, and for an idle connection",
     ),
     setting(
         "web.timeout-offset",
@@ -73,6 +100,36 @@ pub const SETTINGS: &[Setting] = &[
         "DURATION",
         Some("1s"),
         "For one request to a node",
+    ),
+    setting(
+        "ratelimiter.bearer-token-file",
+        "FILE",
+        None,
+        "File that holds the bearer token for the URLs of --ratelimiter.url",
+    ),
+    setting(
+        "ratelimiter.username",
+        "NAME",
+        None,
+        "User at the URLs of --ratelimiter.url",
+    ),
+    setting(
+        "ratelimiter.password-file",
+        "FILE",
+        None,
+        "File that holds the password at the URLs of --ratelimiter.url",
+    ),
+    setting(
+        "ratelimiter.tls-ca-file",
+        "FILE",
+        None,
+        "Certificates (PEM) to trust for the URLs of --ratelimiter.url, instead of the system's",
+    ),
+    setting(
+        "ratelimiter.send-credentials-to-nodes",
+        "",
+        Some("false"),
+        "Log in also at the addresses that nodes registered in Redis",
     ),
     setting(
         "probe.nodes",
@@ -154,6 +211,30 @@ pub const SETTINGS: &[Setting] = &[
         "Ask this Prometheus for the latencies, instead of the nodes",
     ),
     setting(
+        "prometheus.bearer-token-file",
+        "FILE",
+        None,
+        "File that holds the bearer token for --prometheus.url",
+    ),
+    setting(
+        "prometheus.username",
+        "NAME",
+        None,
+        "User at --prometheus.url",
+    ),
+    setting(
+        "prometheus.password-file",
+        "FILE",
+        None,
+        "File that holds the password at --prometheus.url",
+    ),
+    setting(
+        "prometheus.tls-ca-file",
+        "FILE",
+        None,
+        "Certificates (PEM) to trust for --prometheus.url, instead of the system's",
+    ),
+    setting(
         "latency.metric",
         "NAME{label=\"value\"}",
         None,
@@ -221,12 +302,19 @@ pub fn env_name(flag: &str) -> String {
 }
 
 /// A value as typed, with the name by which the user knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Typed {
     /// `--redis.url`, `RATELIMITER_EXPORTER_REDIS_URL`, `redis.url in FILE`, or `default of --redis.url`.
     pub origin: String,
     /// The values; more than one only where a flag may be repeated.
     pub values: Vec<String>,
+}
+
+impl fmt::Debug for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.values.iter().map(|value| without_password(value));
+        write!(f, "{}: {:?}", self.origin, shown.collect::<Vec<_>>())
+    }
 }
 
 /// Values by flag name, each from the best source that has one.

@@ -73,6 +73,7 @@ fn a_password_in_a_url_is_never_shown() {
             .password
             .as_ref()
             .unwrap()
+            .current()
             .expose(),
         "hunter2!"
     );
@@ -85,6 +86,11 @@ fn a_password_in_a_url_is_never_shown() {
         let error = load(&[("redis.url", wrong)]).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
+    let config = load(&[
+        ("ratelimiter.url", "http://me:hunter2@h"),
+        ("prometheus.url", "http://me:hunter2@p"),
+    ]);
+    assert!(!format!("{:?}", config.unwrap()).contains("hunter2"));
     let error = load(&[("ratelimiter.url", "htp://me:hunter2@h")]).unwrap_err();
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }

@@ -152,7 +152,7 @@ impl Connector {
         };
         let mut config =
             AsyncConnectionConfig::new().set_response_timeout(Some(self.access.timeout));
-        let mut settings = self.access.settings.clone();
+        let mut settings = self.access.settings();
         if let Some(Ear(ear)) = self.ear.clone() {
             settings = settings.set_protocol(ProtocolVersion::RESP3);
             config = config.set_push_sender(move |push| {

@@ -9,6 +9,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
 
+use super::http_access::HttpAccess;
+use super::redis_target::Tls;
+use crate::config::Secret;
 use crate::observation::Reason;
 
 /// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.
@@ -29,6 +32,8 @@ pub(super) struct HttpError {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
+    /// What the server was told with the request, and may have put into its answer.
+    told: Vec<Secret>,
 }
 
 impl Answer {
@@ -37,7 +42,9 @@ impl Answer {
         if self.status == StatusCode::OK {
             return Ok(self);
         }
-        let start = String::from_utf8_lossy(&self.body[..self.body.len().min(80)]).into_owned();
+        // Cut after the secrets are out: half of one would not be found.
+        let body = self.without_secrets(String::from_utf8_lossy(&self.body).into_owned());
+        let start: String = body.chars().take(80).collect();
         Err(HttpError {
             status: Some(self.status),
             reason: Reason::HttpStatus,
@@ -54,8 +61,15 @@ impl Answer {
         serde_path_to_error::deserialize(&mut reader).map_err(|error| HttpError {
             status: None,
             reason: Reason::InvalidJson,
-            message: format!("{what}: {error}"),
+            message: format!("{what}: {}", self.without_secrets(error.to_string())),
         })
+    }
+
+    /// Servers that are made to find faults repeat what they were sent.
+    fn without_secrets(&self, text: String) -> String {
+        let told = self.told.iter().map(Secret::expose);
+        told.filter(|secret| !secret.is_empty())
+            .fold(text, |text, secret| text.replace(secret, "<secret>"))
     }
 }
 
@@ -63,19 +77,34 @@ impl Answer {
 #[derive(Clone, Debug)]
 pub(super) struct Http {
     client: Client,
+    access: HttpAccess,
     timeout: Duration,
 }
 
 impl Http {
-    pub(super) fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+    /// An error is one line that says what is not usable.
+    pub(super) fn new(timeout: Duration, access: HttpAccess) -> Result<Self, String> {
+        let mut client = Client::builder();
+        if access.authorities.is_some() {
+            let tls = Tls {
+                authorities: access.authorities.clone(),
+                ..Tls::default()
+            };
+            client = client.tls_backend_preconfigured(tls.client()?);
+        }
+        let client = client
             .pool_max_idle_per_host(0)
             .connect_timeout(timeout)
             .redirect(redirect::Policy::none())
             .no_proxy()
             .user_agent(concat!("ratelimiter-exporter/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { client, timeout })
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            client,
+            access,
+            timeout,
+        })
     }
 
     /// What one request may take.
@@ -84,23 +113,26 @@ impl Http {
     }
 
     pub(super) async fn get(&self, url: Url) -> Result<Answer, HttpError> {
-        self.send(&format!("GET {}", shown(&url)), self.client.get(url))
+        let (request, told) = self.access.authorize(&url, self.client.get(url.clone()));
+        self.send(&format!("GET {}", shown(&url)), request, told)
             .await
     }
 
     pub(super) async fn post_json(&self, url: Url, body: String) -> Result<Answer, HttpError> {
         let what = format!("POST {}", shown(&url));
-        let request = self
-            .client
-            .post(url)
-            .header("content-type", "application/json")
-            .body(body);
-        self.send(&what, request).await
+        let (request, told) = self.access.authorize(&url, self.client.post(url.clone()));
+        let request = request.header("content-type", "application/json");
+        self.send(&what, request.body(body), told).await
     }
 
-    async fn send(&self, what: &str, request: RequestBuilder) -> Result<Answer, HttpError> {
+    async fn send(
+        &self,
+        what: &str,
+        request: RequestBuilder,
+        told: Vec<Secret>,
+    ) -> Result<Answer, HttpError> {
         match tokio::time::timeout(self.timeout, read(what, request)).await {
-            Ok(result) => result,
+            Ok(read) => read.map(|(status, body)| Answer { status, body, told }),
             Err(_) => Err(HttpError {
                 status: None,
                 reason: Reason::Timeout,
@@ -111,7 +143,7 @@ impl Http {
 }
 
 /// Reads the answer whole, up to [`MAX_BODY`].
-async fn read(what: &str, request: RequestBuilder) -> Result<Answer, HttpError> {
+async fn read(what: &str, request: RequestBuilder) -> Result<(StatusCode, Bytes), HttpError> {
     let mut response = request.send().await.map_err(|error| failed(what, &error))?;
     let status = response.status();
     let too_large = || HttpError {
@@ -140,10 +172,7 @@ async fn read(what: &str, request: RequestBuilder) -> Result<Answer, HttpError> 
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer {
-        status,
-        body: body.freeze(),
-    })
+    Ok((status, body.freeze()))
 }
 
 fn failed(what: &str, error: &reqwest::Error) -> HttpError {
@@ -162,10 +191,7 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
                 std::io::ErrorKind::UnexpectedEof => Reason::Truncated,
                 _ => reason,
             };
-            if io
-                .get_ref()
-                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-            {
+            if is_tls(io) {
                 reason = Reason::Tls;
             }
         }
@@ -182,6 +208,13 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
         reason,
         message: format!("{what}: {cause}"),
     }
+}
+
+/// Whether TLS is at the bottom of it. Connectors wrap one I/O error into another, which `source` passes over.
+fn is_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| {
+        inner.is::<rustls::Error>() || inner.downcast_ref().is_some_and(is_tls)
+    })
 }
 
 /// The innermost cause: what the outer layers add is which request it was, and that is said already.

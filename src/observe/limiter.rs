@@ -15,6 +15,7 @@ use super::control::Control;
 use super::deadline::Deadline;
 use super::exposition::Selector;
 use super::http::Http;
+use super::http_access::HttpAccess;
 use super::key_reader::{KeyReader, KeysRead, Needs};
 use super::limits::{LimitMemory, LimitRule};
 use super::management_api::ManagementApi;
@@ -27,13 +28,15 @@ use crate::observation::{
     Collector, CollectorRun, CounterView, CountersRead, Failure, KeyLabel, KeyTotals, Observation,
     Reason, RedisReading, decode_key,
 };
-use crate::subject::{ACTIONS, ActionDefinition, CounterSink, Subject};
+use crate::subject::{ACTIONS, ActionDefinition, ActionError, CounterSink, Subject};
 
 /// What to observe, validated.
 #[derive(Clone, Debug)]
 pub struct ObserveConfig {
     /// Base URLs of nodes; any will do for the API, and all are probed.
     pub ratelimiter_urls: Vec<Url>,
+    /// How to log in there.
+    pub ratelimiter_access: HttpAccess,
     /// For one request to a node.
     pub ratelimiter_timeout: Duration,
     /// Whether nodes are probed.
@@ -44,6 +47,8 @@ pub struct ObserveConfig {
     pub redis: RedisTarget,
     /// The Prometheus to ask for latencies instead of the nodes.
     pub prometheus_url: Option<Url>,
+    /// How to log in there.
+    pub prometheus_access: HttpAccess,
     /// The one histogram to use instead of the default list.
     pub latency_metric: Option<Selector>,
     /// How long the sweep of the counters may take in one collection.
@@ -61,16 +66,11 @@ pub struct ObserveConfig {
 pub enum SetupError {
     /// The HTTP client could not be made.
     #[error("cannot set up the HTTP client: {0}")]
-    Http(#[from] reqwest::Error),
+    Http(String),
     /// The way to Redis is not usable.
     #[error("TLS to Redis: {0}")]
     Redis(String),
 }
-
-/// Why an action was not accepted.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ActionError(String);
 
 /// The rate limiter, as observed by the exporter.
 #[derive(Debug)]
@@ -88,14 +88,18 @@ impl Limiter {
             None => default_selectors(),
         };
         let statics = config.ratelimiter_urls.iter().filter_map(address_of);
+        let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError::Http);
         Ok(Self {
             nodes: NodeReader {
-                http: Http::new(config.ratelimiter_timeout)?,
+                http: http(config.ratelimiter_access)?,
                 memory: NodeMemory::new(statics),
                 urls: config.ratelimiter_urls,
                 probe: config.probe_nodes,
                 canary: config.probe_canary,
-                prometheus: config.prometheus_url,
+                prometheus: match config.prometheus_url {
+                    Some(url) => Some((http(config.prometheus_access)?, url)),
+                    None => None,
+                },
                 selectors: Arc::new(selectors),
                 timing: config.registry,
                 clock: clock.clone(),
@@ -323,17 +327,27 @@ impl Subject for Limiter {
     }
 }
 
-/// `POST /api/counters/KEY/reset` at the first of `urls` that accepts it.
-pub async fn reset_counter(urls: &[Url], timeout: Duration, key: &str) -> Result<(), ActionError> {
-    let http = Http::new(timeout).map_err(|error| ActionError(error.to_string()))?;
-    let mut last = ActionError("reset_counter: no --ratelimiter.url to ask".to_owned());
-    for url in urls {
+/// `POST /api/counters/KEY/reset` at the first of the configured URLs that accepts it.
+pub async fn reset_counter(config: &ObserveConfig, key: &str) -> Result<(), ActionError> {
+    let failed = |message: String| ActionError {
+        reason: Reason::Network,
+        message,
+    };
+    let access = config.ratelimiter_access.clone();
+    let http = Http::new(config.ratelimiter_timeout, access).map_err(failed)?;
+    let mut last = failed("reset_counter: no --ratelimiter.url to ask".to_owned());
+    for url in &config.ratelimiter_urls {
         match ManagementApi::new(&http, url.clone())
             .reset_counter(key)
             .await
         {
             Ok(()) => return Ok(()),
-            Err(error) => last = ActionError(error.message),
+            Err(error) => {
+                last = ActionError {
+                    reason: error.reason,
+                    message: error.message,
+                };
+            }
         }
     }
     Err(last)

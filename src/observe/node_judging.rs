@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::canary::ask_canaries;
 use super::deadline::Deadline;
+use super::http::Http;
 use super::node_metrics::{Checks, Reading, way_to_redis};
 use super::node_reader::{NodeReader, NodesJudged, NodesRead, SECOND_LOOK, cut_off};
 use super::nodes::{NodeEvidence, Probe, RedisEvidence};
@@ -177,7 +178,7 @@ impl NodeReader {
 
     async fn ask_prometheus(
         &self,
-        base: &Url,
+        (http, base): &(Http, Url),
         deadline: &Deadline,
         read: &mut NodesRead,
         judged: &mut NodesJudged,
@@ -189,7 +190,7 @@ impl NodeReader {
             metrics.latency_p99_ms = None;
             metrics.latency_p99_bucket = None;
             metrics.latency_source = None;
-            let asked = deadline.cut(super::prometheus::p99(&self.http, base, metric, &node.id));
+            let asked = deadline.cut(super::prometheus::p99(http, base, metric, &node.id));
             match asked.await {
                 Some(Ok(Some(p99))) => {
                     metrics.latency_p99_ms = Some(p99.seconds * 1e3);

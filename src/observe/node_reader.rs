@@ -41,7 +41,7 @@ pub(super) struct NodeReader {
     pub(super) urls: Vec<Url>,
     pub(super) probe: bool,
     pub(super) canary: bool,
-    pub(super) prometheus: Option<Url>,
+    pub(super) prometheus: Option<(Http, Url)>,
     pub(super) selectors: Arc<Vec<Selector>>,
     pub(super) timing: RegistryTiming,
     pub(super) clock: Clock,

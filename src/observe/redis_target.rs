@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-use crate::config::Secret;
+use crate::config::SecretSource;
 
 /// Where Redis is and how to log in.
 #[derive(Clone, Debug)]
@@ -41,8 +41,8 @@ pub struct RedisTarget {
 pub struct Login {
     /// The user.
     pub username: Option<String>,
-    /// The password.
-    pub password: Option<Secret>,
+    /// The password, as it is when a connection is made.
+    pub password: Option<SecretSource>,
 }
 
 /// TLS settings: the contents of PEM files.
@@ -116,7 +116,8 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
 
 /// What every connection of one kind is made with.
 pub(super) struct Access {
-    pub(super) settings: RedisConnectionInfo,
+    login: Login,
+    database: i64,
     pub(super) tls: Option<TlsAccess>,
     pub(super) timeout: Duration,
 }
@@ -140,6 +141,13 @@ impl TlsAccess {
     }
 }
 
+impl Access {
+    /// How a connection begins, with the password as it is now.
+    pub(super) fn settings(&self) -> RedisConnectionInfo {
+        self.login.settings().set_db(self.database)
+    }
+}
+
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
@@ -151,16 +159,15 @@ impl fmt::Debug for Access {
 impl RedisTarget {
     /// Access to the servers that hold data.
     pub(super) fn access(&self) -> Result<Arc<Access>, String> {
-        let settings = self.login.settings().set_db(self.database);
-        self.access_with(settings)
+        self.access_with(&self.login, self.database)
     }
 
     /// Access to the sentinels.
     pub(super) fn sentinel_access(&self) -> Result<Arc<Access>, String> {
-        self.access_with(self.sentinel_login.settings())
+        self.access_with(&self.sentinel_login, 0)
     }
 
-    fn access_with(&self, settings: RedisConnectionInfo) -> Result<Arc<Access>, String> {
+    fn access_with(&self, login: &Login, database: i64) -> Result<Arc<Access>, String> {
         let tls = match &self.tls {
             None => None,
             Some(tls) => {
@@ -178,7 +185,8 @@ impl RedisTarget {
             }
         };
         Ok(Arc::new(Access {
-            settings,
+            login: login.clone(),
+            database,
             tls,
             timeout: self.timeout,
         }))
@@ -192,7 +200,7 @@ impl Login {
             settings = settings.set_username(username);
         }
         if let Some(password) = &self.password {
-            settings = settings.set_password(password.expose());
+            settings = settings.set_password(password.current().expose());
         }
         settings
     }

@@ -1,27 +1,25 @@
 //! Which path answers what. Every answer has a proper Content-Type: Prometheus 3 refuses a scrape without.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
 use std::io::{self, Write as _};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    HeaderMap, HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    HeaderMap, HeaderValue, REFERRER_POLICY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::admin::Admin;
 use super::api::{self, Standing};
+use super::connection::Caller;
 use super::page::{self, Page};
 use crate::clock::Clock;
 use crate::collect::Collect;
@@ -32,20 +30,12 @@ use crate::subject::{ActionDefinition, Subject};
 /// What a scrape may take if the client does not say: Prometheus's own default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest request body: an action with a long key.
-const MOST_BODY: usize = 64 * 1024;
-
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Answer = Response<Full<Bytes>>;
-type ResetFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
-
-/// How a counter is reset, when that is allowed over HTTP.
-pub type ResetCounter = Box<dyn Fn(String) -> ResetFuture + Send + Sync>;
-
+pub(super) type Answer = Response<Full<Bytes>>;
 /// What is served.
 pub struct App<S> {
     /// Runs the collections.
@@ -57,7 +47,7 @@ pub struct App<S> {
     /// The actions there are.
     pub actions: &'static [ActionDefinition],
     /// `None` unless the admin API is on.
-    pub reset_counter: Option<ResetCounter>,
+    pub admin: Option<Admin>,
     /// Where the runbooks are, for the page's links.
     pub runbook_url: Option<String>,
     /// The time, for the page.
@@ -74,15 +64,9 @@ impl<S> fmt::Debug for App<S> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResetRequest {
-    key: String,
-}
-
 impl<S: Subject + 'static> App<S> {
     /// Answers one request.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    pub(super) async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let read = matches!(parts.method, Method::GET | Method::HEAD);
@@ -95,9 +79,9 @@ impl<S: Subject + 'static> App<S> {
                     | "/api/v1/observation"
                     | "/api/v1/actions"
             );
-        let answer = if path == "/api/v1/actions/reset_counter" {
+        if path == "/api/v1/actions/reset_counter" {
             if parts.method == Method::POST {
-                self.reset(body).await
+                self.reset(&parts.headers, body, caller).await
             } else {
                 not_allowed("POST")
             }
@@ -107,8 +91,7 @@ impl<S: Subject + 'static> App<S> {
             self.get(path, parts.uri.query(), &parts.headers).await
         } else {
             text(StatusCode::NOT_FOUND, "not found\n")
-        };
-        Ok(answer)
+        }
     }
 
     async fn get(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> Answer {
@@ -193,28 +176,11 @@ impl<S: Subject + 'static> App<S> {
         told.saturating_sub(self.timeout_offset).max(told / 2)
     }
 
-    async fn reset(&self, body: Incoming) -> Answer {
-        let Some(reset_counter) = &self.reset_counter else {
+    async fn reset(&self, headers: &HeaderMap, body: Incoming, caller: &Caller) -> Answer {
+        let Some(admin) = &self.admin else {
             return error(StatusCode::FORBIDDEN, "actions need --web.enable-admin-api");
         };
-        let body = match Limited::new(body, MOST_BODY).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(cause) => return error(StatusCode::BAD_REQUEST, &format!("body: {cause}")),
-        };
-        let request: ResetRequest = match serde_json::from_slice(&body) {
-            Ok(request) => request,
-            Err(cause) => {
-                let message = format!("body: {cause}; expected {{\"key\":\"…\"}}");
-                return error(StatusCode::BAD_REQUEST, &message);
-            }
-        };
-        match reset_counter(request.key.clone()).await {
-            Ok(()) => {
-                let accepted = serde_json::json!({"action": "reset_counter", "key": request.key, "accepted": true});
-                json(StatusCode::ACCEPTED, &accepted)
-            }
-            Err(message) => error(StatusCode::BAD_GATEWAY, &message),
-        }
+        admin.reset_counter(headers, body, caller).await
     }
 }
 
@@ -267,15 +233,23 @@ fn text(status: StatusCode, body: &str) -> Answer {
     with_type(status, TEXT, body.as_bytes().to_vec())
 }
 
-fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer {
+pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(body) => with_type(status, JSON, body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
     }
 }
 
-fn error(status: StatusCode, message: &str) -> Answer {
+pub(super) fn error(status: StatusCode, message: &str) -> Answer {
     json(status, &serde_json::json!({"error": message}))
+}
+
+/// For who is not known: browsers ask for user and password then.
+pub(super) fn unauthorized() -> Answer {
+    let mut answer = text(StatusCode::UNAUTHORIZED, "unauthorized\n");
+    let challenge = HeaderValue::from_static("Basic realm=\"ratelimiter-exporter\"");
+    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    answer
 }
 
 fn not_allowed(allow: &'static str) -> Answer {

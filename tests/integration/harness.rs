@@ -26,11 +26,8 @@ pub(crate) struct Exporter {
 
 impl Exporter {
     pub(crate) async fn start(flags: &[String]) -> anyhow::Result<Self> {
-        let folder = TempDir::new("integration")?;
-        let log = folder.path().join("exporter.log");
-        let listen = "--web.listen-address=127.0.0.1:0".to_owned();
-        let args = std::iter::once(&listen).chain(flags);
-        let process = Process::spawn(&lab::exporter_binary(), args, Some(&log))?;
+        let mut exporter = Self::spawn("127.0.0.1:0", flags)?;
+        let process = &exporter.process;
         let address = lab::wait_for_some(PATIENCE, || {
             let output = process.output();
             let found = output
@@ -39,10 +36,29 @@ impl Exporter {
             let found = found.filter(|_| output.ends_with('\n')).map(str::to_owned);
             async move { found }
         });
-        let address = address.await.with_context(|| process.output())?;
+        exporter.address = address.await.with_context(|| process.output())?;
+        Ok(exporter)
+    }
+
+    /// One that need not say where it listens: its log may be as quiet as it likes, and of any format.
+    pub(crate) async fn start_quietly(flags: &[String]) -> anyhow::Result<Self> {
+        let address = format!("127.0.0.1:{}", lab::ports::free_port());
+        let exporter = Self::spawn(&address, flags)?;
+        let listens = lab::wait_for(PATIENCE, || async {
+            tokio::net::TcpStream::connect(&address).await.is_ok()
+        });
+        listens.await.with_context(|| exporter.log())?;
+        Ok(exporter)
+    }
+
+    fn spawn(address: &str, flags: &[String]) -> anyhow::Result<Self> {
+        let folder = TempDir::new("integration")?;
+        let log = folder.path().join("exporter.log");
+        let listen = format!("--web.listen-address={address}");
+        let args = std::iter::once(&listen).chain(flags);
         Ok(Self {
-            process,
-            address,
+            process: Process::spawn(&lab::exporter_binary(), args, Some(&log))?,
+            address: address.to_owned(),
             _folder: folder,
         })
     }
@@ -163,6 +179,18 @@ pub(crate) fn base_flags(redis: &str, nodes: &[NodeProcess]) -> Vec<String> {
         format!("--redis.url={redis}"),
         format!("--ratelimiter.url={}", urls.join(",")),
     ]
+}
+
+/// A client for what the lab's own cannot say: users and headers. Each request has a connection of its own.
+pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
+    // Another test may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder();
+    Ok(client
+        .pool_max_idle_per_host(0)
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build()?)
 }
 
 /// Runs the exporter's binary to its end, without our environment's settings; killed when that takes too long.

@@ -1,104 +1,250 @@
-//! A password shows nowhere: in no log, no error, no metric, no page.
+//! No secret shows anywhere: canaries in every place that takes one are looked for in every place that shows something.
 
+use hyper::Method;
 use lab::redis_server::RedisServer;
+use lab::temp::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::harness::{Exporter, run, said};
+use super::harness::{Exporter, client, run, said};
+use super::topology::certificates;
 
-const PASSWORD: &str = "tr0ub4dor-and-3";
+/// Part of every secret here.
+const CANARY: &str = "tr0ub4dor-and-3";
+
+/// What part of a canary shows as, where a login was encoded: `me:` and the canary, in base64.
+const ENCODED: &str = "bWU6dHIwdWI0ZG9y";
+
+fn assert_hidden(what: &str, shown: &str) {
+    for secret in [CANARY, ENCODED, "$2b$04$", "PRIVATE KEY"] {
+        assert!(!shown.contains(secret), "{what} shows {secret}: {shown}");
+    }
+}
+
+/// A server that refuses every request and repeats it in its answer, as some do to help.
+async fn echo() -> anyhow::Result<(String, AbortOnDropHandle<()>)> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&head[..length]).into_owned();
+            // What was told first: it must be in what is quoted.
+            let told = head.lines().find(|line| line.starts_with("authorization"));
+            let body = told.unwrap_or("nothing");
+            let answer = format!(
+                "HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    Ok((address, AbortOnDropHandle::new(task)))
+}
+
+/// Everything that a running exporter shows, to whoever may look and to whoever may not.
+async fn shown(flags: &[String], login: Option<(&str, &str)>) -> anyhow::Result<String> {
+    let exporter = Exporter::start_quietly(flags).await?;
+    let client = client()?;
+    let mut shown = String::new();
+    for path in [
+        "/metrics",
+        "/",
+        "/-/healthy",
+        "/-/ready",
+        "/api/v1/violations",
+        "/api/v1/observation",
+        "/api/v1/actions",
+        "/nowhere",
+        "/?password=none",
+    ] {
+        let url = format!("http://{}{path}", exporter.address);
+        for (method, body) in [(Method::GET, ""), (Method::POST, "{}")] {
+            let mut request = client.request(method, &url).body(body);
+            if let Some((user, password)) = login {
+                request = request.basic_auth(user, Some(password));
+            }
+            let answer = request.send().await?;
+            for value in answer.headers().values() {
+                shown += value.to_str()?;
+            }
+            shown += &answer.text().await?;
+        }
+    }
+    let reset = format!("http://{}/api/v1/actions/reset_counter", exporter.address);
+    let request = client
+        .post(reset)
+        .header("content-type", "application/json");
+    let (user, password) = login.unwrap_or(("", ""));
+    let request = request.basic_auth(user, Some(password));
+    shown += &request.body("{\"key\":\"k\"}").send().await?.text().await?;
+    let wrong = client.get(format!("http://{}/metrics", exporter.address));
+    let wrong = wrong.basic_auth(CANARY, Some(CANARY)).send().await?;
+    shown += &wrong.text().await?;
+    shown += &exporter.log();
+    Ok(shown)
+}
 
 #[tokio::test]
-async fn a_password_shows_nowhere() -> anyhow::Result<()> {
-    let redis = RedisServer::start(&["--requirepass", PASSWORD]).await?;
-    let folder = lab::temp::TempDir::new("secrets")?;
-    let file = folder.path().join("password");
-    std::fs::write(&file, format!("{PASSWORD}\n"))?;
+async fn secrets_show_nowhere() -> anyhow::Result<()> {
+    let folder = TempDir::new("secrets")?;
+    let file = |name: &str, text: &str| -> anyhow::Result<String> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let redis = RedisServer::start(&["--requirepass", CANARY]).await?;
+    // It repeats what it does not understand, as proxies for Redis do.
+    let renamed = [
+        "--rename-command",
+        "AUTH",
+        "",
+        "--rename-command",
+        "HELLO",
+        "",
+    ];
+    let deaf = RedisServer::start(&renamed).await?;
+    let right = file("right", &format!("{CANARY}\n"))?;
+    let wrong = file("wrong", &format!("{CANARY}-wrong\n"))?;
+    let (echo, _echo) = echo().await?;
+    let nobody = format!("127.0.0.1:{}", lab::ports::free_port());
+    let redis_at = |password: &str| {
+        vec![
+            format!("--redis.url={}", redis.url()),
+            format!("--redis.password-file={password}"),
+        ]
+    };
+    let token = |who: &str, address: &str| {
+        vec![
+            format!("--{who}.url=http://{address}"),
+            format!("--{who}.bearer-token-file={right}"),
+        ]
+    };
+    let user = |who: &str, address: &str| {
+        vec![
+            format!("--{who}.url=http://{address}"),
+            format!("--{who}.username=me"),
+            format!("--{who}.password-file={right}"),
+        ]
+    };
+    let inside =
+        |who: &str, address: &str| vec![format!("--{who}.url=http://me:{CANARY}@{address}")];
     let port = redis.port();
-    let wrong = format!("--redis.url=redis://:{PASSWORD}-wrong@127.0.0.1:{port}");
     let cases = [
-        (
-            vec![format!("--redis.url=redis://:{PASSWORD}@127.0.0.1:{port}")],
-            true,
-        ),
-        (
-            vec![
-                format!("--redis.url={}", redis.url()),
-                format!("--redis.password-file={}", file.display()),
-            ],
-            true,
-        ),
-        (vec![wrong], false),
-        (
-            vec![format!(
-                "--redis.url=redis://:{PASSWORD}@127.0.0.1:{}",
-                lab::ports::free_port()
-            )],
-            false,
-        ),
+        redis_at(&right),
+        redis_at(&wrong),
+        vec![
+            format!("--redis.url={}", deaf.url()),
+            format!("--redis.password-file={right}"),
+        ],
+        vec![format!(
+            "--redis.url=redis://me:{CANARY}@127.0.0.1:{}",
+            deaf.port()
+        )],
+        vec![format!("--redis.url=redis://:{CANARY}@127.0.0.1:{port}")],
+        vec![format!(
+            "--redis.url=redis://:{CANARY}-wrong@127.0.0.1:{port}"
+        )],
+        vec![format!("--redis.url=redis://me:{CANARY}@{nobody}")],
+        vec![
+            format!("--redis.url=redis+sentinel://me:{CANARY}@127.0.0.1:{port}/prime"),
+            format!("--redis.sentinel-password-file={wrong}"),
+        ],
+        [token("ratelimiter", &echo), token("prometheus", &echo)].concat(),
+        [user("ratelimiter", &echo), user("prometheus", &echo)].concat(),
+        [inside("ratelimiter", &echo), inside("prometheus", &echo)].concat(),
+        [inside("ratelimiter", &nobody), token("prometheus", &nobody)].concat(),
+        // Redis is no HTTP server, and says so.
+        inside("ratelimiter", &format!("127.0.0.1:{port}")),
     ];
-    for (mut flags, works) in cases {
-        flags.push("--log.level=trace".to_owned());
-        let exporter = Exporter::start(&flags).await?;
-        let scrape = exporter.scrape().await?;
-        assert_eq!(
-            scrape.is("ratelimiter_redis_up", &[], 1),
-            works,
-            "{}",
-            exporter.log()
-        );
-        let mut shown = String::new();
-        for path in [
-            "/metrics",
-            "/",
-            "/api/v1/violations",
-            "/api/v1/observation",
-            "/api/v1/actions",
-        ] {
-            shown += &exporter.get(path).await?.text();
+    let admin = ["--web.enable-admin-api", "--web.admin-api-insecure"].map(str::to_owned);
+    for flags in &cases {
+        for mode in ["--log.level=trace", "--log.format=json"] {
+            let all = [flags, &admin[..], &[mode.to_owned()]].concat();
+            let shown = shown(&all, None).await?;
+            assert_hidden(&all.join(" "), &shown);
+            if mode.ends_with("trace") && all.iter().any(|flag| flag.contains(&echo)) {
+                assert!(shown.contains("<secret>"), "not even quoted: {shown}");
+            }
         }
-        shown += &exporter.log();
-        assert!(!shown.contains(PASSWORD), "{shown}");
+        for words in [
+            &["check", "--latency-sample=0s"][..],
+            &["check", "--latency-sample=0s", "--output=json"],
+            &["reset-counter", "k"],
+            &["--config.check"],
+            &["--redis.timeout=soon"],
+        ] {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            let output = run([&flags[..], &["--log.level=trace".to_owned()], &words].concat());
+            let output = output.await?;
+            let shown = said(&output) + &String::from_utf8_lossy(&output.stdout);
+            assert_hidden(&words.join(" "), &shown);
+        }
     }
-    // The node's own password, where it refuses and where nobody listens.
-    let url = format!("http://me:{PASSWORD}@127.0.0.1:{}", redis.port());
-    let flags = [
-        format!("--ratelimiter.url={url}"),
-        format!("--prometheus.url={url}"),
-        "--web.enable-admin-api".to_owned(),
-        "--log.level=trace".to_owned(),
-    ];
-    let exporter = Exporter::start(&flags).await?;
-    let mut shown = exporter.scrape().await?.text;
-    for path in ["/", "/api/v1/violations", "/api/v1/observation"] {
-        shown += &exporter.get(path).await?.text();
+    Ok(())
+}
+
+#[tokio::test]
+async fn passwords_of_users_show_nowhere() -> anyhow::Result<()> {
+    let folder = TempDir::new("users")?;
+    let web = folder.path().join("web.yml");
+    let hash = bcrypt::hash(CANARY, 4)?;
+    std::fs::write(&web, format!("basic_auth_users: {{me: {hash}}}\n"))?;
+    let nobody = format!("127.0.0.1:{}", lab::ports::free_port());
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        let flags = [
+            format!("--log.level={level}"),
+            format!("--web.config.file={}", web.display()),
+            "--web.enable-admin-api".to_owned(),
+            format!("--ratelimiter.url=http://{nobody}"),
+        ];
+        for login in [("me", CANARY), ("me", "guess"), (CANARY, "guess")] {
+            assert_hidden(level, &shown(&flags, Some(login)).await?);
+        }
     }
-    let reset = "/api/v1/actions/reset_counter";
-    let answer = exporter.send(hyper::Method::POST, reset, "{\"key\":\"k\"}");
-    let answer = answer.await?;
-    assert_eq!(answer.status, 502, "{}", answer.text());
-    shown += &answer.text();
-    shown += &exporter.log();
-    assert!(!shown.contains(PASSWORD), "{shown}");
-    for words in [
-        &["check", "--latency-sample=0s"][..],
-        &["reset-counter", "k"],
-    ] {
-        let mut args = flags[..2].to_vec();
-        args.push(format!(
-            "--redis.url=redis://:{PASSWORD}-wrong@127.0.0.1:{port}"
-        ));
-        args.extend(words.iter().map(|&word| word.to_owned()));
-        let output = run(args).await?;
-        let shown = said(&output) + &String::from_utf8_lossy(&output.stdout);
-        assert!(!shown.contains(PASSWORD), "{words:?}: {shown}");
-    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn mistakes_do_not_quote_secrets() -> anyhow::Result<()> {
+    let folder = TempDir::new("mistakes")?;
+    let [_, cert, key] = certificates(folder.path(), "own")?;
+    let path = folder.path().join("file.yml");
     for mistake in [
-        format!("--redis.url=redis://:{PASSWORD}@h:1/not-a-number"),
-        format!("--redis.url=http://:{PASSWORD}@h"),
-        format!("--ratelimiter.url=ftp://me:{PASSWORD}@h"),
+        format!("--redis.url=redis://:{CANARY}@h:1/not-a-number"),
+        format!("--redis.url=http://:{CANARY}@h"),
+        format!("--ratelimiter.url=ftp://me:{CANARY}@h"),
+        format!("--ratelimiter.url=http://a,ftp://me:{CANARY}@h"),
+        format!("--prometheus.url=me:{CANARY}@h"),
     ] {
         let output = run(vec![mistake, "check".to_owned()]).await?;
         assert_eq!(output.status.code(), Some(2));
-        assert!(!said(&output).contains(PASSWORD), "{output:?}");
+        assert_hidden("a mistake", &said(&output));
     }
+    let hash = bcrypt::hash(CANARY, 4)?;
+    for text in [
+        format!("basic_auth_users:\n  me: {CANARY}\n"),
+        format!("basic_auth_users:\n  me: {hash}\n  me: {hash}\n"),
+        format!("basic_auth_users:\n  me: [{hash}]\n"),
+        format!("basic_auth_users: {hash}\n"),
+        format!("basic_auth_users:\n  me: {hash}\nmore: {hash}\n"),
+        format!("basic_auth_users:\n  me: {hash}x\n"),
+        // The files exchanged.
+        format!("tls_server_config: {{cert_file: {key}, key_file: {cert}}}\n"),
+        format!("tls_server_config: {{cert_file: {key}, key_file: {key}}}\n"),
+    ] {
+        std::fs::write(&path, &text)?;
+        let output = run(vec![format!("--web.config.file={}", path.display())]).await?;
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert_hidden(&text, &said(&output));
+    }
+    std::fs::write(
+        &path,
+        format!("redis: {{url: 'redis://:{CANARY}@h:1/x'}}\n"),
+    )?;
+    let output = run(vec![format!("--config.file={}", path.display())]).await?;
+    assert_eq!(output.status.code(), Some(2));
+    assert_hidden("the file", &said(&output));
     Ok(())
 }

@@ -470,7 +470,7 @@ async fn replicas_of_a_cluster_are_read() -> anyhow::Result<()> {
 }
 
 /// A certificate authority, and a certificate of its own for `127.0.0.1`, as PEM files.
-fn certificates(folder: &Path, name: &str) -> anyhow::Result<[String; 3]> {
+pub(crate) fn certificates(folder: &Path, name: &str) -> anyhow::Result<[String; 3]> {
     let mut authority = rcgen::CertificateParams::new(Vec::new())?;
     // Without names of their own, the two look like one certificate that signed itself.
     authority

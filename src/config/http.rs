@@ -1,0 +1,91 @@
+//! How to log in at the nodes and at Prometheus: tokens, users, and certificates to trust.
+
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+
+use super::{ConfigError, Reader, Secret, SecretSource};
+use crate::observe::{Authorization, HttpAccess, Tls};
+
+impl Reader<'_> {
+    /// What the flags that begin with `who` say about `urls`, whose own user and password are taken out of them.
+    pub(super) fn http_access(
+        &self,
+        who: &str,
+        urls: &mut [Url],
+    ) -> Result<HttpAccess, ConfigError> {
+        let flags = self.authorization(who)?;
+        let mut configured = Vec::new();
+        for url in urls.iter_mut() {
+            let own = taken_out(url);
+            if let Some(authorization) = flags.clone().or(own) {
+                configured.push((url.origin(), authorization));
+            }
+        }
+        let ca = format!("{who}.tls-ca-file");
+        let authorities = self.file(&ca)?;
+        if let Some((origin, path)) = self.text(&ca) {
+            let tls = Tls {
+                authorities: authorities.clone(),
+                ..Tls::default()
+            };
+            let invalid = |expected: String| ConfigError::new(&origin, &path, expected);
+            tls.client()
+                .map_err(|why| invalid(format!("a usable PEM file: {why}")))?;
+            if !urls.iter().any(|url| url.scheme() == "https") {
+                return Err(invalid(format!("an https:// URL in --{who}.url with it")));
+            }
+        }
+        Ok(HttpAccess {
+            authorities,
+            configured,
+            elsewhere: None,
+        })
+    }
+
+    /// Whether nodes that are found by their registrations are told what the configured ones are.
+    pub(super) fn ratelimiter_access(&self, urls: &mut [Url]) -> Result<HttpAccess, ConfigError> {
+        let mut access = self.http_access("ratelimiter", urls)?;
+        if self.switch("ratelimiter.send-credentials-to-nodes")? {
+            access.elsewhere = self.authorization("ratelimiter")?;
+        }
+        Ok(access)
+    }
+
+    fn authorization(&self, who: &str) -> Result<Option<Authorization>, ConfigError> {
+        let [token, username, password] =
+            ["bearer-token-file", "username", "password-file"].map(|name| format!("{who}.{name}"));
+        match (
+            self.text(&token),
+            self.text(&username),
+            self.text(&password),
+        ) {
+            (None, None, None) => Ok(None),
+            (Some(_), None, None) => Ok(self.secret(&token)?.map(Authorization::Bearer)),
+            (None, Some((_, user)), Some(_)) => {
+                let password = self.secret(&password)?;
+                Ok(password.map(|password| Authorization::Basic(user, password)))
+            }
+            (token, user, secret) => {
+                let (origin, value) = user.or(secret).or(token).unwrap_or_default();
+                let expected = format!(
+                    "--{who}.username and --{who}.password-file, both, or --{who}.bearer-token-file alone"
+                );
+                Err(ConfigError::new(origin, value, expected))
+            }
+        }
+    }
+}
+
+/// Takes user and password out of `url`: what is left may be shown.
+fn taken_out(url: &mut Url) -> Option<Authorization> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (user, password) = (decoded(url.username()), url.password().map(decoded));
+    // These fail only for URLs that cannot have them.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    if user.is_empty() && password.is_none() {
+        return None;
+    }
+    let password = SecretSource::fixed(Secret::new(password.unwrap_or_default()));
+    Some(Authorization::Basic(user, password))
+}

@@ -1,0 +1,207 @@
+//! Users with passwords, as HTTP Basic authentication brings them. bcrypt is slow on purpose, so what was found right is
+//! remembered, and what is not yet known is verified off the async threads, few at a time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hyper::header::HeaderValue;
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq as _};
+use tokio::sync::Semaphore;
+
+/// Logins that are remembered: more than there are users who ask again and again.
+const MOST_REMEMBERED: usize = 64;
+
+/// How many passwords are verified at once: whoever guesses gets no more of the processor than this.
+const AT_ONCE: usize = 2;
+
+/// Who logged in, or why nobody did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Login {
+    /// This user.
+    Admitted(String),
+    /// The credentials are missing or wrong.
+    Refused,
+}
+
+type Fingerprint = [u8; 32];
+
+/// The users of one reading of the file: what is remembered of them is gone with the next.
+pub(super) struct Users {
+    hashes: BTreeMap<String, String>,
+    /// What an unknown user's password is held against: it takes as long as a known one's.
+    decoy: String,
+    /// Makes fingerprints worth nothing outside this process.
+    salt: [u8; 32],
+    remembered: Mutex<VecDeque<Fingerprint>>,
+    places: Semaphore,
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Users")
+            .field("users", &self.hashes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Users {
+    /// `None` if there is no user at all. An error says that there is no randomness to be had.
+    pub(super) fn new(hashes: BTreeMap<String, String>) -> Result<Option<Self>, String> {
+        // The cost stands in front of the salt, so the greatest text is one of the greatest cost.
+        let cost = |hash: &&String| hash.get(4..6).map(str::to_owned);
+        let Some(decoy) = hashes.values().max_by_key(cost).cloned() else {
+            return Ok(None);
+        };
+        let mut salt = [0; 32];
+        rustls::crypto::ring::default_provider()
+            .secure_random
+            .fill(&mut salt)
+            .map_err(|_| "no random numbers to be had".to_owned())?;
+        Ok(Some(Self {
+            hashes,
+            decoy,
+            salt,
+            remembered: Mutex::default(),
+            places: Semaphore::new(AT_ONCE),
+        }))
+    }
+
+    /// Who the value of an `Authorization` header is.
+    pub(super) async fn login(self: &Arc<Self>, authorization: Option<&HeaderValue>) -> Login {
+        let Some((user, password)) = authorization.and_then(credentials) else {
+            return Login::Refused;
+        };
+        let hash = self.hashes.get(&user);
+        let fingerprint = self.fingerprint(&user, &password);
+        if self.remembers(&fingerprint) {
+            return Login::Admitted(user);
+        }
+        // The semaphore is never closed. Those who wait are as many as there are connections.
+        let _place = self.places.acquire().await;
+        if self.remembers(&fingerprint) {
+            return Login::Admitted(user);
+        }
+        let known = hash.is_some();
+        let against = hash.unwrap_or(&self.decoy).clone();
+        let verified = tokio::task::spawn_blocking(move || {
+            bcrypt::verify(&password, &against).is_ok_and(|right| right)
+        });
+        if verified.await.unwrap_or(false) && known {
+            self.remember(fingerprint);
+            Login::Admitted(user)
+        } else {
+            Login::Refused
+        }
+    }
+
+    fn fingerprint(&self, user: &str, password: &[u8]) -> Fingerprint {
+        // No user has a colon in the name: what is hashed is told apart.
+        Sha256::new()
+            .chain_update(self.salt)
+            .chain_update(user)
+            .chain_update(b":")
+            .chain_update(password)
+            .finalize()
+            .into()
+    }
+
+    /// Looks at every fingerprint to its end: how long that takes tells nothing.
+    fn remembers(&self, fingerprint: &Fingerprint) -> bool {
+        let remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let found = remembered
+            .iter()
+            .fold(Choice::from(0), |found, one| found | one.ct_eq(fingerprint));
+        found.into()
+    }
+
+    fn remember(&self, fingerprint: Fingerprint) {
+        let mut remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() == MOST_REMEMBERED {
+            remembered.pop_front();
+        }
+        remembered.push_back(fingerprint);
+    }
+}
+
+/// User and password of `Basic BASE64`.
+fn credentials(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
+    let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = BASE64_STANDARD.decode(encoded.trim()).ok()?;
+    let colon = decoded.iter().position(|&byte| byte == b':')?;
+    let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
+    Some((user, decoded[colon + 1..].to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users() -> Arc<Users> {
+        let hash = bcrypt::hash("open sesame", 4).unwrap();
+        let users = [("ali".to_owned(), hash)].into();
+        Arc::new(Users::new(users).unwrap().unwrap())
+    }
+
+    fn basic(text: &str) -> HeaderValue {
+        HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(text))).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_the_right_user_with_the_right_password_is_admitted() {
+        let users = users();
+        for _ in 0..2 {
+            let right = users.login(Some(&basic("ali:open sesame"))).await;
+            assert_eq!(right, Login::Admitted("ali".to_owned()));
+            for wrong in [
+                "ali:open sesam",
+                "ali:",
+                "ali",
+                "",
+                "kasim:open sesame",
+                ":open sesame",
+                "ali:open sesame:",
+            ] {
+                let login = users.login(Some(&basic(wrong))).await;
+                assert_eq!(login, Login::Refused, "{wrong:?}");
+            }
+            for header in ["Bearer YWxpOm9wZW4gc2VzYW1l", "Basic", "Basic !", "basic  "] {
+                let header = HeaderValue::from_static(header);
+                assert_eq!(users.login(Some(&header)).await, Login::Refused);
+            }
+            assert_eq!(users.login(None).await, Login::Refused);
+        }
+        assert_eq!(users.remembered.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_is_bounded() {
+        let users = users();
+        for number in 0..1000_u32 {
+            users.remember(users.fingerprint("ali", &number.to_be_bytes()));
+        }
+        assert_eq!(users.remembered.lock().unwrap().len(), MOST_REMEMBERED);
+        assert!(users.remembers(&users.fingerprint("ali", &999_u32.to_be_bytes())));
+        assert!(!users.remembers(&users.fingerprint("ali", &0_u32.to_be_bytes())));
+    }
+
+    #[test]
+    fn an_unknown_user_costs_as_much_as_the_dearest_known_one() {
+        let hashes = [("a", 5), ("b", 6), ("c", 4)]
+            .map(|(user, cost)| (user.to_owned(), bcrypt::hash("x", cost).unwrap()));
+        let users = Users::new(hashes.into()).unwrap().unwrap();
+        assert!(users.decoy.starts_with("$2b$06$"), "{}", users.decoy);
+    }
+}

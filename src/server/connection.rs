@@ -1,0 +1,173 @@
+//! One connection: TLS if the terms ask for it, then requests, each of somebody who may make it.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::AUTHORIZATION;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::basic_auth::Login;
+use super::guard::Guard;
+use super::routes::{App, unauthorized};
+use crate::subject::Subject;
+
+/// How long a client may take for the TLS handshake, which Prometheus does in milliseconds.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take none of an answer: a slow reader holds it in memory, but not for ever. Prometheus gives a
+/// whole scrape no more by default.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest request head. Browsers with their cookies and proxies with their additions stay far below.
+const MOST_HEAD: usize = 32 * 1024;
+
+/// The most header lines.
+const MOST_HEADERS: usize = 100;
+
+/// Who makes a request, as far as that is known.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    peer: SocketAddr,
+    certificate: Option<String>,
+    user: Option<String>,
+}
+
+impl Caller {
+    /// Whether it showed who it is: by a password, or by a certificate, which was verified then.
+    pub(super) fn is_known(&self) -> bool {
+        self.user.is_some() || self.certificate.is_some()
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.user, &self.certificate) {
+            (Some(user), _) => write!(f, "user {user:?}")?,
+            (None, Some(certificate)) => write!(f, "certificate sha256:{certificate}")?,
+            (None, None) => f.write_str("anonymous")?,
+        }
+        write!(f, " at {}", self.peer)
+    }
+}
+
+/// What a connection needs to be served.
+#[derive(Debug)]
+pub(super) struct Serving<S> {
+    pub(super) app: Arc<App<S>>,
+    pub(super) guard: Guard,
+    pub(super) read_timeout: Duration,
+    /// Answers under way are finished, and no more.
+    pub(super) shutdown: CancellationToken,
+    /// Nothing is finished any more.
+    pub(super) abort: CancellationToken,
+}
+
+impl<S> Clone for Serving<S> {
+    fn clone(&self) -> Self {
+        Self {
+            app: Arc::clone(&self.app),
+            guard: self.guard.clone(),
+            read_timeout: self.read_timeout,
+            shutdown: self.shutdown.clone(),
+            abort: self.abort.clone(),
+        }
+    }
+}
+
+impl<S: Subject + 'static> Serving<S> {
+    /// Serves one client until it, or the server, has had enough.
+    pub(super) async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let stream = Box::pin(stream);
+        let mut caller = Caller {
+            peer,
+            certificate: None,
+            user: None,
+        };
+        let Some(config) = self.guard.terms().tls.clone() else {
+            return self.speak(stream, caller).await;
+        };
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let stream = tokio::select! {
+            done = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => match done {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(%peer, "TLS handshake: {error}"),
+                Err(_) => return tracing::debug!(%peer, "TLS handshake: not done within {HANDSHAKE_TIMEOUT:?}"),
+            },
+            () = self.shutdown.cancelled() => return,
+        };
+        let chain = stream.get_ref().1.peer_certificates();
+        caller.certificate = chain
+            .and_then(<[_]>::first)
+            .map(|certificate| format!("{:x}", Bytes::from_owner(Sha256::digest(certificate))));
+        self.speak(Box::pin(stream), caller).await;
+    }
+
+    async fn speak<IO>(self, stream: Pin<Box<IO>>, caller: Caller)
+    where
+        IO: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let peer = caller.peer;
+        let (shutdown, abort) = (self.shutdown.clone(), self.abort.clone());
+        let mut server = http1::Builder::new();
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.read_timeout)
+            .max_headers(MOST_HEADERS)
+            .max_buf_size(MOST_HEAD);
+        let service = service_fn(move |request| {
+            let (serving, caller) = (self.clone(), caller.clone());
+            async move { Ok::<_, Infallible>(serving.answer(request, caller).await) }
+        });
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = abort.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, "a connection ended early: {error}");
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        mut caller: Caller,
+    ) -> super::routes::Answer {
+        // Asked anew for each request: a user who was removed is out at once, also on an old connection.
+        if let Some(users) = &self.guard.terms().users {
+            match users.login(request.headers().get(AUTHORIZATION)).await {
+                Login::Admitted(user) => caller.user = Some(user),
+                Login::Refused => {
+                    // Not the name: it may be a password, typed into the wrong field.
+                    tracing::debug!(peer = %caller.peer, "login refused");
+                    return unauthorized();
+                }
+            }
+        }
+        self.app.answer(request, &caller).await
+    }
+}

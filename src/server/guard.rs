@@ -1,0 +1,144 @@
+//! On what terms clients are served: TLS, client certificates, users. They stand in `--web.config.file`, which is read
+//! again, with the certificates that it names, when one of the files has changed at a connection or a request.
+//!
+//! Terms that cannot be read, and terms that would let in whom the old ones kept out (TLS, users or client certificates
+//! gone from the file), are not taken: a file that is just being written is empty for a moment.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::ServerConfig;
+
+use super::basic_auth::Users;
+use super::tls;
+use super::web_file::{ClientAuth, WebFile};
+use crate::config::Stamp;
+
+/// The terms, kept up to date with their file.
+#[derive(Clone, Debug)]
+pub struct Guard(Arc<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    /// `None`: everybody is served.
+    path: Option<PathBuf>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    terms: Arc<Terms>,
+    /// Of the files that were read last, also if that brought nothing of use.
+    stamps: Vec<(PathBuf, Stamp)>,
+}
+
+/// The terms at one time.
+#[derive(Default)]
+pub(super) struct Terms {
+    /// `None`: plain HTTP.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// `None`: nobody has to log in.
+    pub(super) users: Option<Arc<Users>>,
+    client_auth: ClientAuth,
+}
+
+impl Guard {
+    /// Reads the file at `path`; without one, everybody is served. An error is one line that says what is wrong with it.
+    pub fn new(path: Option<&Path>) -> Result<Self, String> {
+        let (terms, stamps) = match path {
+            None => (Terms::default(), Vec::new()),
+            Some(path) => {
+                let (read, stamps) = read(path);
+                (read?, stamps)
+            }
+        };
+        Ok(Self(Arc::new(Kept {
+            path: path.map(Path::to_owned),
+            state: Mutex::new(State {
+                terms: Arc::new(terms),
+                stamps,
+            }),
+        })))
+    }
+
+    /// Whether everybody who is served is known: by a password, or by a certificate.
+    pub fn authenticates(&self) -> bool {
+        let terms = self.terms();
+        terms.users.is_some() || terms.client_auth == ClientAuth::RequireAndVerifyClientCert
+    }
+
+    /// The terms as the files have them now.
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        // Held while small files are read, and only when they changed.
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = |(path, stamp): &(PathBuf, Stamp)| Stamp::of(path) != *stamp;
+        if let Some(path) = &self.0.path
+            && state.stamps.iter().any(changed)
+        {
+            let (read, stamps) = read(path);
+            state.stamps = stamps;
+            match read.and_then(|terms| terms.not_below(&state.terms)) {
+                Ok(terms) => {
+                    state.terms = Arc::new(terms);
+                    tracing::info!("--web.config.file: {}: read again", path.display());
+                }
+                Err(error) => tracing::error!(
+                    "--web.config.file: {}: not taken, what was read before stays in force: {error}",
+                    path.display()
+                ),
+            }
+        }
+        Arc::clone(&state.terms)
+    }
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("tls", &self.tls.is_some())
+            .field("users", &self.users)
+            .field("client_auth", &self.client_auth)
+            .finish()
+    }
+}
+
+impl Terms {
+    /// These terms, unless they ask for less than `old`.
+    fn not_below(self, old: &Self) -> Result<Self, String> {
+        let gone = if self.tls.is_none() && old.tls.is_some() {
+            "tls_server_config"
+        } else if self.users.is_none() && old.users.is_some() {
+            "basic_auth_users"
+        } else if self.client_auth < old.client_auth {
+            "client_auth_type"
+        } else {
+            return Ok(self);
+        };
+        Err(format!(
+            "{gone} asks for less than before, which takes a restart"
+        ))
+    }
+}
+
+/// Reads the file and what it names. The stamps are from before the reading: what changes meanwhile shows next time.
+fn read(path: &Path) -> (Result<Terms, String>, Vec<(PathBuf, Stamp)>) {
+    let mut stamps = vec![(path.to_owned(), Stamp::of(path))];
+    let file = std::fs::read_to_string(path)
+        .map_err(|error| error.to_string())
+        .and_then(|text| WebFile::parse(&text, path.parent().unwrap_or(Path::new(""))));
+    let terms = file.and_then(|file| {
+        stamps.extend(file.files().map(|path| (path.to_owned(), Stamp::of(path))));
+        terms(&file)
+    });
+    (terms, stamps)
+}
+
+fn terms(file: &WebFile) -> Result<Terms, String> {
+    let section = file.tls_server_config.as_ref();
+    Ok(Terms {
+        tls: section.map(tls::server_config).transpose()?.map(Arc::new),
+        users: Users::new(file.users())?.map(Arc::new),
+        client_auth: section.map_or(ClientAuth::default(), |tls| tls.client_auth_type),
+    })
+}

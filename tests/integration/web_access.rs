@@ -1,0 +1,305 @@
+//! Who is let in: TLS, client certificates and users from a web configuration file, and what happens when it changes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lab::temp::TempDir;
+use ratelimiter_exporter::observe::Tls;
+
+use super::harness::{Exporter, PATIENCE, client, run, said};
+use super::topology::certificates;
+
+/// Cheap, so that tests that are no tests of bcrypt do not wait for it.
+const COST: u32 = 4;
+
+fn users(users: &[(&str, &str)]) -> anyhow::Result<String> {
+    let mut lines = vec!["basic_auth_users:".to_owned()];
+    for (user, password) in users {
+        lines.push(format!("  {user}: {}", bcrypt::hash(password, COST)?));
+    }
+    Ok(lines.join("\n"))
+}
+
+/// An exporter with this web configuration file. Nothing that it would observe is there, which nothing here needs.
+async fn exporter(file: &Path) -> anyhow::Result<Exporter> {
+    let flag = format!("--web.config.file={}", file.display());
+    Exporter::start(&[flag, "--log.level=debug".to_owned()]).await
+}
+
+/// A client that trusts `ca` and shows `identity`.
+fn tls_client(ca: &str, identity: Option<[&str; 2]>) -> anyhow::Result<reqwest::Client> {
+    let identity = match identity {
+        Some([chain, key]) => Some((std::fs::read(chain)?, std::fs::read(key)?)),
+        None => None,
+    };
+    let tls = Tls {
+        authorities: Some(std::fs::read(ca)?),
+        identity,
+        server_name: None,
+    };
+    Ok(reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.client().map_err(anyhow::Error::msg)?)
+        .pool_max_idle_per_host(0)
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build()?)
+}
+
+async fn status(request: reqwest::RequestBuilder) -> anyhow::Result<u16> {
+    Ok(request.send().await?.status().as_u16())
+}
+
+#[tokio::test]
+async fn users_log_in_and_passwords_change_without_a_restart() -> anyhow::Result<()> {
+    let folder = TempDir::new("users")?;
+    let file = folder.path().join("web.yml");
+    std::fs::write(&file, users(&[("prometheus", "old"), ("ann", "her own")])?)?;
+    let exporter = exporter(&file).await?;
+    let client = client()?;
+    let get = |path: &str| client.get(format!("http://{}{path}", exporter.address));
+    for path in [
+        "/",
+        "/metrics",
+        "/-/healthy",
+        "/-/ready",
+        "/api/v1/violations",
+        "/api/v1/observation",
+        "/api/v1/actions",
+        "/nowhere",
+    ] {
+        let answer = get(path).send().await?;
+        assert_eq!(answer.status(), 401, "{path}");
+        let challenge = answer.headers()["www-authenticate"].to_str()?;
+        assert!(challenge.starts_with("Basic realm="), "{challenge}");
+        assert_eq!(answer.text().await?, "unauthorized\n", "{path}");
+    }
+    let login = |user: &str, password: &str| {
+        let request = get("/-/healthy").basic_auth(user, Some(password));
+        status(request)
+    };
+    assert_eq!(login("prometheus", "old").await?, 200);
+    assert_eq!(login("ann", "her own").await?, 200);
+    for (user, password) in [
+        ("prometheus", "new"),
+        ("ann", "old"),
+        ("bob", "old"),
+        ("", ""),
+    ] {
+        assert_eq!(login(user, password).await?, 401, "{user}");
+    }
+    assert_eq!(status(get("/-/healthy").bearer_auth("old")).await?, 401);
+
+    // Ann leaves, Prometheus gets a new password. The same connection notices.
+    std::fs::write(&file, users(&[("prometheus", "new")])?)?;
+    assert_eq!(login("prometheus", "new").await?, 200);
+    assert_eq!(login("prometheus", "old").await?, 401);
+    assert_eq!(login("ann", "her own").await?, 401);
+
+    // Broken, empty as a file that is being written, gone: nothing changes, and the log says so, once each.
+    let count = |what: &str| exporter.log().matches(what).count();
+    std::fs::write(&file, "basic_auth_users:\n  prometheus: new\n")?;
+    for _ in 0..3 {
+        assert_eq!(login("prometheus", "new").await?, 200);
+        assert_eq!(login("prometheus", "old").await?, 401);
+    }
+    assert_eq!(count("stays in force"), 1, "{}", exporter.log());
+    assert_eq!(count("expected a bcrypt hash"), 1);
+    std::fs::write(&file, "")?;
+    assert_eq!(login("prometheus", "old").await?, 401);
+    assert_eq!(login("prometheus", "new").await?, 200);
+    assert_eq!(count("basic_auth_users asks for less"), 1);
+    std::fs::remove_file(&file)?;
+    assert_eq!(login("prometheus", "new").await?, 200);
+    assert_eq!(count("stays in force"), 3, "{}", exporter.log());
+    std::fs::write(&file, users(&[("prometheus", "newest")])?)?;
+    assert_eq!(login("prometheus", "newest").await?, 200);
+    assert_eq!(login("prometheus", "new").await?, 401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn guessers_keep_no_known_user_waiting() -> anyhow::Result<()> {
+    let folder = TempDir::new("guessers")?;
+    let file = folder.path().join("web.yml");
+    let hash = bcrypt::hash("right", 9)?;
+    std::fs::write(&file, format!("basic_auth_users: {{ann: {hash}}}\n"))?;
+    let exporter = exporter(&file).await?;
+    let client = client()?;
+    let url = format!("http://{}/-/healthy", exporter.address);
+    let login = |user: &str, password: &str| {
+        status(
+            client
+                .get(&url)
+                .basic_auth(user, Some(password))
+                .timeout(PATIENCE),
+        )
+    };
+    assert_eq!(login("ann", "right").await?, 200);
+    let mut guessers = tokio::task::JoinSet::new();
+    for number in 0..64 {
+        let user = if number % 2 == 0 { "ann" } else { "nobody" };
+        guessers.spawn(login(user, &number.to_string()));
+    }
+    // The first is through: the others are in the queue.
+    assert_eq!(guessers.join_next().await.unwrap()??, 401);
+    for _ in 0..10 {
+        assert_eq!(login("ann", "right").await?, 200);
+    }
+    while guessers.try_join_next().is_some() {}
+    let waiting = guessers.len();
+    while let Some(guess) = guessers.join_next().await {
+        assert_eq!(guess??, 401);
+    }
+    assert!(waiting > 0, "the known user waited for all of them");
+    Ok(())
+}
+
+#[tokio::test]
+async fn tls_with_client_certificates_that_change_without_a_restart() -> anyhow::Result<()> {
+    let folder = TempDir::new("web-tls")?;
+    let [ca, cert, key] = certificates(folder.path(), "first")?;
+    let [other_ca, other_cert, other_key] = certificates(folder.path(), "second")?;
+    let file = folder.path().join("web.yml");
+    let tls = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+    let both = format!(
+        "{tls}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.pem\n"
+    );
+    let place = |from: &str, to: &str| std::fs::copy(from, folder.path().join(to));
+    place(&cert, "server.pem")?;
+    place(&key, "server.key")?;
+    place(&ca, "clients.pem")?;
+    std::fs::write(&file, tls)?;
+    let exporter = exporter(&file).await?;
+    let url = format!("https://{}/-/healthy", exporter.address);
+    let get = |client: anyhow::Result<reqwest::Client>| {
+        let url = url.clone();
+        async move { status(client?.get(url)).await }
+    };
+    assert_eq!(get(tls_client(&ca, None)).await?, 200);
+    assert!(get(tls_client(&other_ca, None)).await.is_err());
+    // Plain HTTP is no way round.
+    assert!(exporter.get("/-/healthy").await.is_err());
+
+    // A new certificate, written one file after the other: half of it is not taken.
+    place(&other_cert, "server.pem")?;
+    assert_eq!(get(tls_client(&ca, None)).await?, 200);
+    assert!(
+        exporter.log().contains("stays in force"),
+        "{}",
+        exporter.log()
+    );
+    place(&other_key, "server.key")?;
+    assert_eq!(get(tls_client(&other_ca, None)).await?, 200);
+    assert!(get(tls_client(&ca, None)).await.is_err());
+
+    // From now on, clients show who they are.
+    std::fs::write(&file, &both)?;
+    assert!(get(tls_client(&other_ca, None)).await.is_err());
+    let other = Some([&*other_cert, &*other_key]);
+    assert!(get(tls_client(&other_ca, other)).await.is_err());
+    assert_eq!(get(tls_client(&other_ca, Some([&cert, &key]))).await?, 200);
+    // They never stop to, without a restart.
+    std::fs::write(&file, tls)?;
+    assert!(get(tls_client(&other_ca, None)).await.is_err());
+    assert!(exporter.log().contains("client_auth_type asks for less"));
+    // Other ones may be asked for.
+    place(&other_ca, "clients.pem")?;
+    std::fs::write(&file, &both)?;
+    assert_eq!(get(tls_client(&other_ca, other)).await?, 200);
+    assert!(
+        get(tls_client(&other_ca, Some([&cert, &key])))
+            .await
+            .is_err()
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_ends_keeps_nobody_waiting() -> anyhow::Result<()> {
+    let folder = TempDir::new("handshake")?;
+    let [ca, cert, key] = certificates(folder.path(), "own")?;
+    let file = folder.path().join("web.yml");
+    std::fs::write(
+        &file,
+        format!("tls_server_config: {{cert_file: {cert}, key_file: {key}}}\n"),
+    )?;
+    let exporter = exporter(&file).await?;
+    let mut silent = tokio::net::TcpStream::connect(&exporter.address).await?;
+    let url = format!("https://{}/-/healthy", exporter.address);
+    assert_eq!(status(tls_client(&ca, None)?.get(url)).await?, 200);
+    // And is let go.
+    let mut nothing = [0; 1];
+    let read = tokio::io::AsyncReadExt::read(&mut silent, &mut nothing);
+    let read = tokio::time::timeout(Duration::from_secs(20), read).await?;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn mistakes_in_the_web_configuration_are_one_line() -> anyhow::Result<()> {
+    let folder = TempDir::new("web-mistakes")?;
+    let file = folder.path().join("web.yml");
+    let flag = format!("--web.config.file={}", file.display());
+    for (text, expected) in [
+        ("basic_auth_usrs: {}\n", &["basic_auth_usrs", "line 1"][..]),
+        (
+            "tls_server_config:\n  cert_file: nowhere.pem\n  key_file: nowhere.key\n",
+            &["cert_file", "nowhere.pem", "No such file"],
+        ),
+        (
+            "http_server_config: {http2: true}\n",
+            &["http_server_config", "line 1"],
+        ),
+        (
+            "basic_auth_users:\n\n  ann: secret\n",
+            &["ann", "line 3", "bcrypt"],
+        ),
+    ] {
+        std::fs::write(&file, text)?;
+        for words in [
+            vec![flag.clone()],
+            vec![flag.clone(), "--config.check".to_owned()],
+        ] {
+            let output = run(words).await?;
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+            for word in expected.iter().chain(&["--web.config.file", "expected"]) {
+                assert!(said.contains(word), "{word:?} is not in: {said}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_documented_file_is_valid_here_and_for_prometheus() -> anyhow::Result<()> {
+    let folder = TempDir::new("documented")?;
+    let [ca, cert, key] = certificates(folder.path(), "own")?;
+    for (from, to) in [
+        (ca, "clients.pem"),
+        (cert, "server.pem"),
+        (key, "server.key"),
+    ] {
+        std::fs::copy(from, folder.path().join(to))?;
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md");
+    let docs = std::fs::read_to_string(docs)?;
+    let mut examples = docs
+        .split("```yaml\n")
+        .filter_map(|rest| rest.split("```").next());
+    let example = examples.find(|text| text.starts_with("tls_server_config:"));
+    let file = folder.path().join("web.yml");
+    std::fs::write(&file, example.context("the documentation has no example")?)?;
+    let flag = format!("--web.config.file={}", file.display());
+    let words = ["--web.enable-admin-api", "--config.check"].map(str::to_owned);
+    let output = run([&[flag], &words[..]].concat()).await?;
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let mut promtool = tokio::process::Command::new("promtool");
+    let promtool = promtool.args(["check", "web-config"]).arg(&file);
+    let output = promtool.kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, output).await??;
+    assert!(output.status.success(), "{}", said(&output));
+    Ok(())
+}
