@@ -1,5 +1,5 @@
 //! One collection: observe, then check. Scrapes that arrive together share one run, and a run ends by the earliest
-//! deadline among them, with what it got.
+//! deadline among them, with what it got. Its settings can change between two runs.
 
 mod summary;
 
@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -14,18 +15,22 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::invariants::{Checker, InvariantName, Report};
+use crate::invariants::{Checker, CheckerConfig, InvariantName, Report};
 use crate::observation::{KeyLabel, KeyTotals, Observation};
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::state::{self, State};
 use crate::subject::{InvariantChecker, Subject};
 use summary::{KeysKept, Summary};
 
+/// How long after its deadline a collection may end. Everything in it is cut off at the deadline; what follows is the
+/// checking of what was seen, a second for a million keys.
+const OVERDUE: Duration = Duration::from_secs(15);
+
 /// Runs collections.
 #[derive(Debug)]
 pub struct Collect<S> {
     work: tokio::sync::Mutex<Work<S>>,
-    flight: Mutex<Option<Flight>>,
+    flights: Mutex<Flights>,
     last: watch::Sender<Option<Arc<Snapshot>>>,
     coalesced: AtomicU64,
     tasks: TaskTracker,
@@ -42,6 +47,13 @@ struct Work<S> {
     kept: KeysKept,
     reported: Reported,
     own: OwnCounters,
+}
+
+#[derive(Debug, Default)]
+struct Flights {
+    current: Option<Flight>,
+    /// When the collection that is wanted was to be finished; `None` while none is.
+    owed: Option<Instant>,
 }
 
 /// A collection under way.
@@ -73,18 +85,20 @@ impl<S: Subject + 'static> Collect<S> {
                 reported: Reported::new(),
                 own: OwnCounters::default(),
             }),
-            flight: Mutex::new(None),
+            flights: Mutex::default(),
             last: watch::Sender::new(None),
             coalesced: AtomicU64::new(0),
             tasks: TaskTracker::new(),
         }
     }
 
-    /// A collection that ends by `deadline`: the one under way if there is one, else a new one. `None` if it died.
+    /// A collection that ends by `deadline`: the one under way if there is one, else a new one. `None` if it died, or is
+    /// long overdue.
     pub async fn snapshot(self: &Arc<Self>, deadline: Instant) -> Option<Arc<Snapshot>> {
         let mut done = self.join(deadline);
-        let snapshot = done.wait_for(Option::is_some).await.ok()?;
-        snapshot.clone()
+        let done = done.wait_for(Option::is_some);
+        let snapshot = tokio::time::timeout_at(deadline + OVERDUE, done).await;
+        snapshot.ok()?.ok()?.clone()
     }
 
     /// Makes sure that a collection is under way or done, without waiting for it.
@@ -97,6 +111,38 @@ impl<S: Subject + 'static> Collect<S> {
         self.last.borrow().clone()
     }
 
+    /// How long ago a collection should have ended at the latest, if it should: none can be completed then, whatever is
+    /// asked for.
+    pub fn overdue(&self, at: Instant) -> Option<Duration> {
+        let owed = lock(&self.flights).owed?;
+        at.checked_duration_since(owed + OVERDUE)
+    }
+
+    /// Goes on with `next` and other settings, from the next collection on. What is in progress and what is remembered
+    /// stays, unless `next` observes something else.
+    pub async fn reconfigure(
+        &self,
+        next: S,
+        checker: CheckerConfig,
+        label: KeyLabel,
+        max_series: usize,
+    ) {
+        let mut work = self.work.lock().await;
+        let before = std::mem::replace(&mut work.subject, next);
+        if !work.subject.succeed(before) {
+            tracing::info!(
+                "another limiter is observed: what was known of the one before is forgotten"
+            );
+            work.checker.clear_state();
+            work.kept = KeysKept::default();
+            work.reported = Reported::new();
+            work.own.last_success.clear();
+        }
+        work.checker.reconfigure(checker, label);
+        work.label = label;
+        work.max_series = max_series;
+    }
+
     /// Waits for the collection under way, if any.
     pub async fn finish(&self) {
         self.tasks.close();
@@ -104,10 +150,12 @@ impl<S: Subject + 'static> Collect<S> {
     }
 
     fn join(self: &Arc<Self>, deadline: Instant) -> watch::Receiver<Option<Arc<Snapshot>>> {
-        let mut flight = lock(&self.flight);
+        let mut flights = lock(&self.flights);
+        let owed = flights.owed.get_or_insert(deadline);
+        *owed = deadline.min(*owed);
         // A flight whose task died can be joined no more.
         let alive = |flight: &&Flight| flight.done.has_changed().is_ok();
-        if let Some(flight) = flight.as_ref().filter(alive) {
+        if let Some(flight) = flights.current.as_ref().filter(alive) {
             flight.deadline.send_if_modified(|current| {
                 let sooner = deadline < *current;
                 *current = deadline.min(*current);
@@ -118,7 +166,7 @@ impl<S: Subject + 'static> Collect<S> {
         }
         let (deadline, deadline_seen) = watch::channel(deadline);
         let (finished, done) = watch::channel(None);
-        *flight = Some(Flight {
+        flights.current = Some(Flight {
             deadline,
             done: done.clone(),
         });
@@ -129,7 +177,7 @@ impl<S: Subject + 'static> Collect<S> {
             let mut snapshot = work.collect(deadline_seen).await;
             snapshot.own.coalesced = this.coalesced.load(Ordering::Relaxed);
             let snapshot = Arc::new(snapshot);
-            *lock(&this.flight) = None;
+            *lock(&this.flights) = Flights::default();
             this.last.send_replace(Some(Arc::clone(&snapshot)));
             finished.send_replace(Some(snapshot));
             // Nobody waits for the disk, but the next collection does, so that files are written in order.

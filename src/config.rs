@@ -52,6 +52,8 @@ pub struct WebConfig {
     pub telemetry_path: String,
     /// Whether actions are accepted over HTTP.
     pub enable_admin_api: bool,
+    /// Whether the configuration may be read anew over HTTP.
+    pub enable_lifecycle: bool,
     /// Taken off Prometheus's scrape timeout.
     pub timeout_offset: Duration,
     /// Where the page's links to runbooks lead: `NAME.md` is added.
@@ -59,7 +61,7 @@ pub struct WebConfig {
 }
 
 /// What to log, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// The least severe level that is logged.
     pub level: tracing::Level,
@@ -151,6 +153,7 @@ impl Config {
                     },
                 )?,
                 enable_admin_api: read.switch("web.enable-admin-api")?,
+                enable_lifecycle: read.switch("web.enable-lifecycle")?,
                 timeout_offset: read.duration("web.timeout-offset")?,
                 runbook_url: read.optional_url("web.runbook-url")?.map(String::from),
             },

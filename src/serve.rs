@@ -1,4 +1,7 @@
-//! Puts the parts together: configuration → limiter, checker, collections, server.
+//! Puts the parts together: configuration → limiter, checker, collections, server. What a new configuration changes
+//! while they run is `reload`'s business.
+
+mod reload;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::collect::Collect;
-use crate::config::Config;
-use crate::export::Reload;
+use crate::config::{Config, ConfigError};
 use crate::invariants::Checker;
-use crate::observe::{Limiter, reset_counter};
-use crate::server::{App, ResetCounter, Server};
+use crate::observe::Limiter;
+use crate::server::Server;
 use crate::snapshot::Snapshot;
 use crate::state::{self, State};
 use crate::subject::Subject as _;
+use reload::Reloader;
 
 /// How often the registry is looked at between collections: well inside the life of a registration (30 s), which
 /// Prometheus's default scrape interval (1 min) is not. It costs two commands a node.
@@ -27,8 +30,14 @@ const GLANCE_EVERY: Duration = Duration::from_secs(8);
 /// What `check` gives a collection.
 const CHECK_TIME: Duration = Duration::from_secs(30);
 
-/// Serves until SIGINT or SIGTERM; a second one aborts.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+/// How long the end may wait for a collection under way, once every answer is out: until its state is written.
+const LAST_COLLECTION: Duration = Duration::from_secs(3);
+
+/// Reads the configuration anew, from the same flags and variables and from the file as it is now.
+pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP makes it `load` the configuration anew.
+pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
     let server = Server::bind(config.web.listen).await.with_context(|| {
         format!(
             "--web.listen-address: cannot listen on {}",
@@ -48,7 +57,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             Err(error) => tracing::error!("--state.file: not taken back: {error}; starting empty"),
         }
     }
-    let actions = limiter.actions();
     let state_file = config.state_file.clone();
     let collect = Arc::new(Collect::new(
         limiter,
@@ -58,31 +66,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         config.max_series,
         state_file,
     ));
-    let app = Arc::new(App {
-        collect: Arc::clone(&collect),
-        telemetry_path: config.web.telemetry_path.clone(),
-        timeout_offset: config.web.timeout_offset,
-        actions,
-        reset_counter: config
-            .web
-            .enable_admin_api
-            .then(|| reset_over_http(&config)),
-        runbook_url: config.web.runbook_url.clone(),
-        clock: clock.clone(),
-        reload: Reload {
-            ok: true,
-            at: clock.now().wall,
-        },
-    });
     let shutdown = CancellationToken::new();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let hangup = signal(SignalKind::hangup())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %server.local_addr()?,
         path = config.web.telemetry_path,
         "serving"
     );
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let (reloader, app) = Reloader::new(config, load, Arc::clone(&collect), clock, &shutdown);
     let running = server.run(app, shutdown.clone());
     tokio::pin!(running);
     let asked = async {
@@ -103,9 +97,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             collect.glance().await;
         }
     };
+    let ended = async {
+        running.await;
+        if tokio::time::timeout(LAST_COLLECTION, collect.finish())
+            .await
+            .is_err()
+        {
+            tracing::warn!("stopping without the state of the last collection, which does not end");
+        }
+    };
     tokio::select! {
-        () = &mut running => collect.finish().await,
+        () = ended => {}
         () = asked => tracing::warn!("stopping at once"),
+        () = reloader.run(hangup) => {}
         () = glances => {}
     }
     Ok(())
@@ -120,18 +124,6 @@ fn recalled(path: &Path) -> Option<State> {
             None
         }
     }
-}
-
-fn reset_over_http(config: &Config) -> ResetCounter {
-    let urls = config.observe.ratelimiter_urls.clone();
-    let timeout = config.observe.ratelimiter_timeout;
-    Box::new(move |key| {
-        let urls = urls.clone();
-        Box::pin(async move {
-            let result = reset_counter(&urls, timeout, &key).await;
-            result.map_err(|error| error.to_string())
-        })
-    })
 }
 
 /// One collection, after watching the nodes' latency histograms for `watch`: a latency needs two readings.

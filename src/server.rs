@@ -12,13 +12,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::subject::Subject;
-pub use routes::{App, ResetCounter};
+pub use routes::{App, ReloadNow, ResetCounter};
 
 /// Connections served at once. Prometheus keeps one; the rest is people, and people who hold on.
 const MOST_CONNECTIONS: usize = 512;
@@ -51,8 +51,12 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves `app` until `shutdown`, then drains.
-    pub async fn run<S: Subject + 'static>(self, app: Arc<App<S>>, shutdown: CancellationToken) {
+    /// Serves until `shutdown`, then drains. Each request is answered by the `app` of the moment.
+    pub async fn run<S: Subject + 'static>(
+        self,
+        app: watch::Receiver<Arc<App<S>>>,
+        shutdown: CancellationToken,
+    ) {
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let abort = CancellationToken::new();
@@ -74,12 +78,12 @@ impl Server {
                     continue;
                 }
             };
-            let app = Arc::clone(&app);
+            let app = app.clone();
             let (shutdown, abort) = (shutdown.clone(), abort.clone());
             connections.spawn(async move {
                 let _place = place;
                 let service = service_fn(move |request| {
-                    let app = Arc::clone(&app);
+                    let app = Arc::clone(&app.borrow());
                     async move { app.answer(request).await }
                 });
                 let mut stream = TimeoutStream::new(stream);
@@ -105,6 +109,8 @@ impl Server {
                 }
             });
         }
+        // Refused is better than accepted by the kernel and never answered.
+        drop(self.listener);
         connections.close();
         if tokio::time::timeout(DRAIN, connections.wait())
             .await

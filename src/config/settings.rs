@@ -51,6 +51,12 @@ pub const SETTINGS: &[Setting] = &[
         "Accept POST /api/v1/actions/reset_counter",
     ),
     setting(
+        "web.enable-lifecycle",
+        "",
+        Some("false"),
+        "Accept POST /-/reload, which reads the configuration anew as SIGHUP does",
+    ),
+    setting(
         "web.timeout-offset",
         "DURATION",
         Some("0.5s"),

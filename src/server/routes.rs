@@ -19,7 +19,9 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::page::{self, Page};
 use crate::clock::Clock;
@@ -40,12 +42,15 @@ const HTML: &str = "text/html; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Answer = Response<Full<Bytes>>;
-type ResetFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+type ActionFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// How a counter is reset, when that is allowed over HTTP.
-pub type ResetCounter = Box<dyn Fn(String) -> ResetFuture + Send + Sync>;
+pub type ResetCounter = Box<dyn Fn(String) -> ActionFuture + Send + Sync>;
 
-/// What is served.
+/// How the configuration is read anew, when that is allowed over HTTP: an error says what is wrong with it.
+pub type ReloadNow = Box<dyn Fn() -> ActionFuture + Send + Sync>;
+
+/// What is served, as of one configuration.
 pub struct App<S> {
     /// Runs the collections.
     pub collect: Arc<Collect<S>>,
@@ -61,8 +66,12 @@ pub struct App<S> {
     pub runbook_url: Option<String>,
     /// The time, for the page.
     pub clock: Clock,
-    /// How loading the configuration went.
-    pub reload: Reload,
+    /// How loading the configuration went last.
+    pub reload: watch::Receiver<Reload>,
+    /// `None` unless the configuration may be read anew over HTTP.
+    pub reload_now: Option<ReloadNow>,
+    /// Cancelled once the end was asked for.
+    pub ending: CancellationToken,
 }
 
 impl<S> fmt::Debug for App<S> {
@@ -100,6 +109,12 @@ impl<S: Subject + 'static> App<S> {
             } else {
                 not_allowed("POST")
             }
+        } else if path == "/-/reload" {
+            if parts.method == Method::POST {
+                self.reload().await
+            } else {
+                not_allowed("POST")
+            }
         } else if known_get && !read {
             not_allowed("GET, HEAD")
         } else if known_get {
@@ -112,7 +127,10 @@ impl<S: Subject + 'static> App<S> {
 
     async fn get(&self, path: &str, headers: &HeaderMap) -> Answer {
         match path {
-            "/-/healthy" => text(StatusCode::OK, "healthy\n"),
+            "/-/healthy" => self.healthy(),
+            "/-/ready" if self.ending.is_cancelled() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n")
+            }
             "/-/ready" if self.collect.last().is_some() => text(StatusCode::OK, "ready\n"),
             "/-/ready" => {
                 // Where only what is ready gets scraped, the first collection would wait for itself for ever.
@@ -135,7 +153,10 @@ impl<S: Subject + 'static> App<S> {
             _ => {
                 let deadline = Instant::now() + self.time_for(headers);
                 let Some(snapshot) = self.collect.snapshot(deadline).await else {
-                    return text(StatusCode::INTERNAL_SERVER_ERROR, "the collection failed\n");
+                    return text(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "the collection failed, or is stuck\n",
+                    );
                 };
                 match path {
                     "/api/v1/violations" => json(StatusCode::OK, &violations(&snapshot)),
@@ -146,9 +167,36 @@ impl<S: Subject + 'static> App<S> {
         }
     }
 
+    /// Alive, and worth being kept alive: a collection that is stuck does not come loose by itself.
+    fn healthy(&self) -> Answer {
+        match self.collect.overdue(Instant::now()) {
+            None => text(StatusCode::OK, "healthy\n"),
+            Some(overdue) => {
+                let message = format!(
+                    "stuck: no collection has finished for {overdue:.0?} in which one was wanted\n"
+                );
+                text(StatusCode::SERVICE_UNAVAILABLE, &message)
+            }
+        }
+    }
+
+    async fn reload(&self) -> Answer {
+        let Some(reload_now) = &self.reload_now else {
+            let message = "reloading over HTTP needs --web.enable-lifecycle; SIGHUP always works\n";
+            return text(StatusCode::FORBIDDEN, message);
+        };
+        match reload_now().await {
+            Ok(()) => text(StatusCode::OK, "reloaded\n"),
+            Err(message) => {
+                let message = format!("not reloaded: {message}\n");
+                text(StatusCode::INTERNAL_SERVER_ERROR, &message)
+            }
+        }
+    }
+
     fn metrics(&self, snapshot: &Snapshot, headers: &HeaderMap) -> Answer {
         let gzip = accepts_gzip(headers);
-        let body = render(snapshot, self.reload).map_err(|error| error.to_string());
+        let body = render(snapshot, *self.reload.borrow()).map_err(|error| error.to_string());
         let body = body.and_then(|body| {
             if gzip {
                 compress(&body).map_err(|error| error.to_string())
