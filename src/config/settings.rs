@@ -257,6 +257,15 @@ impl Values {
         }
     }
 
+    /// Adds those of `flags` that `other` has.
+    pub fn add_from(&mut self, other: &Self, flags: &[&str]) {
+        for (flag, typed) in &other.0 {
+            if flags.contains(flag) {
+                self.0.entry(flag).or_insert_with(|| typed.clone());
+            }
+        }
+    }
+
     /// Adds the defaults.
     pub fn add_defaults(&mut self) {
         for setting in SETTINGS {

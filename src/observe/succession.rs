@@ -58,6 +58,8 @@ mod tests {
     use crate::subject::Subject as _;
 
     fn limiter(settings: &[(&str, &str)]) -> Limiter {
+        // As `main` does; the first one counts.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut values = Values::default();
         for (flag, value) in settings {
             let setting = find(flag).unwrap();

@@ -7,6 +7,7 @@ mod bad_answers;
 mod browser;
 mod captures;
 mod cli;
+mod configuration;
 mod dashboards;
 mod docs;
 mod harness;
