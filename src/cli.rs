@@ -35,6 +35,8 @@ pub struct Invocation {
     pub task: Task,
     /// The settings that were given as flags.
     pub values: Values,
+    /// The target that is meant, instead of the default one.
+    pub target: Option<String>,
 }
 
 /// What to print instead of doing anything, and where.
@@ -69,7 +71,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         }
     }
     let task = task(&matches)?;
-    Ok(Invocation { task, values })
+    let target = matches.subcommand().and_then(|(_, inner)| {
+        let given = inner.try_get_one::<String>("target").ok();
+        given.flatten().cloned()
+    });
+    Ok(Invocation {
+        task,
+        values,
+        target,
+    })
 }
 
 fn task(matches: &ArgMatches) -> Result<Task, Stop> {
@@ -122,14 +132,23 @@ fn command() -> Command {
             Command::new("check")
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
                 .arg(Arg::new("output").long("output").value_name("table|json").value_parser(["table", "json"]).default_value("table").help("How to show it"))
+                .arg(target())
                 .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; 0s leaves high_latency unknown")),
         )
         .subcommand(Command::new("actions").about("The action definitions as JSON"))
         .subcommand(
             Command::new("reset-counter")
                 .about("Reset the counter of KEY, fire and forget; exit status 0 accepted, 2 not")
+                .arg(target())
                 .arg(Arg::new("KEY").required(true).help("The rate limit key, as the limiter's callers name it")),
         )
+}
+
+fn target() -> Arg {
+    Arg::new("target")
+        .long("target")
+        .value_name("NAME")
+        .help("The limiter of this name under targets in the file, instead of the default one")
 }
 
 fn flag(setting: &'static Setting) -> Arg {

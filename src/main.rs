@@ -34,6 +34,13 @@ async fn run() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string()),
     };
+    let config = match invocation.target {
+        None => config,
+        Some(name) => match config.select(&name) {
+            Ok(config) => config,
+            Err(line) => return fail(&line),
+        },
+    };
     if config.check_only {
         return print("the configuration is valid\n", 0);
     }

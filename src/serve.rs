@@ -2,13 +2,15 @@
 //! while they run is `reload`'s business.
 
 mod reload;
+mod target;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +19,8 @@ use crate::collect::Collect;
 use crate::config::{Config, ConfigError};
 use crate::invariants::Checker;
 use crate::observe::Limiter;
-use crate::server::Server;
+use crate::server::{App, Server};
 use crate::snapshot::Snapshot;
-use crate::state::{self, State};
-use crate::subject::Subject as _;
 use reload::Reloader;
 
 /// How often the registry is looked at between collections: well inside the life of a registration (30 s), which
@@ -44,28 +44,7 @@ pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
             config.web.listen
         )
     })?;
-    let state = config.state_file.as_deref().and_then(recalled);
-    let clock = match &state {
-        Some(state) => Clock::start().resume(|now| state.resume_at(now)),
-        None => Clock::start(),
-    };
-    let mut limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-    let mut checker = Checker::new(config.checker.clone(), config.key_label);
-    if let Some(state) = state {
-        match limiter.recall(state.subject) {
-            Ok(()) => checker.restore(state.violations),
-            Err(error) => tracing::error!("--state.file: not taken back: {error}; starting empty"),
-        }
-    }
-    let state_file = config.state_file.clone();
-    let collect = Arc::new(Collect::new(
-        limiter,
-        checker,
-        clock.clone(),
-        config.key_label,
-        config.max_series,
-        state_file,
-    ));
+    let targets = target::start_all(&config)?;
     let shutdown = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -76,8 +55,8 @@ pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
         path = config.web.telemetry_path,
         "serving"
     );
-    let (reloader, app) = Reloader::new(config, load, Arc::clone(&collect), clock, &shutdown);
-    let running = server.run(app, shutdown.clone());
+    let (reloader, app) = Reloader::new(config, load, targets, &shutdown);
+    let running = server.run(app.clone(), shutdown.clone());
     tokio::pin!(running);
     let asked = async {
         tokio::select! {
@@ -94,15 +73,14 @@ pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
     let glances = async {
         loop {
             tokio::time::sleep(GLANCE_EVERY).await;
-            collect.glance().await;
+            join_all(collects(&app).iter().map(|it| it.glance())).await;
         }
     };
     let ended = async {
         running.await;
-        if tokio::time::timeout(LAST_COLLECTION, collect.finish())
-            .await
-            .is_err()
-        {
+        let targets = collects(&app);
+        let last = join_all(targets.iter().map(|it| it.finish()));
+        if tokio::time::timeout(LAST_COLLECTION, last).await.is_err() {
             tracing::warn!("stopping without the state of the last collection, which does not end");
         }
     };
@@ -115,15 +93,9 @@ pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The state of the run before; `None`, with the reason in the log, if there is none to be had.
-fn recalled(path: &Path) -> Option<State> {
-    match state::load(path) {
-        Ok(state) => state,
-        Err(error) => {
-            tracing::error!("{error}; starting empty");
-            None
-        }
-    }
+/// The collections of every target that is served now.
+fn collects(app: &watch::Receiver<Arc<App<Limiter>>>) -> Vec<Arc<Collect<Limiter>>> {
+    app.borrow().targets.values().cloned().collect()
 }
 
 /// One collection, after watching the nodes' latency histograms for `watch`: a latency needs two readings.

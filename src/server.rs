@@ -1,6 +1,7 @@
 //! Serves what was collected, with hyper. Binds first, so that errors show before anything runs; ends gracefully.
 
 mod page;
+mod probe;
 mod routes;
 
 use std::io;

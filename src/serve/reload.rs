@@ -1,18 +1,20 @@
 //! The configuration read anew while the exporter serves: everything is validated and built first, then swapped in; on
 //! any error the one of before stays in force. One reload after the other, whoever asks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Load;
+use super::target::Target;
 use crate::clock::Clock;
-use crate::collect::Collect;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
 use crate::export::Reload;
-use crate::observe::{Limiter, reset_counter};
+use crate::observe::{Limiter, SetupError, reset_counter};
 use crate::server::{App, ReloadNow, ResetCounter};
 use crate::subject::ACTIONS;
 
@@ -27,13 +29,18 @@ pub(super) struct Reloader {
     /// In force.
     config: Config,
     load: Load,
-    collect: Arc<Collect<Limiter>>,
+    targets: BTreeMap<String, Target>,
+    around: Around,
+    app: watch::Sender<Arc<App<Limiter>>>,
+    asked: mpsc::Receiver<Asked>,
+}
+
+/// What every configuration is served with.
+struct Around {
     clock: Clock,
     ending: CancellationToken,
-    app: watch::Sender<Arc<App<Limiter>>>,
     outcome: watch::Sender<Reload>,
     ask: mpsc::Sender<Asked>,
-    asked: mpsc::Receiver<Asked>,
 }
 
 impl Reloader {
@@ -41,26 +48,28 @@ impl Reloader {
     pub(super) fn new(
         config: Config,
         load: Load,
-        collect: Arc<Collect<Limiter>>,
-        clock: Clock,
+        targets: BTreeMap<String, Target>,
         ending: &CancellationToken,
     ) -> (Self, watch::Receiver<Arc<App<Limiter>>>) {
+        let clock = Clock::start();
         let outcome = watch::Sender::new(Reload {
             ok: true,
             at: clock.now().wall,
         });
         let (ask, asked) = mpsc::channel(MOST_WAITING);
-        let first = app(&config, &collect, &clock, &outcome, &ask, ending);
-        let (app, served) = watch::channel(Arc::new(first));
+        let around = Around {
+            clock,
+            ending: ending.clone(),
+            outcome,
+            ask,
+        };
+        let (app, served) = watch::channel(Arc::new(around.app(&config, &targets)));
         let reloader = Self {
             config,
             load,
-            collect,
-            clock,
-            ending: ending.clone(),
+            targets,
+            around,
             app,
-            outcome,
-            ask,
             asked,
         };
         (reloader, served)
@@ -75,14 +84,14 @@ impl Reloader {
                 asked = self.asked.recv() => asked,
             };
             let result = self.reload().await;
-            let at = self.clock.now().wall;
+            let at = self.around.clock.now().wall;
             match &result {
                 Ok(()) => {
-                    self.outcome.send_replace(Reload { ok: true, at });
+                    self.around.outcome.send_replace(Reload { ok: true, at });
                     tracing::info!("the configuration was read anew and is in force");
                 }
                 Err(error) => {
-                    self.outcome.send_modify(|reload| reload.ok = false);
+                    self.around.outcome.send_modify(|reload| reload.ok = false);
                     tracing::error!("not reloaded, the configuration of before stays: {error}");
                 }
             }
@@ -100,24 +109,56 @@ impl Reloader {
         let next = next.map_err(|error| format!("reading it failed: {error}"))?;
         let next = next.map_err(|error| error.to_string())?;
         fixed(&self.config, &next)?;
-        let limiter = Limiter::new(next.observe.clone(), self.clock.clone());
-        let limiter = limiter.map_err(|error| error.to_string())?;
+        let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
 
         // From here on nothing can fail.
-        let checker = next.checker.clone();
-        self.collect
-            .reconfigure(limiter, checker, next.key_label, next.max_series)
-            .await;
-        self.app.send_replace(Arc::new(app(
-            &next,
-            &self.collect,
-            &self.clock,
-            &self.outcome,
-            &self.ask,
-            &self.ending,
-        )));
+        self.targets = join_all(prepared.into_iter().map(Prepared::take_place))
+            .await
+            .into_iter()
+            .collect();
+        let app = self.around.app(&next, &self.targets);
+        self.app.send_replace(Arc::new(app));
         self.config = next;
         Ok(())
+    }
+
+    /// Everything of `next` that could fail.
+    fn prepare(&self, next: &Config) -> Result<Vec<Prepared>, SetupError> {
+        let file = next.state_file.as_deref();
+        let prepared = next.targets.iter().map(|(name, config)| {
+            let (target, next) = match self.targets.get(name) {
+                Some(there) => (there.clone(), Some(there.other(config)?)),
+                None => (Target::start(name, config, file)?, None),
+            };
+            Ok(Prepared {
+                name: name.clone(),
+                config: config.clone(),
+                target,
+                next,
+            })
+        });
+        prepared.collect()
+    }
+}
+
+/// A target of the next configuration.
+struct Prepared {
+    name: String,
+    config: TargetConfig,
+    target: Target,
+    /// What takes over in the target; `None` if it was not watched before.
+    next: Option<Limiter>,
+}
+
+impl Prepared {
+    async fn take_place(self) -> (String, Target) {
+        if let Some(next) = self.next {
+            let config = self.config;
+            let (label, most) = (config.key_label, config.max_series);
+            let collect = &self.target.collect;
+            collect.reconfigure(next, config.checker, label, most).await;
+        }
+        (self.name, self.target)
     }
 }
 
@@ -157,29 +198,29 @@ fn same<T: PartialEq>(
     ))
 }
 
-/// What is served under `config`.
-fn app(
-    config: &Config,
-    collect: &Arc<Collect<Limiter>>,
-    clock: &Clock,
-    outcome: &watch::Sender<Reload>,
-    ask: &mpsc::Sender<Asked>,
-    ending: &CancellationToken,
-) -> App<Limiter> {
-    App {
-        collect: Arc::clone(collect),
-        telemetry_path: config.web.telemetry_path.clone(),
-        timeout_offset: config.web.timeout_offset,
-        actions: &ACTIONS,
-        reset_counter: config.web.enable_admin_api.then(|| reset_over_http(config)),
-        runbook_url: config.web.runbook_url.clone(),
-        clock: clock.clone(),
-        reload: outcome.subscribe(),
-        reload_now: config
-            .web
-            .enable_lifecycle
-            .then(|| reload_over_http(ask.clone())),
-        ending: ending.clone(),
+impl Around {
+    /// What is served under `config`.
+    fn app(&self, config: &Config, targets: &BTreeMap<String, Target>) -> App<Limiter> {
+        let web = &config.web;
+        App {
+            // No configuration is without it.
+            collect: Arc::clone(&targets[DEFAULT_TARGET].collect),
+            targets: targets
+                .iter()
+                .map(|(name, target)| (name.clone(), Arc::clone(&target.collect)))
+                .collect(),
+            telemetry_path: web.telemetry_path.clone(),
+            timeout_offset: web.timeout_offset,
+            actions: &ACTIONS,
+            reset_counter: web.enable_admin_api.then(|| reset_over_http(config)),
+            runbook_url: web.runbook_url.clone(),
+            clock: self.clock.clone(),
+            reload: self.outcome.subscribe(),
+            reload_now: web
+                .enable_lifecycle
+                .then(|| reload_over_http(self.ask.clone())),
+            ending: self.ending.clone(),
+        }
     }
 }
 

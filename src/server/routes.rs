@@ -1,5 +1,6 @@
 //! Which path answers what. Every answer has a proper Content-Type: Prometheus 3 refuses a scrape without.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -41,7 +42,7 @@ const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 type ActionFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// How a counter is reset, when that is allowed over HTTP.
@@ -52,8 +53,10 @@ pub type ReloadNow = Box<dyn Fn() -> ActionFuture + Send + Sync>;
 
 /// What is served, as of one configuration.
 pub struct App<S> {
-    /// Runs the collections.
+    /// Runs the collections of the default target.
     pub collect: Arc<Collect<S>>,
+    /// Those of every target by name, the default one among them.
+    pub targets: BTreeMap<String, Arc<Collect<S>>>,
     /// The path of the metrics.
     pub telemetry_path: String,
     /// Taken off the client's timeout.
@@ -97,7 +100,8 @@ impl<S: Subject + 'static> App<S> {
         let known_get = path == self.telemetry_path
             || matches!(
                 path,
-                "/" | "/-/healthy"
+                "/" | "/probe"
+                    | "/-/healthy"
                     | "/-/ready"
                     | "/api/v1/violations"
                     | "/api/v1/observation"
@@ -118,15 +122,16 @@ impl<S: Subject + 'static> App<S> {
         } else if known_get && !read {
             not_allowed("GET, HEAD")
         } else if known_get {
-            self.get(path, &parts.headers).await
+            self.get(path, parts.uri.query(), &parts.headers).await
         } else {
             text(StatusCode::NOT_FOUND, "not found\n")
         };
         Ok(answer)
     }
 
-    async fn get(&self, path: &str, headers: &HeaderMap) -> Answer {
+    async fn get(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> Answer {
         match path {
+            "/probe" => self.probe(query, headers).await,
             "/-/healthy" => self.healthy(),
             "/-/ready" if self.ending.is_cancelled() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n")
@@ -161,7 +166,7 @@ impl<S: Subject + 'static> App<S> {
                 match path {
                     "/api/v1/violations" => json(StatusCode::OK, &violations(&snapshot)),
                     "/api/v1/observation" => json(StatusCode::OK, &snapshot.observation),
-                    _ => self.metrics(&snapshot, headers),
+                    _ => exposition(render(&snapshot, *self.reload.borrow()), headers),
                 }
             }
         }
@@ -169,14 +174,16 @@ impl<S: Subject + 'static> App<S> {
 
     /// Alive, and worth being kept alive: a collection that is stuck does not come loose by itself.
     fn healthy(&self) -> Answer {
-        match self.collect.overdue(Instant::now()) {
+        let now = Instant::now();
+        let stuck = self.targets.iter().find_map(|(name, target)| {
+            let overdue = target.overdue(now)?;
+            Some(format!(
+                "stuck: a collection of the target {name} is overdue by {overdue:.0?}\n"
+            ))
+        });
+        match stuck {
             None => text(StatusCode::OK, "healthy\n"),
-            Some(overdue) => {
-                let message = format!(
-                    "stuck: no collection has finished for {overdue:.0?} in which one was wanted\n"
-                );
-                text(StatusCode::SERVICE_UNAVAILABLE, &message)
-            }
+            Some(message) => text(StatusCode::SERVICE_UNAVAILABLE, &message),
         }
     }
 
@@ -194,39 +201,8 @@ impl<S: Subject + 'static> App<S> {
         }
     }
 
-    fn metrics(&self, snapshot: &Snapshot, headers: &HeaderMap) -> Answer {
-        let gzip = accepts_gzip(headers);
-        let body = render(snapshot, *self.reload.borrow()).map_err(|error| error.to_string());
-        let body = body.and_then(|body| {
-            if gzip {
-                compress(&body).map_err(|error| error.to_string())
-            } else {
-                Ok(body)
-            }
-        });
-        match body {
-            Ok(body) => {
-                let mut answer = with_type(StatusCode::OK, METRICS, body);
-                let vary = HeaderValue::from_static("accept-encoding");
-                answer.headers_mut().insert(VARY, vary);
-                if gzip {
-                    let gzip = HeaderValue::from_static("gzip");
-                    answer.headers_mut().insert(CONTENT_ENCODING, gzip);
-                }
-                answer
-            }
-            Err(error) => {
-                tracing::error!("cannot encode the metrics: {error}");
-                text(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "cannot encode the metrics\n",
-                )
-            }
-        }
-    }
-
     /// How long a collection for this client may take.
-    fn time_for(&self, headers: &HeaderMap) -> Duration {
+    pub(super) fn time_for(&self, headers: &HeaderMap) -> Duration {
         let told = headers
             .get("x-prometheus-scrape-timeout-seconds")
             .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
@@ -258,6 +234,41 @@ impl<S: Subject + 'static> App<S> {
                 json(StatusCode::ACCEPTED, &accepted)
             }
             Err(message) => error(StatusCode::BAD_GATEWAY, &message),
+        }
+    }
+}
+
+/// Rendered metrics as an answer, packed if the client takes that.
+pub(super) fn exposition(
+    rendered: Result<Vec<u8>, prometheus::Error>,
+    headers: &HeaderMap,
+) -> Answer {
+    let gzip = accepts_gzip(headers);
+    let body = rendered.map_err(|error| error.to_string());
+    let body = body.and_then(|body| {
+        if gzip {
+            compress(&body).map_err(|error| error.to_string())
+        } else {
+            Ok(body)
+        }
+    });
+    match body {
+        Ok(body) => {
+            let mut answer = with_type(StatusCode::OK, METRICS, body);
+            let vary = HeaderValue::from_static("accept-encoding");
+            answer.headers_mut().insert(VARY, vary);
+            if gzip {
+                let gzip = HeaderValue::from_static("gzip");
+                answer.headers_mut().insert(CONTENT_ENCODING, gzip);
+            }
+            answer
+        }
+        Err(error) => {
+            tracing::error!("cannot encode the metrics: {error}");
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "cannot encode the metrics\n",
+            )
         }
     }
 }
@@ -343,7 +354,7 @@ fn page(page: &Page<'_>) -> Answer {
     answer
 }
 
-fn text(status: StatusCode, body: &str) -> Answer {
+pub(super) fn text(status: StatusCode, body: &str) -> Answer {
     with_type(status, TEXT, body.as_bytes().to_vec())
 }
 

@@ -17,6 +17,7 @@ mod page;
 mod reload;
 mod scale;
 mod secrets;
+mod targets;
 mod topology;
 mod violations;
 mod web;
