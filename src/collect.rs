@@ -118,29 +118,9 @@ impl<S: Subject + 'static> Collect<S> {
         at.checked_duration_since(owed + OVERDUE)
     }
 
-    /// Goes on with `next` and other settings, from the next collection on. What is in progress and what is remembered
-    /// stays, unless `next` observes something else.
-    pub async fn reconfigure(
-        &self,
-        next: S,
-        checker: CheckerConfig,
-        label: KeyLabel,
-        max_series: usize,
-    ) {
-        let mut work = self.work.lock().await;
-        let before = std::mem::replace(&mut work.subject, next);
-        if !work.subject.succeed(before) {
-            tracing::info!(
-                "another limiter is observed: what was known of the one before is forgotten"
-            );
-            work.checker.clear_state();
-            work.kept = KeysKept::default();
-            work.reported = Reported::new();
-            work.own.last_success.clear();
-        }
-        work.checker.reconfigure(checker, label);
-        work.label = label;
-        work.max_series = max_series;
+    /// Waits until no collection is under way, and keeps the next one waiting.
+    pub async fn between(&self) -> Between<'_, S> {
+        Between(self.work.lock().await)
     }
 
     /// Waits for the collection under way, if any.
@@ -191,6 +171,37 @@ impl<S: Subject + 'static> Collect<S> {
         if let Ok(mut work) = self.work.try_lock() {
             work.subject.glance().await;
         }
+    }
+}
+
+/// The time between two collections, while it is held.
+#[derive(Debug)]
+pub struct Between<'a, S>(tokio::sync::MutexGuard<'a, Work<S>>);
+
+impl<S: Subject> Between<'_, S> {
+    /// Goes on with `next` and other settings. What is in progress and what is remembered stays, unless `next` observes
+    /// something else.
+    pub fn reconfigure(
+        &mut self,
+        next: S,
+        checker: CheckerConfig,
+        label: KeyLabel,
+        max_series: usize,
+    ) {
+        let work = &mut *self.0;
+        let before = std::mem::replace(&mut work.subject, next);
+        if !work.subject.succeed(before) {
+            tracing::info!(
+                "another limiter is observed: what was known of the one before is forgotten"
+            );
+            work.checker.clear_state();
+            work.kept = KeysKept::default();
+            work.reported = Reported::new();
+            work.own.last_success.clear();
+        }
+        work.checker.reconfigure(checker, label);
+        work.label = label;
+        work.max_series = max_series;
     }
 }
 

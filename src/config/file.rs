@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::ConfigError;
 use super::leaf::{Leaf, as_text, shown};
 use super::settings::{SETTINGS, Values, find};
 use super::tree::{self, Entry, Kind, Node, Place};
+use super::{ConfigError, without_password};
 use crate::invariants::{InvariantName, Severity};
 use crate::observation::Limit;
 use crate::observe::LimitRule;
@@ -333,11 +333,13 @@ impl Scope<'_> {
     /// Further limiters, each by its name.
     fn targets(&mut self, node: Node) -> Result<(), ConfigError> {
         for Entry { key, at, node } in self.entries("targets", node)? {
-            let origin = self.origin(&format!("targets.{key}"), at);
+            // A URL that was meant to be one may hold a password.
+            let shown = without_password(&key);
+            let origin = self.origin(&format!("targets.{shown}"), at);
             let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
             if key.is_empty() || key.len() > MOST_NAME || !key.bytes().all(plain) {
                 let expected = "a name of 1 to 64 letters, digits, - and _";
-                return Err(ConfigError::new(origin, key, expected));
+                return Err(ConfigError::new(origin, shown, expected));
             }
             let mut target = Target {
                 origin,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::signal::unix::Signal;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Load;
 use super::target::Target;
 use crate::clock::Clock;
+use crate::collect::Between;
 use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
 use crate::export::Reload;
 use crate::observe::{Limiter, SetupError, reset_counter};
@@ -23,6 +25,9 @@ type Asked = oneshot::Sender<Result<(), String>>;
 
 /// Requests that may wait while a reload is under way; further ones wait for a place here.
 const MOST_WAITING: usize = 16;
+
+/// How long a reload waits for collections under way, which end by the timeouts of scrapes: ten seconds by default.
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is served now, and how it becomes something else.
 pub(super) struct Reloader {
@@ -111,10 +116,21 @@ impl Reloader {
         fixed(&self.config, &next)?;
         let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
 
-        // From here on nothing can fail.
-        self.targets = join_all(prepared.into_iter().map(Prepared::take_place))
+        // All of them stand still while they change, so that nobody sees some of it.
+        let collects: Vec<_> = prepared
+            .iter()
+            .map(|prepared| Arc::clone(&prepared.target.collect))
+            .collect();
+        let between = join_all(collects.iter().map(|collect| collect.between()));
+        let between = tokio::time::timeout(MOST_PATIENCE, between)
             .await
+            .map_err(|_| format!("a collection did not end within {MOST_PATIENCE:?}"))?;
+
+        // From here on nothing can fail.
+        self.targets = prepared
             .into_iter()
+            .zip(between)
+            .map(|(prepared, between)| prepared.take_place(between))
             .collect();
         let app = self.around.app(&next, &self.targets);
         self.app.send_replace(Arc::new(app));
@@ -151,12 +167,11 @@ struct Prepared {
 }
 
 impl Prepared {
-    async fn take_place(self) -> (String, Target) {
+    fn take_place(self, mut between: Between<'_, Limiter>) -> (String, Target) {
         if let Some(next) = self.next {
             let config = self.config;
             let (label, most) = (config.key_label, config.max_series);
-            let collect = &self.target.collect;
-            collect.reconfigure(next, config.checker, label, most).await;
+            between.reconfigure(next, config.checker, label, most);
         }
         (self.name, self.target)
     }

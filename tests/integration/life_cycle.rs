@@ -131,3 +131,50 @@ async fn a_disk_that_hangs_makes_it_unhealthy_until_it_comes_back() -> anyhow::R
     assert!(cluster.exporter.process.terminate().await?.success());
     Ok(())
 }
+
+#[tokio::test]
+async fn sources_that_hang_for_ever_cost_the_same_after_a_thousand_scrapes() -> anyhow::Result<()> {
+    let flags = ["--redis.timeout=60s", "--ratelimiter.timeout=60s"];
+    let mut cluster = Cluster::start(2, &flags).await?;
+    cluster.exporter.scrape().await?;
+    cluster.redis.pause()?;
+    for node in &mut cluster.nodes {
+        node.pause()?;
+    }
+    let mut costs = Vec::new();
+    // Each collection is cut off by the scrapes' own timeout; those that arrive together share one.
+    for _ in 0..20 {
+        let scrapes = (0..50).map(|_| cluster.exporter.scrape_within(0.4));
+        let scrapes = futures_util::future::try_join_all(scrapes).await?;
+        let last = scrapes.last();
+        let value = |name| last.and_then(|scrape| scrape.value(name, &[]));
+        costs.push([
+            value("process_open_fds"),
+            value("process_threads"),
+            value("process_resident_memory_bytes").map(|bytes| bytes / f64::from(1 << 20)),
+        ]);
+    }
+    // Compared with the first rounds, which fill the pools.
+    let (early, late) = (costs[4], costs[costs.len() - 1]);
+    for (what, (early, late), room) in [
+        ("open files", (early[0], late[0]), 60.0),
+        ("threads", (early[1], late[1]), 2.0),
+        ("MiB of memory", (early[2], late[2]), 8.0),
+    ] {
+        let grown = late.zip(early).map(|(late, early)| late - early);
+        assert!(
+            grown.is_some_and(|grown| grown <= room),
+            "{what}: {costs:?}"
+        );
+    }
+    cluster.redis.resume()?;
+    for node in &mut cluster.nodes {
+        node.resume()?;
+    }
+    // The first one that has time enough sees everything.
+    let scrape = cluster.exporter.scrape().await?;
+    assert!(scrape.is("ratelimiter_redis_up", &[], 1), "{}", scrape.text);
+    assert_eq!(scrape.reported(), [""; 0]);
+    assert!(scrape.is("ratelimiter_scan_coverage_ratio", &[], 1));
+    Ok(())
+}
