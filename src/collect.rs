@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
 use crate::clock::Clock;
 use crate::invariants::{Checker, CheckerConfig, InvariantName, Report};
@@ -34,6 +35,8 @@ pub struct Collect<S> {
     last: watch::Sender<Option<Arc<Snapshot>>>,
     coalesced: AtomicU64,
     tasks: TaskTracker,
+    /// What its log lines are told apart by.
+    span: Span,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,16 @@ impl<S: Subject + 'static> Collect<S> {
             last: watch::Sender::new(None),
             coalesced: AtomicU64::new(0),
             tasks: TaskTracker::new(),
+            span: Span::none(),
+        }
+    }
+
+    /// Puts `limiter` into every line that is logged, where several are watched.
+    #[must_use]
+    pub fn named(self, limiter: &str) -> Self {
+        Self {
+            span: tracing::error_span!("collection", limiter),
+            ..self
         }
     }
 
@@ -152,7 +165,7 @@ impl<S: Subject + 'static> Collect<S> {
         });
         let this = Arc::clone(self);
         // The run is a task of its own, so that a client that hangs up takes nothing from the others.
-        self.tasks.spawn(async move {
+        let run = async move {
             let mut work = this.work.lock().await;
             let mut snapshot = work.collect(deadline_seen).await;
             snapshot.own.coalesced = this.coalesced.load(Ordering::Relaxed);
@@ -162,7 +175,8 @@ impl<S: Subject + 'static> Collect<S> {
             finished.send_replace(Some(snapshot));
             // Nobody waits for the disk, but the next collection does, so that files are written in order.
             work.save().await;
-        });
+        };
+        self.tasks.spawn(run.instrument(self.span.clone()));
         done
     }
 
@@ -299,3 +313,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The lock is held for plain assignments only: a panic cannot leave anything half-done behind it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,14 +43,19 @@ impl Target {
                 }
             }
         }
-        let collect = Arc::new(Collect::new(
+        let collect = Collect::new(
             limiter,
             checker,
             clock.clone(),
             config.key_label,
             config.max_series,
             state_file,
-        ));
+        );
+        let collect = match name {
+            DEFAULT_TARGET => collect,
+            name => collect.named(name),
+        };
+        let collect = Arc::new(collect);
         Ok(Self { collect, clock })
     }
 

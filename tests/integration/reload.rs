@@ -219,3 +219,26 @@ async fn no_scrape_fails_while_one_reload_follows_the_other() -> anyhow::Result<
     tokio::try_join!(scrapes, reloads)?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_password_in_a_file_that_is_refused_shows_nowhere() -> anyhow::Result<()> {
+    let reloading = Reloading::start("").await?;
+    for text in [
+        "prometheus.url: ftp://me:tr0ub4dor@localhost\n",
+        "redis.password: tr0ub4dor\n",
+        "redis: {password-file: [tr0ub4dor, {a: tr0ub4dor}]}\n",
+        "redis.url: redis://me:tr0ub4dor@localhost\nredis: {url: tr0ub4dor}\n",
+        "redis.url: redis://me:tr0ub4dor@localhost\nredis: [\n",
+        "targets: {'redis://me:tr0ub4dor@localhost': {}}\n",
+        "targets: {eu: {redis.url: 'redis://me:tr0ub4dor@localhost'}}\n",
+        "targets: {eu: {redis.url: 'redis://me:tr0ub4dor@localhost/x', ratelimiter.url: 'http://a'}}\n",
+    ] {
+        let (status, answer) = reloading.reload(text).await?;
+        assert_eq!(status, 500, "{text}: {answer}");
+        assert!(!answer.contains("tr0ub4dor"), "{text}: {answer}");
+    }
+    let log = reloading.cluster.exporter.log();
+    assert_eq!(log.matches("not reloaded").count(), 8, "{log}");
+    assert!(!log.contains("tr0ub4dor"), "{log}");
+    Ok(())
+}
