@@ -241,6 +241,19 @@ mod tests {
     }
 
     #[test]
+    fn an_alias_stands_for_its_anchor_at_its_own_place() {
+        let text = "a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}\n";
+        let mut found = Vec::new();
+        leaves("", &parse(text).unwrap(), &mut found);
+        let values: Vec<&str> = found
+            .iter()
+            .filter_map(|leaf| leaf.rsplit_once(' '))
+            .map(|(leaf, _)| leaf)
+            .collect();
+        assert_eq!(values, ["/a/b 1", "/c/b 1", "/d/e 2", "/d/b 1"]);
+    }
+
+    #[test]
     fn what_is_no_yaml_or_stands_twice_is_told_with_its_place() {
         for (text, place) in [
             ("a.b: 1\na: {b: 2}\n", "2:5"),
