@@ -52,6 +52,8 @@ pub struct Invocation {
     pub task: Task,
     /// The settings that were given as flags.
     pub values: Values,
+    /// The target that is meant, instead of the default one.
+    pub target: Option<String>,
 }
 
 /// What to print instead of doing anything, and where.
@@ -86,7 +88,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         }
     }
     let task = task(&matches)?;
-    Ok(Invocation { task, values })
+    let target = matches.subcommand().and_then(|(_, inner)| {
+        let given = inner.try_get_one::<String>("target").ok();
+        given.flatten().cloned()
+    });
+    Ok(Invocation {
+        task,
+        values,
+        target,
+    })
 }
 
 fn task(matches: &ArgMatches) -> Result<Task, Stop> {
@@ -211,6 +221,7 @@ pub fn command() -> Command {
                 .arg(Arg::new("for").long("for").value_name("DURATION").help("End after this time"))
                 .arg(Arg::new("output-file").long("output-file").value_name("FILE").help("Append the recording to this file instead of writing to standard output; .gz at its end means --gzip"))
                 .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Pack the recording as gzip does"))
+                .arg(target())
                 .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; 0s leaves high_latency unknown")),
         )
         .subcommand(
@@ -226,8 +237,16 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("reset-counter")
                 .about("Reset the counter of KEY, fire and forget; exit status 0 accepted, 2 not")
+                .arg(target())
                 .arg(Arg::new("KEY").required(true).help("The rate limit key, as the limiter's callers name it")),
         )
+}
+
+fn target() -> Arg {
+    Arg::new("target")
+        .long("target")
+        .value_name("NAME")
+        .help("The limiter of this name under targets in the file, instead of the default one")
 }
 
 fn flag(setting: &'static Setting) -> Arg {

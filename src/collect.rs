@@ -1,5 +1,5 @@
 //! One collection: observe, then check. Scrapes that arrive together share one run, and a run ends by the earliest
-//! deadline among them, with what it got.
+//! deadline among them, with what it got. Its settings can change between two runs.
 
 mod listed;
 mod summary;
@@ -14,9 +14,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
 use crate::clock::Clock;
-use crate::invariants::{Checker, InvariantName, Report};
+use crate::invariants::{Checker, CheckerConfig, InvariantName, Report};
 use crate::observation::{CountersRead, KeyLabel, KeyTotals, Observation, Reason, decode_key};
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::state::{self, State};
@@ -26,7 +27,7 @@ use summary::{KeysKept, Summary};
 
 /// How often the registry is looked at between collections: well inside the life of a registration (30 s), which
 /// Prometheus's default scrape interval (1 min) is not. It costs two commands a node.
-const GLANCE_EVERY: Duration = Duration::from_secs(8);
+pub const GLANCE_EVERY: Duration = Duration::from_secs(8);
 
 /// What is kept of each collection, and how it is shown.
 #[derive(Clone, Debug, Default)]
@@ -43,14 +44,20 @@ pub struct Keep {
     pub state_file: Option<PathBuf>,
 }
 
+/// How long after its deadline a collection may end. Everything in it is cut off at the deadline; what follows is the
+/// checking of what was seen, a second for a million keys.
+const OVERDUE: Duration = Duration::from_secs(15);
+
 /// Runs collections.
 #[derive(Debug)]
 pub struct Collect<S> {
     work: tokio::sync::Mutex<Work<S>>,
-    flight: Mutex<Option<Flight>>,
+    flights: Mutex<Flights>,
     last: watch::Sender<Option<Arc<Snapshot>>>,
     coalesced: AtomicU64,
     tasks: TaskTracker,
+    /// What its log lines are told apart by.
+    span: Span,
 }
 
 #[derive(Debug)]
@@ -65,6 +72,13 @@ struct Work<S> {
     kept: KeysKept,
     reported: Reported,
     own: OwnCounters,
+}
+
+#[derive(Debug, Default)]
+struct Flights {
+    current: Option<Flight>,
+    /// When the collection that is wanted was to be finished; `None` while none is.
+    owed: Option<Instant>,
 }
 
 /// A collection under way.
@@ -90,18 +104,30 @@ impl<S: Subject + 'static> Collect<S> {
                 reported: Reported::new(),
                 own: OwnCounters::default(),
             }),
-            flight: Mutex::new(None),
+            flights: Mutex::default(),
             last: watch::Sender::new(None),
             coalesced: AtomicU64::new(0),
             tasks: TaskTracker::new(),
+            span: Span::none(),
         }
     }
 
-    /// A collection that ends by `deadline`: the one under way if there is one, else a new one. `None` if it died.
+    /// Puts `limiter` into every line that is logged, where several are watched.
+    #[must_use]
+    pub fn named(self, limiter: &str) -> Self {
+        Self {
+            span: tracing::error_span!("collection", limiter),
+            ..self
+        }
+    }
+
+    /// A collection that ends by `deadline`: the one under way if there is one, else a new one. `None` if it died, or is
+    /// long overdue.
     pub async fn snapshot(self: &Arc<Self>, deadline: Instant) -> Option<Arc<Snapshot>> {
         let mut done = self.join(deadline);
-        let snapshot = done.wait_for(Option::is_some).await.ok()?;
-        snapshot.clone()
+        let done = done.wait_for(Option::is_some);
+        let snapshot = tokio::time::timeout_at(deadline + OVERDUE, done).await;
+        snapshot.ok()?.ok()?.clone()
     }
 
     /// Makes sure that a collection is under way or done, without waiting for it.
@@ -114,6 +140,18 @@ impl<S: Subject + 'static> Collect<S> {
         self.last.borrow().clone()
     }
 
+    /// How long ago a collection should have ended at the latest, if it should: none can be completed then, whatever is
+    /// asked for.
+    pub fn overdue(&self, at: Instant) -> Option<Duration> {
+        let owed = lock(&self.flights).owed?;
+        at.checked_duration_since(owed + OVERDUE)
+    }
+
+    /// Waits until no collection is under way, and keeps the next one waiting.
+    pub async fn between(&self) -> Between<'_, S> {
+        Between(self.work.lock().await)
+    }
+
     /// Waits for the collection under way, if any.
     pub async fn finish(&self) {
         self.tasks.close();
@@ -121,10 +159,12 @@ impl<S: Subject + 'static> Collect<S> {
     }
 
     fn join(self: &Arc<Self>, deadline: Instant) -> watch::Receiver<Option<Arc<Snapshot>>> {
-        let mut flight = lock(&self.flight);
+        let mut flights = lock(&self.flights);
+        let owed = flights.owed.get_or_insert(deadline);
+        *owed = deadline.min(*owed);
         // A flight whose task died can be joined no more.
         let alive = |flight: &&Flight| flight.done.has_changed().is_ok();
-        if let Some(flight) = flight.as_ref().filter(alive) {
+        if let Some(flight) = flights.current.as_ref().filter(alive) {
             flight.deadline.send_if_modified(|current| {
                 let sooner = deadline < *current;
                 *current = deadline.min(*current);
@@ -135,23 +175,24 @@ impl<S: Subject + 'static> Collect<S> {
         }
         let (deadline, deadline_seen) = watch::channel(deadline);
         let (finished, done) = watch::channel(None);
-        *flight = Some(Flight {
+        flights.current = Some(Flight {
             deadline,
             done: done.clone(),
         });
         let this = Arc::clone(self);
         // The run is a task of its own, so that a client that hangs up takes nothing from the others.
-        self.tasks.spawn(async move {
+        let run = async move {
             let mut work = this.work.lock().await;
             let mut snapshot = work.collect(deadline_seen).await;
             snapshot.own.coalesced = this.coalesced.load(Ordering::Relaxed);
             let snapshot = Arc::new(snapshot);
-            *lock(&this.flight) = None;
+            *lock(&this.flights) = Flights::default();
             this.last.send_replace(Some(Arc::clone(&snapshot)));
             finished.send_replace(Some(snapshot));
             // Nobody waits for the disk, but the next collection does, so that files are written in order.
             work.save().await;
-        });
+        };
+        self.tasks.spawn(run.instrument(self.span.clone()));
         done
     }
 
@@ -159,10 +200,46 @@ impl<S: Subject + 'static> Collect<S> {
     pub async fn glance_at_times(&self) {
         loop {
             tokio::time::sleep(GLANCE_EVERY).await;
-            if let Ok(mut work) = self.work.try_lock() {
-                work.subject.glance().await;
-            }
+            self.glance().await;
         }
+    }
+
+    /// A light look at the subject, if nothing else is going on.
+    pub async fn glance(&self) {
+        if let Ok(mut work) = self.work.try_lock() {
+            work.subject.glance().await;
+        }
+    }
+}
+
+/// The time between two collections, while it is held.
+#[derive(Debug)]
+pub struct Between<'a, S>(tokio::sync::MutexGuard<'a, Work<S>>);
+
+impl<S: Subject> Between<'_, S> {
+    /// Goes on with `next` and other settings. What is in progress and what is remembered stays, unless `next` observes
+    /// something else.
+    pub fn reconfigure(
+        &mut self,
+        next: S,
+        checker: CheckerConfig,
+        label: KeyLabel,
+        max_series: usize,
+    ) {
+        let work = &mut *self.0;
+        let before = std::mem::replace(&mut work.subject, next);
+        if !work.subject.succeed(before) {
+            tracing::info!(
+                "another limiter is observed: what was known of the one before is forgotten"
+            );
+            work.checker.clear_state();
+            work.kept = KeysKept::new(Listed::new(work.recording, BTreeSet::new()));
+            work.reported = Reported::new();
+            work.own.last_success.clear();
+        }
+        work.checker.reconfigure(checker, label);
+        work.label = label;
+        work.max_series = max_series;
     }
 }
 
@@ -282,3 +359,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The lock is held for plain assignments only: a panic cannot leave anything half-done behind it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,16 @@
 mod file;
 mod http;
 mod judging;
+mod leaf;
 mod redis;
 mod secret;
 mod settings;
+mod targets;
+mod tree;
 mod watched;
 mod web;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -19,11 +23,12 @@ use reqwest::Url;
 pub use judging::Judging;
 pub use secret::{Secret, SecretSource};
 pub use settings::{SETTINGS, Setting, Values, env_name, find};
+pub use targets::{DEFAULT_TARGET, TargetConfig};
 pub(crate) use watched::Stamp;
 
-use crate::invariants::{CheckerConfig, InvariantName};
-use crate::observation::{KeyLabel, Limit};
-use crate::observe::{LimitRule, ObserveConfig, RegistryTiming, Selector};
+use crate::invariants::CheckerConfig;
+use crate::observation::KeyLabel;
+use crate::observe::{ObserveConfig, RegistryTiming, Selector};
 use crate::server::{Guard, Limits};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
@@ -40,6 +45,8 @@ pub struct Config {
     pub key_label: KeyLabel,
     /// How many keys are exported.
     pub max_series: usize,
+    /// Every limiter by name, the default one, which is also told above, among them.
+    pub targets: BTreeMap<String, TargetConfig>,
     /// Where state survives a restart.
     pub state_file: Option<PathBuf>,
     /// Nothing more is wanted than to know that it is valid.
@@ -65,6 +72,8 @@ pub struct WebConfig {
     pub enable_admin_api: bool,
     /// Whether they are accepted of callers who are not known, too.
     pub admin_api_insecure: bool,
+    /// Whether the configuration may be read anew over HTTP.
+    pub enable_lifecycle: bool,
     /// Taken off Prometheus's scrape timeout.
     pub timeout_offset: Duration,
     /// Where the page's links to runbooks lead: `NAME.md` is added.
@@ -72,7 +81,7 @@ pub struct WebConfig {
 }
 
 /// What to log, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// The least severe level that is logged.
     pub level: tracing::Level,
@@ -80,13 +89,34 @@ pub struct LogConfig {
     pub json: bool,
 }
 
-/// A setting that is not valid: one line that names it, the value, and what was expected.
+/// What is wrong with the configuration, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: invalid value {value:?}: expected {expected}")]
-pub struct ConfigError {
-    origin: String,
-    value: String,
-    expected: String,
+pub enum ConfigError {
+    /// A value that is not valid.
+    #[error("{origin}: invalid value {value:?}: expected {expected}")]
+    Value {
+        /// Who gave it: a flag, a variable, or a name and its place in the file.
+        origin: String,
+        /// The value, with nothing secret in it.
+        value: String,
+        /// What it should have been.
+        expected: String,
+    },
+    /// A name that nothing is known by. Its value may be a secret that was put in the wrong place, so it is not shown.
+    #[error("{origin}: not known here{}", hint(nearest.as_deref()))]
+    Unknown {
+        /// The name and its place in the file.
+        origin: String,
+        /// The known name that is most like it.
+        nearest: Option<String>,
+    },
+}
+
+fn hint(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(nearest) => format!("; did you mean {nearest}?"),
+        None => "; the known names are in docs/CONFIGURATION.md".to_owned(),
+    }
 }
 
 impl ConfigError {
@@ -95,11 +125,15 @@ impl ConfigError {
         value: impl fmt::Display,
         expected: impl fmt::Display,
     ) -> Self {
-        Self {
+        Self::Value {
             origin: origin.to_string(),
             value: value.to_string(),
             expected: expected.to_string(),
         }
+    }
+
+    fn unknown(origin: String, nearest: Option<String>) -> Self {
+        Self::Unknown { origin, nearest }
     }
 }
 
@@ -110,31 +144,19 @@ impl Config {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let sections = complete(&mut values, environment)?;
+        let targets = targets::targets(&values, &sections)?;
+        // It is always there.
+        let default = targets.get(DEFAULT_TARGET).cloned();
+        let default = default.ok_or_else(|| ConfigError::new("targets", "", "one"))?;
+        values.add_defaults();
         let read = Reader(&values);
-        let max_series = read.max_series()?;
-        let key_label = read.key_label()?;
         let guard = read.guard()?;
-        let mut ratelimiter_urls = read.urls("ratelimiter.url")?;
-        let mut prometheus_url = read.optional_url("prometheus.url")?;
         Ok(Self {
-            observe: ObserveConfig {
-                ratelimiter_access: read.ratelimiter_access(&mut ratelimiter_urls)?,
-                ratelimiter_urls,
-                ratelimiter_timeout: read.timeout("ratelimiter.timeout")?,
-                probe_nodes: read.switch("probe.nodes")?,
-                probe_canary: read.switch("probe.canary")?,
-                redis: read.redis()?,
-                prometheus_access: read.http_access("prometheus", prometheus_url.as_mut_slice())?,
-                prometheus_url,
-                latency_metric: read.selector("latency.metric")?,
-                scan_budget: read.timeout("scan.budget")?,
-                registry: registry_timing(&sections.nodes)?,
-                key_label,
-                limit_rules: limit_rules(&sections.limits)?,
-            },
-            checker: checker(&sections, max_series)?,
-            key_label,
-            max_series,
+            observe: default.observe,
+            checker: default.checker,
+            key_label: default.key_label,
+            max_series: default.max_series,
+            targets,
             check_only: read.switch("config.check")?,
             state_file: read.text("state.file").map(|(_, path)| PathBuf::from(path)),
             web: WebConfig {
@@ -146,6 +168,7 @@ impl Config {
                     "a path that starts with / and is no other endpoint's",
                     |text| {
                         let free = text.len() > 1
+                            && text != "/probe"
                             && !text.starts_with("/-/")
                             && !text.starts_with("/api/");
                         let plain = text
@@ -156,6 +179,7 @@ impl Config {
                 )?,
                 enable_admin_api: read.admin_api(&guard)?,
                 admin_api_insecure: read.switch("web.admin-api-insecure")?,
+                enable_lifecycle: read.switch("web.enable-lifecycle")?,
                 timeout_offset: read.duration("web.timeout-offset")?,
                 runbook_url: read.optional_url("web.runbook-url")?.map(String::from),
             },
@@ -164,132 +188,67 @@ impl Config {
     }
 }
 
-/// Adds to the flags what environment and file have, and the defaults.
+/// Adds to the flags what environment and file have. Defaults are not added: they are below what targets inherit.
 fn complete(
     values: &mut Values,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<file::Sections, ConfigError> {
     values.add_environment(environment);
-    let named = values.get("config.file").cloned();
-    let sections = match named {
-        Some(named) => file::read(&named.origin, Path::new(&named.values[0]), values)?,
-        None => file::Sections::default(),
-    };
-    values.add_defaults();
-    Ok(sections)
+    match values.get("config.file").cloned() {
+        Some(named) => file::read(&named.origin, Path::new(&named.values[0]), values),
+        None => Ok(file::Sections::default()),
+    }
 }
 
-fn checker(sections: &file::Sections, max_series: usize) -> Result<CheckerConfig, ConfigError> {
+/// What the layers say, the later ones above the earlier ones, over the defaults.
+fn checker(layers: &[&file::Sections], max_series: usize) -> CheckerConfig {
     let mut checker = CheckerConfig {
         max_listed: max_series,
         ..CheckerConfig::default()
     };
-    let optional = |name: &str, text: &Option<String>, into: &mut Duration| {
-        if let Some(text) = text {
-            *into = parse_duration(text).ok_or_else(|| ConfigError::new(name, text, DURATION))?;
+    for sections in layers {
+        let section = &sections.checker;
+        checker.unknown_hold = section.unknown_hold.unwrap_or(checker.unknown_hold);
+        checker.cleared_hold = section.cleared_hold.unwrap_or(checker.cleared_hold);
+        let grace = section.lowered_limit_grace;
+        checker.lowered_limit_grace = grace.unwrap_or(checker.lowered_limit_grace);
+        for (name, section) in &sections.invariants {
+            let config = checker.of_mut(*name);
+            config.grace_period = section.grace_period.unwrap_or(config.grace_period);
+            config.threshold = section.threshold.unwrap_or(config.threshold);
+            config.severity = section.severity.unwrap_or(config.severity);
+            config.enabled = section.enabled.unwrap_or(config.enabled);
         }
-        Ok(())
-    };
-    optional(
-        "checker.unknown_hold",
-        &sections.checker.unknown_hold,
-        &mut checker.unknown_hold,
-    )?;
-    optional(
-        "checker.cleared_hold",
-        &sections.checker.cleared_hold,
-        &mut checker.cleared_hold,
-    )?;
-    if let Some(grace) = sections.checker.lowered_limit_grace {
-        checker.lowered_limit_grace = grace;
     }
-    for (name, section) in &sections.invariants {
-        let config = checker.of_mut(*name);
-        let grace = format!("invariants.{name}.grace_period");
-        optional(&grace, &section.grace_period, &mut config.grace_period)?;
-        if let Some(threshold) = &section.threshold {
-            config.threshold = parse_threshold(*name, threshold)?;
-        }
-        config.severity = section.severity.unwrap_or(config.severity);
-        config.enabled = section.enabled.unwrap_or(config.enabled);
-    }
-    Ok(checker)
+    checker
 }
 
-fn parse_threshold(name: InvariantName, value: &serde_json::Value) -> Result<f64, ConfigError> {
-    let origin = format!("invariants.{name}.threshold");
-    let (parsed, expected) = match name {
-        InvariantName::HighLatency => (
-            value
-                .as_str()
-                .and_then(parse_duration)
-                .map(|duration| duration.as_secs_f64()),
-            "a duration such as 50ms",
-        ),
-        InvariantName::CounterDrift => (
-            value.as_f64().filter(|ratio| *ratio >= 0.0),
-            "a share of the limit such as 0.1",
-        ),
-        _ => (None, "no threshold: this invariant has none"),
-    };
-    parsed.ok_or_else(|| ConfigError::new(origin, value, expected))
-}
-
-fn registry_timing(section: &file::NodesSection) -> Result<RegistryTiming, ConfigError> {
+fn registry_timing(layers: &[&file::Sections]) -> Result<RegistryTiming, ConfigError> {
     let mut timing = RegistryTiming::default();
-    for (name, text, into) in [
-        (
-            "nodes.registration_ttl",
-            &section.registration_ttl,
-            &mut timing.ttl,
-        ),
-        (
-            "nodes.heartbeat_interval",
-            &section.heartbeat_interval,
-            &mut timing.heartbeat,
-        ),
-        (
-            "nodes.forget_after",
-            &section.forget_after,
-            &mut timing.forget_after,
-        ),
-    ] {
-        if let Some(text) = text {
-            *into = parse_duration(text)
-                .filter(|duration| !duration.is_zero())
-                .ok_or_else(|| ConfigError::new(name, text, TIMEOUT))?;
-        }
+    let mut origin = None;
+    for file::NodesSection {
+        registration_ttl,
+        heartbeat_interval,
+        forget_after,
+        origin: set_at,
+    } in layers.iter().map(|sections| &sections.nodes)
+    {
+        timing.ttl = registration_ttl.unwrap_or(timing.ttl);
+        timing.heartbeat = heartbeat_interval.unwrap_or(timing.heartbeat);
+        timing.forget_after = forget_after.unwrap_or(timing.forget_after);
+        origin = set_at.as_ref().or(origin);
     }
     if timing.heartbeat * 2 >= timing.ttl {
         return Err(ConfigError::new(
-            "nodes.heartbeat_interval",
+            origin.map_or("nodes.heartbeat_interval", String::as_str),
             format!("{:?}", timing.heartbeat),
             format!(
-                "less than half of nodes.registration_ttl ({:?})",
+                "nodes.heartbeat_interval to be less than half of nodes.registration_ttl ({:?})",
                 timing.ttl
             ),
         ));
     }
     Ok(timing)
-}
-
-fn limit_rules(sections: &[file::LimitSection]) -> Result<Vec<LimitRule>, ConfigError> {
-    let rules = sections.iter().enumerate().map(|(index, section)| {
-        let window = parse_duration(&section.window)
-            .and_then(|window| u64::try_from(window.as_millis()).ok())
-            .filter(|window| *window > 0)
-            .ok_or_else(|| {
-                ConfigError::new(format!("limits[{index}].window"), &section.window, TIMEOUT)
-            })?;
-        Ok(LimitRule {
-            pattern: section.pattern.clone(),
-            limit: Limit {
-                limit: section.limit,
-                window_ms: window,
-            },
-        })
-    });
-    rules.collect()
 }
 
 const DURATION: &str = "a duration such as 500ms, 1.5s or 2m";
@@ -393,18 +352,20 @@ impl Reader<'_> {
             .iter()
             .flat_map(|value| value.split(',').map(move |part| (value, part)));
         let urls = parts.map(|(value, part)| {
-            http_url(&typed.origin, part.trim()).map_err(|error| ConfigError {
-                value: without_password(value),
-                ..error
-            })
+            http_url(part.trim())
+                .ok_or_else(|| ConfigError::new(&typed.origin, without_password(value), HTTP_URL))
         });
         urls.collect()
     }
 
     fn optional_url(&self, flag: &str) -> Result<Option<Url>, ConfigError> {
-        self.text(flag)
-            .map(|(origin, text)| http_url(&origin, &text))
-            .transpose()
+        let Some((origin, text)) = self.text(flag) else {
+            return Ok(None);
+        };
+        match http_url(&text) {
+            Some(url) => Ok(Some(url)),
+            None => Err(ConfigError::new(origin, without_password(&text), HTTP_URL)),
+        }
     }
 
     fn selector(&self, flag: &str) -> Result<Option<Selector>, ConfigError> {
@@ -422,16 +383,13 @@ impl Reader<'_> {
     }
 }
 
-fn http_url(origin: &str, text: &str) -> Result<Url, ConfigError> {
-    let expected = "an http:// or https:// URL such as http://localhost:8000";
-    let invalid = || ConfigError::new(origin, without_password(text), expected);
-    let url = Url::parse(text).map_err(|_| invalid())?;
+const HTTP_URL: &str = "an http:// or https:// URL such as http://localhost:8000";
+
+fn http_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
     let plain = matches!(url.scheme(), "http" | "https") && url.query().is_none();
-    if plain && url.host_str().is_some_and(|host| !host.is_empty()) {
-        Ok(url)
-    } else {
-        Err(invalid())
-    }
+    let host = url.host_str().is_some_and(|host| !host.is_empty());
+    (plain && host).then_some(url)
 }
 
 /// `text` with what may be a password cut out, also if it is no URL at all.

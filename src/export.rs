@@ -5,4 +5,4 @@ mod families;
 mod metrics;
 
 pub use definitions::{DEFINITIONS, Definition, Kind};
-pub use metrics::{Reload, render};
+pub use metrics::{Reload, render, render_target};

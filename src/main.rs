@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use ratelimiter_exporter::cli::{self, Stop, Task};
 use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values};
@@ -14,8 +15,18 @@ const MISTAKE: u8 = 2;
 /// The answer to `--config.check`.
 const VALID: &str = "the configuration is valid\n";
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start threads: {error}")),
+    };
+    let status = runtime.block_on(run());
+    // Not waiting for threads that wait for a disk or a name server: the end must come when it was asked for.
+    runtime.shutdown_background();
+    status
+}
+
+async fn run() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(Stop::Info(text)) => return print(&text, 0),
@@ -25,9 +36,18 @@ async fn main() -> ExitCode {
     if let Task::Evaluate(task) = &invocation.task {
         return replay(task, invocation.values, environment);
     }
-    let config = match Config::load(invocation.values, environment) {
+    let values = invocation.values;
+    let load = move || Config::load(values.clone(), |name| std::env::var(name).ok());
+    let config = match load() {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string()),
+    };
+    let config = match invocation.target {
+        None => config,
+        Some(name) => match config.select(&name) {
+            Ok(config) => config,
+            Err(line) => return fail(&line),
+        },
     };
     if config.check_only {
         return print(VALID, 0);
@@ -40,7 +60,7 @@ async fn main() -> ExitCode {
     // The one TLS implementation; it can only be installed once, which is here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match invocation.task {
-        Task::Serve => match serve::serve(config).await {
+        Task::Serve => match serve::serve(config, Arc::new(load)).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("{error:#}")),
         },

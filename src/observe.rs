@@ -28,6 +28,7 @@ mod redis_target;
 mod requests;
 mod router;
 mod shard_reader;
+mod succession;
 mod tracker;
 
 pub use exposition::Selector;

@@ -1,72 +1,49 @@
-//! Puts the parts together: configuration → limiter, checker, collections, server.
+//! Puts the parts together: configuration → limiter, checker, collections, server. What a new configuration changes
+//! while they run is `reload`'s business.
 
-use std::path::Path;
+mod reload;
+mod target;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::collect::{Collect, Keep};
-use crate::config::Config;
-use crate::export::Reload;
-use crate::invariants::Checker;
-use crate::observe::{Limiter, reset_counter};
-use crate::server::{Admin, App, Server};
-use crate::state::{self, State};
-use crate::subject::Subject as _;
+use crate::collect::{Collect, GLANCE_EVERY};
+use crate::config::{Config, ConfigError};
+use crate::observe::Limiter;
+use crate::server::{App, Server};
+use reload::Reloader;
 
-/// Serves until SIGINT or SIGTERM; a second one aborts.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+/// How long the end may wait for a collection under way, once every answer is out: until its state is written.
+const LAST_COLLECTION: Duration = Duration::from_secs(3);
+
+/// Reads the configuration anew, from the same flags and variables and from the file as it is now.
+pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP makes it `load` the configuration anew.
+pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
     let (listen, guard) = (config.web.listen, config.web.guard.clone());
     let bound = Server::bind(listen, guard, config.web.limits).await;
     let server =
         bound.with_context(|| format!("--web.listen-address: cannot listen on {listen}"))?;
-    let state = config.state_file.as_deref().and_then(recalled);
-    let clock = match &state {
-        Some(state) => Clock::start().resume(|now| state.resume_at(now)),
-        None => Clock::start(),
-    };
-    let mut limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-    let mut checker = Checker::new(config.checker.clone(), config.key_label);
-    if let Some(state) = state {
-        match limiter.recall(state.subject) {
-            Ok(()) => checker.restore(state.violations),
-            Err(error) => tracing::error!("--state.file: not taken back: {error}; starting empty"),
-        }
-    }
-    let actions = limiter.actions();
-    let keep = Keep {
-        label: config.key_label,
-        max_series: config.max_series,
-        state_file: config.state_file.clone(),
-        ..Keep::default()
-    };
-    let collect = Arc::new(Collect::new(limiter, checker, clock.clone(), keep));
-    let app = Arc::new(App {
-        collect: Arc::clone(&collect),
-        telemetry_path: config.web.telemetry_path.clone(),
-        timeout_offset: config.web.timeout_offset,
-        actions,
-        admin: config.web.enable_admin_api.then(|| admin(&config)),
-        runbook_url: config.web.runbook_url.clone(),
-        clock: clock.clone(),
-        reload: Reload {
-            ok: true,
-            at: clock.now().wall,
-        },
-    });
+    let targets = target::start_all(&config)?;
     let shutdown = CancellationToken::new();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let hangup = signal(SignalKind::hangup())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %server.local_addr()?,
         path = config.web.telemetry_path,
         "serving"
     );
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let running = server.run(app, shutdown.clone());
+    let (reloader, app) = Reloader::new(config, load, targets, &shutdown);
+    let running = server.run(app.clone(), shutdown.clone());
     tokio::pin!(running);
     let asked = async {
         tokio::select! {
@@ -80,34 +57,30 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     };
+    let glances = async {
+        loop {
+            tokio::time::sleep(GLANCE_EVERY).await;
+            join_all(collects(&app).iter().map(|it| it.glance())).await;
+        }
+    };
+    let ended = async {
+        running.await;
+        let targets = collects(&app);
+        let last = join_all(targets.iter().map(|it| it.finish()));
+        if tokio::time::timeout(LAST_COLLECTION, last).await.is_err() {
+            tracing::warn!("stopping without the state of the last collection, which does not end");
+        }
+    };
     tokio::select! {
-        () = &mut running => collect.finish().await,
+        () = ended => {}
         () = asked => tracing::warn!("stopping at once"),
-        () = collect.glance_at_times() => {}
+        () = reloader.run(hangup) => {}
+        () = glances => {}
     }
     Ok(())
 }
 
-/// The state of the run before; `None`, with the reason in the log, if there is none to be had.
-fn recalled(path: &Path) -> Option<State> {
-    match state::load(path) {
-        Ok(state) => state,
-        Err(error) => {
-            tracing::error!("{error}; starting empty");
-            None
-        }
-    }
-}
-
-fn admin(config: &Config) -> Admin {
-    let observe = Arc::new(config.observe.clone());
-    Admin {
-        reset: Box::new(move |key| {
-            let observe = Arc::clone(&observe);
-            Box::pin(async move { reset_counter(&observe, &key).await })
-        }),
-        key_label: config.key_label,
-        read_timeout: config.web.limits.read_timeout,
-        anybody: config.web.admin_api_insecure,
-    }
+/// The collections of every target that is served now.
+fn collects(app: &watch::Receiver<Arc<App<Limiter>>>) -> Vec<Arc<Collect<Limiter>>> {
+    app.borrow().targets.values().cloned().collect()
 }

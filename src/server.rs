@@ -7,6 +7,7 @@ mod basic_auth;
 mod connection;
 mod guard;
 mod page;
+mod probe;
 mod routes;
 mod tls;
 mod web_file;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +26,7 @@ use crate::subject::Subject;
 pub use admin::{Admin, ResetCounter};
 use connection::Serving;
 pub use guard::Guard;
-pub use routes::App;
+pub use routes::{App, ReloadNow};
 
 /// How long answers under way may take once the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -62,8 +63,12 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves `app` until `shutdown`, then drains.
-    pub async fn run<S: Subject + 'static>(self, app: Arc<App<S>>, shutdown: CancellationToken) {
+    /// Serves until `shutdown`, then drains. Each request is answered by the `app` of the moment.
+    pub async fn run<S: Subject + 'static>(
+        self,
+        app: watch::Receiver<Arc<App<S>>>,
+        shutdown: CancellationToken,
+    ) {
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(self.limits.connections));
         let abort = CancellationToken::new();
@@ -98,6 +103,8 @@ impl Server {
                 }
             }
         }
+        // Refused is better than accepted by the kernel and never answered.
+        drop(self.listener);
         connections.close();
         if tokio::time::timeout(DRAIN, connections.wait())
             .await

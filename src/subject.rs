@@ -53,6 +53,12 @@ pub trait Subject: Send {
     /// Takes back what [`Subject::memory`] told; an error says what was wrong with it, and nothing is taken.
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String>;
 
+    /// Takes over from the one before, whose settings were others: what it remembers, and connections that are still
+    /// of use. Tells whether both observe the same thing; if not, nothing is taken over.
+    fn succeed(&mut self, before: Self) -> bool
+    where
+        Self: Sized;
+
     /// What can be done about what is observed.
     fn actions(&self) -> &'static [ActionDefinition];
 }

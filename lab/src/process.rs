@@ -129,6 +129,16 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// Asks it to read its configuration anew (SIGHUP).
+    pub fn hang_up(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::HUP)
+    }
+
+    /// Asks it to end (SIGTERM), and does not wait for that.
+    pub fn ask_to_end(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
     /// The check comes first, because the id of a reaped child may be a stranger's by now.
     fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
         anyhow::ensure!(self.is_running(), "{} has already ended", self.name);

@@ -28,10 +28,11 @@ impl Judging {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let sections = complete(&mut values, environment)?;
+        values.add_defaults();
         let read = Reader(&values);
         Ok(Self {
             file: read.text("config.file").map(|(_, path)| path),
-            checker: checker(&sections, read.max_series()?)?,
+            checker: checker(&[&sections], read.max_series()?),
             key_label: read.key_label()?,
             check_only: read.switch("config.check")?,
             log: read.log()?,

@@ -78,6 +78,12 @@ pub const SETTINGS: &[Setting] = &[
         "For a request to arrive, and for an idle connection",
     ),
     setting(
+        "web.enable-lifecycle",
+        "",
+        Some("false"),
+        "Accept POST /-/reload, which reads the configuration anew as SIGHUP does",
+    ),
+    setting(
         "web.timeout-offset",
         "DURATION",
         Some("0.5s"),
@@ -346,6 +352,15 @@ impl Values {
             let name = env_name(setting.flag);
             if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
                 self.add(setting, name, vec![value]);
+            }
+        }
+    }
+
+    /// Adds those of `flags` that `other` has.
+    pub fn add_from(&mut self, other: &Self, flags: &[&str]) {
+        for (flag, typed) in &other.0 {
+            if flags.contains(flag) {
+                self.0.entry(flag).or_insert_with(|| typed.clone());
             }
         }
     }

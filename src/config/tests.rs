@@ -1,4 +1,5 @@
 use super::*;
+use crate::invariants::InvariantName;
 
 fn load(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut values = Values::default();

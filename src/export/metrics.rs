@@ -2,6 +2,7 @@
 
 use prometheus::core::Collector as _;
 use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, TextEncoder};
 
 use super::definitions as d;
@@ -26,18 +27,33 @@ pub struct Reload {
 pub fn render(snapshot: &Snapshot, reload: Reload) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = families(snapshot, reload).finish();
     families.extend(ProcessCollector::for_self().collect());
+    encode(&families)
+}
+
+/// The metrics of one of several limiters, without those of the exporter itself.
+pub fn render_target(snapshot: &Snapshot) -> Result<Vec<u8>, prometheus::Error> {
+    encode(&of_limiter(snapshot).finish())
+}
+
+fn encode(families: &[MetricFamily]) -> Result<Vec<u8>, prometheus::Error> {
     let mut text = Vec::with_capacity(64 * 1024);
-    TextEncoder::new().encode(&families, &mut text)?;
+    TextEncoder::new().encode(families, &mut text)?;
     Ok(text)
 }
 
 fn families(snapshot: &Snapshot, reload: Reload) -> Families {
+    let mut families = of_limiter(snapshot);
+    exporter(&mut families, reload);
+    families
+}
+
+fn of_limiter(snapshot: &Snapshot) -> Families {
     let mut families = Families::default();
     invariants(&mut families, &snapshot.report);
     nodes(&mut families, &snapshot.observation);
     keys(&mut families, &snapshot.observation);
     redis(&mut families, &snapshot.observation);
-    exporter(&mut families, snapshot, reload);
+    collection(&mut families, snapshot);
     families
 }
 
@@ -266,7 +282,7 @@ fn redis(families: &mut Families, observation: &Observation) {
     );
 }
 
-fn exporter(families: &mut Families, snapshot: &Snapshot, reload: Reload) {
+fn collection(families: &mut Families, snapshot: &Snapshot) {
     families.add(&d::SCRAPE_DURATION, &[], snapshot.seconds);
     for (collector, run) in &snapshot.observation.collectors {
         families.add(
@@ -293,6 +309,9 @@ fn exporter(families: &mut Families, snapshot: &Snapshot, reload: Reload) {
         }
     }
     families.add(&d::COALESCED, &[], number(snapshot.own.coalesced));
+}
+
+fn exporter(families: &mut Families, reload: Reload) {
     families.add(&d::RELOAD_OK, &[], flag(reload.ok));
     families.add(&d::RELOAD_AT, &[], unix_seconds(reload.at));
     let build = [

@@ -76,8 +76,9 @@ pub enum SetupError {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
-    nodes: NodeReader,
-    keys: KeyReader,
+    pub(super) redis: RedisTarget,
+    pub(super) nodes: NodeReader,
+    pub(super) keys: KeyReader,
 }
 
 impl Limiter {
@@ -124,6 +125,7 @@ impl Limiter {
                 commands_total: 0,
                 last_full_pass: None,
             },
+            redis: config.redis,
             clock,
         })
     }
@@ -320,6 +322,10 @@ impl Subject for Limiter {
         self.keys.limits = recalled.limits;
         self.keys.last_full_pass = recalled.last_full_pass;
         Ok(())
+    }
+
+    fn succeed(&mut self, before: Self) -> bool {
+        self.take_over(before)
     }
 
     fn actions(&self) -> &'static [ActionDefinition] {

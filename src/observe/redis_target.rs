@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::config::SecretSource;
 
 /// Where Redis is and how to log in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisTarget {
     /// `host:port` of the servers to begin with, one at least: the server, nodes of the cluster, or the sentinels.
     pub seeds: Vec<String>,
@@ -37,7 +37,7 @@ pub struct RedisTarget {
 }
 
 /// A user and a password, as far as they are given.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {
     /// The user.
     pub username: Option<String>,
@@ -46,7 +46,7 @@ pub struct Login {
 }
 
 /// TLS settings: the contents of PEM files.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tls {
     /// Certificates to trust; `None` for those that the system trusts.
     pub authorities: Option<Vec<u8>>,
@@ -157,6 +157,13 @@ impl fmt::Debug for Access {
 }
 
 impl RedisTarget {
+    /// Whether `other` leads to the same data, however it is reached: they have a host in common, the database, and what
+    /// the sentinels know the primary by.
+    pub(super) fn same_place(&self, other: &Self) -> bool {
+        let common = self.seeds.iter().any(|seed| other.seeds.contains(seed));
+        common && self.sentinel_master == other.sentinel_master && self.database == other.database
+    }
+
     /// Access to the servers that hold data.
     pub(super) fn access(&self) -> Result<Arc<Access>, String> {
         self.access_with(&self.login, self.database)

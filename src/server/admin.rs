@@ -95,7 +95,8 @@ impl Admin {
             let message = "actions need a login, or --web.admin-api-insecure";
             return Err((StatusCode::FORBIDDEN, message));
         }
-        own_site(headers)
+        own_site(headers)?;
+        json_type(headers)
     }
 
     async fn read(&self, body: Incoming) -> Result<ResetRequest, (StatusCode, String)> {
@@ -120,7 +121,7 @@ impl Admin {
 }
 
 /// Refuses what another site made a browser send. What is no browser sends neither header and is let through.
-fn own_site(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+pub(super) fn own_site(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
     let foreign = (
         StatusCode::FORBIDDEN,
         "the request comes from another site, which actions are not taken from",
@@ -138,6 +139,11 @@ fn own_site(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
             return Err(foreign);
         }
     }
+    Ok(())
+}
+
+/// Refuses what a form could send.
+fn json_type(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
     // A form cannot send this type, and a script of another site not without asking, which is not answered.
     let essence = headers
         .get(CONTENT_TYPE)

@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,7 @@ impl fmt::Display for Caller {
 /// What a connection needs to be served.
 #[derive(Debug)]
 pub(super) struct Serving<S> {
-    pub(super) app: Arc<App<S>>,
+    pub(super) app: watch::Receiver<Arc<App<S>>>,
     pub(super) guard: Guard,
     pub(super) read_timeout: Duration,
     /// Answers under way are finished, and no more.
@@ -80,7 +81,7 @@ pub(super) struct Serving<S> {
 impl<S> Clone for Serving<S> {
     fn clone(&self) -> Self {
         Self {
-            app: Arc::clone(&self.app),
+            app: self.app.clone(),
             guard: self.guard.clone(),
             read_timeout: self.read_timeout,
             shutdown: self.shutdown.clone(),
@@ -168,6 +169,7 @@ impl<S: Subject + 'static> Serving<S> {
                 }
             }
         }
-        self.app.answer(request, &caller).await
+        let app = Arc::clone(&self.app.borrow());
+        app.answer(request, &caller).await
     }
 }

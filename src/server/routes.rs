@@ -1,7 +1,9 @@
 //! Which path answers what. Every answer has a proper Content-Type: Prometheus 3 refuses a scrape without.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write as _};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +17,17 @@ use hyper::header::{
     HeaderMap, HeaderValue, REFERRER_POLICY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::admin::Admin;
+use super::admin::{Admin, own_site};
 use super::api::{self, Standing};
 use super::connection::Caller;
 use super::page::{self, Page};
 use crate::clock::Clock;
 use crate::collect::Collect;
 use crate::export::{Reload, render};
-use crate::snapshot::Snapshot;
 use crate::subject::{ActionDefinition, Subject};
 
 /// What a scrape may take if the client does not say: Prometheus's own default.
@@ -36,10 +39,17 @@ const HTML: &str = "text/html; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) type Answer = Response<Full<Bytes>>;
-/// What is served.
+type ActionFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// How the configuration is read anew, when that is allowed over HTTP: an error says what is wrong with it.
+pub type ReloadNow = Box<dyn Fn() -> ActionFuture + Send + Sync>;
+
+/// What is served, as of one configuration.
 pub struct App<S> {
-    /// Runs the collections.
+    /// Runs the collections of the default target.
     pub collect: Arc<Collect<S>>,
+    /// Those of every target by name, the default one among them.
+    pub targets: BTreeMap<String, Arc<Collect<S>>>,
     /// The path of the metrics.
     pub telemetry_path: String,
     /// Taken off the client's timeout.
@@ -52,8 +62,12 @@ pub struct App<S> {
     pub runbook_url: Option<String>,
     /// The time, for the page.
     pub clock: Clock,
-    /// How loading the configuration went.
-    pub reload: Reload,
+    /// How loading the configuration went last.
+    pub reload: watch::Receiver<Reload>,
+    /// `None` unless the configuration may be read anew over HTTP.
+    pub reload_now: Option<ReloadNow>,
+    /// Cancelled once the end was asked for.
+    pub ending: CancellationToken,
 }
 
 impl<S> fmt::Debug for App<S> {
@@ -73,7 +87,8 @@ impl<S: Subject + 'static> App<S> {
         let known_get = path == self.telemetry_path
             || matches!(
                 path,
-                "/" | "/-/healthy"
+                "/" | "/probe"
+                    | "/-/healthy"
                     | "/-/ready"
                     | "/api/v1/violations"
                     | "/api/v1/observation"
@@ -82,6 +97,12 @@ impl<S: Subject + 'static> App<S> {
         if path == "/api/v1/actions/reset_counter" {
             if parts.method == Method::POST {
                 self.reset(&parts.headers, body, caller).await
+            } else {
+                not_allowed("POST")
+            }
+        } else if path == "/-/reload" {
+            if parts.method == Method::POST {
+                self.reload(&parts.headers).await
             } else {
                 not_allowed("POST")
             }
@@ -96,7 +117,11 @@ impl<S: Subject + 'static> App<S> {
 
     async fn get(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> Answer {
         match path {
-            "/-/healthy" => text(StatusCode::OK, "healthy\n"),
+            "/probe" => self.probe(query, headers).await,
+            "/-/healthy" => self.healthy(),
+            "/-/ready" if self.ending.is_cancelled() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n")
+            }
             "/-/ready" if self.collect.last().is_some() => text(StatusCode::OK, "ready\n"),
             "/-/ready" => {
                 // Where only what is ready gets scraped, the first collection would wait for itself for ever.
@@ -119,7 +144,10 @@ impl<S: Subject + 'static> App<S> {
             _ => {
                 let deadline = Instant::now() + self.time_for(headers);
                 let Some(snapshot) = self.collect.snapshot(deadline).await else {
-                    return text(StatusCode::INTERNAL_SERVER_ERROR, "the collection failed\n");
+                    return text(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "the collection failed, or is stuck\n",
+                    );
                 };
                 match path {
                     "/api/v1/violations" => match api::subject(query) {
@@ -127,45 +155,46 @@ impl<S: Subject + 'static> App<S> {
                         None => json(StatusCode::OK, &Standing::from(&*snapshot)),
                     },
                     "/api/v1/observation" => json(StatusCode::OK, &snapshot.observation),
-                    _ => self.metrics(&snapshot, headers),
+                    _ => exposition(render(&snapshot, *self.reload.borrow()), headers),
                 }
             }
         }
     }
 
-    fn metrics(&self, snapshot: &Snapshot, headers: &HeaderMap) -> Answer {
-        let gzip = accepts_gzip(headers);
-        let body = render(snapshot, self.reload).map_err(|error| error.to_string());
-        let body = body.and_then(|body| {
-            if gzip {
-                compress(&body).map_err(|error| error.to_string())
-            } else {
-                Ok(body)
-            }
+    /// Alive, and worth being kept alive: a collection that is stuck does not come loose by itself.
+    fn healthy(&self) -> Answer {
+        let now = Instant::now();
+        let stuck = self.targets.iter().find_map(|(name, target)| {
+            let overdue = target.overdue(now)?;
+            Some(format!(
+                "stuck: a collection of the target {name} is overdue by {overdue:.0?}\n"
+            ))
         });
-        match body {
-            Ok(body) => {
-                let mut answer = with_type(StatusCode::OK, METRICS, body);
-                let vary = HeaderValue::from_static("accept-encoding");
-                answer.headers_mut().insert(VARY, vary);
-                if gzip {
-                    let gzip = HeaderValue::from_static("gzip");
-                    answer.headers_mut().insert(CONTENT_ENCODING, gzip);
-                }
-                answer
-            }
-            Err(error) => {
-                tracing::error!("cannot encode the metrics: {error}");
-                text(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "cannot encode the metrics\n",
-                )
+        match stuck {
+            None => text(StatusCode::OK, "healthy\n"),
+            Some(message) => text(StatusCode::SERVICE_UNAVAILABLE, &message),
+        }
+    }
+
+    async fn reload(&self, headers: &HeaderMap) -> Answer {
+        let Some(reload_now) = &self.reload_now else {
+            let message = "reloading over HTTP needs --web.enable-lifecycle; SIGHUP always works\n";
+            return text(StatusCode::FORBIDDEN, message);
+        };
+        if let Err((status, message)) = own_site(headers) {
+            return text(status, &format!("{message}\n"));
+        }
+        match reload_now().await {
+            Ok(()) => text(StatusCode::OK, "reloaded\n"),
+            Err(message) => {
+                let message = format!("not reloaded: {message}\n");
+                text(StatusCode::INTERNAL_SERVER_ERROR, &message)
             }
         }
     }
 
     /// How long a collection for this client may take.
-    fn time_for(&self, headers: &HeaderMap) -> Duration {
+    pub(super) fn time_for(&self, headers: &HeaderMap) -> Duration {
         let told = headers
             .get("x-prometheus-scrape-timeout-seconds")
             .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
@@ -181,6 +210,41 @@ impl<S: Subject + 'static> App<S> {
             return error(StatusCode::FORBIDDEN, "actions need --web.enable-admin-api");
         };
         admin.reset_counter(headers, body, caller).await
+    }
+}
+
+/// Rendered metrics as an answer, packed if the client takes that.
+pub(super) fn exposition(
+    rendered: Result<Vec<u8>, prometheus::Error>,
+    headers: &HeaderMap,
+) -> Answer {
+    let gzip = accepts_gzip(headers);
+    let body = rendered.map_err(|error| error.to_string());
+    let body = body.and_then(|body| {
+        if gzip {
+            compress(&body).map_err(|error| error.to_string())
+        } else {
+            Ok(body)
+        }
+    });
+    match body {
+        Ok(body) => {
+            let mut answer = with_type(StatusCode::OK, METRICS, body);
+            let vary = HeaderValue::from_static("accept-encoding");
+            answer.headers_mut().insert(VARY, vary);
+            if gzip {
+                let gzip = HeaderValue::from_static("gzip");
+                answer.headers_mut().insert(CONTENT_ENCODING, gzip);
+            }
+            answer
+        }
+        Err(error) => {
+            tracing::error!("cannot encode the metrics: {error}");
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "cannot encode the metrics\n",
+            )
+        }
     }
 }
 
@@ -229,7 +293,7 @@ fn page(page: &Page<'_>) -> Answer {
     answer
 }
 
-fn text(status: StatusCode, body: &str) -> Answer {
+pub(super) fn text(status: StatusCode, body: &str) -> Answer {
     with_type(status, TEXT, body.as_bytes().to_vec())
 }
 

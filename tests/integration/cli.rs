@@ -141,57 +141,6 @@ async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn mistakes_in_the_file_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
-    let folder = lab::temp::TempDir::new("mistakes")?;
-    let path = folder.path().join("config.yml");
-    let flag = format!("--config.file={}", path.display());
-    for (text, expected) in [
-        (
-            "redis:\n  urll: x\n",
-            &["redis.urll", "expected a known setting"][..],
-        ),
-        (
-            "redis:\n  timeout: soon\n",
-            &["redis.timeout", "soon", "expected a duration"],
-        ),
-        (
-            "invariants:\n  node_dwon: {}\n",
-            &["invariants", "node_dwon", "expected"],
-        ),
-        (
-            "invariants:\n  high_latency: {threshold: 0.05}\n",
-            &[
-                "invariants.high_latency.threshold",
-                "0.05",
-                "expected a duration",
-            ],
-        ),
-        (
-            "invariants:\n  counter_drift: {grace_period: -1s}\n",
-            &[
-                "invariants.counter_drift.grace_period",
-                "-1s",
-                "expected a duration",
-            ],
-        ),
-        (
-            "limits:\n- {match: a, limit: -1, window: 1s}\n",
-            &["limits", "-1", "expected"],
-        ),
-        ("redis: [\n", &["--config.file", "expected valid YAML"]),
-    ] {
-        std::fs::write(&path, text)?;
-        // Whatever is to be done, and when nothing but that is.
-        mistaken(&[&flag], expected).await?;
-        mistaken(&[&flag, "--config.check"], expected).await?;
-    }
-    std::fs::write(&path, "invariants:\n  high_latency: {threshold: 20ms}\n")?;
-    let output = run(vec![flag, "--config.check".to_owned()]).await?;
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    Ok(())
-}
-
 async fn mistaken(args: &[&str], expected: &[&str]) -> anyhow::Result<()> {
     let output = run(args.iter().map(|&arg| arg.to_owned()).collect()).await?;
     let said = said(&output);

@@ -125,7 +125,7 @@ async fn promtool_finds_nothing_to_complain_about() -> anyhow::Result<()> {
     promtool(violated.text).await
 }
 
-async fn promtool(metrics: String) -> anyhow::Result<()> {
+pub(crate) async fn promtool(metrics: String) -> anyhow::Result<()> {
     use std::process::Stdio;
     use tokio::io::AsyncWriteExt as _;
     let mut child = tokio::process::Command::new("promtool")

@@ -1,0 +1,281 @@
+//! The configuration read anew while the exporter serves: everything is validated and built first, then swapped in; on
+//! any error the one of before stays in force. One reload after the other, whoever asks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Load;
+use super::target::Target;
+use crate::clock::Clock;
+use crate::collect::Between;
+use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
+use crate::export::Reload;
+use crate::observe::{Limiter, SetupError, reset_counter};
+use crate::server::{Admin, App, ReloadNow};
+use crate::subject::ACTIONS;
+
+/// Who asked for a reload, and waits to hear how it went.
+type Asked = oneshot::Sender<Result<(), String>>;
+
+/// Requests that may wait while a reload is under way; further ones wait for a place here.
+const MOST_WAITING: usize = 16;
+
+/// How long a reload waits for collections under way, which end by the timeouts of scrapes: ten seconds by default.
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is served now, and how it becomes something else.
+pub(super) struct Reloader {
+    /// In force.
+    config: Config,
+    load: Load,
+    targets: BTreeMap<String, Target>,
+    around: Around,
+    app: watch::Sender<Arc<App<Limiter>>>,
+    asked: mpsc::Receiver<Asked>,
+}
+
+/// What every configuration is served with.
+struct Around {
+    clock: Clock,
+    ending: CancellationToken,
+    outcome: watch::Sender<Reload>,
+    ask: mpsc::Sender<Asked>,
+}
+
+impl Reloader {
+    /// Begins with `config`; returns what is to be served.
+    pub(super) fn new(
+        config: Config,
+        load: Load,
+        targets: BTreeMap<String, Target>,
+        ending: &CancellationToken,
+    ) -> (Self, watch::Receiver<Arc<App<Limiter>>>) {
+        let clock = Clock::start();
+        let outcome = watch::Sender::new(Reload {
+            ok: true,
+            at: clock.now().wall,
+        });
+        let (ask, asked) = mpsc::channel(MOST_WAITING);
+        let around = Around {
+            clock,
+            ending: ending.clone(),
+            outcome,
+            ask,
+        };
+        let (app, served) = watch::channel(Arc::new(around.app(&config, &targets)));
+        let reloader = Self {
+            config,
+            load,
+            targets,
+            around,
+            app,
+            asked,
+        };
+        (reloader, served)
+    }
+
+    /// Reloads whenever it is asked to, by SIGHUP or over HTTP. Never ends.
+    pub(super) async fn run(mut self, mut hangup: Signal) {
+        loop {
+            let waiting = tokio::select! {
+                _ = hangup.recv() => None,
+                // The sender is held here, so there is always somebody who may ask.
+                asked = self.asked.recv() => asked,
+            };
+            let result = self.reload().await;
+            let at = self.around.clock.now().wall;
+            match &result {
+                Ok(()) => {
+                    self.around.outcome.send_replace(Reload { ok: true, at });
+                    tracing::info!("the configuration was read anew and is in force");
+                }
+                Err(error) => {
+                    self.around.outcome.send_modify(|reload| reload.ok = false);
+                    tracing::error!("not reloaded, the configuration of before stays: {error}");
+                }
+            }
+            if let Some(waiting) = waiting {
+                // Who asked may have gone.
+                let _ = waiting.send(result);
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> Result<(), String> {
+        let load = Arc::clone(&self.load);
+        // Files are read: on a thread that may wait for a disk.
+        let next = tokio::task::spawn_blocking(move || load()).await;
+        let next = next.map_err(|error| format!("reading it failed: {error}"))?;
+        let next = next.map_err(|error| error.to_string())?;
+        fixed(&self.config, &next)?;
+        let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
+
+        // All of them stand still while they change, so that nobody sees some of it.
+        let collects: Vec<_> = prepared
+            .iter()
+            .map(|prepared| Arc::clone(&prepared.target.collect))
+            .collect();
+        let between = join_all(collects.iter().map(|collect| collect.between()));
+        let between = tokio::time::timeout(MOST_PATIENCE, between)
+            .await
+            .map_err(|_| format!("a collection did not end within {MOST_PATIENCE:?}"))?;
+
+        // From here on nothing can fail.
+        self.targets = prepared
+            .into_iter()
+            .zip(between)
+            .map(|(prepared, between)| prepared.take_place(between))
+            .collect();
+        let app = self.around.app(&next, &self.targets);
+        self.app.send_replace(Arc::new(app));
+        self.config = next;
+        Ok(())
+    }
+
+    /// Everything of `next` that could fail.
+    fn prepare(&self, next: &Config) -> Result<Vec<Prepared>, SetupError> {
+        let file = next.state_file.as_deref();
+        let prepared = next.targets.iter().map(|(name, config)| {
+            let (target, next) = match self.targets.get(name) {
+                Some(there) => (there.clone(), Some(there.other(config)?)),
+                None => (Target::start(name, config, file)?, None),
+            };
+            Ok(Prepared {
+                name: name.clone(),
+                config: config.clone(),
+                target,
+                next,
+            })
+        });
+        prepared.collect()
+    }
+}
+
+/// A target of the next configuration.
+struct Prepared {
+    name: String,
+    config: TargetConfig,
+    target: Target,
+    /// What takes over in the target; `None` if it was not watched before.
+    next: Option<Limiter>,
+}
+
+impl Prepared {
+    fn take_place(self, mut between: Between<'_, Limiter>) -> (String, Target) {
+        if let Some(next) = self.next {
+            let config = self.config;
+            let (label, most) = (config.key_label, config.max_series);
+            between.reconfigure(next, config.checker, label, most);
+        }
+        (self.name, self.target)
+    }
+}
+
+/// Refuses what cannot change while the exporter runs.
+fn fixed(now: &Config, next: &Config) -> Result<(), String> {
+    same(
+        "web.listen-address",
+        &now.web.listen,
+        &next.web.listen,
+        ToString::to_string,
+    )?;
+    let shown_path = |path: &Option<std::path::PathBuf>| {
+        path.as_ref()
+            .map_or("none".to_owned(), |path| path.display().to_string())
+    };
+    let (file, next_file) = (now.web.guard.path(), next.web.guard.path());
+    same("web.config.file", &file, &next_file, shown_path)?;
+    same(
+        "web.max-connections",
+        &now.web.limits.connections,
+        &next.web.limits.connections,
+        ToString::to_string,
+    )?;
+    same(
+        "web.read-timeout",
+        &now.web.limits.read_timeout,
+        &next.web.limits.read_timeout,
+        |timeout| format!("{timeout:?}"),
+    )?;
+    same("state.file", &now.state_file, &next.state_file, shown_path)?;
+    same("log.level", &now.log.level, &next.log.level, |level| {
+        level.to_string().to_lowercase()
+    })?;
+    same("log.format", &now.log.json, &next.log.json, |json| {
+        if *json { "json" } else { "logfmt" }.to_owned()
+    })
+}
+
+fn same<T: PartialEq>(
+    name: &str,
+    now: &T,
+    next: &T,
+    shown: impl Fn(&T) -> String,
+) -> Result<(), String> {
+    if now == next {
+        return Ok(());
+    }
+    Err(format!(
+        "{name}: cannot change from {} to {} without a restart",
+        shown(now),
+        shown(next)
+    ))
+}
+
+impl Around {
+    /// What is served under `config`.
+    fn app(&self, config: &Config, targets: &BTreeMap<String, Target>) -> App<Limiter> {
+        let web = &config.web;
+        App {
+            // No configuration is without it.
+            collect: Arc::clone(&targets[DEFAULT_TARGET].collect),
+            targets: targets
+                .iter()
+                .map(|(name, target)| (name.clone(), Arc::clone(&target.collect)))
+                .collect(),
+            telemetry_path: web.telemetry_path.clone(),
+            timeout_offset: web.timeout_offset,
+            actions: &ACTIONS,
+            admin: web.enable_admin_api.then(|| admin(config)),
+            runbook_url: web.runbook_url.clone(),
+            clock: self.clock.clone(),
+            reload: self.outcome.subscribe(),
+            reload_now: web
+                .enable_lifecycle
+                .then(|| reload_over_http(self.ask.clone())),
+            ending: self.ending.clone(),
+        }
+    }
+}
+
+fn reload_over_http(ask: mpsc::Sender<Asked>) -> ReloadNow {
+    Box::new(move || {
+        let ask = ask.clone();
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            // Whoever is waited for is gone only when the exporter ends.
+            let stopping = || "the exporter is stopping".to_owned();
+            ask.send(answer).await.map_err(|_| stopping())?;
+            answered.await.unwrap_or_else(|_| Err(stopping()))
+        })
+    })
+}
+
+fn admin(config: &Config) -> Admin {
+    let observe = Arc::new(config.observe.clone());
+    Admin {
+        reset: Box::new(move |key| {
+            let observe = Arc::clone(&observe);
+            Box::pin(async move { reset_counter(&observe, &key).await })
+        }),
+        key_label: config.key_label,
+        read_timeout: config.web.limits.read_timeout,
+        anybody: config.web.admin_api_insecure,
+    }
+}

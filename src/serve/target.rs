@@ -1,0 +1,97 @@
+//! One limiter of those that are watched, with a clock, collections and state of its own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::collect::{Collect, Keep};
+use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
+use crate::invariants::Checker;
+use crate::observe::{Limiter, SetupError};
+use crate::state::{self, State};
+use crate::subject::Subject as _;
+
+/// One limiter, watched.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) collect: Arc<Collect<Limiter>>,
+    clock: Clock,
+}
+
+impl Target {
+    /// Gets ready to watch the limiter called `name`, with the state that was saved; nothing is asked yet.
+    pub(super) fn start(
+        name: &str,
+        config: &TargetConfig,
+        state_file: Option<&Path>,
+    ) -> Result<Self, SetupError> {
+        let state_file = state_file.map(|file| own_file(file, name));
+        let state = state_file.as_deref().and_then(recalled);
+        let clock = match &state {
+            Some(state) => Clock::start().resume(|now| state.resume_at(now)),
+            None => Clock::start(),
+        };
+        let mut limiter = Limiter::new(config.observe.clone(), clock.clone())?;
+        let mut checker = Checker::new(config.checker.clone(), config.key_label);
+        if let Some(state) = state {
+            match limiter.recall(state.subject) {
+                Ok(()) => checker.restore(state.violations),
+                Err(error) => {
+                    tracing::error!("--state.file: not taken back: {error}; starting empty");
+                }
+            }
+        }
+        let keep = Keep {
+            label: config.key_label,
+            max_series: config.max_series,
+            state_file,
+            ..Keep::default()
+        };
+        let collect = Collect::new(limiter, checker, clock.clone(), keep);
+        let collect = match name {
+            DEFAULT_TARGET => collect,
+            name => collect.named(name),
+        };
+        let collect = Arc::new(collect);
+        Ok(Self { collect, clock })
+    }
+
+    /// A limiter by another configuration, which may take this one's place.
+    pub(super) fn other(&self, config: &TargetConfig) -> Result<Limiter, SetupError> {
+        Limiter::new(config.observe.clone(), self.clock.clone())
+    }
+}
+
+/// Gets ready to watch every limiter of the configuration.
+pub(super) fn start_all(config: &Config) -> Result<BTreeMap<String, Target>, SetupError> {
+    let file = config.state_file.as_deref();
+    let started = config.targets.iter().map(|(name, target)| {
+        let target = Target::start(name, target, file)?;
+        Ok((name.clone(), target))
+    });
+    started.collect()
+}
+
+/// The state file of a target: that of the default one as it is given, others with their names behind a dot.
+fn own_file(file: &Path, name: &str) -> PathBuf {
+    if name == DEFAULT_TARGET {
+        return file.to_owned();
+    }
+    let mut own = OsString::from(file);
+    own.push(".");
+    own.push(name);
+    PathBuf::from(own)
+}
+
+/// The state of the run before; `None`, with the reason in the log, if there is none to be had.
+fn recalled(path: &Path) -> Option<State> {
+    match state::load(path) {
+        Ok(state) => state,
+        Err(error) => {
+            tracing::error!("{error}; starting empty");
+            None
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! How it starts, how it ends, and how it tells that it is stuck.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use lab::temp::TempDir;
+use tokio::time::Instant;
+
+use super::harness::{Cluster, PATIENCE};
+
+#[tokio::test]
+async fn answers_under_way_are_finished_and_nobody_else_is_let_in() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(1, &["--ratelimiter.timeout=60s"]).await?;
+    cluster.exporter.scrape().await?;
+    // A hung node makes the scrape last until its deadline.
+    cluster.nodes[0].pause()?;
+    let address = cluster.exporter.address.clone();
+    let scrape = tokio::spawn({
+        let address = address.clone();
+        async move { lab::http::get(&address, "/metrics", PATIENCE).await }
+    });
+    wait_for_the_collection(&cluster).await?;
+    cluster.exporter.process.ask_to_end()?;
+    lab::wait_for(PATIENCE, || async {
+        let ready = lab::http::get(&address, "/-/ready", PATIENCE).await;
+        !ready.is_ok_and(|answer| answer.status == 200)
+    })
+    .await?;
+    assert!(
+        !scrape.is_finished(),
+        "the scrape was to be under way still"
+    );
+    assert_eq!(scrape.await??.status, 200);
+    lab::wait_for(PATIENCE, || {
+        let ended = !cluster.exporter.process.is_running();
+        async move { ended }
+    })
+    .await?;
+    let status = cluster.exporter.process.exit_status();
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(1, &["--ratelimiter.timeout=60s"]).await?;
+    cluster.exporter.scrape().await?;
+    cluster.nodes[0].pause()?;
+    let address = cluster.exporter.address.clone();
+    let scrape = tokio::spawn(async move { lab::http::get(&address, "/metrics", PATIENCE).await });
+    wait_for_the_collection(&cluster).await?;
+    cluster.exporter.process.ask_to_end()?;
+    lab::wait_for(PATIENCE, || {
+        let heard = cluster.exporter.log().contains("stopping");
+        async move { heard }
+    })
+    .await?;
+    let second = Instant::now();
+    cluster.exporter.process.ask_to_end()?;
+    lab::wait_for(PATIENCE, || {
+        let ended = !cluster.exporter.process.is_running();
+        async move { ended }
+    })
+    .await?;
+    // The scrape would have gone on for another nine seconds.
+    assert!(
+        second.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        second.elapsed()
+    );
+    assert!(scrape.await?.is_err());
+    Ok(())
+}
+
+/// Waits until a collection has got as far as to ask the node, which connections say that are open to it.
+async fn wait_for_the_collection(cluster: &Cluster) -> anyhow::Result<()> {
+    let address = cluster.nodes[0].address();
+    let port: u16 = address.rsplit_once(':').unwrap_or_default().1.parse()?;
+    // As the kernel writes an established connection to that port of 127.0.0.1.
+    let established = format!(" 0100007F:{port:04X} 01 ");
+    lab::wait_for(PATIENCE, || async {
+        let connections = std::fs::read_to_string("/proc/net/tcp");
+        connections.is_ok_and(|connections| connections.contains(&established))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_makes_it_unhealthy_until_it_comes_back() -> anyhow::Result<()> {
+    let folder = TempDir::new("life-cycle")?;
+    let state = folder.path().join("state.json");
+    // What is written first. Nobody reads from it, so opening it to write waits for ever, as on a dead network disk.
+    let pipe = folder.path().join("state.json.tmp");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status()?;
+    assert!(made.success());
+    let flag = format!("--state.file={}", state.display());
+    let mut cluster = Cluster::start(1, &[&flag]).await?;
+    let exporter = &cluster.exporter;
+    exporter.scrape().await?;
+    assert_eq!(exporter.get("/-/healthy").await?.status, 200);
+    // The next one never begins.
+    let scrape = exporter.raw("/metrics", "x-prometheus-scrape-timeout-seconds: 1\r\n");
+    let answer = String::from_utf8(scrape.await?)?;
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    let unhealthy = exporter.get("/-/healthy").await?;
+    assert_eq!(unhealthy.status, 503);
+    assert!(
+        unhealthy.text().starts_with("stuck: "),
+        "{}",
+        unhealthy.text()
+    );
+
+    // Whoever waits gets on, and the next one finds a file that can be written.
+    let aside = folder.path().join("aside");
+    std::fs::rename(&pipe, &aside)?;
+    let reader = std::thread::spawn(move || {
+        let mut read = Vec::new();
+        std::fs::File::open(aside)?.read_to_end(&mut read)
+    });
+    lab::wait_for(PATIENCE, || async {
+        let answer = exporter.get("/-/healthy").await;
+        answer.is_ok_and(|answer| answer.status == 200)
+    })
+    .await?;
+    exporter.scrape().await?;
+    assert!(
+        reader
+            .join()
+            .is_ok_and(|read| read.is_ok_and(|bytes| bytes > 0))
+    );
+    assert!(cluster.exporter.process.terminate().await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn sources_that_hang_for_ever_cost_the_same_after_a_thousand_scrapes() -> anyhow::Result<()> {
+    let flags = ["--redis.timeout=60s", "--ratelimiter.timeout=60s"];
+    let mut cluster = Cluster::start(2, &flags).await?;
+    cluster.exporter.scrape().await?;
+    cluster.redis.pause()?;
+    for node in &mut cluster.nodes {
+        node.pause()?;
+    }
+    let mut costs = Vec::new();
+    // Each collection is cut off by the scrapes' own timeout; those that arrive together share one.
+    for _ in 0..20 {
+        let scrapes = (0..50).map(|_| cluster.exporter.scrape_within(0.4));
+        let scrapes = futures_util::future::try_join_all(scrapes).await?;
+        let last = scrapes.last();
+        let value = |name| last.and_then(|scrape| scrape.value(name, &[]));
+        costs.push([
+            value("process_open_fds"),
+            value("process_threads"),
+            value("process_resident_memory_bytes").map(|bytes| bytes / f64::from(1 << 20)),
+        ]);
+    }
+    // Compared with the first rounds, which fill the pools.
+    let (early, late) = (costs[4], costs[costs.len() - 1]);
+    for (what, (early, late), room) in [
+        ("open files", (early[0], late[0]), 60.0),
+        ("threads", (early[1], late[1]), 2.0),
+        ("MiB of memory", (early[2], late[2]), 8.0),
+    ] {
+        let grown = late.zip(early).map(|(late, early)| late - early);
+        assert!(
+            grown.is_some_and(|grown| grown <= room),
+            "{what}: {costs:?}"
+        );
+    }
+    cluster.redis.resume()?;
+    for node in &mut cluster.nodes {
+        node.resume()?;
+    }
+    // The first one that has time enough sees everything.
+    let scrape = cluster.exporter.scrape().await?;
+    assert!(scrape.is("ratelimiter_redis_up", &[], 1), "{}", scrape.text);
+    assert_eq!(scrape.reported(), [""; 0]);
+    assert!(scrape.is("ratelimiter_scan_coverage_ratio", &[], 1));
+    Ok(())
+}

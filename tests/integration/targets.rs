@@ -1,0 +1,228 @@
+//! Several limiters watched by one exporter, each by its name and for itself.
+
+use hyper::Method;
+use lab::seed::fill_to;
+use lab::temp::TempDir;
+
+use super::harness::{Cluster, Exporter, PATIENCE, Scrape, run};
+use super::web::promtool;
+
+/// Two limiters, `default` and `eu`, and an exporter that watches both. The two exporters that come with them are not used.
+struct Two {
+    default: Cluster,
+    eu: Cluster,
+    exporter: Exporter,
+    flags: Vec<String>,
+    folder: TempDir,
+}
+
+fn file(default: &Cluster, more: &str) -> String {
+    let (redis, node) = (default.redis.url(), default.nodes[0].url());
+    format!("redis.url: {redis}\nratelimiter.url: {node}\n{more}")
+}
+
+fn target(name: &str, cluster: &Cluster, more: &str) -> String {
+    let (redis, node) = (cluster.redis.url(), cluster.nodes[0].url());
+    format!("targets.{name}: {{redis.url: {redis}, ratelimiter.url: {node}, {more}}}\n")
+}
+
+impl Two {
+    async fn start(of_eu: &str) -> anyhow::Result<Self> {
+        let (default, eu) = tokio::try_join!(Cluster::start(1, &[]), Cluster::start(1, &[]))?;
+        let folder = TempDir::new("targets")?;
+        let path = folder.path().join("config.yml");
+        std::fs::write(&path, file(&default, &target("eu", &eu, of_eu)))?;
+        let flags = vec![
+            format!("--config.file={}", path.display()),
+            format!("--state.file={}", folder.path().join("state").display()),
+            "--web.enable-lifecycle".to_owned(),
+        ];
+        let exporter = Exporter::start(&flags).await?;
+        Ok(Self {
+            default,
+            eu,
+            exporter,
+            flags,
+            folder,
+        })
+    }
+
+    async fn probe(&self, name: &str) -> anyhow::Result<Scrape> {
+        let answer = self.exporter.get(&format!("/probe?target={name}")).await?;
+        anyhow::ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
+        Scrape::parse(answer.text())
+    }
+}
+
+#[tokio::test]
+async fn each_target_is_judged_for_itself_and_only_metrics_tells_of_the_exporter()
+-> anyhow::Result<()> {
+    let two = Two::start("invariants: {ghost_allowing: {severity: info}}").await?;
+    let mut redis = two.eu.redis.connection().await?;
+    fill_to(&mut redis, b"over", 15).await?;
+
+    let metrics = two.exporter.scrape().await?;
+    assert_eq!(metrics.reported(), [""; 0]);
+    assert!(metrics.text.contains("process_open_fds"));
+    let eu = two.probe("eu").await?;
+    assert_eq!(eu.reported(), ["ghost_allowing over"]);
+    let labels = [("name", "ghost_allowing"), ("severity", "info")];
+    assert!(eu.is("invariant_violation", &labels, 1));
+    assert!(eu.is("ratelimiter_keys", &[], 1));
+    // The log tells them apart.
+    let log = two.exporter.log();
+    let line = log.lines().find(|line| line.contains("violated: "));
+    let told = line.is_some_and(|line| line.contains("limiter=eu"));
+    assert!(told, "{log}");
+    for of_the_exporter in ["process_", "build_info", "config_last_reload"] {
+        assert!(!eu.text.contains(of_the_exporter), "{of_the_exporter}");
+    }
+    promtool(eu.text).await?;
+    // The default one has a name, too.
+    let default = two.probe("default").await?;
+    assert!(default.is("ratelimiter_keys", &[], 0));
+
+    // One that hangs keeps nobody else waiting.
+    let mut two = two;
+    two.eu.redis.pause()?;
+    let (eu, metrics) = tokio::join!(two.probe("eu"), two.exporter.scrape());
+    assert!(eu?.is("ratelimiter_redis_up", &[], 0));
+    assert!(metrics?.is("ratelimiter_redis_up", &[], 1));
+    two.eu.redis.resume()?;
+    assert!(two.probe("eu").await?.is("ratelimiter_redis_up", &[], 1));
+    drop(two.default);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_url_is_refused_and_an_unknown_name_not_found() -> anyhow::Result<()> {
+    let two = Two::start("").await?;
+    for (query, status, words) in [
+        (
+            "",
+            400,
+            "expected one ?target=NAME, with one of: default, eu",
+        ),
+        ("?target=eu&target=eu", 400, "expected one ?target=NAME"),
+        (
+            "?target=us",
+            404,
+            "no target called us; expected one of: default, eu",
+        ),
+        (
+            "?target=http%3A%2F%2Fme%3Asecret%40evil.example",
+            400,
+            "credentials",
+        ),
+        ("?target=http://evil.example:8000", 400, "credentials"),
+        ("?target=redis://evil.example", 400, "credentials"),
+        ("?target=%3Cscript%3E", 400, "credentials"),
+        ("?target=eu%0A", 400, "credentials"),
+    ] {
+        let answer = two.exporter.get(&format!("/probe{query}")).await?;
+        let text = answer.text();
+        assert_eq!(answer.status, status, "{query}: {text}");
+        assert!(text.contains(words), "{query}: {text}");
+        for given in ["evil", "secret", "script"] {
+            assert!(!text.contains(given), "{query}: {text}");
+        }
+    }
+    let refused = two
+        .exporter
+        .send(Method::POST, "/probe?target=eu", "")
+        .await?;
+    assert_eq!(refused.status, 405);
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_target_has_state_of_its_own_that_survives_a_restart() -> anyhow::Result<()> {
+    let mut two = Two::start("invariants: {counter_drift: {grace_period: 1h}}").await?;
+    let mut redis = two.eu.redis.connection().await?;
+    fill_to(&mut redis, b"over", 15).await?;
+    let since = |scrape: &Scrape| {
+        let labels = [("name", "counter_drift"), ("subject", "over")];
+        scrape.value(
+            "ratelimiter_invariant_active_since_timestamp_seconds",
+            &labels,
+        )
+    };
+    let before = two.probe("eu").await?;
+    assert!(since(&before).is_some());
+    assert!(two.exporter.process.terminate().await?.success());
+    for name in ["state", "state.eu"] {
+        // Of the default one nothing was ever asked, so there is nothing to remember.
+        assert_eq!(two.folder.path().join(name).exists(), name == "state.eu");
+    }
+    two.exporter = Exporter::start(&two.flags).await?;
+    assert_eq!(since(&two.probe("eu").await?), since(&before));
+    Ok(())
+}
+
+#[tokio::test]
+async fn check_looks_at_the_target_that_it_is_told() -> anyhow::Result<()> {
+    let two = Two::start("").await?;
+    let mut redis = two.eu.redis.connection().await?;
+    fill_to(&mut redis, b"over", 15).await?;
+    // Without latencies one is unknown, which is status 2; a violation is status 1.
+    for (target, status, words) in [
+        (&["--target=default"][..], 2, ""),
+        (&[], 2, ""),
+        (&["--target=eu"], 1, "over"),
+        (
+            &["--target=us"],
+            2,
+            "no target called \"us\": expected one of default, eu",
+        ),
+    ] {
+        let mut args = vec![
+            two.flags[0].clone(),
+            "check".to_owned(),
+            "--latency-sample=0s".to_owned(),
+        ];
+        args.extend(target.iter().map(|&word| word.to_owned()));
+        let output = run(args).await?;
+        let text = super::harness::said(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(status), "{target:?}: {text}");
+        assert!(text.contains(words), "{target:?}: {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reload_adds_and_removes_targets() -> anyhow::Result<()> {
+    let two = Two::start("").await?;
+    two.probe("eu").await?;
+    let path = two.folder.path().join("config.yml");
+    std::fs::write(&path, file(&two.default, &target("us", &two.eu, "")))?;
+    let answer = two.exporter.send(Method::POST, "/-/reload", "").await?;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(two.exporter.get("/probe?target=eu").await?.status, 404);
+    assert!(two.probe("us").await?.is("ratelimiter_redis_up", &[], 1));
+    lab::wait_for(PATIENCE, || async {
+        two.exporter
+            .scrape()
+            .await
+            .is_ok_and(|scrape| scrape.is("ratelimiter_redis_up", &[], 1))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_documented_way_to_scrape_them_is_valid() -> anyhow::Result<()> {
+    let text = include_str!("../../docs/CONFIGURATION.md");
+    let blocks = text.split("```yaml\n").skip(1);
+    let mut blocks = blocks.filter_map(|block| block.split("```").next());
+    let config = blocks.find(|block| block.contains("__param_target"));
+    let folder = TempDir::new("scrape-config")?;
+    let path = folder.path().join("prometheus.yml");
+    std::fs::write(&path, config.unwrap_or_default())?;
+    let mut promtool = tokio::process::Command::new("promtool");
+    let output = promtool
+        .args(["check", "config"])
+        .arg(&path)
+        .output()
+        .await?;
+    assert!(config.is_some() && output.status.success(), "{output:?}");
+    Ok(())
+}
