@@ -15,7 +15,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench dashboards check-dashboards screenshots \
-	deps deps-bench deps-demo deps-dashboards
+	rules deps deps-bench deps-demo deps-dashboards
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ screenshots: deps build ## Take the pictures of the page in docs/ anew
 check-dashboards: deps-dashboards $(DASHBOARDS_VENV)/made
 	$(DASHBOARDS_VENV)/bin/python grafana/generator/check.py
 
+rules: ## Make deploy/kubernetes/prometheusrule.yml from alerts/ratelimiter.rules.yml
+	scripts/prometheus-rule >deploy/kubernetes/prometheusrule.yml
+
 # Grafana's own models, from PyPI, by hash. Made anew when their version changes.
 $(DASHBOARDS_VENV)/made: grafana/requirements.txt
 	python3 -m venv --clear $(DASHBOARDS_VENV)
@@ -84,7 +87,8 @@ $(DASHBOARDS_VENV)/made: grafana/requirements.txt
 	touch $@
 
 deps: ## See that everything tests need is here; as root, install it
-	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server redis-cli prometheus promtool prometheus-alertmanager amtool curl jq setpriv python3 chromium
+	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server redis-cli prometheus promtool prometheus-alertmanager amtool curl jq setpriv python3 chromium \
+		systemd-analyze
 
 deps-bench:
 	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter

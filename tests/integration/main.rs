@@ -9,6 +9,7 @@ mod captures;
 mod cli;
 mod dashboards;
 mod dependencies;
+mod deploy;
 mod docs;
 mod harness;
 mod keys;
