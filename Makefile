@@ -15,7 +15,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench dashboards check-dashboards screenshots \
-	rules deps deps-bench deps-demo deps-dashboards
+	rules image-test deps deps-bench deps-demo deps-dashboards deps-image-test
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,10 @@ check-dashboards: deps-dashboards $(DASHBOARDS_VENV)/made
 rules: ## Make deploy/kubernetes/prometheusrule.yml from alerts/ratelimiter.rules.yml
 	scripts/prometheus-rule >deploy/kubernetes/prometheusrule.yml
 
+# Not part of `make test`: it needs root, Debian's mirror and two release builds. deploy/README.md tells more.
+image-test: deps-image-test ## Build the images of the Dockerfile without a registry, and run them confined
+	@scripts/image-test
+
 # Grafana's own models, from PyPI, by hash. Made anew when their version changes.
 $(DASHBOARDS_VENV)/made: grafana/requirements.txt
 	python3 -m venv --clear $(DASHBOARDS_VENV)
@@ -95,6 +99,9 @@ deps-bench:
 
 deps-dashboards:
 	@scripts/deps python3
+
+deps-image-test:
+	@scripts/deps cargo buildah debootstrap redis-server redis-cli curl jq python3 setpriv unshare nsenter
 
 # Without the last two the demo shows everything but the pages.
 deps-demo:
