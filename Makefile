@@ -15,7 +15,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench dashboards check-dashboards screenshots \
-	rules image-test deps deps-bench deps-demo deps-dashboards deps-image-test
+	rules dist image-test deps deps-bench deps-demo deps-dashboards deps-dist deps-image-test
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ check-dashboards: deps-dashboards $(DASHBOARDS_VENV)/made
 rules: ## Make deploy/kubernetes/prometheusrule.yml from alerts/ratelimiter.rules.yml
 	scripts/prometheus-rule >deploy/kubernetes/prometheusrule.yml
 
+dist: deps-dist ## Make the release tarball in target/dist, and try what is in it
+	@scripts/dist
+
 # Not part of `make test`: it needs root, Debian's mirror and two release builds. deploy/README.md tells more.
 image-test: deps-image-test ## Build the images of the Dockerfile without a registry, and run them confined
 	@scripts/image-test
@@ -99,6 +102,9 @@ deps-bench:
 
 deps-dashboards:
 	@scripts/deps python3
+
+deps-dist:
+	@scripts/deps cargo cc redis-server redis-cli promtool curl jq python3
 
 deps-image-test:
 	@scripts/deps cargo buildah debootstrap redis-server redis-cli curl jq python3 setpriv unshare nsenter
