@@ -15,7 +15,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo build test check fmt clippy doc reference deny deny-if-there advisories truth bench bench-replay dashboards \
-	check-dashboards screenshots deps deps-bench deps-demo deps-dashboards
+	check-dashboards screenshots rules dist image-test deps deps-bench deps-demo deps-dashboards deps-dist deps-image-test
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,16 @@ screenshots: deps build ## Take the pictures of the page in docs/ anew
 check-dashboards: deps-dashboards $(DASHBOARDS_VENV)/made
 	$(DASHBOARDS_VENV)/bin/python grafana/generator/check.py
 
+rules: ## Make deploy/kubernetes/prometheusrule.yml from alerts/ratelimiter.rules.yml
+	scripts/prometheus-rule >deploy/kubernetes/prometheusrule.yml
+
+dist: deps-dist ## Make the release tarball in target/dist, and try what is in it
+	@scripts/dist
+
+# Not part of `make test`: it needs root, Debian's mirror and two release builds. deploy/README.md tells more.
+image-test: deps-image-test ## Build the images of the Dockerfile without a registry, and run them confined
+	@scripts/image-test
+
 # Grafana's own models, from PyPI, by hash. Made anew when their version changes.
 $(DASHBOARDS_VENV)/made: grafana/requirements.txt
 	python3 -m venv --clear $(DASHBOARDS_VENV)
@@ -91,13 +101,20 @@ $(DASHBOARDS_VENV)/made: grafana/requirements.txt
 	touch $@
 
 deps: ## See that everything tests need is here; as root, install it
-	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server redis-cli prometheus promtool prometheus-alertmanager amtool curl jq setpriv python3 chromium
+	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server redis-cli prometheus promtool prometheus-alertmanager amtool curl jq setpriv python3 chromium \
+		systemd-analyze
 
 deps-bench:
 	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter
 
 deps-dashboards:
 	@scripts/deps python3
+
+deps-dist:
+	@scripts/deps cargo cc redis-server redis-cli promtool curl jq python3
+
+deps-image-test:
+	@scripts/deps cargo buildah debootstrap redis-server redis-cli curl jq python3 setpriv unshare nsenter
 
 # Without the last two the demo shows everything but the pages.
 deps-demo:

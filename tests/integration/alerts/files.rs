@@ -1,11 +1,11 @@
 //! The files of `alerts/`, parsed as far as the tests ask. Unknown fields are let pass: promtool and amtool judge those.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+
+use crate::repository::yaml;
+pub(super) use crate::repository::{path, text};
 
 /// Labels or annotations.
 pub(super) type Pairs = BTreeMap<String, String>;
@@ -90,20 +90,6 @@ pub(super) struct Inhibition {
     pub(super) source_matchers: Vec<String>,
     pub(super) target_matchers: Vec<String>,
     pub(super) equal: Vec<String>,
-}
-
-/// A path below the repository's root.
-pub(super) fn path(below: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(below)
-}
-
-pub(super) fn text(below: &str) -> anyhow::Result<String> {
-    let path = path(below);
-    std::fs::read_to_string(&path).with_context(|| path.display().to_string())
-}
-
-fn yaml<T: DeserializeOwned>(below: &str) -> anyhow::Result<T> {
-    serde_saphyr::from_str(&text(below)?).with_context(|| below.to_owned())
 }
 
 /// The rules, in their order.

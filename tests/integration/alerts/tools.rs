@@ -1,27 +1,10 @@
 //! What promtool and amtool say of the files.
 
-use std::process::Command;
-
 use anyhow::Context as _;
 use lab::temp::TempDir;
 
-use super::files::{alerts, files, path, text};
-
-/// Runs a program at the repository's root; its output, or an error with all it printed when it did not succeed.
-fn run(program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let command = Command::new(program)
-        .args(args)
-        .current_dir(path(""))
-        .output();
-    let output = command.with_context(|| format!("{program} is not installed: run make deps"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (printed, errors) = (text(&output.stdout), text(&output.stderr));
-    anyhow::ensure!(
-        output.status.success(),
-        "{program} {args:?}:\n{printed}{errors}"
-    );
-    Ok(printed)
-}
+use super::files::{alerts, files, text};
+use crate::repository::run_tool as run;
 
 fn check_rules(file: &str) -> anyhow::Result<String> {
     run(
