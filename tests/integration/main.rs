@@ -9,6 +9,7 @@ mod captures;
 mod cli;
 mod dashboards;
 mod docs;
+mod faults;
 mod harness;
 mod keys;
 mod page;
