@@ -14,7 +14,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench dashboards check-dashboards screenshots \
+.PHONY: help demo build test check fmt clippy doc deny deny-if-there advisories truth bench fuzz dashboards check-dashboards screenshots \
 	deps deps-bench deps-demo deps-dashboards
 
 help: ## Show this
@@ -64,6 +64,9 @@ truth: deps build ## Run the truth suite: every fault against real servers, with
 bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")
 	cargo build --release --workspace $(CARGO_FLAGS)
 	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
+
+fuzz: ## Throw hostile input at every way in (FUZZ_SECONDS=60 for each; docs/FUZZING.md)
+	@scripts/fuzz
 
 dashboards: deps-dashboards $(DASHBOARDS_VENV)/made ## Generate grafana/dashboards from grafana/generator
 	$(DASHBOARDS_VENV)/bin/python grafana/generator

@@ -1,6 +1,8 @@
 //! File, environment and flags become one validated [`Config`]. Nothing downstream sees what was typed.
 
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod redis;
 mod secret;
 mod settings;
@@ -18,6 +20,7 @@ pub use settings::{SETTINGS, Setting, Values, env_name, find};
 use crate::invariants::{CheckerConfig, InvariantName};
 use crate::observation::{KeyLabel, Limit};
 use crate::observe::{LimitRule, ObserveConfig, RegistryTiming, Selector};
+use crate::text::one_line;
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 const MOST_SERIES: usize = 100_000;
@@ -83,9 +86,9 @@ impl ConfigError {
         expected: impl fmt::Display,
     ) -> Self {
         Self {
-            origin: origin.to_string(),
-            value: value.to_string(),
-            expected: expected.to_string(),
+            origin: one_line(&origin.to_string()),
+            value: one_line(&value.to_string()),
+            expected: one_line(&expected.to_string()),
         }
     }
 }

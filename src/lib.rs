@@ -10,6 +10,9 @@ pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod invariants;
 pub mod observation;
 pub mod observe;
@@ -18,3 +21,4 @@ pub mod server;
 pub mod snapshot;
 pub mod state;
 pub mod subject;
+mod text;

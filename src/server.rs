@@ -1,5 +1,7 @@
 //! Serves what was collected, with hyper. Binds first, so that errors show before anything runs; ends gracefully.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod page;
 mod routes;
 

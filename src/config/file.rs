@@ -189,6 +189,9 @@ mod tests {
             ("- a\n", "a mapping"),
             ("redis: [\n", "valid YAML"),
             ("config: {file: x}\n", "config.file in f.yml"),
+            // Found by fuzzing: names with line ends made errors of many lines.
+            ("\"a\\nb\": {c: 1}\n", "a\\nb.c in f.yml"),
+            ("nodes: {\"a\\nb\": 1}\n", "unknown field `a\\nb`"),
         ] {
             let error = parse(text, "f.yml", &mut Values::default())
                 .unwrap_err()

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
 
 use crate::observation::Reason;
+use crate::text::one_line;
 
 /// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -54,7 +55,8 @@ impl Answer {
         serde_path_to_error::deserialize(&mut reader).map_err(|error| HttpError {
             status: None,
             reason: Reason::InvalidJson,
-            message: format!("{what}: {error}"),
+            // It names fields as the answer does.
+            message: format!("{what}: {}", one_line(&error.to_string())),
         })
     }
 }
@@ -200,4 +202,20 @@ pub(super) fn shown(url: &Url) -> String {
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_whose_fields_have_line_ends_fails_in_one_line() {
+        let answer = Answer {
+            status: StatusCode::OK,
+            body: Bytes::from_static(b"{\"a\\nb\":[{\"c\":2\"."),
+        };
+        let error = answer.json::<serde_json::Value>("GET /").unwrap_err();
+        assert!(error.message.contains("a\\nb"), "{}", error.message);
+        assert_eq!(error.message.lines().count(), 1, "{}", error.message);
+    }
 }
