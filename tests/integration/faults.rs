@@ -226,6 +226,35 @@ async fn every_fault_on_the_way_to_prometheus_is_named_and_over_when_it_is_over(
     .await
 }
 
+#[tokio::test]
+async fn a_prometheus_that_hangs_is_waited_for_once_however_many_nodes_there_are()
+-> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        let options = NodeOptions::new(format!("node-{number}"), redis.url());
+        nodes.push(NodeProcess::start(options).await?);
+    }
+    let proxy = Proxy::start("127.0.0.1:1").await?;
+    proxy.set(Mode::Hang).await?;
+    let asked = format!("--prometheus.url={}", proxy.url("http"));
+    let exporter = Exporter::start(&flags(&redis.url(), &nodes[0].url(), &[asked])).await?;
+    let up = |scrape: &Scrape| scrape.is("ratelimiter_nodes", &[], 3);
+    let before = exporter.until("three nodes", up).await?;
+    let scrape = in_time(&exporter, "hanging Prometheus").await?;
+    let timeouts = |scrape: &Scrape| failures(scrape, "prometheus", &["timeout"]);
+    anyhow::ensure!(
+        (timeouts(&scrape) - timeouts(&before) - 1.0).abs() < 0.1,
+        "{} timeouts, then {}",
+        timeouts(&before),
+        timeouts(&scrape)
+    );
+    let latencies = scrape.labels("ratelimiter_node_latency_p99_seconds", "node_id");
+    anyhow::ensure!(latencies.is_empty(), "{latencies:?}");
+    anyhow::ensure!(evaluable(&scrape, "high_latency", 0), "{}", scrape.text);
+    Ok(())
+}
+
 /// What a source that hangs may not fill: memory in MiB, open files, threads.
 fn held(scrape: &Scrape) -> anyhow::Result<[f64; 3]> {
     let value = |name| {
@@ -252,6 +281,10 @@ async fn a_thousand_scrapes_of_a_source_that_hangs_for_ever_cost_nothing_that_st
     const FILES: f64 = 8.0;
     /// tokio's blocking threads come and go.
     const THREADS: f64 = 2.0;
+    /// What Prometheus gives each scrape, in seconds.
+    const DEADLINE: f64 = 0.03;
+    /// A collection that takes longer went by the timeout of some single request (0.7 s), not by its deadline.
+    const LATE: f64 = 0.5;
 
     let redis = RedisServer::start(&[]).await?;
     let (_node, to_node) = node_behind(&redis).await?;
@@ -272,11 +305,18 @@ async fn a_thousand_scrapes_of_a_source_that_hangs_for_ever_cost_nothing_that_st
     to_redis.set(Mode::Hang).await?;
     to_node.set(Mode::Hang).await?;
     let hung = async |times: usize| {
-        let mut last = None;
+        let (mut last, mut late) = (None, 0);
         for _ in 0..times {
-            // Half of it would be a deadline that has passed before anything was asked.
-            last = Some(exporter.scrape_within(0.03).await?);
+            let scrape = exporter.scrape_within(DEADLINE).await?;
+            let took = scrape.value("ratelimiter_scrape_duration_seconds", &[]);
+            late += usize::from(took.is_none_or(|took| took > LATE));
+            last = Some(scrape);
         }
+        // A busy machine may hold up a few, but not one in twenty.
+        anyhow::ensure!(
+            late * 20 <= times,
+            "{late} of {times} outlived their deadline"
+        );
         last.context("no scrape")
     };
     let warm = held(&hung(100).await?)?;
