@@ -43,7 +43,8 @@ async fn calm(redis: &RedisServer) -> anyhow::Result<()> {
             let rate = info
                 .lines()
                 .find_map(|line| line.strip_prefix("instantaneous_ops_per_sec:"));
-            rate.and_then(|rate| rate.parse().ok()).is_some_and(|rate: u64| rate < 50)
+            rate.and_then(|rate| rate.parse().ok())
+                .is_some_and(|rate: u64| rate < 50)
         }
     })
     .await
