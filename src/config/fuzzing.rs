@@ -1,16 +1,12 @@
 //! A configuration file of any bytes.
 
-use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use super::{Config, Values, find};
 
 /// An error is one line that says where it is; nothing takes long, whatever the YAML expands to.
 pub fn config(data: &[u8]) {
-    thread_local! {
-        static FILE: OnceCell<PathBuf> = const { OnceCell::new() };
-    }
-    let path = FILE.with(|file| file.get_or_init(own_file).clone());
+    let path = own_file();
     std::fs::write(&path, data).expect("cannot write the file");
     let mut values = Values::default();
     // Flags beat the file: a name to listen on would be looked up, and files named inside would be read.
@@ -23,7 +19,9 @@ pub fn config(data: &[u8]) {
         let setting = find(flag).expect("no such setting");
         values.add(setting, format!("--{flag}"), vec![value.to_owned()]);
     }
-    if let Err(error) = Config::load(values, |_| None) {
+    let loaded = Config::load(values, |_| None);
+    std::fs::remove_file(&path).expect("cannot remove the file");
+    if let Err(error) = loaded {
         let error = error.to_string();
         assert_eq!(error.lines().count(), 1, "{error:?}");
         assert!(
@@ -34,7 +32,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// A file of this thread's own, in memory where there is such a folder.
+/// A file of this process's own, in memory where there is such a folder.
 fn own_file() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     let folder = if memory.is_dir() {
