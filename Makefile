@@ -14,7 +14,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc reference deny deny-if-there advisories truth bench bench-replay dashboards \
+.PHONY: help demo build test check fmt clippy doc reference deny deny-if-there advisories truth bench bench-replay fuzz dashboards \
 	check-dashboards screenshots rules dist image-test deps deps-bench deps-demo deps-dashboards deps-dist deps-image-test
 
 help: ## Show this
@@ -71,6 +71,9 @@ bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS
 bench-replay: deps ## Measure evaluate, against the bare JSON parse (BENCH_ARGS="--observations 20000")
 	cargo build --release --workspace $(CARGO_FLAGS)
 	cargo bench --bench replay $(CARGO_FLAGS) -- $(BENCH_ARGS)
+
+fuzz: ## Throw hostile input at every way in (FUZZ_SECONDS=60 for each; docs/FUZZING.md)
+	@scripts/fuzz
 
 dashboards: deps-dashboards $(DASHBOARDS_VENV)/made ## Generate grafana/dashboards from grafana/generator
 	$(DASHBOARDS_VENV)/bin/python grafana/generator

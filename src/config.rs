@@ -1,6 +1,8 @@
 //! File, environment and flags become one validated [`Config`]. Nothing downstream sees what was typed.
 
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http;
 mod judging;
 mod leaf;
@@ -30,6 +32,7 @@ use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
 use crate::observe::{ObserveConfig, RegistryTiming, Selector};
 use crate::server::{Guard, Limits};
+use crate::text::one_line;
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 const MOST_SERIES: usize = 100_000;
@@ -126,13 +129,14 @@ impl ConfigError {
         expected: impl fmt::Display,
     ) -> Self {
         Self::Value {
-            origin: origin.to_string(),
-            value: value.to_string(),
-            expected: expected.to_string(),
+            origin: one_line(&origin.to_string()),
+            value: one_line(&value.to_string()),
+            expected: one_line(&expected.to_string()),
         }
     }
 
-    fn unknown(origin: String, nearest: Option<String>) -> Self {
+    fn unknown(origin: &str, nearest: Option<String>) -> Self {
+        let origin = one_line(origin);
         Self::Unknown { origin, nearest }
     }
 }

@@ -14,6 +14,9 @@ pub mod collect;
 pub mod config;
 pub mod evaluate;
 pub mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod invariants;
 pub mod observation;
 pub mod observe;
@@ -23,4 +26,5 @@ pub mod snapshot;
 pub mod standing;
 pub mod state;
 pub mod subject;
+mod text;
 mod text_table;

@@ -8,6 +8,8 @@ mod control;
 mod counters;
 mod deadline;
 mod exposition;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http;
 mod http_access;
 mod key_reader;

@@ -5,6 +5,8 @@ mod admin;
 mod api;
 mod basic_auth;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod page;
 mod probe;

@@ -1,4 +1,4 @@
-//! A TCP proxy on loopback that cuts, stalls and delays the network on request.
+//! A TCP proxy on loopback that cuts, stalls, dribbles and delays the network on request.
 //!
 //! It knows nothing of what passes through. It leaves out losing or garbling bytes: TCP does not
 //! do that to anyone either.
@@ -7,8 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -26,6 +25,14 @@ pub enum Mode {
     Refuse,
     /// Passes every chunk on this much later, in each direction.
     Delay(Duration),
+    /// Answers every connection with a reset (RST), old ones at once and new ones when they first ask.
+    Reset,
+    /// Passes this many bytes of the next answer on, then closes the connection in an orderly way.
+    Truncate(usize),
+    /// Passes this many bytes of the next answer on, then holds back the rest as [`Mode::Hang`] does.
+    Stall(usize),
+    /// Passes answers on in packets of one byte.
+    OneByte,
 }
 
 /// A running proxy; dropping it closes the port and every connection.
@@ -108,36 +115,78 @@ fn spawn_acceptor(
     }))
 }
 
-async fn relay(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>) {
-    flowing(&mut mode).await;
+async fn relay(mut client: TcpStream, target: String, mut mode: watch::Receiver<Mode>) {
+    if flowing(&mut mode).await == Mode::Reset {
+        let _ = client.readable().await;
+        let _ = client.set_zero_linger();
+        return;
+    }
     // A target that refuses looks to the client like a connection that is closed at once.
-    let Ok(server) = TcpStream::connect(target).await else {
+    let Ok(mut server) = TcpStream::connect(target).await else {
         return;
     };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
-    tokio::join!(
-        pump(client_read, server_write, mode.clone()),
-        pump(server_read, client_write, mode)
-    );
+    let (client_read, client_write) = client.split();
+    let (server_read, server_write) = server.split();
+    let requests = pump(client_read, server_write, mode.clone(), false);
+    let answers = pump(server_read, client_write, mode.clone(), true);
+    let reset = tokio::select! {
+        ((), ()) = async { tokio::join!(requests, answers) } => false,
+        _ = mode.wait_for(|mode| *mode == Mode::Reset) => true,
+    };
+    if reset {
+        let _ = client.set_zero_linger();
+    }
 }
 
-/// One direction, until its source ends; the end is passed on.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
+/// One direction, until its source ends; the end is passed on. What is done to answers is not done to requests.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut mode: watch::Receiver<Mode>,
+    answers: bool,
+) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length) = from.read(&mut buffer).await {
-        if let Mode::Delay(delay) = flowing(&mut mode).await {
-            tokio::time::sleep(delay).await;
-            // It may have been told to hang while this chunk was under way.
-            flowing(&mut mode).await;
-        }
-        if length == 0 || to.write_all(&buffer[..length]).await.is_err() {
+        let chunk = &buffer[..length];
+        let now = flowing(&mut mode).await;
+        let sent = match now {
+            Mode::Delay(delay) => {
+                tokio::time::sleep(delay).await;
+                // It may have been told to hang while this chunk was under way.
+                flowing(&mut mode).await;
+                to.write_all(chunk).await
+            }
+            Mode::Truncate(most) if answers => {
+                let _ = to.write_all(&chunk[..most.min(length)]).await;
+                break;
+            }
+            Mode::Stall(most) if answers => {
+                let (first, rest) = chunk.split_at(most.min(length));
+                let sent = to.write_all(first).await;
+                // Until it is told something else.
+                let _ = mode.wait_for(|mode| *mode != now).await;
+                flowing(&mut mode).await;
+                sent.and(to.write_all(rest).await)
+            }
+            Mode::OneByte if answers => byte_by_byte(&mut to, chunk).await,
+            _ => to.write_all(chunk).await,
+        };
+        if length == 0 || sent.is_err() {
             break;
         }
     }
     let _ = to.shutdown().await;
+}
+
+async fn byte_by_byte(to: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> std::io::Result<()> {
+    for byte in chunk {
+        to.write_all(std::slice::from_ref(byte)).await?;
+        // So that whoever reads gets to see it alone.
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 /// Waits until bytes may move, and says how.
@@ -224,5 +273,58 @@ mod tests {
         let started = crate::clock::instant();
         assert_eq!(ping(&mut stream, SOON).await, Some(7));
         assert!(started.elapsed() >= 2 * A_WHILE);
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_one_for_old_connections_and_new_ones() {
+        let (target, _echo) = echo().await;
+        let proxy = Proxy::start(target).await.unwrap();
+        let mut old = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ping(&mut old, SOON).await, Some(7));
+
+        proxy.set(Mode::Reset).await.unwrap();
+        let mut new = TcpStream::connect(proxy.address()).await.unwrap();
+        new.write_u8(7).await.unwrap();
+        for stream in [&mut old, &mut new] {
+            let read = tokio::time::timeout(SOON, stream.read_u8()).await.unwrap();
+            assert_eq!(
+                read.unwrap_err().kind(),
+                std::io::ErrorKind::ConnectionReset
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_are_truncated_stalled_and_dribbled() {
+        let (target, _echo) = echo().await;
+        let proxy = Proxy::start(target).await.unwrap();
+        let asked = async || {
+            let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+            stream.write_all(b"hello").await.unwrap();
+            stream
+        };
+        let mut answer = [0; 5];
+
+        proxy.set(Mode::OneByte).await.unwrap();
+        let mut stream = asked().await;
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"hello");
+
+        proxy.set(Mode::Truncate(2)).await.unwrap();
+        let mut all = Vec::new();
+        asked().await.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"he");
+
+        proxy.set(Mode::Stall(2)).await.unwrap();
+        let mut stream = asked().await;
+        stream.read_exact(&mut answer[..2]).await.unwrap();
+        assert!(
+            tokio::time::timeout(A_WHILE, stream.read_u8())
+                .await
+                .is_err()
+        );
+        proxy.set(Mode::Pass).await.unwrap();
+        stream.read_exact(&mut answer[2..]).await.unwrap();
+        assert_eq!(&answer, b"hello");
     }
 }

@@ -203,7 +203,7 @@ impl Scope<'_> {
                 known.chain(self.prefix.is_empty().then_some("targets")),
             );
             let nearest = nearest.map(|name| format!("{}{name}", self.prefix));
-            return Err(ConfigError::unknown(origin, nearest));
+            return Err(ConfigError::unknown(&origin, nearest));
         }
         for entry in self.entries(&name, entry.node)? {
             self.entry(&name, entry)?;
@@ -301,7 +301,7 @@ impl Scope<'_> {
             let Some(place) = place else {
                 let origin = self.origin(&format!("{name}.{}", entry.key), entry.at);
                 let nearest = nearest(&entry.key, fields.into_iter());
-                return Err(ConfigError::unknown(origin, nearest));
+                return Err(ConfigError::unknown(&origin, nearest));
             };
             found[place] = Some(entry.node);
         }

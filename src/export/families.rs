@@ -60,7 +60,14 @@ impl Families {
             return;
         };
         let mut histogram = Histogram::default();
-        let buckets = buckets.into_iter().map(|(bound, count)| {
+        let mut highest = f64::NEG_INFINITY;
+        // A bound that is there already would be a series that is there already; +Inf is added when this is written.
+        let rising = buckets.into_iter().filter(move |(bound, _)| {
+            let rises = bound.is_finite() && *bound > highest;
+            highest = if rises { *bound } else { highest };
+            rises
+        });
+        let buckets = rising.map(|(bound, count)| {
             let mut bucket = Bucket::default();
             bucket.set_upper_bound(bound);
             bucket.set_cumulative_count(count);
@@ -84,15 +91,15 @@ impl Families {
                 metrics: Vec::new(),
                 seen: HashSet::new(),
             });
-        let values: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
-        if labels.len() != definition.labels.len() || !family.seen.insert(values) {
+        let values: Vec<String> = labels.iter().map(|label| printable(label)).collect();
+        if labels.len() != definition.labels.len() || !family.seen.insert(values.clone()) {
             return None;
         }
         let mut metric = Metric::default();
-        let pairs = definition.labels.iter().zip(labels).map(|(name, value)| {
+        let pairs = definition.labels.iter().zip(values).map(|(name, value)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
+            pair.set_value(value);
             pair
         });
         metric.set_label(pairs.collect());
@@ -126,4 +133,9 @@ impl Families {
             })
             .collect()
     }
+}
+
+/// A label value for every reader: some stop at a NUL. It is written as keys write it.
+fn printable(value: &str) -> String {
+    value.replace('\0', "\\x00")
 }

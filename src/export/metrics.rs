@@ -379,6 +379,17 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_tells_a_bound_twice_or_a_nul_costs_no_scrape() {
+        let text = rendered(
+            r#"{"nodes":[{"id":"a\u0000b","state":"Up"}],"counters":[],"redis_connected":true,
+                "node_metrics":{"n":{"check_duration":{"buckets":[[0.1,1.0],[0.1,2.0],[0.05,1.0]],"count":3,"sum":1}}}}"#,
+        );
+        assert!(!text.contains('\0') && text.contains("a\\\\x00b"), "{text}");
+        let buckets = text.matches("ratelimiter_node_check_duration_seconds_bucket");
+        assert_eq!(buckets.count(), 2, "{text}");
+    }
+
+    #[test]
     fn what_is_violated_and_what_is_unknown_render() {
         insta::assert_snapshot!(rendered(
             r#"{"nodes":[{"id":"a \"quoted\" id","state":"Down"},{"id":"n2","state":null}],

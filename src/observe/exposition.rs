@@ -5,6 +5,12 @@ use std::collections::BTreeMap;
 
 use crate::observation::Histogram;
 
+/// The largest value that is taken: no counter gets here in a lifetime, and sums of such values stay finite.
+const MOST: f64 = 1e18;
+
+/// The most buckets of a histogram: a hundred times what is usual. Each costs a series, and memory for a minute.
+const MOST_BUCKETS: usize = 1000;
+
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sample {
@@ -67,8 +73,13 @@ fn parse_rest(name: &str, rest: &str) -> Option<Sample> {
     Some(Sample {
         name: name.to_owned(),
         labels,
-        value: value.parse().ok()?,
+        value: value.parse().ok().filter(|value| sane(*value))?,
     })
+}
+
+/// Whether this is a number that can be counted with. `NaN` and infinity are no counts, and JSON cannot say them.
+fn sane(value: f64) -> bool {
+    value.abs() <= MOST
 }
 
 /// A quoted label value and what follows it.
@@ -136,7 +147,8 @@ impl Selector {
 
     /// The histogram among `samples`, summed over all label sets that match; `None` if it is not there.
     ///
-    /// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram.
+    /// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram, nor is one with a bound that
+    /// is no number.
     pub(super) fn histogram(&self, samples: &[Sample]) -> Option<Histogram> {
         let mut buckets: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
         let (mut inf, mut count, mut sum) = (None::<f64>, None::<f64>, 0.0);
@@ -146,6 +158,8 @@ impl Selector {
                     let le: f64 = sample.label("le")?.parse().ok()?;
                     if le == f64::INFINITY {
                         *inf.get_or_insert(0.0) += sample.value;
+                    } else if !sane(le) || buckets.len() > MOST_BUCKETS {
+                        return None;
                     } else {
                         buckets.entry(order(le)).or_insert((le, 0.0)).1 += sample.value;
                     }
@@ -168,7 +182,8 @@ impl std::fmt::Display for Selector {
         f.write_str(&self.name)?;
         for (index, (label, value)) in self.labels.iter().enumerate() {
             let open = if index == 0 { '{' } else { ',' };
-            write!(f, "{open}{label}={value:?}")?;
+            let value = value.replace('\\', r"\\").replace('"', "\\\"");
+            write!(f, "{open}{label}=\"{}\"", value.replace('\n', r"\n"))?;
         }
         if self.labels.is_empty() {
             Ok(())
@@ -206,6 +221,38 @@ mod tests {
     fn a_wanted_line_that_is_no_sample_names_its_line() {
         let error = parse("m 1\nm{a=\"x} 2\n", |name| name == "m").unwrap_err();
         assert!(error.starts_with("line 2:"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_count_is_no_sample() {
+        for value in ["NaN", "+Inf", "-Inf", "1e999", "1e300"] {
+            let error = parse(&format!("m {value}\n"), |_| true).unwrap_err();
+            assert!(error.starts_with("line 1:"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_histogram_of_odd_or_endless_bounds_is_none() {
+        let selector = Selector::parse("d").unwrap();
+        let bucket = |le: &str| format!("d_bucket{{le=\"{le}\"}} 1\n");
+        let endless: String = (0..=2 * MOST_BUCKETS)
+            .map(|le| bucket(&le.to_string()))
+            .collect();
+        for text in [bucket("NaN"), bucket("-Inf"), bucket("1e300"), endless] {
+            let samples = parse(&(text + "d_count 1\n"), |_| true).unwrap();
+            assert_eq!(selector.histogram(&samples), None);
+        }
+    }
+
+    #[test]
+    fn a_selector_is_written_as_it_is_read() {
+        for value in ["a\tb", "\u{7f}", "'", "a\\\"b\nc"] {
+            let selector = Selector {
+                name: "d".to_owned(),
+                labels: vec![("l".to_owned(), value.to_owned())],
+            };
+            assert_eq!(Selector::parse(&selector.to_string()), Some(selector));
+        }
     }
 
     #[test]

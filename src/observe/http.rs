@@ -13,6 +13,7 @@ use super::http_access::HttpAccess;
 use super::redis_target::Tls;
 use crate::config::Secret;
 use crate::observation::Reason;
+use crate::text::one_line;
 
 /// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -33,7 +34,7 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
     /// What the server was told with the request, and may have put into its answer.
-    told: Vec<Secret>,
+    pub(super) told: Vec<Secret>,
 }
 
 impl Answer {
@@ -61,7 +62,11 @@ impl Answer {
         serde_path_to_error::deserialize(&mut reader).map_err(|error| HttpError {
             status: None,
             reason: Reason::InvalidJson,
-            message: format!("{what}: {}", self.without_secrets(error.to_string())),
+            // It names fields as the answer does.
+            message: format!(
+                "{what}: {}",
+                one_line(&self.without_secrets(error.to_string()))
+            ),
         })
     }
 
@@ -233,4 +238,21 @@ pub(super) fn shown(url: &Url) -> String {
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_whose_fields_have_line_ends_fails_in_one_line() {
+        let answer = Answer {
+            status: StatusCode::OK,
+            body: Bytes::from_static(b"{\"a\\nb\":[{\"c\":2\"."),
+            told: Vec::new(),
+        };
+        let error = answer.json::<serde_json::Value>("GET /").unwrap_err();
+        assert!(error.message.contains("a\\nb"), "{}", error.message);
+        assert_eq!(error.message.lines().count(), 1, "{}", error.message);
+    }
 }

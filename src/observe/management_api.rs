@@ -33,24 +33,42 @@ pub(super) struct ApiCounter {
     pub(super) remaining: i64,
 }
 
+/// `GET /api/nodes`.
 #[derive(Deserialize)]
-struct Nodes {
-    nodes: Vec<ApiNode>,
+pub(super) struct Nodes {
+    pub(super) nodes: Vec<ApiNode>,
 }
 
+/// `GET /api/counters`.
 #[derive(Deserialize)]
-struct Counters {
+pub(super) struct Counters {
     counters: Vec<ApiCounter>,
 }
 
+/// `GET /api/limits`.
 #[derive(Deserialize)]
-struct Limits {
+pub(super) struct Limits {
     default_limit: i64,
     default_window_ms: i64,
 }
 
+impl Limits {
+    /// The limit, if it is one; an error names the field.
+    pub(super) fn checked(&self) -> Result<Limit, String> {
+        let wrong = |field, value, expected| format!("{field} is {value}, expected {expected}");
+        let limit = u64::try_from(self.default_limit)
+            .map_err(|_| wrong("default_limit", self.default_limit, "0 or more"))?;
+        let window_ms = u64::try_from(self.default_window_ms)
+            .ok()
+            .filter(|window| *window > 0)
+            .ok_or_else(|| wrong("default_window_ms", self.default_window_ms, "1 or more"))?;
+        Ok(Limit { limit, window_ms })
+    }
+}
+
+/// `POST /api/counters/KEY/reset`.
 #[derive(Deserialize)]
-struct Reset {
+pub(super) struct Reset {
     reset: bool,
 }
 
@@ -86,21 +104,14 @@ impl<'a> ManagementApi<'a> {
     /// `GET /api/limits`: the limit and window of keys without their own.
     pub(super) async fn default_limit(&self) -> Result<Limit, HttpError> {
         let limits: Limits = self.get("api/limits").await?;
-        let invalid = |field: &str, value: i64, expected: &str| HttpError {
+        limits.checked().map_err(|wrong| HttpError {
             status: None,
             reason: Reason::InvalidJson,
             message: format!(
-                "GET {}: {field} is {value}, expected {expected}",
+                "GET {}: {wrong}",
                 super::http::shown(&join(&self.base, "api/limits"))
             ),
-        };
-        let limit = u64::try_from(limits.default_limit)
-            .map_err(|_| invalid("default_limit", limits.default_limit, "0 or more"))?;
-        let window_ms = u64::try_from(limits.default_window_ms)
-            .ok()
-            .filter(|window| *window > 0)
-            .ok_or_else(|| invalid("default_window_ms", limits.default_window_ms, "1 or more"))?;
-        Ok(Limit { limit, window_ms })
+        })
     }
 
     /// `GET /health`: whether the node serves; it does not look at Redis.
@@ -160,7 +171,10 @@ pub(super) fn base_of(address: &str) -> Option<Url> {
     (url.host_str().is_some_and(|host| !host.is_empty())
         && (url.port().is_some() || address.ends_with(":80"))
         && url.path() == "/"
-        && url.username().is_empty())
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none())
     .then_some(url)
 }
 
@@ -203,7 +217,10 @@ mod tests {
         assert!(base_of("127.0.0.1:8000").is_some());
         assert!(base_of("[::1]:8000").is_some());
         assert!(base_of("limiter:80").is_some());
-        for address in ["unknown", "", ":8000", "a b:1", "h:1/x", "u@h:1", "h:99999"] {
+        for address in [
+            "unknown", "", ":8000", "a b:1", "h:1/x", "u@h:1", ":p@h:1", "h:1?x", "h:1#x",
+            "h:99999",
+        ] {
             assert!(base_of(address).is_none(), "{address:?}");
         }
     }

@@ -185,11 +185,17 @@ impl NodeReader {
     ) {
         let started = Instant::now();
         let metric = &self.selectors[0].name;
+        // Why nobody else is asked about: who hangs once is not waited for again, once for each node.
+        let mut over = None;
         for node in judged.nodes.iter().filter(|node| node.is_up()) {
             let metrics = judged.metrics.entry(node.id.clone()).or_default();
             metrics.latency_p99_ms = None;
             metrics.latency_p99_bucket = None;
             metrics.latency_source = None;
+            if let Some(why) = over {
+                metrics.latency_unknown = Some(String::from(why));
+                continue;
+            }
             let asked = deadline.cut(super::prometheus::p99(http, base, metric, &node.id));
             match asked.await {
                 Some(Ok(Some(p99))) => {
@@ -200,6 +206,9 @@ impl NodeReader {
                 Some(Ok(None)) => metrics.latency_unknown = Some("no_samples".to_owned()),
                 Some(Err(error)) => {
                     metrics.latency_unknown = Some(format!("prometheus_{}", error.reason));
+                    if error.reason == Reason::Timeout {
+                        over = Some("prometheus_timeout");
+                    }
                     read.failures.push(Failure::new(
                         Collector::Prometheus,
                         &node.id,
@@ -210,7 +219,7 @@ impl NodeReader {
                 None => {
                     metrics.latency_unknown = Some("deadline".to_owned());
                     read.failures.push(cut_off(Collector::Prometheus));
-                    break;
+                    over = Some("deadline");
                 }
             }
         }

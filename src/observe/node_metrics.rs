@@ -21,6 +21,9 @@ pub(super) fn default_selectors() -> Vec<Selector> {
     .collect()
 }
 
+/// The most values of `result` that are taken. There are two: more is a mistake that would cost a series each.
+const MOST_RESULTS: usize = 100;
+
 /// What one reading of a node's `/metrics` holds that matters here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reading {
@@ -62,6 +65,12 @@ impl Reading {
                 }
                 _ => {}
             }
+        }
+        if reading.requests_checked.len() > MOST_RESULTS {
+            return Err(format!(
+                "line 1: {} results of ratelimiter_requests_checked_total, expected at most {MOST_RESULTS}",
+                reading.requests_checked.len()
+            ));
         }
         reading.samples = samples;
         Ok(reading)
@@ -201,6 +210,14 @@ mod tests {
         };
         let later = later.map(answers);
         way_to_redis(checks, &answers(10.0), outage, later.as_ref())
+    }
+
+    #[test]
+    fn results_without_end_do_not_become_series() {
+        let one = |n| format!("ratelimiter_requests_checked_total{{result=\"{n}\"}} 1\n");
+        let text: String = (0..=MOST_RESULTS).map(one).collect();
+        let error = Reading::parse(&text, &default_selectors()).unwrap_err();
+        assert!(error.contains("101 results"), "{error}");
     }
 
     #[test]

@@ -7,8 +7,9 @@ use super::latency::{Quantile, quantile};
 use super::management_api::join;
 use crate::observation::{Bucket, Histogram, Reason};
 
+/// The answer to an instant query.
 #[derive(Deserialize)]
-struct Response {
+pub(super) struct Response {
     data: Data,
 }
 
@@ -60,22 +61,25 @@ pub(super) async fn p99(
         query(http, base, &value_query),
         query(http, base, &bucket_query),
     )?;
-    let seconds = value
-        .first()
-        .and_then(|series| series.value.1.parse::<f64>().ok())
-        .filter(|seconds| !seconds.is_nan());
-    let Some(seconds) = seconds else {
-        return Ok(None);
-    };
-    let bucket = quantile(&histogram(&buckets), 0.99).map(|quantile| quantile.bucket);
-    Ok(Some(Quantile {
+    Ok(quantile_of(&value, &buckets))
+}
+
+/// The figure that the first answer gives, and the bucket of the second that it lies in.
+pub(super) fn quantile_of(value: &Response, buckets: &Response) -> Option<Quantile> {
+    let seconds = value.data.result.first()?.value.1.parse::<f64>().ok()?;
+    // `NaN` is no samples; infinite is no latency either.
+    if !seconds.is_finite() {
+        return None;
+    }
+    let bucket = quantile(&histogram(&buckets.data.result), 0.99).map(|quantile| quantile.bucket);
+    Some(Quantile {
         seconds,
         // Without buckets the figure is somewhere, which carries no verdict.
         bucket: bucket.unwrap_or(Bucket {
             lower: 0.0,
             upper: None,
         }),
-    }))
+    })
 }
 
 fn histogram(series: &[Series]) -> Histogram {
@@ -87,7 +91,7 @@ fn histogram(series: &[Series]) -> Histogram {
         };
         if le == f64::INFINITY {
             histogram.count = rate;
-        } else {
+        } else if le.is_finite() {
             histogram.buckets.push((le, rate));
         }
     }
@@ -95,11 +99,7 @@ fn histogram(series: &[Series]) -> Histogram {
     histogram
 }
 
-async fn query(
-    http: &Http,
-    base: &reqwest::Url,
-    expression: &str,
-) -> Result<Vec<Series>, HttpError> {
+async fn query(http: &Http, base: &reqwest::Url, expression: &str) -> Result<Response, HttpError> {
     let mut url = join(base, "api/v1/query");
     url.query_pairs_mut().append_pair("query", expression);
     let what = format!("Prometheus query {expression}");
@@ -115,7 +115,7 @@ async fn query(
             message: format!("{what}: {} series", response.data.result.len()),
         });
     }
-    Ok(response.data.result)
+    Ok(response)
 }
 
 #[cfg(test)]

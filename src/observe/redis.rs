@@ -230,6 +230,8 @@ pub(super) fn reason_of(error: &RedisError) -> Reason {
             _ => by_code(error),
         },
         ErrorKind::AuthenticationFailed => Reason::Auth,
+        // The parser tells an answer that ended early as one that it cannot read.
+        ErrorKind::Parse if error.to_string().contains("end of input") => Reason::Truncated,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Reason::RedisError,
         ErrorKind::Extension => by_code(error),
         _ if error.is_timeout() => Reason::Timeout,

@@ -49,6 +49,16 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// Of whom nothing is known but where it is.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn at(peer: SocketAddr) -> Self {
+        Self {
+            peer,
+            certificate: None,
+            user: None,
+        }
+    }
+
     /// Whether it showed who it is: by a password, or by a certificate, which was verified then.
     pub(super) fn is_known(&self) -> bool {
         self.user.is_some() || self.certificate.is_some()

@@ -17,6 +17,7 @@ mod deploy;
 mod differential;
 mod docs;
 mod evaluate;
+mod faults;
 mod harness;
 mod keys;
 mod life_cycle;

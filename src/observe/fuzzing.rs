@@ -1,0 +1,115 @@
+//! Answers of any bytes from a node: its metrics, and the JSON of its management API and of Prometheus.
+
+use jiff::{Timestamp, ToSpan as _};
+
+use super::exposition::Selector;
+use super::http::Answer;
+use super::management_api::{self as api, Health, Limits};
+use super::node_metrics::{NodeHistory, Reading, default_selectors};
+use super::prometheus;
+use crate::fuzzing::{rendered, survives_json};
+use crate::observation::Observation;
+
+/// Several readings of `/metrics` (parted by form feeds), as one node gives them over time: an error names a line, a
+/// latency lies in the bucket it is said to lie in, and what comes of it can be written, read and rendered.
+pub fn node_metrics(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Some(selector) = Selector::parse(text) {
+        let written = selector.to_string();
+        assert_eq!(Selector::parse(&written), Some(selector), "{written}");
+    }
+    let selectors = default_selectors();
+    let mut node = NodeHistory::default();
+    let mut now = Timestamp::UNIX_EPOCH;
+    let mut observation = Observation::default();
+    for text in text.split('\x0c') {
+        let reading = match Reading::parse(text, &selectors) {
+            Ok(reading) => reading,
+            Err(error) => {
+                let number = error.strip_prefix("line ").and_then(|rest| {
+                    let (number, _) = rest.split_once(':')?;
+                    number.parse::<usize>().ok()
+                });
+                let lines = text.lines().count();
+                assert!(number.is_some_and(|n| n >= 1 && n <= lines), "{error}");
+                assert_eq!(error.lines().count(), 1, "{error:?}");
+                continue;
+            }
+        };
+        now += 20.seconds();
+        let (metrics, _) = node.add(now, &reading, &selectors);
+        assert_ne!(
+            metrics.latency_p99_ms.is_some(),
+            metrics.latency_unknown.is_some(),
+            "a latency is known or it is said why not"
+        );
+        if let (Some(p99), Some(bucket)) = (metrics.latency_p99_ms, metrics.latency_p99_bucket) {
+            assert!(p99.is_finite(), "p99 of {p99}");
+            // Interpolation rounds.
+            let slack = 1e-9 * p99.abs().max(1.0);
+            assert!(p99 >= bucket.lower.min(0.0).max(bucket.lower) * 1e3 - slack);
+            assert!(bucket.upper.is_none_or(|upper| p99 <= upper * 1e3 + slack));
+        }
+        observation
+            .node_metrics
+            .insert("node-1".to_owned(), metrics);
+    }
+    survives_json(&observation);
+    rendered(observation);
+}
+
+/// The same bytes as every answer that is JSON: an error is one line, a limit is one, and an address leads to a host
+/// and a port and to nothing else.
+pub fn management_api(data: &[u8]) {
+    let answer = Answer {
+        status: reqwest::StatusCode::OK,
+        body: bytes::Bytes::copy_from_slice(data),
+        told: Vec::new(),
+    };
+    if let Some(nodes) = read::<api::Nodes>(&answer) {
+        for node in nodes.nodes {
+            leads_to_host_and_port(&node.address);
+        }
+    }
+    if let Ok(address) = std::str::from_utf8(data) {
+        leads_to_host_and_port(address);
+    }
+    if let Some(limits) = read::<Limits>(&answer)
+        && let Ok(limit) = limits.checked()
+    {
+        assert!(limit.window_ms > 0);
+    }
+    read::<api::Counters>(&answer);
+    read::<api::Reset>(&answer);
+    read::<Health>(&answer);
+    if let Some(response) = read::<prometheus::Response>(&answer)
+        && let Some(p99) = prometheus::quantile_of(&response, &response)
+    {
+        assert!(p99.seconds.is_finite(), "{p99:?}");
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Option<T> {
+    match answer.json("GET /") {
+        Ok(value) => Some(value),
+        Err(error) => {
+            assert_eq!(error.message.lines().count(), 1, "{:?}", error.message);
+            None
+        }
+    }
+}
+
+fn leads_to_host_and_port(address: &str) {
+    let Some(base) = api::base_of(address) else {
+        return;
+    };
+    let url = api::join(&base, "health");
+    assert!(
+        url.username().is_empty() && url.password().is_none(),
+        "{url}"
+    );
+    assert!(url.query().is_none() && url.fragment().is_none(), "{url}");
+    assert_eq!((url.scheme(), url.path()), ("http", "/health"), "{url}");
+}
