@@ -15,6 +15,10 @@ use super::router::{Link, Router, Slots};
 use crate::clock::Clock;
 use crate::observation::Reason;
 
+/// The most primaries that are connected to: what Redis's own documentation gives as the largest sensible cluster. A
+/// node that lies about its cluster cannot make us connect everywhere.
+const MOST_PRIMARIES: usize = 1000;
+
 /// A primary, and what it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shard {
@@ -175,7 +179,11 @@ impl Control {
     /// The first seed that answers, or the first of all if none does.
     async fn first_seed(&mut self) -> String {
         if let [_, _, ..] = &self.seeds[..] {
-            for seed in &self.seeds {
+            // The one that answered last first: those before it may be hung, and are not waited for again.
+            let last = self.shards.first().map(|shard| &shard.primary);
+            let mut seeds: Vec<&String> = self.seeds.iter().collect();
+            seeds.sort_by_key(|seed| Some(*seed) != last);
+            for seed in seeds {
                 let connector = self.connectors.entry(seed.clone());
                 let connector =
                     connector.or_insert_with(|| Connector::new(Arc::clone(&self.access), seed));
@@ -364,6 +372,7 @@ fn parse_slots(answer: &Value, asked: &str) -> Vec<Shard> {
         }
     }
     shards.sort_by_key(|shard| shard.slots.iter().min().copied());
+    shards.truncate(MOST_PRIMARIES);
     shards
 }
 

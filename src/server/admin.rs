@@ -195,6 +195,7 @@ mod tests {
                 map.append(*name, value.parse().unwrap());
             }
             let status = own_site(&map)
+                .and_then(|()| json_type(&map))
                 .err()
                 .map_or(0, |(status, _)| status.as_u16());
             assert_eq!(status, expected, "{headers:?}");
