@@ -190,7 +190,8 @@ async fn commands(checker: &mut Checker, cluster: &Cluster) -> anyhow::Result<()
 async fn actions_are_accepted_or_refused_as_their_schemas_say() -> anyhow::Result<()> {
     let mut checker = Checker::new();
     let path = "/api/v1/actions/reset_counter";
-    let mut cluster = Cluster::start(1, &["--web.enable-admin-api"]).await?;
+    let mut cluster =
+        Cluster::start(1, &["--web.enable-admin-api", "--web.admin-api-insecure"]).await?;
     let answer = cluster
         .exporter
         .send(Method::POST, path, "{\"key\":\"k\"}")

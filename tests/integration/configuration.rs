@@ -79,6 +79,10 @@ fn what_the_example_leaves_out_is_valid_where_it_needs_no_other_file() -> anyhow
             // One space behind the sign is a comment for people. Other files and TLS are not there.
             Some(rest) if rest.starts_with(' ') && !rest.starts_with("  ") => line,
             Some(rest) if rest.contains("-file:") || rest.contains(".tls-") => line,
+            Some(rest) if rest.starts_with("web.config.file") => line,
+            // A user at nodes or Prometheus is nobody without the file with the password.
+            Some(rest) if rest.starts_with("ratelimiter.username") => line,
+            Some(rest) if rest.starts_with("prometheus.username") => line,
             Some(rest) => rest,
             None => line,
         })
