@@ -21,6 +21,7 @@ mod node_judging;
 mod node_metrics;
 mod node_reader;
 mod nodes;
+mod pace;
 mod pass;
 mod probes;
 mod prometheus;

@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::control::{Shard, ShardNow, not_connected, slots_of};
-use super::counters::{Lane, Pace, Sweep, SweepResult};
+use super::counters::{Lane, Sweep, SweepResult};
 use super::deadline::Deadline;
 use super::limits::{LimitMemory, LimitRule};
+use super::pace::Pace;
 use super::pass::Pass;
 use super::redis::RedisFailure;
 use super::redis_target::Access;

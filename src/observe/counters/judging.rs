@@ -1,0 +1,320 @@
+//! What the answers of a sweep mean: names are sorted by what is to be asked of them, counts are judged by the limits that
+//! are remembered, and read again where that is not enough. Decides nothing about what is asked when.
+
+use super::{Sweep, SweepResult, fail};
+use crate::clock::Moment;
+use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
+use crate::observe::canary::CANARY_PREFIX;
+use crate::observe::limits::by_rule;
+use crate::observe::pass::Pass;
+use crate::observe::redis::{NODE_PREFIX, redis_millis};
+use crate::observe::requests::{Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, verify};
+use crate::observe::router::is_elsewhere;
+
+/// A key with what is known of it.
+pub(super) struct Known {
+    pub(super) key: Vec<u8>,
+    pub(super) count: u64,
+    pub(super) limit: Limit,
+    fell_from: Option<FallenLimit>,
+}
+
+impl Known {
+    fn view(&self) -> CounterView<'_> {
+        CounterView {
+            key: &self.key,
+            count: self.count,
+            limit: self.limit.limit,
+            remaining: self.limit.limit.saturating_sub(self.count),
+            window_ms: Some(self.limit.window_ms),
+            fell_from: self.fell_from,
+        }
+    }
+}
+
+impl Sweep<'_> {
+    /// Sorts names by what is to be asked of them.
+    pub(super) fn sort(&mut self, names: Vec<Vec<u8>>, result: &mut SweepResult) -> Batch {
+        let at = self.clock.now().steady;
+        let mut batch = Batch::default();
+        for mut name in names {
+            if let Some(id) = name.strip_prefix(NODE_PREFIX) {
+                result.node_ids.push(id.to_vec());
+            } else if name.starts_with(PREFIX) {
+                name.drain(..PREFIX.len());
+                if name.starts_with(CANARY_PREFIX.as_bytes()) {
+                    continue;
+                }
+                if let Some(key) = name.strip_prefix(LIMIT) {
+                    batch.limits.push(key.to_vec());
+                } else if name.ends_with(b":seq") {
+                    batch.sequences.push(name);
+                } else {
+                    let window_ms = self.window(&name, at);
+                    batch.keys.push((name, window_ms));
+                }
+            }
+        }
+        batch
+    }
+
+    /// The window to count `key` over, by all that is known.
+    fn window(&mut self, key: &[u8], now: jiff::Timestamp) -> u64 {
+        by_rule(self.rules, key)
+            .or_else(|| self.limits.current(key, now).map(|(limit, _)| limit))
+            .map_or(60_000, |limit| limit.window_ms)
+    }
+
+    /// Takes in one batch, and asks again where its answers are not enough.
+    pub(super) async fn take(
+        &mut self,
+        at: Moment,
+        counted: Counted,
+        mut pass: Option<&mut Pass>,
+        result: &mut SweepResult,
+    ) {
+        result.commands += counted.commands;
+        let mut doubtful = counted.elsewhere;
+        let mut sure = Vec::with_capacity(counted.keys.len());
+        for (key, count) in counted.keys {
+            match count {
+                None => result.skip(Reason::WrongType, &key),
+                // Nothing inside the window: the key only waits for its TTL.
+                Some(0) => {}
+                Some(count) => match self.judge(at, key, count, pass.as_deref_mut(), result) {
+                    Judged::Sure(known) => sure.push(known),
+                    Judged::Doubtful(key) => doubtful.push(key),
+                    Judged::Skipped => {}
+                },
+            }
+        }
+        // Counters whose names look like something else.
+        let mut odd = counted.not_sequences;
+        let mut news = Vec::new();
+        let mut again = Vec::new();
+        for (key, own) in counted.limits {
+            match own {
+                Own::None | Own::Some(_) => {
+                    if self.limits.learn(&key, own.limit(), at.steady) {
+                        match (own, pass.as_deref_mut()) {
+                            (Own::Some(limit), Some(pass)) if self.counts_as(limit) => {
+                                again.extend(self.rejudge(key, limit, pass));
+                            }
+                            _ => news.push(key),
+                        }
+                    }
+                }
+                Own::Invalid(Reason::WrongType) => odd.push([LIMIT, &key].concat()),
+                Own::Invalid(reason) => {
+                    result.skip(reason, &key);
+                    self.limits.set_invalid(&key);
+                }
+            }
+        }
+        doubtful.append(&mut odd);
+        let mut verified = self.verify(doubtful, at, result).await;
+        verified.retain(|known| known.count > 0);
+        sure.append(&mut verified);
+        if pass.is_some() {
+            let views: Vec<CounterView<'_>> = sure.iter().map(Known::view).collect();
+            self.sink.counters(at, &views);
+        } else {
+            self.tell_aside(at, &sure);
+        }
+
+        // Keys whose limit is news may have been counted under another one already.
+        let mut found = Vec::with_capacity(counted.asides.len());
+        for (key, count) in counted.asides {
+            match count.map(|count| self.judge(at, key, count, None, result)) {
+                Some(Judged::Sure(known)) => found.push(known),
+                Some(Judged::Doubtful(key)) => again.push(key),
+                Some(Judged::Skipped) | None => {}
+            }
+        }
+        if pass.is_some() {
+            for key in news {
+                let lane = self.router.link_of(&[PREFIX, &key].concat());
+                self.news[lane.unwrap_or(0)].push(key);
+            }
+        } else {
+            again.append(&mut news);
+        }
+        found.append(&mut self.verify(again, at, result).await);
+        self.take_aside(at, &found, pass);
+    }
+
+    /// Takes in keys that do not belong to the pass, which may have counted them under another limit before.
+    pub(super) fn take_aside(&mut self, at: Moment, found: &[Known], pass: Option<&mut Pass>) {
+        if let (Some(pass), Some(default)) = (pass, self.limits.default_limit()) {
+            for known in found {
+                if let Some(told) = pass.recall(self.limits.hash(&known.key)) {
+                    let right = (known.count > 0).then_some((known.count, known.limit.limit));
+                    self.sink.correct((told, default.limit), right);
+                }
+            }
+        }
+        self.tell_aside(at, found);
+    }
+
+    /// Whether counts under the default limit, in the first pass, are counts under `limit` as well.
+    fn counts_as(&self, limit: Limit) -> bool {
+        let default = self.limits.default_limit();
+        !self.limits.primed && default.is_some_and(|default| default.window_ms == limit.window_ms)
+    }
+
+    /// A key turned out to have a limit of its own. Sets right what the pass told of it, if it did, and gives it back if
+    /// it has to be looked at.
+    fn rejudge(&mut self, key: Vec<u8>, limit: Limit, pass: &mut Pass) -> Option<Vec<u8>> {
+        let default = self.limits.default_limit()?;
+        let count = pass.recall(self.limits.hash(&key))?;
+        self.sink
+            .correct((count, default.limit), Some((count, limit.limit)));
+        let used = utilization(count, limit.limit);
+        (count > limit.limit || self.sink.ranks(used, &key)).then_some(key)
+    }
+
+    /// The keys to be counted along with the next batch of `lane`.
+    pub(super) fn take_news(&mut self, lane: usize, at: Moment) -> Vec<(Vec<u8>, u64)> {
+        let news = std::mem::take(&mut self.news[lane]).into_iter();
+        news.map(|key| {
+            let window_ms = self.window(&key, at.steady);
+            (key, window_ms)
+        })
+        .collect()
+    }
+
+    /// Judges a count by the limit that is remembered, if that is good enough.
+    fn judge(
+        &mut self,
+        at: Moment,
+        key: Vec<u8>,
+        count: u64,
+        pass: Option<&mut Pass>,
+        result: &mut SweepResult,
+    ) -> Judged {
+        let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
+        if ruled.is_none() && self.limits.is_invalid(&key) {
+            return Judged::Skipped;
+        }
+        let Some((limit, fell_from)) = ruled.or_else(|| self.limits.current(&key, at.steady))
+        else {
+            result.skip(Reason::NoDefaultLimit, &key);
+            return Judged::Skipped;
+        };
+        let used = utilization(count, limit.limit);
+        if ruled.is_none() && (count > limit.limit || self.sink.ranks(used, &key)) {
+            return Judged::Doubtful(key);
+        }
+        if let Some(pass) = pass.filter(|_| !self.limits.primed && ruled.is_none()) {
+            let hash = self.limits.hash(&key);
+            if !self.limits.has_own(hash) {
+                pass.remember(hash, count);
+            }
+        }
+        Judged::Sure(Known {
+            key,
+            count,
+            limit,
+            fell_from,
+        })
+    }
+
+    /// Reads limit and count of `keys` directly. What is no counter, or has no valid limit, is left out.
+    pub(super) async fn verify(
+        &mut self,
+        keys: Vec<Vec<u8>>,
+        at: Moment,
+        result: &mut SweepResult,
+    ) -> Vec<Known> {
+        let usual = self
+            .limits
+            .default_limit()
+            .map_or(60_000, |limit| limit.window_ms);
+        let now_ms = |lane: usize| redis_millis(at, self.lanes[lane].clock_offset);
+        let rule = |key: &[u8]| by_rule(self.rules, key);
+        let windows = keys.into_iter().map(|key| {
+            let remembered = self.limits.current(&key, at.steady);
+            (key, remembered.map_or(usual, |(limit, _)| limit.window_ms))
+        });
+        let keys: Vec<Doubtful> = windows.collect();
+        let answers = verify(&self.router, &keys, now_ms, rule, usual).await;
+        result.commands += 2 * keys.len() as u64;
+        let mut found = Vec::with_capacity(keys.len());
+        for ((key, _), answer) in keys.into_iter().zip(answers) {
+            let mut untold = |(lane, error): Untold, key: &[u8]| match lane {
+                Some(lane) if !is_elsewhere(&error) => fail(lane, &error, result),
+                _ => result.skip(Reason::Resharding, key),
+            };
+            let count = match answer.count {
+                Ok(count) => count,
+                Err(why) => {
+                    untold(why, &key);
+                    result.undecided.push(key);
+                    continue;
+                }
+            };
+            let own = match answer.own {
+                Ok(own) => Some(own),
+                Err(why) => {
+                    untold(why, &key);
+                    // After a pass over everything, what is remembered is what it was last: good enough while the
+                    // server that holds it is away, since nobody can change it there.
+                    if !self.limits.primed {
+                        result.undecided.push(key);
+                        continue;
+                    }
+                    None
+                }
+            };
+            let Some(count) = count else {
+                result.skip(Reason::WrongType, &key);
+                continue;
+            };
+            let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
+            let limit = match (ruled, own) {
+                (Some(ruled), _) => Some(ruled),
+                (None, None) => self.limits.current(&key, at.steady),
+                (None, Some(Own::Some(limit))) => {
+                    self.limits.learn(&key, Some(limit), at.steady);
+                    self.limits.current(&key, at.steady)
+                }
+                // What stands where the limit would be is another key's counter.
+                (None, Some(Own::None | Own::Invalid(Reason::WrongType))) => {
+                    self.limits.learn(&key, None, at.steady);
+                    self.limits.current(&key, at.steady)
+                }
+                (None, Some(Own::Invalid(reason))) => {
+                    result.skip(reason, &key);
+                    self.limits.set_invalid(&key);
+                    result.undecided.push(key);
+                    continue;
+                }
+            };
+            let Some((limit, fell_from)) = limit else {
+                result.skip(Reason::NoDefaultLimit, &key);
+                result.undecided.push(key);
+                continue;
+            };
+            found.push(Known {
+                key,
+                count,
+                limit,
+                fell_from,
+            });
+        }
+        found
+    }
+
+    /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
+    pub(super) fn tell_aside(&mut self, at: Moment, found: &[Known]) {
+        let views: Vec<CounterView<'_>> = found.iter().map(Known::view).collect();
+        self.sink.recheck(at, &views);
+    }
+}
+
+enum Judged {
+    Sure(Known),
+    /// To be looked at directly before anything is said.
+    Doubtful(Vec<u8>),
+    Skipped,
+}
