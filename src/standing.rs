@@ -41,33 +41,39 @@ impl Standing {
     }
 }
 
-/// The verdict in one line.
+/// The verdict in one line, with its sign and what is pending.
 pub fn verdict(report: &Report) -> String {
+    let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
+    let pending = match pending {
+        0 => String::new(),
+        some => format!("; {some} pending"),
+    };
+    let standing = Standing::of(report);
+    format!("{} {}{pending}", standing.sign(), summary(report, standing))
+}
+
+/// The verdict without its sign and what is pending; `standing` is that of `report`, or worse.
+pub fn summary(report: &Report, standing: Standing) -> String {
     let of = report.invariants.len();
     let unseen = report
         .invariants
         .iter()
         .filter(|status| !status.evaluable)
         .count();
-    let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
-    let standing = Standing::of(report);
-    let line = match standing {
-        Standing::Violated => format!("{}: {}", by_severity(report), by_name(report)),
+    match standing {
+        Standing::Violated => {
+            let unseen = match unseen {
+                0 => String::new(),
+                unseen => format!("; {unseen} of {of} invariants not fully seen"),
+            };
+            format!("{}: {}{unseen}", by_severity(report), by_name(report))
+        }
         Standing::Unknown => {
             format!("Not known: {unseen} of {of} invariants could not be evaluated")
         }
         Standing::Pending => "No violation".to_owned(),
         Standing::Holds => format!("All {of} invariants hold"),
-    };
-    let unseen = match standing {
-        Standing::Violated if unseen > 0 => format!("; {unseen} of {of} invariants not fully seen"),
-        _ => String::new(),
-    };
-    let pending = match pending {
-        0 => String::new(),
-        some => format!("; {some} pending"),
-    };
-    format!("{} {line}{unseen}{pending}", standing.sign())
+    }
 }
 
 /// `node_down, ghost_allowing ×4`.

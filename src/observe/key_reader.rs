@@ -178,13 +178,13 @@ impl KeyReader {
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
         let margin = deadline.left() / 10;
         let stop = Instant::now() + self.budget.min(deadline.left().saturating_sub(margin));
-        let servers = self.get_ready(&shards, result).await;
+        let mut servers = self.get_ready(&shards, result).await;
         *dead = result.failed.len();
         if result.failed.len() == shards.len() {
             result.stopped = result.failed.values().next().map(|failure| failure.reason);
             return;
         }
-        let written = self.written(&servers);
+        let written = self.written(&mut servers);
         let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
         let slots = slots.then(|| slots_of(shards.iter().map(|now| &now.shard)));
         let links = shards.iter().zip(&servers).map(|(now, server)| Link {
@@ -240,7 +240,7 @@ impl KeyReader {
             });
             self.behind = false;
             self.pass_took = Duration::ZERO;
-        } else if result.failed.len() == *dead && *dead > 0 && self.pass.is_none() {
+        } else if self.pass.is_none() {
             self.begin_anew();
         }
     }
@@ -294,14 +294,14 @@ impl KeyReader {
     }
 
     /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
-    fn written(&mut self, servers: &[Option<Ready>]) -> Vec<(usize, Vec<Vec<u8>>)> {
+    fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Vec<Vec<u8>>)> {
         let mut written = Vec::new();
         let mut count = 0;
-        for (lane, server) in servers.iter().enumerate() {
-            match server.as_ref().map(|server| &server.changes) {
+        for (lane, server) in servers.iter_mut().enumerate() {
+            match server.as_mut().map(|server| &mut server.changes) {
                 Some(Changes::Names(names)) => {
                     count += names.len() as u64;
-                    written.push((lane, names.clone()));
+                    written.push((lane, std::mem::take(names)));
                 }
                 Some(Changes::Unknown) => self.begin_anew(),
                 // The pass under way relied on being told.

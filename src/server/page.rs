@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::snapshot::Snapshot;
 use html::Link;
-use verdict::Verdict;
+use verdict::{Verdict, look};
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
@@ -59,7 +59,7 @@ pub(super) fn content_security_policy() -> String {
 /// The document.
 pub(super) fn render(page: &Page<'_>) -> String {
     let verdict = Verdict::of(page.snapshot, page.now);
-    let (class, sign, word) = verdict.standing.look();
+    let (class, sign, word) = look(verdict.standing);
     let mut out = String::with_capacity(32 * 1024);
     put!(
         out,

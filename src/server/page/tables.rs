@@ -3,11 +3,12 @@
 use super::Page;
 use super::html::{At, Bar, Bytes, Count, Escaped, Long, Millis, Short, Subject};
 use super::put;
-use super::verdict::Standing;
+use super::verdict::look;
 use crate::clock::elapsed;
 use crate::invariants::{InvariantName, InvariantStatus};
 use crate::observation::{Counter, CountersRead, Node, Observation};
 use crate::snapshot::Snapshot;
+use crate::standing::Standing;
 
 /// The keys that are shown; the metrics and the JSON have more.
 const MOST_KEYS: usize = 20;
@@ -58,7 +59,7 @@ fn state_of(status: &InvariantStatus) -> String {
 
 /// A sign and its text: the sign's shape and the words say what the colour says.
 fn sign(standing: Standing, text: &str) -> String {
-    let (class, sign, _) = standing.look();
+    let (class, sign, _) = look(standing);
     format!("<span class=\"{class}\"><i aria-hidden=\"true\">{sign}</i> {text}</span>")
 }
 

@@ -7,35 +7,21 @@ use jiff::Timestamp;
 
 use super::html::{At, Long, Millis};
 use crate::clock::elapsed;
-use crate::invariants::Severity;
 use crate::snapshot::Snapshot;
+use crate::standing::{Standing, summary};
 
 /// From here on the last collection says what was, not what is: three times Prometheus's default scrape interval.
 const STALE_AFTER: Duration = Duration::from_secs(180);
 
-/// How things stand: the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Something is reported.
-    Violated,
-    /// Nothing is reported, but something could not be seen; or it was seen too long ago, or never.
-    Unknown,
-    /// Something is inside its grace period.
-    Pending,
-    /// All is well, and all of it was seen.
-    Holds,
-}
-
-impl Standing {
-    /// The class for colours, a sign of its own shape, and the word.
-    pub(super) fn look(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Violated => ("bad", "✕", "violated"),
-            Self::Unknown => ("unknown", "?", "unknown"),
-            Self::Pending => ("pending", "◔", "pending"),
-            Self::Holds => ("ok", "✓", "ok"),
-        }
-    }
+/// The class for colours, a sign of its own shape, and the word.
+pub(super) fn look(standing: Standing) -> (&'static str, char, &'static str) {
+    let (class, word) = match standing {
+        Standing::Violated => ("bad", "violated"),
+        Standing::Unknown => ("unknown", "unknown"),
+        Standing::Pending => ("pending", "pending"),
+        Standing::Holds => ("ok", "ok"),
+    };
+    (class, standing.sign(), word)
 }
 
 /// The line at the top and what stands under it, as HTML without markup in the line.
@@ -56,45 +42,34 @@ impl Verdict {
                     .to_owned(),
             };
         };
-        let invariants = &snapshot.report.invariants;
-        let violated: u64 = invariants.iter().map(|status| status.violations).sum();
-        let pending: u64 = invariants.iter().map(|status| status.pending).sum();
-        let unseen = invariants.iter().filter(|status| !status.evaluable).count();
-        let age = elapsed(snapshot.report.at.wall, now);
+        let report = &snapshot.report;
+        let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
+        let age = elapsed(report.at.wall, now);
         let stale = age >= STALE_AFTER;
-        let of = invariants.len();
-        let standing = match (violated, pending) {
-            (1.., _) => Standing::Violated,
-            _ if stale || unseen > 0 => Standing::Unknown,
-            (_, 1..) => Standing::Pending,
-            _ => Standing::Holds,
+        let standing = match Standing::of(report) {
+            Standing::Violated => Standing::Violated,
+            _ if stale => Standing::Unknown,
+            standing => standing,
         };
-        let mut line = match standing {
-            Standing::Violated => format!("{}: {}", by_severity(snapshot), by_name(snapshot)),
+        let line = match standing {
             Standing::Unknown if stale => {
                 format!("Not known: nothing was collected for {}", Long(age))
             }
-            Standing::Unknown => {
-                format!("Not known: {unseen} of {of} invariants could not be evaluated")
-            }
-            Standing::Pending => format!("No violation; {pending} pending"),
-            Standing::Holds => format!("All {of} invariants hold"),
+            Standing::Pending => format!("{}; {pending} pending", summary(report, standing)),
+            _ => summary(report, standing),
         };
         let mut below = String::new();
-        if standing == Standing::Violated && unseen > 0 {
-            // Writing into a String cannot fail.
-            let _ = write!(line, "; {unseen} of {of} invariants not fully seen");
-        }
         if stale {
             below.push_str(
                 "<strong>Nothing scrapes the exporter: what stands here was true then.</strong> ",
             );
         }
+        // Writing into a String cannot fail.
         let _ = write!(
             below,
             "Observed at {}, {} ago, in {}.",
             At {
-                at: snapshot.report.at.wall,
+                at: report.at.wall,
                 now
             },
             Long(age),
@@ -109,35 +84,4 @@ impl Verdict {
             below,
         }
     }
-}
-
-/// `node_down, ghost_allowing ×4`.
-fn by_name(snapshot: &Snapshot) -> String {
-    let violated = snapshot
-        .report
-        .invariants
-        .iter()
-        .filter(|status| status.violations > 0);
-    let names: Vec<String> = violated
-        .map(|status| match status.violations {
-            1 => status.config.name.to_string(),
-            several => format!("{} ×{several}", status.config.name),
-        })
-        .collect();
-    names.join(", ")
-}
-
-/// `2 critical, 1 warning`.
-fn by_severity(snapshot: &Snapshot) -> String {
-    let severities = [Severity::Critical, Severity::Warning, Severity::Info];
-    let counts = severities.map(|severity| {
-        let invariants = snapshot.report.invariants.iter();
-        let of_it = invariants.filter(|status| status.config.severity == severity);
-        (of_it.map(|status| status.violations).sum::<u64>(), severity)
-    });
-    let counts = counts.iter().filter(|(count, _)| *count > 0);
-    let counts: Vec<String> = counts
-        .map(|(count, severity)| format!("{count} {severity}"))
-        .collect();
-    counts.join(", ")
 }
