@@ -10,6 +10,7 @@ mod redis;
 mod secret;
 mod settings;
 mod targets;
+mod tls;
 mod tree;
 mod watched;
 mod web;
@@ -26,6 +27,7 @@ pub use judging::Judging;
 pub use secret::{Secret, SecretSource};
 pub use settings::{SETTINGS, Setting, Values, env_name, find};
 pub use targets::{DEFAULT_TARGET, TargetConfig};
+pub use tls::TlsSource;
 pub(crate) use watched::Stamp;
 
 use crate::invariants::CheckerConfig;

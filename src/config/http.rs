@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
 use super::{ConfigError, Reader, Secret, SecretSource};
-use crate::observe::{Authorization, HttpAccess, Tls};
+use crate::observe::{Authorization, HttpAccess};
 
 impl Reader<'_> {
     /// What the flags that begin with `who` say about `urls`, whose own user and password are taken out of them.
@@ -22,21 +22,18 @@ impl Reader<'_> {
             }
         }
         let ca = format!("{who}.tls-ca-file");
-        let authorities = self.file(&ca)?;
-        if let Some((origin, path)) = self.text(&ca) {
-            let tls = Tls {
-                authorities: authorities.clone(),
-                ..Tls::default()
-            };
-            let invalid = |expected: String| ConfigError::new(&origin, &path, expected);
-            tls.client()
-                .map_err(|why| invalid(format!("a usable PEM file: {why}")))?;
-            if !urls.iter().any(|url| url.scheme() == "https") {
-                return Err(invalid(format!("an https:// URL in --{who}.url with it")));
+        let tls = match self.text(&ca) {
+            None => None,
+            Some((origin, path)) => {
+                if !urls.iter().any(|url| url.scheme() == "https") {
+                    let expected = format!("an https:// URL in --{who}.url with it");
+                    return Err(ConfigError::new(origin, path, expected));
+                }
+                Some(self.tls_source(&ca, None)?)
             }
-        }
+        };
         Ok(HttpAccess {
-            authorities,
+            tls,
             configured,
             elsewhere: None,
         })

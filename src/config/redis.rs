@@ -1,7 +1,5 @@
 //! `--redis.*`: the URL, who logs in, and TLS. The URL may name several hosts, which no URL parser takes as a whole.
 
-use std::path::Path;
-
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
@@ -17,7 +15,7 @@ impl Reader<'_> {
         let invalid = || ConfigError::new(&origin, without_password(&text), EXPECTED);
         let url = RedisUrl::parse(&text).ok_or_else(invalid)?;
         let password = self.secret("redis.password-file")?;
-        let tls = self.tls(url.tls)?;
+        let tls = self.redis_tls(url.tls)?;
         Ok(RedisTarget {
             seeds: url.seeds,
             sentinel_master: url.master,
@@ -54,28 +52,14 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn file(&self, flag: &str) -> Result<Option<Vec<u8>>, ConfigError> {
-        let Some((origin, path)) = self.text(flag) else {
-            return Ok(None);
-        };
-        match std::fs::read(Path::new(&path)) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) => Err(ConfigError::new(
-                origin,
-                path,
-                format!("a readable file: {error}"),
-            )),
-        }
-    }
-
-    fn tls(&self, wanted: bool) -> Result<Option<Tls>, ConfigError> {
-        let files = [
+    fn redis_tls(&self, wanted: bool) -> Result<Option<Tls>, ConfigError> {
+        let [authorities, chain, key] = [
             "redis.tls-ca-file",
             "redis.tls-cert-file",
             "redis.tls-key-file",
         ];
-        let mut given = files.iter().chain(&["redis.tls-server-name"]);
         if !wanted {
+            let mut given = [authorities, chain, key, "redis.tls-server-name"].into_iter();
             // Who gives certificates means to use them, and would not notice that they are not.
             if let Some((origin, value)) = given.find_map(|flag| self.text(flag)) {
                 let expected = "a URL of rediss:// or rediss+sentinel:// in --redis.url with it";
@@ -83,29 +67,18 @@ impl Reader<'_> {
             }
             return Ok(None);
         }
-        let [authorities, certificate, key] = files.map(|flag| self.file(flag));
-        let (certificate, key) = (certificate?, key?);
-        if certificate.is_some() != key.is_some() {
-            let lone = files[1..].iter().find_map(|flag| self.text(flag));
-            let (origin, value) = lone.unwrap_or_default();
-            let expected = "both --redis.tls-cert-file and --redis.tls-key-file";
-            return Err(ConfigError::new(origin, value, expected));
-        }
-        let tls = Tls {
-            authorities: authorities?,
-            identity: certificate.zip(key),
-            server_name: self.name("redis.tls-server-name"),
+        let identity = match (self.text(chain), self.text(key)) {
+            (Some(_), Some(_)) => Some([chain, key]),
+            (None, None) => None,
+            (Some((origin, value)), None) | (None, Some((origin, value))) => {
+                let expected = "both --redis.tls-cert-file and --redis.tls-key-file";
+                return Err(ConfigError::new(origin, value, expected));
+            }
         };
-        if let Err(why) = tls.client() {
-            let first = files.iter().find_map(|flag| self.text(flag));
-            let (origin, value) = first.unwrap_or_default();
-            return Err(ConfigError::new(
-                origin,
-                value,
-                format!("usable PEM files: {why}"),
-            ));
-        }
-        Ok(Some(tls))
+        Ok(Some(Tls {
+            source: self.tls_source(authorities, identity)?,
+            server_name: self.name("redis.tls-server-name"),
+        }))
     }
 }
 

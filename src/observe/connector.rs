@@ -123,7 +123,7 @@ impl Connector {
             None => self.begin(stream).await?,
             Some(tls) => {
                 let name = tls.name_at(&self.address).map_err(|why| tls_failed(&why))?;
-                let stream = tls.connector.connect(name, stream).await;
+                let stream = tls.connector().connect(name, stream).await;
                 self.begin(stream.map_err(|error| tls_failed(&error.to_string()))?)
                     .await?
             }

@@ -1,22 +1,32 @@
 //! HTTP to nodes and Prometheus: one bounded request at a time, every way to fail mapped to a named reason.
 //!
-//! Connections are not kept. A limiter closes them after an error without saying so, and idle ones after a few
-//! seconds, so that a kept connection would mostly save a handshake only to fail at its next use.
+//! Connections are kept for a few seconds, so that the requests of one collection share them.
 
+use std::collections::HashMap;
 use std::error::Error as _;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
+use reqwest::{Client, Response, StatusCode, Url, redirect};
+use rustls::ClientConfig;
+use tokio::time::Instant;
+use url::Origin;
 
 use super::http_access::HttpAccess;
-use super::redis_target::Tls;
 use crate::config::Secret;
 use crate::observation::Reason;
 use crate::text::one_line;
 
 /// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.
 const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// How long a connection is kept without use. Limiters close theirs after five seconds.
+const KEPT: Duration = Duration::from_secs(4);
+
+/// How many idle connections are kept to one server: as many as a collection uses at once with one node.
+const MOST_KEPT: usize = 4;
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,37 +88,60 @@ impl Answer {
     }
 }
 
-/// The client that all requests share.
+/// What all requests to one kind of server share.
 #[derive(Clone, Debug)]
 pub(super) struct Http {
-    client: Client,
     access: HttpAccess,
     timeout: Duration,
+    clients: Arc<Mutex<Clients>>,
+}
+
+/// The clients, and what they were made for.
+#[derive(Debug)]
+struct Clients {
+    tls: Option<Arc<ClientConfig>>,
+    keeping: Client,
+    /// Makes a connection for every request.
+    fresh: Client,
+    /// Where connections may be kept: when the last answer came from there.
+    answered: HashMap<Origin, Instant>,
+}
+
+impl Clients {
+    fn new(tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Result<Self, String> {
+        let client = |kept: usize| {
+            let mut client = Client::builder();
+            if let Some(tls) = &tls {
+                client = client.tls_backend_preconfigured(ClientConfig::clone(tls));
+            }
+            client
+                .pool_max_idle_per_host(kept)
+                .pool_idle_timeout(KEPT)
+                .connect_timeout(timeout)
+                .redirect(redirect::Policy::none())
+                .no_proxy()
+                .user_agent(concat!("ratelimiter-exporter/", env!("CARGO_PKG_VERSION")))
+                .build()
+                .map_err(|error| error.to_string())
+        };
+        let (keeping, fresh) = (client(MOST_KEPT)?, client(0)?);
+        Ok(Self {
+            tls,
+            keeping,
+            fresh,
+            answered: HashMap::new(),
+        })
+    }
 }
 
 impl Http {
     /// An error is one line that says what is not usable.
     pub(super) fn new(timeout: Duration, access: HttpAccess) -> Result<Self, String> {
-        let mut client = Client::builder();
-        if access.authorities.is_some() {
-            let tls = Tls {
-                authorities: access.authorities.clone(),
-                ..Tls::default()
-            };
-            client = client.tls_backend_preconfigured(tls.client()?);
-        }
-        let client = client
-            .pool_max_idle_per_host(0)
-            .connect_timeout(timeout)
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .user_agent(concat!("ratelimiter-exporter/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| error.to_string())?;
+        let clients = Clients::new(access.tls_now(), timeout)?;
         Ok(Self {
-            client,
             access,
             timeout,
+            clients: Arc::new(Mutex::new(clients)),
         })
     }
 
@@ -117,39 +150,96 @@ impl Http {
         self.timeout
     }
 
+    /// Asks on a connection that was kept, if there is one. Where that turns out to be gone before a byte of the answer
+    /// came, the server may have closed it without saying so: then once more, on a new one.
     pub(super) async fn get(&self, url: Url) -> Result<Answer, HttpError> {
-        let (request, told) = self.access.authorize(&url, self.client.get(url.clone()));
-        self.send(&format!("GET {}", shown(&url)), request, told)
-            .await
+        let what = format!("GET {}", shown(&url));
+        let (keeping, fresh) = self.clients();
+        let (request, mut told) = self.access.authorize(&url, keeping.get(url.clone()));
+        let asked = async {
+            let mut response = request.send().await;
+            if response.as_ref().is_err_and(was_closed) && self.answered_lately(&url) {
+                let again;
+                (again, told) = self.access.authorize(&url, fresh.get(url.clone()));
+                response = again.send().await;
+            } else if response.is_ok() {
+                self.note_answer(&url);
+            }
+            read(&what, response).await
+        };
+        let (status, body) = self.bounded(&what, asked).await?;
+        Ok(Answer { status, body, told })
     }
 
+    /// Asks for something to be done, which is not done twice: on a connection of its own.
     pub(super) async fn post_json(&self, url: Url, body: String) -> Result<Answer, HttpError> {
         let what = format!("POST {}", shown(&url));
-        let (request, told) = self.access.authorize(&url, self.client.post(url.clone()));
-        let request = request.header("content-type", "application/json");
-        self.send(&what, request.body(body), told).await
+        let (_, fresh) = self.clients();
+        let (request, told) = self.access.authorize(&url, fresh.post(url.clone()));
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
+        let asked = async { read(&what, request.send().await).await };
+        let (status, body) = self.bounded(&what, asked).await?;
+        Ok(Answer { status, body, told })
     }
 
-    async fn send(
+    /// The client that keeps connections, and the one that makes new ones. Other certificates to trust since the last
+    /// request make other clients.
+    fn clients(&self) -> (Client, Client) {
+        let mut clients = self.locked();
+        let tls = self.access.tls_now();
+        if tls.as_ref().map(Arc::as_ptr) != clients.tls.as_ref().map(Arc::as_ptr) {
+            match Clients::new(tls, self.timeout) {
+                Ok(anew) => *clients = anew,
+                Err(error) => tracing::error!("HTTP with other certificates to trust: {error}"),
+            }
+        }
+        (clients.keeping.clone(), clients.fresh.clone())
+    }
+
+    /// From now on, and before the whole answer is read, its connection may be taken for the next request.
+    fn note_answer(&self, url: &Url) {
+        let now = Instant::now();
+        let mut clients = self.locked();
+        let answered = &mut clients.answered;
+        answered.retain(|_, at| now.duration_since(*at) < KEPT + self.timeout);
+        answered.insert(url.origin(), now);
+    }
+
+    /// Whether a request to the server of `url` that failed now may have gone out on a connection that was kept.
+    fn answered_lately(&self, url: &Url) -> bool {
+        let clients = self.locked();
+        let answered = clients.answered.get(&url.origin());
+        answered.is_some_and(|at| at.elapsed() < KEPT + self.timeout)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn bounded<T>(
         &self,
         what: &str,
-        request: RequestBuilder,
-        told: Vec<Secret>,
-    ) -> Result<Answer, HttpError> {
-        match tokio::time::timeout(self.timeout, read(what, request)).await {
-            Ok(read) => read.map(|(status, body)| Answer { status, body, told }),
-            Err(_) => Err(HttpError {
+        asked: impl Future<Output = Result<T, HttpError>>,
+    ) -> Result<T, HttpError> {
+        let outcome = tokio::time::timeout(self.timeout, asked).await;
+        outcome.unwrap_or_else(|_| {
+            Err(HttpError {
                 status: None,
                 reason: Reason::Timeout,
                 message: format!("{what}: no complete answer within {:?}", self.timeout),
-            }),
-        }
+            })
+        })
     }
 }
 
 /// Reads the answer whole, up to [`MAX_BODY`].
-async fn read(what: &str, request: RequestBuilder) -> Result<(StatusCode, Bytes), HttpError> {
-    let mut response = request.send().await.map_err(|error| failed(what, &error))?;
+async fn read(
+    what: &str,
+    response: reqwest::Result<Response>,
+) -> Result<(StatusCode, Bytes), HttpError> {
+    let mut response = response.map_err(|error| failed(what, &error))?;
     let status = response.status();
     let too_large = || HttpError {
         status: None,
@@ -180,6 +270,26 @@ async fn read(what: &str, request: RequestBuilder) -> Result<(StatusCode, Bytes)
     Ok((status, body.freeze()))
 }
 
+/// Whether the connection there was ended before the answer began.
+fn was_closed(error: &reqwest::Error) -> bool {
+    let closed = |cause: &(dyn std::error::Error + 'static)| {
+        let by_hyper = cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
+            error.is_incomplete_message() || error.is_closed() || error.is_canceled()
+        });
+        by_hyper
+            || cause.downcast_ref::<io::Error>().is_some_and(|error| {
+                let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+                kinds.contains(&error.kind())
+            })
+    };
+    !error.is_connect() && causes(error).any(closed)
+}
+
+/// What lies below `error`, from the outermost cause on.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
+
 fn failed(what: &str, error: &reqwest::Error) -> HttpError {
     let cause = root(error);
     let mut reason = if error.is_timeout() {
@@ -187,13 +297,12 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
     } else {
         Reason::Network
     };
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+    for inner in causes(error) {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
             reason = match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => Reason::Refused,
-                std::io::ErrorKind::TimedOut => Reason::Timeout,
-                std::io::ErrorKind::UnexpectedEof => Reason::Truncated,
+                io::ErrorKind::ConnectionRefused => Reason::Refused,
+                io::ErrorKind::TimedOut => Reason::Timeout,
+                io::ErrorKind::UnexpectedEof => Reason::Truncated,
                 _ => reason,
             };
             if is_tls(io) {
@@ -203,7 +312,6 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
         if inner.to_string().contains("dns error") {
             reason = Reason::Dns;
         }
-        source = inner.source();
     }
     if cause.contains("connection closed before message completed") {
         reason = Reason::Truncated;
@@ -216,7 +324,7 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
 }
 
 /// Whether TLS is at the bottom of it. Connectors wrap one I/O error into another, which `source` passes over.
-fn is_tls(error: &std::io::Error) -> bool {
+fn is_tls(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| {
         inner.is::<rustls::Error>() || inner.downcast_ref().is_some_and(is_tls)
     })
@@ -224,11 +332,9 @@ fn is_tls(error: &std::io::Error) -> bool {
 
 /// The innermost cause: what the outer layers add is which request it was, and that is said already.
 fn root(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
+    causes(error)
+        .last()
+        .map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// A URL as it may be shown: without user and password.

@@ -1,14 +1,15 @@
 //! How to log in over HTTP, and to whom: credentials go to the origins that were configured. The addresses of nodes come
 //! out of Redis, where whoever can write could put one of his own, so they get none unless that was asked for.
 
-use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::{RequestBuilder, Url};
+use rustls::ClientConfig;
 use url::Origin;
 
-use crate::config::{Secret, SecretSource};
+use crate::config::{Secret, SecretSource, TlsSource};
 
 /// What to log in with.
 #[derive(Clone, Debug)]
@@ -20,26 +21,22 @@ pub enum Authorization {
 }
 
 /// How to reach servers over HTTP.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct HttpAccess {
-    /// Certificates to trust, as PEM; `None` for those that the system trusts.
-    pub authorities: Option<Vec<u8>>,
+    /// Whom to trust; `None` for what the system trusts.
+    pub tls: Option<TlsSource>,
     /// Which server is told what.
     pub configured: Vec<(Origin, Authorization)>,
     /// What every other server is told.
     pub elsewhere: Option<Authorization>,
 }
 
-impl fmt::Debug for HttpAccess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpAccess")
-            .field("configured", &self.configured)
-            .field("elsewhere", &self.elsewhere)
-            .finish_non_exhaustive()
-    }
-}
-
 impl HttpAccess {
+    /// Whom to trust now.
+    pub(super) fn tls_now(&self) -> Option<Arc<ClientConfig>> {
+        self.tls.as_ref().map(TlsSource::current)
+    }
+
     /// `request`, which goes to `url`, with what that server is told; and that, in each form in which it may come back.
     pub(super) fn authorize(
         &self,

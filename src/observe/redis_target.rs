@@ -6,14 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisConnectionInfo;
-use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use crate::config::SecretSource;
+use crate::config::{SecretSource, TlsSource};
 
 /// Where Redis is and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,73 +41,13 @@ pub struct Login {
     pub password: Option<SecretSource>,
 }
 
-/// TLS settings: the contents of PEM files.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// TLS settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Certificates to trust; `None` for those that the system trusts.
-    pub authorities: Option<Vec<u8>>,
-    /// The exporter's own certificate chain and its key.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// Whom to trust and how to show oneself, as it is when a connection is made.
+    pub source: TlsSource,
     /// The name that certificates must bear; `None` for the host of the address.
     pub server_name: Option<String>,
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls")
-            .field("server_name", &self.server_name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Tls {
-    /// Reads the certificates; an error says which of them is none.
-    pub fn client(&self) -> Result<ClientConfig, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        let builder = match &self.authorities {
-            Some(pem) => builder.with_root_certificates(roots(pem)?),
-            None => builder
-                .dangerous()
-                .with_custom_certificate_verifier(system_verifier(provider)?),
-        };
-        let Some((chain, key)) = &self.identity else {
-            return Ok(builder.with_no_client_auth());
-        };
-        let chain = certificates(chain, "the certificate file")?;
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| format!("the key file: expected a private key in PEM: {error}"))?;
-        builder
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| format!("the certificate and its key: {error}"))
-    }
-}
-
-fn system_verifier(provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
-    let verifier = rustls_platform_verifier::Verifier::new(provider)
-        .map_err(|error| format!("the system's certificates: {error}"))?;
-    Ok(Arc::new(verifier))
-}
-
-fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(pem, "the CA file")? {
-        roots
-            .add(certificate)
-            .map_err(|error| format!("the CA file: {error}"))?;
-    }
-    Ok(roots)
-}
-
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match read {
-        Ok(found) if found.is_empty() => Err(format!("{what}: expected certificates in PEM")),
-        Ok(found) => Ok(found),
-        Err(error) => Err(format!("{what}: expected certificates in PEM: {error}")),
-    }
 }
 
 /// What every connection of one kind is made with.
@@ -124,11 +60,16 @@ pub(super) struct Access {
 
 /// How TLS is spoken.
 pub(super) struct TlsAccess {
-    pub(super) connector: TlsConnector,
+    source: TlsSource,
     name: Option<ServerName<'static>>,
 }
 
 impl TlsAccess {
+    /// What makes a connection, with certificates as they are now.
+    pub(super) fn connector(&self) -> TlsConnector {
+        TlsConnector::from(self.source.current())
+    }
+
     /// The name that the certificate of `address` (`host:port`) must bear.
     pub(super) fn name_at(&self, address: &str) -> Result<ServerName<'static>, String> {
         if let Some(name) = &self.name {
@@ -186,7 +127,7 @@ impl RedisTarget {
                     ),
                 };
                 Some(TlsAccess {
-                    connector: TlsConnector::from(Arc::new(tls.client()?)),
+                    source: tls.source.clone(),
                     name,
                 })
             }

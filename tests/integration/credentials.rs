@@ -251,3 +251,78 @@ async fn the_password_of_redis_changes_with_its_file() -> anyhow::Result<()> {
     assert!(exporter.log().contains("read again"), "{}", exporter.log());
     Ok(())
 }
+
+#[tokio::test]
+async fn certificates_change_with_their_files() -> anyhow::Result<()> {
+    let folder = TempDir::new("certificates")?;
+    let [ca, cert, key] = certificates(folder.path(), "right")?;
+    let [other_ca, other_cert, other_key] = certificates(folder.path(), "other")?;
+    let named = |name: &str| folder.path().join(name).display().to_string();
+    let [our_ca, our_cert, our_key] = ["ca", "cert", "key"].map(named);
+    let put = |from: &str, to: &str| std::fs::copy(from, to).map(|_| ());
+    for (from, to) in [(&ca, &our_ca), (&cert, &our_cert), (&key, &our_key)] {
+        put(from, to)?;
+    }
+    let node = Listening::start(Some(acceptor(&cert, &key)?)).await?;
+    let tls_port = lab::ports::free_port().to_string();
+    let server = [
+        ["--tls-port", &tls_port],
+        ["--tls-cert-file", &cert],
+        ["--tls-key-file", &key],
+        ["--tls-ca-cert-file", &ca],
+    ];
+    let redis = RedisServer::start(&server.concat()).await?;
+    let mut connection = redis.connection().await?;
+    let exporter = Exporter::start(&[
+        format!("--redis.url=rediss://127.0.0.1:{tls_port}"),
+        format!("--redis.tls-ca-file={our_ca}"),
+        format!("--redis.tls-cert-file={our_cert}"),
+        format!("--redis.tls-key-file={our_key}"),
+        format!("--ratelimiter.url=https://{}", node.address),
+        format!("--ratelimiter.tls-ca-file={our_ca}"),
+    ])
+    .await?;
+    let mut anew = async || {
+        redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .query_async::<()>(&mut connection)
+            .await?;
+        exporter.scrape().await
+    };
+    let redis_is = |scrape: &Scrape, up| scrape.is("ratelimiter_redis_up", &[], up);
+    let node_errors = |scrape: &Scrape| scrape.errors("management_api", "tls");
+    let scrape = anew().await?;
+    assert!(redis_is(&scrape, 1), "{}", exporter.log());
+    assert!(node_errors(&scrape) == 0.0, "{}", exporter.log());
+
+    // Half of a new pair is not taken, nor is a file that is being written; whole, it is, and here it is the wrong one.
+    put(&other_cert, &our_cert)?;
+    std::fs::write(&our_ca, "-----BEGIN")?;
+    let scrape = anew().await?;
+    assert!(redis_is(&scrape, 1), "{}", exporter.log());
+    assert!(node_errors(&scrape) == 0.0, "{}", exporter.log());
+    assert!(
+        exporter.log().contains("what was read before stays in use"),
+        "{}",
+        exporter.log()
+    );
+    put(&other_key, &our_key)?;
+    put(&ca, &our_ca)?;
+    let scrape = anew().await?;
+    assert!(redis_is(&scrape, 0), "{}", exporter.log());
+    assert!(node_errors(&scrape) == 0.0, "{}", exporter.log());
+
+    put(&cert, &our_cert)?;
+    put(&key, &our_key)?;
+    put(&other_ca, &our_ca)?;
+    let scrape = anew().await?;
+    assert!(redis_is(&scrape, 0), "{}", exporter.log());
+    let failed = node_errors(&scrape);
+    assert!(failed > 0.0, "{}", exporter.log());
+
+    put(&ca, &our_ca)?;
+    let scrape = anew().await?;
+    assert!(redis_is(&scrape, 1), "{}", exporter.log());
+    assert!(node_errors(&scrape) <= failed, "{}", exporter.log());
+    Ok(())
+}

@@ -183,14 +183,17 @@ pub(crate) fn base_flags(redis: &str, nodes: &[NodeProcess]) -> Vec<String> {
 
 /// A client for what the lab's own cannot say: users and headers. Each request has a connection of its own.
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
+    Ok(client_builder().build()?)
+}
+
+/// The same, to be told more about TLS.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder();
-    Ok(client
+    reqwest::Client::builder()
         .pool_max_idle_per_host(0)
         .no_proxy()
         .timeout(PATIENCE)
-        .build()?)
 }
 
 /// Runs the exporter's binary to its end, without our environment's settings; killed when that takes too long.

@@ -72,15 +72,21 @@ async fn a_second_signal_ends_it_at_once() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until a collection has got as far as to ask the node, which connections say that are open to it.
+/// Waits until a collection has got as far as to ask the node, which is paused: what it was sent lies there unread.
 async fn wait_for_the_collection(cluster: &Cluster) -> anyhow::Result<()> {
     let address = cluster.nodes[0].address();
     let port: u16 = address.rsplit_once(':').unwrap_or_default().1.parse()?;
-    // As the kernel writes an established connection to that port of 127.0.0.1.
-    let established = format!(" 0100007F:{port:04X} 01 ");
+    // As the kernel writes it: local address, remote address, state, and what waits to be sent and to be read.
+    let local = format!("0100007F:{port:04X}");
+    let asked = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let unread = fields.get(4).and_then(|queues| queues.split_once(':'));
+        let established = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"01");
+        established && unread.is_some_and(|(_, unread)| unread != "00000000")
+    };
     lab::wait_for(PATIENCE, || async {
         let connections = std::fs::read_to_string("/proc/net/tcp");
-        connections.is_ok_and(|connections| connections.contains(&established))
+        connections.is_ok_and(|connections| connections.lines().any(asked))
     })
     .await
 }

@@ -10,6 +10,7 @@ mod browser;
 mod captures;
 mod cli;
 mod configuration;
+mod connections;
 mod credentials;
 mod dashboards;
 mod dependencies;

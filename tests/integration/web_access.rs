@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lab::temp::TempDir;
-use ratelimiter_exporter::observe::Tls;
 
-use super::harness::{Exporter, PATIENCE, client, run, said};
+use super::harness::{Exporter, PATIENCE, client, client_builder, run, said};
 use super::topology::certificates;
 
 /// Cheap, so that tests that are no tests of bcrypt do not wait for it.
@@ -29,21 +28,13 @@ async fn exporter(file: &Path) -> anyhow::Result<Exporter> {
 
 /// A client that trusts `ca` and shows `identity`.
 fn tls_client(ca: &str, identity: Option<[&str; 2]>) -> anyhow::Result<reqwest::Client> {
-    let identity = match identity {
-        Some([chain, key]) => Some((std::fs::read(chain)?, std::fs::read(key)?)),
-        None => None,
-    };
-    let tls = Tls {
-        authorities: Some(std::fs::read(ca)?),
-        identity,
-        server_name: None,
-    };
-    Ok(reqwest::Client::builder()
-        .tls_backend_preconfigured(tls.client().map_err(anyhow::Error::msg)?)
-        .pool_max_idle_per_host(0)
-        .no_proxy()
-        .timeout(PATIENCE)
-        .build()?)
+    let authorities = reqwest::Certificate::from_pem(&std::fs::read(ca)?)?;
+    let mut client = client_builder().tls_certs_only([authorities]);
+    if let Some([chain, key]) = identity {
+        let pem = [std::fs::read(chain)?, std::fs::read(key)?].concat();
+        client = client.identity(reqwest::Identity::from_pem(&pem)?);
+    }
+    Ok(client.build()?)
 }
 
 async fn status(request: reqwest::RequestBuilder) -> anyhow::Result<u16> {
