@@ -8,6 +8,7 @@ mod control;
 mod counters;
 mod deadline;
 mod exposition;
+mod first;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod http;
@@ -30,6 +31,7 @@ mod redis_basics;
 mod redis_target;
 mod requests;
 mod router;
+mod sentinels;
 mod shard_reader;
 mod succession;
 mod tracker;

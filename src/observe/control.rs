@@ -1,7 +1,7 @@
 //! Which servers hold the data now, and the control connections to them: one server, the primary that the sentinels
 //! name, or all primaries of a cluster. Found anew at every collection, so that a failover or a resharding is followed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +9,11 @@ use futures_util::future::join_all;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::connector::Connector;
+use super::first::first_success;
 use super::redis::{RedisFailure, ServerState, server_state};
 use super::redis_target::{Access, RedisTarget};
 use super::router::{Link, Router, Slots};
+use super::sentinels::Sentinels;
 use crate::clock::Clock;
 use crate::observation::Reason;
 
@@ -62,27 +64,13 @@ pub(super) struct Control {
     shards: Vec<Shard>,
 }
 
-#[derive(Debug)]
-struct Sentinels {
-    master: String,
-    /// The one that answered last first.
-    connectors: Vec<(String, Connector)>,
-}
-
 impl Control {
     pub(super) fn new(target: &RedisTarget) -> Result<Self, String> {
         let sentinels = match &target.sentinel_master {
             None => None,
             Some(master) => {
                 let access = target.sentinel_access()?;
-                let connector = |address: &String| {
-                    let connector = Connector::new(Arc::clone(&access), address);
-                    (address.clone(), connector)
-                };
-                Some(Sentinels {
-                    master: master.clone(),
-                    connectors: target.seeds.iter().map(connector).collect(),
-                })
+                Some(Sentinels::new(&access, &target.seeds, master))
             }
         };
         Ok(Self {
@@ -181,15 +169,16 @@ impl Control {
         if let [_, _, ..] = &self.seeds[..] {
             // The one that answered last first: those before it may be hung, and are not waited for again.
             let last = self.shards.first().map(|shard| &shard.primary);
-            let mut seeds: Vec<&String> = self.seeds.iter().collect();
-            seeds.sort_by_key(|seed| Some(*seed) != last);
-            for seed in seeds {
-                let connector = self.connectors.entry(seed.clone());
-                let connector =
-                    connector.or_insert_with(|| Connector::new(Arc::clone(&self.access), seed));
-                if connector.ping().await.is_ok() {
-                    return seed.clone();
-                }
+            let mut seeds = self.seeds.clone();
+            seeds.sort_by_key(|seed| Some(seed) != last);
+            let mut taken = self.take_connectors(seeds);
+            let pings = taken.iter_mut().map(|(seed, connector)| async move {
+                connector.ping().await.map(|_| seed.clone())
+            });
+            let found = first_success(pings.collect()).await;
+            self.connectors.extend(taken);
+            if let Ok(seed) = found {
+                return seed;
             }
         }
         self.seeds[0].clone()
@@ -207,32 +196,53 @@ impl Control {
             let open = self.connectors.get(address).and_then(Connector::current);
             open.is_none()
         });
-        let mut last = None;
-        for address in addresses {
-            let connector = self.connectors.entry(address.clone());
-            let connector =
-                connector.or_insert_with(|| Connector::new(Arc::clone(&self.access), &address));
+        let mut taken = self.take_connectors(addresses);
+        let asked = taken.iter_mut().map(|(address, connector)| async move {
             match ask_cluster(connector).await {
                 Ok((slots, state)) => {
-                    self.shards = parse_slots(&slots, &address);
-                    return Ok(problem(&state, &self.shards));
+                    let shards = parse_slots(&slots, address);
+                    Ok(Some((problem(&state, &shards), shards)))
                 }
+                // The server was replaced by one that is in no cluster.
+                Err(error) if error.to_string().contains("cluster support disabled") => Ok(None),
                 Err(error) => {
                     connector.note(&error);
-                    // The server was replaced by one that is in no cluster.
-                    if error.to_string().contains("cluster support disabled") {
-                        self.cluster = false;
-                        return Ok(None);
-                    }
                     let what = format!("CLUSTER SLOTS of {address}");
-                    last.get_or_insert(RedisFailure::of(&what, &error));
+                    Err(RedisFailure::of(&what, &error))
                 }
             }
+        });
+        let found = first_success(asked.collect()).await;
+        self.connectors.extend(taken);
+        match found {
+            Ok(Some((problem, shards))) => {
+                self.shards = shards;
+                Ok(problem)
+            }
+            Ok(None) => {
+                self.cluster = false;
+                Ok(None)
+            }
+            Err(failures) => Err(failures.into_iter().next().unwrap_or_else(|| RedisFailure {
+                reason: Reason::Unexpected,
+                message: "no node of the cluster is known".to_owned(),
+            })),
         }
-        Err(last.unwrap_or_else(|| RedisFailure {
-            reason: Reason::Unexpected,
-            message: "no node of the cluster is known".to_owned(),
-        }))
+    }
+
+    /// The connectors to these addresses, each once, to be put back.
+    fn take_connectors(&mut self, addresses: Vec<String>) -> Vec<(String, Connector)> {
+        let mut taken: Vec<(String, Connector)> = Vec::with_capacity(addresses.len());
+        let mut seen = BTreeSet::new();
+        for address in addresses {
+            if seen.insert(address.clone()) {
+                let connector = self.connectors.remove(&address);
+                let connector =
+                    connector.unwrap_or_else(|| Connector::new(Arc::clone(&self.access), &address));
+                taken.push((address, connector));
+            }
+        }
+        taken
     }
 
     async fn ask_shards(&mut self, clock: &Clock) -> Vec<ShardNow> {
@@ -254,44 +264,6 @@ impl Control {
         }
         shards
     }
-}
-
-impl Sentinels {
-    async fn primary(&mut self) -> Result<String, RedisFailure> {
-        let mut first = None;
-        for _ in 0..self.connectors.len() {
-            let (address, connector) = &mut self.connectors[0];
-            match ask_sentinel(connector, &self.master).await {
-                Ok(Some(primary)) => return Ok(primary),
-                Ok(None) => first.get_or_insert(RedisFailure {
-                    reason: Reason::Unexpected,
-                    message: format!(
-                        "sentinel {address} knows no primary named {:?}",
-                        self.master
-                    ),
-                }),
-                Err(error) => {
-                    connector.note(&error);
-                    first.get_or_insert(RedisFailure::of(&format!("sentinel {address}"), &error))
-                }
-            };
-            self.connectors.rotate_left(1);
-        }
-        Err(first.unwrap_or_else(|| RedisFailure {
-            reason: Reason::Unexpected,
-            message: "no sentinel is known".to_owned(),
-        }))
-    }
-}
-
-async fn ask_sentinel(connector: &mut Connector, master: &str) -> RedisResult<Option<String>> {
-    let (mut connection, _) = connector.get().await?;
-    let answer: Option<(String, String)> = redis::cmd("SENTINEL")
-        .arg("GET-MASTER-ADDR-BY-NAME")
-        .arg(master)
-        .query_async(&mut connection)
-        .await?;
-    Ok(answer.map(|(host, port)| join(&host, &port)))
 }
 
 async fn ask_cluster(connector: &mut Connector) -> RedisResult<(Value, String)> {

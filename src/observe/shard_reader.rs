@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::connector::Connector;
 use super::control::ShardNow;
+use super::first::first_success;
 use super::redis::{RedisFailure, follows};
 use super::redis_target::Access;
 use super::tracker::{Changes, Tracker};
@@ -57,6 +58,23 @@ impl ShardReader {
         })
     }
 
+    /// This reader, if its server is a replica of `primary` that can be read.
+    async fn of_replica(mut self, primary: &str) -> Result<(Self, Ready), ()> {
+        let connected = if self.follows().await {
+            self.connect().await.map_err(|failure| failure.to_string())
+        } else {
+            Err("it does not follow".to_owned())
+        };
+        match connected {
+            Ok(ready) => Ok((self, ready)),
+            Err(why) => {
+                let replica = &self.source;
+                tracing::debug!(primary, replica, "the replica is not read: {why}");
+                Err(())
+            }
+        }
+    }
+
     /// Whether the server is a replica that has its primary's data now.
     async fn follows(&mut self) -> bool {
         let Ok((mut connection, _)) = self.connector.ping().await else {
@@ -84,29 +102,14 @@ pub(super) async fn ready(
             .is_some_and(|before| before.source == **address);
         (!is_before, *address)
     });
-    for address in candidates {
-        let mut reader = match before.take_if(|before| before.source == *address) {
-            Some(reader) => reader,
-            None => ShardReader::new(access, address),
-        };
-        if !reader.follows().await {
-            tracing::debug!(
-                primary,
-                replica = address,
-                "the replica is not read: it does not follow"
-            );
-            continue;
-        }
-        match reader.connect().await {
-            Ok(ready) => return (reader, Ok(ready)),
-            Err(failure) => {
-                tracing::debug!(
-                    primary,
-                    replica = address,
-                    "the replica is not read: {failure}"
-                );
-            }
-        }
+    let attempts = candidates.into_iter().map(|address| {
+        let reader = before
+            .take_if(|before| before.source == *address)
+            .unwrap_or_else(|| ShardReader::new(access, address));
+        reader.of_replica(primary)
+    });
+    if let Ok((reader, ready)) = first_success(attempts.collect()).await {
+        return (reader, Ok(ready));
     }
     let mut reader = before
         .filter(|before| before.source == *primary)

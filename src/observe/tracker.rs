@@ -13,6 +13,9 @@ use super::requests::PREFIX;
 /// Names kept between two collections. With more, looking at everything is no dearer, and memory stays bounded.
 const MOST_NAMES: usize = 400_000;
 
+/// What these names may take, in bytes of their own.
+const MOST_BYTES: usize = 32 * 1024 * 1024;
+
 /// Which keys were written since the last collection.
 #[derive(Debug)]
 pub(super) enum Changes {
@@ -34,6 +37,7 @@ pub(super) struct Tracker {
 #[derive(Debug, Default)]
 struct Heard {
     names: HashSet<Vec<u8>>,
+    bytes: usize,
     /// Something was missed: too much at once, or everything was flushed.
     missed: bool,
 }
@@ -62,7 +66,11 @@ impl Heard {
         if counter.is_some_and(|counter| self.names.contains(counter)) {
             return;
         }
-        if self.names.len() < MOST_NAMES {
+        if self.names.contains(&name) {
+            return;
+        }
+        self.bytes += name.len();
+        if self.names.len() < MOST_NAMES && self.bytes <= MOST_BYTES {
             self.names.insert(name);
         } else {
             self.missed = true;
@@ -142,6 +150,18 @@ mod tests {
         let mut names: Vec<_> = heard.names.into_iter().collect();
         names.sort();
         assert_eq!(names, [&b"ratelimit:a"[..], b"ratelimit:b:seq"]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_bytes_too_and_what_is_not_kept_is_missed() {
+        let mut heard = Heard::default();
+        let long = "x".repeat(MOST_BYTES / 2 - 1);
+        for _ in 0..3 {
+            heard.take(push(&[&format!("{long}1"), &format!("{long}2")]));
+        }
+        assert_eq!((heard.names.len(), heard.missed), (2, false));
+        heard.take(push(&["x"]));
+        assert_eq!((heard.names.len(), heard.missed), (2, true));
     }
 
     #[test]

@@ -363,6 +363,31 @@ async fn the_primary_that_the_sentinels_name_is_followed() -> anyhow::Result<()>
 }
 
 #[tokio::test]
+async fn sentinels_that_hang_are_not_waited_for_one_after_another() -> anyhow::Result<()> {
+    let mut group = Sentinels::start().await?;
+    let [(first, one), (second, two), (_, three)] = &mut group.sentinels[..] else {
+        anyhow::bail!("expected three sentinels");
+    };
+    first.pause()?;
+    second.pause()?;
+    // One after the other, they would take the whole scrape.
+    let exporter = Exporter::start(&[
+        format!(
+            "--redis.url=redis+sentinel://127.0.0.1:{one},127.0.0.1:{two},127.0.0.1:{three}/prime"
+        ),
+        "--redis.timeout=5s".to_owned(),
+    ])
+    .await?;
+    let scrape = exporter.scrape().await?;
+    assert!(
+        scrape.is("ratelimiter_redis_up", &[], 1),
+        "{}",
+        exporter.log()
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_name_that_no_sentinel_knows_is_told() -> anyhow::Result<()> {
     let group = Sentinels::start().await?;
     let url = group.url().replace("/prime", "/other");

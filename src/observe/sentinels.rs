@@ -1,0 +1,73 @@
+//! Who the primary is, as the sentinels know it.
+
+use std::sync::Arc;
+
+use redis::RedisResult;
+
+use super::connector::Connector;
+use super::control::join;
+use super::first::first_success;
+use super::redis::RedisFailure;
+use super::redis_target::Access;
+use crate::observation::Reason;
+
+/// The sentinels of one primary.
+#[derive(Debug)]
+pub(super) struct Sentinels {
+    master: String,
+    /// The one that answered last first.
+    connectors: Vec<(String, Connector)>,
+}
+
+impl Sentinels {
+    /// Those at `addresses`, who know the primary as `master`.
+    pub(super) fn new(access: &Arc<Access>, addresses: &[String], master: &str) -> Self {
+        let connectors = addresses.iter().map(|address| {
+            let connector = Connector::new(Arc::clone(access), address);
+            (address.clone(), connector)
+        });
+        Self {
+            master: master.to_owned(),
+            connectors: connectors.collect(),
+        }
+    }
+
+    /// The address of the primary, from the first one to know it.
+    pub(super) async fn primary(&mut self) -> Result<String, RedisFailure> {
+        let master = &self.master;
+        let asked = self.connectors.iter_mut().enumerate();
+        let asked = asked.map(|(place, (address, connector))| async move {
+            match ask(connector, master).await {
+                Ok(Some(primary)) => Ok((place, primary)),
+                Ok(None) => Err(RedisFailure {
+                    reason: Reason::Unexpected,
+                    message: format!("sentinel {address} knows no primary named {master:?}"),
+                }),
+                Err(error) => {
+                    connector.note(&error);
+                    Err(RedisFailure::of(&format!("sentinel {address}"), &error))
+                }
+            }
+        });
+        match first_success(asked.collect()).await {
+            Ok((place, primary)) => {
+                self.connectors.rotate_left(place);
+                Ok(primary)
+            }
+            Err(failures) => Err(failures.into_iter().next().unwrap_or_else(|| RedisFailure {
+                reason: Reason::Unexpected,
+                message: "no sentinel is known".to_owned(),
+            })),
+        }
+    }
+}
+
+async fn ask(connector: &mut Connector, master: &str) -> RedisResult<Option<String>> {
+    let (mut connection, _) = connector.get().await?;
+    let answer: Option<(String, String)> = redis::cmd("SENTINEL")
+        .arg("GET-MASTER-ADDR-BY-NAME")
+        .arg(master)
+        .query_async(&mut connection)
+        .await?;
+    Ok(answer.map(|(host, port)| join(&host, &port)))
+}
