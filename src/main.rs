@@ -10,6 +10,10 @@ use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::subject::ACTIONS;
 use ratelimiter_exporter::{check, observe, serve};
 
+/// Something that another try may do, such as listening where another process still does.
+const UNAVAILABLE: u8 = 1;
+
+/// Something that stays wrong until somebody mends it, and for the commands: nothing can be said.
 const MISTAKE: u8 = 2;
 
 /// The answer to `--config.check`.
@@ -62,7 +66,7 @@ async fn run() -> ExitCode {
     match invocation.task {
         Task::Serve => match serve::serve(config, Arc::new(load)).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&format!("{error:#}")),
+            Err(error) => fail_with(UNAVAILABLE, &format!("{error:#}")),
         },
         // Dealt with above, without a limiter.
         Task::Evaluate(_) => ExitCode::SUCCESS,
@@ -110,8 +114,12 @@ fn print(text: &str, status: u8) -> ExitCode {
 }
 
 fn fail(line: &str) -> ExitCode {
+    fail_with(MISTAKE, line)
+}
+
+fn fail_with(status: u8, line: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "ratelimiter-exporter: {line}");
-    ExitCode::from(MISTAKE)
+    ExitCode::from(status)
 }
 
 fn log_to_stderr(config: LogConfig) {

@@ -158,7 +158,8 @@ async fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
     let taken = format!("--web.listen-address=127.0.0.1:{}", redis.port());
     let output = run(vec![taken]).await?;
     let said = said(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    // Not 2, upon which whoever supervises it gives up: the port may be free in a moment.
+    assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
         said.contains("--web.listen-address: cannot listen on 127.0.0.1:"),
         "{said}"
