@@ -12,7 +12,9 @@ use redis::aio::{MultiplexedConnection, SendError};
 use redis::{
     AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisError, RedisResult, Value,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, BufReader, ReadBuf,
+};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -24,6 +26,12 @@ use crate::observation::Reason;
 /// The most that may come in after a request went out. The largest answers are those of pipelines of SCAN, some
 /// thousand keys of a few kilobytes each at worst.
 const MOST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// How long a server that hung up is given to say why.
+const AT_THE_DOOR: Duration = Duration::from_millis(200);
+
+/// The longest that it may say then, in bytes. Protected mode takes some thousand.
+const LONGEST_WORD: u64 = 4096;
 
 /// A connection that is replaced after a failure.
 #[derive(Debug)]
@@ -110,10 +118,36 @@ impl Connector {
             return Ok((open.connection.clone(), true));
         }
         let open = tokio::time::timeout(self.access.timeout, self.connect()).await;
-        let open = open.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
+        let open = match open {
+            Ok(Err(error)) if error.is_connection_dropped() => {
+                return Err(self.told_at_the_door().await.unwrap_or(error));
+            }
+            Ok(open) => open?,
+            Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        };
         let connection = open.connection.clone();
         self.open = Some(open);
         Ok((connection, false))
+    }
+
+    /// Why Redis hangs up on everybody new, if it says so: it has too many clients, or is in protected mode. It says that
+    /// before it is asked anything, so whoever asks at once mostly gets to know only that the connection is gone.
+    async fn told_at_the_door(&self) -> Option<RedisError> {
+        if self.access.tls.is_some() {
+            return None;
+        }
+        let mut line = Vec::new();
+        let listen = async {
+            let stream = TcpStream::connect(&self.address).await?;
+            let mut stream = BufReader::new(stream).take(LONGEST_WORD);
+            stream.read_until(b'\n', &mut line).await
+        };
+        let patience = AT_THE_DOOR.min(self.access.timeout);
+        tokio::time::timeout(patience, listen).await.ok()?.ok()?;
+        match redis::parse_redis_value(&line) {
+            Ok(Value::ServerError(error)) => Some(error.into()),
+            _ => None,
+        }
     }
 
     async fn connect(&self) -> RedisResult<Open> {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::harness::{Cluster, Exporter, base_flags};
+use super::harness::{Cluster, Exporter, PATIENCE, base_flags};
 
 /// Resident memory in MiB.
 fn rss(exporter: &Exporter) -> anyhow::Result<u64> {
@@ -338,6 +338,30 @@ async fn a_redis_that_wants_a_password_or_another_one_says_so() -> anyhow::Resul
             scrape.text
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_with_too_many_clients_says_so_before_it_hangs_up() -> anyhow::Result<()> {
+    let redis = RedisServer::start(&["--maxclients", "2"]).await?;
+    // One of them may be there still from the start.
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let client = lab::wait_for_some(PATIENCE, || async { redis.connection().await.ok() });
+        clients.push(client.await?);
+    }
+    let exporter = Exporter::start(&[format!("--redis.url={}", redis.url())]).await?;
+    let scrape = exporter.scrape().await?;
+    assert!(scrape.is("ratelimiter_redis_up", &[], 0));
+    assert!(scrape.errors("redis", "redis_error") > 0.0);
+    let said = exporter.get("/api/v1/violations").await?.text();
+    assert!(said.contains("max number of clients reached"), "{said}");
+    drop(clients);
+    exporter
+        .until("it is let in", |scrape| {
+            scrape.is("ratelimiter_redis_up", &[], 1)
+        })
+        .await?;
     Ok(())
 }
 
