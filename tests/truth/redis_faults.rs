@@ -6,6 +6,8 @@ use lab::faults::Faults;
 use lab::proxy::{Mode, Proxy};
 use lab::redis_server::RedisServer;
 use lab::seed::Scale;
+use lab::temp::TempDir;
+use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use crate::bench::{Bench, redis_do, secs, start_nodes};
@@ -55,6 +57,18 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             at_once,
             8,
             || Box::pin(no_auth()),
+        ),
+        Scenario::new(
+            "Redis has too many clients, connections cut",
+            at_once,
+            8,
+            || Box::pin(too_many_clients()),
+        ),
+        Scenario::new(
+            "Redis cannot save its snapshot (MISCONF)",
+            at_once,
+            12,
+            || Box::pin(cannot_save()),
         ),
         Scenario::new("Redis is LOADING", at_once, 20, || Box::pin(loading())),
         Scenario::new(
@@ -137,6 +151,58 @@ async fn no_auth() -> anyhow::Result<Seen> {
     redis_do(&mut connection, &["CONFIG", "SET", "requirepass", ""]).await?;
     bench.exporter.recovers().await?;
     Ok(seen)
+}
+
+async fn too_many_clients() -> anyhow::Result<Seen> {
+    let bench = Bench::start(2, &[]).await?;
+    let mut connection = bench.redis().await?;
+    let fault = Instant::now();
+    redis_do(&mut connection, &["CONFIG", "SET", "maxclients", "1"]).await?;
+    let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+    redis_do(&mut connection, &kill).await?;
+    let seen = bench.exporter.finds(fault, Expect::at_once(REDIS)).await?;
+    let most = ["CONFIG", "SET", "maxclients", "1000"];
+    redis_do(&mut connection, &most).await?;
+    bench.exporter.recovers().await?;
+    Ok(seen)
+}
+
+async fn cannot_save() -> anyhow::Result<Seen> {
+    let redis = RedisServer::start(&["--enable-protected-configs", "yes"]).await?;
+    let nodes = start_nodes(&redis, 2).await?;
+    let url = redis.url();
+    let bench = Bench::around(redis, nodes, &url, &[]).await?;
+    let mut connection = bench.redis().await?;
+    let folder = TempDir::new("snapshots")?;
+    let path = folder.path().display().to_string();
+    for setting in [["dir", &path], ["save", "3600 1000000"]] {
+        redis_do(&mut connection, &["CONFIG", "SET", setting[0], setting[1]]).await?;
+    }
+    std::fs::remove_dir(&path)?;
+    let fault = Instant::now();
+    saves(&mut connection, "err").await?;
+    let seen = bench.exporter.finds(fault, Expect::at_once(REDIS)).await?;
+    std::fs::create_dir(&path)?;
+    redis_do(&mut connection, &["CONFIG", "SET", "dir", &path]).await?;
+    saves(&mut connection, "ok").await?;
+    bench.exporter.recovers().await?;
+    Ok(seen)
+}
+
+/// Lets Redis save its snapshot, and waits until it has ended in this way.
+async fn saves(connection: &mut MultiplexedConnection, status: &str) -> anyhow::Result<()> {
+    redis_do(connection, &["BGSAVE"]).await?;
+    let ended = format!("rdb_last_bgsave_status:{status}");
+    let mut info = redis::cmd("INFO");
+    info.arg("persistence");
+    lab::wait_for(secs(5), || {
+        let (mut connection, info, ended) = (connection.clone(), &info, &ended);
+        async move {
+            let said: redis::RedisResult<String> = info.query_async(&mut connection).await;
+            said.is_ok_and(|said| said.contains("rdb_bgsave_in_progress:0") && said.contains(ended))
+        }
+    })
+    .await
 }
 
 async fn loading() -> anyhow::Result<Seen> {
