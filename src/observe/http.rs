@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 use url::Origin;
@@ -171,6 +171,14 @@ impl Http {
         Ok(Answer { status, body, told })
     }
 
+    /// Asks on a connection of its own, which tells as well whether the server takes new ones.
+    pub(super) async fn get_anew(&self, url: Url) -> Result<Answer, HttpError> {
+        let what = format!("GET {}", shown(&url));
+        let (_, fresh) = self.clients();
+        let (request, told) = self.access.authorize(&url, fresh.get(url.clone()));
+        self.once(&what, request, told).await
+    }
+
     /// Asks for something to be done, which is not done twice: on a connection of its own.
     pub(super) async fn post_json(&self, url: Url, body: String) -> Result<Answer, HttpError> {
         let what = format!("POST {}", shown(&url));
@@ -179,8 +187,17 @@ impl Http {
         let request = request
             .header("content-type", "application/json")
             .body(body);
-        let asked = async { read(&what, request.send().await).await };
-        let (status, body) = self.bounded(&what, asked).await?;
+        self.once(&what, request, told).await
+    }
+
+    async fn once(
+        &self,
+        what: &str,
+        request: RequestBuilder,
+        told: Vec<Secret>,
+    ) -> Result<Answer, HttpError> {
+        let asked = async { read(what, request.send().await).await };
+        let (status, body) = self.bounded(what, asked).await?;
         Ok(Answer { status, body, told })
     }
 

@@ -114,9 +114,11 @@ impl<'a> ManagementApi<'a> {
         })
     }
 
-    /// `GET /health`: whether the node serves; it does not look at Redis.
+    /// `GET /health`: whether the node serves; it does not look at Redis. A node that takes no new connections does not.
     pub(super) async fn health(&self) -> Result<Health, HttpError> {
-        self.get("health").await
+        let url = join(&self.base, "health");
+        let what = format!("GET {}", super::http::shown(&url));
+        self.http.get_anew(url).await?.ok(&what)?.json(&what)
     }
 
     /// `GET /metrics` as text.

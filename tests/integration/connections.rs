@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use lab::redis_server::RedisServer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::harness::{Exporter, Scrape};
@@ -26,6 +27,7 @@ enum Closes {
 struct Counting {
     address: String,
     counts: Arc<Mutex<Counts>>,
+    stopped: CancellationToken,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -37,15 +39,24 @@ struct Counts {
     requests: Vec<String>,
 }
 
+impl Counts {
+    fn probes(&self) -> usize {
+        let health = "GET /health HTTP/1.1";
+        self.requests.iter().filter(|line| *line == health).count()
+    }
+}
+
 impl Counting {
     async fn start(closes: Closes) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let counts = Arc::new(Mutex::new(Counts::default()));
         let into = Arc::clone(&counts);
+        let stopped = CancellationToken::new();
+        let until = stopped.clone();
         let task = tokio::spawn(async move {
             let mut clients = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Some(Ok((stream, _))) = until.run_until_cancelled(listener.accept()).await {
                 let into = Arc::clone(&into);
                 clients.spawn(async move {
                     with(&into, |counts| {
@@ -58,10 +69,13 @@ impl Counting {
                     with(&into, |counts| counts.open -= 1);
                 });
             }
+            drop(listener);
+            clients.join_all().await;
         });
         Ok(Self {
             address,
             counts,
+            stopped,
             _task: AbortOnDropHandle::new(task),
         })
     }
@@ -130,20 +144,21 @@ fn lost(scrape: &Scrape) -> f64 {
 }
 
 #[tokio::test]
-async fn requests_share_connections() -> anyhow::Result<()> {
+async fn requests_share_connections_but_for_the_probe() -> anyhow::Result<()> {
     let node = Counting::start(Closes::Never).await?;
     let (exporter, scrape) = node.scraped_twice().await?;
-    let counts = node.counts();
     assert!(lost(&scrape) == 0.0, "{}", scrape.text);
-    assert!(counts.connections < counts.requests.len(), "{counts:?}");
     // However often it is scraped.
     for _ in 0..20 {
         exporter.scrape().await?;
     }
-    let later = node.counts();
-    assert!(later.requests.len() > 10 * later.connections, "{later:?}");
-    // A collection asks a node four things at once at most.
-    assert!(later.most_open <= 4, "{later:?}");
+    let counts = node.counts();
+    let probes = counts.probes();
+    assert!(probes >= 22, "{counts:?}");
+    // A collection asks a node two other things at once at most.
+    assert!(counts.connections <= probes + 2, "{counts:?}");
+    // The server sees the end of the last probes a moment later.
+    assert!(counts.most_open <= 5, "{counts:?}");
     Ok(())
 }
 
@@ -165,6 +180,24 @@ async fn a_kept_connection_that_the_server_has_closed_is_no_fault_of_the_node() 
 }
 
 #[tokio::test]
+async fn a_node_that_takes_no_new_connections_is_down() -> anyhow::Result<()> {
+    let node = Counting::start(Closes::Never).await?;
+    let (exporter, scrape) = node.scraped_twice().await?;
+    assert!(
+        !scrape.reported().join(" ").contains("node_down"),
+        "{}",
+        scrape.text
+    );
+    node.stopped.cancel();
+    let down = format!("node_down {}", node.address);
+    let scrape = exporter
+        .until("it is down", |scrape| scrape.reported().contains(&down))
+        .await?;
+    assert!(scrape.errors("probes", "refused") > 0.0, "{}", scrape.text);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_new_connection_that_fails_is_not_tried_again() -> anyhow::Result<()> {
     let node = Counting::start(Closes::Unanswered).await?;
     let (_, scrape) = node.scraped_twice().await?;
@@ -174,13 +207,7 @@ async fn a_new_connection_that_fails_is_not_tried_again() -> anyhow::Result<()> 
         "{}",
         scrape.text
     );
-    let health = "GET /health HTTP/1.1";
-    let asked = counts
-        .requests
-        .iter()
-        .filter(|line| *line == health)
-        .count();
-    assert_eq!(asked, 2, "{counts:?}");
+    assert_eq!(counts.probes(), 2, "{counts:?}");
     assert_eq!(counts.connections, counts.requests.len(), "{counts:?}");
     Ok(())
 }
