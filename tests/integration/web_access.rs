@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use lab::temp::TempDir;
 use ratelimiter_exporter::observe::Tls;
 
-use super::harness::{Exporter, PATIENCE, client, run, said};
+use super::harness::{Exporter, PATIENCE, Scrape, client, run, said};
 use super::topology::certificates;
 
 /// Cheap, so that tests that are no tests of bcrypt do not wait for it.
@@ -115,6 +115,52 @@ async fn users_log_in_and_passwords_change_without_a_restart() -> anyhow::Result
     std::fs::write(&file, users(&[("prometheus", "newest")])?)?;
     assert_eq!(login("prometheus", "newest").await?, 200);
     assert_eq!(login("prometheus", "new").await?, 401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn refused_logins_are_counted_whatever_is_read_again() -> anyhow::Result<()> {
+    let folder = TempDir::new("refused")?;
+    let file = folder.path().join("web.yml");
+    std::fs::write(&file, users(&[("ann", "right")])?)?;
+    let mut exporter = exporter(&file).await?;
+    let client = client()?;
+    let address = exporter.address.clone();
+    let get = |path: &str| client.get(format!("http://{address}{path}"));
+    let counted = async || {
+        let metrics = get("/metrics").basic_auth("ann", Some("right"));
+        let scrape = Scrape::parse(metrics.send().await?.text().await?)?;
+        let count = |credentials| {
+            let name = "ratelimiter_exporter_http_requests_unauthorized_total";
+            scrape.value(name, &[("credentials", credentials)])
+        };
+        anyhow::Ok((count("missing"), count("wrong")))
+    };
+    assert_eq!(counted().await?, (Some(0.0), Some(0.0)));
+    for request in [
+        get("/metrics"),
+        get("/nowhere"),
+        get("/").basic_auth("ann", Some("wrong")),
+        get("/").basic_auth("bob", Some("right")),
+        get("/-/ready").bearer_auth("right"),
+    ] {
+        assert_eq!(status(request).await?, 401);
+    }
+    assert_eq!(counted().await?, (Some(2.0), Some(3.0)));
+
+    // Other users, and a whole other configuration: what was counted stays, and is counted on.
+    std::fs::write(&file, users(&[("ann", "right"), ("bob", "his own")])?)?;
+    exporter.process.hang_up()?;
+    let read = lab::wait_for(PATIENCE, || async {
+        exporter.log().contains("the configuration was read anew")
+    });
+    read.await.with_context(|| exporter.log())?;
+    let bob = get("/").basic_auth("bob", Some("right"));
+    assert_eq!(status(bob).await?, 401);
+    assert_eq!(counted().await?, (Some(2.0), Some(4.0)));
+    let probe = get("/probe?target=default").basic_auth("ann", Some("right"));
+    let probe = probe.send().await?.text().await?;
+    assert!(probe.contains("ratelimiter_redis_up") && !probe.contains("unauthorized"));
     Ok(())
 }
 
