@@ -22,8 +22,8 @@ const LEAST_ALIKE: f64 = 0.6;
 /// The longest name of a target: a part of the name of its state file.
 const MOST_NAME: usize = 64;
 
-/// How many targets there may be: each has connections, collections and series of its own, and one process that watches
-/// more than this is one that many limiters go unwatched by when it fails.
+/// The most targets. Each has connections, collections and series of its own, and an exporter that fails leaves all of
+/// them unwatched.
 const MOST_TARGETS: usize = 100;
 
 /// The settings that each target has for itself: those about what is observed.

@@ -8,6 +8,7 @@ use lab::temp::TempDir;
 use ratelimiter_exporter::observe::Tls;
 
 use super::harness::{Exporter, PATIENCE, Scrape, client, run, said};
+use super::repository::example;
 use super::topology::certificates;
 
 /// Cheap, so that tests that are no tests of bcrypt do not wait for it.
@@ -330,14 +331,11 @@ async fn the_documented_file_is_valid_here_and_for_prometheus() -> anyhow::Resul
     ] {
         std::fs::copy(from, folder.path().join(to))?;
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md");
-    let docs = std::fs::read_to_string(docs)?;
-    let mut examples = docs
-        .split("```yaml\n")
-        .filter_map(|rest| rest.split("```").next());
-    let example = examples.find(|text| text.starts_with("tls_server_config:"));
     let file = folder.path().join("web.yml");
-    std::fs::write(&file, example.context("the documentation has no example")?)?;
+    std::fs::write(
+        &file,
+        example("docs/CONFIGURATION.md", "tls_server_config:")?,
+    )?;
     let flag = format!("--web.config.file={}", file.display());
     let words = ["--web.enable-admin-api", "--config.check"].map(str::to_owned);
     let output = run([&[flag], &words[..]].concat()).await?;
