@@ -221,7 +221,14 @@ impl Scope<'_> {
             Kind::Map(entries) => Ok(entries),
             Kind::Scalar(Value::Null) => Ok(Vec::new()),
             kind => {
-                let origin = self.origin(if name.is_empty() { "the file" } else { name }, node.at);
+                let origin = match name {
+                    "" if self.prefix.is_empty() => self.origin("the file", node.at),
+                    "" => {
+                        let target = self.prefix.trim_end_matches('.');
+                        format!("{target} in {}:{}", self.file, node.at)
+                    }
+                    name => self.origin(name, node.at),
+                };
                 Err(ConfigError::new(origin, shown(&kind), "a mapping"))
             }
         }
