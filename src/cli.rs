@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::check::{Check, Output, Pace, Target};
 use crate::config::{SETTINGS, Setting, Values, env_name};
 use crate::evaluate::{Form, Mistakes, Replay};
+use crate::text::without_login;
 
 /// How long the latency histograms may be watched.
 const MOST_SAMPLE: Duration = Duration::from_secs(5 * 60);
@@ -75,7 +76,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             let text = error.to_string();
             match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Info(text),
-                _ => Stop::Mistake(one_line(&text)),
+                _ => Stop::Mistake(without_login(&one_line(&text))),
             }
         })?;
     let mut values = Values::default();
@@ -191,6 +192,7 @@ fn duration(flag: &str, text: &str, range: RangeInclusive<Duration>) -> Result<D
                 Duration::MAX => " on".to_owned(),
                 most => format!(" to {most:?}"),
             };
+            let text = without_login(text);
             Stop::Mistake(format!(
                 "--{flag}: invalid value {text:?}: expected a duration from {least:?}{most}"
             ))

@@ -34,7 +34,7 @@ use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
 use crate::observe::{ObserveConfig, RegistryTiming, Selector};
 use crate::server::{Guard, Limits};
-use crate::text::one_line;
+use crate::text::{one_line, without_login};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 const MOST_SERIES: usize = 100_000;
@@ -130,15 +130,16 @@ impl ConfigError {
         value: impl fmt::Display,
         expected: impl fmt::Display,
     ) -> Self {
+        // A URL may stand where none belongs, with its password.
         Self::Value {
-            origin: one_line(&origin.to_string()),
-            value: one_line(&value.to_string()),
+            origin: one_line(&without_login(&origin.to_string())),
+            value: one_line(&without_login(&value.to_string())),
             expected: one_line(&expected.to_string()),
         }
     }
 
     fn unknown(origin: &str, nearest: Option<String>) -> Self {
-        let origin = one_line(origin);
+        let origin = one_line(&without_login(origin));
         Self::Unknown { origin, nearest }
     }
 }

@@ -5,7 +5,7 @@
 //! Where only private items can be called, the function is beside them, in a module `fuzzing` of their own.
 
 use crate::clock::Moment;
-use crate::export::{Reload, render};
+use crate::export::{Exporter, Reload, Unauthorized, render};
 use crate::invariants::{Checker, CheckerConfig};
 use crate::observation::{CounterView, KeyLabel, Observation, decode_key, encode_key};
 use crate::snapshot::{OwnCounters, Snapshot};
@@ -67,11 +67,14 @@ pub(crate) fn rendered(observation: Observation) {
         seconds: 0.0,
         own: OwnCounters::default(),
     };
-    let reload = Reload {
-        ok: true,
-        at: now.wall,
+    let exporter = Exporter {
+        reload: Reload {
+            ok: true,
+            at: now.wall,
+        },
+        unauthorized: Unauthorized::default(),
     };
-    let text = render(&snapshot, reload).expect("the metrics are not rendered");
+    let text = render(&snapshot, exporter).expect("the metrics are not rendered");
     valid_exposition(&text);
 }
 

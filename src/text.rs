@@ -24,9 +24,35 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
+/// `text` without the login of a URL that stands in it: in a message about what was put in the wrong place, it would show.
+pub(crate) fn without_login(text: &str) -> String {
+    let found = text.find("://").and_then(|at| {
+        let start = at + 3;
+        let end = start + text[start..].rfind('@')?;
+        Some(format!("{}<secret>{}", &text[..start], &text[end..]))
+    });
+    found.unwrap_or_else(|| text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_in_a_url_is_cut_out_and_nothing_else() {
+        for (text, shown) in [
+            ("redis://me:p@ss@h:1", "redis://<secret>@h:1"),
+            (
+                "'http://me:pass@h' is unknown",
+                "'http://<secret>@h' is unknown",
+            ),
+            ("redis://h:1", "redis://h:1"),
+            ("a@b", "a@b"),
+            ("a@b://c", "a@b://c"),
+        ] {
+            assert_eq!(without_login(text), shown);
+        }
+    }
 
     #[test]
     fn line_ends_are_escaped_and_length_is_bounded() {

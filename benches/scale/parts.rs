@@ -1,7 +1,7 @@
 //! Parts by themselves, in this process: the checker, and the rendering of the metrics.
 
 use ratelimiter_exporter::clock::Clock;
-use ratelimiter_exporter::export::{Reload, render};
+use ratelimiter_exporter::export::{Exporter, Reload, Unauthorized, render};
 use ratelimiter_exporter::invariants::{Checker, CheckerConfig};
 use ratelimiter_exporter::observation::{Counter, CounterView, KeyLabel, Observation};
 use ratelimiter_exporter::snapshot::{OwnCounters, Snapshot};
@@ -65,13 +65,16 @@ pub(crate) fn print() {
         seconds: 0.1,
         own: OwnCounters::default(),
     };
-    let reload = Reload {
-        ok: true,
-        at: now.wall,
+    let exporter = Exporter {
+        reload: Reload {
+            ok: true,
+            at: now.wall,
+        },
+        unauthorized: Unauthorized::default(),
     };
     let runs = (0..21).map(|_| {
         let started = lab::clock::instant();
-        let text = render(&snapshot, reload);
+        let text = render(&snapshot, exporter);
         assert!(text.is_ok_and(|text| text.len() > 100_000));
         started.elapsed().as_secs_f64() * 1e3
     });

@@ -1,7 +1,7 @@
 //! A real Prometheus of one's own, on a free port of loopback.
 //!
 //! It scrapes and evaluates what it is told and sends its alerts to one Alertmanager. Its data go
-//! with it. It leaves out everything else that a Prometheus can be configured to do.
+//! with it. Everything else that a Prometheus can be configured to do takes a file of its own.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,22 +59,33 @@ impl Prometheus {
     /// Starts it in a folder of its own in `base`, and waits until it is ready and knows its
     /// Alertmanager: what fires before is told only a minute later, when alerts are sent again.
     pub async fn start_in(base: &Path, options: &PrometheusOptions) -> anyhow::Result<Self> {
-        let program = Program {
-            path: Self::installed().context("prometheus is not on the PATH")?,
-            config: Config::Text("prometheus.yml", config(options)?),
-            data_flag: "--storage.tsdb.path",
-            further_args: &[],
-            says_ready: "Server is ready to receive web requests",
-        };
-        let server = WebServer::start_in(base, &program).await?;
+        let config = Config::Text("prometheus.yml", config(options)?);
+        let prometheus = Self::launch(base, config).await?;
         if options.alertmanager.is_some() {
             crate::wait_for(DISCOVERY_PATIENCE, || async {
-                let known = server.ask("/api/v1/alertmanagers").await;
+                let known = prometheus.server.ask("/api/v1/alertmanagers").await;
                 known.is_ok_and(|known| known["data"]["activeAlertmanagers"][0].is_object())
             })
             .await
             .context("Prometheus does not find its Alertmanager")?;
         }
+        Ok(prometheus)
+    }
+
+    /// Starts it in the system's folder for temporary files, with a file as it is, and waits until it is ready.
+    pub async fn start_as_configured(file: &Path) -> anyhow::Result<Self> {
+        Self::launch(&std::env::temp_dir(), Config::File(file)).await
+    }
+
+    async fn launch(base: &Path, config: Config<'_>) -> anyhow::Result<Self> {
+        let program = Program {
+            path: Self::installed().context("prometheus is not on the PATH")?,
+            config,
+            data_flag: "--storage.tsdb.path",
+            further_args: &[],
+            says_ready: "Server is ready to receive web requests",
+        };
+        let server = WebServer::start_in(base, &program).await?;
         Ok(Self { server })
     }
 

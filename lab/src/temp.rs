@@ -2,10 +2,18 @@
 //!
 //! It leaves out files that must survive: what a failed test should show goes into its message.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
+
+/// How often it is tried to remove a folder that somebody still writes to.
+const REMOVAL_ATTEMPTS: u32 = 50;
+
+/// Between two of these attempts.
+const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A folder of one's own, removed with everything in it on drop.
 #[derive(Debug)]
@@ -43,8 +51,16 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // Nothing sensible can be done about a failure here, and it hurts nobody.
-        let _ = std::fs::remove_dir_all(&self.path);
+        // Processes of a process that was killed, such as a browser's, take a moment to end, and make new files meanwhile.
+        // Nothing sensible can be done about any other failure here, and it hurts nobody.
+        for _ in 0..REMOVAL_ATTEMPTS {
+            match std::fs::remove_dir_all(&self.path) {
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                    std::thread::sleep(REMOVAL_PAUSE);
+                }
+                _ => break,
+            }
+        }
     }
 }
 
@@ -58,6 +74,27 @@ mod tests {
         let path = folder.path().to_path_buf();
         std::fs::write(path.join("file"), "x").unwrap();
         drop(folder);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_folder_goes_although_somebody_writes_to_it_for_a_moment_longer() {
+        let folder = TempDir::new("unit").unwrap();
+        let path = folder.path().to_path_buf();
+        let inner = path.clone();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn(move || {
+            for number in 0..1000 {
+                // Fails once the folder is gone.
+                if std::fs::write(inner.join(number.to_string()), "x").is_err() {
+                    break;
+                }
+                let _ = begun.send(());
+            }
+        });
+        begins.recv().unwrap();
+        drop(folder);
+        writer.join().unwrap();
         assert!(!path.exists());
     }
 }

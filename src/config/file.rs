@@ -22,6 +22,10 @@ const LEAST_ALIKE: f64 = 0.6;
 /// The longest name of a target: a part of the name of its state file.
 const MOST_NAME: usize = 64;
 
+/// The most targets. Each has connections, collections and series of its own, and an exporter that fails leaves all of
+/// them unwatched.
+const MOST_TARGETS: usize = 100;
+
 /// The settings that each target has for itself: those about what is observed.
 const OF_TARGETS: [&str; 7] = [
     "ratelimiter.",
@@ -217,7 +221,14 @@ impl Scope<'_> {
             Kind::Map(entries) => Ok(entries),
             Kind::Scalar(Value::Null) => Ok(Vec::new()),
             kind => {
-                let origin = self.origin(if name.is_empty() { "the file" } else { name }, node.at);
+                let origin = match name {
+                    "" if self.prefix.is_empty() => self.origin("the file", node.at),
+                    "" => {
+                        let target = self.prefix.trim_end_matches('.');
+                        format!("{target} in {}:{}", self.file, node.at)
+                    }
+                    name => self.origin(name, node.at),
+                };
                 Err(ConfigError::new(origin, shown(&kind), "a mapping"))
             }
         }
@@ -337,7 +348,14 @@ impl Scope<'_> {
 
     /// Further limiters, each by its name.
     fn targets(&mut self, node: Node) -> Result<(), ConfigError> {
-        for Entry { key, at, node } in self.entries("targets", node)? {
+        let entries = self.entries("targets", node)?;
+        if let Some(beyond) = entries.get(MOST_TARGETS) {
+            let origin = self.origin("targets", beyond.at);
+            let given = format!("{} targets", entries.len());
+            let expected = format!("{MOST_TARGETS} at most; further ones are another exporter's");
+            return Err(ConfigError::new(origin, given, expected));
+        }
+        for Entry { key, at, node } in entries {
             // A URL that was meant to be one may hold a password.
             let shown = without_password(&key);
             let origin = self.origin(&format!("targets.{shown}"), at);

@@ -9,6 +9,7 @@ use super::{Config, ConfigError, Reader, checker, registry_timing};
 use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
 use crate::observe::ObserveConfig;
+use crate::text::without_login;
 
 /// The target that `/metrics` and everything that names none is about.
 pub const DEFAULT_TARGET: &str = "default";
@@ -127,7 +128,7 @@ impl Config {
     pub fn select(self, name: &str) -> Result<Self, String> {
         let Some(target) = self.targets.get(name).cloned() else {
             let names: Vec<&str> = self.targets.keys().map(String::as_str).collect();
-            let names = names.join(", ");
+            let (name, names) = (without_login(name), names.join(", "));
             return Err(format!(
                 "--target: no target called {name:?}: expected one of {names}"
             ));

@@ -14,6 +14,15 @@ use crate::observation::{
 };
 use crate::snapshot::Snapshot;
 
+/// What the exporter tells of itself, apart from its collections.
+#[derive(Clone, Copy, Debug)]
+pub struct Exporter {
+    /// How loading the configuration went.
+    pub reload: Reload,
+    /// How often somebody was not let in.
+    pub unauthorized: Unauthorized,
+}
+
 /// When and whether the configuration was last loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Reload {
@@ -23,9 +32,18 @@ pub struct Reload {
     pub at: jiff::Timestamp,
 }
 
+/// Requests that were answered with 401 since the exporter started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unauthorized {
+    /// Those that told nobody's name: a browser's first one is.
+    pub missing: u64,
+    /// Those whose user or password is not one that is let in.
+    pub wrong: u64,
+}
+
 /// The metrics in Prometheus's text format.
-pub fn render(snapshot: &Snapshot, reload: Reload) -> Result<Vec<u8>, prometheus::Error> {
-    let mut families = families(snapshot, reload).finish();
+pub fn render(snapshot: &Snapshot, exporter: Exporter) -> Result<Vec<u8>, prometheus::Error> {
+    let mut families = families(snapshot, exporter).finish();
     families.extend(ProcessCollector::for_self().collect());
     encode(&families)
 }
@@ -41,9 +59,9 @@ fn encode(families: &[MetricFamily]) -> Result<Vec<u8>, prometheus::Error> {
     Ok(text)
 }
 
-fn families(snapshot: &Snapshot, reload: Reload) -> Families {
+fn families(snapshot: &Snapshot, exporter: Exporter) -> Families {
     let mut families = of_limiter(snapshot);
-    exporter(&mut families, reload);
+    of_exporter(&mut families, exporter);
     families
 }
 
@@ -311,9 +329,19 @@ fn collection(families: &mut Families, snapshot: &Snapshot) {
     families.add(&d::COALESCED, &[], number(snapshot.own.coalesced));
 }
 
-fn exporter(families: &mut Families, reload: Reload) {
+fn of_exporter(families: &mut Families, exporter: Exporter) {
+    let Exporter {
+        reload,
+        unauthorized,
+    } = exporter;
     families.add(&d::RELOAD_OK, &[], flag(reload.ok));
     families.add(&d::RELOAD_AT, &[], unix_seconds(reload.at));
+    for (credentials, count) in [
+        ("missing", unauthorized.missing),
+        ("wrong", unauthorized.wrong),
+    ] {
+        families.add(&d::UNAUTHORIZED, &[credentials], number(count));
+    }
     let build = [
         env!("CARGO_PKG_VERSION"),
         option_env!("BUILD_REVISION").unwrap_or("unknown"),
@@ -353,12 +381,15 @@ mod tests {
             seconds: 0.25,
             own: crate::snapshot::OwnCounters::default(),
         };
-        let reload = Reload {
-            ok: true,
-            at: now.wall,
+        let exporter = Exporter {
+            reload: Reload {
+                ok: true,
+                at: now.wall,
+            },
+            unauthorized: Unauthorized::default(),
         };
         let mut text = Vec::new();
-        let families = families(&snapshot, reload).finish();
+        let families = families(&snapshot, exporter).finish();
         TextEncoder::new().encode(&families, &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         // HELP is the declarations' business, and the version changes.

@@ -255,9 +255,14 @@ impl NodeReader {
         let missing = read.asked.iter().filter(|address| {
             !read.addresses.contains_key(*address) && self.url_of(address).is_some()
         });
+        let collector = if self.probe {
+            Collector::Probes
+        } else {
+            Collector::NodeMetrics
+        };
         failures.extend(missing.map(|address| {
             let message = format!("{address}: no answer before the collection's deadline");
-            Failure::new(Collector::Probes, address, Reason::Deadline, message)
+            Failure::new(collector, address, Reason::Deadline, message)
         }));
         read.failures.extend(failures);
     }

@@ -131,7 +131,9 @@ impl NodeReader {
         self.probe_new(deadline, &mut read).await;
         self.look_again(deadline, &mut read).await;
         let seconds = started.elapsed().as_secs_f64();
-        read.seconds.insert(Collector::Probes, seconds);
+        if self.probe {
+            read.seconds.insert(Collector::Probes, seconds);
+        }
         read.seconds.insert(Collector::NodeMetrics, seconds);
         read
     }

@@ -17,7 +17,7 @@ use crate::collect::Between;
 use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
 use crate::export::Reload;
 use crate::observe::{Limiter, SetupError, reset_counter};
-use crate::server::{Admin, App, ReloadNow};
+use crate::server::{Admin, App, Guard, ReloadNow};
 use crate::subject::ACTIONS;
 
 /// Who asked for a reload, and waits to hear how it went.
@@ -43,6 +43,8 @@ pub(super) struct Reloader {
 /// What every configuration is served with.
 struct Around {
     clock: Clock,
+    /// The one that the server asks: a configuration that is read anew brings one of its own, which nobody does.
+    guard: Guard,
     ending: CancellationToken,
     outcome: watch::Sender<Reload>,
     ask: mpsc::Sender<Asked>,
@@ -64,6 +66,7 @@ impl Reloader {
         let (ask, asked) = mpsc::channel(MOST_WAITING);
         let around = Around {
             clock,
+            guard: config.web.guard.clone(),
             ending: ending.clone(),
             outcome,
             ask,
@@ -245,6 +248,7 @@ impl Around {
             admin: web.enable_admin_api.then(|| admin(config)),
             runbook_url: web.runbook_url.clone(),
             clock: self.clock.clone(),
+            guard: self.guard.clone(),
             reload: self.outcome.subscribe(),
             reload_now: web
                 .enable_lifecycle

@@ -23,8 +23,10 @@ const AT_ONCE: usize = 2;
 pub(super) enum Login {
     /// This user.
     Admitted(String),
-    /// The credentials are missing or wrong.
-    Refused,
+    /// There are no credentials.
+    Missing,
+    /// The credentials are none of HTTP Basic authentication, or no user's.
+    Wrong,
 }
 
 type Fingerprint = [u8; 32];
@@ -72,8 +74,11 @@ impl Users {
 
     /// Who the value of an `Authorization` header is.
     pub(super) async fn login(self: &Arc<Self>, authorization: Option<&HeaderValue>) -> Login {
-        let Some((user, password)) = authorization.and_then(credentials) else {
-            return Login::Refused;
+        let Some(header) = authorization else {
+            return Login::Missing;
+        };
+        let Some((user, password)) = credentials(header) else {
+            return Login::Wrong;
         };
         let hash = self.hashes.get(&user);
         let fingerprint = self.fingerprint(&user, &password);
@@ -94,7 +99,7 @@ impl Users {
             self.remember(fingerprint);
             Login::Admitted(user)
         } else {
-            Login::Refused
+            Login::Wrong
         }
     }
 
@@ -175,13 +180,13 @@ mod tests {
                 "ali:open sesame:",
             ] {
                 let login = users.login(Some(&basic(wrong))).await;
-                assert_eq!(login, Login::Refused, "{wrong:?}");
+                assert_eq!(login, Login::Wrong, "{wrong:?}");
             }
             for header in ["Bearer YWxpOm9wZW4gc2VzYW1l", "Basic", "Basic !", "basic  "] {
                 let header = HeaderValue::from_static(header);
-                assert_eq!(users.login(Some(&header)).await, Login::Refused);
+                assert_eq!(users.login(Some(&header)).await, Login::Wrong);
             }
-            assert_eq!(users.login(None).await, Login::Refused);
+            assert_eq!(users.login(None).await, Login::Missing);
         }
         assert_eq!(users.remembered.lock().unwrap().len(), 1);
     }

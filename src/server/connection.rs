@@ -172,9 +172,10 @@ impl<S: Subject + 'static> Serving<S> {
         if let Some(users) = &self.guard.terms().users {
             match users.login(request.headers().get(AUTHORIZATION)).await {
                 Login::Admitted(user) => caller.user = Some(user),
-                Login::Refused => {
+                refused => {
                     // Not the name: it may be a password, typed into the wrong field.
                     tracing::debug!(peer = %caller.peer, "login refused");
+                    self.guard.count(&refused);
                     return unauthorized();
                 }
             }

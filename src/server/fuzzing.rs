@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
+use super::Guard;
 use super::admin::Admin;
 use super::connection::Caller;
 use crate::clock::Clock;
@@ -119,6 +120,7 @@ fn served_app() -> (Runtime, Arc<App<Nothing>>, Resets) {
             anybody: true,
         }),
         runbook_url: None,
+        guard: Guard::new(None).expect("no file is read"),
         reload: watch::Sender::new(Reload {
             ok: true,
             at: clock.now().wall,

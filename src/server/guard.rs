@@ -6,14 +6,16 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ServerConfig;
 
-use super::basic_auth::Users;
+use super::basic_auth::{Login, Users};
 use super::tls;
 use super::web_file::{ClientAuth, WebFile};
 use crate::config::Stamp;
+use crate::export::Unauthorized;
 
 /// The terms, kept up to date with their file.
 #[derive(Clone, Debug)]
@@ -24,6 +26,9 @@ struct Kept {
     /// `None`: everybody is served.
     path: Option<PathBuf>,
     state: Mutex<State>,
+    /// Logins that were refused, whatever terms were in force.
+    missing: AtomicU64,
+    wrong: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -64,7 +69,27 @@ impl Guard {
                 terms: Arc::new(terms),
                 stamps,
             }),
+            missing: AtomicU64::new(0),
+            wrong: AtomicU64::new(0),
         })))
+    }
+
+    /// Counts a login that was refused.
+    pub(super) fn count(&self, login: &Login) {
+        let counter = match login {
+            Login::Admitted(_) => return,
+            Login::Missing => &self.0.missing,
+            Login::Wrong => &self.0.wrong,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Logins that were refused since this was made.
+    pub(super) fn unauthorized(&self) -> Unauthorized {
+        Unauthorized {
+            missing: self.0.missing.load(Ordering::Relaxed),
+            wrong: self.0.wrong.load(Ordering::Relaxed),
+        }
     }
 
     /// Whether everybody who is served is known: by a password, or by a certificate.

@@ -24,10 +24,11 @@ use tokio_util::sync::CancellationToken;
 use super::admin::{Admin, own_site};
 use super::api::{self, Standing};
 use super::connection::Caller;
+use super::guard::Guard;
 use super::page::{self, Page};
 use crate::clock::Clock;
 use crate::collect::Collect;
-use crate::export::{Reload, render};
+use crate::export::{Exporter, Reload, render};
 use crate::subject::{ActionDefinition, Subject};
 
 /// What a scrape may take if the client does not say: Prometheus's own default.
@@ -62,6 +63,8 @@ pub struct App<S> {
     pub runbook_url: Option<String>,
     /// The time, for the page.
     pub clock: Clock,
+    /// Tells how often somebody was not let in.
+    pub guard: Guard,
     /// How loading the configuration went last.
     pub reload: watch::Receiver<Reload>,
     /// `None` unless the configuration may be read anew over HTTP.
@@ -155,9 +158,17 @@ impl<S: Subject + 'static> App<S> {
                         None => json(StatusCode::OK, &Standing::from(&*snapshot)),
                     },
                     "/api/v1/observation" => json(StatusCode::OK, &snapshot.observation),
-                    _ => exposition(render(&snapshot, *self.reload.borrow()), headers),
+                    _ => exposition(render(&snapshot, self.itself()), headers),
                 }
             }
+        }
+    }
+
+    /// What the exporter tells of itself at this moment.
+    fn itself(&self) -> Exporter {
+        Exporter {
+            reload: *self.reload.borrow(),
+            unauthorized: self.guard.unauthorized(),
         }
     }
 

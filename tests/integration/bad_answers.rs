@@ -200,7 +200,7 @@ async fn nodes_that_answer_badly_are_named() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn without_probes_node_metrics_that_fail_are_named_all_the_same() -> anyhow::Result<()> {
-    let cluster = Cluster::start(1, &["--probe.nodes=false"]).await?;
+    let mut cluster = Cluster::start(1, &["--probe.nodes=false"]).await?;
     let faults = Faults {
         metrics_status: Some(500),
         ..Faults::default()
@@ -215,6 +215,12 @@ async fn without_probes_node_metrics_that_fail_are_named_all_the_same() -> anyho
     let labels = [("collector", "node_metrics")];
     assert!(scrape.is("ratelimiter_scrape_collector_success", &labels, 0));
     assert!(scrape.is("ratelimiter_node_up", &[("node_id", "node-1")], 1));
+    // Of probes nothing is said: neither that they succeeded, nor that they were late.
+    cluster.nodes[0].pause()?;
+    let scrape = cluster.exporter.scrape_within(0.6).await?;
+    cluster.nodes[0].resume()?;
+    assert!(scrape.errors("node_metrics", "deadline") > 0.0);
+    assert!(!scrape.text.contains("collector=\"probes\""));
     Ok(())
 }
 

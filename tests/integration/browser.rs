@@ -58,7 +58,10 @@ impl Browser {
         let from = pipe::OpenOptions::new()
             .read_write(true)
             .open_receiver(&output)?;
-        let script = "to=$1 from=$2; shift 2; exec chromium \"$@\" 3<\"$to\" 4>\"$from\"";
+        // It leaves a folder behind where temporary files go, when it is killed: that is our folder, then.
+        let own = folder.path().join("tmp");
+        std::fs::create_dir(&own)?;
+        let script = "to=$1 from=$2 TMPDIR=$3; export TMPDIR; shift 3; exec chromium \"$@\" 3<\"$to\" 4>\"$from\"";
         let profile = format!(
             "--user-data-dir={}",
             folder.path().join("profile").display()
@@ -67,6 +70,7 @@ impl Browser {
         args.extend([
             input.into_os_string(),
             output.into_os_string(),
+            own.into_os_string(),
             profile.into(),
         ]);
         args.extend(FLAGS.map(std::ffi::OsString::from));

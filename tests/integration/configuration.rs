@@ -1,5 +1,6 @@
 //! The configuration file as its users meet it: one invalid file for each mistake, and the example that has everything.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use ratelimiter_exporter::config::{Config, SETTINGS, Values, find};
@@ -67,6 +68,21 @@ fn the_example_has_every_setting_with_its_default() -> anyhow::Result<()> {
         format!("{:?}", load(Some(&example))?),
         format!("{:?}", load(None)?)
     );
+    Ok(())
+}
+
+#[test]
+fn a_hundred_targets_are_taken() -> anyhow::Result<()> {
+    let folder = lab::temp::TempDir::new("hundred")?;
+    let file = folder.path().join("config.yml");
+    let mut text = "redis.url: redis://r:1\nratelimiter.url: http://n:1\ntargets:\n".to_owned();
+    for number in 1..=100 {
+        let own = "{redis.url: redis://r:1, ratelimiter.url: http://n:1}";
+        writeln!(text, "  t{number}: {own}")?;
+    }
+    std::fs::write(&file, text)?;
+    // And the one outside of them.
+    assert_eq!(load(Some(&file))?.targets.len(), 101);
     Ok(())
 }
 

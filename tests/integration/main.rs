@@ -28,6 +28,7 @@ mod reference;
 mod reload;
 mod repository;
 mod scale;
+mod scraping;
 mod secrets;
 mod targets;
 mod topology;

@@ -16,6 +16,16 @@ pub(crate) fn text(below: &str) -> anyhow::Result<String> {
     std::fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
+/// The example in YAML that holds these words, of a text in Markdown.
+pub(crate) fn example(below: &str, words: &str) -> anyhow::Result<String> {
+    let text = text(below)?;
+    let blocks = text.split("```yaml\n").skip(1);
+    let mut blocks = blocks.filter_map(|block| block.split("```").next());
+    let found = blocks.find(|block| block.contains(words));
+    let found = found.with_context(|| format!("{below} has no example with {words}"))?;
+    Ok(found.to_owned())
+}
+
 pub(crate) fn yaml<T: DeserializeOwned>(below: &str) -> anyhow::Result<T> {
     serde_saphyr::from_str(&text(below)?).with_context(|| below.to_owned())
 }

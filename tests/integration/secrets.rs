@@ -43,17 +43,26 @@ async fn echo() -> anyhow::Result<(String, AbortOnDropHandle<()>)> {
     Ok((address, AbortOnDropHandle::new(task)))
 }
 
-/// Everything that a running exporter shows, to whoever may look and to whoever may not.
+/// Everything that a running exporter shows, to whoever may look and to whoever may not, and what it leaves on the disk.
 async fn shown(flags: &[String], login: Option<(&str, &str)>) -> anyhow::Result<String> {
-    let exporter = Exporter::start_quietly(flags).await?;
+    let folder = TempDir::new("shown")?;
+    let state = format!("--state.file={}", folder.path().join("state").display());
+    let mut exporter = Exporter::start_quietly(&[flags, &[state]].concat()).await?;
     let client = client()?;
     let mut shown = String::new();
+    let url_for_a_name = format!("/probe?target=redis://me:{CANARY}@h");
     for path in [
         "/metrics",
+        "/probe",
+        "/probe?target=default",
+        "/probe?target=other",
+        "/probe?target=nobody",
+        &url_for_a_name,
         "/",
         "/-/healthy",
         "/-/ready",
         "/api/v1/violations",
+        "/api/v1/violations?subject=redis",
         "/api/v1/observation",
         "/api/v1/actions",
         "/nowhere",
@@ -82,8 +91,42 @@ async fn shown(flags: &[String], login: Option<(&str, &str)>) -> anyhow::Result<
     let wrong = client.get(format!("http://{}/metrics", exporter.address));
     let wrong = wrong.basic_auth(CANARY, Some(CANARY)).send().await?;
     shown += &wrong.text().await?;
+    // The state of the last collection is written before the end.
+    exporter.process.terminate().await?;
     shown += &exporter.log();
+    for file in std::fs::read_dir(folder.path())? {
+        shown += &std::fs::read_to_string(file?.path())?;
+    }
     Ok(shown)
+}
+
+/// Everything that is shown of a limiter that these flags are about, when it is one of several: a target of a file.
+async fn shown_as_target(folder: &TempDir, flags: &[String]) -> anyhow::Result<String> {
+    let settings = flags.iter().filter_map(|flag| flag[2..].split_once('='));
+    let mut own: Vec<String> = settings
+        .map(|(name, value)| format!("    {name}: {value}"))
+        .collect();
+    // Of the default one, and of what a target must have, nothing is there.
+    let nobody = format!("127.0.0.1:{}", lab::ports::free_port());
+    let urls = [
+        format!("redis.url: redis://{nobody}"),
+        format!("ratelimiter.url: http://{nobody}"),
+    ];
+    for url in &urls {
+        let name = url.split(' ').next().unwrap_or_default();
+        if !own.iter().any(|line| line.contains(name)) {
+            own.push(format!("    {url}"));
+        }
+    }
+    let text = format!(
+        "{}\ntargets:\n  other:\n{}\n",
+        urls.join("\n"),
+        own.join("\n")
+    );
+    let file = folder.path().join("targets.yml");
+    std::fs::write(&file, text)?;
+    let config = format!("--config.file={}", file.display());
+    shown(&[config, "--log.level=trace".to_owned()], None).await
 }
 
 #[tokio::test]
@@ -167,10 +210,16 @@ async fn secrets_show_nowhere() -> anyhow::Result<()> {
             if mode.ends_with("trace") && all.iter().any(|flag| flag.contains(&echo)) {
                 assert!(shown.contains("<secret>"), "not even quoted: {shown}");
             }
+            assert!(shown.contains("saved_wall"), "no state: {shown}");
         }
+        let shown = shown_as_target(&folder, flags).await?;
+        assert_hidden(&format!("a target with {flags:?}"), &shown);
+        assert_eq!(shown.matches("saved_wall").count(), 2, "no state: {shown}");
         for words in [
             &["check", "--latency-sample=0s"][..],
             &["check", "--latency-sample=0s", "--output=json"],
+            &["check", "--latency-sample=0s", "--output=jsonl"],
+            &["check", "--latency-sample=0s", "--explain=redis"],
             &["reset-counter", "k"],
             &["--config.check"],
             &["--redis.timeout=soon"],
@@ -222,6 +271,22 @@ async fn mistakes_do_not_quote_secrets() -> anyhow::Result<()> {
         assert_eq!(output.status.code(), Some(2));
         assert_hidden("a mistake", &said(&output));
     }
+    // In the wrong place.
+    let url = format!("redis://me:{CANARY}@h:1");
+    for words in [
+        &["--redis.timeout", &url][..],
+        &["--log.level", &url],
+        &["check", &url],
+        &["check", "--output", &url],
+        &["check", "--target", &url],
+        &["check", "--every", &url],
+        &[&url],
+    ] {
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        let output = run(words.clone()).await?;
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert_hidden(&format!("{words:?}"), &said(&output));
+    }
     let hash = bcrypt::hash(CANARY, 4)?;
     for text in [
         format!("basic_auth_users:\n  me: {CANARY}\n"),
@@ -239,12 +304,31 @@ async fn mistakes_do_not_quote_secrets() -> anyhow::Result<()> {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert_hidden(&text, &said(&output));
     }
-    std::fs::write(
-        &path,
-        format!("redis: {{url: 'redis://:{CANARY}@h:1/x'}}\n"),
-    )?;
-    let output = run(vec![format!("--config.file={}", path.display())]).await?;
-    assert_eq!(output.status.code(), Some(2));
-    assert_hidden("the file", &said(&output));
+    let default = "redis.url: redis://h\nratelimiter.url: http://h\ntargets:";
+    for text in [
+        "redis: {url: 'redis://:CANARY@h:1/x'}".to_owned(),
+        "redis: redis://:CANARY@h:1".to_owned(),
+        "redis: 'redis://:CANARY@h:1".to_owned(),
+        "redis: {url: 'redis://:CANARY@h:1', url: 'redis://:CANARY@h:1'}".to_owned(),
+        "redis: {'redis://:CANARY@h:1': url}".to_owned(),
+        "redis://:CANARY@h:1".to_owned(),
+        "redis.password: CANARY".to_owned(),
+        "redis.timeout: redis://:CANARY@h:1".to_owned(),
+        "limits: [redis://:CANARY@h:1]".to_owned(),
+        format!("{default} redis://:CANARY@h:1"),
+        format!("{default} {{'redis://:CANARY@h:1': {{}}}}"),
+        format!("{default} {{eu: 'redis://:CANARY@h:1'}}"),
+        format!("{default} {{eu: {{redis: 'redis://:CANARY@h:1'}}}}"),
+        format!(
+            "{default} {{eu: {{redis.url: 'redis://:CANARY@h:1/x', ratelimiter.url: http://h}}}}"
+        ),
+        format!("{default} {{eu: {{redis.url: redis://h, ratelimiter.url: 'me:CANARY@h'}}}}"),
+        format!("{default} {{eu: {{redis.url: redis://h, redis.password: CANARY}}}}"),
+    ] {
+        std::fs::write(&path, text.replace("CANARY", CANARY))?;
+        let output = run(vec![format!("--config.file={}", path.display())]).await?;
+        assert_eq!(output.status.code(), Some(2), "{text}: {}", said(&output));
+        assert_hidden(&text, &said(&output));
+    }
     Ok(())
 }

@@ -207,22 +207,3 @@ async fn a_reload_adds_and_removes_targets() -> anyhow::Result<()> {
     })
     .await
 }
-
-#[tokio::test]
-async fn the_documented_way_to_scrape_them_is_valid() -> anyhow::Result<()> {
-    let text = include_str!("../../docs/CONFIGURATION.md");
-    let blocks = text.split("```yaml\n").skip(1);
-    let mut blocks = blocks.filter_map(|block| block.split("```").next());
-    let config = blocks.find(|block| block.contains("__param_target"));
-    let folder = TempDir::new("scrape-config")?;
-    let path = folder.path().join("prometheus.yml");
-    std::fs::write(&path, config.unwrap_or_default())?;
-    let mut promtool = tokio::process::Command::new("promtool");
-    let output = promtool
-        .args(["check", "config"])
-        .arg(&path)
-        .output()
-        .await?;
-    assert!(config.is_some() && output.status.success(), "{output:?}");
-    Ok(())
-}

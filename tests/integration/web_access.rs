@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lab::temp::TempDir;
 
-use super::harness::{Exporter, PATIENCE, client, client_builder, run, said};
+use super::harness::{Exporter, PATIENCE, Scrape, client, client_builder, run, said};
+use super::repository::example;
 use super::topology::certificates;
 
 /// Cheap, so that tests that are no tests of bcrypt do not wait for it.
@@ -106,6 +107,52 @@ async fn users_log_in_and_passwords_change_without_a_restart() -> anyhow::Result
     std::fs::write(&file, users(&[("prometheus", "newest")])?)?;
     assert_eq!(login("prometheus", "newest").await?, 200);
     assert_eq!(login("prometheus", "new").await?, 401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn refused_logins_are_counted_whatever_is_read_again() -> anyhow::Result<()> {
+    let folder = TempDir::new("refused")?;
+    let file = folder.path().join("web.yml");
+    std::fs::write(&file, users(&[("ann", "right")])?)?;
+    let mut exporter = exporter(&file).await?;
+    let client = client()?;
+    let address = exporter.address.clone();
+    let get = |path: &str| client.get(format!("http://{address}{path}"));
+    let counted = async || {
+        let metrics = get("/metrics").basic_auth("ann", Some("right"));
+        let scrape = Scrape::parse(metrics.send().await?.text().await?)?;
+        let count = |credentials| {
+            let name = "ratelimiter_exporter_http_requests_unauthorized_total";
+            scrape.value(name, &[("credentials", credentials)])
+        };
+        anyhow::Ok((count("missing"), count("wrong")))
+    };
+    assert_eq!(counted().await?, (Some(0.0), Some(0.0)));
+    for request in [
+        get("/metrics"),
+        get("/nowhere"),
+        get("/").basic_auth("ann", Some("wrong")),
+        get("/").basic_auth("bob", Some("right")),
+        get("/-/ready").bearer_auth("right"),
+    ] {
+        assert_eq!(status(request).await?, 401);
+    }
+    assert_eq!(counted().await?, (Some(2.0), Some(3.0)));
+
+    // Other users, and a whole other configuration: what was counted stays, and is counted on.
+    std::fs::write(&file, users(&[("ann", "right"), ("bob", "his own")])?)?;
+    exporter.process.hang_up()?;
+    let read = lab::wait_for(PATIENCE, || async {
+        exporter.log().contains("the configuration was read anew")
+    });
+    read.await.with_context(|| exporter.log())?;
+    let bob = get("/").basic_auth("bob", Some("right"));
+    assert_eq!(status(bob).await?, 401);
+    assert_eq!(counted().await?, (Some(2.0), Some(4.0)));
+    let probe = get("/probe?target=default").basic_auth("ann", Some("right"));
+    let probe = probe.send().await?.text().await?;
+    assert!(probe.contains("ratelimiter_redis_up") && !probe.contains("unauthorized"));
     Ok(())
 }
 
@@ -275,14 +322,11 @@ async fn the_documented_file_is_valid_here_and_for_prometheus() -> anyhow::Resul
     ] {
         std::fs::copy(from, folder.path().join(to))?;
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md");
-    let docs = std::fs::read_to_string(docs)?;
-    let mut examples = docs
-        .split("```yaml\n")
-        .filter_map(|rest| rest.split("```").next());
-    let example = examples.find(|text| text.starts_with("tls_server_config:"));
     let file = folder.path().join("web.yml");
-    std::fs::write(&file, example.context("the documentation has no example")?)?;
+    std::fs::write(
+        &file,
+        example("docs/CONFIGURATION.md", "tls_server_config:")?,
+    )?;
     let flag = format!("--web.config.file={}", file.display());
     let words = ["--web.enable-admin-api", "--config.check"].map(str::to_owned);
     let output = run([&[flag], &words[..]].concat()).await?;
