@@ -1,6 +1,7 @@
 //! One collection: observe, then check. Scrapes that arrive together share one run, and a run ends by the earliest
 //! deadline among them, with what it got. Its settings can change between two runs.
 
+mod flights;
 mod listed;
 mod summary;
 
@@ -22,6 +23,7 @@ use crate::observation::{CountersRead, KeyLabel, KeyTotals, Observation, Reason,
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::state::{self, State};
 use crate::subject::{InvariantChecker, Subject};
+use flights::Flights;
 use listed::Listed;
 use summary::{KeysKept, Summary};
 
@@ -72,20 +74,6 @@ struct Work<S> {
     kept: KeysKept,
     reported: Reported,
     own: OwnCounters,
-}
-
-#[derive(Debug, Default)]
-struct Flights {
-    current: Option<Flight>,
-    /// When the collection that is wanted was to be finished; `None` while none is.
-    owed: Option<Instant>,
-}
-
-/// A collection under way.
-#[derive(Debug)]
-struct Flight {
-    deadline: watch::Sender<Instant>,
-    done: watch::Receiver<Option<Arc<Snapshot>>>,
 }
 
 impl<S: Subject + 'static> Collect<S> {
@@ -152,6 +140,11 @@ impl<S: Subject + 'static> Collect<S> {
         Between(self.work.lock().await)
     }
 
+    /// Keeps the next collection waiting, if none is under way.
+    pub fn try_between(&self) -> Option<Between<'_, S>> {
+        self.work.try_lock().ok().map(Between)
+    }
+
     /// Waits for the collection under way, if any.
     pub async fn finish(&self) {
         self.tasks.close();
@@ -159,36 +152,21 @@ impl<S: Subject + 'static> Collect<S> {
     }
 
     fn join(self: &Arc<Self>, deadline: Instant) -> watch::Receiver<Option<Arc<Snapshot>>> {
-        let mut flights = lock(&self.flights);
-        let owed = flights.owed.get_or_insert(deadline);
-        *owed = deadline.min(*owed);
-        // A flight whose task died can be joined no more.
-        let alive = |flight: &&Flight| flight.done.has_changed().is_ok();
-        if let Some(flight) = flights.current.as_ref().filter(alive) {
-            flight.deadline.send_if_modified(|current| {
-                let sooner = deadline < *current;
-                *current = deadline.min(*current);
-                sooner
-            });
+        let (done, seat) = lock(&self.flights).join(Instant::now(), deadline);
+        let Some(seat) = seat else {
             self.coalesced.fetch_add(1, Ordering::Relaxed);
-            return flight.done.clone();
-        }
-        let (deadline, deadline_seen) = watch::channel(deadline);
-        let (finished, done) = watch::channel(None);
-        flights.current = Some(Flight {
-            deadline,
-            done: done.clone(),
-        });
+            return done;
+        };
         let this = Arc::clone(self);
         // The run is a task of its own, so that a client that hangs up takes nothing from the others.
         let run = async move {
             let mut work = this.work.lock().await;
-            let mut snapshot = work.collect(deadline_seen).await;
+            let mut snapshot = work.collect(seat.deadline.clone()).await;
             snapshot.own.coalesced = this.coalesced.load(Ordering::Relaxed);
             let snapshot = Arc::new(snapshot);
-            *lock(&this.flights) = Flights::default();
+            lock(&this.flights).land(&seat);
             this.last.send_replace(Some(Arc::clone(&snapshot)));
-            finished.send_replace(Some(snapshot));
+            seat.finished.send_replace(Some(snapshot));
             // Nobody waits for the disk, but the next collection does, so that files are written in order.
             work.save().await;
         };

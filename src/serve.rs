@@ -27,6 +27,8 @@ pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 /// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP makes it `load` the configuration anew.
 pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
+    // First of all: whoever asks for a reload while it starts must not end it instead.
+    let hangup = signal(SignalKind::hangup())?;
     let (listen, guard) = (config.web.listen, config.web.guard.clone());
     let bound = Server::bind(listen, guard, config.web.limits).await;
     let server =
@@ -35,7 +37,6 @@ pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let hangup = signal(SignalKind::hangup())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %server.local_addr()?,

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -13,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::Load;
 use super::target::Target;
 use crate::clock::Clock;
-use crate::collect::Between;
+use crate::collect::{Between, Collect};
 use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
 use crate::export::Reload;
 use crate::observe::{Limiter, SetupError, reset_counter};
 use crate::server::{Admin, App, Guard, ReloadNow};
-use crate::subject::ACTIONS;
+use crate::subject::{ACTIONS, Subject};
 
 /// Who asked for a reload, and waits to hear how it went.
 type Asked = oneshot::Sender<Result<(), String>>;
@@ -124,10 +123,11 @@ impl Reloader {
             .iter()
             .map(|prepared| Arc::clone(&prepared.target.collect))
             .collect();
-        let between = join_all(collects.iter().map(|collect| collect.between()));
-        let between = tokio::time::timeout(MOST_PATIENCE, between)
+        let between = tokio::time::timeout(MOST_PATIENCE, all_between(&collects))
             .await
-            .map_err(|_| format!("a collection did not end within {MOST_PATIENCE:?}"))?;
+            .map_err(|_| {
+                format!("there was no moment without a collection within {MOST_PATIENCE:?}")
+            })?;
 
         // From here on nothing can fail.
         self.targets = prepared
@@ -157,6 +157,32 @@ impl Reloader {
             })
         });
         prepared.collect()
+    }
+}
+
+/// A moment in which none of them collects, in their order. While one does, the others are not kept waiting for it.
+async fn all_between<S: Subject + 'static>(collects: &[Arc<Collect<S>>]) -> Vec<Between<'_, S>> {
+    let mut awaited = 0;
+    loop {
+        let Some(collect) = collects.get(awaited) else {
+            return Vec::new();
+        };
+        let mut first = Some(collect.between().await);
+        let mut held = Vec::with_capacity(collects.len());
+        let busy = collects.iter().enumerate().position(|(place, collect)| {
+            let between = if place == awaited {
+                first.take()
+            } else {
+                collect.try_between()
+            };
+            let busy = between.is_none();
+            held.extend(between);
+            busy
+        });
+        match busy {
+            None => return held,
+            Some(place) => awaited = place,
+        }
     }
 }
 

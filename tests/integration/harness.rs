@@ -263,3 +263,21 @@ impl Scrape {
             .unwrap_or(0.0)
     }
 }
+
+/// Waits until something was sent to the server at `address` that it has not read: it is paused, and was asked.
+pub(crate) async fn until_asked(address: &str) -> anyhow::Result<()> {
+    let port: u16 = address.rsplit_once(':').unwrap_or_default().1.parse()?;
+    // As the kernel writes it: local address, remote address, state, and what waits to be sent and to be read.
+    let local = format!("0100007F:{port:04X}");
+    let asked = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let unread = fields.get(4).and_then(|queues| queues.split_once(':'));
+        let established = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"01");
+        established && unread.is_some_and(|(_, unread)| unread != "00000000")
+    };
+    lab::wait_for(PATIENCE, || async {
+        let connections = std::fs::read_to_string("/proc/net/tcp");
+        connections.is_ok_and(|connections| connections.lines().any(asked))
+    })
+    .await
+}

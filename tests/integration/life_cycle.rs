@@ -3,10 +3,11 @@
 use std::io::Read as _;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use lab::temp::TempDir;
 use tokio::time::Instant;
 
-use super::harness::{Cluster, PATIENCE};
+use super::harness::{Cluster, Exporter, PATIENCE, until_asked};
 
 #[tokio::test]
 async fn answers_under_way_are_finished_and_nobody_else_is_let_in() -> anyhow::Result<()> {
@@ -19,7 +20,7 @@ async fn answers_under_way_are_finished_and_nobody_else_is_let_in() -> anyhow::R
         let address = address.clone();
         async move { lab::http::get(&address, "/metrics", PATIENCE).await }
     });
-    wait_for_the_collection(&cluster).await?;
+    until_asked(&cluster.nodes[0].address()).await?;
     cluster.exporter.process.ask_to_end()?;
     lab::wait_for(PATIENCE, || async {
         let ready = lab::http::get(&address, "/-/ready", PATIENCE).await;
@@ -48,7 +49,7 @@ async fn a_second_signal_ends_it_at_once() -> anyhow::Result<()> {
     cluster.nodes[0].pause()?;
     let address = cluster.exporter.address.clone();
     let scrape = tokio::spawn(async move { lab::http::get(&address, "/metrics", PATIENCE).await });
-    wait_for_the_collection(&cluster).await?;
+    until_asked(&cluster.nodes[0].address()).await?;
     cluster.exporter.process.ask_to_end()?;
     lab::wait_for(PATIENCE, || {
         let heard = cluster.exporter.log().contains("stopping");
@@ -70,25 +71,6 @@ async fn a_second_signal_ends_it_at_once() -> anyhow::Result<()> {
     );
     assert!(scrape.await?.is_err());
     Ok(())
-}
-
-/// Waits until a collection has got as far as to ask the node, which is paused: what it was sent lies there unread.
-async fn wait_for_the_collection(cluster: &Cluster) -> anyhow::Result<()> {
-    let address = cluster.nodes[0].address();
-    let port: u16 = address.rsplit_once(':').unwrap_or_default().1.parse()?;
-    // As the kernel writes it: local address, remote address, state, and what waits to be sent and to be read.
-    let local = format!("0100007F:{port:04X}");
-    let asked = |line: &str| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let unread = fields.get(4).and_then(|queues| queues.split_once(':'));
-        let established = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"01");
-        established && unread.is_some_and(|(_, unread)| unread != "00000000")
-    };
-    lab::wait_for(PATIENCE, || async {
-        let connections = std::fs::read_to_string("/proc/net/tcp");
-        connections.is_ok_and(|connections| connections.lines().any(asked))
-    })
-    .await
 }
 
 #[tokio::test]
@@ -182,5 +164,34 @@ async fn sources_that_hang_for_ever_cost_the_same_after_a_thousand_scrapes() -> 
     assert!(scrape.is("ratelimiter_redis_up", &[], 1), "{}", scrape.text);
     assert_eq!(scrape.reported(), [""; 0]);
     assert!(scrape.is("ratelimiter_scan_coverage_ratio", &[], 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_asks_for_a_reload_while_it_starts_does_not_end_it() -> anyhow::Result<()> {
+    let folder = TempDir::new("start")?;
+    let state = folder.path().join("state.json");
+    let made = std::process::Command::new("mkfifo").arg(&state).status()?;
+    assert!(made.success());
+    let flag = format!("--state.file={}", state.display());
+    let starting = tokio::spawn(async move { Exporter::start(&[flag]).await });
+    // Both ends wait for each other: it is then in the midst of starting, and reads on until this is closed.
+    let mut end =
+        tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(state))
+            .await??;
+    let comm = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+    let path = folder.path().display().to_string();
+    let pid = std::fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .find(|pid| comm(pid).is_ok_and(|line| line.contains(&path)))
+        .context("no such process")?;
+    let sent = std::process::Command::new("kill")
+        .args(["-HUP", &pid])
+        .status()?;
+    assert!(sent.success());
+    std::io::Write::write_all(&mut end, b"no state\n")?;
+    drop(end);
+    let exporter = starting.await??;
+    assert_eq!(exporter.get("/-/healthy").await?.status, 200);
     Ok(())
 }

@@ -4,7 +4,7 @@ use hyper::Method;
 use lab::seed::fill_to;
 use lab::temp::TempDir;
 
-use super::harness::{Cluster, Exporter, PATIENCE, Scrape, run};
+use super::harness::{Cluster, Exporter, PATIENCE, Scrape, run, until_asked};
 use super::web::promtool;
 
 /// Two limiters, `default` and `eu`, and an exporter that watches both. The two exporters that come with them are not used.
@@ -206,4 +206,37 @@ async fn a_reload_adds_and_removes_targets() -> anyhow::Result<()> {
             .is_ok_and(|scrape| scrape.is("ratelimiter_redis_up", &[], 1))
     })
     .await
+}
+
+#[tokio::test]
+async fn a_reload_that_waits_for_one_target_keeps_the_others_waiting_for_nothing()
+-> anyhow::Result<()> {
+    let mut two = Two::start("redis.timeout: 60s, ratelimiter.timeout: 60s").await?;
+    two.probe("eu").await?;
+    two.eu.redis.pause()?;
+    let address = two.exporter.address.clone();
+    let hanging = tokio::spawn({
+        let address = address.clone();
+        async move { lab::http::get(&address, "/probe?target=eu", PATIENCE).await }
+    });
+    until_asked(&format!("127.0.0.1:{}", two.eu.redis.port())).await?;
+    let reload = tokio::spawn(async move {
+        lab::http::request(&address, Method::POST, "/-/reload", "", PATIENCE).await
+    });
+    let mut meanwhile = 0;
+    while meanwhile < 50 {
+        assert!(
+            two.exporter
+                .scrape()
+                .await?
+                .is("ratelimiter_redis_up", &[], 1)
+        );
+        assert!(!reload.is_finished() && !hanging.is_finished());
+        meanwhile += 1;
+    }
+    two.eu.redis.resume()?;
+    let answer = reload.await??;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(hanging.await??.status, 200);
+    Ok(())
 }

@@ -106,6 +106,32 @@ async fn a_scrape_ends_inside_prometheus_timeout_with_what_it_got() -> anyhow::R
 }
 
 #[tokio::test]
+async fn who_has_next_to_no_time_takes_none_from_the_others() -> anyhow::Result<()> {
+    let cluster = Cluster::start(2, &[]).await?;
+    let exporter = &cluster.exporter;
+    let hurried = async {
+        loop {
+            if let Err(error) = exporter.scrape_within(0.000_001).await {
+                return error;
+            }
+        }
+    };
+    let patient = async {
+        for _ in 0..10 {
+            let scrape = exporter.scrape().await?;
+            let evaluable = [("name", "ghost_allowing")];
+            anyhow::ensure!(scrape.is("ratelimiter_redis_up", &[], 1), "{}", scrape.text);
+            anyhow::ensure!(scrape.is("ratelimiter_invariant_evaluable", &evaluable, 1));
+        }
+        Ok(())
+    };
+    tokio::select! {
+        error = hurried => Err(error),
+        done = patient => done,
+    }
+}
+
+#[tokio::test]
 async fn promtool_finds_nothing_to_complain_about() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(2, &[]).await?;
     let traffic = cluster.traffic(100.0)?;
