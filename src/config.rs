@@ -129,14 +129,14 @@ impl ConfigError {
         expected: impl fmt::Display,
     ) -> Self {
         Self::Value {
-            origin: one_line(&origin.to_string()),
+            // What others wrote in it is one line already, and nothing of its place may be cut off.
+            origin: origin.to_string(),
             value: one_line(&value.to_string()),
             expected: one_line(&expected.to_string()),
         }
     }
 
-    fn unknown(origin: &str, nearest: Option<String>) -> Self {
-        let origin = one_line(origin);
+    fn unknown(origin: String, nearest: Option<String>) -> Self {
         Self::Unknown { origin, nearest }
     }
 }
@@ -148,7 +148,12 @@ impl Config {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let sections = complete(&mut values, environment)?;
-        let targets = targets::targets(&values, &sections)?;
+        Self::validated(values, &sections)
+    }
+
+    /// What flags, environment and file say, over the defaults.
+    fn validated(mut values: Values, sections: &file::Sections) -> Result<Self, ConfigError> {
+        let targets = targets::targets(&values, sections)?;
         // It is always there.
         let default = targets.get(DEFAULT_TARGET).cloned();
         let default = default.ok_or_else(|| ConfigError::new("targets", "", "one"))?;
