@@ -1,21 +1,26 @@
 //! A connection that sends any bytes, a web configuration file of any text, and what is served of any collection.
 
-use std::cell::OnceCell;
+mod answer;
+
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use answer::Answer;
+
 use super::admin::Admin;
 use super::api::{self, Standing};
+use super::basic_auth::Login;
 use super::connection::{Caller, Serving};
 use super::guard::Guard;
 use super::page::{self, Page};
@@ -24,31 +29,20 @@ use super::web_file::WebFile;
 use crate::clock::Clock;
 use crate::collect::{Collect, Keep};
 use crate::export::Reload;
-use crate::fuzzing::{harmless_html, valid_exposition};
+use crate::fuzzing::harmless_html;
 use crate::invariants::{Checker, CheckerConfig};
 use crate::observation::{KeyLabel, Observation};
 use crate::snapshot::Snapshot;
 use crate::subject::{ACTIONS, ActionDefinition, CounterSink, Subject};
 
-/// User and password of `fuzz/web.yml`, as a header brings them.
+/// Who is let in where not everybody is.
+const USERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/web.yml");
+
+/// User and password of that file, as a header brings them.
 const LOGIN: &str = "YWxpOm9wZW4gc2VzYW1l";
 
-/// What an answer's head may consist of: nothing that a request brings becomes a header.
-const HEADERS: [&str; 13] = [
-    "allow",
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-security-policy",
-    "content-type",
-    "date",
-    "referrer-policy",
-    "transfer-encoding",
-    "vary",
-    "www-authenticate",
-    "x-content-type-options",
-];
+/// How often everything that is under way gets its turn before nothing more is expected of it.
+const TURNS: usize = 32;
 
 /// Every answer is whole, is one that the routes give, and its body is what its type says. As many actions are done as
 /// are said to be done, and where there are users, nothing is said or done without a password.
@@ -59,9 +53,10 @@ pub fn request(data: &[u8]) {
     SERVED.with(|served| {
         let (runtime, servers) = served.get_or_init(|| {
             let runtime = Builder::new_current_thread().enable_time().build();
-            let users = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/web.yml");
-            let servers = [None, Some(&*users)].map(Served::new);
-            (runtime.expect("no runtime"), servers)
+            let runtime = runtime.expect("no runtime");
+            let servers = runtime
+                .block_on(async { [Served::new(None).await, Served::new(Some(USERS)).await] });
+            (runtime, servers)
         });
         for served in servers {
             let answered = runtime.block_on(async {
@@ -83,7 +78,14 @@ struct Served {
 }
 
 impl Served {
-    fn new(web_file: Option<&Path>) -> Self {
+    async fn new(web_file: Option<&str>) -> Self {
+        let guard = Guard::new(web_file.map(Path::new)).expect("no users");
+        if let Some(users) = &guard.terms().users {
+            // It is remembered from here on. A first login takes a while, and here the other side has hung up by then.
+            let login = HeaderValue::from_str(&format!("Basic {LOGIN}")).expect("no header");
+            let admitted = users.login(Some(&login)).await;
+            assert!(matches!(admitted, Login::Admitted(_)), "a wrong password");
+        }
         let clock = Clock::start();
         let collect = || {
             let checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
@@ -131,7 +133,7 @@ impl Served {
         };
         let serving = Serving {
             app: watch::Sender::new(Arc::new(app)).subscribe(),
-            guard: Guard::new(web_file).expect("no users"),
+            guard,
             read_timeout: Duration::from_secs(1),
             shutdown: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -144,24 +146,34 @@ impl Served {
         }
     }
 
-    /// Sends everything, ends the sending side, and reads what comes back.
+    /// Sends everything, reads what comes back, and hangs up when nothing more does: what was asked by then is dropped.
     async fn exchange(&self, data: &[u8]) -> Vec<u8> {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let caller = Caller::at(([127, 0, 0, 1], 1).into());
         let serving = self.serving.clone().speak(Box::pin(server), caller);
-        let asking = async {
+        let (mut from, mut to) = tokio::io::split(client);
+        let received = Cell::new(0);
+        let send = async {
+            // It may have hung up on what is no request.
+            let _ = to.write_all(data).await;
+            let mut before = None;
+            while before != Some(received.get()) {
+                before = Some(received.get());
+                for _ in 0..TURNS {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let _ = to.shutdown().await;
+        };
+        let read = async {
             let mut answers = Vec::new();
-            let (mut from, mut to) = tokio::io::split(client);
-            let send = async {
-                // It may have hung up on what is no request.
-                let _ = to.write_all(data).await;
-                let _ = to.shutdown().await;
-            };
-            let ((), read) = tokio::join!(send, from.read_to_end(&mut answers));
-            read.expect("reading from memory failed");
+            while from.read_buf(&mut answers).await.expect("memory fails") > 0 {
+                received.set(answers.len());
+            }
             answers
         };
-        tokio::join!(serving, asking).1
+        let ((), (), answers) = tokio::join!(serving, send, read);
+        answers
     }
 
     fn is_right(&self, data: &[u8], answered: &[u8]) {
@@ -183,99 +195,6 @@ impl Served {
         if self.has_users && !asked.contains(LOGIN) {
             let unknown = |it: &Answer<'_>| it.status == "401" || it.is_hypers_own();
             assert!(answers.iter().all(unknown), "served without a password");
-        }
-    }
-}
-
-/// One answer of those on a connection.
-struct Answer<'a> {
-    status: &'a str,
-    headers: BTreeMap<String, &'a str>,
-    /// Empty for HEAD.
-    body: &'a [u8],
-}
-
-impl<'a> Answer<'a> {
-    /// Panics unless `bytes` are whole answers.
-    fn all(mut bytes: &'a [u8]) -> Vec<Self> {
-        let mut answers = Vec::new();
-        while !bytes.is_empty() {
-            let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
-            let end = end.expect("a head without an end");
-            let head = std::str::from_utf8(&bytes[..end]).expect("a head that is no text");
-            let mut lines = head.split("\r\n");
-            let status = lines.next().and_then(|line| {
-                let (version, rest) = line.split_once(' ')?;
-                assert!(matches!(version, "HTTP/1.1" | "HTTP/1.0"), "{line:?}");
-                rest.split(' ').next()
-            });
-            let headers = lines.map(|line| {
-                let (name, value) = line.split_once(": ").expect("not a header");
-                (name.to_ascii_lowercase(), value)
-            });
-            let headers: BTreeMap<_, _> = headers.collect();
-            bytes = &bytes[end + 4..];
-            let length = headers.get("content-length");
-            let length = length.map_or(0, |length| length.parse().expect("not a length"));
-            // No body of ours begins like this: it was a HEAD, and the next answer follows.
-            let none = bytes.is_empty() || bytes.starts_with(b"HTTP/1.");
-            let (body, rest) = bytes
-                .split_at_checked(if none { 0 } else { length })
-                .expect("less than the promised length");
-            bytes = rest;
-            answers.push(Self {
-                status: status.expect("an answer without a status"),
-                headers,
-                body,
-            });
-        }
-        answers
-    }
-
-    /// What hyper says to what is no request, and before a body that was announced: without a body.
-    fn is_hypers_own(&self) -> bool {
-        matches!(self.status, "100" | "400" | "414" | "431")
-            && !self.headers.contains_key("content-type")
-    }
-
-    fn is_right(&self) {
-        let status = self.status;
-        for name in self.headers.keys() {
-            assert!(HEADERS.contains(&&**name), "{status} with {name}");
-        }
-        if self.is_hypers_own() {
-            return assert!(self.body.is_empty());
-        }
-        let known = [
-            "200", "202", "400", "401", "403", "404", "405", "408", "413", "415", "503",
-        ];
-        assert!(known.contains(&status), "{status}");
-        let challenged = self.headers.contains_key("www-authenticate");
-        assert_eq!(challenged, status == "401");
-        let kind = *self.headers.get("content-type").expect("without a type");
-        if self.body.is_empty() {
-            return;
-        }
-        let mut unpacked = Vec::new();
-        let body = if self.headers.contains_key("content-encoding") {
-            let mut gzip = flate2::read::GzDecoder::new(self.body);
-            gzip.read_to_end(&mut unpacked).expect("not gzip");
-            &unpacked
-        } else {
-            self.body
-        };
-        let text = std::str::from_utf8(body).expect("a body that is no text");
-        match kind {
-            "application/json" => {
-                serde_json::from_str::<serde_json::Value>(text).expect("not JSON");
-            }
-            "text/html; charset=utf-8" => harmless_html(text),
-            "text/plain; version=0.0.4; charset=utf-8" => valid_exposition(body),
-            "text/plain; charset=utf-8" => {
-                assert_eq!(text.lines().count(), 1, "{text:?}");
-                assert!(!text.trim_end().contains(char::is_control), "{text:?}");
-            }
-            other => panic!("a body of the type {other}"),
         }
     }
 }
@@ -347,5 +266,31 @@ impl Subject for Nothing {
 
     fn actions(&self) -> &'static [ActionDefinition] {
         &ACTIONS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_login_is_what_it_takes() {
+        let served = Served::new(Some(USERS)).await;
+        let login = format!("Authorization: Basic {LOGIN}\r\n");
+        let reset = "Content-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"key\":\"a\"}";
+        for (line, headers, status) in [
+            ("GET /metrics", "\r\n", "200"),
+            ("GET /probe?target=eu", "\r\n", "200"),
+            ("GET /", "\r\n", "200"),
+            ("POST /-/reload", "\r\n", "200"),
+            ("POST /api/v1/actions/reset_counter", reset, "202"),
+        ] {
+            for (login, status) in [(&*login, status), ("", "401")] {
+                let asked = format!("{line} HTTP/1.1\r\n{login}{headers}");
+                let answered = served.exchange(asked.as_bytes()).await;
+                assert_eq!(Answer::all(&answered)[0].status, status, "{asked}");
+                served.is_right(asked.as_bytes(), &answered);
+            }
+        }
     }
 }
