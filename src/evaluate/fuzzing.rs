@@ -11,6 +11,9 @@ use crate::fuzzing::{harmless_html, harmless_text};
 use crate::invariants::CheckerConfig;
 use crate::observation::{CounterView, KeyLabel, Observation, decode_key};
 
+/// How text that `gzip` packed begins.
+const PACKED: [u8; 2] = [0x1f, 0x8b];
+
 /// A broken line is told with its column; a good one says what the plain reader of an observation says. What the whole
 /// recording comes to is one JSON object for each line, and harmless on a terminal and in a browser.
 pub(crate) fn recording(data: &[u8]) {
@@ -55,8 +58,21 @@ pub(crate) fn recording(data: &[u8]) {
         }
     }
     // Threads are started for each: only where something comes of it.
-    if good > 0 {
+    if data.starts_with(&PACKED) {
+        unpacked(data);
+    } else if good > 0 {
         replayed(data, good);
+    }
+}
+
+/// Whatever comes out before it proves broken is replayed.
+fn unpacked(data: &[u8]) {
+    let replayed = read(data, |reading| {
+        replay(reading, &CheckerConfig::default(), io::sink())
+    });
+    match replayed {
+        Ok(_) | Err(EvaluateError::Read { .. }) => {}
+        Err(error) => panic!("{error}"),
     }
 }
 
@@ -64,7 +80,8 @@ fn replayed(data: &[u8], good: u64) {
     let mut out = Vec::new();
     let tally = read(data, |reading| {
         replay(reading, &CheckerConfig::default(), &mut out)
-    });
+    })
+    .expect("memory cannot be read");
     assert_eq!(tally.observations, good);
     let said = serde_json::Deserializer::from_slice(&out).into_iter::<serde_json::Value>();
     let said: Vec<_> = said.collect::<Result<_, _>>().expect("not JSON");
@@ -83,18 +100,22 @@ fn replayed(data: &[u8], good: u64) {
         candidate("current", current),
     ];
     let outcome = read(data, |reading| backtest(reading, &candidates, true));
+    let outcome = outcome.expect("memory cannot be read");
     harmless_text(&table(&outcome));
     harmless_html(&page(&outcome));
     serde_json::to_vec(&outcome).expect("not JSON");
 }
 
-fn read<T>(data: &[u8], go: impl FnOnce(Reading<'_>) -> Result<T, EvaluateError>) -> T {
-    let reading = Reading {
+/// Goes through a recording, past the lines that are broken.
+fn read<T>(
+    data: &[u8],
+    go: impl FnOnce(Reading<'_>) -> Result<T, EvaluateError>,
+) -> Result<T, EvaluateError> {
+    go(Reading {
         source: Source::new("fuzzed", Cursor::new(data.to_vec())),
         label: KeyLabel::Plain,
         mistakes: Mistakes::PassOver,
         named: &mut io::sink(),
         progress: Progress::new(Clock::start(), false),
-    };
-    go(reading).expect("a recording in memory cannot be read")
+    })
 }
