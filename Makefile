@@ -58,8 +58,15 @@ deny-if-there:
 		echo "NOT CHECKED: licences, sources and versions of dependencies: cargo-deny is not installed (make deny says how)"; \
 	fi
 
-advisories: ## Check the dependencies for known vulnerabilities (needs the network)
+# cargo-deny looks at what is built for the systems of deny.toml, cargo-audit at everything that is locked.
+advisories: ## Check the dependencies for known vulnerabilities with cargo-deny and cargo-audit (needs the network)
+	@missing=0; for tool in cargo-deny cargo-audit; do \
+		command -v $$tool >/dev/null || { missing=2; \
+			echo "make advisories: $$tool is not installed. Run: cargo install --locked $$tool" >&2; }; \
+	done; exit $$missing
 	cargo deny check advisories
+	cargo audit --deny warnings
+	cargo audit --deny warnings --file fuzz/Cargo.lock
 
 truth: deps build ## Run the truth suite: every fault against real servers, with its table
 	cargo test --test truth $(CARGO_FLAGS) -- --nocapture

@@ -10,6 +10,8 @@ mod table;
 mod watch;
 
 pub use command::{Check, Output, check};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use explain::text as explanation;
 pub use line::{json, line};
 pub use looks::Pace;
 pub use recorder::{Recorder, Target};

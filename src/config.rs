@@ -132,14 +132,15 @@ impl ConfigError {
     ) -> Self {
         // A URL may stand where none belongs, with its password.
         Self::Value {
-            origin: one_line(&without_login(&origin.to_string())),
+            // What others wrote in it is one line already, and nothing of its place may be cut off.
+            origin: without_login(&origin.to_string()),
             value: one_line(&without_login(&value.to_string())),
             expected: one_line(&expected.to_string()),
         }
     }
 
     fn unknown(origin: &str, nearest: Option<String>) -> Self {
-        let origin = one_line(&without_login(origin));
+        let origin = without_login(origin);
         Self::Unknown { origin, nearest }
     }
 }
@@ -151,7 +152,12 @@ impl Config {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let sections = complete(&mut values, environment)?;
-        let targets = targets::targets(&values, &sections)?;
+        Self::validated(values, &sections)
+    }
+
+    /// What flags, environment and file say, over the defaults.
+    fn validated(mut values: Values, sections: &file::Sections) -> Result<Self, ConfigError> {
+        let targets = targets::targets(&values, sections)?;
         // It is always there.
         let default = targets.get(DEFAULT_TARGET).cloned();
         let default = default.ok_or_else(|| ConfigError::new("targets", "", "one"))?;

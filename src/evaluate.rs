@@ -6,6 +6,8 @@
 mod backtest;
 mod blocks;
 mod command;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod history;
 mod judge;
 mod line;

@@ -4,6 +4,7 @@
 //!
 //! Where only private items can be called, the function is beside them, in a module `fuzzing` of their own.
 
+use crate::check;
 use crate::clock::Moment;
 use crate::export::{Exporter, Reload, Unauthorized, render};
 use crate::invariants::{Checker, CheckerConfig};
@@ -28,9 +29,10 @@ pub const TARGETS: [(&str, Target); 5] = [
 ];
 
 /// The JSON form of an observation, and keys of any bytes: both survive being written and read again, and whatever is
-/// observed is checked and rendered as valid text format.
+/// observed is checked, replayed, and shown in every form there is.
 pub fn observation(data: &[u8]) {
     assert_eq!(decode_key(&encode_key(data)), data, "a key is not itself");
+    crate::evaluate::fuzzing::recording(data);
     let Ok(observation) = serde_json::from_slice::<Observation>(data) else {
         return;
     };
@@ -46,7 +48,8 @@ pub(crate) fn survives_json(observation: &Observation) {
     assert_eq!(written, again, "an observation is not itself");
 }
 
-/// What is observed renders as text that Prometheus takes.
+/// What is observed renders as text that Prometheus takes, is harmless on a page and on a terminal, and is an observation
+/// again when it was recorded.
 pub(crate) fn rendered(observation: Observation) {
     let now = Moment::from_wall(jiff::Timestamp::UNIX_EPOCH);
     let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
@@ -76,11 +79,30 @@ pub(crate) fn rendered(observation: Observation) {
     };
     let text = render(&snapshot, exporter).expect("the metrics are not rendered");
     valid_exposition(&text);
+    crate::server::fuzzing::shown(&snapshot);
+    harmless_text(&check::table(&snapshot));
+    let subjects = snapshot.observation.nodes.iter().map(|node| &node.id);
+    let subjects = subjects.chain(snapshot.observation.counters.iter().map(|it| &it.key));
+    for subject in subjects.take(2) {
+        let explained = snapshot
+            .report
+            .explain(&snapshot.observation, std::slice::from_ref(subject));
+        harmless_text(&check::explanation(&explained));
+    }
+    let line = check::line(&snapshot).expect("a collection is not JSON");
+    assert!(!line.contains('\n'), "more than one line");
+    serde_json::from_str::<Observation>(&line).expect("a recording is not read");
+}
+
+/// Panics if something in `text` could move a terminal's cursor.
+pub(crate) fn harmless_text(text: &str) {
+    let controls = |c: &char| c.is_control() && *c != '\n';
+    assert_eq!(text.chars().find(controls), None, "{text:?}");
 }
 
 /// Panics unless Prometheus would take all of `text`. It does not share the exporter's own reader of this format, which
 /// is lenient with nodes.
-fn valid_exposition(text: &[u8]) {
+pub(crate) fn valid_exposition(text: &[u8]) {
     let text = std::str::from_utf8(text).expect("the metrics are not UTF-8");
     assert!(!text.contains('\0'), "Prometheus's lexer ends at a NUL");
     let mut families = std::collections::HashSet::new();
@@ -128,6 +150,67 @@ fn valid_labels(mut rest: &str) {
     }
 }
 
+/// Panics unless the page consists of elements that are whole, nested, and ours: nothing that others wrote is more than
+/// text in them.
+pub(crate) fn harmless_html(page: &str) {
+    let mut open = Vec::new();
+    let mut rest = page;
+    while let Some((text, tag)) = rest.split_once('<') {
+        let controls = |c: char| c.is_control() && c != '\n';
+        assert!(!text.contains(controls), "a control character in {text:?}");
+        // Style and script are our own, and the one place where this stands for itself.
+        if let Some(element) = open.pop_if(|open| matches!(*open, "style" | "script")) {
+            let (_, after) = rest
+                .split_once(&format!("</{element}>"))
+                .expect("no end of it");
+            rest = after;
+            continue;
+        }
+        let (tag, after) = tag.split_once('>').expect("a tag without an end");
+        rest = after;
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "not what was open");
+            continue;
+        }
+        let (name, attributes) = tag.split_once(' ').unwrap_or((tag, ""));
+        let plain = name.bytes().all(|c| c.is_ascii_alphanumeric());
+        assert!(
+            plain && !name.is_empty() || name == "!doctype",
+            "not an element: {tag:?}"
+        );
+        valid_attributes(attributes.trim_end_matches('/'));
+        let void = ["!doctype", "br", "col", "link", "meta"].contains(&name);
+        if !void && !tag.ends_with('/') {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "left open: {open:?}");
+}
+
+/// Panics unless these are attributes, quoted where they have a value, of which none is a script.
+fn valid_attributes(mut rest: &str) {
+    loop {
+        rest = rest.trim_start_matches([' ', '\n']);
+        if rest.is_empty() {
+            return;
+        }
+        let end = rest.find([' ', '=']).unwrap_or(rest.len());
+        let name = &rest[..end];
+        let plain = name.bytes().all(|c| c.is_ascii_alphabetic() || c == b'-');
+        assert!(
+            plain && !name.starts_with("on"),
+            "not an attribute: {rest:?}"
+        );
+        rest = &rest[end..];
+        if let Some(quoted) = rest.strip_prefix("=\"") {
+            let (value, after) = quoted.split_once('"').expect("a value without an end");
+            assert!(!value.starts_with("javascript:"), "{name}={value:?}");
+            assert!(name != "style" || !value.contains('('), "{name}={value:?}");
+            rest = after;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +235,18 @@ mod tests {
     #[should_panic(expected = "two series")]
     fn a_series_that_is_there_twice_is_noticed() {
         valid_exposition(b"# TYPE m gauge\nm{a=\"x\\\\\"} 1\nm{a=\"x\\\\\"} 2\n");
+    }
+
+    #[test]
+    #[should_panic(expected = "not what was open")]
+    fn an_element_that_others_wrote_is_noticed() {
+        harmless_html("<p class=\"x\">it ends</p></body></p>");
+    }
+
+    #[test]
+    #[should_panic(expected = "not an attribute")]
+    fn an_attribute_that_others_wrote_is_noticed() {
+        harmless_html("<p class=\"x\" onclick=\"y\"></p>");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn verdict(explained: &Explained) -> Verdict {
 }
 
 /// The explanation as text.
-pub(super) fn text(explained: &Explained) -> String {
+pub(crate) fn text(explained: &Explained) -> String {
     let mut out = format!(
         "{} at {:.0}\n\n",
         shown(&explained.subject),

@@ -15,6 +15,7 @@ use super::{ConfigError, without_password};
 use crate::invariants::{InvariantName, Severity};
 use crate::observation::Limit;
 use crate::observe::LimitRule;
+use crate::text::one_line;
 
 /// How alike a name that was meant has to be to one that was written, from 0 to 1.
 const LEAST_ALIKE: f64 = 0.6;
@@ -93,10 +94,16 @@ pub(super) fn read(
     let text = std::fs::read_to_string(path).map_err(|error| {
         ConfigError::new(origin, path.display(), format!("a readable file ({error})"))
     })?;
-    parse(&text, origin, &path.display().to_string(), values)
+    parse(
+        &text,
+        origin,
+        &one_line(&path.display().to_string()),
+        values,
+    )
 }
 
-fn parse(
+/// The same for its `text`; places in it are told with the name `file`.
+pub(super) fn parse(
     text: &str,
     origin: &str,
     file: &str,
@@ -173,8 +180,9 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// The place is behind the name, and stays there however long the name is.
     fn origin(&self, name: &str, at: Place) -> String {
-        format!("{}{name} in {}:{at}", self.prefix, self.file)
+        format!("{}{} in {}:{at}", self.prefix, one_line(name), self.file)
     }
 
     /// Everything that is below `node`, which is a mapping.
@@ -403,6 +411,21 @@ mod tests {
         );
         assert_eq!(values.get("ratelimiter.url").unwrap().values.len(), 2);
         assert_eq!(values.get("probe.nodes").unwrap().values, ["false"]);
+    }
+
+    #[test]
+    fn a_long_name_does_not_hide_its_place() {
+        // YAML takes keys of up to 1024 characters.
+        let name = "é".repeat(1000);
+        for text in [
+            format!("\n{name}: 1\n"),
+            format!("\ntargets: {{'{name}': {{}}}}\n"),
+            format!("\nlimits: [{{'{name}': 1}}]\n"),
+        ] {
+            let read = parse(&text, "--config.file", "f.yml", &mut Values::default());
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains(" in f.yml:2:"), "{error}");
+        }
     }
 
     #[test]

@@ -1,45 +1,117 @@
-//! A configuration file of any bytes.
+//! A configuration file of any bytes. No file that it names is opened, and no host is looked up.
 
-use std::path::PathBuf;
+use std::time::Duration;
 
-use super::{Config, Values, find};
+use super::{Config, ConfigError, DEFAULT_TARGET, MOST_SERIES, SETTINGS, Values, file, find};
 
-/// An error is one line that says where it is; nothing takes long, whatever the YAML expands to.
+/// What the file is called in errors.
+const FILE: &str = "fuzzed.yml";
+
+/// An error is one line of bounded length with a place that is in the file, whatever the YAML expands to; what is valid
+/// is within the bounds that the documentation gives. The web configuration is read from the same text.
 pub fn config(data: &[u8]) {
-    let path = own_file();
-    std::fs::write(&path, data).expect("cannot write the file");
-    let mut values = Values::default();
-    // Flags beat the file: a name to listen on would be looked up, and files named inside would be read.
-    for (flag, value) in [
-        ("config.file", path.to_str().unwrap_or_default()),
-        ("web.listen-address", "127.0.0.1:0"),
-        ("redis.password-file", "/dev/null"),
-        ("redis.sentinel-password-file", "/dev/null"),
-    ] {
-        let setting = find(flag).expect("no such setting");
-        values.add(setting, format!("--{flag}"), vec![value.to_owned()]);
-    }
-    let loaded = Config::load(values, |_| None);
-    std::fs::remove_file(&path).expect("cannot remove the file");
-    if let Err(error) = loaded {
-        let error = error.to_string();
-        assert_eq!(error.lines().count(), 1, "{error:?}");
-        assert!(
-            error.contains(": invalid value ") && error.contains("expected ")
-                || error.contains(": not known here"),
-            "{error:?}"
-        );
-        assert!(error.len() < 64 * 1024, "{} bytes of error", error.len());
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    crate::server::fuzzing::web_config(text);
+    match load(text) {
+        Ok(config) => is_sound(&config),
+        // A name that looks like a place could be taken for one.
+        Err(_) if text.contains(FILE) => {}
+        Err(error) => tells_its_place(text, &error.to_string()),
     }
 }
 
-/// A file of this process's own, in memory where there is such a folder.
-fn own_file() -> PathBuf {
-    let memory = PathBuf::from("/dev/shm");
-    let folder = if memory.is_dir() {
-        memory
-    } else {
-        std::env::temp_dir()
+fn load(text: &str) -> Result<Config, ConfigError> {
+    let mut values = Values::default();
+    // Flags beat the file: a name to listen on would be looked up.
+    let listen = find("web.listen-address").expect("no such setting");
+    let address = "127.0.0.1:0".to_owned();
+    values.add(listen, format!("--{}", listen.flag), vec![address]);
+    let mut sections = file::parse(text, "--config.file", FILE, &mut values)?;
+    for target in sections.targets.values_mut() {
+        target.values = with_empty_files(&target.values);
+    }
+    Config::validated(with_empty_files(&values), &sections)
+}
+
+/// `values` with an empty file for each that is named.
+fn with_empty_files(values: &Values) -> Values {
+    let mut replaced = Values::default();
+    for setting in SETTINGS {
+        if let Some(typed) = values.get(setting.flag) {
+            let values = match setting.value {
+                "FILE" => vec!["/dev/null".to_owned()],
+                _ => typed.values.clone(),
+            };
+            replaced.add(setting, typed.origin.clone(), values);
+        }
+    }
+    replaced
+}
+
+fn tells_its_place(text: &str, error: &str) {
+    assert_eq!(error.lines().count(), 1, "{error:?}");
+    assert!(error.len() < 32 * 1024, "{} bytes of error", error.len());
+    assert!(
+        error.contains(": invalid value ") && error.contains("expected ")
+            || error.contains(": not known here"),
+        "{error:?}"
+    );
+    let place = error.split_once(&format!("{FILE}:")).and_then(|(_, rest)| {
+        let (line, rest) = rest.split_once(':')?;
+        let (column, _) = rest.split_once(':')?;
+        Some((line.parse::<usize>().ok()?, column.parse::<usize>().ok()?))
+    });
+    let Some((line, column)) = place else {
+        panic!("without a place: {error:?}");
     };
-    folder.join(format!("ratelimiter-exporter-fuzz-{}", std::process::id()))
+    // YAML's line ends are three. An end that comes too soon is behind the last character.
+    let text = text.replace("\r\n", "\n");
+    let columns = match text.split(['\r', '\n']).nth(line.wrapping_sub(1)) {
+        Some(line) => line.chars().count() + 1,
+        None => panic!("no such line: {error:?}"),
+    };
+    assert!((1..=columns).contains(&column), "no such column: {error:?}");
+}
+
+fn is_sound(config: &Config) {
+    assert!(config.targets.contains_key(DEFAULT_TARGET));
+    let web = &config.web;
+    assert!(
+        !web.enable_admin_api || web.guard.authenticates() || web.admin_api_insecure,
+        "actions are taken of anybody"
+    );
+    assert!(web.limits.connections > 0 && web.limits.read_timeout > Duration::ZERO);
+    for name in config.targets.keys() {
+        let config = config.clone().select(name).expect("a target is not there");
+        let observe = &config.observe;
+        assert!(config.max_series <= MOST_SERIES);
+        assert!(!observe.redis.seeds.is_empty() && !observe.ratelimiter_urls.is_empty());
+        for url in observe
+            .ratelimiter_urls
+            .iter()
+            .chain(&observe.prometheus_url)
+        {
+            assert!(
+                url.username().is_empty() && url.password().is_none(),
+                "a URL with credentials is kept"
+            );
+        }
+        for timeout in [
+            observe.ratelimiter_timeout,
+            observe.redis.timeout,
+            observe.scan_budget,
+            observe.registry.forget_after,
+        ] {
+            assert!(timeout > Duration::ZERO);
+        }
+        assert!(observe.registry.heartbeat * 2 < observe.registry.ttl);
+        assert!(
+            observe
+                .limit_rules
+                .iter()
+                .all(|rule| rule.limit.window_ms > 0)
+        );
+    }
 }

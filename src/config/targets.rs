@@ -63,11 +63,13 @@ pub(super) fn targets(
         }
         return Ok(targets);
     }
-    if !targets.is_empty() && REQUIRED.iter().any(|flag| given(flag).is_none()) {
+    if let Some(first) = sections.targets.values().next()
+        && REQUIRED.iter().any(|flag| given(flag).is_none())
+    {
         // The defaults would be watched instead, and be down for ever.
         let names: Vec<&str> = targets.keys().map(String::as_str).collect();
         return Err(ConfigError::new(
-            "targets",
+            &first.origin,
             names.join(", "),
             "one called default, or redis.url and ratelimiter.url outside of targets: /metrics is about one of them",
         ));

@@ -51,6 +51,9 @@ pub(super) struct Entry {
     pub(super) node: Node,
 }
 
+/// How deep a document may nest, also by dots. Settings do five levels; every level takes of a stack that has an end.
+const MOST_LEVELS: usize = 16;
+
 /// Why a text is no tree: where, if that is known, and why.
 pub(super) type Malformed = (Option<Place>, String);
 
@@ -61,12 +64,15 @@ pub(super) fn parse(text: &str) -> Result<Node, Malformed> {
         let kind = Kind::Scalar(Value::Null);
         return Ok(Node { at, kind });
     }
-    let parsed: Spanned<Raw> = serde_saphyr::from_str(text).map_err(|error| {
+    let options =
+        serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: MOST_LEVELS } };
+    let parsed = serde_saphyr::from_str_with_options(text, options);
+    let parsed: Spanned<Raw> = parsed.map_err(|error| {
         let error = error.without_snippet();
         let place = error.location().map(Place::from);
         (place, one_line(&error.to_string()))
     })?;
-    nested(node(parsed))
+    nested(node(parsed), MOST_LEVELS)
 }
 
 /// The first line, without the place, which is told apart.
@@ -165,17 +171,21 @@ fn node(raw: Spanned<Raw>) -> Node {
     }
 }
 
-/// Takes keys apart at their dots and joins what belongs together. Lists are left as they are.
-fn nested(node: Node) -> Result<Node, Malformed> {
+/// Takes keys apart at their dots and joins what belongs together, down to so many levels. Lists are left as they are.
+fn nested(node: Node, levels: usize) -> Result<Node, Malformed> {
     let Kind::Map(entries) = node.kind else {
         return Ok(node);
+    };
+    let Some(levels) = levels.checked_sub(1) else {
+        let why = format!("nested deeper than {MOST_LEVELS} levels");
+        return Err((Some(node.at), why));
     };
     let mut joined = Vec::new();
     for entry in entries {
         insert(&mut joined, entry)?;
     }
     let joined = joined.into_iter().map(|entry| {
-        let node = nested(entry.node)?;
+        let node = nested(entry.node, levels)?;
         Ok(Entry { node, ..entry })
     });
     let joined: Result<_, Malformed> = joined.collect();
@@ -260,6 +270,8 @@ mod tests {
             ("a: 1\na.b: 2\n", "2:1"),
             ("a: 1\na: 2\n", "2:1"),
             ("a: [1, 2\nb: 3\n", "2:"),
+            (&format!("{{\na: {}", "[".repeat(100)), "2:"),
+            (&format!("{{\n{}: 1}}", ["a"; 100].join(".")), "2:1"),
         ] {
             let (at, message) = parse(text).unwrap_err();
             let at = at.map(|at| at.to_string()).unwrap_or_default();

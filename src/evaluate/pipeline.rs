@@ -8,6 +8,7 @@ use std::thread;
 use super::blocks::{Block, Blocks, MOST_LINE};
 use super::line::{Line, label_keys};
 use crate::observation::KeyLabel;
+use crate::text::one_line;
 
 /// Parsing is most of the work, but more threads than this wait for the one that judges.
 const MOST_PARSERS: usize = 4;
@@ -99,7 +100,8 @@ fn parse_all(blocks: &Receiver<Option<Block>>, parsed: &SyncSender<Parsed>, labe
     }
 }
 
-fn parse_block(text: &[u8], label: KeyLabel) -> Parsed {
+/// The lines of `text`.
+pub(super) fn parse_block(text: &[u8], label: KeyLabel) -> Parsed {
     let mut lines = Vec::new();
     let mut many = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -126,10 +128,8 @@ fn parse_line(line: &[u8]) -> Result<Line, Broken> {
         let position = format!(" at line {} column {}", error.line(), error.column());
         Broken {
             column: error.column(),
-            message: message
-                .strip_suffix(&position)
-                .unwrap_or(&message)
-                .to_owned(),
+            // It repeats names of the recording.
+            message: one_line(message.strip_suffix(&position).unwrap_or(&message)),
         }
     })
 }
@@ -153,6 +153,8 @@ mod tests {
         let (column, message) = broken(b"{\"nodes\":[");
         assert_eq!(column, 10);
         assert!(message.contains("EOF"), "{message}");
+        let (_, message) = broken(b"{\"collectors\":{\"a\\n\\u001b\":1}}");
+        assert!(message.contains("`a\\n\\u{1b}`"), "{message}");
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub fn page(backtest: &Backtest) -> String {
 
 /// Text that others wrote, as it may stand between tags and inside a quoted attribute.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
+    // Control characters would vanish, or be no HTML at all.
+    text.replace(char::is_control, "\u{fffd}")
+        .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")

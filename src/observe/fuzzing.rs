@@ -7,8 +7,12 @@ use super::http::Answer;
 use super::management_api::{self as api, Health, Limits};
 use super::node_metrics::{NodeHistory, Reading, default_selectors};
 use super::prometheus;
+use crate::config::Secret;
 use crate::fuzzing::{rendered, survives_json};
 use crate::observation::Observation;
+
+/// A password that the server was sent, and may send back.
+const TOLD: &str = "hunter2";
 
 /// Several readings of `/metrics` (parted by form feeds), as one node gives them over time: an error names a line, a
 /// latency lies in the bucket it is said to lie in, and what comes of it can be written, read and rendered.
@@ -60,14 +64,20 @@ pub fn node_metrics(data: &[u8]) {
     rendered(observation);
 }
 
-/// The same bytes as every answer that is JSON: an error is one line, a limit is one, and an address leads to a host
+/// The same bytes as every answer that is JSON: an error is one line and holds no secret, a limit is one, and an address leads to a host
 /// and a port and to nothing else.
 pub fn management_api(data: &[u8]) {
     let answer = Answer {
         status: reqwest::StatusCode::OK,
         body: bytes::Bytes::copy_from_slice(data),
-        told: Vec::new(),
+        told: vec![Secret::new(TOLD)],
     };
+    let refused = Answer {
+        status: reqwest::StatusCode::INTERNAL_SERVER_ERROR,
+        ..answer.clone()
+    };
+    let error = refused.ok("GET /").expect_err("500 is no success");
+    is_a_message(&error.message);
     if let Some(nodes) = read::<api::Nodes>(&answer) {
         for node in nodes.nodes {
             leads_to_host_and_port(&node.address);
@@ -95,10 +105,17 @@ fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Option<T> {
     match answer.json("GET /") {
         Ok(value) => Some(value),
         Err(error) => {
-            assert_eq!(error.message.lines().count(), 1, "{:?}", error.message);
+            is_a_message(&error.message);
             None
         }
     }
+}
+
+/// One line of bounded length that does not repeat what the server was told.
+fn is_a_message(message: &str) {
+    assert!(!message.contains(char::is_control), "{message:?}");
+    assert!(message.len() < 16 * 1024, "{} bytes", message.len());
+    assert!(!message.contains(TOLD), "{message:?}");
 }
 
 fn leads_to_host_and_port(address: &str) {

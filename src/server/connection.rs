@@ -50,7 +50,6 @@ pub(super) struct Caller {
 
 impl Caller {
     /// Of whom nothing is known but where it is.
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn at(peer: SocketAddr) -> Self {
         Self {
             peer,
@@ -106,11 +105,7 @@ impl<S: Subject + 'static> Serving<S> {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = Box::pin(stream);
-        let mut caller = Caller {
-            peer,
-            certificate: None,
-            user: None,
-        };
+        let mut caller = Caller::at(peer);
         let Some(config) = self.guard.terms().tls.clone() else {
             return self.speak(stream, caller).await;
         };
@@ -130,7 +125,8 @@ impl<S: Subject + 'static> Serving<S> {
         self.speak(Box::pin(stream), caller).await;
     }
 
-    async fn speak<IO>(self, stream: Pin<Box<IO>>, caller: Caller)
+    /// Serves who is at the other end of `stream`, which is encrypted already if it has to be.
+    pub(super) async fn speak<IO>(self, stream: Pin<Box<IO>>, caller: Caller)
     where
         IO: AsyncRead + AsyncWrite + Send + 'static,
     {

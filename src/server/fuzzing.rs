@@ -1,137 +1,240 @@
-//! A connection that sends any bytes.
+//! A connection that sends any bytes, a web configuration file of any text, and what is served of any collection.
 
-use std::cell::OnceCell;
+mod answer;
+
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper::header::HeaderValue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::App;
-use super::Guard;
+use answer::Answer;
+
 use super::admin::Admin;
-use super::connection::Caller;
+use super::api::{self, Standing};
+use super::basic_auth::Login;
+use super::connection::{Caller, Serving};
+use super::guard::Guard;
+use super::page::{self, Page};
+use super::routes::App;
+use super::web_file::WebFile;
 use crate::clock::Clock;
 use crate::collect::{Collect, Keep};
 use crate::export::Reload;
+use crate::fuzzing::harmless_html;
 use crate::invariants::{Checker, CheckerConfig};
 use crate::observation::{KeyLabel, Observation};
+use crate::snapshot::Snapshot;
 use crate::subject::{ACTIONS, ActionDefinition, CounterSink, Subject};
 
-/// The keys that a connection asked to reset.
-type Resets = Arc<Mutex<Vec<String>>>;
+/// Who is let in where not everybody is.
+const USERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/web.yml");
 
-/// Every answer is one that the routes give, with its type and length; a counter is reset only by a request whose text
-/// names the action.
+/// User and password of that file, as a header brings them.
+const LOGIN: &str = "YWxpOm9wZW4gc2VzYW1l";
+
+/// How often everything that is under way gets its turn before nothing more is expected of it.
+const TURNS: usize = 32;
+
+/// Every answer is whole, is one that the routes give, and its body is what its type says. As many actions are done as
+/// are said to be done, and where there are users, nothing is said or done without a password.
 pub fn request(data: &[u8]) {
     thread_local! {
-        static SERVED: OnceCell<(Runtime, Arc<App<Nothing>>, Resets)> = const { OnceCell::new() };
+        static SERVED: OnceCell<(Runtime, [Served; 2])> = const { OnceCell::new() };
     }
     SERVED.with(|served| {
-        let (runtime, app, resets) = served.get_or_init(served_app);
-        let answers = runtime.block_on(async {
-            let served = tokio::time::timeout(Duration::from_secs(5), exchange(app, data));
-            served.await.expect("a connection hangs")
+        let (runtime, servers) = served.get_or_init(|| {
+            let runtime = Builder::new_current_thread().enable_time().build();
+            let runtime = runtime.expect("no runtime");
+            let servers = runtime
+                .block_on(async { [Served::new(None).await, Served::new(Some(USERS)).await] });
+            (runtime, servers)
         });
-        let answers = String::from_utf8_lossy(&answers);
-        let reset = resets.lock().expect("a reset panicked").drain(..).count();
-        if reset > 0 {
-            let text = String::from_utf8_lossy(data);
-            assert!(text.contains("POST ") && text.contains("/api/v1/actions/reset_counter"));
-            assert!(answers.contains("HTTP/1.1 202 ") || answers.contains("HTTP/1.0 202 "));
+        for served in servers {
+            let answered = runtime.block_on(async {
+                let exchange = served.exchange(data);
+                let answered = tokio::time::timeout(Duration::from_secs(5), exchange).await;
+                answered.expect("a connection hangs")
+            });
+            served.is_right(data, &answered);
         }
-        let Some(head) = answers
-            .split("\r\n\r\n")
-            .next()
-            .filter(|head| !head.is_empty())
-        else {
-            return;
-        };
-        let status = head.split(' ').nth(1).unwrap_or_default();
-        // The last two are hyper's own, for what is no request: they have no body.
-        let known = [
-            "200", "202", "400", "403", "404", "405", "408", "413", "414", "415", "431",
-        ];
-        assert!(known.contains(&status) || head.contains("503 "), "{head}");
-        let typed = head.to_ascii_lowercase().contains("content-type: ");
-        let own = matches!(status, "400" | "414" | "431");
-        assert!(typed || own, "{head}");
     });
 }
 
-/// Sends everything, ends the sending side, and reads what comes back.
-async fn exchange(app: &Arc<App<Nothing>>, data: &[u8]) -> Vec<u8> {
-    let (mut client, server) = tokio::io::duplex(64 * 1024);
-    let service = service_fn(move |request| {
-        let app = Arc::clone(app);
+/// A server, and what it was made to do.
+struct Served {
+    serving: Serving<Nothing>,
+    resets: Arc<Mutex<Vec<String>>>,
+    reloads: Arc<AtomicUsize>,
+    has_users: bool,
+}
+
+impl Served {
+    async fn new(web_file: Option<&str>) -> Self {
+        let guard = Guard::new(web_file.map(Path::new)).expect("no users");
+        if let Some(users) = &guard.terms().users {
+            // It is remembered from here on. A first login takes a while, and here the other side has hung up by then.
+            let login = HeaderValue::from_str(&format!("Basic {LOGIN}")).expect("no header");
+            let admitted = users.login(Some(&login)).await;
+            assert!(matches!(admitted, Login::Admitted(_)), "a wrong password");
+        }
+        let clock = Clock::start();
+        let collect = || {
+            let checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+            Arc::new(Collect::new(
+                Nothing,
+                checker,
+                clock.clone(),
+                Keep::default(),
+            ))
+        };
+        let resets = Arc::<Mutex<Vec<String>>>::default();
+        let reloads = Arc::<AtomicUsize>::default();
+        let (reset, reloaded) = (Arc::clone(&resets), Arc::clone(&reloads));
+        let default = collect();
+        let app = App {
+            targets: BTreeMap::from([
+                ("default".to_owned(), Arc::clone(&default)),
+                ("eu".to_owned(), collect()),
+            ]),
+            collect: default,
+            telemetry_path: "/metrics".to_owned(),
+            timeout_offset: Duration::from_millis(500),
+            actions: &ACTIONS,
+            admin: Some(Admin {
+                reset: Box::new(move |key| {
+                    reset.lock().expect("a reset panicked").push(key);
+                    Box::pin(std::future::ready(Ok(())))
+                }),
+                key_label: KeyLabel::Plain,
+                read_timeout: Duration::from_secs(1),
+                anybody: web_file.is_none(),
+            }),
+            runbook_url: None,
+            guard: guard.clone(),
+            reload: watch::Sender::new(Reload {
+                ok: true,
+                at: clock.now().wall,
+            })
+            .subscribe(),
+            reload_now: Some(Box::new(move || {
+                reloaded.fetch_add(1, Ordering::Relaxed);
+                Box::pin(std::future::ready(Ok(())))
+            })),
+            ending: CancellationToken::new(),
+            clock,
+        };
+        let serving = Serving {
+            app: watch::Sender::new(Arc::new(app)).subscribe(),
+            guard,
+            read_timeout: Duration::from_secs(1),
+            shutdown: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        };
+        Self {
+            serving,
+            resets,
+            reloads,
+            has_users: web_file.is_some(),
+        }
+    }
+
+    /// Sends everything, reads what comes back, and hangs up when nothing more does: what was asked by then is dropped.
+    async fn exchange(&self, data: &[u8]) -> Vec<u8> {
+        let (client, server) = tokio::io::duplex(64 * 1024);
         let caller = Caller::at(([127, 0, 0, 1], 1).into());
-        async move { Ok::<_, Infallible>(app.answer(request, &caller).await) }
-    });
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(server), service);
-    let asking = async {
-        let mut answers = Vec::new();
-        let (mut from, mut to) = tokio::io::split(&mut client);
+        let serving = self.serving.clone().speak(Box::pin(server), caller);
+        let (mut from, mut to) = tokio::io::split(client);
+        let received = Cell::new(0);
         let send = async {
             // It may have hung up on what is no request.
             let _ = to.write_all(data).await;
+            let mut before = None;
+            while before != Some(received.get()) {
+                before = Some(received.get());
+                for _ in 0..TURNS {
+                    tokio::task::yield_now().await;
+                }
+            }
             let _ = to.shutdown().await;
         };
-        let ((), read) = tokio::join!(send, from.read_to_end(&mut answers));
-        read.expect("reading from memory failed");
+        let read = async {
+            let mut answers = Vec::new();
+            while from.read_buf(&mut answers).await.expect("memory fails") > 0 {
+                received.set(answers.len());
+            }
+            answers
+        };
+        let ((), (), answers) = tokio::join!(serving, send, read);
         answers
-    };
-    // That the connection ends with an error is its right.
-    let (_, answers) = tokio::join!(connection, asking);
-    answers
+    }
+
+    fn is_right(&self, data: &[u8], answered: &[u8]) {
+        let asked = String::from_utf8_lossy(data);
+        let answers = Answer::all(answered);
+        answers.iter().for_each(Answer::is_right);
+        let resets = std::mem::take(&mut *self.resets.lock().expect("a reset panicked"));
+        let reloads = self.reloads.swap(0, Ordering::Relaxed);
+        let said = |what: fn(&Answer<'_>) -> bool| answers.iter().filter(|it| what(it)).count();
+        assert_eq!(resets.len(), said(|it| it.status == "202"), "{resets:?}");
+        assert_eq!(reloads, said(|it| it.body == b"reloaded\n"));
+        if !resets.is_empty() {
+            assert!(asked.contains("POST ") && asked.contains("/api/v1/actions/reset_counter"));
+            assert!(asked.to_ascii_lowercase().contains("application/json"));
+        }
+        if reloads > 0 {
+            assert!(asked.contains("POST ") && asked.contains("/-/reload"));
+        }
+        if self.has_users && !asked.contains(LOGIN) {
+            let unknown = |it: &Answer<'_>| it.status == "401" || it.is_hypers_own();
+            assert!(answers.iter().all(unknown), "served without a password");
+        }
+    }
 }
 
-fn served_app() -> (Runtime, Arc<App<Nothing>>, Resets) {
-    let clock = Clock::start();
-    let checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
-    let collect = Arc::new(Collect::new(
-        Nothing,
-        checker,
-        clock.clone(),
-        Keep::default(),
-    ));
-    let resets = Resets::default();
-    let record = Arc::clone(&resets);
-    let app = App {
-        targets: BTreeMap::from([("default".to_owned(), Arc::clone(&collect))]),
-        collect,
-        telemetry_path: "/metrics".to_owned(),
-        timeout_offset: Duration::from_millis(500),
-        actions: &ACTIONS,
-        admin: Some(Admin {
-            reset: Box::new(move |key| {
-                record.lock().expect("a reset panicked").push(key);
-                Box::pin(std::future::ready(Ok(())))
-            }),
-            key_label: KeyLabel::Plain,
-            read_timeout: Duration::from_secs(1),
-            anybody: true,
-        }),
-        runbook_url: None,
-        guard: Guard::new(None).expect("no file is read"),
-        reload: watch::Sender::new(Reload {
-            ok: true,
-            at: clock.now().wall,
-        })
-        .subscribe(),
-        reload_now: None,
-        ending: CancellationToken::new(),
-        clock,
+/// A web configuration file of any text: an error is one line with the number of one in the file, and says nothing of a
+/// hash.
+pub(crate) fn web_config(text: &str) {
+    let Err(error) = WebFile::parse(text, Path::new("/etc")) else {
+        return;
     };
-    let runtime = Builder::new_current_thread().enable_time().build();
-    (runtime.expect("no runtime"), Arc::new(app), resets)
+    assert!(!error.contains(char::is_control), "{error:?}");
+    assert!(error.len() < 16 * 1024, "{} bytes of error", error.len());
+    if error.starts_with("tls_server_config: ") {
+        // About several of its lines.
+        return;
+    }
+    let numbers = error.split("line ").skip(1).filter_map(|rest| {
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse::<usize>().ok()
+    });
+    let lines = text.replace("\r\n", "\n").split(['\r', '\n']).count();
+    let there = numbers.filter(|number| (1..=lines).contains(number));
+    assert!(there.count() > 0, "{error}");
+}
+
+/// What browsers and programs get to see of `snapshot`.
+pub(crate) fn shown(snapshot: &Snapshot) {
+    harmless_html(&page::render(&Page {
+        snapshot: Some(snapshot),
+        telemetry_path: "/metrics",
+        runbook_url: None,
+        now: snapshot.report.at.wall,
+    }));
+    serde_json::to_vec(&Standing::from(snapshot)).expect("violations are not JSON");
+    let subjects = snapshot.report.violations.first().into_iter();
+    let subjects = subjects.map(|violation| violation.subject.clone());
+    for subject in subjects.chain(["redis".to_owned()]) {
+        serde_json::to_vec(&api::explained(snapshot, subject)).expect("not JSON");
+    }
 }
 
 /// A subject of which nothing is seen, at once.
@@ -164,5 +267,31 @@ impl Subject for Nothing {
 
     fn actions(&self) -> &'static [ActionDefinition] {
         &ACTIONS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_login_is_what_it_takes() {
+        let served = Served::new(Some(USERS)).await;
+        let login = format!("Authorization: Basic {LOGIN}\r\n");
+        let reset = "Content-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"key\":\"a\"}";
+        for (line, headers, status) in [
+            ("GET /metrics", "\r\n", "200"),
+            ("GET /probe?target=eu", "\r\n", "200"),
+            ("GET /", "\r\n", "200"),
+            ("POST /-/reload", "\r\n", "200"),
+            ("POST /api/v1/actions/reset_counter", reset, "202"),
+        ] {
+            for (login, status) in [(&*login, status), ("", "401")] {
+                let asked = format!("{line} HTTP/1.1\r\n{login}{headers}");
+                let answered = served.exchange(asked.as_bytes()).await;
+                assert_eq!(Answer::all(&answered)[0].status, status, "{asked}");
+                served.is_right(asked.as_bytes(), &answered);
+            }
+        }
     }
 }

@@ -218,9 +218,12 @@ fn bar(out: &mut String, lane: usize, state: State, span: &Span, axis: &Axis) {
 }
 
 fn ticks(out: &mut String, axis: &Axis) {
-    out.push_str("<div class=\"ticks\">");
     let fits = |step: &&i64| axis.seconds / whole(**step) <= MOST_TICKS;
-    let step = STEPS.iter().find(fits).copied().unwrap_or(i64::MAX);
+    // A recording of many months has none, rather than more than fit.
+    let Some(step) = STEPS.iter().find(fits).copied() else {
+        return;
+    };
+    out.push_str("<div class=\"ticks\">");
     let form = match step {
         ..60 => "%H:%M:%S",
         60..86_400 => "%m-%d %H:%M",
