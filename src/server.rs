@@ -9,8 +9,8 @@ mod connection;
 pub(crate) mod fuzzing;
 mod guard;
 mod page;
-mod probe;
 mod routes;
+mod target;
 mod tls;
 mod web_file;
 
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::subject::Subject;
-pub use admin::{Admin, ResetCounter};
+pub use admin::{Admin, ResetCounter, Resettable};
 use connection::Serving;
 pub use guard::Guard;
 pub use routes::{App, ReloadNow};

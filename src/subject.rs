@@ -122,14 +122,24 @@ pub static ACTIONS: Lazy<Vec<ActionDefinition>> = Lazy::new(|| {
         name: "reset_counter",
         description: "Deletes the counter of a key through the management API, so that its window starts empty. \
                       Fire and forget: it does not verify that the counter was cleared.",
-        parameters: std::collections::BTreeMap::from([(
-            "key",
-            Parameter {
-                kind: "string",
-                description: "The rate limit key, as the limiter's callers name it.",
-                required: true,
-            },
-        )]),
+        parameters: std::collections::BTreeMap::from([
+            (
+                "key",
+                Parameter {
+                    kind: "string",
+                    description: "The rate limit key, as the limiter's callers name it.",
+                    required: true,
+                },
+            ),
+            (
+                "target",
+                Parameter {
+                    kind: "string",
+                    description: "The limiter, by its name under targets in the configuration file; without it the default one.",
+                    required: false,
+                },
+            ),
+        ]),
         risk_level: "low",
         requires_approval: false,
     }]

@@ -16,7 +16,7 @@ use crate::collect::{Between, Collect};
 use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
 use crate::export::Reload;
 use crate::observe::{Limiter, SetupError, reset_counter};
-use crate::server::{Admin, App, Guard, ReloadNow};
+use crate::server::{Admin, App, Guard, ReloadNow, ResetCounter, Resettable};
 use crate::subject::{ACTIONS, Subject};
 
 /// Who asked for a reload, and waits to hear how it went.
@@ -298,13 +298,17 @@ fn reload_over_http(ask: mpsc::Sender<Asked>) -> ReloadNow {
 }
 
 fn admin(config: &Config) -> Admin {
-    let observe = Arc::new(config.observe.clone());
-    Admin {
-        reset: Box::new(move |key| {
+    let limiters = config.targets.iter().map(|(name, target)| {
+        let observe = Arc::new(target.observe.clone());
+        let reset: ResetCounter = Box::new(move |key| {
             let observe = Arc::clone(&observe);
             Box::pin(async move { reset_counter(&observe, &key).await })
-        }),
-        key_label: config.key_label,
+        });
+        let key_label = target.key_label;
+        (name.clone(), Resettable { reset, key_label })
+    });
+    Admin {
+        limiters: limiters.collect(),
         read_timeout: config.web.limits.read_timeout,
         anybody: config.web.admin_api_insecure,
     }

@@ -2,6 +2,7 @@
 //! doing; here is refused what a browser was talked into by another site, since a browser sends its user's password with
 //! whatever it is made to send.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +17,8 @@ use serde::Deserialize;
 
 use super::connection::Caller;
 use super::routes::{Answer, error, json};
+use super::target::find;
+use crate::config::DEFAULT_TARGET;
 use crate::observation::KeyLabel;
 use crate::subject::ActionError;
 
@@ -29,16 +32,28 @@ type ResetFuture = Pin<Box<dyn Future<Output = Result<(), ActionError>> + Send>>
 /// How a counter is reset.
 pub type ResetCounter = Box<dyn Fn(String) -> ResetFuture + Send + Sync>;
 
-/// The actions over HTTP.
-pub struct Admin {
+/// A limiter whose counters can be reset.
+pub struct Resettable {
     /// What does it.
     pub reset: ResetCounter,
-    /// How keys are shown in the log.
+    /// How its keys are shown in the log.
     pub key_label: KeyLabel,
+}
+
+/// The actions over HTTP.
+pub struct Admin {
+    /// The limiters by name, the default one among them.
+    pub limiters: BTreeMap<String, Resettable>,
     /// How long a body may take to arrive.
     pub read_timeout: Duration,
     /// Whether callers who are not known may use it.
     pub anybody: bool,
+}
+
+impl fmt::Debug for Resettable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resettable").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Admin {
@@ -51,6 +66,12 @@ impl fmt::Debug for Admin {
 #[serde(deny_unknown_fields)]
 struct ResetRequest {
     key: String,
+    #[serde(default = "default_target")]
+    target: String,
+}
+
+fn default_target() -> String {
+    DEFAULT_TARGET.to_owned()
 }
 
 impl Admin {
@@ -72,17 +93,28 @@ impl Admin {
                 return error(status, &message);
             }
         };
-        let shown = self.key_label.of(request.key.as_bytes());
-        match (self.reset)(request.key.clone()).await {
+        let (target, limiter) = match find(&self.limiters, &request.target) {
+            Ok(found) => found,
+            Err((status, message)) => {
+                tracing::info!(action = "reset_counter", %caller, outcome = "refused", "no such target");
+                return error(status, &message);
+            }
+        };
+        let shown = limiter.key_label.of(request.key.as_bytes());
+        match (limiter.reset)(request.key.clone()).await {
             Ok(()) => {
-                tracing::info!(action = "reset_counter", key = shown, %caller, outcome = "accepted");
-                let accepted = serde_json::json!({"action": "reset_counter", "key": request.key, "accepted": true});
+                tracing::info!(action = "reset_counter", key = shown, limiter = target, %caller, outcome = "accepted");
+                let accepted = serde_json::json!({
+                    "action": "reset_counter", "key": request.key, "target": target, "accepted": true
+                });
                 json(StatusCode::ACCEPTED, &accepted)
             }
             Err(failure) => {
                 // The message may name the key as it is.
                 let reason = failure.reason.name();
-                tracing::warn!(action = "reset_counter", key = shown, %caller, outcome = "failed", reason);
+                tracing::warn!(
+                    action = "reset_counter", key = shown, limiter = target, %caller, outcome = "failed", reason
+                );
                 error(StatusCode::BAD_GATEWAY, &failure.message)
             }
         }
@@ -114,7 +146,7 @@ impl Admin {
             }
         };
         serde_json::from_slice(&body).map_err(|cause| {
-            let message = format!("body: {cause}; expected {{\"key\":\"…\"}}");
+            let message = format!("body: {cause}; expected {{\"key\":\"…\"}}, and \"target\" where another limiter is meant");
             (StatusCode::BAD_REQUEST, message)
         })
     }
@@ -213,8 +245,7 @@ mod tests {
             (false, false, false),
         ] {
             let admin = Admin {
-                reset: Box::new(|_| Box::pin(std::future::ready(Ok(())))),
-                key_label: KeyLabel::Plain,
+                limiters: BTreeMap::new(),
                 read_timeout: Duration::from_secs(1),
                 anybody,
             };

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use answer::Answer;
 
-use super::admin::Admin;
+use super::admin::{Admin, Resettable};
 use super::api::{self, Standing};
 use super::basic_auth::Login;
 use super::connection::{Caller, Serving};
@@ -110,11 +110,16 @@ impl Served {
             timeout_offset: Duration::from_millis(500),
             actions: &ACTIONS,
             admin: Some(Admin {
-                reset: Box::new(move |key| {
-                    reset.lock().expect("a reset panicked").push(key);
-                    Box::pin(std::future::ready(Ok(())))
-                }),
-                key_label: KeyLabel::Plain,
+                limiters: BTreeMap::from([(
+                    "default".to_owned(),
+                    Resettable {
+                        reset: Box::new(move |key| {
+                            reset.lock().expect("a reset panicked").push(key);
+                            Box::pin(std::future::ready(Ok(())))
+                        }),
+                        key_label: KeyLabel::Plain,
+                    },
+                )]),
                 read_timeout: Duration::from_secs(1),
                 anybody: web_file.is_none(),
             }),
@@ -224,7 +229,9 @@ pub(crate) fn web_config(text: &str) {
 /// What browsers and programs get to see of `snapshot`.
 pub(crate) fn shown(snapshot: &Snapshot) {
     harmless_html(&page::render(&Page {
+        limiter: "default",
         snapshot: Some(snapshot),
+        limiters: Vec::new(),
         telemetry_path: "/metrics",
         runbook_url: None,
         now: snapshot.report.at.wall,

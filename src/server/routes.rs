@@ -26,9 +26,11 @@ use super::api::{self, Standing};
 use super::connection::Caller;
 use super::guard::Guard;
 use super::page::{self, Page};
+use super::target::NoTarget;
 use crate::clock::Clock;
 use crate::collect::Collect;
 use crate::export::{Exporter, Reload, render};
+use crate::snapshot::Snapshot;
 use crate::subject::{ActionDefinition, Subject};
 
 /// What a scrape may take if the client does not say: Prometheus's own default.
@@ -112,15 +114,27 @@ impl<S: Subject + 'static> App<S> {
         } else if known_get && !read {
             not_allowed("GET, HEAD")
         } else if known_get {
-            self.get(path, parts.uri.query(), &parts.headers).await
+            let answer = self.get(path, parts.uri.query(), &parts.headers).await;
+            answer.unwrap_or_else(|(status, message)| {
+                if path.starts_with("/api/") {
+                    error(status, &message)
+                } else {
+                    text(status, &format!("{message}\n"))
+                }
+            })
         } else {
             text(StatusCode::NOT_FOUND, "not found\n")
         }
     }
 
-    async fn get(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> Answer {
-        match path {
-            "/probe" => self.probe(query, headers).await,
+    async fn get(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Answer, NoTarget> {
+        Ok(match path {
+            "/probe" => self.probe(query, headers).await?,
             "/-/healthy" => self.healthy(),
             "/-/ready" if self.ending.is_cancelled() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n")
@@ -136,32 +150,52 @@ impl<S: Subject + 'static> App<S> {
             }
             "/api/v1/actions" => json(StatusCode::OK, &self.actions),
             "/" => {
-                let snapshot = self.collect.last();
+                let (limiter, collect) = self.about(query)?;
+                let targets = self.targets.iter();
                 page(&Page {
-                    snapshot: snapshot.as_deref(),
+                    limiter,
+                    snapshot: collect.last().as_deref(),
+                    limiters: targets.map(|(name, it)| (&**name, it.last())).collect(),
                     telemetry_path: &self.telemetry_path,
                     runbook_url: self.runbook_url.as_deref(),
                     now: self.clock.now().wall,
                 })
             }
-            _ => {
-                let deadline = Instant::now() + self.time_for(headers);
-                let Some(snapshot) = self.collect.snapshot(deadline).await else {
-                    return text(
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        "the collection failed, or is stuck\n",
-                    );
-                };
-                match path {
-                    "/api/v1/violations" => match api::subject(query) {
-                        Some(subject) => json(StatusCode::OK, &api::explained(&snapshot, subject)),
-                        None => json(StatusCode::OK, &Standing::from(&*snapshot)),
-                    },
-                    "/api/v1/observation" => json(StatusCode::OK, &snapshot.observation),
-                    _ => exposition(render(&snapshot, self.itself()), headers),
+            "/api/v1/violations" => {
+                let snapshot = self.snapshot(query, headers).await?;
+                match api::subject(query) {
+                    Some(subject) => json(StatusCode::OK, &api::explained(&snapshot, subject)),
+                    None => json(StatusCode::OK, &Standing::from(&*snapshot)),
                 }
             }
-        }
+            "/api/v1/observation" => {
+                let snapshot = self.snapshot(query, headers).await?;
+                json(StatusCode::OK, &snapshot.observation)
+            }
+            _ => {
+                if let Some((name, _)) = self.named(query)? {
+                    // Else the default limiter's metrics would be taken for another's.
+                    let message = format!("the metrics of one target are at /probe?target={name}");
+                    return Err((StatusCode::BAD_REQUEST, message));
+                }
+                let snapshot = self.snapshot(None, headers).await?;
+                exposition(render(&snapshot, self.itself()), headers)
+            }
+        })
+    }
+
+    /// A collection of the limiter that the query names.
+    pub(super) async fn snapshot(
+        &self,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Snapshot>, NoTarget> {
+        let (_, collect) = self.about(query)?;
+        let snapshot = collect.snapshot(Instant::now() + self.time_for(headers));
+        snapshot.await.ok_or_else(|| {
+            let message = "the collection failed, or is stuck".to_owned();
+            (StatusCode::INTERNAL_SERVER_ERROR, message)
+        })
     }
 
     /// What the exporter tells of itself at this moment.

@@ -1,5 +1,6 @@
 //! Several limiters watched by one exporter, each by its name and for itself.
 
+use anyhow::Context as _;
 use hyper::Method;
 use lab::seed::fill_to;
 use lab::temp::TempDir;
@@ -36,6 +37,8 @@ impl Two {
             format!("--config.file={}", path.display()),
             format!("--state.file={}", folder.path().join("state").display()),
             "--web.enable-lifecycle".to_owned(),
+            "--web.enable-admin-api".to_owned(),
+            "--web.admin-api-insecure".to_owned(),
         ];
         let exporter = Exporter::start(&flags).await?;
         Ok(Self {
@@ -132,6 +135,114 @@ async fn a_url_is_refused_and_an_unknown_name_not_found() -> anyhow::Result<()> 
         .send(Method::POST, "/probe?target=eu", "")
         .await?;
     assert_eq!(refused.status, 405);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_page_and_the_json_are_about_the_target_that_is_named() -> anyhow::Result<()> {
+    let two = Two::start("").await?;
+    let mut redis = two.eu.redis.connection().await?;
+    fill_to(&mut redis, b"over", 15).await?;
+    let json = async |path: &str| two.exporter.get(path).await?.json();
+    for (query, violations) in [("", 0), ("?target=default", 0), ("?target=eu", 1)] {
+        let told = json(&format!("/api/v1/violations{query}")).await?;
+        let told = told["violations"].as_array().map(Vec::len);
+        assert_eq!(told, Some(violations), "{query}");
+        let seen = json(&format!("/api/v1/observation{query}")).await?;
+        let seen = seen["counters"].as_array().map(Vec::len);
+        assert_eq!(seen, Some(violations), "{query}");
+    }
+    let explained = json("/api/v1/violations?subject=over&target=eu").await?;
+    let decisions = explained["invariants"].to_string();
+    assert!(decisions.contains("violated"), "{explained}");
+
+    // From each page one sees how all of them stand, and gets there.
+    for (query, title, here) in [
+        ("", "default", "href=\"./\" aria-current=\"page\""),
+        (
+            "?target=eu",
+            "eu",
+            "href=\"./?target=eu\" aria-current=\"page\"",
+        ),
+    ] {
+        let page = two.exporter.get(&format!("/{query}")).await?.text();
+        let (_, rest) = page.split_once("<title>").context("no title")?;
+        assert!(
+            rest.split_once("</title>")
+                .is_some_and(|(it, _)| it.ends_with(title)),
+            "{page}"
+        );
+        assert!(page.contains(here), "{page}");
+        assert!(
+            page.contains(&format!("href=\"api/v1/violations{query}\"")),
+            "{page}"
+        );
+        let eu = page.split_once("id=\"limiter-eu\"").map(|(_, rest)| rest);
+        let eu = eu
+            .and_then(|rest| rest.split_once("</a>"))
+            .context("no eu")?
+            .0;
+        assert!(
+            eu.ends_with("eu<span class=\"hidden\">: violated</span>"),
+            "{eu}"
+        );
+    }
+
+    for (path, status, words) in [
+        ("/api/v1/violations?target=us", 404, "no target called us"),
+        ("/api/v1/observation?target=http://evil", 400, "credentials"),
+        (
+            "/api/v1/violations?target=eu&target=eu",
+            400,
+            "expected one ?target=NAME",
+        ),
+        ("/?target=us", 404, "no target called us"),
+        // Else the default one's would be taken for those of eu.
+        ("/metrics?target=eu", 400, "/probe?target=eu"),
+    ] {
+        let answer = two.exporter.get(path).await?;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        assert!(answer.text().contains(words), "{path}: {}", answer.text());
+        if path.starts_with("/api/") {
+            assert!(answer.json()?["error"].is_string(), "{}", answer.text());
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_counter_is_reset_at_the_target_that_is_named() -> anyhow::Result<()> {
+    let two = Two::start("").await?;
+    let mut connections = [
+        two.default.redis.connection().await?,
+        two.eu.redis.connection().await?,
+    ];
+    for redis in &mut connections {
+        fill_to(redis, b"k", 3).await?;
+    }
+    let path = "/api/v1/actions/reset_counter";
+    for (body, status, left) in [
+        (r#"{"key":"k","target":"us"}"#, 404, [1, 1]),
+        (r#"{"key":"k","target":"redis://me:pw@h"}"#, 400, [1, 1]),
+        (r#"{"key":"k","target":"eu"}"#, 202, [1, 0]),
+        (r#"{"key":"k"}"#, 202, [0, 0]),
+    ] {
+        let answer = two.exporter.send(Method::POST, path, body).await?;
+        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+        assert!(!answer.text().contains("pw"), "{}", answer.text());
+        for (redis, left) in connections.iter_mut().zip(left) {
+            let there: u64 = redis::cmd("EXISTS")
+                .arg("ratelimit:k")
+                .query_async(redis)
+                .await?;
+            assert_eq!(there, left, "{body}");
+        }
+    }
+    let log = two.exporter.log();
+    assert!(
+        log.contains("action=reset_counter key=k limiter=eu"),
+        "{log}"
+    );
     Ok(())
 }
 

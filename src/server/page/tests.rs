@@ -35,7 +35,9 @@ fn watched(observations: &[(u64, &str)]) -> Snapshot {
 
 fn page(snapshot: Option<&Snapshot>, seconds: u64) -> String {
     render(&Page {
+        limiter: DEFAULT_TARGET,
         snapshot,
+        limiters: Vec::new(),
         telemetry_path: "/metrics",
         runbook_url: None,
         now: after(seconds),
