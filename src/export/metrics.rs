@@ -48,9 +48,13 @@ pub fn render(snapshot: &Snapshot, exporter: Exporter) -> Result<Vec<u8>, promet
     encode(&families)
 }
 
-/// The metrics of one of several limiters, without those of the exporter itself.
+/// The metrics of one of several limiters. Of the exporter itself only what dashboards choose limiters by and alerts reckon
+/// from: its version, and since when it runs.
 pub fn render_target(snapshot: &Snapshot) -> Result<Vec<u8>, prometheus::Error> {
-    encode(&of_limiter(snapshot).finish())
+    let mut families = of_limiter(snapshot).finish();
+    let process = ProcessCollector::for_self().collect().into_iter();
+    families.extend(process.filter(|family| family.name() == "process_start_time_seconds"));
+    encode(&families)
 }
 
 fn encode(families: &[MetricFamily]) -> Result<Vec<u8>, prometheus::Error> {
@@ -72,6 +76,7 @@ fn of_limiter(snapshot: &Snapshot) -> Families {
     keys(&mut families, &snapshot.observation);
     redis(&mut families, &snapshot.observation);
     collection(&mut families, snapshot);
+    build(&mut families);
     families
 }
 
@@ -342,6 +347,9 @@ fn of_exporter(families: &mut Families, exporter: Exporter) {
     ] {
         families.add(&d::UNAUTHORIZED, &[credentials], number(count));
     }
+}
+
+fn build(families: &mut Families) {
     let build = [
         env!("CARGO_PKG_VERSION"),
         option_env!("BUILD_REVISION").unwrap_or("unknown"),

@@ -77,8 +77,15 @@ async fn each_target_is_judged_for_itself_and_only_metrics_tells_of_the_exporter
     let line = log.lines().find(|line| line.contains("violated: "));
     let told = line.is_some_and(|line| line.contains("limiter=eu"));
     assert!(told, "{log}");
-    for of_the_exporter in ["process_", "build_info", "config_last_reload"] {
+    for of_the_exporter in ["process_open_fds", "unauthorized", "config_last_reload"] {
         assert!(!eu.text.contains(of_the_exporter), "{of_the_exporter}");
+    }
+    // Dashboards choose limiters by the one, alerts reckon from the other.
+    for needed in [
+        "ratelimiter_exporter_build_info{",
+        "process_start_time_seconds ",
+    ] {
+        assert!(eu.text.contains(needed), "{needed}");
     }
     promtool(eu.text).await?;
     // The default one has a name, too.
