@@ -39,7 +39,7 @@ pub(super) struct Users {
     /// Makes fingerprints worth nothing outside this process.
     salt: [u8; 32],
     remembered: Mutex<VecDeque<Fingerprint>>,
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Users {
@@ -68,7 +68,7 @@ impl Users {
             decoy,
             salt,
             remembered: Mutex::default(),
-            places: Semaphore::new(AT_ONCE),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
         }))
     }
 
@@ -86,17 +86,23 @@ impl Users {
             return Login::Admitted(user);
         }
         // The semaphore is never closed. Those who wait are as many as there are connections.
-        let _place = self.places.acquire().await;
+        let place = Arc::clone(&self.places).acquire_owned().await;
         if self.remembers(&fingerprint) {
             return Login::Admitted(user);
         }
         let known = hash.is_some();
         let against = hash.unwrap_or(&self.decoy).clone();
+        let users = Arc::clone(self);
+        // The verification cannot be stopped, so it keeps its place to its end, whether or not the client is still there.
         let verified = tokio::task::spawn_blocking(move || {
-            bcrypt::verify(&password, &against).is_ok_and(|right| right)
+            let _place = place;
+            let right = bcrypt::verify(&password, &against).is_ok_and(|right| right) && known;
+            if right {
+                users.remember(fingerprint);
+            }
+            right
         });
-        if verified.await.unwrap_or(false) && known {
-            self.remember(fingerprint);
+        if verified.await.unwrap_or(false) {
             Login::Admitted(user)
         } else {
             Login::Wrong
@@ -152,6 +158,11 @@ fn credentials(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn users() -> Arc<Users> {
@@ -189,6 +200,43 @@ mod tests {
             assert_eq!(users.login(None).await, Login::Missing);
         }
         assert_eq!(users.remembered.lock().unwrap().len(), 1);
+    }
+
+    /// A runtime whose one thread for verifications is busy until the sender sends.
+    fn busy_runtime() -> (tokio::runtime::Runtime, mpsc::Sender<()>) {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().max_blocking_threads(1).build();
+        let runtime = runtime.unwrap();
+        let (go, gone) = mpsc::channel();
+        runtime.spawn_blocking(move || gone.recv());
+        (runtime, go)
+    }
+
+    /// Until nothing is verified any more.
+    async fn all_done(users: &Users) {
+        let all = users.places.acquire_many(u32::try_from(AT_ONCE).unwrap());
+        let all = tokio::time::timeout(Duration::from_secs(60), all).await;
+        drop(all.expect("no end").unwrap());
+    }
+
+    #[test]
+    fn a_verification_keeps_its_place_when_its_client_hangs_up() {
+        let users = users();
+        let right = basic("ali:open sesame");
+        let (runtime, go) = busy_runtime();
+        runtime.block_on(async {
+            for header in [right.clone(), basic("ali:guess"), basic("ali:another")] {
+                // Asked once, which begins it if there is a place, and dropped, as when the client has gone.
+                let login = users.login(Some(&header)).now_or_never();
+                assert_eq!(login, None);
+            }
+            assert_eq!(users.places.available_permits(), 0);
+            go.send(()).unwrap();
+            all_done(&users).await;
+            // What was found right is remembered all the same.
+            let login = users.login(Some(&right)).now_or_never();
+            assert_eq!(login, Some(Login::Admitted("ali".to_owned())));
+        });
     }
 
     #[tokio::test]
