@@ -13,8 +13,9 @@ use flate2::write::GzEncoder;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    HeaderMap, HeaderValue, REFERRER_POLICY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, HeaderMap, HeaderValue, REFERRER_POLICY, VARY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::watch;
@@ -319,11 +320,14 @@ pub(super) fn error(status: StatusCode, message: &str) -> Answer {
     json(status, &serde_json::json!({"error": message}))
 }
 
-/// For who is not known: browsers ask for user and password then.
+/// For who is not known: browsers ask for user and password then. The connection ends, so that a stranger holds one for no
+/// longer than one answer.
 pub(super) fn unauthorized() -> Answer {
     let mut answer = text(StatusCode::UNAUTHORIZED, "unauthorized\n");
     let challenge = HeaderValue::from_static("Basic realm=\"ratelimiter-exporter\"");
-    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    let headers = answer.headers_mut();
+    headers.insert(WWW_AUTHENTICATE, challenge);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
