@@ -10,6 +10,7 @@ pub(crate) mod fuzzing;
 mod guard;
 mod page;
 mod probe;
+mod queue;
 mod routes;
 mod tls;
 mod web_file;

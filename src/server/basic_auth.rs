@@ -1,8 +1,10 @@
 //! Users with passwords, as HTTP Basic authentication brings them. bcrypt is slow on purpose, so what was found right is
-//! remembered, and what is not yet known is verified off the async threads, few at a time.
+//! remembered, and what is not yet known is verified off the async threads, few at a time. Who may wait for that is
+//! `queue`'s business.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -11,6 +13,8 @@ use hyper::header::HeaderValue;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 use tokio::sync::Semaphore;
+
+use super::queue::{Fingerprint, Queue};
 
 /// Logins that are remembered: more than there are users who ask again and again.
 const MOST_REMEMBERED: usize = 64;
@@ -27,9 +31,9 @@ pub(super) enum Login {
     Missing,
     /// The credentials are none of HTTP Basic authentication, or no user's.
     Wrong,
+    /// Whether the credentials are right was not looked at: too many of the same network wait for that.
+    Busy,
 }
-
-type Fingerprint = [u8; 32];
 
 /// The users of one reading of the file: what is remembered of them is gone with the next.
 pub(super) struct Users {
@@ -40,6 +44,7 @@ pub(super) struct Users {
     salt: [u8; 32],
     remembered: Mutex<VecDeque<Fingerprint>>,
     places: Arc<Semaphore>,
+    queue: Queue,
 }
 
 impl fmt::Debug for Users {
@@ -69,27 +74,50 @@ impl Users {
             salt,
             remembered: Mutex::default(),
             places: Arc::new(Semaphore::new(AT_ONCE)),
+            queue: Queue::default(),
         }))
     }
 
-    /// Who the value of an `Authorization` header is.
-    pub(super) async fn login(self: &Arc<Self>, authorization: Option<&HeaderValue>) -> Login {
+    /// Who the value of an `Authorization` header from `peer` is.
+    pub(super) async fn login(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        authorization: Option<&HeaderValue>,
+    ) -> Login {
         let Some(header) = authorization else {
             return Login::Missing;
         };
         let Some((user, password)) = credentials(header) else {
             return Login::Wrong;
         };
-        let hash = self.hashes.get(&user);
         let fingerprint = self.fingerprint(&user, &password);
         if self.remembers(&fingerprint) {
             return Login::Admitted(user);
         }
-        // The semaphore is never closed. Those who wait are as many as there are connections.
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        if self.remembers(&fingerprint) {
-            return Login::Admitted(user);
+        let Some(place) = self.queue.enter(peer, fingerprint) else {
+            return Login::Busy;
+        };
+        let verify = self.verify(&user, password, fingerprint);
+        if place.verdict(verify).await {
+            Login::Admitted(user)
+        } else {
+            Login::Wrong
         }
+    }
+
+    async fn verify(
+        self: &Arc<Self>,
+        user: &str,
+        password: Vec<u8>,
+        fingerprint: Fingerprint,
+    ) -> bool {
+        // The semaphore is never closed, and fair: who came first is first.
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        // Somebody at another address may have been first.
+        if self.remembers(&fingerprint) {
+            return true;
+        }
+        let hash = self.hashes.get(user);
         let known = hash.is_some();
         let against = hash.unwrap_or(&self.decoy).clone();
         let users = Arc::clone(self);
@@ -102,11 +130,7 @@ impl Users {
             }
             right
         });
-        if verified.await.unwrap_or(false) {
-            Login::Admitted(user)
-        } else {
-            Login::Wrong
-        }
+        verified.await.unwrap_or(false)
     }
 
     fn fingerprint(&self, user: &str, password: &[u8]) -> Fingerprint {
@@ -158,12 +182,19 @@ fn credentials(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::mpsc;
     use std::time::Duration;
 
     use futures_util::FutureExt as _;
+    use futures_util::future::join_all;
 
+    use super::super::queue::MOST_WAITING;
     use super::*;
+
+    const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+    const ELSEWHERE: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1);
 
     fn users() -> Arc<Users> {
         let hash = bcrypt::hash("open sesame", 4).unwrap();
@@ -179,7 +210,7 @@ mod tests {
     async fn only_the_right_user_with_the_right_password_is_admitted() {
         let users = users();
         for _ in 0..2 {
-            let right = users.login(Some(&basic("ali:open sesame"))).await;
+            let right = users.login(HERE, Some(&basic("ali:open sesame"))).await;
             assert_eq!(right, Login::Admitted("ali".to_owned()));
             for wrong in [
                 "ali:open sesam",
@@ -190,14 +221,14 @@ mod tests {
                 ":open sesame",
                 "ali:open sesame:",
             ] {
-                let login = users.login(Some(&basic(wrong))).await;
+                let login = users.login(HERE, Some(&basic(wrong))).await;
                 assert_eq!(login, Login::Wrong, "{wrong:?}");
             }
             for header in ["Bearer YWxpOm9wZW4gc2VzYW1l", "Basic", "Basic !", "basic  "] {
                 let header = HeaderValue::from_static(header);
-                assert_eq!(users.login(Some(&header)).await, Login::Wrong);
+                assert_eq!(users.login(HERE, Some(&header)).await, Login::Wrong);
             }
-            assert_eq!(users.login(None).await, Login::Missing);
+            assert_eq!(users.login(HERE, None).await, Login::Missing);
         }
         assert_eq!(users.remembered.lock().unwrap().len(), 1);
     }
@@ -227,15 +258,56 @@ mod tests {
         runtime.block_on(async {
             for header in [right.clone(), basic("ali:guess"), basic("ali:another")] {
                 // Asked once, which begins it if there is a place, and dropped, as when the client has gone.
-                let login = users.login(Some(&header)).now_or_never();
+                let login = users.login(HERE, Some(&header)).now_or_never();
                 assert_eq!(login, None);
             }
             assert_eq!(users.places.available_permits(), 0);
             go.send(()).unwrap();
             all_done(&users).await;
             // What was found right is remembered all the same.
-            let login = users.login(Some(&right)).now_or_never();
+            let login = users.login(HERE, Some(&right)).now_or_never();
             assert_eq!(login, Some(Login::Admitted("ali".to_owned())));
+        });
+    }
+
+    #[test]
+    fn who_guesses_waits_in_a_queue_of_his_own_and_a_user_with_many_requests_takes_one_place() {
+        let users = users();
+        let (runtime, go) = busy_runtime();
+        runtime.block_on(async {
+            let wrong: Vec<_> = (0..100)
+                .map(|number| basic(&format!("ali:{number}")))
+                .collect();
+            let guesses = wrong
+                .iter()
+                .map(|guess| users.login(ELSEWHERE, Some(guess)).boxed());
+            let mut waiting = Vec::new();
+            for mut guess in guesses {
+                match guess.as_mut().now_or_never() {
+                    None => waiting.push(guess),
+                    Some(refused) => assert_eq!(refused, Login::Busy),
+                }
+            }
+            assert_eq!(waiting.len(), MOST_WAITING);
+
+            let right = basic("ali:open sesame");
+            let mut many: Vec<_> = (0..100)
+                .map(|_| users.login(HERE, Some(&right)).boxed())
+                .collect();
+            for login in &mut many {
+                assert_eq!(login.as_mut().now_or_never(), None);
+            }
+            go.send(()).unwrap();
+            let all = join_all(waiting.into_iter().chain(many));
+            let all = tokio::time::timeout(Duration::from_secs(60), all).await;
+            let all = all.expect("no end");
+            let (refused, many) = all.split_at(MOST_WAITING);
+            assert!(refused.iter().all(|login| *login == Login::Wrong));
+            let ali = Login::Admitted("ali".to_owned());
+            assert!(many.iter().all(|login| *login == ali));
+            // Nobody waits any more: there is room again.
+            let guess = basic("ali:another");
+            assert_eq!(users.login(ELSEWHERE, Some(&guess)).await, Login::Wrong);
         });
     }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::basic_auth::Login;
 use super::guard::Guard;
-use super::routes::{App, unauthorized};
+use super::routes::{App, too_many_logins, unauthorized};
 use crate::subject::Subject;
 
 /// How long a client may take for the TLS handshake, which Prometheus does in milliseconds.
@@ -170,13 +170,19 @@ impl<S: Subject + 'static> Serving<S> {
     ) -> super::routes::Answer {
         // Asked anew for each request: a user who was removed is out at once, also on an old connection.
         if let Some(users) = &self.guard.terms().users {
-            match users.login(request.headers().get(AUTHORIZATION)).await {
+            let authorization = request.headers().get(AUTHORIZATION);
+            let login = users.login(caller.peer, authorization).await;
+            self.guard.count(&login);
+            match login {
                 Login::Admitted(user) => caller.user = Some(user),
                 refused => {
                     // Not the name: it may be a password, typed into the wrong field.
                     tracing::debug!(peer = %caller.peer, "login refused");
-                    self.guard.count(&refused);
-                    return unauthorized();
+                    return if refused == Login::Busy {
+                        too_many_logins()
+                    } else {
+                        unauthorized()
+                    };
                 }
             }
         }

@@ -29,6 +29,7 @@ struct Kept {
     /// Logins that were refused, whatever terms were in force.
     missing: AtomicU64,
     wrong: AtomicU64,
+    unverified: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -71,15 +72,17 @@ impl Guard {
             }),
             missing: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
+            unverified: AtomicU64::new(0),
         })))
     }
 
-    /// Counts a login that was refused.
+    /// Counts a login, if it was refused.
     pub(super) fn count(&self, login: &Login) {
         let counter = match login {
             Login::Admitted(_) => return,
             Login::Missing => &self.0.missing,
             Login::Wrong => &self.0.wrong,
+            Login::Busy => &self.0.unverified,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -89,6 +92,7 @@ impl Guard {
         Unauthorized {
             missing: self.0.missing.load(Ordering::Relaxed),
             wrong: self.0.wrong.load(Ordering::Relaxed),
+            unverified: self.0.unverified.load(Ordering::Relaxed),
         }
     }
 

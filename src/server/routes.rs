@@ -14,7 +14,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, HeaderMap, HeaderValue, REFERRER_POLICY, VARY, WWW_AUTHENTICATE,
+    CONTENT_TYPE, HeaderMap, HeaderValue, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
@@ -327,6 +327,18 @@ pub(super) fn unauthorized() -> Answer {
     let challenge = HeaderValue::from_static("Basic realm=\"ratelimiter-exporter\"");
     let headers = answer.headers_mut();
     headers.insert(WWW_AUTHENTICATE, challenge);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// For who waits with too many credentials at once to have them verified. The next try may do, which is soon.
+pub(super) fn too_many_logins() -> Answer {
+    let mut answer = text(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too many logins at once from this address\n",
+    );
+    let headers = answer.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }

@@ -1,9 +1,11 @@
 //! Who is let in: TLS, client certificates and users from a web configuration file, and what happens when it changes.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use lab::temp::TempDir;
 
 use super::harness::{Exporter, PATIENCE, Scrape, client, client_builder, run, said};
@@ -157,39 +159,63 @@ async fn refused_logins_are_counted_whatever_is_read_again() -> anyhow::Result<(
 }
 
 #[tokio::test]
-async fn guessers_keep_no_known_user_waiting() -> anyhow::Result<()> {
+async fn guessers_keep_no_user_waiting() -> anyhow::Result<()> {
     let folder = TempDir::new("guessers")?;
     let file = folder.path().join("web.yml");
-    let hash = bcrypt::hash("right", 9)?;
-    std::fs::write(&file, format!("basic_auth_users: {{ann: {hash}}}\n"))?;
+    let (ann, bob) = (bcrypt::hash("right", 9)?, bcrypt::hash("his own", 9)?);
+    std::fs::write(
+        &file,
+        format!("basic_auth_users: {{ann: {ann}, bob: {bob}}}\n"),
+    )?;
     let exporter = exporter(&file).await?;
-    let client = client()?;
     let url = format!("http://{}/-/healthy", exporter.address);
-    let login = |user: &str, password: &str| {
-        status(
-            client
-                .get(&url)
-                .basic_auth(user, Some(password))
-                .timeout(PATIENCE),
-        )
+    let (client, elsewhere) = (
+        client()?,
+        client_builder()
+            .local_address(IpAddr::from([127, 0, 0, 2]))
+            .build()?,
+    );
+    let login = |client: &reqwest::Client, user: &str, password: &str| {
+        client.get(&url).basic_auth(user, Some(password)).send()
     };
-    assert_eq!(login("ann", "right").await?, 200);
+    assert_eq!(login(&client, "ann", "right").await?.status(), 200);
     let mut guessers = tokio::task::JoinSet::new();
-    for number in 0..64 {
+    for number in 0..200 {
         let user = if number % 2 == 0 { "ann" } else { "nobody" };
-        guessers.spawn(login(user, &number.to_string()));
+        guessers.spawn(login(&elsewhere, user, &number.to_string()));
     }
-    // The first is through: the others are in the queue.
-    assert_eq!(guessers.join_next().await.unwrap()??, 401);
-    for _ in 0..10 {
-        assert_eq!(login("ann", "right").await?, 200);
+    let mut refused = 0;
+    // Until his queue is full.
+    while refused == 0 {
+        let answer = guessers
+            .join_next()
+            .await
+            .context("all were verified")???;
+        if answer.status() == 429 {
+            assert_eq!(answer.headers()["retry-after"], "1");
+            assert_eq!(answer.headers()["connection"], "close");
+            refused += 1;
+        }
     }
-    while guessers.try_join_next().is_some() {}
-    let waiting = guessers.len();
+    // Who is remembered, at the address of the guesser as well, and who logs in for the first time, many times at once.
+    assert_eq!(login(&elsewhere, "ann", "right").await?.status(), 200);
+    for answer in join_all((0..20).map(|_| login(&client, "bob", "his own"))).await {
+        assert_eq!(answer?.status(), 200);
+    }
     while let Some(guess) = guessers.join_next().await {
-        assert_eq!(guess??, 401);
+        match guess??.status().as_u16() {
+            401 => {}
+            status => {
+                assert_eq!(status, 429);
+                refused += 1;
+            }
+        }
     }
-    assert!(waiting > 0, "the known user waited for all of them");
+    let metrics = client.get(url.replace("/-/healthy", "/metrics"));
+    let metrics = metrics.basic_auth("ann", Some("right")).send().await?;
+    let scrape = Scrape::parse(metrics.text().await?)?;
+    let name = "ratelimiter_exporter_http_requests_unauthorized_total";
+    assert!(scrape.is(name, &[("credentials", "unverified")], refused));
     Ok(())
 }
 
