@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::ServerConfig;
-
 use super::basic_auth::{Login, Users};
-use super::tls;
+use super::tls::{Demands, Tls, read_tls};
 use super::web_file::{ClientAuth, WebFile};
 use crate::config::Stamp;
 use crate::export::Unauthorized;
@@ -43,10 +41,9 @@ struct State {
 #[derive(Default)]
 pub(super) struct Terms {
     /// `None`: plain HTTP.
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<Tls>,
     /// `None`: nobody has to log in.
     pub(super) users: Option<Arc<Users>>,
-    client_auth: ClientAuth,
 }
 
 impl Guard {
@@ -99,7 +96,7 @@ impl Guard {
     /// Whether everybody who is served is known: by a password, or by a certificate.
     pub fn authenticates(&self) -> bool {
         let terms = self.terms();
-        terms.users.is_some() || terms.client_auth == ClientAuth::RequireAndVerifyClientCert
+        terms.users.is_some() || terms.client_auth() == ClientAuth::RequireAndVerifyClientCert
     }
 
     /// The terms as the files have them now.
@@ -132,19 +129,31 @@ impl fmt::Debug for Terms {
         f.debug_struct("Terms")
             .field("tls", &self.tls.is_some())
             .field("users", &self.users)
-            .field("client_auth", &self.client_auth)
+            .field("client_auth", &self.client_auth())
             .finish()
     }
 }
 
 impl Terms {
+    fn client_auth(&self) -> ClientAuth {
+        let demands = self.tls.as_ref().map(|tls| tls.demands.client_auth);
+        demands.unwrap_or_default()
+    }
+
+    /// Whether they let in whoever is connected over TLS with these demands, or without TLS.
+    pub(super) fn admit(&self, connected: Option<&Demands>) -> bool {
+        self.tls.as_ref().is_none_or(|tls| {
+            connected.is_some_and(|demands| tls.demands.are_met_by_those_of(demands))
+        })
+    }
+
     /// These terms, unless they ask for less than `old`.
     fn not_below(self, old: &Self) -> Result<Self, String> {
         let gone = if self.tls.is_none() && old.tls.is_some() {
             "tls_server_config"
         } else if self.users.is_none() && old.users.is_some() {
             "basic_auth_users"
-        } else if self.client_auth < old.client_auth {
+        } else if self.client_auth() < old.client_auth() {
             "client_auth_type"
         } else {
             return Ok(self);
@@ -171,8 +180,7 @@ fn read(path: &Path) -> (Result<Terms, String>, Vec<(PathBuf, Stamp)>) {
 fn terms(file: &WebFile) -> Result<Terms, String> {
     let section = file.tls_server_config.as_ref();
     Ok(Terms {
-        tls: section.map(tls::server_config).transpose()?.map(Arc::new),
+        tls: section.map(read_tls).transpose()?,
         users: Users::new(file.users())?.map(Arc::new),
-        client_auth: section.map_or(ClientAuth::default(), |tls| tls.client_auth_type),
     })
 }

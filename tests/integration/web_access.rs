@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::future::join_all;
 use lab::temp::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::harness::{Exporter, PATIENCE, Scrape, client, client_builder, run, said};
 use super::repository::example;
@@ -31,8 +32,16 @@ async fn exporter(file: &Path) -> anyhow::Result<Exporter> {
 
 /// A client that trusts `ca` and shows `identity`.
 fn tls_client(ca: &str, identity: Option<[&str; 2]>) -> anyhow::Result<reqwest::Client> {
+    tls_client_of(client_builder(), ca, identity)
+}
+
+fn tls_client_of(
+    builder: reqwest::ClientBuilder,
+    ca: &str,
+    identity: Option<[&str; 2]>,
+) -> anyhow::Result<reqwest::Client> {
     let authorities = reqwest::Certificate::from_pem(&std::fs::read(ca)?)?;
-    let mut client = client_builder().tls_certs_only([authorities]);
+    let mut client = builder.tls_certs_only([authorities]);
     if let Some([chain, key]) = identity {
         let pem = [std::fs::read(chain)?, std::fs::read(key)?].concat();
         client = client.identity(reqwest::Identity::from_pem(&pem)?);
@@ -280,6 +289,57 @@ async fn tls_with_client_certificates_that_change_without_a_restart() -> anyhow:
 }
 
 #[tokio::test]
+async fn connections_that_are_open_do_not_outlive_the_tls_terms() -> anyhow::Result<()> {
+    let folder = TempDir::new("outdated")?;
+    let [ca, cert, key] = certificates(folder.path(), "first")?;
+    let [other_ca, other_cert, other_key] = certificates(folder.path(), "second")?;
+    let file = folder.path().join("web.yml");
+    let place = |from: &str, to: &str| std::fs::copy(from, folder.path().join(to));
+    place(&ca, "clients.pem")?;
+    std::fs::write(&file, "")?;
+    let exporter = exporter(&file).await?;
+    let mut plain = tokio::net::TcpStream::connect(&exporter.address).await?;
+    let request = b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n";
+    plain.write_all(request).await?;
+    let mut answer = vec![0; "HTTP/1.1 200 OK".len()];
+    tokio::time::timeout(PATIENCE, plain.read_exact(&mut answer)).await??;
+    assert_eq!(answer, b"HTTP/1.1 200 OK");
+
+    // Plain HTTP was good enough when this connection was made, and is not any more.
+    std::fs::write(
+        &file,
+        format!(
+            "tls_server_config: {{cert_file: {cert}, key_file: {key}, client_ca_file: clients.pem, \
+             client_auth_type: RequireAndVerifyClientCert}}\n"
+        ),
+    )?;
+    plain.write_all(request).await?;
+    let mut rest = Vec::new();
+    // It may be reset, too.
+    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut rest)).await?;
+    let rest = String::from_utf8(rest)?;
+    assert!(!rest.contains("HTTP/1.1"), "{rest}");
+
+    // So it is with a certificate whose authority is withdrawn. Other changes concern nobody who is connected.
+    let url = format!("https://{}/-/healthy", exporter.address);
+    let builder = client_builder().pool_max_idle_per_host(1);
+    let kept_alive = tls_client_of(builder, &ca, Some([&cert, &key]))?;
+    assert_eq!(status(kept_alive.get(&url)).await?, 200);
+    let both = [std::fs::read(&ca)?, std::fs::read(&other_ca)?].concat();
+    std::fs::write(folder.path().join("clients.pem"), both)?;
+    let other = tls_client(&ca, Some([&other_cert, &other_key]))?;
+    assert_eq!(status(other.get(&url)).await?, 200);
+    assert_eq!(status(kept_alive.get(&url)).await?, 200);
+    place(&other_ca, "clients.pem")?;
+    // The first is closed; what comes after it is refused in the handshake.
+    for _ in 0..2 {
+        assert!(status(kept_alive.get(&url)).await.is_err());
+    }
+    assert_eq!(status(other.get(&url)).await?, 200);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_handshake_that_never_ends_keeps_nobody_waiting() -> anyhow::Result<()> {
     let folder = TempDir::new("handshake")?;
     let [ca, cert, key] = certificates(folder.path(), "own")?;
@@ -294,7 +354,7 @@ async fn a_handshake_that_never_ends_keeps_nobody_waiting() -> anyhow::Result<()
     assert_eq!(status(tls_client(&ca, None)?.get(url)).await?, 200);
     // And is let go.
     let mut nothing = [0; 1];
-    let read = tokio::io::AsyncReadExt::read(&mut silent, &mut nothing);
+    let read = silent.read(&mut nothing);
     let read = tokio::time::timeout(Duration::from_secs(20), read).await?;
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     Ok(())
