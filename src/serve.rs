@@ -2,6 +2,7 @@
 //! while they run is `reload`'s business.
 
 mod reload;
+mod second_signal;
 mod target;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let hangup = signal(SignalKind::hangup())?;
+    second_signal::ends_the_process()?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %server.local_addr()?,

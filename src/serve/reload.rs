@@ -8,13 +8,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Load;
 use super::target::Target;
 use crate::clock::Clock;
 use crate::collect::Between;
-use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
+use crate::config::{Config, ConfigError, DEFAULT_TARGET, TargetConfig};
 use crate::export::Reload;
 use crate::observe::{Limiter, SetupError, reset_counter};
 use crate::server::{Admin, App, Guard, ReloadNow};
@@ -25,6 +26,9 @@ type Asked = oneshot::Sender<Result<(), String>>;
 
 /// Requests that may wait while a reload is under way; further ones wait for a place here.
 const MOST_WAITING: usize = 16;
+
+/// How long a reload waits for its files: for a disk that spins up, not for one that is dead.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a reload waits for collections under way, which end by the timeouts of scrapes: ten seconds by default.
 const MOST_PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +42,8 @@ pub(super) struct Reloader {
     around: Around,
     app: watch::Sender<Arc<App<Limiter>>>,
     asked: mpsc::Receiver<Asked>,
+    /// A reading that was not waited for to its end.
+    reading: Option<JoinHandle<Result<Config, ConfigError>>>,
 }
 
 /// What every configuration is served with.
@@ -79,6 +85,7 @@ impl Reloader {
             around,
             app,
             asked,
+            reading: None,
         };
         (reloader, served)
     }
@@ -111,11 +118,7 @@ impl Reloader {
     }
 
     async fn reload(&mut self) -> Result<(), String> {
-        let load = Arc::clone(&self.load);
-        // Files are read: on a thread that may wait for a disk.
-        let next = tokio::task::spawn_blocking(move || load()).await;
-        let next = next.map_err(|error| format!("reading it failed: {error}"))?;
-        let next = next.map_err(|error| error.to_string())?;
+        let next = self.read().await?;
         fixed(&self.config, &next)?;
         let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
 
@@ -139,6 +142,26 @@ impl Reloader {
         self.app.send_replace(Arc::new(app));
         self.config = next;
         Ok(())
+    }
+
+    async fn read(&mut self) -> Result<Config, String> {
+        let unfinished = |reading: &JoinHandle<_>| !reading.is_finished();
+        if self.reading.as_ref().is_some_and(unfinished) {
+            return Err(
+                "its files are being read since the last attempt, and still are".to_owned(),
+            );
+        }
+        let load = Arc::clone(&self.load);
+        // On a thread that may wait for a disk: one of them, however often somebody asks.
+        let mut reading = tokio::task::spawn_blocking(move || load());
+        match tokio::time::timeout(READ_PATIENCE, &mut reading).await {
+            Ok(Ok(next)) => next.map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(format!("reading it failed: {error}")),
+            Err(_) => {
+                self.reading = Some(reading);
+                Err(format!("its files were not read within {READ_PATIENCE:?}"))
+            }
+        }
     }
 
     /// Everything of `next` that could fail.

@@ -111,7 +111,7 @@ impl<S: Subject + 'static> Serving<S> {
             certificate: None,
             user: None,
         };
-        let Some(tls) = self.guard.terms().tls.clone() else {
+        let Some(tls) = self.guard.terms().await.tls.clone() else {
             return self.speak(stream, caller, None).await;
         };
         let handshake = TlsAcceptor::from(tls.config).accept(stream);
@@ -172,7 +172,7 @@ impl<S: Subject + 'static> Serving<S> {
         met: Option<&Demands>,
     ) -> Result<Answer, Outdated> {
         // Asked anew for each request: a user who was removed is out at once, also on an old connection.
-        let terms = self.guard.terms();
+        let terms = self.guard.terms().await;
         if !terms.admit(met) {
             return Err(Outdated);
         }

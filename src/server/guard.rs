@@ -2,18 +2,25 @@
 //! again, with the certificates that it names, when one of the files has changed at a connection or a request.
 //!
 //! Terms that cannot be read, and terms that would let in whom the old ones kept out (TLS, users or client certificates
-//! gone from the file), are not taken: a file that is just being written is empty for a moment.
+//! gone from the file), are not taken: a file that is just being written is empty for a moment. Nobody waits long for a
+//! disk that does not answer: the terms of before stay in force meanwhile.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
 
 use super::basic_auth::{Login, Users};
 use super::tls::{Demands, Tls, read_tls};
 use super::web_file::{ClientAuth, WebFile};
 use crate::config::Stamp;
 use crate::export::Unauthorized;
+
+/// How long a connection or a request waits for the files: they are small, and a disk that takes longer is none to wait for.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The terms, kept up to date with their file.
 #[derive(Clone, Debug)]
@@ -23,19 +30,19 @@ pub struct Guard(Arc<Kept>);
 struct Kept {
     /// `None`: everybody is served.
     path: Option<PathBuf>,
-    state: Mutex<State>,
+    /// In force.
+    terms: Mutex<Arc<Terms>>,
+    /// Of the files that were read last, also if that brought nothing of use. Locked while they are looked at.
+    stamps: Arc<tokio::sync::Mutex<Stamps>>,
+    /// Looking at the files takes too long, as far as is known.
+    late: AtomicBool,
     /// Logins that were refused, whatever terms were in force.
     missing: AtomicU64,
     wrong: AtomicU64,
     unverified: AtomicU64,
 }
 
-#[derive(Debug)]
-struct State {
-    terms: Arc<Terms>,
-    /// Of the files that were read last, also if that brought nothing of use.
-    stamps: Vec<(PathBuf, Stamp)>,
-}
+type Stamps = Vec<(PathBuf, Stamp)>;
 
 /// The terms at one time.
 #[derive(Default)]
@@ -63,10 +70,9 @@ impl Guard {
         };
         Ok(Self(Arc::new(Kept {
             path: path.map(Path::to_owned),
-            state: Mutex::new(State {
-                terms: Arc::new(terms),
-                stamps,
-            }),
+            terms: Mutex::new(Arc::new(terms)),
+            stamps: Arc::new(tokio::sync::Mutex::new(stamps)),
+            late: AtomicBool::new(false),
             missing: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
             unverified: AtomicU64::new(0),
@@ -95,23 +101,52 @@ impl Guard {
 
     /// Whether everybody who is served is known: by a password, or by a certificate.
     pub fn authenticates(&self) -> bool {
-        let terms = self.terms();
+        let terms = self.0.in_force();
         terms.users.is_some() || terms.client_auth() == ClientAuth::RequireAndVerifyClientCert
     }
 
     /// The terms as the files have them now.
-    pub(super) fn terms(&self) -> Arc<Terms> {
-        // Held while small files are read, and only when they changed.
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) async fn terms(&self) -> Arc<Terms> {
+        let kept = &self.0;
+        if let Some(path) = &kept.path {
+            let look = async {
+                let stamps = Arc::clone(&kept.stamps).lock_owned().await;
+                let (kept, path) = (Arc::clone(kept), path.clone());
+                // Off the async threads, and not ended by the patience of those who wait for it: no other begins meanwhile.
+                tokio::task::spawn_blocking(move || kept.look_again(&path, stamps)).await
+            };
+            // What is known to be late is not waited for again by everybody who comes.
+            let patience = if kept.late.load(Ordering::Relaxed) {
+                Duration::ZERO
+            } else {
+                READ_PATIENCE
+            };
+            let looked = tokio::time::timeout(patience, look).await;
+            if looked.is_err() && !kept.late.swap(true, Ordering::Relaxed) {
+                tracing::error!(
+                    "--web.config.file: {}: not read within {READ_PATIENCE:?}, what was read before stays in force",
+                    path.display()
+                );
+            }
+        }
+        kept.in_force()
+    }
+}
+
+impl Kept {
+    fn in_force(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the files if one of them has changed.
+    fn look_again(&self, path: &Path, mut stamps: OwnedMutexGuard<Stamps>) {
         let changed = |(path, stamp): &(PathBuf, Stamp)| Stamp::of(path) != *stamp;
-        if let Some(path) = &self.0.path
-            && state.stamps.iter().any(changed)
-        {
-            let (read, stamps) = read(path);
-            state.stamps = stamps;
-            match read.and_then(|terms| terms.not_below(&state.terms)) {
+        if stamps.iter().any(changed) {
+            let (read, new) = read(path);
+            *stamps = new;
+            match read.and_then(|terms| terms.not_below(&self.in_force())) {
                 Ok(terms) => {
-                    state.terms = Arc::new(terms);
+                    *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
                     tracing::info!("--web.config.file: {}: read again", path.display());
                 }
                 Err(error) => tracing::error!(
@@ -120,7 +155,7 @@ impl Guard {
                 ),
             }
         }
-        Arc::clone(&state.terms)
+        self.late.store(false, Ordering::Relaxed);
     }
 }
 
@@ -165,7 +200,7 @@ impl Terms {
 }
 
 /// Reads the file and what it names. The stamps are from before the reading: what changes meanwhile shows next time.
-fn read(path: &Path) -> (Result<Terms, String>, Vec<(PathBuf, Stamp)>) {
+fn read(path: &Path) -> (Result<Terms, String>, Stamps) {
     let mut stamps = vec![(path.to_owned(), Stamp::of(path))];
     let file = std::fs::read_to_string(path)
         .map_err(|error| error.to_string())

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use hyper::Method;
 use lab::seed::fill_to;
 use lab::temp::TempDir;
+use tokio::net::unix::pipe;
 
 use super::harness::{Cluster, PATIENCE, Scrape};
 
@@ -126,6 +127,35 @@ async fn what_is_not_valid_or_cannot_change_leaves_the_old_one_in_force() -> any
     let after = reloading.scrape().await?;
     assert_eq!(drift_grace(&after), Some(480.0));
     assert!(after.is(RELOADED, &[], 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_whose_reading_hangs_fails_the_reload_until_it_is_back() -> anyhow::Result<()> {
+    let reloading = Reloading::start("keys.max-series: 1\n").await?;
+    // Nobody writes to it, so opening it to read waits for ever, as on a dead network disk.
+    std::fs::remove_file(&reloading.file)?;
+    let made = std::process::Command::new("mkfifo")
+        .arg(&reloading.file)
+        .status()?;
+    assert!(made.success());
+    let exporter = &reloading.cluster.exporter;
+    for expected in ["were not read within 10s", "still are"] {
+        let answer = exporter.send(Method::POST, "/-/reload", "").await?;
+        assert_eq!(answer.status, 500);
+        assert!(answer.text().contains(expected), "{}", answer.text());
+        assert!(reloading.scrape().await?.is(RELOADED, &[], 0));
+    }
+    let pipe = reloading.file.with_extension("pipe");
+    std::fs::rename(&reloading.file, &pipe)?;
+    drop(pipe::OpenOptions::new().open_sender(&pipe)?);
+    let text = "keys.max-series: 2\n";
+    let reloaded = lab::wait_for(PATIENCE, || async {
+        let answer = reloading.reload(text).await;
+        answer.is_ok_and(|(status, _)| status == 200)
+    });
+    reloaded.await?;
+    assert!(reloading.scrape().await?.is(RELOADED, &[], 1));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use futures_util::future::join_all;
 use lab::temp::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
 
 use super::harness::{Exporter, PATIENCE, Scrape, client, client_builder, run, said};
 use super::repository::example;
@@ -336,6 +337,43 @@ async fn connections_that_are_open_do_not_outlive_the_tls_terms() -> anyhow::Res
         assert!(status(kept_alive.get(&url)).await.is_err());
     }
     assert_eq!(status(other.get(&url)).await?, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_whose_reading_hangs_keeps_nobody_waiting() -> anyhow::Result<()> {
+    let folder = TempDir::new("hangs")?;
+    let file = folder.path().join("web.yml");
+    std::fs::write(&file, users(&[("ann", "old")])?)?;
+    let mut exporter = exporter(&file).await?;
+    let client = client()?;
+    let url = format!("http://{}/-/healthy", exporter.address);
+    let login = |password: &str| status(client.get(&url).basic_auth("ann", Some(password)));
+    assert_eq!(login("old").await?, 200);
+
+    // Nobody writes to it, so opening it to read waits for ever, as on a dead network disk.
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status()?;
+    assert!(made.success());
+    std::fs::rename(&pipe, &file)?;
+    // More than there are threads.
+    for answer in join_all((0..20).map(|_| login("old"))).await {
+        assert_eq!(answer?, 200);
+    }
+    assert_eq!(login("new").await?, 401);
+    let log = exporter.log();
+    assert_eq!(log.matches("stays in force").count(), 1, "{log}");
+
+    // The disk comes back: what was being read there is of no use, what is there now is.
+    std::fs::rename(&file, &pipe)?;
+    std::fs::write(&file, users(&[("ann", "new")])?)?;
+    drop(pipe::OpenOptions::new().open_sender(&pipe)?);
+    let taken = lab::wait_for(PATIENCE, || async {
+        login("new").await.is_ok_and(|status| status == 200)
+    });
+    taken.await.with_context(|| exporter.log())?;
+    assert_eq!(login("old").await?, 401);
+    assert!(exporter.process.terminate().await?.success());
     Ok(())
 }
 
