@@ -15,7 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::basic_auth::{Login, Users};
 use super::tls::{Demands, Tls, read_tls};
-use super::web_file::{ClientAuth, WebFile};
+use super::web_file::{ClientAuth, TlsVersion, WebFile};
 use crate::config::Stamp;
 use crate::export::Unauthorized;
 
@@ -175,6 +175,11 @@ impl Terms {
         demands.unwrap_or_default()
     }
 
+    fn oldest_version(&self) -> Option<TlsVersion> {
+        let tls = self.tls.as_ref();
+        tls.map(|tls| *tls.demands.versions.start())
+    }
+
     /// Whether they let in whoever is connected over TLS with these demands, or without TLS.
     pub(super) fn admit(&self, connected: Option<&Demands>) -> bool {
         self.tls.as_ref().is_none_or(|tls| {
@@ -190,6 +195,8 @@ impl Terms {
             "basic_auth_users"
         } else if self.client_auth() < old.client_auth() {
             "client_auth_type"
+        } else if self.oldest_version() < old.oldest_version() {
+            "min_version"
         } else {
             return Ok(self);
         };

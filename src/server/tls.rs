@@ -23,7 +23,7 @@ pub(super) struct Tls {
 pub(super) struct Demands {
     pub(super) client_auth: ClientAuth,
     authorities: Vec<CertificateDer<'static>>,
-    versions: RangeInclusive<TlsVersion>,
+    pub(super) versions: RangeInclusive<TlsVersion>,
 }
 
 impl Demands {
