@@ -120,6 +120,8 @@ impl Reloader {
     async fn reload(&mut self) -> Result<(), String> {
         let next = self.read().await?;
         fixed(&self.config, &next)?;
+        let guard = self.around.guard.takes(&next.web.guard);
+        guard.map_err(|error| format!("web.config.file: {error}"))?;
         let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
 
         // All of them stand still while they change, so that nobody sees some of it.

@@ -36,6 +36,8 @@ struct Kept {
     stamps: Arc<tokio::sync::Mutex<Stamps>>,
     /// Looking at the files takes too long, as far as is known.
     late: AtomicBool,
+    /// What they said last was not taken.
+    refused: AtomicBool,
     /// Logins that were refused, whatever terms were in force.
     missing: AtomicU64,
     wrong: AtomicU64,
@@ -73,6 +75,7 @@ impl Guard {
             terms: Mutex::new(Arc::new(terms)),
             stamps: Arc::new(tokio::sync::Mutex::new(stamps)),
             late: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             missing: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
             unverified: AtomicU64::new(0),
@@ -103,6 +106,16 @@ impl Guard {
     pub fn authenticates(&self) -> bool {
         let terms = self.0.in_force();
         terms.users.is_some() || terms.client_auth() == ClientAuth::RequireAndVerifyClientCert
+    }
+
+    /// Whether what is in force is what the files say, as of the last request.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        !self.0.late.load(Ordering::Relaxed) && !self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether what `next` has read will be taken; an error says why not.
+    pub fn takes(&self, next: &Self) -> Result<(), String> {
+        next.0.in_force().not_below(&self.0.in_force())
     }
 
     /// The terms as the files have them now.
@@ -144,11 +157,14 @@ impl Kept {
         if stamps.iter().any(changed) {
             let (read, new) = read(path);
             *stamps = new;
-            match read.and_then(|terms| terms.not_below(&self.in_force())) {
-                Ok(terms) => {
-                    *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
-                    tracing::info!("--web.config.file: {}: read again", path.display());
-                }
+            let taken = read.and_then(|terms| {
+                terms.not_below(&self.in_force())?;
+                *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
+                Ok(())
+            });
+            self.refused.store(taken.is_err(), Ordering::Relaxed);
+            match taken {
+                Ok(()) => tracing::info!("--web.config.file: {}: read again", path.display()),
                 Err(error) => tracing::error!(
                     "--web.config.file: {}: not taken, what was read before stays in force: {error}",
                     path.display()
@@ -187,8 +203,8 @@ impl Terms {
         })
     }
 
-    /// These terms, unless they ask for less than `old`.
-    fn not_below(self, old: &Self) -> Result<Self, String> {
+    /// An error names what asks for less than in `old`.
+    fn not_below(&self, old: &Self) -> Result<(), String> {
         let gone = if self.tls.is_none() && old.tls.is_some() {
             "tls_server_config"
         } else if self.users.is_none() && old.users.is_some() {
@@ -198,7 +214,7 @@ impl Terms {
         } else if self.oldest_version() < old.oldest_version() {
             "min_version"
         } else {
-            return Ok(self);
+            return Ok(());
         };
         Err(format!(
             "{gone} asks for less than before, which takes a restart"

@@ -167,8 +167,11 @@ impl<S: Subject + 'static> App<S> {
 
     /// What the exporter tells of itself at this moment.
     fn itself(&self) -> Exporter {
+        let mut reload = *self.reload.borrow();
+        // The file with TLS and users is configuration, too, although it is read again without being asked for.
+        reload.ok &= self.guard.is_up_to_date();
         Exporter {
-            reload: *self.reload.borrow(),
+            reload,
             unauthorized: self.guard.unauthorized(),
         }
     }

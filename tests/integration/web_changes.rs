@@ -7,7 +7,7 @@ use lab::temp::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 
-use super::harness::{PATIENCE, client, client_builder};
+use super::harness::{Exporter, PATIENCE, Scrape, client, client_builder};
 use super::topology::certificates;
 use super::web_access::{exporter, status, tls_client, tls_client_of, users};
 
@@ -179,5 +179,66 @@ async fn an_older_version_of_tls_is_not_taken_without_a_restart() -> anyhow::Res
     assert_eq!(status(tls_client(&ca, None)?.get(&url)).await?, 200);
     let log = exporter.log();
     assert_eq!(log.matches("min_version asks for less").count(), 1, "{log}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_taken_shows_in_the_metrics_and_refuses_reloads() -> anyhow::Result<()> {
+    let folder = TempDir::new("not-taken")?;
+    let file = folder.path().join("web.yml");
+    let valid = users(&[("ann", "right")])?;
+    std::fs::write(&file, &valid)?;
+    let flags = [
+        format!("--web.config.file={}", file.display()),
+        "--web.enable-lifecycle".to_owned(),
+    ];
+    let mut exporter = Exporter::start(&flags).await?;
+    let client = client()?;
+    let address = exporter.address.clone();
+    let ann = |request: reqwest::RequestBuilder| {
+        let request = request.basic_auth("ann", Some("right")).send();
+        async move { anyhow::Ok(request.await?) }
+    };
+    let metrics = || client.get(format!("http://{address}/metrics"));
+    let reload = || client.post(format!("http://{address}/-/reload"));
+    let successful = async || {
+        let scrape = Scrape::parse(ann(metrics()).await?.text().await?)?;
+        let name = "ratelimiter_exporter_config_last_reload_successful";
+        anyhow::Ok(scrape.value(name, &[]))
+    };
+    assert_eq!(successful().await?, Some(1.0));
+    for (text, expected) in [
+        ("basic_auth_users: {ann: right}\n", "expected a bcrypt hash"),
+        ("", "basic_auth_users asks for less than before"),
+    ] {
+        // Without a reload, with one, and after it: until the file is mended.
+        std::fs::write(&file, text)?;
+        assert_eq!(successful().await?, Some(0.0), "{text:?}");
+        let refused = ann(reload()).await?;
+        assert_eq!(refused.status(), 500, "{text:?}");
+        let reason = refused.text().await?;
+        assert!(
+            reason.contains("web.config.file") && reason.contains(expected),
+            "{reason}"
+        );
+        assert_eq!(successful().await?, Some(0.0), "{text:?}");
+        std::fs::write(&file, &valid)?;
+        assert_eq!(ann(reload()).await?.status(), 200, "{text:?}");
+        assert_eq!(successful().await?, Some(1.0), "{text:?}");
+
+        // Nobody asked for a reload: the file alone is enough to be up to date again.
+        std::fs::write(&file, text)?;
+        assert_eq!(successful().await?, Some(0.0), "{text:?}");
+        std::fs::write(&file, &valid)?;
+        assert_eq!(successful().await?, Some(1.0), "{text:?}");
+    }
+    std::fs::write(&file, "")?;
+    exporter.process.hang_up()?;
+    let refused = lab::wait_for(PATIENCE, || async {
+        exporter.log().matches("not reloaded").count() == 3
+    });
+    refused.await.with_context(|| exporter.log())?;
+    let in_force = exporter.log().matches("and is in force").count();
+    assert_eq!(in_force, 2, "{}", exporter.log());
     Ok(())
 }
