@@ -106,7 +106,7 @@ impl<S: Subject + 'static> App<S> {
             }
         } else if path == "/-/reload" {
             if parts.method == Method::POST {
-                self.reload(&parts.headers).await
+                self.reload(&parts.headers, caller).await
             } else {
                 not_allowed("POST")
             }
@@ -191,12 +191,12 @@ impl<S: Subject + 'static> App<S> {
         }
     }
 
-    async fn reload(&self, headers: &HeaderMap) -> Answer {
+    async fn reload(&self, headers: &HeaderMap, caller: &Caller) -> Answer {
         let Some(reload_now) = &self.reload_now else {
             let message = "reloading over HTTP needs --web.enable-lifecycle; SIGHUP always works\n";
             return text(StatusCode::FORBIDDEN, message);
         };
-        if let Err((status, message)) = own_site(headers) {
+        if let Err((status, message)) = own_site(headers, caller.is_known()) {
             return text(status, &format!("{message}\n"));
         }
         match reload_now().await {

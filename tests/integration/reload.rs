@@ -8,7 +8,7 @@ use lab::seed::fill_to;
 use lab::temp::TempDir;
 use tokio::net::unix::pipe;
 
-use super::harness::{Cluster, PATIENCE, Scrape};
+use super::harness::{Cluster, PATIENCE, Scrape, client};
 
 const RELOADED: &str = "ratelimiter_exporter_config_last_reload_successful";
 const RELOADED_AT: &str = "ratelimiter_exporter_config_last_reload_success_timestamp_seconds";
@@ -185,7 +185,19 @@ async fn sighup_reloads_without_the_lifecycle_api_which_is_off_by_itself() -> an
         let answer = cluster.exporter.send(Method::POST, "/-/reload", "").await;
         answer.is_ok_and(|answer| answer.status == 200)
     })
-    .await
+    .await?;
+    // A page elsewhere whose name points here is the same site to its browser, and not to the exporter.
+    let client = client()?;
+    let url = format!("http://{}/-/reload", cluster.exporter.address);
+    for (host, expected) in [
+        (&*cluster.exporter.address, 200),
+        ("rebound.example:9972", 403),
+    ] {
+        let request = client.post(&url).header("host", host);
+        let request = request.header("origin", format!("http://{host}"));
+        assert_eq!(request.send().await?.status(), expected, "{host}");
+    }
+    Ok(())
 }
 
 #[tokio::test]
