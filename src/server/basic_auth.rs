@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bcrypt::HashParts;
 use hyper::header::HeaderValue;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
@@ -38,7 +40,7 @@ pub(super) enum Login {
 /// The users of one reading of the file: what is remembered of them is gone with the next.
 pub(super) struct Users {
     hashes: BTreeMap<String, String>,
-    /// What an unknown user's password is held against: it takes as long as a known one's.
+    /// What an unknown user's password is held against: the dearest there is.
     decoy: String,
     /// Makes fingerprints worth nothing outside this process.
     salt: [u8; 32],
@@ -127,10 +129,21 @@ impl Users {
             let right = bcrypt::verify(&password, &against).is_ok_and(|right| right) && known;
             if right {
                 users.remember(fingerprint);
+            } else {
+                users.take_the_rest(&password, &against);
             }
             right
         });
         verified.await.unwrap_or(false)
+    }
+
+    /// Takes as long as the dearest hash takes longer than this one, or else the time would tell that there is a user with a
+    /// cheaper one. Each step of the cost doubles the time, so that of all steps between, together, is what is missing.
+    fn take_the_rest(&self, password: &[u8], hash: &str) {
+        let cost = |hash| HashParts::from_str(hash).map_or(0, |parts| parts.get_cost());
+        for missing in cost(hash)..cost(&self.decoy) {
+            let _ = std::hint::black_box(bcrypt::hash_with_salt(password, missing, [0; 16]));
+        }
     }
 
     fn fingerprint(&self, user: &str, password: &[u8]) -> Fingerprint {
@@ -328,5 +341,27 @@ mod tests {
             .map(|(user, cost)| (user.to_owned(), bcrypt::hash("x", cost).unwrap()));
         let users = Users::new(hashes.into()).unwrap().unwrap();
         assert!(users.decoy.starts_with("$2b$06$"), "{}", users.decoy);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_takes_the_same_time_for_known_and_unknown_users() {
+        let hashes = [("cheap", 4), ("dear", 9)]
+            .map(|(user, cost)| (user.to_owned(), bcrypt::hash("x", cost).unwrap()));
+        let users = Arc::new(Users::new(hashes.into()).unwrap().unwrap());
+        let mut shortest = BTreeMap::new();
+        // The shortest of several: what else the machine does makes some longer.
+        for number in 0..5 {
+            for user in ["cheap", "dear", "unknown"] {
+                let guess = basic(&format!("{user}:{number}"));
+                let begun = tokio::time::Instant::now();
+                assert_eq!(users.login(HERE, Some(&guess)).await, Login::Wrong);
+                let took = shortest.entry(user).or_insert(Duration::MAX);
+                *took = begun.elapsed().min(*took);
+            }
+        }
+        for user in ["cheap", "dear"] {
+            let ratio = shortest[user].div_duration_f64(shortest["unknown"]);
+            assert!((0.25..4.0).contains(&ratio), "{shortest:?}");
+        }
     }
 }
