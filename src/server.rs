@@ -9,6 +9,7 @@ mod connection;
 pub(crate) mod fuzzing;
 mod guard;
 mod page;
+mod queue;
 mod routes;
 mod target;
 mod tls;

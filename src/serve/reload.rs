@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Load;
 use super::target::Target;
 use crate::clock::Clock;
 use crate::collect::{Between, Collect};
-use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
+use crate::config::{Config, ConfigError, DEFAULT_TARGET, TargetConfig};
 use crate::export::Reload;
 use crate::observe::{Limiter, SetupError, reset_counter};
 use crate::server::{Admin, App, Guard, ReloadNow, ResetCounter, Resettable};
@@ -24,6 +25,9 @@ type Asked = oneshot::Sender<Result<(), String>>;
 
 /// Requests that may wait while a reload is under way; further ones wait for a place here.
 const MOST_WAITING: usize = 16;
+
+/// How long a reload waits for its files: for a disk that spins up, not for one that is dead.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a reload waits for collections under way, which end by the timeouts of scrapes: ten seconds by default.
 const MOST_PATIENCE: Duration = Duration::from_secs(30);
@@ -37,6 +41,8 @@ pub(super) struct Reloader {
     around: Around,
     app: watch::Sender<Arc<App<Limiter>>>,
     asked: mpsc::Receiver<Asked>,
+    /// A reading that was not waited for to its end.
+    reading: Option<JoinHandle<Result<Config, ConfigError>>>,
 }
 
 /// What every configuration is served with.
@@ -78,6 +84,7 @@ impl Reloader {
             around,
             app,
             asked,
+            reading: None,
         };
         (reloader, served)
     }
@@ -110,12 +117,10 @@ impl Reloader {
     }
 
     async fn reload(&mut self) -> Result<(), String> {
-        let load = Arc::clone(&self.load);
-        // Files are read: on a thread that may wait for a disk.
-        let next = tokio::task::spawn_blocking(move || load()).await;
-        let next = next.map_err(|error| format!("reading it failed: {error}"))?;
-        let next = next.map_err(|error| error.to_string())?;
+        let next = self.read().await?;
         fixed(&self.config, &next)?;
+        let guard = self.around.guard.takes(&next.web.guard);
+        guard.map_err(|error| format!("web.config.file: {error}"))?;
         let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
 
         // All of them stand still while they change, so that nobody sees some of it.
@@ -139,6 +144,26 @@ impl Reloader {
         self.app.send_replace(Arc::new(app));
         self.config = next;
         Ok(())
+    }
+
+    async fn read(&mut self) -> Result<Config, String> {
+        let unfinished = |reading: &JoinHandle<_>| !reading.is_finished();
+        if self.reading.as_ref().is_some_and(unfinished) {
+            return Err(
+                "its files are being read since the last attempt, and still are".to_owned(),
+            );
+        }
+        let load = Arc::clone(&self.load);
+        // On a thread that may wait for a disk: one of them, however often somebody asks.
+        let mut reading = tokio::task::spawn_blocking(move || load());
+        match tokio::time::timeout(READ_PATIENCE, &mut reading).await {
+            Ok(Ok(next)) => next.map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(format!("reading it failed: {error}")),
+            Err(_) => {
+                self.reading = Some(reading);
+                Err(format!("its files were not read within {READ_PATIENCE:?}"))
+            }
+        }
     }
 
     /// Everything of `next` that could fail.

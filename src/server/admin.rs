@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use hyper::http::uri::Authority;
 use serde::Deserialize;
 
 use super::connection::Caller;
@@ -127,7 +129,7 @@ impl Admin {
             let message = "actions need a login, or --web.admin-api-insecure";
             return Err((StatusCode::FORBIDDEN, message));
         }
-        own_site(headers)?;
+        own_site(headers, known)?;
         json_type(headers)
     }
 
@@ -153,7 +155,17 @@ impl Admin {
 }
 
 /// Refuses what another site made a browser send. What is no browser sends neither header and is let through.
-pub(super) fn own_site(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+///
+/// Of callers who are not `known`, browsers' requests are taken under an address only: a name of another site's can point
+/// here, and then the browser takes it for the same site. Nobody is known there, for the browser has no password for it.
+pub(super) fn own_site(headers: &HeaderMap, known: bool) -> Result<(), (StatusCode, &'static str)> {
+    let browser = headers.contains_key(SEC_FETCH_SITE) || headers.contains_key(ORIGIN);
+    if browser && !known && !headers.get(HOST).is_some_and(is_address) {
+        return Err((
+            StatusCode::FORBIDDEN,
+            "without a login, a browser's requests are taken only under the exporter's IP address or localhost",
+        ));
+    }
     let foreign = (
         StatusCode::FORBIDDEN,
         "the request comes from another site, which actions are not taken from",
@@ -172,6 +184,14 @@ pub(super) fn own_site(headers: &HeaderMap) -> Result<(), (StatusCode, &'static 
         }
     }
     Ok(())
+}
+
+/// Whether the host is one that no name server can make another of.
+fn is_address(host: &HeaderValue) -> bool {
+    Authority::try_from(host.as_bytes()).is_ok_and(|authority| {
+        let host = authority.host().trim_matches(['[', ']']);
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+    })
 }
 
 /// Refuses what a form could send.
@@ -226,11 +246,39 @@ mod tests {
             for (name, value) in &headers {
                 map.append(*name, value.parse().unwrap());
             }
-            let status = own_site(&map)
+            let status = own_site(&map, true)
                 .and_then(|()| json_type(&map))
                 .err()
                 .map_or(0, |(status, _)| status.as_u16());
             assert_eq!(status, expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_browser_that_logs_in_nowhere_is_heard_under_an_address_only() {
+        for (host, heard) in [
+            ("127.0.0.1:9972", true),
+            ("10.1.2.3", true),
+            ("[::1]:9972", true),
+            ("localhost:9972", true),
+            ("LocalHost", true),
+            // Anybody's name server can say that these are here.
+            ("rebound.example:9972", false),
+            ("exporter:9972", false),
+            ("127.0.0.1.rebound.example", false),
+            ("localhost.rebound.example", false),
+            ("user@127.0.0.1@rebound.example", false),
+            ("", false),
+        ] {
+            let origin = format!("http://{host}");
+            for browser in [("sec-fetch-site", "same-origin"), ("origin", &*origin)] {
+                let mut map = HeaderMap::new();
+                map.append("host", host.parse().unwrap());
+                assert!(own_site(&map, false).is_ok(), "{host}: no browser");
+                map.append(browser.0, browser.1.parse().unwrap());
+                assert_eq!(own_site(&map, false).is_ok(), heard, "{host}");
+                assert!(own_site(&map, true).is_ok(), "{host}: known");
+            }
         }
     }
 

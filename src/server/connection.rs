@@ -1,6 +1,5 @@
 //! One connection: TLS if the terms ask for it, then requests, each of somebody who may make it.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -24,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::basic_auth::Login;
 use super::guard::Guard;
-use super::routes::{App, unauthorized};
+use super::routes::{Answer, App, too_many_logins, unauthorized};
+use super::tls::Demands;
 use crate::subject::Subject;
 
 /// How long a client may take for the TLS handshake, which Prometheus does in milliseconds.
@@ -106,10 +106,10 @@ impl<S: Subject + 'static> Serving<S> {
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = Box::pin(stream);
         let mut caller = Caller::at(peer);
-        let Some(config) = self.guard.terms().tls.clone() else {
-            return self.speak(stream, caller).await;
+        let Some(tls) = self.guard.terms().await.tls.clone() else {
+            return self.speak(stream, caller, None).await;
         };
-        let handshake = TlsAcceptor::from(config).accept(stream);
+        let handshake = TlsAcceptor::from(tls.config).accept(stream);
         let stream = tokio::select! {
             done = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => match done {
                 Ok(Ok(stream)) => stream,
@@ -122,12 +122,17 @@ impl<S: Subject + 'static> Serving<S> {
         caller.certificate = chain
             .and_then(<[_]>::first)
             .map(|certificate| format!("{:x}", Bytes::from_owner(Sha256::digest(certificate))));
-        self.speak(Box::pin(stream), caller).await;
+        let stream = Box::pin(stream);
+        self.speak(stream, caller, Some(tls.demands)).await;
     }
 
-    /// Serves who is at the other end of `stream`, which is encrypted already if it has to be.
-    pub(super) async fn speak<IO>(self, stream: Pin<Box<IO>>, caller: Caller)
-    where
+    /// Serves who is at the other end of `stream`, over a connection that met these demands, or none if it is without TLS.
+    pub(super) async fn speak<IO>(
+        self,
+        stream: Pin<Box<IO>>,
+        caller: Caller,
+        met: Option<Arc<Demands>>,
+    ) where
         IO: AsyncRead + AsyncWrite + Send + 'static,
     {
         let peer = caller.peer;
@@ -139,8 +144,8 @@ impl<S: Subject + 'static> Serving<S> {
             .max_headers(MOST_HEADERS)
             .max_buf_size(MOST_HEAD);
         let service = service_fn(move |request| {
-            let (serving, caller) = (self.clone(), caller.clone());
-            async move { Ok::<_, Infallible>(serving.answer(request, caller).await) }
+            let (serving, caller, met) = (self.clone(), caller.clone(), met.clone());
+            async move { serving.answer(request, caller, met.as_deref()).await }
         });
         let connection = server.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
@@ -163,20 +168,37 @@ impl<S: Subject + 'static> Serving<S> {
         &self,
         request: Request<Incoming>,
         mut caller: Caller,
-    ) -> super::routes::Answer {
+        met: Option<&Demands>,
+    ) -> Result<Answer, Outdated> {
         // Asked anew for each request: a user who was removed is out at once, also on an old connection.
-        if let Some(users) = &self.guard.terms().users {
-            match users.login(request.headers().get(AUTHORIZATION)).await {
+        let terms = self.guard.terms().await;
+        if !terms.admit(met) {
+            return Err(Outdated);
+        }
+        if let Some(users) = &terms.users {
+            let authorization = request.headers().get(AUTHORIZATION);
+            let login = users.login(caller.peer, authorization).await;
+            self.guard.count(&login);
+            match login {
                 Login::Admitted(user) => caller.user = Some(user),
                 refused => {
                     // Not the name: it may be a password, typed into the wrong field.
                     tracing::debug!(peer = %caller.peer, "login refused");
-                    self.guard.count(&refused);
-                    return unauthorized();
+                    return Ok(if refused == Login::Busy {
+                        too_many_logins()
+                    } else {
+                        unauthorized()
+                    });
                 }
             }
         }
         let app = Arc::clone(&self.app.borrow());
-        app.answer(request, &caller).await
+        Ok(app.answer(request, &caller).await)
     }
 }
+
+/// The connection was accepted under terms that asked for less. It is closed without an answer, which clients take for one
+/// that was idle for too long: they connect anew, if they may.
+#[derive(Debug, thiserror::Error)]
+#[error("it was accepted under terms that asked for less than today's")]
+struct Outdated;

@@ -79,11 +79,11 @@ struct Served {
 
 impl Served {
     async fn new(web_file: Option<&str>) -> Self {
-        let guard = Guard::new(web_file.map(Path::new)).expect("no users");
-        if let Some(users) = &guard.terms().users {
+        let guard = Guard::unwatched(web_file.map(Path::new)).expect("no users");
+        if let Some(users) = &guard.terms().await.users {
             // It is remembered from here on. A first login takes a while, and here the other side has hung up by then.
             let login = HeaderValue::from_str(&format!("Basic {LOGIN}")).expect("no header");
-            let admitted = users.login(Some(&login)).await;
+            let admitted = users.login(([127, 0, 0, 1], 1).into(), Some(&login)).await;
             assert!(matches!(admitted, Login::Admitted(_)), "a wrong password");
         }
         let clock = Clock::start();
@@ -156,7 +156,7 @@ impl Served {
     async fn exchange(&self, data: &[u8]) -> Vec<u8> {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let caller = Caller::at(([127, 0, 0, 1], 1).into());
-        let serving = self.serving.clone().speak(Box::pin(server), caller);
+        let serving = self.serving.clone().speak(Box::pin(server), caller, None);
         let (mut from, mut to) = tokio::io::split(client);
         let received = Cell::new(0);
         let send = async {

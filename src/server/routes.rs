@@ -13,8 +13,9 @@ use flate2::write::GzEncoder;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    HeaderMap, HeaderValue, REFERRER_POLICY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, HeaderMap, HeaderValue, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::watch;
@@ -107,7 +108,7 @@ impl<S: Subject + 'static> App<S> {
             }
         } else if path == "/-/reload" {
             if parts.method == Method::POST {
-                self.reload(&parts.headers).await
+                self.reload(&parts.headers, caller).await
             } else {
                 not_allowed("POST")
             }
@@ -200,8 +201,11 @@ impl<S: Subject + 'static> App<S> {
 
     /// What the exporter tells of itself at this moment.
     fn itself(&self) -> Exporter {
+        let mut reload = *self.reload.borrow();
+        // The file with TLS and users is configuration, too, although it is read again without being asked for.
+        reload.ok &= self.guard.is_up_to_date();
         Exporter {
-            reload: *self.reload.borrow(),
+            reload,
             unauthorized: self.guard.unauthorized(),
         }
     }
@@ -221,12 +225,12 @@ impl<S: Subject + 'static> App<S> {
         }
     }
 
-    async fn reload(&self, headers: &HeaderMap) -> Answer {
+    async fn reload(&self, headers: &HeaderMap, caller: &Caller) -> Answer {
         let Some(reload_now) = &self.reload_now else {
             let message = "reloading over HTTP needs --web.enable-lifecycle; SIGHUP always works\n";
             return text(StatusCode::FORBIDDEN, message);
         };
-        if let Err((status, message)) = own_site(headers) {
+        if let Err((status, message)) = own_site(headers, caller.is_known()) {
             return text(status, &format!("{message}\n"));
         }
         match reload_now().await {
@@ -353,11 +357,26 @@ pub(super) fn error(status: StatusCode, message: &str) -> Answer {
     json(status, &serde_json::json!({"error": message}))
 }
 
-/// For who is not known: browsers ask for user and password then.
+/// For who is not known: browsers ask for user and password then. The connection ends, so that a stranger holds one for no
+/// longer than one answer.
 pub(super) fn unauthorized() -> Answer {
     let mut answer = text(StatusCode::UNAUTHORIZED, "unauthorized\n");
     let challenge = HeaderValue::from_static("Basic realm=\"ratelimiter-exporter\"");
-    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    let headers = answer.headers_mut();
+    headers.insert(WWW_AUTHENTICATE, challenge);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// For who waits with too many credentials at once to have them verified. The next try may do, which is soon.
+pub(super) fn too_many_logins() -> Answer {
+    let mut answer = text(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too many logins at once from this address\n",
+    );
+    let headers = answer.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 

@@ -1,5 +1,6 @@
 //! The server's side of TLS: from the files that `tls_server_config` names to what rustls takes.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,8 +12,51 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::web_file::{ClientAuth, TlsSection, TlsVersion};
 
+/// TLS as of one reading of the files.
+#[derive(Clone)]
+pub(super) struct Tls {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) demands: Arc<Demands>,
+}
+
+/// What TLS demands of clients. It stays the same when the server's own certificate is renewed.
+pub(super) struct Demands {
+    pub(super) client_auth: ClientAuth,
+    authorities: Vec<CertificateDer<'static>>,
+    pub(super) versions: RangeInclusive<TlsVersion>,
+}
+
+impl Demands {
+    /// Whether these are met by every connection that met `earlier` ones.
+    pub(super) fn are_met_by_those_of(&self, earlier: &Self) -> bool {
+        let known = |authority| self.authorities.contains(authority);
+        self.client_auth <= earlier.client_auth
+            && earlier.authorities.iter().all(known)
+            && self.versions.contains(earlier.versions.start())
+            && self.versions.contains(earlier.versions.end())
+    }
+}
+
 /// Reads the certificates; an error names the file that is not what it should be.
-pub(super) fn server_config(section: &TlsSection) -> Result<ServerConfig, String> {
+pub(super) fn read_tls(section: &TlsSection) -> Result<Tls, String> {
+    let authorities = match &section.client_ca_file {
+        None => Vec::new(),
+        Some(path) => certificates("client_ca_file", path)?,
+    };
+    Ok(Tls {
+        config: Arc::new(server_config(section, &authorities)?),
+        demands: Arc::new(Demands {
+            client_auth: section.client_auth_type,
+            authorities,
+            versions: section.min_version..=section.max_version,
+        }),
+    })
+}
+
+fn server_config(
+    section: &TlsSection,
+    authorities: &[CertificateDer<'static>],
+) -> Result<ServerConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions(section))
@@ -21,9 +65,9 @@ pub(super) fn server_config(section: &TlsSection) -> Result<ServerConfig, String
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            for certificate in certificates("client_ca_file", path)? {
+            for certificate in authorities {
                 roots
-                    .add(certificate)
+                    .add(certificate.clone())
                     .map_err(|error| named("client_ca_file", path, error))?;
             }
             let mut verifier =

@@ -35,4 +35,5 @@ mod topology;
 mod violations;
 mod web;
 mod web_access;
+mod web_changes;
 mod web_limits;

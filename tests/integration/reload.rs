@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use hyper::Method;
 use lab::seed::fill_to;
 use lab::temp::TempDir;
+use tokio::net::unix::pipe;
 
-use super::harness::{Cluster, PATIENCE, Scrape};
+use super::harness::{Cluster, PATIENCE, Scrape, client};
 
 const RELOADED: &str = "ratelimiter_exporter_config_last_reload_successful";
 const RELOADED_AT: &str = "ratelimiter_exporter_config_last_reload_success_timestamp_seconds";
@@ -130,6 +131,35 @@ async fn what_is_not_valid_or_cannot_change_leaves_the_old_one_in_force() -> any
 }
 
 #[tokio::test]
+async fn a_file_whose_reading_hangs_fails_the_reload_until_it_is_back() -> anyhow::Result<()> {
+    let reloading = Reloading::start("keys.max-series: 1\n").await?;
+    // Nobody writes to it, so opening it to read waits for ever, as on a dead network disk.
+    std::fs::remove_file(&reloading.file)?;
+    let made = std::process::Command::new("mkfifo")
+        .arg(&reloading.file)
+        .status()?;
+    assert!(made.success());
+    let exporter = &reloading.cluster.exporter;
+    for expected in ["were not read within 10s", "still are"] {
+        let answer = exporter.send(Method::POST, "/-/reload", "").await?;
+        assert_eq!(answer.status, 500);
+        assert!(answer.text().contains(expected), "{}", answer.text());
+        assert!(reloading.scrape().await?.is(RELOADED, &[], 0));
+    }
+    let pipe = reloading.file.with_extension("pipe");
+    std::fs::rename(&reloading.file, &pipe)?;
+    drop(pipe::OpenOptions::new().open_sender(&pipe)?);
+    let text = "keys.max-series: 2\n";
+    let reloaded = lab::wait_for(PATIENCE, || async {
+        let answer = reloading.reload(text).await;
+        answer.is_ok_and(|(status, _)| status == 200)
+    });
+    reloaded.await?;
+    assert!(reloading.scrape().await?.is(RELOADED, &[], 1));
+    Ok(())
+}
+
+#[tokio::test]
 async fn sighup_reloads_without_the_lifecycle_api_which_is_off_by_itself() -> anyhow::Result<()> {
     let folder = TempDir::new("reload")?;
     let file = folder.path().join("config.yml");
@@ -155,7 +185,19 @@ async fn sighup_reloads_without_the_lifecycle_api_which_is_off_by_itself() -> an
         let answer = cluster.exporter.send(Method::POST, "/-/reload", "").await;
         answer.is_ok_and(|answer| answer.status == 200)
     })
-    .await
+    .await?;
+    // A page elsewhere whose name points here is the same site to its browser, and not to the exporter.
+    let client = client()?;
+    let url = format!("http://{}/-/reload", cluster.exporter.address);
+    for (host, expected) in [
+        (&*cluster.exporter.address, 200),
+        ("rebound.example:9972", 403),
+    ] {
+        let request = client.post(&url).header("host", host);
+        let request = request.header("origin", format!("http://{host}"));
+        assert_eq!(request.send().await?.status(), expected, "{host}");
+    }
+    Ok(())
 }
 
 #[tokio::test]

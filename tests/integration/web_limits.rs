@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
+use lab::temp::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -141,5 +143,34 @@ async fn who_holds_all_connections_does_not_hold_them_for_ever() -> anyhow::Resu
     }
     assert_eq!(exchange(&exporter, HEALTHY).await?, "HTTP/1.1 200 OK");
     drop(held);
+    Ok(())
+}
+
+#[tokio::test]
+async fn strangers_hold_a_connection_for_one_answer_only() -> anyhow::Result<()> {
+    let folder = TempDir::new("strangers")?;
+    let file = folder.path().join("web.yml");
+    let hash = bcrypt::hash("right", 4)?;
+    std::fs::write(&file, format!("basic_auth_users: {{ann: {hash}}}\n"))?;
+    let flag = format!("--web.config.file={}", file.display());
+    let exporter = exporter(&[&flag, "--web.max-connections=2"]).await?;
+    let wrong = b"GET / HTTP/1.1\r\nhost: x\r\nauthorization: Basic bm8=\r\n\r\n";
+    let missing = b"POST /-/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
+    let mut strangers = Vec::new();
+    for request in [HEALTHY, &wrong[..], &missing[..], HEALTHY] {
+        let mut stream = TcpStream::connect(&exporter.address).await?;
+        stream.write_all(request).await?;
+        let mut answer = String::new();
+        // To the end, although none of them asked for that.
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer));
+        read.await.context("the connection stays open")??;
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        strangers.push(stream);
+    }
+    // All of them are still there on their side, and in nobody's way.
+    let ann = b"GET /-/healthy HTTP/1.1\r\nhost: x\r\nauthorization: Basic YW5uOnJpZ2h0\r\n\r\n";
+    assert_eq!(exchange(&exporter, ann).await?, "HTTP/1.1 200 OK");
+    drop(strangers);
     Ok(())
 }
