@@ -8,6 +8,7 @@ mod control;
 mod counters;
 mod deadline;
 mod exposition;
+mod failing_checks;
 mod first;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

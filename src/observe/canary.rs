@@ -41,7 +41,7 @@ struct CheckAnswer {
 pub(super) struct CanaryReading {
     /// How long the check took, or how it failed.
     pub(super) check: Result<Duration, HttpError>,
-    /// Whether the second of two checks under a limit of 1 was refused; `None` if that was not asked or not answered.
+    /// Whether one of two checks under a limit of 1 was refused; `None` if that was not asked or not answered.
     pub(super) refused: Option<bool>,
 }
 
@@ -125,14 +125,20 @@ async fn ask_one(http: &Http, url: &Url, id: &str, refusal: bool) -> CanaryReadi
     let mut refused = None;
     if refusal && check.is_ok() {
         let key = format!("{CANARY_PREFIX}refusal:{id}");
-        // The first may be refused or not, depending on the last time; the second must be.
         let first = self::check(http, url, &key, 1).await;
         let second = self::check(http, url, &key, 1).await;
-        if let (Ok(_), Ok(allowed)) = (first, second) {
-            refused = Some(!allowed);
+        if let (Ok(first), Ok(second)) = (first, second) {
+            refused = Some(refuses(first, second));
         }
     }
     CanaryReading { check, refused }
+}
+
+/// Whether the node refuses, by which of two checks under a limit of 1 it admitted. The first is refused while an earlier
+/// one counts, such as that of a second exporter; when that one leaves the window between the two, the second is
+/// admitted, and rightly.
+fn refuses(first: bool, second: bool) -> bool {
+    !(first && second)
 }
 
 async fn check(http: &Http, base: &Url, key: &str, limit: u64) -> Result<bool, HttpError> {
@@ -186,5 +192,14 @@ mod tests {
         assert!(history.refusal_due(at(31)));
         history.add(at(31), &took(1, None), timeout);
         assert_eq!(history.refused(), Some(false));
+    }
+
+    #[test]
+    fn a_node_that_refuses_one_of_two_does_not_fail_open() {
+        assert!(!refuses(true, true));
+        assert!(refuses(true, false));
+        assert!(refuses(false, false));
+        // The window of another exporter's canary turned over between the two.
+        assert!(refuses(false, true));
     }
 }

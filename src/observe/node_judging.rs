@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::canary::ask_canaries;
 use super::deadline::Deadline;
+use super::failing_checks::{Checks, way_to_redis};
 use super::http::Http;
-use super::node_metrics::{Checks, Reading, way_to_redis};
+use super::node_metrics::Reading;
 use super::node_reader::{NodeReader, NodesJudged, NodesRead, SECOND_LOOK, cut_off};
 use super::nodes::{NodeEvidence, Probe, RedisEvidence};
 use super::probes::{Ask, ask_all};

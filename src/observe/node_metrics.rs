@@ -1,13 +1,13 @@
-//! What the nodes' own metrics say: latency over the last 60 s, and whether checks fail. Remembers what is needed
-//! to see increases. Pure: the text comes in, the metrics come out.
+//! What the nodes' own metrics say: latency over the last 60 s, and how checks were answered. Remembers what is needed
+//! to see increases. Pure: the text comes in, the metrics come out. What failing checks mean is `failing_checks`' business.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::exposition::{Sample, Selector, parse};
+use super::failing_checks::{CheckHistory, Checks};
 use super::latency::{History, quantile};
-use super::nodes::RedisEvidence;
 use crate::observation::NodeMetrics;
 
 /// The histograms that are tried by default, the finest first.
@@ -81,14 +81,7 @@ impl Reading {
 #[derive(Clone, Debug, Default)]
 pub(super) struct NodeHistory {
     histories: Vec<History>,
-    last: Option<(f64, f64)>,
-}
-
-/// How `/check` answered since the reading before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Checks {
-    pub(super) errors_rose: bool,
-    pub(super) answers_rose: bool,
+    checks: CheckHistory,
 }
 
 impl NodeHistory {
@@ -129,7 +122,7 @@ impl NodeHistory {
                 metrics.latency_source = Some(selector.to_string());
             }
         }
-        let checks = self.checks(reading);
+        let checks = self.checks.add(now, reading);
         if metrics.latency_p99_ms.is_none() {
             let reason = match (found, compared) {
                 (false, _) => "no_histogram",
@@ -141,76 +134,11 @@ impl NodeHistory {
         }
         (metrics, checks)
     }
-
-    fn checks(&mut self, reading: &Reading) -> Checks {
-        let errors = reading.check_errors.unwrap_or(0.0);
-        let before = self.last.replace((errors, reading.check_answers));
-        let Some((errors_before, answers_before)) = before else {
-            return Checks::default();
-        };
-        Checks {
-            errors_rose: rose(errors_before, errors),
-            answers_rose: rose(answers_before, reading.check_answers),
-        }
-    }
-}
-
-/// Whether a counter rose, a restart included: a counter that fell counts from zero.
-pub(super) fn rose(before: f64, now: f64) -> bool {
-    now > before || (now < before && now > 0.0)
-}
-
-/// What failing checks say of the node's way to Redis. `outage` names an outage that explains errors since the last
-/// reading; `later` is a second reading shortly after, taken where errors are no proof by themselves.
-pub(super) fn way_to_redis(
-    checks: Checks,
-    first: &Reading,
-    outage: Option<&'static str>,
-    later: Option<&Reading>,
-) -> RedisEvidence {
-    if !checks.errors_rose {
-        return if checks.answers_rose {
-            RedisEvidence::Answered
-        } else {
-            RedisEvidence::None
-        };
-    }
-    // Some checks fail by themselves: one malformed key makes its own checks answer 500 for ever, on a node that
-    // reaches Redis very well. So where both rose, or an outage is just over, what happened last decides.
-    let answers_still = later.is_some_and(|later| rose(first.check_answers, later.check_answers));
-    if answers_still {
-        RedisEvidence::Answered
-    } else if let Some(outage) = outage {
-        RedisEvidence::Inconclusive(outage)
-    } else {
-        RedisEvidence::Broken("/check answers 5xx")
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn answers(check_answers: f64) -> Reading {
-        Reading {
-            check_answers,
-            ..Reading::default()
-        }
-    }
-
-    fn evidence(
-        errors_rose: bool,
-        answers_rose: bool,
-        outage: Option<&'static str>,
-        later: Option<f64>,
-    ) -> RedisEvidence {
-        let checks = Checks {
-            errors_rose,
-            answers_rose,
-        };
-        let later = later.map(answers);
-        way_to_redis(checks, &answers(10.0), outage, later.as_ref())
-    }
 
     #[test]
     fn results_without_end_do_not_become_series() {
@@ -218,30 +146,5 @@ mod tests {
         let text: String = (0..=MOST_RESULTS).map(one).collect();
         let error = Reading::parse(&text, &default_selectors()).unwrap_err();
         assert!(error.contains("101 results"), "{error}");
-    }
-
-    #[test]
-    fn errors_alone_are_a_broken_way_and_errors_beside_answers_depend_on_what_is_next() {
-        let broken = RedisEvidence::Broken("/check answers 5xx");
-        assert_eq!(evidence(true, false, None, None), broken);
-        assert_eq!(evidence(true, true, None, Some(10.0)), broken);
-        assert_eq!(
-            evidence(true, true, None, Some(11.0)),
-            RedisEvidence::Answered
-        );
-        assert_eq!(evidence(false, true, None, None), RedisEvidence::Answered);
-        assert_eq!(evidence(false, false, None, None), RedisEvidence::None);
-    }
-
-    #[test]
-    fn a_node_that_answers_again_after_an_outage_is_cleared_at_once() {
-        let outage = Some("redis_just_returned");
-        assert_eq!(
-            evidence(true, false, outage, Some(11.0)),
-            RedisEvidence::Answered
-        );
-        let open = RedisEvidence::Inconclusive("redis_just_returned");
-        assert_eq!(evidence(true, false, outage, Some(10.0)), open);
-        assert_eq!(evidence(true, false, outage, None), open);
     }
 }

@@ -70,7 +70,7 @@ async fn expiring() -> anyhow::Result<Seen> {
 }
 
 /// Pending at the next scrape, and over once a window has passed.
-async fn drains(bench: &Bench, key: &str) -> anyhow::Result<()> {
+pub(crate) async fn drains(bench: &Bench, key: &str) -> anyhow::Result<()> {
     let pending = bench.exporter.scrape().await?.pending();
     let expected = findings([("ghost_allowing", key), ("counter_drift", key)]);
     anyhow::ensure!(

@@ -21,6 +21,7 @@ mod redis_of_nodes;
 mod runner;
 mod scrape;
 mod state;
+mod unusual;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ fn scenarios() -> Vec<Scenario> {
         counters::scenarios(),
         benign::scenarios(),
         benign_keys::scenarios(),
+        unusual::scenarios(),
         state::scenarios(),
         prometheus::scenarios(),
         pager::scenarios(),
