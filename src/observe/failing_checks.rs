@@ -16,6 +16,10 @@ use crate::clock::elapsed;
 /// How long a mix of errors and answers is remembered as usual: some collections, also with little traffic.
 const USUAL_FOR: Duration = Duration::from_secs(300);
 
+/// How long a proof stands while nothing is heard of checks: between the scrapes of two Prometheus servers there may be
+/// none. Well below the time that an alert waits for, so that one failed check on a quiet node is no page.
+const PROOF_STANDS: Duration = Duration::from_secs(5);
+
 /// A run of errors is proof if the usual mix would bring it less often than this. At four looks a minute it happens
 /// once in hours, and it does not last.
 const UNLIKELY: f64 = 0.001;
@@ -45,6 +49,10 @@ pub(super) struct CheckHistory {
     run: f64,
     /// When there were answers other than errors, the errors beside them, and these answers.
     mixes: VecDeque<(Timestamp, f64, f64)>,
+    /// When a fault was proved last, and by what; `None` once checks said something else.
+    proof: Option<(Timestamp, &'static str)>,
+    /// Whether the last reading told of any checks.
+    heard: bool,
 }
 
 impl CheckHistory {
@@ -56,6 +64,10 @@ impl CheckHistory {
             return Checks::default();
         };
         self.mixes.retain(|(at, ..)| elapsed(*at, now) < USUAL_FOR);
+        if errors < errors_before || reading.check_answers < answers_before {
+            // Another process, which has done nothing yet.
+            self.proof = None;
+        }
         let errors = increase(errors_before, errors);
         let answers = increase(answers_before, reading.check_answers);
         let mut checks = Checks {
@@ -64,6 +76,7 @@ impl CheckHistory {
             run: 0.0,
             usual: self.usual(),
         };
+        self.heard = checks.errors_rose || checks.answers_rose;
         if checks.answers_rose {
             // A run that was proof of a fault was no part of a mix.
             let earlier = Checks {
@@ -79,6 +92,25 @@ impl CheckHistory {
             checks.run = self.run;
         }
         checks
+    }
+
+    /// What is to be believed at `now`, when the last reading brought `evidence`. `outage` names one that just ended.
+    pub(super) fn believe(
+        &mut self,
+        now: Timestamp,
+        evidence: RedisEvidence,
+        outage: Option<&'static str>,
+    ) -> RedisEvidence {
+        match (&evidence, self.proof) {
+            (RedisEvidence::Broken(why), _) => self.proof = Some((now, why)),
+            (RedisEvidence::None, Some((at, why)))
+                if !self.heard && outage.is_none() && elapsed(at, now) < PROOF_STANDS =>
+            {
+                return RedisEvidence::Broken(why);
+            }
+            _ => self.proof = None,
+        }
+        evidence
     }
 
     fn usual(&self) -> f64 {
@@ -214,6 +246,36 @@ mod tests {
         let broken = (10.0, 0.0, None);
         let seen = verdicts(&[(0.0, 50.0, None), breaking, broken, broken]);
         assert_eq!(seen[1..], [BROKEN, BROKEN, BROKEN]);
+    }
+
+    #[test]
+    fn a_proof_stands_for_seconds_in_which_nothing_is_heard_and_until_something_speaks_against_it()
+    {
+        let none = RedisEvidence::None;
+        let answered = RedisEvidence::Answered;
+        let outage = Some("redis_just_returned");
+        for (millis, evidence, outage, errors, expected) in [
+            (300, none.clone(), None, 3.0, BROKEN),
+            (4_900, none.clone(), None, 3.0, BROKEN),
+            (5_000, none.clone(), None, 3.0, none.clone()),
+            (300, answered.clone(), None, 3.0, answered),
+            (300, none.clone(), outage, 3.0, none.clone()),
+            // Errors that are no proof.
+            (300, none.clone(), None, 4.0, none.clone()),
+            // Another process.
+            (300, none.clone(), None, 0.0, none.clone()),
+        ] {
+            let mut history = CheckHistory::default();
+            let start = Timestamp::UNIX_EPOCH;
+            history.add(start, &reading(3.0, 10.0));
+            assert_eq!(history.believe(start, BROKEN, None), BROKEN);
+            let now = start + Duration::from_millis(millis);
+            history.add(now, &reading(errors, 10.0));
+            assert_eq!(history.believe(now, evidence, outage), expected);
+            // It is not made longer by being believed.
+            let later = start + PROOF_STANDS;
+            assert_eq!(history.believe(later, none.clone(), None), none);
+        }
     }
 
     #[test]

@@ -72,6 +72,22 @@ impl NodeReader {
         read: &NodesRead,
         judged: &mut NodesJudged,
     ) -> BTreeMap<String, RedisEvidence> {
+        let evidence = self.evidence_of_checks(at, deadline, read, judged).await;
+        let believed = evidence.into_iter().map(|(id, evidence)| {
+            let history = self.histories.entry(id.clone()).or_default();
+            let believed = history.believe(at.steady, evidence, read.outage);
+            (id, believed)
+        });
+        believed.collect()
+    }
+
+    async fn evidence_of_checks(
+        &mut self,
+        at: Moment,
+        deadline: &Deadline,
+        read: &NodesRead,
+        judged: &mut NodesJudged,
+    ) -> BTreeMap<String, RedisEvidence> {
         let mut doubtful: BTreeMap<String, (String, Checks)> = BTreeMap::new();
         let mut evidence = BTreeMap::new();
         let owners = owners(read);

@@ -156,6 +156,12 @@ async fn no_scripts() -> anyhow::Result<Seen> {
     crate::bench::until(|| traffic.failed() >= before + 2).await?;
     let expect = Expect::at_once(BOTH_NODES);
     let seen = bench.exporter.finds(fault, expect).await?;
+    // As two Prometheus servers may: between such scrapes there is no check that could fail.
+    for _ in 0..20 {
+        let scrape = bench.exporter.scrape().await?;
+        let reported = scrape.reported();
+        anyhow::ensure!(reported == findings(BOTH_NODES), "{reported:?}");
+    }
     let allow = ["ACL", "SETUSER", "default", "+eval", "+evalsha"];
     redis_do(&mut connection, &allow).await?;
     let before = traffic.allowed() + traffic.refused();
