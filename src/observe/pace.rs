@@ -18,10 +18,14 @@ impl Pace {
         in_flight: 3,
     };
 
+    /// On loopback, with 100 the limiter's p99 is twice what it is without a sweep. With 30 it is 1.1 to 1.25 times that, and a
+    /// sweep takes 1.7 times as long as with 100.
+    const LEAST_STEP: usize = 30;
+
     /// The pace beside this many commands of others a second, where a round trip takes `ping`.
     ///
-    /// While the limiter is in use, its checks come first. A command takes Redis about a microsecond, so they wait for a
-    /// tenth of a millisecond at a time, or for a fifth of the round trip that they take anyway.
+    /// While the limiter is in use, its checks come first. A command takes Redis about a microsecond, so they wait for
+    /// some tens of microseconds at a time, or for a fifth of the round trip that they take anyway.
     pub(super) fn beside(operations_per_second: u64, ping: Duration) -> Self {
         // A health check here and there, or the exporter's own look at the registrations, is no traffic.
         if operations_per_second < 50 {
@@ -29,7 +33,7 @@ impl Pace {
         }
         let fifth = usize::try_from(ping.as_micros() / 5).unwrap_or(usize::MAX);
         Self {
-            step: fifth.clamp(100, Self::FULL.step),
+            step: fifth.clamp(Self::LEAST_STEP, Self::FULL.step),
             in_flight: 1,
         }
     }
@@ -47,7 +51,8 @@ mod tests {
         };
         assert_eq!(step(0, 200), (1000, 3));
         assert_eq!(step(49, 25_000), (1000, 3));
-        assert_eq!(step(50, 200), (100, 1));
+        assert_eq!(step(50, 100), (30, 1));
+        assert_eq!(step(50, 200), (40, 1));
         assert_eq!(step(50, 2_000), (400, 1));
         assert_eq!(step(5_000, 25_000), (1000, 1));
     }
