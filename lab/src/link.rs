@@ -46,12 +46,7 @@ impl Link {
         F: Fn(MultiplexedConnection) -> Fut,
         Fut: Future<Output = anyhow::Result<T>>,
     {
-        let attempts = async {
-            match self.attempt(&operation).await {
-                Err(error) if was_closed(&error) => self.attempt(&operation).await,
-                outcome => outcome,
-            }
-        };
+        let attempts = self.run_steps(operation);
         if let Ok(outcome) = tokio::time::timeout(self.patience, attempts).await {
             return outcome;
         }
@@ -60,6 +55,18 @@ impl Link {
             slot.connection = None;
         }
         Err(anyhow!("Redis did not answer within {:?}", self.patience))
+    }
+
+    /// As [`Link::run`], with the patience for each command instead of all of them together.
+    pub async fn run_steps<T, F, Fut>(&self, operation: F) -> anyhow::Result<T>
+    where
+        F: Fn(MultiplexedConnection) -> Fut,
+        Fut: Future<Output = anyhow::Result<T>>,
+    {
+        match self.attempt(&operation).await {
+            Err(error) if was_closed(&error) => self.attempt(&operation).await,
+            outcome => outcome,
+        }
     }
 
     async fn attempt<T, F, Fut>(&self, operation: &F) -> anyhow::Result<T>

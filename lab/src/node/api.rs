@@ -13,6 +13,7 @@ use hyper::header::HOST;
 use hyper::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::answer::{self, Answer};
 use super::limiter::{CheckRequest, Limit, Limiter, Verdict};
@@ -30,6 +31,8 @@ pub(super) struct Api {
     pub(super) limiter: Arc<Limiter>,
     pub(super) metrics: Metrics,
     pub(super) faults: watch::Sender<Arc<Faults>>,
+    /// The requests under way: they end with the process.
+    pub(super) requests: TaskTracker,
 }
 
 /// What a path leads to.
@@ -301,8 +304,7 @@ async fn read_json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T,
     serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string())
 }
 
-/// Counts a request when it ends, also when its client hangs up before the answer: a server like
-/// the recorded one works on regardless, and so its histogram knows the slow ones.
+/// Counts a request when it ends, however it ends.
 struct Timer<'a> {
     metrics: &'a Metrics,
     method: Method,

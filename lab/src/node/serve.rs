@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::NodeOptions;
 use super::api::Api;
@@ -91,6 +91,7 @@ pub async fn run(options: NodeOptions) -> Result<(), StartError> {
         limiter: Arc::clone(&limiter),
         metrics: Metrics::new().context("cannot set up the metrics")?,
         faults: watch::Sender::new(Arc::new(options.faults)),
+        requests: TaskTracker::new(),
     });
     let faults = api.faults.subscribe();
     let beat = registration
@@ -136,7 +137,12 @@ async fn connection(stream: TcpStream, api: Arc<Api>) {
     let service = service_fn(|request| {
         let api = Arc::clone(&api);
         let hangup = hangup.clone();
-        async move { Ok::<_, std::convert::Infallible>(api.serve(request, &hangup).await) }
+        // A task of its own: a real node works on when its client has hung up.
+        let answer = api
+            .requests
+            .clone()
+            .spawn(async move { api.serve(request, &hangup).await });
+        async move { answer.await }
     });
     // Errors are clients that leave, and answers cut off on purpose.
     let _ = http1::Builder::new()

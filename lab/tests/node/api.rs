@@ -296,3 +296,34 @@ async fn a_broken_api_is_broken_in_the_ways_it_is_told() {
     drop(stream);
     assert_eq!(limiter.get("/health").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_list_goes_on_in_steps_of_ten_after_its_client_has_hung_up() {
+    const KEYS: u64 = 20_000;
+    // A step may bring a few names more than ten, never twice as many.
+    const STEPS: u64 = KEYS / 20;
+    let limiter = Limiter::start().await;
+    let mut conn = limiter.conn().await;
+    let seed = "for i = 1, ARGV[1] do redis.call('ZADD', 'ratelimit:' .. i, i, i) end return 1";
+    let _: i64 = ask(&mut conn, &["EVAL", seed, "0", &KEYS.to_string()]).await;
+
+    let mut stream = TcpStream::connect(limiter.node.address()).await.unwrap();
+    let request = b"GET /api/nodes HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let begun = lab::wait_for(SOON, async || scans(&limiter).await > 0).await;
+    begun.unwrap();
+    drop(stream);
+    let all = lab::wait_for(SOON, async || scans(&limiter).await >= STEPS).await;
+    assert!(all.is_ok(), "{} scans", scans(&limiter).await);
+}
+
+/// How many SCANs Redis has answered.
+async fn scans(limiter: &Limiter) -> u64 {
+    let mut conn = limiter.conn().await;
+    let stats: String = ask(&mut conn, &["INFO", "commandstats"]).await;
+    let line = stats
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_scan:calls="));
+    let calls = line.and_then(|line| line.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
