@@ -138,11 +138,8 @@ async fn connection(stream: TcpStream, api: Arc<Api>) {
         let api = Arc::clone(&api);
         let hangup = hangup.clone();
         // A task of its own: a real node works on when its client has hung up.
-        let answer = api
-            .requests
-            .clone()
-            .spawn(async move { api.serve(request, &hangup).await });
-        async move { answer.await }
+        let requests = api.requests.clone();
+        requests.spawn(async move { api.serve(request, &hangup).await })
     });
     // Errors are clients that leave, and answers cut off on purpose.
     let _ = http1::Builder::new()
