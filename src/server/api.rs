@@ -4,26 +4,25 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::invariants::{
-    Explained, InvariantName, InvariantStatus, Report, Rule, Severity, Unknown, Violation, source,
+    Explained, InvariantName, InvariantStatus, Rule, Unknown, Violation, source,
 };
-use crate::observation::Observation;
 use crate::snapshot::Snapshot;
 
 /// `GET /api/v1/violations`.
 #[derive(Debug, Serialize)]
-pub(super) struct Standing<'a> {
+pub(super) struct Overview<'a> {
     /// When the collection began, by the wall clock.
     observed_at: Option<Timestamp>,
     /// When it was judged, by the wall clock.
     judged_at: Timestamp,
-    violations: Vec<Told<'a>>,
-    pending: Vec<Told<'a>>,
+    violations: Vec<Listed<'a>>,
+    pending: Vec<Listed<'a>>,
     invariants: Vec<Invariant<'a>>,
 }
 
 /// A violation with the rule that it breaks.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct Listed<'a> {
     #[serde(flatten)]
     violation: &'a Violation,
     /// Where the evidence comes from.
@@ -34,66 +33,52 @@ struct Told<'a> {
     grace_left_seconds: f64,
 }
 
-/// How an invariant stands.
+/// The state of an invariant.
 #[derive(Debug, Serialize)]
 struct Invariant<'a> {
     name: InvariantName,
-    severity: Severity,
-    violated_when: String,
-    threshold: Option<f64>,
-    grace_period_seconds: f64,
+    #[serde(flatten)]
+    rule: Rule,
     evaluable: bool,
     unknown: &'a [Unknown],
     violations: u64,
     pending: u64,
-    /// Standing that are not listed, because of `--keys.max-series`.
+    /// Violations that are not listed, because of `--keys.max-series`.
     dropped: u64,
 }
 
-impl<'a> From<&'a Snapshot> for Standing<'a> {
+impl<'a> From<&'a Snapshot> for Overview<'a> {
     fn from(snapshot: &'a Snapshot) -> Self {
         let (report, observation) = (&snapshot.report, &snapshot.observation);
-        let told = |violations: &'a [Violation]| {
-            let told = violations.iter();
-            told.filter_map(|violation| Told::new(violation, report, observation))
-                .collect()
+        let listed = |violation: &'a Violation| {
+            let mut invariants = report.invariants.iter();
+            // An invariant that is not checked has no violations.
+            let status = invariants.find(|status| status.config.name == violation.name)?;
+            let rule = Rule::from(&status.config);
+            Some(Listed {
+                violation,
+                source: source(&violation.evidence, observation),
+                violated_when: rule.violated_when,
+                threshold: rule.threshold,
+                grace_period_seconds: rule.grace_period_seconds,
+                grace_left_seconds: violation.grace_left.as_secs_f64(),
+            })
         };
         Self {
             observed_at: observation.observed_at,
             judged_at: report.at.wall,
-            violations: told(&report.violations),
-            pending: told(&report.pending),
+            violations: report.violations.iter().filter_map(listed).collect(),
+            pending: report.pending.iter().filter_map(listed).collect(),
             invariants: report.invariants.iter().map(Invariant::from).collect(),
         }
     }
 }
 
-impl<'a> Told<'a> {
-    /// `None` for an invariant that is not checked, of which there are no violations.
-    fn new(violation: &'a Violation, report: &Report, observation: &Observation) -> Option<Self> {
-        let mut invariants = report.invariants.iter();
-        let status = invariants.find(|status| status.config.name == violation.name)?;
-        let rule = Rule::from(&status.config);
-        Some(Self {
-            violation,
-            source: source(&violation.evidence, observation),
-            violated_when: rule.violated_when,
-            threshold: rule.threshold,
-            grace_period_seconds: rule.grace_period_seconds,
-            grace_left_seconds: violation.grace_left.as_secs_f64(),
-        })
-    }
-}
-
 impl<'a> From<&'a InvariantStatus> for Invariant<'a> {
     fn from(status: &'a InvariantStatus) -> Self {
-        let rule = Rule::from(&status.config);
         Self {
             name: status.config.name,
-            severity: rule.severity,
-            violated_when: rule.violated_when,
-            threshold: rule.threshold,
-            grace_period_seconds: rule.grace_period_seconds,
+            rule: Rule::from(&status.config),
             evaluable: status.evaluable,
             unknown: &status.unknown,
             violations: status.violations,

@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use answer::Answer;
 
 use super::admin::{Admin, Resettable};
-use super::api::{self, Standing};
+use super::api::{self, Overview};
 use super::basic_auth::Login;
-use super::connection::{Caller, Serving};
+use super::caller::Caller;
+use super::connection::Serving;
 use super::guard::Guard;
 use super::page::{self, Page};
 use super::routes::App;
@@ -71,7 +72,7 @@ pub fn request(data: &[u8]) {
 
 /// A server, and what it was made to do.
 struct Served {
-    serving: Serving<Nothing>,
+    serving: Arc<Serving<Nothing>>,
     resets: Arc<Mutex<Vec<String>>>,
     reloads: Arc<AtomicUsize>,
     has_users: bool,
@@ -83,7 +84,7 @@ impl Served {
         if let Some(users) = &guard.terms().await.users {
             // It is remembered from here on. A first login takes a while, and here the other side has hung up by then.
             let login = HeaderValue::from_str(&format!("Basic {LOGIN}")).expect("no header");
-            let admitted = users.login(([127, 0, 0, 1], 1).into(), Some(&login)).await;
+            let admitted = users.login(Some(&login)).await;
             assert!(matches!(admitted, Login::Admitted(_)), "a wrong password");
         }
         let clock = Clock::start();
@@ -99,13 +100,8 @@ impl Served {
         let resets = Arc::<Mutex<Vec<String>>>::default();
         let reloads = Arc::<AtomicUsize>::default();
         let (reset, reloaded) = (Arc::clone(&resets), Arc::clone(&reloads));
-        let default = collect();
         let app = App {
-            targets: BTreeMap::from([
-                ("default".to_owned(), Arc::clone(&default)),
-                ("eu".to_owned(), collect()),
-            ]),
-            collect: default,
+            targets: BTreeMap::from(["default", "eu"].map(|name| (name.to_owned(), collect()))),
             telemetry_path: "/metrics".to_owned(),
             timeout_offset: Duration::from_millis(500),
             actions: &ACTIONS,
@@ -137,13 +133,12 @@ impl Served {
             ending: CancellationToken::new(),
             clock,
         };
-        let serving = Serving {
+        let serving = Arc::new(Serving {
             app: watch::Sender::new(Arc::new(app)).subscribe(),
             guard,
             read_timeout: Duration::from_secs(1),
             shutdown: CancellationToken::new(),
-            abort: CancellationToken::new(),
-        };
+        });
         Self {
             serving,
             resets,
@@ -156,7 +151,7 @@ impl Served {
     async fn exchange(&self, data: &[u8]) -> Vec<u8> {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let caller = Caller::at(([127, 0, 0, 1], 1).into());
-        let serving = self.serving.clone().speak(Box::pin(server), caller, None);
+        let serving = Arc::clone(&self.serving).speak(Box::pin(server), caller);
         let (mut from, mut to) = tokio::io::split(client);
         let received = Cell::new(0);
         let send = async {
@@ -236,7 +231,7 @@ pub(crate) fn shown(snapshot: &Snapshot) {
         runbook_url: None,
         now: snapshot.report.at.wall,
     }));
-    serde_json::to_vec(&Standing::from(snapshot)).expect("violations are not JSON");
+    serde_json::to_vec(&Overview::from(snapshot)).expect("violations are not JSON");
     let subjects = snapshot.report.violations.first().into_iter();
     let subjects = subjects.map(|violation| violation.subject.clone());
     for subject in subjects.chain(["redis".to_owned()]) {

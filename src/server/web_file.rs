@@ -2,7 +2,6 @@
 //! cannot do is refused, not ignored: somebody relies on it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
@@ -74,15 +73,6 @@ fn yes() -> bool {
     true
 }
 
-impl fmt::Debug for WebFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebFile")
-            .field("tls_server_config", &self.tls_server_config)
-            .field("users", &self.basic_auth_users.len())
-            .finish_non_exhaustive()
-    }
-}
-
 impl WebFile {
     /// Parses and validates `text`; paths in it are relative to `folder`. An error is one line that names key and line.
     pub(super) fn parse(text: &str, folder: &Path) -> Result<Self, String> {
@@ -90,7 +80,10 @@ impl WebFile {
             None
         } else {
             // Without the excerpt that the parser would show: it may hold a hash.
-            serde_saphyr::from_str(text).map_err(|error| one_line(&error))?
+            serde_saphyr::from_str(text).map_err(|error| {
+                let text = error.without_snippet().to_string();
+                text.split_whitespace().collect::<Vec<_>>().join(" ")
+            })?
         };
         let mut file = parsed.unwrap_or_default();
         for (user, hash) in &file.basic_auth_users {
@@ -153,11 +146,6 @@ impl TlsSection {
         }
         Ok(())
     }
-}
-
-fn one_line(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -243,7 +231,7 @@ mod tests {
             ),
             ("basic_auth_users: [\n".to_owned(), &["line"]),
         ] {
-            let error = parse(&text).unwrap_err();
+            let error = parse(&text).err().unwrap();
             for word in expected {
                 assert!(error.contains(word), "{word:?} is not in: {error}");
             }
