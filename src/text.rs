@@ -24,20 +24,6 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// `text` for a page or a terminal: without control characters, and cut to `most` characters.
-pub(crate) fn printable(text: &str, most: usize) -> String {
-    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    if text.chars().nth(most).is_some() {
-        text.chars()
-            .take(most - 1)
-            .map(plain)
-            .chain(['…'])
-            .collect()
-    } else {
-        text.chars().map(plain).collect()
-    }
-}
-
 /// `text` without the login of a URL that stands in it: in a message about what was put in the wrong place, it would show.
 pub(crate) fn without_login(text: &str) -> String {
     let found = text.find("://").and_then(|at| {
@@ -66,13 +52,6 @@ mod tests {
         ] {
             assert_eq!(without_login(text), shown);
         }
-    }
-
-    #[test]
-    fn what_would_move_a_cursor_is_not_printed() {
-        assert_eq!(printable("a\u{1b}[2J\n", 6), "a\u{fffd}[2J\u{fffd}");
-        assert_eq!(printable("ééé", 3), "ééé");
-        assert_eq!(printable("éééé", 3), "éé…");
     }
 
     #[test]

@@ -2,11 +2,17 @@
 
 use std::fmt::Write as _;
 
-use crate::text::printable;
-
 /// Text that others wrote, without what would move the terminal's cursor.
 pub(crate) fn shown(text: &str) -> String {
-    printable(text, 100)
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    if clean.chars().count() > 100 {
+        clean.chars().take(99).chain(['…']).collect()
+    } else {
+        clean
+    }
 }
 
 /// Writes `rows` below one another, each column as wide as its widest cell. The first row is the head.

@@ -4,25 +4,26 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::invariants::{
-    Explained, InvariantName, InvariantStatus, Rule, Unknown, Violation, source,
+    Explained, InvariantName, InvariantStatus, Report, Rule, Severity, Unknown, Violation, source,
 };
+use crate::observation::Observation;
 use crate::snapshot::Snapshot;
 
 /// `GET /api/v1/violations`.
 #[derive(Debug, Serialize)]
-pub(super) struct Overview<'a> {
+pub(super) struct Standing<'a> {
     /// When the collection began, by the wall clock.
     observed_at: Option<Timestamp>,
     /// When it was judged, by the wall clock.
     judged_at: Timestamp,
-    violations: Vec<Listed<'a>>,
-    pending: Vec<Listed<'a>>,
+    violations: Vec<Told<'a>>,
+    pending: Vec<Told<'a>>,
     invariants: Vec<Invariant<'a>>,
 }
 
 /// A violation with the rule that it breaks.
 #[derive(Debug, Serialize)]
-struct Listed<'a> {
+struct Told<'a> {
     #[serde(flatten)]
     violation: &'a Violation,
     /// Where the evidence comes from.
@@ -33,52 +34,66 @@ struct Listed<'a> {
     grace_left_seconds: f64,
 }
 
-/// The state of an invariant.
+/// How an invariant stands.
 #[derive(Debug, Serialize)]
 struct Invariant<'a> {
     name: InvariantName,
-    #[serde(flatten)]
-    rule: Rule,
+    severity: Severity,
+    violated_when: String,
+    threshold: Option<f64>,
+    grace_period_seconds: f64,
     evaluable: bool,
     unknown: &'a [Unknown],
     violations: u64,
     pending: u64,
-    /// Violations that are not listed, because of `--keys.max-series`.
+    /// Standing that are not listed, because of `--keys.max-series`.
     dropped: u64,
 }
 
-impl<'a> From<&'a Snapshot> for Overview<'a> {
+impl<'a> From<&'a Snapshot> for Standing<'a> {
     fn from(snapshot: &'a Snapshot) -> Self {
         let (report, observation) = (&snapshot.report, &snapshot.observation);
-        let listed = |violation: &'a Violation| {
-            let mut invariants = report.invariants.iter();
-            // An invariant that is not checked has no violations.
-            let status = invariants.find(|status| status.config.name == violation.name)?;
-            let rule = Rule::from(&status.config);
-            Some(Listed {
-                violation,
-                source: source(&violation.evidence, observation),
-                violated_when: rule.violated_when,
-                threshold: rule.threshold,
-                grace_period_seconds: rule.grace_period_seconds,
-                grace_left_seconds: violation.grace_left.as_secs_f64(),
-            })
+        let told = |violations: &'a [Violation]| {
+            let told = violations.iter();
+            told.filter_map(|violation| Told::new(violation, report, observation))
+                .collect()
         };
         Self {
             observed_at: observation.observed_at,
             judged_at: report.at.wall,
-            violations: report.violations.iter().filter_map(listed).collect(),
-            pending: report.pending.iter().filter_map(listed).collect(),
+            violations: told(&report.violations),
+            pending: told(&report.pending),
             invariants: report.invariants.iter().map(Invariant::from).collect(),
         }
     }
 }
 
+impl<'a> Told<'a> {
+    /// `None` for an invariant that is not checked, of which there are no violations.
+    fn new(violation: &'a Violation, report: &Report, observation: &Observation) -> Option<Self> {
+        let mut invariants = report.invariants.iter();
+        let status = invariants.find(|status| status.config.name == violation.name)?;
+        let rule = Rule::from(&status.config);
+        Some(Self {
+            violation,
+            source: source(&violation.evidence, observation),
+            violated_when: rule.violated_when,
+            threshold: rule.threshold,
+            grace_period_seconds: rule.grace_period_seconds,
+            grace_left_seconds: violation.grace_left.as_secs_f64(),
+        })
+    }
+}
+
 impl<'a> From<&'a InvariantStatus> for Invariant<'a> {
     fn from(status: &'a InvariantStatus) -> Self {
+        let rule = Rule::from(&status.config);
         Self {
             name: status.config.name,
-            rule: Rule::from(&status.config),
+            severity: rule.severity,
+            violated_when: rule.violated_when,
+            threshold: rule.threshold,
+            grace_period_seconds: rule.grace_period_seconds,
             evaluable: status.evaluable,
             unknown: &status.unknown,
             violations: status.violations,

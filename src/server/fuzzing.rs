@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use answer::Answer;
 
 use super::admin::{Admin, Resettable};
-use super::api::{self, Overview};
+use super::api::{self, Standing};
 use super::basic_auth::Login;
 use super::caller::Caller;
 use super::connection::Serving;
@@ -30,7 +30,7 @@ use super::web_file::WebFile;
 use crate::clock::Clock;
 use crate::collect::{Collect, Keep};
 use crate::export::Reload;
-use crate::fuzzing::harmless_html;
+use crate::fuzzing::assertions::harmless_html;
 use crate::invariants::{Checker, CheckerConfig};
 use crate::observation::{KeyLabel, Observation};
 use crate::snapshot::Snapshot;
@@ -231,7 +231,7 @@ pub(crate) fn shown(snapshot: &Snapshot) {
         runbook_url: None,
         now: snapshot.report.at.wall,
     }));
-    serde_json::to_vec(&Overview::from(snapshot)).expect("violations are not JSON");
+    serde_json::to_vec(&Standing::from(snapshot)).expect("violations are not JSON");
     let subjects = snapshot.report.violations.first().into_iter();
     let subjects = subjects.map(|violation| violation.subject.clone());
     for subject in subjects.chain(["redis".to_owned()]) {

@@ -80,10 +80,7 @@ impl WebFile {
             None
         } else {
             // Without the excerpt that the parser would show: it may hold a hash.
-            serde_saphyr::from_str(text).map_err(|error| {
-                let text = error.without_snippet().to_string();
-                text.split_whitespace().collect::<Vec<_>>().join(" ")
-            })?
+            serde_saphyr::from_str(text).map_err(|error| one_line(&error))?
         };
         let mut file = parsed.unwrap_or_default();
         for (user, hash) in &file.basic_auth_users {
@@ -146,6 +143,11 @@ impl TlsSection {
         }
         Ok(())
     }
+}
+
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

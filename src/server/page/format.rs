@@ -5,14 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use crate::text::printable;
-
 /// The longest text of others that is shown whole: enough for any message, too little to drown the page.
 const LONGEST: usize = 400;
 
-/// Text that others wrote.
+/// Text that others wrote. Control characters would vanish, or be no HTML at all.
 pub(super) fn foreign(text: &str) -> String {
-    printable(text, LONGEST)
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let end = text.chars().nth(LONGEST).map(|_| '…');
+    text.chars().take(LONGEST).map(plain).chain(end).collect()
 }
 
 /// A subject: a node id or a key. `bdi`, so that one written from right to left turns nothing around it.
@@ -131,7 +131,7 @@ mod tests {
         let shown = subject("<b a=\"1\">&\u{1b}[2J\n").into_string();
         let text = "&lt;b a=&quot;1&quot;&gt;&amp;\u{fffd}[2J\u{fffd}";
         assert_eq!(shown, format!("<bdi class=\"id\">{text}</bdi>"));
-        assert_eq!(foreign(&"x".repeat(500)).chars().count(), LONGEST);
+        assert_eq!(foreign(&"x".repeat(500)).chars().count(), LONGEST + 1);
     }
 
     #[test]
