@@ -1,6 +1,6 @@
 //! A connection that sends any bytes, a web configuration file of any text, and what is served of any collection.
 
-mod answer;
+mod reply;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use answer::Answer;
+use reply::Reply;
 
 use super::admin::{Admin, Resettable};
 use super::api::{self, Standing};
@@ -179,11 +179,11 @@ impl Served {
 
     fn is_right(&self, data: &[u8], answered: &[u8]) {
         let asked = String::from_utf8_lossy(data);
-        let answers = Answer::all(answered);
-        answers.iter().for_each(Answer::is_right);
+        let answers = Reply::all(answered);
+        answers.iter().for_each(Reply::is_right);
         let resets = std::mem::take(&mut *self.resets.lock().expect("a reset panicked"));
         let reloads = self.reloads.swap(0, Ordering::Relaxed);
-        let said = |what: fn(&Answer<'_>) -> bool| answers.iter().filter(|it| what(it)).count();
+        let said = |what: fn(&Reply<'_>) -> bool| answers.iter().filter(|it| what(it)).count();
         assert_eq!(resets.len(), said(|it| it.status == "202"), "{resets:?}");
         assert_eq!(reloads, said(|it| it.body == b"reloaded\n"));
         if !resets.is_empty() {
@@ -194,7 +194,7 @@ impl Served {
             assert!(asked.contains("POST ") && asked.contains("/-/reload"));
         }
         if self.has_users && !asked.contains(LOGIN) {
-            let unknown = |it: &Answer<'_>| it.status == "401" || it.is_hypers_own();
+            let unknown = |it: &Reply<'_>| it.status == "401" || it.is_hypers_own();
             assert!(answers.iter().all(unknown), "served without a password");
         }
     }
@@ -291,7 +291,7 @@ mod tests {
             for (login, status) in [(&*login, status), ("", "401")] {
                 let asked = format!("{line} HTTP/1.1\r\n{login}{headers}");
                 let answered = served.exchange(asked.as_bytes()).await;
-                assert_eq!(Answer::all(&answered)[0].status, status, "{asked}");
+                assert_eq!(Reply::all(&answered)[0].status, status, "{asked}");
                 served.is_right(asked.as_bytes(), &answered);
             }
         }

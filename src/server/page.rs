@@ -6,8 +6,8 @@
 
 mod advice;
 mod format;
+mod headline;
 mod tables;
-mod verdict;
 mod violations;
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::DEFAULT_TARGET;
 use crate::snapshot::Snapshot;
-use verdict::{Verdict, look};
+use headline::{Headline, look};
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
@@ -68,7 +68,7 @@ fn limiters(page: &Page<'_>) -> Markup {
     html! {
         nav id="limiters" aria-label="limiters" {
             @for (name, snapshot) in &page.limiters {
-                @let (class, sign, word) = look(Verdict::of(snapshot.as_deref(), page.now).standing);
+                @let (class, sign, word) = look(Headline::of(snapshot.as_deref(), page.now).standing);
                 @let current = (*name == page.limiter).then_some("page");
                 a id={ "limiter-" (name) } href={ "./" (query_of(name)) } aria-current=[current] {
                     i class=(class) aria-hidden="true" { (sign) } " " (name) span class="hidden" { ": " (word) }
@@ -80,8 +80,8 @@ fn limiters(page: &Page<'_>) -> Markup {
 
 /// The document.
 pub(super) fn render(page: &Page<'_>) -> String {
-    let verdict = Verdict::of(page.snapshot, page.now);
-    let (class, sign, word) = look(verdict.standing);
+    let headline = Headline::of(page.snapshot, page.now);
+    let (class, sign, word) = look(headline.standing);
     let several = page.limiters.len() > 1;
     let about = if several {
         page.limiter
@@ -120,8 +120,8 @@ pub(super) fn render(page: &Page<'_>) -> String {
                 main {
                     @if several { (limiters(page)) }
                     header id="verdict" class=(class) {
-                        h1 { i aria-hidden="true" { (sign) } " " (verdict.line) }
-                        p { (verdict.below) }
+                        h1 { i aria-hidden="true" { (sign) } " " (headline.line) }
+                        p { (headline.below) }
                     }
                     @if let Some(snapshot) = page.snapshot {
                         (violations::reported(page.runbook_url, page.now, snapshot))

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use maud::{Markup, Render, html};
 
 use super::format::{bar, bytes, count, foreign, long, millis, short, subject, time, window};
-use super::verdict::look;
+use super::headline::look;
 use crate::clock::elapsed;
 use crate::invariants::{InvariantName, InvariantStatus};
 use crate::observation::{Counter, CountersRead, Node, Observation};

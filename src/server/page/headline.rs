@@ -1,4 +1,4 @@
-//! The verdict in one line: how things stand, and how much of that was really seen.
+//! The headline: the state in one line, and how much of that was really seen.
 
 use std::time::Duration;
 
@@ -24,15 +24,15 @@ pub(super) fn look(standing: Standing) -> (&'static str, char, &'static str) {
     (class, standing.sign(), word)
 }
 
-/// The line at the top and what stands under it.
+/// The line at the top and what is below it.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct Headline {
     pub(super) standing: Standing,
     pub(super) line: String,
     pub(super) below: Markup,
 }
 
-impl Verdict {
+impl Headline {
     pub(super) fn of(snapshot: Option<&Snapshot>, now: Timestamp) -> Self {
         let Some(snapshot) = snapshot else {
             return Self {
