@@ -2,7 +2,6 @@
 //! while they run is `reload`'s business.
 
 mod reload;
-mod second_signal;
 mod target;
 
 use std::sync::Arc;
@@ -38,7 +37,6 @@ pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    second_signal::ends_the_process()?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %server.local_addr()?,

@@ -1,15 +1,16 @@
 //! Serves what was collected, with hyper. Binds first, so that errors show before anything runs; ends gracefully.
-//! `connection` is about one client, `guard` about who is let in, `routes` about what is answered.
+//! `connection` is about one client, `guard` about who is let in, `routes` about which path answers what.
 
 mod admin;
+mod answer;
 mod api;
 mod basic_auth;
+mod caller;
 mod connection;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod guard;
 mod page;
-mod queue;
 mod routes;
 mod target;
 mod tls;
@@ -22,8 +23,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::subject::Subject;
 pub use admin::{Admin, ResetCounter, Resettable};
@@ -72,16 +73,14 @@ impl Server {
         app: watch::Receiver<Arc<App<S>>>,
         shutdown: CancellationToken,
     ) {
-        let connections = TaskTracker::new();
+        let mut connections = JoinSet::new();
         let places = Arc::new(Semaphore::new(self.limits.connections));
-        let abort = CancellationToken::new();
-        let serving = Serving {
+        let serving = Arc::new(Serving {
             app,
             guard: self.guard,
             read_timeout: self.limits.read_timeout,
             shutdown: shutdown.clone(),
-            abort: abort.clone(),
-        };
+        });
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -91,9 +90,10 @@ impl Server {
                     (self.listener.accept().await, place)
                 } => accepted,
             };
+            while connections.try_join_next().is_some() {}
             match accepted {
                 (Ok((stream, peer)), place) => {
-                    let serving = serving.clone();
+                    let serving = Arc::clone(&serving);
                     connections.spawn(async move {
                         let _place = place;
                         serving.serve(stream, peer).await;
@@ -108,13 +108,9 @@ impl Server {
         }
         // Refused is better than accepted by the kernel and never answered.
         drop(self.listener);
-        connections.close();
-        if tokio::time::timeout(DRAIN, connections.wait())
-            .await
-            .is_err()
-        {
-            abort.cancel();
-            connections.wait().await;
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            connections.shutdown().await;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 /// What tells one content of a file from the next. A file that is not there has one too.
 ///
 /// Asking is a system call or two that wait for no local disk, so it is done where the answer is needed, in async code as
-/// well. A disk across a network that is dead can hang the exporter this way; a second signal still ends it.
+/// well. A disk across a network that is dead can hang the exporter this way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(Option<[i128; 6]>);
 

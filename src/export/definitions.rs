@@ -137,7 +137,7 @@ definitions! {
     RELOAD_AT = Gauge "ratelimiter_exporter_config_last_reload_success_timestamp_seconds" []
         "When the configuration was last loaded successfully, as Unix time in seconds.";
     UNAUTHORIZED = Counter "ratelimiter_exporter_http_requests_unauthorized_total" ["credentials"]
-        "Requests that were refused because their user or password was missing, wrong or not verified.";
+        "Requests that were refused because their user or password was missing or wrong.";
     BUILD_INFO = Gauge "ratelimiter_exporter_build_info" ["version", "revision", "rustversion"]
         "1, with what this exporter was built from.";
 }

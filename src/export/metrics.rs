@@ -32,15 +32,13 @@ pub struct Reload {
     pub at: jiff::Timestamp,
 }
 
-/// Requests that were answered with 401 or 429 since the exporter started.
+/// Requests that were answered with 401 since the exporter started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unauthorized {
     /// Those that told nobody's name: a browser's first one is.
     pub missing: u64,
     /// Those whose user or password is not one that is let in.
     pub wrong: u64,
-    /// Those whose credentials were not looked at: too many were waiting for that.
-    pub unverified: u64,
 }
 
 /// The metrics in Prometheus's text format.
@@ -346,7 +344,6 @@ fn of_exporter(families: &mut Families, exporter: Exporter) {
     for (credentials, count) in [
         ("missing", unauthorized.missing),
         ("wrong", unauthorized.wrong),
-        ("unverified", unauthorized.unverified),
     ] {
         families.add(&d::UNAUTHORIZED, &[credentials], number(count));
     }

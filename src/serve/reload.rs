@@ -14,7 +14,7 @@ use super::Load;
 use super::target::Target;
 use crate::clock::Clock;
 use crate::collect::{Between, Collect};
-use crate::config::{Config, ConfigError, DEFAULT_TARGET, TargetConfig};
+use crate::config::{Config, ConfigError, TargetConfig};
 use crate::export::Reload;
 use crate::observe::{Limiter, SetupError, reset_counter};
 use crate::server::{Admin, App, Guard, ReloadNow, ResetCounter, Resettable};
@@ -287,8 +287,6 @@ impl Around {
     fn app(&self, config: &Config, targets: &BTreeMap<String, Target>) -> App<Limiter> {
         let web = &config.web;
         App {
-            // No configuration is without it.
-            collect: Arc::clone(&targets[DEFAULT_TARGET].collect),
             targets: targets
                 .iter()
                 .map(|(name, target)| (name.clone(), Arc::clone(&target.collect)))

@@ -1,6 +1,6 @@
 //! A connection that sends any bytes, a web configuration file of any text, and what is served of any collection.
 
-mod answer;
+mod reply;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
@@ -16,12 +16,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use answer::Answer;
+use reply::Reply;
 
 use super::admin::{Admin, Resettable};
 use super::api::{self, Standing};
 use super::basic_auth::Login;
-use super::connection::{Caller, Serving};
+use super::caller::Caller;
+use super::connection::Serving;
 use super::guard::Guard;
 use super::page::{self, Page};
 use super::routes::App;
@@ -29,7 +30,7 @@ use super::web_file::WebFile;
 use crate::clock::Clock;
 use crate::collect::{Collect, Keep};
 use crate::export::Reload;
-use crate::fuzzing::harmless_html;
+use crate::fuzzing::assertions::harmless_html;
 use crate::invariants::{Checker, CheckerConfig};
 use crate::observation::{KeyLabel, Observation};
 use crate::snapshot::Snapshot;
@@ -71,7 +72,7 @@ pub fn request(data: &[u8]) {
 
 /// A server, and what it was made to do.
 struct Served {
-    serving: Serving<Nothing>,
+    serving: Arc<Serving<Nothing>>,
     resets: Arc<Mutex<Vec<String>>>,
     reloads: Arc<AtomicUsize>,
     has_users: bool,
@@ -83,7 +84,7 @@ impl Served {
         if let Some(users) = &guard.terms().await.users {
             // It is remembered from here on. A first login takes a while, and here the other side has hung up by then.
             let login = HeaderValue::from_str(&format!("Basic {LOGIN}")).expect("no header");
-            let admitted = users.login(([127, 0, 0, 1], 1).into(), Some(&login)).await;
+            let admitted = users.login(Some(&login)).await;
             assert!(matches!(admitted, Login::Admitted(_)), "a wrong password");
         }
         let clock = Clock::start();
@@ -99,13 +100,8 @@ impl Served {
         let resets = Arc::<Mutex<Vec<String>>>::default();
         let reloads = Arc::<AtomicUsize>::default();
         let (reset, reloaded) = (Arc::clone(&resets), Arc::clone(&reloads));
-        let default = collect();
         let app = App {
-            targets: BTreeMap::from([
-                ("default".to_owned(), Arc::clone(&default)),
-                ("eu".to_owned(), collect()),
-            ]),
-            collect: default,
+            targets: BTreeMap::from(["default", "eu"].map(|name| (name.to_owned(), collect()))),
             telemetry_path: "/metrics".to_owned(),
             timeout_offset: Duration::from_millis(500),
             actions: &ACTIONS,
@@ -137,13 +133,12 @@ impl Served {
             ending: CancellationToken::new(),
             clock,
         };
-        let serving = Serving {
+        let serving = Arc::new(Serving {
             app: watch::Sender::new(Arc::new(app)).subscribe(),
             guard,
             read_timeout: Duration::from_secs(1),
             shutdown: CancellationToken::new(),
-            abort: CancellationToken::new(),
-        };
+        });
         Self {
             serving,
             resets,
@@ -156,7 +151,7 @@ impl Served {
     async fn exchange(&self, data: &[u8]) -> Vec<u8> {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let caller = Caller::at(([127, 0, 0, 1], 1).into());
-        let serving = self.serving.clone().speak(Box::pin(server), caller, None);
+        let serving = Arc::clone(&self.serving).speak(Box::pin(server), caller);
         let (mut from, mut to) = tokio::io::split(client);
         let received = Cell::new(0);
         let send = async {
@@ -184,11 +179,11 @@ impl Served {
 
     fn is_right(&self, data: &[u8], answered: &[u8]) {
         let asked = String::from_utf8_lossy(data);
-        let answers = Answer::all(answered);
-        answers.iter().for_each(Answer::is_right);
+        let answers = Reply::all(answered);
+        answers.iter().for_each(Reply::is_right);
         let resets = std::mem::take(&mut *self.resets.lock().expect("a reset panicked"));
         let reloads = self.reloads.swap(0, Ordering::Relaxed);
-        let said = |what: fn(&Answer<'_>) -> bool| answers.iter().filter(|it| what(it)).count();
+        let said = |what: fn(&Reply<'_>) -> bool| answers.iter().filter(|it| what(it)).count();
         assert_eq!(resets.len(), said(|it| it.status == "202"), "{resets:?}");
         assert_eq!(reloads, said(|it| it.body == b"reloaded\n"));
         if !resets.is_empty() {
@@ -199,7 +194,7 @@ impl Served {
             assert!(asked.contains("POST ") && asked.contains("/-/reload"));
         }
         if self.has_users && !asked.contains(LOGIN) {
-            let unknown = |it: &Answer<'_>| it.status == "401" || it.is_hypers_own();
+            let unknown = |it: &Reply<'_>| it.status == "401" || it.is_hypers_own();
             assert!(answers.iter().all(unknown), "served without a password");
         }
     }
@@ -296,7 +291,7 @@ mod tests {
             for (login, status) in [(&*login, status), ("", "401")] {
                 let asked = format!("{line} HTTP/1.1\r\n{login}{headers}");
                 let answered = served.exchange(asked.as_bytes()).await;
-                assert_eq!(Answer::all(&answered)[0].status, status, "{asked}");
+                assert_eq!(Reply::all(&answered)[0].status, status, "{asked}");
                 served.is_right(asked.as_bytes(), &answered);
             }
         }

@@ -2,46 +2,37 @@
 //! again, with the certificates that it names, when one of the files has changed at a connection or a request.
 //!
 //! Terms that cannot be read, and terms that would let in whom the old ones kept out (TLS, users or client certificates
-//! gone from the file), are not taken: a file that is just being written is empty for a moment. Nobody waits long for a
-//! disk that does not answer: the terms of before stay in force meanwhile.
+//! gone from the file), are not taken: a file that is just being written is empty for a moment.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
+use rustls::ServerConfig;
 
 use super::basic_auth::{Login, Users};
-use super::tls::{Demands, Tls, read_tls};
+use super::tls::server_config;
 use super::web_file::{ClientAuth, TlsVersion, WebFile};
 use crate::config::Stamp;
 use crate::export::Unauthorized;
 
-/// How long a connection or a request waits for the files: they are small, and a disk that takes longer is none to wait for.
-const READ_PATIENCE: Duration = Duration::from_secs(2);
-
 /// The terms, kept up to date with their file.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Guard(Arc<Kept>);
 
-#[derive(Debug)]
 struct Kept {
     /// `None`: everybody is served.
     path: Option<PathBuf>,
     /// In force.
     terms: Mutex<Arc<Terms>>,
-    /// Of the files that were read last, also if that brought nothing of use. Locked while they are looked at.
+    /// Of the files that were read last, also if that brought nothing of use. Locked while they are compared and read.
     stamps: Arc<tokio::sync::Mutex<Stamps>>,
-    /// Looking at the files takes too long, as far as is known.
-    late: AtomicBool,
-    /// What they said last was not taken.
+    /// What the files say now is not in force.
     refused: AtomicBool,
     /// Logins that were refused, whatever terms were in force.
     missing: AtomicU64,
     wrong: AtomicU64,
-    unverified: AtomicU64,
 }
 
 type Stamps = Vec<(PathBuf, Stamp)>;
@@ -50,9 +41,17 @@ type Stamps = Vec<(PathBuf, Stamp)>;
 #[derive(Default)]
 pub(super) struct Terms {
     /// `None`: plain HTTP.
-    pub(super) tls: Option<Tls>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    client_auth: ClientAuth,
+    min_version: Option<TlsVersion>,
     /// `None`: nobody has to log in.
     pub(super) users: Option<Arc<Users>>,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Guard").field(&self.0.path).finish()
+    }
 }
 
 impl Guard {
@@ -64,33 +63,28 @@ impl Guard {
     /// Reads the file at `path`; without one, everybody is served. An error is one line that says what is wrong with it.
     pub fn new(path: Option<&Path>) -> Result<Self, String> {
         let (terms, stamps) = match path {
-            None => (Terms::default(), Vec::new()),
-            Some(path) => {
-                let (read, stamps) = read(path);
-                (read?, stamps)
-            }
+            None => (Ok(Terms::default()), Vec::new()),
+            Some(path) => read(path),
         };
-        Ok(Self::around(path, terms, stamps))
+        Ok(Self::with(path, terms?, stamps))
     }
 
-    fn around(path: Option<&Path>, terms: Terms, stamps: Stamps) -> Self {
+    fn with(path: Option<&Path>, terms: Terms, stamps: Stamps) -> Self {
         Self(Arc::new(Kept {
             path: path.map(Path::to_owned),
             terms: Mutex::new(Arc::new(terms)),
             stamps: Arc::new(tokio::sync::Mutex::new(stamps)),
-            late: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             missing: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
-            unverified: AtomicU64::new(0),
         }))
     }
 
-    /// The terms of a file as it is now, whatever becomes of it: looking at it takes a thread and so its time.
+    /// The terms of a file as it is now, whatever becomes of it: comparing it takes a thread and so its time.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn unwatched(path: Option<&Path>) -> Result<Self, String> {
         let terms = path.map_or(Ok(Terms::default()), |path| read(path).0)?;
-        Ok(Self::around(None, terms, Stamps::new()))
+        Ok(Self::with(None, terms, Stamps::new()))
     }
 
     /// Counts a login, if it was refused.
@@ -99,7 +93,6 @@ impl Guard {
             Login::Admitted(_) => return,
             Login::Missing => &self.0.missing,
             Login::Wrong => &self.0.wrong,
-            Login::Busy => &self.0.unverified,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -109,19 +102,18 @@ impl Guard {
         Unauthorized {
             missing: self.0.missing.load(Ordering::Relaxed),
             wrong: self.0.wrong.load(Ordering::Relaxed),
-            unverified: self.0.unverified.load(Ordering::Relaxed),
         }
     }
 
     /// Whether everybody who is served is known: by a password, or by a certificate.
     pub fn authenticates(&self) -> bool {
         let terms = self.0.in_force();
-        terms.users.is_some() || terms.client_auth() == ClientAuth::RequireAndVerifyClientCert
+        terms.users.is_some() || terms.client_auth == ClientAuth::RequireAndVerifyClientCert
     }
 
     /// Whether what is in force is what the files say, as of the last request.
     pub(super) fn is_up_to_date(&self) -> bool {
-        !self.0.late.load(Ordering::Relaxed) && !self.0.refused.load(Ordering::Relaxed)
+        !self.0.refused.load(Ordering::Relaxed)
     }
 
     /// Whether what `next` has read will be taken; an error says why not.
@@ -132,26 +124,13 @@ impl Guard {
     /// The terms as the files have them now.
     pub(super) async fn terms(&self) -> Arc<Terms> {
         let kept = &self.0;
-        if let Some(path) = &kept.path {
-            let look = async {
-                let stamps = Arc::clone(&kept.stamps).lock_owned().await;
-                let (kept, path) = (Arc::clone(kept), path.clone());
-                // Off the async threads, and not ended by the patience of those who wait for it: no other begins meanwhile.
-                tokio::task::spawn_blocking(move || kept.look_again(&path, stamps)).await
-            };
-            // What is known to be late is not waited for again by everybody who comes.
-            let patience = if kept.late.load(Ordering::Relaxed) {
-                Duration::ZERO
-            } else {
-                READ_PATIENCE
-            };
-            let looked = tokio::time::timeout(patience, look).await;
-            if looked.is_err() && !kept.late.swap(true, Ordering::Relaxed) {
-                tracing::error!(
-                    "--web.config.file: {}: not read within {READ_PATIENCE:?}, what was read before stays in force",
-                    path.display()
-                );
-            }
+        if let Some(path) = kept.path.clone() {
+            let mut stamps = Arc::clone(&kept.stamps).lock_owned().await;
+            let reader = Arc::clone(kept);
+            // Off the async threads: a disk may take its time.
+            let read = tokio::task::spawn_blocking(move || reader.read_again(&path, &mut stamps));
+            // It fails only when the exporter ends.
+            let _ = read.await;
         }
         kept.in_force()
     }
@@ -163,66 +142,38 @@ impl Kept {
     }
 
     /// Reads the files if one of them has changed.
-    fn look_again(&self, path: &Path, mut stamps: OwnedMutexGuard<Stamps>) {
-        let changed = |(path, stamp): &(PathBuf, Stamp)| Stamp::of(path) != *stamp;
-        if stamps.iter().any(changed) {
-            let (read, new) = read(path);
-            *stamps = new;
-            let taken = read.and_then(|terms| {
-                terms.not_below(&self.in_force())?;
-                *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
-                Ok(())
-            });
-            self.refused.store(taken.is_err(), Ordering::Relaxed);
-            match taken {
-                Ok(()) => tracing::info!("--web.config.file: {}: read again", path.display()),
-                Err(error) => tracing::error!(
-                    "--web.config.file: {}: not taken, what was read before stays in force: {error}",
-                    path.display()
-                ),
-            }
+    fn read_again(&self, path: &Path, stamps: &mut Stamps) {
+        if stamps.iter().all(|(path, stamp)| Stamp::of(path) == *stamp) {
+            return;
         }
-        self.late.store(false, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for Terms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Terms")
-            .field("tls", &self.tls.is_some())
-            .field("users", &self.users)
-            .field("client_auth", &self.client_auth())
-            .finish()
+        let (read, new) = read(path);
+        *stamps = new;
+        let taken = read.and_then(|terms| {
+            terms.not_below(&self.in_force())?;
+            *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
+            Ok(())
+        });
+        self.refused.store(taken.is_err(), Ordering::Relaxed);
+        match taken {
+            Ok(()) => tracing::info!("--web.config.file: {}: read again", path.display()),
+            Err(error) => tracing::error!(
+                "--web.config.file: {}: not taken, what was read before stays in force: {error}",
+                path.display()
+            ),
+        }
     }
 }
 
 impl Terms {
-    fn client_auth(&self) -> ClientAuth {
-        let demands = self.tls.as_ref().map(|tls| tls.demands.client_auth);
-        demands.unwrap_or_default()
-    }
-
-    fn oldest_version(&self) -> Option<TlsVersion> {
-        let tls = self.tls.as_ref();
-        tls.map(|tls| *tls.demands.versions.start())
-    }
-
-    /// Whether they let in whoever is connected over TLS with these demands, or without TLS.
-    pub(super) fn admit(&self, connected: Option<&Demands>) -> bool {
-        self.tls.as_ref().is_none_or(|tls| {
-            connected.is_some_and(|demands| tls.demands.are_met_by_those_of(demands))
-        })
-    }
-
     /// An error names what asks for less than in `old`.
     fn not_below(&self, old: &Self) -> Result<(), String> {
         let gone = if self.tls.is_none() && old.tls.is_some() {
             "tls_server_config"
         } else if self.users.is_none() && old.users.is_some() {
             "basic_auth_users"
-        } else if self.client_auth() < old.client_auth() {
+        } else if self.client_auth < old.client_auth {
             "client_auth_type"
-        } else if self.oldest_version() < old.oldest_version() {
+        } else if self.min_version < old.min_version {
             "min_version"
         } else {
             return Ok(());
@@ -241,15 +192,13 @@ fn read(path: &Path) -> (Result<Terms, String>, Stamps) {
         .and_then(|text| WebFile::parse(&text, path.parent().unwrap_or(Path::new(""))));
     let terms = file.and_then(|file| {
         stamps.extend(file.files().map(|path| (path.to_owned(), Stamp::of(path))));
-        terms(&file)
+        let tls = file.tls_server_config.as_ref();
+        Ok(Terms {
+            tls: tls.map(server_config).transpose()?.map(Arc::new),
+            client_auth: tls.map(|tls| tls.client_auth_type).unwrap_or_default(),
+            min_version: tls.map(|tls| tls.min_version),
+            users: Users::new(file.users())?.map(Arc::new),
+        })
     });
     (terms, stamps)
-}
-
-fn terms(file: &WebFile) -> Result<Terms, String> {
-    let section = file.tls_server_config.as_ref();
-    Ok(Terms {
-        tls: section.map(read_tls).transpose()?,
-        users: Users::new(file.users())?.map(Arc::new),
-    })
 }

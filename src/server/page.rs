@@ -5,9 +5,9 @@
 //! it, a short script fetches the page and replaces the sections that changed, so that the reader's place is kept.
 
 mod advice;
-mod html;
+mod format;
+mod headline;
 mod tables;
-mod verdict;
 mod violations;
 
 use std::sync::Arc;
@@ -15,24 +15,15 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
+use maud::{Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::DEFAULT_TARGET;
 use crate::snapshot::Snapshot;
-use html::Link;
-use verdict::{Verdict, look};
+use headline::{Headline, look};
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
-
-/// Writes into a `String`, which cannot fail.
-macro_rules! put {
-    ($out:expr, $($text:tt)+) => {{
-        use std::fmt::Write as _;
-        let _ = write!($out, $($text)+);
-    }};
-}
-use put;
 
 /// What the page is made from.
 #[derive(Debug)]
@@ -63,19 +54,7 @@ pub(super) fn content_security_policy() -> String {
     )
 }
 
-impl Page<'_> {
-    /// Whether the reader must be told which limiter it is about.
-    fn is_one_of_several(&self) -> bool {
-        self.limiters.len() > 1
-    }
-
-    /// The query that leads to this limiter: none to the default one.
-    fn query(&self) -> String {
-        query_of(self.limiter)
-    }
-}
-
-/// Names of limiters hold nothing that would have to be escaped.
+/// The query that leads to a limiter: none to the default one.
 fn query_of(limiter: &str) -> String {
     if limiter == DEFAULT_TARGET {
         String::new()
@@ -84,79 +63,84 @@ fn query_of(limiter: &str) -> String {
     }
 }
 
-/// The limiters and how each stands.
-fn limiters(out: &mut String, page: &Page<'_>) {
-    put!(out, "<nav id=\"limiters\" aria-label=\"limiters\">");
-    for (name, snapshot) in &page.limiters {
-        let standing = Verdict::of(snapshot.as_deref(), page.now).standing;
-        let (class, sign, word) = look(standing);
-        let current = if *name == page.limiter {
-            " aria-current=\"page\""
-        } else {
-            ""
-        };
-        put!(
-            out,
-            "<a id=\"limiter-{name}\" href=\"./{query}\"{current}><i class=\"{class}\" aria-hidden=\"true\">{sign}</i> \
-             {name}<span class=\"hidden\">: {word}</span></a>",
-            query = query_of(name),
-        );
+/// The limiters and the state of each.
+fn limiters(page: &Page<'_>) -> Markup {
+    html! {
+        nav id="limiters" aria-label="limiters" {
+            @for (name, snapshot) in &page.limiters {
+                @let (class, sign, word) = look(Headline::of(snapshot.as_deref(), page.now).standing);
+                @let current = (*name == page.limiter).then_some("page");
+                a id={ "limiter-" (name) } href={ "./" (query_of(name)) } aria-current=[current] {
+                    i class=(class) aria-hidden="true" { (sign) } " " (name) span class="hidden" { ": " (word) }
+                }
+            }
+        }
     }
-    put!(out, "</nav>");
 }
 
 /// The document.
 pub(super) fn render(page: &Page<'_>) -> String {
-    let verdict = Verdict::of(page.snapshot, page.now);
-    let (class, sign, word) = look(verdict.standing);
-    let query = page.query();
-    let (metrics, about) = if page.is_one_of_several() {
-        let metrics = match page.limiter {
-            DEFAULT_TARGET => page.telemetry_path.to_owned(),
-            other => format!("probe?target={other}"),
-        };
-        (metrics, page.limiter)
+    let headline = Headline::of(page.snapshot, page.now);
+    let (class, sign, word) = look(headline.standing);
+    let several = page.limiters.len() > 1;
+    let about = if several {
+        page.limiter
     } else {
-        (page.telemetry_path.to_owned(), "rate limiter")
+        "rate limiter"
     };
-    let mut out = String::with_capacity(32 * 1024);
-    put!(
-        out,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\">\
-         <noscript><meta http-equiv=\"refresh\" content=\"15\"></noscript>\
-         <title>{sign} {word} · {about}</title><style>{STYLE}</style></head><body>\
-         <nav><b>ratelimiter-exporter</b> {version} <a href=\"{metrics}\">metrics</a> \
-         <span>JSON: <a href=\"api/v1/violations{query}\">violations</a> · \
-         <a href=\"api/v1/observation{query}\">observation</a> · <a href=\"api/v1/actions\">actions</a></span></nav>\
-         <p id=\"lost\" role=\"alert\" hidden></p><main>",
-        version = env!("CARGO_PKG_VERSION"),
-        metrics = Link(metrics.trim_start_matches('/')),
-    );
-    if page.is_one_of_several() {
-        limiters(&mut out, page);
-    }
-    put!(
-        out,
-        "<header id=\"verdict\" class=\"{class}\"><h1><i aria-hidden=\"true\">{sign}</i> {line}</h1><p>{below}</p>\
-         </header>",
-        line = verdict.line,
-        below = verdict.below,
-    );
-    if let Some(snapshot) = page.snapshot {
-        violations::reported(&mut out, page, snapshot);
-        violations::pending(&mut out, page, snapshot);
-        violations::unknown(&mut out, snapshot);
-        tables::unread(&mut out, snapshot);
-        tables::nodes(&mut out, snapshot);
-        tables::keys(&mut out, snapshot);
-        tables::redis(&mut out, page, snapshot);
-        tables::invariants(&mut out, snapshot);
-        tables::sources(&mut out, snapshot);
-    }
-    put!(out, "</main><script>{SCRIPT}</script></body></html>\n");
-    out
+    let query = query_of(page.limiter);
+    let metrics = if query.is_empty() {
+        page.telemetry_path.trim_start_matches('/').to_owned()
+    } else {
+        format!("probe{query}")
+    };
+    let document = html! {
+        (PreEscaped("<!doctype html>"))
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href="data:,";
+                noscript { meta http-equiv="refresh" content="15"; }
+                title { (sign) " " (word) " · " (about) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                nav {
+                    b { "ratelimiter-exporter" } " " (env!("CARGO_PKG_VERSION")) " "
+                    a href=(metrics) { "metrics" } " "
+                    span {
+                        "JSON: " a href={ "api/v1/violations" (query) } { "violations" }
+                        " · " a href={ "api/v1/observation" (query) } { "observation" }
+                        " · " a href="api/v1/actions" { "actions" }
+                    }
+                }
+                p id="lost" role="alert" hidden {}
+                main {
+                    @if several { (limiters(page)) }
+                    header id="verdict" class=(class) {
+                        h1 { i aria-hidden="true" { (sign) } " " (headline.line) }
+                        p { (headline.below) }
+                    }
+                    @if let Some(snapshot) = page.snapshot {
+                        (violations::reported(page.runbook_url, page.now, snapshot))
+                        (violations::pending(page.runbook_url, page.now, snapshot))
+                        (violations::unknown(snapshot))
+                        (tables::unread(snapshot))
+                        (tables::nodes(snapshot))
+                        (tables::keys(snapshot))
+                        (tables::redis(page.now, snapshot))
+                        (tables::invariants(snapshot))
+                        (tables::sources(snapshot))
+                    }
+                }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+        "\n"
+    };
+    document.into_string()
 }
 
 #[cfg(test)]

@@ -1,62 +1,35 @@
 //! Which limiter a request is about: `?target=NAME`. Only names are taken: whoever could name a URL here would be sent the
 //! credentials for it, or have the exporter ask where they cannot.
-//!
-//! `/probe?target=NAME` are the metrics of one configured limiter, for Prometheus' multi-target pattern.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use hyper::{HeaderMap, StatusCode};
+use hyper::StatusCode;
 use url::form_urlencoded;
 
-use super::routes::{Answer, App, exposition};
-use crate::collect::Collect;
-use crate::config::DEFAULT_TARGET;
-use crate::export::render_target;
-use crate::subject::Subject;
+use super::answer::Refusal;
 
-/// Why a request is about no limiter: the status, and a line.
-pub(super) type NoTarget = (StatusCode, String);
+/// A name, and what there is for it.
+type Named<'a, T> = (&'a str, &'a T);
 
-/// A limiter's name and its collections.
-type Named<'a, S> = (&'a str, &'a Arc<Collect<S>>);
-
-impl<S: Subject + 'static> App<S> {
-    /// Answers `/probe`, which must be told a target.
-    pub(super) async fn probe(
-        &self,
-        query: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Answer, NoTarget> {
-        let named = self.named(query)?;
-        named.ok_or_else(|| not_one(&self.targets))?;
-        let snapshot = self.snapshot(query, headers).await?;
-        Ok(exposition(render_target(&snapshot), headers))
-    }
-
-    /// The limiter that the query names, else the default one.
-    pub(super) fn about(&self, query: Option<&str>) -> Result<Named<'_, S>, NoTarget> {
-        let named = self.named(query)?;
-        Ok(named.unwrap_or((DEFAULT_TARGET, &self.collect)))
-    }
-
-    /// The limiter that the query names, if it names one.
-    pub(super) fn named(&self, query: Option<&str>) -> Result<Option<Named<'_, S>>, NoTarget> {
-        let mut names = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-            .filter_map(|(name, value)| (name == "target").then_some(value));
-        match (names.next(), names.next()) {
-            (None, _) => Ok(None),
-            (Some(name), None) => find(&self.targets, &name).map(Some),
-            (Some(_), Some(_)) => Err(not_one(&self.targets)),
-        }
+/// The target that the query names, if it names one.
+pub(super) fn named<'a, T>(
+    targets: &'a BTreeMap<String, T>,
+    query: Option<&str>,
+) -> Result<Option<Named<'a, T>>, Refusal> {
+    let mut names = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .filter_map(|(name, value)| (name == "target").then_some(value));
+    match (names.next(), names.next()) {
+        (None, _) => Ok(None),
+        (Some(name), None) => find(targets, &name).map(Some),
+        (Some(_), Some(_)) => Err(not_one(targets)),
     }
 }
 
-/// What is there for the target called `name`.
+/// The target called `name`.
 pub(super) fn find<'a, T>(
     targets: &'a BTreeMap<String, T>,
     name: &str,
-) -> Result<(&'a str, &'a T), NoTarget> {
+) -> Result<Named<'a, T>, Refusal> {
     if let Some((name, target)) = targets.get_key_value(name) {
         return Ok((name, target));
     }
@@ -74,7 +47,8 @@ pub(super) fn find<'a, T>(
     Err((StatusCode::NOT_FOUND, message))
 }
 
-fn not_one<T>(targets: &BTreeMap<String, T>) -> NoTarget {
+/// That the query must name one target.
+pub(super) fn not_one<T>(targets: &BTreeMap<String, T>) -> Refusal {
     let known = known(targets);
     let message = format!("expected one ?target=NAME, with one of: {known}");
     (StatusCode::BAD_REQUEST, message)

@@ -1,13 +1,10 @@
 //! How it starts, how it ends, and how it tells that it is stuck.
 
 use std::io::Read as _;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lab::process::Process;
 use lab::temp::TempDir;
-use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
 use super::harness::{Cluster, Exporter, PATIENCE, until_asked};
@@ -72,55 +69,6 @@ async fn a_second_signal_ends_it_at_once() -> anyhow::Result<()> {
         "{:?}",
         second.elapsed()
     );
-    assert!(scrape.await?.is_err());
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_second_signal_ends_it_also_when_every_thread_hangs() -> anyhow::Result<()> {
-    let folder = TempDir::new("life-cycle")?;
-    let password = folder.path().join("password");
-    std::fs::write(&password, "secret")?;
-    let address = format!("127.0.0.1:{}", lab::ports::free_port());
-    let args = [
-        // One thread is hung more easily than several.
-        "TOKIO_WORKER_THREADS=1".to_owned(),
-        lab::exporter_binary().display().to_string(),
-        format!("--web.listen-address={address}"),
-        format!("--ratelimiter.password-file={}", password.display()),
-        "--ratelimiter.username=exporter".to_owned(),
-    ];
-    let log = folder.path().join("log");
-    let mut process = Process::spawn(Path::new("env"), args, Some(&log))?;
-    let listens = lab::wait_for(PATIENCE, || async {
-        lab::http::get(&address, "/-/healthy", PATIENCE)
-            .await
-            .is_ok()
-    });
-    listens.await.with_context(|| process.output())?;
-
-    // Nobody writes to it, so opening it to read waits for ever, as on a dead network disk.
-    std::fs::remove_file(&password)?;
-    let made = std::process::Command::new("mkfifo")
-        .arg(&password)
-        .status()?;
-    assert!(made.success());
-    let scrape = tokio::spawn(async move { lab::http::get(&address, "/metrics", PATIENCE).await });
-    // Which works once somebody has opened it to read. Being written to by nobody else, he reads for ever.
-    let writer = lab::wait_for_some(PATIENCE, || async {
-        pipe::OpenOptions::new().open_sender(&password).ok()
-    });
-    let writer = writer.await.with_context(|| process.output())?;
-    lab::wait_for(PATIENCE, || {
-        // A second one that follows too closely is the first to the kernel.
-        let _ = process.ask_to_end();
-        let ended = !process.is_running();
-        async move { ended }
-    })
-    .await?;
-    let status = process.exit_status();
-    assert!(status.is_some_and(|status| status.success()), "{status:?}");
-    drop(writer);
     assert!(scrape.await?.is_err());
     Ok(())
 }

@@ -1,11 +1,8 @@
 //! A web configuration file that changes while the exporter runs: certificates, what is asked of clients, and a file that
-//! cannot be read.
+//! is not taken.
 
 use anyhow::Context as _;
-use futures_util::future::join_all;
 use lab::temp::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::unix::pipe;
 
 use super::harness::{Exporter, PATIENCE, Scrape, client, client_builder};
 use super::topology::certificates;
@@ -68,94 +65,6 @@ async fn tls_with_client_certificates_that_change_without_a_restart() -> anyhow:
             .await
             .is_err()
     );
-    Ok(())
-}
-
-#[tokio::test]
-async fn connections_that_are_open_do_not_outlive_the_tls_terms() -> anyhow::Result<()> {
-    let folder = TempDir::new("outdated")?;
-    let [ca, cert, key] = certificates(folder.path(), "first")?;
-    let [other_ca, other_cert, other_key] = certificates(folder.path(), "second")?;
-    let file = folder.path().join("web.yml");
-    let place = |from: &str, to: &str| std::fs::copy(from, folder.path().join(to));
-    place(&ca, "clients.pem")?;
-    std::fs::write(&file, "")?;
-    let exporter = exporter(&file).await?;
-    let mut plain = tokio::net::TcpStream::connect(&exporter.address).await?;
-    let request = b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n";
-    plain.write_all(request).await?;
-    let mut answer = vec![0; "HTTP/1.1 200 OK".len()];
-    tokio::time::timeout(PATIENCE, plain.read_exact(&mut answer)).await??;
-    assert_eq!(answer, b"HTTP/1.1 200 OK");
-
-    // Plain HTTP was good enough when this connection was made, and is not any more.
-    std::fs::write(
-        &file,
-        format!(
-            "tls_server_config: {{cert_file: {cert}, key_file: {key}, client_ca_file: clients.pem, \
-             client_auth_type: RequireAndVerifyClientCert}}\n"
-        ),
-    )?;
-    plain.write_all(request).await?;
-    let mut rest = Vec::new();
-    // It may be reset, too.
-    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut rest)).await?;
-    let rest = String::from_utf8(rest)?;
-    assert!(!rest.contains("HTTP/1.1"), "{rest}");
-
-    // So it is with a certificate whose authority is withdrawn. Other changes concern nobody who is connected.
-    let url = format!("https://{}/-/healthy", exporter.address);
-    let builder = client_builder().pool_max_idle_per_host(1);
-    let kept_alive = tls_client_of(builder, &ca, Some([&cert, &key]))?;
-    assert_eq!(status(kept_alive.get(&url)).await?, 200);
-    let both = [std::fs::read(&ca)?, std::fs::read(&other_ca)?].concat();
-    std::fs::write(folder.path().join("clients.pem"), both)?;
-    let other = tls_client(&ca, Some([&other_cert, &other_key]))?;
-    assert_eq!(status(other.get(&url)).await?, 200);
-    assert_eq!(status(kept_alive.get(&url)).await?, 200);
-    place(&other_ca, "clients.pem")?;
-    // The first is closed; what comes after it is refused in the handshake.
-    for _ in 0..2 {
-        assert!(status(kept_alive.get(&url)).await.is_err());
-    }
-    assert_eq!(status(other.get(&url)).await?, 200);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_file_whose_reading_hangs_keeps_nobody_waiting() -> anyhow::Result<()> {
-    let folder = TempDir::new("hangs")?;
-    let file = folder.path().join("web.yml");
-    std::fs::write(&file, users(&[("ann", "old")])?)?;
-    let mut exporter = exporter(&file).await?;
-    let client = client()?;
-    let url = format!("http://{}/-/healthy", exporter.address);
-    let login = |password: &str| status(client.get(&url).basic_auth("ann", Some(password)));
-    assert_eq!(login("old").await?, 200);
-
-    // Nobody writes to it, so opening it to read waits for ever, as on a dead network disk.
-    let pipe = folder.path().join("pipe");
-    let made = std::process::Command::new("mkfifo").arg(&pipe).status()?;
-    assert!(made.success());
-    std::fs::rename(&pipe, &file)?;
-    // More than there are threads.
-    for answer in join_all((0..20).map(|_| login("old"))).await {
-        assert_eq!(answer?, 200);
-    }
-    assert_eq!(login("new").await?, 401);
-    let log = exporter.log();
-    assert_eq!(log.matches("stays in force").count(), 1, "{log}");
-
-    // The disk comes back: what was being read there is of no use, what is there now is.
-    std::fs::rename(&file, &pipe)?;
-    std::fs::write(&file, users(&[("ann", "new")])?)?;
-    drop(pipe::OpenOptions::new().open_sender(&pipe)?);
-    let taken = lab::wait_for(PATIENCE, || async {
-        login("new").await.is_ok_and(|status| status == 200)
-    });
-    taken.await.with_context(|| exporter.log())?;
-    assert_eq!(login("old").await?, 401);
-    assert!(exporter.process.terminate().await?.success());
     Ok(())
 }
 

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::Page;
+use jiff::Timestamp;
+use maud::{Markup, html};
+
 use super::advice::advice;
-use super::html::{At, Count, Escaped, Link, Long, Progress, Subject};
-use super::put;
+use super::format::{count, foreign, long, progress, subject, time};
+use super::tables::head;
 use crate::clock::elapsed;
-use crate::invariants::{InvariantName, InvariantStatus, Unknown, Violation};
+use crate::invariants::{InvariantName, Violation};
 use crate::observation::hash_key;
 use crate::snapshot::Snapshot;
 
@@ -15,65 +17,64 @@ use crate::snapshot::Snapshot;
 const MOST: usize = 50;
 
 /// The violations that are reported, the gravest and oldest first.
-pub(super) fn reported(out: &mut String, page: &Page<'_>, snapshot: &Snapshot) {
-    let report = &snapshot.report;
-    let total: u64 = report
-        .invariants
-        .iter()
-        .map(|status| status.violations)
-        .sum();
-    list(
-        out,
-        page,
-        snapshot,
-        ("violated", "Violated"),
-        &report.violations,
-        total,
-    );
+pub(super) fn reported(runbooks: Option<&str>, now: Timestamp, snapshot: &Snapshot) -> Markup {
+    let invariants = snapshot.report.invariants.iter();
+    let total = invariants.map(|status| status.violations).sum();
+    let violations = &snapshot.report.violations;
+    let list = list(runbooks, now, snapshot, "Violated", violations, total);
+    html! { section id="violated" { (list) } }
 }
 
 /// The violations inside their grace period.
-pub(super) fn pending(out: &mut String, page: &Page<'_>, snapshot: &Snapshot) {
-    let report = &snapshot.report;
-    let total: u64 = report.invariants.iter().map(|status| status.pending).sum();
-    let title = ("pending", "Pending, not reported yet");
-    list(out, page, snapshot, title, &report.pending, total);
+pub(super) fn pending(runbooks: Option<&str>, now: Timestamp, snapshot: &Snapshot) -> Markup {
+    let invariants = snapshot.report.invariants.iter();
+    let total = invariants.map(|status| status.pending).sum();
+    let title = "Pending, not reported yet";
+    let list = list(
+        runbooks,
+        now,
+        snapshot,
+        title,
+        &snapshot.report.pending,
+        total,
+    );
+    html! { section id="pending" { (list) } }
 }
 
 fn list(
-    out: &mut String,
-    page: &Page<'_>,
+    runbooks: Option<&str>,
+    now: Timestamp,
     snapshot: &Snapshot,
-    (id, title): (&str, &str),
+    title: &str,
     violations: &[Violation],
     total: u64,
-) {
-    put!(out, "<section id=\"{id}\">");
-    if !violations.is_empty() {
-        put!(
-            out,
-            "<h2>{title} <span class=\"count\">{total}</span></h2><ol class=\"violations\">"
-        );
-        let mut sorted: Vec<&Violation> = violations.iter().collect();
-        sorted.sort_by_key(|violation| (violation.severity, violation.first_seen));
-        for violation in sorted.into_iter().take(MOST) {
-            one(out, page, snapshot, violation);
-        }
-        out.push_str("</ol>");
-        let more = total.saturating_sub(violations.len().min(MOST) as u64);
-        if more > 0 {
-            put!(
-                out,
-                "<p class=\"more\">and {} more: <a href=\"api/v1/violations\">violations as JSON</a></p>",
-                Count(more, "subject")
-            );
+) -> Markup {
+    let mut sorted: Vec<&Violation> = violations.iter().collect();
+    sorted.sort_by_key(|violation| (violation.severity, violation.first_seen));
+    sorted.truncate(MOST);
+    let more = total.saturating_sub(sorted.len() as u64);
+    html! {
+        @if !sorted.is_empty() {
+            h2 { (title) " " span class="count" { (total) } }
+            ol class="violations" {
+                @for violation in sorted { (one(runbooks, now, snapshot, violation)) }
+            }
+            @if more > 0 {
+                p class="more" {
+                    "and " (count(more, "subject")) " more: " a href="api/v1/violations" { "violations as JSON" }
+                }
+            }
         }
     }
-    out.push_str("</section>");
 }
 
-fn one(out: &mut String, page: &Page<'_>, snapshot: &Snapshot, violation: &Violation) {
-    let (name, severity) = (violation.name, violation.severity);
+fn one(
+    runbooks: Option<&str>,
+    now: Timestamp,
+    snapshot: &Snapshot,
+    violation: &Violation,
+) -> Markup {
+    let name = violation.name;
     let id = format!("{name}-{}", hash_key(violation.subject.as_bytes()));
     // Reported means that no grace is left; one without any grace period is never pending.
     let (class, sign, word) = if violation.grace_left.is_zero() {
@@ -81,107 +82,70 @@ fn one(out: &mut String, page: &Page<'_>, snapshot: &Snapshot, violation: &Viola
     } else {
         ("pending", "◔", "pending · ")
     };
-    put!(
-        out,
-        "<li id=\"{id}\" class=\"{class}\"><p class=\"what\"><span class=\"badge\"><i aria-hidden=\"true\">{sign}</i> \
-         {word}{severity}</span> <b>{name}</b> {}</p>",
-        Subject(&violation.subject)
-    );
-    runbook(out, page, name, &id);
-    put!(
-        out,
-        "<p class=\"why\"><span class=\"message\">{}</span> <span class=\"when\">",
-        Escaped(&violation.message)
-    );
-    when(out, page, snapshot, violation);
-    put!(
-        out,
-        "</span></p><details id=\"{id}-evidence\"><summary id=\"{id}-summary\">Evidence</summary><dl>"
-    );
-    evidence(out, violation);
-    out.push_str("</dl></details></li>");
+    let file = runbook_file(name);
+    html! {
+        li id=(id) class=(class) {
+            p class="what" {
+                span class="badge" { i aria-hidden="true" { (sign) } " " (word) (violation.severity) }
+                " " b { (name) } " " (subject(&violation.subject))
+            }
+            p class="runbook" {
+                @if let Some(base) = runbooks {
+                    a id={ (id) "-runbook" } href={ (base.trim_end_matches('/')) "/" (file) } { "Runbook" }
+                } @else {
+                    "Runbook: alerts/runbooks/" (file)
+                }
+            }
+            p class="why" {
+                span class="message" { (foreign(&violation.message)) }
+                " " span class="when" { (when(now, snapshot, violation)) }
+            }
+            details id={ (id) "-evidence" } {
+                summary id={ (id) "-summary" } { "Evidence" }
+                dl { (evidence(violation)) }
+            }
+        }
+    }
 }
 
 /// Since when, whether it was seen this time, and how much grace is left.
-fn when(out: &mut String, page: &Page<'_>, snapshot: &Snapshot, violation: &Violation) {
-    let now = page.now;
-    let at = |at| At { at, now };
-    put!(
-        out,
-        "Since {}, for {}.",
-        at(violation.first_seen),
-        Long(elapsed(violation.first_seen, now))
-    );
+fn when(now: Timestamp, snapshot: &Snapshot, violation: &Violation) -> Markup {
     let ended = snapshot.report.at.wall;
-    if elapsed(violation.last_seen, ended).as_secs_f64() > snapshot.seconds {
-        put!(
-            out,
-            " <b>Held:</b> it could not be evaluated since {}.",
-            at(violation.last_seen)
-        );
-    }
-    if violation.grace_left.is_zero() {
-        return;
-    }
+    let held = elapsed(violation.last_seen, ended).as_secs_f64() > snapshot.seconds;
     let left = violation.grace_left.saturating_sub(elapsed(ended, now));
-    let invariants = &snapshot.report.invariants;
-    let status = invariants
-        .iter()
-        .find(|status| status.config.name == violation.name);
+    let mut invariants = snapshot.report.invariants.iter();
+    let status = invariants.find(|status| status.config.name == violation.name);
     let grace = status.map_or(Duration::ZERO, |status| status.config.grace_period);
-    if left.is_zero() {
-        out.push_str(" Its grace period is over: the next collection reports it unless it ended.");
-    } else if left > grace {
-        // A count under a limit that fell waits for its window, not for the grace period.
-        put!(out, " {} left until it is reported.", Long(left));
-    } else {
-        put!(
-            out,
-            " {} of {} grace left. {}",
-            Long(left),
-            Long(grace),
-            Progress(1.0 - left.as_secs_f64() / grace.as_secs_f64())
-        );
+    html! {
+        "Since " (time(violation.first_seen, now)) ", for " (long(elapsed(violation.first_seen, now))) "."
+        @if held {
+            " " b { "Held:" } " it could not be evaluated since " (time(violation.last_seen, now)) "."
+        }
+        @if violation.grace_left.is_zero() {
+        } @else if left.is_zero() {
+            " Its grace period is over: the next collection reports it unless it ended."
+        } @else if left > grace {
+            // A count under a limit that fell waits for its window, not for the grace period.
+            " " (long(left)) " left until it is reported."
+        } @else {
+            " " (long(left)) " of " (long(grace)) " grace left. "
+            (progress(1.0 - left.as_secs_f64() / grace.as_secs_f64()))
+        }
     }
 }
 
 /// What the verdict rests on, field by field.
-fn evidence(out: &mut String, violation: &Violation) {
+fn evidence(violation: &Violation) -> Markup {
     let value = serde_json::to_value(&violation.evidence).unwrap_or_default();
-    for (field, value) in value.as_object().into_iter().flatten() {
-        let text = match value {
-            serde_json::Value::Null => continue,
-            serde_json::Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        put!(
-            out,
-            "<div><dt>{}</dt><dd>{}</dd></div>",
-            Escaped(field),
-            Escaped(&text)
-        );
-    }
-    put!(
-        out,
-        "<div><dt>last_seen</dt><dd>{:.3}</dd></div>",
-        violation.last_seen
-    );
-}
-
-fn runbook(out: &mut String, page: &Page<'_>, name: InvariantName, id: &str) {
-    let file = runbook_file(name);
-    if let Some(base) = page.runbook_url {
-        let base = base.trim_end_matches('/');
-        put!(
-            out,
-            "<p class=\"runbook\"><a id=\"{id}-runbook\" href=\"{}/{file}\">Runbook</a></p>",
-            Link(base)
-        );
-    } else {
-        put!(
-            out,
-            "<p class=\"runbook\">Runbook: alerts/runbooks/{file}</p>"
-        );
+    let fields = value.as_object().into_iter().flatten();
+    html! {
+        @for (field, value) in fields.filter(|(_, value)| !value.is_null()) {
+            div {
+                dt { (foreign(field)) }
+                dd { (foreign(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))) }
+            }
+        }
+        div { dt { "last_seen" } dd { (format!("{:.3}", violation.last_seen)) } }
     }
 }
 
@@ -195,45 +159,37 @@ fn runbook_file(name: InvariantName) -> String {
 }
 
 /// What could not be evaluated, and why.
-pub(super) fn unknown(out: &mut String, snapshot: &Snapshot) {
+pub(super) fn unknown(snapshot: &Snapshot) -> Markup {
     let statuses = snapshot.report.invariants.iter();
-    let unseen: Vec<&InvariantStatus> = statuses.filter(|status| !status.evaluable).collect();
-    out.push_str("<section id=\"unknown\">");
-    if !unseen.is_empty() {
-        out.push_str(
-            "<h2>Could not be evaluated</h2><table class=\"stack\"><thead><tr><th>Invariant</th><th>Subject</th>\
-             <th>Reason</th><th>What it means</th></tr></thead><tbody>",
-        );
-        for status in unseen {
-            let shown = status.unknown.iter().take(MOST);
-            for Unknown { subject, reason } in shown {
-                put!(
-                    out,
-                    "<tr><td data-label=\"Invariant\"><i class=\"unknown\" aria-hidden=\"true\">?</i> {}</td>\
-                     <td data-label=\"Subject\">{}</td><td data-label=\"Reason\"><code>{}</code></td>\
-                     <td data-label=\"Means\">{}</td></tr>",
-                    status.config.name,
-                    Subject(subject),
-                    Escaped(reason),
-                    advice(reason)
-                );
-            }
-            if let Some(more) = status
-                .unknown
-                .len()
-                .checked_sub(MOST)
-                .filter(|more| *more > 0)
-            {
-                let (name, more) = (status.config.name, Count(more as u64, "subject"));
-                put!(
-                    out,
-                    "<tr><td colspan=\"4\">{name}: and {more} more</td></tr>"
-                );
+    let mut unseen = statuses.filter(|status| !status.evaluable).peekable();
+    html! {
+        section id="unknown" {
+            @if unseen.peek().is_some() {
+                h2 { "Could not be evaluated" }
+                table class="stack" {
+                    (head(&["Invariant", "Subject", "Reason", "What it means"]))
+                    tbody {
+                        @for status in unseen {
+                            @for unknown in status.unknown.iter().take(MOST) {
+                                tr {
+                                    td data-label="Invariant" {
+                                        i class="unknown" aria-hidden="true" { "?" } " " (status.config.name)
+                                    }
+                                    td data-label="Subject" { (subject(&unknown.subject)) }
+                                    td data-label="Reason" { code { (foreign(&unknown.reason)) } }
+                                    td data-label="Means" { (advice(&unknown.reason)) }
+                                }
+                            }
+                            @if status.unknown.len() > MOST {
+                                @let more = (status.unknown.len() - MOST) as u64;
+                                tr { td colspan="4" { (status.config.name) ": and " (count(more, "subject")) " more" } }
+                            }
+                        }
+                    }
+                }
             }
         }
-        out.push_str("</tbody></table>");
     }
-    out.push_str("</section>");
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
-use crate::fuzzing::{harmless_html, valid_exposition};
+use crate::fuzzing::assertions::{harmless_html, valid_exposition};
 
 /// What an answer's head may consist of: nothing that a request brings becomes a header.
 const HEADERS: [&str; 13] = [
@@ -23,14 +23,14 @@ const HEADERS: [&str; 13] = [
 ];
 
 /// One answer of those on a connection.
-pub(super) struct Answer<'a> {
+pub(super) struct Reply<'a> {
     pub(super) status: &'a str,
     headers: BTreeMap<String, &'a str>,
     /// Empty for HEAD.
     pub(super) body: &'a [u8],
 }
 
-impl<'a> Answer<'a> {
+impl<'a> Reply<'a> {
     /// Panics unless `bytes` are whole answers.
     pub(super) fn all(mut bytes: &'a [u8]) -> Vec<Self> {
         let mut answers = Vec::new();

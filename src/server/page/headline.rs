@@ -1,11 +1,11 @@
-//! The verdict in one line: how things stand, and how much of that was really seen.
+//! The headline: the state in one line, and how much of that was really seen.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use maud::{Markup, html};
 
-use super::html::{At, Long, Millis};
+use super::format::{long, millis, time};
 use crate::clock::elapsed;
 use crate::snapshot::Snapshot;
 use crate::standing::{Standing, summary};
@@ -24,22 +24,21 @@ pub(super) fn look(standing: Standing) -> (&'static str, char, &'static str) {
     (class, standing.sign(), word)
 }
 
-/// The line at the top and what stands under it, as HTML without markup in the line.
+/// The line at the top and what is below it.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct Headline {
     pub(super) standing: Standing,
     pub(super) line: String,
-    pub(super) below: String,
+    pub(super) below: Markup,
 }
 
-impl Verdict {
+impl Headline {
     pub(super) fn of(snapshot: Option<&Snapshot>, now: Timestamp) -> Self {
         let Some(snapshot) = snapshot else {
             return Self {
                 standing: Standing::Unknown,
                 line: "Not known yet".to_owned(),
-                below: "No collection has finished yet: they happen when this is scraped."
-                    .to_owned(),
+                below: html! { "No collection has finished yet: they happen when this is scraped." },
             };
         };
         let report = &snapshot.report;
@@ -53,31 +52,20 @@ impl Verdict {
         };
         let line = match standing {
             Standing::Unknown if stale => {
-                format!("Not known: nothing was collected for {}", Long(age))
+                format!("Not known: nothing was collected for {}", long(age))
             }
             Standing::Pending => format!("{}; {pending} pending", summary(report, standing)),
             _ => summary(report, standing),
         };
-        let mut below = String::new();
-        if stale {
-            below.push_str(
-                "<strong>Nothing scrapes the exporter: what stands here was true then.</strong> ",
-            );
-        }
-        // Writing into a String cannot fail.
-        let _ = write!(
-            below,
-            "Observed at {}, {} ago, in {}.",
-            At {
-                at: report.at.wall,
-                now
-            },
-            Long(age),
-            Millis(snapshot.seconds * 1e3)
-        );
-        if pending > 0 && standing != Standing::Pending {
-            let _ = write!(below, " {pending} more pending, inside the grace period.");
-        }
+        let below = html! {
+            @if stale {
+                strong { "Nothing scrapes the exporter: what stands here was true then." } " "
+            }
+            "Observed at " (time(report.at.wall, now)) ", " (long(age)) " ago, in " (millis(snapshot.seconds * 1e3)) "."
+            @if pending > 0 && standing != Standing::Pending {
+                " " (pending) " more pending, inside the grace period."
+            }
+        };
         Self {
             standing,
             line,
