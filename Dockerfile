@@ -17,6 +17,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY lab/Cargo.toml lab/Cargo.toml
 RUN mkdir -p src lab/src benches/replay benches/scale tests/integration tests/truth \
+    && mkdir -p tests/limiters/running && touch tests/limiters/running/main.rs \
     && echo 'fn main() {}' >src/main.rs \
     && echo 'fn main() {}' >lab/src/main.rs \
     && touch src/lib.rs lab/src/lib.rs benches/replay/main.rs benches/scale/main.rs tests/integration/main.rs tests/truth/main.rs

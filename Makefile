@@ -5,6 +5,9 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DASHBOARDS_VENV := $(TARGET)/dashboards-venv
+LIMITERS := $(TARGET)/limiters
+LIMITERS_APPS := tests/limiters/apps
+LIMITERS_ARGS ?=
 
 # Python's own files stay out of the tree.
 export PYTHONDONTWRITEBYTECODE := 1
@@ -14,8 +17,9 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc reference deny deny-if-there advisories truth bench bench-replay fuzz dashboards \
-	check-dashboards screenshots rules dist image-test deps deps-bench deps-demo deps-dashboards deps-dist deps-image-test
+.PHONY: help demo build test check fmt clippy doc reference deny deny-if-there advisories truth limiters limiters-locks bench bench-replay fuzz dashboards \
+	check-dashboards screenshots rules dist image-test deps deps-bench deps-demo deps-dashboards deps-dist deps-image-test \
+	deps-limiters
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +75,16 @@ advisories: ## Check the dependencies for known vulnerabilities with cargo-deny 
 truth: deps build ## Run the truth suite: every fault against real servers, with its table
 	cargo test --test truth $(CARGO_FLAGS) -- --nocapture
 
+limiters: deps-limiters build $(LIMITERS)/python/made $(LIMITERS)/node/made ## Watch real applications on real limiters (LIMITERS_ARGS="fastify upstash")
+	cargo test --test running-limiters $(CARGO_FLAGS) -- $(LIMITERS_ARGS)
+
+limiters-locks: deps-limiters ## Lock the newest libraries that requirements.in and package.json of the applications allow
+	python3 -m venv $(LIMITERS)/locks
+	$(LIMITERS)/locks/bin/pip install --quiet --disable-pip-version-check pip-tools==7.6.2
+	cd $(LIMITERS_APPS) && CUSTOM_COMPILE_COMMAND="make limiters-locks" $(abspath $(LIMITERS))/locks/bin/pip-compile --quiet --upgrade \
+		--generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links requirements.in
+	cd $(LIMITERS_APPS) && npm update --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
+
 bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")
 	cargo build --release --workspace $(CARGO_FLAGS)
 	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
@@ -110,6 +124,21 @@ $(DASHBOARDS_VENV)/made: grafana/requirements.txt
 		echo "make: pip could not install grafana-foundation-sdk from PyPI: the dashboards cannot be checked without it" >&2; exit 2; }
 	touch $@
 
+# The libraries of the applications that make limiters watches, from PyPI and npm, by hash. Made anew when a lock changes.
+$(LIMITERS)/python/made: $(LIMITERS_APPS)/requirements.txt
+	python3 -m venv --clear $(LIMITERS)/python
+	$(LIMITERS)/python/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $< || { \
+		echo "make: pip could not install $< from PyPI: the applications in Python cannot run without it" >&2; exit 2; }
+	touch $@
+
+$(LIMITERS)/node/made: $(LIMITERS_APPS)/package.json $(LIMITERS_APPS)/package-lock.json
+	mkdir -p $(LIMITERS)/node
+	cp $^ $(LIMITERS)/node
+	cd $(LIMITERS)/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error || { \
+		echo "make: npm could not install $(LIMITERS_APPS)/package-lock.json from npm: the applications in JavaScript cannot run without it" >&2; \
+		exit 2; }
+	touch $@
+
 deps: ## See that everything tests need is here; as root, install it
 	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server redis-cli prometheus promtool prometheus-alertmanager amtool curl jq setpriv python3 chromium \
 		systemd-analyze
@@ -119,6 +148,9 @@ deps-bench:
 
 deps-dashboards:
 	@scripts/deps python3
+
+deps-limiters:
+	@scripts/deps cargo cc redis-server setpriv python3 node npm
 
 deps-dist:
 	@scripts/deps cargo cc redis-server redis-cli promtool curl jq python3

@@ -1,0 +1,118 @@
+//! What the traffic is, and what is expected of its answers and of its counts: pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::app::Outcome;
+use crate::applications::{Counts, Strategy};
+
+/// The limit of every endpoint.
+pub(crate) const LIMIT: u32 = 10;
+
+/// Its window: long beside a burst and its scrape, short enough that several go by.
+pub(crate) const WINDOW: Duration = Duration::from_secs(20);
+
+/// Clients and what each asks for in a burst: below the limit, at it, far above it.
+pub(crate) const BURST: [(&str, u32); 3] = [
+    ("a key: with spaces", 4),
+    ("2001:db8::1", LIMIT),
+    ("user:1", 25),
+];
+
+/// What came of some requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Answers {
+    pub(crate) allowed: u32,
+    pub(crate) refused: u32,
+    pub(crate) failed: u32,
+}
+
+impl Answers {
+    /// Counts one more.
+    pub(crate) fn count(&mut self, outcome: Outcome) {
+        *match outcome {
+            Outcome::Allowed => &mut self.allowed,
+            Outcome::Refused => &mut self.refused,
+            Outcome::Failed => &mut self.failed,
+        } += 1;
+    }
+
+    /// How many there were.
+    pub(crate) fn asked(self) -> u32 {
+        self.allowed + self.refused + self.failed
+    }
+}
+
+impl std::ops::AddAssign for Answers {
+    fn add_assign(&mut self, more: Self) {
+        self.allowed += more.allowed;
+        self.refused += more.refused;
+        self.failed += more.failed;
+    }
+}
+
+impl fmt::Display for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            allowed,
+            refused,
+            failed,
+        } = self;
+        write!(f, "{allowed} allowed, {refused} refused, {failed} failed")
+    }
+}
+
+/// Whether a client that nothing was remembered of got the answers that the limit means, in requests that took `took`.
+pub(crate) fn fresh(strategy: &Strategy, answers: Answers, took: Duration) -> anyhow::Result<()> {
+    let least = answers.asked().min(LIMIT);
+    let most = match strategy.counts {
+        Counts::Level => (LIMIT + drained(took)).min(answers.asked()),
+        Counts::Asked | Counts::Allowed => least,
+    };
+    ensure!(
+        answers.failed == 0 && (least..=most).contains(&answers.allowed),
+        "{answers}; expected {least} to {most} allowed, and none that failed"
+    );
+    Ok(())
+}
+
+/// Whether a client far above the limit for several windows got what the limit means, from no memory of it.
+pub(crate) fn steady(answers: Answers, took: Duration) -> anyhow::Result<()> {
+    // A window is begun at any moment, so there may be two more than went by.
+    let windows = u32::try_from(took.as_secs() / WINDOW.as_secs()).unwrap_or(u32::MAX);
+    let most = LIMIT.saturating_mul(windows.saturating_add(2));
+    ensure!(
+        answers.failed == 0
+            && answers.allowed > LIMIT
+            && answers.allowed <= most
+            && answers.refused > 0,
+        "{answers} in {took:.1?}; expected more than {LIMIT} and at most {most} allowed, some refused, and none that failed"
+    );
+    Ok(())
+}
+
+/// The counts that may be exported for a client with these answers, whose first request was `since` ago.
+pub(crate) fn exported(strategy: &Strategy, answers: Answers, since: Duration) -> (u32, u32) {
+    match strategy.counts {
+        Counts::Asked => (answers.asked(), answers.asked()),
+        Counts::Allowed => (answers.allowed, answers.allowed),
+        Counts::Level => (
+            answers.allowed.saturating_sub(drained(since)),
+            answers.allowed,
+        ),
+    }
+}
+
+/// What a bucket of the limit drains at the most in this time.
+fn drained(time: Duration) -> u32 {
+    let share = time.as_secs_f64() / WINDOW.as_secs_f64();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a few requests; one is added for whole seconds and whole requests"
+    )]
+    let requests = (share * f64::from(LIMIT)).ceil() as u32 + 1;
+    requests
+}

@@ -1,0 +1,96 @@
+//! The keys of a client in Redis: found, robbed of their expiry, spoiled.
+
+use anyhow::{Context as _, bail, ensure};
+use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
+
+use crate::applications::Strategy;
+
+/// How many windows ahead a spoiled name is: far beyond any clock.
+const WINDOWS_AHEAD: u64 = 1000;
+
+/// A score far in the future, in any unit of time since 1970.
+const FUTURE: u64 = 9_000_000_000_000_000_000;
+
+/// What no limiter writes.
+const GARBAGE: &str = "garbage";
+
+/// Gives the names of a client's counter; there is one at least.
+pub(crate) async fn names(
+    redis: &mut MultiplexedConnection,
+    strategy: &Strategy,
+    client: &str,
+) -> anyhow::Result<Vec<String>> {
+    let pattern = strategy.names_of(client);
+    let names: Vec<String> = redis.keys(&pattern).await?;
+    ensure!(!names.is_empty(), "no key in Redis is like {pattern}");
+    Ok(names)
+}
+
+/// Takes the expiry of a client's counter away.
+pub(crate) async fn persist(
+    redis: &mut MultiplexedConnection,
+    strategy: &Strategy,
+    client: &str,
+) -> anyhow::Result<()> {
+    for name in names(redis, strategy, client).await? {
+        let _: bool = redis.persist(&name).await?;
+    }
+    Ok(())
+}
+
+/// Whether a key of the client's counter has no expiry.
+pub(crate) async fn persists(
+    redis: &mut MultiplexedConnection,
+    strategy: &Strategy,
+    client: &str,
+) -> anyhow::Result<bool> {
+    for name in names(redis, strategy, client).await? {
+        let millis: i64 = redis::cmd("PTTL").arg(&name).query_async(redis).await?;
+        if millis == -1 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Brings a client's counter into a state that its limiter cannot make, and that does not go by itself.
+pub(crate) async fn spoil(
+    redis: &mut MultiplexedConnection,
+    strategy: &Strategy,
+    client: &str,
+) -> anyhow::Result<()> {
+    for name in names(redis, strategy, client).await? {
+        if strategy.numbered_windows {
+            let _: () = redis.rename(&name, ahead(&name)?).await?;
+            let _: bool = redis.persist(ahead(&name)?).await?;
+            continue;
+        }
+        let kind: String = redis::cmd("TYPE").arg(&name).query_async(redis).await?;
+        match kind.as_str() {
+            "string" => redis.set(&name, GARBAGE).await?,
+            "list" => redis.lpush(&name, GARBAGE).await?,
+            "zset" => redis.zadd(&name, GARBAGE, FUTURE).await?,
+            "hash" => {
+                let fields: Vec<String> = redis.hkeys(&name).await?;
+                for field in fields {
+                    let _: () = redis.hset(&name, field, GARBAGE).await?;
+                }
+            }
+            other => bail!("{name:?} is a {other}, which nothing here knows how to spoil"),
+        }
+        let _: bool = redis.persist(&name).await?;
+    }
+    Ok(())
+}
+
+/// The name of a window that has not begun.
+fn ahead(name: &str) -> anyhow::Result<String> {
+    let (before, number) = name
+        .rsplit_once(':')
+        .with_context(|| format!("{name:?} has no number behind a colon"))?;
+    let number: u64 = number
+        .parse()
+        .with_context(|| format!("{name:?} ends with no number"))?;
+    Ok(format!("{before}:{}", number + WINDOWS_AHEAD))
+}
