@@ -90,7 +90,8 @@ impl Writing {
             Self::Dotted => client.replace(':', "."),
             Self::Hashed => {
                 let hash = Sha256::digest(format!("AppController-hits-default-{client}"));
-                format!("{hash:x}")
+                let hash = hash.iter();
+                hash.fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
             }
         }
     }
