@@ -32,6 +32,8 @@ pub(crate) struct Strategy {
     pub(crate) counts: Counts,
     /// How many windows after its last request nothing of a client is remembered.
     pub(crate) forgets_after: u32,
+    /// Whether a client that never stops asking is allowed again and again.
+    pub(crate) forgives: bool,
     /// What a client meets whose counter lost its expiry at the limit.
     pub(crate) without_expiry: WithoutExpiry,
     /// Whether it goes on after SCRIPT FLUSH.
@@ -69,6 +71,8 @@ pub(crate) enum WithoutExpiry {
     Blocks,
     /// It is allowed again, or is after another window.
     Passes,
+    /// It is not limited any more, which the exporter reports as soon as it is allowed too much.
+    Opens,
 }
 
 impl Strategy {
@@ -106,6 +110,7 @@ const USUAL: Strategy = Strategy {
     client: Writing::Plain,
     counts: Counts::Allowed,
     forgets_after: 1,
+    forgives: true,
     without_expiry: WithoutExpiry::Passes,
     reloads_scripts: true,
     numbered_windows: false,
@@ -278,6 +283,8 @@ pub(crate) const APPLICATIONS: &[Application] = &[
             names: "{CLIENT:default}:*",
             client: Writing::Hashed,
             counts: Counts::Asked,
+            // While it is blocked, a client's requests fill its next window.
+            forgives: false,
             ..USUAL
         }],
     },
@@ -314,7 +321,8 @@ pub(crate) const APPLICATIONS: &[Application] = &[
             counter: "queue",
             names: "bull:CLIENT:limiter",
             client: Writing::Dotted,
-            without_expiry: WithoutExpiry::Blocks,
+            // A limit whose end is not known holds no job back: jobs are counted on, and never refused.
+            without_expiry: WithoutExpiry::Opens,
             ..USUAL
         }],
     },

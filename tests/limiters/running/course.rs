@@ -141,7 +141,7 @@ impl Bench {
             .await?;
         let mut answers = Answers::default();
         for one in asked {
-            expected::steady(one.answers, one.took)
+            expected::steady(one.strategy, one.answers, one.took)
                 .with_context(|| format!("/{}", one.strategy.path))?;
             answers += one.answers;
         }
