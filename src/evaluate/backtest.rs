@@ -169,7 +169,7 @@ pub fn backtest(
             recording.first.get_or_insert(now);
             recording.last = recording.last.max(Some(now));
             for (judge, history) in &mut lines {
-                history.take(&judge.judge(&recorded));
+                history.take(&judge.judge(recorded));
             }
         }
         Ok(())
