@@ -9,7 +9,6 @@ use lanes::{Axis, invariant_lanes};
 
 use super::backtest::{Backtest, InvariantOutcome, reported_by_one_only};
 use super::table::spelled;
-use crate::invariants::Rule;
 
 const STYLE: &str = include_str!("report/style.css");
 
@@ -111,20 +110,13 @@ fn settings(out: &mut String, backtest: &Backtest) {
 }
 
 fn setting(invariant: &InvariantOutcome) -> String {
-    let Rule {
-        violated_when,
-        grace_period_seconds,
-        severity,
-        ..
-    } = &invariant.rule;
     if !invariant.enabled {
         return "switched off".to_owned();
     }
-    let grace = spelled(*grace_period_seconds);
-    format!(
-        "{}; grace period {grace}; {severity}",
-        escape(violated_when)
-    )
+    let (terms, severity) = (&invariant.rule.terms, invariant.rule.severity);
+    let when = escape(&terms.violated_when);
+    let grace = spelled(terms.grace_period_seconds);
+    format!("{when}; grace period {grace}; {severity}")
 }
 
 fn figures(out: &mut String, backtest: &Backtest) {

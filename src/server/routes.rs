@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{Admin, own_site};
-use super::api::{self, Standing};
+use super::api::{self, Findings};
 use super::connection::Caller;
 use super::guard::Guard;
 use super::page::{self, Page};
@@ -166,7 +166,7 @@ impl<S: Subject + 'static> App<S> {
                 let snapshot = self.snapshot(query, headers).await?;
                 match api::subject(query) {
                     Some(subject) => json(StatusCode::OK, &api::explained(&snapshot, subject)),
-                    None => json(StatusCode::OK, &Standing::from(&*snapshot)),
+                    None => json(StatusCode::OK, &Findings::from(&*snapshot)),
                 }
             }
             "/api/v1/observation" => {
