@@ -162,6 +162,7 @@ fn progress_bar(shown: bool, size: Option<u64>) -> ProgressBar {
     ProgressBar::with_draw_target(size, target)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         .with_finish(ProgressFinish::AndClear)
+        .with_message("0")
 }
 
 fn template(size: Option<u64>) -> &'static str {
