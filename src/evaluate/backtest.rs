@@ -1,6 +1,7 @@
 //! The backtest: one recording under one configuration or two, and what each would have reported, in figures.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -36,6 +37,13 @@ pub struct Backtest {
     pub recording: Recording,
     /// What each configuration would have reported.
     pub outcomes: Vec<Outcome>,
+}
+
+impl Backtest {
+    /// The place of each invariant, the same in every outcome.
+    pub(super) fn places(&self) -> Range<usize> {
+        0..self.outcomes.first().map_or(0, |it| it.invariants.len())
+    }
 }
 
 /// What was replayed.
