@@ -14,7 +14,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc reference deny deny-if-there advisories truth bench bench-replay fuzz dashboards \
+.PHONY: help demo build test quick check fmt clippy doc reference deny deny-if-there advisories truth bench bench-replay fuzz dashboards \
 	check-dashboards screenshots rules dist image-test deps deps-bench deps-demo deps-dashboards deps-dist deps-image-test
 
 help: ## Show this
@@ -31,6 +31,10 @@ build:
 # The integration tests run the binaries as processes, so these are built first.
 test: deps check check-dashboards build ## Check, then run all tests
 	cargo test --workspace $(CARGO_FLAGS)
+
+# Unit tests need no server and no program but cargo and a C compiler.
+quick: fmt clippy ## Formatting, lints and unit tests: what to run between two edits
+	cargo test --workspace --lib --bins $(CARGO_FLAGS)
 
 check: fmt clippy doc deny-if-there ## Formatting, lints, documentation, dependencies
 

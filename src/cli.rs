@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::check::{Check, Output, Pace, Target};
 use crate::config::{SETTINGS, Setting, Values, env_name};
 use crate::evaluate::{Form, Mistakes, Replay};
-use crate::text::without_login;
+use crate::text::{joined, without_login};
 
 /// How long the latency histograms may be watched.
 const MOST_SAMPLE: Duration = Duration::from_secs(5 * 60);
@@ -76,7 +76,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             let text = error.to_string();
             match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Info(text),
-                _ => Stop::Mistake(without_login(&one_line(&text))),
+                _ => Stop::Mistake(without_login(&message(&text))),
             }
         })?;
     let mut values = Values::default();
@@ -200,10 +200,10 @@ fn duration(flag: &str, text: &str, range: RangeInclusive<Duration>) -> Result<D
 }
 
 /// The message without usage and hints, in one line.
-fn one_line(text: &str) -> String {
+fn message(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let message = text.split("\n\n").next().unwrap_or(text);
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    joined(message)
 }
 
 /// The command line, as it is parsed and as the reference in `docs/` shows it.

@@ -14,15 +14,14 @@ mod key;
 pub use failure::{Collector, Failure, Reason};
 pub use key::{decode_key, encode_key, hash_key};
 
-/// Everything one collection saw, apart from the counters that were streamed past the checker. `C` holds the counters:
-/// a replay has a leaner way of doing that.
+/// Everything one collection saw, apart from the counters that were streamed past the checker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Observation<C = Vec<Counter>> {
+pub struct Observation {
     /// The limiter's nodes, by id.
     pub nodes: Vec<Node>,
     /// Counters: all of them in a replay, the exported ones (highest utilization first) in a live observation, these
     /// and all above their limits in a recording.
-    pub counters: C,
+    pub counters: Vec<Counter>,
     /// What the nodes' own metrics say, by node id.
     pub node_metrics: BTreeMap<String, NodeMetrics>,
     /// Whether Redis answered the exporter's PING in time; `null` when the collection was cut off before that.
@@ -108,11 +107,11 @@ impl Node {
     }
 }
 
-/// A key's counter: the requests admitted inside its window. `K` is a text, owned unless it is read in a replay.
+/// A key's counter: the requests admitted inside its window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counter<K = String> {
+pub struct Counter {
     /// The key, escaped by [`encode_key`].
-    pub key: K,
+    pub key: String,
     /// Requests admitted inside the window.
     pub count: u64,
     /// Requests allowed per window.
@@ -137,6 +136,18 @@ impl Counter {
     /// `count / limit`; infinite when something was admitted under a limit of zero.
     pub fn utilization(&self) -> f64 {
         utilization(self.count, self.limit)
+    }
+
+    /// The counter as the checker takes it, with `key` as the bytes that its key stands for.
+    pub fn view<'a>(&self, key: &'a [u8]) -> CounterView<'a> {
+        CounterView {
+            key,
+            count: self.count,
+            limit: self.limit,
+            remaining: self.remaining,
+            window_ms: self.window_ms,
+            fell_from: self.fell_from,
+        }
     }
 }
 

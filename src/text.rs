@@ -1,27 +1,37 @@
 //! What others wrote, in messages of ours: logs, tables and errors are one line each, whatever a file or a node says.
 
-use std::fmt::Write as _;
-
-/// The most of a foreign text that a message repeats.
+/// The most characters of a foreign text that a message repeats.
 const MOST: usize = 1000;
 
 /// `text` as one line of bounded length: control characters are escaped, and what is too long is cut.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len().min(MOST));
-    for (at, c) in text.char_indices() {
-        if at >= MOST {
+    cut(text, MOST)
+}
+
+/// As [`one_line`], of about `most` characters.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    let (mut line, mut length) = (String::with_capacity(text.len().min(most)), 0);
+    for c in text.chars() {
+        if length >= most {
             line.push('…');
             break;
         }
         // Unicode has two line ends that are no control characters.
         if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
-            // Writing to a string cannot fail.
-            let _ = write!(line, "{}", c.escape_default());
+            let escaped = c.escape_default();
+            length += escaped.len();
+            line.extend(escaped);
         } else {
+            length += 1;
             line.push(c);
         }
     }
     line
+}
+
+/// The words of a message that its author broke into lines, on one line.
+pub(crate) fn joined(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// `text` without the login of a URL that stands in it: in a message about what was put in the wrong place, it would show.
@@ -57,6 +67,9 @@ mod tests {
     #[test]
     fn line_ends_are_escaped_and_length_is_bounded() {
         assert_eq!(one_line("a\r\n\tb\u{2028}é"), "a\\r\\n\\tb\\u{2028}é");
-        assert_eq!(one_line(&"é".repeat(MOST)).chars().count(), MOST / 2 + 1);
+        for long in ["é".repeat(MOST + 1), "\n".repeat(MOST)] {
+            assert_eq!(one_line(&long).chars().count(), MOST + 1);
+        }
+        assert_eq!(one_line(&"é".repeat(MOST)).chars().count(), MOST);
     }
 }

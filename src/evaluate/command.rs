@@ -7,10 +7,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::{
-    Candidate, EvaluateError, Mistakes, Progress, Reading, Source, Tally, backtest, page, replay,
-    table,
+    Candidate, EvaluateError, Mistakes, Reading, Source, Tally, backtest, page, replay, table,
 };
-use crate::clock::Clock;
 use crate::config::Judging;
 
 /// What is to be replayed, and how.
@@ -54,7 +52,7 @@ pub fn evaluate(
         label: candidate.key_label,
         mistakes: task.mistakes,
         named: &mut io::stderr(),
-        progress: Progress::new(Clock::start(), Progress::has_a_terminal() && !lines_shown),
+        progress: !lines_shown,
     };
     let result = if task.form == Form::Lines {
         replay(reading, &candidate.checker, io::stdout().lock())

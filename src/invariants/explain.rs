@@ -52,25 +52,35 @@ pub struct Explanation {
 /// An invariant's settings in words and figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rule {
+    /// When it is reported.
+    #[serde(flatten)]
+    pub terms: Terms,
+    /// How bad it is then.
+    pub severity: super::Severity,
+}
+
+/// When an invariant is reported, in words and figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Terms {
     /// When it is violated.
     pub violated_when: String,
     /// The threshold: seconds for `high_latency`, a share of the limit for `counter_drift`, none for the others.
     pub threshold: Option<f64>,
     /// How long a violation must last, in seconds.
     pub grace_period_seconds: f64,
-    /// How bad it is then.
-    pub severity: super::Severity,
 }
 
 impl From<&InvariantConfig> for Rule {
     fn from(config: &InvariantConfig) -> Self {
         let with_threshold = [InvariantName::HighLatency, InvariantName::CounterDrift];
         Self {
-            violated_when: config.violated_when(),
-            threshold: with_threshold
-                .contains(&config.name)
-                .then_some(config.threshold),
-            grace_period_seconds: config.grace_period.as_secs_f64(),
+            terms: Terms {
+                violated_when: config.violated_when(),
+                threshold: with_threshold
+                    .contains(&config.name)
+                    .then_some(config.threshold),
+                grace_period_seconds: config.grace_period.as_secs_f64(),
+            },
             severity: config.severity,
         }
     }

@@ -9,6 +9,8 @@ use bcrypt::HashParts;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::text::joined;
+
 /// The highest bcrypt cost: each step doubles the time, and 16 is some seconds for each first login already.
 const MOST_COST: u32 = 16;
 
@@ -80,7 +82,9 @@ impl WebFile {
             None
         } else {
             // Without the excerpt that the parser would show: it may hold a hash.
-            serde_saphyr::from_str(text).map_err(|error| one_line(&error))?
+            serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| {
+                joined(&error.without_snippet().to_string())
+            })?
         };
         let mut file = parsed.unwrap_or_default();
         for (user, hash) in &file.basic_auth_users {
@@ -143,11 +147,6 @@ impl TlsSection {
         }
         Ok(())
     }
-}
-
-fn one_line(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
