@@ -195,9 +195,7 @@ impl CheckHistory {
                 }
                 _ => RedisEvidence::Answered,
             },
-            (evidence, Some(before))
-                if checks.errors_rose && errors > 0.0 && answers <= 0.0 =>
-            {
+            (evidence, Some(before)) if checks.errors_rose && errors > 0.0 && answers <= 0.0 => {
                 self.failing.get_or_insert(Failing {
                     since: before,
                     errors,
@@ -313,9 +311,7 @@ pub(super) fn is_doubtful(
         Some(Outage::Away) => checks.errors_rose,
         // Where nothing came in the first reading after, hardly enough will in the next ones.
         None => {
-            checks.errors_rose
-                && !checks.prove_a_fault(errors)
-                && (later.is_none() || errors > 0.0)
+            checks.errors_rose && !checks.prove_a_fault(errors) && (later.is_none() || errors > 0.0)
         }
     }
 }

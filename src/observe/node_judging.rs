@@ -36,6 +36,16 @@ impl NodeReader {
             .filter_map(|(address, reading)| Some((address.clone(), reading.probe.clone()?)))
             .collect();
         let mut judged = NodesJudged::default();
+        // Before anything is booked on a node: what several nodes answer at is nobody's.
+        let addresses = NodeEvidence {
+            now: at.steady,
+            registry: &read.registry,
+            api: read.api.nodes.as_deref(),
+            probes: &probes,
+            redis: &BTreeMap::new(),
+            canary_refused: &BTreeMap::new(),
+        };
+        self.memory.learn(self.timing, &addresses);
         let mut redis = self.read_metrics(at, deadline, read, &mut judged).await;
         if self.canary {
             self.ask_canaries(at, deadline, read, &mut judged, &mut redis)

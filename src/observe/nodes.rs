@@ -242,17 +242,21 @@ impl NodeMemory {
         self.statics.contains_key(address)
     }
 
+    /// Takes in which nodes there are, and where. Once more in the same collection changes nothing.
+    pub(super) fn learn(&mut self, timing: RegistryTiming, evidence: &NodeEvidence<'_>) {
+        self.learn_registrations(evidence.now, evidence.registry);
+        self.learn_api_only(evidence);
+        self.learn_addresses(timing, evidence);
+        self.drop_superseded(evidence);
+    }
+
     /// Judges every node that is known or shows in the evidence.
     pub(super) fn judge(
         &mut self,
         timing: RegistryTiming,
         evidence: &NodeEvidence<'_>,
     ) -> Vec<Node> {
-        self.learn_registrations(evidence.now, evidence.registry);
-        self.learn_api_only(evidence);
-        self.learn_addresses(timing, evidence);
-        self.drop_superseded(evidence);
-
+        self.learn(timing, evidence);
         let mut nodes = Vec::new();
         let ids: Vec<String> = self.known.keys().cloned().collect();
         for id in ids {

@@ -139,7 +139,10 @@ fn a_node_that_answers_again_after_an_outage_is_cleared_at_once() {
         node.collect(15.0, (0.0, 5.0), None);
         node.collect_after(Some(Outage::Away), 15.0, rise, later)
     };
-    assert_eq!(after((5.0, 0.0), Some((0.0, 1.0))), RedisEvidence::Returned(at(15.0)));
+    assert_eq!(
+        after((5.0, 0.0), Some((0.0, 1.0))),
+        RedisEvidence::Returned(at(15.0))
+    );
     let open = RedisEvidence::Inconclusive("redis_just_returned");
     assert_eq!(after((5.0, 0.0), Some((0.0, 0.0))), open);
     assert_eq!(after((5.0, 0.0), None), open);
@@ -189,7 +192,7 @@ fn checks_that_succeed_after_nothing_but_failures_prove_that_the_way_is_back() {
 #[test]
 fn a_malformed_key_between_other_answers_proves_no_return() {
     let mut node = Node::new();
-    node.collect(15.0, (24.0, 15.0), Some((1.0, 0.0)));
+    node.collect(15.0, (24.0, 15.0), Some((1.0, 1.0)));
     for _ in 0..3 {
         node.collect(15.0, (2.0, 0.0), Some((0.0, 0.0)));
         assert_eq!(node.collect(15.0, (0.0, 1.0), None), ANSWERED);

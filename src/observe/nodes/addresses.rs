@@ -34,6 +34,9 @@ pub(super) struct Shown {
     /// When it last changed between nodes that both live.
     #[serde(default)]
     balanced_at: Option<Timestamp>,
+    /// A node that it answered with before is still registered: it may have died, or live on behind a balancer.
+    #[serde(skip)]
+    doubtful: bool,
 }
 
 /// An id that an address does not answer with any more.
@@ -55,23 +58,23 @@ pub(super) enum Answer {
     NotAsked,
 }
 
+/// What there is of the life of a node that an address answered with before.
+enum Signs {
+    /// It showed life after that.
+    Alive,
+    /// Its registration has not run out.
+    Registered,
+    None,
+}
+
 impl Shown {
     /// The id that it last answered with.
     pub(super) fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Takes an answer in. `registered` tells whether a node is registered, `alive_after` whether it showed life
-    /// elsewhere after a time.
-    pub(super) fn answered(
-        &mut self,
-        id: &str,
-        now: Timestamp,
-        registered: impl Fn(&str) -> bool,
-        alive_after: impl Fn(&str, Timestamp) -> bool,
-    ) {
-        self.earlier
-            .retain(|_, earlier| elapsed(earlier.until, now) < BELIEVED_FOR);
+    /// Takes an answer in. `registered` tells whether a node is registered.
+    fn answered(&mut self, id: &str, now: Timestamp, registered: impl Fn(&str) -> bool) {
         let returns = self.earlier.remove(id).is_some();
         if self.id.as_deref() != Some(id) {
             if let Some(before) = self.id.replace(id.to_owned()) {
@@ -86,17 +89,26 @@ impl Shown {
             }
         }
         self.last = Some(now);
+    }
+
+    /// Looks after the nodes that it answered with before. `signs` tells what there is of a node's life since a time.
+    fn compare(&mut self, now: Timestamp, signs: impl Fn(&str, Timestamp) -> Signs) {
+        self.earlier
+            .retain(|_, earlier| elapsed(earlier.until, now) < BELIEVED_FOR);
+        self.doubtful = false;
         for (other, earlier) in &self.earlier {
-            if alive_after(other, earlier.until) {
-                self.balanced_at = self.balanced_at.max(Some(earlier.until));
+            match signs(other, earlier.until) {
+                Signs::Alive => self.balanced_at = self.balanced_at.max(Some(earlier.until)),
+                Signs::Registered => self.doubtful = true,
+                Signs::None => {}
             }
         }
     }
 
     /// Whether several nodes answer here, as far as is known at `now`.
     pub(super) fn is_balanced(&self, now: Timestamp) -> bool {
-        self.balanced_at
-            .is_some_and(|at| elapsed(at, now) < BELIEVED_FOR)
+        let balanced = self.balanced_at;
+        self.doubtful || balanced.is_some_and(|at| elapsed(at, now) < BELIEVED_FOR)
     }
 
     /// When the node `id`, which answered here before another one, last did so; `None` if it was not here.
@@ -146,31 +158,47 @@ impl NodeMemory {
     /// Takes in which node answers at which address.
     pub(super) fn learn_addresses(&mut self, timing: RegistryTiming, evidence: &NodeEvidence<'_>) {
         let now = evidence.now;
-        let registered = |id: &str| evidence.registry.found.contains_key(id);
+        let found = &evidence.registry.found;
         for (address, probe) in evidence.probes {
-            let Some(id) = probe.node_id() else { continue };
-            let alive_after = |other: &str, after: Timestamp| {
-                let known = self.known.get(other);
-                let seen = known.and_then(|known| known.registration);
-                let renewed = seen.and_then(|seen| renewed_at(seen, timing));
+            if let Some(id) = probe.node_id() {
+                let shown = match self.statics.get_mut(address) {
+                    Some(shown) => shown,
+                    None => self.others.entry(address.clone()).or_default(),
+                };
+                shown.answered(id, now, |id| found.contains_key(id));
+            }
+        }
+        let all = self.statics.iter_mut().chain(&mut self.others);
+        for (address, shown) in all {
+            shown.compare(now, |id, after| {
                 let mut elsewhere = evidence.probes.iter().filter(|(at, _)| *at != address);
-                (registered(other) && renewed.is_some_and(|renewed| renewed > after))
-                    || elsewhere.any(|(_, probe)| probe.node_id() == Some(other))
-            };
-            let shown = match self.statics.get_mut(address) {
-                Some(shown) => shown,
-                None => self.others.entry(address.clone()).or_default(),
-            };
-            shown.answered(id, now, registered, alive_after);
-            if !self.statics.contains_key(address) {
+                let seen = self.known.get(id).and_then(|known| known.registration);
+                let renewed = seen.and_then(|seen| renewed_at(seen, timing));
+                let Some(registration) = found.get(id) else {
+                    return Signs::None;
+                };
+                if elsewhere.any(|(_, probe)| probe.node_id() == Some(id))
+                    || renewed.is_some_and(|renewed| renewed > after)
+                {
+                    Signs::Alive
+                } else if registration.address.as_ref() == Some(address) {
+                    // Another node has taken its address: it is no more.
+                    Signs::None
+                } else {
+                    Signs::Registered
+                }
+            });
+        }
+        for address in self.statics.keys().cloned().collect::<Vec<String>>() {
+            if self.is_balanced(&address, now) {
+                self.forget_address(&address);
                 continue;
             }
-            if self.is_balanced(address, now) {
-                self.forget_address(address);
+            let Some(id) = evidence.probes.get(&address).and_then(Probe::node_id) else {
                 continue;
-            }
+            };
             for (other, known) in &mut self.known {
-                if other != id && known.static_address.as_ref() == Some(address) {
+                if other != id && known.static_address.as_ref() == Some(&address) {
                     known.static_address = None;
                 }
             }
@@ -179,8 +207,8 @@ impl NodeMemory {
                 first_seen: Some(now),
                 ..Known::default()
             });
-            if known.address.as_deref() != Some(address) {
-                known.static_address = Some(address.clone());
+            if known.address.as_ref() != Some(&address) {
+                known.static_address = Some(address);
             }
         }
     }
@@ -210,8 +238,7 @@ impl NodeMemory {
                 && self.statics.values().any(|shown| {
                     let successor = shown.id().and_then(|id| self.known.get(id));
                     let since = successor.and_then(|successor| successor.first_seen);
-                    !shown.is_balanced(now)
-                        && shown.left(id).zip(since).is_some_and(|(l, s)| s > l)
+                    !shown.is_balanced(now) && shown.left(id).zip(since).is_some_and(|(l, s)| s > l)
                 })
         };
         let known = self.known.iter();
@@ -291,7 +318,14 @@ mod tests {
         let mut shown = Shown::default();
         for (seconds, id, alive) in answers {
             let lives = |other: &str| alive.contains(&other);
-            shown.answered(id, at(*seconds), lives, |other, _| lives(other));
+            shown.answered(id, at(*seconds), lives);
+            shown.compare(at(*seconds), |other, _| {
+                if lives(other) {
+                    Signs::Alive
+                } else {
+                    Signs::None
+                }
+            });
         }
         shown
     }
@@ -313,10 +347,19 @@ mod tests {
     }
 
     #[test]
+    fn while_the_node_before_is_registered_nobody_is_judged_by_the_address() {
+        let mut shown = shown(&[(0, "a", &[]), (15, "b", &[])]);
+        shown.compare(at(20), |_, _| Signs::Registered);
+        assert!(shown.is_balanced(at(20)));
+        shown.compare(at(40), |_, _| Signs::None);
+        assert!(!shown.is_balanced(at(40)));
+    }
+
+    #[test]
     fn ids_without_end_are_not_remembered() {
         let mut shown = Shown::default();
         for number in 0..100 {
-            shown.answered(&number.to_string(), at(number), |_| false, |_, _| false);
+            shown.answered(&number.to_string(), at(number), |_| false);
         }
         assert_eq!(shown.earlier.len(), MOST_EARLIER);
     }

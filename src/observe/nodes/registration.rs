@@ -7,7 +7,9 @@ use crate::clock::elapsed;
 
 /// When a registration was renewed last, by what its TTL was when it was read; `None` if it has none.
 pub(super) fn renewed_at(seen: SeenTtl, timing: RegistryTiming) -> Option<Timestamp> {
-    seen.at.checked_sub(timing.ttl.saturating_sub(seen.ttl?)).ok()
+    seen.at
+        .checked_sub(timing.ttl.saturating_sub(seen.ttl?))
+        .ok()
 }
 
 /// The state of a node whose address was never reached, or that was not probed; `None` if it has left.
@@ -122,8 +124,7 @@ fn heartbeats(
         return (Some(true), "heartbeats in time");
     }
     // After an outage every registration is old: nodes get the time of two heartbeats to renew it.
-    let settled_since =
-        |time: Timestamp| elapsed(time, evidence.now) >= timing.heartbeat * 2;
+    let settled_since = |time: Timestamp| elapsed(time, evidence.now) >= timing.heartbeat * 2;
     if !evidence.registry.redis_up_since.is_some_and(settled_since) {
         return (None, "redis_just_returned");
     }
