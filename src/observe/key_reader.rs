@@ -124,7 +124,7 @@ impl KeyReader {
             let Some(late) = late else { return };
             // The other line waits for the same answer, so this takes no longer. Kept inside the deadline all the same:
             // what was swept counts.
-            let left = deadline.left() - deadline.left() / 10;
+            let left = deadline.left().mul_f64(0.9);
             if let Ok(Ok(Some(limit))) = tokio::time::timeout(left, late).await
                 && self.set_default(limit, clock)
             {
