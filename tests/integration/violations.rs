@@ -41,6 +41,8 @@ async fn a_default_limit_that_was_raised_behind_a_slow_api_is_no_false_report() 
     assert_eq!(scrape.reported(), [""; 0]);
     assert!(scrape.is("ratelimiter_keys", &[], 1), "{}", scrape.text);
     let limit = [("key", "user")];
+    let scrape = cluster.exporter.scrape().await?;
+    assert_eq!(scrape.reported(), [""; 0]);
     assert!(scrape.is("ratelimiter_key_requests_limit", &limit, 20));
     Ok(())
 }
