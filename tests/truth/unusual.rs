@@ -151,7 +151,8 @@ async fn split_brain() -> anyhow::Result<Seen> {
 
 async fn no_scripts() -> anyhow::Result<Seen> {
     let bench = Bench::start(2, &[]).await?;
-    let traffic = bench.traffic(30, 20.0)?;
+    // Busy enough that a second shows that all checks fail.
+    let traffic = bench.traffic(30, 40.0)?;
     bench.exporter.silent_for(secs(2)).await?;
     let mut connection = bench.redis().await?;
     let fault = Instant::now();
