@@ -98,6 +98,9 @@ pub struct Node {
     /// Whether the node refused what it must refuse; `None` when the canary did not ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_refused: Option<bool>,
+    /// Why it is not known whether it does, although it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_reason: Option<String>,
 }
 
 impl Node {

@@ -387,10 +387,11 @@ fn named_subjects(
             .iter()
             .filter_map(|node| {
                 let subject = format!("canary:{}", node.id);
-                let verdict = if node.canary_refused? {
-                    Verdict::Ok
-                } else {
-                    Verdict::Violated(Evidence::FailOpen)
+                let verdict = match (node.canary_refused, &node.canary_reason) {
+                    (Some(true), _) => Verdict::Ok,
+                    (Some(false), _) => Verdict::Violated(Evidence::FailOpen),
+                    (None, Some(reason)) => Verdict::Unknown(reason.clone()),
+                    (None, None) => return None,
                 };
                 Some((subject, verdict))
             })

@@ -1,9 +1,10 @@
 //! The management API's line of a collection: the default limit and the node list, from the first base that answers.
 
 use reqwest::Url;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
+use super::first::first_success;
 use super::http::{Http, HttpError};
 use super::management_api::{ApiNode, ManagementApi};
 use crate::observation::{Collector, Failure, Limit, Reason};
@@ -21,7 +22,8 @@ pub(super) struct ApiReading {
     pub(super) seconds: f64,
 }
 
-/// Asks the bases in turn. The default limit is sent on as soon as it is known, or known to be unreadable.
+/// Asks the first base, and where that fails all the others at once: several that hang take no longer than two. The
+/// default limit is sent on as soon as it is known, or known to be unreadable.
 pub(super) async fn ask_api(
     http: &Http,
     bases: Vec<Url>,
@@ -31,16 +33,26 @@ pub(super) async fn ask_api(
     let mut reading = ApiReading::default();
     let failed =
         |error: HttpError| Failure::new(Collector::ManagementApi, "", error.reason, error.message);
-    for base in bases {
-        match ManagementApi::new(http, base.clone()).default_limit().await {
-            Ok(limit) => {
-                reading.limit = Some(limit);
-                reading.base = Some(base);
-                break;
+    // Also those of bases that were asked before the one that answered.
+    let failures = Mutex::new(Vec::new());
+    let attempts = bases.into_iter().map(|base| {
+        let failures = &failures;
+        async move {
+            let api = ManagementApi::new(http, base.clone());
+            match api.default_limit().await {
+                Ok(limit) => Ok((limit, base)),
+                Err(error) => {
+                    failures.lock().await.push(failed(error));
+                    Err(())
+                }
             }
-            Err(error) => reading.failures.push(failed(error)),
         }
+    });
+    if let Ok((limit, base)) = first_success(attempts.collect()).await {
+        reading.limit = Some(limit);
+        reading.base = Some(base);
     }
+    reading.failures = failures.into_inner();
     // Nobody waits if the sweep was cut off.
     let _ = default.send(reading.limit);
     if let Some(base) = &reading.base {

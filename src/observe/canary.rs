@@ -45,12 +45,27 @@ pub(super) struct CanaryReading {
     pub(super) refused: Option<bool>,
 }
 
+impl CanaryReading {
+    /// Whether the node does not reach Redis. Anything else than a 5xx or silence is the API's shape, not its Redis.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let Err(error) = &self.check else {
+            return false;
+        };
+        let server_error = error.status.is_some_and(|status| status.is_server_error());
+        server_error || error.reason == Reason::Timeout
+    }
+}
+
 /// What is remembered of one node's canaries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CanaryHistory {
     latencies: VecDeque<(Timestamp, Duration)>,
     refused: Option<bool>,
+    /// When it last answered that.
     refusal_asked: Option<Timestamp>,
+    last: Option<Timestamp>,
+    /// The last canary before the node was cut off from Redis.
+    cut_off: Option<Timestamp>,
 }
 
 impl CanaryHistory {
@@ -62,8 +77,14 @@ impl CanaryHistory {
                 .is_none_or(|asked| elapsed(asked, now) >= REFUSAL_EVERY)
     }
 
-    /// Takes a reading in.
-    pub(super) fn add(&mut self, now: Timestamp, reading: &CanaryReading, timeout: Duration) {
+    /// Takes a reading in. If the canaries before failed for want of Redis and this one did not, returns when the last one
+    /// before them was.
+    pub(super) fn add(
+        &mut self,
+        now: Timestamp,
+        reading: &CanaryReading,
+        timeout: Duration,
+    ) -> Option<Timestamp> {
         let took = match &reading.check {
             Ok(took) => Some(*took),
             // It took at least that long.
@@ -78,11 +99,17 @@ impl CanaryHistory {
             self.refused = reading.refused;
             self.refusal_asked = Some(now);
         }
+        let before = self.last.replace(now).unwrap_or(now);
+        if reading.is_cut_off() {
+            self.cut_off.get_or_insert(before);
+        }
+        self.cut_off.take_if(|_| reading.check.is_ok())
     }
 
-    /// Whether it last refused what it must refuse.
-    pub(super) fn refused(&self) -> Option<bool> {
-        self.refused
+    /// Whether it refuses what it must refuse; `None` once it was due to be asked again and did not answer that.
+    pub(super) fn refused(&self, now: Timestamp) -> Option<bool> {
+        let asked = self.refusal_asked?;
+        self.refused.filter(|_| elapsed(asked, now) < REFUSAL_EVERY)
     }
 
     /// The p99 of the last 60 s: of the few canaries there are, the slowest.
@@ -191,7 +218,47 @@ mod tests {
         history.add(at(30), &took(1, Some(false)), timeout);
         assert!(history.refusal_due(at(31)));
         history.add(at(31), &took(1, None), timeout);
-        assert_eq!(history.refused(), Some(false));
+        assert_eq!(history.refused(at(31)), Some(false));
+    }
+
+    fn failed(status: u16) -> CanaryReading {
+        let error = HttpError {
+            status: StatusCode::from_u16(status).ok(),
+            reason: Reason::HttpStatus,
+            message: String::new(),
+        };
+        CanaryReading {
+            check: Err(error),
+            refused: None,
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_is_not_answered_any_more_is_not_ok_for_ever() {
+        let timeout = Duration::from_secs(1);
+        for refused in [true, false] {
+            let mut history = CanaryHistory::default();
+            history.add(at(0), &took(1, Some(refused)), timeout);
+            history.add(at(15), &failed(500), timeout);
+            assert_eq!(history.refused(at(15)), Some(refused));
+            history.add(at(30), &failed(500), timeout);
+            assert_eq!(history.refused(at(30)), None);
+            history.add(at(45), &took(1, Some(true)), timeout);
+            assert_eq!(history.refused(at(45)), Some(true));
+        }
+    }
+
+    #[test]
+    fn the_first_canary_that_works_after_failures_says_since_when_they_failed() {
+        let timeout = Duration::from_secs(1);
+        let mut history = CanaryHistory::default();
+        assert_eq!(history.add(at(0), &took(1, None), timeout), None);
+        assert_eq!(history.add(at(15), &failed(500), timeout), None);
+        assert_eq!(history.add(at(30), &failed(500), timeout), None);
+        // The API's shape says nothing about Redis.
+        assert_eq!(history.add(at(45), &failed(404), timeout), None);
+        assert_eq!(history.add(at(60), &took(1, None), timeout), Some(at(0)));
+        assert_eq!(history.add(at(75), &took(1, None), timeout), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::time::Instant;
 
 use super::control::{Shard, ShardNow, not_connected, slots_of};
@@ -30,6 +31,10 @@ const SLICES: u32 = 10;
 
 /// The least that a collection spends on the pass: small key spaces are passed whole.
 const LEAST_SLICE: Duration = Duration::from_millis(50);
+
+/// How long a sweep waits for the default limit although it remembers one: a limiter that is well answers within
+/// milliseconds, and one that hangs must not hold up the counters.
+const DEFAULT_WITHIN: Duration = Duration::from_millis(50);
 
 /// When more than one in this many of all keys was written, a whole pass costs little more and tells all.
 const STORM: u64 = 4;
@@ -104,7 +109,37 @@ impl KeyReader {
             ..SweepResult::default()
         };
         let mut dead = 0;
-        let line = self.sweep(clock, deadline, needs, sink, &mut result, &mut dead);
+        let mut seconds = None;
+        let line = async {
+            let watched = needs.watched;
+            let (shards, late) = self.needs(clock, needs.shards, needs.default).await;
+            let Ok(shards) = shards else {
+                result.stopped = Some(Reason::RedisDown);
+                return;
+            };
+            let keys = (&shards[..], &watched[..]);
+            self.sweep(clock, deadline, keys, sink, &mut result, &mut dead)
+                .await;
+            seconds = Some(started.elapsed());
+            let Some(late) = late else { return };
+            // The other line waits for the same answer, so this takes no longer. Kept inside the deadline all the same:
+            // what was swept counts.
+            let left = deadline.left().mul_f64(0.9);
+            if let Ok(Ok(Some(limit))) = tokio::time::timeout(left, late).await
+                && self.set_default(limit, clock)
+            {
+                // What was judged by the limit of before is judged anew, before anything is reported.
+                dead = 0;
+                result = SweepResult {
+                    stopped: Some(Reason::Deadline),
+                    commands: result.commands,
+                    node_ids: std::mem::take(&mut result.node_ids),
+                    ..SweepResult::default()
+                };
+                self.sweep(clock, deadline, keys, sink, &mut result, &mut dead)
+                    .await;
+            }
+        };
         let cut_off = deadline.cut(line).await.is_none();
         if cut_off {
             // The connections may have answers on the way that nobody waits for any more.
@@ -142,7 +177,7 @@ impl KeyReader {
             sources: sources
                 .map(|(primary, reader)| (primary.clone(), reader.source.clone()))
                 .collect(),
-            seconds: started.elapsed().as_secs_f64(),
+            seconds: seconds.unwrap_or_else(|| started.elapsed()).as_secs_f64(),
         }
     }
 
@@ -154,31 +189,56 @@ impl KeyReader {
         self.behind = false;
     }
 
+    /// Waits for the servers, and for the default limit: where one is remembered, not for long. If it is late then, the
+    /// receiver for it.
+    async fn needs(
+        &mut self,
+        clock: &Clock,
+        shards: oneshot::Receiver<Vec<ShardNow>>,
+        mut default: oneshot::Receiver<Option<Limit>>,
+    ) -> (
+        Result<Vec<ShardNow>, RecvError>,
+        Option<oneshot::Receiver<Option<Limit>>>,
+    ) {
+        let shards = shards.await;
+        // Before giving up on Redis: the API may be gone by the time that Redis returns.
+        let told = if shards.is_ok() && self.limits.default_limit().is_some() {
+            match tokio::time::timeout(DEFAULT_WITHIN, &mut default).await {
+                Ok(told) => told,
+                Err(_) => return (shards, Some(default)),
+            }
+        } else {
+            default.await
+        };
+        if let Ok(Some(limit)) = told {
+            self.set_default(limit, clock);
+        }
+        (shards, None)
+    }
+
+    /// Takes the default limit over; tells whether it changed.
+    fn set_default(&mut self, limit: Limit, clock: &Clock) -> bool {
+        let changed = self.limits.set_default(limit, clock.now().steady);
+        if changed {
+            // Keys that nobody wrote to may be above it now.
+            self.begin_anew();
+        }
+        changed
+    }
+
     async fn sweep(
         &mut self,
         clock: &Clock,
         deadline: &Deadline,
-        needs: Needs,
+        (shards, watched): (&[ShardNow], &[Box<[u8]>]),
         sink: &mut dyn CounterSink,
         result: &mut SweepResult,
         dead: &mut usize,
     ) {
-        let shards = needs.shards.await;
-        // Before giving up on Redis: the API may be gone by the time that Redis returns.
-        if let Ok(Some(limit)) = needs.default.await
-            && self.limits.set_default(limit, clock.now().steady)
-        {
-            // Keys that nobody wrote to may be above it now.
-            self.begin_anew();
-        }
-        let Ok(shards) = shards else {
-            result.stopped = Some(Reason::RedisDown);
-            return;
-        };
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
         let margin = deadline.left() / 10;
         let stop = Instant::now() + self.budget.min(deadline.left().saturating_sub(margin));
-        let mut servers = self.get_ready(&shards, result).await;
+        let mut servers = self.get_ready(shards, result).await;
         *dead = result.failed.len();
         if result.failed.len() == shards.len() {
             result.stopped = result.failed.values().next().map(|failure| failure.reason);
@@ -205,7 +265,7 @@ impl KeyReader {
             router: Router::new(links.collect(), slots),
             lanes: lanes.collect(),
             news: vec![Vec::new(); shards.len()],
-            pace: pace_beside(&shards),
+            pace: pace_beside(shards),
             clock,
             limits: &mut self.limits,
             rules: &self.rules,
@@ -216,7 +276,7 @@ impl KeyReader {
             None => stop,
         };
         let begun = Instant::now();
-        sweep.recheck(&needs.watched, result).await;
+        sweep.recheck(watched, result).await;
         for (lane, names) in written {
             self.behind |= !sweep.look_at(lane, names, stop, result).await;
         }

@@ -106,6 +106,7 @@ impl Limiter {
                 clock: clock.clone(),
                 control: Control::new(&config.redis).map_err(SetupError::Redis)?,
                 histories: BTreeMap::new(),
+                read_at: BTreeMap::new(),
                 canaries: BTreeMap::new(),
                 last_api: None,
                 redis_was: RedisWas::default(),

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use reqwest::Url;
 use tokio::time::Instant;
 
 use super::canary::ask_canaries;
 use super::deadline::Deadline;
-use super::failing_checks::{Checks, way_to_redis};
+use super::failing_checks::{Checks, is_doubtful};
 use super::http::Http;
 use super::node_metrics::Reading;
 use super::node_reader::{NodeReader, NodesJudged, NodesRead, SECOND_LOOK, cut_off};
@@ -16,6 +17,10 @@ use super::nodes::{NodeEvidence, Probe, RedisEvidence};
 use super::probes::{Ask, ask_all};
 use crate::clock::Moment;
 use crate::observation::{Collector, Failure, Reason};
+
+/// How often doubtful counters are read again, [`SECOND_LOOK`] apart: for a second, in which a busy node fails often
+/// enough to prove that all fail.
+const LOOKS: u32 = 4;
 
 impl NodeReader {
     /// Judges the nodes and reads their metrics.
@@ -31,6 +36,16 @@ impl NodeReader {
             .filter_map(|(address, reading)| Some((address.clone(), reading.probe.clone()?)))
             .collect();
         let mut judged = NodesJudged::default();
+        // Before anything is booked on a node: what several nodes answer at is nobody's.
+        let addresses = NodeEvidence {
+            now: at.steady,
+            registry: &read.registry,
+            api: read.api.nodes.as_deref(),
+            probes: &probes,
+            redis: &BTreeMap::new(),
+            canary_refused: &BTreeMap::new(),
+        };
+        self.memory.learn(self.timing, &addresses);
         let mut redis = self.read_metrics(at, deadline, read, &mut judged).await;
         if self.canary {
             self.ask_canaries(at, deadline, read, &mut judged, &mut redis)
@@ -39,7 +54,7 @@ impl NodeReader {
         let canary_refused = self
             .canaries
             .iter()
-            .filter_map(|(id, history)| Some((id.clone(), history.refused()?)))
+            .filter_map(|(id, history)| Some((id.clone(), history.refused(at.steady)?)))
             .collect();
         judged.nodes = self.memory.judge(
             self.timing,
@@ -52,9 +67,15 @@ impl NodeReader {
                 canary_refused: &canary_refused,
             },
         );
+        for node in judged.nodes.iter_mut().filter(|node| node.is_up()) {
+            if node.canary_refused.is_none() && self.canaries.contains_key(&node.id) {
+                node.canary_reason = Some("canary_unanswered".to_owned());
+            }
+        }
         let ids: BTreeSet<&str> = judged.nodes.iter().map(|node| node.id.as_str()).collect();
         judged.metrics.retain(|id, _| ids.contains(id.as_str()));
         self.histories.retain(|id, _| ids.contains(id.as_str()));
+        self.read_at.retain(|id, _| ids.contains(id.as_str()));
         self.canaries.retain(|id, _| ids.contains(id.as_str()));
         if let Some(prometheus) = self.prometheus.clone() {
             self.ask_prometheus(&prometheus, deadline, read, &mut judged)
@@ -72,68 +93,103 @@ impl NodeReader {
         read: &NodesRead,
         judged: &mut NodesJudged,
     ) -> BTreeMap<String, RedisEvidence> {
-        let evidence = self.evidence_of_checks(at, deadline, read, judged).await;
-        let believed = evidence.into_iter().map(|(id, evidence)| {
-            let history = self.histories.entry(id.clone()).or_default();
-            let believed = history.believe(at.steady, evidence, read.outage);
-            (id, believed)
-        });
-        believed.collect()
-    }
-
-    async fn evidence_of_checks(
-        &mut self,
-        at: Moment,
-        deadline: &Deadline,
-        read: &NodesRead,
-        judged: &mut NodesJudged,
-    ) -> BTreeMap<String, RedisEvidence> {
-        let mut doubtful: BTreeMap<String, (String, Checks)> = BTreeMap::new();
-        let mut evidence = BTreeMap::new();
-        let owners = owners(read);
+        let mut checks: BTreeMap<String, (&String, &Reading, Checks)> = BTreeMap::new();
+        let owners = self.owners(at.steady, read);
         for (id, address) in &owners {
             let Some(Ok(reading)) = read.addresses.get(address).and_then(|a| a.metrics.as_ref())
             else {
                 continue;
             };
-            let history = self.histories.entry(id.clone()).or_default();
-            let (metrics, checks) = history.add(at.steady, reading, &self.selectors);
-            judged.metrics.insert(id.clone(), metrics);
-            if checks.errors_rose && (checks.answers_rose || read.outage.is_some()) {
-                doubtful.insert(id.clone(), (address.clone(), checks));
-            } else {
-                evidence.insert(id.clone(), way_to_redis(checks, reading, read.outage, None));
+            let before = self.read_at.insert(id.clone(), address.clone());
+            if before.is_some_and(|before| before != *address) {
+                // Another process, or several: its counters have nothing to do with those of before.
+                self.histories.remove(id);
             }
+            let overdue = self.is_overdue(id, read);
+            let history = self.histories.entry(id.clone()).or_default();
+            let (metrics, rise) = history.add(at.steady, reading, &self.selectors);
+            judged.metrics.insert(id.clone(), metrics);
+            if overdue {
+                history.checks().heartbeat_overdue();
+            }
+            checks.insert(id.clone(), (address, reading, rise));
         }
-        if doubtful.is_empty() {
-            return evidence;
-        }
-        let addresses: Vec<String> = doubtful
-            .values()
-            .map(|(address, _)| address.clone())
-            .collect();
+        let later = self.look_later(deadline, read, &checks).await;
+        let evidence = checks.into_iter().map(|(id, (address, first, checks))| {
+            let later = later.get(address);
+            let history = self.histories.entry(id.clone()).or_default().checks();
+            let evidence = history.conclude(at.steady, checks, first, read.outage, later);
+            (id, evidence)
+        });
+        evidence.collect()
+    }
+
+    /// Whether a heartbeat of the node is overdue, or cannot be read.
+    fn is_overdue(&self, id: &str, read: &NodesRead) -> bool {
+        let registered = read.registry.found.get(id);
+        !read.registry.readable
+            || registered.is_none_or(|registered| self.timing.is_overdue(registered))
+    }
+
+    /// Reads the counters that leave doubts again, until they leave none, for a second at the most. The last reading of
+    /// each address.
+    async fn look_later(
+        &self,
+        deadline: &Deadline,
+        read: &NodesRead,
+        checks: &BTreeMap<String, (&String, &Reading, Checks)>,
+    ) -> BTreeMap<String, Reading> {
         let ask = Ask {
             health: false,
             metrics: true,
         };
-        let mut later = BTreeMap::new();
-        if deadline.left() > SECOND_LOOK * 2 {
+        let mut later: BTreeMap<String, Reading> = BTreeMap::new();
+        for _ in 0..LOOKS {
+            let doubtful = checks.values().filter(|(address, first, checks)| {
+                is_doubtful(*checks, first, read.outage, later.get(*address))
+            });
+            let doubtful: Vec<&String> = doubtful.map(|(address, ..)| *address).collect();
+            if doubtful.is_empty() || deadline.left() <= SECOND_LOOK * 2 {
+                break;
+            }
             tokio::time::sleep(SECOND_LOOK).await;
-            let targets = self.targets(&addresses);
-            later = ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()).await;
+            let targets = self.targets(doubtful);
+            let found = ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()).await;
+            let readings = found
+                .into_iter()
+                .filter_map(|(address, reading)| Some((address, reading.metrics?.ok()?)));
+            later.extend(readings);
         }
-        for (id, (address, checks)) in doubtful {
-            let first = read
-                .addresses
-                .get(&address)
-                .and_then(|a| a.metrics.as_ref());
-            let second = later.get(&address).and_then(|a| a.metrics.as_ref());
-            let second: Option<&Reading> = second.and_then(|reading| reading.as_ref().ok());
-            if let Some(Ok(first)) = first {
-                evidence.insert(id, way_to_redis(checks, first, read.outage, second));
+        later
+    }
+
+    /// Which address each answering node is asked at: its registered one, else one that answers with its id, or that it is
+    /// known by. What several nodes answer at is nobody's.
+    fn owners(&self, now: Timestamp, read: &NodesRead) -> BTreeMap<String, String> {
+        let mut owners: BTreeMap<String, String> = BTreeMap::new();
+        for (address, reading) in &read.addresses {
+            let told = match &reading.probe {
+                Some(Probe::Answered { node_id, .. }) => node_id.clone(),
+                Some(Probe::Failed(_)) => continue,
+                None => None,
+            };
+            if self.memory.is_balanced(address, now) {
+                continue;
+            }
+            let registered_at = |id: &str| {
+                let registered = read.registry.found.get(id);
+                registered.is_some_and(|r| r.address.as_ref() == Some(address))
+            };
+            let registered = || {
+                let mut ids = read.registry.found.keys();
+                ids.find(|id| registered_at(id)).cloned()
+            };
+            let id = told.or_else(registered).unwrap_or_else(|| address.clone());
+            if registered_at(&id) || !owners.contains_key(&id) {
+                owners.insert(id, address.clone());
             }
         }
-        evidence
+        owners
     }
 
     /// One check to each node that answers: its way to Redis, its latency where no histogram tells it, and now and
@@ -147,7 +203,8 @@ impl NodeReader {
         redis: &mut BTreeMap<String, RedisEvidence>,
     ) {
         let started = Instant::now();
-        let nodes: Vec<(String, Url, bool)> = owners(read)
+        let nodes: Vec<(String, Url, bool)> = self
+            .owners(at.steady, read)
             .into_iter()
             .filter_map(|(id, address)| {
                 let due = self
@@ -164,7 +221,7 @@ impl NodeReader {
         }
         for (id, reading) in readings {
             let history = self.canaries.entry(id.clone()).or_default();
-            history.add(at.steady, &reading, self.http.timeout());
+            let back = history.add(at.steady, &reading, self.http.timeout());
             let metrics = judged.metrics.entry(id.clone()).or_default();
             if let Some(p99) = history.p99() {
                 metrics.canary_p99_ms = Some(p99.as_secs_f64() * 1e3);
@@ -173,16 +230,19 @@ impl NodeReader {
                     metrics.latency_source = Some("canary".to_owned());
                 }
             }
+            if reading.is_cut_off() {
+                redis.insert(id.clone(), RedisEvidence::Broken("canary check failed"));
+            }
             match reading.check {
                 Ok(_) => {
-                    redis.insert(id, RedisEvidence::Works);
+                    let evidence = redis.entry(id).or_default();
+                    match back {
+                        Some(since) => *evidence = RedisEvidence::Returned(since),
+                        None if matches!(evidence, RedisEvidence::Returned(_)) => {}
+                        None => *evidence = RedisEvidence::Works,
+                    }
                 }
                 Err(error) => {
-                    // Anything else than a 5xx or silence is the API's shape, not its Redis.
-                    let server_error = error.status.is_some_and(|status| status.is_server_error());
-                    if server_error || error.reason == Reason::Timeout {
-                        redis.insert(id.clone(), RedisEvidence::Broken("canary check failed"));
-                    }
                     let (reason, message) = (error.reason, error.message);
                     read.failures
                         .push(Failure::new(Collector::Canary, id, reason, message));
@@ -283,24 +343,4 @@ impl NodeReader {
         }));
         read.failures.extend(failures);
     }
-}
-
-/// Which node's metrics each answering address holds: the id it tells, else the one that is registered there.
-fn owners(read: &NodesRead) -> BTreeMap<String, String> {
-    let mut owners = BTreeMap::new();
-    for (address, reading) in &read.addresses {
-        let told = match &reading.probe {
-            Some(Probe::Answered { node_id, .. }) => node_id.clone(),
-            Some(Probe::Failed(_)) => continue,
-            None => None,
-        };
-        let registered = || {
-            let mut found = read.registry.found.iter();
-            let found = found.find(|(_, r)| r.address.as_ref() == Some(address));
-            found.map(|(id, _)| id.clone())
-        };
-        let id = told.or_else(registered).unwrap_or_else(|| address.clone());
-        owners.entry(id).or_insert_with(|| address.clone());
-    }
-    owners
 }

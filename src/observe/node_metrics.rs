@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use super::exposition::{Sample, Selector, parse};
 use super::failing_checks::{CheckHistory, Checks};
 use super::latency::{History, quantile};
-use super::nodes::RedisEvidence;
 use crate::observation::NodeMetrics;
 
 /// The histograms that are tried by default, the finest first.
@@ -136,14 +135,9 @@ impl NodeHistory {
         (metrics, checks)
     }
 
-    /// What is to be believed of the node's way to Redis, when its checks say `evidence`.
-    pub(super) fn believe(
-        &mut self,
-        now: Timestamp,
-        evidence: RedisEvidence,
-        outage: Option<&'static str>,
-    ) -> RedisEvidence {
-        self.checks.believe(now, evidence, outage)
+    /// The node's checks over time.
+    pub(super) fn checks(&mut self) -> &mut CheckHistory {
+        &mut self.checks
     }
 }
 

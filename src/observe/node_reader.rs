@@ -15,6 +15,7 @@ use super::canary::CanaryHistory;
 use super::control::{Control, ShardNow};
 use super::deadline::Deadline;
 use super::exposition::Selector;
+use super::failing_checks::Outage;
 use super::http::Http;
 use super::management_api::base_of;
 use super::node_metrics::NodeHistory;
@@ -48,6 +49,8 @@ pub(super) struct NodeReader {
     pub(super) control: Control,
     pub(super) memory: NodeMemory,
     pub(super) histories: BTreeMap<String, NodeHistory>,
+    /// The address that each history is of.
+    pub(super) read_at: BTreeMap<String, String>,
     pub(super) canaries: BTreeMap<String, CanaryHistory>,
     pub(super) last_api: Option<Url>,
     pub(super) redis_was: RedisWas,
@@ -59,6 +62,31 @@ pub(super) struct RedisWas {
     /// Since when it has answered without a break or a restart.
     up_since: Option<Timestamp>,
     run_id: Option<String>,
+    /// Its memory was full when it last said how full that is.
+    full: bool,
+    /// Since when it is not full any more.
+    memory_freed: Option<Timestamp>,
+}
+
+/// From this share of `maxmemory` on, Redis may take no writes that need memory.
+const FULL: f64 = 1.0;
+
+/// Below this share, a memory that was full is not full any more: more than keys that expire make room for.
+const FREED: f64 = 0.95;
+
+impl RedisWas {
+    /// Takes in how full the memory is; tells whether it was full until now.
+    fn freed(&mut self, share: Option<f64>, now: Timestamp) -> bool {
+        let Some(share) = share else { return false };
+        if share >= FULL {
+            (self.full, self.memory_freed) = (true, None);
+        }
+        let freed = self.full && share < FREED;
+        if freed {
+            (self.full, self.memory_freed) = (false, Some(now));
+        }
+        freed
+    }
 }
 
 /// What the line brought, not judged yet.
@@ -74,7 +102,7 @@ pub(super) struct NodesRead {
     pub(super) registry: RegistryReading,
     pub(super) asked: BTreeSet<String>,
     pub(super) addresses: BTreeMap<String, AddressReading>,
-    pub(super) outage: Option<&'static str>,
+    pub(super) outage: Option<Outage>,
 }
 
 /// The nodes as judged, and their metrics.
@@ -158,6 +186,7 @@ impl NodeReader {
                 read_at: Some(self.clock.now().steady),
                 redis_up_since: self.redis_was.up_since,
                 redis_restarted: false,
+                memory_freed: self.redis_was.memory_freed,
             };
             self.memory.learn_registrations(before.steady, &registry);
         }
@@ -198,8 +227,12 @@ impl NodeReader {
             self.redis_was.run_id = run_id;
         }
         // Errors since the last collection prove nothing about a node if Redis itself was away in that time.
-        read.outage =
-            (basics.ping.is_ok() && (!was_up || restarted)).then_some("redis_just_returned");
+        let freed = self.redis_was.freed(basics.memory_used, at.steady);
+        read.outage = match basics.ping {
+            Ok(_) if !was_up || restarted => Some(Outage::Away),
+            Ok(_) if freed => Some(Outage::OutOfMemory),
+            _ => None,
+        };
         let registrations = basics.registrations.filter(|read| {
             // Where nothing could be read of any node, the management API's list is better.
             read.unread.is_empty() || !read.found.is_empty() || !read.malformed.is_empty()
@@ -213,6 +246,7 @@ impl NodeReader {
             read_at: Some(self.clock.now().steady),
             redis_up_since: self.redis_was.up_since,
             redis_restarted: restarted,
+            memory_freed: self.redis_was.memory_freed,
         };
         read.ping = Some(basics.ping);
         read.info = basics.info;

@@ -3,8 +3,10 @@
 //!
 //! Evidence, best first: the management API's word when it is not `Up`; a probe of the node itself; its
 //! registration. A node whose address the exporter never reached is judged by its registration alone, so that
-//! addresses that resolve only inside the limiter's network raise nothing.
+//! addresses that resolve only inside the limiter's network raise nothing. What is believed of an address is what that
+//! address showed: see `addresses`.
 
+mod addresses;
 mod registration;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::management_api::ApiNode;
 use crate::clock::elapsed;
 use crate::observation::{Node, Reason};
-use registration::{by_registration, way_to_redis};
+use addresses::{Answer, Shown, same_address};
+use registration::{by_registration, renewed_at, way_to_redis};
 
 /// A registration as it stands in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +42,16 @@ pub(super) enum Probe {
     Failed(Reason),
 }
 
+impl Probe {
+    /// The id that it answered with, if so.
+    fn node_id(&self) -> Option<&str> {
+        match self {
+            Self::Answered { node_id, .. } => node_id.as_deref(),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
 /// The registry as read in this collection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RegistryReading {
@@ -54,6 +67,8 @@ pub(super) struct RegistryReading {
     /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
     /// its node.
     pub(super) redis_restarted: bool,
+    /// Since when Redis takes writes that need memory again, if it was seen not to.
+    pub(super) memory_freed: Option<Timestamp>,
 }
 
 impl RegistryReading {
@@ -76,6 +91,8 @@ pub(super) enum RedisEvidence {
     /// Checks were answered since the last collection, and none failed after that. Heartbeats that are overdue count
     /// more: the answers may be older.
     Answered,
+    /// As [`Self::Answered`], after a time in which all of them failed, which began after the time given.
+    Returned(Timestamp),
     /// There were errors that an outage explains which is over.
     Inconclusive(&'static str),
 }
@@ -120,13 +137,24 @@ impl RegistryTiming {
     fn overdue_below(&self) -> Duration {
         self.ttl.saturating_sub(self.heartbeat * 2)
     }
+
+    /// Whether this registration, as just read, says that two heartbeats are missing.
+    pub(super) fn is_overdue(&self, registration: &Registration) -> bool {
+        registration
+            .ttl
+            .is_some_and(|ttl| ttl < self.overdue_below())
+    }
 }
 
 /// What is remembered of nodes between collections, and across restarts of the exporter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct NodeMemory {
     known: BTreeMap<String, Known>,
-    statics: BTreeMap<String, Static>,
+    /// The addresses of the configuration.
+    statics: BTreeMap<String, Shown>,
+    /// The other addresses of known nodes.
+    #[serde(default)]
+    others: BTreeMap<String, Shown>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -139,11 +167,17 @@ struct Known {
     deregistered: bool,
     /// The registration went with Redis's data: that it is missing says nothing until it was seen again.
     lost: bool,
-    /// The exporter has reached it at its present address.
+    /// The exporter has reached it at its registered address.
     reached: bool,
     /// The static address that answers with this id, where that is not its registered one.
     static_address: Option<String>,
     last_alive: Option<Timestamp>,
+    /// When it became known.
+    #[serde(default)]
+    first_seen: Option<Timestamp>,
+    /// When its checks were seen to succeed after all had failed: heartbeats that were due before say nothing any more.
+    #[serde(default)]
+    way_back: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,39 +186,12 @@ struct SeenTtl {
     ttl: Option<Duration>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Static {
-    /// The id that it last answered with.
-    id: Option<String>,
-    /// It answered with another id while the one before was still alive: a load balancer, not a node.
-    balanced: bool,
-}
-
-/// An answer to a node's probes, best first.
-enum Answer {
-    Yes(f64),
-    No(Reason),
-    NotAsked,
-}
-
 impl NodeMemory {
     /// A memory that knows the static addresses.
     pub(super) fn new(static_addresses: impl IntoIterator<Item = String>) -> Self {
         let mut memory = Self::default();
         memory.set_statics(static_addresses);
         memory
-    }
-
-    /// Takes over another list of static addresses and forgets those that are no longer in it.
-    pub(super) fn set_statics(&mut self, addresses: impl IntoIterator<Item = String>) {
-        let mut before = std::mem::take(&mut self.statics);
-        self.statics = addresses
-            .into_iter()
-            .map(|address| {
-                let known = before.remove(&address).unwrap_or_default();
-                (address, known)
-            })
-            .collect();
     }
 
     /// The ids whose registrations are to be looked at directly.
@@ -225,9 +232,8 @@ impl NodeMemory {
     /// Whether a failed probe of `address` would mean that a node is down, so that it is worth a second look.
     pub(super) fn was_reached(&self, address: &str) -> bool {
         self.known.values().any(|known| {
-            known.reached
-                && (known.address.as_deref() == Some(address)
-                    || known.static_address.as_deref() == Some(address))
+            (known.reached && known.address.as_deref() == Some(address))
+                || known.static_address.as_deref() == Some(address)
         })
     }
 
@@ -236,17 +242,21 @@ impl NodeMemory {
         self.statics.contains_key(address)
     }
 
+    /// Takes in which nodes there are, and where. Once more in the same collection changes nothing.
+    pub(super) fn learn(&mut self, timing: RegistryTiming, evidence: &NodeEvidence<'_>) {
+        self.learn_registrations(evidence.now, evidence.registry);
+        self.learn_api_only(evidence);
+        self.learn_addresses(timing, evidence);
+        self.drop_superseded(evidence);
+    }
+
     /// Judges every node that is known or shows in the evidence.
     pub(super) fn judge(
         &mut self,
         timing: RegistryTiming,
         evidence: &NodeEvidence<'_>,
     ) -> Vec<Node> {
-        self.learn_registrations(evidence.now, evidence.registry);
-        self.learn_api_only(evidence);
-        self.learn_statics(evidence);
-        self.drop_superseded(evidence);
-
+        self.learn(timing, evidence);
         let mut nodes = Vec::new();
         let ids: Vec<String> = self.known.keys().cloned().collect();
         for id in ids {
@@ -257,6 +267,11 @@ impl NodeMemory {
                 }
             }
         }
+        let known = &self.known;
+        self.others.retain(|address, _| {
+            let mut known = known.values();
+            known.any(|known| known.address.as_ref() == Some(address))
+        });
         nodes.extend(self.unidentified_statics(evidence));
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         nodes
@@ -265,7 +280,10 @@ impl NodeMemory {
     /// Takes in the registrations as they are at `now`, and notices which were deleted.
     pub(super) fn learn_registrations(&mut self, now: Timestamp, registry: &RegistryReading) {
         for (id, registration) in &registry.found {
-            let known = self.known.entry(id.clone()).or_default();
+            let known = self.known.entry(id.clone()).or_insert_with(|| Known {
+                first_seen: Some(now),
+                ..Known::default()
+            });
             if known.address != registration.address {
                 known.reached = false;
                 known.address.clone_from(&registration.address);
@@ -313,61 +331,12 @@ impl NodeMemory {
                     address: super::management_api::base_of(&node.address)
                         .map(|_| node.address.clone()),
                     registered_at: node.registered_at.clone(),
+                    first_seen: Some(evidence.now),
                     ..Known::default()
                 };
                 self.known.insert(node.id.clone(), known);
             }
         }
-    }
-
-    fn learn_statics(&mut self, evidence: &NodeEvidence<'_>) {
-        for (address, memory) in &mut self.statics {
-            let Some(Probe::Answered {
-                node_id: Some(id), ..
-            }) = evidence.probes.get(address)
-            else {
-                continue;
-            };
-            if let Some(before) = memory.id.as_ref().filter(|before| *before != id) {
-                let before_alive = evidence.registry.found.contains_key(before);
-                memory.balanced |= before_alive;
-                if let Some(known) = self.known.get_mut(before) {
-                    known.static_address = None;
-                }
-            }
-            memory.id = Some(id.clone());
-            if memory.balanced {
-                continue;
-            }
-            let known = self.known.entry(id.clone()).or_insert_with(|| Known {
-                address: Some(address.clone()),
-                ..Known::default()
-            });
-            if known.address.as_deref() != Some(address) {
-                known.static_address = Some(address.clone());
-            }
-        }
-    }
-
-    /// Drops a node at whose address another registered node answers: it was replaced.
-    fn drop_superseded(&mut self, evidence: &NodeEvidence<'_>) {
-        let registered = &evidence.registry.found;
-        self.known.retain(|id, known| {
-            let Some(address) = &known.address else {
-                return true;
-            };
-            let Some(Probe::Answered {
-                node_id: Some(answering),
-                ..
-            }) = evidence.probes.get(address)
-            else {
-                return true;
-            };
-            answering == id
-                || registered
-                    .get(answering)
-                    .is_none_or(|other| other.address.as_ref() != Some(address))
-        });
     }
 
     /// `None` if the node has left or is forgotten.
@@ -378,22 +347,26 @@ impl NodeMemory {
         evidence: &NodeEvidence<'_>,
     ) -> Option<Node> {
         let now = evidence.now;
-        let known = self.known.get_mut(id)?;
-        // An address that the configuration names is meant to be reached.
-        let meant = known.address.as_deref().is_some_and(|address| {
-            let mut statics = self.statics.keys();
-            statics.any(|given| same_address(given, address))
-        });
         let registered = evidence.registry.found.get(id);
-        let answer = answer_of(id, known, evidence);
-        if let Answer::Yes(_) = answer {
-            known.reached = true;
+        let (answer, at_registered) = self.answer_of(id, evidence);
+        let configured = self.known.get(id).is_some_and(|known| {
+            let address = known.address.as_deref();
+            known.static_address.is_some() || address.is_some_and(|given| self.is_meant(given))
+        });
+        let known = self.known.get_mut(id)?;
+        known.reached |= at_registered;
+        if let Some(RedisEvidence::Returned(since)) = evidence.redis.get(id) {
+            // Heartbeats that were overdue before the failing began have another cause, such as a full Redis.
+            let renewed = known.registration.and_then(|seen| renewed_at(seen, timing));
+            if renewed.is_some_and(|renewed| elapsed(renewed, *since) <= timing.heartbeat * 2) {
+                known.way_back = Some(now);
+            }
         }
         if registered.is_some() || matches!(answer, Answer::Yes(_)) {
             known.last_alive = Some(now);
         }
         let last_alive = *known.last_alive.get_or_insert(now);
-        if elapsed(last_alive, now) >= timing.forget_after {
+        if elapsed(last_alive, now) >= timing.forget_after && !configured {
             return None;
         }
 
@@ -408,7 +381,7 @@ impl NodeMemory {
                 "said by the management API".to_owned(),
             ),
             (_, Answer::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
-            (_, Answer::No(why)) if known.reached || meant => {
+            (_, Answer::No(why)) => {
                 if known.deregistered && registered.is_none() {
                     return None;
                 }
@@ -438,6 +411,7 @@ impl NodeMemory {
             redis_connected: None,
             redis_reason: None,
             canary_refused: evidence.canary_refused.get(id).copied(),
+            canary_reason: None,
         };
         if let Answer::Yes(seconds) = answer {
             node.probe_seconds = Some(seconds);
@@ -462,7 +436,7 @@ impl NodeMemory {
         };
         let mut nodes = Vec::new();
         for (address, memory) in &self.statics {
-            if memory.id.is_some() || known_here(address) {
+            if memory.id().is_some() || known_here(address) {
                 continue;
             }
             let (state, reason, probe_seconds) = match evidence.probes.get(address) {
@@ -488,41 +462,11 @@ impl NodeMemory {
                 redis_connected: None,
                 redis_reason,
                 canary_refused: evidence.canary_refused.get(address).copied(),
+                canary_reason: None,
             });
         }
         nodes
     }
-}
-
-/// The best of the probes of a node's addresses. An answer with another node's id is no answer of this one.
-fn answer_of(id: &str, known: &Known, evidence: &NodeEvidence<'_>) -> Answer {
-    let mut answer = Answer::NotAsked;
-    for address in known.address.iter().chain(&known.static_address) {
-        match evidence.probes.get(address) {
-            Some(Probe::Answered { node_id, seconds }) => {
-                let other_node = node_id.as_deref().is_some_and(|other| other != id);
-                if !other_node {
-                    return Answer::Yes(*seconds);
-                }
-            }
-            Some(Probe::Failed(reason)) => answer = Answer::No(*reason),
-            None => {}
-        }
-    }
-    answer
-}
-
-/// Whether two addresses name the same place, as far as that shows: loopback has many names.
-fn same_address(a: &str, b: &str) -> bool {
-    let normal = |address: &str| {
-        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-        let host = match host {
-            "localhost" | "[::1]" | "0.0.0.0" => "127.0.0.1",
-            other => other,
-        };
-        format!("{host}:{port}")
-    };
-    normal(a) == normal(b)
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub(super) struct RedisBasics {
     /// The slowest PING, or why one of them failed.
     pub(super) ping: Result<Duration, RedisFailure>,
     pub(super) info: Option<RedisInfo>,
+    /// The share of `maxmemory` that the fullest server uses, if all told.
+    pub(super) memory_used: Option<f64>,
     pub(super) shards: Vec<RedisShard>,
     /// `None` if no server answered.
     pub(super) registrations: Option<Registrations>,
@@ -48,6 +50,7 @@ pub(super) async fn redis_basics(
             RedisBasics {
                 ping: Err(failure),
                 info: None,
+                memory_used: None,
                 shards: Vec::new(),
                 registrations: None,
                 failures: vec![Failure::new(Collector::Redis, "", reason, message)],
@@ -136,6 +139,7 @@ fn taken(looked: &Looked) -> RedisBasics {
     RedisBasics {
         ping,
         info: merged(&looked.shards),
+        memory_used: fullest(&looked.shards),
         shards: looked.shards.iter().map(shard).collect(),
         registrations: None,
         failures,
@@ -154,6 +158,21 @@ fn shard(now: &ShardNow) -> RedisShard {
             .map(|failure| failure.message.clone()),
         swept_from: None,
     }
+}
+
+/// The share of its memory that the fullest server uses; `None` if one did not tell. Where there is no limit, none of it.
+fn fullest(shards: &[ShardNow]) -> Option<f64> {
+    let mut fullest: f64 = 0.0;
+    for now in shards {
+        let info = now.state.as_ref()?.info.as_ref()?;
+        let (used, most) = (info.used_memory?, info.max_memory?);
+        if most > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "a share, not a count of bytes")]
+            let share = used as f64 / most as f64;
+            fullest = fullest.max(share);
+        }
+    }
+    (!shards.is_empty()).then_some(fullest)
 }
 
 /// The INFO of all servers in one: figures are summed, so they are told only if every server told them.

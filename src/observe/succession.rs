@@ -16,10 +16,13 @@ impl Limiter {
         nodes
             .memory
             .set_statics(nodes.urls.iter().filter_map(address_of));
-        nodes.canaries = was.canaries;
+        if nodes.canary {
+            nodes.canaries = was.canaries;
+        }
         nodes.redis_was = was.redis_was;
         if nodes.selectors == was.selectors {
             nodes.histories = was.histories;
+            nodes.read_at = was.read_at;
         }
         if nodes.urls == was.urls {
             nodes.last_api = was.last_api;

@@ -97,6 +97,10 @@ async fn every_bad_answer_of_the_api_has_a_name() -> anyhow::Result<()> {
             scrape.text
         );
         assert_eq!(scrape.reported(), [""; 0], "{reason}");
+        // The default limit is remembered: the counters wait for nobody.
+        let collector = [("collector", "counters")];
+        let took = scrape.value("ratelimiter_scrape_collector_duration_seconds", &collector);
+        assert!(took.is_some_and(|took| took < 0.6), "{reason}: {took:?}");
         assert!(
             scrape.is("ratelimiter_node_up", &[("node_id", "node-1")], 1),
             "{reason}"

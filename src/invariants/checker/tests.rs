@@ -31,6 +31,7 @@ fn node(id: &str, state: Option<&str>) -> Node {
         redis_connected: None,
         redis_reason: None,
         canary_refused: None,
+        canary_reason: None,
     }
 }
 

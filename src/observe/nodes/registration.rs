@@ -1,7 +1,16 @@
 //! What a node's registration says: of its state where it cannot be probed, and of its way to Redis.
 
-use super::{Answer, Known, NodeEvidence, RedisEvidence, Registration, RegistryTiming};
+use jiff::Timestamp;
+
+use super::{Answer, Known, NodeEvidence, RedisEvidence, Registration, RegistryTiming, SeenTtl};
 use crate::clock::elapsed;
+
+/// When a registration was renewed last, by what its TTL was when it was read; `None` if it has none.
+pub(super) fn renewed_at(seen: SeenTtl, timing: RegistryTiming) -> Option<Timestamp> {
+    seen.at
+        .checked_sub(timing.ttl.saturating_sub(seen.ttl?))
+        .ok()
+}
 
 /// The state of a node whose address was never reached, or that was not probed; `None` if it has left.
 pub(super) fn by_registration(
@@ -13,7 +22,7 @@ pub(super) fn by_registration(
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
 ) -> Option<(Option<String>, String)> {
-    let probed = matches!(answer, Answer::No(_));
+    let probed = matches!(answer, Answer::NeverReached);
     let up = |reason: &str| Some((Some("Up".to_owned()), reason.to_owned()));
     let unknown = |reason: &str| Some((None, reason.to_owned()));
     if registered.is_some() {
@@ -72,13 +81,19 @@ pub(super) fn way_to_redis(
     match checks {
         RedisEvidence::Broken(why) => return (Some(false), why),
         RedisEvidence::Inconclusive(why) => return (None, why),
-        RedisEvidence::Works | RedisEvidence::Answered | RedisEvidence::None => {}
+        RedisEvidence::Works
+        | RedisEvidence::Answered
+        | RedisEvidence::Returned(_)
+        | RedisEvidence::None => {}
     }
     match (heartbeats(id, known, registered, timing, evidence), checks) {
         // A Redis out of memory still answers checks that trim before they add, and takes no registrations.
         (heartbeats @ (Some(_), _), _) => heartbeats,
         (_, RedisEvidence::Works) => (Some(true), "canary check answered"),
-        ((None, "redis_just_returned"), RedisEvidence::Answered) => (Some(true), "checks answered"),
+        (_, RedisEvidence::Returned(_)) => (Some(true), "checks answered"),
+        ((None, "redis_just_returned" | "redis_was_out_of_memory"), RedisEvidence::Answered) => {
+            (Some(true), "checks answered")
+        }
         (heartbeats, _) => heartbeats,
     }
 }
@@ -109,13 +124,16 @@ fn heartbeats(
         return (Some(true), "heartbeats in time");
     }
     // After an outage every registration is old: nodes get the time of two heartbeats to renew it.
-    let settled = evidence
-        .registry
-        .redis_up_since
-        .is_some_and(|since| elapsed(since, evidence.now) >= timing.heartbeat * 2);
-    if settled {
-        (Some(false), "heartbeat overdue")
-    } else {
-        (None, "redis_just_returned")
+    let settled_since = |time: Timestamp| elapsed(time, evidence.now) >= timing.heartbeat * 2;
+    if !evidence.registry.redis_up_since.is_some_and(settled_since) {
+        return (None, "redis_just_returned");
     }
+    if known.way_back.is_some_and(|time| !settled_since(time)) {
+        return (Some(true), "checks answered");
+    }
+    let freed = evidence.registry.memory_freed;
+    if freed.is_some_and(|time| !settled_since(time)) {
+        return (None, "redis_was_out_of_memory");
+    }
+    (Some(false), "heartbeat overdue")
 }

@@ -376,3 +376,160 @@ fn while_redis_is_away_the_apis_list_is_taken() {
     world.api = None;
     assert_eq!(world.judge(5), ["n1 ? redis?"]);
 }
+
+#[test]
+fn nodes_behind_a_balancer_that_cannot_be_reached_themselves_are_not_down() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["lb:80".to_owned()]);
+    world.fails("inside:1").fails("inside:2");
+    for second in 0..60 {
+        world
+            .registered("n1", "inside:1", 25)
+            .registered("n2", "inside:2", 25)
+            .answers("lb:80", ["n1", "n2"][second % 2]);
+        let seen = world.judge(i64::try_from(second).unwrap() * 15);
+        assert!(seen.iter().all(|node| node.contains(" Up")), "{seen:?}");
+        assert_eq!(seen.len(), 2);
+    }
+    // One that dies is found by its registration, the balancer's own end is nobody's.
+    world.gone("n1").answers("lb:80", "n2");
+    world.registry.read_at = Some(at(960));
+    assert_eq!(world.judge(960)[0], "n1 Down redis?");
+    world.fails("lb:80");
+    assert_eq!(world.judge(975), ["n1 Down redis?", "n2 Up redis?"]);
+}
+
+#[test]
+fn nodes_that_are_all_registered_at_one_balanced_address_are_not_down() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["vip:80".to_owned()]);
+    for step in 0..20 {
+        world
+            .registered("n1", "vip:80", 25)
+            .registered("n2", "vip:80", 25)
+            .answers("vip:80", ["n1", "n2"][step % 2]);
+        let seen = world.judge(i64::try_from(step).unwrap() * 15);
+        assert!(seen.iter().all(|node| node.contains(" Up")), "{seen:?}");
+        assert!(step < 3 || seen.len() == 2, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_node_behind_a_mapped_port_is_not_down_once_its_url_is_removed() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["mapped:1".to_owned()]);
+    world
+        .registered("n1", "inside:1", 25)
+        .fails("inside:1")
+        .answers("mapped:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    world.memory.set_statics([]);
+    world.probes.remove("mapped:1");
+    assert_eq!(world.judge(15), ["n1 Up redis?"]);
+}
+
+#[test]
+fn a_node_that_crashed_and_came_back_under_another_id_is_found_when_it_hangs_later() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["mapped:1".to_owned()]);
+    world
+        .registered("old", "inside:1", 22)
+        .fails("inside:1")
+        .answers("mapped:1", "old");
+    assert_eq!(world.judge(0), ["old Up"]);
+    world
+        .registered("old", "inside:1", 7)
+        .registered("new", "inside:2", 28)
+        .fails("inside:2")
+        .answers("mapped:1", "new");
+    world.judge(15);
+    // The old registration has run out: it was replaced, and is nobody's page.
+    world.gone("old").registered("new", "inside:2", 25);
+    assert_eq!(world.judge(30), ["new Up"]);
+    let saved = serde_json::to_string(&world.memory).unwrap();
+    world.memory = serde_json::from_str(&saved).unwrap();
+    assert_eq!(world.fails("mapped:1").judge(45), ["new Down redis?"]);
+}
+
+#[test]
+fn an_address_that_an_older_state_file_calls_balanced_recovers() {
+    let saved = r#"{"known":{},"statics":{"mapped:1":{"id":"old","balanced":true}}}"#;
+    let mut world = World::new();
+    world.memory = serde_json::from_str(saved).unwrap();
+    world
+        .registered("n1", "inside:1", 25)
+        .fails("inside:1")
+        .answers("mapped:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    assert_eq!(world.fails("mapped:1").judge(15), ["n1 Down redis?"]);
+}
+
+#[test]
+fn a_configured_node_that_is_dead_for_an_hour_stays_down_until_it_is_removed() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["h:1".to_owned(), "mapped:2".to_owned()]);
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .registered("n2", "inside:2", 25)
+        .fails("inside:2")
+        .answers("mapped:2", "n2");
+    assert_eq!(world.judge(0), ["n1 Up", "n2 Up"]);
+    world.gone("n1").gone("n2").fails("h:1").fails("mapped:2");
+    let down = ["n1 Down redis?", "n2 Down redis?"];
+    for seconds in [60, 3_700, 100_000] {
+        world.registry.read_at = Some(at(seconds));
+        assert_eq!(world.judge(seconds), down);
+        assert!(world.memory.addresses().contains(&"h:1".to_owned()));
+    }
+    world.memory.set_statics(["mapped:2".to_owned()]);
+    assert_eq!(world.judge(100_015), ["n2 Down redis?"]);
+    world
+        .answers("mapped:2", "n2")
+        .registered("n2", "inside:2", 25);
+    assert_eq!(world.judge(100_030), ["n2 Up"]);
+}
+
+#[test]
+fn checks_that_succeed_end_a_heartbeat_that_was_overdue_because_they_all_failed() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    assert_eq!(
+        world.registered("n1", "h:1", 3).judge(22),
+        ["n1 Up no-redis"]
+    );
+    let returned = RedisEvidence::Returned(at(0));
+    world.redis.insert("n1".to_owned(), returned);
+    assert_eq!(world.gone("n1").judge(40), ["n1 Up"]);
+    // The heartbeat has the time of two to come.
+    world.redis.clear();
+    assert_eq!(world.judge(45), ["n1 Up"]);
+    assert_eq!(world.judge(60), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn checks_that_failed_after_the_heartbeat_was_overdue_do_not_explain_it() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    world.registered("n1", "h:1", 3).judge(22);
+    let returned = RedisEvidence::Returned(at(22));
+    world.redis.insert("n1".to_owned(), returned);
+    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn after_redis_was_out_of_memory_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    let answered = RedisEvidence::Answered;
+    world.redis.insert("n1".to_owned(), answered);
+    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
+    world.registry.memory_freed = Some(at(50));
+    assert_eq!(world.judge(50), ["n1 Up"]);
+    world.redis.clear();
+    assert_eq!(world.judge(55), ["n1 Up redis?"]);
+    assert_eq!(world.judge(70), ["n1 Up no-redis"]);
+}

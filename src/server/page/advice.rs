@@ -22,6 +22,12 @@ pub(super) fn advice(reason: &str) -> &'static str {
         "redis_just_returned" | "redis_restarted" => {
             "nodes get the time of two heartbeats to return"
         }
+        "redis_was_out_of_memory" => {
+            "Redis has memory again: nodes get the time of two heartbeats to renew their registrations"
+        }
+        "canary_unanswered" => {
+            "the node did not answer whether it refuses what it must: see what was not read of the canary"
+        }
         "no_metrics" => "the node's /metrics was not read: see what was not read",
         "never_reached" => {
             "the node is known by its registration alone: let the exporter reach the nodes' addresses"
