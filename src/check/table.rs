@@ -75,6 +75,8 @@ fn invariant_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
                 .iter()
                 .map(|u| row("unknown", &u.subject, &u.reason)),
         );
+        let inconclusive = status.inconclusive.iter();
+        rows.extend(inconclusive.map(|it| row("inconclusive", &it.subject, &it.reason)));
         if rows.len() == before {
             rows.push(row("ok", "", ""));
         }

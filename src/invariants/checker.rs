@@ -168,6 +168,13 @@ impl Checker {
                     subject: subject.clone(),
                     reason,
                 }),
+                Verdict::Inconclusive(reason) => {
+                    tracker.over(subject.as_str(), now);
+                    status.inconclusive.push(Unknown {
+                        subject: subject.clone(),
+                        reason,
+                    });
+                }
             }
             status.subjects.push(subject);
         }
@@ -319,6 +326,7 @@ impl InvariantChecker for Checker {
             let mut status = InvariantStatus {
                 evaluable: true,
                 unknown: Vec::new(),
+                inconclusive: Vec::new(),
                 subjects: Vec::new(),
                 violations: 0,
                 pending: 0,
@@ -331,7 +339,7 @@ impl InvariantChecker for Checker {
             if name.about_keys() {
                 self.end_keys_pass(name, &observation.counters_read, now, &mut status);
             }
-            status.evaluable = status.unknown.is_empty();
+            status.evaluable = status.unknown.is_empty() && status.inconclusive.is_empty();
             status.started_total =
                 self.named[name as usize].started_total + self.keys[name as usize].started_total;
             self.list(name, &mut report, &mut status);

@@ -6,15 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::observation::Bucket;
 
-/// Three values, not two.
+/// Four values, not two.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// The invariant holds.
     Ok,
     /// It does not.
     Violated(Evidence),
-    /// The data could not be read this time, with the reason.
+    /// The data could not be read this time, with the reason: a violation in progress stays what it is.
     Unknown(String),
+    /// The data was read and proves neither, with the reason: what proved a violation is over, so it ends.
+    Inconclusive(String),
 }
 
 /// What shows that an invariant is violated.

@@ -17,20 +17,19 @@ pub(super) fn verdict(
         return Verdict::Unknown("no_metrics".to_owned());
     };
     let Some(p99_ms) = metrics.latency_p99_ms else {
-        let reason = metrics.latency_unknown.as_deref().unwrap_or("no_samples");
-        return Verdict::Unknown(reason.to_owned());
+        return unmeasured(metrics.latency_unknown.as_deref());
     };
     let p99_seconds = p99_ms / 1e3;
     let violated = match metrics.latency_p99_bucket {
         // A value without a bucket is taken as measured.
-        None if p99_ms.is_nan() => return Verdict::Unknown("no_samples".to_owned()),
+        None if p99_ms.is_nan() => return unmeasured(None),
         None => above(p99_ms, threshold_seconds),
         Some(bucket) if bucket.lower >= threshold_seconds => true,
         Some(bucket) if bucket.upper.is_some_and(|upper| upper <= threshold_seconds) => false,
         // The coarse histogram counts the canaries, too, so without this it would always stand before them.
         Some(_) => match metrics.canary_p99_ms {
             Some(canary_ms) => return of_canary(canary_ms, threshold_seconds),
-            None => return Verdict::Unknown("bucket_too_coarse".to_owned()),
+            None => return Verdict::Inconclusive("bucket_too_coarse".to_owned()),
         },
     };
     if violated {
@@ -42,6 +41,15 @@ pub(super) fn verdict(
         })
     } else {
         Verdict::Ok
+    }
+}
+
+/// Why there is no latency: the source was read and counted nothing, or it could not be read.
+fn unmeasured(reason: Option<&str>) -> Verdict {
+    let reason = reason.unwrap_or("no_samples");
+    match reason {
+        "no_samples" | "histogram_never_counts" => Verdict::Inconclusive(reason.to_owned()),
+        _ => Verdict::Unknown(reason.to_owned()),
     }
 }
 
@@ -80,6 +88,7 @@ mod tests {
             Verdict::Ok => "ok",
             Verdict::Violated(_) => "violated",
             Verdict::Unknown(_) => "unknown",
+            Verdict::Inconclusive(_) => "inconclusive",
         }
     }
 
@@ -98,9 +107,9 @@ mod tests {
     fn the_verdict_needs_a_bucket_on_one_side_of_the_threshold() {
         assert_eq!(of(49.0, Some((0.025, Some(0.05)))), "ok");
         assert_eq!(of(51.0, Some((0.05, Some(0.1)))), "violated");
-        assert_eq!(of(99.0, Some((0.0, Some(0.1)))), "unknown");
+        assert_eq!(of(99.0, Some((0.0, Some(0.1)))), "inconclusive");
         assert_eq!(of(1000.0, Some((1.0, None))), "violated");
-        assert_eq!(of(10.0, Some((0.01, None))), "unknown");
+        assert_eq!(of(10.0, Some((0.01, None))), "inconclusive");
     }
 
     #[test]

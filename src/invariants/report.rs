@@ -54,8 +54,10 @@ pub struct InvariantStatus {
     pub config: InvariantConfig,
     /// Whether every subject could be evaluated this time.
     pub evaluable: bool,
-    /// The subjects that could not, with the reason.
+    /// The subjects whose data could not be read, with the reason.
     pub unknown: Vec<Unknown>,
+    /// The subjects whose data was read and proves neither, with the reason.
+    pub inconclusive: Vec<Unknown>,
     /// Nodes and `redis`, as evaluated this time: each has a series, violated or not.
     pub subjects: Vec<String>,
     /// Subjects in reported violation, exact.
@@ -66,6 +68,13 @@ pub struct InvariantStatus {
     pub dropped: u64,
     /// Violations reported since the start.
     pub started_total: u64,
+}
+
+impl InvariantStatus {
+    /// Every subject that could not be evaluated, whichever way.
+    pub fn unevaluated(&self) -> impl Iterator<Item = &Unknown> {
+        self.unknown.iter().chain(&self.inconclusive)
+    }
 }
 
 /// A subject that could not be evaluated.

@@ -44,6 +44,7 @@ struct Invariant<'a> {
     grace_period_seconds: f64,
     evaluable: bool,
     unknown: &'a [Unknown],
+    inconclusive: &'a [Unknown],
     violations: u64,
     pending: u64,
     /// Standing that are not listed, because of `--keys.max-series`.
@@ -96,6 +97,7 @@ impl<'a> From<&'a InvariantStatus> for Invariant<'a> {
             grace_period_seconds: rule.grace_period_seconds,
             evaluable: status.evaluable,
             unknown: &status.unknown,
+            inconclusive: &status.inconclusive,
             violations: status.violations,
             pending: status.pending,
             dropped: status.dropped,

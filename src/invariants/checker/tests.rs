@@ -1,4 +1,4 @@
-//! Time and the three values, by example and against a naive model.
+//! Time and the four values, by example and against a naive model.
 
 use std::collections::BTreeMap;
 
@@ -45,6 +45,15 @@ fn latency(p99_ms: Option<f64>) -> Observation {
         redis_connected: Some(true),
         ..Observation::default()
     }
+}
+
+/// A node whose latency could not be read.
+fn unread() -> Observation {
+    let mut observation = latency(None);
+    for metrics in observation.node_metrics.values_mut() {
+        metrics.latency_unknown = Some("first_sample".to_owned());
+    }
+    observation
 }
 
 /// `name subject` of what is reported, and of what is pending with a `?`.
@@ -173,23 +182,41 @@ fn a_wall_clock_that_steps_changes_what_is_told_but_not_when_it_fires() {
 fn unknown_neither_starts_nor_clears_and_is_held_for_five_minutes() {
     let mut checker = checker();
     checker.check(at(0), &latency(Some(80.0)));
-    let report = checker.check(at(30), &latency(None));
+    let report = checker.check(at(30), &unread());
     assert_eq!(shown(&report), ["high_latency n?"]);
     assert!(!report.invariants[2].evaluable);
-    assert_eq!(report.invariants[2].unknown[0].reason, "no_samples");
+    assert_eq!(report.invariants[2].unknown[0].reason, "first_sample");
     assert_eq!(
         shown(&checker.check(at(60), &latency(Some(80.0)))),
         ["high_latency n"]
     );
     assert_eq!(
-        shown(&checker.check(at(61 + 298), &latency(None))),
+        shown(&checker.check(at(61 + 298), &unread())),
         ["high_latency n"]
     );
-    assert_eq!(shown(&checker.check(at(60 + 300), &latency(None))), [""; 0]);
+    assert_eq!(shown(&checker.check(at(60 + 300), &unread())), [""; 0]);
     assert_eq!(
         shown(&checker.check(at(60 + 301), &latency(Some(80.0)))),
         ["high_latency n?"]
     );
+}
+
+#[test]
+fn what_proves_neither_ends_a_violation_and_is_not_evaluable() {
+    let mut checker = checker();
+    checker.check(at(0), &latency(Some(80.0)));
+    let report = checker.check(at(30), &latency(None));
+    assert_eq!(shown(&report), [""; 0]);
+    let status = &report.invariants[2];
+    assert!(!status.evaluable && status.unknown.is_empty());
+    assert_eq!(status.inconclusive[0].reason, "no_samples");
+    // A grace period that began before does not go on through it.
+    checker.check(at(40), &latency(Some(80.0)));
+    let report = checker.check(at(99), &latency(Some(80.0)));
+    assert_eq!(shown(&report), ["high_latency n?"]);
+    let report = checker.check(at(100), &latency(Some(80.0)));
+    assert_eq!(shown(&report), ["high_latency n"]);
+    assert_eq!(shown(&checker.check(at(101), &latency(None))), [""; 0]);
 }
 
 #[test]
@@ -362,6 +389,7 @@ enum Seen {
     Ok,
     Violated,
     Unknown,
+    Inconclusive,
     Gone,
 }
 
@@ -370,6 +398,7 @@ fn steps() -> impl Strategy<Value = Vec<(i64, i64, Seen)>> {
         2 => Just(Seen::Ok),
         6 => Just(Seen::Violated),
         3 => Just(Seen::Unknown),
+        1 => Just(Seen::Inconclusive),
         1 => Just(Seen::Gone),
     ];
     // Mostly small steps forward; duplicates, steps back, gaps; and wall clock steps of any size.
@@ -396,7 +425,8 @@ proptest! {
             let observation = match seen {
                 Seen::Ok => latency(Some(50.0)),
                 Seen::Violated => latency(Some(50.1)),
-                Seen::Unknown => latency(None),
+                Seen::Unknown => unread(),
+                Seen::Inconclusive => latency(None),
                 Seen::Gone => Observation { redis_connected: Some(true), ..Observation::default() },
             };
             let report = checker.check(moment, &observation);
@@ -405,7 +435,7 @@ proptest! {
                 history.iter().rev().find(|(_, s)| matches!(s, Seen::Violated)).map(|(t, _)| *t)
             };
             match seen {
-                Seen::Ok | Seen::Gone => { history.clear(); reported = false; }
+                Seen::Ok | Seen::Inconclusive | Seen::Gone => { history.clear(); reported = false; }
                 Seen::Violated => history.push((latest, seen)),
                 Seen::Unknown => {
                     history.push((latest, seen));

@@ -205,7 +205,7 @@ pub(super) fn unknown(out: &mut String, snapshot: &Snapshot) {
              <th>Reason</th><th>What it means</th></tr></thead><tbody>",
         );
         for status in unseen {
-            let shown = status.unknown.iter().take(MOST);
+            let shown = status.unevaluated().take(MOST);
             for Unknown { subject, reason } in shown {
                 put!(
                     out,
@@ -218,12 +218,8 @@ pub(super) fn unknown(out: &mut String, snapshot: &Snapshot) {
                     advice(reason)
                 );
             }
-            if let Some(more) = status
-                .unknown
-                .len()
-                .checked_sub(MOST)
-                .filter(|more| *more > 0)
-            {
+            let more = status.unevaluated().count().saturating_sub(MOST);
+            if more > 0 {
                 let (name, more) = (status.config.name, Count(more as u64, "subject"));
                 put!(
                     out,

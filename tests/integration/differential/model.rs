@@ -40,6 +40,8 @@ enum Word {
         message: String,
     },
     Unknown,
+    /// Read, and neither: what was in progress is over.
+    Inconclusive,
 }
 
 /// A subject of an invariant.
@@ -174,7 +176,7 @@ fn in_progress(
     let mut last_message = "";
     for (look, word) in history.iter().zip(words) {
         match word {
-            Word::Fine => seen.clear(),
+            Word::Fine | Word::Inconclusive => seen.clear(),
             Word::Violated { at, kept, message } => {
                 seen.extend(at.iter().copied().zip(kept.iter().copied()));
                 last_message = message;
@@ -283,7 +285,10 @@ fn slow(
         };
     };
     let Some(p99) = metrics.p99 else {
-        return Word::Unknown;
+        return match metrics.why {
+            None | Some("no_samples" | "histogram_never_counts") => Word::Inconclusive,
+            Some(_) => Word::Unknown,
+        };
     };
     let allowed = settings.rules[2].threshold;
     let (too_slow, figure, source) = match (metrics.bucket, metrics.canary) {
@@ -291,7 +296,7 @@ fn slow(
         (Some((lower, _)), _) if lower >= allowed => (true, p99, metrics.source),
         (Some((_, Some(upper))), _) if upper <= allowed => (false, p99, metrics.source),
         (Some(_), Some(canary)) => (canary > allowed, canary, Some("canary")),
-        (Some(_), None) => return Word::Unknown,
+        (Some(_), None) => return Word::Inconclusive,
     };
     if !too_slow {
         return Word::Fine;

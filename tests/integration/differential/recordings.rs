@@ -65,6 +65,8 @@ pub(super) struct Metrics {
     pub(super) bucket: Option<(u64, Option<u64>)>,
     pub(super) canary: Option<u64>,
     pub(super) source: Option<&'static str>,
+    /// Why there is no latency.
+    pub(super) why: Option<&'static str>,
 }
 
 #[derive(Clone, Debug)]
@@ -169,12 +171,19 @@ fn metrics() -> impl Strategy<Value = Metrics> {
         option::weighted(0.4, bucket),
         option::weighted(0.3, tenths),
         option::of(Just("http_request_duration_seconds")),
+        option::of(select(vec![
+            "no_samples",
+            "histogram_never_counts",
+            "first_sample",
+            "deadline",
+        ])),
     )
-        .prop_map(|(p99, bucket, canary, source)| Metrics {
+        .prop_map(|(p99, bucket, canary, source, why)| Metrics {
             p99,
             bucket,
             canary,
             source,
+            why,
         })
 }
 
@@ -333,7 +342,7 @@ impl Metrics {
             json!({"lower": share(lower, 10_000), "upper": upper.map(|upper| share(upper, 10_000))})
         });
         json!({"latency_p99_ms": self.p99.map(|p99| share(p99, 10)), "latency_p99_bucket": bucket,
-               "canary_p99_ms": self.canary.map(|canary| share(canary, 10)), "latency_source": self.source})
+               "canary_p99_ms": self.canary.map(|canary| share(canary, 10)), "latency_source": self.source, "latency_unknown": self.why})
     }
 }
 
