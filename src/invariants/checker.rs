@@ -227,7 +227,8 @@ impl Checker {
         let over = entry.held_until.unwrap_or(over).max(over);
         let grace_left = match entry.reported_since {
             Some(_) => std::time::Duration::ZERO,
-            None => elapsed(self.latest, over),
+            // What was last seen may be older than the look at it.
+            None => elapsed(self.latest, over) + elapsed(entry.proved_until, entry.last_seen),
         };
         Violation {
             name,

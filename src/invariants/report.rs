@@ -5,8 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::high_latency::{TOO_COARSE, is_too_coarse};
 use super::{Decision, Evidence, InvariantConfig, InvariantName, Severity};
 use crate::clock::Moment;
+use crate::observation::Observation;
 
 /// The state of all invariants after one collection.
 #[derive(Clone, Debug)]
@@ -21,6 +23,24 @@ pub struct Report {
     pub cleared: Vec<(InvariantName, String)>,
     /// One status for each invariant that is switched on.
     pub invariants: Vec<InvariantStatus>,
+}
+
+impl Report {
+    /// Takes figures out of the observation that look measured and are not: a p99 of which no more is known than that it
+    /// lies in a bucket that holds the threshold. The bucket stays, and the canary's figure stands in if there is one.
+    pub fn withhold_made_up(&self, observation: &mut Observation) {
+        let mut statuses = self.invariants.iter();
+        let latency = statuses.find(|status| status.config.name == InvariantName::HighLatency);
+        let Some(latency) = latency else {
+            return;
+        };
+        let metrics = observation.node_metrics.values_mut();
+        for metrics in metrics.filter(|it| is_too_coarse(it, latency.config.threshold)) {
+            metrics.latency_p99_ms = None;
+            metrics.latency_unknown = Some(TOO_COARSE.to_owned());
+            metrics.take_canary();
+        }
+    }
 }
 
 /// One violation, pending or reported.

@@ -14,7 +14,7 @@ use super::http::{Http, HttpError};
 use super::management_api::join;
 use super::probes::gather;
 use crate::clock::elapsed;
-use crate::observation::Reason;
+use crate::observation::{LATENCY_WINDOW, NEWEST_CHECKS, Reason};
 
 /// What every canary's key starts with: such keys are nobody's counters.
 pub(super) const CANARY_PREFIX: &str = "ratelimiter-exporter-canary:";
@@ -27,9 +27,6 @@ const WINDOW_MS: u64 = 10_000;
 
 /// How often a node is asked to refuse something; after it failed to, at every collection.
 const REFUSAL_EVERY: Duration = Duration::from_secs(30);
-
-/// The span over which the canary's latencies are judged.
-const LATENCY_WINDOW: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 struct CheckAnswer {
@@ -83,6 +80,14 @@ impl CanaryHistory {
     /// Whether it last refused what it must refuse.
     pub(super) fn refused(&self) -> Option<bool> {
         self.refused
+    }
+
+    /// The slowest of the newest canaries: of those within [`NEWEST_CHECKS`], or the last one.
+    pub(super) fn newest(&self) -> Option<Duration> {
+        let (last, _) = *self.latencies.back()?;
+        let newest = self.latencies.iter();
+        let newest = newest.filter(|(at, _)| elapsed(*at, last) <= NEWEST_CHECKS);
+        newest.map(|(_, took)| *took).max()
     }
 
     /// The p99 of the last 60 s: of the few canaries there are, the slowest.

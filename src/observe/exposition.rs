@@ -78,7 +78,7 @@ fn parse_rest(name: &str, rest: &str) -> Option<Sample> {
 }
 
 /// Whether this is a number that can be counted with. `NaN` and infinity are no counts, and JSON cannot say them.
-fn sane(value: f64) -> bool {
+pub(super) fn sane(value: f64) -> bool {
     value.abs() <= MOST
 }
 

@@ -95,9 +95,11 @@ pub fn management_api(data: &[u8]) {
     read::<api::Reset>(&answer);
     read::<Health>(&answer);
     if let Some(response) = read::<prometheus::Response>(&answer)
-        && let Some(p99) = prometheus::quantile_of(&response, &response)
+        && let Ok((p99, newest)) = prometheus::Latencies::from(response).of("node-1")
     {
         assert!(p99.seconds.is_finite(), "{p99:?}");
+        let figures = newest.map(|newest| [newest.seconds, newest.slow, newest.slow_expected]);
+        assert!(figures.is_none_or(|it| it.iter().all(|it| it.is_finite())));
     }
 }
 

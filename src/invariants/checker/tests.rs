@@ -219,6 +219,88 @@ fn what_proves_neither_ends_a_violation_and_is_not_evaluable() {
     assert_eq!(shown(&checker.check(at(101), &latency(None))), [""; 0]);
 }
 
+/// Slow checks, the newest of which may be as old as this.
+fn slow_since(seconds: f64) -> Observation {
+    let mut observation = latency(Some(80.0));
+    for metrics in observation.node_metrics.values_mut() {
+        metrics.latency_newest = Some(crate::observation::NewestChecks {
+            seconds,
+            p99_ms: Some(80.0),
+            ..Default::default()
+        });
+    }
+    observation
+}
+
+#[test]
+fn a_grace_period_does_not_pass_on_what_may_be_over() {
+    let mut checker = checker();
+    assert_eq!(
+        shown(&checker.check(at(0), &slow_since(60.0))),
+        ["high_latency n?"]
+    );
+    // Scraped once a minute: for all that is known, they were slow until 20 s after the scrape before.
+    let report = checker.check(at(60), &slow_since(60.0));
+    assert_eq!(shown(&report), ["high_latency n?"]);
+    assert_eq!(report.pending[0].grace_left.as_secs(), 40);
+    assert_eq!(
+        shown(&checker.check(at(99), &slow_since(60.0))),
+        ["high_latency n?"]
+    );
+    assert_eq!(
+        shown(&checker.check(at(100), &slow_since(60.0))),
+        ["high_latency n"]
+    );
+    // It stays reported while it goes on.
+    assert_eq!(
+        shown(&checker.check(at(101), &slow_since(120.0))),
+        ["high_latency n"]
+    );
+}
+
+#[test]
+fn a_p99_that_is_known_by_its_bucket_alone_is_not_shown_as_measured() {
+    let bucket = |lower, upper| crate::observation::Bucket { lower, upper };
+    let observed = |bucket| {
+        let mut observation = latency(Some(99.0));
+        for metrics in observation.node_metrics.values_mut() {
+            metrics.latency_p99_bucket = Some(bucket);
+        }
+        observation
+    };
+    let coarse = observed(bucket(0.0, Some(0.1)));
+    let mut checker = checker();
+    let report = checker.check(at(0), &coarse);
+    let mut shown = coarse.clone();
+    report.withhold_made_up(&mut shown);
+    let metrics = &shown.node_metrics["n"];
+    assert_eq!(metrics.latency_p99_ms, None);
+    assert_eq!(
+        metrics.latency_unknown.as_deref(),
+        Some("bucket_too_coarse")
+    );
+    // What is recorded says the same in a replay, and more by another threshold.
+    let again = checker.check(at(1), &shown);
+    assert_eq!(
+        again.invariants[2].inconclusive,
+        report.invariants[2].inconclusive
+    );
+    let mut config = CheckerConfig::default();
+    config.of_mut(InvariantName::HighLatency).threshold = 0.1;
+    let lenient = Checker::new(config, KeyLabel::Plain).check(at(0), &shown);
+    assert!(lenient.invariants[2].evaluable);
+    // A figure inside a bucket on one side of the threshold stays, as does a measured one.
+    for fine in [
+        observed(bucket(0.05, Some(0.1))),
+        observed(bucket(0.01, Some(0.05))),
+        latency(Some(99.0)),
+    ] {
+        let mut shown = fine.clone();
+        checker.check(at(2), &fine).withhold_made_up(&mut shown);
+        assert_eq!(shown.node_metrics, fine.node_metrics);
+    }
+}
+
 #[test]
 fn what_is_gone_takes_its_state_along() {
     let mut checker = checker();
