@@ -312,8 +312,8 @@ pub struct Histogram {
     pub buckets: Vec<(f64, f64)>,
     /// All samples.
     pub count: f64,
-    /// The sum of all samples, in seconds.
-    pub sum: f64,
+    /// The sum of all samples, in seconds; `None` if the node tells none, or one that is no number.
+    pub sum: Option<f64>,
 }
 
 /// Redis as the exporter sees it.

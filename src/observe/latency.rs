@@ -107,7 +107,7 @@ impl History {
     }
 }
 
-/// Bucket by bucket, as `rate` does it: a counter that fell was reset and counts from zero.
+/// Bucket by bucket, as `rate` does it: a counter that fell was reset and counts from zero. Sums are not needed.
 fn increase(before: &Histogram, after: &Histogram) -> Histogram {
     let since = |before: f64, after: f64| {
         if after < before {
@@ -124,7 +124,7 @@ fn increase(before: &Histogram, after: &Histogram) -> Histogram {
             .map(|(b, a)| (a.0, since(b.1, a.1)))
             .collect(),
         count: since(before.count, after.count),
-        sum: since(before.sum, after.sum),
+        sum: None,
     }
 }
 
@@ -133,7 +133,6 @@ fn add(mut sum: Histogram, more: &Histogram) -> Histogram {
         bucket.1 += other.1;
     }
     sum.count += more.count;
-    sum.sum += more.sum;
     sum
 }
 
@@ -226,7 +225,7 @@ mod tests {
         Histogram {
             buckets: bounds.into_iter().zip(counts.iter().copied()).collect(),
             count: *counts.last().unwrap(),
-            sum: 0.0,
+            sum: None,
         }
     }
 
@@ -295,7 +294,7 @@ mod tests {
         let other = Histogram {
             buckets: vec![(0.02, 5.0)],
             count: 5.0,
-            sum: 0.0,
+            sum: None,
         };
         history.add(at(15), other.clone());
         assert_eq!(history.recent(at(15)), None);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::exposition::{Sample, Selector, parse};
+use super::exposition::{Sample, Selector, parse, sane};
 use super::failing_checks::{CheckHistory, Checks};
 use super::latency::{History, quantile};
 use super::nodes::RedisEvidence;
@@ -56,17 +56,23 @@ impl Reading {
                     // The framework's counters exist, so that no 5xx series means none so far.
                     let errors = reading.check_errors.get_or_insert(0.0);
                     if sample.label("handler") == Some("/check") {
+                        // Left out, it would look like a counter that began anew: a verdict rests on it.
+                        let value = sample.count().ok_or_else(|| {
+                            let (line, name, value) = (sample.line, &sample.name, sample.value);
+                            format!("line {line}: {name} of /check is {value}, expected a count")
+                        })?;
                         let status = sample.label("status").unwrap_or_default();
                         if status.starts_with('5') {
-                            *errors += sample.value;
+                            *errors += value;
                         } else {
-                            reading.check_answers += sample.value;
+                            reading.check_answers += value;
                         }
                     }
                 }
                 _ => {}
             }
         }
+        reading.requests_checked.retain(|_, count| sane(*count));
         if reading.requests_checked.len() > MOST_RESULTS {
             return Err(format!(
                 "line 1: {} results of ratelimiter_requests_checked_total, expected at most {MOST_RESULTS}",
@@ -100,10 +106,11 @@ impl NodeHistory {
             check_errors: reading.check_errors,
             ..NodeMetrics::default()
         };
-        let mut found = false;
+        let (mut found, mut broken) = (false, false);
         let mut compared = false;
         for (selector, history) in selectors.iter().zip(&mut self.histories) {
             let Some(histogram) = selector.histogram(&reading.samples) else {
+                broken |= selector.is_among(&reading.samples);
                 continue;
             };
             found = true;
@@ -127,6 +134,7 @@ impl NodeHistory {
         let checks = self.checks.add(now, reading);
         if metrics.latency_p99_ms.is_none() {
             let reason = match (found, compared) {
+                (false, _) if broken => "invalid_histogram",
                 (false, _) => "no_histogram",
                 (true, false) => "first_sample",
                 (true, true) if checks.answers_rose => "histogram_never_counts",

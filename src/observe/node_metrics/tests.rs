@@ -17,6 +17,55 @@ fn results_without_end_do_not_become_series() {
     assert!(error.contains("101 results"), "{error}");
 }
 
+#[test]
+fn one_sum_that_is_no_number_costs_the_sum_alone() {
+    let text = "ratelimiter_check_duration_seconds_bucket{le=\"0.1\"} 3\n\
+                ratelimiter_check_duration_seconds_bucket{le=\"+Inf\"} 3\n\
+                ratelimiter_check_duration_seconds_sum NaN\n\
+                ratelimiter_requests_checked_total{result=\"allowed\"} 3\n\
+                ratelimiter_requests_checked_total{result=\"odd\"} NaN\n\
+                http_requests_total{handler=\"/x\",status=\"200\"} NaN\n\
+                http_requests_total{handler=\"/check\",status=\"200\"} 3\n";
+    let reading = Reading::parse(text, &default_selectors()).unwrap();
+    let results: Vec<_> = reading.requests_checked.iter().collect();
+    assert_eq!(results, [(&"allowed".to_owned(), &3.0)]);
+    assert_eq!(reading.check_errors, Some(0.0));
+    let mut history = NodeHistory::default();
+    let (metrics, _) = history.add(Timestamp::UNIX_EPOCH, &reading, &default_selectors());
+    let histogram = metrics.check_duration.unwrap();
+    assert_eq!((histogram.count, histogram.sum), (3.0, None));
+    // What a verdict rests on is there as a whole or not at all.
+    let text = text.replace("status=\"200\"} 3", "status=\"200\"} NaN");
+    let error = Reading::parse(&text, &default_selectors()).unwrap_err();
+    assert!(
+        error.starts_with("line 7: http_requests_total of /check"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_histogram_of_no_numbers_is_named_and_the_next_one_is_used() {
+    let broken = "ratelimiter_check_duration_seconds_bucket{le=\"0.1\"} NaN\n";
+    let reading = |text: &str| Reading::parse(text, &default_selectors()).unwrap();
+    let mut history = NodeHistory::default();
+    let (metrics, _) = history.add(
+        Timestamp::UNIX_EPOCH,
+        &reading(broken),
+        &default_selectors(),
+    );
+    assert_eq!(
+        metrics.latency_unknown.as_deref(),
+        Some("invalid_histogram")
+    );
+    let other = broken.to_owned() + "http_request_duration_seconds_count{handler=\"/check\"} 1\n";
+    let (metrics, _) = history.add(
+        Timestamp::UNIX_EPOCH,
+        &reading(&other),
+        &default_selectors(),
+    );
+    assert_eq!(metrics.latency_unknown.as_deref(), Some("first_sample"));
+}
+
 /// The edges of the limiter's own histogram, in ms.
 const FINE: [i64; 9] = [1, 5, 10, 25, 50, 100, 250, 500, 1000];
 
