@@ -305,6 +305,19 @@ pub struct Bucket {
     pub upper: Option<f64>,
 }
 
+impl Bucket {
+    /// Its bounds in milliseconds, for people.
+    pub fn in_millis(&self) -> String {
+        // 0.07 s are 70.00000000000001 ms.
+        let millis = |seconds: f64| (seconds * 1e6).round() / 1e3;
+        let lower = millis(self.lower);
+        match self.upper {
+            Some(upper) => format!("{lower} to {} ms", millis(upper)),
+            None => format!("above {lower} ms"),
+        }
+    }
+}
+
 /// A cumulative histogram: finite bucket bounds in rising order, and the totals.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {

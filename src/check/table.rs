@@ -88,7 +88,10 @@ fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
     let mut rows = header(["NODE", "ADDRESS", "STATE", "REDIS", "P99"]);
     for node in &snapshot.observation.nodes {
         let metrics = snapshot.observation.node_metrics.get(&node.id);
-        let p99 = metrics.and_then(|metrics| metrics.latency_p99_ms);
+        let p99 = metrics.and_then(|metrics| match metrics.latency_p99_ms {
+            Some(ms) => Some(format!("{ms:.1} ms")),
+            None => metrics.latency_p99_bucket.map(|bucket| bucket.in_millis()),
+        });
         let redis = match node.redis_connected {
             Some(true) => "connected",
             Some(false) => "DISCONNECTED",
@@ -99,7 +102,7 @@ fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
             shown(node.address.as_deref().unwrap_or("-")),
             shown(node.state.as_deref().unwrap_or("unknown")),
             redis.to_owned(),
-            p99.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
+            p99.unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     rows

@@ -113,7 +113,9 @@ fn node_row(out: &mut String, node: &Node, observation: &Observation, threshold_
         format!("<span class=\"figure\">{}</span> {bar}", Millis(ms))
     } else {
         let why = metrics.and_then(|metrics| metrics.latency_unknown.clone());
-        format!("unknown{}", because(&why))
+        let bucket = metrics.and_then(|metrics| metrics.latency_p99_bucket);
+        let known = bucket.map_or("unknown".to_owned(), |bucket| bucket.in_millis());
+        format!("{known}{}", because(&why))
     };
     let registration = match node.heartbeat_ttl_seconds {
         Some(left) => format!("{left:.0} s left"),
