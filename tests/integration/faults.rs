@@ -248,7 +248,7 @@ async fn prometheus_is_asked_once_for_all_nodes_and_adds_up_the_series_of_one() 
     };
     nodes[2].set_faults(&slow).await?;
     let target = |node: &NodeProcess, id: &str, shard: &str| Target {
-        job: "ratelimiter-nodes".to_owned(),
+        job: format!("{} as {id}", node.id()),
         address: node.address(),
         labels: vec![
             ("node_id".to_owned(), id.to_owned()),
