@@ -150,6 +150,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_p99_that_is_only_known_by_its_bucket_is_shown_as_the_bucket() {
+        let bucket = |lower, upper| crate::observation::Bucket { lower, upper };
+        assert_eq!(bucket(0.0, Some(0.1)).in_millis(), "0 to 100 ms");
+        assert_eq!(bucket(0.07, Some(0.25)).in_millis(), "70 to 250 ms");
+        assert_eq!(bucket(0.0125, None).in_millis(), "above 12.5 ms");
+    }
+
+    #[test]
     fn bars_are_as_long_as_what_is_used() {
         assert_eq!(bar(0.0), "░░░░░░░░░░");
         assert_eq!(bar(0.52), "█████░░░░░");

@@ -186,6 +186,20 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_canaries_are_those_of_the_last_20_s_or_the_last_one() {
+        let mut history = CanaryHistory::default();
+        let timeout = Duration::from_secs(1);
+        let mut after = |second, millis| {
+            history.add(at(second), &took(millis, None), timeout);
+            history.newest().map(|newest| newest.as_millis())
+        };
+        assert_eq!(after(0, 500), Some(500));
+        assert_eq!(after(15, 2), Some(500));
+        assert_eq!(after(30, 3), Some(3));
+        assert_eq!(after(59, 2), Some(2));
+    }
+
+    #[test]
     fn refusals_are_asked_now_and_then_and_always_after_a_failure() {
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
