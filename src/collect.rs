@@ -241,6 +241,7 @@ impl<S: Subject> Work<S> {
         // The moment of the whole: counters were judged as they were read, none later than this.
         let now = self.clock.now();
         let report = self.checker.check(now, &observation);
+        report.withhold_made_up(&mut observation);
         observation.keys_hashed = self.label == KeyLabel::Hash;
         self.label_gone(&mut observation.counters_read);
         if self.kept.list_is_incomplete() && observation.counters_read == CountersRead::Full {

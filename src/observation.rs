@@ -4,6 +4,7 @@
 //! fields of [`Observation`] are the whole of the minimal JSON form; everything else is optional.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -234,9 +235,16 @@ pub struct NodeMetrics {
     /// Which source the latency comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_source: Option<String>,
+    /// The newest of the checks that the p99 is taken over: only slow ones that are still coming prove that a node is
+    /// slow. Without them the p99 alone decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_newest: Option<NewestChecks>,
     /// The slowest canary of the last 60 s, in milliseconds: it decides where the bucket above cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_p99_ms: Option<f64>,
+    /// The slowest of the newest canaries, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_newest_ms: Option<f64>,
     /// Why there is no latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_unknown: Option<String>,
@@ -251,6 +259,57 @@ pub struct NodeMetrics {
     pub check_errors: Option<f64>,
 }
 
+impl NodeMetrics {
+    /// The canary stands in for the histogram, where there is one and it measured anything.
+    pub fn take_canary(&mut self) {
+        if self.canary_p99_ms.is_some() {
+            self.latency_p99_ms = self.canary_p99_ms;
+            self.latency_p99_bucket = None;
+            self.latency_source = Some("canary".to_owned());
+            self.latency_newest = self.canary_newest_ms.map(NewestChecks::measured);
+            self.latency_unknown = None;
+        }
+    }
+}
+
+/// The span that a node's p99 is taken over.
+pub const LATENCY_WINDOW: Duration = Duration::from_secs(60);
+
+/// How far back the newest checks reach at most, where collections are not further apart: a third of the window. Slow
+/// checks that came since then are taken to be still coming. Shorter, and a node with little traffic would show none
+/// between two slow ones; longer, and an outage that is over would be reported.
+pub const NEWEST_CHECKS: Duration = Duration::from_secs(20);
+
+/// The newest checks of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NewestChecks {
+    /// How far back they reach, in seconds: to the first collection that is at least half of [`NEWEST_CHECKS`] ago.
+    #[serde(default)]
+    pub seconds: f64,
+    /// Their p99 in milliseconds, where it was measured; `None` without checks, and where there is a bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_ms: Option<f64>,
+    /// The bucket that holds their p99, in seconds; `None` without checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<Bucket>,
+    /// How many of them are as slow as the p99 of the window: in its bucket or above.
+    #[serde(default)]
+    pub slow: f64,
+    /// How many would be, if such checks came as often as they did in the whole window.
+    #[serde(default)]
+    pub slow_expected: f64,
+}
+
+impl NewestChecks {
+    /// Checks of which the slowest is known, and nothing else.
+    pub fn measured(p99_ms: f64) -> Self {
+        Self {
+            p99_ms: Some(p99_ms),
+            ..Self::default()
+        }
+    }
+}
+
 /// A histogram bucket's bounds in seconds: above `lower`, at or below `upper` (`null` = +Inf).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bucket {
@@ -260,6 +319,19 @@ pub struct Bucket {
     pub upper: Option<f64>,
 }
 
+impl Bucket {
+    /// Its bounds in milliseconds, for people.
+    pub fn in_millis(&self) -> String {
+        // 0.07 s are 70.00000000000001 ms.
+        let millis = |seconds: f64| (seconds * 1e6).round() / 1e3;
+        let lower = millis(self.lower);
+        match self.upper {
+            Some(upper) => format!("{lower} to {} ms", millis(upper)),
+            None => format!("above {lower} ms"),
+        }
+    }
+}
+
 /// A cumulative histogram: finite bucket bounds in rising order, and the totals.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
@@ -267,8 +339,8 @@ pub struct Histogram {
     pub buckets: Vec<(f64, f64)>,
     /// All samples.
     pub count: f64,
-    /// The sum of all samples, in seconds.
-    pub sum: f64,
+    /// The sum of all samples, in seconds; `None` if the node tells none, or one that is no number.
+    pub sum: Option<f64>,
 }
 
 /// Redis as the exporter sees it.

@@ -12,11 +12,18 @@ pub(super) fn standing(explained: &Explained) -> Standing {
     let decisions = || explained.invariants.iter().map(|it| it.decision);
     if decisions().any(Decision::is_violated) {
         Standing::Violated
-    } else if decisions().any(|it| matches!(it, Decision::Unknown | Decision::NotSeen)) {
+    } else if decisions().any(not_evaluated) {
         Standing::Unknown
     } else {
         Standing::Holds
     }
+}
+
+fn not_evaluated(decision: Decision) -> bool {
+    matches!(
+        decision,
+        Decision::Unknown | Decision::Inconclusive | Decision::NotSeen
+    )
 }
 
 /// The explanation as text.

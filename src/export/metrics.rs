@@ -219,7 +219,7 @@ fn node_histogram(families: &mut Families, id: &str, histogram: &Histogram) {
         .buckets
         .iter()
         .map(|(bound, count)| (*bound, whole(*count)));
-    let (count, sum) = (whole(histogram.count), histogram.sum);
+    let (count, sum) = (whole(histogram.count), histogram.sum.unwrap_or(f64::NAN));
     families.add_histogram(&d::NODE_CHECKS, &[id], buckets, count, sum);
 }
 

@@ -168,6 +168,13 @@ impl Checker {
                     subject: subject.clone(),
                     reason,
                 }),
+                Verdict::Inconclusive(reason) => {
+                    tracker.over(subject.as_str(), now);
+                    status.inconclusive.push(Unknown {
+                        subject: subject.clone(),
+                        reason,
+                    });
+                }
             }
             status.subjects.push(subject);
         }
@@ -220,7 +227,8 @@ impl Checker {
         let over = entry.held_until.unwrap_or(over).max(over);
         let grace_left = match entry.reported_since {
             Some(_) => std::time::Duration::ZERO,
-            None => elapsed(self.latest, over),
+            // What was last seen may be older than the look at it.
+            None => elapsed(self.latest, over) + elapsed(entry.proved_until, entry.last_seen),
         };
         Violation {
             name,
@@ -319,6 +327,7 @@ impl InvariantChecker for Checker {
             let mut status = InvariantStatus {
                 evaluable: true,
                 unknown: Vec::new(),
+                inconclusive: Vec::new(),
                 subjects: Vec::new(),
                 violations: 0,
                 pending: 0,
@@ -331,7 +340,7 @@ impl InvariantChecker for Checker {
             if name.about_keys() {
                 self.end_keys_pass(name, &observation.counters_read, now, &mut status);
             }
-            status.evaluable = status.unknown.is_empty();
+            status.evaluable = status.unknown.is_empty() && status.inconclusive.is_empty();
             status.started_total =
                 self.named[name as usize].started_total + self.keys[name as usize].started_total;
             self.list(name, &mut report, &mut status);

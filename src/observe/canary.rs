@@ -14,7 +14,7 @@ use super::http::{Http, HttpError};
 use super::management_api::join;
 use super::probes::gather;
 use crate::clock::elapsed;
-use crate::observation::Reason;
+use crate::observation::{LATENCY_WINDOW, NEWEST_CHECKS, Reason};
 
 /// What every canary's key starts with: such keys are nobody's counters.
 pub(super) const CANARY_PREFIX: &str = "ratelimiter-exporter-canary:";
@@ -27,9 +27,6 @@ const WINDOW_MS: u64 = 10_000;
 
 /// How often a node is asked to refuse something; after it failed to, at every collection.
 const REFUSAL_EVERY: Duration = Duration::from_secs(30);
-
-/// The span over which the canary's latencies are judged.
-const LATENCY_WINDOW: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 struct CheckAnswer {
@@ -110,6 +107,14 @@ impl CanaryHistory {
     pub(super) fn refused(&self, now: Timestamp) -> Option<bool> {
         let asked = self.refusal_asked?;
         self.refused.filter(|_| elapsed(asked, now) < REFUSAL_EVERY)
+    }
+
+    /// The slowest of the newest canaries: of those within [`NEWEST_CHECKS`], or the last one.
+    pub(super) fn newest(&self) -> Option<Duration> {
+        let (last, _) = *self.latencies.back()?;
+        let newest = self.latencies.iter();
+        let newest = newest.filter(|(at, _)| elapsed(*at, last) <= NEWEST_CHECKS);
+        newest.map(|(_, took)| *took).max()
     }
 
     /// The p99 of the last 60 s: of the few canaries there are, the slowest.
@@ -205,6 +210,20 @@ mod tests {
         }
         history.add(at(60), &took(2, None), timeout);
         assert_eq!(history.p99(), Some(Duration::from_millis(2)));
+    }
+
+    #[test]
+    fn the_newest_canaries_are_those_of_the_last_20_s_or_the_last_one() {
+        let mut history = CanaryHistory::default();
+        let timeout = Duration::from_secs(1);
+        let mut after = |second, millis| {
+            history.add(at(second), &took(millis, None), timeout);
+            history.newest().map(|newest| newest.as_millis())
+        };
+        assert_eq!(after(0, 500), Some(500));
+        assert_eq!(after(15, 2), Some(500));
+        assert_eq!(after(30, 3), Some(3));
+        assert_eq!(after(59, 2), Some(2));
     }
 
     #[test]

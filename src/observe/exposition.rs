@@ -14,12 +14,20 @@ const MOST_BUCKETS: usize = 1000;
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sample {
+    /// The number of its line.
+    pub(super) line: usize,
     pub(super) name: String,
     pub(super) labels: Vec<(String, String)>,
+    /// Any number, also one that cannot be counted with.
     pub(super) value: f64,
 }
 
 impl Sample {
+    /// The value, if it can be one of a counter.
+    pub(super) fn count(&self) -> Option<f64> {
+        Some(self.value).filter(|value| sane(*value) && *value >= 0.0)
+    }
+
     pub(super) fn label(&self, name: &str) -> Option<&str> {
         self.labels
             .iter()
@@ -29,7 +37,16 @@ impl Sample {
 }
 
 /// The samples whose name `wanted` accepts. An error names the line.
+///
+/// Any text that has no line of metrics in it is an error: a proxy's page says nothing of the node, and what it does not
+/// hold must not look as if the node did not count it. What the answer calls itself is no guide: Flask calls
+/// everything `text/html`.
 pub(super) fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<Sample>, String> {
+    if !is_metrics(text) {
+        let first = text.lines().find(|line| !line.trim().is_empty());
+        let first = cut(first.unwrap_or_default().trim());
+        return Err(format!("line 1: not metrics: {first:?}"));
+    }
     let mut samples = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -40,11 +57,33 @@ pub(super) fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<Sam
         if line.is_empty() || line.starts_with('#') || !wanted(name) {
             continue;
         }
-        let sample = parse_rest(name, rest)
+        let mut sample = parse_rest(name, rest)
             .ok_or_else(|| format!("line {}: not a sample: {:?}", index + 1, cut(line)))?;
+        sample.line = index + 1;
         samples.push(sample);
     }
     Ok(samples)
+}
+
+/// Whether any line is one of metrics, or a comment in front of them. No page in HTML or XML is.
+fn is_metrics(text: &str) -> bool {
+    let is_sample = |line: &str| {
+        let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace());
+        end.is_some_and(|end| {
+            let (name, rest) = line.split_at(end);
+            is_name(name) && parse_rest(name, rest).is_some()
+        })
+    };
+    let comments = ["# HELP ", "# TYPE ", "# UNIT ", "# EOF"];
+    let is_comment = |line: &str| comments.iter().any(|comment| line.starts_with(comment));
+    let mut lines = text.lines().map(str::trim);
+    !text.trim_start().starts_with('<') && lines.any(|line| is_comment(line) || is_sample(line))
+}
+
+/// Whether this may name a metric.
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
 fn cut(line: &str) -> String {
@@ -71,14 +110,15 @@ fn parse_rest(name: &str, rest: &str) -> Option<Sample> {
     // What may follow the value, a timestamp or an exemplar, is of no use here.
     let value = rest.split_ascii_whitespace().next()?;
     Some(Sample {
+        line: 1,
         name: name.to_owned(),
         labels,
-        value: value.parse().ok().filter(|value| sane(*value))?,
+        value: value.parse().ok()?,
     })
 }
 
 /// Whether this is a number that can be counted with. `NaN` and infinity are no counts, and JSON cannot say them.
-fn sane(value: f64) -> bool {
+pub(super) fn sane(value: f64) -> bool {
     value.abs() <= MOST
 }
 
@@ -116,12 +156,7 @@ impl Selector {
         let name_end = text.find('{').unwrap_or(text.len());
         let (name, rest) = text.split_at(name_end);
         let name = name.trim_end();
-        let valid = !name.is_empty()
-            && name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
-            && !name.starts_with(|c: char| c.is_ascii_digit());
-        if !valid {
+        if !is_name(name) {
             return None;
         }
         // The value that a sample would have is put in, so that there is one parser of labels.
@@ -145,34 +180,42 @@ impl Selector {
             .is_some_and(|rest| matches!(rest, "_bucket" | "_sum" | "_count"))
     }
 
+    /// Whether any of its series is among `samples`.
+    pub(super) fn is_among(&self, samples: &[Sample]) -> bool {
+        let mut samples = samples.iter();
+        samples.any(|sample| self.wants(&sample.name) && self.takes(sample))
+    }
+
     /// The histogram among `samples`, summed over all label sets that match; `None` if it is not there.
     ///
-    /// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram, nor is one with a bound that
-    /// is no number.
+    /// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram, nor is one with a bound or a
+    /// bucket that is no number. A sum that is none is no sum.
     pub(super) fn histogram(&self, samples: &[Sample]) -> Option<Histogram> {
         let mut buckets: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
-        let (mut inf, mut count, mut sum) = (None::<f64>, None::<f64>, 0.0);
+        let (mut inf, mut count, mut sum) = (None::<f64>, None::<f64>, None::<f64>);
         for sample in samples.iter().filter(|sample| self.takes(sample)) {
             match sample.name.strip_prefix(self.name.as_str()) {
                 Some("_bucket") => {
                     let le: f64 = sample.label("le")?.parse().ok()?;
                     if le == f64::INFINITY {
-                        *inf.get_or_insert(0.0) += sample.value;
+                        *inf.get_or_insert(0.0) += sample.count()?;
                     } else if !sane(le) || buckets.len() > MOST_BUCKETS {
                         return None;
                     } else {
-                        buckets.entry(order(le)).or_insert((le, 0.0)).1 += sample.value;
+                        buckets.entry(order(le)).or_insert((le, 0.0)).1 += sample.count()?;
                     }
                 }
-                Some("_count") => *count.get_or_insert(0.0) += sample.value,
-                Some("_sum") => sum += sample.value,
+                Some("_count") => {
+                    *count.get_or_insert(0.0) += sample.count().unwrap_or(f64::NAN);
+                }
+                Some("_sum") => *sum.get_or_insert(0.0) += sample.value,
                 _ => {}
             }
         }
         Some(Histogram {
-            count: inf.or(count)?,
+            count: inf.or(count).filter(|count| sane(*count))?,
             buckets: buckets.into_values().collect(),
-            sum,
+            sum: sum.filter(|sum| sane(*sum)),
         })
     }
 }
@@ -224,11 +267,52 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_count_is_no_sample() {
-        for value in ["NaN", "+Inf", "-Inf", "1e999", "1e300"] {
-            let error = parse(&format!("m {value}\n"), |_| true).unwrap_err();
-            assert!(error.starts_with("line 1:"), "{error}");
+    fn a_page_for_people_is_not_metrics() {
+        let pages = [
+            "<!DOCTYPE html>\n<html><body>\nretry 5\n</body></html>\n",
+            "\n  <html>\nm 1\n</html>",
+            "{\"error\":\"not found\"}\n",
+            "404 page not found\n",
+            "Service Unavailable: retry later",
+            "OK",
+            "",
+            "\n\n",
+        ];
+        for page in pages {
+            let error = parse(page, |name| name == "m").unwrap_err();
+            assert!(error.starts_with("line 1:"), "{page:?}: {error}");
         }
+        for text in [
+            "# HELP d Durations.\n# TYPE d histogram\n",
+            "other{a=\"b\"} 1\n",
+            "# EOF\n",
+            "up NaN\n",
+        ] {
+            assert_eq!(parse(text, |name| name == "m").unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn a_figure_that_is_no_count_spoils_its_own_histogram_alone() {
+        let selector = Selector::parse("d").unwrap();
+        let read = |text: &str| {
+            let text = text.to_owned() + "d_bucket{le=\"+Inf\"} 5\nm 1\n";
+            let samples = parse(&text, |_| true).unwrap();
+            assert_eq!(
+                samples.iter().filter(|sample| sample.name == "m").count(),
+                1
+            );
+            selector.histogram(&samples)
+        };
+        for value in ["NaN", "+Inf", "-Inf", "1e999", "1e300"] {
+            let histogram = read(&format!("d_bucket{{le=\"0.1\"}} 3\nd_sum {value}\n")).unwrap();
+            assert_eq!((histogram.count, histogram.sum), (5.0, None), "{value}");
+            let histogram = read(&format!("d_bucket{{le=\"0.1\"}} 3\nd_count {value}\n")).unwrap();
+            assert_eq!(histogram.buckets, [(0.1, 3.0)], "{value}");
+            let text = format!("d_bucket{{le=\"0.1\"}} {value}\nd_sum 1\n");
+            assert_eq!(read(&text), None, "{value}");
+        }
+        assert_eq!(read("d_bucket{le=\"0.1\"} -1\n"), None);
     }
 
     #[test]

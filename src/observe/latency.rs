@@ -6,10 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::elapsed;
-use crate::observation::{Bucket, Histogram};
-
-/// The span the p99 is taken over.
-const WINDOW: Duration = Duration::from_secs(60);
+use crate::observation::{Bucket, Histogram, LATENCY_WINDOW, NEWEST_CHECKS, NewestChecks};
 
 /// With scrapes further apart than the window, the last sample before it is used, if it is not older than this.
 const LONGEST_GAP: Duration = Duration::from_secs(5 * 60);
@@ -50,29 +47,53 @@ impl History {
         }
         // Too close to the one before the last: the last one carries nothing that this one does not.
         let crowded = self.samples.len() >= 2
-            && elapsed(self.samples[self.samples.len() - 2].0, now) < WINDOW / MOST_SAMPLES;
+            && elapsed(self.samples[self.samples.len() - 2].0, now) < LATENCY_WINDOW / MOST_SAMPLES;
         if crowded {
             self.samples.pop_back();
         }
         self.samples.push_back((now, histogram));
         // One sample from before the window is kept for scrapes that are further apart than it is long.
-        while self.samples.len() > 2 && elapsed(self.samples[1].0, now) > WINDOW {
+        while self.samples.len() > 2 && elapsed(self.samples[1].0, now) > LATENCY_WINDOW {
             self.samples.pop_front();
         }
     }
 
     /// What was counted over the last 60 s (or since the last collection, if that is longer ago).
     pub(super) fn recent(&self, now: Timestamp) -> Option<Histogram> {
+        self.since(self.first(now)?)
+    }
+
+    /// The newest of what [`Self::recent`] counted, of which `p99` is the quantile.
+    pub(super) fn newest(
+        &self,
+        now: Timestamp,
+        recent: &Histogram,
+        p99: Quantile,
+    ) -> Option<NewestChecks> {
+        let (first, last) = (self.first(now)?, self.samples.len().checked_sub(2)?);
+        let old_enough = |index: &usize| elapsed(self.samples[*index].0, now) >= NEWEST_CHECKS / 2;
+        let begins = (first..=last).rev().find(old_enough).unwrap_or(first);
+        let seconds = elapsed(self.samples[begins].0, now).as_secs_f64();
+        Some(newest(recent, &self.since(begins)?, p99, seconds))
+    }
+
+    /// The first sample of what is recent; there is another after it.
+    fn first(&self, now: Timestamp) -> Option<usize> {
         let mut first = self
             .samples
             .iter()
-            .position(|(at, _)| elapsed(*at, now) <= WINDOW)?;
+            .position(|(at, _)| elapsed(*at, now) <= LATENCY_WINDOW)?;
         if first + 1 == self.samples.len() {
             first = first.checked_sub(1)?;
             if elapsed(self.samples[first].0, now) > LONGEST_GAP {
                 return None;
             }
         }
+        Some(first)
+    }
+
+    /// What was counted since the sample at `first`; `None` if there is none after it.
+    fn since(&self, first: usize) -> Option<Histogram> {
         let mut sum: Option<Histogram> = None;
         let pairs = self.samples.iter().skip(first);
         for ((_, before), (_, after)) in pairs.clone().zip(pairs.skip(1)) {
@@ -86,7 +107,7 @@ impl History {
     }
 }
 
-/// Bucket by bucket, as `rate` does it: a counter that fell was reset and counts from zero.
+/// Bucket by bucket, as `rate` does it: a counter that fell was reset and counts from zero. Sums are not needed.
 fn increase(before: &Histogram, after: &Histogram) -> Histogram {
     let since = |before: f64, after: f64| {
         if after < before {
@@ -103,7 +124,7 @@ fn increase(before: &Histogram, after: &Histogram) -> Histogram {
             .map(|(b, a)| (a.0, since(b.1, a.1)))
             .collect(),
         count: since(before.count, after.count),
-        sum: since(before.sum, after.sum),
+        sum: None,
     }
 }
 
@@ -112,8 +133,44 @@ fn add(mut sum: Histogram, more: &Histogram) -> Histogram {
         bucket.1 += other.1;
     }
     sum.count += more.count;
-    sum.sum += more.sum;
     sum
+}
+
+/// The newest of the checks of a window, of which `p99` is the quantile: those of the last `seconds`.
+pub(super) fn newest(
+    window: &Histogram,
+    newest: &Histogram,
+    p99: Quantile,
+    seconds: f64,
+) -> NewestChecks {
+    let (all, slow) = counts(window, p99.bucket);
+    let (checks, slow_now) = counts(newest, p99.bucket);
+    NewestChecks {
+        seconds,
+        p99_ms: None,
+        bucket: quantile(newest, 0.99).map(|p99| p99.bucket),
+        slow: slow_now,
+        slow_expected: checks * slow / all,
+    }
+}
+
+/// How many samples there are, and how many of them are in `bucket` or above.
+fn counts(histogram: &Histogram, bucket: Bucket) -> (f64, f64) {
+    let (cumulative, total) = cumulative(histogram);
+    let below = cumulative.iter().rev();
+    let below = below.clone().find(|(bound, _)| *bound <= bucket.lower);
+    (total, total - below.map_or(0.0, |(_, count)| *count))
+}
+
+/// The counts at or below each bound, made to rise (a reset may have been caught half-way), and the total.
+fn cumulative(histogram: &Histogram) -> (Vec<(f64, f64)>, f64) {
+    let mut cumulative = Vec::with_capacity(histogram.buckets.len());
+    let mut most = 0.0_f64;
+    for &(bound, count) in &histogram.buckets {
+        most = most.max(count);
+        cumulative.push((bound, most));
+    }
+    (cumulative, histogram.count.max(most))
 }
 
 /// The `q` quantile of a cumulative histogram; `None` without samples or without finite buckets.
@@ -122,13 +179,7 @@ fn add(mut sum: Histogram, more: &Histogram) -> Histogram {
 /// highest finite bound for the +Inf bucket. Buckets that are not cumulative (a reset caught half-way) are made so.
 pub(super) fn quantile(histogram: &Histogram, q: f64) -> Option<Quantile> {
     let highest = histogram.buckets.last()?.0;
-    let mut cumulative = Vec::with_capacity(histogram.buckets.len());
-    let mut most = 0.0_f64;
-    for &(bound, count) in &histogram.buckets {
-        most = most.max(count);
-        cumulative.push((bound, most));
-    }
-    let total = histogram.count.max(most);
+    let (cumulative, total) = cumulative(histogram);
     if total.is_nan() || total <= 0.0 {
         return None;
     }
@@ -174,7 +225,7 @@ mod tests {
         Histogram {
             buckets: bounds.into_iter().zip(counts.iter().copied()).collect(),
             count: *counts.last().unwrap(),
-            sum: 0.0,
+            sum: None,
         }
     }
 
@@ -243,7 +294,7 @@ mod tests {
         let other = Histogram {
             buckets: vec![(0.02, 5.0)],
             count: 5.0,
-            sum: 0.0,
+            sum: None,
         };
         history.add(at(15), other.clone());
         assert_eq!(history.recent(at(15)), None);

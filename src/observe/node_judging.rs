@@ -224,10 +224,11 @@ impl NodeReader {
             let back = history.add(at.steady, &reading, self.http.timeout());
             let metrics = judged.metrics.entry(id.clone()).or_default();
             if let Some(p99) = history.p99() {
+                let newest = history.newest();
                 metrics.canary_p99_ms = Some(p99.as_secs_f64() * 1e3);
+                metrics.canary_newest_ms = newest.map(|newest| newest.as_secs_f64() * 1e3);
                 if metrics.latency_p99_ms.is_none() {
-                    metrics.latency_p99_ms = metrics.canary_p99_ms;
-                    metrics.latency_source = Some("canary".to_owned());
+                    metrics.take_canary();
                 }
             }
             if reading.is_cut_off() {
@@ -261,42 +262,42 @@ impl NodeReader {
         judged: &mut NodesJudged,
     ) {
         let started = Instant::now();
-        let metric = &self.selectors[0].name;
-        // Why nobody else is asked about: who hangs once is not waited for again, once for each node.
-        let mut over = None;
+        let query = super::prometheus::latencies(http, base, &self.selectors[0]);
+        let answer = match deadline.cut(query).await {
+            Some(Ok(latencies)) => Ok(latencies),
+            Some(Err(error)) => {
+                let reason = format!("prometheus_{}", error.reason);
+                let (why, message) = (error.reason, error.message);
+                read.failures
+                    .push(Failure::new(Collector::Prometheus, "", why, message));
+                Err(reason)
+            }
+            None => {
+                read.failures.push(cut_off(Collector::Prometheus));
+                Err("deadline".to_owned())
+            }
+        };
         for node in judged.nodes.iter().filter(|node| node.is_up()) {
             let metrics = judged.metrics.entry(node.id.clone()).or_default();
             metrics.latency_p99_ms = None;
             metrics.latency_p99_bucket = None;
             metrics.latency_source = None;
-            if let Some(why) = over {
-                metrics.latency_unknown = Some(String::from(why));
-                continue;
-            }
-            let asked = deadline.cut(super::prometheus::p99(http, base, metric, &node.id));
-            match asked.await {
-                Some(Ok(Some(p99))) => {
+            metrics.latency_newest = None;
+            let latency = match &answer {
+                Ok(latencies) => latencies.of(&node.id).map_err(str::to_owned),
+                Err(reason) => Err(reason.clone()),
+            };
+            match latency {
+                Ok((p99, newest)) => {
                     metrics.latency_p99_ms = Some(p99.seconds * 1e3);
                     metrics.latency_p99_bucket = Some(p99.bucket);
                     metrics.latency_source = Some("prometheus".to_owned());
+                    metrics.latency_newest = newest;
+                    metrics.latency_unknown = None;
                 }
-                Some(Ok(None)) => metrics.latency_unknown = Some("no_samples".to_owned()),
-                Some(Err(error)) => {
-                    metrics.latency_unknown = Some(format!("prometheus_{}", error.reason));
-                    if error.reason == Reason::Timeout {
-                        over = Some("prometheus_timeout");
-                    }
-                    read.failures.push(Failure::new(
-                        Collector::Prometheus,
-                        &node.id,
-                        error.reason,
-                        error.message,
-                    ));
-                }
-                None => {
-                    metrics.latency_unknown = Some("deadline".to_owned());
-                    read.failures.push(cut_off(Collector::Prometheus));
-                    over = Some("deadline");
+                Err(reason) => {
+                    metrics.latency_unknown = Some(reason);
+                    metrics.take_canary();
                 }
             }
         }

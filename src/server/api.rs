@@ -41,6 +41,7 @@ struct Invariant<'a> {
     rule: Rule,
     evaluable: bool,
     unknown: &'a [Unknown],
+    inconclusive: &'a [Unknown],
     violations: u64,
     pending: u64,
     /// Violations that are not listed, because of `--keys.max-series`.
@@ -86,6 +87,7 @@ impl<'a> From<&'a InvariantStatus> for Invariant<'a> {
             rule: Rule::from(&status.config),
             evaluable: status.evaluable,
             unknown: &status.unknown,
+            inconclusive: &status.inconclusive,
             violations: status.violations,
             pending: status.pending,
             dropped: status.dropped,

@@ -159,6 +159,17 @@ async fn nodes_that_answer_badly_are_named() -> anyhow::Result<()> {
             "invalid_metrics",
         ),
         (
+            metrics("<!DOCTYPE html>\n<html><body>Please log in.</body></html>\n"),
+            "node_metrics",
+            "invalid_metrics",
+        ),
+        (metrics(""), "node_metrics", "invalid_metrics"),
+        (
+            metrics("{\"error\":\"not found\"}"),
+            "node_metrics",
+            "invalid_metrics",
+        ),
+        (
             Faults {
                 metrics_status: Some(500),
                 ..Faults::default()

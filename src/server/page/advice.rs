@@ -1,6 +1,6 @@
 //! What to do about something that could not be evaluated, in one line; docs/INVARIANTS.md has more.
 
-/// For a reason of an unknown verdict.
+/// For a reason of a verdict that is unknown or inconclusive.
 pub(super) fn advice(reason: &str) -> &'static str {
     match reason {
         "first_sample" => "the next collection can compare",
@@ -10,6 +10,12 @@ pub(super) fn advice(reason: &str) -> &'static str {
         }
         "no_histogram" => {
             "the node exports no latency histogram that is known: name it with --latency.metric"
+        }
+        "invalid_histogram" => {
+            "a bucket of the node's latency histogram is no number: ask the node"
+        }
+        "prometheus_no_series" => {
+            "the server of --prometheus.url has no such series with the node's id as node_id"
         }
         "bucket_too_coarse" => {
             "the threshold lies inside the histogram bucket that holds the p99: name a finer histogram with \
