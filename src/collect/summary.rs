@@ -1,7 +1,7 @@
 //! What is kept of the counters as they stream by: totals, the utilization histogram, and the top keys.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashSet};
 
 use super::listed::Listed;
 use crate::clock::Moment;
@@ -52,7 +52,7 @@ pub(super) struct KeysKept {
     /// The last full pass.
     full: Totals,
     /// The keys that are exported, so that they stay fresh while a pass goes on over several collections.
-    exported: Vec<Box<[u8]>>,
+    exported: BTreeSet<Box<[u8]>>,
     /// The keys that are listed in any case.
     listed: Listed,
 }
@@ -143,6 +143,10 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
 
     fn ranks(&self, used: f64, key: &[u8]) -> bool {
         self.top.takes(used, key)
+    }
+
+    fn is_shown(&self, key: &[u8]) -> bool {
+        self.kept.exported.contains(key) || self.kept.listed.is_named(key)
     }
 
     fn correct(&mut self, told: (u64, u64), right: Option<(u64, u64)>) {

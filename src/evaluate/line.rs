@@ -117,6 +117,10 @@ pub(super) fn label_keys(line: &mut Line, label: KeyLabel) {
             *key = hash_key(&decode_key(key));
         }
     }
+    let unjudged = std::mem::take(&mut line.unjudged).into_iter();
+    line.unjudged = unjudged
+        .map(|(key, reason)| (hash_key(&decode_key(&key)), reason))
+        .collect();
 }
 
 /// `line` without its counters, as the checker takes it, and the counters.
@@ -133,6 +137,7 @@ pub(super) fn split(line: Line) -> (Observation, Counters) {
         api_up: line.api_up,
         default_limit: line.default_limit,
         counters_read: line.counters_read,
+        unjudged: line.unjudged,
         totals: line.totals,
         failures: line.failures,
         collectors: line.collectors,

@@ -57,8 +57,10 @@ pub(super) struct SweepResult {
     pub(super) skipped: BTreeMap<Reason, (u64, Vec<u8>)>,
     /// Watched keys that do not exist any more.
     pub(super) gone: Vec<Box<[u8]>>,
-    /// Keys whose limit is not known.
-    pub(super) undecided: Vec<Vec<u8>>,
+    /// Watched keys that cannot be judged, and why.
+    pub(super) unjudged: Vec<(Vec<u8>, Reason)>,
+    /// Not all watched keys had their turn.
+    pub(super) postponed: bool,
     /// Commands sent.
     pub(super) commands: u64,
     /// Keys of any kind that the pass looked at, if it ended.
@@ -84,19 +86,50 @@ impl SweepResult {
 type Scanned = (usize, RedisResult<(Vec<u8>, Vec<Vec<u8>>)>);
 
 impl Sweep<'_> {
-    /// Looks at the keys with a violation in progress, whatever happens to the rest. Those that are gone are told.
-    pub(super) async fn recheck(&mut self, watched: &[Box<[u8]>], result: &mut SweepResult) {
-        for some in watched.chunks(self.pace.step) {
-            let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
-            let at = self.clock.now();
-            let found = self.verify(keys, at, result).await;
-            let alive = found.iter().filter(|known| known.count > 0);
-            let alive = alive.map(|known| &known.key).chain(&result.undecided);
-            let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
-            let gone = some.iter().filter(|key| !alive.contains(&***key));
-            result.gone.extend(gone.cloned());
-            self.tell_aside(at, &found);
+    /// Looks at the keys that are shown and at those with a violation in progress, whatever happens to the rest. Those that
+    /// are gone are told. What does not fit in before `stop` has its turn in the next collections, which go on behind `last`.
+    pub(super) async fn recheck(
+        &mut self,
+        watched: Vec<Box<[u8]>>,
+        last: &mut Option<Box<[u8]>>,
+        stop: Instant,
+        result: &mut SweepResult,
+    ) {
+        let watched = watched.into_iter();
+        let (shown, mut others): (Vec<_>, Vec<_>) =
+            watched.partition(|key| self.sink.is_shown(key));
+        from_behind(&mut others, last.as_deref());
+        for (number, some) in shown.chunks(self.pace.step).enumerate() {
+            if number > 0 && Instant::now() >= stop {
+                result.postponed = true;
+                break;
+            }
+            self.recheck_some(some, result).await;
         }
+        for (number, some) in others.chunks(self.pace.step).enumerate() {
+            // However small the budget is, each collection takes one step at least.
+            if number > 0 && Instant::now() >= stop {
+                result.postponed = true;
+                break;
+            }
+            self.recheck_some(some, result).await;
+            *last = some.last().cloned();
+        }
+    }
+
+    async fn recheck_some(&mut self, some: &[Box<[u8]>], result: &mut SweepResult) {
+        let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
+        let at = self.clock.now();
+        let mut unjudged = Vec::new();
+        let found = self.verify(keys, at, &mut unjudged, result).await;
+        let alive = found.iter().filter(|known| known.count > 0);
+        let alive = alive.map(|known| &known.key);
+        let alive = alive.chain(unjudged.iter().map(|(key, _)| key));
+        let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
+        let gone = some.iter().filter(|key| !alive.contains(&***key));
+        result.gone.extend(gone.cloned());
+        self.tell_aside(at, &found);
+        result.unjudged.append(&mut unjudged);
     }
 
     /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys of `lane`. Tells
@@ -187,7 +220,7 @@ impl Sweep<'_> {
         }
         for news in std::mem::take(&mut self.news) {
             let at = self.clock.now();
-            let found = self.verify(news, at, result).await;
+            let found = self.verify(news, at, &mut Vec::new(), result).await;
             self.take_aside(at, &found, Some(&mut current));
         }
         let unread = result.failed.values().next().map(|failure| failure.reason);
@@ -281,6 +314,13 @@ impl Sweep<'_> {
     }
 }
 
+/// Sorts `keys`, and begins with the first behind `last`.
+fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
+    keys.sort_unstable();
+    let begin = keys.partition_point(|key| last.is_some_and(|last| **key <= *last));
+    keys.rotate_left(begin);
+}
+
 /// Notes that a server cannot be read any further in this collection.
 fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
     result
@@ -316,5 +356,27 @@ async fn scan_ahead(
         if sender.send((lane, answer)).await.is_err() || last {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_rechecked_in_turn_all_have_their_turn() {
+        let mut last: Option<Box<[u8]>> = None;
+        let mut rechecked = Vec::new();
+        for _ in 0..4 {
+            let mut keys: Vec<Box<[u8]>> = (0..10_u8).map(|key| Box::from([key])).collect();
+            from_behind(&mut keys, last.as_deref());
+            rechecked.extend(keys[..3].iter().map(|key| key[0]));
+            last = Some(keys[2].clone());
+        }
+        assert_eq!(rechecked, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
+        // The key where it stopped may be gone by the next time.
+        let mut keys: Vec<Box<[u8]>> = [1_u8, 3].map(|key| Box::from([key])).into();
+        from_behind(&mut keys, Some(&[2]));
+        assert_eq!(&*keys[0], &[3]);
     }
 }

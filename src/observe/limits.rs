@@ -77,6 +77,9 @@ pub(super) struct LimitMemory {
 struct Remembered {
     limit: Limit,
     fell: Option<FallenLimit>,
+    /// The least count above the limit since it fell: what is left over from before only gets less.
+    #[serde(default)]
+    least: Option<u64>,
     /// The key has no limit of its own any more; the entry lives until the fall no longer matters.
     removed: bool,
     /// The pass in which the limit was last seen.
@@ -88,6 +91,7 @@ impl Remembered {
         Self {
             limit,
             fell: None,
+            least: None,
             removed: false,
             pass: 0,
         }
@@ -103,8 +107,19 @@ impl Remembered {
                 limit: highest,
                 at: now,
             });
+            self.least = None;
         }
         self.limit = limit;
+    }
+
+    /// `count` was seen under `limit`, which holds now. What rose, or was not above the limit when its fall was seen, is
+    /// not left over from before: then the fall matters no more.
+    fn counted(&mut self, count: u64, limit: u64) {
+        let rose = self.least.is_some_and(|least| count > least);
+        if count <= limit || rose {
+            self.fell = None;
+        }
+        self.least = self.fell.map(|_| count);
     }
 }
 
@@ -138,9 +153,18 @@ impl LimitMemory {
             .is_some_and(|remembered| !remembered.removed)
     }
 
-    /// What is stored as the key's limit is none.
+    /// What is stored as the key's limit is none. What it was before is kept: it is likely to be that again.
     pub(super) fn set_invalid(&mut self, key: &[u8]) {
-        self.invalid.insert(self.hash(key), self.pass);
+        let hash = self.hash(key);
+        self.invalid.insert(hash, self.pass);
+        if let Some(own) = self.own.get_mut(&hash) {
+            own.pass = self.pass;
+        }
+    }
+
+    /// Whether the key has, or had until it became invalid, a limit of its own.
+    pub(super) fn had_own(&self, key: &[u8]) -> bool {
+        self.has_own(self.hash(key)) || self.is_invalid(key)
     }
 
     /// Whether what is stored as the key's limit was last seen to be none.
@@ -211,6 +235,26 @@ impl LimitMemory {
             self.own.remove(&hash);
         }
         Some((default.limit, fell.or(default.fell)))
+    }
+
+    /// [`Self::current`] for a key of which `count` was just read directly, under that limit.
+    ///
+    /// The fall of a limit that is stored in Redis holds for all nodes at once, so whatever was admitted since is not left
+    /// over from before. The default is each node's own: a rolling restart lowers it on one node after the other, and those
+    /// that still have the old one admit by it. So its fall excuses every count that was legal before.
+    pub(super) fn current_of_counted(
+        &mut self,
+        key: &[u8],
+        count: u64,
+        now: Timestamp,
+    ) -> Option<(Limit, Option<FallenLimit>)> {
+        let (limit, fell) = self.current(key, now)?;
+        let hash = self.hash(key);
+        match self.own.get_mut(&hash) {
+            Some(own) if fell.is_some() => own.counted(count, limit.limit),
+            _ => return Some((limit, fell)),
+        }
+        self.current(key, now)
     }
 
     /// A pass over the whole key space has ended: limits that it did not show are gone.
@@ -306,6 +350,59 @@ mod tests {
             at: at(5),
         };
         assert_eq!(fell, Some(expected));
+    }
+
+    /// The limit that a count may be draining from, each count a second after the one before.
+    fn drains(memory: &mut LimitMemory, counts: &[u64]) -> Vec<Option<u64>> {
+        let counts = counts.iter().zip(10..);
+        let fell = counts.map(|(count, second)| {
+            let (_, fell) = memory.current_of_counted(b"k", *count, at(second)).unwrap();
+            fell.map(|fell| fell.limit)
+        });
+        fell.collect()
+    }
+
+    #[test]
+    fn what_rose_or_began_after_a_fall_is_not_left_over_from_before() {
+        let fallen = |default_falls: bool| {
+            let mut memory = LimitMemory::default();
+            memory.set_default(limit(10), at(0));
+            memory.end_pass(at(1));
+            if default_falls {
+                memory.set_default(limit(5), at(2));
+            } else {
+                memory.learn(b"k", Some(limit(5)), at(2));
+            }
+            memory
+        };
+        let (yes, no) = (Some(10), None);
+        let mut memory = fallen(false);
+        assert_eq!(
+            drains(&mut memory, &[8, 8, 7, 8, 7]),
+            [yes, yes, yes, no, no]
+        );
+        // Another fall begins anew.
+        memory.learn(b"k", Some(limit(3)), at(20));
+        assert_eq!(drains(&mut memory, &[7]), [Some(5)]);
+        assert_eq!(drains(&mut fallen(false), &[0, 7]), [no, no]);
+        assert_eq!(drains(&mut fallen(false), &[5, 6]), [no, no]);
+        // Nodes that were not restarted yet admit by the default of before.
+        assert_eq!(drains(&mut fallen(true), &[0, 7, 8]), [yes, yes, yes]);
+    }
+
+    #[test]
+    fn a_limit_that_was_malformed_for_a_while_did_not_fall() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        memory.learn(b"k", Some(limit(5)), at(0));
+        memory.end_pass(at(1));
+        for second in 2..5 {
+            memory.set_invalid(b"k");
+            memory.end_pass(at(second));
+            assert!(memory.had_own(b"k"));
+        }
+        assert_eq!(fell(&mut memory, Some(5), 6), None);
+        assert!(!memory.is_invalid(b"k"));
     }
 
     #[test]

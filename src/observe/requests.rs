@@ -189,8 +189,9 @@ pub(super) async fn verify(
     for ((key, remembered), answer) in keys.iter().zip(&limits) {
         let own = own_limit(answer);
         let stored = match &own {
-            Ok(own) => own.limit().map_or(usual, |limit| limit.window_ms),
-            Err(_) => *remembered,
+            Ok(Own::Some(limit)) => limit.window_ms,
+            Ok(Own::None) => usual,
+            Ok(Own::Invalid(_)) | Err(_) => *remembered,
         };
         let window_ms = rule(key).map_or(stored, |limit| limit.window_ms);
         let name = [PREFIX, key].concat();

@@ -2,7 +2,7 @@
 
 use lab::seed::{Scale, counters, extra_members, fill_to, remove_extra};
 
-use super::harness::{Cluster, Scrape};
+use super::harness::{Cluster, Scrape, redis_do};
 
 #[tokio::test]
 async fn the_101st_key_and_the_5000th_are_watched_and_totals_are_exact() -> anyhow::Result<()> {
@@ -182,5 +182,57 @@ async fn without_tracking_every_collection_looks_at_everything() -> anyhow::Resu
     let scrape = cluster.exporter.scrape().await?;
     assert_eq!(scrape.reported(), ["ghost_allowing k0000007"]);
     assert!(scrape.is("ratelimiter_keys", &[], 3_000));
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_in_violation_are_rechecked_in_turn_within_half_the_budget() -> anyhow::Result<()> {
+    const KEYS: u64 = 3_000;
+    let flags = ["--scan.budget=1us", "--keys.max-series=5"];
+    let cluster = Cluster::start(1, &flags).await?;
+    let mut redis = cluster.redis.connection().await?;
+    let keys = Scale {
+        keys: KEYS,
+        members: 12,
+        seq: false,
+        ahead_ms: 600_000,
+        ..Scale::default()
+    };
+    keys.write(&mut redis).await?;
+    let labels = [("name", "ghost_allowing"), ("severity", "critical")];
+    let violations = |scrape: &Scrape| scrape.value("ratelimiter_invariant_violations", &labels);
+    let commands = |scrape: &Scrape| scrape.value("ratelimiter_scan_commands_total", &[]);
+    let all = "every key is found, one step of the pass at each collection";
+    let mut last = cluster
+        .exporter
+        .until(all, |scrape| violations(scrape) == Some(3_000.0))
+        .await?;
+    // The first and the last by name, one in between, and all the others stay.
+    for key in ["k0000000", "k0001500", "k0002999"] {
+        redis_do(&mut redis, &["DEL", &format!("ratelimit:{key}")]).await?;
+    }
+    let mut turns = 0;
+    while violations(&last) != Some(2_997.0) {
+        let scrape = cluster.exporter.scrape().await?;
+        let cost = commands(&scrape)
+            .zip(commands(&last))
+            .map(|(now, before)| now - before);
+        // One step of rechecking, one of the pass, each of a thousand names at the most, and what was written.
+        assert!(cost.is_some_and(|cost| cost < 6_000.0), "{cost:?}");
+        assert!(
+            violations(&scrape) >= Some(2_997.0),
+            "{:?}",
+            violations(&scrape)
+        );
+        let evaluable = ("name", "ghost_allowing");
+        assert!(scrape.is("ratelimiter_invariant_evaluable", &[evaluable], 1));
+        turns += 1;
+        assert!(
+            turns < 400,
+            "some keys never have their turn: {:?}",
+            violations(&scrape)
+        );
+        last = scrape;
+    }
     Ok(())
 }

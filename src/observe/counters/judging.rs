@@ -7,8 +7,10 @@ use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::observe::canary::CANARY_PREFIX;
 use crate::observe::limits::by_rule;
 use crate::observe::pass::Pass;
-use crate::observe::redis::{NODE_PREFIX, redis_millis};
-use crate::observe::requests::{Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, verify};
+use crate::observe::redis::{NODE_PREFIX, reason_of, redis_millis};
+use crate::observe::requests::{
+    Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, verify,
+};
 use crate::observe::router::is_elsewhere;
 
 /// A key with what is known of it.
@@ -104,15 +106,19 @@ impl Sweep<'_> {
                         }
                     }
                 }
-                Own::Invalid(Reason::WrongType) => odd.push([LIMIT, &key].concat()),
                 Own::Invalid(reason) => {
-                    result.skip(reason, &key);
-                    self.limits.set_invalid(&key);
+                    if self.is_malformed(&key, reason) {
+                        result.skip(reason, &key);
+                        self.limits.set_invalid(&key);
+                    }
+                    if reason == Reason::WrongType {
+                        odd.push([LIMIT, &key].concat());
+                    }
                 }
             }
         }
         doubtful.append(&mut odd);
-        let mut verified = self.verify(doubtful, at, result).await;
+        let mut verified = self.verify(doubtful, at, &mut Vec::new(), result).await;
         verified.retain(|known| known.count > 0);
         sure.append(&mut verified);
         if pass.is_some() {
@@ -139,7 +145,7 @@ impl Sweep<'_> {
         } else {
             again.append(&mut news);
         }
-        found.append(&mut self.verify(again, at, result).await);
+        found.append(&mut self.verify(again, at, &mut Vec::new(), result).await);
         self.take_aside(at, &found, pass);
     }
 
@@ -219,11 +225,13 @@ impl Sweep<'_> {
         })
     }
 
-    /// Reads limit and count of `keys` directly. What is no counter, or has no valid limit, is left out.
+    /// Reads limit and count of `keys` directly, and returns those that it can judge. What is no counter, or has no valid
+    /// limit, is left out; why, is added to `unjudged`.
     pub(super) async fn verify(
         &mut self,
         keys: Vec<Vec<u8>>,
         at: Moment,
+        unjudged: &mut Vec<(Vec<u8>, Reason)>,
         result: &mut SweepResult,
     ) -> Vec<Known> {
         let usual = self
@@ -241,68 +249,91 @@ impl Sweep<'_> {
         result.commands += 2 * keys.len() as u64;
         let mut found = Vec::with_capacity(keys.len());
         for ((key, _), answer) in keys.into_iter().zip(answers) {
-            let mut untold = |(lane, error): Untold, key: &[u8]| match lane {
-                Some(lane) if !is_elsewhere(&error) => fail(lane, &error, result),
-                _ => result.skip(Reason::Resharding, key),
-            };
-            let count = match answer.count {
-                Ok(count) => count,
-                Err(why) => {
-                    untold(why, &key);
-                    result.undecided.push(key);
-                    continue;
-                }
-            };
-            let own = match answer.own {
-                Ok(own) => Some(own),
-                Err(why) => {
-                    untold(why, &key);
-                    // After a pass over everything, what is remembered is what it was last: good enough while the
-                    // server that holds it is away, since nobody can change it there.
-                    if !self.limits.primed {
-                        result.undecided.push(key);
-                        continue;
-                    }
-                    None
-                }
-            };
-            let Some(count) = count else {
-                result.skip(Reason::WrongType, &key);
-                continue;
-            };
-            let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
-            let limit = match (ruled, own) {
-                (Some(ruled), _) => Some(ruled),
-                (None, None) => self.limits.current(&key, at.steady),
-                (None, Some(Own::Some(limit))) => {
-                    self.limits.learn(&key, Some(limit), at.steady);
-                    self.limits.current(&key, at.steady)
-                }
-                // What stands where the limit would be is another key's counter.
-                (None, Some(Own::None | Own::Invalid(Reason::WrongType))) => {
-                    self.limits.learn(&key, None, at.steady);
-                    self.limits.current(&key, at.steady)
-                }
-                (None, Some(Own::Invalid(reason))) => {
-                    result.skip(reason, &key);
-                    self.limits.set_invalid(&key);
-                    result.undecided.push(key);
-                    continue;
-                }
-            };
-            let Some((limit, fell_from)) = limit else {
-                result.skip(Reason::NoDefaultLimit, &key);
-                result.undecided.push(key);
-                continue;
-            };
-            found.push(Known {
-                key,
-                count,
-                limit,
-                fell_from,
-            });
+            match self.judge_read(&key, answer, at, result) {
+                Read::Counted(count, limit, fell_from) => found.push(Known {
+                    key,
+                    count,
+                    limit,
+                    fell_from,
+                }),
+                Read::Unjudged(reason) => unjudged.push((key, reason)),
+                Read::Gone => {}
+            }
         }
         found
+    }
+
+    /// What was read of `key` directly, by the limit that holds.
+    fn judge_read(
+        &mut self,
+        key: &[u8],
+        answer: Verified,
+        at: Moment,
+        result: &mut SweepResult,
+    ) -> Read {
+        let mut untold = |(lane, error): Untold| match lane {
+            Some(lane) if !is_elsewhere(&error) => {
+                fail(lane, &error, result);
+                reason_of(&error)
+            }
+            _ => {
+                result.skip(Reason::Resharding, key);
+                Reason::Resharding
+            }
+        };
+        let count = match answer.count {
+            Ok(count) => count,
+            Err(why) => return Read::Unjudged(untold(why)),
+        };
+        let own = match answer.own {
+            Ok(own) => Some(own),
+            Err(why) => {
+                let reason = untold(why);
+                // After a pass over everything, what is remembered is what it was last: good enough while the
+                // server that holds it is away, since nobody can change it there.
+                if !self.limits.primed {
+                    return Read::Unjudged(reason);
+                }
+                None
+            }
+        };
+        let Some(count) = count else {
+            result.skip(Reason::WrongType, key);
+            return Read::Unjudged(Reason::WrongType);
+        };
+        if let Some(limit) = by_rule(self.rules, key) {
+            return Read::Counted(count, limit, None);
+        }
+        match own {
+            None => {}
+            Some(Own::Some(limit)) => {
+                self.limits.learn(key, Some(limit), at.steady);
+            }
+            Some(Own::Invalid(reason)) if self.is_malformed(key, reason) => {
+                result.skip(reason, key);
+                self.limits.set_invalid(key);
+                return match count {
+                    // Whatever its limit is, it is not above it.
+                    0 => Read::Gone,
+                    _ => Read::Unjudged(reason),
+                };
+            }
+            Some(Own::None | Own::Invalid(_)) => {
+                self.limits.learn(key, None, at.steady);
+            }
+        }
+        let limit = self.limits.current_of_counted(key, count, at.steady);
+        let Some((limit, fell_from)) = limit else {
+            result.skip(Reason::NoDefaultLimit, key);
+            return Read::Unjudged(Reason::NoDefaultLimit);
+        };
+        Read::Counted(count, limit, fell_from)
+    }
+
+    /// Whether what is stored where the limit of `key` would be is a limit that cannot be read. Of another type, it is most
+    /// likely another key's counter; unless there was a limit before.
+    fn is_malformed(&self, key: &[u8], reason: Reason) -> bool {
+        reason != Reason::WrongType || self.limits.had_own(key)
     }
 
     /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
@@ -310,6 +341,16 @@ impl Sweep<'_> {
         let views: Vec<CounterView<'_>> = found.iter().map(Known::view).collect();
         self.sink.recheck(at, &views);
     }
+}
+
+/// What was read of a key directly.
+enum Read {
+    /// Its count, and the limit that holds, with the one before if the count may be left over from that.
+    Counted(u64, Limit, Option<FallenLimit>),
+    /// It cannot be judged.
+    Unjudged(Reason),
+    /// There is nothing inside its window.
+    Gone,
 }
 
 enum Judged {
