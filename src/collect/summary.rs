@@ -28,16 +28,6 @@ impl Totals {
             self.sum += used;
         }
     }
-
-    fn remove(&mut self, used: f64) {
-        self.keys = self.keys.saturating_sub(1);
-        if let Some(bucket) = bucket_of(used) {
-            self.per_bucket[bucket] = self.per_bucket[bucket].saturating_sub(1);
-        }
-        if used.is_finite() {
-            self.sum -= used;
-        }
-    }
 }
 
 fn bucket_of(used: f64) -> Option<usize> {
@@ -147,13 +137,6 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
 
     fn is_shown(&self, key: &[u8]) -> bool {
         self.kept.exported.contains(key) || self.kept.listed.is_named(key)
-    }
-
-    fn correct(&mut self, told: (u64, u64), right: Option<(u64, u64)>) {
-        self.kept.current.remove(utilization(told.0, told.1));
-        if let Some((count, limit)) = right {
-            self.kept.current.add(utilization(count, limit));
-        }
     }
 
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]) {

@@ -1,8 +1,8 @@
 //! The counters straight from Redis: SCAN ahead, count behind, several batches under way, nothing kept of a healthy key.
 //!
 //! Type decides what a counter is, not the name: a ZSET under `ratelimit:`. Limits are learnt from the limit hashes that
-//! SCAN brings, not by asking once more for each key; so before a key is reported, or ranked among the fullest, its own
-//! limit is read directly.
+//! SCAN brings, not by asking once more for each key: before anything is counted for the first time in a round of their
+//! own, then in each pass. Before a key is reported, or ranked among the fullest, its own limit is read directly.
 
 mod judging;
 
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::limits::{LimitMemory, LimitRule};
 use super::pace::Pace;
-use super::pass::Pass;
+use super::pass::{Pass, Round};
 use super::redis::{RedisFailure, redis_millis};
 use super::requests::{Batch, Counted, count};
 use super::router::Router;
@@ -31,8 +31,6 @@ pub(super) struct Sweep<'a> {
     pub(super) router: Router,
     /// One for each link of the router.
     pub(super) lanes: Vec<Lane>,
-    /// Keys whose limit turned out to be news, by the lane that counts them: they go along with its next batch.
-    pub(super) news: Vec<Vec<Vec<u8>>>,
     pub(super) pace: Pace,
     pub(super) clock: &'a Clock,
     pub(super) limits: &'a mut LimitMemory,
@@ -148,9 +146,9 @@ impl Sweep<'_> {
             }
             let at = self.clock.now();
             let some = names.by_ref().take(self.pace.step).collect();
-            let batch = self.sort(some, result);
+            let batch = self.sort(some, Round::Both, result);
             match self.count(lane, batch, at).await {
-                Ok(counted) => self.take(at, counted, None, result).await,
+                Ok(counted) => self.take(at, counted, false, result).await,
                 Err(error) => fail(lane, &error, result),
             }
         }
@@ -169,8 +167,33 @@ impl Sweep<'_> {
             None => self.begin(result).await,
         };
         current.fit(self.router.links().iter().map(|link| link.primary.as_str()));
+        self.go_on(&mut current, stop, result).await;
+        if current.round == Round::Limits && self.rest_ended(&mut current, result) {
+            // Those of a server that cannot be read are not known.
+            self.limits.primed |= result.failed.is_empty() && !current.moved;
+            current.begin_counters();
+            self.go_on(&mut current, stop, result).await;
+        }
+        let unread = result.failed.values().next().map(|failure| failure.reason);
+        if current.ended() && unread.is_none() {
+            result.pass_scanned = current.scanned();
+            self.end(&current);
+            result.stopped = None;
+        } else if unread.is_some() && self.rest_ended(&mut current, result) {
+            // Nothing is left to go on with: the next collection looks at those who answer once more.
+            result.coverage = current.coverage();
+            result.stopped = unread;
+        } else {
+            result.coverage = current.coverage();
+            result.stopped = Some(unread.unwrap_or(Reason::Budget));
+            *pass = Some(current);
+        }
+    }
+
+    /// Goes on with the present round of the pass until it ends, or until `stop`.
+    async fn go_on(&mut self, current: &mut Pass, stop: Instant, result: &mut SweepResult) {
         let mut scanning = JoinSet::new();
-        let mut scanned = self.scan(&mut current, &mut scanning, result);
+        let mut scanned = self.scan(current, &mut scanning, result);
         let most_counting = self.pace.in_flight * scanning.len();
         let mut counting = JoinSet::new();
         let mut drained = false;
@@ -202,8 +225,7 @@ impl Sweep<'_> {
                     part.cursor = cursor;
                     part.scanned += self.pace.step as u64;
                     let at = self.clock.now();
-                    let mut batch = self.sort(names, result);
-                    batch.asides = self.take_news(lane, at);
+                    let batch = self.sort(names, current.round, result);
                     let work = self.count(lane, batch, at);
                     counting.spawn(async move { (lane, at, work.await) });
                 }
@@ -211,31 +233,15 @@ impl Sweep<'_> {
                     // A task of ours neither panics nor is aborted while the set lives.
                     let Ok((lane, at, counted)) = done else { continue };
                     match counted {
-                        Ok(counted) => self.take(at, counted, Some(&mut current), result).await,
+                        Ok(counted) if current.round == Round::Limits => {
+                            self.take_limits(at, counted, result);
+                        }
+                        Ok(counted) => self.take(at, counted, true, result).await,
                         Err(error) => fail(lane, &error, result),
                     }
                 }
                 else => break,
             }
-        }
-        for news in std::mem::take(&mut self.news) {
-            let at = self.clock.now();
-            let found = self.verify(news, at, &mut Vec::new(), result).await;
-            self.take_aside(at, &found, Some(&mut current));
-        }
-        let unread = result.failed.values().next().map(|failure| failure.reason);
-        if current.ended() && unread.is_none() {
-            result.pass_scanned = current.scanned();
-            self.end(&current);
-            result.stopped = None;
-        } else if unread.is_some() && self.rest_ended(&mut current, result) {
-            // Nothing is left to go on with: the next collection looks at those who answer once more.
-            result.coverage = current.coverage();
-            result.stopped = unread;
-        } else {
-            result.coverage = current.coverage();
-            result.stopped = Some(unread.unwrap_or(Reason::Budget));
-            *pass = Some(current);
         }
     }
 
@@ -247,6 +253,10 @@ impl Sweep<'_> {
         result: &SweepResult,
     ) -> mpsc::Receiver<Scanned> {
         let (sender, scanned) = mpsc::channel(self.pace.in_flight);
+        let pattern = match pass.round {
+            Round::Limits => "ratelimit:limit:*",
+            Round::Counters | Round::Both => "ratelimit*",
+        };
         for (number, lane) in self.lanes.iter().enumerate() {
             let part = pass.part(&self.router.links()[number].primary);
             let Some(connection) = lane.scanner.clone() else {
@@ -258,6 +268,7 @@ impl Sweep<'_> {
                     number,
                     connection,
                     cursor,
+                    pattern,
                     self.pace,
                     sender.clone(),
                 ));
@@ -276,6 +287,9 @@ impl Sweep<'_> {
     async fn begin(&mut self, result: &mut SweepResult) -> Pass {
         self.sink.begin_pass();
         let mut pass = Pass::default();
+        if !self.limits.primed {
+            pass.round = Round::Limits;
+        }
         let sizes = self.router.links().iter().map(|link| async {
             let mut connection = link.connection.clone().ok()?;
             let size: RedisResult<u64> = redis::cmd("DBSIZE").query_async(&mut connection).await;
@@ -334,6 +348,7 @@ async fn scan_ahead(
     lane: usize,
     mut connection: MultiplexedConnection,
     mut cursor: Vec<u8>,
+    pattern: &'static str,
     pace: Pace,
     sender: mpsc::Sender<Scanned>,
 ) {
@@ -341,7 +356,7 @@ async fn scan_ahead(
         let answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)> = redis::cmd("SCAN")
             .arg(&cursor)
             .arg("MATCH")
-            .arg("ratelimit*")
+            .arg(pattern)
             .arg("COUNT")
             .arg(pace.step)
             .query_async(&mut connection)

@@ -210,7 +210,6 @@ impl KeyReader {
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
             lanes: lanes.collect(),
-            news: vec![Vec::new(); shards.len()],
             pace: pace_beside(&shards),
             clock,
             limits: &mut self.limits,
@@ -221,7 +220,6 @@ impl KeyReader {
             Some(last) => stop.min(Instant::now() + (last.took / SLICES).max(LEAST_SLICE)),
             None => stop,
         };
-        let begun = Instant::now();
         sweep
             .recheck(needs.watched, &mut self.rechecked, half, result)
             .await;
@@ -233,6 +231,7 @@ impl KeyReader {
             // Not everything is known any more; the pass under way goes on.
             self.steady = None;
         }
+        let begun = Instant::now();
         sweep.run(slice, &mut self.pass, result).await;
         self.pass_took += begun.elapsed();
         if result.stopped.is_none() {

@@ -69,21 +69,29 @@ pub(super) struct LimitMemory {
     hasher: FixedHasher,
     /// The number of the pass in progress.
     pass: u64,
-    /// The key space was seen whole at least once, so that a limit that shows now is new.
+    /// All stored limits were seen at least once, so that a limit that shows now is new.
     pub(super) primed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
     limit: Limit,
-    fell: Option<FallenLimit>,
-    /// The least count above the limit since it fell: what is left over from before only gets less.
-    #[serde(default)]
-    least: Option<u64>,
+    /// Boxed, since there are many limits and few that fell.
+    fell: Option<Box<Fall>>,
     /// The key has no limit of its own any more; the entry lives until the fall no longer matters.
     removed: bool,
     /// The pass in which the limit was last seen.
     pass: u64,
+}
+
+/// What a limit was before it fell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Fall {
+    #[serde(flatten)]
+    from: FallenLimit,
+    /// The least count above the limit since then: what is left over from before only gets less.
+    #[serde(default)]
+    least: Option<u64>,
 }
 
 impl Remembered {
@@ -91,7 +99,6 @@ impl Remembered {
         Self {
             limit,
             fell: None,
-            least: None,
             removed: false,
             pass: 0,
         }
@@ -99,15 +106,15 @@ impl Remembered {
 
     fn set(&mut self, limit: Limit, now: Timestamp) {
         if limit.limit < self.limit.limit {
-            let still = self
-                .fell
-                .filter(|fell| elapsed(fell.at, now) < Duration::from_millis(self.limit.window_ms));
+            let window = Duration::from_millis(self.limit.window_ms);
+            let still = self.fell_from();
+            let still = still.filter(|fell| elapsed(fell.at, now) < window);
             let highest = still.map_or(self.limit.limit, |fell| fell.limit.max(self.limit.limit));
-            self.fell = Some(FallenLimit {
+            let from = FallenLimit {
                 limit: highest,
                 at: now,
-            });
-            self.least = None;
+            };
+            self.fell = Some(Box::new(Fall { from, least: None }));
         }
         self.limit = limit;
     }
@@ -115,11 +122,17 @@ impl Remembered {
     /// `count` was seen under `limit`, which holds now. What rose, or was not above the limit when its fall was seen, is
     /// not left over from before: then the fall matters no more.
     fn counted(&mut self, count: u64, limit: u64) {
-        let rose = self.least.is_some_and(|least| count > least);
-        if count <= limit || rose {
+        let least = self.fell.as_ref().and_then(|fell| fell.least);
+        if count <= limit || least.is_some_and(|least| count > least) {
             self.fell = None;
         }
-        self.least = self.fell.map(|_| count);
+        if let Some(fell) = &mut self.fell {
+            fell.least = Some(count);
+        }
+    }
+
+    fn fell_from(&self) -> Option<FallenLimit> {
+        self.fell.as_ref().map(|fell| fell.from)
     }
 }
 
@@ -138,19 +151,18 @@ impl LimitMemory {
 
     /// The default limit, as last read.
     pub(super) fn default_limit(&self) -> Option<Limit> {
-        self.default.map(|remembered| remembered.limit)
+        self.default.as_ref().map(|remembered| remembered.limit)
     }
 
     /// What a key is remembered by.
-    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+    fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
     }
 
-    /// Whether the key of this hash is known to have a limit of its own.
-    pub(super) fn has_own(&self, hash: u64) -> bool {
-        self.own
-            .get(&hash)
-            .is_some_and(|remembered| !remembered.removed)
+    /// Whether the pass in progress has read the key's own limit already.
+    pub(super) fn is_learned(&self, key: &[u8]) -> bool {
+        let own = self.own.get(&self.hash(key));
+        own.is_some_and(|own| !own.removed && own.pass == self.pass)
     }
 
     /// What is stored as the key's limit is none. What it was before is kept: it is likely to be that again.
@@ -164,7 +176,8 @@ impl LimitMemory {
 
     /// Whether the key has, or had until it became invalid, a limit of its own.
     pub(super) fn had_own(&self, key: &[u8]) -> bool {
-        self.has_own(self.hash(key)) || self.is_invalid(key)
+        let own = self.own.get(&self.hash(key));
+        own.is_some_and(|own| !own.removed) || self.is_invalid(key)
     }
 
     /// Whether what is stored as the key's limit was last seen to be none.
@@ -176,7 +189,7 @@ impl LimitMemory {
     pub(super) fn learn(&mut self, key: &[u8], own: Option<Limit>, now: Timestamp) -> bool {
         let hash = self.hash(key);
         self.invalid.remove(&hash);
-        let default = self.default;
+        let default = self.default_limit();
         match (self.own.get_mut(&hash), own) {
             (Some(remembered), Some(own)) => {
                 let news = remembered.removed || remembered.limit != own;
@@ -188,16 +201,14 @@ impl LimitMemory {
             (Some(remembered), None) => {
                 let news = !remembered.removed;
                 if let Some(default) = default.filter(|_| news) {
-                    remembered.set(default.limit, now);
+                    remembered.set(default, now);
                 }
                 remembered.removed = true;
                 news
             }
             (None, Some(own)) => {
                 // Once everything was seen, a limit that was not there before is new: it was the default until now.
-                let before = default
-                    .filter(|_| self.primed)
-                    .map_or(own, |default| default.limit);
+                let before = default.filter(|_| self.primed).unwrap_or(own);
                 let mut remembered = Remembered::new(before);
                 remembered.set(own, now);
                 remembered.pass = self.pass;
@@ -215,26 +226,26 @@ impl LimitMemory {
         key: &[u8],
         now: Timestamp,
     ) -> Option<(Limit, Option<FallenLimit>)> {
+        let default = self.default.as_ref();
+        let default = default.map(|default| (default.limit, default.fell_from()));
         if self.own.is_empty() {
-            let default = self.default?;
-            return Some((default.limit, default.fell));
+            return default;
         }
         let hash = self.hash(key);
         let Some(remembered) = self.own.get(&hash) else {
-            let default = self.default?;
-            return Some((default.limit, default.fell));
+            return default;
         };
         if !remembered.removed {
-            return Some((remembered.limit, remembered.fell));
+            return Some((remembered.limit, remembered.fell_from()));
         }
-        let default = self.default?;
-        let fell = remembered
-            .fell
-            .filter(|fell| elapsed(fell.at, now) < Duration::from_millis(default.limit.window_ms));
+        let (limit, default_fell) = default?;
+        let window = Duration::from_millis(limit.window_ms);
+        let fell = remembered.fell_from();
+        let fell = fell.filter(|fell| elapsed(fell.at, now) < window);
         if fell.is_none() {
             self.own.remove(&hash);
         }
-        Some((default.limit, fell.or(default.fell)))
+        Some((limit, fell.or(default_fell)))
     }
 
     /// [`Self::current`] for a key of which `count` was just read directly, under that limit.
@@ -259,11 +270,11 @@ impl LimitMemory {
 
     /// A pass over the whole key space has ended: limits that it did not show are gone.
     pub(super) fn end_pass(&mut self, now: Timestamp) {
-        let default = self.default;
+        let default = self.default_limit();
         for remembered in self.own.values_mut() {
             if remembered.pass != self.pass && !remembered.removed {
                 if let Some(default) = default {
-                    remembered.set(default.limit, now);
+                    remembered.set(default, now);
                 }
                 remembered.removed = true;
             }

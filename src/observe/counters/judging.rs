@@ -6,7 +6,7 @@ use crate::clock::Moment;
 use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::observe::canary::CANARY_PREFIX;
 use crate::observe::limits::by_rule;
-use crate::observe::pass::Pass;
+use crate::observe::pass::Round;
 use crate::observe::redis::{NODE_PREFIX, reason_of, redis_millis};
 use crate::observe::requests::{
     Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, verify,
@@ -35,8 +35,13 @@ impl Known {
 }
 
 impl Sweep<'_> {
-    /// Sorts names by what is to be asked of them.
-    pub(super) fn sort(&mut self, names: Vec<Vec<u8>>, result: &mut SweepResult) -> Batch {
+    /// Sorts names by what is to be asked of them in this round of a pass.
+    pub(super) fn sort(
+        &mut self,
+        names: Vec<Vec<u8>>,
+        round: Round,
+        result: &mut SweepResult,
+    ) -> Batch {
         let at = self.clock.now().steady;
         let mut batch = Batch::default();
         for mut name in names {
@@ -48,7 +53,9 @@ impl Sweep<'_> {
                     continue;
                 }
                 if let Some(key) = name.strip_prefix(LIMIT) {
-                    batch.limits.push(key.to_vec());
+                    if round != Round::Counters || !self.limits.is_learned(key) {
+                        batch.limits.push(key.to_vec());
+                    }
                 } else if name.ends_with(b":seq") {
                     batch.sequences.push(name);
                 } else {
@@ -67,12 +74,12 @@ impl Sweep<'_> {
             .map_or(60_000, |limit| limit.window_ms)
     }
 
-    /// Takes in one batch, and asks again where its answers are not enough.
+    /// Takes in one batch, which belongs to a pass or not, and asks again where its answers are not enough.
     pub(super) async fn take(
         &mut self,
         at: Moment,
         counted: Counted,
-        mut pass: Option<&mut Pass>,
+        in_pass: bool,
         result: &mut SweepResult,
     ) {
         result.commands += counted.commands;
@@ -83,7 +90,7 @@ impl Sweep<'_> {
                 None => result.skip(Reason::WrongType, &key),
                 // Nothing inside the window: the key only waits for its TTL.
                 Some(0) => {}
-                Some(count) => match self.judge(at, key, count, pass.as_deref_mut(), result) {
+                Some(count) => match self.judge(at, key, count, result) {
                     Judged::Sure(known) => sure.push(known),
                     Judged::Doubtful(key) => doubtful.push(key),
                     Judged::Skipped => {}
@@ -91,19 +98,13 @@ impl Sweep<'_> {
             }
         }
         // Counters whose names look like something else.
-        let mut odd = counted.not_sequences;
-        let mut news = Vec::new();
-        let mut again = Vec::new();
+        doubtful.extend(counted.not_sequences);
+        let mut changed = Vec::new();
         for (key, own) in counted.limits {
             match own {
                 Own::None | Own::Some(_) => {
                     if self.limits.learn(&key, own.limit(), at.steady) {
-                        match (own, pass.as_deref_mut()) {
-                            (Own::Some(limit), Some(pass)) if self.counts_as(limit) => {
-                                again.extend(self.rejudge(key, limit, pass));
-                            }
-                            _ => news.push(key),
-                        }
+                        changed.push(key);
                     }
                 }
                 Own::Invalid(reason) => {
@@ -112,92 +113,43 @@ impl Sweep<'_> {
                         self.limits.set_invalid(&key);
                     }
                     if reason == Reason::WrongType {
-                        odd.push([LIMIT, &key].concat());
+                        doubtful.push([LIMIT, &key].concat());
                     }
                 }
             }
         }
-        doubtful.append(&mut odd);
         let mut verified = self.verify(doubtful, at, &mut Vec::new(), result).await;
         verified.retain(|known| known.count > 0);
         sure.append(&mut verified);
-        if pass.is_some() {
+        if in_pass {
             let views: Vec<CounterView<'_>> = sure.iter().map(Known::view).collect();
             self.sink.counters(at, &views);
         } else {
             self.tell_aside(at, &sure);
         }
-
-        // Keys whose limit is news may have been counted under another one already.
-        let mut found = Vec::with_capacity(counted.asides.len());
-        for (key, count) in counted.asides {
-            match count.map(|count| self.judge(at, key, count, None, result)) {
-                Some(Judged::Sure(known)) => found.push(known),
-                Some(Judged::Doubtful(key)) => again.push(key),
-                Some(Judged::Skipped) | None => {}
-            }
-        }
-        if pass.is_some() {
-            for key in news {
-                let lane = self.router.link_of(&[PREFIX, &key].concat());
-                self.news[lane.unwrap_or(0)].push(key);
-            }
-        } else {
-            again.append(&mut news);
-        }
-        found.append(&mut self.verify(again, at, &mut Vec::new(), result).await);
-        self.take_aside(at, &found, pass);
+        // These may have been counted under the limit before.
+        let changed = self.verify(changed, at, &mut Vec::new(), result).await;
+        self.tell_aside(at, &changed);
     }
 
-    /// Takes in keys that do not belong to the pass, which may have counted them under another limit before.
-    pub(super) fn take_aside(&mut self, at: Moment, found: &[Known], pass: Option<&mut Pass>) {
-        if let (Some(pass), Some(default)) = (pass, self.limits.default_limit()) {
-            for known in found {
-                if let Some(told) = pass.recall(self.limits.hash(&known.key)) {
-                    let right = (known.count > 0).then_some((known.count, known.limit.limit));
-                    self.sink.correct((told, default.limit), right);
+    /// Takes in the stored limits of one batch, before anything is counted.
+    pub(super) fn take_limits(&mut self, at: Moment, counted: Counted, result: &mut SweepResult) {
+        result.commands += counted.commands;
+        for (key, own) in counted.limits {
+            match own {
+                Own::None | Own::Some(_) => {
+                    self.limits.learn(&key, own.limit(), at.steady);
                 }
+                Own::Invalid(reason) if self.is_malformed(&key, reason) => {
+                    self.limits.set_invalid(&key);
+                }
+                Own::Invalid(_) => {}
             }
         }
-        self.tell_aside(at, found);
-    }
-
-    /// Whether counts under the default limit, in the first pass, are counts under `limit` as well.
-    fn counts_as(&self, limit: Limit) -> bool {
-        let default = self.limits.default_limit();
-        !self.limits.primed && default.is_some_and(|default| default.window_ms == limit.window_ms)
-    }
-
-    /// A key turned out to have a limit of its own. Sets right what the pass told of it, if it did, and gives it back if
-    /// it has to be looked at.
-    fn rejudge(&mut self, key: Vec<u8>, limit: Limit, pass: &mut Pass) -> Option<Vec<u8>> {
-        let default = self.limits.default_limit()?;
-        let count = pass.recall(self.limits.hash(&key))?;
-        self.sink
-            .correct((count, default.limit), Some((count, limit.limit)));
-        let used = utilization(count, limit.limit);
-        (count > limit.limit || self.sink.ranks(used, &key)).then_some(key)
-    }
-
-    /// The keys to be counted along with the next batch of `lane`.
-    pub(super) fn take_news(&mut self, lane: usize, at: Moment) -> Vec<(Vec<u8>, u64)> {
-        let news = std::mem::take(&mut self.news[lane]).into_iter();
-        news.map(|key| {
-            let window_ms = self.window(&key, at.steady);
-            (key, window_ms)
-        })
-        .collect()
     }
 
     /// Judges a count by the limit that is remembered, if that is good enough.
-    fn judge(
-        &mut self,
-        at: Moment,
-        key: Vec<u8>,
-        count: u64,
-        pass: Option<&mut Pass>,
-        result: &mut SweepResult,
-    ) -> Judged {
+    fn judge(&mut self, at: Moment, key: Vec<u8>, count: u64, result: &mut SweepResult) -> Judged {
         let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
         if ruled.is_none() && self.limits.is_invalid(&key) {
             return Judged::Skipped;
@@ -210,12 +162,6 @@ impl Sweep<'_> {
         let used = utilization(count, limit.limit);
         if ruled.is_none() && (count > limit.limit || self.sink.ranks(used, &key)) {
             return Judged::Doubtful(key);
-        }
-        if let Some(pass) = pass.filter(|_| !self.limits.primed && ruled.is_none()) {
-            let hash = self.limits.hash(&key);
-            if !self.limits.has_own(hash) {
-                pass.remember(hash, count);
-            }
         }
         Judged::Sure(Known {
             key,
