@@ -197,6 +197,19 @@ async fn without_tracking_every_collection_looks_at_everything() -> anyhow::Resu
     let scrape = cluster.exporter.scrape().await?;
     assert_eq!(scrape.reported(), ["ghost_allowing k0000007"]);
     assert!(scrape.is("ratelimiter_keys", &[], 3_000));
+    // Limits that change, whether SCAN brings a key or its limit first.
+    for number in 100..120 {
+        let name = format!("ratelimit:limit:k0000{number}");
+        let set = ["HSET", &name, "limit", "0", "window_ms", "600000"];
+        redis_do(&mut redis, &set).await?;
+    }
+    let scrape = cluster.exporter.scrape().await?;
+    let pending = "ratelimiter_invariant_pending";
+    for number in 100..120 {
+        let key = format!("k0000{number}");
+        let labels = [("name", "ghost_allowing"), ("subject", key.as_str())];
+        assert!(scrape.is(pending, &labels, 1), "{key}: {}", scrape.text);
+    }
     Ok(())
 }
 
