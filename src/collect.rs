@@ -243,7 +243,7 @@ impl<S: Subject> Work<S> {
         let report = self.checker.check(now, &observation);
         report.withhold_made_up(&mut observation);
         observation.keys_hashed = self.label == KeyLabel::Hash;
-        self.label_gone(&mut observation.counters_read);
+        self.label_keys(&mut observation);
         if self.kept.list_is_incomplete() && observation.counters_read == CountersRead::Full {
             // The checker saw them all, but whoever reads this does not.
             observation.counters_read = CountersRead::Partial {
@@ -261,16 +261,22 @@ impl<S: Subject> Work<S> {
         }
     }
 
-    /// The keys that are gone were for the checker. Only a recording tells them on, as it shows all keys.
-    fn label_gone(&self, read: &mut CountersRead) {
-        let CountersRead::Partial { gone, .. } = read else {
-            return;
-        };
-        if !self.recording {
-            gone.clear();
-        }
-        for key in gone {
-            *key = self.label.of(&decode_key(key));
+    /// The keys that are gone, or could not be judged, were for the checker. Only a recording tells them on, as it shows
+    /// all keys.
+    fn label_keys(&self, observation: &mut Observation) {
+        let label = |key: &str| self.label.of(&decode_key(key));
+        let unjudged = std::mem::take(&mut observation.unjudged).into_iter();
+        let unjudged = unjudged.filter(|_| self.recording);
+        observation.unjudged = unjudged
+            .map(|(key, reason)| (label(&key), reason))
+            .collect();
+        if let CountersRead::Partial { gone, .. } = &mut observation.counters_read {
+            if !self.recording {
+                gone.clear();
+            }
+            for key in gone {
+                *key = label(key);
+            }
         }
     }
 

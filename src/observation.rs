@@ -49,6 +49,10 @@ pub struct Observation {
     /// How far the counters were read.
     #[serde(default)]
     pub counters_read: CountersRead,
+    /// Keys (escaped) that were looked at directly and could not be judged, and why: a violation in progress is held. For
+    /// the checker, and for a recording.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unjudged: BTreeMap<String, Reason>,
     /// Totals over all live counters, exact whatever the caps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<KeyTotals>,

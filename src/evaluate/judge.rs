@@ -64,6 +64,13 @@ pub(super) fn label_keys(observation: &mut Observation, label: KeyLabel) {
     if let CountersRead::Partial { gone, .. } = &mut observation.counters_read {
         gone.iter_mut().for_each(hash);
     }
+    let unjudged = std::mem::take(&mut observation.unjudged).into_iter();
+    observation.unjudged = unjudged
+        .map(|(mut key, reason)| {
+            hash(&mut key);
+            (key, reason)
+        })
+        .collect();
 }
 
 /// Judges a recording, line by line.

@@ -2,7 +2,7 @@
 //! observation ends the pass in [`Checker::check`].
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -187,14 +187,20 @@ impl Checker {
     fn end_keys_pass(
         &mut self,
         name: InvariantName,
-        read: &CountersRead,
+        observation: &Observation,
         now: Timestamp,
         status: &mut InvariantStatus,
     ) {
         let hold = self.config.unknown_hold;
         let tracker = &mut self.keys[name as usize];
-        match read {
-            CountersRead::Full => tracker.end_unseen(self.pass, now, |_, _| true),
+        let unjudged = observation.unjudged.iter();
+        let unjudged: BTreeMap<Vec<u8>, Reason> = unjudged
+            .map(|(key, reason)| (decode_key(key), *reason))
+            .collect();
+        match &observation.counters_read {
+            CountersRead::Full => tracker.end_unseen(self.pass, now, |key, entry| {
+                !unjudged.contains_key(&**key) || elapsed(entry.last_seen, now) >= hold
+            }),
             CountersRead::Partial { gone, reason } => {
                 let gone: BTreeSet<Vec<u8>> = gone.iter().map(|key| decode_key(key)).collect();
                 tracker.end_unseen(self.pass, now, |key, entry| {
@@ -218,6 +224,15 @@ impl Checker {
                 });
             }
         }
+        let unseen = unjudged.iter().filter(|(key, _)| {
+            let entry = tracker.entries.get(key.as_slice());
+            entry.is_some_and(|entry| entry.pass != self.pass)
+        });
+        let unseen = unseen.map(|(key, reason)| Unknown {
+            subject: self.label.of(key),
+            reason: reason.to_string(),
+        });
+        status.unknown.extend(unseen.take(self.config.max_listed));
         tracker.forget_cleared(now, self.config.cleared_hold, self.config.max_listed);
     }
 
@@ -338,7 +353,7 @@ impl InvariantChecker for Checker {
             let verdicts = named_subjects(name, observation, status.config.threshold);
             self.named_verdicts(name, verdicts, now, &mut status);
             if name.about_keys() {
-                self.end_keys_pass(name, &observation.counters_read, now, &mut status);
+                self.end_keys_pass(name, observation, now, &mut status);
             }
             status.evaluable = status.unknown.is_empty() && status.inconclusive.is_empty();
             status.started_total =

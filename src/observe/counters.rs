@@ -1,8 +1,8 @@
 //! The counters straight from Redis: SCAN ahead, count behind, several batches under way, nothing kept of a healthy key.
 //!
 //! Type decides what a counter is, not the name: a ZSET under `ratelimit:`. Limits are learnt from the limit hashes that
-//! SCAN brings, not by asking once more for each key; so before a key is reported, or ranked among the fullest, its own
-//! limit is read directly.
+//! SCAN brings, not by asking once more for each key: before anything is counted for the first time in a round of their
+//! own, then in each pass. Before a key is reported, or ranked among the fullest, its own limit is read directly.
 
 mod judging;
 
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::limits::{LimitMemory, LimitRule};
 use super::pace::Pace;
-use super::pass::Pass;
+use super::pass::{Pass, Round};
 use super::redis::{RedisFailure, redis_millis};
 use super::requests::{Batch, Counted, count};
 use super::router::Router;
@@ -31,8 +31,6 @@ pub(super) struct Sweep<'a> {
     pub(super) router: Router,
     /// One for each link of the router.
     pub(super) lanes: Vec<Lane>,
-    /// Keys whose limit turned out to be news, by the lane that counts them: they go along with its next batch.
-    pub(super) news: Vec<Vec<Vec<u8>>>,
     pub(super) pace: Pace,
     pub(super) clock: &'a Clock,
     pub(super) limits: &'a mut LimitMemory,
@@ -57,8 +55,10 @@ pub(super) struct SweepResult {
     pub(super) skipped: BTreeMap<Reason, (u64, Vec<u8>)>,
     /// Watched keys that do not exist any more.
     pub(super) gone: Vec<Box<[u8]>>,
-    /// Keys whose limit is not known.
-    pub(super) undecided: Vec<Vec<u8>>,
+    /// Watched keys that cannot be judged, and why.
+    pub(super) unjudged: Vec<(Vec<u8>, Reason)>,
+    /// Not all watched keys had their turn.
+    pub(super) postponed: bool,
     /// Commands sent.
     pub(super) commands: u64,
     /// Keys of any kind that the pass looked at, if it ended.
@@ -84,19 +84,50 @@ impl SweepResult {
 type Scanned = (usize, RedisResult<(Vec<u8>, Vec<Vec<u8>>)>);
 
 impl Sweep<'_> {
-    /// Looks at the keys with a violation in progress, whatever happens to the rest. Those that are gone are told.
-    pub(super) async fn recheck(&mut self, watched: &[Box<[u8]>], result: &mut SweepResult) {
-        for some in watched.chunks(self.pace.step) {
-            let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
-            let at = self.clock.now();
-            let found = self.verify(keys, at, result).await;
-            let alive = found.iter().filter(|known| known.count > 0);
-            let alive = alive.map(|known| &known.key).chain(&result.undecided);
-            let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
-            let gone = some.iter().filter(|key| !alive.contains(&***key));
-            result.gone.extend(gone.cloned());
-            self.tell_aside(at, &found);
+    /// Looks at the keys that are shown and at those with a violation in progress, whatever happens to the rest. Those that
+    /// are gone are told. What does not fit in before `stop` has its turn in the next collections, which go on behind `last`.
+    pub(super) async fn recheck(
+        &mut self,
+        watched: Vec<Box<[u8]>>,
+        last: &mut Option<Box<[u8]>>,
+        stop: Instant,
+        result: &mut SweepResult,
+    ) {
+        let watched = watched.into_iter();
+        let (shown, mut others): (Vec<_>, Vec<_>) =
+            watched.partition(|key| self.sink.is_shown(key));
+        from_behind(&mut others, last.as_deref());
+        for (number, some) in shown.chunks(self.pace.step).enumerate() {
+            if number > 0 && Instant::now() >= stop {
+                result.postponed = true;
+                break;
+            }
+            self.recheck_some(some, result).await;
         }
+        for (number, some) in others.chunks(self.pace.step).enumerate() {
+            // However small the budget is, each collection takes one step at least.
+            if number > 0 && Instant::now() >= stop {
+                result.postponed = true;
+                break;
+            }
+            self.recheck_some(some, result).await;
+            *last = some.last().cloned();
+        }
+    }
+
+    async fn recheck_some(&mut self, some: &[Box<[u8]>], result: &mut SweepResult) {
+        let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
+        let at = self.clock.now();
+        let mut unjudged = Vec::new();
+        let found = self.verify(keys, at, &mut unjudged, result).await;
+        let alive = found.iter().filter(|known| known.count > 0);
+        let alive = alive.map(|known| &known.key);
+        let alive = alive.chain(unjudged.iter().map(|(key, _)| key));
+        let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
+        let gone = some.iter().filter(|key| !alive.contains(&***key));
+        result.gone.extend(gone.cloned());
+        self.tell_aside(at, &found);
+        result.unjudged.append(&mut unjudged);
     }
 
     /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys of `lane`. Tells
@@ -115,9 +146,9 @@ impl Sweep<'_> {
             }
             let at = self.clock.now();
             let some = names.by_ref().take(self.pace.step).collect();
-            let batch = self.sort(some, result);
+            let batch = self.sort(some, Round::Both, result);
             match self.count(lane, batch, at).await {
-                Ok(counted) => self.take(at, counted, None, result).await,
+                Ok(counted) => self.take(at, counted, false, result).await,
                 Err(error) => fail(lane, &error, result),
             }
         }
@@ -136,8 +167,33 @@ impl Sweep<'_> {
             None => self.begin(result).await,
         };
         current.fit(self.router.links().iter().map(|link| link.primary.as_str()));
+        self.go_on(&mut current, stop, result).await;
+        if current.round == Round::Limits && self.rest_ended(&mut current, result) {
+            // Those of a server that cannot be read are not known.
+            self.limits.primed |= result.failed.is_empty() && !current.moved;
+            current.begin_counters();
+            self.go_on(&mut current, stop, result).await;
+        }
+        let unread = result.failed.values().next().map(|failure| failure.reason);
+        if current.ended() && unread.is_none() {
+            result.pass_scanned = current.scanned();
+            self.end(&current);
+            result.stopped = None;
+        } else if unread.is_some() && self.rest_ended(&mut current, result) {
+            // Nothing is left to go on with: the next collection looks at those who answer once more.
+            result.coverage = current.coverage();
+            result.stopped = unread;
+        } else {
+            result.coverage = current.coverage();
+            result.stopped = Some(unread.unwrap_or(Reason::Budget));
+            *pass = Some(current);
+        }
+    }
+
+    /// Goes on with the present round of the pass until it ends, or until `stop`.
+    async fn go_on(&mut self, current: &mut Pass, stop: Instant, result: &mut SweepResult) {
         let mut scanning = JoinSet::new();
-        let mut scanned = self.scan(&mut current, &mut scanning, result);
+        let mut scanned = self.scan(current, &mut scanning, result);
         let most_counting = self.pace.in_flight * scanning.len();
         let mut counting = JoinSet::new();
         let mut drained = false;
@@ -169,8 +225,7 @@ impl Sweep<'_> {
                     part.cursor = cursor;
                     part.scanned += self.pace.step as u64;
                     let at = self.clock.now();
-                    let mut batch = self.sort(names, result);
-                    batch.asides = self.take_news(lane, at);
+                    let batch = self.sort(names, current.round, result);
                     let work = self.count(lane, batch, at);
                     counting.spawn(async move { (lane, at, work.await) });
                 }
@@ -178,31 +233,15 @@ impl Sweep<'_> {
                     // A task of ours neither panics nor is aborted while the set lives.
                     let Ok((lane, at, counted)) = done else { continue };
                     match counted {
-                        Ok(counted) => self.take(at, counted, Some(&mut current), result).await,
+                        Ok(counted) if current.round == Round::Limits => {
+                            self.take_limits(at, counted, result);
+                        }
+                        Ok(counted) => self.take(at, counted, true, result).await,
                         Err(error) => fail(lane, &error, result),
                     }
                 }
                 else => break,
             }
-        }
-        for news in std::mem::take(&mut self.news) {
-            let at = self.clock.now();
-            let found = self.verify(news, at, result).await;
-            self.take_aside(at, &found, Some(&mut current));
-        }
-        let unread = result.failed.values().next().map(|failure| failure.reason);
-        if current.ended() && unread.is_none() {
-            result.pass_scanned = current.scanned();
-            self.end(&current);
-            result.stopped = None;
-        } else if unread.is_some() && self.rest_ended(&mut current, result) {
-            // Nothing is left to go on with: the next collection looks at those who answer once more.
-            result.coverage = current.coverage();
-            result.stopped = unread;
-        } else {
-            result.coverage = current.coverage();
-            result.stopped = Some(unread.unwrap_or(Reason::Budget));
-            *pass = Some(current);
         }
     }
 
@@ -214,6 +253,10 @@ impl Sweep<'_> {
         result: &SweepResult,
     ) -> mpsc::Receiver<Scanned> {
         let (sender, scanned) = mpsc::channel(self.pace.in_flight);
+        let pattern = match pass.round {
+            Round::Limits => "ratelimit:limit:*",
+            Round::Counters | Round::Both => "ratelimit*",
+        };
         for (number, lane) in self.lanes.iter().enumerate() {
             let part = pass.part(&self.router.links()[number].primary);
             let Some(connection) = lane.scanner.clone() else {
@@ -225,6 +268,7 @@ impl Sweep<'_> {
                     number,
                     connection,
                     cursor,
+                    pattern,
                     self.pace,
                     sender.clone(),
                 ));
@@ -243,6 +287,9 @@ impl Sweep<'_> {
     async fn begin(&mut self, result: &mut SweepResult) -> Pass {
         self.sink.begin_pass();
         let mut pass = Pass::default();
+        if !self.limits.primed {
+            pass.round = Round::Limits;
+        }
         let sizes = self.router.links().iter().map(|link| async {
             let mut connection = link.connection.clone().ok()?;
             let size: RedisResult<u64> = redis::cmd("DBSIZE").query_async(&mut connection).await;
@@ -281,6 +328,13 @@ impl Sweep<'_> {
     }
 }
 
+/// Sorts `keys`, and begins with the first behind `last`.
+fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
+    keys.sort_unstable();
+    let begin = keys.partition_point(|key| last.is_some_and(|last| **key <= *last));
+    keys.rotate_left(begin);
+}
+
 /// Notes that a server cannot be read any further in this collection.
 fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
     result
@@ -294,6 +348,7 @@ async fn scan_ahead(
     lane: usize,
     mut connection: MultiplexedConnection,
     mut cursor: Vec<u8>,
+    pattern: &'static str,
     pace: Pace,
     sender: mpsc::Sender<Scanned>,
 ) {
@@ -301,7 +356,7 @@ async fn scan_ahead(
         let answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)> = redis::cmd("SCAN")
             .arg(&cursor)
             .arg("MATCH")
-            .arg("ratelimit*")
+            .arg(pattern)
             .arg("COUNT")
             .arg(pace.step)
             .query_async(&mut connection)
@@ -316,5 +371,27 @@ async fn scan_ahead(
         if sender.send((lane, answer)).await.is_err() || last {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_rechecked_in_turn_all_have_their_turn() {
+        let mut last: Option<Box<[u8]>> = None;
+        let mut rechecked = Vec::new();
+        for _ in 0..4 {
+            let mut keys: Vec<Box<[u8]>> = (0..10_u8).map(|key| Box::from([key])).collect();
+            from_behind(&mut keys, last.as_deref());
+            rechecked.extend(keys[..3].iter().map(|key| key[0]));
+            last = Some(keys[2].clone());
+        }
+        assert_eq!(rechecked, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
+        // The key where it stopped may be gone by the next time.
+        let mut keys: Vec<Box<[u8]>> = [1_u8, 3].map(|key| Box::from([key])).into();
+        from_behind(&mut keys, Some(&[2]));
+        assert_eq!(&*keys[0], &[3]);
     }
 }

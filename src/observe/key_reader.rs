@@ -55,6 +55,8 @@ pub(super) struct KeyReader {
     pub(super) pass: Option<Pass>,
     /// Keys were written that were not looked at: the pass under way may have passed them by before.
     pub(super) behind: bool,
+    /// The watched key that was rechecked last: those behind it are next.
+    pub(super) rechecked: Option<Box<[u8]>>,
     /// What the pass under way has taken so far.
     pub(super) pass_took: Duration,
     /// A full pass is behind us, and every write since is known.
@@ -86,6 +88,8 @@ pub(super) struct Needs {
 #[derive(Debug)]
 pub(super) struct KeysRead {
     pub(super) read: CountersRead,
+    /// Watched keys that could not be judged, escaped, and why.
+    pub(super) unjudged: BTreeMap<String, Reason>,
     pub(super) failures: Vec<Failure>,
     /// Ids of the registrations that the sweep came across, escaped.
     pub(super) node_ids: Vec<String>,
@@ -173,6 +177,7 @@ impl KeyReader {
             node_ids: result.node_ids.iter().map(|id| encode_key(id)).collect(),
             failures: self.failures(&result),
             read: counters_read(&result),
+            unjudged: unjudged(&result),
             coverage,
             sources: sources
                 .map(|(primary, reader)| (primary.clone(), reader.source.clone()))
@@ -237,7 +242,8 @@ impl KeyReader {
     ) {
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
         let margin = deadline.left() / 10;
-        let stop = Instant::now() + self.budget.min(deadline.left().saturating_sub(margin));
+        let budget = self.budget.min(deadline.left().saturating_sub(margin));
+        let (half, stop) = (Instant::now() + budget / 2, Instant::now() + budget);
         let mut servers = self.get_ready(shards, result).await;
         *dead = result.failed.len();
         if result.failed.len() == shards.len() {
@@ -264,7 +270,6 @@ impl KeyReader {
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
             lanes: lanes.collect(),
-            news: vec![Vec::new(); shards.len()],
             pace: pace_beside(shards),
             clock,
             limits: &mut self.limits,
@@ -275,8 +280,9 @@ impl KeyReader {
             Some(last) => stop.min(Instant::now() + (last.took / SLICES).max(LEAST_SLICE)),
             None => stop,
         };
-        let begun = Instant::now();
-        sweep.recheck(watched, result).await;
+        sweep
+            .recheck(watched.to_vec(), &mut self.rechecked, half, result)
+            .await;
         for (lane, names) in written {
             self.behind |= !sweep.look_at(lane, names, stop, result).await;
         }
@@ -285,6 +291,7 @@ impl KeyReader {
             // Not everything is known any more; the pass under way goes on.
             self.steady = None;
         }
+        let begun = Instant::now();
         sweep.run(slice, &mut self.pass, result).await;
         self.pass_took += begun.elapsed();
         if result.stopped.is_none() {
@@ -431,10 +438,19 @@ fn counters_read(result: &SweepResult) -> CountersRead {
             let mut unjudged = unjudged.into_iter();
             match unjudged.find(|reason| result.skipped.contains_key(reason)) {
                 Some(reason) => partial(reason),
+                // A key that had no turn may be in violation still.
+                None if result.postponed => partial(Reason::Budget),
                 None => CountersRead::Full,
             }
         }
     }
+}
+
+fn unjudged(result: &SweepResult) -> BTreeMap<String, Reason> {
+    let unjudged = result.unjudged.iter();
+    unjudged
+        .map(|(key, reason)| (encode_key(key), *reason))
+        .collect()
 }
 
 fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {

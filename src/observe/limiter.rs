@@ -121,6 +121,7 @@ impl Limiter {
                 label: config.key_label,
                 pass: None,
                 behind: false,
+                rechecked: None,
                 pass_took: Duration::ZERO,
                 steady: None,
                 commands_total: 0,
@@ -243,6 +244,7 @@ impl Limiter {
             api_up: Some(read.api.up),
             default_limit: self.keys.limits.default_limit(),
             counters_read: keys.read,
+            unjudged: keys.unjudged,
             totals: Some(KeyTotals {
                 coverage: keys.coverage,
                 last_full_pass: self.keys.last_full_pass,

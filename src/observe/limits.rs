@@ -69,18 +69,29 @@ pub(super) struct LimitMemory {
     hasher: FixedHasher,
     /// The number of the pass in progress.
     pass: u64,
-    /// The key space was seen whole at least once, so that a limit that shows now is new.
+    /// All stored limits were seen at least once, so that a limit that shows now is new.
     pub(super) primed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
     limit: Limit,
-    fell: Option<FallenLimit>,
+    /// Boxed, since there are many limits and few that fell.
+    fell: Option<Box<Fall>>,
     /// The key has no limit of its own any more; the entry lives until the fall no longer matters.
     removed: bool,
     /// The pass in which the limit was last seen.
     pass: u64,
+}
+
+/// What a limit was before it fell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Fall {
+    #[serde(flatten)]
+    from: FallenLimit,
+    /// The least count above the limit since then: what is left over from before only gets less.
+    #[serde(default)]
+    least: Option<u64>,
 }
 
 impl Remembered {
@@ -95,16 +106,33 @@ impl Remembered {
 
     fn set(&mut self, limit: Limit, now: Timestamp) {
         if limit.limit < self.limit.limit {
-            let still = self
-                .fell
-                .filter(|fell| elapsed(fell.at, now) < Duration::from_millis(self.limit.window_ms));
+            let window = Duration::from_millis(self.limit.window_ms);
+            let still = self.fell_from();
+            let still = still.filter(|fell| elapsed(fell.at, now) < window);
             let highest = still.map_or(self.limit.limit, |fell| fell.limit.max(self.limit.limit));
-            self.fell = Some(FallenLimit {
+            let from = FallenLimit {
                 limit: highest,
                 at: now,
-            });
+            };
+            self.fell = Some(Box::new(Fall { from, least: None }));
         }
         self.limit = limit;
+    }
+
+    /// `count` was seen under `limit`, which holds now. What rose, or was not above the limit when its fall was seen, is
+    /// not left over from before: then the fall matters no more.
+    fn counted(&mut self, count: u64, limit: u64) {
+        let least = self.fell.as_ref().and_then(|fell| fell.least);
+        if count <= limit || least.is_some_and(|least| count > least) {
+            self.fell = None;
+        }
+        if let Some(fell) = &mut self.fell {
+            fell.least = Some(count);
+        }
+    }
+
+    fn fell_from(&self) -> Option<FallenLimit> {
+        self.fell.as_ref().map(|fell| fell.from)
     }
 }
 
@@ -123,24 +151,33 @@ impl LimitMemory {
 
     /// The default limit, as last read.
     pub(super) fn default_limit(&self) -> Option<Limit> {
-        self.default.map(|remembered| remembered.limit)
+        self.default.as_ref().map(|remembered| remembered.limit)
     }
 
     /// What a key is remembered by.
-    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+    fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
     }
 
-    /// Whether the key of this hash is known to have a limit of its own.
-    pub(super) fn has_own(&self, hash: u64) -> bool {
-        self.own
-            .get(&hash)
-            .is_some_and(|remembered| !remembered.removed)
+    /// Whether the pass in progress has read the key's own limit already.
+    pub(super) fn is_learned(&self, key: &[u8]) -> bool {
+        let own = self.own.get(&self.hash(key));
+        own.is_some_and(|own| !own.removed && own.pass == self.pass)
     }
 
-    /// What is stored as the key's limit is none.
+    /// What is stored as the key's limit is none. What it was before is kept: it is likely to be that again.
     pub(super) fn set_invalid(&mut self, key: &[u8]) {
-        self.invalid.insert(self.hash(key), self.pass);
+        let hash = self.hash(key);
+        self.invalid.insert(hash, self.pass);
+        if let Some(own) = self.own.get_mut(&hash) {
+            own.pass = self.pass;
+        }
+    }
+
+    /// Whether the key has, or had until it became invalid, a limit of its own.
+    pub(super) fn had_own(&self, key: &[u8]) -> bool {
+        let own = self.own.get(&self.hash(key));
+        own.is_some_and(|own| !own.removed) || self.is_invalid(key)
     }
 
     /// Whether what is stored as the key's limit was last seen to be none.
@@ -152,7 +189,7 @@ impl LimitMemory {
     pub(super) fn learn(&mut self, key: &[u8], own: Option<Limit>, now: Timestamp) -> bool {
         let hash = self.hash(key);
         self.invalid.remove(&hash);
-        let default = self.default;
+        let default = self.default_limit();
         match (self.own.get_mut(&hash), own) {
             (Some(remembered), Some(own)) => {
                 let news = remembered.removed || remembered.limit != own;
@@ -164,16 +201,14 @@ impl LimitMemory {
             (Some(remembered), None) => {
                 let news = !remembered.removed;
                 if let Some(default) = default.filter(|_| news) {
-                    remembered.set(default.limit, now);
+                    remembered.set(default, now);
                 }
                 remembered.removed = true;
                 news
             }
             (None, Some(own)) => {
                 // Once everything was seen, a limit that was not there before is new: it was the default until now.
-                let before = default
-                    .filter(|_| self.primed)
-                    .map_or(own, |default| default.limit);
+                let before = default.filter(|_| self.primed).unwrap_or(own);
                 let mut remembered = Remembered::new(before);
                 remembered.set(own, now);
                 remembered.pass = self.pass;
@@ -191,35 +226,55 @@ impl LimitMemory {
         key: &[u8],
         now: Timestamp,
     ) -> Option<(Limit, Option<FallenLimit>)> {
+        let default = self.default.as_ref();
+        let default = default.map(|default| (default.limit, default.fell_from()));
         if self.own.is_empty() {
-            let default = self.default?;
-            return Some((default.limit, default.fell));
+            return default;
         }
         let hash = self.hash(key);
         let Some(remembered) = self.own.get(&hash) else {
-            let default = self.default?;
-            return Some((default.limit, default.fell));
+            return default;
         };
         if !remembered.removed {
-            return Some((remembered.limit, remembered.fell));
+            return Some((remembered.limit, remembered.fell_from()));
         }
-        let default = self.default?;
-        let fell = remembered
-            .fell
-            .filter(|fell| elapsed(fell.at, now) < Duration::from_millis(default.limit.window_ms));
+        let (limit, default_fell) = default?;
+        let window = Duration::from_millis(limit.window_ms);
+        let fell = remembered.fell_from();
+        let fell = fell.filter(|fell| elapsed(fell.at, now) < window);
         if fell.is_none() {
             self.own.remove(&hash);
         }
-        Some((default.limit, fell.or(default.fell)))
+        Some((limit, fell.or(default_fell)))
+    }
+
+    /// [`Self::current`] for a key of which `count` was just read directly, under that limit.
+    ///
+    /// The fall of a limit that is stored in Redis holds for all nodes at once, so whatever was admitted since is not left
+    /// over from before. The default is each node's own: a rolling restart lowers it on one node after the other, and those
+    /// that still have the old one admit by it. So its fall excuses every count that was legal before.
+    pub(super) fn current_of_counted(
+        &mut self,
+        key: &[u8],
+        count: u64,
+        now: Timestamp,
+    ) -> Option<(Limit, Option<FallenLimit>)> {
+        let (limit, fell) = self.current(key, now)?;
+        let hash = self.hash(key);
+        match self.own.get_mut(&hash) {
+            Some(own) if fell.is_some() => own.counted(count, limit.limit),
+            _ => return Some((limit, fell)),
+        }
+        self.current(key, now)
     }
 
     /// A pass over the whole key space has ended: limits that it did not show are gone.
     pub(super) fn end_pass(&mut self, now: Timestamp) {
-        let default = self.default;
+        let default = self.default_limit();
         for remembered in self.own.values_mut() {
             if remembered.pass != self.pass && !remembered.removed {
                 if let Some(default) = default {
-                    remembered.set(default.limit, now);
+                    remembered.set(default, now);
                 }
                 remembered.removed = true;
             }
@@ -306,6 +361,59 @@ mod tests {
             at: at(5),
         };
         assert_eq!(fell, Some(expected));
+    }
+
+    /// The limit that a count may be draining from, each count a second after the one before.
+    fn drains(memory: &mut LimitMemory, counts: &[u64]) -> Vec<Option<u64>> {
+        let counts = counts.iter().zip(10..);
+        let fell = counts.map(|(count, second)| {
+            let (_, fell) = memory.current_of_counted(b"k", *count, at(second)).unwrap();
+            fell.map(|fell| fell.limit)
+        });
+        fell.collect()
+    }
+
+    #[test]
+    fn what_rose_or_began_after_a_fall_is_not_left_over_from_before() {
+        let fallen = |default_falls: bool| {
+            let mut memory = LimitMemory::default();
+            memory.set_default(limit(10), at(0));
+            memory.end_pass(at(1));
+            if default_falls {
+                memory.set_default(limit(5), at(2));
+            } else {
+                memory.learn(b"k", Some(limit(5)), at(2));
+            }
+            memory
+        };
+        let (yes, no) = (Some(10), None);
+        let mut memory = fallen(false);
+        assert_eq!(
+            drains(&mut memory, &[8, 8, 7, 8, 7]),
+            [yes, yes, yes, no, no]
+        );
+        // Another fall begins anew.
+        memory.learn(b"k", Some(limit(3)), at(20));
+        assert_eq!(drains(&mut memory, &[7]), [Some(5)]);
+        assert_eq!(drains(&mut fallen(false), &[0, 7]), [no, no]);
+        assert_eq!(drains(&mut fallen(false), &[5, 6]), [no, no]);
+        // Nodes that were not restarted yet admit by the default of before.
+        assert_eq!(drains(&mut fallen(true), &[0, 7, 8]), [yes, yes, yes]);
+    }
+
+    #[test]
+    fn a_limit_that_was_malformed_for_a_while_did_not_fall() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        memory.learn(b"k", Some(limit(5)), at(0));
+        memory.end_pass(at(1));
+        for second in 2..5 {
+            memory.set_invalid(b"k");
+            memory.end_pass(at(second));
+            assert!(memory.had_own(b"k"));
+        }
+        assert_eq!(fell(&mut memory, Some(5), 6), None);
+        assert!(!memory.is_invalid(b"k"));
     }
 
     #[test]

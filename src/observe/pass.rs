@@ -1,9 +1,18 @@
 //! How far a pass over the key space has come: one part for each server that holds keys. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-/// The most keys for which room is made before they are seen: a database may be full of other things.
-const MOST_RESERVED: usize = 1_500_000;
+/// What a pass reads on its way over the key space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Round {
+    /// Stored limits only: the first of two rounds, where the limits are not known yet.
+    Limits,
+    /// Counters, and those stored limits that the round before did not bring.
+    Counters,
+    /// Counters and stored limits.
+    #[default]
+    Both,
+}
 
 /// A pass over the key space that is not finished.
 #[derive(Debug, Default)]
@@ -12,9 +21,7 @@ pub(super) struct Pass {
     parts: BTreeMap<String, Part>,
     /// Keys may have moved from one part to another meanwhile: what did not show is not gone for sure.
     pub(super) moved: bool,
-    /// In the first pass: the keys that were counted under the default limit, by their hashes, and their counts. When a
-    /// limit of its own turns up for one of them, it need not be counted again.
-    tentative: HashMap<u64, u32>,
+    pub(super) round: Round,
 }
 
 /// One server's part of a pass.
@@ -58,21 +65,16 @@ impl Pass {
         self.parts.entry(primary.to_owned()).or_default()
     }
 
-    /// Remembers a count under the default limit.
-    pub(super) fn remember(&mut self, hash: u64, count: u64) {
-        if self.tentative.is_empty() {
-            // Most names are a counter or its sequence. Growing by doubling would take half as much again for a while.
-            let expected: u64 = self.parts.values().map(|part| part.expected / 2).sum();
-            self.tentative
-                .reserve(usize::try_from(expected).unwrap_or(0).min(MOST_RESERVED));
+    /// Goes over everything once more, for the counters.
+    pub(super) fn begin_counters(&mut self) {
+        self.round = Round::Counters;
+        self.moved = false;
+        for part in self.parts.values_mut() {
+            *part = Part {
+                expected: part.expected,
+                ..Part::default()
+            };
         }
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.tentative.insert(hash, count);
-    }
-
-    /// The count under the default limit, which no longer holds.
-    pub(super) fn recall(&mut self, hash: u64) -> Option<u64> {
-        self.tentative.remove(&hash).map(u64::from)
     }
 
     /// Whether every part has come to its end.
@@ -85,9 +87,12 @@ impl Pass {
         self.parts.values().map(|part| part.scanned).sum()
     }
 
-    /// The share of the key space that it has covered; `None` if that is not known. A server that never told how many
-    /// keys it holds counts like the others.
+    /// The share of the key space whose counters it has covered; `None` if that is not known. A server that never told how
+    /// many keys it holds counts like the others.
     pub(super) fn coverage(&self) -> Option<f64> {
+        if self.round == Round::Limits {
+            return Some(0.0);
+        }
         let known: Vec<&Part> = self
             .parts
             .values()
@@ -136,5 +141,26 @@ mod tests {
         assert_eq!(pass.coverage(), Some(0.5));
         pass.fit(["a"].into_iter());
         assert!(pass.ended() && pass.moved);
+    }
+
+    #[test]
+    fn stored_limits_alone_are_no_coverage_and_the_counters_come_from_the_start() {
+        let mut pass = Pass {
+            round: Round::Limits,
+            ..Pass::default()
+        };
+        pass.fit(["a"].into_iter());
+        *pass.part("a") = Part {
+            cursor: b"7".to_vec(),
+            scanned: 100,
+            expected: 100,
+            ended: true,
+        };
+        assert_eq!(pass.coverage(), Some(0.0));
+        pass.begin_counters();
+        assert_eq!((pass.ended(), pass.coverage()), (false, Some(0.0)));
+        assert_eq!(pass.part("a").cursor, b"0");
+        pass.part("a").scanned = 50;
+        assert_eq!(pass.coverage(), Some(0.5));
     }
 }

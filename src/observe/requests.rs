@@ -44,8 +44,6 @@ pub(super) struct Batch {
     pub(super) sequences: Vec<Vec<u8>>,
     /// Keys whose limit is stored.
     pub(super) limits: Vec<Vec<u8>>,
-    /// Keys to count besides, and the window to count over: their limit is news.
-    pub(super) asides: Vec<(Vec<u8>, u64)>,
 }
 
 /// What the batch's names turned out to be.
@@ -57,8 +55,6 @@ pub(super) struct Counted {
     pub(super) not_sequences: Vec<Vec<u8>>,
     /// Stored limits by key.
     pub(super) limits: Vec<(Vec<u8>, Own)>,
-    /// The keys to count besides, and their counts.
-    pub(super) asides: Vec<(Vec<u8>, Option<u64>)>,
     /// Keys that have moved to another server since their names came.
     pub(super) elsewhere: Vec<Vec<u8>>,
     pub(super) commands: u64,
@@ -76,11 +72,10 @@ pub(super) async fn count(
         keys,
         sequences,
         limits,
-        asides,
     } = batch;
-    let mut pipe = redis::Pipeline::with_capacity(keys.len() + asides.len() + limits.len() + 1);
+    let mut pipe = redis::Pipeline::with_capacity(keys.len() + limits.len() + 1);
     pipe.ignore_errors();
-    for (key, window_ms) in keys.iter().chain(&asides) {
+    for (key, window_ms) in &keys {
         pipe.add_command(zcount(key, now_ms, *window_ms));
     }
     for key in &limits {
@@ -104,7 +99,6 @@ pub(super) async fn count(
         keys: Vec::with_capacity(keys.len()),
         not_sequences: Vec::new(),
         limits: Vec::with_capacity(limits.len()),
-        asides: Vec::with_capacity(asides.len()),
         elsewhere: Vec::new(),
         commands: 0,
     };
@@ -118,12 +112,6 @@ pub(super) async fn count(
         match count_of(answer) {
             Err(error) if is_elsewhere(&error) => counted.elsewhere.push(key),
             count => counted.keys.push((key, count?)),
-        }
-    }
-    for ((key, _), answer) in asides.into_iter().zip(answers.by_ref()) {
-        match count_of(answer) {
-            Err(error) if is_elsewhere(&error) => counted.elsewhere.push(key),
-            count => counted.asides.push((key, count?)),
         }
     }
     for (key, answer) in limits.into_iter().zip(answers.by_ref()) {
@@ -189,8 +177,9 @@ pub(super) async fn verify(
     for ((key, remembered), answer) in keys.iter().zip(&limits) {
         let own = own_limit(answer);
         let stored = match &own {
-            Ok(own) => own.limit().map_or(usual, |limit| limit.window_ms),
-            Err(_) => *remembered,
+            Ok(Own::Some(limit)) => limit.window_ms,
+            Ok(Own::None) => usual,
+            Ok(Own::Invalid(_)) | Err(_) => *remembered,
         };
         let window_ms = rule(key).map_or(stored, |limit| limit.window_ms);
         let name = [PREFIX, key].concat();

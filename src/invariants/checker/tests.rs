@@ -372,6 +372,36 @@ fn a_pass_that_did_not_finish_forgets_no_key() {
 }
 
 #[test]
+fn a_key_that_cannot_be_judged_is_unknown_and_held() {
+    let mut checker = checker();
+    count(&mut checker, at(0), &[("k", 11, 10)], CountersRead::Full);
+    let mut unjudged = |now: i64| {
+        let observation = Observation {
+            redis_connected: Some(true),
+            unjudged: BTreeMap::from([
+                ("k".to_owned(), Reason::InvalidLimit),
+                ("in no violation".to_owned(), Reason::InvalidLimit),
+            ]),
+            ..Observation::default()
+        };
+        checker.check(at(now), &observation)
+    };
+    let report = unjudged(299);
+    assert_eq!(shown(&report), ["ghost_allowing k"]);
+    assert_eq!(report.violations[0].decision, Decision::HeldUnknown);
+    assert!(!report.invariants[4].evaluable);
+    let unknown = Unknown {
+        subject: "k".to_owned(),
+        reason: "invalid_limit".to_owned(),
+    };
+    assert_eq!(report.invariants[4].unknown, [unknown]);
+    assert!(report.invariants[3].evaluable, "no drift was in progress");
+    let report = unjudged(300);
+    assert_eq!(shown(&report), [""; 0]);
+    assert!(report.invariants[4].evaluable);
+}
+
+#[test]
 fn a_lowered_limit_is_pending_for_one_window() {
     let mut checker = checker();
     let fell = Some(crate::observation::FallenLimit {

@@ -6,9 +6,11 @@ use crate::clock::Moment;
 use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::observe::canary::CANARY_PREFIX;
 use crate::observe::limits::by_rule;
-use crate::observe::pass::Pass;
-use crate::observe::redis::{NODE_PREFIX, redis_millis};
-use crate::observe::requests::{Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, verify};
+use crate::observe::pass::Round;
+use crate::observe::redis::{NODE_PREFIX, reason_of, redis_millis};
+use crate::observe::requests::{
+    Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, verify,
+};
 use crate::observe::router::is_elsewhere;
 
 /// A key with what is known of it.
@@ -33,8 +35,13 @@ impl Known {
 }
 
 impl Sweep<'_> {
-    /// Sorts names by what is to be asked of them.
-    pub(super) fn sort(&mut self, names: Vec<Vec<u8>>, result: &mut SweepResult) -> Batch {
+    /// Sorts names by what is to be asked of them in this round of a pass.
+    pub(super) fn sort(
+        &mut self,
+        names: Vec<Vec<u8>>,
+        round: Round,
+        result: &mut SweepResult,
+    ) -> Batch {
         let at = self.clock.now().steady;
         let mut batch = Batch::default();
         for mut name in names {
@@ -46,7 +53,9 @@ impl Sweep<'_> {
                     continue;
                 }
                 if let Some(key) = name.strip_prefix(LIMIT) {
-                    batch.limits.push(key.to_vec());
+                    if round != Round::Counters || !self.limits.is_learned(key) {
+                        batch.limits.push(key.to_vec());
+                    }
                 } else if name.ends_with(b":seq") {
                     batch.sequences.push(name);
                 } else {
@@ -65,12 +74,12 @@ impl Sweep<'_> {
             .map_or(60_000, |limit| limit.window_ms)
     }
 
-    /// Takes in one batch, and asks again where its answers are not enough.
+    /// Takes in one batch, which belongs to a pass or not, and asks again where its answers are not enough.
     pub(super) async fn take(
         &mut self,
         at: Moment,
         counted: Counted,
-        mut pass: Option<&mut Pass>,
+        in_pass: bool,
         result: &mut SweepResult,
     ) {
         result.commands += counted.commands;
@@ -81,7 +90,7 @@ impl Sweep<'_> {
                 None => result.skip(Reason::WrongType, &key),
                 // Nothing inside the window: the key only waits for its TTL.
                 Some(0) => {}
-                Some(count) => match self.judge(at, key, count, pass.as_deref_mut(), result) {
+                Some(count) => match self.judge(at, key, count, result) {
                     Judged::Sure(known) => sure.push(known),
                     Judged::Doubtful(key) => doubtful.push(key),
                     Judged::Skipped => {}
@@ -89,109 +98,58 @@ impl Sweep<'_> {
             }
         }
         // Counters whose names look like something else.
-        let mut odd = counted.not_sequences;
-        let mut news = Vec::new();
-        let mut again = Vec::new();
+        doubtful.extend(counted.not_sequences);
+        let mut changed = Vec::new();
         for (key, own) in counted.limits {
             match own {
                 Own::None | Own::Some(_) => {
                     if self.limits.learn(&key, own.limit(), at.steady) {
-                        match (own, pass.as_deref_mut()) {
-                            (Own::Some(limit), Some(pass)) if self.counts_as(limit) => {
-                                again.extend(self.rejudge(key, limit, pass));
-                            }
-                            _ => news.push(key),
-                        }
+                        changed.push(key);
                     }
                 }
-                Own::Invalid(Reason::WrongType) => odd.push([LIMIT, &key].concat()),
                 Own::Invalid(reason) => {
-                    result.skip(reason, &key);
-                    self.limits.set_invalid(&key);
+                    if self.is_malformed(&key, reason) {
+                        result.skip(reason, &key);
+                        self.limits.set_invalid(&key);
+                    }
+                    if reason == Reason::WrongType {
+                        doubtful.push([LIMIT, &key].concat());
+                    }
                 }
             }
         }
-        doubtful.append(&mut odd);
-        let mut verified = self.verify(doubtful, at, result).await;
+        let mut verified = self.verify(doubtful, at, &mut Vec::new(), result).await;
         verified.retain(|known| known.count > 0);
         sure.append(&mut verified);
-        if pass.is_some() {
+        if in_pass {
             let views: Vec<CounterView<'_>> = sure.iter().map(Known::view).collect();
             self.sink.counters(at, &views);
         } else {
             self.tell_aside(at, &sure);
         }
-
-        // Keys whose limit is news may have been counted under another one already.
-        let mut found = Vec::with_capacity(counted.asides.len());
-        for (key, count) in counted.asides {
-            match count.map(|count| self.judge(at, key, count, None, result)) {
-                Some(Judged::Sure(known)) => found.push(known),
-                Some(Judged::Doubtful(key)) => again.push(key),
-                Some(Judged::Skipped) | None => {}
-            }
-        }
-        if pass.is_some() {
-            for key in news {
-                let lane = self.router.link_of(&[PREFIX, &key].concat());
-                self.news[lane.unwrap_or(0)].push(key);
-            }
-        } else {
-            again.append(&mut news);
-        }
-        found.append(&mut self.verify(again, at, result).await);
-        self.take_aside(at, &found, pass);
+        // These may have been counted under the limit before.
+        let changed = self.verify(changed, at, &mut Vec::new(), result).await;
+        self.tell_aside(at, &changed);
     }
 
-    /// Takes in keys that do not belong to the pass, which may have counted them under another limit before.
-    pub(super) fn take_aside(&mut self, at: Moment, found: &[Known], pass: Option<&mut Pass>) {
-        if let (Some(pass), Some(default)) = (pass, self.limits.default_limit()) {
-            for known in found {
-                if let Some(told) = pass.recall(self.limits.hash(&known.key)) {
-                    let right = (known.count > 0).then_some((known.count, known.limit.limit));
-                    self.sink.correct((told, default.limit), right);
+    /// Takes in the stored limits of one batch, before anything is counted.
+    pub(super) fn take_limits(&mut self, at: Moment, counted: Counted, result: &mut SweepResult) {
+        result.commands += counted.commands;
+        for (key, own) in counted.limits {
+            match own {
+                Own::None | Own::Some(_) => {
+                    self.limits.learn(&key, own.limit(), at.steady);
                 }
+                Own::Invalid(reason) if self.is_malformed(&key, reason) => {
+                    self.limits.set_invalid(&key);
+                }
+                Own::Invalid(_) => {}
             }
         }
-        self.tell_aside(at, found);
-    }
-
-    /// Whether counts under the default limit, in the first pass, are counts under `limit` as well.
-    fn counts_as(&self, limit: Limit) -> bool {
-        let default = self.limits.default_limit();
-        !self.limits.primed && default.is_some_and(|default| default.window_ms == limit.window_ms)
-    }
-
-    /// A key turned out to have a limit of its own. Sets right what the pass told of it, if it did, and gives it back if
-    /// it has to be looked at.
-    fn rejudge(&mut self, key: Vec<u8>, limit: Limit, pass: &mut Pass) -> Option<Vec<u8>> {
-        let default = self.limits.default_limit()?;
-        let count = pass.recall(self.limits.hash(&key))?;
-        self.sink
-            .correct((count, default.limit), Some((count, limit.limit)));
-        let used = utilization(count, limit.limit);
-        (count > limit.limit || self.sink.ranks(used, &key)).then_some(key)
-    }
-
-    /// The keys to be counted along with the next batch of `lane`.
-    pub(super) fn take_news(&mut self, lane: usize, at: Moment) -> Vec<(Vec<u8>, u64)> {
-        let news = std::mem::take(&mut self.news[lane]).into_iter();
-        news.map(|key| {
-            let window_ms = self.window(&key, at.steady);
-            (key, window_ms)
-        })
-        .collect()
     }
 
     /// Judges a count by the limit that is remembered, if that is good enough.
-    fn judge(
-        &mut self,
-        at: Moment,
-        key: Vec<u8>,
-        count: u64,
-        pass: Option<&mut Pass>,
-        result: &mut SweepResult,
-    ) -> Judged {
+    fn judge(&mut self, at: Moment, key: Vec<u8>, count: u64, result: &mut SweepResult) -> Judged {
         let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
         if ruled.is_none() && self.limits.is_invalid(&key) {
             return Judged::Skipped;
@@ -205,12 +163,6 @@ impl Sweep<'_> {
         if ruled.is_none() && (count > limit.limit || self.sink.ranks(used, &key)) {
             return Judged::Doubtful(key);
         }
-        if let Some(pass) = pass.filter(|_| !self.limits.primed && ruled.is_none()) {
-            let hash = self.limits.hash(&key);
-            if !self.limits.has_own(hash) {
-                pass.remember(hash, count);
-            }
-        }
         Judged::Sure(Known {
             key,
             count,
@@ -219,11 +171,13 @@ impl Sweep<'_> {
         })
     }
 
-    /// Reads limit and count of `keys` directly. What is no counter, or has no valid limit, is left out.
+    /// Reads limit and count of `keys` directly, and returns those that it can judge. What is no counter, or has no valid
+    /// limit, is left out; why, is added to `unjudged`.
     pub(super) async fn verify(
         &mut self,
         keys: Vec<Vec<u8>>,
         at: Moment,
+        unjudged: &mut Vec<(Vec<u8>, Reason)>,
         result: &mut SweepResult,
     ) -> Vec<Known> {
         let usual = self
@@ -241,68 +195,91 @@ impl Sweep<'_> {
         result.commands += 2 * keys.len() as u64;
         let mut found = Vec::with_capacity(keys.len());
         for ((key, _), answer) in keys.into_iter().zip(answers) {
-            let mut untold = |(lane, error): Untold, key: &[u8]| match lane {
-                Some(lane) if !is_elsewhere(&error) => fail(lane, &error, result),
-                _ => result.skip(Reason::Resharding, key),
-            };
-            let count = match answer.count {
-                Ok(count) => count,
-                Err(why) => {
-                    untold(why, &key);
-                    result.undecided.push(key);
-                    continue;
-                }
-            };
-            let own = match answer.own {
-                Ok(own) => Some(own),
-                Err(why) => {
-                    untold(why, &key);
-                    // After a pass over everything, what is remembered is what it was last: good enough while the
-                    // server that holds it is away, since nobody can change it there.
-                    if !self.limits.primed {
-                        result.undecided.push(key);
-                        continue;
-                    }
-                    None
-                }
-            };
-            let Some(count) = count else {
-                result.skip(Reason::WrongType, &key);
-                continue;
-            };
-            let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
-            let limit = match (ruled, own) {
-                (Some(ruled), _) => Some(ruled),
-                (None, None) => self.limits.current(&key, at.steady),
-                (None, Some(Own::Some(limit))) => {
-                    self.limits.learn(&key, Some(limit), at.steady);
-                    self.limits.current(&key, at.steady)
-                }
-                // What stands where the limit would be is another key's counter.
-                (None, Some(Own::None | Own::Invalid(Reason::WrongType))) => {
-                    self.limits.learn(&key, None, at.steady);
-                    self.limits.current(&key, at.steady)
-                }
-                (None, Some(Own::Invalid(reason))) => {
-                    result.skip(reason, &key);
-                    self.limits.set_invalid(&key);
-                    result.undecided.push(key);
-                    continue;
-                }
-            };
-            let Some((limit, fell_from)) = limit else {
-                result.skip(Reason::NoDefaultLimit, &key);
-                result.undecided.push(key);
-                continue;
-            };
-            found.push(Known {
-                key,
-                count,
-                limit,
-                fell_from,
-            });
+            match self.judge_read(&key, answer, at, result) {
+                Read::Counted(count, limit, fell_from) => found.push(Known {
+                    key,
+                    count,
+                    limit,
+                    fell_from,
+                }),
+                Read::Unjudged(reason) => unjudged.push((key, reason)),
+                Read::Gone => {}
+            }
         }
         found
+    }
+
+    /// What was read of `key` directly, by the limit that holds.
+    fn judge_read(
+        &mut self,
+        key: &[u8],
+        answer: Verified,
+        at: Moment,
+        result: &mut SweepResult,
+    ) -> Read {
+        let mut untold = |(lane, error): Untold| match lane {
+            Some(lane) if !is_elsewhere(&error) => {
+                fail(lane, &error, result);
+                reason_of(&error)
+            }
+            _ => {
+                result.skip(Reason::Resharding, key);
+                Reason::Resharding
+            }
+        };
+        let count = match answer.count {
+            Ok(count) => count,
+            Err(why) => return Read::Unjudged(untold(why)),
+        };
+        let own = match answer.own {
+            Ok(own) => Some(own),
+            Err(why) => {
+                let reason = untold(why);
+                // After a pass over everything, what is remembered is what it was last: good enough while the
+                // server that holds it is away, since nobody can change it there.
+                if !self.limits.primed {
+                    return Read::Unjudged(reason);
+                }
+                None
+            }
+        };
+        let Some(count) = count else {
+            result.skip(Reason::WrongType, key);
+            return Read::Unjudged(Reason::WrongType);
+        };
+        if let Some(limit) = by_rule(self.rules, key) {
+            return Read::Counted(count, limit, None);
+        }
+        match own {
+            None => {}
+            Some(Own::Some(limit)) => {
+                self.limits.learn(key, Some(limit), at.steady);
+            }
+            Some(Own::Invalid(reason)) if self.is_malformed(key, reason) => {
+                result.skip(reason, key);
+                self.limits.set_invalid(key);
+                return match count {
+                    // Whatever its limit is, it is not above it.
+                    0 => Read::Gone,
+                    _ => Read::Unjudged(reason),
+                };
+            }
+            Some(Own::None | Own::Invalid(_)) => {
+                self.limits.learn(key, None, at.steady);
+            }
+        }
+        let limit = self.limits.current_of_counted(key, count, at.steady);
+        let Some((limit, fell_from)) = limit else {
+            result.skip(Reason::NoDefaultLimit, key);
+            return Read::Unjudged(Reason::NoDefaultLimit);
+        };
+        Read::Counted(count, limit, fell_from)
+    }
+
+    /// Whether what is stored where the limit of `key` would be is a limit that cannot be read. Of another type, it is most
+    /// likely another key's counter; unless there was a limit before.
+    fn is_malformed(&self, key: &[u8], reason: Reason) -> bool {
+        reason != Reason::WrongType || self.limits.had_own(key)
     }
 
     /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
@@ -310,6 +287,16 @@ impl Sweep<'_> {
         let views: Vec<CounterView<'_>> = found.iter().map(Known::view).collect();
         self.sink.recheck(at, &views);
     }
+}
+
+/// What was read of a key directly.
+enum Read {
+    /// Its count, and the limit that holds, with the one before if the count may be left over from that.
+    Counted(u64, Limit, Option<FallenLimit>),
+    /// It cannot be judged.
+    Unjudged(Reason),
+    /// There is nothing inside its window.
+    Gone,
 }
 
 enum Judged {

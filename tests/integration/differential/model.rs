@@ -370,6 +370,7 @@ fn place(p99: Option<u64>, bucket: Option<(u64, Option<u64>)>, allowed: u64) -> 
 fn of_key(invariant: usize, name: &str, look: &Timed<'_>, settings: &Settings) -> Word {
     let Some(key) = look.look.keys.get(name) else {
         return match &look.look.read {
+            Read::Full if look.look.unjudged.contains(&name) => Word::Unknown,
             Read::Full => Word::Fine,
             Read::Partial(gone) if gone.contains(&name) => Word::Fine,
             Read::Partial(_) | Read::Failed => Word::Unknown,

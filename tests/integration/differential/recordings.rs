@@ -47,6 +47,8 @@ pub(super) struct Look {
     pub(super) redis_reason: Option<&'static str>,
     pub(super) keys: BTreeMap<&'static str, Key>,
     pub(super) read: Read,
+    /// Keys that were looked at and could not be judged.
+    pub(super) unjudged: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug)]
@@ -280,8 +282,13 @@ fn look() -> impl Strategy<Value = (i64, i64, Look)> {
     let reason = option::of(Just("PING: no answer within 1s"));
     let keys = btree_map(select(&KEYS[..]), key(), 0..=4);
     let jump = prop_oneof![8 => Just(0_i64), 1 => -900_i64..900, 1 => -4_000_000_i64..4_000_000];
-    (step(), jump, nodes, metrics, redis, reason, keys, read()).prop_map(
-        |(step, jump, nodes, metrics, redis, redis_reason, keys, read)| {
+    let unjudged = prop_oneof![
+        2 => Just(Vec::new()),
+        1 => proptest::sample::subsequence(KEYS.to_vec(), 1..=2),
+    ];
+    let read = (read(), unjudged);
+    (step(), jump, nodes, metrics, redis, reason, keys, read).prop_map(
+        |(step, jump, nodes, metrics, redis, redis_reason, keys, (read, unjudged))| {
             let look = Look {
                 wall: None,
                 steady: None,
@@ -291,6 +298,7 @@ fn look() -> impl Strategy<Value = (i64, i64, Look)> {
                 redis_reason,
                 keys,
                 read,
+                unjudged,
             };
             (step, jump, look)
         },
@@ -356,8 +364,17 @@ impl Look {
             .iter()
             .map(|(key, it)| it.json(key, steady))
             .collect();
+        let unjudged = self.unjudged.iter();
+        let unjudged: Map<String, Value> = unjudged
+            .map(|key| {
+                (
+                    ratelimiter_exporter::observation::encode_key(key.as_bytes()),
+                    json!("invalid_limit"),
+                )
+            })
+            .collect();
         let mut line = json!({
-            "nodes": nodes, "counters": keys, "node_metrics": metrics,
+            "unjudged": unjudged, "nodes": nodes, "counters": keys, "node_metrics": metrics,
             "redis_connected": self.redis, "redis": {"reason": self.redis_reason},
             "counters_read": match &self.read {
                 Read::Full => json!("full"),
