@@ -54,7 +54,7 @@ async fn log_in(
     match answer {
         Ok(()) => access.note_password_wanted(),
         Err(error) if wants_no_password(&error) => access.note_password_unwanted(address),
-        Err(error) => return Err(refused("AUTH", error)),
+        Err(error) => return Err(without(password, refused("AUTH", error))),
     }
     Ok(())
 }
@@ -89,6 +89,19 @@ fn refused(what: &str, error: ServerError) -> RedisError {
     failure.into()
 }
 
+/// A server that does not know AUTH repeats what it was told, and so shows the password.
+fn without(password: &str, refused: RedisError) -> RedisError {
+    let mut failure = RedisFailure::of("", &refused);
+    let words = failure.message.trim_start_matches(": ");
+    let words = words.split(", with args").next().unwrap_or_default();
+    failure.message = if password.is_empty() {
+        words.to_owned()
+    } else {
+        words.replace(password, "<secret>")
+    };
+    failure.into()
+}
+
 fn is_general(kind: ServerErrorKind) -> bool {
     matches!(kind, ServerErrorKind::ResponseError)
 }
@@ -107,7 +120,9 @@ async fn ask(
     loop {
         match limited.read_u8().await {
             Ok(byte) => line.push(byte),
-            Err(error) if line.is_empty() => return Err(error.into()),
+            Err(error) if matches!(line.first(), None | Some(b'+' | b'-')) => {
+                return Err(error.into());
+            }
             Err(_) => break,
         }
         let is_binary = !matches!(line[0], b' '..=b'~');
@@ -172,6 +187,19 @@ mod tests {
             let failure = RedisFailure::of("PING a:1", &refused);
             let expected = (reason, format!("PING a:1: {message}"));
             assert_eq!((failure.reason, failure.message), expected);
+        }
+    }
+
+    #[test]
+    fn a_server_that_repeats_the_password_does_not_show_it() {
+        for line in [
+            "-ERR unknown command `AUTH`, with args beginning with: `open-ses\r\n",
+            "-ERR no such thing as open-sesame\r\n",
+        ] {
+            let refused = without("open-sesame", refused("AUTH", error(line)));
+            let failure = RedisFailure::of("PING", &refused);
+            assert!(!failure.message.contains("open-ses"), "{failure}");
+            assert!(failure.message.starts_with("PING: AUTH: ERR "), "{failure}");
         }
     }
 

@@ -1,10 +1,8 @@
 //! What Redis turns out to be: a Valkey, a cluster that does not say so, a replica that lost its primary or cannot be
 //! reached, a socket, or something else altogether.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use lab::node::{NodeOptions, NodeProcess};
 use lab::redis_cluster::RedisCluster;
@@ -440,7 +438,7 @@ async fn a_certificate_of_version_1_is_called_one() -> anyhow::Result<()> {
     let put = |name: &str, text: &str| -> anyhow::Result<String> {
         let path = folder.path().join(name);
         std::fs::write(&path, text)?;
-        Ok(Path::new(&path).display().to_string())
+        Ok(path.display().to_string())
     };
     let cert = put("cert.pem", VERSION_1[0])?;
     let key = put("key.pem", VERSION_1[1])?;
@@ -452,7 +450,5 @@ async fn a_certificate_of_version_1_is_called_one() -> anyhow::Result<()> {
     let reason = reason(&flags).await?;
     assert!(reason.contains("X.509 version 1"), "{reason}");
     assert!(reason.contains(&port.to_string()), "{reason}");
-    // Not a matter of time: it was told at once.
-    assert!(!reason.contains(&format!("{:?}", Duration::from_secs(1))));
     Ok(())
 }
