@@ -118,10 +118,12 @@ impl Connector {
         if let Some(open) = &self.open {
             return Ok((open.connection.clone(), true));
         }
-        let open = tokio::time::timeout(self.access.timeout, self.connect()).await;
+        // On the heap: TLS makes it large, and many of these futures are held by others.
+        let connect = Box::pin(self.connect());
+        let open = tokio::time::timeout(self.access.timeout, connect).await;
         let open = match open {
             Ok(Err(error)) if error.is_connection_dropped() && !error.is_connection_refusal() => {
-                return Err(self.why_dropped().await.unwrap_or(error));
+                return Err(Box::pin(self.why_dropped()).await.unwrap_or(error));
             }
             Ok(open) => open?,
             Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),

@@ -54,7 +54,7 @@ async fn log_in(
     match answer {
         Ok(()) => access.note_password_wanted(),
         Err(error) if wants_no_password(&error) => access.note_password_unwanted(address),
-        Err(error) => return Err(without(password, refused("AUTH", error))),
+        Err(error) => return Err(without(password, &refused("AUTH", error))),
     }
     Ok(())
 }
@@ -90,8 +90,8 @@ fn refused(what: &str, error: ServerError) -> RedisError {
 }
 
 /// A server that does not know AUTH repeats what it was told, and so shows the password.
-fn without(password: &str, refused: RedisError) -> RedisError {
-    let mut failure = RedisFailure::of("", &refused);
+fn without(password: &str, refused: &RedisError) -> RedisError {
+    let mut failure = RedisFailure::of("", refused);
     let words = failure.message.trim_start_matches(": ");
     let words = words.split(", with args").next().unwrap_or_default();
     failure.message = if password.is_empty() {
@@ -138,15 +138,14 @@ async fn ask(
 }
 
 fn no_redis(answer: &[u8]) -> RedisError {
-    let message = match Peer::of(answer) {
-        Some(peer @ (Peer::Http | Peer::Tls)) => peer.hint().to_owned(),
-        _ => {
-            let shown = String::from_utf8_lossy(&answer[..answer.len().min(SHOWN)]);
-            format!(
-                "answered {:?}, which is no answer of Redis",
-                one_line(&shown)
-            )
-        }
+    let message = if let Some(peer @ (Peer::Http | Peer::Tls)) = Peer::of(answer) {
+        peer.hint().to_owned()
+    } else {
+        let shown = String::from_utf8_lossy(&answer[..answer.len().min(SHOWN)]);
+        format!(
+            "answered {:?}, which is no answer of Redis",
+            one_line(&shown)
+        )
     };
     let reason = Reason::RedisError;
     RedisFailure { reason, message }.into()
@@ -196,7 +195,7 @@ mod tests {
             "-ERR unknown command `AUTH`, with args beginning with: `open-ses\r\n",
             "-ERR no such thing as open-sesame\r\n",
         ] {
-            let refused = without("open-sesame", refused("AUTH", error(line)));
+            let refused = without("open-sesame", &refused("AUTH", error(line)));
             let failure = RedisFailure::of("PING", &refused);
             assert!(!failure.message.contains("open-ses"), "{failure}");
             assert!(failure.message.starts_with("PING: AUTH: ERR "), "{failure}");

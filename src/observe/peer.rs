@@ -58,7 +58,7 @@ impl Peer {
             stream.write_all(question).await?;
             let mut answer = [0; 5];
             let mut read = 0;
-            while read < answer.len() && !matches!(Self::of(&answer[..read]), Some(_)) {
+            while read < answer.len() && Self::of(&answer[..read]).is_none() {
                 match stream.read(&mut answer[read..]).await? {
                     0 => break,
                     more => read += more,

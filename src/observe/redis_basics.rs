@@ -92,7 +92,7 @@ fn with_registrations(mut basics: RedisBasics, read: Registrations) -> RedisBasi
 fn taken(looked: &Looked) -> RedisBasics {
     let mut failures = Vec::new();
     let mut denied = Vec::new();
-    let mut stale = None;
+    let mut lost = None;
     // With one server alone, its address says nothing that the configuration does not.
     let subject = |now: &ShardNow| {
         let named = looked.cluster.then(|| now.shard.primary.clone());
@@ -115,15 +115,15 @@ fn taken(looked: &Looked) -> RedisBasics {
         };
         failures.extend(state.broke.iter().map(counted));
         denied.extend(state.denied.iter().map(counted));
-        stale = stale.or(state.stale.as_ref());
+        lost = lost.or(state.stale.as_ref());
     }
     for failure in looked.problem.iter().chain(&looked.aside) {
         failures.push(failure.clone().counted(Collector::Redis, ""));
     }
     let without = looked.denied.iter().cloned();
     denied.extend(without.map(|failure| failure.counted(Collector::Redis, "")));
-    let stale = stale.filter(|_| !looked.cluster);
-    failures.extend(stale.map(|stale| stale.clone().counted(Collector::Registry, "")));
+    let lost = lost.filter(|_| !looked.cluster);
+    failures.extend(lost.map(|lost| lost.clone().counted(Collector::Registry, "")));
     let ping = match (&dead[..], &looked.problem) {
         ([], None) => Ok(slowest),
         ([], Some(problem)) => Err(problem.clone()),
@@ -143,7 +143,7 @@ fn taken(looked: &Looked) -> RedisBasics {
         info: merged(&looked.shards),
         shards: looked.shards.iter().map(shard).collect(),
         registrations: None,
-        stale: stale.is_some(),
+        stale: lost.is_some(),
         failures,
         denied,
         seconds: 0.0,

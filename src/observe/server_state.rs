@@ -292,7 +292,7 @@ mod tests {
         assert_eq!((&*redis.version, &*redis.mode), ("7.0.15", "standalone"));
         let time = time_of_info("server_time_usec:1795702686858337\r\n");
         assert_eq!(
-            time.map(|time| time.as_microsecond()),
+            time.map(Timestamp::as_microsecond),
             Some(1_795_702_686_858_337)
         );
     }

@@ -162,8 +162,10 @@ pub(super) async fn ready(
             None => candidates.push(replica),
             Some((until, failure)) => {
                 let left = until.saturating_duration_since(Instant::now()).as_secs() + 1;
-                let mut failure = failure.clone();
-                failure.message += &format!("; it is left alone for {left} s more");
+                let failure = RedisFailure {
+                    reason: failure.reason,
+                    message: format!("{}; it is left alone for {left} s more", failure.message),
+                };
                 passed_over.push((replica.clone(), failure));
             }
         }
@@ -204,15 +206,14 @@ pub(super) async fn ready(
     });
     let found = first_success(attempts.collect()).await;
     passed_over.append(&mut lock(&faults));
-    let (reader, ready) = match found {
-        Ok((reader, ready)) => (reader, Ok(ready)),
-        Err(_) => {
-            let mut reader = before
-                .filter(|before| before.source == *primary)
-                .unwrap_or_else(|| ShardReader::new(access, primary));
-            let ready = reader.connect().await;
-            (reader, ready)
-        }
+    let (reader, ready) = if let Ok((reader, ready)) = found {
+        (reader, Ok(ready))
+    } else {
+        let mut reader = before
+            .filter(|before| before.source == *primary)
+            .unwrap_or_else(|| ShardReader::new(access, primary));
+        let ready = reader.connect().await;
+        (reader, ready)
     };
     Readied {
         reader,

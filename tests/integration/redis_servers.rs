@@ -399,7 +399,7 @@ async fn what_answers_in_place_of_redis_is_named_with_what_was_meant() -> anyhow
         (
             format!("rediss://{}", node.address()),
             Some(&trust),
-            ["HTTP", "Redis", &*node.address().to_string()],
+            ["HTTP", "Redis", &*node.address()],
         ),
         (
             format!("redis://{tls}"),
@@ -409,7 +409,7 @@ async fn what_answers_in_place_of_redis_is_named_with_what_was_meant() -> anyhow
         (
             format!("redis://{}", node.address()),
             None,
-            ["HTTP", "Redis", &*node.address().to_string()],
+            ["HTTP", "Redis", &*node.address()],
         ),
         (
             format!("redis://{sentinel}"),
