@@ -1,5 +1,6 @@
 //! Who the exporter is to Redis: passwords that come and go, users with few rights, and Redis's own words on them.
 
+use anyhow::Context as _;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::redis_server::RedisServer;
 use lab::seed::extra_members;
@@ -61,6 +62,38 @@ async fn commands_that_may_be_denied_fail_no_collector() -> anyhow::Result<()> {
         assert_eq!(scrape.reported(), ["ghost_allowing over"], "{denied:?}");
         let errors = scrape.errors("redis", "noperm") + scrape.errors("counters", "noperm");
         assert_eq!(errors > 0.0, !named.is_empty(), "{denied:?}: {errors}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_documented_rights_are_enough() -> anyhow::Result<()> {
+    let text = super::repository::text("docs/CONFIGURATION.md")?;
+    let needed = text.split("The Redis user needs").nth(1);
+    let needed = needed.and_then(|text| text.split("Some of it can be denied").next());
+    let needed = needed.context("the documents name no rights")?;
+    let rights = needed.split(['`', ' ', '\n']);
+    let rights: Vec<&str> = rights.filter(|word| word.starts_with('+')).collect();
+    assert!(rights.contains(&"+select"), "{rights:?}");
+    let (redis, mut connection, node) = limiter().await?;
+    let user = ["ACL", "SETUSER", "some", "on", "nopass", "%R~ratelimit*"];
+    tell(&mut connection, &[&user[..], &rights].concat()).await?;
+    tell(&mut connection, &["SELECT", "2"]).await?;
+    extra_members(&mut connection, b"elsewhere", 11, WINDOW_MS).await?;
+    for (database, over) in [("", "over"), ("/2", "elsewhere")] {
+        let url = redis.url().replace("redis://", "redis://some@") + database;
+        let mut flags = base_flags(&url, std::slice::from_ref(&node));
+        flags.push("--redis.prefer-replica".to_owned());
+        let exporter = Exporter::start(&flags).await?;
+        exporter.scrape().await?;
+        let scrape = exporter.scrape().await?;
+        let expected = format!("ghost_allowing {over}");
+        assert_eq!(scrape.reported(), [expected], "{}", scrape.text);
+        assert!(succeeded(&scrape), "{}", scrape.text);
+        for collector in ["redis", "registry", "counters"] {
+            let denied = scrape.errors(collector, "noperm");
+            assert!(denied == 0.0, "{collector}: {}", exporter.log());
+        }
     }
     Ok(())
 }
