@@ -70,7 +70,7 @@ advisories: ## Check the dependencies for known vulnerabilities with cargo-deny 
 	cargo audit --deny warnings
 	cargo audit --deny warnings --file fuzz/Cargo.lock
 
-truth: deps deps-valkey build ## Run the truth suite: every fault against real servers, with its table
+truth: deps build ## Run the truth suite: every fault against real servers, with its table
 	cargo test --test truth $(CARGO_FLAGS) -- --nocapture
 
 bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")

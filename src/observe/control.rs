@@ -14,7 +14,7 @@ use super::redis::RedisFailure;
 use super::redis_target::{Access, RedisTarget, host_of};
 use super::router::{Link, Router, Slots};
 use super::sentinels::Sentinels;
-use super::server_state::{ServerState, server_state, stale};
+use super::server_state::{ServerState, Wanted, server_state, stale};
 use crate::clock::Clock;
 use crate::observation::Reason;
 
@@ -292,13 +292,16 @@ impl Control {
     }
 
     async fn ask_shards(&mut self, clock: &Clock) -> Vec<ShardNow> {
-        let replicas = self.replicas;
+        let wanted = Wanted {
+            replicas: self.replicas,
+            cluster: !self.cluster,
+        };
         let asked = self.shards.iter().map(|shard| {
             let connector = self.connectors.remove(&shard.primary);
             let mut connector = connector
                 .unwrap_or_else(|| Connector::new(Arc::clone(&self.access), &shard.primary));
             async move {
-                let now = ask_shard(shard, &mut connector, clock, replicas).await;
+                let now = ask_shard(shard, &mut connector, clock, wanted).await;
                 (now, connector)
             }
         });
@@ -339,7 +342,7 @@ async fn ask_shard(
     shard: &Shard,
     connector: &mut Connector,
     clock: &Clock,
-    replicas: bool,
+    wanted: Wanted,
 ) -> ShardNow {
     let mut now = ShardNow {
         shard: shard.clone(),
@@ -352,7 +355,7 @@ async fn ask_shard(
         Err(failure) => now.ping = Err(failure),
         Ok((mut connection, took)) => {
             now.ping = Ok(took);
-            match server_state(&mut connection, address, clock, replicas).await {
+            match server_state(&mut connection, address, clock, wanted).await {
                 Ok(state) if is_sentinel(&state) => {
                     now.ping = Err(RedisFailure {
                         reason: Reason::Unexpected,

@@ -50,18 +50,26 @@ impl ServerState {
     }
 }
 
-/// Asks the server at `address` for TIME, INFO and, if replicas matter, ROLE; where INFO does not tell, for whether it is
-/// one of a cluster.
+/// What is asked besides TIME and INFO.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// The replicas that are connected.
+    pub(super) replicas: bool,
+    /// Whether the server is one of a cluster, where INFO does not tell.
+    pub(super) cluster: bool,
+}
+
+/// Asks the server at `address` for TIME, INFO and what is wanted besides.
 pub(super) async fn server_state(
     connection: &mut MultiplexedConnection,
     address: &str,
     clock: &Clock,
-    replicas: bool,
+    wanted: Wanted,
 ) -> RedisResult<ServerState> {
     let before = clock.now();
     let mut pipe = redis::pipe();
     pipe.ignore_errors().cmd("TIME").cmd("INFO");
-    if replicas {
+    if wanted.replicas {
         pipe.cmd("ROLE");
     }
     let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
@@ -94,7 +102,7 @@ pub(super) async fn server_state(
     state.info = text.as_deref().map(parse_info);
     state.stale = text.as_deref().and_then(|info| stale(address, info));
     if state.info.as_ref().is_none_or(|info| info.mode.is_empty()) {
-        ask_otherwise(connection, address, &mut state).await?;
+        ask_otherwise(connection, address, wanted.cluster, &mut state).await?;
     }
     Ok(state)
 }
@@ -117,11 +125,12 @@ impl ServerState {
 async fn ask_otherwise(
     connection: &mut MultiplexedConnection,
     address: &str,
+    cluster: bool,
     state: &mut ServerState,
 ) -> RedisResult<()> {
     let mut pipe = redis::pipe();
     pipe.ignore_errors().cmd("ROLE");
-    for number in 0..NAMES_ASKED {
+    for number in 0..if cluster { NAMES_ASKED } else { 0 } {
         pipe.cmd("PTTL").arg(format!("ratelimit:{{{number}}}"));
     }
     let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
