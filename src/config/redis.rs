@@ -48,7 +48,7 @@ impl Reader<'_> {
             Err(error) => Err(ConfigError::new(
                 origin,
                 path,
-                format!("a file that can be read and is not empty ({error})"),
+                format!("a readable file ({error})"),
             )),
         }
     }

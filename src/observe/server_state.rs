@@ -130,7 +130,8 @@ async fn ask_otherwise(
 ) -> RedisResult<()> {
     let mut pipe = redis::pipe();
     pipe.ignore_errors().cmd("ROLE");
-    for number in 0..if cluster { NAMES_ASKED } else { 0 } {
+    let names = if cluster { NAMES_ASKED } else { 0 };
+    for number in 0..names {
         pipe.cmd("PTTL").arg(format!("ratelimit:{{{number}}}"));
     }
     let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
