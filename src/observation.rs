@@ -382,11 +382,11 @@ pub struct RedisShard {
 /// The part of Redis's INFO that is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisInfo {
-    /// `redis_version`.
+    /// `redis_version`; of Valkey `valkey_version`.
     pub version: String,
     /// `role`: master or slave.
     pub role: String,
-    /// `redis_mode`: standalone, sentinel or cluster.
+    /// `redis_mode`, of Valkey `server_mode`: standalone, sentinel or cluster.
     pub mode: String,
     /// `run_id`: changes with every start of the server.
     pub run_id: String,

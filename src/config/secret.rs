@@ -75,6 +75,10 @@ impl SecretSource {
     pub(super) fn file(origin: &str, path: &str) -> Result<Self, std::io::Error> {
         let path = PathBuf::from(path);
         let kept = (Stamp::of(&path), read(&path)?);
+        if kept.1.expose().is_empty() {
+            let kind = std::io::ErrorKind::InvalidData;
+            return Err(std::io::Error::new(kind, "it is empty"));
+        }
         Ok(Self(Source::File(Arc::new(SecretFile {
             origin: origin.to_owned(),
             path,

@@ -153,7 +153,7 @@ pub const SETTINGS: &[Setting] = &[
         "redis.url",
         "URL",
         Some("redis://localhost:6379"),
-        "The limiter's Redis: redis://HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://HOST:PORT[,…]/NAME[/DB]; rediss for TLS",
+        "The limiter's Redis: redis://HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://HOST:PORT[,…]/NAME[/DB], redis+unix:///PATH; rediss for TLS; or valkey",
     ),
     setting("redis.username", "NAME", None, "Redis user (ACL)"),
     setting(

@@ -10,28 +10,29 @@ use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, SendError};
 use redis::{
-    AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError,
+    RedisResult, Value,
 };
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, BufReader, ReadBuf,
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 
-use super::redis::RedisFailure;
-use super::redis_target::Access;
+use super::greeting::{LONGEST_LINE, greet};
+use super::peer::{Peer, certificate_hint};
+use super::redis::{RedisFailure, wants_login};
+use super::redis_target::{Access, TlsAccess, is_socket};
 use crate::observation::Reason;
 
 /// The most that may come in after a request went out. The largest answers are those of pipelines of SCAN, some
 /// thousand keys of a few kilobytes each at worst.
 const MOST_ANSWER: usize = 64 * 1024 * 1024;
 
-/// How long a server that hung up is given to say why.
+/// How long a server that hung up is given to say why, and one that is perhaps no Redis to show what it is.
 const AT_THE_DOOR: Duration = Duration::from_millis(200);
-
-/// The longest that it may say then, in bytes. Protected mode takes some thousand.
-const LONGEST_WORD: u64 = 4096;
 
 /// A connection that is replaced after a failure.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ impl Drop for Open {
 }
 
 impl Connector {
-    /// A connector to `address`, a `host:port`.
+    /// A connector to `address`, a `host:port` or the path of a socket.
     pub(super) fn new(access: Arc<Access>, address: &str) -> Self {
         Self {
             access,
@@ -117,10 +118,12 @@ impl Connector {
         if let Some(open) = &self.open {
             return Ok((open.connection.clone(), true));
         }
-        let open = tokio::time::timeout(self.access.timeout, self.connect()).await;
+        // On the heap: TLS makes it large, and many of these futures are held by others.
+        let connect = Box::pin(self.connect());
+        let open = tokio::time::timeout(self.access.timeout, connect).await;
         let open = match open {
-            Ok(Err(error)) if error.is_connection_dropped() => {
-                return Err(self.told_at_the_door().await.unwrap_or(error));
+            Ok(Err(error)) if error.is_connection_dropped() && !error.is_connection_refusal() => {
+                return Err(Box::pin(self.why_dropped()).await.unwrap_or(error));
             }
             Ok(open) => open?,
             Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
@@ -130,20 +133,31 @@ impl Connector {
         Ok((connection, false))
     }
 
+    /// Why the server hangs up, if that can be seen.
+    async fn why_dropped(&self) -> Option<RedisError> {
+        if self.access.tls.is_some() || is_socket(&self.address) {
+            return None;
+        }
+        if let Some(said) = self.told_at_the_door().await {
+            return Some(said);
+        }
+        let peer = Peer::securely_at(&self.address, self.patience()).await?;
+        (peer == Peer::Tls).then(|| tls_failed(peer.hint()))
+    }
+
     /// Why Redis hangs up on everybody new, if it says so: it has too many clients, or is in protected mode. It says that
     /// before it is asked anything, so whoever asks at once mostly gets to know only that the connection is gone.
     async fn told_at_the_door(&self) -> Option<RedisError> {
-        if self.access.tls.is_some() {
-            return None;
-        }
         let mut line = Vec::new();
         let listen = async {
             let stream = TcpStream::connect(&self.address).await?;
-            let mut stream = BufReader::new(stream).take(LONGEST_WORD);
+            let mut stream = BufReader::new(stream).take(LONGEST_LINE);
             stream.read_until(b'\n', &mut line).await
         };
-        let patience = AT_THE_DOOR.min(self.access.timeout);
-        tokio::time::timeout(patience, listen).await.ok()?.ok()?;
+        tokio::time::timeout(self.patience(), listen)
+            .await
+            .ok()?
+            .ok()?;
         match redis::parse_redis_value(&line) {
             Ok(Value::ServerError(error)) => Some(error.into()),
             _ => None,
@@ -151,22 +165,23 @@ impl Connector {
     }
 
     async fn connect(&self) -> RedisResult<Open> {
-        let stream = TcpStream::connect(&self.address).await?;
-        stream.set_nodelay(true)?;
-        let open = match &self.access.tls {
-            None => self.begin(stream).await?,
-            Some(tls) => {
-                let name = tls.name_at(&self.address).map_err(|why| tls_failed(&why))?;
-                let stream = tls.connector().connect(name, stream).await;
-                self.begin(stream.map_err(|error| tls_failed(&error.to_string()))?)
-                    .await?
+        let open = if is_socket(&self.address) {
+            self.begin(UnixStream::connect(&self.address).await?)
+                .await?
+        } else {
+            let stream = TcpStream::connect(&self.address).await?;
+            stream.set_nodelay(true)?;
+            match &self.access.tls {
+                None => self.begin(stream).await?,
+                Some(tls) => self.begin(self.shake_hands(tls, stream).await?).await?,
             }
         };
         if self.readonly {
             let mut connection = open.connection.clone();
             let answer: RedisResult<Value> =
                 redis::cmd("READONLY").query_async(&mut connection).await;
-            // A server that is no node of a cluster says so, and its replicas are read as they are.
+            // A server that is no node of a cluster says so, and its replicas are read as they are. Whether it matters that
+            // it may not be asked for, the reader of a replica finds out.
             if let Err(error) = answer
                 && !matches!(error.kind(), ErrorKind::Server(_))
             {
@@ -176,17 +191,65 @@ impl Connector {
         Ok(open)
     }
 
+    /// How long another connection may take that only shows what went wrong with the one before.
+    fn patience(&self) -> Duration {
+        AT_THE_DOOR.min(self.access.timeout / 4)
+    }
+
+    async fn shake_hands(
+        &self,
+        tls: &TlsAccess,
+        stream: TcpStream,
+    ) -> RedisResult<TlsStream<TcpStream>> {
+        let name = tls.name_at(&self.address).map_err(|why| tls_failed(&why))?;
+        let shaken = tls.connector().connect(name, stream);
+        let speaks_plainly = async || {
+            let peer = Peer::plainly_at(&self.address, self.patience()).await;
+            peer.filter(|peer| *peer != Peer::Tls)
+        };
+        // A Redis without TLS takes the handshake for the beginning of a long line, and waits for its end.
+        let no_handshake = async {
+            tokio::time::sleep(self.access.timeout / 2).await;
+            match speaks_plainly().await {
+                Some(peer) => peer,
+                None => std::future::pending().await,
+            }
+        };
+        let error = tokio::select! {
+            shaken = shaken => match shaken {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error.to_string(),
+            },
+            peer = no_handshake => return Err(tls_failed(peer.hint())),
+        };
+        if let Some(hint) = certificate_hint(&error) {
+            return Err(tls_failed(&format!("{error}: {hint}")));
+        }
+        // What is refused in the language of TLS is refused by somebody who speaks it.
+        let about_tls = ["certificate", "alert"]
+            .iter()
+            .any(|word| error.contains(word));
+        let peer = if about_tls {
+            None
+        } else {
+            speaks_plainly().await
+        };
+        let why = peer.map_or(error, |peer| peer.hint().to_owned());
+        Err(tls_failed(&why))
+    }
+
     async fn begin<S>(&self, stream: S) -> RedisResult<Open>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let stream = Bounded {
+        let mut stream = Bounded {
             inner: stream,
             left: MOST_ANSWER,
         };
         let mut config =
             AsyncConnectionConfig::new().set_response_timeout(Some(self.access.timeout));
-        let mut settings = self.access.settings();
+        greet(&mut stream, &self.access, &self.address).await?;
+        let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         if let Some(Ear(ear)) = self.ear.clone() {
             settings = settings.set_protocol(ProtocolVersion::RESP3);
             config = config.set_push_sender(move |push| {
@@ -210,7 +273,7 @@ impl Connector {
         self.open = None;
     }
 
-    /// Drops the connection if `error` is one of the connection rather than an answer.
+    /// Drops the connection if `error` says that it is of no use any more.
     pub(super) fn note(&mut self, error: &RedisError) {
         if breaks(error) {
             self.open = None;
@@ -240,21 +303,25 @@ impl Connector {
                     self.open = None;
                     return Err(RedisFailure {
                         reason: Reason::RedisError,
-                        message: format!("PING: answered {answer:?}, expected PONG"),
+                        message: format!(
+                            "PING {}: answered {answer:?}, expected PONG",
+                            self.address
+                        ),
                     });
                 }
                 Ok(Err(error)) => {
                     self.note(&error);
                     let broke = self.open.is_none() && !error.is_timeout();
                     if !(reused && broke) {
-                        return Err(RedisFailure::of("PING", &error));
+                        let what = format!("PING {}", self.address);
+                        return Err(RedisFailure::of(&what, &error));
                     }
                 }
                 Err(_) => {
                     self.open = None;
                     return Err(RedisFailure {
                         reason: Reason::Timeout,
-                        message: format!("PING: no answer within {timeout:?}"),
+                        message: format!("PING {}: no answer within {timeout:?}", self.address),
                     });
                 }
             }
@@ -262,16 +329,18 @@ impl Connector {
     }
 }
 
-/// Whether `error` is one of the connection, which is of no use any more, rather than an answer.
+/// Whether `error` makes the connection useless: it is one of the connection rather than an answer, or the answer that it
+/// has to log in, which connections do when they begin.
 pub(super) fn breaks(error: &RedisError) -> bool {
-    !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+    !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) || wants_login(error)
 }
 
-/// What the message of a TLS failure begins with: the kind of an I/O error does not tell it.
-pub(super) const TLS_FAILED: &str = "TLS handshake: ";
-
-fn tls_failed(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{TLS_FAILED}{why}"))
+fn tls_failed(why: &str) -> RedisError {
+    let failure = RedisFailure {
+        reason: Reason::Tls,
+        message: format!("TLS handshake: {why}"),
+    };
+    failure.into()
 }
 
 /// A stream that ends with an error when too much comes in after the last write.

@@ -10,10 +10,11 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::connector::Connector;
 use super::first::first_success;
-use super::redis::{RedisFailure, ServerState, server_state};
-use super::redis_target::{Access, RedisTarget};
+use super::redis::RedisFailure;
+use super::redis_target::{Access, RedisTarget, host_of};
 use super::router::{Link, Router, Slots};
 use super::sentinels::Sentinels;
+use super::server_state::{ServerState, Wanted, server_state, stale};
 use crate::clock::Clock;
 use crate::observation::Reason;
 
@@ -36,6 +37,8 @@ pub(super) struct ShardNow {
     pub(super) shard: Shard,
     pub(super) ping: Result<Duration, RedisFailure>,
     pub(super) state: Option<ServerState>,
+    /// It is one of a cluster whose others are not known, and why not.
+    pub(super) alone: Option<RedisFailure>,
 }
 
 /// All primaries, and what is wrong besides.
@@ -45,8 +48,10 @@ pub(super) struct Looked {
     pub(super) cluster: bool,
     /// Redis as a whole does not serve, whatever the single server answers.
     pub(super) problem: Option<RedisFailure>,
-    /// What failed without harm: the primary is known from before.
+    /// What failed without harm: the primary is known from before, or this one can be watched alone.
     pub(super) aside: Option<RedisFailure>,
+    /// What the Redis user may not ask for, and need not.
+    pub(super) denied: Vec<RedisFailure>,
 }
 
 /// The control connections.
@@ -89,14 +94,27 @@ impl Control {
         let mut looked = Looked::default();
         self.find(&mut looked).await?;
         looked.shards = self.ask_shards(clock).await;
-        let says_cluster = |now: &ShardNow| {
-            let info = now.state.as_ref().and_then(|state| state.info.as_ref());
-            info.is_some_and(|info| info.mode == "cluster")
-        };
-        if !self.cluster && looked.shards.iter().any(says_cluster) {
+        if !self.cluster
+            && let Some(proof) = looked.shards.iter().find_map(proof_of_cluster)
+        {
             self.cluster = true;
-            self.find(&mut looked).await?;
-            looked.shards = self.ask_shards(clock).await;
+            match self.find_cluster(&mut looked.denied).await {
+                Ok(problem) => {
+                    looked.problem = problem;
+                    looked.shards = self.ask_shards(clock).await;
+                }
+                Err(mut failure) => {
+                    self.cluster = false;
+                    failure.message = format!(
+                        "{}; there is a cluster ({proof}) whose other servers are not known",
+                        failure.message
+                    );
+                    for now in &mut looked.shards {
+                        now.alone = Some(failure.clone());
+                    }
+                    looked.aside = Some(failure);
+                }
+            }
         }
         looked.cluster = self.cluster;
         let known: Vec<&String> = self.shards.iter().map(|shard| &shard.primary).collect();
@@ -104,6 +122,26 @@ impl Control {
         self.connectors
             .retain(|address, _| known.contains(&address) || seeds.contains(address));
         Ok(looked)
+    }
+
+    /// How connections to the servers that hold data are made.
+    pub(super) fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access)
+    }
+
+    /// Whether the only server is a replica that has lost its primary. Nothing is connected anew.
+    pub(super) async fn is_stale(&self) -> bool {
+        let [shard] = &self.shards[..] else {
+            return false;
+        };
+        let open = self.connectors.get(&shard.primary);
+        let Some(mut connection) = open.and_then(Connector::current) else {
+            return false;
+        };
+        let mut info = redis::cmd("INFO");
+        info.arg("replication");
+        let info: RedisResult<String> = info.query_async(&mut connection).await;
+        info.is_ok_and(|info| stale(&shard.primary, &info).is_some())
     }
 
     /// Routes by what was found last. Nothing is connected anew.
@@ -136,11 +174,11 @@ impl Control {
 
     async fn find(&mut self, looked: &mut Looked) -> Result<(), RedisFailure> {
         if self.cluster {
-            match self.find_cluster().await {
+            match self.find_cluster(&mut looked.denied).await {
                 Ok(problem) => looked.problem = problem,
                 Err(failure) if self.shards.is_empty() => return Err(failure),
                 // Each primary that was known says itself what is wrong with it.
-                Err(_) => {}
+                Err(failure) => looked.denied.push(failure),
             }
             if self.cluster {
                 return Ok(());
@@ -185,7 +223,10 @@ impl Control {
     }
 
     /// Asks a node of the cluster, those with a connection first, who serves which slots.
-    async fn find_cluster(&mut self) -> Result<Option<RedisFailure>, RedisFailure> {
+    async fn find_cluster(
+        &mut self,
+        denied: &mut Vec<RedisFailure>,
+    ) -> Result<Option<RedisFailure>, RedisFailure> {
         let mut addresses: Vec<String> = self
             .shards
             .iter()
@@ -201,13 +242,17 @@ impl Control {
             match ask_cluster(connector).await {
                 Ok((slots, state)) => {
                     let shards = parse_slots(&slots, address);
-                    Ok(Some((problem(&state, &shards), shards)))
+                    let what = format!("CLUSTER INFO {address}");
+                    let denied = state.as_ref().err();
+                    let denied = denied.map(|error| RedisFailure::of(&what, error));
+                    let problem = problem(state.as_deref().unwrap_or_default(), &shards);
+                    Ok(Some((problem, shards, denied)))
                 }
                 // The server was replaced by one that is in no cluster.
                 Err(error) if error.to_string().contains("cluster support disabled") => Ok(None),
                 Err(error) => {
                     connector.note(&error);
-                    let what = format!("CLUSTER SLOTS of {address}");
+                    let what = format!("CLUSTER SLOTS {address}");
                     Err(RedisFailure::of(&what, &error))
                 }
             }
@@ -215,7 +260,8 @@ impl Control {
         let found = first_success(asked.collect()).await;
         self.connectors.extend(taken);
         match found {
-            Ok(Some((problem, shards))) => {
+            Ok(Some((problem, shards, without))) => {
+                denied.extend(without);
                 self.shards = shards;
                 Ok(problem)
             }
@@ -246,13 +292,16 @@ impl Control {
     }
 
     async fn ask_shards(&mut self, clock: &Clock) -> Vec<ShardNow> {
-        let replicas = self.replicas;
+        let wanted = Wanted {
+            replicas: self.replicas,
+            cluster: !self.cluster,
+        };
         let asked = self.shards.iter().map(|shard| {
             let connector = self.connectors.remove(&shard.primary);
             let mut connector = connector
                 .unwrap_or_else(|| Connector::new(Arc::clone(&self.access), &shard.primary));
             async move {
-                let now = ask_shard(shard, &mut connector, clock, replicas).await;
+                let now = ask_shard(shard, &mut connector, clock, wanted).await;
                 (now, connector)
             }
         });
@@ -266,42 +315,70 @@ impl Control {
     }
 }
 
-async fn ask_cluster(connector: &mut Connector) -> RedisResult<(Value, String)> {
+/// The slots, and the state of the cluster, which may be denied.
+async fn ask_cluster(connector: &mut Connector) -> RedisResult<(Value, RedisResult<String>)> {
     let (mut connection, _) = connector.get().await?;
-    redis::pipe()
-        .cmd("CLUSTER")
-        .arg("SLOTS")
-        .cmd("CLUSTER")
-        .arg("INFO")
-        .query_async(&mut connection)
-        .await
+    let mut pipe = redis::pipe();
+    pipe.ignore_errors();
+    pipe.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("INFO");
+    let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut connection).await?;
+    let mut answers = answers.into_iter();
+    let mut next = || answers.next().unwrap_or_else(|| Err(not_connected()));
+    let (slots, state) = (next()?, next());
+    let state = state.and_then(|state| Ok(redis::from_redis_value::<String>(state)?));
+    Ok((slots, state))
+}
+
+/// How it is known that a server is one of a cluster, if it is.
+fn proof_of_cluster(now: &ShardNow) -> Option<String> {
+    let state = now.state.as_ref()?;
+    let moved = state.elsewhere.clone();
+    state
+        .is_of_cluster()
+        .then(|| moved.unwrap_or_else(|| "INFO says so".to_owned()))
 }
 
 async fn ask_shard(
     shard: &Shard,
     connector: &mut Connector,
     clock: &Clock,
-    replicas: bool,
+    wanted: Wanted,
 ) -> ShardNow {
     let mut now = ShardNow {
         shard: shard.clone(),
         ping: Ok(Duration::ZERO),
         state: None,
+        alone: None,
     };
+    let address = &shard.primary;
     match connector.ping().await {
         Err(failure) => now.ping = Err(failure),
         Ok((mut connection, took)) => {
             now.ping = Ok(took);
-            match server_state(&mut connection, clock, replicas).await {
+            match server_state(&mut connection, address, clock, wanted).await {
+                Ok(state) if is_sentinel(&state) => {
+                    now.ping = Err(RedisFailure {
+                        reason: Reason::Unexpected,
+                        message: format!(
+                            "PING {address}: this is a sentinel, which holds no data: a URL with \
+                             redis+sentinel://{address}/NAME was probably meant"
+                        ),
+                    });
+                }
                 Ok(state) => now.state = Some(state),
                 Err(error) => {
                     connector.note(&error);
-                    now.state = Some(ServerState::failed(error));
+                    now.state = Some(ServerState::failed(address, &error));
                 }
             }
         }
     }
     now
+}
+
+fn is_sentinel(state: &ServerState) -> bool {
+    let info = state.info.as_ref();
+    info.is_some_and(|info| info.mode == "sentinel")
 }
 
 /// `CLUSTER SLOTS` as told by `asked`: which primary serves what. An answer without a host means the one asked.
@@ -310,7 +387,7 @@ fn parse_slots(answer: &Value, asked: &str) -> Vec<Shard> {
     let Value::Array(ranges) = answer else {
         return shards;
     };
-    let asked_host = asked.rsplit_once(':').map_or(asked, |(host, _)| host);
+    let asked_host = host_of(asked);
     for range in ranges {
         let Value::Array(parts) = range else { continue };
         let [

@@ -36,6 +36,8 @@ pub(super) struct Sweep<'a> {
     pub(super) limits: &'a mut LimitMemory,
     pub(super) rules: &'a [LimitRule],
     pub(super) sink: &'a mut dyn CounterSink,
+    /// Not all servers are known.
+    pub(super) alone: bool,
 }
 
 /// One server: what is scanned there is counted there.
@@ -69,9 +71,19 @@ pub(super) struct SweepResult {
     pub(super) stopped: Option<Reason>,
     /// The servers that could not be read, or not to the end, by their place, and why.
     pub(super) failed: BTreeMap<usize, RedisFailure>,
+    /// Which server is read, by its place.
+    pub(super) sources: Vec<String>,
+    /// There are counters at servers that are not known, and why those are not.
+    pub(super) alone: Option<RedisFailure>,
+    /// What may be missing and is, by the server: it fails nobody.
+    pub(super) missing: Vec<(String, RedisFailure)>,
 }
 
 impl SweepResult {
+    fn source(&self, lane: usize) -> &str {
+        self.sources.get(lane).map_or("", String::as_str)
+    }
+
     fn skip(&mut self, reason: Reason, key: &[u8]) {
         self.skipped
             .entry(reason)
@@ -293,12 +305,20 @@ impl Sweep<'_> {
         let sizes = self.router.links().iter().map(|link| async {
             let mut connection = link.connection.clone().ok()?;
             let size: RedisResult<u64> = redis::cmd("DBSIZE").query_async(&mut connection).await;
-            // A Redis user without DBSIZE costs the coverage ratio, nothing else.
-            size.ok()
+            Some(size)
         });
         let sizes = join_all(sizes).await;
         result.commands += sizes.len() as u64;
-        for (link, size) in self.router.links().iter().zip(sizes) {
+        for (lane, (link, size)) in self.router.links().iter().zip(sizes).enumerate() {
+            // A Redis user without DBSIZE costs the coverage ratio, nothing else.
+            if let Some(Err(error)) = &size {
+                let source = result.source(lane).to_owned();
+                let what = format!("DBSIZE {source} (the coverage of a scan is not known)");
+                result
+                    .missing
+                    .push((source, RedisFailure::of(&what, error)));
+            }
+            let size = size.and_then(Result::ok);
             pass.part(&link.primary).expected = size.unwrap_or(0);
         }
         pass
@@ -306,7 +326,7 @@ impl Sweep<'_> {
 
     /// The pass has seen every key.
     fn end(&mut self, pass: &Pass) {
-        if pass.moved {
+        if pass.moved || self.alone {
             // Some keys may have been seen twice, and some limits not at all.
             return;
         }
@@ -337,10 +357,11 @@ fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
 
 /// Notes that a server cannot be read any further in this collection.
 fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
+    let what = format!("SCAN and ZCOUNT {}", result.source(lane));
     result
         .failed
         .entry(lane)
-        .or_insert_with(|| RedisFailure::of("SCAN and ZCOUNT", error));
+        .or_insert_with(|| RedisFailure::of(&what, error));
 }
 
 /// Scans from `cursor` on, ahead of who counts, until the end or until nobody takes the names any more.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use url::Origin;
 
 use super::http_access::HttpAccess;
+use super::peer::certificate_hint;
 use crate::config::Secret;
 use crate::observation::Reason;
 use crate::text::one_line;
@@ -333,10 +334,11 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
     if cause.contains("connection closed before message completed") {
         reason = Reason::Truncated;
     }
+    let hint = certificate_hint(&cause).map_or(String::new(), |hint| format!(": {hint}"));
     HttpError {
         status: None,
         reason,
-        message: format!("{what}: {cause}"),
+        message: format!("{what}: {cause}{hint}"),
     }
 }
 

@@ -2,7 +2,7 @@
 //! sweeps. Decides when what was seen before still counts, and when everything has to be looked at anew.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -20,7 +20,7 @@ use super::pass::Pass;
 use super::redis::RedisFailure;
 use super::redis_target::Access;
 use super::router::{Link, Router};
-use super::shard_reader::{Ready, ShardReader, ready};
+use super::shard_reader::{Readied, Ready, ShardReader, Unreachable, ready};
 use super::tracker::Changes;
 use crate::clock::Clock;
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
@@ -64,6 +64,8 @@ pub(super) struct KeyReader {
     /// Commands sent since the start.
     pub(super) commands_total: u64,
     pub(super) last_full_pass: Option<Timestamp>,
+    /// Replicas that are left alone for a while.
+    pub(super) unreachable: Mutex<Unreachable>,
 }
 
 /// What the last full pass took.
@@ -161,12 +163,16 @@ impl KeyReader {
             self.begin_anew();
         }
         self.commands_total += result.commands;
-        if result.stopped.is_none() {
+        if result.stopped.is_none() && result.alone.is_none() {
             self.last_full_pass = Some(clock.now().wall);
         }
         if self.steady.is_some() && result.stopped == Some(Reason::Budget) {
             // The rest of the pass is for the next collections: what was written was looked at.
             result.stopped = None;
+        }
+        if let (None, Some(failure)) = (result.stopped, &result.alone) {
+            // What is elsewhere was not seen.
+            result.stopped = Some(failure.reason);
         }
         let coverage = match result.stopped {
             None => Some(1.0),
@@ -245,6 +251,7 @@ impl KeyReader {
         let budget = self.budget.min(deadline.left().saturating_sub(margin));
         let (half, stop) = (Instant::now() + budget / 2, Instant::now() + budget);
         let mut servers = self.get_ready(shards, result).await;
+        result.alone = shards.iter().find_map(|now| now.alone.clone());
         *dead = result.failed.len();
         if result.failed.len() == shards.len() {
             result.stopped = result.failed.values().next().map(|failure| failure.reason);
@@ -275,6 +282,7 @@ impl KeyReader {
             limits: &mut self.limits,
             rules: &self.rules,
             sink,
+            alone: result.alone.is_some(),
         };
         let slice = match self.steady {
             Some(last) => stop.min(Instant::now() + (last.took / SLICES).max(LEAST_SLICE)),
@@ -297,7 +305,7 @@ impl KeyReader {
         if result.stopped.is_none() {
             let told = |server: &Option<Ready>| {
                 let server = server.as_ref();
-                server.is_some_and(|server| !matches!(server.changes, Changes::Untold))
+                server.is_some_and(|server| !matches!(server.changes, Changes::Untold(_)))
             };
             // Where it fell behind, one more pass over everything brings what was passed by.
             let known = servers.iter().all(told) && !self.behind;
@@ -326,7 +334,7 @@ impl KeyReader {
         }
         self.shards = found;
         let mut readers = std::mem::take(&mut self.readers);
-        let access = &self.access;
+        let (access, unreachable) = (&self.access, &self.unreachable);
         let work = shards.iter().map(|now| {
             let before = readers.remove(&now.shard.primary);
             async move {
@@ -336,18 +344,38 @@ impl KeyReader {
                         reason: Reason::RedisDown,
                         message: failure.message.clone(),
                     };
-                    return (before, Err(failure));
+                    return (before, Err(failure), Vec::new());
                 }
-                let (reader, ready) = ready(before, access, now).await;
-                (Some(reader), ready)
+                if let Some(stale) = now.state.iter().find_map(|state| state.stale.clone()) {
+                    // When it is of use again, it has other data: nothing that it told until then counts.
+                    return (None, Err(stale), Vec::new());
+                }
+                let Readied {
+                    reader,
+                    ready,
+                    passed_over,
+                } = ready(before, access, now, unreachable).await;
+                (Some(reader), ready, passed_over)
             }
         });
         let work: Vec<_> = work.collect();
         let mut servers = Vec::with_capacity(shards.len());
-        for (place, (reader, ready)) in join_all(work).await.into_iter().enumerate() {
+        for (place, done) in join_all(work).await.into_iter().enumerate() {
+            let (reader, ready, passed_over) = done;
+            let primary = &shards[place].shard.primary;
+            let source = reader.as_ref().map_or(primary, |reader| &reader.source);
+            result.sources.push(source.clone());
+            result.missing.extend(passed_over);
             if let Some(reader) = reader {
-                let primary = shards[place].shard.primary.clone();
-                self.readers.insert(primary, reader);
+                self.readers.insert(primary.clone(), reader);
+            }
+            if let Ok(Ready {
+                changes: Changes::Untold(Some(failure)),
+                ..
+            }) = &ready
+            {
+                let source = result.sources[place].clone();
+                result.missing.push((source, failure.clone()));
             }
             match ready {
                 Ok(ready) => servers.push(Some(ready)),
@@ -372,8 +400,8 @@ impl KeyReader {
                 }
                 Some(Changes::Unknown) => self.begin_anew(),
                 // The pass under way relied on being told.
-                Some(Changes::Untold) | None if self.steady.is_some() => self.begin_anew(),
-                Some(Changes::Untold) | None => {}
+                Some(Changes::Untold(_)) | None if self.steady.is_some() => self.begin_anew(),
+                Some(Changes::Untold(_)) | None => {}
             }
         }
         if self.steady.is_some_and(|last| count > last.scanned / STORM) {
@@ -393,13 +421,14 @@ impl KeyReader {
             if failure.reason != Reason::RedisDown {
                 let subject = self.shards.get(*place).filter(|_| cluster);
                 let subject = subject.map_or("", |shard| shard.primary.as_str());
-                let (reason, message) = (failure.reason, &failure.message);
-                let message = match subject {
-                    "" => message.clone(),
-                    subject => format!("{subject}: {message}"),
-                };
-                failures.push(Failure::new(Collector::Counters, subject, reason, message));
+                failures.push(failure.clone().counted(Collector::Counters, subject));
             }
+        }
+        for (server, failure) in &result.missing {
+            failures.push(failure.clone().counted(Collector::Counters, server));
+        }
+        if let Some(failure) = &result.alone {
+            failures.push(failure.clone().counted(Collector::Counters, ""));
         }
         if result.failed.is_empty() && result.stopped == Some(Reason::Deadline) {
             let message = "the sweep of the counters was cut off";

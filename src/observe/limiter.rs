@@ -2,7 +2,7 @@
 //! bring becomes one [`Observation`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -84,6 +84,8 @@ pub struct Limiter {
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
+        let control = Control::new(&config.redis).map_err(SetupError::Redis)?;
+        let access = control.access();
         let selectors = match config.latency_metric {
             Some(selector) => vec![selector],
             None => default_selectors(),
@@ -104,7 +106,7 @@ impl Limiter {
                 selectors: Arc::new(selectors),
                 timing: config.registry,
                 clock: clock.clone(),
-                control: Control::new(&config.redis).map_err(SetupError::Redis)?,
+                control,
                 histories: BTreeMap::new(),
                 read_at: BTreeMap::new(),
                 canaries: BTreeMap::new(),
@@ -112,7 +114,7 @@ impl Limiter {
                 redis_was: RedisWas::default(),
             },
             keys: KeyReader {
-                access: config.redis.access().map_err(SetupError::Redis)?,
+                access,
                 readers: BTreeMap::new(),
                 shards: Vec::new(),
                 limits: LimitMemory::default(),
@@ -126,6 +128,7 @@ impl Limiter {
                 steady: None,
                 commands_total: 0,
                 last_full_pass: None,
+                unreachable: Mutex::default(),
             },
             redis: config.redis,
             clock,
@@ -175,10 +178,12 @@ impl Limiter {
             })
             .collect();
         sink.recheck(at, &views);
-        keys.read = CountersRead::Partial {
-            gone: Vec::new(),
-            reason: Reason::RedisDown,
-        };
+        if let CountersRead::Failed { reason } = keys.read {
+            keys.read = CountersRead::Partial {
+                gone: Vec::new(),
+                reason,
+            };
+        }
     }
 
     fn assemble(
@@ -218,6 +223,8 @@ impl Limiter {
                 (*collector, run)
             })
             .collect();
+        // What may be missing is counted, and failed nobody.
+        failures.extend(read.denied);
         let (redis_connected, ping_seconds, reason) = match &read.ping {
             None => (None, None, None),
             Some(Ok(took)) => (Some(true), Some(took.as_secs_f64()), None),

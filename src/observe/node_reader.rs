@@ -61,6 +61,10 @@ pub(super) struct NodeReader {
 pub(super) struct RedisWas {
     /// Since when it has answered without a break or a restart.
     up_since: Option<Timestamp>,
+    /// Since when its registrations are as they are at the primary, without a break.
+    current_since: Option<Timestamp>,
+    /// It is a replica, which can lose its primary at any time.
+    is_replica: bool,
     run_id: Option<String>,
     /// Its memory was full when it last said how full that is.
     full: bool,
@@ -98,6 +102,8 @@ pub(super) struct NodesRead {
     pub(super) shards: Vec<RedisShard>,
     pub(super) api: ApiReading,
     pub(super) failures: Vec<Failure>,
+    /// What may be missing: it is counted, and fails no collector.
+    pub(super) denied: Vec<Failure>,
     pub(super) seconds: BTreeMap<Collector, f64>,
     pub(super) registry: RegistryReading,
     pub(super) asked: BTreeSet<String>,
@@ -171,7 +177,11 @@ impl NodeReader {
     pub(super) async fn glance(&mut self) {
         let ids: Vec<String> = self.memory.ids().cloned().collect();
         // Whether Redis is there, and what it means if not, is for a collection to say.
-        if ids.is_empty() || self.redis_was.up_since.is_none() {
+        if ids.is_empty() || self.redis_was.current_since.is_none() {
+            return;
+        }
+        // On a replica without its primary registrations run out that were renewed.
+        if self.redis_was.is_replica && self.control.is_stale().await {
             return;
         }
         let before = self.clock.now();
@@ -184,7 +194,7 @@ impl NodeReader {
                 found: read.found,
                 unread: read.unread,
                 read_at: Some(self.clock.now().steady),
-                redis_up_since: self.redis_was.up_since,
+                redis_up_since: self.redis_was.current_since,
                 redis_restarted: false,
                 memory_freed: self.redis_was.memory_freed,
             };
@@ -209,6 +219,7 @@ impl NodeReader {
             read.failures.push(cut_off(Collector::Registry));
             self.control.replace();
             self.redis_was.up_since = None;
+            self.redis_was.current_since = None;
             return;
         };
         let was_up = self.redis_was.up_since.is_some();
@@ -223,6 +234,13 @@ impl NodeReader {
         } else if !was_up || restarted {
             self.redis_was.up_since = Some(at.steady);
         }
+        if basics.ping.is_err() || basics.stale {
+            self.redis_was.current_since = None;
+        } else if self.redis_was.current_since.is_none() || restarted {
+            self.redis_was.current_since = Some(at.steady);
+        }
+        let role = basics.info.as_ref().map(|info| info.role.as_str());
+        self.redis_was.is_replica = role.is_some_and(|role| role != "master");
         if run_id.is_some() {
             self.redis_was.run_id = run_id;
         }
@@ -244,7 +262,7 @@ impl NodeReader {
             found: registrations.found,
             unread: registrations.unread,
             read_at: Some(self.clock.now().steady),
-            redis_up_since: self.redis_was.up_since,
+            redis_up_since: self.redis_was.current_since,
             redis_restarted: restarted,
             memory_freed: self.redis_was.memory_freed,
         };
@@ -252,6 +270,7 @@ impl NodeReader {
         read.info = basics.info;
         read.shards = basics.shards;
         read.failures.extend(basics.failures);
+        read.denied.extend(basics.denied);
         read.seconds.insert(Collector::Redis, basics.seconds);
         read.seconds.insert(Collector::Registry, basics.seconds);
     }

@@ -1,18 +1,17 @@
-//! What Redis is asked besides the counters: TIME, INFO, ROLE and the node registry, and what its errors mean.
+//! The node registry in Redis, and what Redis's errors mean.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use jiff::SignedDuration;
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
-use super::connector::TLS_FAILED;
-use super::control::{is_unserved, join};
+use super::control::is_unserved;
 use super::nodes::Registration;
 use super::router::{Answers, Router};
 use crate::clock::Moment;
-use crate::observation::{Reason, RedisInfo, encode_key};
+use crate::observation::{Collector, Failure, Reason, encode_key};
 
 /// What every registration's key starts with.
 pub(super) const NODE_PREFIX: &[u8] = b"ratelimiter:nodes:";
@@ -26,131 +25,60 @@ pub(super) struct RedisFailure {
 }
 
 impl RedisFailure {
+    /// What came of `what`: the command and the server.
     pub(super) fn of(what: &str, error: &RedisError) -> Self {
         Self {
             reason: reason_of(error),
-            message: format!("{what}: {error}"),
+            message: format!("{what}: {}", words_of(error)),
         }
     }
+
+    /// About `collector`, as it is counted.
+    pub(super) fn counted(self, collector: Collector, subject: &str) -> Failure {
+        Failure::new(collector, subject, self.reason, self.message)
+    }
 }
 
-/// A server's clock against ours, its INFO and its replicas: each as far as the Redis user may ask for it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ServerState {
-    /// Redis's wall clock minus the exporter's: windows are counted by Redis's. Zero when it is not known.
-    pub(super) clock_offset: SignedDuration,
-    pub(super) info: Option<RedisInfo>,
-    /// `host:port` of the replicas that are connected, if they were asked for.
-    pub(super) replicas: Vec<String>,
-    pub(super) errors: Vec<RedisError>,
+impl From<RedisFailure> for RedisError {
+    /// As an error of the connection, which it is to all who branch on it.
+    fn from(failure: RedisFailure) -> Self {
+        std::io::Error::other(failure).into()
+    }
 }
 
-impl ServerState {
-    /// Nothing was told.
-    pub(super) fn failed(error: RedisError) -> Self {
-        Self {
-            errors: vec![error],
-            ..Self::default()
+type StdError = dyn std::error::Error + Send + Sync;
+
+/// What an error is about, if it was one of ours when it began.
+fn ours(error: &RedisError) -> Option<&RedisFailure> {
+    // The library's source is the pointer that it keeps the error behind.
+    let source = std::error::Error::source(error)?.downcast_ref::<Arc<StdError>>()?;
+    let error = source.downcast_ref::<std::io::Error>()?;
+    error.get_ref()?.downcast_ref()
+}
+
+/// What Redis said, in its own words; of what it did not say, the library's.
+fn words_of(error: &RedisError) -> String {
+    if let Some(ours) = ours(error) {
+        return ours.message.clone();
+    }
+    match (error.kind(), error.code(), error.detail()) {
+        (ErrorKind::Server(_) | ErrorKind::Extension, Some(code), Some(detail)) => {
+            format!("{code} {detail}")
         }
+        (ErrorKind::Server(_) | ErrorKind::Extension, Some(code), None) => code.to_owned(),
+        _ => error.to_string(),
     }
 }
 
-/// `TIME`, `INFO` and, if replicas matter, `ROLE`.
-pub(super) async fn server_state(
-    connection: &mut MultiplexedConnection,
-    clock: &crate::clock::Clock,
-    replicas: bool,
-) -> RedisResult<ServerState> {
-    let before = clock.now();
-    let mut pipe = redis::pipe();
-    pipe.ignore_errors().cmd("TIME").cmd("INFO");
-    if replicas {
-        pipe.cmd("ROLE");
-    }
-    let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
-    let mut answers = answers.into_iter();
-    let mut errors = Vec::new();
-    let mut next = || match answers.next()? {
-        Ok(answer) => Some(answer),
-        Err(error) => {
-            errors.push(error);
-            None
-        }
-    };
-    let time = next().and_then(|time| redis::from_redis_value::<(i64, i64)>(time).ok());
-    let info = next().and_then(|info| redis::from_redis_value::<String>(info).ok());
-    let role = next();
-    let redis_now = time.and_then(|(seconds, micros)| {
-        let now = Timestamp::from_second(seconds).ok()?;
-        now.checked_add(SignedDuration::from_micros(micros)).ok()
-    });
-    Ok(ServerState {
-        clock_offset: redis_now.map_or(SignedDuration::ZERO, |now| now.duration_since(before.wall)),
-        info: info.map(|info| parse_info(&info)),
-        replicas: role.map(|role| replicas_of(&role)).unwrap_or_default(),
-        errors,
-    })
-}
-
-/// The replicas in a primary's answer to ROLE: `master`, an offset, and `host`, `port`, offset of each.
-fn replicas_of(role: &Value) -> Vec<String> {
-    let Value::Array(parts) = role else {
-        return Vec::new();
-    };
-    let [Value::BulkString(role), _, Value::Array(replicas)] = &parts[..] else {
-        return Vec::new();
-    };
-    if role != b"master" {
-        return Vec::new();
-    }
-    let address = |replica: &Value| {
-        let Value::Array(fields) = replica else {
-            return None;
-        };
-        let [Value::BulkString(host), Value::BulkString(port), ..] = &fields[..] else {
-            return None;
-        };
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-        Some(join(&text(host)?, &text(port)?))
-    };
-    replicas.iter().filter_map(address).collect()
-}
-
-/// Whether a server is a replica that has its primary's data: the fourth field of its ROLE.
-pub(super) fn follows(role: &Value) -> bool {
-    let Value::Array(parts) = role else {
-        return false;
-    };
-    matches!(
-        &parts[..],
-        [Value::BulkString(role), _, _, Value::BulkString(state), ..]
-            if role == b"slave" && state == b"connected"
-    )
+/// Whether Redis wants a login on a connection that had none, or has lost it.
+pub(super) fn wants_login(error: &RedisError) -> bool {
+    error.code() == Some("NOAUTH")
 }
 
 /// `now` in milliseconds by Redis's clock.
 pub(super) fn redis_millis(now: Moment, offset: SignedDuration) -> i64 {
     let now = now.wall.checked_add(offset).unwrap_or(now.wall);
     now.as_millisecond()
-}
-
-fn parse_info(text: &str) -> RedisInfo {
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(|value| value.trim().to_owned())
-    };
-    let number = |name: &str| field(name).and_then(|value| value.parse().ok());
-    RedisInfo {
-        version: field("redis_version").unwrap_or_default(),
-        role: field("role").unwrap_or_default(),
-        mode: field("redis_mode").unwrap_or_default(),
-        run_id: field("run_id").unwrap_or_default(),
-        evicted_keys: number("evicted_keys"),
-        used_memory: number("used_memory"),
-        max_memory: number("maxmemory"),
-        operations_per_second: number("instantaneous_ops_per_sec"),
-    }
 }
 
 /// What a look at some registrations brought: those that are there, those that are malformed, and those that could not
@@ -161,7 +89,7 @@ pub(super) struct Registrations {
     pub(super) malformed: Vec<(String, Reason)>,
     pub(super) unread: BTreeSet<String>,
     /// Why not, for the first of them.
-    pub(super) why: Option<RedisError>,
+    pub(super) why: Option<RedisFailure>,
     /// The links that broke on the way.
     pub(super) broken: BTreeMap<usize, RedisError>,
 }
@@ -204,7 +132,12 @@ pub(super) async fn registrations(router: &Router, ids: &[String]) -> Registrati
             }
             [Err(error), _] | [_, Err(error)] if is_unserved(error) => {
                 result.unread.insert(id.clone());
-                result.why.get_or_insert_with(|| error.clone());
+                result.why.get_or_insert_with(|| {
+                    let key = [NODE_PREFIX, &crate::observation::decode_key(id)].concat();
+                    let link = router.link_of(&key).map(|link| &router.links()[link]);
+                    let at = link.map_or("no server", |link| &link.primary);
+                    RedisFailure::of(&format!("HMGET of registrations at {at}"), error)
+                });
             }
             [Err(error), _] | [_, Err(error)] => {
                 result.malformed.push((id.clone(), reason_of(error)));
@@ -217,6 +150,9 @@ pub(super) async fn registrations(router: &Router, ids: &[String]) -> Registrati
 
 /// The closed reason for what Redis or the way to it said.
 pub(super) fn reason_of(error: &RedisError) -> Reason {
+    if let Some(ours) = ours(error) {
+        return ours.reason;
+    }
     match error.kind() {
         ErrorKind::Server(kind) => match kind {
             ServerErrorKind::BusyLoading => Reason::Loading,
@@ -236,7 +172,6 @@ pub(super) fn reason_of(error: &RedisError) -> Reason {
         ErrorKind::Extension => by_code(error),
         _ if error.is_timeout() => Reason::Timeout,
         ErrorKind::Io if error.to_string().contains("larger than") => Reason::TooLarge,
-        ErrorKind::Io if error.to_string().contains(TLS_FAILED) => Reason::Tls,
         // With TLS 1.3 a server refuses our certificate when the handshake is over for us.
         ErrorKind::Io if error.to_string().contains("received fatal alert") => Reason::Tls,
         _ if error.is_connection_refusal() => Reason::Refused,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::control::{Control, Looked, ShardNow};
 use super::redis::{RedisFailure, Registrations, registrations};
 use crate::clock::Clock;
-use crate::observation::{Collector, Failure, Reason, RedisInfo, RedisShard};
+use crate::observation::{Collector, Failure, RedisInfo, RedisShard};
 
 /// What the control connections brought.
 pub(super) struct RedisBasics {
@@ -21,7 +21,11 @@ pub(super) struct RedisBasics {
     pub(super) shards: Vec<RedisShard>,
     /// `None` if no server answered.
     pub(super) registrations: Option<Registrations>,
+    /// It is a replica that has lost its primary: it is not asked for registrations.
+    pub(super) stale: bool,
     pub(super) failures: Vec<Failure>,
+    /// What the Redis user may not ask for: it is named, and fails no collector.
+    pub(super) denied: Vec<Failure>,
     pub(super) seconds: f64,
 }
 
@@ -33,33 +37,41 @@ pub(super) async fn redis_basics(
     shards: oneshot::Sender<Vec<ShardNow>>,
 ) -> RedisBasics {
     let started = Instant::now();
-    let mut basics = match control.look(clock).await {
+    let basics = match control.look(clock).await {
         Ok(looked) => {
             let basics = taken(&looked);
             if looked.shards.iter().any(|now| now.ping.is_ok()) {
                 // Nobody waits if the sweep was cut off.
                 let _ = shards.send(looked.shards);
+                if basics.stale {
+                    return basics.after(started);
+                }
                 let read = read_registrations(control, &ids).await;
                 with_registrations(basics, read)
             } else {
                 basics
             }
         }
-        Err(failure) => {
-            let (reason, message) = (failure.reason, failure.message.clone());
-            RedisBasics {
-                ping: Err(failure),
-                info: None,
-                memory_used: None,
-                shards: Vec::new(),
-                registrations: None,
-                failures: vec![Failure::new(Collector::Redis, "", reason, message)],
-                seconds: 0.0,
-            }
-        }
+        Err(failure) => RedisBasics {
+            failures: vec![failure.clone().counted(Collector::Redis, "")],
+            ping: Err(failure),
+            info: None,
+            memory_used: None,
+            shards: Vec::new(),
+            registrations: None,
+            stale: false,
+            denied: Vec::new(),
+            seconds: 0.0,
+        },
     };
-    basics.seconds = started.elapsed().as_secs_f64();
-    basics
+    basics.after(started)
+}
+
+impl RedisBasics {
+    fn after(mut self, started: Instant) -> Self {
+        self.seconds = started.elapsed().as_secs_f64();
+        self
+    }
 }
 
 /// Reads the registrations of `ids` and drops the connections that broke over it.
@@ -82,6 +94,8 @@ fn with_registrations(mut basics: RedisBasics, read: Registrations) -> RedisBasi
 
 fn taken(looked: &Looked) -> RedisBasics {
     let mut failures = Vec::new();
+    let mut denied = Vec::new();
+    let mut lost = None;
     // With one server alone, its address says nothing that the configuration does not.
     let subject = |now: &ShardNow| {
         let named = looked.cluster.then(|| now.shard.primary.clone());
@@ -93,45 +107,36 @@ fn taken(looked: &Looked) -> RedisBasics {
         match &now.ping {
             Ok(took) => slowest = slowest.max(*took),
             Err(failure) => {
-                let message = if looked.cluster {
-                    format!("{}: {}", now.shard.primary, failure.message)
-                } else {
-                    failure.message.clone()
-                };
-                failures.push(Failure::new(
-                    Collector::Redis,
-                    subject(now),
-                    failure.reason,
-                    message,
-                ));
+                failures.push(failure.clone().counted(Collector::Redis, &subject(now)));
                 dead.push((now, failure));
             }
         }
-        for error in now.state.iter().flat_map(|state| &state.errors) {
-            let failure = RedisFailure::of("TIME, INFO and ROLE", error);
-            failures.push(Failure::new(
-                Collector::Redis,
-                subject(now),
-                failure.reason,
-                failure.message,
-            ));
-        }
+        let Some(state) = &now.state else { continue };
+        let counted = |failure: &RedisFailure| {
+            let failure = failure.clone();
+            failure.counted(Collector::Redis, &subject(now))
+        };
+        failures.extend(state.broke.iter().map(counted));
+        denied.extend(state.denied.iter().map(counted));
+        lost = lost.or(state.stale.as_ref());
     }
     for failure in looked.problem.iter().chain(&looked.aside) {
-        let (reason, message) = (failure.reason, failure.message.clone());
-        failures.push(Failure::new(Collector::Redis, "", reason, message));
+        failures.push(failure.clone().counted(Collector::Redis, ""));
     }
+    let without = looked.denied.iter().cloned();
+    denied.extend(without.map(|failure| failure.counted(Collector::Redis, "")));
+    let lost = lost.filter(|_| !looked.cluster);
+    failures.extend(lost.map(|lost| lost.clone().counted(Collector::Registry, "")));
     let ping = match (&dead[..], &looked.problem) {
         ([], None) => Ok(slowest),
         ([], Some(problem)) => Err(problem.clone()),
         ([(_, failure), ..], _) if !looked.cluster => Err((*failure).clone()),
-        ([(now, failure), ..], _) => Err(RedisFailure {
+        ([(_, failure), ..], _) => Err(RedisFailure {
             reason: failure.reason,
             message: format!(
-                "{} of {} primaries of the cluster: {}: {}",
+                "{} of {} primaries of the cluster: {}",
                 dead.len(),
                 looked.shards.len(),
-                now.shard.primary,
                 failure.message
             ),
         }),
@@ -142,7 +147,9 @@ fn taken(looked: &Looked) -> RedisBasics {
         memory_used: fullest(&looked.shards),
         shards: looked.shards.iter().map(shard).collect(),
         registrations: None,
+        stale: lost.is_some(),
         failures,
+        denied,
         seconds: 0.0,
     }
 }
@@ -221,7 +228,5 @@ pub(super) fn malformed(read: &Registrations) -> impl Iterator<Item = Failure> {
 
 /// That registrations could not be read, if so.
 pub(super) fn unread(read: &Registrations) -> Option<Failure> {
-    let failure = RedisFailure::of("HMGET of registrations", read.why.as_ref()?);
-    let (reason, message): (Reason, String) = (failure.reason, failure.message);
-    Some(Failure::new(Collector::Registry, "", reason, message))
+    Some(read.why.clone()?.counted(Collector::Registry, ""))
 }

@@ -3,18 +3,19 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::RedisConnectionInfo;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{SecretSource, TlsSource};
+use crate::config::{Secret, SecretSource, TlsSource};
 
 /// Where Redis is and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisTarget {
-    /// `host:port` of the servers to begin with, one at least: the server, nodes of the cluster, or the sentinels.
+    /// Where the servers to begin with are, one at least: the server, nodes of the cluster, or the sentinels. `host:port`, or
+    /// the path of a Unix socket.
     pub seeds: Vec<String>,
     /// By what name the sentinels know the primary; `None` if the seeds are no sentinels.
     pub sentinel_master: Option<String>,
@@ -53,9 +54,11 @@ pub struct Tls {
 /// What every connection of one kind is made with.
 pub(super) struct Access {
     login: Login,
-    database: i64,
+    pub(super) database: i64,
     pub(super) tls: Option<TlsAccess>,
     pub(super) timeout: Duration,
+    /// It was said that a password is not wanted.
+    said_unwanted: AtomicBool,
 }
 
 /// How TLS is spoken.
@@ -75,17 +78,34 @@ impl TlsAccess {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = host_of(address)
+            .trim_start_matches('[')
+            .trim_end_matches(']');
         ServerName::try_from(host.to_owned())
             .map_err(|error| format!("{host}: no name for a certificate: {error}"))
     }
 }
 
 impl Access {
-    /// How a connection begins, with the password as it is now.
-    pub(super) fn settings(&self) -> RedisConnectionInfo {
-        self.login.settings().set_db(self.database)
+    /// Who logs in, with the password as it is now. A user alone is one that needs no password.
+    pub(super) fn credentials(&self) -> Option<(Option<&str>, Option<Secret>)> {
+        let user = self.login.username.as_deref();
+        let password = self.login.password.as_ref().map(SecretSource::current);
+        (user.is_some() || password.is_some()).then_some((user, password))
+    }
+
+    /// Redis took the password.
+    pub(super) fn note_password_wanted(&self) {
+        self.said_unwanted.store(false, Ordering::Relaxed);
+    }
+
+    /// Redis at `address` has no password. Said once: so passwords are rolled out.
+    pub(super) fn note_password_unwanted(&self, address: &str) {
+        if !self.said_unwanted.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "Redis at {address} wants no password, though one is configured; going on without logging in"
+            );
+        }
     }
 }
 
@@ -137,19 +157,20 @@ impl RedisTarget {
             database,
             tls,
             timeout: self.timeout,
+            said_unwanted: AtomicBool::new(false),
         }))
     }
 }
 
-impl Login {
-    fn settings(&self) -> RedisConnectionInfo {
-        let mut settings = RedisConnectionInfo::default();
-        if let Some(username) = &self.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = &self.password {
-            settings = settings.set_password(password.current().expose());
-        }
-        settings
+/// Whether an address is the path of a Unix socket rather than a `host:port`.
+pub(super) fn is_socket(address: &str) -> bool {
+    address.starts_with('/')
+}
+
+/// The host of an address, as others can be named beside it. Whoever is behind a socket is on this machine.
+pub(super) fn host_of(address: &str) -> &str {
+    if is_socket(address) {
+        return "127.0.0.1";
     }
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
 }

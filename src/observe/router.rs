@@ -8,6 +8,7 @@ use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, 
 use tokio::task::JoinSet;
 
 use super::connector::breaks;
+use super::redis_target::host_of;
 
 /// How often an answer that a key is elsewhere is followed: once to where it is on its way to, once more from there.
 const MOST_HOPS: usize = 3;
@@ -166,10 +167,7 @@ impl Router {
     fn redirect(&self, error: &RedisError, from: usize) -> Option<usize> {
         let (address, _) = error.redirect_node()?;
         let address = match address.strip_prefix(':') {
-            Some(port) => {
-                let (host, _) = self.links[from].primary.rsplit_once(':')?;
-                format!("{host}:{port}")
-            }
+            Some(port) => format!("{}:{port}", host_of(&self.links[from].primary)),
             None => address.to_owned(),
         };
         self.links.iter().position(|link| link.primary == address)

@@ -45,7 +45,13 @@ impl Sentinels {
                 }),
                 Err(error) => {
                     connector.note(&error);
-                    Err(RedisFailure::of(&format!("sentinel {address}"), &error))
+                    let mut failure = RedisFailure::of(&format!("sentinel {address}"), &error);
+                    let detail = error.detail().unwrap_or_default();
+                    if detail.to_ascii_lowercase().contains("unknown command") {
+                        failure.message +=
+                            ": it is no sentinel; a URL with redis:// was probably meant";
+                    }
+                    Err(failure)
                 }
             }
         });

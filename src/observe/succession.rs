@@ -38,6 +38,7 @@ impl Limiter {
         if same_redis {
             keys.access = was.access;
             keys.readers = was.readers;
+            keys.unreachable = was.unreachable;
             keys.shards = was.shards;
             // Under another rule a key that nobody wrote to may be above its limit: then everything is looked at anew.
             if keys.rules == was.rules {

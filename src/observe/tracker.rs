@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redis::{PushInfo, PushKind, Value};
 
 use super::connector::Connector;
+use super::redis::RedisFailure;
 use super::redis_target::Access;
 use super::requests::PREFIX;
 
@@ -19,8 +20,8 @@ const MOST_BYTES: usize = 32 * 1024 * 1024;
 /// Which keys were written since the last collection.
 #[derive(Debug)]
 pub(super) enum Changes {
-    /// Redis does not tell.
-    Untold,
+    /// Redis does not tell, and why, if it said so.
+    Untold(Option<RedisFailure>),
     /// From now on it tells; of what was before nobody knows.
     Unknown,
     /// These, by their whole names, and no others.
@@ -30,6 +31,7 @@ pub(super) enum Changes {
 /// Listens for invalidations on a connection of its own.
 #[derive(Debug)]
 pub(super) struct Tracker {
+    address: String,
     connector: Connector,
     heard: Arc<Mutex<Heard>>,
 }
@@ -83,6 +85,7 @@ impl Tracker {
         let heard = Arc::new(Mutex::new(Heard::default()));
         let ear = Arc::clone(&heard);
         Self {
+            address: address.to_owned(),
             connector: Connector::listening(access, address, move |push| lock(&ear).take(push)),
             heard,
         }
@@ -110,15 +113,18 @@ impl Tracker {
                     .query_async(&mut connection)
                     .await;
                 if let Err(error) = begun {
-                    tracing::debug!("CLIENT TRACKING: {error}; every collection looks at all keys");
                     self.connector.replace();
-                    return Changes::Untold;
+                    let what = format!(
+                        "CLIENT TRACKING {} (every collection looks at all keys)",
+                        self.address
+                    );
+                    return Changes::Untold(Some(RedisFailure::of(&what, &error)));
                 }
                 Changes::Unknown
             }
             Ok(_) if !heard.missed => Changes::Names(heard.names.into_iter().collect()),
             Ok(_) => Changes::Unknown,
-            Err(_) => Changes::Untold,
+            Err(_) => Changes::Untold(None),
         }
     }
 }

@@ -24,6 +24,8 @@ mod keys;
 mod life_cycle;
 mod page;
 mod record;
+mod redis_access;
+mod redis_servers;
 mod reference;
 mod reload;
 mod repository;

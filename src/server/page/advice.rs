@@ -25,6 +25,7 @@ pub(super) fn advice(reason: &str) -> &'static str {
             "GET /api/limits did not answer yet: keys without a limit of their own cannot be judged"
         }
         "redis_down" => "Redis does not answer the exporter",
+        "replica_stale" => "the replica that is asked has lost its primary: see what was not read",
         "redis_just_returned" | "redis_restarted" => {
             "nodes get the time of two heartbeats to return"
         }
