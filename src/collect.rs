@@ -229,6 +229,7 @@ impl<S: Subject> Work<S> {
         let watched = watched.into_iter().collect();
         let mut summary = Summary::new(&mut self.checker, &mut self.kept, self.max_series);
         let mut observation = self.subject.observe(deadline, watched, &mut summary).await;
+        observation.cut_long_texts();
         let (counted, counters) = summary.finish(self.label);
         let read = observation.totals.take().unwrap_or_default();
         observation.totals = Some(KeyTotals {

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod bounded;
 mod failure;
 mod key;
 
 pub use failure::{Collector, Failure, Reason};
-pub use key::{decode_key, encode_key, hash_key};
+pub use key::{decode_key, encode_key, hash_key, is_cut_key, names_of, shown_key};
 
 /// Everything one collection saw, apart from the counters that were streamed past the checker. `C` holds the counters:
 /// a replay has a leaner way of doing that.
@@ -111,7 +112,7 @@ impl Node {
 /// A key's counter: the requests admitted inside its window. `K` is a text, owned unless it is read in a replay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter<K = String> {
-    /// The key, escaped by [`encode_key`].
+    /// The key, as [`shown_key`] writes it.
     pub key: K,
     /// Requests admitted inside the window.
     pub count: u64,
@@ -160,7 +161,7 @@ pub struct CounterView<'a> {
 /// How keys are shown in labels and JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyLabel {
-    /// As they are, escaped by [`encode_key`].
+    /// As they are, escaped and cut by [`shown_key`].
     #[default]
     Plain,
     /// As a hash, for keys that are personal data.
@@ -171,7 +172,7 @@ impl KeyLabel {
     /// `key` as it is shown.
     pub fn of(self, key: &[u8]) -> String {
         match self {
-            Self::Plain => encode_key(key),
+            Self::Plain => shown_key(key),
             Self::Hash => hash_key(key),
         }
     }
