@@ -282,9 +282,18 @@ impl<S: Subject> Work<S> {
         let saved = tokio::task::spawn_blocking(move || {
             state::save(&path, &state).map_err(|error| (path, error))
         });
-        if let Ok(Err((path, error))) = saved.await {
-            tracing::error!("--state.file: cannot write {}: {error}", path.display());
+        let before = self.own.state_written.unwrap_or(true);
+        let saved = saved.await;
+        let written = matches!(saved, Ok(Ok(())));
+        match saved {
+            Ok(Err((path, error))) if before => tracing::error!(
+                "--state.file: cannot write {}: {error}; tried again after each collection",
+                path.display()
+            ),
+            Ok(Ok(())) if !before => tracing::info!("--state.file: written again"),
+            _ => {}
         }
+        self.own.state_written = Some(written);
     }
 
     fn count_own(&mut self, observation: &Observation, now: Timestamp) {

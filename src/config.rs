@@ -35,6 +35,7 @@ use crate::observation::KeyLabel;
 use crate::observe::{ObserveConfig, RegistryTiming, Selector};
 use crate::server::{Guard, Limits};
 use crate::text::{one_line, without_login};
+use crate::{files, state};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 const MOST_SERIES: usize = 100_000;
@@ -169,9 +170,9 @@ impl Config {
             checker: default.checker,
             key_label: default.key_label,
             max_series: default.max_series,
-            targets,
             check_only: read.switch("config.check")?,
-            state_file: read.text("state.file").map(|(_, path)| PathBuf::from(path)),
+            state_file: read.state_file(&targets)?,
+            targets,
             web: WebConfig {
                 guard: guard.clone(),
                 limits: read.limits()?,
@@ -379,6 +380,20 @@ impl Reader<'_> {
             Some(url) => Ok(Some(url)),
             None => Err(ConfigError::new(origin, without_password(&text), HTTP_URL)),
         }
+    }
+
+    /// The state file, if a file can be kept there for each of the targets.
+    fn state_file<T>(&self, targets: &BTreeMap<String, T>) -> Result<Option<PathBuf>, ConfigError> {
+        let Some((origin, text)) = self.text("state.file") else {
+            return Ok(None);
+        };
+        let path = PathBuf::from(&text);
+        for name in targets.keys() {
+            let file = state::file_of(&path, name);
+            files::replaceable(&file)
+                .map_err(|expected| ConfigError::new(&origin, file.display(), expected))?;
+        }
+        Ok(Some(path))
     }
 
     fn selector(&self, flag: &str) -> Result<Option<Selector>, ConfigError> {

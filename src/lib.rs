@@ -14,6 +14,7 @@ pub mod collect;
 pub mod config;
 pub mod evaluate;
 pub mod export;
+mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

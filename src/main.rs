@@ -9,6 +9,7 @@ use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values};
 use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::subject::ACTIONS;
 use ratelimiter_exporter::{check, observe, serve};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Something that another try may do, such as listening where another process still does.
 const UNAVAILABLE: u8 = 1;
@@ -42,6 +43,11 @@ async fn run() -> ExitCode {
     }
     let values = invocation.values;
     let load = move || Config::load(values.clone(), |name| std::env::var(name).ok());
+    // First of all: a reload that is asked for while the exporter starts must not end it instead.
+    let hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return fail(&format!("cannot wait for signals: {error}")),
+    };
     let config = match load() {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string()),
@@ -64,7 +70,7 @@ async fn run() -> ExitCode {
     // The one TLS implementation; it can only be installed once, which is here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match invocation.task {
-        Task::Serve => match serve::serve(config, Arc::new(load)).await {
+        Task::Serve => match serve::serve(config, Arc::new(load), hangup).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail_with(UNAVAILABLE, &format!("{error:#}")),
         },

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::future::join_all;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,10 +26,9 @@ const LAST_COLLECTION: Duration = Duration::from_secs(3);
 /// Reads the configuration anew, from the same flags and variables and from the file as it is now.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
-/// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP makes it `load` the configuration anew.
-pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
-    // First of all: whoever asks for a reload while it starts must not end it instead.
-    let hangup = signal(SignalKind::hangup())?;
+/// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP makes it `load` the configuration anew:
+/// `hangup` hears of it, from before the configuration was read for the first time.
+pub async fn serve(config: Config, load: Load, hangup: Signal) -> anyhow::Result<()> {
     let (listen, guard) = (config.web.listen, config.web.guard.clone());
     let bound = Server::bind(listen, guard, config.web.limits).await;
     let server =
