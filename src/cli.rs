@@ -309,9 +309,11 @@ mod tests {
         for (word, expected) in [
             ("--web.enable-admin-api", "true"),
             ("--web.enable-admin-api=false", "false"),
+            ("--probe.canary", "true"),
         ] {
             let invocation = parse_words(&[word]).unwrap();
-            let typed = invocation.values.get("web.enable-admin-api").unwrap();
+            let name = word.trim_start_matches("--").split('=').next().unwrap();
+            let typed = invocation.values.get(name).unwrap();
             assert_eq!(typed.values, [expected]);
         }
     }

@@ -7,28 +7,22 @@ mod http;
 mod judging;
 mod leaf;
 mod redis;
-mod secret;
 mod settings;
 mod targets;
-mod tls;
 mod tree;
-mod watched;
 mod web;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
 
 pub use judging::Judging;
-pub use secret::{Secret, SecretSource};
 pub use settings::{SETTINGS, Setting, Values, env_name, find};
 pub use targets::{DEFAULT_TARGET, TargetConfig};
-pub use tls::TlsSource;
-pub(crate) use watched::Stamp;
 
 use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
@@ -348,13 +342,21 @@ impl Reader<'_> {
     }
 
     fn listen(&self, flag: &str) -> Result<SocketAddr, ConfigError> {
-        self.parsed(flag, "HOST:PORT such as 0.0.0.0:9972 or :9972", |text| {
-            let text = match text.strip_prefix(':') {
-                Some(port) => format!("0.0.0.0:{port}"),
-                None => text.to_owned(),
-            };
-            text.to_socket_addrs().ok()?.next()
-        })
+        let (origin, text) = self.text(flag).unwrap_or_default();
+        let expected = "HOST:PORT such as 127.0.0.1:9972, or :9972 for every address";
+        let wrong = |expected| ConfigError::new(&origin, &text, expected);
+        if let Some(port) = text.strip_prefix(':') {
+            let port = port.parse().map_err(|_| wrong(expected))?;
+            return Ok((Ipv6Addr::UNSPECIFIED, port).into());
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong(expected))?;
+        if host.is_empty() || port.parse::<u16>().is_err() {
+            return Err(wrong(expected));
+        }
+        let mut found = text.to_socket_addrs().map_err(|_| {
+            wrong("a host that resolves to an address of this machine: the name does not resolve")
+        })?;
+        found.next().ok_or_else(|| wrong(expected))
     }
 
     fn urls(&self, flag: &str) -> Result<Vec<Url>, ConfigError> {

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod credentials;
 pub mod evaluate;
 pub mod export;
 mod files;

@@ -38,8 +38,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "web.listen-address",
         "HOST:PORT",
-        Some("0.0.0.0:9972"),
-        "Address to serve on",
+        Some(":9972"),
+        "Address to serve on; without a host, every one, IPv6 and IPv4",
     ),
     setting(
         "web.telemetry-path",
@@ -145,7 +145,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "probe.canary",
-        "BOOL",
+        "",
         Some("false"),
         "Send each node a check of the exporter's own at each collection",
     ),

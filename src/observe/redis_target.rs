@@ -9,7 +9,7 @@ use redis::RedisConnectionInfo;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{SecretSource, TlsSource};
+use crate::credentials::{SecretSource, TlsSource};
 
 /// Where Redis is and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]

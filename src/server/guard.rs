@@ -16,7 +16,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::basic_auth::{Login, Users};
 use super::tls::{Demands, Tls, read_tls};
 use super::web_file::{ClientAuth, TlsVersion, WebFile};
-use crate::config::Stamp;
+use crate::credentials::Stamp;
 use crate::export::Unauthorized;
 
 /// How long a connection or a request waits for the files: they are small, and a disk that takes longer is none to wait for.
