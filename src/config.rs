@@ -49,6 +49,8 @@ pub struct Config {
     pub targets: BTreeMap<String, TargetConfig>,
     /// Where state survives a restart.
     pub state_file: Option<PathBuf>,
+    /// Who said so.
+    state_origin: String,
     /// Nothing more is wanted than to know that it is valid.
     pub check_only: bool,
     /// How to serve it.
@@ -150,6 +152,20 @@ impl Config {
         Self::validated(values, &sections)
     }
 
+    /// Whether state can be kept where it is wanted. Only who serves needs that, not who looks at the limiter once.
+    pub fn can_keep_state(&self) -> Result<(), ConfigError> {
+        let Some(path) = &self.state_file else {
+            return Ok(());
+        };
+        for name in self.targets.keys() {
+            let file = state::file_of(path, name);
+            files::replaceable(&file).map_err(|expected| {
+                ConfigError::new(&self.state_origin, file.display(), expected)
+            })?;
+        }
+        Ok(())
+    }
+
     /// What flags, environment and file say, over the defaults.
     fn validated(mut values: Values, sections: &file::Sections) -> Result<Self, ConfigError> {
         let targets = targets::targets(&values, sections)?;
@@ -165,7 +181,8 @@ impl Config {
             key_label: default.key_label,
             max_series: default.max_series,
             check_only: read.switch("config.check")?,
-            state_file: read.state_file(&targets)?,
+            state_file: read.text("state.file").map(|(_, path)| PathBuf::from(path)),
+            state_origin: read.text("state.file").unwrap_or_default().0,
             targets,
             web: WebConfig {
                 guard: guard.clone(),
@@ -382,20 +399,6 @@ impl Reader<'_> {
             Some(url) => Ok(Some(url)),
             None => Err(ConfigError::new(origin, without_password(&text), HTTP_URL)),
         }
-    }
-
-    /// The state file, if a file can be kept there for each of the targets.
-    fn state_file<T>(&self, targets: &BTreeMap<String, T>) -> Result<Option<PathBuf>, ConfigError> {
-        let Some((origin, text)) = self.text("state.file") else {
-            return Ok(None);
-        };
-        let path = PathBuf::from(&text);
-        for name in targets.keys() {
-            let file = state::file_of(&path, name);
-            files::replaceable(&file)
-                .map_err(|expected| ConfigError::new(&origin, file.display(), expected))?;
-        }
-        Ok(Some(path))
     }
 
     fn selector(&self, flag: &str) -> Result<Option<Selector>, ConfigError> {

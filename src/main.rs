@@ -59,6 +59,11 @@ async fn run() -> ExitCode {
             Err(line) => return fail(&line),
         },
     };
+    if (config.check_only || matches!(invocation.task, Task::Serve))
+        && let Err(error) = config.can_keep_state()
+    {
+        return fail(&error.to_string());
+    }
     if config.check_only {
         return print(VALID, 0);
     }

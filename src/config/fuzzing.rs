@@ -41,7 +41,6 @@ fn with_empty_files(values: &Values) -> Values {
     for setting in SETTINGS {
         if let Some(typed) = values.get(setting.flag) {
             let values = match setting.value {
-                _ if setting.flag == "state.file" => continue,
                 "FILE" => vec!["/dev/null".to_owned()],
                 _ => typed.values.clone(),
             };
