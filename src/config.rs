@@ -21,7 +21,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 pub use judging::Judging;
-pub use settings::{SETTINGS, Setting, Values, env_name, find};
+pub use settings::{Environment, SETTINGS, Setting, Values, env_name, find, may_repeat};
 pub use targets::{DEFAULT_TARGET, TargetConfig};
 
 use crate::invariants::CheckerConfig;
@@ -144,10 +144,7 @@ impl ConfigError {
 
 impl Config {
     /// Validates `values` (flags, to which environment, file and defaults are added here).
-    pub fn load(
-        mut values: Values,
-        environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
+    pub fn load(mut values: Values, environment: &Environment) -> Result<Self, ConfigError> {
         let sections = complete(&mut values, environment)?;
         Self::validated(values, &sections)
     }
@@ -214,10 +211,7 @@ impl Config {
 }
 
 /// Adds to the flags what environment and file have. Defaults are not added: they are below what targets inherit.
-fn complete(
-    values: &mut Values,
-    environment: impl Fn(&str) -> Option<String>,
-) -> Result<file::Sections, ConfigError> {
+fn complete(values: &mut Values, environment: &Environment) -> Result<file::Sections, ConfigError> {
     values.add_environment(environment);
     match values.get("config.file").cloned() {
         Some(named) => file::read(&named.origin, Path::new(&named.values[0]), values),

@@ -30,3 +30,4 @@ pub mod state;
 pub mod subject;
 mod text;
 mod text_table;
+mod yaml;

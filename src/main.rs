@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ratelimiter_exporter::cli::{self, Stop, Task};
-use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values};
+use ratelimiter_exporter::config::{Config, Environment, Judging, LogConfig, Values};
 use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::subject::ACTIONS;
 use ratelimiter_exporter::{check, observe, serve};
@@ -37,12 +37,15 @@ async fn run() -> ExitCode {
         Err(Stop::Info(text)) => return print(&text, 0),
         Err(Stop::Mistake(line)) => return fail(&line),
     };
-    let environment = |name: &str| std::env::var(name).ok();
+    let environment = match Environment::new(std::env::vars_os()) {
+        Ok(environment) => environment,
+        Err(error) => return fail(&error.to_string()),
+    };
     if let Task::Evaluate(task) = &invocation.task {
-        return replay(task, invocation.values, environment);
+        return replay(task, invocation.values, &environment);
     }
     let values = invocation.values;
-    let load = move || Config::load(values.clone(), |name| std::env::var(name).ok());
+    let load = move || Config::load(values.clone(), &environment);
     // First of all: a reload that is asked for while the exporter starts must not end it instead.
     let hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
@@ -96,12 +99,12 @@ async fn run() -> ExitCode {
     }
 }
 
-fn replay(task: &Replay, values: Values, environment: impl Fn(&str) -> Option<String>) -> ExitCode {
+fn replay(task: &Replay, values: Values, environment: &Environment) -> ExitCode {
     let current = task.compare.as_ref().map(|file| {
         let values = values.clone().with_file("--compare", file);
-        Judging::load(values, &environment)
+        Judging::load(values, environment)
     });
-    let candidate = Judging::load(values, &environment);
+    let candidate = Judging::load(values, environment);
     let (candidate, current) = match (candidate, current.transpose()) {
         (Ok(candidate), Ok(current)) => (candidate, current),
         (Err(error), _) | (_, Err(error)) => return fail(&error.to_string()),

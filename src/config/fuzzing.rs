@@ -1,5 +1,6 @@
 //! A configuration file of any bytes. No file that it names is opened, and no host is looked up.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Config, ConfigError, DEFAULT_TARGET, MOST_SERIES, SETTINGS, Values, file, find};
@@ -28,7 +29,7 @@ fn load(text: &str) -> Result<Config, ConfigError> {
     let listen = find("web.listen-address").expect("no such setting");
     let address = "127.0.0.1:0".to_owned();
     values.add(listen, format!("--{}", listen.flag), vec![address]);
-    let mut sections = file::parse(text, "--config.file", FILE, &mut values)?;
+    let mut sections = file::parse(text, "--config.file", FILE, Path::new(""), &mut values)?;
     for target in sections.targets.values_mut() {
         target.values = with_empty_files(&target.values);
     }

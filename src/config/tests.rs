@@ -7,7 +7,7 @@ fn load(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let setting = find(flag).unwrap();
         values.add(setting, format!("--{flag}"), vec![(*value).to_owned()]);
     }
-    Config::load(values, |_| None)
+    Config::load(values, &Environment::default())
 }
 
 #[test]
