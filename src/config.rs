@@ -27,7 +27,6 @@ pub use targets::{DEFAULT_TARGET, TargetConfig};
 use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
 use crate::observe::{ObserveConfig, RegistryTiming, Selector};
-use crate::server::{Guard, Limits};
 use crate::text::{one_line, without_login};
 use crate::{files, state};
 
@@ -66,12 +65,16 @@ pub struct WebConfig {
     pub listen: SocketAddr,
     /// The path of the metrics.
     pub telemetry_path: String,
-    /// Who is let in.
-    pub guard: Guard,
-    /// What clients may take.
-    pub limits: Limits,
+    /// The file that says who is let in.
+    config_file: Option<web::Given>,
+    /// Connections served at once.
+    pub max_connections: usize,
+    /// How long a request may take to arrive, head and body each, idling before it included.
+    pub read_timeout: Duration,
     /// Whether actions are accepted over HTTP.
     pub enable_admin_api: bool,
+    /// Who said so.
+    admin_api: web::Given,
     /// Whether they are accepted of callers who are not known, too.
     pub admin_api_insecure: bool,
     /// Whether the configuration may be read anew over HTTP.
@@ -171,7 +174,6 @@ impl Config {
         let default = default.ok_or_else(|| ConfigError::new("targets", "", "one"))?;
         values.add_defaults();
         let read = Reader(&values);
-        let guard = read.guard()?;
         Ok(Self {
             observe: default.observe,
             checker: default.checker,
@@ -182,8 +184,9 @@ impl Config {
             state_origin: read.text("state.file").unwrap_or_default().0,
             targets,
             web: WebConfig {
-                guard: guard.clone(),
-                limits: read.limits()?,
+                config_file: read.given("web.config.file"),
+                max_connections: read.max_connections()?,
+                read_timeout: read.timeout("web.read-timeout")?,
                 listen: read.listen("web.listen-address")?,
                 telemetry_path: read.parsed(
                     "web.telemetry-path",
@@ -199,7 +202,8 @@ impl Config {
                         (text.starts_with('/') && free && plain).then(|| text.to_owned())
                     },
                 )?,
-                enable_admin_api: read.admin_api(&guard)?,
+                enable_admin_api: read.switch("web.enable-admin-api")?,
+                admin_api: read.given("web.enable-admin-api").unwrap_or_default(),
                 admin_api_insecure: read.switch("web.admin-api-insecure")?,
                 enable_lifecycle: read.switch("web.enable-lifecycle")?,
                 timeout_offset: read.duration("web.timeout-offset")?,

@@ -46,8 +46,9 @@ async fn run() -> ExitCode {
     }
     let values = invocation.values;
     let load = move || Config::load(values.clone(), &environment);
+    let serving = matches!(invocation.task, Task::Serve);
     // First of all: a reload that is asked for while the exporter starts must not end it instead.
-    let hangup = match signal(SignalKind::hangup()) {
+    let hangup = match serving.then(|| signal(SignalKind::hangup())).transpose() {
         Ok(hangup) => hangup,
         Err(error) => return fail(&format!("cannot wait for signals: {error}")),
     };
@@ -62,10 +63,12 @@ async fn run() -> ExitCode {
             Err(line) => return fail(&line),
         },
     };
-    if (config.check_only || matches!(invocation.task, Task::Serve))
-        && let Err(error) = config.can_keep_state()
-    {
-        return fail(&error.to_string());
+    let mut guard = None;
+    if config.check_only || serving {
+        match config.can_keep_state().and_then(|()| serve::guard(&config)) {
+            Ok(made) => guard = Some(made),
+            Err(error) => return fail(&error.to_string()),
+        }
     }
     if config.check_only {
         return print(VALID, 0);
@@ -78,10 +81,16 @@ async fn run() -> ExitCode {
     // The one TLS implementation; it can only be installed once, which is here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match invocation.task {
-        Task::Serve => match serve::serve(config, Arc::new(load), hangup).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail_with(UNAVAILABLE, &format!("{error:#}")),
-        },
+        Task::Serve => {
+            // Both are there for this task.
+            let (Some(guard), Some(hangup)) = (guard, hangup) else {
+                return ExitCode::SUCCESS;
+            };
+            match serve::serve(config, guard, Arc::new(load), hangup).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail_with(UNAVAILABLE, &format!("{error:#}")),
+            }
+        }
         // Dealt with above, without a limiter.
         Task::Evaluate(_) => ExitCode::SUCCESS,
         Task::Check(task) => match check::check(&task, &config).await {

@@ -56,11 +56,6 @@ pub(super) struct Terms {
 }
 
 impl Guard {
-    /// The file that says who is let in; `None` if everybody is.
-    pub fn path(&self) -> Option<PathBuf> {
-        self.0.path.clone()
-    }
-
     /// Reads the file at `path`; without one, everybody is served. An error is one line that says what is wrong with it.
     pub fn new(path: Option<&Path>) -> Result<Self, String> {
         let (terms, stamps) = match path {
