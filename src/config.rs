@@ -28,7 +28,6 @@ use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
 use crate::observe::{ObserveConfig, RegistryTiming, Selector};
 use crate::text::{one_line, without_login};
-use crate::{files, state};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 const MOST_SERIES: usize = 100_000;
@@ -152,18 +151,9 @@ impl Config {
         Self::validated(values, &sections)
     }
 
-    /// Whether state can be kept where it is wanted. Only who serves needs that, not who looks at the limiter once.
-    pub fn can_keep_state(&self) -> Result<(), ConfigError> {
-        let Some(path) = &self.state_file else {
-            return Ok(());
-        };
-        for name in self.targets.keys() {
-            let file = state::file_of(path, name);
-            files::replaceable(&file).map_err(|expected| {
-                ConfigError::new(&self.state_origin, file.display(), expected)
-            })?;
-        }
-        Ok(())
+    /// What is to be said of `--state.file` where state cannot be kept at `path`.
+    pub fn refuse_state_file(&self, path: &Path, expected: &str) -> ConfigError {
+        ConfigError::new(&self.state_origin, path.display(), expected)
     }
 
     /// What flags, environment and file say, over the defaults.

@@ -65,7 +65,7 @@ async fn run() -> ExitCode {
     };
     let mut guard = None;
     if config.check_only || serving {
-        match config.can_keep_state().and_then(|()| serve::guard(&config)) {
+        match serve::can_keep_state(&config).and_then(|()| serve::guard(&config)) {
             Ok(made) => guard = Some(made),
             Err(error) => return fail(&error.to_string()),
         }

@@ -18,6 +18,7 @@ use crate::collect::{Collect, GLANCE_EVERY};
 use crate::config::{Config, ConfigError};
 use crate::observe::Limiter;
 use crate::server::{App, Guard, Limits, Server};
+use crate::{files, state};
 use reload::Reloader;
 
 /// How long the end may wait for a collection under way, once every answer is out: until its state is written.
@@ -25,6 +26,18 @@ const LAST_COLLECTION: Duration = Duration::from_secs(3);
 
 /// Reads the configuration anew, from the same flags and variables and from the file as it is now.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// Whether state can be kept where it is wanted. Only who serves needs that, not who looks at the limiter once.
+pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
+    let Some(path) = &config.state_file else {
+        return Ok(());
+    };
+    for name in config.targets.keys() {
+        let file = state::file_of(path, name);
+        files::replaceable(&file).map_err(|why| config.refuse_state_file(&file, &why))?;
+    }
+    Ok(())
+}
 
 /// Who is let in, by the file that the configuration names. An error also where actions would be taken of anybody.
 pub fn guard(config: &Config) -> Result<Guard, ConfigError> {
