@@ -78,7 +78,7 @@ impl Checker {
     }
 
     /// Everything in progress, to survive a restart: (invariant, subject is a key, entry). Keys are whole, since a key is
-    /// counted again by its name; those above [`LONGEST_SAVED`] begin anew after a restart.
+    /// counted again by its name; those longer than 64 KiB begin anew after a restart.
     pub fn save(&self) -> Vec<(InvariantName, bool, SavedEntry)> {
         let mut saved = Vec::new();
         for name in InvariantName::ALL {
