@@ -1,5 +1,6 @@
 //! What was typed: flags and subcommands. Values are not looked at here; `config` validates them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::check::{Check, Output, Pace, Target};
-use crate::config::{SETTINGS, Setting, Values, env_name};
+use crate::config::{SETTINGS, Setting, Values, env_name, find, may_repeat};
 use crate::evaluate::{Form, Mistakes, Replay};
 use crate::text::{joined, without_login};
 
@@ -68,6 +69,8 @@ pub enum Stop {
 
 /// Parses `arguments`, the program's name first.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    given_once(&arguments)?;
     let mut command = command();
     let matches = command
         .try_get_matches_from_mut(arguments)
@@ -98,6 +101,21 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         values,
         target,
     })
+}
+
+/// Refuses a setting that is given twice, before and behind the subcommand too: one of the two would not count.
+fn given_once(arguments: &[OsString]) -> Result<(), Stop> {
+    let words = arguments.iter().take_while(|word| *word != "--");
+    let names = words.filter_map(|word| word.to_str()?.strip_prefix("--")?.split('=').next());
+    let mut seen = BTreeSet::new();
+    for name in names.filter(|name| find(name).is_some() && !may_repeat(name)) {
+        if !seen.insert(name) {
+            return Err(Stop::Mistake(format!(
+                "--{name}: given twice; expected once"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn task(matches: &ArgMatches) -> Result<Task, Stop> {
@@ -309,11 +327,45 @@ mod tests {
         for (word, expected) in [
             ("--web.enable-admin-api", "true"),
             ("--web.enable-admin-api=false", "false"),
+            ("--probe.canary", "true"),
         ] {
             let invocation = parse_words(&[word]).unwrap();
-            let typed = invocation.values.get("web.enable-admin-api").unwrap();
+            let name = word.trim_start_matches("--").split('=').next().unwrap();
+            let typed = invocation.values.get(name).unwrap();
             assert_eq!(typed.values, [expected]);
         }
+    }
+
+    #[test]
+    fn a_setting_is_given_once_unless_it_may_repeat() {
+        for words in [
+            &["--redis.timeout=1s", "--redis.timeout", "2s"][..],
+            &["--redis.timeout=1s", "check", "--redis.timeout=2s"],
+            &["--probe.canary", "--probe.canary=false"],
+        ] {
+            let Err(Stop::Mistake(line)) = parse_words(words) else {
+                panic!("{words:?}");
+            };
+            assert!(line.ends_with("given twice; expected once"), "{line}");
+        }
+        let words = ["--ratelimiter.url=http://a", "--ratelimiter.url=http://b"];
+        let invocation = parse_words(&words).unwrap();
+        assert_eq!(
+            invocation
+                .values
+                .get("ratelimiter.url")
+                .unwrap()
+                .values
+                .len(),
+            2
+        );
+        parse_words(&[
+            "--redis.timeout=1s",
+            "reset-counter",
+            "--",
+            "--redis.timeout",
+        ])
+        .unwrap();
     }
 
     #[test]

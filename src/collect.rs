@@ -229,6 +229,7 @@ impl<S: Subject> Work<S> {
         let watched = watched.into_iter().collect();
         let mut summary = Summary::new(&mut self.checker, &mut self.kept, self.max_series);
         let mut observation = self.subject.observe(deadline, watched, &mut summary).await;
+        observation.cut_long_texts();
         let (counted, counters) = summary.finish(self.label);
         let read = observation.totals.take().unwrap_or_default();
         observation.totals = Some(KeyTotals {
@@ -288,9 +289,18 @@ impl<S: Subject> Work<S> {
         let saved = tokio::task::spawn_blocking(move || {
             state::save(&path, &state).map_err(|error| (path, error))
         });
-        if let Ok(Err((path, error))) = saved.await {
-            tracing::error!("--state.file: cannot write {}: {error}", path.display());
+        let before = self.own.state_written.unwrap_or(true);
+        let saved = saved.await;
+        let written = matches!(saved, Ok(Ok(())));
+        match saved {
+            Ok(Err((path, error))) if before => tracing::error!(
+                "--state.file: cannot write {}: {error}; tried again after each collection",
+                path.display()
+            ),
+            Ok(Ok(())) if !before => tracing::info!("--state.file: written again"),
+            _ => {}
         }
+        self.own.state_written = Some(written);
     }
 
     fn count_own(&mut self, observation: &Observation, now: Timestamp) {

@@ -12,8 +12,10 @@ pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod credentials;
 pub mod evaluate;
 pub mod export;
+mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -28,3 +30,4 @@ pub mod state;
 pub mod subject;
 mod text;
 mod text_table;
+mod yaml;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod bounded;
 mod failure;
 mod key;
 
 pub use failure::{Collector, Failure, Reason};
-pub use key::{decode_key, encode_key, hash_key};
+pub use key::{decode_key, encode_key, hash_key, is_cut_key, names_of, shown_key};
 
 /// Everything one collection saw, apart from the counters that were streamed past the checker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -118,7 +119,7 @@ impl Node {
 /// A key's counter: the requests admitted inside its window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
-    /// The key, escaped by [`encode_key`].
+    /// The key, as [`shown_key`] writes it.
     pub key: String,
     /// Requests admitted inside the window.
     pub count: u64,
@@ -179,7 +180,7 @@ pub struct CounterView<'a> {
 /// How keys are shown in labels and JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyLabel {
-    /// As they are, escaped by [`encode_key`].
+    /// As they are, escaped and cut by [`shown_key`].
     #[default]
     Plain,
     /// As a hash, for keys that are personal data.
@@ -190,7 +191,7 @@ impl KeyLabel {
     /// `key` as it is shown.
     pub fn of(self, key: &[u8]) -> String {
         match self {
-            Self::Plain => encode_key(key),
+            Self::Plain => shown_key(key),
             Self::Hash => hash_key(key),
         }
     }

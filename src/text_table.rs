@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use crate::text::cut;
+use crate::text::shortened;
 
 /// The most characters of a cell.
 const MOST: usize = 100;
 
 /// Text that others wrote, as it fits into a cell.
 pub(crate) fn shown(text: &str) -> String {
-    cut(text, MOST)
+    shortened(text, MOST)
 }
 
 /// Writes `rows` below one another, each column as wide as its widest cell. The first row is the head.

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::collect::{Collect, Keep};
 use crate::config::Config;
 use crate::invariants::Checker;
-use crate::observation::decode_key;
+use crate::observation::{decode_key, is_cut_key, names_of};
 use crate::observe::Limiter;
 use crate::snapshot::Snapshot;
 use crate::standing::Standing;
@@ -64,7 +64,8 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
     let checker = Checker::new(config.checker.clone(), config.key_label);
     let asked_for = match &task.output {
-        Output::Explained { subject, .. } => Some(decode_key(subject)),
+        // A name that was cut is no key's. What it stands for is explained if it is listed.
+        Output::Explained { subject, .. } if !is_cut_key(subject) => Some(decode_key(subject)),
         _ => None,
     };
     let keep = Keep {
@@ -86,7 +87,7 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let (text, status) = match &task.output {
         Output::Explained { subject, json } => {
             let key = asked_for.map(|key| config.key_label.of(&key));
-            let names: Vec<String> = std::iter::once(subject.clone()).chain(key).collect();
+            let names: Vec<String> = names_of(subject).into_iter().chain(key).collect();
             let explained = snapshot.report.explain(&snapshot.observation, &names);
             let text = if *json {
                 serde_json::to_string_pretty(&explained)? + "\n"

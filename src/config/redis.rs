@@ -1,9 +1,13 @@
 //! `--redis.*`: the URL, who logs in, and TLS. The URL may name several hosts, which no URL parser takes as a whole.
 
+use std::path::Path;
+
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
+use rustls::pki_types::ServerName;
 
-use super::{ConfigError, Reader, Secret, SecretSource, without_password};
+use super::{ConfigError, Reader, without_password};
+use crate::credentials::{Secret, SecretSource};
 use crate::observe::{Login, RedisTarget, Tls};
 
 const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://[USER@]HOST:PORT[,HOST:PORT…]/NAME[/DB] \
@@ -43,7 +47,7 @@ impl Reader<'_> {
         let Some((origin, path)) = self.text(flag) else {
             return Ok(None);
         };
-        match SecretSource::file(&origin, &path) {
+        match SecretSource::file(&origin, Path::new(&path)) {
             Ok(source) => Ok(Some(source)),
             Err(error) => Err(ConfigError::new(
                 origin,
@@ -76,9 +80,20 @@ impl Reader<'_> {
                 return Err(ConfigError::new(origin, value, expected));
             }
         };
+        let server_name = match self.text("redis.tls-server-name") {
+            None => None,
+            Some((_, name)) if ServerName::try_from(&*name).is_ok() => Some(name),
+            Some((origin, name)) => {
+                return Err(ConfigError::new(
+                    origin,
+                    name,
+                    "a host name or an IP address",
+                ));
+            }
+        };
         Ok(Some(Tls {
             source: self.tls_source(authorities, identity)?,
-            server_name: self.name("redis.tls-server-name"),
+            server_name,
         }))
     }
 }

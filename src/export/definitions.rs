@@ -137,6 +137,8 @@ definitions! {
         "1 if the configuration was last loaded successfully, else 0.";
     RELOAD_AT = Gauge "ratelimiter_exporter_config_last_reload_success_timestamp_seconds" []
         "When the configuration was last loaded successfully, as Unix time in seconds.";
+    STATE_WRITTEN = Gauge "ratelimiter_exporter_state_last_write_successful" []
+        "1 if the state was last written to --state.file, else 0.";
     UNAUTHORIZED = Counter "ratelimiter_exporter_http_requests_unauthorized_total" ["credentials"]
         "Requests that were refused because their user or password was missing or wrong.";
     BUILD_INFO = Gauge "ratelimiter_exporter_build_info" ["version", "revision", "rustversion"]

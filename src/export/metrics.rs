@@ -331,6 +331,9 @@ fn collection(families: &mut Families, snapshot: &Snapshot) {
             families.add(&d::ERRORS, &[collector.name(), reason.name()], 0.0);
         }
     }
+    if let Some(written) = snapshot.own.state_written {
+        families.add(&d::STATE_WRITTEN, &[], flag(written));
+    }
     families.add(&d::COALESCED, &[], number(snapshot.own.coalesced));
 }
 

@@ -7,7 +7,7 @@ use super::http::Answer;
 use super::management_api::{self as api, Health, Limits};
 use super::node_metrics::{NodeHistory, Reading, default_selectors};
 use super::prometheus;
-use crate::config::Secret;
+use crate::credentials::Secret;
 use crate::fuzzing::{rendered, survives_json};
 use crate::observation::Observation;
 

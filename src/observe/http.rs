@@ -16,7 +16,7 @@ use url::Origin;
 
 use super::http_access::HttpAccess;
 use super::peer::certificate_hint;
-use crate::config::Secret;
+use crate::credentials::{Secret, trusting_nobody};
 use crate::observation::Reason;
 use crate::text::one_line;
 
@@ -110,12 +110,13 @@ struct Clients {
 
 impl Clients {
     fn new(tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Result<Self, String> {
+        let trust = match &tls {
+            Some(tls) => ClientConfig::clone(tls),
+            None => trusting_nobody().map_err(|error| error.to_string())?,
+        };
         let client = |kept: usize| {
-            let mut client = Client::builder();
-            if let Some(tls) = &tls {
-                client = client.tls_backend_preconfigured(ClientConfig::clone(tls));
-            }
-            client
+            Client::builder()
+                .tls_backend_preconfigured(trust.clone())
                 .pool_max_idle_per_host(kept)
                 .pool_idle_timeout(KEPT)
                 .connect_timeout(timeout)

@@ -9,7 +9,7 @@ use reqwest::{RequestBuilder, Url};
 use rustls::ClientConfig;
 use url::Origin;
 
-use crate::config::{Secret, SecretSource, TlsSource};
+use crate::credentials::{Secret, SecretSource, TlsSource};
 
 /// What to log in with.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub enum Authorization {
 /// How to reach servers over HTTP.
 #[derive(Clone, Debug, Default)]
 pub struct HttpAccess {
-    /// Whom to trust; `None` for what the system trusts.
+    /// Whom to trust; `None` where nothing is asked over TLS.
     pub tls: Option<TlsSource>,
     /// Which server is told what.
     pub configured: Vec<(Origin, Authorization)>,

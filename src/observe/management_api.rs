@@ -5,7 +5,8 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::http::{Http, HttpError};
-use crate::observation::{Limit, Reason};
+use crate::observation::{Limit, Reason, is_cut_key};
+use crate::text::cut;
 
 /// What may stand for itself in a path segment (RFC 3986 unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -137,9 +138,18 @@ impl<'a> ManagementApi<'a> {
                 message: format!("reset_counter: key {key:?} cannot be named in a URL path"),
             });
         }
+        if is_cut_key(key) {
+            return Err(HttpError {
+                status: None,
+                reason: Reason::InvalidJson,
+                message: format!(
+                    "reset_counter: key {key:?} was cut to be shown; expected the whole key"
+                ),
+            });
+        }
         let path = format!("api/counters/{}/reset", utf8_percent_encode(key, SEGMENT));
         let url = join(&self.base, &path);
-        let what = format!("POST {}", super::http::shown(&url));
+        let what = format!("POST {}", cut(&super::http::shown(&url)));
         let answer = self.http.post_json(url, String::new()).await?.ok(&what)?;
         if answer.json::<Reset>(&what)?.reset {
             Ok(())

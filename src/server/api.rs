@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::invariants::{
     Explained, InvariantName, InvariantStatus, Report, Rule, Terms, Unknown, Violation, source,
 };
-use crate::observation::Observation;
+use crate::observation::{Observation, names_of};
 use crate::snapshot::Snapshot;
 
 /// `GET /api/v1/violations`.
@@ -103,8 +103,10 @@ pub(super) fn subject(query: Option<&str>) -> Option<String> {
 }
 
 /// `GET /api/v1/violations?subject=…`: everything that the collection says of one subject.
-pub(super) fn explained(snapshot: &Snapshot, subject: String) -> Explained {
-    snapshot.report.explain(&snapshot.observation, &[subject])
+pub(super) fn explained(snapshot: &Snapshot, subject: &str) -> Explained {
+    snapshot
+        .report
+        .explain(&snapshot.observation, &names_of(subject))
 }
 
 #[cfg(test)]

@@ -235,7 +235,7 @@ pub(crate) fn shown(snapshot: &Snapshot) {
     let subjects = snapshot.report.violations.first().into_iter();
     let subjects = subjects.map(|violation| violation.subject.clone());
     for subject in subjects.chain(["redis".to_owned()]) {
-        serde_json::to_vec(&api::explained(snapshot, subject)).expect("not JSON");
+        serde_json::to_vec(&api::explained(snapshot, &subject)).expect("not JSON");
     }
 }
 

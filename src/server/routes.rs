@@ -125,7 +125,7 @@ impl<S: Subject + 'static> App<S> {
             "/api/v1/violations" => {
                 let snapshot = self.snapshot(query, headers).await?;
                 match api::subject(query) {
-                    Some(subject) => json(StatusCode::OK, &api::explained(&snapshot, subject)),
+                    Some(subject) => json(StatusCode::OK, &api::explained(&snapshot, &subject)),
                     None => json(StatusCode::OK, &Findings::from(&*snapshot)),
                 }
             }

@@ -9,7 +9,7 @@ use bcrypt::HashParts;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::text::joined;
+use crate::yaml::plainly;
 
 /// The highest bcrypt cost: each step doubles the time, and 16 is some seconds for each first login already.
 const MOST_COST: u32 = 16;
@@ -82,9 +82,7 @@ impl WebFile {
             None
         } else {
             // Without the excerpt that the parser would show: it may hold a hash.
-            serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| {
-                joined(&error.without_snippet().to_string())
-            })?
+            serde_saphyr::from_str(text).map_err(|error| one_line(&error))?
         };
         let mut file = parsed.unwrap_or_default();
         for (user, hash) in &file.basic_auth_users {
@@ -146,6 +144,14 @@ impl TlsSection {
             return Err("tls_server_config: min_version is above max_version".to_owned());
         }
         Ok(())
+    }
+}
+
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let told = plainly(&error.without_snippet().to_string());
+    match error.location() {
+        Some(at) => format!("{told} at line {}, column {}", at.line(), at.column()),
+        None => told,
     }
 }
 

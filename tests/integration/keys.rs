@@ -1,5 +1,6 @@
 //! Keys of any bytes, and what is malformed beside them.
 
+use hyper::Method;
 use lab::seed::{fill_to, fill_to_in};
 use ratelimiter_exporter::observation::decode_key;
 
@@ -7,7 +8,7 @@ use super::harness::{Cluster, Scrape, redis_do};
 
 #[tokio::test]
 async fn keys_of_any_bytes_come_back_as_they_were() -> anyhow::Result<()> {
-    let long = "L".repeat(5000).into_bytes();
+    let long = "L".repeat(512).into_bytes();
     let mut keys: Vec<&[u8]> = vec![
         b"",
         b" ",
@@ -282,5 +283,53 @@ async fn a_count_that_rose_after_its_limit_fell_is_not_left_over() -> anyhow::Re
         );
         assert!(pending(&scrape, "drains"));
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_of_8_mb_makes_no_long_label_and_no_large_answer() -> anyhow::Result<()> {
+    let flags = ["--web.enable-admin-api", "--web.admin-api-insecure"];
+    let cluster = Cluster::start(1, &flags).await?;
+    let mut redis = cluster.redis.connection().await?;
+    let keys = [8 << 20, 600].map(|length| "k".repeat(length));
+    for key in &keys {
+        fill_to(&mut redis, key.as_bytes(), 11).await?;
+    }
+    let scrape = cluster.exporter.scrape().await?;
+    let subjects = scrape.reported();
+    let mut shown: Vec<String> = scrape.labels("ratelimiter_key_requests", "key");
+    for name in &shown {
+        assert!(name.len() <= 512, "{} bytes", name.len());
+        assert!(subjects.iter().any(|subject| subject.contains(name)));
+    }
+    shown.sort();
+    shown.dedup();
+    assert_eq!(shown.len(), 2, "two keys in one series");
+    for path in ["/api/v1/violations", "/api/v1/observation", "/"] {
+        let answer = cluster.exporter.get(path).await?;
+        let length = answer.text().len();
+        assert!(length < 64 * 1024, "{path}: {length} bytes");
+    }
+    let memory = cluster.exporter.scrape().await?;
+    let memory = memory.value("process_resident_memory_bytes", &[]);
+    assert!(memory < Some(200e6), "{memory:?} bytes of memory");
+    // By the name that is shown, one of them is explained; the whole one is needed to reset it.
+    let query = shown[0].replace('…', "%E2%80%A6");
+    let explained = cluster
+        .exporter
+        .get(&format!("/api/v1/violations?subject={query}"))
+        .await?
+        .text();
+    assert!(explained.contains("\"reported\""), "{explained}");
+    let answer = cluster
+        .exporter
+        .send(
+            Method::POST,
+            "/api/v1/actions/reset_counter",
+            &format!(r#"{{"key":"{}"}}"#, shown[0]),
+        )
+        .await?;
+    assert!(answer.status != 202 && answer.text().contains("expected the whole key"));
+    assert!(cluster.exporter.log().len() < 64 * 1024);
     Ok(())
 }

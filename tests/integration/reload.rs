@@ -98,8 +98,8 @@ async fn what_is_not_valid_or_cannot_change_leaves_the_old_one_in_force() -> any
         ("redis: {timeout: soon}\n", "redis.timeout"),
         ("nonsense: [\n", "YAML"),
         (
-            "state: {file: /nowhere/state}\ninvariants: {counter_drift: {grace_period: 1s}}\n",
-            "state.file: cannot change from none to /nowhere/state without a restart",
+            "state: {file: /tmp/nowhere-state}\ninvariants: {counter_drift: {grace_period: 1s}}\n",
+            "state.file: cannot change from none to /tmp/nowhere-state without a restart",
         ),
         (
             "log: {level: debug}\n",

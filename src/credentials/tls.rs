@@ -11,7 +11,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::watched::Stamp;
-use super::{ConfigError, Reader};
 
 /// Whom to trust and how to show oneself. Whoever uses it asks for it each time, so that it can change meanwhile.
 #[derive(Clone)]
@@ -23,56 +22,22 @@ struct Watched {
 }
 
 /// The files, all of them PEM.
-#[derive(Debug, PartialEq, Eq)]
-struct TlsFiles {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
     /// Certificates to trust; `None` for those that the system trusts.
-    authorities: Option<PathBuf>,
+    pub authorities: Option<PathBuf>,
     /// The exporter's own certificate chain and its key.
-    identity: Option<[PathBuf; 2]>,
+    pub identity: Option<[PathBuf; 2]>,
 }
 
 /// The file that is not usable, and what was expected.
-struct TlsError {
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}expected {expected}", shown(path.as_deref()))]
+pub struct TlsError {
     /// `None` where it is no file's fault.
-    path: Option<PathBuf>,
-    expected: String,
-}
-
-impl Reader<'_> {
-    /// TLS with the files that these flags name: the authorities, which may be left out, and the own chain and key.
-    pub(super) fn tls_source(
-        &self,
-        authorities: &str,
-        identity: Option<[&str; 2]>,
-    ) -> Result<TlsSource, ConfigError> {
-        let path = |flag: &str| self.text(flag).map(|(_, path)| PathBuf::from(path));
-        let files = TlsFiles {
-            authorities: path(authorities),
-            identity: identity.map(|flags| flags.map(|flag| path(flag).unwrap_or_default())),
-        };
-        TlsSource::read(files).map_err(|error| {
-            let mut flags = [authorities]
-                .into_iter()
-                .chain(identity.into_iter().flatten());
-            let named = flags.find_map(|flag| {
-                self.text(flag)
-                    .filter(|(_, path)| error.path.as_deref() == Some(Path::new(path)))
-            });
-            // Where it is nobody's fault, these would be the way out.
-            let (origin, value) =
-                named.unwrap_or_else(|| (format!("--{authorities}"), String::new()));
-            ConfigError::new(origin, value, error.expected)
-        })
-    }
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(path) = &self.path {
-            write!(f, "{}: ", path.display())?;
-        }
-        write!(f, "expected {}", self.expected)
-    }
+    pub path: Option<PathBuf>,
+    /// What it should have been.
+    pub expected: String,
 }
 
 impl fmt::Debug for TlsSource {
@@ -92,7 +57,7 @@ impl Eq for TlsSource {}
 
 impl TlsSource {
     /// Reads the files for the first time.
-    fn read(files: TlsFiles) -> Result<Self, TlsError> {
+    pub fn read(files: TlsFiles) -> Result<Self, TlsError> {
         let kept = (files.stamps(), Arc::new(files.client()?));
         let kept = Mutex::new(kept);
         Ok(Self(Arc::new(Watched { files, kept })))
@@ -151,9 +116,14 @@ impl TlsFiles {
             .map_err(ours)?;
         let builder = match &self.authorities {
             Some(path) => builder.with_root_certificates(roots(path)?),
-            None => builder
-                .dangerous()
-                .with_custom_certificate_verifier(system_verifier(provider).map_err(ours)?),
+            None => builder.dangerous().with_custom_certificate_verifier(
+                system_verifier(provider).map_err(|error| {
+                    let why = format!(
+                        "a file of certificates to trust: the system's are not usable ({error})"
+                    );
+                    TlsError::new(None, why)
+                })?,
+            ),
         };
         let Some([chain, key]) = &self.identity else {
             return Ok(builder.with_no_client_auth());
@@ -177,6 +147,20 @@ impl TlsError {
             expected,
         }
     }
+}
+
+fn shown(path: Option<&Path>) -> String {
+    path.map_or(String::new(), |path| format!("{}: ", path.display()))
+}
+
+/// For clients that have no `https://` to ask: they need no certificates, and a machine need not have any.
+pub(crate) fn trusting_nobody() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    Ok(builder
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
 }
 
 fn system_verifier(

@@ -72,8 +72,8 @@ impl SecretSource {
     }
 
     /// The file at `path`, named by the setting `origin`, whose end of line is not part of it.
-    pub(super) fn file(origin: &str, path: &str) -> Result<Self, std::io::Error> {
-        let path = PathBuf::from(path);
+    pub fn file(origin: &str, path: &Path) -> Result<Self, std::io::Error> {
+        let path = path.to_owned();
         let kept = (Stamp::of(&path), read(&path)?);
         if kept.1.expose().is_empty() {
             let kind = std::io::ErrorKind::InvalidData;
@@ -131,7 +131,7 @@ mod tests {
     fn a_file_is_read_again_when_it_changed_and_only_then_taken_when_there_is_something_in_it() {
         let path = std::env::temp_dir().join(format!("exporter-secret-{}", std::process::id()));
         std::fs::write(&path, "one\n").unwrap();
-        let source = SecretSource::file("--x", path.to_str().unwrap()).unwrap();
+        let source = SecretSource::file("--x", &path).unwrap();
         assert_eq!(source.current().expose(), "one");
         for (text, expected) in [("second\r\n", "second"), ("", "second"), ("three", "three")] {
             std::fs::write(&path, text).unwrap();
