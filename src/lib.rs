@@ -18,6 +18,7 @@ pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod invariants;
+pub mod limiters;
 pub mod observation;
 pub mod observe;
 pub mod serve;
