@@ -46,6 +46,28 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("bottleneck", include_str!("../../limiters/bottleneck.yml")),
     ("zset-log", include_str!("../../limiters/zset-log.yml")),
     ("gcra", include_str!("../../limiters/gcra.yml")),
+    (
+        "envoy-ratelimit",
+        include_str!("../../limiters/envoy-ratelimit.yml"),
+    ),
+    ("kong", include_str!("../../limiters/kong.yml")),
+    (
+        "spring-cloud-gateway",
+        include_str!("../../limiters/spring-cloud-gateway.yml"),
+    ),
+    ("apisix", include_str!("../../limiters/apisix.yml")),
+    ("traefik", include_str!("../../limiters/traefik.yml")),
+    ("redisson", include_str!("../../limiters/redisson.yml")),
+    (
+        "rack-attack",
+        include_str!("../../limiters/rack-attack.yml"),
+    ),
+    ("rails", include_str!("../../limiters/rails.yml")),
+    ("laravel", include_str!("../../limiters/laravel.yml")),
+    ("limitador", include_str!("../../limiters/limitador.yml")),
+    ("dotnet", include_str!("../../limiters/dotnet.yml")),
+    ("tyk", include_str!("../../limiters/tyk.yml")),
+    ("skipper", include_str!("../../limiters/skipper.yml")),
 ];
 
 /// The file of a kind, or an error that names what is near.

@@ -151,7 +151,8 @@ impl<'d> Look<'d> {
                 "zset" => Type::Zset,
                 "hash" => Type::Hash,
                 "none" => return self.done(None, Outcome::Gone),
-                _ => return self.done(None, Outcome::Foreign),
+                // No counter has such a type.
+                _ => return self.fit(self.description.match_from(usize::MAX, &self.name, None)),
             },
             _ => return self.done(None, Outcome::Gone),
         };

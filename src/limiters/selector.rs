@@ -1,6 +1,6 @@
 //! Selectors of series, such as `x_seconds{handler="/check",code=~"5.."}`, as a description names them.
 
-use regex::Regex;
+use regex::bytes::Regex;
 
 use super::yaml::from_text;
 
@@ -70,7 +70,7 @@ impl Selector {
             let value = label(&wanted.name).unwrap_or_default();
             match &wanted.value {
                 Wanted::Text(text) => text == value,
-                Wanted::Pattern(pattern) => pattern.is_match(value),
+                Wanted::Pattern(pattern) => pattern.is_match(value.as_bytes()),
             }
         };
         self.metric == metric && self.labels.iter().all(holds)
@@ -117,7 +117,7 @@ fn label(text: &str) -> Option<(Result<Label, String>, &str)> {
 
 fn wanted_pattern(text: &str) -> Result<Wanted, String> {
     let whole = format!("^(?:{text})$");
-    let compiled = regex::RegexBuilder::new(&whole)
+    let compiled = regex::bytes::RegexBuilder::new(&whole)
         .unicode(false)
         .size_limit(1 << 18)
         .build();
