@@ -2,17 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use ratelimiter_exporter::limiters::Outcome;
+use ratelimiter_exporter::limiters::{Description, Outcome};
 
 use crate::rows::{ROWS, Row};
 use crate::store::Store;
 
 /// The counters of a store: how each is called and what it counts. What must not be is told.
-pub(crate) fn counts(row: &Row, store: &Store, now_ms: u64, sampled: bool) -> Vec<(String, u64)> {
-    let description = row.description();
+fn counts(
+    row: &Row,
+    description: &Description,
+    store: &Store,
+    now_ms: u64,
+    sampled: bool,
+) -> Vec<(String, u64)> {
     let mut counts = Vec::new();
     for name in store.keys.keys() {
-        let finding = store.look(&description, row.rule(), now_ms, sampled, name);
+        let finding = store.look(description, row.rule(), now_ms, sampled, name);
         let name = String::from_utf8_lossy(name);
         match finding.outcome {
             Outcome::Counted(reading) => {
@@ -39,11 +44,12 @@ pub(crate) fn counts(row: &Row, store: &Store, now_ms: u64, sampled: bool) -> Ve
 #[test]
 fn captures_count_their_traffic_at_each_moment_and_nothing_is_reported() {
     for row in ROWS {
+        let description = row.description();
         for (index, moment) in row.moments().iter().enumerate() {
             let store = Store::of_moment(moment);
             let now_ms = moment["at_ms"].as_u64().unwrap();
             for sampled in [false, true] {
-                let counts = counts(row, &store, now_ms, sampled);
+                let counts = counts(row, &description, &store, now_ms, sampled);
                 for expected in row.expected(index) {
                     assert!(
                         counts.contains(&expected),

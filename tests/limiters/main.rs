@@ -2,6 +2,7 @@
 //! answers what is asked of Redis. Nothing here needs a server.
 
 mod broken;
+mod bytes;
 mod captures;
 mod formulas;
 mod rows;
