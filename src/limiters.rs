@@ -16,6 +16,8 @@ mod pattern;
 mod reading;
 mod selector;
 mod template;
+#[cfg(test)]
+mod tests;
 mod units;
 mod yaml;
 

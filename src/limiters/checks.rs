@@ -46,7 +46,7 @@ pub(super) fn mistakes(description: &Description) -> Vec<Mistake> {
         check.all(&description.limits);
         if !names.insert(counter.name.value.as_str()) {
             let line = counter.name.referenced.line();
-            check.tell(line, "name: another counter has the same".to_owned());
+            check.tell(line, "name: another counter has the same");
         }
     }
     if let Some(Err(text)) = description.nodes.as_ref().map(|nodes| nodes.value.check()) {
@@ -85,7 +85,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn tell(&mut self, line: u64, text: String) {
+    fn tell(&mut self, line: u64, text: &str) {
         let text = format!("counter {:?}: {text}", self.counter.name.value);
         self.mistakes.push(Mistake {
             line: Some(line),
@@ -102,16 +102,10 @@ impl Check<'_> {
         let line = counter.key.referenced.line();
         if !is_name(&counter.name.value) {
             let line = counter.name.referenced.line();
-            self.tell(
-                line,
-                "name: expected small letters, digits and - only".to_owned(),
-            );
+            self.tell(line, "name: expected small letters, digits and - only");
         }
         if !self.has_group("key") {
-            self.tell(
-                line,
-                "key: expected a group (?P<key>…) in the pattern".to_owned(),
-            );
+            self.tell(line, "key: expected a group (?P<key>…) in the pattern");
         }
         let groups: Vec<&str> = counter.key.value.groups().collect();
         for group in groups {
@@ -119,15 +113,12 @@ impl Check<'_> {
             if let Some(meant) = meant.filter(|_| !MEANT.contains(&group)) {
                 self.tell(
                     line,
-                    format!("key: unknown group {group:?} (did you mean {meant}?)"),
+                    &format!("key: unknown group {group:?} (did you mean {meant}?)"),
                 );
             }
         }
         if self.has_group("multiple") && !self.has_group("unit") {
-            self.tell(
-                line,
-                "key: expected the group unit beside multiple".to_owned(),
-            );
+            self.tell(line, "key: expected the group unit beside multiple");
         }
         if let Some(label) = &counter.label {
             self.template("label", label);
@@ -143,7 +134,7 @@ impl Check<'_> {
             if from_fields && counter.kind != Type::Hash {
                 let line = source.referenced.line();
                 let text = "limits: fields: expected type: hash for the counter".to_owned();
-                self.tell(line, text);
+                self.tell(line, &text);
             }
         }
         let line = counter.count.referenced.line();
@@ -151,7 +142,9 @@ impl Check<'_> {
             self.template("count", template);
         }
         if let Err(text) = counter.count.value.check(counter) {
-            self.tell(line, format!("count: {text}"));
+            let method = counter.count.value.name();
+            let text = text.strip_prefix(&format!("{method}: ")).unwrap_or(&text);
+            self.tell(line, &format!("count: {method}: {text}"));
         }
         if let Some(when) = &counter.when {
             let windows = self.has_group("window_start") || self.has_group("window_index");
@@ -165,7 +158,7 @@ impl Check<'_> {
                 None
             };
             if let Some(text) = text {
-                self.tell(line, text.to_owned());
+                self.tell(line, text);
             }
         }
         let required = counter.expiry.required;
@@ -173,12 +166,11 @@ impl Check<'_> {
         match (required, counter.without_expiry) {
             (true, None) => self.tell(
                 line,
-                "without_expiry: expected blocks, leaks or heals, as expiry is required".to_owned(),
+                "without_expiry: expected blocks, leaks or heals, as expiry is required",
             ),
             (false, Some(WithoutExpiry::Blocks | WithoutExpiry::Heals)) => self.tell(
                 line,
-                "without_expiry: expected leaks or nothing, as being without expiry is normal"
-                    .to_owned(),
+                "without_expiry: expected leaks or nothing, as being without expiry is normal",
             ),
             _ => {}
         }
@@ -199,6 +191,6 @@ impl Check<'_> {
                 groups.join(", ")
             ),
         };
-        self.tell(template.referenced.line(), text);
+        self.tell(template.referenced.line(), &text);
     }
 }

@@ -275,6 +275,10 @@ impl Levels {
                 if last || join.is_empty() {
                     continue;
                 }
+                if !self.split.is_empty() && rest.starts_with(self.split.as_bytes()) {
+                    // A value with the separator in it.
+                    next.push(at + self.split.len());
+                }
                 let ends = rest
                     .windows(join.len())
                     .enumerate()

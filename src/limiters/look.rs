@@ -45,6 +45,8 @@ pub struct Look<'d> {
     name: Vec<u8>,
     asks: Vec<Ask>,
     step: Step,
+    /// Whether the type was asked for: a key that then has another one was written anew meanwhile.
+    typed: bool,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl<'d> Look<'d> {
             name: name.to_vec(),
             asks: Vec::new(),
             step: Step::Type,
+            typed: false,
         };
         look.fit(description.match_name(name, kind));
         look
@@ -144,6 +147,7 @@ impl<'d> Look<'d> {
     }
 
     fn typed(&mut self, answers: &[Answer]) {
+        self.typed = true;
         let kind = match answers.first() {
             Some(Answer::Type(kind)) => match kind.as_str() {
                 "string" => Type::String,
@@ -316,6 +320,7 @@ impl<'d> Look<'d> {
             }
             Not::Over => Outcome::Over(None),
             Not::Part => Outcome::Part,
+            Not::WrongType if self.typed => Outcome::Gone,
             Not::Gone => Outcome::Gone,
             Not::WrongType => {
                 // The type was taken from the name, and is another one.
@@ -337,7 +342,7 @@ impl<'d> Look<'d> {
         let method = counter.count.value.counting();
         let at = self.at(counter, &matched, &limits);
         let Counted { count, invalid } = match method.read(&at, answers) {
-            Ok(counted) => counted,
+            Ok(found) => found,
             Err(not) => return self.refuse(matched, not),
         };
         let capacity = limits.capacity();
@@ -400,7 +405,7 @@ impl<'d> Look<'d> {
                 }
                 (Closer::Future, Answer::Integer(1..)) => invalid = Some(Invalid::InTheFuture),
                 (Closer::Companion, Answer::Integer(0)) => {
-                    invalid = Some(Invalid::CompanionMissing)
+                    invalid = Some(Invalid::CompanionMissing);
                 }
                 _ => {}
             }

@@ -9,8 +9,6 @@ mod log;
 mod pickle;
 mod presence;
 mod slots;
-#[cfg(test)]
-mod tests;
 mod two_windows;
 mod value;
 

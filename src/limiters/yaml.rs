@@ -47,9 +47,16 @@ pub(super) fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, Mista
 
 /// Adds the nearest of the names that were expected, where one is near to the one that is unknown.
 fn with_nearest(text: &str) -> String {
-    let mut quoted = text.split('`').skip(1).step_by(2);
-    let unknown = quoted.next().filter(|_| text.contains("unknown"));
-    let nearest = unknown.and_then(|unknown| nearest(unknown, quoted));
+    let unknown = text.split('`').nth(1).filter(|_| text.contains("unknown"));
+    let nearest = unknown
+        .zip(text.split_once("expected "))
+        .and_then(|(unknown, (_, names))| {
+            let names = names
+                .strip_prefix("one of ")
+                .unwrap_or(names)
+                .split([',', ' ']);
+            nearest(unknown, names.map(|name| name.trim_matches('`')))
+        });
     match nearest {
         Some(nearest) => format!("{text} (did you mean {nearest}?)"),
         None => text.to_owned(),

@@ -222,6 +222,8 @@ fn answers_that_do_not_belong_to_the_question_end_too() {
         Answer::Fields(vec![None]),
         Answer::Pairs(Vec::new()),
         Answer::Type("none".to_owned()),
+        Answer::Type("string".to_owned()),
+        Answer::Type("hash".to_owned()),
     ];
     let rules = |_: &Counter, _: &Matched| Rule::new(Some(10), Some(60)).0;
     let known = Known {

@@ -56,9 +56,9 @@ impl Counting for Hash {
         if self.may_be_empty && value.is_none_or(<[u8]>::is_empty) {
             return Err(Not::Unknown(Unknown::NoLimit));
         }
-        let value = match Number::parse(value.ok_or(Not::Garbage(Invalid::CompanionMissing))?) {
-            Some(Number::Whole(value)) => value,
-            _ => return Err(Not::Garbage(Invalid::NotANumber)),
+        let value = value.ok_or(Not::Garbage(Invalid::CompanionMissing))?;
+        let Some(Number::Whole(value)) = Number::parse(value) else {
+            return Err(Not::Garbage(Invalid::NotANumber));
         };
         let mut moment = |moment: &Option<Moment>| match moment {
             Some(moment) => moment.read(values.next().flatten()),

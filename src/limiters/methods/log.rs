@@ -80,20 +80,16 @@ impl Log {
 
     /// Scores from `begin_ms` on, for each unit that they may be in.
     fn ranges(&self, begin_ms: f64) -> Vec<(f64, f64)> {
-        match self.unit {
-            Some(unit) => vec![(begin_ms * unit.per_ms(), f64::INFINITY)],
-            None => {
-                let range = |unit: Unit| {
-                    let (least, most) = unit.range();
-                    // Below the highest of one unit is the lowest of the next.
-                    (
-                        (begin_ms * unit.per_ms()).max(least),
-                        most * (1.0 - f64::EPSILON),
-                    )
-                };
-                Unit::ALL.into_iter().map(range).collect()
-            }
+        if let Some(unit) = self.unit {
+            return vec![(begin_ms * unit.per_ms(), f64::INFINITY)];
         }
+        let range = |unit: Unit| {
+            let (least, most) = unit.range();
+            // Below the highest of one unit is the lowest of the next.
+            let begin = (begin_ms * unit.per_ms()).max(least);
+            (begin, most * (1.0 - f64::EPSILON))
+        };
+        Unit::ALL.into_iter().map(range).collect()
     }
 
     fn asks_for(&self, at: &At<'_>, begin_ms: f64) -> Vec<Ask> {

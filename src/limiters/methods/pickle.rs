@@ -10,16 +10,15 @@ pub(super) fn floats(text: &[u8]) -> Option<Vec<f64>> {
         let (opcode, tail) = rest.split_first()?;
         rest = tail;
         match opcode {
-            // PROTO
-            0x80 => rest = rest.get(1..)?,
+            // PROTO, and BINPUT of older protocols
+            0x80 | b'q' => rest = rest.get(1..)?,
             // FRAME
             0x95 => rest = rest.get(8..)?,
             // EMPTY_LIST
             b']' => lists += 1,
             // MEMOIZE, MARK, APPEND, APPENDS
             0x94 | b'(' | b'a' | b'e' => {}
-            // BINPUT and LONG_BINPUT of older protocols
-            b'q' => rest = rest.get(1..)?,
+            // LONG_BINPUT
             b'r' => rest = rest.get(4..)?,
             // BINFLOAT
             b'G' => {
