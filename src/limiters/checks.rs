@@ -158,7 +158,7 @@ impl Check<'_> {
                 None
             };
             if let Some(text) = text {
-                self.tell(line, text);
+                self.tell(counter.key.referenced.line(), text);
             }
         }
         let required = counter.expiry.required;

@@ -142,42 +142,42 @@ fn mistakes_in_sources_and_nodes_name_their_line() {
         ),
         (
             format!("{own}    limits:\n      - fields: {{limit: a}}\n"),
-            12,
+            13,
             &["fields", "expected type: hash"],
         ),
         (
             format!("{own}    limits:\n      - key: {{name: $user, type: hash, limit: a}}\n"),
-            12,
+            13,
             &["user", "expected one of scope, key"],
         ),
         (
             format!("{own}limits:\n  - http: {{path: /a}}\n"),
-            12,
+            13,
             &["http", "line and json"],
         ),
         (
             format!("{own}limits:\n  - htpp: {{path: /a}}\n"),
-            12,
+            13,
             &["htpp", "did you mean http"],
         ),
         (
             format!("{own}nodes:\n  health: {{path: healthz}}\n"),
-            12,
+            13,
             &["healthz", "expected a path"],
         ),
         (
             format!("{own}nodes:\n  latency: ['x{{a}}']\n  metrics: {{}}\n"),
-            12,
+            13,
             &["x{a}", "a selector"],
         ),
         (
             format!("{own}nodes:\n  latency: [x]\n"),
-            12,
+            13,
             &["expected metrics"],
         ),
         (
             format!("{own}nodes:\n  canary: {{path: /, refused: 200}}\n"),
-            12,
+            13,
             &["refused", "400"],
         ),
     ] {
@@ -394,4 +394,16 @@ fn nodes_are_read_whole() {
     let units: Vec<_> = nodes.latency.iter().map(|latency| latency.unit).collect();
     assert_eq!(units, [Unit::Seconds, Unit::Milliseconds]);
     assert!(nodes.redis_errors[0].selects("e", |_| Some("redis_error")));
+}
+
+#[test]
+fn the_documentation_has_a_row_for_each_kind_and_a_description_that_is_valid() {
+    let text = include_str!("../../docs/LIMITERS.md");
+    for (name, _) in BUILT_IN {
+        let row = format!("\n| `{name}` ");
+        assert!(text.contains(&row), "{name}");
+    }
+    let example = text.split("```yaml\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    assert_eq!(Description::parse(example).unwrap().name, "own");
 }
