@@ -121,7 +121,7 @@ impl Matched {
         }
         let start = self.whole_number("window_start")?;
         let unit = Unit::of_time(float(start));
-        let step = whole(float(limits.window_ms?) * unit.per_ms());
+        let step = whole(unit.of_ms(float(limits.window_ms?)));
         let text = moved(start, step)?.to_string();
         Some(self.with_group("window_start", text.as_bytes()))
     }

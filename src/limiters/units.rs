@@ -31,19 +31,24 @@ impl Unit {
         Self::Nanoseconds,
     ];
 
-    /// How many of the unit are a millisecond.
-    pub fn per_ms(self) -> f64 {
+    /// Milliseconds in this unit. Divided and never multiplied by a fraction, so that whole seconds stay whole.
+    pub fn of_ms(self, ms: f64) -> f64 {
         match self {
-            Self::Seconds => 0.001,
-            Self::Milliseconds => 1.0,
-            Self::Microseconds => 1e3,
-            Self::Nanoseconds => 1e6,
+            Self::Seconds => ms / 1e3,
+            Self::Milliseconds => ms,
+            Self::Microseconds => ms * 1e3,
+            Self::Nanoseconds => ms * 1e6,
         }
     }
 
     /// `value` of this unit in milliseconds.
     pub fn to_ms(self, value: f64) -> f64 {
-        value / self.per_ms()
+        match self {
+            Self::Seconds => value * 1e3,
+            Self::Milliseconds => value,
+            Self::Microseconds => value / 1e3,
+            Self::Nanoseconds => value / 1e6,
+        }
     }
 
     /// The range of Unix times in this unit that no other unit has for any time from 1973 to 5138.
@@ -240,6 +245,15 @@ mod tests {
             Some(Number::Whole(9_007_199_254_740_993))
         );
         assert_eq!(Number::parse(b"1.5"), Some(Number::Fraction(1.5)));
+    }
+
+    #[test]
+    fn whole_seconds_stay_whole() {
+        for seconds in 1_795_691_000..1_795_692_000 {
+            let ms = Unit::Seconds.of_ms(float(seconds * 1_000));
+            assert_eq!(whole(ms), seconds);
+            assert_eq!(whole(Unit::Seconds.to_ms(float(seconds))), seconds * 1_000);
+        }
     }
 
     #[test]

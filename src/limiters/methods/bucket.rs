@@ -101,10 +101,10 @@ impl Bucket {
             return Err(Not::Invalid(Invalid::InTheFuture));
         }
         let (limit, window) = (at.limit()?, at.window_ms()?);
-        let mut elapsed = at.now() * self.unit.per_ms() - time;
+        let mut elapsed = self.unit.of_ms(at.now()) - time;
         if self.whole_units {
             // A clock that counts whole units shows the beginning of the one that it is in.
-            elapsed = (at.now() * self.unit.per_ms()).floor() - time;
+            elapsed = (self.unit.of_ms(at.now())).floor() - time;
         }
         let elapsed_ms = self.unit.to_ms(elapsed.max(0.0));
         let moved = match self.refill {

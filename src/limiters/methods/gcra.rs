@@ -52,11 +52,13 @@ impl Counting for Gcra {
         }
         let interval_ms = at.window_ms()? / at.limit()?.max(f64::MIN_POSITIVE);
         let intervals = ahead_ms / interval_ms;
-        let beyond = (intervals - at.capacity()?) * interval_ms;
-        let clock = float(at.tolerance_ms);
-        let above = beyond > clock.max(interval_ms * ROUNDING);
+        let capacity = at.capacity()?;
+        let beyond_ms = (intervals - capacity) * interval_ms;
+        // What clocks may be apart is no request too many.
+        let above = beyond_ms > float(at.tolerance_ms).max(interval_ms * ROUNDING);
+        let most = if above { f64::INFINITY } else { capacity };
         Ok(Counted {
-            count: whole((intervals - ROUNDING).ceil()),
+            count: whole((intervals - ROUNDING).ceil().min(most)),
             invalid: above.then_some(Invalid::AboveCapacity),
         })
     }

@@ -81,12 +81,12 @@ impl Log {
     /// Scores from `begin_ms` on, for each unit that they may be in.
     fn ranges(&self, begin_ms: f64) -> Vec<(f64, f64)> {
         if let Some(unit) = self.unit {
-            return vec![(begin_ms * unit.per_ms(), f64::INFINITY)];
+            return vec![(unit.of_ms(begin_ms), f64::INFINITY)];
         }
         let range = |unit: Unit| {
             let (least, most) = unit.range();
             // Below the highest of one unit is the lowest of the next.
-            let begin = (begin_ms * unit.per_ms()).max(least);
+            let begin = unit.of_ms(begin_ms).max(least);
             (begin, most * (1.0 - f64::EPSILON))
         };
         Unit::ALL.into_iter().map(range).collect()
@@ -199,7 +199,7 @@ impl Counting for Log {
         Ok(match (at.counter.kind, self.weight) {
             (Type::Zset, Weight::One) => self.asks_for(at, begin_ms),
             (Type::Zset, Weight::LastFourBytes) => {
-                let min = begin_ms * self.unit.unwrap_or(Unit::Milliseconds).per_ms();
+                let min = self.unit.unwrap_or(Unit::Milliseconds).of_ms(begin_ms);
                 vec![Ask::Members {
                     key: at.name(),
                     min,

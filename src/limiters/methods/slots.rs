@@ -58,7 +58,7 @@ impl Counting for Slots {
             return Err(Not::Over);
         }
         let name = |begin: u64| {
-            let text = whole(float(begin) * unit.per_ms()).to_string();
+            let text = whole(unit.of_ms(float(begin))).to_string();
             Ask::Get(at.matched.with_group("window_start", text.as_bytes()))
         };
         Ok(begins.into_iter().map(name).collect())
