@@ -40,6 +40,11 @@ pub enum Task {
     Evaluate(Replay),
     /// The action definitions.
     Actions,
+    /// The kinds of limiters that are built in, or the file of one.
+    Limiters {
+        /// The kind.
+        name: Option<String>,
+    },
     /// Reset a counter.
     ResetCounter {
         /// The key.
@@ -123,6 +128,9 @@ fn task(matches: &ArgMatches) -> Result<Task, Stop> {
         Some(("check", matches)) => Task::Check(check(matches)?),
         Some(("evaluate", matches)) => Task::Evaluate(replay(matches)?),
         Some(("actions", _)) => Task::Actions,
+        Some(("limiters", matches)) => Task::Limiters {
+            name: matches.get_one::<String>("NAME").cloned(),
+        },
         Some(("reset-counter", matches)) => Task::ResetCounter {
             key: matches
                 .get_one::<String>("KEY")
@@ -255,6 +263,11 @@ pub fn command() -> Command {
         )
         .subcommand(Command::new("actions").about("The action definitions as JSON"))
         .subcommand(
+            Command::new("limiters")
+                .about("The kinds of limiters that are built in, or one of them as a file, to copy and change")
+                .arg(Arg::new("NAME").help("The kind whose file to print")),
+        )
+        .subcommand(
             Command::new("reset-counter")
                 .about("Reset the counter of KEY, fire and forget; exit status 0 accepted, 2 not")
                 .arg(target())
@@ -366,6 +379,19 @@ mod tests {
             "--redis.timeout",
         ])
         .unwrap();
+    }
+
+    #[test]
+    fn limiters_takes_a_name_or_none() {
+        for (words, expected) in [
+            (&["limiters"][..], None),
+            (&["limiters", "kong"], Some("kong")),
+        ] {
+            match parse_words(words).unwrap().task {
+                Task::Limiters { name } => assert_eq!(name.as_deref(), expected),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod invariants;
+pub mod limiters;
 pub mod observation;
 pub mod observe;
 pub mod serve;

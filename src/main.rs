@@ -8,7 +8,7 @@ use ratelimiter_exporter::cli::{self, Stop, Task};
 use ratelimiter_exporter::config::{Config, Environment, Judging, LogConfig, Values};
 use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::subject::ACTIONS;
-use ratelimiter_exporter::{check, observe, serve};
+use ratelimiter_exporter::{check, limiters, observe, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Something that another try may do, such as listening where another process still does.
@@ -43,6 +43,9 @@ async fn run() -> ExitCode {
     };
     if let Task::Evaluate(task) = &invocation.task {
         return replay(task, invocation.values, &environment);
+    }
+    if let Task::Limiters { name } = &invocation.task {
+        return kinds(name.as_deref());
     }
     let values = invocation.values;
     let load = move || Config::load(values.clone(), &environment);
@@ -92,7 +95,7 @@ async fn run() -> ExitCode {
             }
         }
         // Dealt with above, without a limiter.
-        Task::Evaluate(_) => ExitCode::SUCCESS,
+        Task::Evaluate(_) | Task::Limiters { .. } => ExitCode::SUCCESS,
         Task::Check(task) => match check::check(&task, &config).await {
             Ok(status) => ExitCode::from(status),
             Err(error) => fail(&format!("{error:#}")),
@@ -104,6 +107,16 @@ async fn run() -> ExitCode {
         Task::ResetCounter { key } => match observe::reset_counter(&config.observe, &key).await {
             Ok(()) => print("accepted\n", 0),
             Err(error) => fail(&error.to_string()),
+        },
+    }
+}
+
+fn kinds(name: Option<&str>) -> ExitCode {
+    match name {
+        None => print(&limiters::list(), 0),
+        Some(name) => match limiters::built_in(name) {
+            Ok(file) => print(file, 0),
+            Err(line) => fail(&line),
         },
     }
 }

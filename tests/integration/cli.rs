@@ -68,6 +68,35 @@ async fn check_without_anything_to_reach_is_a_violation() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
+async fn limiters_lists_the_kinds_and_prints_one() -> anyhow::Result<()> {
+    let output = run(vec!["limiters".to_owned()]).await?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let names: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(names.first(), Some(&"reference"), "{text}");
+    for name in &names {
+        let output = run(vec!["limiters".to_owned(), (*name).to_owned()]).await?;
+        let file = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{name}");
+        assert!(
+            file.starts_with(&format!("name: {name}\n")),
+            "{name}: {file}"
+        );
+    }
+    let output = run(vec!["limiters".to_owned(), "knog".to_owned()]).await?;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        error.contains("kong") && error.lines().count() == 1,
+        "{error}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
     // Of each: what is named, what was given, and that something else was expected.
     for (args, expected) in [
