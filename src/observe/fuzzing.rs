@@ -2,14 +2,14 @@
 
 use jiff::{Timestamp, ToSpan as _};
 
-use super::exposition::Selector;
-use super::http::Answer;
-use super::management_api::{self as api, Health, Limits};
-use super::node_metrics::{NodeHistory, Reading, default_selectors};
-use super::prometheus;
 use crate::credentials::Secret;
 use crate::fuzzing::{rendered, survives_json};
 use crate::observation::Observation;
+use crate::observe::http::client::Answer;
+use crate::observe::http::management_api::{self as api, Health, Limits};
+use crate::observe::latency::exposition::Selector;
+use crate::observe::latency::node_metrics::{NodeHistory, Reading, default_selectors};
+use crate::observe::latency::prometheus;
 
 /// A password that the server was sent, and may send back.
 const TOLD: &str = "hunter2";

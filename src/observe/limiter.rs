@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::control::Control;
-use super::deadline::Deadline;
-use super::exposition::Selector;
-use super::http::Http;
-use super::http_access::HttpAccess;
-use super::key_reader::{KeyReader, KeysRead, Needs};
-use super::limits::{LimitMemory, LimitRule};
-use super::management_api::ManagementApi;
-use super::node_metrics::default_selectors;
-use super::node_reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
-use super::nodes::{NodeMemory, RegistryTiming};
-use super::redis_target::RedisTarget;
 use crate::clock::{Clock, Moment};
 use crate::observation::{
     Collector, CollectorRun, CounterView, CountersRead, Failure, KeyLabel, KeyTotals, Observation,
     Reason, RedisReading, decode_key,
 };
+use crate::observe::counters::limits::{LimitMemory, LimitRule};
+use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
+use crate::observe::deadline::Deadline;
+use crate::observe::http::access::HttpAccess;
+use crate::observe::http::client::Http;
+use crate::observe::http::management_api::ManagementApi;
+use crate::observe::latency::exposition::Selector;
+use crate::observe::latency::node_metrics::default_selectors;
+use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
+use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
+use crate::observe::redis::deployment::RedisTarget;
+use crate::observe::redis::topology::Control;
 use crate::subject::{ACTIONS, ActionDefinition, ActionError, CounterSink, Subject};
 
 /// What to observe, validated.
@@ -76,9 +76,9 @@ pub enum SetupError {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
-    pub(super) redis: RedisTarget,
-    pub(super) nodes: NodeReader,
-    pub(super) keys: KeyReader,
+    pub(in crate::observe) redis: RedisTarget,
+    pub(in crate::observe) nodes: NodeReader,
+    pub(in crate::observe) keys: KeyReader,
 }
 
 impl Limiter {

@@ -4,6 +4,7 @@
 mod actions;
 mod alerts;
 mod api;
+mod architecture;
 mod backtest;
 mod bad_answers;
 mod browser;
