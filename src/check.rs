@@ -1,4 +1,4 @@
-//! `check`: one collection for people or scripts, whose exit status says how things stand; or one after the other, as a
+//! `check`: one collection for people or scripts, whose exit status says what came of it; or one after the other, as a
 //! recording that [`crate::evaluate`] replays.
 
 mod command;
@@ -17,41 +17,46 @@ pub use looks::Pace;
 pub use recorder::{Recorder, Target};
 pub use table::table;
 
-use crate::snapshot::Snapshot;
+use crate::invariants::Report;
+use crate::standing::Standing;
 
-/// How things stand, as an exit status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// All invariants hold.
-    Holds,
-    /// At least one is violated. A single look cannot wait for grace periods, so pending counts.
-    Violated,
-    /// None is known to be violated, but something could not be evaluated.
-    Unknown,
+/// The exit status of a collection. A single one cannot wait for grace periods, so what is pending counts as a violation.
+fn exit_status(report: &Report) -> u8 {
+    let pending = report.invariants.iter().any(|status| status.pending > 0);
+    match Standing::of(report) {
+        Standing::Unknown if pending => Standing::Pending.exit_status(),
+        standing => standing.exit_status(),
+    }
 }
 
-impl Verdict {
-    /// The verdict on a collection.
-    pub fn of(snapshot: &Snapshot) -> Self {
-        let invariants = &snapshot.report.invariants;
-        if invariants
-            .iter()
-            .any(|status| status.violations + status.pending > 0)
-        {
-            Self::Violated
-        } else if invariants.iter().any(|status| !status.evaluable) {
-            Self::Unknown
-        } else {
-            Self::Holds
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::invariants::{Checker, CheckerConfig, InvariantName};
+    use crate::observation::{CounterView, KeyLabel, Observation};
+    use crate::subject::InvariantChecker as _;
 
-    /// 0, 1 or 2.
-    pub fn exit_status(self) -> u8 {
-        match self {
-            Self::Holds => 0,
-            Self::Violated => 1,
-            Self::Unknown => 2,
-        }
+    #[test]
+    fn a_pending_violation_outweighs_what_could_not_be_seen() {
+        let mut config = CheckerConfig::default();
+        config.of_mut(InvariantName::GhostAllowing).enabled = false;
+        let mut checker = Checker::new(config, KeyLabel::Plain);
+        let at = Moment::from_wall("2026-01-27T02:06:57Z".parse().unwrap());
+        let mut status = |count| {
+            let counter = CounterView {
+                key: b"k",
+                count,
+                limit: 10,
+                remaining: 0,
+                window_ms: None,
+                fell_from: None,
+            };
+            checker.counters(at, &[counter]);
+            // That Redis was not asked leaves an invariant unknown.
+            exit_status(&checker.check(at, &Observation::default()))
+        };
+        assert_eq!(status(10), 2);
+        assert_eq!(status(12), 1);
     }
 }

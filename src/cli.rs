@@ -1,5 +1,6 @@
 //! What was typed: flags and subcommands. Values are not looked at here; `config` validates them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::check::{Check, Output, Pace, Target};
-use crate::config::{SETTINGS, Setting, Values, env_name};
+use crate::config::{SETTINGS, Setting, Values, env_name, find, may_repeat};
 use crate::evaluate::{Form, Mistakes, Replay};
-use crate::text::without_login;
+use crate::text::{joined, without_login};
 
 /// How long the latency histograms may be watched.
 const MOST_SAMPLE: Duration = Duration::from_secs(5 * 60);
@@ -39,6 +40,11 @@ pub enum Task {
     Evaluate(Replay),
     /// The action definitions.
     Actions,
+    /// The kinds of limiters that are built in, or the file of one.
+    Limiters {
+        /// The kind.
+        name: Option<String>,
+    },
     /// Reset a counter.
     ResetCounter {
         /// The key.
@@ -68,6 +74,8 @@ pub enum Stop {
 
 /// Parses `arguments`, the program's name first.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    given_once(&arguments)?;
     let mut command = command();
     let matches = command
         .try_get_matches_from_mut(arguments)
@@ -76,7 +84,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             let text = error.to_string();
             match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Info(text),
-                _ => Stop::Mistake(without_login(&one_line(&text))),
+                _ => Stop::Mistake(without_login(&message(&text))),
             }
         })?;
     let mut values = Values::default();
@@ -100,11 +108,29 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     })
 }
 
+/// Refuses a setting that is given twice, before and behind the subcommand too: one of the two would not count.
+fn given_once(arguments: &[OsString]) -> Result<(), Stop> {
+    let words = arguments.iter().take_while(|word| *word != "--");
+    let names = words.filter_map(|word| word.to_str()?.strip_prefix("--")?.split('=').next());
+    let mut seen = BTreeSet::new();
+    for name in names.filter(|name| find(name).is_some() && !may_repeat(name)) {
+        if !seen.insert(name) {
+            return Err(Stop::Mistake(format!(
+                "--{name}: given twice; expected once"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn task(matches: &ArgMatches) -> Result<Task, Stop> {
     Ok(match matches.subcommand() {
         Some(("check", matches)) => Task::Check(check(matches)?),
         Some(("evaluate", matches)) => Task::Evaluate(replay(matches)?),
         Some(("actions", _)) => Task::Actions,
+        Some(("limiters", matches)) => Task::Limiters {
+            name: matches.get_one::<String>("NAME").cloned(),
+        },
         Some(("reset-counter", matches)) => Task::ResetCounter {
             key: matches
                 .get_one::<String>("KEY")
@@ -200,10 +226,10 @@ fn duration(flag: &str, text: &str, range: RangeInclusive<Duration>) -> Result<D
 }
 
 /// The message without usage and hints, in one line.
-fn one_line(text: &str) -> String {
+fn message(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let message = text.split("\n\n").next().unwrap_or(text);
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    joined(message)
 }
 
 /// The command line, as it is parsed and as the reference in `docs/` shows it.
@@ -236,6 +262,11 @@ pub fn command() -> Command {
                 .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Pass over lines that are no observations, and count them; the exit status is 2 all the same")),
         )
         .subcommand(Command::new("actions").about("The action definitions as JSON"))
+        .subcommand(
+            Command::new("limiters")
+                .about("The kinds of limiters that are built in, or one of them as a file, to copy and change")
+                .arg(Arg::new("NAME").help("The kind whose file to print")),
+        )
         .subcommand(
             Command::new("reset-counter")
                 .about("Reset the counter of KEY, fire and forget; exit status 0 accepted, 2 not")
@@ -309,10 +340,57 @@ mod tests {
         for (word, expected) in [
             ("--web.enable-admin-api", "true"),
             ("--web.enable-admin-api=false", "false"),
+            ("--probe.canary", "true"),
         ] {
             let invocation = parse_words(&[word]).unwrap();
-            let typed = invocation.values.get("web.enable-admin-api").unwrap();
+            let name = word.trim_start_matches("--").split('=').next().unwrap();
+            let typed = invocation.values.get(name).unwrap();
             assert_eq!(typed.values, [expected]);
+        }
+    }
+
+    #[test]
+    fn a_setting_is_given_once_unless_it_may_repeat() {
+        for words in [
+            &["--redis.timeout=1s", "--redis.timeout", "2s"][..],
+            &["--redis.timeout=1s", "check", "--redis.timeout=2s"],
+            &["--probe.canary", "--probe.canary=false"],
+        ] {
+            let Err(Stop::Mistake(line)) = parse_words(words) else {
+                panic!("{words:?}");
+            };
+            assert!(line.ends_with("given twice; expected once"), "{line}");
+        }
+        let words = ["--ratelimiter.url=http://a", "--ratelimiter.url=http://b"];
+        let invocation = parse_words(&words).unwrap();
+        assert_eq!(
+            invocation
+                .values
+                .get("ratelimiter.url")
+                .unwrap()
+                .values
+                .len(),
+            2
+        );
+        parse_words(&[
+            "--redis.timeout=1s",
+            "reset-counter",
+            "--",
+            "--redis.timeout",
+        ])
+        .unwrap();
+    }
+
+    #[test]
+    fn limiters_takes_a_name_or_none() {
+        for (words, expected) in [
+            (&["limiters"][..], None),
+            (&["limiters", "kong"], Some("kong")),
+        ] {
+            match parse_words(words).unwrap().task {
+                Task::Limiters { name } => assert_eq!(name.as_deref(), expected),
+                other => panic!("{other:?}"),
+            }
         }
     }
 

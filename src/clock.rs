@@ -42,6 +42,14 @@ pub fn later(at: Timestamp, duration: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
+/// `duration` before `at`; at the beginning of time it stops.
+pub fn earlier(at: Timestamp, duration: Duration) -> Timestamp {
+    jiff::SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|duration| at.checked_sub(duration).ok())
+        .unwrap_or(Timestamp::MIN)
+}
+
 /// Seconds since the Unix epoch, as Prometheus wants its timestamps.
 pub fn unix_seconds(at: Timestamp) -> f64 {
     at.as_duration().as_secs_f64()

@@ -229,6 +229,7 @@ impl<S: Subject> Work<S> {
         let watched = watched.into_iter().collect();
         let mut summary = Summary::new(&mut self.checker, &mut self.kept, self.max_series);
         let mut observation = self.subject.observe(deadline, watched, &mut summary).await;
+        observation.cut_long_texts();
         let (counted, counters) = summary.finish(self.label);
         let read = observation.totals.take().unwrap_or_default();
         observation.totals = Some(KeyTotals {
@@ -241,8 +242,9 @@ impl<S: Subject> Work<S> {
         // The moment of the whole: counters were judged as they were read, none later than this.
         let now = self.clock.now();
         let report = self.checker.check(now, &observation);
+        report.withhold_made_up(&mut observation);
         observation.keys_hashed = self.label == KeyLabel::Hash;
-        self.label_gone(&mut observation.counters_read);
+        self.label_keys(&mut observation);
         if self.kept.list_is_incomplete() && observation.counters_read == CountersRead::Full {
             // The checker saw them all, but whoever reads this does not.
             observation.counters_read = CountersRead::Partial {
@@ -260,16 +262,22 @@ impl<S: Subject> Work<S> {
         }
     }
 
-    /// The keys that are gone were for the checker. Only a recording tells them on, as it shows all keys.
-    fn label_gone(&self, read: &mut CountersRead) {
-        let CountersRead::Partial { gone, .. } = read else {
-            return;
-        };
-        if !self.recording {
-            gone.clear();
-        }
-        for key in gone {
-            *key = self.label.of(&decode_key(key));
+    /// The keys that are gone, or could not be judged, were for the checker. Only a recording tells them on, as it shows
+    /// all keys.
+    fn label_keys(&self, observation: &mut Observation) {
+        let label = |key: &str| self.label.of(&decode_key(key));
+        let unjudged = std::mem::take(&mut observation.unjudged).into_iter();
+        let unjudged = unjudged.filter(|_| self.recording);
+        observation.unjudged = unjudged
+            .map(|(key, reason)| (label(&key), reason))
+            .collect();
+        if let CountersRead::Partial { gone, .. } = &mut observation.counters_read {
+            if !self.recording {
+                gone.clear();
+            }
+            for key in gone {
+                *key = label(key);
+            }
         }
     }
 
@@ -281,9 +289,18 @@ impl<S: Subject> Work<S> {
         let saved = tokio::task::spawn_blocking(move || {
             state::save(&path, &state).map_err(|error| (path, error))
         });
-        if let Ok(Err((path, error))) = saved.await {
-            tracing::error!("--state.file: cannot write {}: {error}", path.display());
+        let before = self.own.state_written.unwrap_or(true);
+        let saved = saved.await;
+        let written = matches!(saved, Ok(Ok(())));
+        match saved {
+            Ok(Err((path, error))) if before => tracing::error!(
+                "--state.file: cannot write {}: {error}; tried again after each collection",
+                path.display()
+            ),
+            Ok(Ok(())) if !before => tracing::info!("--state.file: written again"),
+            _ => {}
         }
+        self.own.state_written = Some(written);
     }
 
     fn count_own(&mut self, observation: &Observation, now: Timestamp) {

@@ -7,33 +7,26 @@ mod http;
 mod judging;
 mod leaf;
 mod redis;
-mod secret;
 mod settings;
 mod targets;
-mod tls;
 mod tree;
-mod watched;
 mod web;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
 
 pub use judging::Judging;
-pub use secret::{Secret, SecretSource};
-pub use settings::{SETTINGS, Setting, Values, env_name, find};
+pub use settings::{Environment, SETTINGS, Setting, Values, env_name, find, may_repeat};
 pub use targets::{DEFAULT_TARGET, TargetConfig};
-pub use tls::TlsSource;
-pub(crate) use watched::Stamp;
 
 use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
 use crate::observe::{ObserveConfig, RegistryTiming, Selector};
-use crate::server::{Guard, Limits};
 use crate::text::{one_line, without_login};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
@@ -54,6 +47,8 @@ pub struct Config {
     pub targets: BTreeMap<String, TargetConfig>,
     /// Where state survives a restart.
     pub state_file: Option<PathBuf>,
+    /// Who said so.
+    state_origin: String,
     /// Nothing more is wanted than to know that it is valid.
     pub check_only: bool,
     /// How to serve it.
@@ -69,12 +64,16 @@ pub struct WebConfig {
     pub listen: SocketAddr,
     /// The path of the metrics.
     pub telemetry_path: String,
-    /// Who is let in.
-    pub guard: Guard,
-    /// What clients may take.
-    pub limits: Limits,
+    /// The file that says who is let in.
+    config_file: Option<web::Given>,
+    /// Connections served at once.
+    pub max_connections: usize,
+    /// How long a request may take to arrive, head and body each, idling before it included.
+    pub read_timeout: Duration,
     /// Whether actions are accepted over HTTP.
     pub enable_admin_api: bool,
+    /// Who said so.
+    admin_api: web::Given,
     /// Whether they are accepted of callers who are not known, too.
     pub admin_api_insecure: bool,
     /// Whether the configuration may be read anew over HTTP.
@@ -147,12 +146,14 @@ impl ConfigError {
 
 impl Config {
     /// Validates `values` (flags, to which environment, file and defaults are added here).
-    pub fn load(
-        mut values: Values,
-        environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
+    pub fn load(mut values: Values, environment: &Environment) -> Result<Self, ConfigError> {
         let sections = complete(&mut values, environment)?;
         Self::validated(values, &sections)
+    }
+
+    /// What is to be said of `--state.file` where state cannot be kept at `path`.
+    pub fn refuse_state_file(&self, path: &Path, expected: &str) -> ConfigError {
+        ConfigError::new(&self.state_origin, path.display(), expected)
     }
 
     /// What flags, environment and file say, over the defaults.
@@ -163,18 +164,19 @@ impl Config {
         let default = default.ok_or_else(|| ConfigError::new("targets", "", "one"))?;
         values.add_defaults();
         let read = Reader(&values);
-        let guard = read.guard()?;
         Ok(Self {
             observe: default.observe,
             checker: default.checker,
             key_label: default.key_label,
             max_series: default.max_series,
-            targets,
             check_only: read.switch("config.check")?,
             state_file: read.text("state.file").map(|(_, path)| PathBuf::from(path)),
+            state_origin: read.text("state.file").unwrap_or_default().0,
+            targets,
             web: WebConfig {
-                guard: guard.clone(),
-                limits: read.limits()?,
+                config_file: read.given("web.config.file"),
+                max_connections: read.max_connections()?,
+                read_timeout: read.timeout("web.read-timeout")?,
                 listen: read.listen("web.listen-address")?,
                 telemetry_path: read.parsed(
                     "web.telemetry-path",
@@ -190,7 +192,8 @@ impl Config {
                         (text.starts_with('/') && free && plain).then(|| text.to_owned())
                     },
                 )?,
-                enable_admin_api: read.admin_api(&guard)?,
+                enable_admin_api: read.switch("web.enable-admin-api")?,
+                admin_api: read.given("web.enable-admin-api").unwrap_or_default(),
                 admin_api_insecure: read.switch("web.admin-api-insecure")?,
                 enable_lifecycle: read.switch("web.enable-lifecycle")?,
                 timeout_offset: read.duration("web.timeout-offset")?,
@@ -202,10 +205,7 @@ impl Config {
 }
 
 /// Adds to the flags what environment and file have. Defaults are not added: they are below what targets inherit.
-fn complete(
-    values: &mut Values,
-    environment: impl Fn(&str) -> Option<String>,
-) -> Result<file::Sections, ConfigError> {
+fn complete(values: &mut Values, environment: &Environment) -> Result<file::Sections, ConfigError> {
     values.add_environment(environment);
     match values.get("config.file").cloned() {
         Some(named) => file::read(&named.origin, Path::new(&named.values[0]), values),
@@ -347,13 +347,21 @@ impl Reader<'_> {
     }
 
     fn listen(&self, flag: &str) -> Result<SocketAddr, ConfigError> {
-        self.parsed(flag, "HOST:PORT such as 0.0.0.0:9972 or :9972", |text| {
-            let text = match text.strip_prefix(':') {
-                Some(port) => format!("0.0.0.0:{port}"),
-                None => text.to_owned(),
-            };
-            text.to_socket_addrs().ok()?.next()
-        })
+        let (origin, text) = self.text(flag).unwrap_or_default();
+        let expected = "HOST:PORT such as 127.0.0.1:9972, or :9972 for every address";
+        let wrong = |expected| ConfigError::new(&origin, &text, expected);
+        if let Some(port) = text.strip_prefix(':') {
+            let port = port.parse().map_err(|_| wrong(expected))?;
+            return Ok((Ipv6Addr::UNSPECIFIED, port).into());
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong(expected))?;
+        if host.is_empty() || port.parse::<u16>().is_err() {
+            return Err(wrong(expected));
+        }
+        let mut found = text.to_socket_addrs().map_err(|_| {
+            wrong("a host that resolves to an address of this machine: the name does not resolve")
+        })?;
+        found.next().ok_or_else(|| wrong(expected))
     }
 
     fn urls(&self, flag: &str) -> Result<Vec<Url>, ConfigError> {

@@ -4,16 +4,13 @@
 //! Memory does not grow with the file. Nothing is asked of the limiter: what was not recorded is not known.
 
 mod backtest;
-mod blocks;
 mod command;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod history;
+mod input;
 mod judge;
-mod line;
 mod lines;
-mod pipeline;
-mod progress;
 mod reading;
 mod report;
 mod table;
@@ -22,10 +19,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub use backtest::{Backtest, Candidate, backtest};
-pub use blocks::Source;
 pub use command::{Form, Replay, evaluate};
+pub use input::Source;
 pub use lines::replay;
-pub use progress::Progress;
 pub use reading::{Mistakes, Reading, Tally};
 pub use report::page;
 pub use table::table;

@@ -10,12 +10,11 @@ use crate::check;
 use crate::clock::Moment;
 use crate::export::{Exporter, Reload, Unauthorized, render};
 use crate::invariants::{Checker, CheckerConfig};
-use crate::observation::{CounterView, KeyLabel, Observation, decode_key, encode_key};
+use crate::observation::{KeyLabel, Observation, decode_key, encode_key};
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::subject::InvariantChecker as _;
 
-use assertions::valid_exposition;
-pub(crate) use assertions::{harmless_html, harmless_text};
+use assertions::{harmless_text, valid_exposition};
 
 pub use crate::config::fuzzing::config;
 pub use crate::observe::fuzzing::{management_api, node_metrics};
@@ -59,15 +58,7 @@ pub(crate) fn rendered(observation: Observation) {
     let now = Moment::from_wall(jiff::Timestamp::UNIX_EPOCH);
     let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
     for counter in &observation.counters {
-        let view = CounterView {
-            key: &decode_key(&counter.key),
-            count: counter.count,
-            limit: counter.limit,
-            remaining: counter.remaining,
-            window_ms: counter.window_ms,
-            fell_from: counter.fell_from,
-        };
-        checker.counters(now, &[view]);
+        checker.counters(now, &[counter.view(&decode_key(&counter.key))]);
     }
     let snapshot = Snapshot {
         report: checker.check(now, &observation),

@@ -20,6 +20,6 @@ pub use config::{CheckerConfig, InvariantConfig, InvariantName, Severity};
 pub(crate) use counters::ghost;
 pub use decision::Decision;
 pub use evidence::{Evidence, Verdict};
-pub use explain::{Explained, Explanation, Rule, source};
+pub use explain::{Explained, Explanation, Rule, Terms, source};
 pub use grace::SavedEntry;
 pub use report::{InvariantStatus, Report, Unknown, Violation};

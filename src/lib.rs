@@ -12,12 +12,15 @@ pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod credentials;
 pub mod evaluate;
 pub mod export;
+mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod invariants;
+pub mod limiters;
 pub mod observation;
 pub mod observe;
 pub mod serve;
@@ -28,3 +31,4 @@ pub mod state;
 pub mod subject;
 mod text;
 mod text_table;
+mod yaml;

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ratelimiter_exporter::cli::{self, Stop, Task};
-use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values};
+use ratelimiter_exporter::config::{Config, Environment, Judging, LogConfig, Values};
 use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::subject::ACTIONS;
-use ratelimiter_exporter::{check, observe, serve};
+use ratelimiter_exporter::{check, limiters, observe, serve};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Something that another try may do, such as listening where another process still does.
 const UNAVAILABLE: u8 = 1;
@@ -36,12 +37,24 @@ async fn run() -> ExitCode {
         Err(Stop::Info(text)) => return print(&text, 0),
         Err(Stop::Mistake(line)) => return fail(&line),
     };
-    let environment = |name: &str| std::env::var(name).ok();
+    let environment = match Environment::new(std::env::vars_os()) {
+        Ok(environment) => environment,
+        Err(error) => return fail(&error.to_string()),
+    };
     if let Task::Evaluate(task) = &invocation.task {
-        return replay(task, invocation.values, environment);
+        return replay(task, invocation.values, &environment);
+    }
+    if let Task::Limiters { name } = &invocation.task {
+        return kinds(name.as_deref());
     }
     let values = invocation.values;
-    let load = move || Config::load(values.clone(), |name| std::env::var(name).ok());
+    let load = move || Config::load(values.clone(), &environment);
+    let serving = matches!(invocation.task, Task::Serve);
+    // First of all: a reload that is asked for while the exporter starts must not end it instead.
+    let hangup = match serving.then(|| signal(SignalKind::hangup())).transpose() {
+        Ok(hangup) => hangup,
+        Err(error) => return fail(&format!("cannot wait for signals: {error}")),
+    };
     let config = match load() {
         Ok(config) => config,
         Err(error) => return fail(&error.to_string()),
@@ -53,6 +66,13 @@ async fn run() -> ExitCode {
             Err(line) => return fail(&line),
         },
     };
+    let mut guard = None;
+    if config.check_only || serving {
+        match serve::can_keep_state(&config).and_then(|()| serve::guard(&config)) {
+            Ok(made) => guard = Some(made),
+            Err(error) => return fail(&error.to_string()),
+        }
+    }
     if config.check_only {
         return print(VALID, 0);
     }
@@ -64,12 +84,18 @@ async fn run() -> ExitCode {
     // The one TLS implementation; it can only be installed once, which is here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match invocation.task {
-        Task::Serve => match serve::serve(config, Arc::new(load)).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail_with(UNAVAILABLE, &format!("{error:#}")),
-        },
+        Task::Serve => {
+            // Both are there for this task.
+            let (Some(guard), Some(hangup)) = (guard, hangup) else {
+                return ExitCode::SUCCESS;
+            };
+            match serve::serve(config, guard, Arc::new(load), hangup).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail_with(UNAVAILABLE, &format!("{error:#}")),
+            }
+        }
         // Dealt with above, without a limiter.
-        Task::Evaluate(_) => ExitCode::SUCCESS,
+        Task::Evaluate(_) | Task::Limiters { .. } => ExitCode::SUCCESS,
         Task::Check(task) => match check::check(&task, &config).await {
             Ok(status) => ExitCode::from(status),
             Err(error) => fail(&format!("{error:#}")),
@@ -85,12 +111,22 @@ async fn run() -> ExitCode {
     }
 }
 
-fn replay(task: &Replay, values: Values, environment: impl Fn(&str) -> Option<String>) -> ExitCode {
+fn kinds(name: Option<&str>) -> ExitCode {
+    match name {
+        None => print(&limiters::list(), 0),
+        Some(name) => match limiters::built_in(name) {
+            Ok(file) => print(file, 0),
+            Err(line) => fail(&line),
+        },
+    }
+}
+
+fn replay(task: &Replay, values: Values, environment: &Environment) -> ExitCode {
     let current = task.compare.as_ref().map(|file| {
         let values = values.clone().with_file("--compare", file);
-        Judging::load(values, &environment)
+        Judging::load(values, environment)
     });
-    let candidate = Judging::load(values, &environment);
+    let candidate = Judging::load(values, environment);
     let (candidate, current) = match (candidate, current.transpose()) {
         (Ok(candidate), Ok(current)) => (candidate, current),
         (Err(error), _) | (_, Err(error)) => return fail(&error.to_string()),

@@ -4,25 +4,26 @@
 //! fields of [`Observation`] are the whole of the minimal JSON form; everything else is optional.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod bounded;
 mod failure;
 mod key;
 
 pub use failure::{Collector, Failure, Reason};
-pub use key::{decode_key, encode_key, hash_key};
+pub use key::{decode_key, encode_key, hash_key, is_cut_key, names_of, shown_key};
 
-/// Everything one collection saw, apart from the counters that were streamed past the checker. `C` holds the counters:
-/// a replay has a leaner way of doing that.
+/// Everything one collection saw, apart from the counters that were streamed past the checker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Observation<C = Vec<Counter>> {
+pub struct Observation {
     /// The limiter's nodes, by id.
     pub nodes: Vec<Node>,
     /// Counters: all of them in a replay, the exported ones (highest utilization first) in a live observation, these
     /// and all above their limits in a recording.
-    pub counters: C,
+    pub counters: Vec<Counter>,
     /// What the nodes' own metrics say, by node id.
     pub node_metrics: BTreeMap<String, NodeMetrics>,
     /// Whether Redis answered the exporter's PING in time; `null` when the collection was cut off before that.
@@ -49,6 +50,10 @@ pub struct Observation<C = Vec<Counter>> {
     /// How far the counters were read.
     #[serde(default)]
     pub counters_read: CountersRead,
+    /// Keys (escaped) that were looked at directly and could not be judged, and why: a violation in progress is held. For
+    /// the checker, and for a recording.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unjudged: BTreeMap<String, Reason>,
     /// Totals over all live counters, exact whatever the caps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<KeyTotals>,
@@ -99,6 +104,9 @@ pub struct Node {
     /// Whether the node refused what it must refuse; `None` when the canary did not ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_refused: Option<bool>,
+    /// Why it is not known whether it does, although it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_reason: Option<String>,
 }
 
 impl Node {
@@ -108,11 +116,11 @@ impl Node {
     }
 }
 
-/// A key's counter: the requests admitted inside its window. `K` is a text, owned unless it is read in a replay.
+/// A key's counter: the requests admitted inside its window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counter<K = String> {
-    /// The key, escaped by [`encode_key`].
-    pub key: K,
+pub struct Counter {
+    /// The key, as [`shown_key`] writes it.
+    pub key: String,
     /// Requests admitted inside the window.
     pub count: u64,
     /// Requests allowed per window.
@@ -138,6 +146,18 @@ impl Counter {
     pub fn utilization(&self) -> f64 {
         utilization(self.count, self.limit)
     }
+
+    /// The counter as the checker takes it, with `key` as the bytes that its key stands for.
+    pub fn view<'a>(&self, key: &'a [u8]) -> CounterView<'a> {
+        CounterView {
+            key,
+            count: self.count,
+            limit: self.limit,
+            remaining: self.remaining,
+            window_ms: self.window_ms,
+            fell_from: self.fell_from,
+        }
+    }
 }
 
 /// A counter on its way through the checker: what [`Counter`] holds, without owning the key.
@@ -160,7 +180,7 @@ pub struct CounterView<'a> {
 /// How keys are shown in labels and JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyLabel {
-    /// As they are, escaped by [`encode_key`].
+    /// As they are, escaped and cut by [`shown_key`].
     #[default]
     Plain,
     /// As a hash, for keys that are personal data.
@@ -171,7 +191,7 @@ impl KeyLabel {
     /// `key` as it is shown.
     pub fn of(self, key: &[u8]) -> String {
         match self {
-            Self::Plain => encode_key(key),
+            Self::Plain => shown_key(key),
             Self::Hash => hash_key(key),
         }
     }
@@ -220,9 +240,16 @@ pub struct NodeMetrics {
     /// Which source the latency comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_source: Option<String>,
+    /// The newest of the checks that the p99 is taken over: only slow ones that are still coming prove that a node is
+    /// slow. Without them the p99 alone decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_newest: Option<NewestChecks>,
     /// The slowest canary of the last 60 s, in milliseconds: it decides where the bucket above cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_p99_ms: Option<f64>,
+    /// The slowest of the newest canaries, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_newest_ms: Option<f64>,
     /// Why there is no latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_unknown: Option<String>,
@@ -237,6 +264,57 @@ pub struct NodeMetrics {
     pub check_errors: Option<f64>,
 }
 
+impl NodeMetrics {
+    /// The canary stands in for the histogram, where there is one and it measured anything.
+    pub fn take_canary(&mut self) {
+        if self.canary_p99_ms.is_some() {
+            self.latency_p99_ms = self.canary_p99_ms;
+            self.latency_p99_bucket = None;
+            self.latency_source = Some("canary".to_owned());
+            self.latency_newest = self.canary_newest_ms.map(NewestChecks::measured);
+            self.latency_unknown = None;
+        }
+    }
+}
+
+/// The span that a node's p99 is taken over.
+pub const LATENCY_WINDOW: Duration = Duration::from_secs(60);
+
+/// How far back the newest checks reach at most, where collections are not further apart: a third of the window. Slow
+/// checks that came since then are taken to be still coming. Shorter, and a node with little traffic would show none
+/// between two slow ones; longer, and an outage that is over would be reported.
+pub const NEWEST_CHECKS: Duration = Duration::from_secs(20);
+
+/// The newest checks of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NewestChecks {
+    /// How far back they reach, in seconds: to the first collection that is at least half of [`NEWEST_CHECKS`] ago.
+    #[serde(default)]
+    pub seconds: f64,
+    /// Their p99 in milliseconds, where it was measured; `None` without checks, and where there is a bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_ms: Option<f64>,
+    /// The bucket that holds their p99, in seconds; `None` without checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<Bucket>,
+    /// How many of them are as slow as the p99 of the window: in its bucket or above.
+    #[serde(default)]
+    pub slow: f64,
+    /// How many would be, if such checks came as often as they did in the whole window.
+    #[serde(default)]
+    pub slow_expected: f64,
+}
+
+impl NewestChecks {
+    /// Checks of which the slowest is known, and nothing else.
+    pub fn measured(p99_ms: f64) -> Self {
+        Self {
+            p99_ms: Some(p99_ms),
+            ..Self::default()
+        }
+    }
+}
+
 /// A histogram bucket's bounds in seconds: above `lower`, at or below `upper` (`null` = +Inf).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bucket {
@@ -246,6 +324,19 @@ pub struct Bucket {
     pub upper: Option<f64>,
 }
 
+impl Bucket {
+    /// Its bounds in milliseconds, for people.
+    pub fn in_millis(&self) -> String {
+        // 0.07 s are 70.00000000000001 ms.
+        let millis = |seconds: f64| (seconds * 1e6).round() / 1e3;
+        let lower = millis(self.lower);
+        match self.upper {
+            Some(upper) => format!("{lower} to {} ms", millis(upper)),
+            None => format!("above {lower} ms"),
+        }
+    }
+}
+
 /// A cumulative histogram: finite bucket bounds in rising order, and the totals.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
@@ -253,8 +344,8 @@ pub struct Histogram {
     pub buckets: Vec<(f64, f64)>,
     /// All samples.
     pub count: f64,
-    /// The sum of all samples, in seconds.
-    pub sum: f64,
+    /// The sum of all samples, in seconds; `None` if the node tells none, or one that is no number.
+    pub sum: Option<f64>,
 }
 
 /// Redis as the exporter sees it.
@@ -292,11 +383,11 @@ pub struct RedisShard {
 /// The part of Redis's INFO that is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisInfo {
-    /// `redis_version`.
+    /// `redis_version`; of Valkey `valkey_version`.
     pub version: String,
     /// `role`: master or slave.
     pub role: String,
-    /// `redis_mode`: standalone, sentinel or cluster.
+    /// `redis_mode`, of Valkey `server_mode`: standalone, sentinel or cluster.
     pub mode: String,
     /// `run_id`: changes with every start of the server.
     pub run_id: String,

@@ -1,45 +1,20 @@
 //! All the I/O of a collection, joined under one deadline into an [`Observation`](crate::observation::Observation). Decides nothing: a source that
 //! fails is a named failure, and the rest is still there.
 
-mod api_line;
-mod canary;
-mod connector;
-mod control;
 mod counters;
 mod deadline;
-mod exposition;
-mod failing_checks;
-mod first;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod http;
-mod http_access;
-mod key_reader;
 mod latency;
 mod limiter;
-mod limits;
-mod management_api;
-mod node_judging;
-mod node_metrics;
-mod node_reader;
 mod nodes;
-mod pace;
-mod pass;
-mod probes;
-mod prometheus;
 mod redis;
-mod redis_basics;
-mod redis_target;
-mod requests;
-mod router;
-mod sentinels;
-mod shard_reader;
-mod succession;
-mod tracker;
+mod take_over;
 
-pub use exposition::Selector;
-pub use http_access::{Authorization, HttpAccess};
+pub use counters::limits::LimitRule;
+pub use http::access::{Authorization, HttpAccess};
+pub use latency::exposition::Selector;
 pub use limiter::{Limiter, ObserveConfig, SetupError, reset_counter};
-pub use limits::LimitRule;
-pub use nodes::RegistryTiming;
-pub use redis_target::{Login, RedisTarget, Tls};
+pub use nodes::state::RegistryTiming;
+pub use redis::deployment::{Login, RedisTarget, Tls};

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::future::join_all;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::collect::{Collect, GLANCE_EVERY};
 use crate::config::{Config, ConfigError};
 use crate::observe::Limiter;
-use crate::server::{App, Server};
+use crate::server::{App, Guard, Limits, Server};
+use crate::{files, state};
 use reload::Reloader;
 
 /// How long the end may wait for a collection under way, once every answer is out: until its state is written.
@@ -25,12 +26,36 @@ const LAST_COLLECTION: Duration = Duration::from_secs(3);
 /// Reads the configuration anew, from the same flags and variables and from the file as it is now.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
-/// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP makes it `load` the configuration anew.
-pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
-    // First of all: whoever asks for a reload while it starts must not end it instead.
-    let hangup = signal(SignalKind::hangup())?;
-    let (listen, guard) = (config.web.listen, config.web.guard.clone());
-    let bound = Server::bind(listen, guard, config.web.limits).await;
+/// Whether state can be kept where it is wanted. Only who serves needs that, not who looks at the limiter once.
+pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
+    let Some(path) = &config.state_file else {
+        return Ok(());
+    };
+    for name in config.targets.keys() {
+        let file = state::file_of(path, name);
+        files::replaceable(&file).map_err(|why| config.refuse_state_file(&file, &why))?;
+    }
+    Ok(())
+}
+
+/// Who is let in, by the file that the configuration names. An error also where actions would be taken of anybody.
+pub fn guard(config: &Config) -> Result<Guard, ConfigError> {
+    let web = &config.web;
+    let guard = Guard::new(web.config_file().as_deref());
+    let guard = guard.map_err(|why| web.refuse_config_file(&why))?;
+    web.admits_actions(!guard.authenticates())?;
+    Ok(guard)
+}
+
+/// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP makes it `load` the configuration anew:
+/// `hangup` hears of it, from before the configuration was read for the first time.
+pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> anyhow::Result<()> {
+    let listen = config.web.listen;
+    let limits = Limits {
+        connections: config.web.max_connections,
+        read_timeout: config.web.read_timeout,
+    };
+    let bound = Server::bind(listen, guard.clone(), limits).await;
     let server =
         bound.with_context(|| format!("--web.listen-address: cannot listen on {listen}"))?;
     let targets = target::start_all(&config)?;
@@ -43,7 +68,7 @@ pub async fn serve(config: Config, load: Load) -> anyhow::Result<()> {
         path = config.web.telemetry_path,
         "serving"
     );
-    let (reloader, app) = Reloader::new(config, load, targets, &shutdown);
+    let (reloader, app) = Reloader::new(config, guard, load, targets, &shutdown);
     let running = server.run(app.clone(), shutdown.clone());
     tokio::pin!(running);
     let asked = async {

@@ -17,11 +17,13 @@ mod tls;
 mod web_file;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_ipv6_v6only;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,9 @@ pub use routes::{App, ReloadNow};
 
 /// How long answers under way may take once the end was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: u32 = 1024;
 
 /// What clients may take of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +58,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `listen`.
+    /// Binds `listen`. `[::]` is every address, IPv4's too, also where there is no IPv6.
     pub async fn bind(listen: SocketAddr, guard: Guard, limits: Limits) -> io::Result<Self> {
         Ok(Self {
-            listener: TcpListener::bind(listen).await?,
+            listener: bind(listen).await?,
             guard,
             limits,
         })
@@ -96,6 +101,8 @@ impl Server {
                     let serving = Arc::clone(&serving);
                     connections.spawn(async move {
                         let _place = place;
+                        // An IPv4 client of a socket for both comes as an address of IPv6.
+                        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                         serving.serve(stream, peer).await;
                     });
                 }
@@ -112,5 +119,56 @@ impl Server {
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             connections.shutdown().await;
         }
+    }
+}
+
+async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    if listen.ip() != Ipv6Addr::UNSPECIFIED {
+        return TcpListener::bind(listen).await;
+    }
+    match bind_both(listen) {
+        Err(error) if is_without_ipv6(&error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, listen.port())).await
+        }
+        bound => bound,
+    }
+}
+
+/// A socket that takes IPv4 as well, whatever the system's default is.
+fn bind_both(listen: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    set_ipv6_v6only(&socket, false)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen)?;
+    socket.listen(BACKLOG)
+}
+
+/// What the kernel says where IPv6 is not built in, or switched off.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_address_of_all_serves_ipv4_too_with_and_without_ipv6() {
+        let listener = bind((Ipv6Addr::UNSPECIFIED, 0).into()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut hosts = vec!["127.0.0.1"];
+        if listener.local_addr().unwrap().is_ipv6() {
+            hosts.push("::1");
+        }
+        for host in hosts {
+            let (one, other) = tokio::join!(
+                tokio::net::TcpStream::connect((host, port)),
+                listener.accept()
+            );
+            one.and(other).unwrap();
+        }
+        assert!(is_without_ipv6(&Errno::AFNOSUPPORT.into()));
+        assert!(!is_without_ipv6(&Errno::ADDRINUSE.into()));
     }
 }

@@ -27,6 +27,8 @@ pub struct OwnCounters {
     pub errors: BTreeMap<(Collector, Reason), u64>,
     /// When each collector last succeeded, by the wall clock.
     pub last_success: BTreeMap<Collector, Timestamp>,
+    /// Whether the state of the collection before was written; `None` without a file for it, and before the first.
+    pub state_written: Option<bool>,
     /// Scrapes that shared another one's collection.
     pub coalesced: u64,
 }

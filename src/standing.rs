@@ -30,6 +30,16 @@ impl Standing {
         }
     }
 
+    /// The exit status: 0 all invariants hold, 1 at least one is violated, if only pending, 2 something could not be
+    /// seen.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Holds => 0,
+            Self::Violated | Self::Pending => 1,
+            Self::Unknown => 2,
+        }
+    }
+
     /// A sign that is told from the others by its shape.
     pub fn sign(self) -> char {
         match self {

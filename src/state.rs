@@ -1,14 +1,16 @@
 //! State that survives a restart: violations in progress, nodes, limits. Written atomically after each collection,
 //! read once at the start. The steady timeline goes on where it was, so that no grace period is cut or begun anew.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Moment, elapsed, later};
+use crate::config::DEFAULT_TARGET;
+use crate::files::{self, with_suffix};
 use crate::invariants::{InvariantName, SavedEntry};
 
 /// The layout of the file. One of another version is refused.
@@ -90,7 +92,10 @@ pub fn load(path: &Path) -> Result<Option<State>, StateError> {
     });
     parsed.map(Some).map_err(|error| {
         // If it cannot be moved, the next save replaces it: the message is what matters.
-        let _ = fs::rename(path, with_suffix(path, ".damaged"));
+        let aside = with_suffix(path, ".damaged");
+        if files::regular_or_nothing(&aside).is_ok() {
+            let _ = fs::rename(path, &aside);
+        }
         StateError::Damaged {
             path: path.display().to_string(),
             error,
@@ -100,18 +105,16 @@ pub fn load(path: &Path) -> Result<Option<State>, StateError> {
 
 /// Writes `state` to `path`, so that a crash at any moment leaves the old file or the new one, whole.
 pub fn save(path: &Path, state: &State) -> io::Result<()> {
-    let bytes = serde_json::to_vec(state)?;
-    let temporary = with_suffix(path, ".tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
+    files::replace(path, &serde_json::to_vec(state)?)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+/// The state file of one limiter among several: that of the default one as it is given, others with their names behind a
+/// dot.
+pub fn file_of(path: &Path, target: &str) -> PathBuf {
+    if target == DEFAULT_TARGET {
+        return path.to_owned();
+    }
+    with_suffix(path, &format!(".{target}"))
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ pub trait CounterSink: Send {
     /// Whether a key of this utilization would be among those that are shown: such keys are read with care.
     fn ranks(&self, used: f64, key: &[u8]) -> bool;
 
-    /// A key of the pass was counted under the wrong limit: (count, limit) as told, and as it is.
-    fn correct(&mut self, told: (u64, u64), right: Option<(u64, u64)>);
+    /// Whether the key was among those shown last: such keys are rechecked before others.
+    fn is_shown(&self, key: &[u8]) -> bool;
 
     /// One batch of the pass, counted at `at`.
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);

@@ -1,17 +1,59 @@
 //! What others wrote, in messages of ours: logs, tables and errors are one line each, whatever a file or a node says.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The most of a foreign text that a message repeats.
-const MOST: usize = 1000;
+use sha2::{Digest as _, Sha256};
 
-/// `text` as one line of bounded length: control characters are escaped, and what is too long is cut.
+/// The most bytes of a foreign text in a label, a message or a log line.
+pub(crate) const MOST: usize = 512;
+
+/// Hexadecimal digits of the SHA-256 behind what was cut. Nobody finds two texts that have them in common.
+const DIGITS: usize = 32;
+
+/// The length of what is behind: the mark and the digits.
+pub(crate) const END: usize = '…'.len_utf8() + DIGITS;
+
+/// What is left of a text that is cut. With the mark and the digits behind it, it stays within [`MOST`] even where the
+/// mark is written as three escapes of four bytes, as in keys that look as if they were cut.
+const LEFT: usize = MOST - 3 * 4 - DIGITS;
+
+/// `text`, or if it is longer than [`MOST`] its beginning, `…`, and the first digits of the SHA-256 of the whole.
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= MOST {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(cut_to(text, text.as_bytes()))
+}
+
+/// The beginning of `text`, `…`, and the first digits of the SHA-256 of `whole`.
+pub(crate) fn cut_to(text: &str, whole: &[u8]) -> String {
+    let mut ends = (0..=LEFT.min(text.len())).rev();
+    let end = ends.find(|at| text.is_char_boundary(*at));
+    let mut out = text[..end.unwrap_or(0)].to_owned();
+    out.push('…');
+    for byte in &Sha256::digest(whole)[..DIGITS / 2] {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
+}
+
+/// Whether `text` ends as [`cut`] ends one.
+pub(crate) fn is_cut(text: &str) -> bool {
+    let Some(start) = text.len().checked_sub(DIGITS) else {
+        return false;
+    };
+    let digit = |c: u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
+    text.is_char_boundary(start) && text[..start].ends_with('…') && text[start..].bytes().all(digit)
+}
+
+/// `text` as one line of bounded length: control characters are escaped, and what is too long is [`cut`].
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(MOST));
-    for (at, c) in text.char_indices() {
-        if at >= MOST {
-            line.push('…');
-            break;
+    for c in text.chars() {
+        if line.len() > MOST {
+            return cut_to(&line, text.as_bytes());
         }
         // Unicode has two line ends that are no control characters.
         if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
@@ -21,7 +63,35 @@ pub(crate) fn one_line(text: &str) -> String {
             line.push(c);
         }
     }
+    if line.len() > MOST {
+        return cut_to(&line, text.as_bytes());
+    }
     line
+}
+
+/// As [`one_line`], of about `most` characters and without a hash: for a column of a table.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
+    let (mut line, mut length) = (String::with_capacity(text.len().min(most)), 0);
+    for c in text.chars() {
+        if length >= most {
+            line.push('…');
+            break;
+        }
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            let escaped = c.escape_default();
+            length += escaped.len();
+            line.extend(escaped);
+        } else {
+            length += 1;
+            line.push(c);
+        }
+    }
+    line
+}
+
+/// The words of a message that its author broke into lines, on one line.
+pub(crate) fn joined(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// `text` without the login of a URL that stands in it: in a message about what was put in the wrong place, it would show.
@@ -57,6 +127,18 @@ mod tests {
     #[test]
     fn line_ends_are_escaped_and_length_is_bounded() {
         assert_eq!(one_line("a\r\n\tb\u{2028}é"), "a\\r\\n\\tb\\u{2028}é");
-        assert_eq!(one_line(&"é".repeat(MOST)).chars().count(), MOST / 2 + 1);
+        let long = one_line(&"\n".repeat(MOST));
+        assert!(long.len() <= MOST && is_cut(&long), "{long}");
+    }
+
+    #[test]
+    fn texts_up_to_512_bytes_stay_and_longer_ones_differ_by_their_hash() {
+        let whole = "é".repeat(MOST / 2);
+        assert_eq!(cut(&whole), whole);
+        let [one, other] = ["a", "b"].map(|end| format!("{whole}{end}"));
+        assert!(cut(&one).starts_with("éé") && cut(&one).len() <= MOST);
+        assert_ne!(cut(&one), cut(&other));
+        assert!(is_cut(&cut(&one)) && !is_cut(&whole) && !is_cut("…") && !is_cut(""));
+        assert_eq!(cut(&cut(&one)), cut(&one));
     }
 }

@@ -2,17 +2,14 @@
 
 use std::fmt::Write as _;
 
-/// Text that others wrote, without what would move the terminal's cursor.
+use crate::text::shortened;
+
+/// The most characters of a cell.
+const MOST: usize = 100;
+
+/// Text that others wrote, as it fits into a cell.
 pub(crate) fn shown(text: &str) -> String {
-    let clean: String = text
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
-    if clean.chars().count() > 100 {
-        clean.chars().take(99).chain(['…']).collect()
-    } else {
-        clean
-    }
+    shortened(text, MOST)
 }
 
 /// Writes `rows` below one another, each column as wide as its widest cell. The first row is the head.

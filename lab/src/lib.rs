@@ -17,6 +17,7 @@
 //! | [`demo`] | the guided tour of faults, and `lab fault` that acts on it |
 
 pub mod alertmanager;
+pub mod balancer;
 pub mod clock;
 pub mod demo;
 pub mod exposition;

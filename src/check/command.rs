@@ -5,22 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::looks::{Pace, look};
+use super::looks::{MOST_TIME, Pace, look};
 use super::recorder::{Recorder, Target};
 use super::watch::Screen;
-use super::{Verdict, explain, json, line, table};
+use super::{exit_status, explain, json, line, table};
 use crate::clock::Clock;
 use crate::collect::{Collect, Keep};
 use crate::config::Config;
 use crate::invariants::Checker;
-use crate::observation::decode_key;
+use crate::observation::{decode_key, is_cut_key, names_of};
 use crate::observe::Limiter;
 use crate::snapshot::Snapshot;
-
-/// What a single collection may take.
-const MOST_TIME: Duration = Duration::from_secs(30);
+use crate::standing::Standing;
 
 /// What is to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +64,8 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
     let checker = Checker::new(config.checker.clone(), config.key_label);
     let asked_for = match &task.output {
-        Output::Explained { subject, .. } => Some(decode_key(subject)),
+        // A name that was cut is no key's. What it stands for is explained if it is listed.
+        Output::Explained { subject, .. } if !is_cut_key(subject) => Some(decode_key(subject)),
         _ => None,
     };
     let keep = Keep {
@@ -84,24 +84,24 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
         return watch(&collect, pace).await;
     }
     let snapshot = once(&collect, task.watch).await?;
-    let (text, verdict) = match &task.output {
+    let (text, status) = match &task.output {
         Output::Explained { subject, json } => {
             let key = asked_for.map(|key| config.key_label.of(&key));
-            let names: Vec<String> = std::iter::once(subject.clone()).chain(key).collect();
+            let names: Vec<String> = names_of(subject).into_iter().chain(key).collect();
             let explained = snapshot.report.explain(&snapshot.observation, &names);
             let text = if *json {
                 serde_json::to_string_pretty(&explained)? + "\n"
             } else {
                 explain::text(&explained)
             };
-            (text, explain::verdict(&explained))
+            (text, explain::standing(&explained).exit_status())
         }
-        Output::Json => (json(&snapshot)? + "\n", Verdict::of(&snapshot)),
-        _ => (table(&snapshot), Verdict::of(&snapshot)),
+        Output::Json => (json(&snapshot)? + "\n", exit_status(&snapshot.report)),
+        _ => (table(&snapshot), exit_status(&snapshot.report)),
     };
     // That nobody reads it changes nothing about how things stand.
     let _ = io::stdout().write_all(text.as_bytes());
-    Ok(verdict.exit_status())
+    Ok(status)
 }
 
 /// One collection, after watching the nodes' latency histograms for `watch`.
@@ -117,9 +117,9 @@ async fn once(collect: &Arc<Collect<Limiter>>, watch: Duration) -> anyhow::Resul
 /// Shows until the time is up, somebody says stop, or nobody looks any more. The exit status is that of the last look.
 async fn watch(collect: &Arc<Collect<Limiter>>, pace: Pace) -> anyhow::Result<u8> {
     let mut screen = Screen::new()?;
-    let mut status = Verdict::Unknown.exit_status();
+    let mut status = Standing::Unknown.exit_status();
     let looked = look(collect, pace, |snapshot| {
-        status = Verdict::of(snapshot).exit_status();
+        status = exit_status(&snapshot.report);
         let text = table(snapshot);
         let (verdict, tables) = text.split_once('\n').unwrap_or_default();
         let (at, every) = (snapshot.report.at.wall, pace.every);
@@ -147,27 +147,27 @@ async fn record(
         let snapshot = once(collect, watch).await?;
         recorder.write(&line(&snapshot)?)?;
         recorder.finish()?;
-        return Ok(Verdict::of(&snapshot).exit_status());
+        return Ok(exit_status(&snapshot.report));
     };
-    let told = io::stderr().is_terminal() && (target.file.is_some() || !io::stdout().is_terminal());
+    let progress = if target.file.is_some() || !io::stdout().is_terminal() {
+        ProgressBar::no_length()
+    } else {
+        // The lines themselves show it.
+        ProgressBar::hidden()
+    };
+    let progress = progress.with_style(ProgressStyle::with_template("{msg}")?);
     let mut observations = 0_u64;
     let looked = look(collect, pace, |snapshot| {
         recorder.write(&line(snapshot)?)?;
         observations += 1;
-        if told {
-            let violations = snapshot.report.violations.len();
-            // If the terminal is gone there is nobody to tell.
-            let _ = write!(
-                io::stderr(),
-                "\r{observations} observations recorded, {violations} violations in the last\x1b[K"
-            );
-        }
+        let violations = snapshot.report.violations.len();
+        progress.set_message(format!(
+            "{observations} observations recorded, {violations} violations in the last"
+        ));
         Ok(())
     })
     .await;
-    if told && observations > 0 {
-        let _ = writeln!(io::stderr());
-    }
+    progress.abandon();
     let ended = looked.and_then(|()| Ok(recorder.finish()?));
     match ended {
         Err(error) if reader_is_gone(&error) => Ok(0),

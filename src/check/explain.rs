@@ -3,20 +3,27 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::Verdict;
 use crate::invariants::{Decision, Explained, Explanation};
+use crate::standing::Standing;
 use crate::text_table::{shown, write_table};
 
-/// What the explanation means for the exit status: of this subject alone.
-pub(super) fn verdict(explained: &Explained) -> Verdict {
+/// How this subject alone stands, for the exit status.
+pub(super) fn standing(explained: &Explained) -> Standing {
     let decisions = || explained.invariants.iter().map(|it| it.decision);
     if decisions().any(Decision::is_violated) {
-        Verdict::Violated
-    } else if decisions().any(|it| matches!(it, Decision::Unknown | Decision::NotSeen)) {
-        Verdict::Unknown
+        Standing::Violated
+    } else if decisions().any(not_evaluated) {
+        Standing::Unknown
     } else {
-        Verdict::Holds
+        Standing::Holds
     }
+}
+
+fn not_evaluated(decision: Decision) -> bool {
+    matches!(
+        decision,
+        Decision::Unknown | Decision::Inconclusive | Decision::NotSeen
+    )
 }
 
 /// The explanation as text.
@@ -51,7 +58,7 @@ fn rule(out: &mut String, explanation: &Explanation) {
     let Some(rule) = &explanation.rule else {
         return;
     };
-    let grace = Duration::try_from_secs_f64(rule.grace_period_seconds).unwrap_or_default();
+    let grace = Duration::try_from_secs_f64(rule.terms.grace_period_seconds).unwrap_or_default();
     let lasting = if grace.is_zero() {
         "reported at once".to_owned()
     } else {
@@ -61,7 +68,7 @@ fn rule(out: &mut String, explanation: &Explanation) {
     let _ = write!(
         out,
         "\n{}\n  rule      {}\n            {lasting}, {}\n",
-        explanation.name, rule.violated_when, rule.severity
+        explanation.name, rule.terms.violated_when, rule.severity
     );
     let Some(violation) = &explanation.violation else {
         return;

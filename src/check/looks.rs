@@ -12,7 +12,7 @@ use crate::snapshot::Snapshot;
 use crate::subject::Subject;
 
 /// What one collection may take, however far apart they are.
-const MOST_TIME: Duration = Duration::from_secs(30);
+pub(super) const MOST_TIME: Duration = Duration::from_secs(30);
 
 /// What one collection gets, however close they are.
 const LEAST_TIME: Duration = Duration::from_secs(1);

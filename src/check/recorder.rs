@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -81,6 +82,9 @@ fn append_to(path: &Path, gzip: bool) -> anyhow::Result<File> {
         .read(true)
         .append(true)
         .open(path)?;
+    if file.metadata()?.file_type().is_block_device() {
+        bail!("is a disk");
+    }
     // A pipe or a device cannot be gone back in, nor has it anything to go on with.
     if !file.metadata()?.is_file() || file.metadata()?.len() == 0 {
         return Ok(file);

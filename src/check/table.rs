@@ -75,6 +75,8 @@ fn invariant_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
                 .iter()
                 .map(|u| row("unknown", &u.subject, &u.reason)),
         );
+        let inconclusive = status.inconclusive.iter();
+        rows.extend(inconclusive.map(|it| row("inconclusive", &it.subject, &it.reason)));
         if rows.len() == before {
             rows.push(row("ok", "", ""));
         }
@@ -86,7 +88,10 @@ fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
     let mut rows = header(["NODE", "ADDRESS", "STATE", "REDIS", "P99"]);
     for node in &snapshot.observation.nodes {
         let metrics = snapshot.observation.node_metrics.get(&node.id);
-        let p99 = metrics.and_then(|metrics| metrics.latency_p99_ms);
+        let p99 = metrics.and_then(|metrics| match metrics.latency_p99_ms {
+            Some(ms) => Some(format!("{ms:.1} ms")),
+            None => metrics.latency_p99_bucket.map(|bucket| bucket.in_millis()),
+        });
         let redis = match node.redis_connected {
             Some(true) => "connected",
             Some(false) => "DISCONNECTED",
@@ -97,7 +102,7 @@ fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
             shown(node.address.as_deref().unwrap_or("-")),
             shown(node.state.as_deref().unwrap_or("unknown")),
             redis.to_owned(),
-            p99.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
+            p99.unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     rows
@@ -143,6 +148,14 @@ fn bar(used: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_p99_that_is_only_known_by_its_bucket_is_shown_as_the_bucket() {
+        let bucket = |lower, upper| crate::observation::Bucket { lower, upper };
+        assert_eq!(bucket(0.0, Some(0.1)).in_millis(), "0 to 100 ms");
+        assert_eq!(bucket(0.07, Some(0.25)).in_millis(), "70 to 250 ms");
+        assert_eq!(bucket(0.0125, None).in_millis(), "above 12.5 ms");
+    }
 
     #[test]
     fn bars_are_as_long_as_what_is_used() {

@@ -66,6 +66,11 @@ impl Listed {
         self.named.iter().chain(self.seen.keys())
     }
 
+    /// Whether the key was asked for by name.
+    pub(super) fn is_named(&self, key: &[u8]) -> bool {
+        self.named.contains(key)
+    }
+
     /// A collection begins.
     pub(super) fn begin(&mut self) {
         self.seen.clear();

@@ -1,7 +1,7 @@
 //! What is kept of the counters as they stream by: totals, the utilization histogram, and the top keys.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashSet};
 
 use super::listed::Listed;
 use crate::clock::Moment;
@@ -28,16 +28,6 @@ impl Totals {
             self.sum += used;
         }
     }
-
-    fn remove(&mut self, used: f64) {
-        self.keys = self.keys.saturating_sub(1);
-        if let Some(bucket) = bucket_of(used) {
-            self.per_bucket[bucket] = self.per_bucket[bucket].saturating_sub(1);
-        }
-        if used.is_finite() {
-            self.sum -= used;
-        }
-    }
 }
 
 fn bucket_of(used: f64) -> Option<usize> {
@@ -52,7 +42,7 @@ pub(super) struct KeysKept {
     /// The last full pass.
     full: Totals,
     /// The keys that are exported, so that they stay fresh while a pass goes on over several collections.
-    exported: Vec<Box<[u8]>>,
+    exported: BTreeSet<Box<[u8]>>,
     /// The keys that are listed in any case.
     listed: Listed,
 }
@@ -145,11 +135,8 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
         self.top.takes(used, key)
     }
 
-    fn correct(&mut self, told: (u64, u64), right: Option<(u64, u64)>) {
-        self.kept.current.remove(utilization(told.0, told.1));
-        if let Some((count, limit)) = right {
-            self.kept.current.add(utilization(count, limit));
-        }
+    fn is_shown(&self, key: &[u8]) -> bool {
+        self.kept.exported.contains(key) || self.kept.listed.is_named(key)
     }
 
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]) {

@@ -9,16 +9,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::leaf::{Leaf, as_text, shown};
-use super::settings::{SETTINGS, Values, find};
+use super::settings::{SETTINGS, Values, find, may_repeat, most_alike};
 use super::tree::{self, Entry, Kind, Node, Place};
 use super::{ConfigError, without_password};
 use crate::invariants::{InvariantName, Severity};
 use crate::observation::Limit;
 use crate::observe::LimitRule;
 use crate::text::one_line;
-
-/// How alike a name that was meant has to be to one that was written, from 0 to 1.
-const LEAST_ALIKE: f64 = 0.6;
 
 /// The longest name of a target: a part of the name of its state file.
 const MOST_NAME: usize = 64;
@@ -94,19 +91,17 @@ pub(super) fn read(
     let text = std::fs::read_to_string(path).map_err(|error| {
         ConfigError::new(origin, path.display(), format!("a readable file ({error})"))
     })?;
-    parse(
-        &text,
-        origin,
-        &one_line(&path.display().to_string()),
-        values,
-    )
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let file = one_line(&path.display().to_string());
+    parse(&text, origin, &file, folder, values)
 }
 
-/// The same for its `text`; places in it are told with the name `file`.
+/// The same for its `text`; places in it are told with the name `file`, paths in it are relative to `folder`.
 pub(super) fn parse(
     text: &str,
     origin: &str,
     file: &str,
+    folder: &Path,
     values: &mut Values,
 ) -> Result<Sections, ConfigError> {
     let root = tree::parse(text).map_err(|(place, why)| {
@@ -119,6 +114,7 @@ pub(super) fn parse(
     let mut sections = Sections::default();
     let mut scope = Scope {
         file,
+        folder,
         prefix: String::new(),
         known: known(|_| true),
         values,
@@ -158,20 +154,14 @@ fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<St
         let dots = name.match_indices('.').map(|(at, _)| at);
         dots.chain([name.len()]).map(move |end| &name[..end])
     });
-    let alike =
-        candidates.map(|name| (strsim::normalized_damerau_levenshtein(written, name), name));
-    // The first of equals: the shorter one.
-    let best = alike.fold(None, |best: Option<(f64, &str)>, one| match best {
-        Some(best) if best.0 >= one.0 => Some(best),
-        _ => Some(one),
-    });
-    let (_, name) = best.filter(|(alike, _)| *alike >= LEAST_ALIKE)?;
-    Some(name.to_owned())
+    most_alike(written, candidates)
 }
 
 /// The file, or a target of it, while it is read.
 struct Scope<'a> {
     file: &'a str,
+    /// What paths in it are relative to.
+    folder: &'a Path,
     /// What every name in it begins with: `targets.NAME.`, or nothing.
     prefix: String,
     known: Vec<String>,
@@ -247,12 +237,22 @@ impl Scope<'_> {
         let origin = self.origin(name, node.at);
         if let Some(setting) = find(name) {
             let typed = match &node.kind {
-                Kind::List(items) => items.iter().map(as_text).collect::<Option<Vec<_>>>(),
+                Kind::List(items) if may_repeat(name) => {
+                    items.iter().map(as_text).collect::<Option<Vec<_>>>()
+                }
                 _ => as_text(&node).map(|one| vec![one]),
             };
             let typed = typed.filter(|typed| !typed.is_empty());
             let typed =
                 typed.ok_or_else(|| ConfigError::new(&origin, shown(&node.kind), "a value"))?;
+            let beside_file = |path: String| match &*path {
+                "" => path,
+                _ => self.folder.join(path).display().to_string(),
+            };
+            let typed = match setting.value {
+                "FILE" => typed.into_iter().map(beside_file).collect(),
+                _ => typed,
+            };
             self.values.add(setting, origin, typed);
             return Ok(());
         }
@@ -378,6 +378,7 @@ impl Scope<'_> {
             };
             let mut scope = Scope {
                 file: self.file,
+                folder: self.folder,
                 prefix: format!("targets.{key}."),
                 known: known(of_targets),
                 values: &mut target.values,
@@ -403,7 +404,14 @@ mod tests {
     fn settings_nest_at_their_dots() {
         let mut values = Values::default();
         let text = "redis:\n  url: redis://r:1\nratelimiter.url: [http://a:1, http://b:1]\nprobe: {nodes: false}\n";
-        parse(text, "--config.file", "f.yml", &mut values).unwrap();
+        parse(
+            text,
+            "--config.file",
+            "f.yml",
+            Path::new("/etc"),
+            &mut values,
+        )
+        .unwrap();
         assert_eq!(values.get("redis.url").unwrap().values, ["redis://r:1"]);
         assert_eq!(
             values.get("redis.url").unwrap().origin,
@@ -411,6 +419,25 @@ mod tests {
         );
         assert_eq!(values.get("ratelimiter.url").unwrap().values.len(), 2);
         assert_eq!(values.get("probe.nodes").unwrap().values, ["false"]);
+    }
+
+    #[test]
+    fn paths_in_the_file_are_relative_to_it() {
+        let mut values = Values::default();
+        let text = "redis.password-file: secret\nstate.file: /var/state\ntargets: {eu: {redis.password-file: eu/secret}}\n";
+        let folder = Path::new("/etc/exporter");
+        let sections = parse(text, "--config.file", "f.yml", folder, &mut values).unwrap();
+        let path = |values: &Values, flag| values.get(flag).unwrap().values.clone();
+        assert_eq!(
+            path(&values, "redis.password-file"),
+            ["/etc/exporter/secret"]
+        );
+        assert_eq!(path(&values, "state.file"), ["/var/state"]);
+        let target = &sections.targets["eu"].values;
+        assert_eq!(
+            path(target, "redis.password-file"),
+            ["/etc/exporter/eu/secret"]
+        );
     }
 
     #[test]
@@ -422,7 +449,13 @@ mod tests {
             format!("\ntargets: {{'{name}': {{}}}}\n"),
             format!("\nlimits: [{{'{name}': 1}}]\n"),
         ] {
-            let read = parse(&text, "--config.file", "f.yml", &mut Values::default());
+            let read = parse(
+                &text,
+                "--config.file",
+                "f.yml",
+                Path::new(""),
+                &mut Values::default(),
+            );
             let error = read.unwrap_err().to_string();
             assert!(error.contains(" in f.yml:2:"), "{error}");
         }
@@ -432,7 +465,14 @@ mod tests {
     fn a_target_has_values_and_sections_of_its_own() {
         let mut values = Values::default();
         let text = "redis.timeout: 2s\ntargets:\n  eu:\n    redis: {url: redis://r:1}\n    invariants.high_latency.threshold: 1s\n";
-        let sections = parse(text, "--config.file", "f.yml", &mut values).unwrap();
+        let sections = parse(
+            text,
+            "--config.file",
+            "f.yml",
+            Path::new("/etc"),
+            &mut values,
+        )
+        .unwrap();
         assert!(sections.invariants.is_empty());
         let target = &sections.targets["eu"];
         assert_eq!(

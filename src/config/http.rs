@@ -1,9 +1,12 @@
 //! How to log in at the nodes and at Prometheus: tokens, users, and certificates to trust.
 
+use std::path::{Path, PathBuf};
+
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-use super::{ConfigError, Reader, Secret, SecretSource};
+use super::{ConfigError, Reader};
+use crate::credentials::{Secret, SecretSource, TlsFiles, TlsSource};
 use crate::observe::{Authorization, HttpAccess};
 
 impl Reader<'_> {
@@ -22,15 +25,14 @@ impl Reader<'_> {
             }
         }
         let ca = format!("{who}.tls-ca-file");
+        let secure = urls.iter().any(|url| url.scheme() == "https");
         let tls = match self.text(&ca) {
-            None => None,
-            Some((origin, path)) => {
-                if !urls.iter().any(|url| url.scheme() == "https") {
-                    let expected = format!("an https:// URL in --{who}.url with it");
-                    return Err(ConfigError::new(origin, path, expected));
-                }
-                Some(self.tls_source(&ca, None)?)
+            Some((origin, path)) if !secure => {
+                let expected = format!("an https:// URL in --{who}.url with it");
+                return Err(ConfigError::new(origin, path, expected));
             }
+            _ if secure => Some(self.tls_source(&ca, None)?),
+            _ => None,
         };
         Ok(HttpAccess {
             tls,
@@ -46,6 +48,32 @@ impl Reader<'_> {
             access.elsewhere = self.authorization("ratelimiter")?;
         }
         Ok(access)
+    }
+
+    /// TLS with the files that these flags name: the authorities, which may be left out, and the own chain and key.
+    pub(super) fn tls_source(
+        &self,
+        authorities: &str,
+        identity: Option<[&str; 2]>,
+    ) -> Result<TlsSource, ConfigError> {
+        let path = |flag: &str| self.text(flag).map(|(_, path)| PathBuf::from(path));
+        let files = TlsFiles {
+            authorities: path(authorities),
+            identity: identity.map(|flags| flags.map(|flag| path(flag).unwrap_or_default())),
+        };
+        TlsSource::read(files).map_err(|error| {
+            let mut flags = [authorities]
+                .into_iter()
+                .chain(identity.into_iter().flatten());
+            let named = flags.find_map(|flag| {
+                self.text(flag)
+                    .filter(|(_, path)| error.path.as_deref() == Some(Path::new(path)))
+            });
+            // Where it is nobody's fault, these would be the way out.
+            let (origin, value) =
+                named.unwrap_or_else(|| (format!("--{authorities}"), String::new()));
+            ConfigError::new(origin, value, error.expected)
+        })
     }
 
     fn authorization(&self, who: &str) -> Result<Option<Authorization>, ConfigError> {

@@ -1,7 +1,7 @@
 //! The part of the configuration that a replay needs. What it says of the limiter, and where its secrets are, is not
 //! looked at: a recording is judged where neither is to be had.
 
-use super::settings::Values;
+use super::settings::{Environment, Values};
 use super::{ConfigError, LogConfig, Reader, checker, complete};
 use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
@@ -23,10 +23,7 @@ pub struct Judging {
 
 impl Judging {
     /// Validates this part of `values`, with what environment and file have and the defaults.
-    pub fn load(
-        mut values: Values,
-        environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
+    pub fn load(mut values: Values, environment: &Environment) -> Result<Self, ConfigError> {
         let sections = complete(&mut values, environment)?;
         values.add_defaults();
         let read = Reader(&values);

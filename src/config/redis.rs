@@ -1,13 +1,18 @@
 //! `--redis.*`: the URL, who logs in, and TLS. The URL may name several hosts, which no URL parser takes as a whole.
 
+use std::path::Path;
+
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
+use rustls::pki_types::ServerName;
 
-use super::{ConfigError, Reader, Secret, SecretSource, without_password};
+use super::{ConfigError, Reader, without_password};
+use crate::credentials::{Secret, SecretSource};
 use crate::observe::{Login, RedisTarget, Tls};
 
-const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB] or redis+sentinel://[USER@]HOST:PORT[,HOST:PORT…]/NAME[/DB], \
-     with rediss for TLS, the password in --redis.password-file";
+const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://[USER@]HOST:PORT[,HOST:PORT…]/NAME[/DB] \
+     or redis+unix://[USER@]/PATH[?db=DB], with rediss for TLS, or valkey and valkeys, the password in \
+     --redis.password-file";
 
 impl Reader<'_> {
     pub(super) fn redis(&self) -> Result<RedisTarget, ConfigError> {
@@ -42,7 +47,7 @@ impl Reader<'_> {
         let Some((origin, path)) = self.text(flag) else {
             return Ok(None);
         };
-        match SecretSource::file(&origin, &path) {
+        match SecretSource::file(&origin, Path::new(&path)) {
             Ok(source) => Ok(Some(source)),
             Err(error) => Err(ConfigError::new(
                 origin,
@@ -75,9 +80,20 @@ impl Reader<'_> {
                 return Err(ConfigError::new(origin, value, expected));
             }
         };
+        let server_name = match self.text("redis.tls-server-name") {
+            None => None,
+            Some((_, name)) if ServerName::try_from(&*name).is_ok() => Some(name),
+            Some((origin, name)) => {
+                return Err(ConfigError::new(
+                    origin,
+                    name,
+                    "a host name or an IP address",
+                ));
+            }
+        };
         Ok(Some(Tls {
             source: self.tls_source(authorities, identity)?,
-            server_name: self.name("redis.tls-server-name"),
+            server_name,
         }))
     }
 }
@@ -96,11 +112,16 @@ struct RedisUrl {
 impl RedisUrl {
     fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
-        let (tls, sentinel) = match scheme {
-            "redis" => (false, false),
-            "rediss" => (true, false),
-            "redis+sentinel" => (false, true),
-            "rediss+sentinel" => (true, true),
+        let (server, way) = scheme.split_once('+').unwrap_or((scheme, ""));
+        let tls = match server {
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" => true,
+            _ => return None,
+        };
+        let sentinel = match way {
+            "" => false,
+            "sentinel" => true,
+            "unix" if !tls => return Self::of_socket(rest),
             _ => return None,
         };
         if rest.contains(['?', '#']) {
@@ -123,14 +144,7 @@ impl RedisUrl {
             let port = parsed.port().unwrap_or(usual_port);
             bare.then(|| url.seeds.push(format!("{name}:{port}")))?;
         }
-        if let Some(user) = user {
-            let (name, password) = user.split_once(':').unwrap_or((user, ""));
-            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-            url.username = Some(decoded(name)).filter(|name| !name.is_empty());
-            url.password = Some(decoded(password))
-                .filter(|password| !password.is_empty())
-                .map(Secret::new);
-        }
+        url.set_user(user);
         let mut parts = path.trim_end_matches('/').split('/');
         if sentinel {
             let master = percent_decode_str(parts.next()?).decode_utf8().ok()?;
@@ -142,6 +156,37 @@ impl RedisUrl {
             Some(number) => i64::from(number.parse::<u32>().ok()?),
         };
         parts.next().is_none().then_some(url)
+    }
+
+    /// A path is a socket's and has no place for the database, which so follows as others write it, too.
+    fn of_socket(rest: &str) -> Option<Self> {
+        let (user, path) = rest.split_at(rest.find('/')?);
+        let (path, database) = path.split_once("?db=").unwrap_or((path, "0"));
+        if path.contains(['?', '#']) || path.len() < 2 {
+            return None;
+        }
+        let path = percent_decode_str(path).decode_utf8().ok()?.into_owned();
+        let mut url = Self {
+            seeds: vec![path],
+            database: i64::from(database.parse::<u32>().ok()?),
+            ..Self::default()
+        };
+        match user {
+            "" => {}
+            user => url.set_user(Some(user.strip_suffix('@')?)),
+        }
+        Some(url)
+    }
+
+    /// What stands before the at sign.
+    fn set_user(&mut self, user: Option<&str>) {
+        let Some(user) = user else { return };
+        let (name, password) = user.split_once(':').unwrap_or((user, ""));
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        self.username = Some(decoded(name)).filter(|name| !name.is_empty());
+        self.password = Some(decoded(password))
+            .filter(|password| !password.is_empty())
+            .map(Secret::new);
     }
 }
 
@@ -161,6 +206,12 @@ mod tests {
                 "rediss+sentinel://me@a/prime/7",
                 "tls a:26379 of prime db 7 as me",
             ),
+            ("valkey://h:1/2", "h:1 db 2"),
+            ("valkeys://h", "tls h:6379 db 0"),
+            ("valkeys+sentinel://a/prime", "tls a:26379 of prime db 0"),
+            ("redis+unix:///run/redis.sock", "/run/redis.sock db 0"),
+            ("valkey+unix:///run/a%20b?db=3", "/run/a b db 3"),
+            ("redis+unix://me:x@/run/@:sock", "/run/@:sock db 0 as me"),
         ] {
             let url = RedisUrl::parse(text).unwrap();
             let mut parts: Vec<String> = Vec::new();
@@ -182,6 +233,14 @@ mod tests {
             "redis://a?x=1",
             "redis+sentinel://a",
             "redis+sentinel:///prime",
+            "redis+unix://",
+            "redis+unix:///",
+            "redis+unix://run/redis.sock",
+            "redis+unix:///run/redis.sock?db=x",
+            "redis+unix:///run/redis.sock?password=x",
+            "rediss+unix:///run/redis.sock",
+            "redis+http://h",
+            "keydb://h",
         ] {
             assert!(RedisUrl::parse(wrong).is_none(), "{wrong}");
         }

@@ -2,9 +2,17 @@
 //! environment, the environment beats the file, the file beats the default. Values are still text here.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 
-use super::without_password;
+use super::{ConfigError, without_password};
+use crate::text::one_line;
+
+/// What the variables of all settings begin with.
+const ENV_PREFIX: &str = "RATELIMITER_EXPORTER_";
+
+/// How alike a name that was meant has to be to one that was written, from 0 to 1.
+const LEAST_ALIKE: f64 = 0.6;
 
 /// One setting, by the name of its flag.
 #[derive(Debug)]
@@ -38,8 +46,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "web.listen-address",
         "HOST:PORT",
-        Some("0.0.0.0:9972"),
-        "Address to serve on",
+        Some(":9972"),
+        "Address to serve on; without a host, every one, IPv6 and IPv4",
     ),
     setting(
         "web.telemetry-path",
@@ -145,7 +153,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "probe.canary",
-        "BOOL",
+        "",
         Some("false"),
         "Send each node a check of the exporter's own at each collection",
     ),
@@ -153,7 +161,7 @@ pub const SETTINGS: &[Setting] = &[
         "redis.url",
         "URL",
         Some("redis://localhost:6379"),
-        "The limiter's Redis: redis://HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://HOST:PORT[,…]/NAME[/DB]; rediss for TLS",
+        "The limiter's Redis: redis://HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://HOST:PORT[,…]/NAME[/DB], redis+unix:///PATH; rediss for TLS; or valkey",
     ),
     setting("redis.username", "NAME", None, "Redis user (ACL)"),
     setting(
@@ -301,10 +309,88 @@ pub fn find(flag: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.flag == flag)
 }
 
+/// Whether more than one value makes sense.
+pub fn may_repeat(flag: &str) -> bool {
+    flag == "ratelimiter.url"
+}
+
+/// What the environment says of settings, by the names of the variables. An empty variable counts as not set.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Those of `variables` that begin as ours do. One that is no setting's is a mistake of somebody's, unless Kubernetes
+    /// made it for a service of the exporter's name.
+    pub fn new(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let mut ours = BTreeMap::new();
+        for (name, value) in variables {
+            let name = name.to_string_lossy().into_owned();
+            if !name.starts_with(ENV_PREFIX) || value.is_empty() {
+                continue;
+            }
+            let text = value.to_string_lossy();
+            let mut names = SETTINGS.iter().map(|setting| env_name(setting.flag));
+            if !names.any(|known| known == name) {
+                if is_service_link(&name, &text) {
+                    continue;
+                }
+                let names: Vec<String> = SETTINGS.iter().map(|one| env_name(one.flag)).collect();
+                let nearest = most_alike(&name, names.iter().map(String::as_str));
+                return Err(ConfigError::unknown(&one_line(&name), nearest));
+            }
+            match value.to_str() {
+                Some(value) => ours.insert(name, value.to_owned()),
+                None => return Err(ConfigError::new(name, text, "UTF-8")),
+            };
+        }
+        Ok(Self(ours))
+    }
+}
+
+/// Whether Kubernetes sets this variable in each pod of a namespace with a service whose name begins as ours.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let link = |text: &str| {
+        ["tcp://", "udp://", "sctp://"]
+            .iter()
+            .any(|it| text.starts_with(it))
+    };
+    let port = name.rsplit_once("_PORT_").is_some_and(|(_, rest)| {
+        let mut parts = rest.split('_');
+        let number = parts
+            .next()
+            .is_some_and(|number| number.parse::<u16>().is_ok());
+        number
+            && parts
+                .next()
+                .is_some_and(|it| ["TCP", "UDP", "SCTP"].contains(&it))
+    });
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && link(value))
+        || port
+}
+
+/// The one of `known` that is most like `written`, the first of equals; `None` if none is.
+pub(super) fn most_alike<'a>(
+    written: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> Option<String> {
+    let alike = known.map(|name| (strsim::normalized_damerau_levenshtein(written, name), name));
+    let best = alike.fold(None, |best: Option<(f64, &str)>, one| match best {
+        Some(best) if best.0 >= one.0 => Some(best),
+        _ => Some(one),
+    });
+    let (_, name) = best.filter(|(alike, _)| *alike >= LEAST_ALIKE)?;
+    Some(name.to_owned())
+}
+
 /// The environment variable of a flag.
 pub fn env_name(flag: &str) -> String {
     let upper = flag.to_ascii_uppercase().replace(['.', '-'], "_");
-    format!("RATELIMITER_EXPORTER_{upper}")
+    format!("{ENV_PREFIX}{upper}")
 }
 
 /// A value as typed, with the name by which the user knows it.
@@ -346,12 +432,12 @@ impl Values {
         self
     }
 
-    /// Adds what the environment has. An empty variable counts as not set.
-    pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) {
+    /// Adds what the environment has.
+    pub fn add_environment(&mut self, environment: &Environment) {
         for setting in SETTINGS {
             let name = env_name(setting.flag);
-            if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
-                self.add(setting, name, vec![value]);
+            if let Some(value) = environment.0.get(&name) {
+                self.add(setting, name, vec![value.clone()]);
             }
         }
     }
@@ -402,11 +488,64 @@ mod tests {
             "--redis.timeout".to_owned(),
             vec!["1ms".to_owned()],
         );
-        values.add_environment(|name| name.ends_with("TIMEOUT").then(|| "2ms".to_owned()));
+        let variables = ["REDIS_TIMEOUT", "RATELIMITER_TIMEOUT"];
+        let variables = variables.map(|name| (format!("{ENV_PREFIX}{name}").into(), "2ms".into()));
+        values.add_environment(&Environment::new(variables).unwrap());
         values.add(setting, "file".to_owned(), vec!["3ms".to_owned()]);
         values.add_defaults();
         assert_eq!(values.get("redis.timeout").unwrap().values, ["1ms"]);
         assert_eq!(values.get("ratelimiter.timeout").unwrap().values, ["2ms"]);
         assert_eq!(values.get("scan.budget").unwrap().values, ["5s"]);
+    }
+
+    #[test]
+    fn a_variable_that_is_no_settings_is_refused_unless_kubernetes_made_it() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let read = |name: &str, value: &[u8]| {
+            let value = OsString::from_vec(value.to_vec());
+            Environment::new([(OsString::from(name), value)])
+                .map(|environment| environment.0.len())
+                .map_err(|error| error.to_string())
+        };
+        for (name, value) in [
+            ("RATELIMITER_EXPORTER_SERVICE_HOST", "10.0.0.1"),
+            ("RATELIMITER_EXPORTER_SERVICE_PORT", "9972"),
+            ("RATELIMITER_EXPORTER_SERVICE_PORT_METRICS", "9972"),
+            ("RATELIMITER_EXPORTER_PORT", "tcp://10.0.0.1:9972"),
+            ("RATELIMITER_EXPORTER_PORT_9972_TCP", "tcp://10.0.0.1:9972"),
+            ("RATELIMITER_EXPORTER_PORT_9972_TCP_PROTO", "tcp"),
+            ("RATELIMITER_EXPORTER_PORT_9972_TCP_PORT", "9972"),
+            ("RATELIMITER_EXPORTER_PORT_9972_TCP_ADDR", "10.0.0.1"),
+            ("RATELIMITER_EXPORTER_EU_SERVICE_HOST", "10.0.0.1"),
+            ("RATELIMITER_EXPORTER_REDIS_TIEMOUT", ""),
+            ("RATELIMITER_EXPORTERS", "x"),
+            ("PATH", "\u{fffd}"),
+        ] {
+            assert_eq!(read(name, value.as_bytes()), Ok(0), "{name}");
+        }
+        assert_eq!(read("RATELIMITER_EXPORTER_REDIS_TIMEOUT", b"1s"), Ok(1));
+        for (name, value, said) in [
+            (
+                "RATELIMITER_EXPORTER_REDIS_TIEMOUT",
+                &b"redis://me:secret@h"[..],
+                "RATELIMITER_EXPORTER_REDIS_TIEMOUT: not known here; did you mean RATELIMITER_EXPORTER_REDIS_TIMEOUT?",
+            ),
+            (
+                "RATELIMITER_EXPORTER_WEB_PORT",
+                b"9972",
+                "RATELIMITER_EXPORTER_WEB_PORT: not known here; did you mean",
+            ),
+            (
+                "RATELIMITER_EXPORTER_REDIS_USERNAME",
+                b"\xff",
+                "RATELIMITER_EXPORTER_REDIS_USERNAME: invalid value \"\u{fffd}\": expected UTF-8",
+            ),
+        ] {
+            let error = read(name, value).unwrap_err();
+            assert!(
+                error.starts_with(said) && !error.contains("secret"),
+                "{error}"
+            );
+        }
     }
 }

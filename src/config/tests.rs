@@ -7,13 +7,13 @@ fn load(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let setting = find(flag).unwrap();
         values.add(setting, format!("--{flag}"), vec![(*value).to_owned()]);
     }
-    Config::load(values, |_| None)
+    Config::load(values, &Environment::default())
 }
 
 #[test]
 fn the_defaults_are_valid() {
     let config = load(&[]).unwrap();
-    assert_eq!(config.web.listen.to_string(), "0.0.0.0:9972");
+    assert_eq!(config.web.listen.to_string(), "[::]:9972");
     assert_eq!(config.web.timeout_offset, Duration::from_millis(500));
     assert_eq!(config.observe.ratelimiter_urls.len(), 1);
     assert_eq!(config.observe.redis.seeds, ["localhost:6379"]);
@@ -31,6 +31,9 @@ fn urls_repeat_by_commas() {
 fn every_mistake_names_flag_value_and_what_was_expected() {
     for (flag, value) in [
         ("web.listen-address", "nowhere"),
+        ("web.listen-address", "nohost.invalid:9972"),
+        ("web.listen-address", ":http"),
+        ("redis.url", "redis://h:1/x"),
         ("web.telemetry-path", "metrics"),
         ("web.telemetry-path", "/-/healthy"),
         ("web.timeout-offset", "soon"),
@@ -142,4 +145,13 @@ fn the_file_sets_invariants_nodes_and_limits() {
     );
     assert_eq!(config.observe.limit_rules[0].limit.limit, 20);
     assert_eq!(config.key_label, KeyLabel::Hash);
+}
+
+#[test]
+fn a_listen_address_whose_name_does_not_resolve_is_told_as_that() {
+    let error = load(&[("web.listen-address", "nohost.invalid:9972")]).unwrap_err();
+    assert!(
+        error.to_string().ends_with("the name does not resolve"),
+        "{error}"
+    );
 }

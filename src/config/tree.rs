@@ -6,6 +6,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::{Location, Spanned};
 
+use crate::yaml::plainly;
+
 /// Line and column, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -70,19 +72,9 @@ pub(super) fn parse(text: &str) -> Result<Node, Malformed> {
     let parsed: Spanned<Raw> = parsed.map_err(|error| {
         let error = error.without_snippet();
         let place = error.location().map(Place::from);
-        (place, one_line(&error.to_string()))
+        (place, plainly(&error.to_string()))
     })?;
     nested(node(parsed), MOST_LEVELS)
-}
-
-/// The first line, without the place, which is told apart.
-fn one_line(message: &str) -> String {
-    let first = message.lines().next().unwrap_or_default();
-    let first = first.strip_prefix("error: ").unwrap_or(first);
-    match first.split_once(" at line ") {
-        Some((what, _)) => what.to_owned(),
-        None => first.to_owned(),
-    }
 }
 
 /// As YAML has it; places come around each by [`Spanned`].
@@ -277,6 +269,28 @@ mod tests {
             let at = at.map(|at| at.to_string()).unwrap_or_default();
             assert!(at.starts_with(place), "{text:?}: {at} {message}");
             assert_eq!(message.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_without_the_names_of_the_parsers_options_and_types() {
+        for text in [
+            "a: 1\na: 2\n",
+            "a: 1\n---\nb: 2\n",
+            "a: &x [*x]\n",
+            "a: !!int x\n",
+            "a: .inf\n",
+            "? [a]\n: b\n",
+            "~: 1\n",
+            &format!("a: {}{}", "[".repeat(20), "]".repeat(20)),
+        ] {
+            let (at, told) = parse(text).unwrap_err();
+            assert!(at.is_some());
+            for word in [
+                "Policy", "policy", "Option", "from_str", "u64", "Depth", "scalar", "weak", "_",
+            ] {
+                assert!(!told.contains(word), "{text:?}: {told}");
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The backtest: one recording under one configuration or two, and what each would have reported, in figures.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -36,6 +37,13 @@ pub struct Backtest {
     pub recording: Recording,
     /// What each configuration would have reported.
     pub outcomes: Vec<Outcome>,
+}
+
+impl Backtest {
+    /// The place of each invariant, the same in every outcome.
+    pub(super) fn places(&self) -> Range<usize> {
+        0..self.outcomes.first().map_or(0, |it| it.invariants.len())
+    }
 }
 
 /// What was replayed.
@@ -107,26 +115,7 @@ pub struct InvariantOutcome {
     /// How long not everything could be evaluated.
     pub seconds_not_evaluable: f64,
     /// The subjects, the longest reported first, a hundred at most; those that were only pending last.
-    pub listed: Vec<SubjectOutcome>,
-}
-
-/// What would have been reported of one subject.
-#[derive(Clone, Debug, Serialize)]
-pub struct SubjectOutcome {
-    /// The node id, `redis`, or the key.
-    pub subject: String,
-    /// How often it would have been reported.
-    pub violations: u64,
-    /// When first.
-    pub first: Option<Timestamp>,
-    /// When last.
-    pub last: Option<Timestamp>,
-    /// For how long.
-    pub seconds_in_violation: f64,
-    /// How often again within ten minutes.
-    pub flaps: u64,
-    /// How often it was well again before its grace period was over.
-    pub pending_only: u64,
+    pub(super) listed: Vec<SubjectHistory>,
 }
 
 /// Replays `reading` under each of `candidates`. What is needed to draw time lines is kept if they are to be `drawn`.
@@ -169,7 +158,7 @@ pub fn backtest(
             recording.first.get_or_insert(now);
             recording.last = recording.last.max(Some(now));
             for (judge, history) in &mut lines {
-                history.take(&judge.judge(&recorded));
+                history.take(&judge.judge(recorded));
             }
         }
         Ok(())
@@ -220,7 +209,7 @@ impl From<&InvariantHistory> for InvariantOutcome {
             flaps: sum(|subject| subject.flaps),
             pending_only: sum(|subject| subject.pending_only),
             seconds_not_evaluable: history.unknown.as_secs_f64(),
-            listed: listed.into_iter().map(SubjectOutcome::from).collect(),
+            listed: listed.into_iter().cloned().collect(),
         }
     }
 }
@@ -261,18 +250,4 @@ pub(super) fn reported_by_one_only<'a>(
         (mine.config.name, only)
     });
     only.collect()
-}
-
-impl From<&SubjectHistory> for SubjectOutcome {
-    fn from(history: &SubjectHistory) -> Self {
-        Self {
-            subject: history.subject.clone(),
-            violations: history.violations,
-            first: history.first,
-            last: history.last,
-            seconds_in_violation: history.reported.as_secs_f64(),
-            flaps: history.flaps,
-            pending_only: history.pending_only,
-        }
-    }
 }

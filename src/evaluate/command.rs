@@ -1,17 +1,15 @@
 //! The subcommand: opens what is named, replays it, and says how it went.
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::{
-    Candidate, EvaluateError, Mistakes, Progress, Reading, Source, Tally, backtest, page, replay,
-    table,
+    Candidate, EvaluateError, Mistakes, Reading, Source, Tally, backtest, page, replay, table,
 };
-use crate::clock::Clock;
 use crate::config::Judging;
+use crate::files;
 
 /// What is to be replayed, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +52,7 @@ pub fn evaluate(
         label: candidate.key_label,
         mistakes: task.mistakes,
         named: &mut io::stderr(),
-        progress: Progress::new(Clock::start(), Progress::has_a_terminal() && !lines_shown),
+        progress: !lines_shown,
     };
     let result = if task.form == Form::Lines {
         replay(reading, &candidate.checker, io::stdout().lock())
@@ -96,10 +94,13 @@ fn summary(
         path: task.report.clone().unwrap_or_default(),
         error,
     };
-    let report = task.report.as_ref().map(File::create);
+    let read = Some(Path::new(&task.file));
+    let report = task.report.as_deref();
+    let report = report.map(|path| files::open_for_later(path, read));
     let report = report.transpose().map_err(unwritable)?;
     let outcome = backtest(reading, candidates, report.is_some())?;
     if let Some(mut file) = report {
+        files::cut_off(&file).map_err(unwritable)?;
         file.write_all(page(&outcome).as_bytes())
             .map_err(unwritable)?;
     }

@@ -2,65 +2,36 @@
 
 use std::io::{self, Cursor};
 
-use super::line::label_keys;
-use super::pipeline::{Broken, Parsed, parse_block};
-use super::{Candidate, EvaluateError, Mistakes, Progress, Reading, Source};
+use super::input::GZIP;
+use super::judge::label_keys;
+use super::reading::{Broken, parse};
+use super::{Candidate, EvaluateError, Mistakes, Reading, Source};
 use super::{backtest, page, replay, table};
-use crate::clock::Clock;
-use crate::fuzzing::{harmless_html, harmless_text};
+use crate::fuzzing::assertions::{harmless_html, harmless_text};
 use crate::invariants::CheckerConfig;
-use crate::observation::{CounterView, KeyLabel, Observation, decode_key};
+use crate::observation::KeyLabel;
 
-/// How text that `gzip` packed begins.
-const PACKED: [u8; 2] = [0x1f, 0x8b];
-
-/// A broken line is told with its column; a good one says what the plain reader of an observation says. What the whole
-/// recording comes to is one JSON object for each line, and harmless on a terminal and in a browser.
+/// A broken line is named with its column. What the whole recording comes to is one JSON object for each good line, and
+/// harmless on a terminal and in a browser.
 pub(crate) fn recording(data: &[u8]) {
-    let Parsed::Lines(lines, _) = parse_block(data, KeyLabel::Plain) else {
-        panic!("text that is in memory cannot be read");
-    };
-    let texts: Vec<&[u8]> = data.split_inclusive(|byte| *byte == b'\n').collect();
+    let lines = data.split_inclusive(|byte| *byte == b'\n');
     let mut good = 0;
-    for (place, line) in lines {
-        let text = texts[usize::try_from(place).expect("a place beyond memory")];
-        // All of it is text, also where nothing looks; what is no more than an end of line is not.
-        let plain = std::str::from_utf8(text.trim_ascii_end())
-            .ok()
-            .and_then(|text| serde_json::from_str::<Observation>(text).ok());
-        match line {
-            Ok(mut line) => {
+    for text in lines.filter(|text| !text.trim_ascii().is_empty()) {
+        match parse(text) {
+            Ok(mut observation) => {
                 good += 1;
-                let plain = plain.expect("the plain reader does not read it");
-                let views: Vec<CounterView<'_>> = line.counters.views();
-                assert_eq!(views.len(), plain.counters.len());
-                for (view, counter) in views.iter().zip(&plain.counters) {
-                    let key = decode_key(&counter.key);
-                    let expected = CounterView {
-                        key: &key,
-                        count: counter.count,
-                        limit: counter.limit,
-                        remaining: counter.remaining,
-                        window_ms: counter.window_ms,
-                        fell_from: counter.fell_from,
-                    };
-                    assert_eq!(*view, expected);
-                }
-                label_keys(&mut line, KeyLabel::Hash);
-                assert_eq!(line.counters.views().len(), plain.counters.len());
+                label_keys(&mut observation, KeyLabel::Hash);
             }
             Err(Broken { column, message }) => {
-                assert!(plain.is_none(), "only the plain reader reads it");
                 assert!((1..=text.len() + 1).contains(&column), "{column}");
                 assert!(!message.contains(char::is_control), "{message:?}");
                 assert!(message.len() < 16 * 1024, "{} bytes", message.len());
             }
         }
     }
-    // Threads are started for each: only where something comes of it.
-    if data.starts_with(&PACKED) {
+    if data.starts_with(&GZIP) {
         unpacked(data);
-    } else if good > 0 {
+    } else {
         replayed(data, good);
     }
 }
@@ -116,6 +87,6 @@ fn read<T>(
         label: KeyLabel::Plain,
         mistakes: Mistakes::PassOver,
         named: &mut io::sink(),
-        progress: Progress::new(Clock::start(), false),
+        progress: false,
     })
 }

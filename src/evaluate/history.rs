@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
 use crate::clock::elapsed;
 use crate::invariants::{CheckerConfig, InvariantConfig, Report};
@@ -40,24 +41,36 @@ pub(super) struct Span {
 }
 
 /// What became of one subject.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct SubjectHistory {
+    /// The node id, `redis`, or the key.
     pub(super) subject: String,
     /// How often it was reported.
     pub(super) violations: u64,
+    /// When first.
+    pub(super) first: Option<Timestamp>,
+    /// When last.
+    pub(super) last: Option<Timestamp>,
+    /// How long it was reported.
+    #[serde(rename = "seconds_in_violation", serialize_with = "seconds")]
+    pub(super) reported: Duration,
     /// How often it was reported again soon after.
     pub(super) flaps: u64,
     /// How often it was pending and then well, without a report.
     pub(super) pending_only: u64,
-    pub(super) first: Option<Timestamp>,
-    pub(super) last: Option<Timestamp>,
-    /// How long it was reported.
-    pub(super) reported: Duration,
+    #[serde(skip)]
     pub(super) spans: Vec<Span>,
+    #[serde(skip)]
     now: Option<(State, Timestamp)>,
+    #[serde(skip)]
     ended: Option<Timestamp>,
     /// The observation at which it was last in violation.
+    #[serde(skip)]
     seen: u64,
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 /// What became of one invariant.

@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::line::{Counters, Line, split};
 use crate::clock::Moment;
 use crate::invariants::{Checker, CheckerConfig, Report};
-use crate::observation::{KeyLabel, Observation};
+use crate::observation::{
+    Counter, CounterView, CountersRead, KeyLabel, Observation, decode_key, hash_key,
+};
 use crate::subject::InvariantChecker as _;
 
 /// An observation at its moment.
 #[derive(Debug)]
 pub(super) struct Recorded {
     pub(super) at: Moment,
-    observation: Observation,
-    counters: Counters,
+    pub(super) observation: Observation,
 }
 
 /// Gives each line its moment.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    /// Where a line stands that does not say.
+    /// The time of a line that names none.
     next: Timestamp,
 }
 
 impl Timeline {
-    /// One second a line from the epoch, for lines that do not say.
+    /// One second a line from the epoch, for lines that name no time.
     pub(super) fn new() -> Self {
         Self {
             next: Timestamp::UNIX_EPOCH,
@@ -34,20 +34,15 @@ impl Timeline {
     }
 
     /// The next line.
-    pub(super) fn take(&mut self, line: Line) -> Recorded {
-        let wall = line.observed_at.unwrap_or(self.next);
+    pub(super) fn take(&mut self, observation: Observation) -> Recorded {
+        let wall = observation.observed_at.unwrap_or(self.next);
         let at = Moment {
             wall,
-            steady: line.steady_at.unwrap_or(wall),
+            steady: observation.steady_at.unwrap_or(wall),
         };
         self.next = wall;
         self.skip();
-        let (observation, counters) = split(line);
-        Recorded {
-            at,
-            observation,
-            counters,
-        }
+        Recorded { at, observation }
     }
 
     /// The next line is none.
@@ -55,6 +50,27 @@ impl Timeline {
         let second = SignedDuration::from_secs(1);
         self.next = self.next.checked_add(second).unwrap_or(self.next);
     }
+}
+
+/// Shows the keys of `observation` as `label` says, unless they are hashes already.
+pub(super) fn label_keys(observation: &mut Observation, label: KeyLabel) {
+    if label == KeyLabel::Plain || observation.keys_hashed {
+        return;
+    }
+    let hash = |key: &mut String| *key = hash_key(&decode_key(key));
+    for counter in &mut observation.counters {
+        hash(&mut counter.key);
+    }
+    if let CountersRead::Partial { gone, .. } = &mut observation.counters_read {
+        gone.iter_mut().for_each(hash);
+    }
+    let unjudged = std::mem::take(&mut observation.unjudged).into_iter();
+    observation.unjudged = unjudged
+        .map(|(mut key, reason)| {
+            hash(&mut key);
+            (key, reason)
+        })
+        .collect();
 }
 
 /// Judges a recording, line by line.
@@ -75,18 +91,37 @@ impl Judge {
     }
 
     pub(super) fn judge(&mut self, recorded: &Recorded) -> Report {
-        let at = recorded.at;
-        let views = recorded.counters.views();
-        match recorded.counters.times(at) {
-            None => self.0.counters(at, &views),
-            Some(times) => {
-                for (steady, place) in times {
-                    self.0.counters(back_to(at, steady), &views[place..=place]);
-                }
+        let Recorded { at, observation } = recorded;
+        let counters = &observation.counters;
+        let keys: Vec<Vec<u8>> = counters.iter().map(|it| decode_key(&it.key)).collect();
+        let views: Vec<CounterView<'_>> = counters
+            .iter()
+            .zip(&keys)
+            .map(|(counter, key)| counter.view(key))
+            .collect();
+        if counters.iter().any(|counter| counter.counted_at.is_some()) {
+            for (steady, place) in times(counters, *at) {
+                self.0.counters(back_to(*at, steady), &views[place..=place]);
             }
+        } else {
+            self.0.counters(*at, &views);
         }
-        self.0.check(at, &recorded.observation)
+        self.0.check(*at, observation)
     }
+}
+
+/// When each of `counters` was counted, with its place, in the order of time. A counter that was counted twice is there
+/// twice; one without a time belongs to the moment of the line.
+fn times(counters: &[Counter], at: Moment) -> Vec<(Timestamp, usize)> {
+    let mut times = Vec::with_capacity(counters.len());
+    for (place, counter) in counters.iter().enumerate() {
+        // Nothing was counted after the collection that it belongs to, whatever a file claims.
+        let last = counter.counted_at.unwrap_or(at.steady).min(at.steady);
+        times.extend(counter.counted_from.map(|first| (first.min(last), place)));
+        times.push((last, place));
+    }
+    times.sort_unstable();
+    times
 }
 
 /// `steady` as a moment of the same clocks as `at`.
@@ -95,5 +130,45 @@ fn back_to(at: Moment, steady: Timestamp) -> Moment {
     Moment {
         wall: steady.checked_add(offset).unwrap_or(at.wall),
         steady,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observation(counters: &str) -> Observation {
+        Observation {
+            counters: serde_json::from_str(counters).unwrap(),
+            ..Observation::default()
+        }
+    }
+
+    #[test]
+    fn keys_are_hashed_once() {
+        let counters = r#"[{"key":"user:1","count":1,"limit":2,"remaining":1}]"#;
+        let mut plain = observation(counters);
+        label_keys(&mut plain, KeyLabel::Hash);
+        assert_eq!(plain.counters[0].key, "abc3a47b8ad18b85");
+        let mut hashed = Observation {
+            keys_hashed: true,
+            ..observation(counters)
+        };
+        label_keys(&mut hashed, KeyLabel::Hash);
+        assert_eq!(hashed.counters[0].key, "user:1");
+    }
+
+    #[test]
+    fn what_was_counted_twice_is_judged_twice_in_the_order_of_time() {
+        let observation = observation(
+            r#"[
+            {"key":"b","count":9,"limit":2,"remaining":0,
+             "counted_from":"2026-01-01T00:00:01Z","counted_at":"2026-01-01T00:00:03Z"},
+            {"key":"a","count":9,"limit":2,"remaining":0,"counted_at":"2026-01-01T00:00:02Z"}]"#,
+        );
+        let at = Moment::from_wall("2026-01-01T00:00:05Z".parse().unwrap());
+        let times = times(&observation.counters, at);
+        let places: Vec<usize> = times.iter().map(|(_, place)| *place).collect();
+        assert_eq!(places, [0, 1, 0]);
     }
 }

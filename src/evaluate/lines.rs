@@ -62,7 +62,7 @@ pub fn replay(
     let mut out = BufWriter::new(out);
     reading.run(|event| match event {
         Event::Recorded(recorded) => {
-            let report = judge.judge(&recorded);
+            let report = judge.judge(recorded);
             serde_json::to_writer(&mut out, &Said::from(&report)).map_err(io::Error::from)?;
             out.write_all(b"\n")
         }

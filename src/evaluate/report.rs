@@ -8,8 +8,7 @@ use std::fmt::Write as _;
 use lanes::{Axis, invariant_lanes};
 
 use super::backtest::{Backtest, InvariantOutcome, reported_by_one_only};
-use super::table::spelled;
-use crate::invariants::Rule;
+use super::table::{cells, spelled};
 
 const STYLE: &str = include_str!("report/style.css");
 
@@ -81,11 +80,7 @@ fn settings(out: &mut String, backtest: &Backtest) {
         put(out, format_args!("<th>{}: {origin}</th>", outcome.name));
     }
     out.push_str("</tr>\n");
-    for place in 0..backtest
-        .outcomes
-        .first()
-        .map_or(0, |it| it.invariants.len())
-    {
+    for place in backtest.places() {
         let cells: Vec<String> = backtest
             .outcomes
             .iter()
@@ -111,20 +106,13 @@ fn settings(out: &mut String, backtest: &Backtest) {
 }
 
 fn setting(invariant: &InvariantOutcome) -> String {
-    let Rule {
-        violated_when,
-        grace_period_seconds,
-        severity,
-        ..
-    } = &invariant.rule;
     if !invariant.enabled {
         return "switched off".to_owned();
     }
-    let grace = spelled(*grace_period_seconds);
-    format!(
-        "{}; grace period {grace}; {severity}",
-        escape(violated_when)
-    )
+    let (terms, severity) = (&invariant.rule.terms, invariant.rule.severity);
+    let when = escape(&terms.violated_when);
+    let grace = spelled(terms.grace_period_seconds);
+    format!("{when}; grace period {grace}; {severity}")
 }
 
 fn figures(out: &mut String, backtest: &Backtest) {
@@ -133,44 +121,21 @@ fn figures(out: &mut String, backtest: &Backtest) {
          <th>Most at once</th><th>First</th><th>Last</th><th>In violation</th><th>Flaps</th><th>Pending only</th>\
          <th>Not evaluable</th></tr>\n",
     );
-    for place in 0..backtest
-        .outcomes
-        .first()
-        .map_or(0, |it| it.invariants.len())
-    {
+    for place in backtest.places() {
         for outcome in &backtest.outcomes {
             let it = &outcome.invariants[place];
-            if !it.enabled {
-                put(
-                    out,
-                    format_args!(
-                        "<tr><th>{}</th><td>{}</td><td colspan=\"9\">switched off</td></tr>\n",
-                        it.name, outcome.name,
-                    ),
-                );
-                continue;
-            }
-            let more = if it.incomplete { "+" } else { "" };
-            let at =
-                |at: Option<jiff::Timestamp>| at.map_or("–".to_owned(), |at| format!("{at:.0}"));
             put(
                 out,
-                format_args!(
-                    "<tr><th>{}</th><td>{}</td><td>{}{more}</td><td>{}{more}</td><td>{}</td><td>{}</td><td>{}</td>\
-                 <td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
-                    it.name,
-                    outcome.name,
-                    it.violations,
-                    it.subjects,
-                    it.most_at_once,
-                    at(it.first),
-                    at(it.last),
-                    spelled(it.seconds_in_violation),
-                    it.flaps,
-                    it.pending_only,
-                    spelled(it.seconds_not_evaluable),
-                ),
+                format_args!("<tr><th>{}</th><td>{}</td>", it.name, outcome.name),
             );
+            if it.enabled {
+                for figure in cells(it) {
+                    put(out, format_args!("<td>{figure}</td>"));
+                }
+            } else {
+                out.push_str("<td colspan=\"9\">switched off</td>");
+            }
+            out.push_str("</tr>\n");
         }
     }
     out.push_str(
@@ -235,11 +200,7 @@ fn time_lines(out: &mut String, backtest: &Backtest) {
     {
         out.push_str("<p><b>There were more changes than are kept for drawing: the time lines are incomplete, the figures are not.</b></p>\n");
     }
-    for place in 0..backtest
-        .outcomes
-        .first()
-        .map_or(0, |it| it.invariants.len())
-    {
+    for place in backtest.places() {
         invariant_lanes(out, backtest, place, &axis);
     }
 }

@@ -27,11 +27,7 @@ pub fn table(backtest: &Backtest) -> String {
         "NOT EVALUABLE",
     ];
     let mut rows = vec![names.map(str::to_owned).to_vec()];
-    let invariants = backtest
-        .outcomes
-        .first()
-        .map_or(0, |it| it.invariants.len());
-    for place in 0..invariants {
+    for place in backtest.places() {
         for (number, outcome) in backtest.outcomes.iter().enumerate() {
             let invariant = &outcome.invariants[place];
             let name = if number == 0 {
@@ -81,14 +77,24 @@ fn row(name: String, settings: &str, invariant: &InvariantOutcome) -> Vec<String
         row.resize(10, String::new());
         return row;
     }
+    let [violations, subjects, _, rest @ ..] = cells(invariant);
+    [name, settings.to_owned(), violations, subjects]
+        .into_iter()
+        .chain(rest)
+        .collect()
+}
+
+/// What would have been reported: violations, subjects, the most at once, first, last, in violation, flaps, pending
+/// only, not evaluable.
+pub(super) fn cells(invariant: &InvariantOutcome) -> [String; 9] {
     let more = if invariant.incomplete { "+" } else { "" };
-    vec![
-        name,
-        settings.to_owned(),
+    let shown = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
+    [
         format!("{}{more}", invariant.violations),
         format!("{}{more}", invariant.subjects),
-        told(invariant.first),
-        told(invariant.last),
+        invariant.most_at_once.to_string(),
+        shown(invariant.first),
+        shown(invariant.last),
         spelled(invariant.seconds_in_violation),
         invariant.flaps.to_string(),
         invariant.pending_only.to_string(),
@@ -117,10 +123,6 @@ fn differences(out: &mut String, one: &Outcome, other: &Outcome) {
         let _ = writeln!(out, "\nREPORTED BY THE {} ONLY", one.name.to_uppercase());
         write_table(out, &rows);
     }
-}
-
-fn told(at: Option<Timestamp>) -> String {
-    at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"))
 }
 
 /// A time span in words, to the second.

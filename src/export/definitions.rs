@@ -77,7 +77,8 @@ definitions! {
     NODE_REDIS = Gauge "ratelimiter_node_redis_connected" ["node_id"]
         "1 if the node reaches Redis, 0 if not; absent without evidence.";
     NODE_P99 = Gauge "ratelimiter_node_latency_p99_seconds" ["node_id"]
-        "99th percentile of the node's check latency over the last 60 s, in seconds; absent without samples.";
+        "99th percentile of the node's check latency over the last 60 s, in seconds; absent without samples, and where \
+         the threshold lies inside the histogram bucket that holds it.";
     NODE_CHECKS = Histogram "ratelimiter_node_check_duration_seconds" ["node_id"]
         "Check latency in seconds, as the node reports it.";
     NODE_CHECKED = Counter "ratelimiter_node_requests_checked_total" ["node_id", "result"]
@@ -136,6 +137,8 @@ definitions! {
         "1 if the configuration was last loaded successfully, else 0.";
     RELOAD_AT = Gauge "ratelimiter_exporter_config_last_reload_success_timestamp_seconds" []
         "When the configuration was last loaded successfully, as Unix time in seconds.";
+    STATE_WRITTEN = Gauge "ratelimiter_exporter_state_last_write_successful" []
+        "1 if the state was last written to --state.file, else 0.";
     UNAUTHORIZED = Counter "ratelimiter_exporter_http_requests_unauthorized_total" ["credentials"]
         "Requests that were refused because their user or password was missing or wrong.";
     BUILD_INFO = Gauge "ratelimiter_exporter_build_info" ["version", "revision", "rustversion"]

@@ -8,6 +8,7 @@ use prometheus::proto::{
 };
 
 use super::definitions::{Definition, Kind};
+use crate::text::cut;
 
 /// Families under construction, by name.
 #[derive(Debug, Default)]
@@ -135,7 +136,7 @@ impl Families {
     }
 }
 
-/// A label value for every reader: some stop at a NUL. It is written as keys write it.
+/// A label value for every reader: some stop at a NUL, which is written as keys write it, and some refuse what is long.
 fn printable(value: &str) -> String {
-    value.replace('\0', "\\x00")
+    cut(&value.replace('\0', "\\x00")).into_owned()
 }

@@ -219,7 +219,7 @@ fn node_histogram(families: &mut Families, id: &str, histogram: &Histogram) {
         .buckets
         .iter()
         .map(|(bound, count)| (*bound, whole(*count)));
-    let (count, sum) = (whole(histogram.count), histogram.sum);
+    let (count, sum) = (whole(histogram.count), histogram.sum.unwrap_or(f64::NAN));
     families.add_histogram(&d::NODE_CHECKS, &[id], buckets, count, sum);
 }
 
@@ -330,6 +330,9 @@ fn collection(families: &mut Families, snapshot: &Snapshot) {
         for reason in common_reasons(*collector) {
             families.add(&d::ERRORS, &[collector.name(), reason.name()], 0.0);
         }
+    }
+    if let Some(written) = snapshot.own.state_written {
+        families.add(&d::STATE_WRITTEN, &[], flag(written));
     }
     families.add(&d::COALESCED, &[], number(snapshot.own.coalesced));
 }

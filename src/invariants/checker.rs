@@ -2,7 +2,7 @@
 //! observation ends the pass in [`Checker::check`].
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -20,6 +20,9 @@ use crate::observation::{
 use crate::subject::InvariantChecker;
 
 type Key = Box<[u8]>;
+
+/// The longest key, as it is written, that is saved: a file that is written after each collection must stay small.
+const LONGEST_SAVED: usize = 64 * 1024;
 
 /// The invariant checker.
 #[derive(Debug)]
@@ -74,13 +77,15 @@ impl Checker {
             .collect()
     }
 
-    /// Everything in progress, to survive a restart: (invariant, subject is a key, entry).
+    /// Everything in progress, to survive a restart: (invariant, subject is a key, entry). Keys are whole, since a key is
+    /// counted again by its name; those longer than 64 KiB begin anew after a restart.
     pub fn save(&self) -> Vec<(InvariantName, bool, SavedEntry)> {
         let mut saved = Vec::new();
         for name in InvariantName::ALL {
             let named = self.named[name as usize].saved(Clone::clone);
             saved.extend(named.map(|entry| (name, false, entry)));
             let keys = self.keys[name as usize].saved(|key| encode_key(key));
+            let keys = keys.filter(|entry| entry.subject.len() <= LONGEST_SAVED);
             saved.extend(keys.map(|entry| (name, true, entry)));
         }
         saved
@@ -168,6 +173,13 @@ impl Checker {
                     subject: subject.clone(),
                     reason,
                 }),
+                Verdict::Inconclusive(reason) => {
+                    tracker.over(subject.as_str(), now);
+                    status.inconclusive.push(Unknown {
+                        subject: subject.clone(),
+                        reason,
+                    });
+                }
             }
             status.subjects.push(subject);
         }
@@ -180,14 +192,20 @@ impl Checker {
     fn end_keys_pass(
         &mut self,
         name: InvariantName,
-        read: &CountersRead,
+        observation: &Observation,
         now: Timestamp,
         status: &mut InvariantStatus,
     ) {
         let hold = self.config.unknown_hold;
         let tracker = &mut self.keys[name as usize];
-        match read {
-            CountersRead::Full => tracker.end_unseen(self.pass, now, |_, _| true),
+        let unjudged = observation.unjudged.iter();
+        let unjudged: BTreeMap<Vec<u8>, Reason> = unjudged
+            .map(|(key, reason)| (decode_key(key), *reason))
+            .collect();
+        match &observation.counters_read {
+            CountersRead::Full => tracker.end_unseen(self.pass, now, |key, entry| {
+                !unjudged.contains_key(&**key) || elapsed(entry.last_seen, now) >= hold
+            }),
             CountersRead::Partial { gone, reason } => {
                 let gone: BTreeSet<Vec<u8>> = gone.iter().map(|key| decode_key(key)).collect();
                 tracker.end_unseen(self.pass, now, |key, entry| {
@@ -211,6 +229,15 @@ impl Checker {
                 });
             }
         }
+        let unseen = unjudged.iter().filter(|(key, _)| {
+            let entry = tracker.entries.get(key.as_slice());
+            entry.is_some_and(|entry| entry.pass != self.pass)
+        });
+        let unseen = unseen.map(|(key, reason)| Unknown {
+            subject: self.label.of(key),
+            reason: reason.to_string(),
+        });
+        status.unknown.extend(unseen.take(self.config.max_listed));
         tracker.forget_cleared(now, self.config.cleared_hold, self.config.max_listed);
     }
 
@@ -220,7 +247,8 @@ impl Checker {
         let over = entry.held_until.unwrap_or(over).max(over);
         let grace_left = match entry.reported_since {
             Some(_) => std::time::Duration::ZERO,
-            None => elapsed(self.latest, over),
+            // What was last seen may be older than the look at it.
+            None => elapsed(self.latest, over) + elapsed(entry.proved_until, entry.last_seen),
         };
         Violation {
             name,
@@ -319,6 +347,7 @@ impl InvariantChecker for Checker {
             let mut status = InvariantStatus {
                 evaluable: true,
                 unknown: Vec::new(),
+                inconclusive: Vec::new(),
                 subjects: Vec::new(),
                 violations: 0,
                 pending: 0,
@@ -329,9 +358,9 @@ impl InvariantChecker for Checker {
             let verdicts = named_subjects(name, observation, status.config.threshold);
             self.named_verdicts(name, verdicts, now, &mut status);
             if name.about_keys() {
-                self.end_keys_pass(name, &observation.counters_read, now, &mut status);
+                self.end_keys_pass(name, observation, now, &mut status);
             }
-            status.evaluable = status.unknown.is_empty();
+            status.evaluable = status.unknown.is_empty() && status.inconclusive.is_empty();
             status.started_total =
                 self.named[name as usize].started_total + self.keys[name as usize].started_total;
             self.list(name, &mut report, &mut status);
@@ -387,10 +416,11 @@ fn named_subjects(
             .iter()
             .filter_map(|node| {
                 let subject = format!("canary:{}", node.id);
-                let verdict = if node.canary_refused? {
-                    Verdict::Ok
-                } else {
-                    Verdict::Violated(Evidence::FailOpen)
+                let verdict = match (node.canary_refused, &node.canary_reason) {
+                    (Some(true), _) => Verdict::Ok,
+                    (Some(false), _) => Verdict::Violated(Evidence::FailOpen),
+                    (None, Some(reason)) => Verdict::Unknown(reason.clone()),
+                    (None, None) => return None,
                 };
                 Some((subject, verdict))
             })

@@ -22,6 +22,8 @@ closed_list! {
     Cleared => "cleared",
     /// It could not be evaluated, and no violation was in progress.
     Unknown => "unknown",
+    /// It was read, and what was read proves neither: a violation that was in progress has ended.
+    Inconclusive => "inconclusive",
     /// There is no such node, and no such key with requests inside its window. Without `check --explain`, which counts the key that it is asked about, a key that is neither in violation nor among the fullest is not seen either.
     NotSeen => "not_seen",
     /// The invariant is switched off.
@@ -49,9 +51,12 @@ impl Decision {
             | Self::InGrace
             | Self::Draining
             | Self::PendingUnknown => true,
-            Self::Holds | Self::Cleared | Self::Unknown | Self::NotSeen | Self::SwitchedOff => {
-                false
-            }
+            Self::Holds
+            | Self::Cleared
+            | Self::Unknown
+            | Self::Inconclusive
+            | Self::NotSeen
+            | Self::SwitchedOff => false,
         }
     }
 }

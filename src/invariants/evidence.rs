@@ -1,20 +1,23 @@
 //! What a verdict rests on. Evidence is kept with a violation and written out for people only when asked for.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::observation::Bucket;
+use crate::observation::{Bucket, NEWEST_CHECKS};
 
-/// Three values, not two.
+/// Four values, not two.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// The invariant holds.
     Ok,
     /// It does not.
     Violated(Evidence),
-    /// The data could not be read this time, with the reason.
+    /// The data could not be read this time, with the reason: a violation in progress stays what it is.
     Unknown(String),
+    /// The data was read and proves neither, with the reason: what proved a violation is over, so it ends.
+    Inconclusive(String),
 }
 
 /// What shows that an invariant is violated.
@@ -40,14 +43,17 @@ pub enum Evidence {
     },
     /// A node's p99 latency.
     Latency {
-        /// The exported figure in seconds.
-        p99_seconds: f64,
+        /// The exported figure in seconds; `None` where only its bucket is known.
+        p99_seconds: Option<f64>,
         /// The bucket it lies in.
         bucket: Option<Bucket>,
         /// The threshold in seconds.
         threshold_seconds: f64,
         /// Which source.
         source: Option<String>,
+        /// How long ago the newest checks that are as slow may have come, in seconds.
+        #[serde(default)]
+        age_seconds: f64,
     },
     /// A counter above its limit.
     Count {
@@ -62,6 +68,18 @@ pub enum Evidence {
     },
     /// A node admitted what its limit forbids.
     FailOpen,
+}
+
+impl Evidence {
+    /// By how much the violation that it proves may have ended before it was looked at: slow checks that came within
+    /// [`NEWEST_CHECKS`] are taken to be still coming.
+    pub(super) fn age(&self) -> Duration {
+        let Self::Latency { age_seconds, .. } = self else {
+            return Duration::ZERO;
+        };
+        let age = Duration::try_from_secs_f64(*age_seconds).unwrap_or_default();
+        age.saturating_sub(NEWEST_CHECKS)
+    }
 }
 
 impl fmt::Display for Evidence {
@@ -85,16 +103,19 @@ impl fmt::Display for Evidence {
             }
             Self::Latency {
                 p99_seconds,
+                bucket,
                 threshold_seconds,
                 source,
                 ..
             } => {
-                write!(
-                    f,
-                    "p99 latency {:.1} ms, allowed {:.1} ms",
-                    p99_seconds * 1e3,
-                    threshold_seconds * 1e3
-                )?;
+                match (p99_seconds, bucket) {
+                    (Some(seconds), _) => write!(f, "p99 latency {:.1} ms", seconds * 1e3)?,
+                    (None, Some(bucket)) => {
+                        write!(f, "p99 latency above {:.1} ms", bucket.lower * 1e3)?;
+                    }
+                    (None, None) => f.write_str("p99 latency too high")?,
+                }
+                write!(f, ", allowed {:.1} ms", threshold_seconds * 1e3)?;
                 match source {
                     Some(source) => write!(f, " (from {source})"),
                     None => Ok(()),

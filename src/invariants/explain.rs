@@ -52,25 +52,35 @@ pub struct Explanation {
 /// An invariant's settings in words and figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rule {
+    /// When it is reported.
+    #[serde(flatten)]
+    pub terms: Terms,
+    /// How bad it is then.
+    pub severity: super::Severity,
+}
+
+/// When an invariant is reported, in words and figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Terms {
     /// When it is violated.
     pub violated_when: String,
     /// The threshold: seconds for `high_latency`, a share of the limit for `counter_drift`, none for the others.
     pub threshold: Option<f64>,
     /// How long a violation must last, in seconds.
     pub grace_period_seconds: f64,
-    /// How bad it is then.
-    pub severity: super::Severity,
 }
 
 impl From<&InvariantConfig> for Rule {
     fn from(config: &InvariantConfig) -> Self {
         let with_threshold = [InvariantName::HighLatency, InvariantName::CounterDrift];
         Self {
-            violated_when: config.violated_when(),
-            threshold: with_threshold
-                .contains(&config.name)
-                .then_some(config.threshold),
-            grace_period_seconds: config.grace_period.as_secs_f64(),
+            terms: Terms {
+                violated_when: config.violated_when(),
+                threshold: with_threshold
+                    .contains(&config.name)
+                    .then_some(config.threshold),
+                grace_period_seconds: config.grace_period.as_secs_f64(),
+            },
             severity: config.severity,
         }
     }
@@ -172,18 +182,23 @@ impl Report {
                 .iter()
                 .find(|unknown| is_it(&unknown.subject) || whole(&unknown.subject))
         });
+        let inconclusive = status.and_then(|status| {
+            let mut inconclusive = status.inconclusive.iter();
+            inconclusive.find(|it| is_it(&it.subject))
+        });
         let evaluated = status.is_some_and(|status| status.subjects.iter().any(|it| is_it(it)))
             || (name.about_keys() && counter.is_some());
         let decision = match (status, violation) {
             (None, _) => Decision::SwitchedOff,
             (_, Some(violation)) => violation.decision,
             _ if unknown.is_some() => Decision::Unknown,
+            _ if inconclusive.is_some() => Decision::Inconclusive,
             _ if cleared => Decision::Cleared,
             _ if evaluated => Decision::Holds,
             _ => Decision::NotSeen,
         };
         let left = violation.map(|violation| violation.grace_left);
-        let reason = unknown.map(|unknown| unknown.reason.as_str());
+        let reason = unknown.or(inconclusive).map(|it| it.reason.as_str());
         Explanation {
             name,
             decision,
@@ -215,6 +230,7 @@ fn why(decision: Decision, left: Duration, reason: Option<&str>) -> String {
         Decision::Holds => "evaluated; the invariant holds".to_owned(),
         Decision::Cleared => "was reported; the invariant holds again".to_owned(),
         Decision::Unknown => format!("could not be evaluated{reason}"),
+        Decision::Inconclusive => format!("was read, and proves neither{reason}"),
         Decision::NotSeen => {
             "nothing of that name was seen: no node, and no key with requests in its window"
                 .to_owned()

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Evidence;
-use crate::clock::elapsed;
+use crate::clock::{earlier, elapsed};
 
 /// A violation in progress. Healthy subjects have none.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub(super) struct Entry {
     pub(super) first_seen: Timestamp,
     /// When it was last seen.
     pub(super) last_seen: Timestamp,
+    /// Until when it lasted for certain, by what was last seen: `last_seen` or before.
+    pub(super) proved_until: Timestamp,
     /// Since when it is reported; `None` inside the grace period.
     pub(super) reported_since: Option<Timestamp>,
     /// What it rests on, as last seen.
@@ -83,6 +85,7 @@ impl<K: Hash + Eq + Clone> Tracker<K> {
             let entry = Entry {
                 first_seen: now,
                 last_seen: now,
+                proved_until: now,
                 reported_since: None,
                 evidence: evidence.clone(),
                 held_until,
@@ -94,10 +97,11 @@ impl<K: Hash + Eq + Clone> Tracker<K> {
             return;
         };
         entry.last_seen = now;
+        entry.proved_until = earlier(now, evidence.age());
         entry.evidence = evidence;
         entry.held_until = held_until;
         entry.pass = pass;
-        let due = elapsed(entry.first_seen, now) >= grace && held_until.is_none();
+        let due = elapsed(entry.first_seen, entry.proved_until) >= grace && held_until.is_none();
         if entry.reported_since.is_none() && due {
             entry.reported_since = Some(now);
             self.started_total += 1;
@@ -175,6 +179,7 @@ impl<K: Hash + Eq + Clone> Tracker<K> {
         let entry = Entry {
             first_seen: saved.first_seen,
             last_seen: saved.last_seen,
+            proved_until: earlier(saved.last_seen, saved.evidence.age()),
             reported_since: saved.reported_since,
             evidence: saved.evidence,
             held_until: None,

@@ -1,8 +1,45 @@
-//! `high_latency`: a node's p99 check latency is above the threshold. The verdict is taken only where the
-//! histogram's buckets can carry it.
+//! `high_latency`: a node's p99 check latency is above the threshold, and slow checks are still coming. The verdict is
+//! taken only where the histogram's buckets can carry it.
 
 use super::{Evidence, Verdict};
-use crate::observation::{Node, NodeMetrics};
+use crate::observation::{Bucket, LATENCY_WINDOW, NewestChecks, Node, NodeMetrics};
+
+/// The slow checks are over if so few as there are among the newest would come less often than this by chance, were they
+/// still as many as in the whole window. At four looks a minute a false end happens once in hours.
+const UNLIKELY: f64 = 0.001;
+
+/// Why there is no verdict where the threshold lies inside the bucket that holds the p99.
+pub(super) const TOO_COARSE: &str = "bucket_too_coarse";
+
+/// Where a p99 lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Above,
+    /// At the threshold, too.
+    Below,
+    /// Somewhere in a bucket that holds the threshold.
+    Around,
+}
+
+/// Where the p99 lies, by its bucket or, without one, as measured; `None` if there is none.
+fn side(p99_ms: Option<f64>, bucket: Option<Bucket>, threshold_seconds: f64) -> Option<Side> {
+    match (bucket, p99_ms) {
+        (Some(bucket), _) if bucket.lower >= threshold_seconds => Some(Side::Above),
+        (Some(bucket), _) if bucket.upper.is_some_and(|it| it <= threshold_seconds) => {
+            Some(Side::Below)
+        }
+        (Some(_), _) => Some(Side::Around),
+        (None, Some(ms)) if ms.is_nan() => None,
+        (None, Some(ms)) if above(ms, threshold_seconds) => Some(Side::Above),
+        (None, Some(_)) => Some(Side::Below),
+        (None, None) => None,
+    }
+}
+
+/// Whether the p99 is only known to lie in a bucket that holds the threshold: any figure in there is made up.
+pub(super) fn is_too_coarse(metrics: &NodeMetrics, threshold_seconds: f64) -> bool {
+    side(None, metrics.latency_p99_bucket, threshold_seconds) == Some(Side::Around)
+}
 
 pub(super) fn verdict(
     node: Option<&Node>,
@@ -16,32 +53,86 @@ pub(super) fn verdict(
     let Some(metrics) = metrics else {
         return Verdict::Unknown("no_metrics".to_owned());
     };
-    let Some(p99_ms) = metrics.latency_p99_ms else {
-        let reason = metrics.latency_unknown.as_deref().unwrap_or("no_samples");
-        return Verdict::Unknown(reason.to_owned());
-    };
-    let p99_seconds = p99_ms / 1e3;
-    let violated = match metrics.latency_p99_bucket {
-        // A value without a bucket is taken as measured.
-        None if p99_ms.is_nan() => return Verdict::Unknown("no_samples".to_owned()),
-        None => above(p99_ms, threshold_seconds),
-        Some(bucket) if bucket.lower >= threshold_seconds => true,
-        Some(bucket) if bucket.upper.is_some_and(|upper| upper <= threshold_seconds) => false,
+    let bucket = metrics.latency_p99_bucket;
+    match side(metrics.latency_p99_ms, bucket, threshold_seconds) {
+        None => unmeasured(metrics.latency_unknown.as_deref()),
+        Some(Side::Below) => Verdict::Ok,
+        Some(Side::Above) => still_coming(metrics.latency_newest, threshold_seconds, |age| {
+            Evidence::Latency {
+                p99_seconds: metrics.latency_p99_ms.map(|ms| ms / 1e3),
+                bucket,
+                threshold_seconds,
+                source: metrics.latency_source.clone(),
+                age_seconds: age,
+            }
+        }),
         // The coarse histogram counts the canaries, too, so without this it would always stand before them.
-        Some(_) => match metrics.canary_p99_ms {
-            Some(canary_ms) => return of_canary(canary_ms, threshold_seconds),
-            None => return Verdict::Unknown("bucket_too_coarse".to_owned()),
+        Some(Side::Around) => match metrics.canary_p99_ms {
+            Some(canary_ms) => of_canary(canary_ms, metrics.canary_newest_ms, threshold_seconds),
+            None => too_coarse(),
         },
+    }
+}
+
+/// The p99 of the whole window is above the threshold. Whether it still is, the newest checks say.
+fn still_coming(
+    newest: Option<NewestChecks>,
+    threshold_seconds: f64,
+    evidence: impl Fn(f64) -> Evidence,
+) -> Verdict {
+    let Some(newest) = newest else {
+        return Verdict::Violated(evidence(0.0));
     };
-    if violated {
-        Verdict::Violated(Evidence::Latency {
-            p99_seconds,
-            bucket: metrics.latency_p99_bucket,
-            threshold_seconds,
-            source: metrics.latency_source.clone(),
-        })
-    } else {
-        Verdict::Ok
+    match side(newest.p99_ms, newest.bucket, threshold_seconds) {
+        Some(Side::Above) => Verdict::Violated(evidence(newest.seconds)),
+        Some(Side::Below) if is_over(newest) => Verdict::Ok,
+        Some(Side::Around) if is_over(newest) => too_coarse(),
+        // Too few to tell: the slow ones are somewhere in the window.
+        _ => {
+            let oldest = LATENCY_WINDOW.as_secs_f64().max(newest.seconds);
+            Verdict::Violated(evidence(oldest))
+        }
+    }
+}
+
+/// Whether the slow checks are over, by how many are among the newest.
+fn is_over(newest: NewestChecks) -> bool {
+    at_most(newest.slow, newest.slow_expected) < UNLIKELY
+}
+
+/// How likely it is that at most `many` come where `expected` are expected (Poisson).
+fn at_most(many: f64, expected: f64) -> f64 {
+    if expected.is_nan() || many >= expected {
+        return 1.0;
+    }
+    if expected > 500.0 {
+        // Far from exact and far from the limit: three standard deviations are about one in a thousand.
+        let deviations = (expected - many) / expected.sqrt();
+        return if deviations > 3.1 { 0.0 } else { 1.0 };
+    }
+    let mut term = (-expected).exp();
+    let mut sum = term;
+    let mut counted = 0.0;
+    while counted + 1.0 <= many {
+        counted += 1.0;
+        term *= expected / counted;
+        sum += term;
+    }
+    sum
+}
+
+fn too_coarse() -> Verdict {
+    Verdict::Inconclusive(TOO_COARSE.to_owned())
+}
+
+/// Why there is no latency: the source was read and counted nothing, or it could not be read.
+fn unmeasured(reason: Option<&str>) -> Verdict {
+    let reason = reason.unwrap_or("no_samples");
+    match reason {
+        "no_samples" | "histogram_never_counts" | TOO_COARSE => {
+            Verdict::Inconclusive(reason.to_owned())
+        }
+        _ => Verdict::Unknown(reason.to_owned()),
     }
 }
 
@@ -53,15 +144,17 @@ fn above(ms: f64, threshold_seconds: f64) -> bool {
 }
 
 /// A canary is a single check, taken as measured.
-fn of_canary(canary_ms: f64, threshold_seconds: f64) -> Verdict {
+fn of_canary(canary_ms: f64, newest_ms: Option<f64>, threshold_seconds: f64) -> Verdict {
     if canary_ms.is_nan() || !above(canary_ms, threshold_seconds) {
         return Verdict::Ok;
     }
-    Verdict::Violated(Evidence::Latency {
-        p99_seconds: canary_ms / 1e3,
+    let newest = newest_ms.map(NewestChecks::measured);
+    still_coming(newest, threshold_seconds, |age| Evidence::Latency {
+        p99_seconds: Some(canary_ms / 1e3),
         bucket: None,
         threshold_seconds,
         source: Some("canary".to_owned()),
+        age_seconds: age,
     })
 }
 
@@ -80,6 +173,7 @@ mod tests {
             Verdict::Ok => "ok",
             Verdict::Violated(_) => "violated",
             Verdict::Unknown(_) => "unknown",
+            Verdict::Inconclusive(_) => "inconclusive",
         }
     }
 
@@ -98,9 +192,103 @@ mod tests {
     fn the_verdict_needs_a_bucket_on_one_side_of_the_threshold() {
         assert_eq!(of(49.0, Some((0.025, Some(0.05)))), "ok");
         assert_eq!(of(51.0, Some((0.05, Some(0.1)))), "violated");
-        assert_eq!(of(99.0, Some((0.0, Some(0.1)))), "unknown");
+        assert_eq!(of(99.0, Some((0.0, Some(0.1)))), "inconclusive");
         assert_eq!(of(1000.0, Some((1.0, None))), "violated");
-        assert_eq!(of(10.0, Some((0.01, None))), "unknown");
+        assert_eq!(of(10.0, Some((0.01, None))), "inconclusive");
+    }
+
+    /// The verdict on a window with its p99 in the bucket above 100 ms, by its newest checks.
+    fn by_newest(newest: NewestChecks) -> Verdict {
+        let metrics = NodeMetrics {
+            latency_p99_ms: Some(264.0),
+            latency_p99_bucket: Some(Bucket {
+                lower: 0.1,
+                upper: Some(1.0),
+            }),
+            latency_newest: Some(newest),
+            ..NodeMetrics::default()
+        };
+        verdict(None, Some(&metrics), 0.05)
+    }
+
+    fn newest(bucket: Option<(f64, f64)>, slow: f64, slow_expected: f64) -> NewestChecks {
+        NewestChecks {
+            seconds: 30.0,
+            p99_ms: None,
+            bucket: bucket.map(|(lower, upper)| Bucket {
+                lower,
+                upper: Some(upper),
+            }),
+            slow,
+            slow_expected,
+        }
+    }
+
+    #[test]
+    fn a_slow_minute_is_over_when_its_newest_checks_are_fast() {
+        let age = |verdict: Verdict| match verdict {
+            Verdict::Violated(Evidence::Latency { age_seconds, .. }) => Some(age_seconds),
+            _ => None,
+        };
+        let slow = by_newest(newest(Some((0.1, 1.0)), 20.0, 20.0));
+        assert_eq!(age(slow), Some(30.0));
+        assert_eq!(
+            by_newest(newest(Some((0.001, 0.005)), 0.0, 20.0)),
+            Verdict::Ok
+        );
+        assert_eq!(
+            by_newest(newest(Some((0.0, 0.1)), 0.0, 20.0)),
+            Verdict::Inconclusive("bucket_too_coarse".to_owned())
+        );
+        // Too few to tell, or none: some time within the window.
+        let few = by_newest(newest(Some((0.001, 0.005)), 0.0, 3.0));
+        assert_eq!(age(few), Some(60.0));
+        assert_eq!(age(by_newest(newest(None, 0.0, 0.0))), Some(60.0));
+    }
+
+    #[test]
+    fn few_slow_checks_where_many_were_expected_are_a_rare_chance() {
+        assert!((at_most(0.0, 6.9) - 0.001).abs() < 1e-4);
+        assert!((at_most(1.0, 2.0) - 0.406).abs() < 1e-3);
+        assert!((at_most(60.0, 100.0) - 1.1e-5).abs() < 1e-6);
+        for (many, expected, over) in [
+            (0.0, 0.0, false),
+            (0.0, f64::NAN, false),
+            (5.0, 5.0, false),
+            (460.0, 500.0, false),
+            (430.0, 500.0, true),
+            (960.0, 1000.0, false),
+            (890.0, 1000.0, true),
+            (0.0, 1e18, true),
+        ] {
+            let it = at_most(many, expected) < UNLIKELY;
+            assert_eq!(it, over, "{many} of {expected}");
+        }
+    }
+
+    #[test]
+    fn a_slow_canary_that_was_the_last_one_proves_nothing_of_now() {
+        let metrics = |newest| NodeMetrics {
+            latency_p99_ms: Some(99.0),
+            latency_p99_bucket: Some(Bucket {
+                lower: 0.0,
+                upper: Some(0.1),
+            }),
+            canary_p99_ms: Some(800.0),
+            canary_newest_ms: Some(newest),
+            ..NodeMetrics::default()
+        };
+        for (newest, age) in [(800.0, 0.0), (2.0, 60.0)] {
+            let mut metrics = metrics(newest);
+            let before = verdict(None, Some(&metrics), 0.05);
+            let Verdict::Violated(Evidence::Latency { age_seconds, .. }) = &before else {
+                panic!("{before:?}");
+            };
+            assert_eq!(age_seconds.to_bits(), f64::to_bits(age));
+            // The same, where the canary is all there is.
+            metrics.take_canary();
+            assert_eq!(verdict(None, Some(&metrics), 0.05), before);
+        }
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::high_latency::{TOO_COARSE, is_too_coarse};
 use super::{Decision, Evidence, InvariantConfig, InvariantName, Severity};
 use crate::clock::Moment;
+use crate::observation::Observation;
 
 /// The state of all invariants after one collection.
 #[derive(Clone, Debug)]
@@ -21,6 +23,24 @@ pub struct Report {
     pub cleared: Vec<(InvariantName, String)>,
     /// One status for each invariant that is switched on.
     pub invariants: Vec<InvariantStatus>,
+}
+
+impl Report {
+    /// Takes figures out of the observation that look measured and are not: a p99 of which no more is known than that it
+    /// lies in a bucket that holds the threshold. The bucket stays, and the canary's figure stands in if there is one.
+    pub fn withhold_made_up(&self, observation: &mut Observation) {
+        let mut statuses = self.invariants.iter();
+        let latency = statuses.find(|status| status.config.name == InvariantName::HighLatency);
+        let Some(latency) = latency else {
+            return;
+        };
+        let metrics = observation.node_metrics.values_mut();
+        for metrics in metrics.filter(|it| is_too_coarse(it, latency.config.threshold)) {
+            metrics.latency_p99_ms = None;
+            metrics.latency_unknown = Some(TOO_COARSE.to_owned());
+            metrics.take_canary();
+        }
+    }
 }
 
 /// One violation, pending or reported.
@@ -54,8 +74,10 @@ pub struct InvariantStatus {
     pub config: InvariantConfig,
     /// Whether every subject could be evaluated this time.
     pub evaluable: bool,
-    /// The subjects that could not, with the reason.
+    /// The subjects whose data could not be read, with the reason.
     pub unknown: Vec<Unknown>,
+    /// The subjects whose data was read and proves neither, with the reason.
+    pub inconclusive: Vec<Unknown>,
     /// Nodes and `redis`, as evaluated this time: each has a series, violated or not.
     pub subjects: Vec<String>,
     /// Subjects in reported violation, exact.
@@ -66,6 +88,13 @@ pub struct InvariantStatus {
     pub dropped: u64,
     /// Violations reported since the start.
     pub started_total: u64,
+}
+
+impl InvariantStatus {
+    /// Every subject that could not be evaluated, whichever way.
+    pub fn unevaluated(&self) -> impl Iterator<Item = &Unknown> {
+        self.unknown.iter().chain(&self.inconclusive)
+    }
 }
 
 /// A subject that could not be evaluated.

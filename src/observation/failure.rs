@@ -62,6 +62,8 @@ closed_list! {
     Noperm => "noperm",
     /// The replica has lost its master.
     Masterdown => "masterdown",
+    /// A replica has lost its primary: what it holds is old.
+    ReplicaStale => "replica_stale",
     /// A script holds Redis.
     Busy => "busy",
     /// Redis Cluster does not serve the slot.

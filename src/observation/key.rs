@@ -1,13 +1,43 @@
 //! Keys of any bytes as text, there and back. A label value and a JSON string must be UTF-8 and some parsers stop
-//! at a NUL, so the bytes that cannot stand for themselves are written `\xNN`; everything else is left as it is.
+//! at a NUL, so the bytes that cannot stand for themselves are written `\xNN`; everything else is left as it is. Where keys
+//! are shown, long ones are cut, with a hash of the whole behind: one key must not make a label that costs the scrape.
 
 use sha2::{Digest, Sha256};
 
+use crate::text::{self, MOST, is_cut};
+
+/// `key` as it is shown: as [`encode_key`] writes it, cut at 512 bytes. No two keys are shown alike.
+pub fn shown_key(key: &[u8]) -> String {
+    // What is beyond is cut off in any case.
+    let shown = encode_key(&key[..key.len().min(MOST)]);
+    if key.len() > MOST || shown.len() > MOST {
+        return text::cut_to(&shown, key);
+    }
+    shown
+}
+
+/// The names by which a subject that somebody typed, as a node's id or as a key that [`encode_key`] wrote, may be shown.
+pub fn names_of(subject: &str) -> Vec<String> {
+    let mut names = vec![text::cut(subject).into_owned()];
+    if names[0] != subject {
+        names.push(shown_key(&decode_key(subject)));
+    }
+    names
+}
+
+/// Whether `name` is what [`shown_key`] made of a long key, which cannot be found by it.
+pub fn is_cut_key(name: &str) -> bool {
+    is_cut(name)
+}
+
 /// Writes `key` as text: invalid UTF-8 and NUL become `\xNN`, and so does a backslash that would otherwise look
-/// like such an escape. [`decode_key`] gives the bytes back.
+/// like such an escape, or an ellipsis that would look like the end of a key that was cut. [`decode_key`] gives the bytes
+/// back.
 pub fn encode_key(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
-        Ok(text) if !text.contains('\0') && !text.contains("\\x") => return text.to_owned(),
+        Ok(text) if !text.contains('\0') && !text.contains("\\x") && !is_cut(text) => {
+            return text.to_owned();
+        }
         _ => {}
     }
     let mut out = String::with_capacity(key.len() + 8);
@@ -15,8 +45,13 @@ pub fn encode_key(key: &[u8]) -> String {
     for chunk in key.utf8_chunks() {
         for (at, c) in chunk.valid().char_indices() {
             let looks_like_escape = c == '\\' && escaped_byte(&key[done + at..]).is_some();
+            let rest = &key[done + at..];
             if c == '\0' || looks_like_escape {
                 push_escape(&mut out, c as u8);
+            } else if c == '…' && is_end_of_cut(rest) {
+                for byte in &rest[..c.len_utf8()] {
+                    push_escape(&mut out, *byte);
+                }
             } else {
                 out.push(c);
             }
@@ -54,6 +89,11 @@ pub fn hash_key(key: &[u8]) -> String {
         push_hex(&mut out, *byte);
     }
     out
+}
+
+/// Whether `bytes` are nothing but the end of a key that was cut.
+fn is_end_of_cut(bytes: &[u8]) -> bool {
+    bytes.len() == text::END && std::str::from_utf8(bytes).is_ok_and(is_cut)
 }
 
 fn push_escape(out: &mut String, byte: u8) {
@@ -106,6 +146,24 @@ mod tests {
     #[test]
     fn the_hash_is_what_sha256sum_prints() {
         assert_eq!(hash_key(b"user:1"), "abc3a47b8ad18b85");
+    }
+
+    #[test]
+    fn long_keys_are_cut_and_no_two_keys_are_shown_alike() {
+        let long = |end: &str| format!("{}{end}", "k".repeat(600));
+        let one = shown_key(long("1").as_bytes());
+        assert!(one.len() <= MOST && one.starts_with("kkk") && is_cut_key(&one));
+        assert_ne!(one, shown_key(long("2").as_bytes()));
+        // The hash is what sha256sum prints of the whole key.
+        assert!(one.contains(&format!("…{}", hash_key(long("1").as_bytes()))));
+        // Somebody may store a key that looks like it.
+        let alike = shown_key(one.as_bytes());
+        assert!(alike != one && alike.len() <= MOST, "{alike}");
+        assert_eq!(decode_key(&alike), one.as_bytes());
+        // Every byte of it is four in the label.
+        let escaped = shown_key(&[0xff; 200]);
+        assert!(escaped.len() <= MOST && is_cut_key(&escaped));
+        assert_eq!(shown_key(b"user:1"), "user:1");
     }
 
     proptest! {

@@ -6,15 +6,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 #[derive(Clone, Debug)]
-pub(super) struct Deadline(watch::Receiver<Instant>);
+pub(in crate::observe) struct Deadline(watch::Receiver<Instant>);
 
 impl Deadline {
-    pub(super) fn new(at: watch::Receiver<Instant>) -> Self {
+    pub(in crate::observe) fn new(at: watch::Receiver<Instant>) -> Self {
         Self(at)
     }
 
     /// Resolves once the deadline has passed.
-    pub(super) async fn passed(&self) {
+    pub(in crate::observe) async fn passed(&self) {
         let mut moved = self.0.clone();
         loop {
             let at = *moved.borrow_and_update();
@@ -28,7 +28,7 @@ impl Deadline {
     }
 
     /// What `work` brings, or `None` once the deadline passes.
-    pub(super) async fn cut<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(in crate::observe) async fn cut<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             done = work => Some(done),
@@ -36,7 +36,7 @@ impl Deadline {
         }
     }
 
-    pub(super) fn left(&self) -> Duration {
+    pub(in crate::observe) fn left(&self) -> Duration {
         self.0.borrow().saturating_duration_since(Instant::now())
     }
 }

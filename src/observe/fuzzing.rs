@@ -2,14 +2,14 @@
 
 use jiff::{Timestamp, ToSpan as _};
 
-use super::exposition::Selector;
-use super::http::Answer;
-use super::management_api::{self as api, Health, Limits};
-use super::node_metrics::{NodeHistory, Reading, default_selectors};
-use super::prometheus;
-use crate::config::Secret;
+use crate::credentials::Secret;
 use crate::fuzzing::{rendered, survives_json};
 use crate::observation::Observation;
+use crate::observe::http::client::Answer;
+use crate::observe::http::management_api::{self as api, Health, Limits};
+use crate::observe::latency::exposition::Selector;
+use crate::observe::latency::node_metrics::{NodeHistory, Reading, default_selectors};
+use crate::observe::latency::prometheus;
 
 /// A password that the server was sent, and may send back.
 const TOLD: &str = "hunter2";
@@ -36,7 +36,7 @@ pub fn node_metrics(data: &[u8]) {
                     let (number, _) = rest.split_once(':')?;
                     number.parse::<usize>().ok()
                 });
-                let lines = text.lines().count();
+                let lines = text.lines().count().max(1);
                 assert!(number.is_some_and(|n| n >= 1 && n <= lines), "{error}");
                 assert_eq!(error.lines().count(), 1, "{error:?}");
                 continue;
@@ -95,9 +95,11 @@ pub fn management_api(data: &[u8]) {
     read::<api::Reset>(&answer);
     read::<Health>(&answer);
     if let Some(response) = read::<prometheus::Response>(&answer)
-        && let Some(p99) = prometheus::quantile_of(&response, &response)
+        && let Ok((p99, newest)) = prometheus::Latencies::from(response).of("node-1")
     {
         assert!(p99.seconds.is_finite(), "{p99:?}");
+        let figures = newest.map(|newest| [newest.seconds, newest.slow, newest.slow_expected]);
+        assert!(figures.is_none_or(|it| it.iter().all(|it| it.is_finite())));
     }
 }
 

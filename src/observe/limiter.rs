@@ -2,7 +2,7 @@
 //! bring becomes one [`Observation`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::control::Control;
-use super::deadline::Deadline;
-use super::exposition::Selector;
-use super::http::Http;
-use super::http_access::HttpAccess;
-use super::key_reader::{KeyReader, KeysRead, Needs};
-use super::limits::{LimitMemory, LimitRule};
-use super::management_api::ManagementApi;
-use super::node_metrics::default_selectors;
-use super::node_reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
-use super::nodes::{NodeMemory, RegistryTiming};
-use super::redis_target::RedisTarget;
 use crate::clock::{Clock, Moment};
 use crate::observation::{
     Collector, CollectorRun, CounterView, CountersRead, Failure, KeyLabel, KeyTotals, Observation,
     Reason, RedisReading, decode_key,
 };
+use crate::observe::counters::limits::{LimitMemory, LimitRule};
+use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
+use crate::observe::deadline::Deadline;
+use crate::observe::http::access::HttpAccess;
+use crate::observe::http::client::Http;
+use crate::observe::http::management_api::ManagementApi;
+use crate::observe::latency::exposition::Selector;
+use crate::observe::latency::node_metrics::default_selectors;
+use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
+use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
+use crate::observe::redis::deployment::RedisTarget;
+use crate::observe::redis::topology::Control;
 use crate::subject::{ACTIONS, ActionDefinition, ActionError, CounterSink, Subject};
 
 /// What to observe, validated.
@@ -76,14 +76,16 @@ pub enum SetupError {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
-    pub(super) redis: RedisTarget,
-    pub(super) nodes: NodeReader,
-    pub(super) keys: KeyReader,
+    pub(in crate::observe) redis: RedisTarget,
+    pub(in crate::observe) nodes: NodeReader,
+    pub(in crate::observe) keys: KeyReader,
 }
 
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
+        let control = Control::new(&config.redis).map_err(SetupError::Redis)?;
+        let access = control.access();
         let selectors = match config.latency_metric {
             Some(selector) => vec![selector],
             None => default_selectors(),
@@ -104,14 +106,15 @@ impl Limiter {
                 selectors: Arc::new(selectors),
                 timing: config.registry,
                 clock: clock.clone(),
-                control: Control::new(&config.redis).map_err(SetupError::Redis)?,
+                control,
                 histories: BTreeMap::new(),
+                read_at: BTreeMap::new(),
                 canaries: BTreeMap::new(),
                 last_api: None,
                 redis_was: RedisWas::default(),
             },
             keys: KeyReader {
-                access: config.redis.access().map_err(SetupError::Redis)?,
+                access,
                 readers: BTreeMap::new(),
                 shards: Vec::new(),
                 limits: LimitMemory::default(),
@@ -120,10 +123,12 @@ impl Limiter {
                 label: config.key_label,
                 pass: None,
                 behind: false,
+                rechecked: None,
                 pass_took: Duration::ZERO,
                 steady: None,
                 commands_total: 0,
                 last_full_pass: None,
+                unreachable: Mutex::default(),
             },
             redis: config.redis,
             clock,
@@ -173,10 +178,12 @@ impl Limiter {
             })
             .collect();
         sink.recheck(at, &views);
-        keys.read = CountersRead::Partial {
-            gone: Vec::new(),
-            reason: Reason::RedisDown,
-        };
+        if let CountersRead::Failed { reason } = keys.read {
+            keys.read = CountersRead::Partial {
+                gone: Vec::new(),
+                reason,
+            };
+        }
     }
 
     fn assemble(
@@ -216,6 +223,8 @@ impl Limiter {
                 (*collector, run)
             })
             .collect();
+        // What may be missing is counted, and failed nobody.
+        failures.extend(read.denied);
         let (redis_connected, ping_seconds, reason) = match &read.ping {
             None => (None, None, None),
             Some(Ok(took)) => (Some(true), Some(took.as_secs_f64()), None),
@@ -242,6 +251,7 @@ impl Limiter {
             api_up: Some(read.api.up),
             default_limit: self.keys.limits.default_limit(),
             counters_read: keys.read,
+            unjudged: keys.unjudged,
             totals: Some(KeyTotals {
                 coverage: keys.coverage,
                 last_full_pass: self.keys.last_full_pass,

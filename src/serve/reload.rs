@@ -42,7 +42,7 @@ pub(super) struct Reloader {
     app: watch::Sender<Arc<App<Limiter>>>,
     asked: mpsc::Receiver<Asked>,
     /// A reading that was not waited for to its end.
-    reading: Option<JoinHandle<Result<Config, ConfigError>>>,
+    reading: Option<JoinHandle<Result<(Config, Guard), ConfigError>>>,
 }
 
 /// What every configuration is served with.
@@ -59,6 +59,7 @@ impl Reloader {
     /// Begins with `config`; returns what is to be served.
     pub(super) fn new(
         config: Config,
+        guard: Guard,
         load: Load,
         targets: BTreeMap<String, Target>,
         ending: &CancellationToken,
@@ -71,7 +72,7 @@ impl Reloader {
         let (ask, asked) = mpsc::channel(MOST_WAITING);
         let around = Around {
             clock,
-            guard: config.web.guard.clone(),
+            guard,
             ending: ending.clone(),
             outcome,
             ask,
@@ -117,10 +118,10 @@ impl Reloader {
     }
 
     async fn reload(&mut self) -> Result<(), String> {
-        let next = self.read().await?;
+        let (next, guard) = self.read().await?;
         fixed(&self.config, &next)?;
-        let guard = self.around.guard.takes(&next.web.guard);
-        guard.map_err(|error| format!("web.config.file: {error}"))?;
+        let taken = self.around.guard.takes(&guard);
+        taken.map_err(|error| format!("web.config.file: {error}"))?;
         let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
 
         // All of them stand still while they change, so that nobody sees some of it.
@@ -146,7 +147,7 @@ impl Reloader {
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<Config, String> {
+    async fn read(&mut self) -> Result<(Config, Guard), String> {
         let unfinished = |reading: &JoinHandle<_>| !reading.is_finished();
         if self.reading.as_ref().is_some_and(unfinished) {
             return Err(
@@ -155,7 +156,11 @@ impl Reloader {
         }
         let load = Arc::clone(&self.load);
         // On a thread that may wait for a disk: one of them, however often somebody asks.
-        let mut reading = tokio::task::spawn_blocking(move || load());
+        let mut reading = tokio::task::spawn_blocking(move || {
+            let config = load()?;
+            let guard = super::guard(&config)?;
+            Ok::<_, ConfigError>((config, guard))
+        });
         match tokio::time::timeout(READ_PATIENCE, &mut reading).await {
             Ok(Ok(next)) => next.map_err(|error| error.to_string()),
             Ok(Err(error)) => Err(format!("reading it failed: {error}")),
@@ -243,18 +248,18 @@ fn fixed(now: &Config, next: &Config) -> Result<(), String> {
         path.as_ref()
             .map_or("none".to_owned(), |path| path.display().to_string())
     };
-    let (file, next_file) = (now.web.guard.path(), next.web.guard.path());
+    let (file, next_file) = (now.web.config_file(), next.web.config_file());
     same("web.config.file", &file, &next_file, shown_path)?;
     same(
         "web.max-connections",
-        &now.web.limits.connections,
-        &next.web.limits.connections,
+        &now.web.max_connections,
+        &next.web.max_connections,
         ToString::to_string,
     )?;
     same(
         "web.read-timeout",
-        &now.web.limits.read_timeout,
-        &next.web.limits.read_timeout,
+        &now.web.read_timeout,
+        &next.web.read_timeout,
         |timeout| format!("{timeout:?}"),
     )?;
     same("state.file", &now.state_file, &next.state_file, shown_path)?;
@@ -332,7 +337,7 @@ fn admin(config: &Config) -> Admin {
     });
     Admin {
         limiters: limiters.collect(),
-        read_timeout: config.web.limits.read_timeout,
+        read_timeout: config.web.read_timeout,
         anybody: config.web.admin_api_insecure,
     }
 }

@@ -1,8 +1,7 @@
 //! One limiter of those that are watched, with a clock, collections and state of its own.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
@@ -27,7 +26,7 @@ impl Target {
         config: &TargetConfig,
         state_file: Option<&Path>,
     ) -> Result<Self, SetupError> {
-        let state_file = state_file.map(|file| own_file(file, name));
+        let state_file = state_file.map(|file| state::file_of(file, name));
         let state = state_file.as_deref().and_then(recalled);
         let clock = match &state {
             Some(state) => Clock::start().resume(|now| state.resume_at(now)),
@@ -72,17 +71,6 @@ pub(super) fn start_all(config: &Config) -> Result<BTreeMap<String, Target>, Set
         Ok((name.clone(), target))
     });
     started.collect()
-}
-
-/// The state file of a target: that of the default one as it is given, others with their names behind a dot.
-fn own_file(file: &Path, name: &str) -> PathBuf {
-    if name == DEFAULT_TARGET {
-        return file.to_owned();
-    }
-    let mut own = OsString::from(file);
-    own.push(".");
-    own.push(name);
-    PathBuf::from(own)
 }
 
 /// The state of the run before; `None`, with the reason in the log, if there is none to be had.

@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::invariants::{
-    Explained, InvariantName, InvariantStatus, Report, Rule, Severity, Unknown, Violation, source,
+    Explained, InvariantName, InvariantStatus, Report, Rule, Terms, Unknown, Violation, source,
 };
-use crate::observation::Observation;
+use crate::observation::{Observation, names_of};
 use crate::snapshot::Snapshot;
 
 /// `GET /api/v1/violations`.
 #[derive(Debug, Serialize)]
-pub(super) struct Standing<'a> {
+pub(super) struct Findings<'a> {
     /// When the collection began, by the wall clock.
     observed_at: Option<Timestamp>,
     /// When it was judged, by the wall clock.
@@ -28,9 +28,8 @@ struct Told<'a> {
     violation: &'a Violation,
     /// Where the evidence comes from.
     source: String,
-    violated_when: String,
-    threshold: Option<f64>,
-    grace_period_seconds: f64,
+    #[serde(flatten)]
+    terms: Terms,
     grace_left_seconds: f64,
 }
 
@@ -38,19 +37,18 @@ struct Told<'a> {
 #[derive(Debug, Serialize)]
 struct Invariant<'a> {
     name: InvariantName,
-    severity: Severity,
-    violated_when: String,
-    threshold: Option<f64>,
-    grace_period_seconds: f64,
+    #[serde(flatten)]
+    rule: Rule,
     evaluable: bool,
     unknown: &'a [Unknown],
+    inconclusive: &'a [Unknown],
     violations: u64,
     pending: u64,
-    /// Standing that are not listed, because of `--keys.max-series`.
+    /// Violations that are not listed, because of `--keys.max-series`.
     dropped: u64,
 }
 
-impl<'a> From<&'a Snapshot> for Standing<'a> {
+impl<'a> From<&'a Snapshot> for Findings<'a> {
     fn from(snapshot: &'a Snapshot) -> Self {
         let (report, observation) = (&snapshot.report, &snapshot.observation);
         let told = |violations: &'a [Violation]| {
@@ -73,13 +71,10 @@ impl<'a> Told<'a> {
     fn new(violation: &'a Violation, report: &Report, observation: &Observation) -> Option<Self> {
         let mut invariants = report.invariants.iter();
         let status = invariants.find(|status| status.config.name == violation.name)?;
-        let rule = Rule::from(&status.config);
         Some(Self {
             violation,
             source: source(&violation.evidence, observation),
-            violated_when: rule.violated_when,
-            threshold: rule.threshold,
-            grace_period_seconds: rule.grace_period_seconds,
+            terms: Rule::from(&status.config).terms,
             grace_left_seconds: violation.grace_left.as_secs_f64(),
         })
     }
@@ -87,15 +82,12 @@ impl<'a> Told<'a> {
 
 impl<'a> From<&'a InvariantStatus> for Invariant<'a> {
     fn from(status: &'a InvariantStatus) -> Self {
-        let rule = Rule::from(&status.config);
         Self {
             name: status.config.name,
-            severity: rule.severity,
-            violated_when: rule.violated_when,
-            threshold: rule.threshold,
-            grace_period_seconds: rule.grace_period_seconds,
+            rule: Rule::from(&status.config),
             evaluable: status.evaluable,
             unknown: &status.unknown,
+            inconclusive: &status.inconclusive,
             violations: status.violations,
             pending: status.pending,
             dropped: status.dropped,
@@ -111,8 +103,10 @@ pub(super) fn subject(query: Option<&str>) -> Option<String> {
 }
 
 /// `GET /api/v1/violations?subject=…`: everything that the collection says of one subject.
-pub(super) fn explained(snapshot: &Snapshot, subject: String) -> Explained {
-    snapshot.report.explain(&snapshot.observation, &[subject])
+pub(super) fn explained(snapshot: &Snapshot, subject: &str) -> Explained {
+    snapshot
+        .report
+        .explain(&snapshot.observation, &names_of(subject))
 }
 
 #[cfg(test)]

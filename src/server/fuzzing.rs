@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use reply::Reply;
 
 use super::admin::{Admin, Resettable};
-use super::api::{self, Standing};
+use super::api::{self, Findings};
 use super::basic_auth::Login;
 use super::caller::Caller;
 use super::connection::Serving;
@@ -231,11 +231,11 @@ pub(crate) fn shown(snapshot: &Snapshot) {
         runbook_url: None,
         now: snapshot.report.at.wall,
     }));
-    serde_json::to_vec(&Standing::from(snapshot)).expect("violations are not JSON");
+    serde_json::to_vec(&Findings::from(snapshot)).expect("violations are not JSON");
     let subjects = snapshot.report.violations.first().into_iter();
     let subjects = subjects.map(|violation| violation.subject.clone());
     for subject in subjects.chain(["redis".to_owned()]) {
-        serde_json::to_vec(&api::explained(snapshot, subject)).expect("not JSON");
+        serde_json::to_vec(&api::explained(snapshot, &subject)).expect("not JSON");
     }
 }
 

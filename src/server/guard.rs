@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use super::basic_auth::{Login, Users};
 use super::tls::server_config;
 use super::web_file::{ClientAuth, TlsVersion, WebFile};
-use crate::config::Stamp;
+use crate::credentials::Stamp;
 use crate::export::Unauthorized;
 
 /// The terms, kept up to date with their file.
@@ -55,11 +55,6 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
-    /// The file that says who is let in; `None` if everybody is.
-    pub fn path(&self) -> Option<PathBuf> {
-        self.0.path.clone()
-    }
-
     /// Reads the file at `path`; without one, everybody is served. An error is one line that says what is wrong with it.
     pub fn new(path: Option<&Path>) -> Result<Self, String> {
         let (terms, stamps) = match path {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admin::Admin;
 use super::answer::{Answer, Refusal, exposition, html, json, refused, text, with_header};
-use super::api::{self, Standing};
+use super::api::{self, Findings};
 use super::caller::{Caller, own_site};
 use super::guard::Guard;
 use super::page::{self, Page};
@@ -125,8 +125,8 @@ impl<S: Subject + 'static> App<S> {
             "/api/v1/violations" => {
                 let snapshot = self.snapshot(query, headers).await?;
                 match api::subject(query) {
-                    Some(subject) => json(StatusCode::OK, &api::explained(&snapshot, subject)),
-                    None => json(StatusCode::OK, &Standing::from(&*snapshot)),
+                    Some(subject) => json(StatusCode::OK, &api::explained(&snapshot, &subject)),
+                    None => json(StatusCode::OK, &Findings::from(&*snapshot)),
                 }
             }
             "/api/v1/observation" => {

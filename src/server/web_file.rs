@@ -9,6 +9,8 @@ use bcrypt::HashParts;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::yaml::plainly;
+
 /// The highest bcrypt cost: each step doubles the time, and 16 is some seconds for each first login already.
 const MOST_COST: u32 = 16;
 
@@ -146,8 +148,11 @@ impl TlsSection {
 }
 
 fn one_line(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let told = plainly(&error.without_snippet().to_string());
+    match error.location() {
+        Some(at) => format!("{told} at line {}, column {}", at.line(), at.column()),
+        None => told,
+    }
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ async fn every_answer_is_as_its_schema_says() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(
         2,
         &[
-            "--probe.canary=true",
+            "--probe.canary",
             "--ratelimiter.timeout=300ms",
             "--redis.timeout=300ms",
         ],

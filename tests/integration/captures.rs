@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ratelimiter_exporter::observation::decode_key;
+use ratelimiter_exporter::observation::shown_key;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -256,8 +256,8 @@ fn read(exchange: &Exchange, observation: &Value) -> anyhow::Result<()> {
             for counter in told {
                 let key = counter["key"].as_str().unwrap_or_default();
                 let same = |seen: &&Value| {
-                    let seen = seen["key"].as_str().unwrap_or_default();
-                    decode_key(seen) == key.as_bytes()
+                    // Keys are shown cut where they are long.
+                    seen["key"].as_str() == Some(&shown_key(key.as_bytes()))
                 };
                 let seen = counters.iter().find(same).unwrap_or(&Value::Null);
                 for field in ["count", "limit", "remaining"] {

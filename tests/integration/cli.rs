@@ -48,7 +48,8 @@ async fn check_tells_how_things_stand_by_its_exit_status() -> anyhow::Result<()>
     let output = run(check(&cluster, &[])).await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("VIOLATED  over"), "{text}");
+    let over = |line: &str| line.contains("VIOLATED") && line.contains(" over ");
+    assert!(text.lines().any(over), "{text}");
     Ok(())
 }
 
@@ -63,6 +64,35 @@ async fn check_without_anything_to_reach_is_a_violation() -> anyhow::Result<()> 
     ];
     let output = run(args.to_vec()).await?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn limiters_lists_the_kinds_and_prints_one() -> anyhow::Result<()> {
+    let output = run(vec!["limiters".to_owned()]).await?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let names: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(names.first(), Some(&"reference"), "{text}");
+    for name in &names {
+        let output = run(vec!["limiters".to_owned(), (*name).to_owned()]).await?;
+        let file = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{name}");
+        assert!(
+            file.starts_with(&format!("name: {name}\n")),
+            "{name}: {file}"
+        );
+    }
+    let output = run(vec!["limiters".to_owned(), "knog".to_owned()]).await?;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        error.contains("kong") && error.lines().count() == 1,
+        "{error}"
+    );
     Ok(())
 }
 
@@ -197,7 +227,7 @@ async fn check_explains_one_subject_also_when_nothing_is_wrong() -> anyhow::Resu
             2,
             &[
                 "node_down           holds",
-                "high_latency        unknown",
+                "high_latency        inconclusive",
                 "node.state",
             ],
         ),

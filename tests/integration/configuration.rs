@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ratelimiter_exporter::config::{Config, SETTINGS, Values, find};
+use ratelimiter_exporter::config::{Config, Environment, SETTINGS, Values, find};
 
 use super::harness::{run, said};
 
@@ -46,7 +46,7 @@ fn load(file: Option<&Path>) -> anyhow::Result<Config> {
         let path = vec![file.display().to_string()];
         values.add(setting, "--config.file".to_owned(), path);
     }
-    Ok(Config::load(values, |_| None)?)
+    Ok(Config::load(values, &Environment::default())?)
 }
 
 #[test]
@@ -109,5 +109,32 @@ fn what_the_example_leaves_out_is_valid_where_it_needs_no_other_file() -> anyhow
     let config = load(Some(&file))?;
     assert_eq!(config.observe.limit_rules.len(), 2);
     assert!(config.targets.len() > 1, "{:?}", config.targets.keys());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_variable_that_is_no_settings_is_refused_at_the_start() -> anyhow::Result<()> {
+    for (name, status, expected) in [
+        (
+            "RATELIMITER_EXPORTER_REDIS_TIEMOUT",
+            2,
+            "did you mean RATELIMITER_EXPORTER_REDIS_TIMEOUT?",
+        ),
+        ("RATELIMITER_EXPORTER_SERVICE_HOST", 0, ""),
+    ] {
+        for task in [
+            &["--config.check"][..],
+            &["evaluate", "/dev/null", "--config.check"],
+        ] {
+            let output = tokio::process::Command::new(lab::exporter_binary())
+                .env(name, "10.0.0.1")
+                .args(task)
+                .output()
+                .await?;
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(status), "{said}");
+            assert!(said.contains(expected), "{said}");
+        }
+    }
     Ok(())
 }

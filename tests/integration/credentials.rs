@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::harness::{Exporter, Scrape, run};
+use super::harness::{Exporter, Scrape, run, said};
 use super::topology::certificates;
 
 /// A server that answers everything with `{}` and remembers how clients logged in. Not the lab's own node: that has no
@@ -324,5 +324,43 @@ async fn certificates_change_with_their_files() -> anyhow::Result<()> {
     let scrape = anew().await?;
     assert!(redis_is(&scrape, 1), "{}", exporter.log());
     assert!(node_errors(&scrape) <= failed, "{}", exporter.log());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_machine_without_certificates_is_no_obstacle_unless_they_are_needed() -> anyhow::Result<()>
+{
+    let port = lab::ports::free_port();
+    for (nodes, redis, expected) in [
+        ("http", "redis", None),
+        ("https", "redis", Some("--ratelimiter.tls-ca-file: ")),
+        ("http", "rediss", Some("--redis.tls-ca-file: ")),
+    ] {
+        for task in [&["--config.check"][..], &["check", "--latency-sample=0s"]] {
+            let output = tokio::process::Command::new(lab::exporter_binary())
+                .env("SSL_CERT_FILE", "/nonexistent")
+                .env("SSL_CERT_DIR", "/nonexistent")
+                .arg(format!("--ratelimiter.url={nodes}://127.0.0.1:{port}"))
+                .arg(format!("--redis.url={redis}://127.0.0.1:{port}"))
+                .args(task)
+                .output()
+                .await?;
+            let said = said(&output);
+            match expected {
+                // Nothing is there, which is what `check` says.
+                None => assert!(
+                    output.status.code() < Some(2) && !said.contains("certificates"),
+                    "{said}"
+                ),
+                Some(flag) => {
+                    assert_eq!(output.status.code(), Some(2), "{said}");
+                    assert!(
+                        said.contains(flag) && said.contains("certificates to trust"),
+                        "{said}"
+                    );
+                }
+            }
+        }
+    }
     Ok(())
 }

@@ -73,6 +73,6 @@ fn place(path: &Path, content: &str) -> anyhow::Result<()> {
 fn the_exporter_listens_where_everything_expects_it() -> anyhow::Result<()> {
     let exporter = lab::exporter_binary();
     let help = run_tool(&exporter.display().to_string(), &["--help"])?;
-    assert!(help.contains(&format!("[default: 0.0.0.0:{PORT}]")));
+    assert!(help.contains(&format!("[default: :{PORT}]")));
     Ok(())
 }

@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRunner};
-use ratelimiter_exporter::clock::Clock;
-use ratelimiter_exporter::evaluate::{Mistakes, Progress, Reading, Source, replay};
+use ratelimiter_exporter::evaluate::{Mistakes, Reading, Source, replay};
 use ratelimiter_exporter::invariants::{CheckerConfig, InvariantName};
 use ratelimiter_exporter::observation::KeyLabel;
 use recordings::{Recording, Settings, recording};
@@ -78,7 +77,7 @@ fn evaluate(recording: &Recording) -> anyhow::Result<Vec<Value>> {
         label: KeyLabel::Plain,
         mistakes: Mistakes::End,
         named: &mut std::io::sink(),
-        progress: Progress::new(Clock::start(), false),
+        progress: false,
     };
     replay(reading, &checker(&recording.settings), &mut said)?;
     let said = String::from_utf8(said)?;

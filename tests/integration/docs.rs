@@ -1,5 +1,5 @@
 //! The metric reference names every metric that there is, with its labels and its type, and no other; and every collector
-//! and reason.
+//! and reason. What the maps for contributors name is there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,10 +7,11 @@ use std::path::Path;
 use ratelimiter_exporter::export::{DEFINITIONS, Kind};
 use ratelimiter_exporter::observation::{Collector, Reason};
 
+use super::repository::{path, text};
+
 #[test]
 fn the_metric_reference_is_complete() -> anyhow::Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/METRICS.md");
-    let text = std::fs::read_to_string(path)?;
+    let text = text("docs/METRICS.md")?;
     // `| NAME | TYPE | MEANING |`; tables of other things (collectors, reasons) have no type.
     let rows = text.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
@@ -42,5 +43,42 @@ fn the_metric_reference_is_complete() -> anyhow::Result<()> {
             "{name} is not documented"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn the_maps_name_only_what_is_there() -> anyhow::Result<()> {
+    let mut missing = Vec::new();
+    for (map, folders) in [
+        ("CONTRIBUTING.md", &[""][..]),
+        (
+            "tests/README.md",
+            &["", "tests/integration/", "tests/truth/"],
+        ),
+    ] {
+        let text = text(map)?;
+        // Between backticks: paths, and commands and names that are none.
+        let named = text.split('`').skip(1).step_by(2);
+        let paths = named.filter(|word| {
+            let file = Path::new(word).extension();
+            let file = file.is_some_and(|it| {
+                ["rs", "md", "yml", "json", "toml"]
+                    .iter()
+                    .any(|known| it == *known)
+            });
+            !word.contains([' ', '\n']) && (file || word.ends_with('/'))
+        });
+        let there = |word: &str| {
+            folders
+                .iter()
+                .any(|folder| path(&format!("{folder}{word}")).exists())
+        };
+        missing.extend(
+            paths
+                .filter(|word| !there(word))
+                .map(|word| format!("{map}: {word}")),
+        );
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
     Ok(())
 }

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::prometheus::{Prometheus, PrometheusOptions, Target};
 use lab::proxy::{Mode, Proxy};
@@ -224,6 +225,82 @@ async fn every_fault_on_the_way_to_prometheus_is_named_and_over_when_it_is_over(
         |scrape| p99(scrape).is_some(),
     )
     .await
+}
+
+#[tokio::test]
+async fn prometheus_is_asked_once_for_all_nodes_and_adds_up_the_series_of_one() -> anyhow::Result<()>
+{
+    let redis = RedisServer::start(&[]).await?;
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        let options = NodeOptions::new(format!("node-{number}"), redis.url());
+        nodes.push(NodeProcess::start(options).await?);
+    }
+    let _traffic = Traffic::start(TrafficOptions {
+        nodes: nodes.iter().map(NodeProcess::address).collect(),
+        keys: 5,
+        rate_per_second: 60.0,
+        key_prefix: "user:".to_owned(),
+    })?;
+    let slow = Faults {
+        check_delay_ms: 300,
+        ..Faults::default()
+    };
+    nodes[2].set_faults(&slow).await?;
+    let target = |node: &NodeProcess, id: &str, shard: &str| Target {
+        job: format!("{} as {id}", node.id()),
+        address: node.address(),
+        labels: vec![
+            ("node_id".to_owned(), id.to_owned()),
+            ("shard".to_owned(), shard.to_owned()),
+        ],
+    };
+    let options = PrometheusOptions {
+        interval: Duration::from_secs(1),
+        targets: vec![
+            // What comes first for node-1 is fast, its other series is slow; node-2 is slow under another label alone.
+            target(&nodes[0], "node-1", "a"),
+            target(&nodes[2], "node-1", "a"),
+            target(&nodes[1], "node-2", "a"),
+            target(&nodes[2], "node-2", "b"),
+        ],
+        rule_files: Vec::new(),
+        alertmanager: None,
+    };
+    let folder = TempDir::new("series")?;
+    let prometheus = Prometheus::start_in(folder.path(), &options).await?;
+    let asked = [
+        format!("--prometheus.url={}", prometheus.server.url()),
+        "--latency.metric=ratelimiter_check_duration_seconds{shard=\"a\"}".to_owned(),
+    ];
+    let exporter = Exporter::start(&flags(&redis.url(), &nodes[0].url(), &asked)).await?;
+    let p99 = |scrape: &Scrape, id: &str| {
+        scrape.value("ratelimiter_node_latency_p99_seconds", &[("node_id", id)])
+    };
+    let right = |scrape: &Scrape| {
+        p99(scrape, "node-1").is_some_and(|p99| p99 > 0.25)
+            && p99(scrape, "node-2").is_some_and(|p99| p99 < 0.05)
+    };
+    exporter
+        .until("the sum of node-1, shard a of node-2", right)
+        .await?;
+    let queries = || async {
+        let address = prometheus.server.address();
+        let answer = lab::http::get(address, "/metrics", PATIENCE).await?.text();
+        let exposition = lab::exposition::Exposition::parse(&answer)?;
+        let labels = [("handler", "/api/v1/query"), ("code", "200")];
+        let count = exposition.value("prometheus_http_requests_total", &labels);
+        anyhow::Ok(count.unwrap_or(0.0))
+    };
+    let before = queries().await?;
+    let scrape = exporter.scrape().await?;
+    anyhow::ensure!((queries().await? - before - 1.0).abs() < 0.1);
+    // node-3 has no series of its own: the first query still named the others.
+    anyhow::ensure!(p99(&scrape, "node-3").is_none());
+    let said = exporter.get("/api/v1/observation").await?.json()?;
+    let why = &said["node_metrics"]["node-3"]["latency_unknown"];
+    anyhow::ensure!(why == "prometheus_no_series", "{why}");
+    Ok(())
 }
 
 #[tokio::test]

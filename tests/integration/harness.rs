@@ -181,6 +181,17 @@ pub(crate) fn base_flags(redis: &str, nodes: &[NodeProcess]) -> Vec<String> {
     ]
 }
 
+/// One command of these words, whatever it answers.
+pub(crate) async fn redis_do(
+    redis: &mut redis::aio::MultiplexedConnection,
+    words: &[&str],
+) -> anyhow::Result<()> {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async::<redis::Value>(redis).await?;
+    Ok(())
+}
+
 /// A client for what the lab's own cannot say: users and headers. Each request has a connection of its own.
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
     Ok(client_builder().build()?)

@@ -4,6 +4,7 @@
 mod actions;
 mod alerts;
 mod api;
+mod architecture;
 mod backtest;
 mod bad_answers;
 mod browser;
@@ -24,6 +25,8 @@ mod keys;
 mod life_cycle;
 mod page;
 mod record;
+mod redis_access;
+mod redis_servers;
 mod reference;
 mod reload;
 mod repository;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use hyper::Method;
+use lab::faults::Faults;
 use lab::seed::fill_to;
 use lab::temp::TempDir;
 use tokio::net::unix::pipe;
@@ -97,8 +98,8 @@ async fn what_is_not_valid_or_cannot_change_leaves_the_old_one_in_force() -> any
         ("redis: {timeout: soon}\n", "redis.timeout"),
         ("nonsense: [\n", "YAML"),
         (
-            "state: {file: /nowhere/state}\ninvariants: {counter_drift: {grace_period: 1s}}\n",
-            "state.file: cannot change from none to /nowhere/state without a restart",
+            "state: {file: /tmp/nowhere-state}\ninvariants: {counter_drift: {grace_period: 1s}}\n",
+            "state.file: cannot change from none to /tmp/nowhere-state without a restart",
         ),
         (
             "log: {level: debug}\n",
@@ -232,6 +233,28 @@ async fn another_redis_is_another_limiter_of_which_nothing_is_known() -> anyhow:
     assert_eq!(scrape.reported(), [""; 0]);
     assert!(scrape.is("ratelimiter_keys", &[], 0));
     assert!(scrape.is("ratelimiter_nodes", &[], 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_violation_of_the_canary_ends_with_the_canary() -> anyhow::Result<()> {
+    let reloading = Reloading::start("probe.canary: true\n").await?;
+    let fail_open = Faults {
+        fail_open: true,
+        ..Faults::default()
+    };
+    reloading.cluster.nodes[0].set_faults(&fail_open).await?;
+    let open = "ghost_allowing canary:node-1".to_owned();
+    let exporter = &reloading.cluster.exporter;
+    exporter
+        .until("the canary finds it", |scrape| {
+            scrape.reported().contains(&open)
+        })
+        .await?;
+    let (status, text) = reloading.reload("").await?;
+    assert_eq!(status, 200, "{text}");
+    let reported = reloading.scrape().await?.reported();
+    assert!(!reported.contains(&open), "{reported:?}");
     Ok(())
 }
 

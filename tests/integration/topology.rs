@@ -14,22 +14,31 @@ use redis::aio::ConnectionLike;
 use super::harness::{Exporter, Scrape, base_flags};
 
 /// Longer than any of these tests: no count may leave its window half-way.
-const WINDOW_MS: i64 = 600_000;
+pub(super) const WINDOW_MS: i64 = 600_000;
 
 /// A cluster, an exporter that knows one of its servers and a node for the API, and keys on every shard.
-struct Sharded {
-    exporter: Exporter,
-    cluster: RedisCluster,
+pub(super) struct Sharded {
+    pub(super) exporter: Exporter,
+    pub(super) cluster: RedisCluster,
     _node: NodeProcess,
     _redis_of_node: RedisServer,
 }
 
 /// Keys that the tests write, so many that each shard has some.
-const KEYS: u32 = 300;
+pub(super) const KEYS: u32 = 300;
 
 impl Sharded {
     async fn start(replicas: bool, flags: &[&str]) -> anyhow::Result<Self> {
         let cluster = RedisCluster::start(3, replicas).await?;
+        Self::around(cluster, "", flags).await
+    }
+
+    /// The exporter logs in as `user`: a name and an at sign, or nothing.
+    pub(super) async fn around(
+        cluster: RedisCluster,
+        user: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let mut redis = cluster.connection().await?;
         for number in 0..KEYS {
             extra_members(&mut redis, format!("k{number}").as_bytes(), 1, WINDOW_MS).await?;
@@ -38,7 +47,7 @@ impl Sharded {
         let redis_of_node = RedisServer::start(&[]).await?;
         let node = NodeProcess::start(NodeOptions::new("node-1", redis_of_node.url())).await?;
         // One server is enough: it names the others.
-        let url = format!("redis://{}", cluster.address(0));
+        let url = format!("redis://{user}{}", cluster.address(0));
         let mut all = base_flags(&url, std::slice::from_ref(&node));
         all.extend(flags.iter().map(|&flag| flag.to_owned()));
         Ok(Self {
@@ -50,7 +59,7 @@ impl Sharded {
     }
 
     /// A key for each shard, in their order.
-    async fn key_of_each(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn key_of_each(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
         let mut keys = vec![None; 3];
         for number in 0.. {
             let key = format!("{prefix}{number}");
@@ -84,7 +93,7 @@ async fn register(redis: &mut impl ConnectionLike, id: &str) -> anyhow::Result<(
     Ok(())
 }
 
-fn ghosts(keys: &[&String]) -> Vec<String> {
+pub(super) fn ghosts(keys: &[&String]) -> Vec<String> {
     let mut ghosts: Vec<String> = keys
         .iter()
         .map(|key| format!("ghost_allowing {key}"))

@@ -1,6 +1,7 @@
 //! The healthy cluster, and each of the five violations on and off again.
 
 use lab::faults::Faults;
+use lab::node::{NodeOptions, NodeProcess};
 use lab::seed::{extra_members, fill_to, remove_extra};
 
 use super::harness::{Cluster, Exporter, Scrape};
@@ -20,6 +21,30 @@ async fn reports(exporter: &Exporter, expected: &[&str]) -> anyhow::Result<Scrap
     exporter
         .until(&what, |scrape| scrape.reported() == expected)
         .await
+}
+
+/// The sweep begins with the limit of before, and what it found by that is judged anew before it is reported.
+#[tokio::test]
+async fn a_default_limit_that_was_raised_behind_a_slow_api_is_no_false_report() -> anyhow::Result<()>
+{
+    let mut cluster = Cluster::start(1, &[]).await?;
+    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    let before = &mut cluster.nodes[0];
+    let mut options = NodeOptions::new(before.id(), cluster.redis.url());
+    options.listen = Some(before.address().parse()?);
+    options.default_limit = 20;
+    options.faults.api_delay_ms = 400;
+    before.terminate().await?;
+    *before = NodeProcess::start(options).await?;
+    fill_to(&mut cluster.redis.connection().await?, b"user", 15).await?;
+    let scrape = cluster.exporter.scrape().await?;
+    assert_eq!(scrape.reported(), [""; 0]);
+    assert!(scrape.is("ratelimiter_keys", &[], 1), "{}", scrape.text);
+    let limit = [("key", "user")];
+    let scrape = cluster.exporter.scrape().await?;
+    assert_eq!(scrape.reported(), [""; 0]);
+    assert!(scrape.is("ratelimiter_key_requests_limit", &limit, 20));
+    Ok(())
 }
 
 #[tokio::test]

@@ -55,11 +55,32 @@ impl Bench {
         redis_url: &str,
         flags: &[&str],
     ) -> anyhow::Result<Self> {
+        let told = nodes.first().map(NodeProcess::url);
+        Self::launch(told.as_deref(), redis, nodes, redis_url, flags).await
+    }
+
+    /// [`Bench::around`] with an exporter that is told of no node but by `flags`.
+    pub(crate) async fn untold(
+        redis: RedisServer,
+        nodes: Vec<NodeProcess>,
+        redis_url: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        let bench = Self::launch(None, redis, nodes, redis_url, flags).await?;
+        bench.settle().await?;
+        Ok(bench)
+    }
+
+    async fn launch(
+        told: Option<&str>,
+        redis: RedisServer,
+        nodes: Vec<NodeProcess>,
+        redis_url: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let folder = TempDir::new("truth")?;
         let mut args = vec![format!("--redis.url={redis_url}")];
-        if let Some(node) = nodes.first() {
-            args.push(format!("--ratelimiter.url={}", node.url()));
-        }
+        args.extend(told.map(|url| format!("--ratelimiter.url={url}")));
         args.extend(flags.iter().map(|&flag| flag.to_owned()));
         let exporter = Exporter::start(folder.path(), args).await?;
         Ok(Self {

@@ -4,7 +4,7 @@ use lab::redis_server::RedisServer;
 use lab::seed::{Scale, extra_members, fill_to};
 use tokio::time::Instant;
 
-use crate::bench::{Bench, check, put_limit, secs, start_nodes, until};
+use crate::bench::{Bench, check, put_limit, redis_do, secs, start_nodes, until};
 use crate::expect::Expect;
 use crate::runner::{Scenario, Seen};
 
@@ -60,6 +60,24 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "`ghost_allowing{key}` at the first collection, `counter_drift{key}` after 30 s",
             40,
             || Box::pin(strict_limit()),
+        ),
+        Scenario::new(
+            "limit set to 0 for a key without requests, one admitted 10 s later",
+            "`ghost_allowing{key}` at the first collection, `counter_drift{key}` after 30 s",
+            50,
+            || Box::pin(limit_zero_before_the_first_request()),
+        ),
+        Scenario::new(
+            "limit of a key lowered (20 → 5 at a count of 10), one more admitted while it drains",
+            "`ghost_allowing{key}` at the first collection",
+            15,
+            || Box::pin(rises_while_it_drains()),
+        ),
+        Scenario::new(
+            "limit of a key over it becomes malformed, then right again",
+            "`ghost_allowing{key}` at every collection, not evaluable while it is malformed",
+            15,
+            || Box::pin(malformed_limit()),
         ),
         Scenario::new(
             "limiter admits everything (fails open) under traffic",
@@ -165,6 +183,52 @@ async fn limit_zero() -> anyhow::Result<Seen> {
     filled(&bench, "closed", 1).await?;
     let expect = Expect::at_once(ghost("closed")).after(secs(30), drift("closed"));
     bench.exporter.finds(fault, expect).await
+}
+
+async fn limit_zero_before_the_first_request() -> anyhow::Result<Seen> {
+    let bench = Bench::start(1, &[]).await?;
+    put_limit(&bench.nodes[0], "closed", 0, WINDOW_MS).await?;
+    bench.exporter.silent_for(secs(10)).await?;
+    let fault = Instant::now();
+    filled(&bench, "closed", 1).await?;
+    let expect = Expect::at_once(ghost("closed")).after(secs(30), drift("closed"));
+    bench.exporter.finds(fault, expect).await
+}
+
+async fn rises_while_it_drains() -> anyhow::Result<Seen> {
+    let bench = Bench::start(1, &[]).await?;
+    put_limit(&bench.nodes[0], "tenant:1", 20, WINDOW_MS).await?;
+    filled(&bench, "tenant:1", 10).await?;
+    bench.exporter.silent_for(secs(2)).await?;
+    put_limit(&bench.nodes[0], "tenant:1", 5, WINDOW_MS).await?;
+    bench.exporter.silent_for(secs(5)).await?;
+    let fault = Instant::now();
+    filled(&bench, "tenant:1", 11).await?;
+    let expect = Expect::at_once(ghost("tenant:1"));
+    bench.exporter.finds(fault, expect).await
+}
+
+async fn malformed_limit() -> anyhow::Result<Seen> {
+    let bench = Bench::start(1, &[]).await?;
+    put_limit(&bench.nodes[0], "tenant:1", 5, WINDOW_MS).await?;
+    bench.exporter.silent_for(secs(1)).await?;
+    let fault = Instant::now();
+    filled(&bench, "tenant:1", 6).await?;
+    let expect = || Expect::at_once(ghost("tenant:1"));
+    let seen = bench.exporter.finds(fault, expect()).await?;
+    let mut redis = bench.redis().await?;
+    for (limit, evaluable) in [("many", 0.0), ("5", 1.0)] {
+        let set = ["HSET", "ratelimit:limit:tenant:1", "limit", limit];
+        redis_do(&mut redis, &set).await?;
+        bench.exporter.keeps(secs(4), expect()).await?;
+        let scrape = bench.exporter.scrape().await?;
+        let known = scrape.value(
+            "ratelimiter_invariant_evaluable",
+            &[("name", "ghost_allowing")],
+        );
+        anyhow::ensure!(known == Some(evaluable), "limit {limit}: {known:?}");
+    }
+    Ok(seen)
 }
 
 async fn strict_limit() -> anyhow::Result<Seen> {

@@ -1,5 +1,7 @@
 //! Slow checks and limiters that fail open, seen by histograms or by the canary.
 
+use std::time::Duration;
+
 use lab::faults::Faults;
 use lab::redis_server::RedisServer;
 use tokio::time::Instant;
@@ -7,6 +9,7 @@ use tokio::time::Instant;
 use crate::bench::{Bench, secs, start_faulty_nodes, traffic, until};
 use crate::expect::Expect;
 use crate::runner::{Scenario, Seen};
+use crate::scrape::findings;
 
 const SLOW: [(&str, &str); 1] = [("high_latency", "node-2")];
 
@@ -35,6 +38,24 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "`high_latency{node-2}` pending at the first collection, reported after 60 s",
             72,
             || Box::pin(slow(false)),
+        ),
+        Scenario::new(
+            "Redis stalls twice for 0.8 s, 100 s apart, at one check a second, coarse histogram",
+            "nothing at any scrape",
+            175,
+            || Box::pin(two_stalls()),
+        ),
+        Scenario::new(
+            "Redis hung for 20 s at one check a second, coarse histogram: the minutes after",
+            "`redis_disconnected` while it hangs, and never `high_latency`",
+            115,
+            || Box::pin(after_an_outage()),
+        ),
+        Scenario::new(
+            "slow checks (120 ms) for 75 s, then repaired, coarse histogram",
+            "`high_latency{node-2}` after 60 s, over within 25 s of the repair",
+            110,
+            || Box::pin(slow_then_repaired()),
         ),
         Scenario::new(
             "limiter fails open, --probe.canary",
@@ -95,6 +116,86 @@ async fn slow_by_canary(with_traffic: bool) -> anyhow::Result<Seen> {
     let seen = bench.exporter.finds(fault, expect).await?;
     drop(traffic);
     Ok(seen)
+}
+
+/// Each stall catches one check, the one in sixty that is the p99.
+async fn two_stalls() -> anyhow::Result<Seen> {
+    let (mut bench, _) = bench(&[], false).await?;
+    let traffic = traffic(&bench.nodes[..1], 5, 1.0)?;
+    let redis = &mut bench.redis;
+    let stalls = async {
+        for _ in 0..2 {
+            let sent = traffic.sent();
+            until(|| traffic.sent() > sent).await?;
+            // The next one comes in the middle of the stall.
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            redis.pause()?;
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            redis.resume()?;
+            tokio::time::sleep(secs(98)).await;
+        }
+        Ok(())
+    };
+    // The grace period of the second would end within the minute after it.
+    bench.exporter.silent_while(stalls).await?;
+    traffic.stop().await;
+    Ok(bench.exporter.nothing())
+}
+
+async fn after_an_outage() -> anyhow::Result<Seen> {
+    let (mut bench, _) = bench(&[], false).await?;
+    let traffic = traffic(&bench.nodes[..1], 5, 1.0)?;
+    bench.exporter.silent_for(secs(5)).await?;
+    let without =
+        findings(["redis", "node-1", "node-2"].map(|subject| ("redis_disconnected", subject)));
+    let redis = &mut bench.redis;
+    let outage = async {
+        redis.pause()?;
+        tokio::time::sleep(secs(20)).await;
+        redis.resume()?;
+        // A window and a grace period after it began, and then some.
+        tokio::time::sleep(secs(80)).await;
+        Ok(())
+    };
+    bench.exporter.silent_but(&without, outage).await?;
+    bench.exporter.recovers().await?;
+    traffic.stop().await;
+    Ok(bench.exporter.nothing())
+}
+
+async fn slow_then_repaired() -> anyhow::Result<Seen> {
+    let (bench, faults) = bench(&[], false).await?;
+    let slow = traffic(&bench.nodes[1..], 5, 10.0)?;
+    bench.exporter.silent_for(secs(3)).await?;
+    bench.exporter.calm().await?;
+    let fault = Instant::now();
+    let delayed = Faults {
+        check_delay_ms: 120,
+        ..faults.clone()
+    };
+    bench.nodes[1].set_faults(&delayed).await?;
+    let sent = slow.sent();
+    until(|| slow.sent() >= sent + 4).await?;
+    let expect = Expect::default().after(secs(60), SLOW);
+    let seen = bench.exporter.finds(fault, expect).await?;
+    tokio::time::sleep(secs(75).saturating_sub(fault.elapsed())).await;
+    bench.nodes[1].set_faults(&faults).await?;
+    let repaired = Instant::now();
+    while !bench.exporter.scrape().await?.reported().is_empty() {
+        anyhow::ensure!(
+            repaired.elapsed() < secs(25),
+            "still reported {:?} after the repair",
+            repaired.elapsed()
+        );
+        tokio::time::sleep(secs(1)).await;
+    }
+    let what = format!(
+        "{}, over {:.0} s after the repair",
+        seen.what,
+        repaired.elapsed().as_secs_f64()
+    );
+    slow.stop().await;
+    Ok(Seen { what, ..seen })
 }
 
 async fn fails_open() -> anyhow::Result<Seen> {

@@ -17,6 +17,7 @@ mod nodes;
 mod pager;
 mod prometheus;
 mod redis_faults;
+mod redis_of_exporter;
 mod redis_of_nodes;
 mod runner;
 mod scrape;
@@ -34,6 +35,7 @@ fn scenarios() -> Vec<Scenario> {
         nodes::scenarios(),
         redis_faults::scenarios(),
         redis_of_nodes::scenarios(),
+        redis_of_exporter::scenarios(),
         latency::scenarios(),
         counters::scenarios(),
         benign::scenarios(),

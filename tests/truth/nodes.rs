@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lab::balancer::Balancer;
 use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::ports::free_port;
@@ -95,6 +96,18 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "`node_down` of the killed one alone, at the next collection",
             70,
             || Box::pin(once_a_minute()),
+        ),
+        Scenario::new(
+            "a balancer in --ratelimiter.url, nodes that cannot be reached themselves; one is killed",
+            "nothing while it lives; `node_down{node-2}` when its registration has run out (≤ 30 s)",
+            60,
+            || Box::pin(behind_a_balancer()),
+        ),
+        Scenario::new(
+            "node behind a mapped port crashes, comes back under another id, and hangs later",
+            "nothing for the 40 s after it came back; `node_down{node-1b}` at the first collection after it hung",
+            60,
+            || Box::pin(back_under_another_id()),
         ),
         Scenario::new(
             "all nodes killed at once",
@@ -233,6 +246,58 @@ async fn never_reached(address: String) -> anyhow::Result<Seen> {
     bench.nodes[1].kill();
     let expect = Expect::at_once(NODE_2);
     let seen = bench.exporter.finds_within(fault, secs(31), expect).await?;
+    Ok(seen)
+}
+
+/// The exporter knows the balancer's address alone; those that the nodes registered resolve nowhere.
+async fn behind_a_balancer() -> anyhow::Result<Seen> {
+    let redis = RedisServer::start(&[]).await?;
+    let mut nodes = Vec::new();
+    for number in 1..=2 {
+        let mut options = NodeOptions::new(format!("node-{number}"), redis.url());
+        options.advertise = Some(format!("node-{number}.limiter.invalid:8000"));
+        nodes.push(NodeProcess::start(options).await?);
+    }
+    let balancer = Balancer::start(nodes.iter().map(NodeProcess::address).collect()).await?;
+    let url = redis.url();
+    let flag = format!("--ratelimiter.url={}", balancer.url());
+    let mut bench = Bench::untold(redis, nodes, &url, &[&flag]).await?;
+    bench.exporter.silent_for(secs(15)).await?;
+    let scrape = bench.exporter.scrape().await?;
+    anyhow::ensure!(scrape.is("ratelimiter_nodes", 2), "not two nodes");
+    for id in ["node-1", "node-2"] {
+        let booked = scrape.value(
+            "ratelimiter_node_requests_checked_total",
+            &[("node_id", id)],
+        );
+        anyhow::ensure!(booked.is_none(), "what several answer is booked on {id}");
+    }
+    let fault = Instant::now();
+    bench.nodes[1].kill();
+    let expect = Expect::at_once(NODE_2);
+    bench.exporter.finds_within(fault, secs(31), expect).await
+}
+
+async fn back_under_another_id() -> anyhow::Result<Seen> {
+    let redis = RedisServer::start(&[]).await?;
+    let url = redis.url();
+    let mut options = NodeOptions::new("node-1", redis.url());
+    options.advertise = Some("container-1.invalid:8000".to_owned());
+    let nodes = vec![NodeProcess::start(options).await?];
+    let mut bench = Bench::around(redis, nodes, &url, &[]).await?;
+    // Between two scrapes: one in the time without it would report it, and rightly.
+    let mut options = NodeOptions::new("node-1b", url);
+    options.listen = Some(bench.nodes[0].address().parse()?);
+    options.advertise = Some("container-2.invalid:8000".to_owned());
+    bench.nodes[0].kill();
+    bench.nodes[0] = NodeProcess::start(options).await?;
+    bench.exporter.silent_for(secs(40)).await?;
+    let fault = Instant::now();
+    bench.nodes[0].pause()?;
+    let expect = Expect::at_once([("node_down", "node-1b")]);
+    let seen = bench.exporter.finds(fault, expect).await?;
+    bench.nodes[0].resume()?;
+    bench.exporter.recovers().await?;
     Ok(seen)
 }
 

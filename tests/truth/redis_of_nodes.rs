@@ -24,8 +24,20 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             || Box::pin(read_only()),
         ),
         Scenario::new(
+            "Redis read-only for 40 s, traffic: heartbeats fail as well",
+            "`redis_disconnected` of both nodes all the time; over at the first collection after checks work again",
+            55,
+            || Box::pin(read_only_for_long()),
+        ),
+        Scenario::new(
+            "the nodes' password is changed for 40 s, connections cut (WRONGPASS), traffic",
+            "`redis_disconnected` of both nodes all the time; over at the first collection after checks work again",
+            55,
+            || Box::pin(password_of_nodes()),
+        ),
+        Scenario::new(
             "Redis out of memory (OOM), traffic: checks go on (they trim before they add), heartbeats fail",
-            "`redis_disconnected` of both nodes within 25 s",
+            "`redis_disconnected` of both nodes within 25 s; over at the first collection after it has room again",
             35,
             || Box::pin(out_of_memory(&[])),
         ),
@@ -68,6 +80,62 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+async fn read_only_for_long() -> anyhow::Result<Seen> {
+    let bench = Bench::start(2, &[]).await?;
+    let dead = lab::ports::free_port().to_string();
+    let into = [&["REPLICAOF", "127.0.0.1", &dead][..]];
+    let out = [&["REPLICAOF", "NO", "ONE"][..]];
+    for_long(&bench, &into, &out).await
+}
+
+async fn password_of_nodes() -> anyhow::Result<Seen> {
+    let redis = RedisServer::start(&[]).await?;
+    let user = ["ACL", "SETUSER", "limiter", "on", "~*", "&*", "+@all"];
+    let mut connection = redis.connection().await?;
+    redis_do(&mut connection, &[&user[..], &[">old"]].concat()).await?;
+    let url = redis.url();
+    let theirs = url.replace("redis://", "redis://limiter:old@");
+    let mut nodes = Vec::new();
+    for number in 1..=2 {
+        let options = NodeOptions::new(format!("node-{number}"), &theirs);
+        nodes.push(NodeProcess::start(options).await?);
+    }
+    let bench = Bench::around(redis, nodes, &url, &[]).await?;
+    let set = |password| ["ACL", "SETUSER", "limiter", "resetpass", password];
+    let (new, old) = (set(">new"), set(">old"));
+    let into = [&new[..], &["CLIENT", "KILL", "USER", "limiter"]];
+    for_long(&bench, &into, &[&old[..]]).await
+}
+
+/// Both nodes' checks and heartbeats fail between `into` and `out`, for so long that the registrations run out.
+async fn for_long(bench: &Bench, into: &[&[&str]], out: &[&[&str]]) -> anyhow::Result<Seen> {
+    let first = traffic(&bench.nodes[..1], 50, 15.0)?;
+    let second = traffic(&bench.nodes[1..], 50, 15.0)?;
+    bench.exporter.silent_for(secs(1)).await?;
+    let mut connection = bench.redis().await?;
+    let fault = Instant::now();
+    for words in into {
+        redis_do(&mut connection, words).await?;
+    }
+    until(|| first.failed() > 0 && second.failed() > 0).await?;
+    let seen = bench.exporter.finds(fault, Expect::at_once(BOTH)).await?;
+    bench
+        .exporter
+        .keeps(secs(37), Expect::at_once(BOTH))
+        .await?;
+    for words in out {
+        redis_do(&mut connection, words).await?;
+    }
+    let answered = |traffic: &lab::traffic::Traffic| traffic.allowed() + traffic.refused();
+    let (answered_1, answered_2) = (answered(&first), answered(&second));
+    until(|| answered(&first) > answered_1 && answered(&second) > answered_2).await?;
+    bench.exporter.recovers().await?;
+    bench.exporter.silent_for(secs(12)).await?;
+    first.stop().await;
+    second.stop().await;
+    Ok(seen)
+}
+
 async fn read_only() -> anyhow::Result<Seen> {
     let bench = Bench::start(2, &[]).await?;
     let dead = lab::ports::free_port().to_string();
@@ -89,6 +157,8 @@ async fn out_of_memory(flags: &[&str]) -> anyhow::Result<Seen> {
     let expect = Expect::at_once(BOTH).allowing(BOTH);
     let seen = bench.exporter.finds_within(fault, secs(25), expect).await?;
     redis_do(&mut connection, &["CONFIG", "SET", "maxmemory", "0"]).await?;
+    bench.exporter.recovers().await?;
+    bench.exporter.silent_for(secs(12)).await?;
     traffic.stop().await;
     Ok(seen)
 }

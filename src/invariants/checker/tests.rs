@@ -1,4 +1,4 @@
-//! Time and the three values, by example and against a naive model.
+//! Time and the four values, by example and against a naive model.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,7 @@ fn node(id: &str, state: Option<&str>) -> Node {
         redis_connected: None,
         redis_reason: None,
         canary_refused: None,
+        canary_reason: None,
     }
 }
 
@@ -45,6 +46,15 @@ fn latency(p99_ms: Option<f64>) -> Observation {
         redis_connected: Some(true),
         ..Observation::default()
     }
+}
+
+/// A node whose latency could not be read.
+fn unread() -> Observation {
+    let mut observation = latency(None);
+    for metrics in observation.node_metrics.values_mut() {
+        metrics.latency_unknown = Some("first_sample".to_owned());
+    }
+    observation
 }
 
 /// `name subject` of what is reported, and of what is pending with a `?`.
@@ -173,23 +183,123 @@ fn a_wall_clock_that_steps_changes_what_is_told_but_not_when_it_fires() {
 fn unknown_neither_starts_nor_clears_and_is_held_for_five_minutes() {
     let mut checker = checker();
     checker.check(at(0), &latency(Some(80.0)));
-    let report = checker.check(at(30), &latency(None));
+    let report = checker.check(at(30), &unread());
     assert_eq!(shown(&report), ["high_latency n?"]);
     assert!(!report.invariants[2].evaluable);
-    assert_eq!(report.invariants[2].unknown[0].reason, "no_samples");
+    assert_eq!(report.invariants[2].unknown[0].reason, "first_sample");
     assert_eq!(
         shown(&checker.check(at(60), &latency(Some(80.0)))),
         ["high_latency n"]
     );
     assert_eq!(
-        shown(&checker.check(at(61 + 298), &latency(None))),
+        shown(&checker.check(at(61 + 298), &unread())),
         ["high_latency n"]
     );
-    assert_eq!(shown(&checker.check(at(60 + 300), &latency(None))), [""; 0]);
+    assert_eq!(shown(&checker.check(at(60 + 300), &unread())), [""; 0]);
     assert_eq!(
         shown(&checker.check(at(60 + 301), &latency(Some(80.0)))),
         ["high_latency n?"]
     );
+}
+
+#[test]
+fn what_proves_neither_ends_a_violation_and_is_not_evaluable() {
+    let mut checker = checker();
+    checker.check(at(0), &latency(Some(80.0)));
+    let report = checker.check(at(30), &latency(None));
+    assert_eq!(shown(&report), [""; 0]);
+    let status = &report.invariants[2];
+    assert!(!status.evaluable && status.unknown.is_empty());
+    assert_eq!(status.inconclusive[0].reason, "no_samples");
+    // A grace period that began before does not go on through it.
+    checker.check(at(40), &latency(Some(80.0)));
+    let report = checker.check(at(99), &latency(Some(80.0)));
+    assert_eq!(shown(&report), ["high_latency n?"]);
+    let report = checker.check(at(100), &latency(Some(80.0)));
+    assert_eq!(shown(&report), ["high_latency n"]);
+    assert_eq!(shown(&checker.check(at(101), &latency(None))), [""; 0]);
+}
+
+/// Slow checks, the newest of which may be as old as this.
+fn slow_since(seconds: f64) -> Observation {
+    let mut observation = latency(Some(80.0));
+    for metrics in observation.node_metrics.values_mut() {
+        metrics.latency_newest = Some(crate::observation::NewestChecks {
+            seconds,
+            p99_ms: Some(80.0),
+            ..Default::default()
+        });
+    }
+    observation
+}
+
+#[test]
+fn a_grace_period_does_not_pass_on_what_may_be_over() {
+    let mut checker = checker();
+    assert_eq!(
+        shown(&checker.check(at(0), &slow_since(60.0))),
+        ["high_latency n?"]
+    );
+    // Scraped once a minute: for all that is known, they were slow until 20 s after the scrape before.
+    let report = checker.check(at(60), &slow_since(60.0));
+    assert_eq!(shown(&report), ["high_latency n?"]);
+    assert_eq!(report.pending[0].grace_left.as_secs(), 40);
+    assert_eq!(
+        shown(&checker.check(at(99), &slow_since(60.0))),
+        ["high_latency n?"]
+    );
+    assert_eq!(
+        shown(&checker.check(at(100), &slow_since(60.0))),
+        ["high_latency n"]
+    );
+    // It stays reported while it goes on.
+    assert_eq!(
+        shown(&checker.check(at(101), &slow_since(120.0))),
+        ["high_latency n"]
+    );
+}
+
+#[test]
+fn a_p99_that_is_known_by_its_bucket_alone_is_not_shown_as_measured() {
+    let bucket = |lower, upper| crate::observation::Bucket { lower, upper };
+    let observed = |bucket| {
+        let mut observation = latency(Some(99.0));
+        for metrics in observation.node_metrics.values_mut() {
+            metrics.latency_p99_bucket = Some(bucket);
+        }
+        observation
+    };
+    let coarse = observed(bucket(0.0, Some(0.1)));
+    let mut checker = checker();
+    let report = checker.check(at(0), &coarse);
+    let mut shown = coarse.clone();
+    report.withhold_made_up(&mut shown);
+    let metrics = &shown.node_metrics["n"];
+    assert_eq!(metrics.latency_p99_ms, None);
+    assert_eq!(
+        metrics.latency_unknown.as_deref(),
+        Some("bucket_too_coarse")
+    );
+    // What is recorded says the same in a replay, and more by another threshold.
+    let again = checker.check(at(1), &shown);
+    assert_eq!(
+        again.invariants[2].inconclusive,
+        report.invariants[2].inconclusive
+    );
+    let mut config = CheckerConfig::default();
+    config.of_mut(InvariantName::HighLatency).threshold = 0.1;
+    let lenient = Checker::new(config, KeyLabel::Plain).check(at(0), &shown);
+    assert!(lenient.invariants[2].evaluable);
+    // A figure inside a bucket on one side of the threshold stays, as does a measured one.
+    for fine in [
+        observed(bucket(0.05, Some(0.1))),
+        observed(bucket(0.01, Some(0.05))),
+        latency(Some(99.0)),
+    ] {
+        let mut shown = fine.clone();
+        checker.check(at(2), &fine).withhold_made_up(&mut shown);
+        assert_eq!(shown.node_metrics, fine.node_metrics);
+    }
 }
 
 #[test]
@@ -259,6 +369,36 @@ fn a_pass_that_did_not_finish_forgets_no_key() {
         shown(&count(&mut checker, at(11), &[], partial(&["k"]))),
         [""; 0]
     );
+}
+
+#[test]
+fn a_key_that_cannot_be_judged_is_unknown_and_held() {
+    let mut checker = checker();
+    count(&mut checker, at(0), &[("k", 11, 10)], CountersRead::Full);
+    let mut unjudged = |now: i64| {
+        let observation = Observation {
+            redis_connected: Some(true),
+            unjudged: BTreeMap::from([
+                ("k".to_owned(), Reason::InvalidLimit),
+                ("in no violation".to_owned(), Reason::InvalidLimit),
+            ]),
+            ..Observation::default()
+        };
+        checker.check(at(now), &observation)
+    };
+    let report = unjudged(299);
+    assert_eq!(shown(&report), ["ghost_allowing k"]);
+    assert_eq!(report.violations[0].decision, Decision::HeldUnknown);
+    assert!(!report.invariants[4].evaluable);
+    let unknown = Unknown {
+        subject: "k".to_owned(),
+        reason: "invalid_limit".to_owned(),
+    };
+    assert_eq!(report.invariants[4].unknown, [unknown]);
+    assert!(report.invariants[3].evaluable, "no drift was in progress");
+    let report = unjudged(300);
+    assert_eq!(shown(&report), [""; 0]);
+    assert!(report.invariants[4].evaluable);
 }
 
 #[test]
@@ -362,6 +502,7 @@ enum Seen {
     Ok,
     Violated,
     Unknown,
+    Inconclusive,
     Gone,
 }
 
@@ -370,6 +511,7 @@ fn steps() -> impl Strategy<Value = Vec<(i64, i64, Seen)>> {
         2 => Just(Seen::Ok),
         6 => Just(Seen::Violated),
         3 => Just(Seen::Unknown),
+        1 => Just(Seen::Inconclusive),
         1 => Just(Seen::Gone),
     ];
     // Mostly small steps forward; duplicates, steps back, gaps; and wall clock steps of any size.
@@ -396,7 +538,8 @@ proptest! {
             let observation = match seen {
                 Seen::Ok => latency(Some(50.0)),
                 Seen::Violated => latency(Some(50.1)),
-                Seen::Unknown => latency(None),
+                Seen::Unknown => unread(),
+                Seen::Inconclusive => latency(None),
                 Seen::Gone => Observation { redis_connected: Some(true), ..Observation::default() },
             };
             let report = checker.check(moment, &observation);
@@ -405,7 +548,7 @@ proptest! {
                 history.iter().rev().find(|(_, s)| matches!(s, Seen::Violated)).map(|(t, _)| *t)
             };
             match seen {
-                Seen::Ok | Seen::Gone => { history.clear(); reported = false; }
+                Seen::Ok | Seen::Inconclusive | Seen::Gone => { history.clear(); reported = false; }
                 Seen::Violated => history.push((latest, seen)),
                 Seen::Unknown => {
                     history.push((latest, seen));

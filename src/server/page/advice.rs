@@ -1,6 +1,6 @@
 //! What to do about something that could not be evaluated, in one line; docs/INVARIANTS.md has more.
 
-/// For a reason of an unknown verdict.
+/// For a reason of a verdict that is unknown or inconclusive.
 pub(super) fn advice(reason: &str) -> &'static str {
     match reason {
         "first_sample" => "the next collection can compare",
@@ -11,6 +11,12 @@ pub(super) fn advice(reason: &str) -> &'static str {
         "no_histogram" => {
             "the node exports no latency histogram that is known: name it with --latency.metric"
         }
+        "invalid_histogram" => {
+            "a bucket of the node's latency histogram is no number: ask the node"
+        }
+        "prometheus_no_series" => {
+            "the server of --prometheus.url has no such series with the node's id as node_id"
+        }
         "bucket_too_coarse" => {
             "the threshold lies inside the histogram bucket that holds the p99: name a finer histogram with \
              --latency.metric, or move the threshold to a bucket's edge"
@@ -19,8 +25,15 @@ pub(super) fn advice(reason: &str) -> &'static str {
             "GET /api/limits did not answer yet: keys without a limit of their own cannot be judged"
         }
         "redis_down" => "Redis does not answer the exporter",
+        "replica_stale" => "the replica that is asked has lost its primary: see what was not read",
         "redis_just_returned" | "redis_restarted" => {
             "nodes get the time of two heartbeats to return"
+        }
+        "redis_was_out_of_memory" => {
+            "Redis has memory again: nodes get the time of two heartbeats to renew their registrations"
+        }
+        "canary_unanswered" => {
+            "the node did not answer whether it refuses what it must: see what was not read of the canary"
         }
         "no_metrics" => "the node's /metrics was not read: see what was not read",
         "never_reached" => {

@@ -113,6 +113,7 @@ fn node_row(node: &Node, observation: &Observation, threshold_ms: Option<f64>) -
     let metrics = observation.node_metrics.get(&node.id);
     let ttl = node.heartbeat_ttl_seconds;
     let probe = node.probe_seconds;
+    let bucket = metrics.and_then(|metrics| metrics.latency_p99_bucket);
     html! {
         tr {
             td data-label="Node" {
@@ -128,7 +129,8 @@ fn node_row(node: &Node, observation: &Observation, threshold_ms: Option<f64>) -
                         (bar(ms / threshold))
                     }
                 } @else {
-                    "unknown" (because(metrics.and_then(|metrics| metrics.latency_unknown.as_deref())))
+                    (bucket.map_or("unknown".to_owned(), |bucket| bucket.in_millis()))
+                    (because(metrics.and_then(|metrics| metrics.latency_unknown.as_deref())))
                 }
             }
             td data-label="Registration" {

@@ -170,7 +170,7 @@ pub(super) fn unknown(snapshot: &Snapshot) -> Markup {
                     (head(&["Invariant", "Subject", "Reason", "What it means"]))
                     tbody {
                         @for status in unseen {
-                            @for unknown in status.unknown.iter().take(MOST) {
+                            @for unknown in status.unevaluated().take(MOST) {
                                 tr {
                                     td data-label="Invariant" {
                                         i class="unknown" aria-hidden="true" { "?" } " " (status.config.name)
@@ -180,8 +180,8 @@ pub(super) fn unknown(snapshot: &Snapshot) -> Markup {
                                     td data-label="Means" { (advice(&unknown.reason)) }
                                 }
                             }
-                            @if status.unknown.len() > MOST {
-                                @let more = (status.unknown.len() - MOST) as u64;
+                            @let more = status.unevaluated().count().saturating_sub(MOST) as u64;
+                            @if more > 0 {
                                 tr { td colspan="4" { (status.config.name) ": and " (count(more, "subject")) " more" } }
                             }
                         }

@@ -35,6 +35,23 @@ fn every_metric_label_and_value_in_a_rule_is_exported() -> anyhow::Result<()> {
 }
 
 #[test]
+fn no_rule_tells_exporters_apart_by_labels_that_change_with_the_pod() -> anyhow::Result<()> {
+    for rule in rules()? {
+        // `le` is the histogram's own; whatever is around it aggregates again.
+        let expression = rule.expr.replace("without (le)", "");
+        assert!(!expression.contains("without"), "{expression}");
+        for (at, _) in expression.match_indices(" by (") {
+            let labels = &expression[at..];
+            assert!(
+                labels.starts_with(" by (cluster, namespace, job"),
+                "{labels}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn every_series_in_a_test_of_the_rules_is_one_that_the_exporter_has() -> anyhow::Result<()> {
     let known = Known::new(&rules()?);
     for (file, tests) in tests()? {

@@ -10,7 +10,16 @@ use super::files::Rule;
 use super::promql::{Selector, names};
 
 /// Labels of the target, which a scrape configuration or an external label adds.
-const TARGET_LABELS: [&str; 5] = ["job", "cluster", "instance", "pod", "replica"];
+const TARGET_LABELS: [&str; 8] = [
+    "job",
+    "namespace",
+    "cluster",
+    "instance",
+    "pod",
+    "replica",
+    "node",
+    "pod_template_hash",
+];
 
 /// What Prometheus adds to each scrape, and the client library to each process.
 const OF_EVERY_TARGET: [&str; 5] = [

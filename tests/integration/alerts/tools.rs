@@ -82,6 +82,11 @@ fn the_documented_commands_that_adapt_the_rules_work() -> anyhow::Result<()> {
         ),
         ("sed -e '/dashboard_url/d'", "dashboard_url", "runbook_url"),
         ("sed -e 's/\\[1m\\]", "[1m]", "[2m10s]"),
+        (
+            "sed -e 's/cluster, namespace",
+            "namespace, job)",
+            "job, shard",
+        ),
     ] {
         let command =
             documented(start)?.replace("/etc/prometheus/rules/ratelimiter.rules.yml", &target);

@@ -68,7 +68,7 @@ fn what_is_copied_is_there_and_in_the_build_context() -> anyhow::Result<()> {
             copied += 1;
         }
     }
-    assert_eq!(copied, 5);
+    assert_eq!(copied, 6);
     Ok(())
 }
 

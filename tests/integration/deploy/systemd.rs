@@ -46,9 +46,13 @@ async fn its_command_line_and_its_configuration_are_accepted() -> anyhow::Result
     let start = "ExecStart=/usr/local/bin/ratelimiter-exporter ";
     let command = unit.lines().find_map(|line| line.strip_prefix(start));
     let configuration = path("deploy/systemd/config.yml").display().to_string();
+    // systemd makes this folder.
+    let folder = TempDir::new("state")?;
+    let state = folder.path().join("ratelimiter-exporter");
+    std::fs::create_dir(&state)?;
     let command = command
         .context("no command")?
-        .replace("%S", "/var/lib")
+        .replace("%S", &folder.path().display().to_string())
         .replace("/etc/ratelimiter-exporter/config.yml", &configuration);
     accepted(command.split(' ').map(str::to_owned).collect()).await
 }

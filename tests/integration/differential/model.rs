@@ -6,7 +6,9 @@ use std::cmp::Ordering;
 
 use serde_json::{Value, json};
 
-use super::recordings::{KEYS, Key, Look, Metrics, NODES, Node, Read, Recording, Settings, time};
+use super::recordings::{
+    FEWER, KEYS, Key, Look, Metrics, NODES, Newest, Node, Read, Recording, Settings, time,
+};
 
 const NAMES: [&str; 5] = [
     "node_down",
@@ -33,13 +35,16 @@ struct Timed<'a> {
 enum Word {
     /// Healthy, or not there.
     Fine,
-    /// Violated, as was seen at these times; `kept` while it is expected to drain.
+    /// Violated, as was seen at these times; `kept` while it is expected to drain. It may have ended `stale` before.
     Violated {
         at: Vec<i64>,
         kept: Vec<bool>,
+        stale: i64,
         message: String,
     },
     Unknown,
+    /// Read, and neither: what was in progress is over.
+    Inconclusive,
 }
 
 /// A subject of an invariant.
@@ -170,17 +175,23 @@ fn in_progress(
     settings: &Settings,
 ) -> Option<(bool, Value)> {
     // It began after the last look at which it was fine, or unknown for too long.
-    let mut seen: Vec<(i64, bool)> = Vec::new();
+    let mut seen: Vec<(i64, bool, i64)> = Vec::new();
     let mut last_message = "";
     for (look, word) in history.iter().zip(words) {
         match word {
-            Word::Fine => seen.clear(),
-            Word::Violated { at, kept, message } => {
-                seen.extend(at.iter().copied().zip(kept.iter().copied()));
+            Word::Fine | Word::Inconclusive => seen.clear(),
+            Word::Violated {
+                at,
+                kept,
+                stale,
+                message,
+            } => {
+                let these = at.iter().zip(kept);
+                seen.extend(these.map(|(at, kept)| (*at, *kept, *at - *stale)));
                 last_message = message;
             }
             Word::Unknown => {
-                let last = seen.last().map(|(at, _)| *at);
+                let last = seen.last().map(|(at, ..)| *at);
                 if last.is_some_and(|last| look.now - last >= settings.unknown_hold) {
                     seen.clear();
                 }
@@ -189,7 +200,9 @@ fn in_progress(
     }
     let (first, last) = (seen.first()?.0, seen.last()?.0);
     let grace = settings.rules[invariant].grace;
-    let reported = seen.iter().any(|(at, kept)| at - first >= grace && !kept);
+    let lasted = |until: i64| (until - first).max(0);
+    let mut due = seen.iter();
+    let reported = due.any(|(_, kept, until)| lasted(*until) >= grace && !kept);
     let offset = history.last()?.offset;
     let told = json!({
         "name": NAMES[invariant], "severity": SEVERITIES[invariant], "subject": subject.shown(),
@@ -229,6 +242,7 @@ fn violated(look: &Timed<'_>, message: String) -> Word {
     Word::Violated {
         at: vec![look.now],
         kept: vec![false],
+        stale: 0,
         message,
     }
 }
@@ -282,32 +296,81 @@ fn slow(
             Word::Unknown
         };
     };
-    let Some(p99) = metrics.p99 else {
-        return Word::Unknown;
-    };
     let allowed = settings.rules[2].threshold;
-    let (too_slow, figure, source) = match (metrics.bucket, metrics.canary) {
-        (None, _) => (p99 > allowed, p99, metrics.source),
-        (Some((lower, _)), _) if lower >= allowed => (true, p99, metrics.source),
-        (Some((_, Some(upper))), _) if upper <= allowed => (false, p99, metrics.source),
-        (Some(_), Some(canary)) => (canary > allowed, canary, Some("canary")),
-        (Some(_), None) => return Word::Unknown,
+    let whole = place(metrics.p99, metrics.bucket, allowed);
+    let measured = |p99| Newest {
+        p99: Some(p99),
+        bucket: None,
+        reach: 0,
+        slow: (0, 0),
     };
-    if !too_slow {
-        return Word::Fine;
-    }
+    let (figure, newest, source) = match (whole, metrics.canary) {
+        (Place::Nowhere, _) => {
+            return match metrics.why {
+                None | Some("no_samples" | "histogram_never_counts") => Word::Inconclusive,
+                Some(_) => Word::Unknown,
+            };
+        }
+        (Place::AtMost, _) => return Word::Fine,
+        (Place::Astride, None) => return Word::Inconclusive,
+        (Place::Astride, Some(canary)) if canary <= allowed => return Word::Fine,
+        (Place::Astride, Some(canary)) => {
+            let newest = metrics.canary_newest.map(measured);
+            (Some(canary), newest, Some("canary"))
+        }
+        (Place::Over, _) => (metrics.p99, metrics.newest.clone(), metrics.source),
+    };
+    let reach = match newest {
+        None => 0,
+        Some(newest) => {
+            let over = FEWER.contains(&(newest.slow, true));
+            match place(newest.p99, newest.bucket, allowed) {
+                Place::Over => newest.reach,
+                Place::AtMost if over => return Word::Fine,
+                Place::Astride if over => return Word::Inconclusive,
+                _ => newest.reach.max(60_000),
+            }
+        }
+    };
     let tenths = |figure: u64| format!("{}.{} ms", figure / 10, figure % 10);
     let source = source.map_or(String::new(), |source| format!(" (from {source})"));
-    let (figure, allowed) = (tenths(figure), tenths(allowed));
-    violated(
-        look,
-        format!("p99 latency {figure}, allowed {allowed}{source}"),
-    )
+    let figure = match (figure, metrics.bucket) {
+        (Some(figure), _) => tenths(figure),
+        (None, bucket) => format!("above {}", tenths(bucket.map_or(0, |(lower, _)| lower))),
+    };
+    let allowed = tenths(allowed);
+    Word::Violated {
+        at: vec![look.now],
+        kept: vec![false],
+        stale: (reach - 20_000).max(0),
+        message: format!("p99 latency {figure}, allowed {allowed}{source}"),
+    }
+}
+
+/// Where a p99 is, seen from what is allowed.
+enum Place {
+    Nowhere,
+    AtMost,
+    Over,
+    /// In a bucket on both sides.
+    Astride,
+}
+
+fn place(p99: Option<u64>, bucket: Option<(u64, Option<u64>)>, allowed: u64) -> Place {
+    match (bucket, p99) {
+        (Some((lower, _)), _) if lower >= allowed => Place::Over,
+        (Some((_, upper)), _) if upper.is_some_and(|upper| upper <= allowed) => Place::AtMost,
+        (Some(_), _) => Place::Astride,
+        (None, Some(p99)) if p99 > allowed => Place::Over,
+        (None, Some(_)) => Place::AtMost,
+        (None, None) => Place::Nowhere,
+    }
 }
 
 fn of_key(invariant: usize, name: &str, look: &Timed<'_>, settings: &Settings) -> Word {
     let Some(key) = look.look.keys.get(name) else {
         return match &look.look.read {
+            Read::Full if look.look.unjudged.contains(&name) => Word::Unknown,
             Read::Full => Word::Fine,
             Read::Partial(gone) if gone.contains(&name) => Word::Fine,
             Read::Partial(_) | Read::Failed => Word::Unknown,
@@ -346,6 +409,7 @@ fn of_key(invariant: usize, name: &str, look: &Timed<'_>, settings: &Settings) -
         });
     let message = format!("{count} admitted, limit {limit}{left}{drain}");
     Word::Violated {
+        stale: 0,
         kept: at.iter().map(|at| drains(*at).is_some()).collect(),
         at,
         message,

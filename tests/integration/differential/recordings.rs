@@ -47,6 +47,8 @@ pub(super) struct Look {
     pub(super) redis_reason: Option<&'static str>,
     pub(super) keys: BTreeMap<&'static str, Key>,
     pub(super) read: Read,
+    /// Keys that were looked at and could not be judged.
+    pub(super) unjudged: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,9 +65,36 @@ pub(super) struct Node {
 pub(super) struct Metrics {
     pub(super) p99: Option<u64>,
     pub(super) bucket: Option<(u64, Option<u64>)>,
+    pub(super) newest: Option<Newest>,
     pub(super) canary: Option<u64>,
+    pub(super) canary_newest: Option<u64>,
     pub(super) source: Option<&'static str>,
+    /// Why there is no latency.
+    pub(super) why: Option<&'static str>,
 }
+
+/// The newest checks: a figure and a bucket as above, how far back they reach in milliseconds, how many are slow, and
+/// how many would be if they came as before.
+#[derive(Clone, Debug)]
+pub(super) struct Newest {
+    pub(super) p99: Option<u64>,
+    pub(super) bucket: Option<(u64, Option<u64>)>,
+    pub(super) reach: i64,
+    pub(super) slow: (u64, u64),
+}
+
+/// Numbers of slow checks, each with how many were to be expected, and whether so few would come less often than once
+/// in a thousand times: e^-6 is 0.0025 and e^-7 is 0.0009; 10 e^-9 is 0.0012 and 11 e^-10 is 0.0005.
+pub(super) const FEWER: [((u64, u64), bool); 8] = [
+    ((0, 0), false),
+    ((0, 6), false),
+    ((0, 7), true),
+    ((1, 9), false),
+    ((1, 10), true),
+    ((30, 30), false),
+    ((950, 1_000), false),
+    ((800, 1_000), true),
+];
 
 #[derive(Clone, Debug)]
 pub(super) struct Key {
@@ -164,18 +193,46 @@ fn metrics() -> impl Strategy<Value = Metrics> {
             other.map(|other| other.max(one)),
         )
     });
+    let slow = select(FEWER.map(|(slow, _)| slow).to_vec());
+    // Within what is taken to be still coming, at its end, and beyond it.
+    let reach = select(vec![0_i64, 15_000, 20_000, 20_001, 30_000, 60_000, 300_000]);
+    let newest = (
+        option::weighted(0.5, tenths.clone()),
+        option::weighted(0.5, bucket.clone()),
+        reach,
+        slow,
+    )
+        .prop_map(|(p99, bucket, reach, slow)| Newest {
+            p99,
+            bucket,
+            reach,
+            slow,
+        });
     (
         option::weighted(0.8, tenths.clone()),
         option::weighted(0.4, bucket),
+        option::weighted(0.4, newest),
+        option::weighted(0.3, tenths.clone()),
         option::weighted(0.3, tenths),
         option::of(Just("http_request_duration_seconds")),
+        option::of(select(vec![
+            "no_samples",
+            "histogram_never_counts",
+            "first_sample",
+            "deadline",
+        ])),
     )
-        .prop_map(|(p99, bucket, canary, source)| Metrics {
-            p99,
-            bucket,
-            canary,
-            source,
-        })
+        .prop_map(
+            |(p99, bucket, newest, canary, canary_newest, source, why)| Metrics {
+                p99,
+                bucket,
+                newest,
+                canary,
+                canary_newest,
+                source,
+                why,
+            },
+        )
 }
 
 fn key() -> impl Strategy<Value = Key> {
@@ -225,8 +282,13 @@ fn look() -> impl Strategy<Value = (i64, i64, Look)> {
     let reason = option::of(Just("PING: no answer within 1s"));
     let keys = btree_map(select(&KEYS[..]), key(), 0..=4);
     let jump = prop_oneof![8 => Just(0_i64), 1 => -900_i64..900, 1 => -4_000_000_i64..4_000_000];
-    (step(), jump, nodes, metrics, redis, reason, keys, read()).prop_map(
-        |(step, jump, nodes, metrics, redis, redis_reason, keys, read)| {
+    let unjudged = prop_oneof![
+        2 => Just(Vec::new()),
+        1 => proptest::sample::subsequence(KEYS.to_vec(), 1..=2),
+    ];
+    let read = (read(), unjudged);
+    (step(), jump, nodes, metrics, redis, reason, keys, read).prop_map(
+        |(step, jump, nodes, metrics, redis, redis_reason, keys, (read, unjudged))| {
             let look = Look {
                 wall: None,
                 steady: None,
@@ -236,6 +298,7 @@ fn look() -> impl Strategy<Value = (i64, i64, Look)> {
                 redis_reason,
                 keys,
                 read,
+                unjudged,
             };
             (step, jump, look)
         },
@@ -301,8 +364,17 @@ impl Look {
             .iter()
             .map(|(key, it)| it.json(key, steady))
             .collect();
+        let unjudged = self.unjudged.iter();
+        let unjudged: Map<String, Value> = unjudged
+            .map(|key| {
+                (
+                    ratelimiter_exporter::observation::encode_key(key.as_bytes()),
+                    json!("invalid_limit"),
+                )
+            })
+            .collect();
         let mut line = json!({
-            "nodes": nodes, "counters": keys, "node_metrics": metrics,
+            "unjudged": unjudged, "nodes": nodes, "counters": keys, "node_metrics": metrics,
             "redis_connected": self.redis, "redis": {"reason": self.redis_reason},
             "counters_read": match &self.read {
                 Read::Full => json!("full"),
@@ -329,11 +401,16 @@ impl Node {
 
 impl Metrics {
     fn json(&self) -> Value {
-        let bucket = self.bucket.map(|(lower, upper)| {
-            json!({"lower": share(lower, 10_000), "upper": upper.map(|upper| share(upper, 10_000))})
+        let bucket = |(lower, upper): (u64, Option<u64>)| json!({"lower": share(lower, 10_000), "upper": upper.map(|upper| share(upper, 10_000))});
+        let millis = |figure: Option<u64>| figure.map(|figure| share(figure, 10));
+        let newest = self.newest.as_ref().map(|newest| {
+            json!({"p99_ms": millis(newest.p99), "bucket": newest.bucket.map(bucket),
+                   "seconds": share(newest.reach.unsigned_abs(), 1_000), "slow": newest.slow.0,
+                   "slow_expected": newest.slow.1})
         });
-        json!({"latency_p99_ms": self.p99.map(|p99| share(p99, 10)), "latency_p99_bucket": bucket,
-               "canary_p99_ms": self.canary.map(|canary| share(canary, 10)), "latency_source": self.source})
+        json!({"latency_p99_ms": millis(self.p99), "latency_p99_bucket": self.bucket.map(bucket),
+               "latency_newest": newest, "canary_p99_ms": millis(self.canary),
+               "canary_newest_ms": millis(self.canary_newest), "latency_source": self.source, "latency_unknown": self.why})
     }
 }
 

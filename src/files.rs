@@ -1,0 +1,174 @@
+//! Paths that somebody named to be written: what stands there already may be a device or somebody else's file, and is not
+//! moved away, cut off or replaced by mistake.
+
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, OFlags, access};
+
+/// Whether a file can be kept at `path`, replaced whole each time: an error says why not. Nothing is written.
+pub(crate) fn replaceable(path: &Path) -> Result<(), String> {
+    let path = through_links(path)?;
+    regular_or_nothing(&path)?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        format!(
+            "in a folder that can be written ({})",
+            io::Error::from(error)
+        )
+    })
+}
+
+/// Where `path` leads. A link to a file stays one when the file is replaced.
+pub(crate) fn through_links(path: &Path) -> Result<PathBuf, String> {
+    match fs::canonicalize(path) {
+        Ok(path) => Ok(path),
+        Err(_) if fs::symlink_metadata(path).is_err() => Ok(path.to_owned()),
+        Err(error) => Err(format!(
+            "a regular file, not a link that leads nowhere ({error})"
+        )),
+    }
+}
+
+/// Whether there is a regular file at `path` itself, or nothing.
+pub(crate) fn regular_or_nothing(path: &Path) -> Result<(), String> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(found) => Err(format!("a regular file, not {}", kind(found.file_type()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("a regular file ({error})")),
+    }
+}
+
+fn kind(of: FileType) -> &'static str {
+    if of.is_dir() {
+        "a folder"
+    } else if of.is_symlink() {
+        "a link"
+    } else if of.is_block_device() || of.is_char_device() {
+        "a device"
+    } else {
+        "a pipe or a socket"
+    }
+}
+
+/// Replaces the file at `path` by `bytes`, so that a crash at any moment leaves the old one or the new one, whole.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let refused = |why: String| io::Error::other(format!("expected {why}"));
+    let path = through_links(path).map_err(refused)?;
+    regular_or_nothing(&path).map_err(refused)?;
+    let temporary = with_suffix(&path, ".tmp");
+    // One that was left by a run that was killed is written over. A link could lead to somebody else's file.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(&temporary)?;
+    if !file.metadata()?.is_file() {
+        return Err(refused(format!(
+            "a regular file at {}",
+            temporary.display()
+        )));
+    }
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.and_then(|()| fs::rename(&temporary, &path))
+}
+
+/// Opens `path` to be written anew, without a byte of it being lost yet: [`cut_off`] does that when there is something to
+/// write. What is read meanwhile is refused, and so is a disk.
+pub(crate) fn open_for_later(path: &Path, read: Option<&Path>) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let opened = file.metadata()?;
+    if opened.file_type().is_block_device() {
+        return Err(io::Error::other("is a disk"));
+    }
+    let read = read.and_then(|read| fs::metadata(read).ok());
+    if read.is_some_and(|read| (read.dev(), read.ino()) == (opened.dev(), opened.ino())) {
+        return Err(io::Error::other("is the file that is read"));
+    }
+    Ok(file)
+}
+
+/// Empties a file that was opened to be written anew. Pipes and devices have nothing to be emptied of.
+pub(crate) fn cut_off(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    Ok(())
+}
+
+/// `path` with `suffix` at the end of its name.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_never_replaced() {
+        let folder = std::env::temp_dir().join(format!("exporter-files-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let at = |name: &str| folder.join(name);
+        symlink("/dev/null", at("device")).unwrap();
+        symlink("nowhere", at("dangling")).unwrap();
+        symlink("file", at("link")).unwrap();
+        fs::write(at("file"), "old").unwrap();
+        for (path, expected) in [
+            (PathBuf::from("/dev/null"), "a device"),
+            (at("device"), "a device"),
+            (at("dangling"), "leads nowhere"),
+            (folder.clone(), "a folder"),
+            (at("absent/file"), "can be written"),
+            (PathBuf::from("/proc/file"), "can be written"),
+        ] {
+            let why = replaceable(&path).and_then(|()| {
+                let replaced = replace(&path, b"new");
+                replaced.map_err(|_| "in a folder that can be written".to_owned())
+            });
+            assert!(why.unwrap_err().contains(expected), "{}", path.display());
+        }
+        // A link stays a link, and somebody else's file is not written through one.
+        for name in ["link", "new"] {
+            replaceable(&at(name)).unwrap();
+            replace(&at(name), b"new").unwrap();
+            assert_eq!(fs::read(at(name)).unwrap(), b"new");
+        }
+        assert_eq!(fs::read(at("file")).unwrap(), b"new");
+        assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        fs::write(at("other"), "theirs").unwrap();
+        symlink("other", at("file.tmp")).unwrap();
+        replace(&at("file"), b"x").unwrap_err();
+        assert_eq!(fs::read(at("other")).unwrap(), b"theirs");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_is_read_is_not_written_over_and_nothing_is_lost_before_there_is_something_to_write() {
+        let path = std::env::temp_dir().join(format!("exporter-later-{}", std::process::id()));
+        fs::write(&path, "old").unwrap();
+        open_for_later(&path, Some(&path)).unwrap_err();
+        let file = open_for_later(&path, None).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        cut_off(&file).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        cut_off(&open_for_later(Path::new("/dev/null"), None).unwrap()).unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+}

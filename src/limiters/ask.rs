@@ -1,0 +1,93 @@
+//! What is asked of Redis for one name, and what it answered, as data. Nothing here talks to Redis.
+
+/// How many bytes of one value are read. What is longer is not read further.
+pub const MOST_BYTES: usize = 64 * 1024;
+
+/// How many entries of one list, sorted set or hash are read.
+pub const MOST_ENTRIES: usize = 4096;
+
+/// One command. All of them only read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// `TYPE key`, answered by [`Answer::Type`].
+    Type(Vec<u8>),
+    /// `PTTL key`, answered by [`Answer::Integer`]: -1 without expiry, -2 without the key.
+    Pttl(Vec<u8>),
+    /// `EXISTS key`, answered by [`Answer::Integer`].
+    Exists(Vec<u8>),
+    /// `GETRANGE key 0 MOST_BYTES`, one byte more than is used; an empty answer is a missing key.
+    Get(Vec<u8>),
+    /// `HMGET key field …`, answered by [`Answer::Fields`], one for each field.
+    Fields(Vec<u8>, Vec<Vec<u8>>),
+    /// All fields of a hash that has at most [`MOST_ENTRIES`], answered by [`Answer::Pairs`] or [`Answer::TooLarge`].
+    AllFields(Vec<u8>),
+    /// `LRANGE key 0 MOST_ENTRIES-1`, answered by [`Answer::Fields`].
+    Head(Vec<u8>),
+    /// `LRANGE key -1 -1`, answered by [`Answer::Fields`].
+    Last(Vec<u8>),
+    /// `LLEN key`, answered by [`Answer::Integer`].
+    Length(Vec<u8>),
+    /// `ZCOUNT key min max`, both ends included, answered by [`Answer::Integer`].
+    Count {
+        /// The sorted set.
+        key: Vec<u8>,
+        /// The lowest score.
+        min: f64,
+        /// The highest score.
+        max: f64,
+    },
+    /// `ZRANGEBYSCORE key min +inf LIMIT 0 MOST_ENTRIES`, answered by [`Answer::Fields`].
+    Members {
+        /// The sorted set.
+        key: Vec<u8>,
+        /// The lowest score.
+        min: f64,
+    },
+}
+
+/// What Redis answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// There is no such key.
+    Missing,
+    /// The key holds another type.
+    WrongType,
+    /// The value is longer, or has more entries, than is read.
+    TooLarge,
+    /// A type's name as Redis writes it.
+    Type(String),
+    /// A number.
+    Integer(i64),
+    /// A value.
+    Text(Vec<u8>),
+    /// Values, or none where there is none.
+    Fields(Vec<Option<Vec<u8>>>),
+    /// Fields and their values.
+    Pairs(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+/// The types of keys that limiters use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Type {
+    /// A string.
+    String,
+    /// A list.
+    List,
+    /// A sorted set.
+    Zset,
+    /// A hash.
+    Hash,
+}
+
+impl Type {
+    /// As Redis writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::List => "list",
+            Self::Zset => "zset",
+            Self::Hash => "hash",
+        }
+    }
+}

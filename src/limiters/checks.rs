@@ -1,0 +1,196 @@
+//! What the parts of a description must be to go together.
+
+use std::collections::BTreeSet;
+
+use serde_saphyr::Spanned;
+
+use super::ask::Type;
+use super::description::{Counter, Description, WithoutExpiry};
+use super::limits::Source;
+use super::template::Template;
+use super::yaml::{Mistake, nearest};
+
+/// The groups of a name that mean something by themselves.
+const MEANT: [&str; 9] = [
+    "key",
+    "limit",
+    "window",
+    "multiple",
+    "unit",
+    "window_start",
+    "window_index",
+    "previous",
+    "burst",
+];
+
+/// What is wrong with `description`.
+pub(super) fn mistakes(description: &Description) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    if !is_name(&description.name) {
+        let text = format!(
+            "name: {:?}: expected small letters, digits and - only",
+            description.name
+        );
+        mistakes.push(Mistake { line: None, text });
+    }
+    if description.counters.is_empty() {
+        let text = "counters: expected at least one".to_owned();
+        mistakes.push(Mistake { line: None, text });
+    }
+    let mut names = BTreeSet::new();
+    for counter in &description.counters {
+        let mut check = Check {
+            counter,
+            mistakes: &mut mistakes,
+        };
+        check.all(&description.limits);
+        if !names.insert(counter.name.value.as_str()) {
+            let line = counter.name.referenced.line();
+            check.tell(line, "name: another counter has the same");
+        }
+    }
+    if let Some(Err(text)) = description.nodes.as_ref().map(|nodes| nodes.value.check()) {
+        let line = description
+            .nodes
+            .as_ref()
+            .map(|nodes| nodes.referenced.line());
+        mistakes.push(Mistake { line, text });
+    }
+    let sources = description
+        .counters
+        .iter()
+        .flat_map(|counter| &counter.limits);
+    for source in sources.chain(&description.limits) {
+        if let Source::Http(http) = &source.value
+            && let Err(text) = http.check()
+        {
+            let line = Some(source.referenced.line());
+            mistakes.push(Mistake {
+                line,
+                text: format!("limits: {text}"),
+            });
+        }
+    }
+    mistakes
+}
+
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty() && name.len() <= 64 && name.chars().all(fits)
+}
+
+struct Check<'a> {
+    counter: &'a Counter,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Check<'_> {
+    fn tell(&mut self, line: u64, text: &str) {
+        let text = format!("counter {:?}: {text}", self.counter.name.value);
+        self.mistakes.push(Mistake {
+            line: Some(line),
+            text,
+        });
+    }
+
+    fn has_group(&self, name: &str) -> bool {
+        self.counter.key.value.groups().any(|group| group == name)
+    }
+
+    fn all(&mut self, shared: &[Spanned<Source>]) {
+        let counter = self.counter;
+        let line = counter.key.referenced.line();
+        if !is_name(&counter.name.value) {
+            let line = counter.name.referenced.line();
+            self.tell(line, "name: expected small letters, digits and - only");
+        }
+        if !self.has_group("key") {
+            self.tell(line, "key: expected a group (?P<key>…) in the pattern");
+        }
+        let groups: Vec<&str> = counter.key.value.groups().collect();
+        for group in groups {
+            let meant = nearest(group, MEANT).filter(|meant| *meant != group && group.len() > 3);
+            if let Some(meant) = meant.filter(|_| !MEANT.contains(&group)) {
+                self.tell(
+                    line,
+                    &format!("key: unknown group {group:?} (did you mean {meant}?)"),
+                );
+            }
+        }
+        if self.has_group("multiple") && !self.has_group("unit") {
+            self.tell(line, "key: expected the group unit beside multiple");
+        }
+        if let Some(label) = &counter.label {
+            self.template("label", label);
+        }
+        for companion in &counter.companions {
+            self.template("companions: key", &companion.key);
+        }
+        for source in counter.limits.iter().chain(shared) {
+            if let Some(template) = source.value.template() {
+                self.template("limits: key", template);
+            }
+            let from_fields = matches!(source.value, Source::Fields(_));
+            if from_fields && counter.kind != Type::Hash {
+                let line = source.referenced.line();
+                let text = "limits: fields: expected type: hash for the counter".to_owned();
+                self.tell(line, &text);
+            }
+        }
+        let line = counter.count.referenced.line();
+        for template in counter.count.value.templates() {
+            self.template("count", template);
+        }
+        if let Err(text) = counter.count.value.check(counter) {
+            let method = counter.count.value.name();
+            let text = text.strip_prefix(&format!("{method}: ")).unwrap_or(&text);
+            self.tell(line, &format!("count: {method}: {text}"));
+        }
+        if let Some(when) = &counter.when {
+            let windows = self.has_group("window_start") || self.has_group("window_index");
+            let text = if when.outlives_windows.is_some() == when.field.is_some() {
+                Some("when: expected one of outlives_windows and field")
+            } else if when.outlives_windows.is_some() && !windows {
+                Some("when: expected a group window_start or window_index in the key")
+            } else if when.field.is_some() && counter.kind != Type::Hash {
+                Some("when: field: expected type: hash")
+            } else {
+                None
+            };
+            if let Some(text) = text {
+                self.tell(counter.key.referenced.line(), text);
+            }
+        }
+        let required = counter.expiry.required;
+        let line = counter.name.referenced.line();
+        match (required, counter.without_expiry) {
+            (true, None) => self.tell(
+                line,
+                "without_expiry: expected blocks, leaks or heals, as expiry is required",
+            ),
+            (false, Some(WithoutExpiry::Blocks | WithoutExpiry::Heals)) => self.tell(
+                line,
+                "without_expiry: expected leaks or nothing, as being without expiry is normal",
+            ),
+            _ => {}
+        }
+    }
+
+    fn template(&mut self, place: &str, template: &Spanned<Template>) {
+        let unknown = template
+            .value
+            .groups()
+            .find(|group| *group != "name" && !self.has_group(group));
+        let Some(unknown) = unknown else { return };
+        let groups: Vec<&str> = self.counter.key.value.groups().collect();
+        let near = nearest(unknown, groups.iter().copied());
+        let text = match near {
+            Some(near) => format!("{place}: unknown group {unknown:?} (did you mean {near}?)"),
+            None => format!(
+                "{place}: unknown group {unknown:?}: expected one of {}",
+                groups.join(", ")
+            ),
+        };
+        self.tell(template.referenced.line(), &text);
+    }
+}

@@ -1,0 +1,297 @@
+//! Limits from an API: where to ask, and what an answer says of a name. Nothing here fetches.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::description::duration;
+use super::limits::{Fields, Limits, of_json};
+use super::names::Matched;
+use super::pattern::LinePattern;
+use super::template::Template;
+use super::units::{Number, Period, Unit};
+
+/// How many rules of one answer are used.
+const MOST_RULES: usize = 100_000;
+
+/// How often limits are fetched unless something else is said.
+fn every() -> u64 {
+    5 * 60 * 1000
+}
+
+/// An API with limits.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// The whole address; the limiter's own without it.
+    pub url: Option<String>,
+    /// The port, if it is another one than the limiter's.
+    pub port: Option<u16>,
+    /// The path; groups of a name may stand in it.
+    pub path: Option<Template>,
+    /// How often it is fetched, in milliseconds.
+    #[serde(default = "every", deserialize_with = "duration")]
+    pub every: u64,
+    /// For an answer of lines: the lines that are rules. Groups: `limit`, `window`, `unit`, `burst`; all others must be
+    /// what they are in the name.
+    pub line: Option<LinePattern>,
+    /// For an answer of lines: a group of them that is a path of levels.
+    pub levels: Option<Levels>,
+    /// For an answer in JSON: where the rules are and what they say.
+    pub json: Option<Json>,
+}
+
+/// A group of a line that is a path, each level with or without a value, such as `domain.key_value.key2`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Levels {
+    /// The group, in the line and in the name.
+    pub group: String,
+    /// What is between levels in the line.
+    pub split: String,
+    /// What is between levels, and between a level and its value, in the name.
+    pub join: String,
+}
+
+/// Rules in JSON. Places are JSON pointers; groups of a name may stand in them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Json {
+    /// The list, or the mapping, of rules; the whole answer is one rule without it.
+    pub each: Option<String>,
+    /// What a rule must say: text by pointer.
+    #[serde(default, rename = "where")]
+    pub only: BTreeMap<String, String>,
+    /// What must be the same in rule and name: pointer by group. Where a rule says nothing, it holds for all.
+    #[serde(default, rename = "match")]
+    pub matches: BTreeMap<String, String>,
+    /// The limit.
+    pub limit: Template,
+    /// The window.
+    pub window: Option<Template>,
+    /// The burst.
+    pub burst: Option<Template>,
+    /// The unit of a window that is a number; seconds without it.
+    pub unit: Option<Unit>,
+}
+
+/// The rules of an answer.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+enum Rule {
+    Line {
+        limits: Limits,
+        groups: BTreeMap<String, Vec<u8>>,
+    },
+    Item(Value),
+}
+
+impl Http {
+    /// Whether what must be there is there, and nothing that contradicts it.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match (&self.line, &self.json) {
+            (Some(line), None) if !line.groups().any(|group| group == "limit") => {
+                return Err("http: line: expected a group (?P<limit>…)".to_owned());
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+            _ => return Err("http: expected one of line and json".to_owned()),
+        }
+        if self.url.is_some() && (self.port.is_some() || self.path.is_some()) {
+            return Err("http: expected url, or port and path".to_owned());
+        }
+        if self.url.is_none() && self.path.is_none() {
+            return Err("http: expected url or path".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Reads an answer. The error says what was expected.
+    pub fn parse(&self, text: &[u8]) -> Result<Rules, String> {
+        if let Some(line) = &self.line {
+            let lines = text.split(|byte| *byte == b'\n');
+            let rules = lines.filter_map(|text| of_line(line, text.trim_ascii()));
+            return Ok(Rules {
+                rules: rules.take(MOST_RULES).collect(),
+            });
+        }
+        let Some(json) = &self.json else {
+            return Ok(Rules { rules: Vec::new() });
+        };
+        let answer: Value = serde_json::from_slice(text).map_err(|_| "expected JSON".to_owned())?;
+        let items: Vec<Value> = match &json.each {
+            None => vec![answer],
+            Some(pointer) => match answer.pointer(pointer) {
+                Some(Value::Array(items)) => items.iter().take(MOST_RULES).cloned().collect(),
+                Some(Value::Object(items)) => items.values().take(MOST_RULES).cloned().collect(),
+                _ => return Err(format!("expected a list or a mapping at {pointer:?}")),
+            },
+        };
+        let holds = |item: &Value| {
+            json.only
+                .iter()
+                .all(|(pointer, text)| is_text(item, pointer, text))
+        };
+        let rules = items.into_iter().filter(holds).map(Rule::Item).collect();
+        Ok(Rules { rules })
+    }
+
+    /// What the rules say of a name: those of the rule that says most of it. Rules that say as much of it and differ
+    /// leave it unknown.
+    pub fn limits(&self, rules: &Rules, matched: &Matched) -> Limits {
+        let mut best: Option<(usize, Limits)> = None;
+        for rule in &rules.rules {
+            let Some((weight, limits)) = self.weigh(rule, matched) else {
+                continue;
+            };
+            if limits.limit.is_none() {
+                continue;
+            }
+            best = match best {
+                Some((most, other)) if weight == most && limits != other => {
+                    Some((most, Limits::default()))
+                }
+                Some((most, other)) if weight <= most => Some((most, other)),
+                _ => Some((weight, limits)),
+            };
+        }
+        best.map(|(_, limits)| limits).unwrap_or_default()
+    }
+
+    /// How much of the name a rule says, if it holds for it.
+    fn weigh(&self, rule: &Rule, matched: &Matched) -> Option<(usize, Limits)> {
+        match rule {
+            Rule::Line { limits, groups } => {
+                let mut weight = 0;
+                for (group, text) in groups {
+                    let Some(of_name) = matched.group(group) else {
+                        continue;
+                    };
+                    weight += match &self.levels {
+                        Some(levels) if levels.group == *group => levels.weigh(text, of_name)?,
+                        _ if text == of_name => text.len(),
+                        _ => return None,
+                    };
+                }
+                Some((weight, *limits))
+            }
+            Rule::Item(item) => {
+                let json = self.json.as_ref()?;
+                let mut weight = 0;
+                for (group, pointer) in &json.matches {
+                    let Some(text) = of_json(item, pointer) else {
+                        continue;
+                    };
+                    if matched.group(group) != Some(text.as_slice()) {
+                        return None;
+                    }
+                    weight += 1;
+                }
+                let place = |template: &Template| {
+                    String::from_utf8(template.fill(|group| matched.group(group))).ok()
+                };
+                let places = Fields {
+                    limit: place(&json.limit),
+                    window: json.window.as_ref().and_then(place),
+                    burst: json.burst.as_ref().and_then(place),
+                    unit: json.unit,
+                };
+                Some((weight, places.limits(|pointer| of_json(item, pointer))))
+            }
+        }
+    }
+}
+
+fn is_text(item: &Value, pointer: &str, expected: &str) -> bool {
+    match item.pointer(pointer) {
+        Some(Value::String(text)) => text == expected,
+        Some(Value::Bool(value)) => value.to_string() == expected,
+        Some(Value::Number(number)) => number.to_string() == expected,
+        _ => false,
+    }
+}
+
+fn of_line(pattern: &LinePattern, text: &[u8]) -> Option<Rule> {
+    let captures = pattern.captures(text)?;
+    let group = |name: &str| captures.name(name).map(|found| found.as_bytes());
+    let number = |name: &str| match Number::parse(group(name)?)? {
+        Number::Whole(value) => u64::try_from(value).ok(),
+        Number::Fraction(_) => None,
+    };
+    let window = number("window").and_then(|seconds| seconds.checked_mul(1_000));
+    let unit = group("unit").and_then(Period::parse).map(Period::ms);
+    let limits = Limits {
+        limit: number("limit"),
+        window_ms: window.or(unit),
+        burst: number("burst"),
+    };
+    let others = pattern
+        .groups()
+        .filter(|name| !["limit", "window", "unit", "burst"].contains(name));
+    let groups = others
+        .filter_map(|name| Some((name.to_owned(), group(name)?.to_vec())))
+        .collect();
+    Some(Rule::Line { limits, groups })
+}
+
+impl Levels {
+    /// How many bytes of `name` the levels of `rule` are, if they fit it.
+    fn weigh(&self, rule: &[u8], name: &[u8]) -> Option<usize> {
+        let rule = std::str::from_utf8(rule).ok()?;
+        let levels: Vec<&str> = rule.split(self.split.as_str()).collect();
+        let weight = levels
+            .iter()
+            .map(|level| level.trim_end_matches('*').len())
+            .sum();
+        self.fits(&levels, name).then_some(weight)
+    }
+
+    /// Each level is at the beginning of what is left, and the rest of it, if it has one, is its value.
+    fn fits(&self, levels: &[&str], name: &[u8]) -> bool {
+        let join = self.join.as_bytes();
+        // The ends that the levels so far can have in the name: a handful, and never more than the name is long.
+        let mut begins = vec![0_usize];
+        for (number, level) in levels.iter().enumerate() {
+            let last = number + 1 == levels.len();
+            let literal = level.trim_end_matches('*');
+            let open = literal.len() < level.len();
+            let mut next = Vec::new();
+            for begin in begins {
+                let Some(rest) = name
+                    .get(begin..)
+                    .and_then(|rest| rest.strip_prefix(literal.as_bytes()))
+                else {
+                    continue;
+                };
+                let at = begin + literal.len();
+                let valued = open || rest.is_empty() || rest.starts_with(join);
+                if last && valued {
+                    return true;
+                }
+                if last || join.is_empty() {
+                    continue;
+                }
+                if !self.split.is_empty() && rest.starts_with(self.split.as_bytes()) {
+                    // A value with the separator in it.
+                    next.push(at + self.split.len());
+                }
+                let ends = rest
+                    .windows(join.len())
+                    .enumerate()
+                    .filter(|(_, text)| *text == join);
+                next.extend(
+                    ends.filter(|(offset, _)| *offset == 0 || valued)
+                        .map(|(offset, _)| at + offset + join.len()),
+                );
+            }
+            next.sort_unstable();
+            next.dedup();
+            begins = next;
+        }
+        false
+    }
+}

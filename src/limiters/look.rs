@@ -1,0 +1,449 @@
+//! One name, from what it is to what it counts: what to ask Redis next, and what the answers mean. Who uses it asks, so
+//! that many names go through each step together.
+//!
+//! The steps: the type where names leave it open; limits that are in Redis, and what else tells counters apart; the
+//! count; and, for counters at their limit and for a sample of the others, expiry, companions and times in the future.
+
+use super::ask::{Answer, Ask, Type};
+use super::description::{Counter, Description, Malformed, Needed, When as Tells, WithoutExpiry};
+use super::limits::{Limits, Source};
+use super::methods::{At, Counted, Not};
+use super::names::{Fit, Matched, When};
+use super::reading::{Expires, Finding, Invalid, Outcome, Reading, Unknown};
+use super::units::{float, whole};
+
+/// What is known besides Redis, and how much is to be read.
+#[derive(Clone, Copy)]
+pub struct Known<'k> {
+    /// Limits by the rules of the configuration, which come first.
+    pub rules: &'k dyn Fn(&Counter, &Matched) -> Limits,
+    /// Limits from APIs, as they were last fetched.
+    pub api: &'k dyn Fn(&Counter, &Matched) -> Limits,
+    /// Redis's time, as Unix milliseconds.
+    pub now_ms: u64,
+    /// How far clocks may be apart, in milliseconds.
+    pub tolerance_ms: u64,
+    /// Whether expiry and companions are read in any case.
+    pub sampled: bool,
+}
+
+impl std::fmt::Debug for Known<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Known")
+            .field("now_ms", &self.now_ms)
+            .field("tolerance_ms", &self.tolerance_ms)
+            .field("sampled", &self.sampled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The reading of one name.
+#[derive(Debug)]
+pub struct Look<'d> {
+    description: &'d Description,
+    known: Known<'d>,
+    name: Vec<u8>,
+    asks: Vec<Ask>,
+    step: Step,
+    /// Whether the type was asked for: a key that then has another one was written anew meanwhile.
+    typed: bool,
+}
+
+#[derive(Debug)]
+enum Step {
+    Type,
+    /// Sources by their places in [`sources`], each with an ask of its own; then the expiry, if `when` needs it.
+    Limits(Matched, Vec<usize>),
+    Count(Matched, Limits),
+    Closer(Matched, Reading, Vec<Closer>),
+    /// The expiry of a window that is over.
+    Tail(Matched),
+    Done(Finding),
+}
+
+/// What an answer of the last step is.
+#[derive(Clone, Copy, Debug)]
+enum Closer {
+    Expiry,
+    Future,
+    Companion,
+}
+
+/// The places of a counter's limits, in order.
+fn sources<'d>(
+    description: &'d Description,
+    counter: &'d Counter,
+) -> impl Iterator<Item = &'d Source> {
+    let shared = description.limits.iter();
+    counter
+        .limits
+        .iter()
+        .chain(shared)
+        .map(|source| &source.value)
+}
+
+impl<'d> Look<'d> {
+    /// Begins with `name`, whose type may be known.
+    pub fn begin(
+        description: &'d Description,
+        known: Known<'d>,
+        name: &[u8],
+        kind: Option<Type>,
+    ) -> Self {
+        let mut look = Self {
+            description,
+            known,
+            name: name.to_vec(),
+            asks: Vec::new(),
+            step: Step::Type,
+            typed: false,
+        };
+        look.fit(description.match_name(name, kind));
+        look
+    }
+
+    /// What to ask now; nothing once there is a finding.
+    pub fn asks(&self) -> &[Ask] {
+        &self.asks
+    }
+
+    /// What was found, once nothing is left to ask.
+    pub fn finding(&self) -> Option<&Finding> {
+        match &self.step {
+            Step::Done(finding) => Some(finding),
+            _ => None,
+        }
+    }
+
+    /// Takes the answers to [`Self::asks`], in their order.
+    pub fn feed(&mut self, answers: &[Answer]) {
+        let step = std::mem::replace(&mut self.step, Step::Type);
+        self.asks.clear();
+        match step {
+            Step::Type => self.typed(answers),
+            Step::Limits(matched, asked) => self.limited(matched, &asked, answers),
+            Step::Count(matched, limits) => self.counted(matched, limits, answers),
+            Step::Closer(matched, reading, asked) => self.closer(matched, reading, &asked, answers),
+            Step::Tail(matched) => {
+                let left = answers.first();
+                let without = left.map(|left| *left == Answer::Integer(-1));
+                let gone = left == Some(&Answer::Integer(-2));
+                self.done(
+                    Some(matched),
+                    if gone {
+                        Outcome::Gone
+                    } else {
+                        Outcome::Over(without)
+                    },
+                );
+            }
+            Step::Done(finding) => self.step = Step::Done(finding),
+        }
+    }
+
+    fn done(&mut self, matched: Option<Matched>, outcome: Outcome) {
+        self.asks.clear();
+        self.step = Step::Done(Finding { matched, outcome });
+    }
+
+    fn typed(&mut self, answers: &[Answer]) {
+        self.typed = true;
+        let kind = match answers.first() {
+            Some(Answer::Type(kind)) => match kind.as_str() {
+                "string" => Type::String,
+                "list" => Type::List,
+                "zset" => Type::Zset,
+                "hash" => Type::Hash,
+                "none" => return self.done(None, Outcome::Gone),
+                // No counter has such a type.
+                _ => return self.fit(self.description.match_from(usize::MAX, &self.name, None)),
+            },
+            _ => return self.done(None, Outcome::Gone),
+        };
+        self.fit(self.description.match_name(&self.name, Some(kind)));
+    }
+
+    fn fit(&mut self, fit: Fit) {
+        match fit {
+            Fit::NeedsType => {
+                self.asks = vec![Ask::Type(self.name.clone())];
+                self.step = Step::Type;
+            }
+            Fit::Ignored => self.done(None, Outcome::Ignored),
+            Fit::Foreign => self.done(None, Outcome::Foreign),
+            Fit::Counter(matched) => self.ask_limits(matched),
+        }
+    }
+
+    fn ask_limits(&mut self, matched: Matched) {
+        let Some(counter) = self.description.counter(&matched) else {
+            return self.done(None, Outcome::Foreign);
+        };
+        let already = (self.known.rules)(counter, &matched).or(matched.limits(counter));
+        let mut asked = Vec::new();
+        let mut asks = Vec::new();
+        for (place, source) in sources(self.description, counter).enumerate() {
+            if let Some(ask) = source.ask(&matched, &already) {
+                asked.push(place);
+                asks.push(ask);
+            }
+        }
+        if let Some(tells) = &counter.when {
+            let name = matched.name.clone();
+            asks.push(match &tells.field {
+                Some(field) => Ask::Fields(name, vec![field.clone().into_bytes()]),
+                None => Ask::Pttl(name),
+            });
+        }
+        if asks.is_empty() {
+            return self.limited(matched, &[], &[]);
+        }
+        self.asks = asks;
+        self.step = Step::Limits(matched, asked);
+    }
+
+    fn limited(&mut self, matched: Matched, asked: &[usize], answers: &[Answer]) {
+        let Some(counter) = self.description.counter(&matched) else {
+            return self.done(None, Outcome::Foreign);
+        };
+        let mut limits = (self.known.rules)(counter, &matched).or(matched.limits(counter));
+        for (place, source) in sources(self.description, counter).enumerate() {
+            let found = match source {
+                Source::Fixed(fixed) => fixed.limits(),
+                Source::Http(_) => (self.known.api)(counter, &matched),
+                Source::Fields(_) | Source::Key(_) => {
+                    let answer = asked
+                        .iter()
+                        .position(|at| *at == place)
+                        .and_then(|at| answers.get(at));
+                    answer.map(|answer| source.read(answer)).unwrap_or_default()
+                }
+            };
+            limits = limits.or(found);
+        }
+        limits.window_ms = limits
+            .window_ms
+            .or_else(|| matched.window_by_index(self.known.now_ms));
+        if let Some(tells) = &counter.when {
+            let answer = answers.get(asked.len());
+            match self.is_told(tells, counter, &matched, &limits, answer) {
+                Some(true) => {}
+                Some(false) => {
+                    let kind = Some(counter.kind);
+                    let next = matched.counter + 1;
+                    return self.fit(self.description.match_from(next, &self.name, kind));
+                }
+                None => return self.done(Some(matched), Outcome::Gone),
+            }
+        }
+        self.ask_count(matched, limits);
+    }
+
+    /// Whether the key is what `tells` says; nothing where it is gone.
+    fn is_told(
+        &self,
+        tells: &Tells,
+        counter: &Counter,
+        matched: &Matched,
+        limits: &Limits,
+        answer: Option<&Answer>,
+    ) -> Option<bool> {
+        let left = match answer {
+            Some(Answer::Integer(-2) | Answer::Missing) => return None,
+            Some(Answer::Fields(fields)) => return Some(fields.iter().any(Option::is_some)),
+            Some(Answer::Integer(left)) => u64::try_from(*left).ok(),
+            _ => None,
+        };
+        let told = matched
+            .span(counter, limits)
+            .zip(left)
+            .zip(tells.outlives_windows);
+        Some(told.is_some_and(|((span, left), windows)| {
+            let window = float(span.end_ms.saturating_sub(span.start_ms));
+            let until = whole(windows * window).saturating_add(span.start_ms);
+            self.known.now_ms.saturating_add(left) >= until
+        }))
+    }
+
+    fn ask_count(&mut self, matched: Matched, limits: Limits) {
+        let Some(counter) = self.description.counter(&matched) else {
+            return self.done(None, Outcome::Foreign);
+        };
+        let method = counter.count.value.counting();
+        let when = self.when(counter, &matched, &limits);
+        if !method.knows_windows() {
+            match when {
+                Some(When::Future) => {
+                    return self.refuse(matched, Not::Invalid(Invalid::InTheFuture));
+                }
+                Some(When::Previous | When::Over) => return self.refuse(matched, Not::Over),
+                None if matched.has_span() => {
+                    return self.refuse(matched, Not::Unknown(Unknown::NoWindow));
+                }
+                Some(When::Current) | None => {}
+            }
+        }
+        match method.asks(&self.at(counter, &matched, &limits)) {
+            Ok(asks) => {
+                self.asks = asks;
+                self.step = Step::Count(matched, limits);
+            }
+            Err(not) => self.refuse(matched, not),
+        }
+    }
+
+    fn when(&self, counter: &Counter, matched: &Matched, limits: &Limits) -> Option<When> {
+        let span = matched.span(counter, limits)?;
+        Some(span.when(self.known.now_ms, self.known.tolerance_ms))
+    }
+
+    fn at<'a>(&self, counter: &'a Counter, matched: &'a Matched, limits: &'a Limits) -> At<'a> {
+        At {
+            counter,
+            matched,
+            limits,
+            when: self.when(counter, matched, limits),
+            now_ms: self.known.now_ms,
+            tolerance_ms: self.known.tolerance_ms,
+        }
+    }
+
+    /// Ends without a count.
+    fn refuse(&mut self, matched: Matched, not: Not) {
+        let counter = self.description.counter(&matched);
+        let malformed = counter.map(|counter| counter.malformed).unwrap_or_default();
+        let outcome = match not {
+            Not::Over if self.known.sampled => {
+                self.asks = vec![Ask::Pttl(matched.name.clone())];
+                self.step = Step::Tail(matched);
+                return;
+            }
+            Not::Over => Outcome::Over(None),
+            Not::Part => Outcome::Part,
+            Not::WrongType if self.typed => Outcome::Gone,
+            Not::Gone => Outcome::Gone,
+            Not::WrongType => {
+                // The type was taken from the name, and is another one.
+                self.asks = vec![Ask::Type(self.name.clone())];
+                self.step = Step::Type;
+                return;
+            }
+            Not::Unknown(unknown) => Outcome::Unknown(unknown),
+            Not::Garbage(_) if malformed == Malformed::Foreign => Outcome::Foreign,
+            Not::Garbage(invalid) | Not::Invalid(invalid) => Outcome::Invalid(invalid),
+        };
+        self.done(Some(matched), outcome);
+    }
+
+    fn counted(&mut self, matched: Matched, limits: Limits, answers: &[Answer]) {
+        let Some(counter) = self.description.counter(&matched) else {
+            return self.done(None, Outcome::Foreign);
+        };
+        let method = counter.count.value.counting();
+        let at = self.at(counter, &matched, &limits);
+        let Counted { count, invalid } = match method.read(&at, answers) {
+            Ok(found) => found,
+            Err(not) => return self.refuse(matched, not),
+        };
+        let capacity = limits.capacity();
+        let full = capacity.is_some_and(|capacity| count >= capacity);
+        let over = capacity.is_some_and(|capacity| count > capacity);
+        let blocks = counter.without_expiry == Some(WithoutExpiry::Blocks);
+        let mut asked = Vec::new();
+        if self.known.sampled || (full && blocks) {
+            asked.push((Closer::Expiry, Ask::Pttl(method.expiring(&at))));
+        }
+        if self.known.sampled || full {
+            asked.extend(
+                method
+                    .future_asks(&at)
+                    .into_iter()
+                    .map(|ask| (Closer::Future, ask)),
+            );
+            let needed = |needed: Needed| needed == Needed::Always || over;
+            for companion in counter.companions.iter().filter(|it| needed(it.needed)) {
+                let name = companion.key.value.fill(|group| matched.group(group));
+                asked.push((Closer::Companion, Ask::Exists(name)));
+            }
+        }
+        let refused = counter.refused;
+        let reading = Reading {
+            count,
+            limits,
+            refused,
+            invalid,
+            expiry: None,
+        };
+        if asked.is_empty() {
+            return self.done(Some(matched), Outcome::Counted(reading));
+        }
+        let (closer, asks) = asked.into_iter().unzip();
+        self.asks = asks;
+        self.step = Step::Closer(matched, reading, closer);
+    }
+
+    fn closer(
+        &mut self,
+        matched: Matched,
+        mut reading: Reading,
+        asked: &[Closer],
+        answers: &[Answer],
+    ) {
+        let counter = self.description.counter(&matched);
+        let mut invalid = None;
+        for (closer, answer) in asked.iter().zip(answers) {
+            match (closer, answer) {
+                // It expired while it was read.
+                (Closer::Expiry, Answer::Integer(-2) | Answer::Missing) => {
+                    return self.done(Some(matched), Outcome::Gone);
+                }
+                (Closer::Expiry, Answer::Integer(left)) => {
+                    reading.expiry = counter.map(|counter| self.expires(counter, &reading, *left));
+                    if matches!(reading.expiry, Some(Expires::TooLate { .. })) {
+                        invalid = Some(Invalid::ExpiresTooLate);
+                    }
+                }
+                (Closer::Future, Answer::Integer(1..)) => invalid = Some(Invalid::InTheFuture),
+                (Closer::Companion, Answer::Integer(0)) => {
+                    invalid = Some(Invalid::CompanionMissing);
+                }
+                _ => {}
+            }
+        }
+        reading.invalid = reading.invalid.or(invalid);
+        self.done(Some(matched), Outcome::Counted(reading));
+    }
+
+    /// What a key's PTTL, which is not -2, means.
+    fn expires(&self, counter: &Counter, reading: &Reading, left: i64) -> Expires {
+        let Ok(in_ms) = u64::try_from(left) else {
+            let without = counter.without_expiry.filter(|_| counter.expiry.required);
+            return Expires::Never(without);
+        };
+        let limits = &reading.limits;
+        let over = limits
+            .capacity()
+            .is_none_or(|capacity| reading.count > capacity);
+        let may_be_longer = counter.expiry.longer_over_limit && over;
+        let most_ms = counter
+            .expiry
+            .max
+            .filter(|_| !may_be_longer)
+            .and_then(|max| {
+                let window = float(limits.window_ms?);
+                let (limit, capacity) = (limits.limit.map(float), limits.capacity().map(float));
+                let fill = match (limit, capacity) {
+                    (Some(limit), Some(capacity)) if limit > 0.0 => window * capacity / limit,
+                    _ if max.fills == 0.0 => 0.0,
+                    _ => return None,
+                };
+                Some(whole(max.windows * window + max.fills * fill).saturating_add(max.plus_ms))
+            });
+        match most_ms {
+            Some(most_ms) if in_ms > most_ms.saturating_add(self.known.tolerance_ms) => {
+                Expires::TooLate { in_ms, most_ms }
+            }
+            _ => Expires::In(in_ms),
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The methods of counting. Each says what to ask Redis for one name, and what the answers count; none knows a limiter.
+//! All arithmetic is total: any bytes give a count or a named reason.
+
+mod bucket;
+mod gcra;
+mod hash;
+mod json;
+mod log;
+mod pickle;
+mod presence;
+mod slots;
+mod two_windows;
+mod value;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_saphyr::Spanned;
+
+use self::bucket::{LeakyBucket, TokenBucket};
+use self::gcra::Gcra;
+use self::hash::Hash;
+use self::json::Json;
+use self::log::Log;
+use self::presence::Presence;
+use self::slots::Slots;
+use self::two_windows::TwoWindows;
+use self::value::Value;
+use super::ask::{Answer, Ask, Type};
+use super::description::Counter;
+use super::limits::Limits;
+use super::names::{Matched, When};
+use super::reading::{Invalid, Unknown};
+use super::template::Template;
+use super::units::{Number, Unit, float, whole};
+
+/// A time that is written somewhere.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Moment {
+    /// The key with it, for strings.
+    pub(super) key: Option<Spanned<Template>>,
+    /// The field, or pointer, with it.
+    pub(super) field: Option<String>,
+    /// Its unit.
+    pub(super) unit: Unit,
+    /// What it means that it is missing.
+    #[serde(default)]
+    pub(super) missing: Missing,
+}
+
+/// What it means that a time is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Missing {
+    /// That nothing is known of it.
+    #[default]
+    Nothing,
+    /// That the window is over.
+    Over,
+    /// That the limiter did not make this.
+    Invalid,
+}
+
+/// One name, and all that is known of it before it is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<'a> {
+    pub(super) counter: &'a Counter,
+    pub(super) matched: &'a Matched,
+    pub(super) limits: &'a Limits,
+    pub(super) when: Option<When>,
+    pub(super) now_ms: u64,
+    pub(super) tolerance_ms: u64,
+}
+
+impl At<'_> {
+    fn name(&self) -> Vec<u8> {
+        self.matched.name.clone()
+    }
+
+    fn fill(&self, template: &Spanned<Template>) -> Vec<u8> {
+        template.value.fill(|group| self.matched.group(group))
+    }
+
+    fn window_ms(&self) -> Result<f64, Not> {
+        self.limits
+            .window_ms
+            .map(float)
+            .ok_or(Not::Unknown(Unknown::NoWindow))
+    }
+
+    fn limit(&self) -> Result<f64, Not> {
+        self.limits
+            .limit
+            .map(float)
+            .ok_or(Not::Unknown(Unknown::NoLimit))
+    }
+
+    fn capacity(&self) -> Result<f64, Not> {
+        self.limits
+            .capacity()
+            .map(float)
+            .ok_or(Not::Unknown(Unknown::NoLimit))
+    }
+
+    fn now(&self) -> f64 {
+        float(self.now_ms)
+    }
+
+    /// The latest time that is not in the future, in milliseconds.
+    fn latest(&self) -> f64 {
+        float(self.now_ms.saturating_add(self.tolerance_ms))
+    }
+}
+
+/// A count.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Counted {
+    pub(super) count: u64,
+    pub(super) invalid: Option<Invalid>,
+}
+
+impl Counted {
+    fn valid(count: u64) -> Self {
+        let invalid = None;
+        Self { count, invalid }
+    }
+}
+
+/// Why there is no count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Not {
+    Over,
+    Part,
+    Gone,
+    WrongType,
+    Unknown(Unknown),
+    Invalid(Invalid),
+    /// The value cannot be read at all: what that means depends on the counter.
+    Garbage(Invalid),
+}
+
+/// How a counter counts.
+pub(super) trait Counting {
+    /// What to ask for a name.
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not>;
+
+    /// What the answers to [`Self::asks`] count.
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not>;
+
+    /// The key whose expiry is the counter's.
+    fn expiring(&self, at: &At<'_>) -> Vec<u8> {
+        at.name()
+    }
+
+    /// What tells, by [`Answer::Integer`], how many times are in the future.
+    fn future_asks(&self, _at: &At<'_>) -> Vec<Ask> {
+        Vec::new()
+    }
+
+    /// Whether it knows itself what it means that the name's window is not the current one.
+    fn knows_windows(&self) -> bool {
+        false
+    }
+
+    /// The templates in it.
+    fn templates(&self) -> Vec<&Spanned<Template>> {
+        Vec::new()
+    }
+
+    /// Whether it goes with the rest of the counter. The error says what was expected.
+    fn check(&self, counter: &Counter) -> Result<(), String>;
+}
+
+/// A method.
+#[derive(Clone, Debug)]
+pub struct Method(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Value(Box<Value>),
+    TwoWindows(TwoWindows),
+    Log(Log),
+    Hash(Box<Hash>),
+    Json(Box<Json>),
+    TokenBucket(Box<TokenBucket>),
+    LeakyBucket(Box<LeakyBucket>),
+    Slots(Slots),
+    Gcra(Gcra),
+    Presence(Presence),
+}
+
+/// The names of the methods.
+const METHODS: &[&str] = &[
+    "value",
+    "two_windows",
+    "log",
+    "hash",
+    "json",
+    "token_bucket",
+    "leaky_bucket",
+    "slots",
+    "gcra",
+    "presence",
+];
+
+impl Method {
+    pub(super) fn counting(&self) -> &dyn Counting {
+        match &self.0 {
+            Kind::Value(it) => &**it,
+            Kind::TwoWindows(it) => it,
+            Kind::Log(it) => it,
+            Kind::Hash(it) => &**it,
+            Kind::Json(it) => &**it,
+            Kind::TokenBucket(it) => &**it,
+            Kind::LeakyBucket(it) => &**it,
+            Kind::Slots(it) => it,
+            Kind::Gcra(it) => it,
+            Kind::Presence(it) => it,
+        }
+    }
+
+    /// The name that `count` has.
+    pub fn name(&self) -> &'static str {
+        match &self.0 {
+            Kind::Value(_) => "value",
+            Kind::TwoWindows(_) => "two_windows",
+            Kind::Log(_) => "log",
+            Kind::Hash(_) => "hash",
+            Kind::Json(_) => "json",
+            Kind::TokenBucket(_) => "token_bucket",
+            Kind::LeakyBucket(_) => "leaky_bucket",
+            Kind::Slots(_) => "slots",
+            Kind::Gcra(_) => "gcra",
+            Kind::Presence(_) => "presence",
+        }
+    }
+
+    pub(super) fn templates(&self) -> Vec<&Spanned<Template>> {
+        self.counting().templates()
+    }
+
+    pub(super) fn check(&self, counter: &Counter) -> Result<(), String> {
+        self.counting().check(counter)
+    }
+}
+
+impl<'de> Deserialize<'de> for Method {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOf;
+
+        impl<'de> Visitor<'de> for OneOf {
+            type Value = Method;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the name of a method, or {a method: its settings}")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<Method, E> {
+                Ok(Method(match word {
+                    "value" => Kind::Value(Box::default()),
+                    "log" => Kind::Log(Log::default()),
+                    "presence" => Kind::Presence(Presence::default()),
+                    other if METHODS.contains(&other) => {
+                        let text = format!("{other}: expected its settings: {{{other}: {{…}}}}");
+                        return Err(E::custom(text));
+                    }
+                    other => return Err(E::unknown_variant(other, METHODS)),
+                }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Method, A::Error> {
+                let Some(word) = map.next_key::<String>()? else {
+                    return Err(A::Error::custom("expected a method"));
+                };
+                let kind = match word.as_str() {
+                    "value" => Kind::Value(map.next_value()?),
+                    "two_windows" => Kind::TwoWindows(map.next_value()?),
+                    "log" => Kind::Log(map.next_value()?),
+                    "hash" => Kind::Hash(map.next_value()?),
+                    "json" => Kind::Json(map.next_value()?),
+                    "token_bucket" => Kind::TokenBucket(map.next_value()?),
+                    "leaky_bucket" => Kind::LeakyBucket(map.next_value()?),
+                    "slots" => Kind::Slots(map.next_value()?),
+                    "gcra" => Kind::Gcra(map.next_value()?),
+                    "presence" => Kind::Presence(map.next_value()?),
+                    other => return Err(A::Error::unknown_variant(other, METHODS)),
+                };
+                match map.next_key::<String>()? {
+                    None => Ok(Method(kind)),
+                    Some(more) => Err(A::Error::custom(format!(
+                        "unexpected {more:?}: expected one method"
+                    ))),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(OneOf)
+    }
+}
+
+/// The answer at `index`.
+fn answer(answers: &[Answer], index: usize) -> &Answer {
+    answers.get(index).unwrap_or(&Answer::Missing)
+}
+
+/// The text of an answer.
+fn text(answer: &Answer) -> Result<&[u8], Not> {
+    match answer {
+        Answer::Text(text) => Ok(text),
+        Answer::Missing => Err(Not::Gone),
+        Answer::TooLarge => Err(Not::Unknown(Unknown::TooLarge)),
+        _ => Err(Not::WrongType),
+    }
+}
+
+/// The number that an answer is.
+fn number(answer: &Answer) -> Result<Number, Not> {
+    match text(answer) {
+        Ok(text) => Number::parse(text).ok_or(Not::Garbage(Invalid::NotANumber)),
+        Err(Not::Unknown(Unknown::TooLarge)) => Err(Not::Garbage(Invalid::TooLarge)),
+        Err(not) => Err(not),
+    }
+}
+
+/// The whole number that an answer is, as a counter that INCR makes.
+fn integer(answer: &Answer) -> Result<i128, Not> {
+    match number(answer)? {
+        Number::Whole(value) => Ok(value),
+        Number::Fraction(_) => Err(Not::Garbage(Invalid::NotANumber)),
+    }
+}
+
+/// The integer that an answer of a command is.
+fn reply(answer: &Answer) -> Result<i64, Not> {
+    match answer {
+        Answer::Integer(value) => Ok(*value),
+        Answer::Missing => Err(Not::Gone),
+        Answer::TooLarge => Err(Not::Unknown(Unknown::TooLarge)),
+        _ => Err(Not::WrongType),
+    }
+}
+
+/// The fields of an answer; if all are missing, the key is.
+fn fields(answer: &Answer) -> Result<&[Option<Vec<u8>>], Not> {
+    match answer {
+        Answer::Fields(fields) if fields.iter().all(Option::is_none) => Err(Not::Gone),
+        Answer::Fields(fields) => Ok(fields),
+        Answer::Missing => Err(Not::Gone),
+        Answer::TooLarge => Err(Not::Unknown(Unknown::TooLarge)),
+        _ => Err(Not::WrongType),
+    }
+}
+
+/// The sum of the fields of a hash, each a count.
+fn sum(answer: &Answer) -> Result<i128, Not> {
+    match answer {
+        Answer::Pairs(pairs) if pairs.is_empty() => Err(Not::Gone),
+        Answer::Pairs(pairs) => {
+            pairs
+                .iter()
+                .try_fold(0_i128, |sum, (_, value)| match Number::parse(value) {
+                    Some(Number::Whole(value)) => Ok(sum.saturating_add(value)),
+                    _ => Err(Not::Garbage(Invalid::NotANumber)),
+                })
+        }
+        Answer::Missing => Err(Not::Gone),
+        Answer::TooLarge => Err(Not::Unknown(Unknown::TooLarge)),
+        _ => Err(Not::WrongType),
+    }
+}
+
+/// The count that an integer is; below 0 is 0 and named.
+fn counted(value: i128) -> Counted {
+    match u64::try_from(value) {
+        Ok(count) => Counted::valid(count),
+        Err(_) if value < 0 => Counted {
+            count: 0,
+            invalid: Some(Invalid::Negative),
+        },
+        Err(_) => Counted {
+            count: u64::MAX,
+            invalid: Some(Invalid::AboveCapacity),
+        },
+    }
+}
+
+/// What is used of a whole of which `left` is left; the smallest part of a request is used as a whole one.
+fn used(capacity: f64, left: f64) -> u64 {
+    // Rounding of the last digits is no request.
+    whole((capacity - left - 1e-6).ceil())
+}
+
+impl Moment {
+    /// The time in milliseconds, if it is there.
+    fn read(&self, value: Option<&[u8]>) -> Result<Option<f64>, Not> {
+        let Some(value) = value else {
+            return match self.missing {
+                Missing::Nothing => Ok(None),
+                Missing::Over => Err(Not::Over),
+                Missing::Invalid => Err(Not::Invalid(Invalid::CompanionMissing)),
+            };
+        };
+        let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;
+        Ok(Some(self.unit.to_ms(number.as_f64())))
+    }
+}
+
+/// Whether the window that began at `started`, or ends at `ends`, is over.
+fn is_over(at: &At<'_>, started: Option<f64>, ends: Option<f64>) -> Result<bool, Not> {
+    if let Some(started) = started {
+        if started > at.latest() {
+            return Err(Not::Invalid(Invalid::InTheFuture));
+        }
+        if at.now() >= started + at.window_ms()? {
+            return Ok(true);
+        }
+    }
+    if let (Some(ends), Some(window_ms)) = (ends, at.limits.window_ms)
+        && ends > at.latest() + float(window_ms)
+    {
+        return Err(Not::Invalid(Invalid::InTheFuture));
+    }
+    Ok(ends.is_some_and(|ends| at.now() > ends))
+}
+
+/// The error of a method that needs another type.
+fn needs(counter: &Counter, kinds: &[Type]) -> Result<(), String> {
+    if kinds.contains(&counter.kind) {
+        return Ok(());
+    }
+    let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+    Err(format!("expected type: {}", names.join(" or ")))
+}
+
+/// Whether the name says when its window is.
+fn names_window(counter: &Counter) -> bool {
+    let mut groups = counter.key.value.groups();
+    groups.any(|group| ["window_index", "window_start"].contains(&group))
+}

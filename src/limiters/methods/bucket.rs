@@ -1,0 +1,200 @@
+//! `token_bucket` and `leaky_bucket`: what is left, or what is in it, and when that was written. The rate is the limit
+//! for each window, the whole is the burst, or the limit without one.
+
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use super::{At, Counted, Counting, Not, Number, answer, fields, text, used};
+use crate::limiters::ask::{Answer, Ask, Type};
+use crate::limiters::description::Counter;
+use crate::limiters::reading::Invalid;
+use crate::limiters::template::Template;
+use crate::limiters::units::{Unit, whole};
+
+/// How far beyond the whole or below nothing rounding may be.
+const ROUNDING: f64 = 1e-3;
+
+/// Where level and time are, and how both move on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bucket {
+    /// The field, or for strings the key, with the level.
+    level: Spanned<Template>,
+    /// The field, or for strings the key, with the time of the level.
+    at: Spanned<Template>,
+    /// What the time is in.
+    unit: Unit,
+    /// Whether only whole units of time count.
+    #[serde(default)]
+    whole_units: bool,
+    /// How it is refilled or drained.
+    #[serde(default)]
+    refill: Refill,
+    /// Whether only whole tokens move.
+    #[serde(default)]
+    whole_tokens: bool,
+    /// What one request is written as.
+    #[serde(default = "one")]
+    scale: f64,
+    /// How far below nothing it may be, in requests.
+    #[serde(default)]
+    debt: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Refill {
+    /// All the time.
+    #[default]
+    Continuous,
+    /// By the limit, at the end of each window since the time.
+    Steps,
+}
+
+/// `token_bucket`: the level is what is left.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct TokenBucket(Bucket);
+
+/// `leaky_bucket`: the level is what is in it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct LeakyBucket(Bucket);
+
+impl Bucket {
+    fn asks(&self, at: &At<'_>) -> Vec<Ask> {
+        let names = [at.fill(&self.level), at.fill(&self.at)];
+        match at.counter.kind {
+            Type::Hash => vec![Ask::Fields(at.name(), names.to_vec())],
+            _ => names.into_iter().map(Ask::Get).collect(),
+        }
+    }
+
+    /// The level, in requests, as it was written, and how much moved since.
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<(f64, f64), Not> {
+        let number = |value: Option<&[u8]>| {
+            let value = value.ok_or(Not::Invalid(Invalid::CompanionMissing))?;
+            let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;
+            Ok(number.as_f64())
+        };
+        let (level, time) = if at.counter.kind == Type::Hash {
+            let fields = fields(answer(answers, 0))?;
+            let field = |index: usize| fields.get(index).and_then(Option::as_deref);
+            (number(field(0))?, number(field(1))?)
+        } else {
+            let value = |index: usize| match text(answer(answers, index)) {
+                Ok(text) => Ok(Some(text)),
+                Err(Not::Gone) => Ok(None),
+                Err(not) => Err(not),
+            };
+            let (level, time) = (value(0)?, value(1)?);
+            if level.is_none() && time.is_none() {
+                return Err(Not::Gone);
+            }
+            (number(level)?, number(time)?)
+        };
+        if self.unit.to_ms(time) > at.latest() {
+            return Err(Not::Invalid(Invalid::InTheFuture));
+        }
+        let (limit, window) = (at.limit()?, at.window_ms()?);
+        let mut elapsed = self.unit.of_ms(at.now()) - time;
+        if self.whole_units {
+            // A clock that counts whole units shows the beginning of the one that it is in.
+            elapsed = (self.unit.of_ms(at.now())).floor() - time;
+        }
+        let elapsed_ms = self.unit.to_ms(elapsed.max(0.0));
+        let moved = match self.refill {
+            Refill::Continuous => elapsed_ms / window * limit,
+            Refill::Steps => (elapsed_ms / window + 1e-9).floor() * limit,
+        };
+        let moved = if self.whole_tokens {
+            (moved + 1e-9).floor()
+        } else {
+            moved
+        };
+        Ok((level / self.scale, moved))
+    }
+
+    /// What is wrong with a level as it was written.
+    fn invalid(&self, level: f64, capacity: f64) -> Option<Invalid> {
+        if level < -self.debt - ROUNDING {
+            Some(Invalid::Negative)
+        } else if level > capacity + ROUNDING {
+            Some(Invalid::AboveCapacity)
+        } else {
+            None
+        }
+    }
+
+    fn templates(&self) -> Vec<&Spanned<Template>> {
+        vec![&self.level, &self.at]
+    }
+
+    fn check(&self, counter: &Counter) -> Result<(), String> {
+        super::needs(counter, &[Type::Hash, Type::String])?;
+        if !(self.scale.is_finite()
+            && self.scale > 0.0
+            && self.debt.is_finite()
+            && self.debt >= 0.0)
+        {
+            return Err("expected a scale above 0 and a debt of 0 or more".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Counting for TokenBucket {
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
+        Ok(self.0.asks(at))
+    }
+
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        let (level, moved) = self.0.read(at, answers)?;
+        let capacity = at.capacity()?;
+        // A request that waits in debt takes what the next ones would get, not more than the whole.
+        let left = (level + moved).clamp(0.0, capacity);
+        Ok(Counted {
+            count: used(capacity, left),
+            invalid: self.0.invalid(level, capacity),
+        })
+    }
+
+    fn templates(&self) -> Vec<&Spanned<Template>> {
+        self.0.templates()
+    }
+
+    fn check(&self, counter: &Counter) -> Result<(), String> {
+        self.0
+            .check(counter)
+            .map_err(|text| format!("token_bucket: {text}"))
+    }
+}
+
+impl Counting for LeakyBucket {
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
+        Ok(self.0.asks(at))
+    }
+
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        let (level, moved) = self.0.read(at, answers)?;
+        let left = (level - moved).max(0.0);
+        Ok(Counted {
+            count: whole((left - 1e-6).ceil()),
+            invalid: self.0.invalid(level, at.capacity()?),
+        })
+    }
+
+    fn templates(&self) -> Vec<&Spanned<Template>> {
+        self.0.templates()
+    }
+
+    fn check(&self, counter: &Counter) -> Result<(), String> {
+        self.0
+            .check(counter)
+            .map_err(|text| format!("leaky_bucket: {text}"))
+    }
+}

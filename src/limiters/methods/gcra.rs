@@ -1,0 +1,73 @@
+//! `gcra`: the time at which all that was admitted will have drained. What counts is how many intervals that is away.
+
+use serde::Deserialize;
+
+use super::{At, Counted, Counting, Not, Number, answer, fields, number};
+use crate::limiters::ask::{Answer, Ask, Type};
+use crate::limiters::description::Counter;
+use crate::limiters::reading::Invalid;
+use crate::limiters::units::{Unit, float, whole};
+
+/// How much of an interval is a difference of clocks and rounding, and no request.
+const ROUNDING: f64 = 0.01;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gcra {
+    /// What the time is in.
+    unit: Unit,
+    /// Where the time begins, in Unix seconds.
+    #[serde(default)]
+    epoch: u64,
+    /// The field with it, for hashes.
+    field: Option<String>,
+}
+
+impl Counting for Gcra {
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
+        Ok(vec![match &self.field {
+            Some(field) => Ask::Fields(at.name(), vec![field.clone().into_bytes()]),
+            None => Ask::Get(at.name()),
+        }])
+    }
+
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        let value = if self.field.is_some() {
+            let fields = fields(answer(answers, 0))?;
+            let value = fields
+                .first()
+                .and_then(Option::as_deref)
+                .unwrap_or_default();
+            Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?
+        } else {
+            number(answer(answers, 0))?
+        };
+        if value.as_f64() < 0.0 {
+            return Err(Not::Garbage(Invalid::Negative));
+        }
+        let drained_ms = self.unit.to_ms(value.as_f64()) + float(self.epoch) * 1e3;
+        let ahead_ms = drained_ms - at.now();
+        if ahead_ms <= 0.0 {
+            return Ok(Counted::valid(0));
+        }
+        let interval_ms = at.window_ms()? / at.limit()?.max(f64::MIN_POSITIVE);
+        let intervals = ahead_ms / interval_ms;
+        let capacity = at.capacity()?;
+        let beyond_ms = (intervals - capacity) * interval_ms;
+        // What clocks may be apart is no request too many.
+        let above = beyond_ms > float(at.tolerance_ms).max(interval_ms * ROUNDING);
+        let most = if above { f64::INFINITY } else { capacity };
+        Ok(Counted {
+            count: whole((intervals - ROUNDING).ceil().min(most)),
+            invalid: above.then_some(Invalid::AboveCapacity),
+        })
+    }
+
+    fn check(&self, counter: &Counter) -> Result<(), String> {
+        super::needs(counter, &[Type::String, Type::Hash])?;
+        if (counter.kind == Type::Hash) != self.field.is_some() {
+            return Err("gcra: field: expected for type: hash, and only for it".to_owned());
+        }
+        Ok(())
+    }
+}

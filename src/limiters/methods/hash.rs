@@ -1,0 +1,95 @@
+//! `hash`: a field of a hash, of what was used or of what remains, or the sum of all fields.
+
+use serde::Deserialize;
+
+use super::{At, Counted, Counting, Moment, Not, answer, counted, fields, is_over, sum};
+use crate::limiters::ask::{Answer, Ask, Type};
+use crate::limiters::description::Counter;
+use crate::limiters::reading::{Invalid, Unknown};
+use crate::limiters::units::{Number, whole};
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Hash {
+    /// The field that counts.
+    field: Option<String>,
+    /// Whether all fields together count.
+    sum: bool,
+    /// Whether it is what remains of the limit.
+    down: bool,
+    /// Whether an empty field is a counter without a limit.
+    may_be_empty: bool,
+    /// When its window began.
+    started: Option<Moment>,
+    /// When its window ends.
+    ends: Option<Moment>,
+}
+
+impl Hash {
+    fn fields(&self) -> Vec<Vec<u8>> {
+        let moments = self.started.iter().chain(&self.ends);
+        let fields = moments.filter_map(|moment| moment.field.as_ref());
+        self.field
+            .iter()
+            .chain(fields)
+            .map(|field| field.clone().into_bytes())
+            .collect()
+    }
+}
+
+impl Counting for Hash {
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
+        Ok(vec![if self.sum {
+            Ask::AllFields(at.name())
+        } else {
+            Ask::Fields(at.name(), self.fields())
+        }])
+    }
+
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        if self.sum {
+            return sum(answer(answers, 0)).map(counted);
+        }
+        let fields = fields(answer(answers, 0))?;
+        let mut values = fields.iter().map(Option::as_deref);
+        let value = values.next().flatten();
+        if self.may_be_empty && value.is_none_or(<[u8]>::is_empty) {
+            return Err(Not::Unknown(Unknown::NoLimit));
+        }
+        let value = value.ok_or(Not::Garbage(Invalid::CompanionMissing))?;
+        let Some(Number::Whole(value)) = Number::parse(value) else {
+            return Err(Not::Garbage(Invalid::NotANumber));
+        };
+        let mut moment = |moment: &Option<Moment>| match moment {
+            Some(moment) => moment.read(values.next().flatten()),
+            None => Ok(None),
+        };
+        let (started, ends) = (moment(&self.started)?, moment(&self.ends)?);
+        if is_over(at, started, ends)? {
+            return Ok(Counted::valid(0));
+        }
+        if !self.down {
+            return Ok(counted(value));
+        }
+        let capacity = i128::from(whole(at.capacity()?));
+        let invalid = match value {
+            value if value < 0 => Some(Invalid::Negative),
+            value if value > capacity => Some(Invalid::AboveCapacity),
+            _ => None,
+        };
+        let count = counted(capacity.saturating_sub(value).max(0)).count;
+        Ok(Counted { count, invalid })
+    }
+
+    fn check(&self, counter: &Counter) -> Result<(), String> {
+        super::needs(counter, &[Type::Hash])?;
+        if self.field.is_some() == self.sum {
+            return Err("hash: expected one of field and sum: true".to_owned());
+        }
+        let mut moments = self.started.iter().chain(&self.ends);
+        if moments.any(|moment| moment.field.is_none() || moment.key.is_some()) {
+            return Err("hash: expected a field in started and ends".to_owned());
+        }
+        Ok(())
+    }
+}

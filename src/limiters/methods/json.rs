@@ -1,0 +1,77 @@
+//! `json`: a number in JSON, or how long a list in it is.
+
+use serde::Deserialize;
+
+use super::{At, Counted, Counting, Moment, Not, answer, counted, is_over, text};
+use crate::limiters::ask::{Answer, Ask, Type};
+use crate::limiters::description::Counter;
+use crate::limiters::json;
+use crate::limiters::limits::of_json;
+use crate::limiters::reading::Invalid;
+use crate::limiters::units::{Number, whole};
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Json {
+    /// Where the number is.
+    number: Option<String>,
+    /// Where the list is.
+    length: Option<String>,
+    /// When its window began.
+    started: Option<Moment>,
+    /// When its window ends.
+    ends: Option<Moment>,
+}
+
+impl Counting for Json {
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
+        Ok(vec![Ask::Get(at.name())])
+    }
+
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        let malformed = Not::Garbage(Invalid::Malformed);
+        let value = json::parse(text(answer(answers, 0))?).ok_or(malformed)?;
+        let moment = |moment: &Option<Moment>| match moment {
+            Some(moment) => {
+                let pointer = moment.field.as_deref().unwrap_or_default();
+                moment.read(of_json(&value, pointer).as_deref())
+            }
+            None => Ok(None),
+        };
+        let count = match (&self.number, &self.length) {
+            (_, Some(pointer)) => {
+                let list = value.pointer(pointer).and_then(serde_json::Value::as_array);
+                Counted::valid(u64::try_from(list.ok_or(malformed)?.len()).unwrap_or(u64::MAX))
+            }
+            (pointer, None) => {
+                let pointer = pointer.as_deref().unwrap_or_default();
+                let number = of_json(&value, pointer).ok_or(malformed)?;
+                match Number::parse(&number).ok_or(Not::Garbage(Invalid::NotANumber))? {
+                    Number::Whole(value) => counted(value),
+                    Number::Fraction(value) if value < 0.0 => counted(-1),
+                    Number::Fraction(value) => Counted::valid(whole(value.ceil())),
+                }
+            }
+        };
+        let (started, ends) = (moment(&self.started)?, moment(&self.ends)?);
+        Ok(if is_over(at, started, ends)? {
+            Counted::valid(0)
+        } else {
+            count
+        })
+    }
+
+    fn check(&self, counter: &Counter) -> Result<(), String> {
+        super::needs(counter, &[Type::String])?;
+        if self.number.is_some() == self.length.is_some() {
+            return Err("json: expected one of number and length".to_owned());
+        }
+        let mut moments = self.started.iter().chain(&self.ends);
+        if moments.any(|moment| moment.field.is_none() || moment.key.is_some()) {
+            return Err(
+                "json: expected a field, which is a pointer, in started and ends".to_owned(),
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! `log`: an entry for each request, and the time of each: what counts is inside the window.
+
+use serde::Deserialize;
+
+use super::{At, Counted, Counting, Not, answer, pickle, reply, text};
+use crate::limiters::ask::{Answer, Ask, MOST_ENTRIES, Type};
+use crate::limiters::description::Counter;
+use crate::limiters::json;
+use crate::limiters::reading::{Invalid, Unknown};
+use crate::limiters::units::{Number, Unit};
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    /// What the times are in; the size of each tells it without this.
+    unit: Option<Unit>,
+    /// How a string holds them.
+    form: Option<Form>,
+    /// For `json`: where in the value the list is.
+    at: Option<String>,
+    /// What the times are.
+    times: Times,
+    /// How much an entry counts.
+    weight: Weight,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Form {
+    Json,
+    /// Python's pickle of a list of floats.
+    Pickle,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Times {
+    /// When requests were made.
+    #[default]
+    Requests,
+    /// When entries end.
+    Ends,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Weight {
+    #[default]
+    One,
+    /// The last four bytes of the member, the lowest first.
+    LastFourBytes,
+}
+
+/// Beginnings of values that a cache compressed.
+const COMPRESSED: [&[u8]; 6] = [
+    b"\x78\x01",
+    b"\x78\x9c",
+    b"\x78\xda",
+    b"\x1f\x8b",
+    b"\x28\xb5\x2f\xfd",
+    b"\x04\x22\x4d\x18",
+];
+
+impl Log {
+    /// The time, in milliseconds, from which on entries count.
+    fn begin_ms(&self, at: &At<'_>) -> Result<f64, Not> {
+        Ok(match self.times {
+            Times::Requests => at.now() - at.window_ms()?,
+            Times::Ends => at.now(),
+        })
+    }
+
+    /// The latest time that an entry can have, in milliseconds.
+    fn end_ms(&self, at: &At<'_>) -> Option<f64> {
+        match self.times {
+            Times::Requests => Some(at.latest()),
+            Times::Ends => Some(at.latest() + at.window_ms().ok()?),
+        }
+    }
+
+    /// Scores from `begin_ms` on, for each unit that they may be in.
+    fn ranges(&self, begin_ms: f64) -> Vec<(f64, f64)> {
+        if let Some(unit) = self.unit {
+            return vec![(unit.of_ms(begin_ms), f64::INFINITY)];
+        }
+        let range = |unit: Unit| {
+            let (least, most) = unit.range();
+            // Below the highest of one unit is the lowest of the next.
+            let begin = unit.of_ms(begin_ms).max(least);
+            (begin, most * (1.0 - f64::EPSILON))
+        };
+        Unit::ALL.into_iter().map(range).collect()
+    }
+
+    fn asks_for(&self, at: &At<'_>, begin_ms: f64) -> Vec<Ask> {
+        let count = |(min, max)| Ask::Count {
+            key: at.name(),
+            min,
+            max,
+        };
+        self.ranges(begin_ms).into_iter().map(count).collect()
+    }
+
+    /// Counts `times`, as they were written.
+    fn count(&self, at: &At<'_>, times: &[f64]) -> Result<Counted, Not> {
+        let (begin, end) = (self.begin_ms(at)?, self.end_ms(at));
+        let mut counted = Counted::valid(0);
+        for time in times {
+            let unit = self.unit.unwrap_or(Unit::of_time(*time));
+            let time = unit.to_ms(*time);
+            if time >= begin {
+                counted.count += 1;
+            }
+            if end.is_some_and(|end| time > end) {
+                counted.invalid = Some(Invalid::InTheFuture);
+            }
+        }
+        Ok(counted)
+    }
+
+    fn of_string(&self, at: &At<'_>, value: &Answer) -> Result<Counted, Not> {
+        let value = text(value)?;
+        if COMPRESSED.iter().any(|begin| value.starts_with(begin)) {
+            return Err(Not::Unknown(Unknown::Unreadable));
+        }
+        // Django's caches write JSON instead of a pickle if they are asked to.
+        let is_json = self.form == Some(Form::Json) || value.starts_with(b"[");
+        let times = if is_json {
+            self.of_json(value)
+                .ok_or(Not::Garbage(Invalid::Malformed))?
+        } else {
+            pickle::floats(value).ok_or(Not::Garbage(Invalid::Malformed))?
+        };
+        self.count(at, &times)
+    }
+
+    fn of_json(&self, value: &[u8]) -> Option<Vec<f64>> {
+        let value = json::parse(value)?;
+        let list = value
+            .pointer(self.at.as_deref().unwrap_or(""))?
+            .as_array()?;
+        list.iter().map(serde_json::Value::as_f64).collect()
+    }
+
+    fn of_list(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        let Answer::Fields(entries) = answer(answers, 0) else {
+            return Err(text(answer(answers, 0)).err().unwrap_or(Not::WrongType));
+        };
+        if entries.is_empty() {
+            return Err(Not::Gone);
+        }
+        let times = |entries: &[Option<Vec<u8>>]| {
+            let time =
+                |entry: &Option<Vec<u8>>| Number::parse(entry.as_deref()?).map(Number::as_f64);
+            let times: Option<Vec<f64>> = entries.iter().map(time).collect();
+            times.ok_or(Not::Garbage(Invalid::NotANumber))
+        };
+        let read = times(entries)?;
+        let mut counted = self.count(at, &read)?;
+        let length = usize::try_from(reply(answer(answers, 1))?).unwrap_or(0);
+        if length > read.len() && read.len() >= MOST_ENTRIES {
+            // It is longer than what was read: if the last is inside of the window, so are all, as they are in order.
+            let last = match answer(answers, 2) {
+                Answer::Fields(last) => times(last)?,
+                _ => Vec::new(),
+            };
+            if self.count(at, &last)?.count == 0 {
+                return Err(Not::Unknown(Unknown::TooLarge));
+            }
+            counted.count = u64::try_from(length).unwrap_or(u64::MAX);
+        }
+        Ok(counted)
+    }
+
+    fn of_members(answer: &Answer) -> Result<Counted, Not> {
+        let members = match answer {
+            Answer::Fields(members) => members,
+            Answer::Missing => return Ok(Counted::valid(0)),
+            other => return Err(text(other).err().unwrap_or(Not::WrongType)),
+        };
+        if members.len() >= MOST_ENTRIES {
+            return Err(Not::Unknown(Unknown::TooLarge));
+        }
+        let mut count: u64 = 0;
+        for member in members {
+            let last = member
+                .as_deref()
+                .and_then(|member| member.last_chunk::<4>());
+            let last = last.ok_or(Not::Garbage(Invalid::Malformed))?;
+            count = count.saturating_add(u64::from(u32::from_le_bytes(*last)));
+        }
+        Ok(Counted::valid(count))
+    }
+}
+
+impl Counting for Log {
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
+        let begin_ms = self.begin_ms(at)?;
+        Ok(match (at.counter.kind, self.weight) {
+            (Type::Zset, Weight::One) => self.asks_for(at, begin_ms),
+            (Type::Zset, Weight::LastFourBytes) => {
+                let min = self.unit.unwrap_or(Unit::Milliseconds).of_ms(begin_ms);
+                vec![Ask::Members {
+                    key: at.name(),
+                    min,
+                }]
+            }
+            (Type::List, _) => vec![
+                Ask::Head(at.name()),
+                Ask::Length(at.name()),
+                Ask::Last(at.name()),
+            ],
+            _ => vec![Ask::Get(at.name())],
+        })
+    }
+
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        match (at.counter.kind, self.weight) {
+            (Type::Zset, Weight::One) => {
+                let mut count: u64 = 0;
+                for answer in answers {
+                    let some = u64::try_from(reply(answer)?).unwrap_or(0);
+                    count = count.saturating_add(some);
+                }
+                Ok(Counted::valid(count))
+            }
+            (Type::Zset, Weight::LastFourBytes) => Self::of_members(answer(answers, 0)),
+            (Type::List, _) => self.of_list(at, answers),
+            _ => self.of_string(at, answer(answers, 0)),
+        }
+    }
+
+    fn future_asks(&self, at: &At<'_>) -> Vec<Ask> {
+        match self.end_ms(at).filter(|_| at.counter.kind == Type::Zset) {
+            Some(end_ms) => self.asks_for(at, end_ms + 1.0),
+            None => Vec::new(),
+        }
+    }
+
+    fn check(&self, counter: &Counter) -> Result<(), String> {
+        super::needs(counter, &[Type::Zset, Type::List, Type::String])?;
+        if (counter.kind == Type::String) != self.form.is_some() {
+            return Err(
+                "log: expected form: json or form: pickle for strings, and none for others"
+                    .to_owned(),
+            );
+        }
+        if self.at.is_some() && self.form != Some(Form::Json) {
+            return Err("log: at: expected form: json".to_owned());
+        }
+        if self.weight != Weight::One && counter.kind != Type::Zset {
+            return Err("log: weight: expected type: zset".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! `presence`: a key that blocks its client as long as it is there.
+
+use serde::Deserialize;
+
+use super::{At, Counted, Counting, Not, answer, reply};
+use crate::limiters::ask::{Answer, Ask};
+use crate::limiters::description::Counter;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Presence {}
+
+impl Counting for Presence {
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
+        Ok(vec![Ask::Exists(at.name())])
+    }
+
+    fn read(&self, _at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        if reply(answer(answers, 0))? > 0 {
+            Ok(Counted::valid(1))
+        } else {
+            Err(Not::Gone)
+        }
+    }
+
+    fn check(&self, _counter: &Counter) -> Result<(), String> {
+        Ok(())
+    }
+}

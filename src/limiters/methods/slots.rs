@@ -1,0 +1,131 @@
+//! `slots`: several keys, one for each part of the window, or several fields of a hash, that make one counter.
+
+use serde::Deserialize;
+
+use super::{At, Counted, Counting, Not, answer, counted, integer};
+use crate::limiters::ask::{Answer, Ask, Type};
+use crate::limiters::description::{Counter, duration};
+use crate::limiters::reading::{Invalid, Unknown};
+use crate::limiters::units::{Number, Unit, float, whole};
+
+/// How many slots one window may have: a minute of tenths of a second, or a quarter of an hour of seconds.
+const MOST_SLOTS: u64 = 1024;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Slots {
+    /// How long a slot is, in milliseconds.
+    #[serde(deserialize_with = "duration")]
+    each: u64,
+    /// For hashes: what the names of the fields, which are times, are in.
+    unit: Option<Unit>,
+}
+
+impl Slots {
+    /// The beginnings of the slots that count now, in milliseconds, the newest first.
+    fn begins(&self, at: &At<'_>) -> Result<Vec<u64>, Not> {
+        let window_ms = at.limits.window_ms.ok_or(Not::Unknown(Unknown::NoWindow))?;
+        let each = self.each.max(1);
+        let slots = window_ms.div_ceil(each);
+        if slots > MOST_SLOTS {
+            return Err(Not::Unknown(Unknown::TooLarge));
+        }
+        let newest = at.now_ms / each * each;
+        Ok((0..slots)
+            .map_while(|slot| newest.checked_sub(slot * each))
+            .collect())
+    }
+
+    /// The beginning of the slot that the name is.
+    fn own(at: &At<'_>) -> Option<(u64, Unit)> {
+        let start = Number::parse(at.matched.group("window_start")?)?.as_f64();
+        let unit = Unit::of_time(start);
+        Some((whole(unit.to_ms(start)), unit))
+    }
+}
+
+impl Counting for Slots {
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
+        let begins = self.begins(at)?;
+        if at.counter.kind == Type::Hash {
+            return Ok(vec![Ask::AllFields(at.name())]);
+        }
+        let (own, unit) = Self::own(at).ok_or(Not::Garbage(Invalid::NotANumber))?;
+        if float(own) > at.latest() {
+            return Err(Not::Invalid(Invalid::InTheFuture));
+        }
+        if begins.last().is_none_or(|oldest| own < *oldest) {
+            return Err(Not::Over);
+        }
+        let name = |begin: u64| {
+            let text = whole(unit.of_ms(float(begin))).to_string();
+            Ask::Get(at.matched.with_group("window_start", text.as_bytes()))
+        };
+        Ok(begins.into_iter().map(name).collect())
+    }
+
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        if at.counter.kind == Type::Hash {
+            let Answer::Pairs(pairs) = answer(answers, 0) else {
+                return super::sum(answer(answers, 0)).map(counted);
+            };
+            let unit = self.unit.unwrap_or(Unit::Seconds);
+            let begin = at.now() - at.window_ms()?;
+            let mut sum = 0_i128;
+            for (slot, value) in pairs {
+                let (Some(slot), Some(Number::Whole(value))) =
+                    (Number::parse(slot), Number::parse(value))
+                else {
+                    return Err(Not::Garbage(Invalid::NotANumber));
+                };
+                let slot = unit.to_ms(slot.as_f64());
+                if slot > at.latest() {
+                    return Err(Not::Invalid(Invalid::InTheFuture));
+                }
+                if slot > begin {
+                    sum = sum.saturating_add(value);
+                }
+            }
+            return Ok(counted(sum));
+        }
+        let (own, _) = Self::own(at).ok_or(Not::Garbage(Invalid::NotANumber))?;
+        let mut sum = None;
+        for (begin, value) in self.begins(at)?.into_iter().zip(answers) {
+            match integer(value) {
+                Ok(value) => {
+                    // The newest slot that is there counts for all.
+                    if sum.is_none() && begin > own {
+                        return Err(Not::Part);
+                    }
+                    sum = Some(sum.unwrap_or(0_i128).saturating_add(value));
+                }
+                Err(Not::Gone) => {}
+                Err(not) => return Err(not),
+            }
+        }
+        sum.map(counted).ok_or(Not::Gone)
+    }
+
+    fn knows_windows(&self) -> bool {
+        true
+    }
+
+    fn check(&self, counter: &Counter) -> Result<(), String> {
+        super::needs(counter, &[Type::String, Type::Hash])?;
+        let starts = counter
+            .key
+            .value
+            .groups()
+            .any(|group| group == "window_start");
+        if counter.kind == Type::String && !starts {
+            return Err("slots: expected a group window_start in the key".to_owned());
+        }
+        if (counter.kind == Type::Hash) != self.unit.is_some() {
+            return Err("slots: unit: expected for type: hash, and only for it".to_owned());
+        }
+        if self.each == 0 {
+            return Err("slots: each: expected a duration above 0".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! What is known of a limiter's own processes: how to find them, and what to ask them. Plain data.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::description::duration;
+use super::pattern::Pattern;
+use super::selector::Selector;
+use super::units::Unit;
+use super::yaml::{Word, from_text, word_or_mapping};
+
+/// The processes of a limiter. What is not described here is not applicable.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nodes {
+    /// Whether a name in `--ratelimiter.url` stands for several addresses.
+    #[serde(default)]
+    pub discover: Discover,
+    /// Where nodes register themselves.
+    pub registry: Option<Registry>,
+    /// How a node says that it is well.
+    pub health: Option<Health>,
+    /// Where a node's metrics are.
+    pub metrics: Option<Endpoint>,
+    /// Histograms and summaries of how long a decision takes; the first that counts is used.
+    #[serde(default)]
+    pub latency: Vec<Latency>,
+    /// Counters of decisions that failed.
+    #[serde(default)]
+    pub errors: Vec<Selector>,
+    /// Counters of failures that are Redis's.
+    #[serde(default)]
+    pub redis_errors: Vec<Selector>,
+    /// Counters of decisions, by what they were.
+    #[serde(default)]
+    pub results: Vec<Selector>,
+    /// A request that proves the whole way.
+    pub canary: Option<Canary>,
+}
+
+/// How addresses are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discover {
+    /// Each is one node.
+    #[default]
+    None,
+    /// A name is as many nodes as it has addresses.
+    Dns,
+}
+
+/// A registry in Redis: a hash for each node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// The names of the hashes, with a group `id`.
+    pub key: Pattern,
+    /// The field with the address.
+    pub address: String,
+    /// The field with the time of registration.
+    pub registered_at: Option<String>,
+    /// The expiry that a registration gets, in milliseconds.
+    #[serde(deserialize_with = "duration")]
+    pub ttl: u64,
+    /// How often it is renewed, in milliseconds.
+    #[serde(deserialize_with = "duration")]
+    pub renewed: u64,
+}
+
+/// How a node says that it is well: with a status of 200 to 299.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// The path.
+    pub path: Path,
+    /// The port, if it is another one than the node's.
+    pub port: Option<u16>,
+    /// Where in the answer, which is JSON then, the node's id is.
+    pub id: Option<Pointer>,
+    /// Whether a node that is well can reach Redis.
+    #[serde(default)]
+    pub covers_redis: bool,
+}
+
+/// Where something is on a node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// The path.
+    #[serde(default)]
+    pub path: Path,
+    /// The port, if it is another one than the node's.
+    pub port: Option<u16>,
+}
+
+/// A path of a URL: it begins with a slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path(pub String);
+
+impl Default for Path {
+    fn default() -> Self {
+        Self("/metrics".to_owned())
+    }
+}
+
+from_text!(Path, |text| {
+    let fits = text.starts_with('/') && !text.contains(|c: char| c.is_ascii_control() || c == ' ');
+    fits.then(|| Self(text.to_owned()))
+        .ok_or_else(|| format!("{text:?}: expected a path, such as /health"))
+});
+
+/// A JSON pointer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointer(pub String);
+
+from_text!(Pointer, |text| {
+    let fits = text.is_empty() || text.starts_with('/');
+    fits.then(|| Self(text.to_owned()))
+        .ok_or_else(|| format!("{text:?}: expected a JSON pointer, such as /node/id"))
+});
+
+/// A series that says how long decisions take.
+#[derive(Clone, Debug)]
+pub struct Latency {
+    /// The series, without `_bucket`, `_sum` and `_count`.
+    pub metric: Selector,
+    /// What it counts in.
+    pub unit: Unit,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LatencyRaw {
+    metric: Selector,
+    unit: LatencyUnit,
+}
+
+#[derive(Debug, Deserialize)]
+enum LatencyUnit {
+    #[serde(rename = "s")]
+    Seconds,
+    #[serde(rename = "ms")]
+    Milliseconds,
+}
+
+impl From<LatencyRaw> for Latency {
+    fn from(raw: LatencyRaw) -> Self {
+        let unit = match raw.unit {
+            LatencyUnit::Seconds => Unit::Seconds,
+            LatencyUnit::Milliseconds => Unit::Milliseconds,
+        };
+        Self {
+            metric: raw.metric,
+            unit,
+        }
+    }
+}
+
+impl Word for Latency {
+    const EXPECTED: &'static str =
+        "a selector of series in seconds, or {metric: a selector, unit: s or ms}";
+
+    fn word(word: &str) -> Option<Self> {
+        let metric = Selector::parse(word).ok()?;
+        Some(Self {
+            metric,
+            unit: Unit::Seconds,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Latency {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word_or_mapping::<_, LatencyRaw, _>(deserializer)
+    }
+}
+
+/// A request that the limiter decides on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// The method.
+    #[serde(default = "post")]
+    pub method: String,
+    /// The path.
+    pub path: Path,
+    /// The body; `$key`, `$limit` and `$window_ms` in it are filled in.
+    pub body: Option<super::template::Template>,
+    /// Headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The status of a refusal.
+    #[serde(default = "too_many_requests")]
+    pub refused: u16,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+fn too_many_requests() -> u16 {
+    429
+}
+
+impl Nodes {
+    /// Whether the parts go together.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if let Some(registry) = &self.registry {
+            if !registry.key.groups().any(|group| group == "id") {
+                return Err(
+                    "nodes: registry: key: expected a group (?P<id>…) in the pattern".to_owned(),
+                );
+            }
+            if registry.renewed == 0 || registry.ttl <= registry.renewed {
+                return Err(
+                    "nodes: registry: expected a ttl that is longer than renewed".to_owned(),
+                );
+            }
+        }
+        let reads_metrics = [&self.errors, &self.redis_errors, &self.results]
+            .iter()
+            .any(|it| !it.is_empty());
+        if (reads_metrics || !self.latency.is_empty()) && self.metrics.is_none() {
+            return Err(
+                "nodes: expected metrics beside latency, errors, redis_errors and results"
+                    .to_owned(),
+            );
+        }
+        if let Some(canary) = &self.canary {
+            if !["GET", "POST", "PUT"].contains(&canary.method.as_str()) {
+                return Err("nodes: canary: method: expected GET, POST or PUT".to_owned());
+            }
+            if !(400..600).contains(&canary.refused) {
+                return Err("nodes: canary: refused: expected a status from 400 to 599".to_owned());
+            }
+            let known = ["key", "limit", "window_ms"];
+            let unknown = canary
+                .body
+                .iter()
+                .flat_map(super::template::Template::groups)
+                .find(|group| !known.contains(group));
+            if let Some(unknown) = unknown {
+                return Err(format!(
+                    "nodes: canary: body: unknown ${unknown}: expected $key, $limit or $window_ms"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

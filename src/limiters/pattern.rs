@@ -1,0 +1,254 @@
+//! Patterns of names: a regular expression on bytes that fits whole names, and what can be told of it beforehand, which
+//! is what SCAN and CLIENT TRACKING are asked for.
+
+use regex::bytes::{Captures, Regex, RegexBuilder};
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
+
+/// The largest program that a pattern may compile to: thirty times what any built-in one takes.
+const MOST_COMPILED: usize = 1 << 20;
+
+/// A compiled pattern.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    regex: Regex,
+    prefix: Vec<u8>,
+    glob: Vec<u8>,
+    plain: bool,
+}
+
+impl Pattern {
+    /// Compiles `text`. The pattern fits whole names, with or without `^` and `$`; `.` is any byte.
+    pub fn compile(text: &str) -> Result<Self, String> {
+        let whole = format!("^(?:{text})$");
+        let regex = RegexBuilder::new(&whole)
+            .unicode(false)
+            .dot_matches_new_line(true)
+            .size_limit(MOST_COMPILED)
+            .dfa_size_limit(MOST_COMPILED)
+            .build()
+            .map_err(|error| one_line(&error))?;
+        let parsed = regex_syntax::ParserBuilder::new()
+            .unicode(false)
+            .utf8(false)
+            .dot_matches_new_line(true)
+            .build()
+            .parse(&whole)
+            .map_err(|error| error.to_string())?;
+        let mut parts = Vec::new();
+        flatten(&parsed, &mut parts);
+        let prefix = match parts.first() {
+            Some(Part::Literal(literal)) => literal.clone(),
+            _ => Vec::new(),
+        };
+        let key_alone = regex.capture_names().flatten().eq(["key"]);
+        let rest = &parts[usize::from(!prefix.is_empty())..];
+        let plain = key_alone && matches!(rest, [Part::Other(kind)] if is_key_to_the_end(kind));
+        let glob = glob(&parts);
+        Ok(Self {
+            regex,
+            prefix,
+            glob,
+            plain,
+        })
+    }
+
+    /// The names of the groups.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.regex.capture_names().flatten()
+    }
+
+    /// What every name that fits begins with: the prefix for CLIENT TRACKING.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// The pattern for SCAN: the literal parts of the names, with `*` for what is between them.
+    pub fn glob(&self) -> &[u8] {
+        &self.glob
+    }
+
+    /// Whether it is a literal and then the key to the end, so that names need no regular expression.
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Whether `name` fits.
+    pub fn fits(&self, name: &[u8]) -> bool {
+        if self.plain {
+            return name.len() > self.prefix.len() && name.starts_with(&self.prefix);
+        }
+        name.starts_with(&self.prefix) && self.regex.is_match(name)
+    }
+
+    /// The groups of `name`, where it fits.
+    pub fn captures<'n>(&self, name: &'n [u8]) -> Option<Captures<'n>> {
+        if !name.starts_with(&self.prefix) {
+            return None;
+        }
+        self.regex.captures(name)
+    }
+}
+
+/// A pattern of lines: it fits a part of a line.
+#[derive(Clone, Debug)]
+pub struct LinePattern(Regex);
+
+impl LinePattern {
+    /// Compiles `text`.
+    pub fn compile(text: &str) -> Result<Self, String> {
+        let builder = RegexBuilder::new(text)
+            .unicode(false)
+            .size_limit(MOST_COMPILED)
+            .build();
+        builder.map(Self).map_err(|error| one_line(&error))
+    }
+
+    /// The names of the groups.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.0.capture_names().flatten()
+    }
+
+    /// The groups of `line`, where it fits.
+    pub fn captures<'n>(&self, line: &'n [u8]) -> Option<Captures<'n>> {
+        self.0.captures(line)
+    }
+}
+
+fn one_line(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => "the pattern is too large".to_owned(),
+        error => {
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            last.strip_prefix("error: ").unwrap_or(last).to_owned()
+        }
+    }
+}
+
+/// A part of a pattern.
+enum Part<'h> {
+    Literal(Vec<u8>),
+    Other(&'h HirKind),
+}
+
+/// The parts of a concatenation, without anchors; literals side by side are one part.
+fn flatten<'h>(hir: &'h Hir, parts: &mut Vec<Part<'h>>) {
+    match hir.kind() {
+        HirKind::Concat(inner) => inner.iter().for_each(|part| flatten(part, parts)),
+        HirKind::Capture(capture) if matches!(capture.sub.kind(), HirKind::Literal(_)) => {
+            flatten(&capture.sub, parts);
+        }
+        HirKind::Literal(literal) => match parts.last_mut() {
+            Some(Part::Literal(before)) => before.extend_from_slice(&literal.0),
+            _ => parts.push(Part::Literal(literal.0.to_vec())),
+        },
+        HirKind::Look(Look::Start | Look::End) | HirKind::Empty => {}
+        kind => parts.push(Part::Other(kind)),
+    }
+}
+
+fn glob(parts: &[Part<'_>]) -> Vec<u8> {
+    let mut glob = Vec::new();
+    for part in parts {
+        match part {
+            Part::Literal(literal) => glob.extend(escaped(literal)),
+            Part::Other(_) if glob.last() == Some(&b'*') && !glob.ends_with(b"\\*") => {}
+            Part::Other(_) => glob.push(b'*'),
+        }
+    }
+    glob
+}
+
+/// Whether it is `(?P<key>.+)`.
+fn is_key_to_the_end(kind: &HirKind) -> bool {
+    let HirKind::Capture(capture) = kind else {
+        return false;
+    };
+    let HirKind::Repetition(repetition) = capture.sub.kind() else {
+        return false;
+    };
+    let HirKind::Class(Class::Bytes(class)) = repetition.sub.kind() else {
+        return false;
+    };
+    let all = matches!(class.ranges(), [range] if (range.start(), range.end()) == (0, 255));
+    all && repetition.min == 1 && repetition.max.is_none() && capture.name.as_deref() == Some("key")
+}
+
+/// `text` with the characters escaped that mean something in a glob of Redis.
+fn escaped(text: &[u8]) -> Vec<u8> {
+    let mut glob = Vec::with_capacity(text.len());
+    for byte in text {
+        if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^') {
+            glob.push(b'\\');
+        }
+        glob.push(*byte);
+    }
+    glob
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn glob(text: &str) -> String {
+        String::from_utf8(Pattern::compile(text).unwrap().glob().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn scan_is_asked_for_what_all_names_begin_and_end_with() {
+        for (text, expected) in [
+            (r"^ratelimit:(?P<key>.+)$", "ratelimit:*"),
+            (
+                r"^LIMITS:\{LIMITER/(?P<key>.+)\}(?P<previous>/-1)?$",
+                "LIMITS:{LIMITER/*}*",
+            ),
+            (r"^b_(?P<key>.+)_settings$", "b_*_settings"),
+            (r"^a\*b\?(?P<key>.+)$", r"a\*b\?*"),
+            (r"^(?P<key>.+)$", "*"),
+            (r"^(?P<scope>a|b):(?P<key>.+)$", "*:*"),
+            (r"^(?:a:(?P<key>.+)|b)$", "*"),
+            (r"^abc?(?P<key>.+)$", "ab*"),
+            (r"^(?P<ver>\d+):rl:(?P<key>[0-9a-f]{64})$", "*:rl:*"),
+            (r"^(?P<key>rl)(?P<n>\d)$", "rl*"),
+            (r"^rl\*(?P<key>.+)(?P<n>\d)$", r"rl\**"),
+        ] {
+            assert_eq!(glob(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_literal_and_a_key_to_the_end_is_plain() {
+        for (text, plain) in [
+            (r"^ratelimit:(?P<key>.+)$", true),
+            (r"rl:(?P<key>.+)", true),
+            (r"^(?P<key>.+)$", true),
+            (r"^rl:(?P<key>.*)$", false),
+            (r"^rl:(?P<key>[^:]+)$", false),
+            (r"^rl:(?P<user>.+)$", false),
+            (r"^rl:(?P<key>.+):x$", false),
+        ] {
+            assert_eq!(Pattern::compile(text).unwrap().is_plain(), plain, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_may_hold_any_bytes() {
+        let pattern = Pattern::compile(r"^rl:(?P<key>.+):(?P<n>\d+)$").unwrap();
+        let captures = pattern.captures(b"rl:a\n\xff\x00:b:7").unwrap();
+        assert_eq!(&captures["key"], b"a\n\xff\x00:b");
+        assert!(!pattern.fits(b"xrl:a:7") && !pattern.fits(b"rl:a:7\n"));
+    }
+
+    #[test]
+    fn a_pattern_that_would_be_huge_is_refused() {
+        for text in [
+            r"^((a{1000}){1000}){1000}(?P<key>.+)$",
+            "(",
+            r"(?P<key>.+)(?P<key>.+)",
+            r"(?=a)",
+        ] {
+            let error = Pattern::compile(text).unwrap_err();
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+}

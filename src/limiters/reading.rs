@@ -1,0 +1,121 @@
+//! What the answers for one name come to.
+
+use super::description::{Refused, WithoutExpiry};
+use super::limits::Limits;
+use super::names::Matched;
+
+/// What became of one name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The counter, where the name is one.
+    pub matched: Option<Matched>,
+    /// What was read.
+    pub outcome: Outcome,
+}
+
+/// What was read of one name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// A counter.
+    Counted(Reading),
+    /// A window that is over: nothing counts any more. Whether the key has no expiry, if that was asked.
+    Over(Option<bool>),
+    /// A part of a counter that has another name, and is counted there.
+    Part,
+    /// The key is gone.
+    Gone,
+    /// The name is the limiter's and counts nothing.
+    Ignored,
+    /// The name is something else's.
+    Foreign,
+    /// It could not be read.
+    Unknown(Unknown),
+    /// It is in a state that its limiter cannot make, and has no count.
+    Invalid(Invalid),
+}
+
+/// A counter as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// How many requests count.
+    pub count: u64,
+    /// Its limit, as far as it is known.
+    pub limits: Limits,
+    /// Whether refused requests are in the count.
+    pub refused: Refused,
+    /// What about it its limiter cannot make.
+    pub invalid: Option<Invalid>,
+    /// Its expiry, where it was asked for.
+    pub expiry: Option<Expires>,
+}
+
+impl Reading {
+    /// Whether the count proves that more was admitted than the limit: none where the limit is unknown.
+    pub fn is_over_limit(&self) -> Option<bool> {
+        let limit = self.limits.capacity()?;
+        Some(match self.refused {
+            Refused::Counted => false,
+            Refused::NotCounted => self.count > limit,
+            Refused::Capped => self.count > limit.saturating_add(1),
+        })
+    }
+
+    /// Whether it refuses its client for ever.
+    pub fn is_stuck(&self) -> bool {
+        let full = self
+            .limits
+            .capacity()
+            .is_some_and(|limit| self.count >= limit);
+        full && self.expiry == Some(Expires::Never(Some(WithoutExpiry::Blocks)))
+    }
+}
+
+/// When a key expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expires {
+    /// In so many milliseconds.
+    In(u64),
+    /// In longer than it can be.
+    TooLate {
+        /// Milliseconds.
+        in_ms: u64,
+        /// The longest that it can be.
+        most_ms: u64,
+    },
+    /// Never; what that does, unless it is normal.
+    Never(Option<WithoutExpiry>),
+}
+
+closed_list! {
+    /// Why a counter could not be read.
+    pub enum Unknown;
+    /// Its limit is not known, and the count follows from it.
+    NoLimit => "no_limit",
+    /// Its window is not known, and the count follows from it.
+    NoWindow => "no_window",
+    /// It has more entries than are read.
+    TooLarge => "too_large",
+    /// Its value is compressed or in a form that is not read.
+    Unreadable => "unreadable",
+}
+
+closed_list! {
+    /// What about a counter its limiter cannot make.
+    pub enum Invalid;
+    /// There should be a number, or a time, and is none.
+    NotANumber => "not_a_number",
+    /// The value has another form.
+    Malformed => "malformed",
+    /// A number is larger than 64 KiB.
+    TooLarge => "too_large",
+    /// It is below 0.
+    Negative => "negative",
+    /// It is more than the whole.
+    AboveCapacity => "above_capacity",
+    /// Its window, or a time in it, begins later than clocks may differ.
+    InTheFuture => "in_the_future",
+    /// It expires later than it can.
+    ExpiresTooLate => "expires_too_late",
+    /// A key or field beside it is missing.
+    CompanionMissing => "companion_missing",
+}

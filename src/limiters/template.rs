@@ -1,0 +1,105 @@
+//! Texts with `$group` or `${group}` in them, filled from the groups of a name. `$name` is the whole name.
+
+/// A parsed template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(Vec<u8>),
+    Group(String),
+}
+
+impl Template {
+    /// Parses `text`. `$$` is a dollar.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            plain.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            if let Some(tail) = rest.strip_prefix('$') {
+                plain.push('$');
+                rest = tail;
+                continue;
+            }
+            let (group, tail) = if let Some(braced) = rest.strip_prefix('{') {
+                braced
+                    .split_once('}')
+                    .ok_or_else(|| format!("expected a }} after ${{ in {text:?}"))?
+            } else {
+                let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+                rest.split_at(end.unwrap_or(rest.len()))
+            };
+            if group.is_empty() {
+                return Err(format!("expected the name of a group after $ in {text:?}"));
+            }
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain).into_bytes()));
+            }
+            parts.push(Part::Group(group.to_owned()));
+            rest = tail;
+        }
+        plain.push_str(rest);
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain.into_bytes()));
+        }
+        Ok(Self { parts })
+    }
+
+    /// The groups that it names.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Group(group) => Some(group.as_str()),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// Filled by `group`; a group that took no part in the match is empty.
+    pub fn fill<'a>(&self, group: impl Fn(&str) -> Option<&'a [u8]>) -> Vec<u8> {
+        let mut filled = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => filled.extend_from_slice(text),
+                Part::Group(name) => filled.extend_from_slice(group(name).unwrap_or_default()),
+            }
+        }
+        filled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(text: &str) -> String {
+        let template = Template::parse(text).unwrap();
+        let filled = template.fill(|group| match group {
+            "key" => Some(&b"user:1"[..]),
+            "scope" => Some(b"login"),
+            _ => None,
+        });
+        String::from_utf8(filled).unwrap()
+    }
+
+    #[test]
+    fn groups_are_filled_in() {
+        assert_eq!(fill("$scope $key"), "login user:1");
+        assert_eq!(fill("{${scope}:$key}:window"), "{login:user:1}:window");
+        assert_eq!(fill("a$$b$none"), "a$b");
+        assert_eq!(fill(""), "");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for text in ["$", "a $ b", "${key", "${}"] {
+            assert!(
+                Template::parse(text).unwrap_err().starts_with("expected"),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Descriptions and their mistakes, names, and limits from APIs.
+
+use super::*;
+
+const COUNTER: &str = "
+name: own
+title: one of my own
+counters:
+  - name: window
+    key: '^own:(?P<scope>[^:]+):(?P<key>.+)$'
+    label: '$scope $key'
+    type: string
+    count: value
+    refused: counted
+    expiry: required
+    without_expiry: blocks
+";
+
+fn with(text: &str) -> Result<Description, Vec<Mistake>> {
+    Description::parse(&format!("{}{text}", COUNTER.trim_start()))
+}
+
+fn matched(description: &Description, name: &str) -> Matched {
+    match description.match_name(name.as_bytes(), None) {
+        Fit::Counter(matched) => matched,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_mistake(text: &str, line: u64, words: &[&str]) {
+    let mistakes = Description::parse(text).unwrap_err();
+    let first = &mistakes[0];
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    for word in words {
+        assert!(first.text.contains(word), "{word:?} is not in: {first}");
+    }
+    assert_eq!(first.line, Some(line), "{first}");
+    assert_eq!(first.to_string().lines().count(), 1, "{first}");
+}
+
+#[test]
+fn mistakes_name_line_and_what_was_expected() {
+    let own = COUNTER.trim_start();
+    for (text, line, words) in [
+        (
+            own.replace("refused: counted", "refused: sometimes"),
+            9,
+            &["sometimes", "not_counted"][..],
+        ),
+        (
+            own.replace("    refused:", "    refusd:"),
+            9,
+            &["refusd", "did you mean refused"],
+        ),
+        (
+            own.replace("count: value", "count: valeu"),
+            8,
+            &["valeu", "did you mean value"],
+        ),
+        (
+            own.replace("count: value", "count: gcra"),
+            8,
+            &["gcra", "expected its settings"],
+        ),
+        (
+            own.replace("count: value", "count: {gcra: {unti: s}}"),
+            8,
+            &["unti", "did you mean unit"],
+        ),
+        (
+            own.replace("count: value", "count: {value: {}, log: {}}"),
+            8,
+            &["log", "expected one method"],
+        ),
+        (
+            own.replace("count: value", "count: {value: {over_below: soon}}"),
+            8,
+            &["soon", "expected a duration"],
+        ),
+        (
+            own.replace("type: string", "type: set"),
+            7,
+            &["set", "zset"],
+        ),
+        (
+            own.replace("(?P<key>.+)$", "(?P<key>.+$"),
+            5,
+            &["expected a regular expression"],
+        ),
+        (
+            own.replace("(?P<key>.+)$", "(?P<user>.+)$")
+                .replace("$scope $key", "$scope"),
+            5,
+            &["expected a group (?P<key>"],
+        ),
+        (
+            own.replace("$scope $key", "$scop $key"),
+            6,
+            &["scop", "did you mean scope"],
+        ),
+        (own.replace("$scope $key", "${scope"), 6, &["expected a }"]),
+        (
+            own.replace("expiry: required", "expiry: requierd"),
+            10,
+            &["requierd", "normal_without"],
+        ),
+        (
+            own.replace("expiry: required", "expiry: {is: required, max: 2 widnows}"),
+            10,
+            &["2 widnows", "expected"],
+        ),
+        (
+            own.replace("    without_expiry: blocks\n", ""),
+            4,
+            &["without_expiry", "expected blocks"],
+        ),
+        (
+            own.replace("type: string", "type: hash"),
+            8,
+            &["value", "expected type: string"],
+        ),
+        (
+            own.replace("<scope>", "<window_strat>")
+                .replace("$scope $key", "$key"),
+            5,
+            &["window_strat", "did you mean window_start"],
+        ),
+    ] {
+        assert_mistake(&text, line, words);
+    }
+}
+
+#[test]
+fn mistakes_in_sources_and_nodes_name_their_line() {
+    let own = COUNTER.trim_start();
+    for (text, line, words) in [
+        (
+            format!("{own}    when: {{outlives_windows: 2}}\n"),
+            5,
+            &["when", "window_index"][..],
+        ),
+        (
+            format!("{own}    limits:\n      - fields: {{limit: a}}\n"),
+            13,
+            &["fields", "expected type: hash"],
+        ),
+        (
+            format!("{own}    limits:\n      - key: {{name: $user, type: hash, limit: a}}\n"),
+            13,
+            &["user", "expected one of scope, key"],
+        ),
+        (
+            format!("{own}limits:\n  - http: {{path: /a}}\n"),
+            13,
+            &["http", "line and json"],
+        ),
+        (
+            format!("{own}limits:\n  - htpp: {{path: /a}}\n"),
+            13,
+            &["htpp", "did you mean http"],
+        ),
+        (
+            format!("{own}nodes:\n  health: {{path: healthz}}\n"),
+            13,
+            &["healthz", "expected a path"],
+        ),
+        (
+            format!("{own}nodes:\n  latency: ['x{{a}}']\n  metrics: {{}}\n"),
+            13,
+            &["x{a}", "a selector"],
+        ),
+        (
+            format!("{own}nodes:\n  latency: [x]\n"),
+            13,
+            &["expected metrics"],
+        ),
+        (
+            format!("{own}nodes:\n  canary: {{path: /, refused: 200}}\n"),
+            13,
+            &["refused", "400"],
+        ),
+    ] {
+        assert_mistake(&text, line, words);
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = COUNTER
+        .replace("$scope $key", "$user")
+        .replace("type: string", "type: hash");
+    assert_eq!(Description::parse(&text).unwrap_err().len(), 2);
+}
+
+#[test]
+fn deep_or_empty_text_is_a_mistake() {
+    let deep = format!("name: {}", "[".repeat(10_000));
+    for text in [
+        "",
+        "name: x",
+        "[]",
+        "counters: []",
+        deep.as_str(),
+        "\u{0}",
+        "a: &a [*a]",
+    ] {
+        assert!(Description::parse(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn the_first_counter_that_fits_name_and_type_wins() {
+    let limits = Description::parse(built_in("limits").unwrap()).unwrap();
+    let name = b"LIMITS:LIMITER/user:1/10/5/minute";
+    assert_eq!(limits.match_name(name, None), Fit::NeedsType);
+    let of_type = |kind| match limits.match_name(name, Some(kind)) {
+        Fit::Counter(matched) => limits.counter(&matched).unwrap().name.value.clone(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(of_type(Type::String), "fixed-window");
+    assert_eq!(of_type(Type::List), "moving-window");
+    assert_eq!(of_type(Type::Zset), "Foreign");
+    assert_eq!(limits.claims(name, None), [0, 1]);
+    assert_eq!(limits.claims(name, Some(Type::List)), [1]);
+    assert_eq!(limits.match_name(b"session:1", None), Fit::Foreign);
+    let Fit::Counter(matched) = limits.match_name(name, Some(Type::String)) else {
+        panic!("no counter");
+    };
+    let found = matched.limits(&limits.counters[0]);
+    assert_eq!((found.limit, found.window_ms), (Some(10), Some(300_000)));
+}
+
+#[test]
+fn labels_are_made_of_groups() {
+    let own = with("").unwrap();
+    let matched = matched(&own, "own:login:user:1");
+    assert_eq!(own.counters[0].label(&matched), b"login user:1");
+    assert_eq!(matched.group("none"), None);
+    assert_eq!(matched.group("name"), Some(&b"own:login:user:1"[..]));
+}
+
+#[test]
+fn envoys_rules_are_told_by_their_levels() {
+    let envoy = Description::parse(built_in("envoy-ratelimit").unwrap()).unwrap();
+    let Source::Http(http) = &envoy.limits[0].value else {
+        panic!("no http")
+    };
+    let text = b"edge.remote_address: unit=MINUTE requests_per_unit=10, shadow_mode: false
+edge.remote_address_10.0.0.1: unit=MINUTE requests_per_unit=20, shadow_mode: false
+edge.path_/login.remote_address: unit=HOUR requests_per_unit=30, shadow_mode: false
+edge.user_ab*: unit=DAY requests_per_unit=40, shadow_mode: false
+other.remote_address: unit=SECOND requests_per_unit=50
+not a rule
+";
+    let rules = http.parse(text).unwrap();
+    for (name, limit, window) in [
+        (
+            "edge_remote_address_10.0.0.2_1795691640",
+            Some(10),
+            Some(60_000),
+        ),
+        (
+            "edge_remote_address_10.0.0.1_1795691640",
+            Some(20),
+            Some(60_000),
+        ),
+        (
+            "edge_path_/login_remote_address_10.0.0.1_1795691640",
+            Some(30),
+            Some(3_600_000),
+        ),
+        ("edge_user_abc_1795691640", Some(40), Some(86_400_000)),
+        ("edge_user_b_1795691640", None, None),
+        ("other_remote_address_x_1795691640", Some(50), Some(1_000)),
+        ("third_remote_address_x_1795691640", None, None),
+    ] {
+        let found = http.limits(&rules, &matched(&envoy, name));
+        assert_eq!((found.limit, found.window_ms), (limit, window), "{name}");
+    }
+}
+
+#[test]
+fn kongs_rules_hold_for_the_route_that_they_name() {
+    let kong = Description::parse(built_in("kong").unwrap()).unwrap();
+    let Source::Http(http) = &kong.limits[0].value else {
+        panic!("no http")
+    };
+    let route = "11111111-1111-1111-1111-111111111111";
+    let text = format!(
+        r#"{{"data":[
+        {{"name":"rate-limiting","enabled":true,"route":null,"service":null,"config":{{"minute":10,"hour":null}}}},
+        {{"name":"rate-limiting","enabled":true,"route":{{"id":"{route}"}},"config":{{"minute":20}}}},
+        {{"name":"rate-limiting","enabled":false,"route":{{"id":"{route}"}},"config":{{"minute":30}}}},
+        {{"name":"cors","enabled":true,"config":{{"minute":40}}}}]}}"#
+    );
+    let rules = http.parse(text.as_bytes()).unwrap();
+    let zero = "00000000-0000-0000-0000-000000000000";
+    let limit = |route: &str, unit: &str| {
+        let name = format!("ratelimit:{route}:{zero}:10.0.0.1:1795691640000:{unit}");
+        http.limits(&rules, &matched(&kong, &name)).limit
+    };
+    assert_eq!(limit(zero, "minute"), Some(10));
+    assert_eq!(limit(route, "minute"), Some(20));
+    assert_eq!(limit(zero, "hour"), None);
+    assert!(http.parse(b"<html>").is_err());
+    assert!(http.parse(b"{}").is_err());
+}
+
+#[test]
+fn rules_that_contradict_each_other_leave_a_limit_unknown() {
+    let limitador = Description::parse(built_in("limitador").unwrap()).unwrap();
+    let Source::Http(http) = &limitador.limits[0].value else {
+        panic!("no http")
+    };
+    let rule = |limit: u64, seconds: u64| {
+        format!(r#"{{"namespace":"api","max_value":{limit},"seconds":{seconds}}}"#)
+    };
+    let name =
+        r#"namespace:{api},counter:{"limit":{"seconds":60},"set_variables":{"user_id":"a"}}"#;
+    let limit = |rules: &[String]| {
+        let rules = http
+            .parse(format!("[{}]", rules.join(",")).as_bytes())
+            .unwrap();
+        http.limits(&rules, &matched(&limitador, name)).limit
+    };
+    assert_eq!(limit(&[rule(10, 60), rule(20, 3600)]), Some(10));
+    assert_eq!(limit(&[rule(10, 60), rule(20, 60)]), None);
+}
+
+#[test]
+fn traefiks_middlewares_have_period_and_burst() {
+    let traefik = Description::parse(built_in("traefik").unwrap()).unwrap();
+    let Source::Http(http) = &traefik.limits[0].value else {
+        panic!("no http")
+    };
+    let text = br#"[{"name":"api@file","rateLimit":{"average":100,"period":"1m0s","burst":50}},{"name":"auth@file"}]"#;
+    let rules = http.parse(text).unwrap();
+    let found = http.limits(&rules, &matched(&traefik, "rate:api@file:10.0.0.1"));
+    let expected = Limits {
+        limit: Some(100),
+        window_ms: Some(60_000),
+        burst: Some(50),
+    };
+    assert_eq!(found, expected);
+    assert_eq!(
+        http.limits(&rules, &matched(&traefik, "rate:auth@file:10.0.0.1")),
+        Limits::default()
+    );
+}
+
+#[test]
+fn what_scan_is_asked_for_follows_from_the_patterns() {
+    let globs = |kind: &str| {
+        let description = Description::parse(built_in(kind).unwrap()).unwrap();
+        let glob =
+            |counter: &Counter| String::from_utf8(counter.key.value.glob().to_vec()).unwrap();
+        description.counters.iter().map(glob).collect::<Vec<_>>()
+    };
+    assert_eq!(globs("reference"), ["ratelimit:*"]);
+    assert_eq!(globs("bottleneck"), ["b_*_settings"]);
+    assert_eq!(globs("drf"), ["*:*:throttle_*_*"]);
+    assert_eq!(
+        globs("fastapi-limiter"),
+        ["fastapi-limiter:*:*:*:*", "fastapi-limiter"]
+    );
+    let reference = Description::parse(built_in("reference").unwrap()).unwrap();
+    let pattern = &reference.counters[0].key.value;
+    assert!(pattern.is_plain());
+    assert_eq!(pattern.prefix(), b"ratelimit:");
+}
+
+#[test]
+fn nodes_are_read_whole() {
+    let own = with(
+        "nodes:
+  discover: dns
+  health: {path: /healthz, port: 81, id: /node/id, covers_redis: true}
+  metrics: {port: 9090}
+  latency: [a_seconds, {metric: 'b_ms{x=\"y\"}', unit: ms}]
+  redis_errors: ['e{t=~\"redis.*\"}']
+  canary: {path: /check, body: '{\"key\":\"$key\"}', refused: 429}
+",
+    )
+    .unwrap();
+    let nodes = own.nodes.unwrap().value;
+    assert_eq!(nodes.discover, Discover::Dns);
+    let health = nodes.health.unwrap();
+    assert_eq!(
+        (health.path.0.as_str(), health.port, health.covers_redis),
+        ("/healthz", Some(81), true)
+    );
+    assert_eq!(nodes.metrics.unwrap().path.0, "/metrics");
+    let units: Vec<_> = nodes.latency.iter().map(|latency| latency.unit).collect();
+    assert_eq!(units, [Unit::Seconds, Unit::Milliseconds]);
+    assert!(nodes.redis_errors[0].selects("e", |_| Some("redis_error")));
+}
+
+#[test]
+fn the_documentation_has_a_row_for_each_kind_and_a_description_that_is_valid() {
+    let text = include_str!("../../docs/LIMITERS.md");
+    for (name, _) in BUILT_IN {
+        let row = format!("\n| `{name}` ");
+        assert!(text.contains(&row), "{name}");
+    }
+    let example = text.split("```yaml\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    assert_eq!(Description::parse(example).unwrap().name, "own");
+}

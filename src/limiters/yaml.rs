@@ -1,0 +1,126 @@
+//! Reading YAML into types that check themselves: a value that is a word or a mapping, and mistakes by line.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+/// How deep a description may nest: limits, http, json, match, and some to spare.
+const MOST_LEVELS: usize = 12;
+
+/// A mistake in a description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The line, from 1, where it is known.
+    pub line: Option<u64>,
+    /// What is wrong and what was expected, in one line.
+    pub text: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+/// Parses `text`.
+pub(super) fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, Mistake> {
+    let options =
+        serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: MOST_LEVELS } };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        let line = error.location().map(|location| location.line());
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let first = first.strip_prefix("error: ").unwrap_or(first);
+        let what = first.split(" at line ").next().unwrap_or(first);
+        let text = with_nearest(what);
+        Mistake { line, text }
+    })
+}
+
+/// Adds the nearest of the names that were expected, where one is near to the one that is unknown.
+fn with_nearest(text: &str) -> String {
+    let unknown = text.split('`').nth(1).filter(|_| text.contains("unknown"));
+    let nearest = unknown
+        .zip(text.split_once("expected "))
+        .and_then(|(unknown, (_, names))| {
+            let names = names
+                .strip_prefix("one of ")
+                .unwrap_or(names)
+                .split([',', ' ']);
+            nearest(unknown, names.map(|name| name.trim_matches('`')))
+        });
+    match nearest {
+        Some(nearest) => format!("{text} (did you mean {nearest}?)"),
+        None => text.to_owned(),
+    }
+}
+
+/// The name that is most like `word`, if one is.
+pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(word, name), name))
+        .min_by_key(|(distance, _)| *distance);
+    let (distance, name) = near?;
+    (distance <= (word.len() / 3).max(1)).then_some(name)
+}
+
+/// A type that one word can stand for.
+pub(super) trait Word: Sized {
+    /// What is expected, for the error.
+    const EXPECTED: &'static str;
+
+    /// The value that `word` stands for.
+    fn word(word: &str) -> Option<Self>;
+}
+
+/// Deserializes `T` from a word, or from a mapping as `M`.
+pub(super) fn word_or_mapping<'de, D, M, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    M: Deserialize<'de> + Into<T>,
+    T: Word,
+{
+    struct Either<M, T>(PhantomData<(M, T)>);
+
+    impl<'de, M: Deserialize<'de> + Into<T>, T: Word> Visitor<'de> for Either<M, T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(T::EXPECTED)
+        }
+
+        fn visit_str<E: Error>(self, word: &str) -> Result<T, E> {
+            T::word(word).ok_or_else(|| E::custom(format!("{word:?}: expected {}", T::EXPECTED)))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            M::deserialize(MapAccessDeserializer::new(map)).map(Into::into)
+        }
+    }
+
+    deserializer.deserialize_any(Either::<M, T>(PhantomData))
+}
+
+/// Implements `Deserialize` for types that are read from a text by `$parse`, which says what it expected.
+macro_rules! from_text {
+    ($type:ty, $parse:expr) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                let parse: fn(&str) -> Result<Self, String> = $parse;
+                parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+pub(super) use from_text;

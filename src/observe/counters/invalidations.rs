@@ -1,0 +1,182 @@
+//! Redis tells which keys were written (client-side caching in broadcast mode), so that a collection need not look at
+//! those that were not: a count that nobody adds to only falls. Where that is not to be had, everything is looked at.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redis::{PushInfo, PushKind, Value};
+
+use crate::observe::counters::requests::PREFIX;
+use crate::observe::redis::connector::Connector;
+use crate::observe::redis::deployment::Access;
+use crate::observe::redis::server::RedisFailure;
+
+/// Names kept between two collections. With more, looking at everything is no dearer, and memory stays bounded.
+const MOST_NAMES: usize = 400_000;
+
+/// What these names may take, in bytes of their own.
+const MOST_BYTES: usize = 32 * 1024 * 1024;
+
+/// Which keys were written since the last collection.
+#[derive(Debug)]
+pub(in crate::observe) enum Changes {
+    /// Redis does not tell, and why, if it said so.
+    Untold(Option<RedisFailure>),
+    /// From now on it tells; of what was before nobody knows.
+    Unknown,
+    /// These, by their whole names, and no others.
+    Names(Vec<Vec<u8>>),
+}
+
+/// Listens for invalidations on a connection of its own.
+#[derive(Debug)]
+pub(in crate::observe) struct Tracker {
+    address: String,
+    connector: Connector,
+    heard: Arc<Mutex<Heard>>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    names: HashSet<Vec<u8>>,
+    bytes: usize,
+    /// Something was missed: too much at once, or everything was flushed.
+    missed: bool,
+}
+
+impl Heard {
+    fn take(&mut self, push: PushInfo) {
+        if push.kind != PushKind::Invalidate {
+            return;
+        }
+        for value in push.data {
+            let Value::Array(names) = value else {
+                self.missed = true; // nil: the whole database was flushed
+                return;
+            };
+            for name in names {
+                if let Value::BulkString(name) = name {
+                    self.add(name);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, name: Vec<u8>) {
+        // A counter and its sequence are written together: the counter's name says enough.
+        let counter = name.strip_suffix(b":seq");
+        if counter.is_some_and(|counter| self.names.contains(counter)) {
+            return;
+        }
+        if self.names.contains(&name) {
+            return;
+        }
+        self.bytes += name.len();
+        if self.names.len() < MOST_NAMES && self.bytes <= MOST_BYTES {
+            self.names.insert(name);
+        } else {
+            self.missed = true;
+        }
+    }
+}
+
+impl Tracker {
+    pub(in crate::observe) fn new(access: Arc<Access>, address: &str) -> Self {
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let ear = Arc::clone(&heard);
+        Self {
+            address: address.to_owned(),
+            connector: Connector::listening(access, address, move |push| lock(&ear).take(push)),
+            heard,
+        }
+    }
+
+    /// Forgets what was told: the next call begins anew.
+    pub(in crate::observe) fn replace(&mut self) {
+        self.connector.replace();
+    }
+
+    /// What was written since the last call. Begins to listen if it does not yet.
+    pub(in crate::observe) async fn changes(&mut self) -> Changes {
+        let listening = self.connector.current().is_some();
+        // Answers keep their order: with this one, all that Redis had to tell before it is here.
+        let alive = self.connector.ping_once().await;
+        let heard = std::mem::take(&mut *lock(&self.heard));
+        match alive {
+            Ok(connection) if !listening => {
+                let mut connection = connection;
+                let begun: redis::RedisResult<()> = redis::cmd("CLIENT")
+                    .arg(&["TRACKING", "ON", "BCAST", "PREFIX"])
+                    .arg(PREFIX)
+                    .arg("PREFIX")
+                    .arg(crate::observe::redis::server::NODE_PREFIX)
+                    .query_async(&mut connection)
+                    .await;
+                if let Err(error) = begun {
+                    self.connector.replace();
+                    let what = format!(
+                        "CLIENT TRACKING {} (every collection looks at all keys)",
+                        self.address
+                    );
+                    return Changes::Untold(Some(RedisFailure::of(&what, &error)));
+                }
+                Changes::Unknown
+            }
+            Ok(_) if !heard.missed => Changes::Names(heard.names.into_iter().collect()),
+            Ok(_) => Changes::Unknown,
+            Err(_) => Changes::Untold(None),
+        }
+    }
+}
+
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    // A set of names cannot be left half-done by a panic in a way that matters: at worst a name is missing, and the
+    // connection's task, which is the one that panicked, is gone, which is noticed.
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(names: &[&str]) -> PushInfo {
+        let names = names
+            .iter()
+            .map(|name| Value::BulkString(name.as_bytes().to_vec()));
+        PushInfo {
+            kind: PushKind::Invalidate,
+            data: vec![Value::Array(names.collect())],
+        }
+    }
+
+    #[test]
+    fn a_sequence_beside_its_counter_is_left_out_and_one_alone_is_not() {
+        let mut heard = Heard::default();
+        heard.take(push(&["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"]));
+        let mut names: Vec<_> = heard.names.into_iter().collect();
+        names.sort();
+        assert_eq!(names, [&b"ratelimit:a"[..], b"ratelimit:b:seq"]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_bytes_too_and_what_is_not_kept_is_missed() {
+        let mut heard = Heard::default();
+        let long = "x".repeat(MOST_BYTES / 2 - 1);
+        for _ in 0..3 {
+            heard.take(push(&[&format!("{long}1"), &format!("{long}2")]));
+        }
+        assert_eq!((heard.names.len(), heard.missed), (2, false));
+        heard.take(push(&["x"]));
+        assert_eq!((heard.names.len(), heard.missed), (2, true));
+    }
+
+    #[test]
+    fn a_flush_is_everything() {
+        let mut heard = Heard::default();
+        heard.take(PushInfo {
+            kind: PushKind::Invalidate,
+            data: vec![Value::Nil],
+        });
+        assert!(heard.missed);
+    }
+}

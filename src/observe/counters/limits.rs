@@ -1,0 +1,476 @@
+//! Which limit holds for a key, and what it was before. Pure.
+//!
+//! Of keys with the default limit nothing is remembered; of keys with a limit of their own, a hash and two numbers.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::elapsed;
+use crate::observation::{FallenLimit, Limit};
+
+/// A rule of the configuration: keys that match have this limit, whatever Redis and the API say. For limits that
+/// only the limiter's callers know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitRule {
+    /// A glob: `*` stands for any run of bytes, `?` for any one.
+    pub pattern: String,
+    /// The limit and window.
+    pub limit: Limit,
+}
+
+/// The limit by the first rule that matches `key`.
+pub(in crate::observe) fn by_rule(rules: &[LimitRule], key: &[u8]) -> Option<Limit> {
+    rules
+        .iter()
+        .find(|rule| glob(rule.pattern.as_bytes(), key))
+        .map(|rule| rule.limit)
+}
+
+/// Whether `text` matches `pattern`, in time linear in their product at most.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    p = at + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+/// What was last seen of limits: which keys have their own, and what a limit was before it fell.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::observe) struct LimitMemory {
+    default: Option<Remembered>,
+    own: HashMap<u64, Remembered>,
+    /// Keys whose stored limit is none, and the pass that found that.
+    #[serde(skip)]
+    invalid: HashMap<u64, u64>,
+    #[serde(skip)]
+    hasher: FixedHasher,
+    /// The number of the pass in progress.
+    pass: u64,
+    /// All stored limits were seen at least once, so that a limit that shows now is new.
+    pub(in crate::observe) primed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Remembered {
+    limit: Limit,
+    /// Boxed, since there are many limits and few that fell.
+    fell: Option<Box<Fall>>,
+    /// The key has no limit of its own any more; the entry lives until the fall no longer matters.
+    removed: bool,
+    /// The pass in which the limit was last seen.
+    pass: u64,
+}
+
+/// What a limit was before it fell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Fall {
+    #[serde(flatten)]
+    from: FallenLimit,
+    /// The least count above the limit since then: what is left over from before only gets less.
+    #[serde(default)]
+    least: Option<u64>,
+}
+
+impl Remembered {
+    fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            fell: None,
+            removed: false,
+            pass: 0,
+        }
+    }
+
+    fn set(&mut self, limit: Limit, now: Timestamp) {
+        if limit.limit < self.limit.limit {
+            let window = Duration::from_millis(self.limit.window_ms);
+            let still = self.fell_from();
+            let still = still.filter(|fell| elapsed(fell.at, now) < window);
+            let highest = still.map_or(self.limit.limit, |fell| fell.limit.max(self.limit.limit));
+            let from = FallenLimit {
+                limit: highest,
+                at: now,
+            };
+            self.fell = Some(Box::new(Fall { from, least: None }));
+        }
+        self.limit = limit;
+    }
+
+    /// `count` was seen under `limit`, which holds now. What rose, or was not above the limit when its fall was seen, is
+    /// not left over from before: then the fall matters no more.
+    fn counted(&mut self, count: u64, limit: u64) {
+        let least = self.fell.as_ref().and_then(|fell| fell.least);
+        if count <= limit || least.is_some_and(|least| count > least) {
+            self.fell = None;
+        }
+        if let Some(fell) = &mut self.fell {
+            fell.least = Some(count);
+        }
+    }
+
+    fn fell_from(&self) -> Option<FallenLimit> {
+        self.fell.as_ref().map(|fell| fell.from)
+    }
+}
+
+/// Not seeded: a hash must be the same after a restart, so that saved limits can be taken back.
+type FixedHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
+impl LimitMemory {
+    /// Takes over the default limit as it was read now. Tells whether it changed.
+    pub(in crate::observe) fn set_default(&mut self, limit: Limit, now: Timestamp) -> bool {
+        let changed = self.default_limit() != Some(limit);
+        self.default
+            .get_or_insert(Remembered::new(limit))
+            .set(limit, now);
+        changed
+    }
+
+    /// The default limit, as last read.
+    pub(in crate::observe) fn default_limit(&self) -> Option<Limit> {
+        self.default.as_ref().map(|remembered| remembered.limit)
+    }
+
+    /// What a key is remembered by.
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Whether the pass in progress has read the key's own limit already.
+    pub(in crate::observe) fn is_learned(&self, key: &[u8]) -> bool {
+        let own = self.own.get(&self.hash(key));
+        own.is_some_and(|own| !own.removed && own.pass == self.pass)
+    }
+
+    /// What is stored as the key's limit is none. What it was before is kept: it is likely to be that again.
+    pub(in crate::observe) fn set_invalid(&mut self, key: &[u8]) {
+        let hash = self.hash(key);
+        self.invalid.insert(hash, self.pass);
+        if let Some(own) = self.own.get_mut(&hash) {
+            own.pass = self.pass;
+        }
+    }
+
+    /// Whether the key has, or had until it became invalid, a limit of its own.
+    pub(in crate::observe) fn had_own(&self, key: &[u8]) -> bool {
+        let own = self.own.get(&self.hash(key));
+        own.is_some_and(|own| !own.removed) || self.is_invalid(key)
+    }
+
+    /// Whether what is stored as the key's limit was last seen to be none.
+    pub(in crate::observe) fn is_invalid(&self, key: &[u8]) -> bool {
+        !self.invalid.is_empty() && self.invalid.contains_key(&self.hash(key))
+    }
+
+    /// The key has this limit of its own, or none, as was read now. Tells whether that is news.
+    pub(in crate::observe) fn learn(
+        &mut self,
+        key: &[u8],
+        own: Option<Limit>,
+        now: Timestamp,
+    ) -> bool {
+        let hash = self.hash(key);
+        self.invalid.remove(&hash);
+        let default = self.default_limit();
+        match (self.own.get_mut(&hash), own) {
+            (Some(remembered), Some(own)) => {
+                let news = remembered.removed || remembered.limit != own;
+                remembered.removed = false;
+                remembered.set(own, now);
+                remembered.pass = self.pass;
+                news
+            }
+            (Some(remembered), None) => {
+                let news = !remembered.removed;
+                if let Some(default) = default.filter(|_| news) {
+                    remembered.set(default, now);
+                }
+                remembered.removed = true;
+                news
+            }
+            (None, Some(own)) => {
+                // Once everything was seen, a limit that was not there before is new: it was the default until now.
+                let before = default.filter(|_| self.primed).unwrap_or(own);
+                let mut remembered = Remembered::new(before);
+                remembered.set(own, now);
+                remembered.pass = self.pass;
+                self.own.insert(hash, remembered);
+                true
+            }
+            (None, None) => false,
+        }
+    }
+
+    /// The limit of `key` by all that is remembered, and the one before if it fell; `None` if it has none of its own
+    /// and the default is not known.
+    pub(in crate::observe) fn current(
+        &mut self,
+        key: &[u8],
+        now: Timestamp,
+    ) -> Option<(Limit, Option<FallenLimit>)> {
+        let default = self.default.as_ref();
+        let default = default.map(|default| (default.limit, default.fell_from()));
+        if self.own.is_empty() {
+            return default;
+        }
+        let hash = self.hash(key);
+        let Some(remembered) = self.own.get(&hash) else {
+            return default;
+        };
+        if !remembered.removed {
+            return Some((remembered.limit, remembered.fell_from()));
+        }
+        let (limit, default_fell) = default?;
+        let window = Duration::from_millis(limit.window_ms);
+        let fell = remembered.fell_from();
+        let fell = fell.filter(|fell| elapsed(fell.at, now) < window);
+        if fell.is_none() {
+            self.own.remove(&hash);
+        }
+        Some((limit, fell.or(default_fell)))
+    }
+
+    /// [`Self::current`] for a key of which `count` was just read directly, under that limit.
+    ///
+    /// The fall of a limit that is stored in Redis holds for all nodes at once, so whatever was admitted since is not left
+    /// over from before. The default is each node's own: a rolling restart lowers it on one node after the other, and those
+    /// that still have the old one admit by it. So its fall excuses every count that was legal before.
+    pub(in crate::observe) fn current_of_counted(
+        &mut self,
+        key: &[u8],
+        count: u64,
+        now: Timestamp,
+    ) -> Option<(Limit, Option<FallenLimit>)> {
+        let (limit, fell) = self.current(key, now)?;
+        let hash = self.hash(key);
+        match self.own.get_mut(&hash) {
+            Some(own) if fell.is_some() => own.counted(count, limit.limit),
+            _ => return Some((limit, fell)),
+        }
+        self.current(key, now)
+    }
+
+    /// A pass over the whole key space has ended: limits that it did not show are gone.
+    pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
+        let default = self.default_limit();
+        for remembered in self.own.values_mut() {
+            if remembered.pass != self.pass && !remembered.removed {
+                if let Some(default) = default {
+                    remembered.set(default, now);
+                }
+                remembered.removed = true;
+            }
+        }
+        let pass = self.pass;
+        self.invalid.retain(|_, seen| *seen == pass);
+        self.pass += 1;
+        self.primed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn limit(limit: u64) -> Limit {
+        Limit {
+            limit,
+            window_ms: 60_000,
+        }
+    }
+
+    fn fell(memory: &mut LimitMemory, own: Option<u64>, now: i64) -> Option<u64> {
+        memory.learn(b"k", own.map(limit), at(now));
+        let (_, fell) = memory.current(b"k", at(now)).unwrap();
+        fell.map(|fell| fell.limit)
+    }
+
+    #[test]
+    fn a_default_that_falls_is_noticed() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        assert_eq!(fell(&mut memory, None, 0), None);
+        memory.set_default(limit(5), at(1));
+        assert_eq!(fell(&mut memory, None, 1), Some(10));
+        memory.set_default(limit(3), at(2));
+        assert_eq!(fell(&mut memory, None, 2), Some(10));
+    }
+
+    #[test]
+    fn an_own_limit_that_falls_is_noticed() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        assert_eq!(fell(&mut memory, Some(100), 0), None);
+        assert_eq!(fell(&mut memory, Some(50), 1), Some(100));
+        assert_eq!(fell(&mut memory, None, 2), Some(100));
+    }
+
+    #[test]
+    fn a_limit_that_is_new_fell_from_the_default_once_all_was_seen() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        assert_eq!(fell(&mut memory, Some(5), 0), None);
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        memory.primed = true;
+        assert_eq!(fell(&mut memory, Some(5), 1), Some(10));
+    }
+
+    #[test]
+    fn a_strict_limit_that_stood_before_its_key_was_used_did_not_fall() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        memory.learn(b"k", Some(limit(5)), at(0));
+        memory.end_pass(at(1));
+        assert_eq!(fell(&mut memory, Some(5), 100), None);
+        assert_eq!(fell(&mut memory, Some(3), 101), Some(5));
+    }
+
+    #[test]
+    fn a_limit_that_appears_before_its_key_is_used_fell_when_it_appeared() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        memory.end_pass(at(1));
+        memory.learn(b"k", Some(limit(5)), at(5));
+        memory.learn(b"k", Some(limit(5)), at(9));
+        let (_, fell) = memory.current(b"k", at(20)).unwrap();
+        let expected = FallenLimit {
+            limit: 10,
+            at: at(5),
+        };
+        assert_eq!(fell, Some(expected));
+    }
+
+    /// The limit that a count may be draining from, each count a second after the one before.
+    fn drains(memory: &mut LimitMemory, counts: &[u64]) -> Vec<Option<u64>> {
+        let counts = counts.iter().zip(10..);
+        let fell = counts.map(|(count, second)| {
+            let (_, fell) = memory.current_of_counted(b"k", *count, at(second)).unwrap();
+            fell.map(|fell| fell.limit)
+        });
+        fell.collect()
+    }
+
+    #[test]
+    fn what_rose_or_began_after_a_fall_is_not_left_over_from_before() {
+        let fallen = |default_falls: bool| {
+            let mut memory = LimitMemory::default();
+            memory.set_default(limit(10), at(0));
+            memory.end_pass(at(1));
+            if default_falls {
+                memory.set_default(limit(5), at(2));
+            } else {
+                memory.learn(b"k", Some(limit(5)), at(2));
+            }
+            memory
+        };
+        let (yes, no) = (Some(10), None);
+        let mut memory = fallen(false);
+        assert_eq!(
+            drains(&mut memory, &[8, 8, 7, 8, 7]),
+            [yes, yes, yes, no, no]
+        );
+        // Another fall begins anew.
+        memory.learn(b"k", Some(limit(3)), at(20));
+        assert_eq!(drains(&mut memory, &[7]), [Some(5)]);
+        assert_eq!(drains(&mut fallen(false), &[0, 7]), [no, no]);
+        assert_eq!(drains(&mut fallen(false), &[5, 6]), [no, no]);
+        // Nodes that were not restarted yet admit by the default of before.
+        assert_eq!(drains(&mut fallen(true), &[0, 7, 8]), [yes, yes, yes]);
+    }
+
+    #[test]
+    fn a_limit_that_was_malformed_for_a_while_did_not_fall() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        memory.learn(b"k", Some(limit(5)), at(0));
+        memory.end_pass(at(1));
+        for second in 2..5 {
+            memory.set_invalid(b"k");
+            memory.end_pass(at(second));
+            assert!(memory.had_own(b"k"));
+        }
+        assert_eq!(fell(&mut memory, Some(5), 6), None);
+        assert!(!memory.is_invalid(b"k"));
+    }
+
+    #[test]
+    fn removed_limits_are_forgotten_after_a_window() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        fell(&mut memory, Some(100), 0);
+        assert_eq!(fell(&mut memory, None, 1), Some(100));
+        fell(&mut memory, None, 62);
+        assert!(memory.own.is_empty());
+    }
+
+    #[test]
+    fn limits_that_a_whole_pass_did_not_show_are_gone() {
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), at(0));
+        assert!(memory.learn(b"k", Some(limit(100)), at(0)));
+        memory.end_pass(at(1));
+        assert!(!memory.learn(b"k", Some(limit(100)), at(2)));
+        memory.end_pass(at(3));
+        assert_eq!(memory.current(b"k", at(3)).unwrap().0, limit(100));
+        memory.end_pass(at(4));
+        assert_eq!(
+            memory.current(b"k", at(5)).unwrap(),
+            (
+                limit(10),
+                Some(FallenLimit {
+                    limit: 100,
+                    at: at(4)
+                })
+            )
+        );
+    }
+
+    #[test]
+    fn globs_match_as_globs_do() {
+        for (pattern, text, matches) in [
+            ("tenant:*", "tenant:42", true),
+            ("tenant:*", "tenan:42", false),
+            ("*", "", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-b-b-", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("", "", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(
+                glob(pattern.as_bytes(), text.as_bytes()),
+                matches,
+                "{pattern} {text}"
+            );
+        }
+    }
+}

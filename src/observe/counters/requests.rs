@@ -1,0 +1,291 @@
+//! What the sweep asks Redis, a batch at a time: plain I/O on names that it owns, so that several batches can be under
+//! way at once. Decides nothing.
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, RedisResult, Value};
+
+use crate::observation::{Limit, Reason};
+use crate::observe::redis::router::{Router, is_elsewhere};
+use crate::observe::redis::server::reason_of;
+
+/// What every counter's key starts with.
+pub(in crate::observe) const PREFIX: &[u8] = b"ratelimit:";
+
+/// What every limit's key starts with, behind [`PREFIX`].
+pub(in crate::observe) const LIMIT: &[u8] = b"limit:";
+
+/// A key's own limit as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::observe) enum Own {
+    /// It has none.
+    None,
+    /// It has this one.
+    Some(Limit),
+    /// What is stored is not a limit.
+    Invalid(Reason),
+}
+
+impl Own {
+    /// The limit, if it is one.
+    pub(in crate::observe) fn limit(self) -> Option<Limit> {
+        match self {
+            Self::Some(limit) => Some(limit),
+            Self::None | Self::Invalid(_) => None,
+        }
+    }
+}
+
+/// One SCAN's worth of names, sorted by what is to be asked of them.
+#[derive(Debug, Default)]
+pub(in crate::observe) struct Batch {
+    /// Keys to count, and the window to count over.
+    pub(in crate::observe) keys: Vec<(Vec<u8>, u64)>,
+    /// Names that end in `:seq`: strings beside counters, most likely.
+    pub(in crate::observe) sequences: Vec<Vec<u8>>,
+    /// Keys whose limit is stored.
+    pub(in crate::observe) limits: Vec<Vec<u8>>,
+}
+
+/// What the batch's names turned out to be.
+#[derive(Debug)]
+pub(in crate::observe) struct Counted {
+    /// Keys and their counts; `None` for what is no counter.
+    pub(in crate::observe) keys: Vec<(Vec<u8>, Option<u64>)>,
+    /// Sequences that are no strings: counters, perhaps.
+    pub(in crate::observe) not_sequences: Vec<Vec<u8>>,
+    /// Stored limits by key.
+    pub(in crate::observe) limits: Vec<(Vec<u8>, Own)>,
+    /// Keys that have moved to another server since their names came.
+    pub(in crate::observe) elsewhere: Vec<Vec<u8>>,
+    pub(in crate::observe) commands: u64,
+}
+
+/// Counts, and reads limits, in one round trip. The moment to count from is `now_ms` by Redis's clock. In a cluster,
+/// one command cannot ask about many keys.
+pub(in crate::observe) async fn count(
+    mut connection: MultiplexedConnection,
+    batch: Batch,
+    now_ms: i64,
+    cluster: bool,
+) -> RedisResult<Counted> {
+    let Batch {
+        keys,
+        sequences,
+        limits,
+    } = batch;
+    let mut pipe = redis::Pipeline::with_capacity(keys.len() + limits.len() + 1);
+    pipe.ignore_errors();
+    for (key, window_ms) in &keys {
+        pipe.add_command(zcount(key, now_ms, *window_ms));
+    }
+    for key in &limits {
+        pipe.add_command(hmget(key));
+    }
+    if cluster {
+        for name in &sequences {
+            let mut length = redis::cmd("STRLEN");
+            length.arg([PREFIX, name].concat());
+            pipe.add_command(length);
+        }
+    } else if !sequences.is_empty() {
+        // MGET answers nil for what is no string, which tells a thousand types for the price of one command.
+        let mut mget = redis::cmd("MGET");
+        for name in &sequences {
+            mget.arg([PREFIX, name].concat());
+        }
+        pipe.add_command(mget);
+    }
+    let mut counted = Counted {
+        keys: Vec::with_capacity(keys.len()),
+        not_sequences: Vec::new(),
+        limits: Vec::with_capacity(limits.len()),
+        elsewhere: Vec::new(),
+        commands: 0,
+    };
+    if pipe.is_empty() {
+        return Ok(counted);
+    }
+    let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut connection).await?;
+    counted.commands = answers.len() as u64;
+    let mut answers = answers.into_iter();
+    for ((key, _), answer) in keys.into_iter().zip(answers.by_ref()) {
+        match count_of(answer) {
+            Err(error) if is_elsewhere(&error) => counted.elsewhere.push(key),
+            count => counted.keys.push((key, count?)),
+        }
+    }
+    for (key, answer) in limits.into_iter().zip(answers.by_ref()) {
+        match own_limit(&answer) {
+            // Where it went, it was written: that is told, or the next pass comes across it.
+            Err(error) if is_elsewhere(&error) => {}
+            own => counted.limits.push((key, own?)),
+        }
+    }
+    if cluster {
+        let pairs = sequences.into_iter().zip(answers);
+        let others = pairs.filter(|(_, length)| {
+            let error = length.as_ref().err();
+            error.is_some_and(|error| reason_of(error) == Reason::WrongType)
+        });
+        counted.not_sequences = others.map(|(name, _)| name).collect();
+    } else if let Some(values) = answers.next() {
+        let Value::Array(values) = values? else {
+            return Ok(counted);
+        };
+        let pairs = sequences.into_iter().zip(values);
+        let others = pairs.filter(|(_, value)| *value == Value::Nil);
+        counted.not_sequences = others.map(|(name, _)| name).collect();
+    }
+    Ok(counted)
+}
+
+/// Which server could not tell, if one is known to be asked, and why.
+pub(in crate::observe) type Untold = (Option<usize>, RedisError);
+
+/// What was read of a key directly.
+#[derive(Debug)]
+pub(in crate::observe) struct Verified {
+    pub(in crate::observe) own: Result<Own, Untold>,
+    /// `None` for what is no counter.
+    pub(in crate::observe) count: Result<Option<u64>, Untold>,
+}
+
+/// A key to be read directly, and the window to count over if its own limit cannot be read: the two may be on different
+/// servers of a cluster.
+pub(in crate::observe) type Doubtful = (Vec<u8>, u64);
+
+/// Reads the own limit of each key, then counts over the window that really holds. `usual` tells the window of keys
+/// without one of their own; a rule of the configuration beats what is stored. `now_ms` is the time at each link.
+pub(in crate::observe) async fn verify(
+    router: &Router,
+    keys: &[Doubtful],
+    now_ms: impl Fn(usize) -> i64,
+    rule: impl Fn(&[u8]) -> Option<Limit>,
+    usual: u64,
+) -> Vec<Verified> {
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<Vec<u8>> = keys.iter().map(|(key, _)| limit_name(key)).collect();
+    let asked = names.iter().zip(keys);
+    let asked = asked
+        .map(|(name, (key, _))| (name.clone(), hmget(key)))
+        .collect();
+    let limits = router.ask(asked).await.each;
+    let mut owns = Vec::with_capacity(keys.len());
+    let mut asked = Vec::with_capacity(keys.len());
+    for ((key, remembered), answer) in keys.iter().zip(&limits) {
+        let own = own_limit(answer);
+        let stored = match &own {
+            Ok(Own::Some(limit)) => limit.window_ms,
+            Ok(Own::None) => usual,
+            Ok(Own::Invalid(_)) | Err(_) => *remembered,
+        };
+        let window_ms = rule(key).map_or(stored, |limit| limit.window_ms);
+        let name = [PREFIX, key].concat();
+        let now_ms = now_ms(router.link_of(&name).unwrap_or(0));
+        asked.push((name, zcount(key, now_ms, window_ms)));
+        owns.push(own);
+    }
+    let counts = router.ask(asked).await.each;
+    let mut verified = Vec::with_capacity(keys.len());
+    for (((key, _), name), (own, count)) in
+        keys.iter().zip(&names).zip(owns.into_iter().zip(counts))
+    {
+        verified.push(Verified {
+            own: own.map_err(|error| (router.link_of(name), error)),
+            count: count_of(count)
+                .map_err(|error| (router.link_of(&[PREFIX, key].concat()), error)),
+        });
+    }
+    verified
+}
+
+fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
+    let mut command = redis::cmd("ZCOUNT");
+    let from = now_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
+    command.arg([PREFIX, key].concat()).arg(from).arg("+inf");
+    command
+}
+
+/// The name under which a key's own limit is stored.
+fn limit_name(key: &[u8]) -> Vec<u8> {
+    [PREFIX, LIMIT, key].concat()
+}
+
+fn hmget(key: &[u8]) -> redis::Cmd {
+    let mut command = redis::cmd("HMGET");
+    command.arg(limit_name(key)).arg("limit").arg("window_ms");
+    command
+}
+
+/// `None` for a key of another type.
+fn count_of(answer: RedisResult<Value>) -> RedisResult<Option<u64>> {
+    match answer {
+        Ok(Value::Int(count)) => Ok(Some(u64::try_from(count).unwrap_or(0))),
+        Ok(_) => Ok(Some(0)),
+        Err(error) if reason_of(&error) == Reason::WrongType => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn own_limit(answer: &RedisResult<Value>) -> RedisResult<Own> {
+    let fields = match answer {
+        Ok(Value::Array(fields)) => fields,
+        Ok(_) => return Ok(Own::Invalid(Reason::InvalidLimit)),
+        Err(error) if reason_of(error) == Reason::WrongType => {
+            return Ok(Own::Invalid(Reason::WrongType));
+        }
+        Err(error) => return Err(error.clone()),
+    };
+    let number = |value: Option<&Value>| match value {
+        Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).ok()?.parse::<u64>().ok(),
+        _ => None,
+    };
+    let absent = |value: Option<&Value>| matches!(value, None | Some(Value::Nil));
+    if absent(fields.first()) && absent(fields.get(1)) {
+        return Ok(Own::None);
+    }
+    let Some(limit) = number(fields.first()) else {
+        return Ok(Own::Invalid(Reason::InvalidLimit));
+    };
+    Ok(match number(fields.get(1)) {
+        Some(window_ms) if window_ms > 0 => Own::Some(Limit { limit, window_ms }),
+        _ => Own::Invalid(Reason::InvalidWindow),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(limit: Option<&str>, window: Option<&str>) -> String {
+        let value = |text: Option<&str>| {
+            text.map_or(Value::Nil, |text| {
+                Value::BulkString(text.as_bytes().to_vec())
+            })
+        };
+        let answer = Ok(Value::Array(vec![value(limit), value(window)]));
+        match own_limit(&answer).unwrap() {
+            Own::None => "none".to_owned(),
+            Own::Some(limit) => format!("{} in {}", limit.limit, limit.window_ms),
+            Own::Invalid(reason) => reason.to_string(),
+        }
+    }
+
+    #[test]
+    fn stored_limits_are_whole_numbers_or_passed_over() {
+        assert_eq!(own(None, None), "none");
+        assert_eq!(own(Some("5"), Some("60000")), "5 in 60000");
+        assert_eq!(own(Some("0"), Some("60000")), "0 in 60000");
+        let large = own(Some("9223372036854775808"), Some("1"));
+        assert_eq!(large, "9223372036854775808 in 1");
+        for limit in ["-3", "abc", "1.5", ""] {
+            assert_eq!(own(Some(limit), Some("60000")), "invalid_limit", "{limit}");
+        }
+        for window in [Some("0"), Some("-1"), Some("x"), None] {
+            assert_eq!(own(Some("5"), window), "invalid_window", "{window:?}");
+        }
+        assert_eq!(own(None, Some("60000")), "invalid_limit");
+    }
+}

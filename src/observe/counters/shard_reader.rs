@@ -1,0 +1,228 @@
+//! The connections over which one server's counters are read, and what it tells of writes. Reads from a replica if that
+//! is asked for and one follows its primary, else from the primary. What is told and what is read come from the same
+//! server: a replica that is late is late in both.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Value};
+use tokio::time::Instant;
+
+use crate::observation::Reason;
+use crate::observe::counters::invalidations::{Changes, Tracker};
+use crate::observe::redis::connector::Connector;
+use crate::observe::redis::deployment::Access;
+use crate::observe::redis::fallback::first_success;
+use crate::observe::redis::server::RedisFailure;
+use crate::observe::redis::server_state::{follows, stale};
+use crate::observe::redis::topology::ShardNow;
+
+/// The connections to one server.
+#[derive(Debug)]
+pub(in crate::observe) struct ShardReader {
+    /// `host:port` of the server that is read.
+    pub(in crate::observe) source: String,
+    tracker: Tracker,
+    scanner: Connector,
+    connector: Connector,
+}
+
+/// A server that is ready to be read.
+pub(in crate::observe) struct Ready {
+    pub(in crate::observe) scanner: MultiplexedConnection,
+    pub(in crate::observe) connection: MultiplexedConnection,
+    pub(in crate::observe) changes: Changes,
+}
+
+impl ShardReader {
+    fn new(access: &Arc<Access>, source: &str) -> Self {
+        Self {
+            source: source.to_owned(),
+            tracker: Tracker::new(Arc::clone(access), source),
+            scanner: Connector::new(Arc::clone(access), source),
+            connector: Connector::readonly(Arc::clone(access), source),
+        }
+    }
+
+    /// Whatever is on the way is not waited for, and writes until now are not known.
+    pub(in crate::observe) fn replace(&mut self) {
+        self.tracker.replace();
+        self.scanner.replace();
+        self.connector.replace();
+    }
+
+    async fn connect(&mut self) -> Result<Ready, RedisFailure> {
+        let ((scanner, _), (connection, _)) =
+            tokio::try_join!(self.scanner.ping(), self.connector.ping())?;
+        Ok(Ready {
+            scanner,
+            connection,
+            changes: self.tracker.changes().await,
+        })
+    }
+
+    /// This reader, if its server is a replica that can be read: of a `cluster` it must say that it may be.
+    async fn of_replica(mut self, cluster: bool) -> Result<(Self, Ready), ReplicaFault> {
+        self.follows(cluster).await?;
+        let unreachable = |failure| ReplicaFault {
+            failure,
+            unreachable: true,
+        };
+        let ready = self.connect().await.map_err(unreachable)?;
+        Ok((self, ready))
+    }
+
+    /// Makes sure that the server is a replica that has its primary's data now.
+    async fn follows(&mut self, cluster: bool) -> Result<(), ReplicaFault> {
+        let connected = self.connector.ping().await;
+        let (mut connection, _) = connected.map_err(|failure| ReplicaFault {
+            failure,
+            unreachable: true,
+        })?;
+        let address = &self.source;
+        let of = |what: &str, error| ReplicaFault {
+            failure: RedisFailure::of(&format!("{what} {address}"), &error),
+            unreachable: false,
+        };
+        let mut pipe = redis::pipe();
+        pipe.ignore_errors();
+        pipe.cmd("ROLE")
+            .cmd("READONLY")
+            .cmd("INFO")
+            .arg("replication");
+        let answers: RedisResult<Vec<RedisResult<Value>>> = pipe.query_async(&mut connection).await;
+        let answers = answers.map_err(|error| of("ROLE", error))?;
+        let [role, readonly, info] = <[_; 3]>::try_from(answers).map_err(|_| ReplicaFault {
+            failure: RedisFailure {
+                reason: Reason::RedisError,
+                message: format!("ROLE {address}: expected an answer"),
+            },
+            unreachable: false,
+        })?;
+        if let Err(error) = readonly
+            && cluster
+        {
+            return Err(of("READONLY", error));
+        }
+        if follows(&role.map_err(|error| of("ROLE", error))?) {
+            return Ok(());
+        }
+        let info = info.and_then(|info| Ok(redis::from_redis_value::<String>(info)?));
+        let lost = info.ok().and_then(|info| stale(address, &info));
+        let failure = lost.unwrap_or_else(|| RedisFailure {
+            reason: Reason::ReplicaStale,
+            message: format!("replica {address}: by its ROLE it does not follow its primary"),
+        });
+        Err(ReplicaFault {
+            failure,
+            unreachable: false,
+        })
+    }
+}
+
+/// Why a replica is not read.
+#[derive(Debug)]
+struct ReplicaFault {
+    failure: RedisFailure,
+    /// It costs a timeout to ask it once more.
+    unreachable: bool,
+}
+
+/// Replicas that could not be reached, why, and until when they are not tried again.
+pub(in crate::observe) type Unreachable = BTreeMap<String, (Instant, RedisFailure)>;
+
+/// How long a replica that could not be reached is left alone.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
+
+/// What came of getting ready.
+pub(in crate::observe) struct Readied {
+    pub(in crate::observe) reader: ShardReader,
+    pub(in crate::observe) ready: Result<Ready, RedisFailure>,
+    /// The replicas that are not read, and why.
+    pub(in crate::observe) passed_over: Vec<(String, RedisFailure)>,
+}
+
+/// Gets ready to read the counters of `now`, with the connections of before as far as they are of use. Replicas in
+/// `unreachable` are left alone; those that cannot be reached now come in, also if this is cut off half-way.
+pub(in crate::observe) async fn ready(
+    before: Option<ShardReader>,
+    access: &Arc<Access>,
+    now: &ShardNow,
+    unreachable: &Mutex<Unreachable>,
+) -> Readied {
+    let primary = &now.shard.primary;
+    let mut before = before;
+    lock(unreachable).retain(|_, (until, _)| *until > Instant::now());
+    let mut passed_over = Vec::new();
+    let mut candidates: Vec<&String> = Vec::new();
+    for replica in now.state.iter().flat_map(|state| &state.replicas) {
+        match lock(unreachable).get(replica) {
+            None => candidates.push(replica),
+            Some((until, failure)) => {
+                let left = until.saturating_duration_since(Instant::now()).as_secs() + 1;
+                let failure = RedisFailure {
+                    reason: failure.reason,
+                    message: format!("{}; it is left alone for {left} s more", failure.message),
+                };
+                passed_over.push((replica.clone(), failure));
+            }
+        }
+    }
+    // The one that was read before first: it has told of writes since.
+    candidates.sort_by_key(|address| {
+        let is_before = before
+            .as_ref()
+            .is_some_and(|before| before.source == **address);
+        (!is_before, *address)
+    });
+    let cluster = !now.shard.slots.is_empty();
+    let faults = Mutex::new(Vec::new());
+    let attempts = candidates.into_iter().map(|address| {
+        let reader = before
+            .take_if(|before| before.source == *address)
+            .unwrap_or_else(|| ShardReader::new(access, address));
+        let faults = &faults;
+        async move {
+            // Noted before it is known, in case nobody waits for the outcome.
+            let until = Instant::now() + LEFT_ALONE;
+            let cut_off = RedisFailure {
+                reason: Reason::Deadline,
+                message: format!("PING {address}: no answer before the collection's deadline"),
+            };
+            lock(unreachable).insert(address.clone(), (until, cut_off));
+            let outcome = reader.of_replica(cluster).await;
+            lock(unreachable).remove(address);
+            outcome.map_err(|fault| {
+                let mut failure = fault.failure;
+                failure.message = format!("replica of {primary} not read: {}", failure.message);
+                if fault.unreachable {
+                    lock(unreachable).insert(address.clone(), (until, failure.clone()));
+                }
+                lock(faults).push((address.clone(), failure));
+            })
+        }
+    });
+    let found = first_success(attempts.collect()).await;
+    passed_over.append(&mut lock(&faults));
+    let (reader, ready) = if let Ok((reader, ready)) = found {
+        (reader, Ok(ready))
+    } else {
+        let mut reader = before
+            .filter(|before| before.source == *primary)
+            .unwrap_or_else(|| ShardReader::new(access, primary));
+        let ready = reader.connect().await;
+        (reader, ready)
+    };
+    Readied {
+        reader,
+        ready,
+        passed_over,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Held for single assignments only: a panic cannot leave anything half-done behind it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,418 @@
+//! The counters straight from Redis: SCAN ahead, count behind, several batches under way, nothing kept of a healthy key.
+//!
+//! Type decides what a counter is, not the name: a ZSET under `ratelimit:`. Limits are learnt from the limit hashes that
+//! SCAN brings, not by asking once more for each key: before anything is counted for the first time in a round of their
+//! own, then in each pass. Before a key is reported, or ranked among the fullest, its own limit is read directly.
+
+mod judging;
+
+use std::collections::{BTreeMap, HashSet};
+
+use futures_util::future::join_all;
+use jiff::SignedDuration;
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, RedisResult};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::clock::{Clock, Moment};
+use crate::observation::Reason;
+use crate::observe::counters::limits::{LimitMemory, LimitRule};
+use crate::observe::counters::pace::Pace;
+use crate::observe::counters::pass::{Pass, Round};
+use crate::observe::counters::requests::{Batch, Counted, count};
+use crate::observe::redis::router::Router;
+use crate::observe::redis::server::{RedisFailure, redis_millis};
+use crate::subject::CounterSink;
+
+/// Everything a sweep needs.
+pub(in crate::observe) struct Sweep<'a> {
+    pub(in crate::observe) router: Router,
+    /// One for each link of the router.
+    pub(in crate::observe) lanes: Vec<Lane>,
+    pub(in crate::observe) pace: Pace,
+    pub(in crate::observe) clock: &'a Clock,
+    pub(in crate::observe) limits: &'a mut LimitMemory,
+    pub(in crate::observe) rules: &'a [LimitRule],
+    pub(in crate::observe) sink: &'a mut dyn CounterSink,
+    /// Not all servers are known.
+    pub(in crate::observe) alone: bool,
+}
+
+/// One server: what is scanned there is counted there.
+pub(in crate::observe) struct Lane {
+    /// `None` if the server cannot be read.
+    pub(in crate::observe) scanner: Option<MultiplexedConnection>,
+    /// The server's clock minus ours.
+    pub(in crate::observe) clock_offset: SignedDuration,
+}
+
+/// What a sweep brought besides the counters that it streamed.
+#[derive(Debug, Default)]
+pub(in crate::observe) struct SweepResult {
+    /// The ids of the registrations that it came across.
+    pub(in crate::observe) node_ids: Vec<Vec<u8>>,
+    /// Keys that were passed over, by reason, with one of them as an example.
+    pub(in crate::observe) skipped: BTreeMap<Reason, (u64, Vec<u8>)>,
+    /// Watched keys that do not exist any more.
+    pub(in crate::observe) gone: Vec<Box<[u8]>>,
+    /// Watched keys that cannot be judged, and why.
+    pub(in crate::observe) unjudged: Vec<(Vec<u8>, Reason)>,
+    /// Not all watched keys had their turn.
+    pub(in crate::observe) postponed: bool,
+    /// Commands sent.
+    pub(in crate::observe) commands: u64,
+    /// Keys of any kind that the pass looked at, if it ended.
+    pub(in crate::observe) pass_scanned: u64,
+    /// How far the pass came, if it did not end.
+    pub(in crate::observe) coverage: Option<f64>,
+    /// Why it stopped early; `None` after a full pass.
+    pub(in crate::observe) stopped: Option<Reason>,
+    /// The servers that could not be read, or not to the end, by their place, and why.
+    pub(in crate::observe) failed: BTreeMap<usize, RedisFailure>,
+    /// Which server is read, by its place.
+    pub(in crate::observe) sources: Vec<String>,
+    /// There are counters at servers that are not known, and why those are not.
+    pub(in crate::observe) alone: Option<RedisFailure>,
+    /// What may be missing and is, by the server: it fails nobody.
+    pub(in crate::observe) missing: Vec<(String, RedisFailure)>,
+}
+
+impl SweepResult {
+    fn source(&self, lane: usize) -> &str {
+        self.sources.get(lane).map_or("", String::as_str)
+    }
+
+    fn skip(&mut self, reason: Reason, key: &[u8]) {
+        self.skipped
+            .entry(reason)
+            .or_insert_with(|| (0, key.to_vec()))
+            .0 += 1;
+    }
+}
+
+/// One SCAN's answer, and the lane that it came from.
+type Scanned = (usize, RedisResult<(Vec<u8>, Vec<Vec<u8>>)>);
+
+impl Sweep<'_> {
+    /// Looks at the keys that are shown and at those with a violation in progress, whatever happens to the rest. Those that
+    /// are gone are told. What does not fit in before `stop` has its turn in the next collections, which go on behind `last`.
+    pub(in crate::observe) async fn recheck(
+        &mut self,
+        watched: Vec<Box<[u8]>>,
+        last: &mut Option<Box<[u8]>>,
+        stop: Instant,
+        result: &mut SweepResult,
+    ) {
+        let watched = watched.into_iter();
+        let (shown, mut others): (Vec<_>, Vec<_>) =
+            watched.partition(|key| self.sink.is_shown(key));
+        from_behind(&mut others, last.as_deref());
+        for (number, some) in shown.chunks(self.pace.step).enumerate() {
+            if number > 0 && Instant::now() >= stop {
+                result.postponed = true;
+                break;
+            }
+            self.recheck_some(some, result).await;
+        }
+        for (number, some) in others.chunks(self.pace.step).enumerate() {
+            // However small the budget is, each collection takes one step at least.
+            if number > 0 && Instant::now() >= stop {
+                result.postponed = true;
+                break;
+            }
+            self.recheck_some(some, result).await;
+            *last = some.last().cloned();
+        }
+    }
+
+    async fn recheck_some(&mut self, some: &[Box<[u8]>], result: &mut SweepResult) {
+        let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
+        let at = self.clock.now();
+        let mut unjudged = Vec::new();
+        let found = self.verify(keys, at, &mut unjudged, result).await;
+        let alive = found.iter().filter(|known| known.count > 0);
+        let alive = alive.map(|known| &known.key);
+        let alive = alive.chain(unjudged.iter().map(|(key, _)| key));
+        let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
+        let gone = some.iter().filter(|key| !alive.contains(&***key));
+        result.gone.extend(gone.cloned());
+        self.tell_aside(at, &found);
+        result.unjudged.append(&mut unjudged);
+    }
+
+    /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys of `lane`. Tells
+    /// whether it came to their end before `stop`.
+    pub(in crate::observe) async fn look_at(
+        &mut self,
+        lane: usize,
+        names: Vec<Vec<u8>>,
+        stop: Instant,
+        result: &mut SweepResult,
+    ) -> bool {
+        let mut names = names.into_iter().peekable();
+        while names.peek().is_some() && !result.failed.contains_key(&lane) {
+            if Instant::now() >= stop {
+                return false;
+            }
+            let at = self.clock.now();
+            let some = names.by_ref().take(self.pace.step).collect();
+            let batch = self.sort(some, Round::Both, result);
+            match self.count(lane, batch, at).await {
+                Ok(counted) => self.take(at, counted, false, result).await,
+                Err(error) => fail(lane, &error, result),
+            }
+        }
+        true
+    }
+
+    /// Goes on with the pass, or begins one, until `stop`. If it is dropped half-way, the pass is void.
+    pub(in crate::observe) async fn run(
+        &mut self,
+        stop: Instant,
+        pass: &mut Option<Pass>,
+        result: &mut SweepResult,
+    ) {
+        let mut current = match pass.take() {
+            Some(current) => current,
+            None => self.begin(result).await,
+        };
+        current.fit(self.router.links().iter().map(|link| link.primary.as_str()));
+        self.go_on(&mut current, stop, result).await;
+        if current.round == Round::Limits && self.rest_ended(&mut current, result) {
+            // Those of a server that cannot be read are not known.
+            self.limits.primed |= result.failed.is_empty() && !current.moved;
+            current.begin_counters();
+            self.go_on(&mut current, stop, result).await;
+        }
+        let unread = result.failed.values().next().map(|failure| failure.reason);
+        if current.ended() && unread.is_none() {
+            result.pass_scanned = current.scanned();
+            self.end(&current);
+            result.stopped = None;
+        } else if unread.is_some() && self.rest_ended(&mut current, result) {
+            // Nothing is left to go on with: the next collection looks at those who answer once more.
+            result.coverage = current.coverage();
+            result.stopped = unread;
+        } else {
+            result.coverage = current.coverage();
+            result.stopped = Some(unread.unwrap_or(Reason::Budget));
+            *pass = Some(current);
+        }
+    }
+
+    /// Goes on with the present round of the pass until it ends, or until `stop`.
+    async fn go_on(&mut self, current: &mut Pass, stop: Instant, result: &mut SweepResult) {
+        let mut scanning = JoinSet::new();
+        let mut scanned = self.scan(current, &mut scanning, result);
+        let most_counting = self.pace.in_flight * scanning.len();
+        let mut counting = JoinSet::new();
+        let mut drained = false;
+        // However small the budget is, each collection takes one step at least: it would never end otherwise.
+        let mut begun = false;
+        loop {
+            let time = !begun || Instant::now() < stop;
+            let room = counting.len() < most_counting && !drained && time;
+            tokio::select! {
+                next = scanned.recv(), if room => {
+                    let Some((lane, answer)) = next else {
+                        drained = true; // every lane came to its end, or said before why not
+                        continue;
+                    };
+                    begun = true;
+                    if result.failed.contains_key(&lane) {
+                        continue;
+                    }
+                    result.commands += 1;
+                    let (cursor, names) = match answer {
+                        Ok(answer) => answer,
+                        Err(error) => {
+                            fail(lane, &error, result);
+                            continue;
+                        }
+                    };
+                    let part = current.part(&self.router.links()[lane].primary);
+                    part.ended = cursor == b"0";
+                    part.cursor = cursor;
+                    part.scanned += self.pace.step as u64;
+                    let at = self.clock.now();
+                    let batch = self.sort(names, current.round, result);
+                    let work = self.count(lane, batch, at);
+                    counting.spawn(async move { (lane, at, work.await) });
+                }
+                Some(done) = counting.join_next() => {
+                    // A task of ours neither panics nor is aborted while the set lives.
+                    let Ok((lane, at, counted)) = done else { continue };
+                    match counted {
+                        Ok(counted) if current.round == Round::Limits => {
+                            self.take_limits(at, counted, result);
+                        }
+                        Ok(counted) => self.take(at, counted, true, result).await,
+                        Err(error) => fail(lane, &error, result),
+                    }
+                }
+                else => break,
+            }
+        }
+    }
+
+    /// Scans every lane that can be read and has not ended, each ahead of who counts.
+    fn scan(
+        &self,
+        pass: &mut Pass,
+        scanning: &mut JoinSet<()>,
+        result: &SweepResult,
+    ) -> mpsc::Receiver<Scanned> {
+        let (sender, scanned) = mpsc::channel(self.pace.in_flight);
+        let pattern = match pass.round {
+            Round::Limits => "ratelimit:limit:*",
+            Round::Counters | Round::Both => "ratelimit*",
+        };
+        for (number, lane) in self.lanes.iter().enumerate() {
+            let part = pass.part(&self.router.links()[number].primary);
+            let Some(connection) = lane.scanner.clone() else {
+                continue;
+            };
+            if !part.ended && !result.failed.contains_key(&number) {
+                let cursor = part.cursor.clone();
+                scanning.spawn(scan_ahead(
+                    number,
+                    connection,
+                    cursor,
+                    pattern,
+                    self.pace,
+                    sender.clone(),
+                ));
+            }
+        }
+        scanned
+    }
+
+    /// Whether all lanes have ended but those that failed.
+    fn rest_ended(&self, pass: &mut Pass, result: &SweepResult) -> bool {
+        let mut links = self.router.links().iter().enumerate();
+        links
+            .all(|(lane, link)| result.failed.contains_key(&lane) || pass.part(&link.primary).ended)
+    }
+
+    async fn begin(&mut self, result: &mut SweepResult) -> Pass {
+        self.sink.begin_pass();
+        let mut pass = Pass::default();
+        if !self.limits.primed {
+            pass.round = Round::Limits;
+        }
+        let sizes = self.router.links().iter().map(|link| async {
+            let mut connection = link.connection.clone().ok()?;
+            let size: RedisResult<u64> = redis::cmd("DBSIZE").query_async(&mut connection).await;
+            Some(size)
+        });
+        let sizes = join_all(sizes).await;
+        result.commands += sizes.len() as u64;
+        for (lane, (link, size)) in self.router.links().iter().zip(sizes).enumerate() {
+            // A Redis user without DBSIZE costs the coverage ratio, nothing else.
+            if let Some(Err(error)) = &size {
+                let source = result.source(lane).to_owned();
+                let what = format!("DBSIZE {source} (the coverage of a scan is not known)");
+                result
+                    .missing
+                    .push((source, RedisFailure::of(&what, error)));
+            }
+            let size = size.and_then(Result::ok);
+            pass.part(&link.primary).expected = size.unwrap_or(0);
+        }
+        pass
+    }
+
+    /// The pass has seen every key.
+    fn end(&mut self, pass: &Pass) {
+        if pass.moved || self.alone {
+            // Some keys may have been seen twice, and some limits not at all.
+            return;
+        }
+        self.limits.end_pass(self.clock.now().steady);
+        self.sink.end_pass();
+    }
+
+    /// The counts of a batch, as a future of its own.
+    fn count(
+        &self,
+        lane: usize,
+        batch: Batch,
+        at: Moment,
+    ) -> impl Future<Output = RedisResult<Counted>> + Send + use<> {
+        let now_ms = redis_millis(at, self.lanes[lane].clock_offset);
+        let connection = self.router.links()[lane].connection.clone();
+        let cluster = self.router.is_cluster();
+        async move { count(connection?, batch, now_ms, cluster).await }
+    }
+}
+
+/// Sorts `keys`, and begins with the first behind `last`.
+fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
+    keys.sort_unstable();
+    let begin = keys.partition_point(|key| last.is_some_and(|last| **key <= *last));
+    keys.rotate_left(begin);
+}
+
+/// Notes that a server cannot be read any further in this collection.
+fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
+    let what = format!("SCAN and ZCOUNT {}", result.source(lane));
+    result
+        .failed
+        .entry(lane)
+        .or_insert_with(|| RedisFailure::of(&what, error));
+}
+
+/// Scans from `cursor` on, ahead of who counts, until the end or until nobody takes the names any more.
+async fn scan_ahead(
+    lane: usize,
+    mut connection: MultiplexedConnection,
+    mut cursor: Vec<u8>,
+    pattern: &'static str,
+    pace: Pace,
+    sender: mpsc::Sender<Scanned>,
+) {
+    loop {
+        let answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)> = redis::cmd("SCAN")
+            .arg(&cursor)
+            .arg("MATCH")
+            .arg(pattern)
+            .arg("COUNT")
+            .arg(pace.step)
+            .query_async(&mut connection)
+            .await;
+        let last = match &answer {
+            Ok((next, _)) => {
+                cursor.clone_from(next);
+                next == b"0"
+            }
+            Err(_) => true,
+        };
+        if sender.send((lane, answer)).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_rechecked_in_turn_all_have_their_turn() {
+        let mut last: Option<Box<[u8]>> = None;
+        let mut rechecked = Vec::new();
+        for _ in 0..4 {
+            let mut keys: Vec<Box<[u8]>> = (0..10_u8).map(|key| Box::from([key])).collect();
+            from_behind(&mut keys, last.as_deref());
+            rechecked.extend(keys[..3].iter().map(|key| key[0]));
+            last = Some(keys[2].clone());
+        }
+        assert_eq!(rechecked, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
+        // The key where it stopped may be gone by the next time.
+        let mut keys: Vec<Box<[u8]>> = [1_u8, 3].map(|key| Box::from([key])).into();
+        from_behind(&mut keys, Some(&[2]));
+        assert_eq!(&*keys[0], &[3]);
+    }
+}

@@ -1,0 +1,312 @@
+//! What the answers of a sweep mean: names are sorted by what is to be asked of them, counts are judged by the limits that
+//! are remembered, and read again where that is not enough. Decides nothing about what is asked when.
+
+use super::{Sweep, SweepResult, fail};
+use crate::clock::Moment;
+use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
+use crate::observe::counters::limits::by_rule;
+use crate::observe::counters::pass::Round;
+use crate::observe::counters::requests::{
+    Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, verify,
+};
+use crate::observe::nodes::canary::CANARY_PREFIX;
+use crate::observe::redis::router::is_elsewhere;
+use crate::observe::redis::server::{NODE_PREFIX, reason_of, redis_millis};
+
+/// A key with what is known of it.
+pub(in crate::observe) struct Known {
+    pub(in crate::observe) key: Vec<u8>,
+    pub(in crate::observe) count: u64,
+    pub(in crate::observe) limit: Limit,
+    fell_from: Option<FallenLimit>,
+}
+
+impl Known {
+    fn view(&self) -> CounterView<'_> {
+        CounterView {
+            key: &self.key,
+            count: self.count,
+            limit: self.limit.limit,
+            remaining: self.limit.limit.saturating_sub(self.count),
+            window_ms: Some(self.limit.window_ms),
+            fell_from: self.fell_from,
+        }
+    }
+}
+
+impl Sweep<'_> {
+    /// Sorts names by what is to be asked of them in this round of a pass.
+    pub(in crate::observe) fn sort(
+        &mut self,
+        names: Vec<Vec<u8>>,
+        round: Round,
+        result: &mut SweepResult,
+    ) -> Batch {
+        let at = self.clock.now().steady;
+        let mut batch = Batch::default();
+        for mut name in names {
+            if let Some(id) = name.strip_prefix(NODE_PREFIX) {
+                result.node_ids.push(id.to_vec());
+            } else if name.starts_with(PREFIX) {
+                name.drain(..PREFIX.len());
+                if name.starts_with(CANARY_PREFIX.as_bytes()) {
+                    continue;
+                }
+                if let Some(key) = name.strip_prefix(LIMIT) {
+                    if round != Round::Counters || !self.limits.is_learned(key) {
+                        batch.limits.push(key.to_vec());
+                    }
+                } else if name.ends_with(b":seq") {
+                    batch.sequences.push(name);
+                } else {
+                    let window_ms = self.window(&name, at);
+                    batch.keys.push((name, window_ms));
+                }
+            }
+        }
+        batch
+    }
+
+    /// The window to count `key` over, by all that is known.
+    fn window(&mut self, key: &[u8], now: jiff::Timestamp) -> u64 {
+        by_rule(self.rules, key)
+            .or_else(|| self.limits.current(key, now).map(|(limit, _)| limit))
+            .map_or(60_000, |limit| limit.window_ms)
+    }
+
+    /// Takes in one batch, which belongs to a pass or not, and asks again where its answers are not enough.
+    pub(in crate::observe) async fn take(
+        &mut self,
+        at: Moment,
+        counted: Counted,
+        in_pass: bool,
+        result: &mut SweepResult,
+    ) {
+        result.commands += counted.commands;
+        let mut doubtful = counted.elsewhere;
+        let mut sure = Vec::with_capacity(counted.keys.len());
+        for (key, count) in counted.keys {
+            match count {
+                None => result.skip(Reason::WrongType, &key),
+                // Nothing inside the window: the key only waits for its TTL.
+                Some(0) => {}
+                Some(count) => match self.judge(at, key, count, result) {
+                    Judged::Sure(known) => sure.push(known),
+                    Judged::Doubtful(key) => doubtful.push(key),
+                    Judged::Skipped => {}
+                },
+            }
+        }
+        // Counters whose names look like something else.
+        doubtful.extend(counted.not_sequences);
+        let mut changed = Vec::new();
+        for (key, own) in counted.limits {
+            match own {
+                Own::None | Own::Some(_) => {
+                    if self.limits.learn(&key, own.limit(), at.steady) {
+                        changed.push(key);
+                    }
+                }
+                Own::Invalid(reason) => {
+                    if self.is_malformed(&key, reason) {
+                        result.skip(reason, &key);
+                        self.limits.set_invalid(&key);
+                    }
+                    if reason == Reason::WrongType {
+                        doubtful.push([LIMIT, &key].concat());
+                    }
+                }
+            }
+        }
+        let mut verified = self.verify(doubtful, at, &mut Vec::new(), result).await;
+        verified.retain(|known| known.count > 0);
+        sure.append(&mut verified);
+        if in_pass {
+            let views: Vec<CounterView<'_>> = sure.iter().map(Known::view).collect();
+            self.sink.counters(at, &views);
+        } else {
+            self.tell_aside(at, &sure);
+        }
+        // These may have been counted under the limit before.
+        let changed = self.verify(changed, at, &mut Vec::new(), result).await;
+        self.tell_aside(at, &changed);
+    }
+
+    /// Takes in the stored limits of one batch, before anything is counted.
+    pub(in crate::observe) fn take_limits(
+        &mut self,
+        at: Moment,
+        counted: Counted,
+        result: &mut SweepResult,
+    ) {
+        result.commands += counted.commands;
+        for (key, own) in counted.limits {
+            match own {
+                Own::None | Own::Some(_) => {
+                    self.limits.learn(&key, own.limit(), at.steady);
+                }
+                Own::Invalid(reason) if self.is_malformed(&key, reason) => {
+                    self.limits.set_invalid(&key);
+                }
+                Own::Invalid(_) => {}
+            }
+        }
+    }
+
+    /// Judges a count by the limit that is remembered, if that is good enough.
+    fn judge(&mut self, at: Moment, key: Vec<u8>, count: u64, result: &mut SweepResult) -> Judged {
+        let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
+        if ruled.is_none() && self.limits.is_invalid(&key) {
+            return Judged::Skipped;
+        }
+        let Some((limit, fell_from)) = ruled.or_else(|| self.limits.current(&key, at.steady))
+        else {
+            result.skip(Reason::NoDefaultLimit, &key);
+            return Judged::Skipped;
+        };
+        let used = utilization(count, limit.limit);
+        if ruled.is_none() && (count > limit.limit || self.sink.ranks(used, &key)) {
+            return Judged::Doubtful(key);
+        }
+        Judged::Sure(Known {
+            key,
+            count,
+            limit,
+            fell_from,
+        })
+    }
+
+    /// Reads limit and count of `keys` directly, and returns those that it can judge. What is no counter, or has no valid
+    /// limit, is left out; why, is added to `unjudged`.
+    pub(in crate::observe) async fn verify(
+        &mut self,
+        keys: Vec<Vec<u8>>,
+        at: Moment,
+        unjudged: &mut Vec<(Vec<u8>, Reason)>,
+        result: &mut SweepResult,
+    ) -> Vec<Known> {
+        let usual = self
+            .limits
+            .default_limit()
+            .map_or(60_000, |limit| limit.window_ms);
+        let now_ms = |lane: usize| redis_millis(at, self.lanes[lane].clock_offset);
+        let rule = |key: &[u8]| by_rule(self.rules, key);
+        let windows = keys.into_iter().map(|key| {
+            let remembered = self.limits.current(&key, at.steady);
+            (key, remembered.map_or(usual, |(limit, _)| limit.window_ms))
+        });
+        let keys: Vec<Doubtful> = windows.collect();
+        let answers = verify(&self.router, &keys, now_ms, rule, usual).await;
+        result.commands += 2 * keys.len() as u64;
+        let mut found = Vec::with_capacity(keys.len());
+        for ((key, _), answer) in keys.into_iter().zip(answers) {
+            match self.judge_read(&key, answer, at, result) {
+                Read::Counted(count, limit, fell_from) => found.push(Known {
+                    key,
+                    count,
+                    limit,
+                    fell_from,
+                }),
+                Read::Unjudged(reason) => unjudged.push((key, reason)),
+                Read::Gone => {}
+            }
+        }
+        found
+    }
+
+    /// What was read of `key` directly, by the limit that holds.
+    fn judge_read(
+        &mut self,
+        key: &[u8],
+        answer: Verified,
+        at: Moment,
+        result: &mut SweepResult,
+    ) -> Read {
+        let mut untold = |(lane, error): Untold| match lane {
+            Some(lane) if !is_elsewhere(&error) => {
+                fail(lane, &error, result);
+                reason_of(&error)
+            }
+            _ => {
+                result.skip(Reason::Resharding, key);
+                Reason::Resharding
+            }
+        };
+        let count = match answer.count {
+            Ok(count) => count,
+            Err(why) => return Read::Unjudged(untold(why)),
+        };
+        let own = match answer.own {
+            Ok(own) => Some(own),
+            Err(why) => {
+                let reason = untold(why);
+                // After a pass over everything, what is remembered is what it was last: good enough while the
+                // server that holds it is away, since nobody can change it there.
+                if !self.limits.primed {
+                    return Read::Unjudged(reason);
+                }
+                None
+            }
+        };
+        let Some(count) = count else {
+            result.skip(Reason::WrongType, key);
+            return Read::Unjudged(Reason::WrongType);
+        };
+        if let Some(limit) = by_rule(self.rules, key) {
+            return Read::Counted(count, limit, None);
+        }
+        match own {
+            None => {}
+            Some(Own::Some(limit)) => {
+                self.limits.learn(key, Some(limit), at.steady);
+            }
+            Some(Own::Invalid(reason)) if self.is_malformed(key, reason) => {
+                result.skip(reason, key);
+                self.limits.set_invalid(key);
+                return match count {
+                    // Whatever its limit is, it is not above it.
+                    0 => Read::Gone,
+                    _ => Read::Unjudged(reason),
+                };
+            }
+            Some(Own::None | Own::Invalid(_)) => {
+                self.limits.learn(key, None, at.steady);
+            }
+        }
+        let limit = self.limits.current_of_counted(key, count, at.steady);
+        let Some((limit, fell_from)) = limit else {
+            result.skip(Reason::NoDefaultLimit, key);
+            return Read::Unjudged(Reason::NoDefaultLimit);
+        };
+        Read::Counted(count, limit, fell_from)
+    }
+
+    /// Whether what is stored where the limit of `key` would be is a limit that cannot be read. Of another type, it is most
+    /// likely another key's counter; unless there was a limit before.
+    fn is_malformed(&self, key: &[u8], reason: Reason) -> bool {
+        reason != Reason::WrongType || self.limits.had_own(key)
+    }
+
+    /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
+    pub(in crate::observe) fn tell_aside(&mut self, at: Moment, found: &[Known]) {
+        let views: Vec<CounterView<'_>> = found.iter().map(Known::view).collect();
+        self.sink.recheck(at, &views);
+    }
+}
+
+/// What was read of a key directly.
+enum Read {
+    /// Its count, and the limit that holds, with the one before if the count may be left over from that.
+    Counted(u64, Limit, Option<FallenLimit>),
+    /// It cannot be judged.
+    Unjudged(Reason),
+    /// There is nothing inside its window.
+    Gone,
+}
+
+enum Judged {
+    Sure(Known),
+    /// To be looked at directly before anything is said.
+    Doubtful(Vec<u8>),
+    Skipped,
+}

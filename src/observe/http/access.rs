@@ -1,0 +1,94 @@
+//! How to log in over HTTP, and to whom: credentials go to the origins that were configured. The addresses of nodes come
+//! out of Redis, where whoever can write could put one of his own, so they get none unless that was asked for.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use reqwest::{RequestBuilder, Url};
+use rustls::ClientConfig;
+use url::Origin;
+
+use crate::credentials::{Secret, SecretSource, TlsSource};
+
+/// What to log in with.
+#[derive(Clone, Debug)]
+pub enum Authorization {
+    /// A bearer token.
+    Bearer(SecretSource),
+    /// A user and a password.
+    Basic(String, SecretSource),
+}
+
+/// How to reach servers over HTTP.
+#[derive(Clone, Debug, Default)]
+pub struct HttpAccess {
+    /// Whom to trust; `None` where nothing is asked over TLS.
+    pub tls: Option<TlsSource>,
+    /// Which server is told what.
+    pub configured: Vec<(Origin, Authorization)>,
+    /// What every other server is told.
+    pub elsewhere: Option<Authorization>,
+}
+
+impl HttpAccess {
+    /// Whom to trust now.
+    pub(in crate::observe) fn tls_now(&self) -> Option<Arc<ClientConfig>> {
+        self.tls.as_ref().map(TlsSource::current)
+    }
+
+    /// `request`, which goes to `url`, with what that server is told; and that, in each form in which it may come back.
+    pub(in crate::observe) fn authorize(
+        &self,
+        url: &Url,
+        request: RequestBuilder,
+    ) -> (RequestBuilder, Vec<Secret>) {
+        match self.of(url) {
+            None => (request, Vec::new()),
+            Some(Authorization::Bearer(token)) => {
+                let token = token.current();
+                (request.bearer_auth(token.expose()), vec![token])
+            }
+            Some(Authorization::Basic(user, password)) => {
+                let password = password.current();
+                let encoded = BASE64_STANDARD.encode(format!("{user}:{}", password.expose()));
+                let request = request.basic_auth(user, Some(password.expose()));
+                (request, vec![Secret::new(encoded), password])
+            }
+        }
+    }
+
+    fn of(&self, url: &Url) -> Option<&Authorization> {
+        let origin = url.origin();
+        let known = self.configured.iter().find(|(known, _)| *known == origin);
+        known
+            .map(|(_, authorization)| authorization)
+            .or(self.elsewhere.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_configured_origins_are_told() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let token = || Authorization::Bearer(SecretSource::fixed(Secret::new("t")));
+        let mut access = HttpAccess {
+            configured: vec![(url("https://limiter").origin(), token())],
+            ..HttpAccess::default()
+        };
+        assert!(access.of(&url("https://limiter:443/health")).is_some());
+        for other in [
+            "http://limiter/health",
+            "https://limiter:8443/health",
+            "https://limiter.evil/health",
+            "https://evil/health",
+        ] {
+            assert!(access.of(&url(other)).is_none(), "{other}");
+        }
+        access.elsewhere = Some(token());
+        assert!(access.of(&url("http://10.0.0.9:8000/health")).is_some());
+    }
+}

@@ -1,0 +1,239 @@
+//! The client of the limiter's management API. `/api/blocks` is never asked: it costs a node seconds.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Url;
+use serde::Deserialize;
+
+use crate::observation::{Limit, Reason, is_cut_key};
+use crate::observe::http::client::{Http, HttpError};
+use crate::text::cut;
+
+/// What may stand for itself in a path segment (RFC 3986 unreserved).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// A node as `GET /api/nodes` lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(in crate::observe) struct ApiNode {
+    pub(in crate::observe) id: String,
+    pub(in crate::observe) address: String,
+    pub(in crate::observe) state: String,
+    #[serde(default)]
+    pub(in crate::observe) registered_at: Option<String>,
+}
+
+/// A counter as `GET /api/counters` lists it; the list stops at 100.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(in crate::observe) struct ApiCounter {
+    pub(in crate::observe) key: String,
+    pub(in crate::observe) count: u64,
+    pub(in crate::observe) limit: i64,
+    pub(in crate::observe) remaining: i64,
+}
+
+/// `GET /api/nodes`.
+#[derive(Deserialize)]
+pub(in crate::observe) struct Nodes {
+    pub(in crate::observe) nodes: Vec<ApiNode>,
+}
+
+/// `GET /api/counters`.
+#[derive(Deserialize)]
+pub(in crate::observe) struct Counters {
+    counters: Vec<ApiCounter>,
+}
+
+/// `GET /api/limits`.
+#[derive(Deserialize)]
+pub(in crate::observe) struct Limits {
+    default_limit: i64,
+    default_window_ms: i64,
+}
+
+impl Limits {
+    /// The limit, if it is one; an error names the field.
+    pub(in crate::observe) fn checked(&self) -> Result<Limit, String> {
+        let wrong = |field, value, expected| format!("{field} is {value}, expected {expected}");
+        let limit = u64::try_from(self.default_limit)
+            .map_err(|_| wrong("default_limit", self.default_limit, "0 or more"))?;
+        let window_ms = u64::try_from(self.default_window_ms)
+            .ok()
+            .filter(|window| *window > 0)
+            .ok_or_else(|| wrong("default_window_ms", self.default_window_ms, "1 or more"))?;
+        Ok(Limit { limit, window_ms })
+    }
+}
+
+/// `POST /api/counters/KEY/reset`.
+#[derive(Deserialize)]
+pub(in crate::observe) struct Reset {
+    reset: bool,
+}
+
+/// `GET /health`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(in crate::observe) struct Health {
+    #[serde(default)]
+    pub(in crate::observe) node_id: Option<String>,
+}
+
+/// The management API at one base URL.
+#[derive(Clone, Debug)]
+pub(in crate::observe) struct ManagementApi<'a> {
+    http: &'a Http,
+    base: Url,
+}
+
+impl<'a> ManagementApi<'a> {
+    pub(in crate::observe) fn new(http: &'a Http, base: Url) -> Self {
+        Self { http, base }
+    }
+
+    /// `GET /api/nodes`: scans the whole key space on the node.
+    pub(in crate::observe) async fn nodes(&self) -> Result<Vec<ApiNode>, HttpError> {
+        Ok(self.get::<Nodes>("api/nodes").await?.nodes)
+    }
+
+    /// `GET /api/counters`: costs the node some 50 ms, so it is asked only while Redis cannot be read.
+    pub(in crate::observe) async fn counters(&self) -> Result<Vec<ApiCounter>, HttpError> {
+        Ok(self.get::<Counters>("api/counters").await?.counters)
+    }
+
+    /// `GET /api/limits`: the limit and window of keys without their own.
+    pub(in crate::observe) async fn default_limit(&self) -> Result<Limit, HttpError> {
+        let limits: Limits = self.get("api/limits").await?;
+        limits.checked().map_err(|wrong| HttpError {
+            status: None,
+            reason: Reason::InvalidJson,
+            message: format!(
+                "GET {}: {wrong}",
+                crate::observe::http::client::shown(&join(&self.base, "api/limits"))
+            ),
+        })
+    }
+
+    /// `GET /health`: whether the node serves; it does not look at Redis. A node that takes no new connections does not.
+    pub(in crate::observe) async fn health(&self) -> Result<Health, HttpError> {
+        let url = join(&self.base, "health");
+        let what = format!("GET {}", crate::observe::http::client::shown(&url));
+        self.http.get_anew(url).await?.ok(&what)?.json(&what)
+    }
+
+    /// `GET /metrics` as text.
+    pub(in crate::observe) async fn metrics(&self) -> Result<bytes::Bytes, HttpError> {
+        let url = join(&self.base, "metrics");
+        let what = format!("GET {}", crate::observe::http::client::shown(&url));
+        Ok(self.http.get(url).await?.ok(&what)?.body)
+    }
+
+    /// `POST /api/counters/KEY/reset`. Fire and forget: that the counter is gone is not verified.
+    pub(in crate::observe) async fn reset_counter(&self, key: &str) -> Result<(), HttpError> {
+        if matches!(key, "" | "." | "..") {
+            return Err(HttpError {
+                status: None,
+                reason: Reason::InvalidJson,
+                message: format!("reset_counter: key {key:?} cannot be named in a URL path"),
+            });
+        }
+        if is_cut_key(key) {
+            return Err(HttpError {
+                status: None,
+                reason: Reason::InvalidJson,
+                message: format!(
+                    "reset_counter: key {key:?} was cut to be shown; expected the whole key"
+                ),
+            });
+        }
+        let path = format!("api/counters/{}/reset", utf8_percent_encode(key, SEGMENT));
+        let url = join(&self.base, &path);
+        let what = format!("POST {}", cut(&crate::observe::http::client::shown(&url)));
+        let answer = self.http.post_json(url, String::new()).await?.ok(&what)?;
+        if answer.json::<Reset>(&what)?.reset {
+            Ok(())
+        } else {
+            Err(HttpError {
+                status: None,
+                reason: Reason::HttpStatus,
+                message: format!("{what}: answered \"reset\": false"),
+            })
+        }
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, HttpError> {
+        let url = join(&self.base, path);
+        let what = format!("GET {}", crate::observe::http::client::shown(&url));
+        self.http.get(url).await?.ok(&what)?.json(&what)
+    }
+}
+
+/// `path` below `base`, whether or not `base` ends in a slash.
+pub(in crate::observe) fn join(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
+    url
+}
+
+/// The base URL of a node that registered as `host:port`.
+pub(in crate::observe) fn base_of(address: &str) -> Option<Url> {
+    let url = Url::parse(&format!("http://{address}/")).ok()?;
+    // An address is host and port, nothing else: `unknown` (a registration without one) has no port.
+    (url.host_str().is_some_and(|host| !host.is_empty())
+        && (url.port().is_some() || address.ends_with(":80"))
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none())
+    .then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_joins_with_and_without_a_slash() {
+        for base in ["http://h:1", "http://h:1/"] {
+            let base = Url::parse(base).unwrap();
+            assert_eq!(join(&base, "api/nodes").as_str(), "http://h:1/api/nodes");
+        }
+        let prefixed = Url::parse("https://h/limiter").unwrap();
+        assert_eq!(
+            join(&prefixed, "health").as_str(),
+            "https://h/limiter/health"
+        );
+    }
+
+    #[test]
+    fn keys_of_any_text_survive_the_path() {
+        let path = |key: &str| {
+            join(
+                &Url::parse("http://h:1").unwrap(),
+                &format!("api/counters/{}/reset", utf8_percent_encode(key, SEGMENT)),
+            )
+            .to_string()
+        };
+        assert_eq!(path("a b"), "http://h:1/api/counters/a%20b/reset");
+        assert_eq!(path("🔥"), "http://h:1/api/counters/%F0%9F%94%A5/reset");
+        assert_eq!(
+            path("a/b?c#d%"),
+            "http://h:1/api/counters/a%2Fb%3Fc%23d%25/reset"
+        );
+    }
+
+    #[test]
+    fn an_address_is_host_and_port() {
+        assert!(base_of("127.0.0.1:8000").is_some());
+        assert!(base_of("[::1]:8000").is_some());
+        assert!(base_of("limiter:80").is_some());
+        for address in [
+            "unknown", "", ":8000", "a b:1", "h:1/x", "u@h:1", ":p@h:1", "h:1?x", "h:1#x",
+            "h:99999",
+        ] {
+            assert!(base_of(address).is_none(), "{address:?}");
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Reads the few series we want out of a node's Prometheus text. Other lines are passed over unparsed, so that a
+//! node's unrelated oddities cost nothing and break nothing. Reads both text formats (0.0.4 and `OpenMetrics`).
+
+use std::collections::BTreeMap;
+
+use crate::observation::Histogram;
+
+/// The largest value that is taken: no counter gets here in a lifetime, and sums of such values stay finite.
+const MOST: f64 = 1e18;
+
+/// The most buckets of a histogram: a hundred times what is usual. Each costs a series, and memory for a minute.
+const MOST_BUCKETS: usize = 1000;
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::observe) struct Sample {
+    /// The number of its line.
+    pub(in crate::observe) line: usize,
+    pub(in crate::observe) name: String,
+    pub(in crate::observe) labels: Vec<(String, String)>,
+    /// Any number, also one that cannot be counted with.
+    pub(in crate::observe) value: f64,
+}
+
+impl Sample {
+    /// The value, if it can be one of a counter.
+    pub(in crate::observe) fn count(&self) -> Option<f64> {
+        Some(self.value).filter(|value| sane(*value) && *value >= 0.0)
+    }
+
+    pub(in crate::observe) fn label(&self, name: &str) -> Option<&str> {
+        self.labels
+            .iter()
+            .find(|(label, _)| label == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// The samples whose name `wanted` accepts. An error names the line.
+///
+/// Any text that has no line of metrics in it is an error: a proxy's page says nothing of the node, and what it does not
+/// hold must not look as if the node did not count it. What the answer calls itself is no guide: Flask calls
+/// everything `text/html`.
+pub(in crate::observe) fn parse(
+    text: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<Sample>, String> {
+    if !is_metrics(text) {
+        let first = text.lines().find(|line| !line.trim().is_empty());
+        let first = cut(first.unwrap_or_default().trim());
+        return Err(format!("line 1: not metrics: {first:?}"));
+    }
+    let mut samples = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        let end = line
+            .find(|c: char| c == '{' || c.is_ascii_whitespace())
+            .unwrap_or(line.len());
+        let (name, rest) = line.split_at(end);
+        if line.is_empty() || line.starts_with('#') || !wanted(name) {
+            continue;
+        }
+        let mut sample = parse_rest(name, rest)
+            .ok_or_else(|| format!("line {}: not a sample: {:?}", index + 1, cut(line)))?;
+        sample.line = index + 1;
+        samples.push(sample);
+    }
+    Ok(samples)
+}
+
+/// Whether any line is one of metrics, or a comment in front of them. No page in HTML or XML is.
+fn is_metrics(text: &str) -> bool {
+    let is_sample = |line: &str| {
+        let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace());
+        end.is_some_and(|end| {
+            let (name, rest) = line.split_at(end);
+            is_name(name) && parse_rest(name, rest).is_some()
+        })
+    };
+    let comments = ["# HELP ", "# TYPE ", "# UNIT ", "# EOF"];
+    let is_comment = |line: &str| comments.iter().any(|comment| line.starts_with(comment));
+    let mut lines = text.lines().map(str::trim);
+    !text.trim_start().starts_with('<') && lines.any(|line| is_comment(line) || is_sample(line))
+}
+
+/// Whether this may name a metric.
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+fn cut(line: &str) -> String {
+    line.chars().take(80).collect()
+}
+
+fn parse_rest(name: &str, rest: &str) -> Option<Sample> {
+    let mut labels = Vec::new();
+    let mut rest = rest.trim_start();
+    if let Some(inner) = rest.strip_prefix('{') {
+        rest = inner.trim_start();
+        loop {
+            if let Some(after) = rest.strip_prefix('}') {
+                rest = after;
+                break;
+            }
+            let (label, after) = rest.split_once('=')?;
+            let (value, after) = quoted(after.trim_start())?;
+            labels.push((label.trim().to_owned(), value));
+            rest = after.trim_start();
+            rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
+        }
+    }
+    // What may follow the value, a timestamp or an exemplar, is of no use here.
+    let value = rest.split_ascii_whitespace().next()?;
+    Some(Sample {
+        line: 1,
+        name: name.to_owned(),
+        labels,
+        value: value.parse().ok()?,
+    })
+}
+
+/// Whether this is a number that can be counted with. `NaN` and infinity are no counts, and JSON cannot say them.
+pub(in crate::observe) fn sane(value: f64) -> bool {
+    value.abs() <= MOST
+}
+
+/// A quoted label value and what follows it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let text = text.strip_prefix('"')?;
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => match chars.next()?.1 {
+                'n' => value.push('\n'),
+                other => value.push(other),
+            },
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+/// Which histogram is meant: a name and labels that must match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selector {
+    /// The histogram's name, without `_bucket`.
+    pub name: String,
+    /// Labels and the values they must have.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Selector {
+    /// Reads `NAME` or `NAME{label="value",…}`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let name_end = text.find('{').unwrap_or(text.len());
+        let (name, rest) = text.split_at(name_end);
+        let name = name.trim_end();
+        if !is_name(name) {
+            return None;
+        }
+        // The value that a sample would have is put in, so that there is one parser of labels.
+        let sample = parse_rest(name, &format!("{rest} 0"))?;
+        let whole = rest.is_empty() || rest.trim_end().ends_with('}');
+        whole.then_some(Self {
+            name: name.to_owned(),
+            labels: sample.labels,
+        })
+    }
+
+    fn takes(&self, sample: &Sample) -> bool {
+        self.labels
+            .iter()
+            .all(|(label, value)| sample.label(label) == Some(value))
+    }
+
+    /// Whether `name` is one of this histogram's series.
+    pub(in crate::observe) fn wants(&self, name: &str) -> bool {
+        name.strip_prefix(self.name.as_str())
+            .is_some_and(|rest| matches!(rest, "_bucket" | "_sum" | "_count"))
+    }
+
+    /// Whether any of its series is among `samples`.
+    pub(in crate::observe) fn is_among(&self, samples: &[Sample]) -> bool {
+        let mut samples = samples.iter();
+        samples.any(|sample| self.wants(&sample.name) && self.takes(sample))
+    }
+
+    /// The histogram among `samples`, summed over all label sets that match; `None` if it is not there.
+    ///
+    /// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram, nor is one with a bound or a
+    /// bucket that is no number. A sum that is none is no sum.
+    pub(in crate::observe) fn histogram(&self, samples: &[Sample]) -> Option<Histogram> {
+        let mut buckets: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+        let (mut inf, mut count, mut sum) = (None::<f64>, None::<f64>, None::<f64>);
+        for sample in samples.iter().filter(|sample| self.takes(sample)) {
+            match sample.name.strip_prefix(self.name.as_str()) {
+                Some("_bucket") => {
+                    let le: f64 = sample.label("le")?.parse().ok()?;
+                    if le == f64::INFINITY {
+                        *inf.get_or_insert(0.0) += sample.count()?;
+                    } else if !sane(le) || buckets.len() > MOST_BUCKETS {
+                        return None;
+                    } else {
+                        buckets.entry(order(le)).or_insert((le, 0.0)).1 += sample.count()?;
+                    }
+                }
+                Some("_count") => {
+                    *count.get_or_insert(0.0) += sample.count().unwrap_or(f64::NAN);
+                }
+                Some("_sum") => *sum.get_or_insert(0.0) += sample.value,
+                _ => {}
+            }
+        }
+        Some(Histogram {
+            count: inf.or(count).filter(|count| sane(*count))?,
+            buckets: buckets.into_values().collect(),
+            sum: sum.filter(|sum| sane(*sum)),
+        })
+    }
+}
+
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        for (index, (label, value)) in self.labels.iter().enumerate() {
+            let open = if index == 0 { '{' } else { ',' };
+            let value = value.replace('\\', r"\\").replace('"', "\\\"");
+            write!(f, "{open}{label}=\"{}\"", value.replace('\n', r"\n"))?;
+        }
+        if self.labels.is_empty() {
+            Ok(())
+        } else {
+            f.write_str("}")
+        }
+    }
+}
+
+/// A key that sorts as the float does.
+fn order(value: f64) -> u64 {
+    let bits = value.to_bits();
+    if bits >> 63 == 0 {
+        bits | (1 << 63)
+    } else {
+        !bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_any_text_are_read() {
+        let text = "m{a=\"x,y}\",b=\"q\\\"\\\\\\n\"} 1.5 1700000000\nm 2\n# m 3\nother{ nonsense\n";
+        let samples = parse(text, |name| name == "m").unwrap();
+        assert_eq!(samples.len(), 2);
+        assert_eq!(samples[0].label("a"), Some("x,y}"));
+        assert_eq!(samples[0].label("b"), Some("q\"\\\n"));
+        assert!((samples[1].value - 2.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_wanted_line_that_is_no_sample_names_its_line() {
+        let error = parse("m 1\nm{a=\"x} 2\n", |name| name == "m").unwrap_err();
+        assert!(error.starts_with("line 2:"), "{error}");
+    }
+
+    #[test]
+    fn a_page_for_people_is_not_metrics() {
+        let pages = [
+            "<!DOCTYPE html>\n<html><body>\nretry 5\n</body></html>\n",
+            "\n  <html>\nm 1\n</html>",
+            "{\"error\":\"not found\"}\n",
+            "404 page not found\n",
+            "Service Unavailable: retry later",
+            "OK",
+            "",
+            "\n\n",
+        ];
+        for page in pages {
+            let error = parse(page, |name| name == "m").unwrap_err();
+            assert!(error.starts_with("line 1:"), "{page:?}: {error}");
+        }
+        for text in [
+            "# HELP d Durations.\n# TYPE d histogram\n",
+            "other{a=\"b\"} 1\n",
+            "# EOF\n",
+            "up NaN\n",
+        ] {
+            assert_eq!(parse(text, |name| name == "m").unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn a_figure_that_is_no_count_spoils_its_own_histogram_alone() {
+        let selector = Selector::parse("d").unwrap();
+        let read = |text: &str| {
+            let text = text.to_owned() + "d_bucket{le=\"+Inf\"} 5\nm 1\n";
+            let samples = parse(&text, |_| true).unwrap();
+            assert_eq!(
+                samples.iter().filter(|sample| sample.name == "m").count(),
+                1
+            );
+            selector.histogram(&samples)
+        };
+        for value in ["NaN", "+Inf", "-Inf", "1e999", "1e300"] {
+            let histogram = read(&format!("d_bucket{{le=\"0.1\"}} 3\nd_sum {value}\n")).unwrap();
+            assert_eq!((histogram.count, histogram.sum), (5.0, None), "{value}");
+            let histogram = read(&format!("d_bucket{{le=\"0.1\"}} 3\nd_count {value}\n")).unwrap();
+            assert_eq!(histogram.buckets, [(0.1, 3.0)], "{value}");
+            let text = format!("d_bucket{{le=\"0.1\"}} {value}\nd_sum 1\n");
+            assert_eq!(read(&text), None, "{value}");
+        }
+        assert_eq!(read("d_bucket{le=\"0.1\"} -1\n"), None);
+    }
+
+    #[test]
+    fn a_histogram_of_odd_or_endless_bounds_is_none() {
+        let selector = Selector::parse("d").unwrap();
+        let bucket = |le: &str| format!("d_bucket{{le=\"{le}\"}} 1\n");
+        let endless: String = (0..=2 * MOST_BUCKETS)
+            .map(|le| bucket(&le.to_string()))
+            .collect();
+        for text in [bucket("NaN"), bucket("-Inf"), bucket("1e300"), endless] {
+            let samples = parse(&(text + "d_count 1\n"), |_| true).unwrap();
+            assert_eq!(selector.histogram(&samples), None);
+        }
+    }
+
+    #[test]
+    fn a_selector_is_written_as_it_is_read() {
+        for value in ["a\tb", "\u{7f}", "'", "a\\\"b\nc"] {
+            let selector = Selector {
+                name: "d".to_owned(),
+                labels: vec![("l".to_owned(), value.to_owned())],
+            };
+            assert_eq!(Selector::parse(&selector.to_string()), Some(selector));
+        }
+    }
+
+    #[test]
+    fn a_missing_inf_bucket_is_made_up_by_the_count() {
+        let selector = Selector::parse("d").unwrap();
+        let text = "d_bucket{le=\"0.1\"} 3\nd_bucket{le=\"0.05\"} 1\nd_count 5\nd_sum 0.9\n";
+        let samples = parse(text, |name| selector.wants(name)).unwrap();
+        let histogram = selector.histogram(&samples).unwrap();
+        assert_eq!(histogram.buckets, [(0.05, 1.0), (0.1, 3.0)]);
+        assert!((histogram.count - 5.0).abs() < f64::EPSILON);
+        assert_eq!(selector.histogram(&samples[..2]), None);
+    }
+
+    #[test]
+    fn a_selector_sums_what_it_matches() {
+        let selector = Selector::parse("d{handler=\"/check\"}").unwrap();
+        let text = "d_bucket{handler=\"/check\",method=\"POST\",le=\"1\"} 1\n\
+                    d_bucket{handler=\"/check\",method=\"PUT\",le=\"1\"} 2\n\
+                    d_bucket{handler=\"/x\",le=\"1\"} 50\n\
+                    d_bucket{handler=\"/check\",le=\"+Inf\"} 4\n";
+        let samples = parse(text, |name| selector.wants(name)).unwrap();
+        assert_eq!(selector.histogram(&samples).unwrap().buckets, [(1.0, 3.0)]);
+        assert_eq!(selector.to_string(), "d{handler=\"/check\"}");
+    }
+
+    #[test]
+    fn selectors_that_are_none_are_refused() {
+        for text in ["", "1d", "d{", "d{a=b}", "d{a=\"b\"", "d e"] {
+            assert_eq!(Selector::parse(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! p99 from a node's own histogram: bucket increases over the last 60 s, kept between collections. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::elapsed;
+use crate::observation::{Bucket, Histogram, LATENCY_WINDOW, NEWEST_CHECKS, NewestChecks};
+
+/// With scrapes further apart than the window, the last sample before it is used, if it is not older than this.
+const LONGEST_GAP: Duration = Duration::from_secs(5 * 60);
+
+/// Samples kept per histogram: one a second fills the window. Closer ones replace each other.
+const MOST_SAMPLES: u32 = 64;
+
+/// A quantile and the bucket that holds it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::observe) struct Quantile {
+    /// Interpolated inside the bucket as `histogram_quantile` does, in seconds.
+    pub(in crate::observe) seconds: f64,
+    pub(in crate::observe) bucket: Bucket,
+}
+
+/// One histogram of one node over time.
+#[derive(Clone, Debug, Default)]
+pub(in crate::observe) struct History {
+    samples: VecDeque<(Timestamp, Histogram)>,
+}
+
+impl History {
+    /// Adds what was read at `now`. A changed bucket layout starts the history anew.
+    pub(in crate::observe) fn add(&mut self, now: Timestamp, histogram: Histogram) {
+        let same_layout = self.samples.back().is_none_or(|(_, last)| {
+            last.buckets.len() == histogram.buckets.len()
+                && last
+                    .buckets
+                    .iter()
+                    .zip(&histogram.buckets)
+                    .all(|(a, b)| a.0.to_bits() == b.0.to_bits())
+        });
+        if !same_layout {
+            self.samples.clear();
+        }
+        if self.samples.back().is_some_and(|(at, _)| *at >= now) {
+            return; // a duplicate, or time ran backwards: nothing new can be learnt from it
+        }
+        // Too close to the one before the last: the last one carries nothing that this one does not.
+        let crowded = self.samples.len() >= 2
+            && elapsed(self.samples[self.samples.len() - 2].0, now) < LATENCY_WINDOW / MOST_SAMPLES;
+        if crowded {
+            self.samples.pop_back();
+        }
+        self.samples.push_back((now, histogram));
+        // One sample from before the window is kept for scrapes that are further apart than it is long.
+        while self.samples.len() > 2 && elapsed(self.samples[1].0, now) > LATENCY_WINDOW {
+            self.samples.pop_front();
+        }
+    }
+
+    /// What was counted over the last 60 s (or since the last collection, if that is longer ago).
+    pub(in crate::observe) fn recent(&self, now: Timestamp) -> Option<Histogram> {
+        self.since(self.first(now)?)
+    }
+
+    /// The newest of what [`Self::recent`] counted, of which `p99` is the quantile.
+    pub(in crate::observe) fn newest(
+        &self,
+        now: Timestamp,
+        recent: &Histogram,
+        p99: Quantile,
+    ) -> Option<NewestChecks> {
+        let (first, last) = (self.first(now)?, self.samples.len().checked_sub(2)?);
+        let old_enough = |index: &usize| elapsed(self.samples[*index].0, now) >= NEWEST_CHECKS / 2;
+        let begins = (first..=last).rev().find(old_enough).unwrap_or(first);
+        let seconds = elapsed(self.samples[begins].0, now).as_secs_f64();
+        Some(newest(recent, &self.since(begins)?, p99, seconds))
+    }
+
+    /// The first sample of what is recent; there is another after it.
+    fn first(&self, now: Timestamp) -> Option<usize> {
+        let mut first = self
+            .samples
+            .iter()
+            .position(|(at, _)| elapsed(*at, now) <= LATENCY_WINDOW)?;
+        if first + 1 == self.samples.len() {
+            first = first.checked_sub(1)?;
+            if elapsed(self.samples[first].0, now) > LONGEST_GAP {
+                return None;
+            }
+        }
+        Some(first)
+    }
+
+    /// What was counted since the sample at `first`; `None` if there is none after it.
+    fn since(&self, first: usize) -> Option<Histogram> {
+        let mut sum: Option<Histogram> = None;
+        let pairs = self.samples.iter().skip(first);
+        for ((_, before), (_, after)) in pairs.clone().zip(pairs.skip(1)) {
+            let increase = increase(before, after);
+            sum = Some(match sum {
+                None => increase,
+                Some(sum) => add(sum, &increase),
+            });
+        }
+        sum
+    }
+}
+
+/// Bucket by bucket, as `rate` does it: a counter that fell was reset and counts from zero. Sums are not needed.
+fn increase(before: &Histogram, after: &Histogram) -> Histogram {
+    let since = |before: f64, after: f64| {
+        if after < before {
+            after
+        } else {
+            after - before
+        }
+    };
+    Histogram {
+        buckets: before
+            .buckets
+            .iter()
+            .zip(&after.buckets)
+            .map(|(b, a)| (a.0, since(b.1, a.1)))
+            .collect(),
+        count: since(before.count, after.count),
+        sum: None,
+    }
+}
+
+fn add(mut sum: Histogram, more: &Histogram) -> Histogram {
+    for (bucket, other) in sum.buckets.iter_mut().zip(&more.buckets) {
+        bucket.1 += other.1;
+    }
+    sum.count += more.count;
+    sum
+}
+
+/// The newest of the checks of a window, of which `p99` is the quantile: those of the last `seconds`.
+pub(in crate::observe) fn newest(
+    window: &Histogram,
+    newest: &Histogram,
+    p99: Quantile,
+    seconds: f64,
+) -> NewestChecks {
+    let (all, slow) = counts(window, p99.bucket);
+    let (checks, slow_now) = counts(newest, p99.bucket);
+    NewestChecks {
+        seconds,
+        p99_ms: None,
+        bucket: quantile(newest, 0.99).map(|p99| p99.bucket),
+        slow: slow_now,
+        slow_expected: checks * slow / all,
+    }
+}
+
+/// How many samples there are, and how many of them are in `bucket` or above.
+fn counts(histogram: &Histogram, bucket: Bucket) -> (f64, f64) {
+    let (cumulative, total) = cumulative(histogram);
+    let below = cumulative.iter().rev();
+    let below = below.clone().find(|(bound, _)| *bound <= bucket.lower);
+    (total, total - below.map_or(0.0, |(_, count)| *count))
+}
+
+/// The counts at or below each bound, made to rise (a reset may have been caught half-way), and the total.
+fn cumulative(histogram: &Histogram) -> (Vec<(f64, f64)>, f64) {
+    let mut cumulative = Vec::with_capacity(histogram.buckets.len());
+    let mut most = 0.0_f64;
+    for &(bound, count) in &histogram.buckets {
+        most = most.max(count);
+        cumulative.push((bound, most));
+    }
+    (cumulative, histogram.count.max(most))
+}
+
+/// The `q` quantile of a cumulative histogram; `None` without samples or without finite buckets.
+///
+/// Interpolates as Prometheus's `histogram_quantile`: linearly inside the bucket, from 0 in the first one, and the
+/// highest finite bound for the +Inf bucket. Buckets that are not cumulative (a reset caught half-way) are made so.
+pub(in crate::observe) fn quantile(histogram: &Histogram, q: f64) -> Option<Quantile> {
+    let highest = histogram.buckets.last()?.0;
+    let (cumulative, total) = cumulative(histogram);
+    if total.is_nan() || total <= 0.0 {
+        return None;
+    }
+    let rank = q * total;
+    let Some(index) = cumulative.iter().position(|(_, count)| *count >= rank) else {
+        return Some(Quantile {
+            seconds: highest,
+            bucket: Bucket {
+                lower: highest,
+                upper: None,
+            },
+        });
+    };
+    let (upper, count) = cumulative[index];
+    let (lower, below) = match index.checked_sub(1) {
+        Some(before) => cumulative[before],
+        None => (upper.min(0.0), 0.0),
+    };
+    let seconds = if index == 0 && upper <= 0.0 {
+        upper
+    } else {
+        lower + (upper - lower) * ((rank - below) / (count - below))
+    };
+    Some(Quantile {
+        seconds,
+        bucket: Bucket {
+            lower,
+            upper: Some(upper),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn histogram(counts: &[f64]) -> Histogram {
+        let bounds = [0.01, 0.05, 0.1];
+        Histogram {
+            buckets: bounds.into_iter().zip(counts.iter().copied()).collect(),
+            count: *counts.last().unwrap(),
+            sum: None,
+        }
+    }
+
+    fn p99(histogram: &Histogram) -> (f64, f64, Option<f64>) {
+        let p99 = quantile(histogram, 0.99).unwrap();
+        (p99.seconds, p99.bucket.lower, p99.bucket.upper)
+    }
+
+    #[test]
+    fn interpolates_as_prometheus_does() {
+        let (seconds, lower, upper) = p99(&histogram(&[50.0, 90.0, 100.0, 100.0]));
+        assert!((seconds - 0.095).abs() < 1e-9);
+        assert_eq!((lower, upper), (0.05, Some(0.1)));
+        let (seconds, lower, upper) = p99(&histogram(&[100.0, 100.0, 100.0, 100.0]));
+        assert!((seconds - 0.0099).abs() < 1e-9);
+        assert_eq!((lower, upper), (0.0, Some(0.01)));
+        assert_eq!(p99(&histogram(&[0.0, 0.0, 50.0, 100.0])), (0.1, 0.1, None));
+    }
+
+    #[test]
+    fn no_samples_is_not_zero() {
+        assert_eq!(quantile(&histogram(&[0.0, 0.0, 0.0, 0.0]), 0.99), None);
+        assert_eq!(quantile(&Histogram::default(), 0.99), None);
+    }
+
+    #[test]
+    fn one_collection_is_no_increase() {
+        let mut history = History::default();
+        history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]));
+        assert_eq!(history.recent(at(0)), None);
+    }
+
+    #[test]
+    fn what_left_the_window_no_longer_counts() {
+        let mut history = History::default();
+        for step in 0..10 {
+            let slow = if step == 0 { 0.0 } else { 100.0 };
+            let fast = f64::from(step) * 10.0;
+            let counts = [fast, fast, fast + slow, fast + slow];
+            history.add(at(i64::from(step) * 15), histogram(&counts));
+            let recent = history.recent(at(i64::from(step) * 15));
+            let slow_recent = recent.map(|h| h.buckets[2].1 - h.buckets[1].1);
+            match step {
+                0 => assert_eq!(slow_recent, None),
+                1..=4 => assert_eq!(slow_recent, Some(100.0), "step {step}"),
+                _ => assert_eq!(slow_recent, Some(0.0), "step {step}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_restart_counts_from_zero() {
+        let mut history = History::default();
+        history.add(at(0), histogram(&[100.0, 100.0, 100.0, 100.0]));
+        history.add(at(15), histogram(&[5.0, 5.0, 5.0, 5.0]));
+        assert_eq!(
+            history.recent(at(15)).unwrap().count.to_bits(),
+            5.0_f64.to_bits()
+        );
+    }
+
+    #[test]
+    fn a_changed_layout_starts_anew() {
+        let mut history = History::default();
+        history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]));
+        let other = Histogram {
+            buckets: vec![(0.02, 5.0)],
+            count: 5.0,
+            sum: None,
+        };
+        history.add(at(15), other.clone());
+        assert_eq!(history.recent(at(15)), None);
+        history.add(at(30), other);
+        assert!(history.recent(at(30)).is_some());
+    }
+
+    #[test]
+    fn scrapes_further_apart_than_the_window_use_the_last_one() {
+        let mut history = History::default();
+        history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]));
+        history.add(at(120), histogram(&[3.0, 3.0, 3.0, 3.0]));
+        assert_eq!(
+            history.recent(at(120)).unwrap().count.to_bits(),
+            2.0_f64.to_bits()
+        );
+        history.add(at(120 + 3600), histogram(&[4.0, 4.0, 4.0, 4.0]));
+        assert_eq!(history.recent(at(120 + 3600)), None);
+    }
+
+    #[test]
+    fn scrapes_in_quick_succession_are_bounded() {
+        let mut history = History::default();
+        for step in 0..10_000_i64 {
+            let now = at(0) + Duration::from_millis(u64::try_from(step).unwrap() * 50);
+            history.add(now, histogram(&[1.0, 1.0, 1.0, 1.0]));
+        }
+        assert!(
+            history.samples.len() <= MOST_SAMPLES as usize * 2 + 2,
+            "{}",
+            history.samples.len()
+        );
+    }
+}

@@ -1,0 +1,242 @@
+//! Latencies from a Prometheus server that scrapes the nodes: the alternative to their own histograms. One query for all
+//! nodes; what it says of one node is the sum over all its series.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::observation::{Histogram, LATENCY_WINDOW, NEWEST_CHECKS, NewestChecks, Reason};
+use crate::observe::http::client::{Http, HttpError};
+use crate::observe::http::management_api::join;
+use crate::observe::latency::exposition::{Selector, sane};
+use crate::observe::latency::histogram::{Quantile, newest, quantile};
+
+/// The most series of an answer: some twenty-five a node.
+const MOST_SERIES: usize = 50_000;
+
+/// The answer to an instant query.
+#[derive(Deserialize)]
+pub(in crate::observe) struct Response {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    result: Vec<Series>,
+}
+
+#[derive(Deserialize)]
+struct Series {
+    #[serde(default)]
+    metric: BTreeMap<String, String>,
+    value: (f64, String),
+}
+
+/// The expression for the buckets of all nodes: their rates over the window, those of the newest scrapes, and how old
+/// and how far apart these are.
+fn latency_query(selector: &Selector) -> String {
+    let mut buckets = Selector {
+        name: format!("{}_bucket", selector.name),
+        labels: selector.labels.clone(),
+    };
+    let every = buckets.to_string();
+    buckets.labels.push(("le".to_owned(), "+Inf".to_owned()));
+    let one = buckets.to_string();
+    let (window, recent) = (LATENCY_WINDOW.as_secs(), NEWEST_CHECKS.as_secs());
+    let part = |name: &str, what: String| {
+        format!("label_replace({what}, \"part\", \"{name}\", \"\", \"\")")
+    };
+    [
+        part(
+            "window",
+            format!("sum by (node_id, le) (rate({every}[{window}s]))"),
+        ),
+        // Scrapes that are far apart leave too few samples for a rate: the last two there are will do.
+        part(
+            "newest",
+            format!("sum by (node_id, le) (rate({every}[{recent}s]) or irate({every}[{window}s]))"),
+        ),
+        part(
+            "age",
+            format!("max by (node_id) (time() - timestamp({one}))"),
+        ),
+        part(
+            "interval",
+            format!("max by (node_id) ({window} / count_over_time({one}[{window}s]))"),
+        ),
+    ]
+    .join(" or ")
+}
+
+/// What the server says of one node.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct OfNode {
+    /// Counts a second over the window.
+    window: Histogram,
+    /// The same of the newest scrapes.
+    newest: Histogram,
+    /// How old the last scrape is, in seconds.
+    age: Option<f64>,
+    /// How far apart scrapes are, in seconds.
+    interval: Option<f64>,
+}
+
+/// What the server says of the nodes, by id.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::observe) struct Latencies(BTreeMap<String, OfNode>);
+
+impl Latencies {
+    /// The p99 of a node and its newest checks, or why there is none.
+    pub(in crate::observe) fn of(
+        &self,
+        node_id: &str,
+    ) -> Result<(Quantile, Option<NewestChecks>), &'static str> {
+        let of_node = self.0.get(node_id).ok_or("prometheus_no_series")?;
+        if of_node.window == Histogram::default() {
+            return Err("first_sample");
+        }
+        let p99 = quantile(&of_node.window, 0.99).ok_or("no_samples")?;
+        let (Some(age), Some(interval)) = (of_node.age, of_node.interval) else {
+            return Ok((p99, None));
+        };
+        let checks = newest(&of_node.window, &of_node.newest, p99, age + interval);
+        // Rates became counts over the shortest time that they may be those of.
+        let span = interval.max(NEWEST_CHECKS.as_secs_f64() / 2.0);
+        let checks = NewestChecks {
+            slow: checks.slow * span,
+            slow_expected: checks.slow_expected * span,
+            ..checks
+        };
+        Ok((p99, Some(checks)))
+    }
+}
+
+impl From<Response> for Latencies {
+    fn from(response: Response) -> Self {
+        let mut nodes: BTreeMap<String, OfNode> = BTreeMap::new();
+        for series in response.data.result {
+            let label = |name: &str| series.metric.get(name).map_or("", String::as_str);
+            let value = series.value.1.parse::<f64>().ok();
+            let Some(value) = value.filter(|value| sane(*value)) else {
+                continue;
+            };
+            let node = nodes.entry(label("node_id").to_owned()).or_default();
+            match label("part") {
+                "window" => add_bucket(&mut node.window, label("le"), value),
+                "newest" => add_bucket(&mut node.newest, label("le"), value),
+                "age" => node.age = Some(value.max(0.0)),
+                "interval" => node.interval = Some(value),
+                _ => {}
+            }
+        }
+        for node in nodes.values_mut() {
+            for histogram in [&mut node.window, &mut node.newest] {
+                histogram.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+            }
+        }
+        Self(nodes)
+    }
+}
+
+fn add_bucket(histogram: &mut Histogram, le: &str, rate: f64) {
+    match le.parse::<f64>() {
+        Ok(le) if le == f64::INFINITY => histogram.count = rate,
+        Ok(le) if sane(le) => histogram.buckets.push((le, rate)),
+        _ => {}
+    }
+}
+
+/// Asks for the latencies of all nodes.
+pub(in crate::observe) async fn latencies(
+    http: &Http,
+    base: &reqwest::Url,
+    selector: &Selector,
+) -> Result<Latencies, HttpError> {
+    let expression = latency_query(selector);
+    let mut url = join(base, "api/v1/query");
+    url.query_pairs_mut().append_pair("query", &expression);
+    let what = format!("Prometheus query for {selector}");
+    let answer = http.get(url).await.map_err(|mut error| {
+        error.message = format!("{what}: {}", error.message);
+        error
+    })?;
+    let response: Response = answer.ok(&what)?.json(&what)?;
+    if response.data.result.len() > MOST_SERIES {
+        return Err(HttpError {
+            status: None,
+            reason: Reason::TooLarge,
+            message: format!(
+                "{what}: {} series, expected at most {MOST_SERIES}",
+                response.data.result.len()
+            ),
+        });
+    }
+    Ok(response.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(part: &str, node: &str, le: Option<&str>, value: &str) -> serde_json::Value {
+        let mut metric = serde_json::json!({"part": part, "node_id": node});
+        if let Some(le) = le {
+            metric["le"] = le.into();
+        }
+        serde_json::json!({"metric": metric, "value": [1_700_000_000.0, value]})
+    }
+
+    fn answer(result: &[serde_json::Value]) -> Latencies {
+        let answer = serde_json::json!({"status": "success", "data": {"resultType": "vector", "result": result}});
+        serde_json::from_value::<Response>(answer).unwrap().into()
+    }
+
+    #[test]
+    fn one_query_asks_for_all_nodes_with_the_labels_of_the_metric() {
+        let selector = Selector::parse("d{handler=\"/check\",q=\"a\\\"b\\\\\"}").unwrap();
+        let query = latency_query(&selector);
+        let every = r#"d_bucket{handler="/check",q="a\"b\\"}"#;
+        let window = format!("sum by (node_id, le) (rate({every}[60s]))");
+        assert!(query.contains(&window), "{query}");
+        assert_eq!(query.matches(every).count(), 3, "{query}");
+        let one = r#"d_bucket{handler="/check",q="a\"b\\",le="+Inf"}"#;
+        assert_eq!(query.matches(one).count(), 2, "{query}");
+    }
+
+    #[test]
+    fn the_figure_lies_in_the_bucket_beside_it_however_many_series_a_node_has() {
+        // The server adds the series up: 90 fast checks in one, 10 slow ones in another.
+        let latencies = answer(&[
+            series("window", "n", Some("+Inf"), "10"),
+            series("window", "n", Some("0.1"), "9"),
+            series("window", "n", Some("0.5"), "10"),
+            series("window", "n", Some("0.05"), "9"),
+            series("newest", "n", Some("+Inf"), "10"),
+            series("newest", "n", Some("0.1"), "10"),
+            series("age", "n", None, "4"),
+            series("interval", "n", None, "15"),
+            series("window", "other", Some("+Inf"), "NaN"),
+            series("window", "other", Some("0.05"), "1"),
+        ]);
+        let (p99, checks) = latencies.of("n").unwrap();
+        assert_eq!((p99.bucket.lower, p99.bucket.upper), (0.1, Some(0.5)));
+        assert!((0.1..=0.5).contains(&p99.seconds), "{p99:?}");
+        let checks = checks.unwrap();
+        assert_eq!((checks.slow, checks.slow_expected), (0.0, 15.0));
+        assert_eq!(checks.seconds.to_bits(), 19.0_f64.to_bits());
+        let (p99, _) = latencies.of("other").unwrap();
+        assert_eq!(p99.bucket.upper, Some(0.05));
+    }
+
+    #[test]
+    fn a_node_without_latencies_says_why() {
+        let latencies = answer(&[
+            series("window", "idle", Some("+Inf"), "0"),
+            series("window", "idle", Some("0.1"), "0"),
+            series("interval", "new", None, "60"),
+        ]);
+        assert_eq!(latencies.of("idle").unwrap_err(), "no_samples");
+        assert_eq!(latencies.of("new").unwrap_err(), "first_sample");
+        assert_eq!(latencies.of("gone").unwrap_err(), "prometheus_no_series");
+    }
+}

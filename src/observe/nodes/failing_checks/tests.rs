@@ -1,0 +1,259 @@
+//! Series of readings, and what they prove.
+
+use super::*;
+
+const BROKEN: RedisEvidence = RedisEvidence::Broken("/check answers 5xx");
+const NONE: RedisEvidence = RedisEvidence::None;
+const ANSWERED: RedisEvidence = RedisEvidence::Answered;
+
+fn reading(check_errors: f64, check_answers: f64) -> Reading {
+    let counted =
+        |status, n| format!("http_requests_total{{handler=\"/check\",status=\"{status}\"}} {n}\n");
+    let text = counted("5xx", check_errors) + &counted("2xx", check_answers);
+    Reading::parse(&text, &[]).unwrap()
+}
+
+fn at(seconds: f64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + Duration::from_secs_f64(seconds)
+}
+
+type Rise = (f64, f64);
+
+/// A node's checks over time.
+#[derive(Default)]
+struct Node {
+    history: CheckHistory,
+    seconds: f64,
+    errors: f64,
+    answers: f64,
+}
+
+impl Node {
+    fn new() -> Self {
+        let mut node = Self::default();
+        node.history.add(at(0.0), &reading(0.0, 0.0));
+        node
+    }
+
+    /// A collection `seconds` after the last one, with so many more errors and answers, and in a later reading.
+    fn collect(&mut self, seconds: f64, rise: Rise, later: Option<Rise>) -> RedisEvidence {
+        self.collect_after(None, seconds, rise, later)
+    }
+
+    fn collect_after(
+        &mut self,
+        outage: Option<Outage>,
+        seconds: f64,
+        (errors, answers): Rise,
+        later: Option<Rise>,
+    ) -> RedisEvidence {
+        self.seconds += seconds;
+        self.errors += errors;
+        self.answers += answers;
+        let now = at(self.seconds);
+        let first = reading(self.errors, self.answers);
+        let later = later.map(|(e, a)| reading(self.errors + e, self.answers + a));
+        let checks = self.history.add(now, &first);
+        self.history
+            .conclude(now, checks, &first, outage, later.as_ref())
+    }
+}
+
+/// The verdicts over collections 15 s apart: errors and answers in each, and in a later reading where there was one.
+fn verdicts(collections: &[(f64, f64, Option<Rise>)]) -> Vec<RedisEvidence> {
+    let mut node = Node::new();
+    let collections = collections.iter();
+    collections
+        .map(|(errors, answers, later)| node.collect(15.0, (*errors, *answers), *later))
+        .collect()
+}
+
+#[test]
+fn many_errors_alone_are_a_broken_way_and_errors_beside_answers_depend_on_what_is_next() {
+    assert_eq!(verdicts(&[(10.0, 0.0, None)]), [BROKEN]);
+    assert_eq!(verdicts(&[(3.0, 3.0, Some((10.0, 0.0)))]), [BROKEN]);
+    assert_eq!(verdicts(&[(9.0, 3.0, Some((9.0, 0.0)))]), [NONE]);
+    assert_eq!(verdicts(&[(30.0, 1.0, Some((30.0, 1.0)))]), [ANSWERED]);
+    assert_eq!(verdicts(&[(0.0, 1.0, None)]), [ANSWERED]);
+    assert_eq!(verdicts(&[(0.0, 0.0, None)]), [NONE]);
+}
+
+#[test]
+fn one_failing_check_on_a_quiet_node_is_no_proof() {
+    assert_eq!(verdicts(&[(1.0, 0.0, None)]), [NONE]);
+    assert_eq!(verdicts(&[(9.0, 0.0, None)]), [NONE]);
+    // A malformed key and another one, each every 6 s, 3 s apart, seen once a second.
+    let mut node = Node::new();
+    for second in 0..72 {
+        let rise = match second % 6 {
+            0 => (1.0, 0.0),
+            3 => (0.0, 1.0),
+            _ => (0.0, 0.0),
+        };
+        let seen = node.collect(1.0, rise, None);
+        assert!(!matches!(seen, RedisEvidence::Broken(_)), "{second}");
+    }
+}
+
+#[test]
+fn errors_that_come_slower_than_heartbeats_are_left_to_the_heartbeats() {
+    let mut node = Node::new();
+    for _ in 0..60 {
+        assert_eq!(node.collect(3.0, (1.0, 0.0), None), NONE);
+    }
+    let mut node = Node::new();
+    assert_eq!(node.collect(60.0, (20.0, 0.0), None), NONE);
+    assert_eq!(node.collect(60.0, (60.0, 0.0), None), BROKEN);
+}
+
+#[test]
+fn a_run_that_ended_by_itself_is_remembered_although_it_proved_a_fault() {
+    let mut node = Node::new();
+    let mut broken = 0;
+    // Twelve malformed checks in two seconds, then twelve others, every half a minute.
+    for _ in 0..6 {
+        for rise in [(6.0, 0.0), (6.0, 0.0), (0.0, 12.0), (0.0, 0.0)] {
+            let seen = node.collect(7.5, rise, None);
+            broken += usize::from(seen == BROKEN);
+        }
+    }
+    assert_eq!(broken, 1);
+}
+
+#[test]
+fn an_outage_of_the_way_is_not_remembered_as_usual() {
+    let mut node = Node::new();
+    node.collect(15.0, (0.0, 50.0), None);
+    for _ in 0..3 {
+        assert_eq!(node.collect(15.0, (50.0, 0.0), None), BROKEN);
+        node.history.heartbeat_overdue();
+    }
+    node.collect(15.0, (0.0, 50.0), None);
+    assert_eq!(node.collect(15.0, (12.0, 0.0), None), BROKEN);
+}
+
+#[test]
+fn a_node_that_answers_again_after_an_outage_is_cleared_at_once() {
+    let after = |rise, later| {
+        let mut node = Node::new();
+        node.collect(15.0, (0.0, 5.0), None);
+        node.collect_after(Some(Outage::Away), 15.0, rise, later)
+    };
+    assert_eq!(
+        after((5.0, 0.0), Some((0.0, 1.0))),
+        RedisEvidence::Returned(at(15.0))
+    );
+    let open = RedisEvidence::Inconclusive("redis_just_returned");
+    assert_eq!(after((5.0, 0.0), Some((0.0, 0.0))), open);
+    assert_eq!(after((5.0, 0.0), None), open);
+    assert_eq!(after((0.0, 1.0), None), ANSWERED);
+}
+
+/// They may be from before its end: the limiter's script trims before it adds, and goes on.
+#[test]
+fn answers_of_an_out_of_memory_redis_prove_nothing_about_its_end() {
+    let after = |later| {
+        let mut node = Node::new();
+        node.collect_after(Some(Outage::OutOfMemory), 15.0, (0.0, 50.0), later)
+    };
+    assert_eq!(after(None), NONE);
+    assert_eq!(after(Some((0.0, 0.0))), NONE);
+    assert_eq!(after(Some((0.0, 1.0))), ANSWERED);
+}
+
+#[test]
+fn checks_that_succeed_after_nothing_but_failures_prove_that_the_way_is_back() {
+    let failing = |node: &mut Node| {
+        node.collect(15.0, (0.0, 50.0), None);
+        node.collect(15.0, (50.0, 0.0), None);
+        node.collect(15.0, (50.0, 0.0), None);
+    };
+    let back = RedisEvidence::Returned(at(15.0));
+    let mut node = Node::new();
+    failing(&mut node);
+    assert_eq!(node.collect(15.0, (0.0, 9.0), None), back);
+    assert_eq!(node.collect(15.0, (0.0, 9.0), None), ANSWERED);
+    // Where failures and answers fall into one collection, the later reading tells.
+    let mut node = Node::new();
+    failing(&mut node);
+    assert_eq!(node.collect(15.0, (9.0, 9.0), Some((0.0, 1.0))), back);
+    // Or the next collection.
+    let mut node = Node::new();
+    failing(&mut node);
+    assert_eq!(node.collect(15.0, (1.0, 1.0), Some((0.0, 0.0))), NONE);
+    assert_eq!(node.collect(15.0, (0.0, 1.0), None), back);
+    // Few failures will do where none were usual.
+    let mut node = Node::new();
+    node.collect(15.0, (0.0, 3.0), None);
+    node.collect(15.0, (2.0, 0.0), None);
+    assert_eq!(node.collect(15.0, (0.0, 1.0), None), back);
+}
+
+#[test]
+fn a_malformed_key_between_other_answers_proves_no_return() {
+    let mut node = Node::new();
+    node.collect(15.0, (24.0, 15.0), Some((1.0, 1.0)));
+    for _ in 0..3 {
+        node.collect(15.0, (2.0, 0.0), Some((0.0, 0.0)));
+        assert_eq!(node.collect(15.0, (0.0, 1.0), None), ANSWERED);
+        assert_eq!(node.collect(15.0, (5.0, 5.0), Some((0.0, 1.0))), ANSWERED);
+    }
+}
+
+/// Later readings into little traffic see nothing, or the malformed key alone.
+#[test]
+fn a_malformed_key_beside_little_traffic_is_usual() {
+    let mixed = (24.0, 15.0, Some((1.0, 0.0)));
+    let quiet = (2.0, 0.0, None);
+    let seen = verdicts(&[(0.0, 15.0, None), mixed, mixed, quiet, mixed, quiet]);
+    assert!(!seen.contains(&BROKEN), "{seen:?}");
+}
+
+#[test]
+fn a_broken_way_shows_behind_a_malformed_key_once_the_run_is_long() {
+    let mixed = (24.0, 15.0, Some((1.0, 0.0)));
+    let broken = (39.0, 0.0, None);
+    let seen = verdicts(&[(0.0, 15.0, None), mixed, mixed, broken, broken]);
+    assert_eq!(seen[3..], [BROKEN, BROKEN]);
+}
+
+#[test]
+fn a_broken_way_stays_broken_after_the_collection_in_which_it_broke() {
+    let breaking = (5.0, 5.0, Some((10.0, 0.0)));
+    let broken = (10.0, 0.0, None);
+    let seen = verdicts(&[(0.0, 50.0, None), breaking, broken, broken]);
+    assert_eq!(seen[1..], [BROKEN, BROKEN, BROKEN]);
+}
+
+#[test]
+fn a_proof_stands_for_seconds_in_which_nothing_is_heard_and_until_something_speaks_against_it() {
+    let outage = Some(Outage::Away);
+    for (millis, evidence, outage, errors, expected) in [
+        (300, NONE, None, 3.0, BROKEN),
+        (4_900, NONE, None, 3.0, BROKEN),
+        (5_000, NONE, None, 3.0, NONE),
+        (300, ANSWERED, None, 3.0, ANSWERED),
+        (300, NONE, outage, 3.0, NONE),
+        // Errors that are no proof.
+        (300, NONE, None, 4.0, NONE),
+        // Another process.
+        (300, NONE, None, 0.0, NONE),
+    ] {
+        let mut history = CheckHistory::default();
+        let start = Timestamp::UNIX_EPOCH;
+        history.add(start, &reading(3.0, 10.0));
+        assert_eq!(history.believe(start, BROKEN, None), BROKEN);
+        let now = start + Duration::from_millis(millis);
+        history.add(now, &reading(errors, 10.0));
+        assert_eq!(history.believe(now, evidence, outage), expected);
+        // It is not made longer by being believed.
+        let later = start + PROOF_STANDS;
+        assert_eq!(history.believe(later, NONE, None), NONE);
+    }
+}
+
+#[test]
+fn a_counter_that_fell_counts_from_zero() {
+    assert!((increase(5.0, 7.0) - 2.0).abs() < f64::EPSILON);
+    assert!((increase(5.0, 3.0) - 3.0).abs() < f64::EPSILON);
+}

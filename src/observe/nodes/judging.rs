@@ -1,0 +1,347 @@
+//! The end of the nodes' line: everything that was read becomes nodes and their metrics. Asks only what depends on the
+//! rest: the second reading of metrics where checks both failed and worked, the canaries, the Prometheus server.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use reqwest::Url;
+use tokio::time::Instant;
+
+use crate::clock::Moment;
+use crate::observation::{Collector, Failure, Reason};
+use crate::observe::deadline::Deadline;
+use crate::observe::http::client::Http;
+use crate::observe::latency::node_metrics::Reading;
+use crate::observe::nodes::canary::ask_canaries;
+use crate::observe::nodes::failing_checks::{Checks, is_doubtful};
+use crate::observe::nodes::probes::{Ask, ask_all};
+use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, SECOND_LOOK, cut_off};
+use crate::observe::nodes::state::{NodeEvidence, Probe, RedisEvidence};
+
+/// How often doubtful counters are read again, [`SECOND_LOOK`] apart: for a second, in which a busy node fails often
+/// enough to prove that all fail.
+const LOOKS: u32 = 4;
+
+impl NodeReader {
+    /// Judges the nodes and reads their metrics.
+    pub(in crate::observe) async fn judge(
+        &mut self,
+        at: Moment,
+        deadline: &Deadline,
+        read: &mut NodesRead,
+    ) -> NodesJudged {
+        let probes: BTreeMap<String, Probe> = read
+            .addresses
+            .iter()
+            .filter_map(|(address, reading)| Some((address.clone(), reading.probe.clone()?)))
+            .collect();
+        let mut judged = NodesJudged::default();
+        // Before anything is booked on a node: what several nodes answer at is nobody's.
+        let addresses = NodeEvidence {
+            now: at.steady,
+            registry: &read.registry,
+            api: read.api.nodes.as_deref(),
+            probes: &probes,
+            redis: &BTreeMap::new(),
+            canary_refused: &BTreeMap::new(),
+        };
+        self.memory.learn(self.timing, &addresses);
+        let mut redis = self.read_metrics(at, deadline, read, &mut judged).await;
+        if self.canary {
+            self.ask_canaries(at, deadline, read, &mut judged, &mut redis)
+                .await;
+        }
+        let canary_refused = self
+            .canaries
+            .iter()
+            .filter_map(|(id, history)| Some((id.clone(), history.refused(at.steady)?)))
+            .collect();
+        judged.nodes = self.memory.judge(
+            self.timing,
+            &NodeEvidence {
+                now: at.steady,
+                registry: &read.registry,
+                api: read.api.nodes.as_deref(),
+                probes: &probes,
+                redis: &redis,
+                canary_refused: &canary_refused,
+            },
+        );
+        for node in judged.nodes.iter_mut().filter(|node| node.is_up()) {
+            if node.canary_refused.is_none() && self.canaries.contains_key(&node.id) {
+                node.canary_reason = Some("canary_unanswered".to_owned());
+            }
+        }
+        let ids: BTreeSet<&str> = judged.nodes.iter().map(|node| node.id.as_str()).collect();
+        judged.metrics.retain(|id, _| ids.contains(id.as_str()));
+        self.histories.retain(|id, _| ids.contains(id.as_str()));
+        self.read_at.retain(|id, _| ids.contains(id.as_str()));
+        self.canaries.retain(|id, _| ids.contains(id.as_str()));
+        if let Some(prometheus) = self.prometheus.clone() {
+            self.ask_prometheus(&prometheus, deadline, read, &mut judged)
+                .await;
+        }
+        self.address_failures(read);
+        judged
+    }
+
+    /// Takes in the nodes' `/metrics`, and what their checks say of Redis.
+    async fn read_metrics(
+        &mut self,
+        at: Moment,
+        deadline: &Deadline,
+        read: &NodesRead,
+        judged: &mut NodesJudged,
+    ) -> BTreeMap<String, RedisEvidence> {
+        let mut checks: BTreeMap<String, (&String, &Reading, Checks)> = BTreeMap::new();
+        let owners = self.owners(at.steady, read);
+        for (id, address) in &owners {
+            let Some(Ok(reading)) = read.addresses.get(address).and_then(|a| a.metrics.as_ref())
+            else {
+                continue;
+            };
+            let before = self.read_at.insert(id.clone(), address.clone());
+            if before.is_some_and(|before| before != *address) {
+                // Another process, or several: its counters have nothing to do with those of before.
+                self.histories.remove(id);
+            }
+            let overdue = self.is_overdue(id, read);
+            let history = self.histories.entry(id.clone()).or_default();
+            let (metrics, rise) = history.add(at.steady, reading, &self.selectors);
+            judged.metrics.insert(id.clone(), metrics);
+            if overdue {
+                history.checks().heartbeat_overdue();
+            }
+            checks.insert(id.clone(), (address, reading, rise));
+        }
+        let later = self.look_later(deadline, read, &checks).await;
+        let evidence = checks.into_iter().map(|(id, (address, first, checks))| {
+            let later = later.get(address);
+            let history = self.histories.entry(id.clone()).or_default().checks();
+            let evidence = history.conclude(at.steady, checks, first, read.outage, later);
+            (id, evidence)
+        });
+        evidence.collect()
+    }
+
+    /// Whether a heartbeat of the node is overdue, or cannot be read.
+    fn is_overdue(&self, id: &str, read: &NodesRead) -> bool {
+        let registered = read.registry.found.get(id);
+        !read.registry.readable
+            || registered.is_none_or(|registered| self.timing.is_overdue(registered))
+    }
+
+    /// Reads the counters that leave doubts again, until they leave none, for a second at the most. The last reading of
+    /// each address.
+    async fn look_later(
+        &self,
+        deadline: &Deadline,
+        read: &NodesRead,
+        checks: &BTreeMap<String, (&String, &Reading, Checks)>,
+    ) -> BTreeMap<String, Reading> {
+        let ask = Ask {
+            health: false,
+            metrics: true,
+        };
+        let mut later: BTreeMap<String, Reading> = BTreeMap::new();
+        for _ in 0..LOOKS {
+            let doubtful = checks.values().filter(|(address, first, checks)| {
+                is_doubtful(*checks, first, read.outage, later.get(*address))
+            });
+            let doubtful: Vec<&String> = doubtful.map(|(address, ..)| *address).collect();
+            if doubtful.is_empty() || deadline.left() <= SECOND_LOOK * 2 {
+                break;
+            }
+            tokio::time::sleep(SECOND_LOOK).await;
+            let targets = self.targets(doubtful);
+            let found = ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()).await;
+            let readings = found
+                .into_iter()
+                .filter_map(|(address, reading)| Some((address, reading.metrics?.ok()?)));
+            later.extend(readings);
+        }
+        later
+    }
+
+    /// Which address each answering node is asked at: its registered one, else one that answers with its id, or that it is
+    /// known by. What several nodes answer at is nobody's.
+    fn owners(&self, now: Timestamp, read: &NodesRead) -> BTreeMap<String, String> {
+        let mut owners: BTreeMap<String, String> = BTreeMap::new();
+        for (address, reading) in &read.addresses {
+            let told = match &reading.probe {
+                Some(Probe::Answered { node_id, .. }) => node_id.clone(),
+                Some(Probe::Failed(_)) => continue,
+                None => None,
+            };
+            if self.memory.is_balanced(address, now) {
+                continue;
+            }
+            let registered_at = |id: &str| {
+                let registered = read.registry.found.get(id);
+                registered.is_some_and(|r| r.address.as_ref() == Some(address))
+            };
+            let registered = || {
+                let mut ids = read.registry.found.keys();
+                ids.find(|id| registered_at(id)).cloned()
+            };
+            let id = told.or_else(registered).unwrap_or_else(|| address.clone());
+            if registered_at(&id) || !owners.contains_key(&id) {
+                owners.insert(id, address.clone());
+            }
+        }
+        owners
+    }
+
+    /// One check to each node that answers: its way to Redis, its latency where no histogram tells it, and now and
+    /// then whether it refuses what it must.
+    async fn ask_canaries(
+        &mut self,
+        at: Moment,
+        deadline: &Deadline,
+        read: &mut NodesRead,
+        judged: &mut NodesJudged,
+        redis: &mut BTreeMap<String, RedisEvidence>,
+    ) {
+        let started = Instant::now();
+        let nodes: Vec<(String, Url, bool)> = self
+            .owners(at.steady, read)
+            .into_iter()
+            .filter_map(|(id, address)| {
+                let due = self
+                    .canaries
+                    .get(&id)
+                    .is_none_or(|history| history.refusal_due(at.steady));
+                Some((id, self.url_of(&address)?, due))
+            })
+            .collect();
+        let ids: Vec<String> = nodes.iter().map(|(id, ..)| id.clone()).collect();
+        let readings = ask_canaries(&self.http, nodes, deadline.passed()).await;
+        if readings.len() < ids.len() {
+            read.failures.push(cut_off(Collector::Canary));
+        }
+        for (id, reading) in readings {
+            let history = self.canaries.entry(id.clone()).or_default();
+            let back = history.add(at.steady, &reading, self.http.timeout());
+            let metrics = judged.metrics.entry(id.clone()).or_default();
+            if let Some(p99) = history.p99() {
+                let newest = history.newest();
+                metrics.canary_p99_ms = Some(p99.as_secs_f64() * 1e3);
+                metrics.canary_newest_ms = newest.map(|newest| newest.as_secs_f64() * 1e3);
+                if metrics.latency_p99_ms.is_none() {
+                    metrics.take_canary();
+                }
+            }
+            if reading.is_cut_off() {
+                redis.insert(id.clone(), RedisEvidence::Broken("canary check failed"));
+            }
+            match reading.check {
+                Ok(_) => {
+                    let evidence = redis.entry(id).or_default();
+                    match back {
+                        Some(since) => *evidence = RedisEvidence::Returned(since),
+                        None if matches!(evidence, RedisEvidence::Returned(_)) => {}
+                        None => *evidence = RedisEvidence::Works,
+                    }
+                }
+                Err(error) => {
+                    let (reason, message) = (error.reason, error.message);
+                    read.failures
+                        .push(Failure::new(Collector::Canary, id, reason, message));
+                }
+            }
+        }
+        read.seconds
+            .insert(Collector::Canary, started.elapsed().as_secs_f64());
+    }
+
+    async fn ask_prometheus(
+        &self,
+        (http, base): &(Http, Url),
+        deadline: &Deadline,
+        read: &mut NodesRead,
+        judged: &mut NodesJudged,
+    ) {
+        let started = Instant::now();
+        let query = crate::observe::latency::prometheus::latencies(http, base, &self.selectors[0]);
+        let answer = match deadline.cut(query).await {
+            Some(Ok(latencies)) => Ok(latencies),
+            Some(Err(error)) => {
+                let reason = format!("prometheus_{}", error.reason);
+                let (why, message) = (error.reason, error.message);
+                read.failures
+                    .push(Failure::new(Collector::Prometheus, "", why, message));
+                Err(reason)
+            }
+            None => {
+                read.failures.push(cut_off(Collector::Prometheus));
+                Err("deadline".to_owned())
+            }
+        };
+        for node in judged.nodes.iter().filter(|node| node.is_up()) {
+            let metrics = judged.metrics.entry(node.id.clone()).or_default();
+            metrics.latency_p99_ms = None;
+            metrics.latency_p99_bucket = None;
+            metrics.latency_source = None;
+            metrics.latency_newest = None;
+            let latency = match &answer {
+                Ok(latencies) => latencies.of(&node.id).map_err(str::to_owned),
+                Err(reason) => Err(reason.clone()),
+            };
+            match latency {
+                Ok((p99, newest)) => {
+                    metrics.latency_p99_ms = Some(p99.seconds * 1e3);
+                    metrics.latency_p99_bucket = Some(p99.bucket);
+                    metrics.latency_source = Some("prometheus".to_owned());
+                    metrics.latency_newest = newest;
+                    metrics.latency_unknown = None;
+                }
+                Err(reason) => {
+                    metrics.latency_unknown = Some(reason);
+                    metrics.take_canary();
+                }
+            }
+        }
+        read.seconds
+            .insert(Collector::Prometheus, started.elapsed().as_secs_f64());
+    }
+
+    /// Names what the addresses failed in. An address that was never reached is no failure of anything.
+    fn address_failures(&self, read: &mut NodesRead) {
+        let mut failures = Vec::new();
+        for (address, reading) in &read.addresses {
+            let matters = self.memory.was_reached(address) || self.memory.is_static(address);
+            if let Some(error) = reading.probe_error.as_ref().filter(|_| matters) {
+                let (reason, message) = (error.reason, error.message.clone());
+                failures.push(Failure::new(Collector::Probes, address, reason, message));
+            }
+            // A node that is gone has no metrics either: its probe has said so. Without probes nobody has.
+            let telling = match reading.probe {
+                Some(Probe::Answered { .. }) => true,
+                Some(Probe::Failed(_)) => false,
+                None => matters,
+            };
+            if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| telling) {
+                let (reason, message) = (error.reason, error.message.clone());
+                failures.push(Failure::new(
+                    Collector::NodeMetrics,
+                    address,
+                    reason,
+                    message,
+                ));
+            }
+        }
+        let missing = read.asked.iter().filter(|address| {
+            !read.addresses.contains_key(*address) && self.url_of(address).is_some()
+        });
+        let collector = if self.probe {
+            Collector::Probes
+        } else {
+            Collector::NodeMetrics
+        };
+        failures.extend(missing.map(|address| {
+            let message = format!("{address}: no answer before the collection's deadline");
+            Failure::new(collector, address, Reason::Deadline, message)
+        }));
+        read.failures.extend(failures);
+    }
+}

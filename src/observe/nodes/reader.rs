@@ -1,0 +1,457 @@
+//! The nodes' line of a collection: Redis's PING and registry, the management API, the nodes themselves. Looks a
+//! second time where the first look would raise an alarm, then hands everything to the judge in `nodes`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::Url;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::clock::{Clock, Moment};
+use crate::observation::{
+    Collector, Failure, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
+};
+use crate::observe::deadline::Deadline;
+use crate::observe::http::api_reading::{ApiReading, ask_api};
+use crate::observe::http::client::Http;
+use crate::observe::http::management_api::base_of;
+use crate::observe::latency::exposition::Selector;
+use crate::observe::latency::node_metrics::NodeHistory;
+use crate::observe::nodes::canary::CanaryHistory;
+use crate::observe::nodes::failing_checks::Outage;
+use crate::observe::nodes::probes::{AddressReading, Ask, ask_all};
+use crate::observe::nodes::redis_basics::{
+    RedisBasics, malformed, read_registrations, redis_basics, unread,
+};
+use crate::observe::nodes::state::{NodeMemory, Probe, RegistryReading, RegistryTiming};
+use crate::observe::redis::server::RedisFailure;
+use crate::observe::redis::topology::{Control, ShardNow};
+
+/// Base URLs that are tried for the management API in one collection.
+const API_TRIES: usize = 4;
+
+/// How long to wait before a second look at a node that stopped answering: a clean stop deletes its registration
+/// and closes its port within 0.2 s, in no particular order.
+pub(in crate::observe) const SECOND_LOOK: Duration = Duration::from_millis(250);
+
+/// Everything about nodes that lives on between collections.
+#[derive(Debug)]
+pub(in crate::observe) struct NodeReader {
+    pub(in crate::observe) http: Http,
+    pub(in crate::observe) urls: Vec<Url>,
+    pub(in crate::observe) probe: bool,
+    pub(in crate::observe) canary: bool,
+    pub(in crate::observe) prometheus: Option<(Http, Url)>,
+    pub(in crate::observe) selectors: Arc<Vec<Selector>>,
+    pub(in crate::observe) timing: RegistryTiming,
+    pub(in crate::observe) clock: Clock,
+    pub(in crate::observe) control: Control,
+    pub(in crate::observe) memory: NodeMemory,
+    pub(in crate::observe) histories: BTreeMap<String, NodeHistory>,
+    /// The address that each history is of.
+    pub(in crate::observe) read_at: BTreeMap<String, String>,
+    pub(in crate::observe) canaries: BTreeMap<String, CanaryHistory>,
+    pub(in crate::observe) last_api: Option<Url>,
+    pub(in crate::observe) redis_was: RedisWas,
+}
+
+/// Redis as the collection before left it.
+#[derive(Debug, Default)]
+pub(in crate::observe) struct RedisWas {
+    /// Since when it has answered without a break or a restart.
+    up_since: Option<Timestamp>,
+    /// Since when its registrations are as they are at the primary, without a break.
+    current_since: Option<Timestamp>,
+    /// It is a replica, which can lose its primary at any time.
+    is_replica: bool,
+    run_id: Option<String>,
+    /// Its memory was full when it last said how full that is.
+    full: bool,
+    /// Since when it is not full any more.
+    memory_freed: Option<Timestamp>,
+}
+
+/// From this share of `maxmemory` on, Redis may take no writes that need memory.
+const FULL: f64 = 1.0;
+
+/// Below this share, a memory that was full is not full any more: more than keys that expire make room for.
+const FREED: f64 = 0.95;
+
+impl RedisWas {
+    /// Takes in how full the memory is; tells whether it was full until now.
+    fn freed(&mut self, share: Option<f64>, now: Timestamp) -> bool {
+        let Some(share) = share else { return false };
+        if share >= FULL {
+            (self.full, self.memory_freed) = (true, None);
+        }
+        let freed = self.full && share < FREED;
+        if freed {
+            (self.full, self.memory_freed) = (false, Some(now));
+        }
+        freed
+    }
+}
+
+/// What the line brought, not judged yet.
+#[derive(Debug, Default)]
+pub(in crate::observe) struct NodesRead {
+    /// How long PING took, or why it failed; `None` if the deadline passed first.
+    pub(in crate::observe) ping: Option<Result<Duration, RedisFailure>>,
+    pub(in crate::observe) info: Option<RedisInfo>,
+    pub(in crate::observe) shards: Vec<RedisShard>,
+    pub(in crate::observe) api: ApiReading,
+    pub(in crate::observe) failures: Vec<Failure>,
+    /// What may be missing: it is counted, and fails no collector.
+    pub(in crate::observe) denied: Vec<Failure>,
+    pub(in crate::observe) seconds: BTreeMap<Collector, f64>,
+    pub(in crate::observe) registry: RegistryReading,
+    pub(in crate::observe) asked: BTreeSet<String>,
+    pub(in crate::observe) addresses: BTreeMap<String, AddressReading>,
+    pub(in crate::observe) outage: Option<Outage>,
+}
+
+/// The nodes as judged, and their metrics.
+#[derive(Debug, Default)]
+pub(in crate::observe) struct NodesJudged {
+    pub(in crate::observe) nodes: Vec<Node>,
+    pub(in crate::observe) metrics: BTreeMap<String, NodeMetrics>,
+}
+
+impl NodeReader {
+    /// The first look, and the second where it is needed.
+    pub(in crate::observe) async fn run(
+        &mut self,
+        at: Moment,
+        deadline: &Deadline,
+        shards: oneshot::Sender<Vec<ShardNow>>,
+        default: oneshot::Sender<Option<Limit>>,
+    ) -> NodesRead {
+        let started = Instant::now();
+        let ids: Vec<String> = self.memory.ids().cloned().collect();
+        let addresses = self.memory.addresses();
+        let targets = self.targets(&addresses);
+        let (bases, ask) = (self.api_bases(), self.ask());
+        let (basics, api, found) = tokio::join!(
+            deadline.cut(redis_basics(&mut self.control, &self.clock, ids, shards)),
+            deadline.cut(ask_api(&self.http, bases, default)),
+            ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()),
+        );
+        let mut read = NodesRead {
+            asked: addresses.into_iter().collect(),
+            addresses: found,
+            ..NodesRead::default()
+        };
+        match api {
+            Some(api) => {
+                if api.base.is_some() {
+                    self.last_api.clone_from(&api.base);
+                }
+                read.seconds.insert(Collector::ManagementApi, api.seconds);
+                read.api = api;
+            }
+            None => read.failures.push(cut_off(Collector::ManagementApi)),
+        }
+        self.take_basics(at, basics, &mut read);
+
+        let listed: Vec<String> = read
+            .api
+            .nodes
+            .iter()
+            .flatten()
+            .map(|n| n.id.clone())
+            .collect();
+        self.look_up(deadline, listed, &mut read).await;
+        self.probe_new(deadline, &mut read).await;
+        self.look_again(deadline, &mut read).await;
+        let seconds = started.elapsed().as_secs_f64();
+        if self.probe {
+            read.seconds.insert(Collector::Probes, seconds);
+        }
+        read.seconds.insert(Collector::NodeMetrics, seconds);
+        read
+    }
+
+    /// Looks at the known registrations alone. A clean stop is told from a death by how soon the registration went,
+    /// which takes a look more often than it lives.
+    pub(in crate::observe) async fn glance(&mut self) {
+        let ids: Vec<String> = self.memory.ids().cloned().collect();
+        // Whether Redis is there, and what it means if not, is for a collection to say.
+        if ids.is_empty() || self.redis_was.current_since.is_none() {
+            return;
+        }
+        // On a replica without its primary registrations run out that were renewed.
+        if self.redis_was.is_replica && self.control.is_stale().await {
+            return;
+        }
+        let before = self.clock.now();
+        // Nothing is connected for it: on a new connection Redis may be a new one, and what is missing there was not
+        // deleted.
+        let read = read_registrations(&mut self.control, &ids).await;
+        if read.unread.len() < ids.len() {
+            let registry = RegistryReading {
+                readable: true,
+                found: read.found,
+                unread: read.unread,
+                read_at: Some(self.clock.now().steady),
+                redis_up_since: self.redis_was.current_since,
+                redis_restarted: false,
+                memory_freed: self.redis_was.memory_freed,
+            };
+            self.memory.learn_registrations(before.steady, &registry);
+        }
+    }
+
+    /// Nodes that only the sweep came across.
+    pub(in crate::observe) async fn late(
+        &mut self,
+        deadline: &Deadline,
+        ids: Vec<String>,
+        read: &mut NodesRead,
+    ) {
+        self.look_up(deadline, ids, read).await;
+        self.probe_new(deadline, read).await;
+    }
+
+    fn take_basics(&mut self, at: Moment, basics: Option<RedisBasics>, read: &mut NodesRead) {
+        let Some(basics) = basics else {
+            read.failures.push(cut_off(Collector::Redis));
+            read.failures.push(cut_off(Collector::Registry));
+            self.control.replace();
+            self.redis_was.up_since = None;
+            self.redis_was.current_since = None;
+            return;
+        };
+        let was_up = self.redis_was.up_since.is_some();
+        let run_id = basics.info.as_ref().map(|info| info.run_id.clone());
+        let run_id = run_id.filter(|run_id| !run_id.is_empty());
+        let restarted = match (&self.redis_was.run_id, &run_id) {
+            (Some(before), Some(now)) => before != now,
+            _ => false,
+        };
+        if basics.ping.is_err() {
+            self.redis_was.up_since = None;
+        } else if !was_up || restarted {
+            self.redis_was.up_since = Some(at.steady);
+        }
+        if basics.ping.is_err() || basics.stale {
+            self.redis_was.current_since = None;
+        } else if self.redis_was.current_since.is_none() || restarted {
+            self.redis_was.current_since = Some(at.steady);
+        }
+        let role = basics.info.as_ref().map(|info| info.role.as_str());
+        self.redis_was.is_replica = role.is_some_and(|role| role != "master");
+        if run_id.is_some() {
+            self.redis_was.run_id = run_id;
+        }
+        // Errors since the last collection prove nothing about a node if Redis itself was away in that time.
+        let freed = self.redis_was.freed(basics.memory_used, at.steady);
+        read.outage = match basics.ping {
+            Ok(_) if !was_up || restarted => Some(Outage::Away),
+            Ok(_) if freed => Some(Outage::OutOfMemory),
+            _ => None,
+        };
+        let registrations = basics.registrations.filter(|read| {
+            // Where nothing could be read of any node, the management API's list is better.
+            read.unread.is_empty() || !read.found.is_empty() || !read.malformed.is_empty()
+        });
+        let readable = registrations.is_some();
+        let registrations = registrations.unwrap_or_default();
+        read.registry = RegistryReading {
+            readable,
+            found: registrations.found,
+            unread: registrations.unread,
+            read_at: Some(self.clock.now().steady),
+            redis_up_since: self.redis_was.current_since,
+            redis_restarted: restarted,
+            memory_freed: self.redis_was.memory_freed,
+        };
+        read.ping = Some(basics.ping);
+        read.info = basics.info;
+        read.shards = basics.shards;
+        read.failures.extend(basics.failures);
+        read.denied.extend(basics.denied);
+        read.seconds.insert(Collector::Redis, basics.seconds);
+        read.seconds.insert(Collector::Registry, basics.seconds);
+    }
+
+    /// Reads registrations that were not read yet.
+    async fn look_up(&mut self, deadline: &Deadline, ids: Vec<String>, read: &mut NodesRead) {
+        let known: BTreeSet<&String> = self.memory.ids().collect();
+        let new: Vec<String> = ids
+            .into_iter()
+            .filter(|id| !known.contains(id) && !read.registry.found.contains_key(id))
+            .collect();
+        self.read_registrations(deadline, new, read).await;
+    }
+
+    async fn read_registrations(
+        &mut self,
+        deadline: &Deadline,
+        ids: Vec<String>,
+        read: &mut NodesRead,
+    ) {
+        if ids.is_empty() || !read.registry.readable {
+            return;
+        }
+        let reading = deadline.cut(read_registrations(&mut self.control, &ids));
+        let Some(result) = reading.await else {
+            return self.control.replace();
+        };
+        for id in &ids {
+            if !result.unread.contains(id) {
+                read.registry.found.remove(id);
+            }
+        }
+        read.failures.extend(malformed(&result));
+        read.failures.extend(unread(&result));
+        read.registry.found.extend(result.found);
+        read.registry.unread.extend(result.unread);
+        read.registry.read_at = Some(self.clock.now().steady);
+    }
+
+    /// Asks the addresses that turned up in this collection.
+    async fn probe_new(&self, deadline: &Deadline, read: &mut NodesRead) {
+        let registered = read
+            .registry
+            .found
+            .values()
+            .filter_map(|r| r.address.clone());
+        let listed = read
+            .api
+            .nodes
+            .iter()
+            .flatten()
+            .map(|node| node.address.clone());
+        let listed: Vec<String> = if read.registry.readable {
+            Vec::new()
+        } else {
+            listed.collect()
+        };
+        let new: BTreeSet<String> = registered
+            .chain(listed)
+            .filter(|address| !read.asked.contains(address))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let targets = self.targets(&new);
+        read.asked.extend(new);
+        let found = ask_all(
+            &self.http,
+            targets,
+            self.ask(),
+            &self.selectors,
+            deadline.passed(),
+        );
+        read.addresses.extend(found.await);
+    }
+
+    /// Where a node that used to answer does not, waits out a clean stop and looks again, registration last: a node
+    /// that stops by itself has deleted it by then. Where checks both failed and worked, sees what they do now.
+    async fn look_again(&mut self, deadline: &Deadline, read: &mut NodesRead) {
+        let failed: BTreeMap<String, Reason> = read
+            .addresses
+            .iter()
+            .filter_map(|(address, reading)| match reading.probe {
+                Some(Probe::Failed(reason)) if self.memory.was_reached(address) => {
+                    Some((address.clone(), reason))
+                }
+                _ => None,
+            })
+            .collect();
+        // A timeout took long enough already.
+        let quick = failed
+            .iter()
+            .filter(|(_, reason)| **reason != Reason::Timeout);
+        let again: Vec<String> = quick.map(|(address, _)| address.clone()).collect();
+        if !again.is_empty() && deadline.left() > SECOND_LOOK * 2 {
+            tokio::time::sleep(SECOND_LOOK).await;
+            let targets = self.targets(&again);
+            let found = ask_all(
+                &self.http,
+                targets,
+                self.ask(),
+                &self.selectors,
+                deadline.passed(),
+            );
+            read.addresses.extend(found.await);
+        }
+        let ids: Vec<String> = self
+            .memory
+            .ids()
+            .filter(|id| {
+                let addresses = self.memory.addresses_of(id);
+                addresses.iter().any(|address| failed.contains_key(address))
+            })
+            .cloned()
+            .collect();
+        self.read_registrations(deadline, ids, read).await;
+    }
+
+    /// The base URLs to try for the API, the one that answered last first.
+    fn api_bases(&self) -> Vec<Url> {
+        let known = self.memory.addresses();
+        let candidates = self
+            .last_api
+            .iter()
+            .chain(&self.urls)
+            .cloned()
+            .chain(known.iter().filter_map(|address| base_of(address)));
+        let mut bases: Vec<Url> = Vec::new();
+        for url in candidates {
+            if !bases.contains(&url) {
+                bases.push(url);
+            }
+        }
+        bases.truncate(API_TRIES);
+        bases
+    }
+
+    /// The URL to ask at `address`: a static one may have a scheme and a path of its own.
+    pub(in crate::observe) fn url_of(&self, address: &str) -> Option<Url> {
+        let mut statics = self.urls.iter();
+        let found = statics.find(|url| address_of(url).as_deref() == Some(address));
+        found.cloned().or_else(|| base_of(address))
+    }
+
+    pub(in crate::observe) fn targets<'a>(
+        &self,
+        addresses: impl IntoIterator<Item = &'a String>,
+    ) -> Vec<(String, Url)> {
+        addresses
+            .into_iter()
+            .filter_map(|address| Some((address.clone(), self.url_of(address)?)))
+            .collect()
+    }
+
+    pub(in crate::observe) fn ask(&self) -> Ask {
+        Ask {
+            health: self.probe,
+            metrics: true,
+        }
+    }
+}
+
+/// `host:port` of a static URL.
+pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
+    Some(format!(
+        "{}:{}",
+        url.host_str()?,
+        url.port_or_known_default()?
+    ))
+}
+
+pub(in crate::observe) fn cut_off(collector: Collector) -> Failure {
+    Failure::new(
+        collector,
+        "",
+        Reason::Deadline,
+        format!(
+            "{}: no answer before the collection's deadline",
+            collector.name()
+        ),
+    )
+}

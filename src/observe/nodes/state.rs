@@ -1,0 +1,481 @@
+//! From evidence to node states. Pure: what was read comes in, nodes come out, and what must be remembered between
+//! collections stays in [`NodeMemory`].
+//!
+//! Evidence, best first: the management API's word when it is not `Up`; a probe of the node itself; its
+//! registration. A node whose address the exporter never reached is judged by its registration alone, so that
+//! addresses that resolve only inside the limiter's network raise nothing. What is believed of an address is what that
+//! address showed: see `addresses`.
+
+mod addresses;
+mod registration;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::elapsed;
+use crate::observation::{Node, Reason};
+use crate::observe::http::management_api::ApiNode;
+use addresses::{Answer, Shown, same_address};
+use registration::{by_registration, renewed_at, way_to_redis};
+
+/// A registration as it stands in Redis.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::observe) struct Registration {
+    pub(in crate::observe) address: Option<String>,
+    pub(in crate::observe) registered_at: Option<String>,
+    /// Until it runs out; `None` for one that never does.
+    pub(in crate::observe) ttl: Option<Duration>,
+}
+
+/// What a probe of an address brought.
+#[derive(Clone, Debug)]
+pub(in crate::observe) enum Probe {
+    /// It answered `GET /health` with 200.
+    Answered {
+        node_id: Option<String>,
+        seconds: f64,
+    },
+    /// It did not.
+    Failed(Reason),
+}
+
+impl Probe {
+    /// The id that it answered with, if so.
+    fn node_id(&self) -> Option<&str> {
+        match self {
+            Self::Answered { node_id, .. } => node_id.as_deref(),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
+/// The registry as read in this collection.
+#[derive(Clone, Debug, Default)]
+pub(in crate::observe) struct RegistryReading {
+    /// Whether what is not in `found` is really not there.
+    pub(in crate::observe) readable: bool,
+    pub(in crate::observe) found: BTreeMap<String, Registration>,
+    /// Ids of which nothing could be read, because the server that holds them did not answer.
+    pub(in crate::observe) unread: BTreeSet<String>,
+    /// When the last of it was read: what is missing may have run out until then.
+    pub(in crate::observe) read_at: Option<Timestamp>,
+    /// Since when Redis has answered without a break or a restart.
+    pub(in crate::observe) redis_up_since: Option<Timestamp>,
+    /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
+    /// its node.
+    pub(in crate::observe) redis_restarted: bool,
+    /// Since when Redis takes writes that need memory again, if it was seen not to.
+    pub(in crate::observe) memory_freed: Option<Timestamp>,
+}
+
+impl RegistryReading {
+    /// Whether it can be told if `id` is registered.
+    fn tells_of(&self, id: &str) -> bool {
+        self.readable && !self.unread.contains(id)
+    }
+}
+
+/// What a node's own counters and the canary say of its way to Redis.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::observe) enum RedisEvidence {
+    /// Nothing either way.
+    #[default]
+    None,
+    /// It reaches Redis.
+    Works,
+    /// It does not, and why.
+    Broken(&'static str),
+    /// Checks were answered since the last collection, and none failed after that. Heartbeats that are overdue count
+    /// more: the answers may be older.
+    Answered,
+    /// As [`Self::Answered`], after a time in which all of them failed, which began after the time given.
+    Returned(Timestamp),
+    /// There were errors that an outage explains which is over.
+    Inconclusive(&'static str),
+}
+
+/// Everything that one collection has to judge nodes by.
+#[derive(Debug)]
+pub(in crate::observe) struct NodeEvidence<'a> {
+    pub(in crate::observe) now: Timestamp,
+    pub(in crate::observe) registry: &'a RegistryReading,
+    /// `GET /api/nodes`; `None` if it did not answer.
+    pub(in crate::observe) api: Option<&'a [ApiNode]>,
+    /// Probes by address; an address without one was not probed.
+    pub(in crate::observe) probes: &'a BTreeMap<String, Probe>,
+    pub(in crate::observe) redis: &'a BTreeMap<String, RedisEvidence>,
+    /// Canary refusals by node id.
+    pub(in crate::observe) canary_refused: &'a BTreeMap<String, bool>,
+}
+
+/// How registrations work in the limiter, and how long the dead are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistryTiming {
+    /// The TTL that a heartbeat gives a registration.
+    pub ttl: Duration,
+    /// The time between heartbeats.
+    pub heartbeat: Duration,
+    /// How long a node that vanished without deregistering stays `Down`.
+    pub forget_after: Duration,
+}
+
+impl Default for RegistryTiming {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(10),
+            forget_after: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl RegistryTiming {
+    /// A TTL below this says that two heartbeats are missing.
+    fn overdue_below(&self) -> Duration {
+        self.ttl.saturating_sub(self.heartbeat * 2)
+    }
+
+    /// Whether this registration, as just read, says that two heartbeats are missing.
+    pub(in crate::observe) fn is_overdue(&self, registration: &Registration) -> bool {
+        registration
+            .ttl
+            .is_some_and(|ttl| ttl < self.overdue_below())
+    }
+}
+
+/// What is remembered of nodes between collections, and across restarts of the exporter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(in crate::observe) struct NodeMemory {
+    known: BTreeMap<String, Known>,
+    /// The addresses of the configuration.
+    statics: BTreeMap<String, Shown>,
+    /// The other addresses of known nodes.
+    #[serde(default)]
+    others: BTreeMap<String, Shown>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Known {
+    address: Option<String>,
+    registered_at: Option<String>,
+    /// The registration's TTL as last seen, and when.
+    registration: Option<SeenTtl>,
+    /// The registration was deleted by the node: it left.
+    deregistered: bool,
+    /// The registration went with Redis's data: that it is missing says nothing until it was seen again.
+    lost: bool,
+    /// The exporter has reached it at its registered address.
+    reached: bool,
+    /// The static address that answers with this id, where that is not its registered one.
+    static_address: Option<String>,
+    last_alive: Option<Timestamp>,
+    /// When it became known.
+    #[serde(default)]
+    first_seen: Option<Timestamp>,
+    /// When its checks were seen to succeed after all had failed: heartbeats that were due before say nothing any more.
+    #[serde(default)]
+    way_back: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct SeenTtl {
+    at: Timestamp,
+    ttl: Option<Duration>,
+}
+
+impl NodeMemory {
+    /// A memory that knows the static addresses.
+    pub(in crate::observe) fn new(static_addresses: impl IntoIterator<Item = String>) -> Self {
+        let mut memory = Self::default();
+        memory.set_statics(static_addresses);
+        memory
+    }
+
+    /// The ids whose registrations are to be looked at directly.
+    pub(in crate::observe) fn ids(&self) -> impl Iterator<Item = &String> {
+        self.known.keys()
+    }
+
+    /// The addresses to probe: static ones and those of known nodes.
+    pub(in crate::observe) fn addresses(&self) -> Vec<String> {
+        let known = self
+            .known
+            .values()
+            .filter_map(|known| known.address.clone());
+        let mut all: Vec<String> = self.statics.keys().cloned().chain(known).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The addresses at which `id` can be asked, the registered one first.
+    pub(in crate::observe) fn addresses_of(&self, id: &str) -> Vec<String> {
+        let Some(known) = self.known.get(id) else {
+            return self
+                .statics
+                .contains_key(id)
+                .then(|| id.to_owned())
+                .into_iter()
+                .collect();
+        };
+        known
+            .address
+            .iter()
+            .chain(&known.static_address)
+            .cloned()
+            .collect()
+    }
+
+    /// Whether a failed probe of `address` would mean that a node is down, so that it is worth a second look.
+    pub(in crate::observe) fn was_reached(&self, address: &str) -> bool {
+        self.known.values().any(|known| {
+            (known.reached && known.address.as_deref() == Some(address))
+                || known.static_address.as_deref() == Some(address)
+        })
+    }
+
+    /// Whether `address` was given in the configuration.
+    pub(in crate::observe) fn is_static(&self, address: &str) -> bool {
+        self.statics.contains_key(address)
+    }
+
+    /// Takes in which nodes there are, and where. Once more in the same collection changes nothing.
+    pub(in crate::observe) fn learn(
+        &mut self,
+        timing: RegistryTiming,
+        evidence: &NodeEvidence<'_>,
+    ) {
+        self.learn_registrations(evidence.now, evidence.registry);
+        self.learn_api_only(evidence);
+        self.learn_addresses(timing, evidence);
+        self.drop_superseded(evidence);
+    }
+
+    /// Judges every node that is known or shows in the evidence.
+    pub(in crate::observe) fn judge(
+        &mut self,
+        timing: RegistryTiming,
+        evidence: &NodeEvidence<'_>,
+    ) -> Vec<Node> {
+        self.learn(timing, evidence);
+        let mut nodes = Vec::new();
+        let ids: Vec<String> = self.known.keys().cloned().collect();
+        for id in ids {
+            match self.judge_known(&id, timing, evidence) {
+                Some(node) => nodes.push(node),
+                None => {
+                    self.known.remove(&id);
+                }
+            }
+        }
+        let known = &self.known;
+        self.others.retain(|address, _| {
+            let mut known = known.values();
+            known.any(|known| known.address.as_ref() == Some(address))
+        });
+        nodes.extend(self.unidentified_statics(evidence));
+        nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        nodes
+    }
+
+    /// Takes in the registrations as they are at `now`, and notices which were deleted.
+    pub(in crate::observe) fn learn_registrations(
+        &mut self,
+        now: Timestamp,
+        registry: &RegistryReading,
+    ) {
+        for (id, registration) in &registry.found {
+            let known = self.known.entry(id.clone()).or_insert_with(|| Known {
+                first_seen: Some(now),
+                ..Known::default()
+            });
+            if known.address != registration.address {
+                known.reached = false;
+                known.address.clone_from(&registration.address);
+            }
+            known.registered_at.clone_from(&registration.registered_at);
+            known.registration = Some(SeenTtl {
+                at: now,
+                ttl: registration.ttl,
+            });
+            known.deregistered = false;
+            known.lost = false;
+        }
+        if !registry.readable {
+            return;
+        }
+        let read_at = registry.read_at.unwrap_or(now);
+        for (id, known) in &mut self.known {
+            if registry.found.contains_key(id) || registry.unread.contains(id) {
+                continue;
+            }
+            known.lost |= registry.redis_restarted;
+            if let Some(seen) = known.registration.filter(|_| !known.lost) {
+                let could_have_run_out =
+                    seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
+                // Renewals after the last look only move the end further away, so a registration that is gone
+                // before it could have run out was deleted.
+                known.deregistered |= !could_have_run_out;
+            }
+        }
+    }
+
+    /// While Redis cannot be read, the API's list is all there is. While it can, ids that only the API tells are
+    /// left out: it cuts an id at its last colon.
+    fn learn_api_only(&mut self, evidence: &NodeEvidence<'_>) {
+        if evidence.registry.readable {
+            return;
+        }
+        for node in evidence.api.unwrap_or_default() {
+            let known_address = self
+                .known
+                .values()
+                .any(|known| known.address.as_deref() == Some(node.address.as_str()));
+            if !self.known.contains_key(&node.id) && !known_address {
+                let known = Known {
+                    address: crate::observe::http::management_api::base_of(&node.address)
+                        .map(|_| node.address.clone()),
+                    registered_at: node.registered_at.clone(),
+                    first_seen: Some(evidence.now),
+                    ..Known::default()
+                };
+                self.known.insert(node.id.clone(), known);
+            }
+        }
+    }
+
+    /// `None` if the node has left or is forgotten.
+    fn judge_known(
+        &mut self,
+        id: &str,
+        timing: RegistryTiming,
+        evidence: &NodeEvidence<'_>,
+    ) -> Option<Node> {
+        let now = evidence.now;
+        let registered = evidence.registry.found.get(id);
+        let (answer, at_registered) = self.answer_of(id, evidence);
+        let configured = self.known.get(id).is_some_and(|known| {
+            let address = known.address.as_deref();
+            known.static_address.is_some() || address.is_some_and(|given| self.is_meant(given))
+        });
+        let known = self.known.get_mut(id)?;
+        known.reached |= at_registered;
+        if let Some(RedisEvidence::Returned(since)) = evidence.redis.get(id) {
+            // Heartbeats that were overdue before the failing began have another cause, such as a full Redis.
+            let renewed = known.registration.and_then(|seen| renewed_at(seen, timing));
+            if renewed.is_some_and(|renewed| elapsed(renewed, *since) <= timing.heartbeat * 2) {
+                known.way_back = Some(now);
+            }
+        }
+        if registered.is_some() || matches!(answer, Answer::Yes(_)) {
+            known.last_alive = Some(now);
+        }
+        let last_alive = *known.last_alive.get_or_insert(now);
+        if elapsed(last_alive, now) >= timing.forget_after && !configured {
+            return None;
+        }
+
+        let api = evidence.api.unwrap_or_default().iter();
+        let api = api.clone().find(|node| node.id == id).or_else(|| {
+            api.clone()
+                .find(|node| Some(&node.address) == known.address.as_ref())
+        });
+        let (state, reason) = match (api, &answer) {
+            (Some(api), _) if api.state != "Up" => (
+                Some(api.state.clone()),
+                "said by the management API".to_owned(),
+            ),
+            (_, Answer::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
+            (_, Answer::No(why)) => {
+                if known.deregistered && registered.is_none() {
+                    return None;
+                }
+                (Some("Down".to_owned()), format!("GET /health: {why}"))
+            }
+            (api, answer) => by_registration(
+                id,
+                known,
+                registered,
+                api.is_some(),
+                answer,
+                timing,
+                evidence,
+            )?,
+        };
+        let mut node = Node {
+            id: id.to_owned(),
+            address: known
+                .address
+                .clone()
+                .or_else(|| known.static_address.clone()),
+            state,
+            reason: Some(reason),
+            registered_at: known.registered_at.clone(),
+            heartbeat_ttl_seconds: registered.and_then(|r| r.ttl).map(|ttl| ttl.as_secs_f64()),
+            probe_seconds: None,
+            redis_connected: None,
+            redis_reason: None,
+            canary_refused: evidence.canary_refused.get(id).copied(),
+            canary_reason: None,
+        };
+        if let Answer::Yes(seconds) = answer {
+            node.probe_seconds = Some(seconds);
+            let (connected, reason) = way_to_redis(id, known, registered, timing, evidence);
+            node.redis_connected = connected;
+            node.redis_reason = Some(reason.to_owned());
+        } else if node.is_up() {
+            node.redis_reason = Some("never_reached".to_owned());
+        }
+        Some(node)
+    }
+
+    /// Static addresses that never told an id, and that are not the address of a known node.
+    fn unidentified_statics(&self, evidence: &NodeEvidence<'_>) -> Vec<Node> {
+        let known_here = |address: &str| {
+            self.known.values().any(|known| {
+                known
+                    .address
+                    .as_deref()
+                    .is_some_and(|other| same_address(other, address))
+            })
+        };
+        let mut nodes = Vec::new();
+        for (address, memory) in &self.statics {
+            if memory.id().is_some() || known_here(address) {
+                continue;
+            }
+            let (state, reason, probe_seconds) = match evidence.probes.get(address) {
+                Some(Probe::Answered { seconds, .. }) => (
+                    Some("Up".to_owned()),
+                    "answers GET /health".to_owned(),
+                    Some(*seconds),
+                ),
+                Some(Probe::Failed(why)) => {
+                    (Some("Down".to_owned()), format!("GET /health: {why}"), None)
+                }
+                None => (None, "not_probed".to_owned(), None),
+            };
+            let redis_reason = probe_seconds.is_some().then(|| "not_registered".to_owned());
+            nodes.push(Node {
+                id: address.clone(),
+                address: Some(address.clone()),
+                state,
+                reason: Some(reason),
+                registered_at: None,
+                heartbeat_ttl_seconds: None,
+                probe_seconds,
+                redis_connected: None,
+                redis_reason,
+                canary_refused: evidence.canary_refused.get(address).copied(),
+                canary_reason: None,
+            });
+        }
+        nodes
+    }
+}
+
+#[cfg(test)]
+mod tests;

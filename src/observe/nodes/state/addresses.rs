@@ -1,0 +1,381 @@
+//! What each address showed of itself: which node answers there, or that several do, behind a load balancer or a
+//! virtual address. An address that answers with another id than before may also be a node that was replaced, so it is
+//! called balanced only once the node before is seen to live on, and not for ever.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::registration::renewed_at;
+use super::{Known, NodeEvidence, NodeMemory, Probe, RegistryTiming};
+use crate::clock::elapsed;
+use crate::observation::Reason;
+
+/// How long an address that showed several nodes is believed to have several: long beside the time in which a balancer
+/// hands out the next one, and short beside the life of a node that was taken for one.
+const BELIEVED_FOR: Duration = Duration::from_secs(600);
+
+/// Ids that are remembered of one address. A balancer shows itself by the second.
+const MOST_EARLIER: usize = 16;
+
+/// What one address showed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(in crate::observe) struct Shown {
+    /// The id that it last answered with.
+    id: Option<String>,
+    /// When it last answered with that.
+    #[serde(default)]
+    last: Option<Timestamp>,
+    /// The ids that it answered with before.
+    #[serde(default)]
+    earlier: BTreeMap<String, Earlier>,
+    /// When it last changed between nodes that both live.
+    #[serde(default)]
+    balanced_at: Option<Timestamp>,
+    /// A node that it answered with before is still registered: it may have died, or live on behind a balancer.
+    #[serde(skip)]
+    doubtful: bool,
+}
+
+/// An id that an address does not answer with any more.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Earlier {
+    /// When it last answered with it, if that is known.
+    last: Option<Timestamp>,
+    /// When it first answered with another one.
+    until: Timestamp,
+}
+
+/// An answer to a node's probes, best first.
+pub(in crate::observe) enum Answer {
+    Yes(f64),
+    /// It does not answer where it did before, or where the configuration says that it should.
+    No(Reason),
+    /// It does not answer where it never did.
+    NeverReached,
+    NotAsked,
+}
+
+/// What there is of the life of a node that an address answered with before.
+enum Signs {
+    /// It showed life after that.
+    Alive,
+    /// Its registration has not run out.
+    Registered,
+    None,
+}
+
+impl Shown {
+    /// The id that it last answered with.
+    pub(in crate::observe) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Takes an answer in. `registered` tells whether a node is registered.
+    fn answered(&mut self, id: &str, now: Timestamp, registered: impl Fn(&str) -> bool) {
+        let returns = self.earlier.remove(id).is_some();
+        if self.id.as_deref() != Some(id) {
+            if let Some(before) = self.id.replace(id.to_owned()) {
+                if returns && registered(&before) {
+                    self.balanced_at = Some(now);
+                }
+                let last = self.last;
+                self.earlier.insert(before, Earlier { last, until: now });
+            }
+            while self.earlier.len() > MOST_EARLIER {
+                self.earlier.pop_first();
+            }
+        }
+        self.last = Some(now);
+    }
+
+    /// Looks after the nodes that it answered with before. `signs` tells what there is of a node's life since a time.
+    fn compare(&mut self, now: Timestamp, signs: impl Fn(&str, Timestamp) -> Signs) {
+        self.earlier
+            .retain(|_, earlier| elapsed(earlier.until, now) < BELIEVED_FOR);
+        self.doubtful = false;
+        for (other, earlier) in &self.earlier {
+            match signs(other, earlier.until) {
+                Signs::Alive => self.balanced_at = self.balanced_at.max(Some(earlier.until)),
+                Signs::Registered => self.doubtful = true,
+                Signs::None => {}
+            }
+        }
+    }
+
+    /// Whether several nodes answer here, as far as is known at `now`.
+    pub(in crate::observe) fn is_balanced(&self, now: Timestamp) -> bool {
+        let balanced = self.balanced_at;
+        self.doubtful || balanced.is_some_and(|at| elapsed(at, now) < BELIEVED_FOR)
+    }
+
+    /// When the node `id`, which answered here before another one, last did so; `None` if it was not here.
+    pub(in crate::observe) fn left(&self, id: &str) -> Option<Timestamp> {
+        self.earlier.get(id)?.last
+    }
+}
+
+impl NodeMemory {
+    /// Takes over another list of static addresses and forgets those that are no longer in it, with what is known of
+    /// nodes by them alone.
+    pub(in crate::observe) fn set_statics(&mut self, addresses: impl IntoIterator<Item = String>) {
+        let mut before = std::mem::take(&mut self.statics);
+        self.statics = addresses
+            .into_iter()
+            .map(|address| {
+                let shown = before.remove(&address);
+                let shown = shown.or_else(|| self.others.remove(&address));
+                (address, shown.unwrap_or_default())
+            })
+            .collect();
+        for address in before.keys() {
+            self.forget_address(address);
+        }
+        self.others.extend(before);
+    }
+
+    /// `address` says nothing of any node, other than of those that are registered there.
+    fn forget_address(&mut self, address: &str) {
+        self.known.retain(|_, known| {
+            if known.static_address.as_deref() == Some(address) {
+                known.static_address = None;
+            }
+            known.registration.is_some() || known.address.as_deref() != Some(address)
+        });
+    }
+
+    /// Whether several nodes answer at `address`, so that what it answers says nothing of any one.
+    pub(in crate::observe) fn is_balanced(&self, address: &str, now: Timestamp) -> bool {
+        let mut places = [&self.statics, &self.others].into_iter();
+        places.any(|shown| {
+            let shown = shown.get(address);
+            shown.is_some_and(|shown| shown.is_balanced(now))
+        })
+    }
+
+    /// Takes in which node answers at which address.
+    pub(in crate::observe) fn learn_addresses(
+        &mut self,
+        timing: RegistryTiming,
+        evidence: &NodeEvidence<'_>,
+    ) {
+        let now = evidence.now;
+        let found = &evidence.registry.found;
+        for (address, probe) in evidence.probes {
+            if let Some(id) = probe.node_id() {
+                let shown = match self.statics.get_mut(address) {
+                    Some(shown) => shown,
+                    None => self.others.entry(address.clone()).or_default(),
+                };
+                shown.answered(id, now, |id| found.contains_key(id));
+            }
+        }
+        let all = self.statics.iter_mut().chain(&mut self.others);
+        for (address, shown) in all {
+            shown.compare(now, |id, after| {
+                let mut elsewhere = evidence.probes.iter().filter(|(at, _)| *at != address);
+                let seen = self.known.get(id).and_then(|known| known.registration);
+                let renewed = seen.and_then(|seen| renewed_at(seen, timing));
+                let Some(registration) = found.get(id) else {
+                    return Signs::None;
+                };
+                if elsewhere.any(|(_, probe)| probe.node_id() == Some(id))
+                    || renewed.is_some_and(|renewed| renewed > after)
+                {
+                    Signs::Alive
+                } else if registration.address.as_ref() == Some(address) {
+                    // Another node has taken its address: it is no more.
+                    Signs::None
+                } else {
+                    Signs::Registered
+                }
+            });
+        }
+        for address in self.statics.keys().cloned().collect::<Vec<String>>() {
+            if self.is_balanced(&address, now) {
+                self.forget_address(&address);
+                continue;
+            }
+            let Some(id) = evidence.probes.get(&address).and_then(Probe::node_id) else {
+                continue;
+            };
+            for (other, known) in &mut self.known {
+                if other != id && known.static_address.as_ref() == Some(&address) {
+                    known.static_address = None;
+                }
+            }
+            let known = self.known.entry(id.to_owned()).or_insert_with(|| Known {
+                address: Some(address.clone()),
+                first_seen: Some(now),
+                ..Known::default()
+            });
+            if known.address.as_ref() != Some(&address) {
+                known.static_address = Some(address);
+            }
+        }
+    }
+
+    /// Drops nodes that were replaced: at their registered address another registered node answers, or at the only
+    /// address where they ever answered one that became known after that, and their registration is gone.
+    pub(in crate::observe) fn drop_superseded(&mut self, evidence: &NodeEvidence<'_>) {
+        let now = evidence.now;
+        let registered = &evidence.registry.found;
+        let superseded = |id: &str, known: &Known| {
+            let Some(address) = &known.address else {
+                return false;
+            };
+            let Some(answering) = evidence.probes.get(address).and_then(Probe::node_id) else {
+                return false;
+            };
+            answering != id
+                && !self.is_balanced(address, now)
+                && registered
+                    .get(answering)
+                    .is_some_and(|other| other.address.as_ref() == Some(address))
+        };
+        let replaced = |id: &str, known: &Known| {
+            let gone = evidence.registry.tells_of(id) && !registered.contains_key(id);
+            let alone = gone && !known.reached && known.static_address.is_none();
+            alone
+                && self.statics.values().any(|shown| {
+                    let successor = shown.id().and_then(|id| self.known.get(id));
+                    let since = successor.and_then(|successor| successor.first_seen);
+                    !shown.is_balanced(now) && shown.left(id).zip(since).is_some_and(|(l, s)| s > l)
+                })
+        };
+        let known = self.known.iter();
+        let over: Vec<String> = known
+            .filter(|(id, known)| superseded(id, known) || replaced(id, known))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in over {
+            self.known.remove(&id);
+        }
+    }
+
+    /// Whether the configuration names `address`: then it is meant to be reached.
+    pub(in crate::observe) fn is_meant(&self, address: &str) -> bool {
+        let mut statics = self.statics.keys();
+        statics.any(|given| same_address(given, address))
+    }
+
+    /// The best of the probes of a node's addresses, and whether that is an answer at its registered one. An answer with
+    /// another node's id is no answer of this one, and one of an address with several nodes is nobody's.
+    pub(in crate::observe) fn answer_of(
+        &self,
+        id: &str,
+        evidence: &NodeEvidence<'_>,
+    ) -> (Answer, bool) {
+        let mut answer = Answer::NotAsked;
+        let Some(known) = self.known.get(id) else {
+            return (answer, false);
+        };
+        let registered = known.address.iter().map(|address| {
+            let believed = known.reached || self.is_meant(address);
+            (address, true, believed)
+        });
+        let given = known.static_address.iter();
+        let given = given.map(|address| (address, false, true));
+        for (address, at_registered, believed) in registered.chain(given) {
+            if self.is_balanced(address, evidence.now) {
+                continue;
+            }
+            match evidence.probes.get(address) {
+                Some(Probe::Answered { node_id, seconds }) => {
+                    let other_node = node_id.as_deref().is_some_and(|other| other != id);
+                    if !other_node {
+                        return (Answer::Yes(*seconds), at_registered);
+                    }
+                }
+                Some(Probe::Failed(reason)) if believed => answer = Answer::No(*reason),
+                Some(Probe::Failed(_)) if !matches!(answer, Answer::No(_)) => {
+                    answer = Answer::NeverReached;
+                }
+                Some(Probe::Failed(_)) | None => {}
+            }
+        }
+        (answer, false)
+    }
+}
+
+/// Whether two addresses name the same place, as far as that shows: loopback has many names.
+pub(in crate::observe) fn same_address(a: &str, b: &str) -> bool {
+    let normal = |address: &str| {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        let host = match host {
+            "localhost" | "[::1]" | "0.0.0.0" => "127.0.0.1",
+            other => other,
+        };
+        format!("{host}:{port}")
+    };
+    normal(a) == normal(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    /// Each answer: when, with which id, and which nodes live elsewhere then.
+    fn shown(answers: &[(i64, &str, &[&str])]) -> Shown {
+        let mut shown = Shown::default();
+        for (seconds, id, alive) in answers {
+            let lives = |other: &str| alive.contains(&other);
+            shown.answered(id, at(*seconds), lives);
+            shown.compare(at(*seconds), |other, _| {
+                if lives(other) {
+                    Signs::Alive
+                } else {
+                    Signs::None
+                }
+            });
+        }
+        shown
+    }
+
+    #[test]
+    fn an_address_is_balanced_once_the_node_before_is_seen_to_live_on() {
+        assert!(!shown(&[(0, "a", &[]), (15, "b", &[])]).is_balanced(at(15)));
+        let confirmed = shown(&[(0, "a", &[]), (15, "b", &[]), (30, "b", &["a"])]);
+        assert!(confirmed.is_balanced(at(30)));
+        let both = shown(&[(0, "a", &[]), (15, "b", &["a"])]);
+        assert!(both.is_balanced(at(15)));
+    }
+
+    #[test]
+    fn an_address_that_stays_with_one_node_is_that_nodes_in_the_end() {
+        let moved = shown(&[(0, "a", &[]), (15, "b", &["a"]), (500, "b", &["a"])]);
+        assert!(moved.is_balanced(at(600)));
+        assert!(!moved.is_balanced(at(615)));
+    }
+
+    #[test]
+    fn while_the_node_before_is_registered_nobody_is_judged_by_the_address() {
+        let mut shown = shown(&[(0, "a", &[]), (15, "b", &[])]);
+        shown.compare(at(20), |_, _| Signs::Registered);
+        assert!(shown.is_balanced(at(20)));
+        shown.compare(at(40), |_, _| Signs::None);
+        assert!(!shown.is_balanced(at(40)));
+    }
+
+    #[test]
+    fn ids_without_end_are_not_remembered() {
+        let mut shown = Shown::default();
+        for number in 0..100 {
+            shown.answered(&number.to_string(), at(number), |_| false);
+        }
+        assert_eq!(shown.earlier.len(), MOST_EARLIER);
+    }
+
+    #[test]
+    fn what_an_older_version_saved_is_read() {
+        let shown: Shown = serde_json::from_str(r#"{"id":"n1","balanced":true}"#).unwrap();
+        assert_eq!(shown.id(), Some("n1"));
+        assert!(!shown.is_balanced(at(0)));
+    }
+}

@@ -1,0 +1,535 @@
+//! Each rule of the evidence, by what an operator would see.
+
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+}
+
+/// What a collection finds, built up by name.
+#[derive(Default)]
+struct World {
+    memory: NodeMemory,
+    registry: RegistryReading,
+    api: Option<Vec<ApiNode>>,
+    probes: BTreeMap<String, Probe>,
+    redis: BTreeMap<String, RedisEvidence>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self::default();
+        world.registry.readable = true;
+        world.registry.redis_up_since = Some(at(-3600));
+        world
+    }
+
+    fn registered(&mut self, id: &str, address: &str, ttl: u64) -> &mut Self {
+        let registration = Registration {
+            address: Some(address.to_owned()),
+            registered_at: None,
+            ttl: Some(Duration::from_secs(ttl)),
+        };
+        self.registry.found.insert(id.to_owned(), registration);
+        self
+    }
+
+    fn gone(&mut self, id: &str) -> &mut Self {
+        self.registry.found.remove(id);
+        self
+    }
+
+    fn answers(&mut self, address: &str, id: &str) -> &mut Self {
+        let probe = Probe::Answered {
+            node_id: Some(id.to_owned()),
+            seconds: 0.001,
+        };
+        self.probes.insert(address.to_owned(), probe);
+        self
+    }
+
+    fn fails(&mut self, address: &str) -> &mut Self {
+        self.probes
+            .insert(address.to_owned(), Probe::Failed(Reason::Refused));
+        self
+    }
+
+    /// Each node as `id state [redis]`.
+    fn judge(&mut self, now: i64) -> Vec<String> {
+        let nodes = self.memory.judge(
+            RegistryTiming::default(),
+            &NodeEvidence {
+                now: at(now),
+                registry: &self.registry,
+                api: self.api.as_deref(),
+                probes: &self.probes,
+                redis: &self.redis,
+                canary_refused: &BTreeMap::new(),
+            },
+        );
+        let shown = nodes.into_iter().map(|node| {
+            let redis = match node.redis_connected {
+                Some(true) => "",
+                Some(false) => " no-redis",
+                None => " redis?",
+            };
+            format!(
+                "{} {}{redis}",
+                node.id,
+                node.state.as_deref().unwrap_or("?")
+            )
+        });
+        shown.collect()
+    }
+}
+
+#[test]
+fn a_healthy_node_is_up() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+}
+
+#[test]
+fn a_killed_node_is_down_although_it_is_still_registered_and_stays_down_when_it_is_not() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    assert_eq!(
+        world.fails("h:1").registered("n1", "h:1", 20).judge(5),
+        ["n1 Down redis?"]
+    );
+    assert_eq!(world.gone("n1").judge(30), ["n1 Down redis?"]);
+    assert_eq!(world.judge(3000), ["n1 Down redis?"]);
+    assert_eq!(world.judge(3700), [""; 0], "forgotten after an hour");
+}
+
+#[test]
+fn a_registration_that_runs_out_while_the_collection_looks_twice_was_not_deleted() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    // The collection began a second before the registration ran out, and read the registry last after that.
+    world.registry.read_at = Some(at(26));
+    assert_eq!(world.gone("n1").fails("h:1").judge(24), ["n1 Down redis?"]);
+}
+
+#[test]
+fn a_node_that_returns_is_up() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.fails("h:1").gone("n1").judge(60);
+    assert_eq!(
+        world
+            .registered("n1", "h:1", 30)
+            .answers("h:1", "n1")
+            .judge(70),
+        ["n1 Up"]
+    );
+}
+
+#[test]
+fn a_clean_stop_leaves_without_an_alarm() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    assert_eq!(world.gone("n1").fails("h:1").judge(15), [""; 0]);
+}
+
+#[test]
+fn a_clean_stop_between_scrapes_that_are_far_apart_is_seen_by_glances() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1");
+    world.memory.learn_registrations(at(8), &world.registry);
+    assert_eq!(world.fails("h:1").judge(60), [""; 0]);
+}
+
+#[test]
+fn a_draining_node_that_deregistered_is_no_alarm() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    assert_eq!(world.gone("n1").judge(10), ["n1 Up redis?"]);
+    assert_eq!(world.judge(40), ["n1 Up redis?"]);
+    assert_eq!(world.fails("h:1").judge(50), [""; 0]);
+}
+
+#[test]
+fn a_node_that_was_never_reached_is_judged_by_its_registration() {
+    let mut world = World::new();
+    world.registered("n1", "inside:1", 25).fails("inside:1");
+    assert_eq!(world.judge(0), ["n1 Up redis?"]);
+    assert_eq!(world.gone("n1").judge(60), ["n1 Down redis?"]);
+}
+
+#[test]
+fn an_address_that_changed_was_never_reached() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.probes.clear();
+    assert_eq!(
+        world
+            .registered("n1", "inside:1", 25)
+            .fails("inside:1")
+            .judge(5),
+        ["n1 Up redis?"]
+    );
+}
+
+#[test]
+fn a_static_node_is_known_from_the_start_and_counted_once() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["h:1".to_owned()]);
+    assert_eq!(world.fails("h:1").judge(0), ["h:1 Down redis?"]);
+    assert_eq!(
+        world
+            .answers("h:1", "n1")
+            .registered("n1", "inside:1", 25)
+            .judge(5),
+        ["n1 Up"]
+    );
+    assert_eq!(world.fails("h:1").judge(10), ["n1 Down redis?"]);
+}
+
+#[test]
+fn a_registered_node_at_a_static_address_that_does_not_answer_is_down_from_the_start() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["localhost:1".to_owned()]);
+    world
+        .registered("n1", "127.0.0.1:1", 25)
+        .fails("127.0.0.1:1");
+    assert_eq!(world.fails("localhost:1").judge(0), ["n1 Down redis?"]);
+}
+
+#[test]
+fn loopback_has_many_names() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["localhost:1".to_owned()]);
+    world
+        .registered("n1", "127.0.0.1:1", 25)
+        .fails("127.0.0.1:1")
+        .fails("localhost:1");
+    assert_eq!(world.judge(0).len(), 1);
+}
+
+#[test]
+fn a_load_balancer_is_no_node() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["lb:80".to_owned()]);
+    world
+        .registered("n1", "i:1", 25)
+        .registered("n2", "i:2", 25);
+    assert_eq!(
+        world.answers("lb:80", "n1").judge(0),
+        ["n1 Up", "n2 Up redis?"]
+    );
+    assert_eq!(world.answers("lb:80", "n2").judge(5).len(), 2);
+    assert_eq!(
+        world.fails("lb:80").judge(10),
+        ["n1 Up redis?", "n2 Up redis?"]
+    );
+}
+
+#[test]
+fn two_registrations_of_one_address_are_one_node() {
+    let mut world = World::new();
+    world
+        .registered("old", "h:1", 25)
+        .answers("h:1", "old")
+        .judge(0);
+    world
+        .registered("old", "h:1", 15)
+        .registered("new", "h:1", 30)
+        .answers("h:1", "new");
+    assert_eq!(world.judge(10), ["new Up"]);
+}
+
+#[test]
+fn an_id_that_the_api_cut_at_a_colon_is_not_counted_twice() {
+    let mut world = World::new();
+    world.registered("a:b", "h:1", 25).answers("h:1", "a:b");
+    world.api = Some(vec![ApiNode {
+        id: "b".to_owned(),
+        address: "h:1".to_owned(),
+        state: "Up".to_owned(),
+        registered_at: None,
+    }]);
+    assert_eq!(world.judge(0), ["a:b Up"]);
+}
+
+#[test]
+fn the_apis_word_counts_when_it_is_not_up() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.api = Some(vec![ApiNode {
+        id: "n1".to_owned(),
+        address: "h:1".to_owned(),
+        state: "Draining".to_owned(),
+        registered_at: None,
+    }]);
+    assert_eq!(world.judge(0), ["n1 Draining"]);
+}
+
+#[test]
+fn a_heartbeat_that_is_late_is_no_alarm_and_one_that_is_overdue_is() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 11).answers("h:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    assert_eq!(
+        world.registered("n1", "h:1", 9).judge(2),
+        ["n1 Up no-redis"]
+    );
+    assert_eq!(world.gone("n1").judge(15), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn a_redis_out_of_memory_that_still_answers_the_canary_is_found_by_the_heartbeat() {
+    let mut world = World::new();
+    world.redis.insert("n1".to_owned(), RedisEvidence::Works);
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    assert_eq!(
+        world.registered("n1", "h:1", 9).judge(16),
+        ["n1 Up no-redis"]
+    );
+    // Where heartbeats tell nothing, the canary does.
+    world.registry.redis_up_since = Some(at(15));
+    assert_eq!(world.judge(16), ["n1 Up"]);
+}
+
+#[test]
+fn after_an_outage_nodes_get_two_heartbeats() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.registry.redis_up_since = Some(at(60));
+    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up redis?"]);
+    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.registry.redis_up_since = Some(at(60));
+    let answered = RedisEvidence::Answered;
+    world.redis.insert("n1".to_owned(), answered);
+    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up"]);
+    // Once it should have beaten, answers do not excuse it.
+    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn a_redis_that_restarted_empty_is_no_clean_stop() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .registered("n2", "inside:2", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1").gone("n2");
+    world.registry.redis_restarted = true;
+    world.registry.redis_up_since = Some(at(5));
+    assert_eq!(world.judge(6), ["n1 Up", "n2 ? redis?"]);
+    world.registry.redis_restarted = false;
+    assert_eq!(
+        world.fails("h:1").judge(8),
+        ["n1 Down redis?", "n2 ? redis?"]
+    );
+}
+
+#[test]
+fn while_redis_is_away_the_apis_list_is_taken() {
+    let mut world = World::new();
+    world.registry.readable = false;
+    world.registry.redis_up_since = None;
+    world.api = Some(vec![ApiNode {
+        id: "n1".to_owned(),
+        address: "inside:1".to_owned(),
+        state: "Up".to_owned(),
+        registered_at: None,
+    }]);
+    assert_eq!(world.fails("inside:1").judge(0), ["n1 Up redis?"]);
+    world.api = None;
+    assert_eq!(world.judge(5), ["n1 ? redis?"]);
+}
+
+#[test]
+fn nodes_behind_a_balancer_that_cannot_be_reached_themselves_are_not_down() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["lb:80".to_owned()]);
+    world.fails("inside:1").fails("inside:2");
+    for second in 0..60 {
+        world
+            .registered("n1", "inside:1", 25)
+            .registered("n2", "inside:2", 25)
+            .answers("lb:80", ["n1", "n2"][second % 2]);
+        let seen = world.judge(i64::try_from(second).unwrap() * 15);
+        assert!(seen.iter().all(|node| node.contains(" Up")), "{seen:?}");
+        assert_eq!(seen.len(), 2);
+    }
+    // One that dies is found by its registration, the balancer's own end is nobody's.
+    world.gone("n1").answers("lb:80", "n2");
+    world.registry.read_at = Some(at(960));
+    assert_eq!(world.judge(960)[0], "n1 Down redis?");
+    world.fails("lb:80");
+    assert_eq!(world.judge(975), ["n1 Down redis?", "n2 Up redis?"]);
+}
+
+#[test]
+fn nodes_that_are_all_registered_at_one_balanced_address_are_not_down() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["vip:80".to_owned()]);
+    for step in 0..20 {
+        world
+            .registered("n1", "vip:80", 25)
+            .registered("n2", "vip:80", 25)
+            .answers("vip:80", ["n1", "n2"][step % 2]);
+        let seen = world.judge(i64::try_from(step).unwrap() * 15);
+        assert!(seen.iter().all(|node| node.contains(" Up")), "{seen:?}");
+        assert!(step < 3 || seen.len() == 2, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_node_behind_a_mapped_port_is_not_down_once_its_url_is_removed() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["mapped:1".to_owned()]);
+    world
+        .registered("n1", "inside:1", 25)
+        .fails("inside:1")
+        .answers("mapped:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    world.memory.set_statics([]);
+    world.probes.remove("mapped:1");
+    assert_eq!(world.judge(15), ["n1 Up redis?"]);
+}
+
+#[test]
+fn a_node_that_crashed_and_came_back_under_another_id_is_found_when_it_hangs_later() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["mapped:1".to_owned()]);
+    world
+        .registered("old", "inside:1", 22)
+        .fails("inside:1")
+        .answers("mapped:1", "old");
+    assert_eq!(world.judge(0), ["old Up"]);
+    world
+        .registered("old", "inside:1", 7)
+        .registered("new", "inside:2", 28)
+        .fails("inside:2")
+        .answers("mapped:1", "new");
+    world.judge(15);
+    // The old registration has run out: it was replaced, and is nobody's page.
+    world.gone("old").registered("new", "inside:2", 25);
+    assert_eq!(world.judge(30), ["new Up"]);
+    let saved = serde_json::to_string(&world.memory).unwrap();
+    world.memory = serde_json::from_str(&saved).unwrap();
+    assert_eq!(world.fails("mapped:1").judge(45), ["new Down redis?"]);
+}
+
+#[test]
+fn an_address_that_an_older_state_file_calls_balanced_recovers() {
+    let saved = r#"{"known":{},"statics":{"mapped:1":{"id":"old","balanced":true}}}"#;
+    let mut world = World::new();
+    world.memory = serde_json::from_str(saved).unwrap();
+    world
+        .registered("n1", "inside:1", 25)
+        .fails("inside:1")
+        .answers("mapped:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    assert_eq!(world.fails("mapped:1").judge(15), ["n1 Down redis?"]);
+}
+
+#[test]
+fn a_configured_node_that_is_dead_for_an_hour_stays_down_until_it_is_removed() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["h:1".to_owned(), "mapped:2".to_owned()]);
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .registered("n2", "inside:2", 25)
+        .fails("inside:2")
+        .answers("mapped:2", "n2");
+    assert_eq!(world.judge(0), ["n1 Up", "n2 Up"]);
+    world.gone("n1").gone("n2").fails("h:1").fails("mapped:2");
+    let down = ["n1 Down redis?", "n2 Down redis?"];
+    for seconds in [60, 3_700, 100_000] {
+        world.registry.read_at = Some(at(seconds));
+        assert_eq!(world.judge(seconds), down);
+        assert!(world.memory.addresses().contains(&"h:1".to_owned()));
+    }
+    world.memory.set_statics(["mapped:2".to_owned()]);
+    assert_eq!(world.judge(100_015), ["n2 Down redis?"]);
+    world
+        .answers("mapped:2", "n2")
+        .registered("n2", "inside:2", 25);
+    assert_eq!(world.judge(100_030), ["n2 Up"]);
+}
+
+#[test]
+fn checks_that_succeed_end_a_heartbeat_that_was_overdue_because_they_all_failed() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    assert_eq!(
+        world.registered("n1", "h:1", 3).judge(22),
+        ["n1 Up no-redis"]
+    );
+    let returned = RedisEvidence::Returned(at(0));
+    world.redis.insert("n1".to_owned(), returned);
+    assert_eq!(world.gone("n1").judge(40), ["n1 Up"]);
+    // The heartbeat has the time of two to come.
+    world.redis.clear();
+    assert_eq!(world.judge(45), ["n1 Up"]);
+    assert_eq!(world.judge(60), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn checks_that_failed_after_the_heartbeat_was_overdue_do_not_explain_it() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    world.registered("n1", "h:1", 3).judge(22);
+    let returned = RedisEvidence::Returned(at(22));
+    world.redis.insert("n1".to_owned(), returned);
+    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn after_redis_was_out_of_memory_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    let answered = RedisEvidence::Answered;
+    world.redis.insert("n1".to_owned(), answered);
+    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
+    world.registry.memory_freed = Some(at(50));
+    assert_eq!(world.judge(50), ["n1 Up"]);
+    world.redis.clear();
+    assert_eq!(world.judge(55), ["n1 Up redis?"]);
+    assert_eq!(world.judge(70), ["n1 Up no-redis"]);
+}

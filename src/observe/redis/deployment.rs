@@ -1,0 +1,176 @@
+//! Where Redis is and how to log in there, validated: one server, the nodes of a cluster, or sentinels that know the
+//! primary. Makes the settings of a connection; the connecting itself is `connector`'s.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+
+use crate::credentials::{Secret, SecretSource, TlsSource};
+
+/// Where Redis is and how to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisTarget {
+    /// Where the servers to begin with are, one at least: the server, nodes of the cluster, or the sentinels. `host:port`, or
+    /// the path of a Unix socket.
+    pub seeds: Vec<String>,
+    /// By what name the sentinels know the primary; `None` if the seeds are no sentinels.
+    pub sentinel_master: Option<String>,
+    /// The number of the database.
+    pub database: i64,
+    /// The Redis user and password.
+    pub login: Login,
+    /// The user and password at the sentinels.
+    pub sentinel_login: Login,
+    /// TLS to Redis and to the sentinels; `None` for plain TCP.
+    pub tls: Option<Tls>,
+    /// For connecting, and for one answer.
+    pub timeout: Duration,
+    /// Whether the sweep reads from a replica where there is one.
+    pub prefer_replica: bool,
+}
+
+/// A user and a password, as far as they are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub username: Option<String>,
+    /// The password, as it is when a connection is made.
+    pub password: Option<SecretSource>,
+}
+
+/// TLS settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Whom to trust and how to show oneself, as it is when a connection is made.
+    pub source: TlsSource,
+    /// The name that certificates must bear; `None` for the host of the address.
+    pub server_name: Option<String>,
+}
+
+/// What every connection of one kind is made with.
+pub(in crate::observe) struct Access {
+    login: Login,
+    pub(in crate::observe) database: i64,
+    pub(in crate::observe) tls: Option<TlsAccess>,
+    pub(in crate::observe) timeout: Duration,
+    /// It was said that a password is not wanted.
+    said_unwanted: AtomicBool,
+}
+
+/// How TLS is spoken.
+pub(in crate::observe) struct TlsAccess {
+    source: TlsSource,
+    name: Option<ServerName<'static>>,
+}
+
+impl TlsAccess {
+    /// What makes a connection, with certificates as they are now.
+    pub(in crate::observe) fn connector(&self) -> TlsConnector {
+        TlsConnector::from(self.source.current())
+    }
+
+    /// The name that the certificate of `address` (`host:port`) must bear.
+    pub(in crate::observe) fn name_at(&self, address: &str) -> Result<ServerName<'static>, String> {
+        if let Some(name) = &self.name {
+            return Ok(name.clone());
+        }
+        let host = host_of(address)
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        ServerName::try_from(host.to_owned())
+            .map_err(|error| format!("{host}: no name for a certificate: {error}"))
+    }
+}
+
+impl Access {
+    /// Who logs in, with the password as it is now. A user alone is one that needs no password.
+    pub(in crate::observe) fn credentials(&self) -> Option<(Option<&str>, Option<Secret>)> {
+        let user = self.login.username.as_deref();
+        let password = self.login.password.as_ref().map(SecretSource::current);
+        (user.is_some() || password.is_some()).then_some((user, password))
+    }
+
+    /// Redis took the password.
+    pub(in crate::observe) fn note_password_wanted(&self) {
+        self.said_unwanted.store(false, Ordering::Relaxed);
+    }
+
+    /// Redis at `address` has no password. Said once: so passwords are rolled out.
+    pub(in crate::observe) fn note_password_unwanted(&self, address: &str) {
+        if !self.said_unwanted.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "Redis at {address} wants no password, though one is configured; going on without logging in"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisTarget {
+    /// Whether `other` leads to the same data, however it is reached: they have a host in common, the database, and what
+    /// the sentinels know the primary by.
+    pub(in crate::observe) fn same_place(&self, other: &Self) -> bool {
+        let common = self.seeds.iter().any(|seed| other.seeds.contains(seed));
+        common && self.sentinel_master == other.sentinel_master && self.database == other.database
+    }
+
+    /// Access to the servers that hold data.
+    pub(in crate::observe) fn access(&self) -> Result<Arc<Access>, String> {
+        self.access_with(&self.login, self.database)
+    }
+
+    /// Access to the sentinels.
+    pub(in crate::observe) fn sentinel_access(&self) -> Result<Arc<Access>, String> {
+        self.access_with(&self.sentinel_login, 0)
+    }
+
+    fn access_with(&self, login: &Login, database: i64) -> Result<Arc<Access>, String> {
+        let tls = match &self.tls {
+            None => None,
+            Some(tls) => {
+                let name = match &tls.server_name {
+                    None => None,
+                    Some(name) => Some(
+                        ServerName::try_from(name.clone())
+                            .map_err(|error| format!("the server name {name:?}: {error}"))?,
+                    ),
+                };
+                Some(TlsAccess {
+                    source: tls.source.clone(),
+                    name,
+                })
+            }
+        };
+        Ok(Arc::new(Access {
+            login: login.clone(),
+            database,
+            tls,
+            timeout: self.timeout,
+            said_unwanted: AtomicBool::new(false),
+        }))
+    }
+}
+
+/// Whether an address is the path of a Unix socket rather than a `host:port`.
+pub(in crate::observe) fn is_socket(address: &str) -> bool {
+    address.starts_with('/')
+}
+
+/// The host of an address, as others can be named beside it. Whoever is behind a socket is on this machine.
+pub(in crate::observe) fn host_of(address: &str) -> &str {
+    if is_socket(address) {
+        return "127.0.0.1";
+    }
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
+}

@@ -1,0 +1,219 @@
+//! The first words on a new connection, before the driver takes it over: the login, the database, and one PING. Spoken here
+//! so that Redis's own words on a login are kept, a password that it does not want is no failure, and what is no Redis is
+//! noticed.
+
+use redis::{RedisError, RedisResult, ServerError, ServerErrorKind, Value};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::observation::Reason;
+use crate::observe::redis::deployment::Access;
+use crate::observe::redis::peer::Peer;
+use crate::observe::redis::server::RedisFailure;
+use crate::text::one_line;
+
+/// The longest line that is read, in bytes. What protected mode says takes some thousand.
+pub(in crate::observe) const LONGEST_LINE: u64 = 4096;
+
+/// How much of what is no answer of Redis is shown.
+const SHOWN: usize = 40;
+
+/// Logs in at `address` and chooses the database. What Redis answers to PING is of no matter, if it is an answer of Redis.
+pub(in crate::observe) async fn greet(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    access: &Access,
+    address: &str,
+) -> RedisResult<()> {
+    log_in(stream, access, address).await?;
+    if access.database != 0 {
+        let database = access.database.to_string();
+        if let Err(error) = ask(stream, &["SELECT", &database]).await? {
+            return Err(refused(&format!("SELECT {database}"), error));
+        }
+    }
+    match ask(stream, &["PING"]).await? {
+        // Said to everybody new before it hangs up.
+        Err(error) if matches!(error.code(), "DENIED" | "ERR") => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+async fn log_in(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    access: &Access,
+    address: &str,
+) -> RedisResult<()> {
+    let Some((user, password)) = access.credentials() else {
+        return Ok(());
+    };
+    let password = password.as_ref().map_or("", |password| password.expose());
+    let with_user: Vec<&str> = ["AUTH"].into_iter().chain(user).chain([password]).collect();
+    let mut answer = ask(stream, &with_user).await?;
+    if user.is_some() && answer.as_ref().is_err_and(knows_no_users) {
+        answer = ask(stream, &["AUTH", password]).await?;
+    }
+    match answer {
+        Ok(()) => access.note_password_wanted(),
+        Err(error) if wants_no_password(&error) => access.note_password_unwanted(address),
+        Err(error) => return Err(without(password, &refused("AUTH", error))),
+    }
+    Ok(())
+}
+
+/// Redis before 6.0 has passwords only.
+fn knows_no_users(error: &ServerError) -> bool {
+    says(error, "wrong number of arguments")
+}
+
+/// Whether Redis has no password, in the words of 6.0 and later, and of before.
+fn wants_no_password(error: &ServerError) -> bool {
+    says(error, "without any password configured") || says(error, "no password is set")
+}
+
+fn says(error: &ServerError, words: &str) -> bool {
+    error.details().is_some_and(|said| said.contains(words))
+}
+
+/// What Redis said to the command `what`, with the reason for it.
+fn refused(what: &str, error: ServerError) -> RedisError {
+    let login = what == "AUTH" && error.kind().is_none_or(is_general);
+    // What is said to everybody new comes as an answer to the first command.
+    let to_everybody = error.code() == "DENIED" || says(&error, "max number of clients");
+    let error = RedisError::from(error);
+    if to_everybody {
+        return error;
+    }
+    let mut failure = RedisFailure::of(what, &error);
+    if login {
+        failure.reason = Reason::Auth;
+    }
+    failure.into()
+}
+
+/// A server that does not know AUTH repeats what it was told, and so shows the password.
+fn without(password: &str, refused: &RedisError) -> RedisError {
+    let mut failure = RedisFailure::of("", refused);
+    let words = failure.message.trim_start_matches(": ");
+    let words = words.split(", with args").next().unwrap_or_default();
+    failure.message = if password.is_empty() {
+        words.to_owned()
+    } else {
+        words.replace(password, "<secret>")
+    };
+    failure.into()
+}
+
+fn is_general(kind: ServerErrorKind) -> bool {
+    matches!(kind, ServerErrorKind::ResponseError)
+}
+
+/// One command and its answer, which is a line.
+async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    words: &[&str],
+) -> RedisResult<Result<(), ServerError>> {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    stream.write_all(&command.get_packed_command()).await?;
+    stream.flush().await?;
+    let mut line = Vec::new();
+    let mut limited = stream.take(LONGEST_LINE);
+    loop {
+        match limited.read_u8().await {
+            Ok(byte) => line.push(byte),
+            Err(error) if matches!(line.first(), None | Some(b'+' | b'-')) => {
+                return Err(error.into());
+            }
+            Err(_) => break,
+        }
+        let is_binary = !matches!(line[0], b' '..=b'~');
+        if line.ends_with(b"\n") || is_binary && line.len() >= 2 {
+            break;
+        }
+    }
+    match redis::parse_redis_value(&line) {
+        Ok(Value::Okay | Value::SimpleString(_)) => Ok(Ok(())),
+        Ok(Value::ServerError(error)) => Ok(Err(error)),
+        _ => Err(no_redis(&line)),
+    }
+}
+
+fn no_redis(answer: &[u8]) -> RedisError {
+    let message = if let Some(peer @ (Peer::Http | Peer::Tls)) = Peer::of(answer) {
+        peer.hint().to_owned()
+    } else {
+        let shown = String::from_utf8_lossy(&answer[..answer.len().min(SHOWN)]);
+        format!(
+            "answered {:?}, which is no answer of Redis",
+            one_line(&shown)
+        )
+    };
+    let reason = Reason::RedisError;
+    RedisFailure { reason, message }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: &str) -> ServerError {
+        match redis::parse_redis_value(line.as_bytes()) {
+            Ok(Value::ServerError(error)) => error,
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_login_that_is_refused_is_told_in_redis_own_words() {
+        for (line, reason, message) in [
+            (
+                "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+                Reason::Auth,
+                "AUTH: WRONGPASS invalid username-password pair or user is disabled.",
+            ),
+            (
+                "-ERR invalid password\r\n",
+                Reason::Auth,
+                "AUTH: ERR invalid password",
+            ),
+            ("-LOADING wait\r\n", Reason::Loading, "AUTH: LOADING wait"),
+            (
+                "-ERR max number of clients reached\r\n",
+                Reason::RedisError,
+                "ERR max number of clients reached",
+            ),
+        ] {
+            let refused = refused("AUTH", error(line));
+            let failure = RedisFailure::of("PING a:1", &refused);
+            let expected = (reason, format!("PING a:1: {message}"));
+            assert_eq!((failure.reason, failure.message), expected);
+        }
+    }
+
+    #[test]
+    fn a_server_that_repeats_the_password_does_not_show_it() {
+        for line in [
+            "-ERR unknown command `AUTH`, with args beginning with: `open-ses\r\n",
+            "-ERR no such thing as open-sesame\r\n",
+        ] {
+            let refused = without("open-sesame", &refused("AUTH", error(line)));
+            let failure = RedisFailure::of("PING", &refused);
+            assert!(!failure.message.contains("open-ses"), "{failure}");
+            assert!(failure.message.starts_with("PING: AUTH: ERR "), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_nobody_wants_is_known_by_the_words_of_every_version() {
+        for line in [
+            "-ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+             configuration is correct?\r\n",
+            "-ERR Client sent AUTH, but no password is set\r\n",
+        ] {
+            assert!(wants_no_password(&error(line)), "{line}");
+        }
+        assert!(!wants_no_password(&error("-ERR invalid password\r\n")));
+        assert!(knows_no_users(&error(
+            "-ERR wrong number of arguments for 'auth' command\r\n"
+        )));
+    }
+}

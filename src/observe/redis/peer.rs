@@ -1,0 +1,125 @@
+//! What answers in place of Redis, by the first bytes that it sends: for a message that says what was probably meant. Asks
+//! over a connection of its own, after the one that was meant failed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// A kind of server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::observe) enum Peer {
+    /// It speaks Redis's protocol, without TLS.
+    Redis,
+    /// It speaks TLS.
+    Tls,
+    /// It speaks HTTP, without TLS.
+    Http,
+}
+
+impl Peer {
+    /// Which server begins an answer like this.
+    pub(in crate::observe) fn of(answer: &[u8]) -> Option<Self> {
+        match answer {
+            [b'+' | b'-', ..] => Some(Self::Redis),
+            // A record of the handshake, or an alert.
+            [0x15 | 0x16, 0x03, ..] => Some(Self::Tls),
+            _ => answer.starts_with(b"HTTP/").then_some(Self::Http),
+        }
+    }
+
+    /// What is wrong, and what was probably meant.
+    pub(in crate::observe) fn hint(self) -> &'static str {
+        match self {
+            Self::Redis => {
+                "the server answers without TLS: a URL with redis:// was probably meant, not rediss://"
+            }
+            Self::Tls => "the server speaks TLS: a URL with rediss:// was probably meant",
+            Self::Http => "the server speaks HTTP: it is no Redis",
+        }
+    }
+
+    /// What answers a plain PING at `address`.
+    pub(in crate::observe) async fn plainly_at(address: &str, patience: Duration) -> Option<Self> {
+        Self::answering(address, b"PING\r\n", patience).await
+    }
+
+    /// What answers the beginning of a TLS handshake at `address`.
+    pub(in crate::observe) async fn securely_at(address: &str, patience: Duration) -> Option<Self> {
+        Self::answering(address, &client_hello().ok()?, patience).await
+    }
+
+    async fn answering(address: &str, question: &[u8], patience: Duration) -> Option<Self> {
+        let ask = async {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(question).await?;
+            let mut answer = [0; 5];
+            let mut read = 0;
+            while read < answer.len() && Self::of(&answer[..read]).is_none() {
+                match stream.read(&mut answer[read..]).await? {
+                    0 => break,
+                    more => read += more,
+                }
+            }
+            std::io::Result::Ok(Self::of(&answer[..read]))
+        };
+        tokio::time::timeout(patience, ask).await.ok()?.ok()?
+    }
+}
+
+/// The first message of a TLS handshake. No certificate is looked at, so it trusts nobody.
+fn client_hello() -> Result<Vec<u8>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from("redis").map_err(|error| error.to_string())?;
+    let connection = ClientConnection::new(Arc::new(config), name);
+    let mut connection = connection.map_err(|error| error.to_string())?;
+    let mut hello = Vec::new();
+    let written = connection.write_tls(&mut hello);
+    written.map_err(|error| error.to_string())?;
+    Ok(hello)
+}
+
+/// What a failed handshake says about the server's certificate in words that only a library understands, in plain ones.
+pub(in crate::observe) fn certificate_hint(error: &str) -> Option<&'static str> {
+    if error.contains("UnsupportedCertVersion") {
+        Some(
+            "the server's certificate is of X.509 version 1: make one of version 3, with a subjectAltName \
+             (openssl x509 needs -extfile for that)",
+        )
+    } else if error.contains("CaUsedAsEndEntity") {
+        Some(
+            "the server's certificate is that of an authority (CA:TRUE): make one for the server, signed by it",
+        )
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_known_by_the_first_bytes_of_an_answer() {
+        for (answer, peer) in [
+            (&b"+PONG\r\n"[..], Some(Peer::Redis)),
+            (b"-NOAUTH Authentication required.\r\n", Some(Peer::Redis)),
+            (b"HTTP/1.1 400 Bad Request\r\n", Some(Peer::Http)),
+            (b"\x15\x03\x03\x00\x02\x02\x46", Some(Peer::Tls)),
+            (b"\x16\x03\x03", Some(Peer::Tls)),
+            (b"SSH-2.0-OpenSSH_9.2", None),
+            (b"", None),
+        ] {
+            assert_eq!(Peer::of(answer), peer, "{answer:?}");
+        }
+        assert_eq!(Peer::of(&client_hello().unwrap()), Some(Peer::Tls));
+    }
+}

@@ -1,0 +1,83 @@
+//! Who the primary is, as the sentinels know it.
+
+use std::sync::Arc;
+
+use redis::RedisResult;
+
+use crate::observation::Reason;
+use crate::observe::redis::connector::Connector;
+use crate::observe::redis::deployment::Access;
+use crate::observe::redis::fallback::first_success;
+use crate::observe::redis::server::RedisFailure;
+use crate::observe::redis::topology::join;
+
+/// The sentinels of one primary.
+#[derive(Debug)]
+pub(in crate::observe) struct Sentinels {
+    master: String,
+    /// The one that answered last first.
+    connectors: Vec<(String, Connector)>,
+}
+
+impl Sentinels {
+    /// Those at `addresses`, who know the primary as `master`.
+    pub(in crate::observe) fn new(
+        access: &Arc<Access>,
+        addresses: &[String],
+        master: &str,
+    ) -> Self {
+        let connectors = addresses.iter().map(|address| {
+            let connector = Connector::new(Arc::clone(access), address);
+            (address.clone(), connector)
+        });
+        Self {
+            master: master.to_owned(),
+            connectors: connectors.collect(),
+        }
+    }
+
+    /// The address of the primary, from the first one to know it.
+    pub(in crate::observe) async fn primary(&mut self) -> Result<String, RedisFailure> {
+        let master = &self.master;
+        let asked = self.connectors.iter_mut().enumerate();
+        let asked = asked.map(|(place, (address, connector))| async move {
+            match ask(connector, master).await {
+                Ok(Some(primary)) => Ok((place, primary)),
+                Ok(None) => Err(RedisFailure {
+                    reason: Reason::Unexpected,
+                    message: format!("sentinel {address} knows no primary named {master:?}"),
+                }),
+                Err(error) => {
+                    connector.note(&error);
+                    let mut failure = RedisFailure::of(&format!("sentinel {address}"), &error);
+                    let detail = error.detail().unwrap_or_default();
+                    if detail.to_ascii_lowercase().contains("unknown command") {
+                        failure.message +=
+                            ": it is no sentinel; a URL with redis:// was probably meant";
+                    }
+                    Err(failure)
+                }
+            }
+        });
+        match first_success(asked.collect()).await {
+            Ok((place, primary)) => {
+                self.connectors.rotate_left(place);
+                Ok(primary)
+            }
+            Err(failures) => Err(failures.into_iter().next().unwrap_or_else(|| RedisFailure {
+                reason: Reason::Unexpected,
+                message: "no sentinel is known".to_owned(),
+            })),
+        }
+    }
+}
+
+async fn ask(connector: &mut Connector, master: &str) -> RedisResult<Option<String>> {
+    let (mut connection, _) = connector.get().await?;
+    let answer: Option<(String, String)> = redis::cmd("SENTINEL")
+        .arg("GET-MASTER-ADDR-BY-NAME")
+        .arg(master)
+        .query_async(&mut connection)
+        .await?;
+    Ok(answer.map(|(host, port)| join(&host, &port)))
+}

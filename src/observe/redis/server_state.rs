@@ -1,0 +1,309 @@
+//! What a server says of itself: its clock, INFO, its replicas, whether it is a replica that lost its primary, and whether
+//! it is one of a cluster. Each as far as the Redis user may ask for it: what may not be asked is named, and does no harm.
+
+use jiff::{SignedDuration, Timestamp};
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, RedisResult, Value};
+
+use crate::clock::Clock;
+use crate::observation::{Reason, RedisInfo};
+use crate::observe::redis::router::is_elsewhere;
+use crate::observe::redis::server::RedisFailure;
+use crate::observe::redis::topology::join;
+
+/// How many names are asked for where INFO does not say if there is a cluster. Each is in a slot of its own: with two
+/// primaries, all of them are at one in one of 60,000 clusters.
+const NAMES_ASKED: u32 = 16;
+
+/// What a server says of itself.
+#[derive(Clone, Debug, Default)]
+pub(in crate::observe) struct ServerState {
+    /// Redis's wall clock minus the exporter's: windows are counted by Redis's. Zero when it is not known.
+    pub(in crate::observe) clock_offset: SignedDuration,
+    pub(in crate::observe) info: Option<RedisInfo>,
+    /// `host:port` of the replicas that are connected, if they were asked for.
+    pub(in crate::observe) replicas: Vec<String>,
+    /// It is a replica, and why what it holds is as old as it is.
+    pub(in crate::observe) stale: Option<RedisFailure>,
+    /// It said that a key is elsewhere: there is a cluster, whatever INFO says.
+    pub(in crate::observe) elsewhere: Option<String>,
+    /// What could not be asked, without harm.
+    pub(in crate::observe) denied: Vec<RedisFailure>,
+    /// The connection broke over it.
+    pub(in crate::observe) broke: Option<RedisFailure>,
+}
+
+impl ServerState {
+    /// Nothing was told.
+    pub(in crate::observe) fn failed(address: &str, error: &RedisError) -> Self {
+        let what = format!("TIME and INFO {address}");
+        Self {
+            broke: Some(RedisFailure::of(&what, error)),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the server is one of a cluster, as far as it can be told.
+    pub(in crate::observe) fn is_of_cluster(&self) -> bool {
+        let info = self.info.as_ref();
+        info.is_some_and(|info| info.mode == "cluster") || self.elsewhere.is_some()
+    }
+}
+
+/// What is asked besides TIME and INFO.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::observe) struct Wanted {
+    /// The replicas that are connected.
+    pub(in crate::observe) replicas: bool,
+    /// Whether the server is one of a cluster, where INFO does not tell.
+    pub(in crate::observe) cluster: bool,
+}
+
+/// Asks the server at `address` for TIME, INFO and what is wanted besides.
+pub(in crate::observe) async fn server_state(
+    connection: &mut MultiplexedConnection,
+    address: &str,
+    clock: &Clock,
+    wanted: Wanted,
+) -> RedisResult<ServerState> {
+    let before = clock.now();
+    let mut pipe = redis::pipe();
+    pipe.ignore_errors().cmd("TIME").cmd("INFO");
+    if wanted.replicas {
+        pipe.cmd("ROLE");
+    }
+    let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
+    let mut answers = answers.into_iter();
+    let mut state = ServerState::default();
+    let (time, info) = (answers.next(), answers.next());
+    let text = info.and_then(|info| state.told(&format!("INFO {address}"), info));
+    let text = text.and_then(|info| redis::from_redis_value::<String>(info).ok());
+    let of_info = text.as_deref().and_then(time_of_info);
+    let without = match of_info {
+        Some(_) => "its clock is read from INFO",
+        None => {
+            "how far its clock is from the exporter's is not known, windows are counted by the exporter's"
+        }
+    };
+    let time = time.and_then(|time| state.told(&format!("TIME {address} ({without})"), time));
+    let time = time.and_then(|time| redis::from_redis_value::<(i64, i64)>(time).ok());
+    let redis_now = time.and_then(|(seconds, micros)| {
+        let now = Timestamp::from_second(seconds).ok()?;
+        now.checked_add(SignedDuration::from_micros(micros)).ok()
+    });
+    if let Some(now) = redis_now.or(of_info) {
+        state.clock_offset = now.duration_since(before.wall);
+    }
+    if let Some(role) = answers.next() {
+        let what = format!("ROLE {address} (its replicas are not known)");
+        let role = state.told(&what, role);
+        state.replicas = role.map(|role| replicas_of(&role)).unwrap_or_default();
+    }
+    state.info = text.as_deref().map(parse_info);
+    state.stale = text.as_deref().and_then(|info| stale(address, info));
+    if state.info.as_ref().is_none_or(|info| info.mode.is_empty()) {
+        ask_otherwise(connection, address, wanted.cluster, &mut state).await?;
+    }
+    Ok(state)
+}
+
+impl ServerState {
+    /// The answer to `what`; an error is noted.
+    fn told(&mut self, what: &str, answer: RedisResult<Value>) -> Option<Value> {
+        match answer {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                self.denied.push(RedisFailure::of(what, &error));
+                None
+            }
+        }
+    }
+}
+
+/// Finds out without INFO whether there is a cluster, and whether a replica has lost its primary: a server of a cluster
+/// names the others when it is asked for what is theirs.
+async fn ask_otherwise(
+    connection: &mut MultiplexedConnection,
+    address: &str,
+    cluster: bool,
+    state: &mut ServerState,
+) -> RedisResult<()> {
+    let mut pipe = redis::pipe();
+    pipe.ignore_errors().cmd("ROLE");
+    let names = if cluster { NAMES_ASKED } else { 0 };
+    for number in 0..names {
+        pipe.cmd("PTTL").arg(format!("ratelimit:{{{number}}}"));
+    }
+    let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
+    let mut answers = answers.into_iter();
+    if let Some(Ok(role)) = answers.next()
+        && is_replica(&role)
+        && !follows(&role)
+    {
+        state.stale = Some(lost(address, None, None));
+    }
+    let mut errors = answers.filter_map(Result::err);
+    let elsewhere = errors.find(is_elsewhere);
+    state.elsewhere = elsewhere.map(|error| {
+        let detail = error.detail().unwrap_or_default();
+        format!("{} {detail}", error.code().unwrap_or_default())
+    });
+    Ok(())
+}
+
+/// What `INFO replication` says of a replica whose link to its primary is down; `None` for everybody else.
+pub(in crate::observe) fn stale(address: &str, info: &str) -> Option<RedisFailure> {
+    let replica = field(info, "role").is_some_and(|role| role == "slave" || role == "replica");
+    if !replica || field(info, "master_link_status") != Some("down") {
+        return None;
+    }
+    let host = field(info, "master_host").zip(field(info, "master_port"));
+    let primary = host.map(|(host, port)| join(host, port));
+    // Each is -1 where it does not apply.
+    let ages = [
+        "master_link_down_since_seconds",
+        "master_last_io_seconds_ago",
+    ];
+    let ages = ages
+        .iter()
+        .filter_map(|name| field(info, name)?.parse().ok());
+    Some(lost(address, primary.as_deref(), ages.max()))
+}
+
+fn lost(address: &str, primary: Option<&str>, seconds: Option<u64>) -> RedisFailure {
+    let primary = primary.map_or(String::new(), |primary| format!(" {primary}"));
+    let (lost, old) = match seconds {
+        Some(seconds) => (format!(" {seconds} s ago"), "that old"),
+        None => (String::new(), "of an age that it does not tell"),
+    };
+    RedisFailure {
+        reason: Reason::ReplicaStale,
+        message: format!(
+            "replica {address}: lost its primary{primary}{lost}: what it holds is {old}"
+        ),
+    }
+}
+
+/// The replicas in a primary's answer to ROLE: `master`, an offset, and `host`, `port`, offset of each.
+fn replicas_of(role: &Value) -> Vec<String> {
+    let Value::Array(parts) = role else {
+        return Vec::new();
+    };
+    let [Value::BulkString(role), _, Value::Array(replicas)] = &parts[..] else {
+        return Vec::new();
+    };
+    if role != b"master" {
+        return Vec::new();
+    }
+    let address = |replica: &Value| {
+        let Value::Array(fields) = replica else {
+            return None;
+        };
+        let [Value::BulkString(host), Value::BulkString(port), ..] = &fields[..] else {
+            return None;
+        };
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        Some(join(&text(host)?, &text(port)?))
+    };
+    replicas.iter().filter_map(address).collect()
+}
+
+fn is_replica(role: &Value) -> bool {
+    let Value::Array(parts) = role else {
+        return false;
+    };
+    matches!(parts.first(), Some(Value::BulkString(role)) if role == b"slave")
+}
+
+/// Whether a server is a replica that has its primary's data: the fourth field of its ROLE.
+pub(in crate::observe) fn follows(role: &Value) -> bool {
+    let Value::Array(parts) = role else {
+        return false;
+    };
+    is_replica(role)
+        && matches!(parts.get(3), Some(Value::BulkString(state)) if state == b"connected")
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = info.lines();
+    lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
+/// The server's clock, where INFO tells it.
+fn time_of_info(info: &str) -> Option<Timestamp> {
+    let micros = field(info, "server_time_usec")?.parse().ok()?;
+    Timestamp::from_microsecond(micros).ok()
+}
+
+/// Valkey has names of its own for its version and its mode. The `redis_version` beside it is the one that it is compatible
+/// with.
+fn parse_info(text: &str) -> RedisInfo {
+    let words = |names: &[&str]| {
+        let found = names.iter().find_map(|name| field(text, name));
+        found.unwrap_or_default().to_owned()
+    };
+    let number = |name: &str| field(text, name).and_then(|value| value.parse().ok());
+    RedisInfo {
+        version: words(&["valkey_version", "redis_version"]),
+        role: words(&["role"]),
+        mode: words(&["redis_mode", "server_mode"]),
+        run_id: words(&["run_id"]),
+        evicted_keys: number("evicted_keys"),
+        used_memory: number("used_memory"),
+        max_memory: number("maxmemory"),
+        operations_per_second: number("instantaneous_ops_per_sec"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_without_its_primary_says_how_old_it_is() {
+        let info = |status: &str, ages: &str| {
+            format!(
+                "role:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\nmaster_link_status:{status}\r\n{ages}"
+            )
+        };
+        let down = "master_last_io_seconds_ago:-1\r\nmaster_link_down_since_seconds:12\r\n";
+        for (info, told) in [
+            (
+                info("down", down),
+                Some(
+                    "replica a:1: lost its primary 10.0.0.1:6379 12 s ago: what it holds is that old",
+                ),
+            ),
+            (
+                info("down", "master_link_down_since_seconds:-1\r\n"),
+                Some(
+                    "replica a:1: lost its primary 10.0.0.1:6379: what it holds is of an age that it does not tell",
+                ),
+            ),
+            (info("up", "master_last_io_seconds_ago:3\r\n"), None),
+            ("role:master\r\n".to_owned(), None),
+        ] {
+            let failure = stale("a:1", &info);
+            assert_eq!(
+                failure.map(|failure| failure.message).as_deref(),
+                told,
+                "{info}"
+            );
+        }
+    }
+
+    #[test]
+    fn info_of_valkey_is_read_by_its_own_names() {
+        let valkey = parse_info(
+            "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\nserver_mode:cluster\r\n",
+        );
+        assert_eq!((&*valkey.version, &*valkey.mode), ("9.1.2", "cluster"));
+        let redis = parse_info("redis_version:7.0.15\r\nredis_mode:standalone\r\n");
+        assert_eq!((&*redis.version, &*redis.mode), ("7.0.15", "standalone"));
+        let time = time_of_info("server_time_usec:1795702686858337\r\n");
+        assert_eq!(
+            time.map(Timestamp::as_microsecond),
+            Some(1_795_702_686_858_337)
+        );
+    }
+}

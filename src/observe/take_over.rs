@@ -1,0 +1,127 @@
+//! What lives on when the configuration is read anew: a limiter takes over from the one with the settings of before what
+//! it remembers and, where nothing about it changed, its connections and the pass under way.
+
+use crate::observe::limiter::Limiter;
+use crate::observe::nodes::reader::address_of;
+
+impl Limiter {
+    /// Takes over from `before` if both observe the same limiter, which its Redis tells. Otherwise nothing.
+    pub(in crate::observe) fn take_over(&mut self, before: Self) -> bool {
+        if !self.redis.same_place(&before.redis) {
+            return false;
+        }
+        let same_redis = self.redis == before.redis;
+        let (nodes, was) = (&mut self.nodes, before.nodes);
+        nodes.memory = was.memory;
+        nodes
+            .memory
+            .set_statics(nodes.urls.iter().filter_map(address_of));
+        if nodes.canary {
+            nodes.canaries = was.canaries;
+        }
+        nodes.redis_was = was.redis_was;
+        if nodes.selectors == was.selectors {
+            nodes.histories = was.histories;
+            nodes.read_at = was.read_at;
+        }
+        if nodes.urls == was.urls {
+            nodes.last_api = was.last_api;
+        }
+        if same_redis {
+            nodes.control = was.control;
+        }
+
+        let (keys, was) = (&mut self.keys, before.keys);
+        keys.limits = was.limits;
+        keys.commands_total = was.commands_total;
+        keys.last_full_pass = was.last_full_pass;
+        if same_redis {
+            keys.access = was.access;
+            keys.readers = was.readers;
+            keys.unreachable = was.unreachable;
+            keys.shards = was.shards;
+            // Under another rule a key that nobody wrote to may be above its limit: then everything is looked at anew.
+            if keys.rules == was.rules {
+                keys.pass = was.pass;
+                keys.pass_took = was.pass_took;
+                keys.steady = was.steady;
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::{Config, Environment, Values, find};
+    use crate::observation::Limit;
+    use crate::subject::Subject as _;
+
+    fn limiter(settings: &[(&str, &str)]) -> Limiter {
+        // As `main` does; the first one counts.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut values = Values::default();
+        for (flag, value) in settings {
+            let setting = find(flag).unwrap();
+            values.add(setting, format!("--{flag}"), vec![(*value).to_owned()]);
+        }
+        let config = Config::load(values, &Environment::default()).unwrap();
+        Limiter::new(config.observe, Clock::start()).unwrap()
+    }
+
+    /// One that remembers a default limit and has open what can be open.
+    fn experienced(settings: &[(&str, &str)]) -> Limiter {
+        let mut limiter = limiter(settings);
+        let at = limiter.nodes.clock.now().steady;
+        let ten = Limit {
+            limit: 10,
+            window_ms: 1000,
+        };
+        limiter.keys.limits.set_default(ten, at);
+        limiter.keys.commands_total = 7;
+        limiter
+    }
+
+    #[test]
+    fn the_same_limiter_is_remembered_and_another_is_not() {
+        let before = [("redis.url", "redis://a:1,b:1/2")];
+        for (after, same) in [
+            (&[("redis.url", "redis://a:1,b:1/2")][..], true),
+            (&[("redis.url", "redis://me@b:1,c:1/2")], true),
+            (
+                &[
+                    ("redis.url", "redis://a:1/2"),
+                    ("ratelimiter.url", "http://elsewhere:1"),
+                ],
+                true,
+            ),
+            (&[("redis.url", "redis://a:1/3")], false),
+            (&[("redis.url", "redis://c:1/2")], false),
+            (&[("redis.url", "redis+sentinel://a:1/prime/2")], false),
+        ] {
+            let mut next = limiter(after);
+            assert_eq!(next.succeed(experienced(&before)), same, "{after:?}");
+            assert_eq!(next.keys.limits.default_limit().is_some(), same);
+            assert_eq!(next.keys.commands_total, if same { 7 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn connections_live_on_only_where_their_settings_do() {
+        let before = experienced(&[]);
+        let access = Arc::clone(&before.keys.access);
+        let mut next = limiter(&[("keys.max-series", "5")]);
+        assert!(next.succeed(before));
+        // The connections of before were made with the old access, and so is every new one of theirs.
+        assert!(Arc::ptr_eq(&next.keys.access, &access));
+
+        let before = next;
+        let mut next = limiter(&[("redis.timeout", "9s")]);
+        assert!(next.succeed(before));
+        assert!(!Arc::ptr_eq(&next.keys.access, &access));
+    }
+}

@@ -1,0 +1,92 @@
+//! Methods that no built-in kind needs, in a description of one's own.
+
+use ratelimiter_exporter::limiters::{Description, Outcome};
+
+use crate::store::{Rule, Store};
+
+const NOW_MS: u64 = 1_795_691_687_250;
+const NOW_S: u64 = NOW_MS / 1000;
+
+#[test]
+fn slots_and_json_count_for_descriptions_of_ones_own() {
+    let text = "
+name: own
+title: dramatiq's window and litestar
+counters:
+  - name: seconds
+    key: '^(?P<key>.+)@(?P<window_start>\\d{10})$'
+    type: string
+    count: {slots: {each: 1s}}
+    refused: not_counted
+    expiry: required
+    without_expiry: leaks
+  - name: fields
+    key: '^fields:(?P<key>.+)$'
+    type: hash
+    count: {slots: {each: 1s, unit: s}}
+    refused: not_counted
+    expiry: normal_without
+  - name: history
+    key: '^LITESTAR:(?P<key>.+)$'
+    type: string
+    count: {json: {length: /history, ends: {field: /reset, unit: s}}}
+    refused: not_counted
+    expiry: required
+    without_expiry: heals
+  - name: times
+    key: '^times:(?P<key>.+)$'
+    type: string
+    count: {log: {form: json, unit: ms}}
+    refused: counted
+    expiry: normal_without
+  - name: sum
+    key: '^sum:(?P<key>.+)$'
+    type: hash
+    count: {hash: {sum: true}}
+    refused: counted
+    expiry: normal_without
+";
+    let description = Description::parse(text).unwrap();
+    let mut store = Store::default();
+    let newest = format!("mail@{}", NOW_S - 1);
+    store.string(&newest, "2", 60_000);
+    store.string(&format!("mail@{}", NOW_S - 30), "3", 30_000);
+    store.string(&format!("mail@{}", NOW_S - 90), "9", 1);
+    let (old, recent) = ((NOW_S - 90).to_string(), (NOW_S - 9).to_string());
+    store.hash("fields:a", &[(&old, "9"), (&recent, "4")], -1);
+    store.string(
+        "LITESTAR:a",
+        &format!(r#"{{"history":[1,2,3],"reset":{}}}"#, NOW_S + 5),
+        5_000,
+    );
+    store.string(
+        "times:a",
+        &format!("[{},{},1]", NOW_MS, NOW_MS - 59_999),
+        -1,
+    );
+    store.hash("sum:a", &[("one", "1"), ("two", "2")], -1);
+    let look = |name: &str| {
+        store
+            .look(
+                &description,
+                Rule::new(Some(10), Some(60)),
+                NOW_MS,
+                true,
+                name.as_bytes(),
+            )
+            .outcome
+    };
+    let count = |name: &str| match look(name) {
+        Outcome::Counted(reading) => reading.count,
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(
+        [&newest, "fields:a", "LITESTAR:a", "times:a", "sum:a"].map(count),
+        [5, 4, 3, 2, 3]
+    );
+    assert_eq!(look(&format!("mail@{}", NOW_S - 30)), Outcome::Part);
+    assert_eq!(
+        look(&format!("mail@{}", NOW_S - 90)),
+        Outcome::Over(Some(false))
+    );
+}
