@@ -71,7 +71,8 @@ pub(crate) enum WithoutExpiry {
     Blocks,
     /// It is allowed again, or is after another window.
     Passes,
-    /// It is not limited any more, which the exporter reports as soon as it is allowed too much.
+    /// It is not limited any more. The exporter reports the same, as another library of the kind blocks, and that too much
+    /// was allowed as soon as it was.
     Opens,
 }
 

@@ -69,8 +69,8 @@ pub(crate) async fn broken(bench: &Bench) -> anyhow::Result<Vec<String>> {
     let strategies = bench.application.strategies.iter();
     let mut expected: Vec<(&str, String)> = strategies
         .flat_map(|strategy| {
-            let stuck = strategy.without_expiry == WithoutExpiry::Blocks;
-            let stuck = stuck.then(|| ("stuck_counter", strategy.label_of(STUCK)));
+            let heals = strategy.without_expiry == WithoutExpiry::Passes;
+            let stuck = (!heals).then(|| ("stuck_counter", strategy.label_of(STUCK)));
             let spoiled = ("invalid_counter", strategy.label_of(SPOILED));
             stuck.into_iter().chain([spoiled])
         })

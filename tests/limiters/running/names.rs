@@ -5,12 +5,13 @@ use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 
 use crate::applications::Strategy;
+use crate::expected::LIMIT;
 
 /// How many windows ahead a spoiled name is: far beyond any clock.
 const WINDOWS_AHEAD: u64 = 1000;
 
 /// A score far in the future, in any unit of time since 1970.
-const FUTURE: u64 = 9_000_000_000_000_000_000;
+const FUTURE: f64 = 9e18;
 
 /// What no limiter writes.
 const GARBAGE: &str = "garbage";
@@ -70,7 +71,12 @@ pub(crate) async fn spoil(
         match kind.as_str() {
             "string" => redis.set(&name, GARBAGE).await?,
             "list" => redis.lpush(&name, GARBAGE).await?,
-            "zset" => redis.zadd(&name, GARBAGE, FUTURE).await?,
+            // Full, as only a sample of those below their limit is asked for times in the future.
+            "zset" => {
+                let members: Vec<(f64, u32)> = (0..LIMIT).map(|member| (FUTURE, member)).collect();
+                let _: () = redis.del(&name).await?;
+                redis.zadd_multiple(&name, &members).await?
+            }
             "hash" => {
                 let fields: Vec<String> = redis.hkeys(&name).await?;
                 for field in fields {
