@@ -10,7 +10,7 @@ use lab::process::Process;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::applications::Application;
-use crate::expected::{LIMIT, WINDOW};
+use crate::expected::WINDOW;
 
 /// How long a start may take: Python and Node read thousands of files, and ten others may be starting.
 const START_PATIENCE: Duration = Duration::from_secs(90);
@@ -41,10 +41,11 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Starts it, with its limiter in this Redis; what it prints goes to `folder`. It answers.
+    /// Starts it, with its limiter in this Redis and a limit; what it prints goes to `folder`. It answers.
     pub(crate) async fn start(
         application: &Application,
         redis_url: &str,
+        limit: u32,
         folder: &Path,
     ) -> anyhow::Result<Self> {
         let mut said = String::new();
@@ -52,7 +53,7 @@ impl App {
             let port = free_port();
             let address = format!("127.0.0.1:{port}");
             let log = folder.join(format!("app-{port}.log"));
-            let words = command(application, port, redis_url)?;
+            let words = command(application, port, redis_url, limit)?;
             let mut process = Process::spawn(Path::new("env"), &words, Some(&log))?;
             let ready = lab::wait_for_some(START_PATIENCE, || {
                 let running = process.is_running();
@@ -100,7 +101,12 @@ impl App {
 }
 
 /// What `env` is given: the variables, the interpreter, the file and its arguments.
-fn command(application: &Application, port: u16, redis_url: &str) -> anyhow::Result<Vec<String>> {
+fn command(
+    application: &Application,
+    port: u16,
+    redis_url: &str,
+    limit: u32,
+) -> anyhow::Result<Vec<String>> {
     let installed = installed();
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/limiters/apps")
@@ -131,7 +137,7 @@ fn command(application: &Application, port: u16, redis_url: &str) -> anyhow::Res
         file.display().to_string(),
         port.to_string(),
         redis_url.to_owned(),
-        LIMIT.to_string(),
+        limit.to_string(),
         WINDOW.as_secs().to_string(),
     ])
 }

@@ -17,6 +17,10 @@ pub(crate) struct Application {
 
 /// An endpoint, whose requests are counted in one way: `GET /PATH?key=CLIENT` is 200 or 429.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts about a library that have nothing to do with each other"
+)]
 pub(crate) struct Strategy {
     /// The path of its endpoint, without the slash.
     pub(crate) path: &'static str,
@@ -36,6 +40,9 @@ pub(crate) struct Strategy {
     pub(crate) forgives: bool,
     /// What a client meets whose counter lost its expiry at the limit.
     pub(crate) without_expiry: WithoutExpiry,
+    /// Whether an instance with a higher limit brings a client above the lower one, which the exporter knows, in the same key
+    /// and so that the key shows it.
+    pub(crate) shows_two_limits: bool,
     /// Whether it goes on after SCRIPT FLUSH.
     pub(crate) reloads_scripts: bool,
     /// Whether a name ends with the number of its window.
@@ -113,6 +120,7 @@ const USUAL: Strategy = Strategy {
     forgets_after: 1,
     forgives: true,
     without_expiry: WithoutExpiry::Passes,
+    shows_two_limits: false,
     reloads_scripts: true,
     numbered_windows: false,
 };
@@ -174,6 +182,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
             counter: "throttle",
             names: ":1:throttle_user_CLIENT",
             label: "user CLIENT",
+            shows_two_limits: true,
             ..USUAL
         }],
     },
@@ -196,6 +205,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 counter: "sliding-window",
                 names: "throttled:v1:sliding_window:sliding-window:CLIENT:period:*",
                 label: "sliding-window:CLIENT",
+                shows_two_limits: true,
                 forgets_after: 2,
                 numbered_windows: true,
                 ..USUAL
@@ -213,6 +223,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 counter: "leaking-bucket",
                 names: "throttled:v1:leaking_bucket:leaking-bucket:CLIENT",
                 label: "leaking-bucket:CLIENT",
+                shows_two_limits: true,
                 counts: Counts::Level,
                 ..USUAL
             },
@@ -236,6 +247,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 counter: "bucket",
                 names: "bucket:bucket:CLIENT",
                 label: "bucket:CLIENT",
+                shows_two_limits: true,
                 // Its issue 182.
                 reloads_scripts: false,
                 ..USUAL
@@ -322,6 +334,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
             counter: "queue",
             names: "bull:CLIENT:limiter",
             client: Writing::Dotted,
+            shows_two_limits: true,
             // A limit whose end is not known holds no job back: jobs are counted on, and never refused.
             without_expiry: WithoutExpiry::Opens,
             ..USUAL
@@ -346,6 +359,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 counter: "sliding-window",
                 names: "@upstash/ratelimit:sliding-window:CLIENT:*",
                 label: "sliding-window:CLIENT",
+                shows_two_limits: true,
                 forgets_after: 2,
                 numbered_windows: true,
                 ..USUAL

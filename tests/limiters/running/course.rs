@@ -36,7 +36,7 @@ pub(crate) struct Bench {
     pub(crate) app: App,
     pub(crate) redis: RedisServer,
     /// The logs; last, so that nobody misses it.
-    _folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 /// What came of a client's requests.
@@ -63,7 +63,7 @@ impl Bench {
     async fn start(application: &'static Application, with_exporter: bool) -> anyhow::Result<Self> {
         let folder = TempDir::new("limiters")?;
         let redis = RedisServer::start(&[]).await?;
-        let app = App::start(application, &redis.url(), folder.path()).await?;
+        let app = App::start(application, &redis.url(), LIMIT, folder.path()).await?;
         let exporter = if with_exporter {
             let args = exporter_args(application, &redis.url(), folder.path())?;
             Some(Exporter::start(folder.path(), args).await?)
@@ -75,7 +75,7 @@ impl Bench {
             exporter,
             app,
             redis,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -91,6 +91,7 @@ impl Bench {
         answers += self.steady().await.context("steady traffic")?;
         self.watches_this().await?;
         let mut reported = faults::broken(self).await.context("broken counters")?;
+        reported.extend(faults::two_limits(self).await.context("another limit")?);
         answers += faults::flushed(self).await.context("FLUSHALL")?;
         answers += faults::scripts_flushed(self)
             .await

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use lab::exposition::Exposition;
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep};
 
-use crate::app::Outcome;
+use crate::app::{App, Outcome};
 use crate::applications::{Strategy, WithoutExpiry};
 use crate::course::{Bench, into_window};
 use crate::expect::Expect;
 use crate::expected::{Answers, BURST, LIMIT};
+use crate::exporter::Exporter;
 use crate::names;
 use crate::runner::Seen;
 
@@ -34,6 +36,12 @@ const STUCK: &str = "stuck";
 
 /// Its counter becomes what no limiter writes.
 const SPOILED: &str = "spoiled";
+
+/// It is limited by two instances that do not agree.
+const SHARED: &str = "shared";
+
+/// The limit of the second instance.
+const HIGHER_LIMIT: u32 = 2 * LIMIT;
 
 /// What came of Redis being away.
 #[derive(Debug)]
@@ -99,6 +107,51 @@ pub(crate) async fn broken(bench: &Bench) -> anyhow::Result<Vec<String>> {
     flush(redis, "FLUSHALL").await?;
     exporter.recovers().await?;
     Ok(reported)
+}
+
+/// A second instance with a higher limit, as in the middle of a rollout: reported where the key shows that too much was
+/// allowed, and nothing where the limit is in its name, where it counts refused requests, or where both keep to the lower one.
+pub(crate) async fn two_limits(bench: &Bench) -> anyhow::Result<Vec<String>> {
+    let url = bench.redis.url();
+    let other = App::start(bench.application, &url, HIGHER_LIMIT, bench.folder.path()).await?;
+    bench
+        .quiet(async {
+            into_window().await;
+            let full = bench.each(|strategy| async move {
+                for _ in 0..LIMIT + 3 {
+                    bench.app.ask(strategy.path, SHARED).await;
+                }
+                Ok(())
+            });
+            full.await
+        })
+        .await?;
+    let fault = Instant::now();
+    let other = &other;
+    let above = bench.each(|strategy| async move {
+        for _ in 0..HIGHER_LIMIT + 3 {
+            other.ask(strategy.path, SHARED).await;
+        }
+        Ok(())
+    });
+    above.await?;
+    let Some(exporter) = &bench.exporter else {
+        return Ok(Vec::new());
+    };
+    let strategies = bench.application.strategies.iter();
+    let expected: Vec<(&str, String)> = strategies
+        .filter(|strategy| strategy.shows_two_limits)
+        .map(|strategy| ("ghost_allowing", strategy.label_of(SHARED)))
+        .collect();
+    let seen = exporter
+        .finds(fault, Expect::at_once(pairs(&expected)))
+        .await?;
+    flush(bench.redis.connection().await?, "FLUSHALL").await?;
+    exporter.recovers().await?;
+    Ok((!expected.is_empty())
+        .then(|| in_words(&seen))
+        .into_iter()
+        .collect())
 }
 
 /// Everything is deleted: each client is new.
@@ -199,6 +252,20 @@ async fn ask_stuck(bench: &Bench, redis: &MultiplexedConnection) -> anyhow::Resu
         }
     });
     asked.await.map(drop)
+}
+
+/// Limits that are in names make two counters of a client: Prometheus takes no scrape with a series that is there twice.
+async fn no_key_twice(exporter: &Exporter) -> anyhow::Result<()> {
+    let answer = lab::http::get(exporter.address(), "/metrics", AWAY_WITHIN).await?;
+    let mut keys = Exposition::parse(&answer.text())?.labels("ratelimiter_key_requests", "key");
+    keys.sort_unstable();
+    let twice = keys.windows(2).find(|pair| pair[0] == pair[1]);
+    ensure!(
+        twice.is_none(),
+        "ratelimiter_key_requests is there twice for {:?}",
+        twice.map(|pair| &pair[0])
+    );
+    Ok(())
 }
 
 fn pairs<'a>(findings: &'a [(&'a str, String)]) -> impl Iterator<Item = (&'a str, &'a str)> {

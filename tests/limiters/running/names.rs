@@ -75,7 +75,7 @@ pub(crate) async fn spoil(
             "zset" => {
                 let members: Vec<(f64, u32)> = (0..LIMIT).map(|member| (FUTURE, member)).collect();
                 let _: () = redis.del(&name).await?;
-                redis.zadd_multiple(&name, &members).await?
+                let _: () = redis.zadd_multiple(&name, &members).await?;
             }
             "hash" => {
                 let fields: Vec<String> = redis.hkeys(&name).await?;
