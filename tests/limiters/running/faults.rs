@@ -126,7 +126,6 @@ pub(crate) async fn two_limits(bench: &Bench) -> anyhow::Result<Vec<String>> {
             full.await
         })
         .await?;
-    let fault = Instant::now();
     let other = &other;
     let above = bench.each(|strategy| async move {
         for _ in 0..HIGHER_LIMIT + 3 {
@@ -135,6 +134,7 @@ pub(crate) async fn two_limits(bench: &Bench) -> anyhow::Result<Vec<String>> {
         Ok(())
     });
     above.await?;
+    let fault = Instant::now();
     let Some(exporter) = &bench.exporter else {
         return Ok(Vec::new());
     };
@@ -143,9 +143,9 @@ pub(crate) async fn two_limits(bench: &Bench) -> anyhow::Result<Vec<String>> {
         .filter(|strategy| strategy.shows_two_limits)
         .map(|strategy| ("ghost_allowing", strategy.label_of(SHARED)))
         .collect();
-    let seen = exporter
-        .finds(fault, Expect::at_once(pairs(&expected)))
-        .await?;
+    let expect = Expect::at_once(pairs(&expected));
+    let seen = exporter.finds(fault, expect).await?;
+    no_key_twice(exporter).await?;
     flush(bench.redis.connection().await?, "FLUSHALL").await?;
     exporter.recovers().await?;
     Ok((!expected.is_empty())
