@@ -171,7 +171,9 @@ fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expect
         matches!(redis, Redis::ReadOnly | Redis::Full)
     });
     let steady = !emptied(facts, since - TTL - HEARTBEAT, ended);
-    if runs && (cut || denied) && steady && was_seen(facts, node, since) {
+    // What it saw before counts only as long as it runs.
+    let watched = facts.exporter.always(since, ended, |runs| runs);
+    if runs && (cut || denied) && steady && watched && was_seen(facts, node, since) {
         return Expected::Must;
     }
     let calm = begun - HEARTBEAT;
