@@ -11,7 +11,7 @@ use lab::http::Connection;
 use lab::node::{NodeOptions, NodeProcess};
 use tokio::task::JoinSet;
 
-use super::exporter::Exporter;
+use super::exporter::{Exporter, full_pass};
 use super::figures::{Figures, Wanted};
 use super::scraping::EVERY;
 use super::seeded::{Seeded, WINDOW_MS};
@@ -51,9 +51,15 @@ pub(crate) async fn measure(keys: u64, figures: &mut Figures) -> anyhow::Result<
         for load in [Load::Paced, Load::Flood] {
             let without = bench.run(load, RUN).await?;
             let exporter = bench.exporter().await?;
-            let scrape = exporter.scrape();
-            // For as long as the first scrape takes, at most.
-            let run = bench.run_while(load, RUN, scrape).await?;
+            let pass = async {
+                let (metrics, _) = exporter.scrape().await?;
+                if full_pass(&metrics).is_none() {
+                    // It goes on at the next scrape, or by itself.
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            };
+            let run = bench.run_while(load, RUN, pass).await?;
             sweeps.add(load, without, run);
         }
     }

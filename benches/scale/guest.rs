@@ -9,16 +9,13 @@ use lab::temp::TempDir;
 
 use super::exporter::Exporter;
 use super::figures::{Figures, Wanted};
+use super::median;
 use super::meter::{Used, of_redis};
 use super::scraping::{EVERY, Scraping};
 use super::seeded::{Seeded, WINDOW_MS};
-use super::{largest, median};
 
 /// How many limiter nodes there are.
 const NODES: usize = 2;
-
-/// Seconds over which Redis's busiest time is averaged.
-const BUSIEST: usize = 5;
 
 /// A node may use this much of a core more than without the exporter: a hundredth, in CPU seconds a minute.
 const NODE: Wanted = Wanted::AtMost(0.6);
@@ -26,8 +23,8 @@ const NODE: Wanted = Wanted::AtMost(0.6);
 /// And Redis this much, once the first pass is over.
 const REDIS: Wanted = Wanted::AtMost(1.2);
 
-/// The default of `--scan.share`.
-const SHARE: Wanted = Wanted::AtMost(0.2);
+/// The default of `--scan.share`, and a tenth of that for what is asked besides.
+const SHARE: Wanted = Wanted::AtMost(0.22);
 
 struct Stage {
     seeded: Seeded,
@@ -152,41 +149,31 @@ async fn first_pass(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let (wanted, patience) = match keys {
-        1_000_000 => (Wanted::AtMost(120.0), 300),
-        10_000_000 => (Wanted::AtMost(600.0), 1200),
-        _ => (Wanted::Nothing, 120),
+        1_000_000 => (Wanted::AtMost(120.0), 300.0),
+        10_000_000 => (Wanted::AtMost(600.0), 1200.0),
+        _ => (Wanted::Nothing, 120.0),
     };
     let redis = &stage.seeded.redis;
-    let mut used = vec![of_redis(redis).await?];
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    ticks.tick().await;
+    let started = lab::clock::instant();
+    let begun = of_redis(redis).await?;
+    let (mut then, mut at) = (begun, 0.0);
+    let mut busiest = 0.0_f64;
     let took = loop {
-        ticks.tick().await;
-        used.push(of_redis(redis).await?);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let used = of_redis(redis).await?;
+        let now = started.elapsed().as_secs_f64();
+        busiest = busiest.max((used - then) / (now - at));
+        (then, at) = (used, now);
         let took = scraping.first_pass();
-        if took.is_some() || used.len() > patience {
+        if took.is_some() || now > patience {
             break took;
         }
     };
     let from = took.map_or_else(|| format!("given up after {patience} s"), |_| String::new());
     let seconds = took.unwrap_or(f64::INFINITY);
     figures.add(keys, "first pass complete after: s", seconds, wanted, &from);
-    #[expect(clippy::cast_precision_loss, reason = "five")]
-    let windows = used
-        .windows(BUSIEST + 1)
-        .map(|some| (some[BUSIEST] - some[0]) / BUSIEST as f64);
-    let busiest = largest(&windows.collect::<Vec<_>>());
-    let total = used[used.len() - 1] - used[0];
-    let from = format!(
-        "the busiest {BUSIEST} s; {total:.1} CPU s in {} s",
-        used.len() - 1
-    );
-    figures.add(
-        keys,
-        "Redis's time during the first pass: share",
-        busiest,
-        SHARE,
-        &from,
-    );
+    let from = format!("the busiest second; {:.1} CPU s in {at:.0} s", then - begun);
+    let what = "Redis's time during the first pass: share";
+    figures.add(keys, what, busiest, SHARE, &from);
     Ok(())
 }
