@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::seeded::WINDOW_MS;
+
 /// Answers `GET /api/limits` and the like, so that nothing but the sweep asks Redis.
 #[derive(Debug)]
 pub(crate) struct Api {
@@ -19,13 +21,14 @@ impl Api {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
+        let limits = format!("{{\"default_limit\":20,\"default_window_ms\":{WINDOW_MS}}}");
         let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut request = [0; 2048];
                 let read = stream.read(&mut request).await.unwrap_or(0);
                 let request = String::from_utf8_lossy(&request[..read]).into_owned();
                 let body = match request.split(' ').nth(1) {
-                    Some("/api/limits") => r#"{"default_limit":20,"default_window_ms":60000}"#,
+                    Some("/api/limits") => limits.as_str(),
                     Some("/api/nodes") => r#"{"nodes":[]}"#,
                     Some("/health") => r#"{"status":"healthy"}"#,
                     _ => "",
