@@ -77,7 +77,7 @@ async fn of_many(
 
     let keys = KEYS * u64::from(targets);
     let mut add = |what: &str, figure: f64, from: &str| {
-        let what = format!("{targets} targets: {what}");
+        let what = format!("{targets} on one exporter: {what}");
         figures.add(keys, &what, figure, Wanted::Nothing, from);
     };
     let from = format!(
