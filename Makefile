@@ -77,7 +77,7 @@ advisories: ## Check the dependencies for known vulnerabilities with cargo-deny 
 truth: deps build ## Run the truth suite: every fault against real servers, with its table
 	cargo test --test truth $(CARGO_FLAGS) -- --nocapture
 
-bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")
+bench: deps-bench ## Measure what it costs Redis, the limiter and itself (BENCH_ARGS="--most 100000"; benches/scale/main.rs lists them)
 	cargo build --release --workspace $(CARGO_FLAGS)
 	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
 
