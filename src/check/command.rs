@@ -13,11 +13,11 @@ use super::recorder::{Recorder, Target};
 use super::watch::Screen;
 use super::{exit_status, explain, json, line, table};
 use crate::clock::Clock;
-use crate::collect::{Collect, Keep};
+use crate::collect::Collect;
 use crate::config::Config;
 use crate::invariants::Checker;
 use crate::observation::{decode_key, is_cut_key, names_of};
-use crate::observe::Limiter;
+use crate::observe::{Limiter, ObserveConfig};
 use crate::snapshot::Snapshot;
 use crate::standing::Standing;
 
@@ -60,23 +60,21 @@ impl Check {
 /// Looks, shows, and tells the exit status.
 pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let recording = matches!(task.output, Output::Lines(..));
-    let clock = Clock::start();
-    let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-    let checker = Checker::new(config.checker.clone(), config.key_label);
     let asked_for = match &task.output {
         // A name that was cut is no key's. What it stands for is explained if it is listed.
         Output::Explained { subject, .. } if !is_cut_key(subject) => Some(decode_key(subject)),
         _ => None,
     };
-    let keep = Keep {
-        label: config.key_label,
-        max_series: config.max_series,
+    let observe = ObserveConfig {
         // Counted in any case, since it may be one of a million that are well.
-        keys: asked_for.iter().map(|key| Box::from(&**key)).collect(),
+        named_keys: asked_for.iter().map(|key| Box::from(&**key)).collect(),
         recording,
-        ..Keep::default()
+        ..config.observe.clone()
     };
-    let collect = Arc::new(Collect::new(limiter, checker, clock, keep));
+    let clock = Clock::start();
+    let limiter = Limiter::new(observe, clock.clone())?;
+    let checker = Checker::new(config.checker.clone());
+    let collect = Arc::new(Collect::new(limiter, checker, clock, None));
     if let Output::Lines(pace, target) = &task.output {
         return record(&collect, *pace, target, task.watch).await;
     }
@@ -86,7 +84,7 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let snapshot = once(&collect, task.watch).await?;
     let (text, status) = match &task.output {
         Output::Explained { subject, json } => {
-            let key = asked_for.map(|key| config.key_label.of(&key));
+            let key = asked_for.map(|key| config.observe.key_label.of(&key));
             let names: Vec<String> = names_of(subject).into_iter().chain(key).collect();
             let explained = snapshot.report.explain(&snapshot.observation, &names);
             let text = if *json {
@@ -105,7 +103,10 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
 }
 
 /// One collection, after watching the nodes' latency histograms for `watch`.
-async fn once(collect: &Arc<Collect<Limiter>>, watch: Duration) -> anyhow::Result<Arc<Snapshot>> {
+async fn once(
+    collect: &Arc<Collect<Limiter, Checker>>,
+    watch: Duration,
+) -> anyhow::Result<Arc<Snapshot>> {
     let mut snapshot = collect.snapshot(Instant::now() + MOST_TIME).await;
     if !watch.is_zero() {
         tokio::time::sleep(watch).await;
@@ -115,7 +116,7 @@ async fn once(collect: &Arc<Collect<Limiter>>, watch: Duration) -> anyhow::Resul
 }
 
 /// Shows until the time is up, somebody says stop, or nobody looks any more. The exit status is that of the last look.
-async fn watch(collect: &Arc<Collect<Limiter>>, pace: Pace) -> anyhow::Result<u8> {
+async fn watch(collect: &Arc<Collect<Limiter, Checker>>, pace: Pace) -> anyhow::Result<u8> {
     let mut screen = Screen::new()?;
     let mut status = Standing::Unknown.exit_status();
     let looked = look(collect, pace, |snapshot| {
@@ -136,7 +137,7 @@ async fn watch(collect: &Arc<Collect<Limiter>>, pace: Pace) -> anyhow::Result<u8
 
 /// Records one look, or looks until the time is up, somebody says stop, or nobody reads any further.
 async fn record(
-    collect: &Arc<Collect<Limiter>>,
+    collect: &Arc<Collect<Limiter, Checker>>,
     pace: Option<Pace>,
     target: &Target,
     watch: Duration,

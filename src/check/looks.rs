@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::collect::Collect;
 use crate::snapshot::Snapshot;
-use crate::subject::Subject;
+use crate::subject::{InvariantChecker, Subject};
 
 /// What one collection may take, however far apart they are.
 pub(super) const MOST_TIME: Duration = Duration::from_secs(30);
@@ -27,8 +27,8 @@ pub struct Pace {
 }
 
 /// Calls `each` with every collection. SIGINT or SIGTERM ends it between two calls; a collection under way is given up.
-pub(super) async fn look<S: Subject + 'static>(
-    collect: &Arc<Collect<S>>,
+pub(super) async fn look<S: Subject + 'static, C: InvariantChecker + 'static>(
+    collect: &Arc<Collect<S, C>>,
     pace: Pace,
     mut each: impl FnMut(&Snapshot) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {

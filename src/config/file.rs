@@ -12,9 +12,9 @@ use super::leaf::{Leaf, as_text, shown};
 use super::settings::{SETTINGS, Values, find, may_repeat, most_alike};
 use super::tree::{self, Entry, Kind, Node, Place};
 use super::{ConfigError, without_password};
-use crate::invariants::{InvariantName, Severity};
 use crate::observation::Limit;
 use crate::observe::LimitRule;
+use crate::report::{InvariantName, Severity};
 use crate::text::one_line;
 
 /// The longest name of a target: a part of the name of its state file.

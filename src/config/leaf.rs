@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::tree::{Kind, Node};
 use super::{ConfigError, DURATION, TIMEOUT, parse_duration};
-use crate::invariants::{InvariantName, Severity};
+use crate::report::{InvariantName, Severity};
 
 /// One value, and how it is called where it stands.
 pub(super) struct Leaf<'a> {

@@ -8,10 +8,10 @@ use prometheus::{Encoder, TextEncoder};
 use super::definitions as d;
 use super::families::Families;
 use crate::clock::unix_seconds;
-use crate::invariants::{InvariantName, Report};
 use crate::observation::{
     Collector, Histogram, Node, NodeMetrics, Observation, UTILIZATION_BOUNDS,
 };
+use crate::report::{InvariantName, Report};
 use crate::snapshot::Snapshot;
 
 /// What the exporter tells of itself, apart from its collections.
@@ -378,14 +378,13 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::invariants::{Checker, CheckerConfig};
-    use crate::observation::KeyLabel;
     use crate::subject::InvariantChecker as _;
 
     /// What an observation in its JSON form looks like on `/metrics`.
     fn rendered(observation: &str) -> String {
         let observation: Observation = serde_json::from_str(observation).unwrap();
         let now = Moment::from_wall("2026-01-27T02:06:57Z".parse().unwrap());
-        let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+        let mut checker = Checker::new(CheckerConfig::default());
         let snapshot = Snapshot {
             report: checker.check(now, &observation),
             observation,
