@@ -13,8 +13,8 @@ pub use command::{Check, Output, check};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use explain::text as explanation;
 pub use line::{json, line};
-pub use looks::Pace;
-pub use recorder::{Recorder, Target};
+pub use looks::Schedule;
+pub use recorder::{Destination, Recorder};
 pub use table::table;
 
 use crate::report::Report;

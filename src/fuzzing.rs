@@ -17,10 +17,10 @@ pub use crate::observe::fuzzing::management_api;
 pub use crate::server::fuzzing::request;
 
 /// A function that must survive any bytes.
-pub type Target = fn(&[u8]);
+pub type FuzzTarget = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, FuzzTarget); 5] = [
     ("config", config),
     ("management_api", management_api),
     ("node_metrics", node_metrics),

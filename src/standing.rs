@@ -52,7 +52,7 @@ impl Standing {
 }
 
 /// The verdict in one line, with its sign and what is pending.
-pub fn verdict(report: &Report) -> String {
+pub fn headline(report: &Report) -> String {
     let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
     let pending = match pending {
         0 => String::new(),
@@ -139,7 +139,7 @@ mod tests {
             redis_connected,
             ..Observation::default()
         };
-        verdict(&checker.check(at, &observation))
+        headline(&checker.check(at, &observation))
     }
 
     #[test]

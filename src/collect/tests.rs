@@ -106,7 +106,7 @@ async fn one_that_hangs_is_overdue_and_nobody_waits_for_it_for_ever() {
 struct Stores {
     cluster: &'static str,
     /// Id, state, and p99 in milliseconds.
-    stores: Vec<(&'static str, &'static str, f64)>,
+    nodes: Vec<(&'static str, &'static str, f64)>,
     /// Collections so far.
     observed: u64,
 }
@@ -119,10 +119,10 @@ impl Subject for Stores {
     ) -> Observation {
         assert!(checker.watched_keys().is_empty(), "it has no keys");
         self.observed += 1;
-        let nodes = self.stores.iter().map(|(id, state, _)| {
+        let nodes = self.nodes.iter().map(|(id, state, _)| {
             json!({"id": id, "address": format!("{id}.stores:7000"), "state": state, "reason": "gossip"})
         });
-        let metrics = self.stores.iter().map(|(id, _, p99)| {
+        let metrics = self.nodes.iter().map(|(id, _, p99)| {
             let metrics = json!({"latency_p99_ms": p99, "latency_source": "read_latency"});
             ((*id).to_owned(), metrics)
         });
@@ -160,7 +160,7 @@ impl Subject for Stores {
 fn stores(cluster: &'static str) -> Stores {
     Stores {
         cluster,
-        stores: vec![("s1", "Up", 3.0), ("s2", "Down", 0.0), ("s3", "Up", 80.0)],
+        nodes: vec![("s1", "Up", 3.0), ("s2", "Down", 0.0), ("s3", "Up", 80.0)],
         observed: 0,
     }
 }
@@ -193,7 +193,7 @@ impl Collect<Stores, Checker> {
         let text = String::from_utf8(render(&snapshot, exporter).unwrap()).unwrap();
         let lines = text.lines().filter_map(|line| {
             let (labels, value) = line
-                .strip_prefix("ratelimiter_invariant_violated{")?
+                .strip_prefix("invariant_violation{")?
                 .split_once("} ")?;
             Some((labels.to_owned(), value.to_owned()))
         });
@@ -213,5 +213,34 @@ async fn another_subject_is_collected_checked_and_exported_without_a_limiter() {
     let checker = Checker::new(about_stores());
     let collect = Collect::new(stores("a"), checker, Clock::start(), None);
     let collect = Arc::new(collect);
-    println!("{:#?}", collect.violations().await);
+    let node_down = |value| {
+        let labels = r#"name="node_down",severity="critical",subject="#;
+        [("s1", "0"), ("s2", value), ("s3", "0")]
+            .map(|(id, value)| (format!("{labels}\"{id}\""), value.to_owned()))
+    };
+    let high_latency = |value: &str| {
+        let labels = r#"name="high_latency",severity="warning",subject="#;
+        [("s1", "0"), ("s2", "0"), ("s3", value)]
+            .map(|(id, value)| (format!("{labels}\"{id}\""), value.to_owned()))
+    };
+    let expected = |down, slow| BTreeMap::from_iter([node_down(down), high_latency(slow)].concat());
+    // Slow stores have a grace period of a minute.
+    assert_eq!(collect.violations().await, expected("1", "0"));
+    collect.pass(Duration::from_secs(59)).await;
+    assert_eq!(collect.violations().await, expected("1", "0"));
+    collect.pass(Duration::from_secs(1)).await;
+    assert_eq!(collect.violations().await, expected("1", "1"));
+
+    // What is in progress stays where the same is observed, and is forgotten where it is not.
+    let next = Stores {
+        nodes: vec![("s1", "Up", 3.0), ("s2", "Up", 1.0), ("s3", "Up", 80.0)],
+        ..stores("a")
+    };
+    collect.between().await.reconfigure(next, about_stores());
+    assert_eq!(collect.violations().await, expected("0", "1"));
+    assert_eq!(collect.work.lock().await.subject.observed, 4);
+    let other = stores("b");
+    collect.between().await.reconfigure(other, about_stores());
+    assert_eq!(collect.violations().await, expected("1", "0"));
+    assert_eq!(collect.work.lock().await.subject.observed, 1);
 }

@@ -71,7 +71,11 @@ impl Leaf<'_> {
                 .parsed("a share of the limit such as 0.1", |value| {
                     value.as_f64().filter(|ratio| *ratio >= 0.0)
                 }),
-            _ => self.parsed("no threshold: this invariant has none", |_| None),
+            InvariantName::NodeDown
+            | InvariantName::RedisDisconnected
+            | InvariantName::GhostAllowing => {
+                self.parsed("no threshold: this invariant has none", |_| None)
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::file::{Sections, Target};
+use super::file::{Sections, TargetSection};
 use super::settings::Values;
 use super::{Config, ConfigError, Reader, checker, registry_timing};
 use crate::invariants::CheckerConfig;
@@ -74,7 +74,11 @@ pub(super) fn targets(
     Ok(targets)
 }
 
-fn named(target: &Target, typed: &Values, top: &Sections) -> Result<TargetConfig, ConfigError> {
+fn named(
+    target: &TargetSection,
+    typed: &Values,
+    top: &Sections,
+) -> Result<TargetConfig, ConfigError> {
     let missing = REQUIRED
         .iter()
         .find(|flag| target.values.get(flag).is_none());

@@ -119,7 +119,9 @@ fn invariants(families: &mut Families, report: &Report) {
             InvariantName::CounterDrift => {
                 families.add(&d::THRESHOLD_RATIO, &[name], config.threshold);
             }
-            _ => {}
+            InvariantName::NodeDown
+            | InvariantName::RedisDisconnected
+            | InvariantName::GhostAllowing => {}
         }
     }
     for violation in &report.violations {
@@ -369,7 +371,11 @@ fn common_reasons(collector: Collector) -> &'static [crate::observation::Reason]
         Collector::ManagementApi | Collector::Prometheus => {
             &[R::Timeout, R::Refused, R::HttpStatus]
         }
-        _ => &[R::Timeout, R::Refused],
+        Collector::Redis
+        | Collector::Registry
+        | Collector::Probes
+        | Collector::NodeMetrics
+        | Collector::Canary => &[R::Timeout, R::Refused],
     }
 }
 

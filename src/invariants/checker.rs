@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::counters::{draining_from, drifted};
-use super::grace::{Entry, Tracker};
+use super::grace::{Entry, InProgress};
 use super::{CheckerConfig, Verdict};
 use super::{high_latency, node_down, redis_disconnected};
 use crate::clock::{Moment, elapsed, later};
@@ -28,8 +28,8 @@ const LONGEST_SAVED: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Checker {
     config: CheckerConfig,
-    named: [Tracker<String>; 5],
-    keys: [Tracker<Key>; 5],
+    named: [InProgress<String>; 5],
+    keys: [InProgress<Key>; 5],
     /// The number of the pass in progress; entries remember in which they were looked at.
     pass: u64,
     /// The latest steady time seen: time that runs backwards stands still instead.
@@ -370,8 +370,8 @@ impl InvariantChecker for Checker {
     fn reconfigure(&mut self, config: CheckerConfig) {
         for invariant in config.invariants.iter().filter(|i| !i.enabled) {
             let index = invariant.name as usize;
-            self.named[index] = Tracker::default();
-            self.keys[index] = Tracker::default();
+            self.named[index] = InProgress::default();
+            self.keys[index] = InProgress::default();
         }
         self.config = config;
     }

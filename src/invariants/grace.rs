@@ -45,14 +45,14 @@ impl Entry {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Tracker<K> {
+pub(super) struct InProgress<K> {
     pub(super) entries: HashMap<K, Entry>,
     /// Subjects that were reported and no longer are, with the time at which they stopped.
     pub(super) cleared: HashMap<K, Timestamp>,
     pub(super) started_total: u64,
 }
 
-impl<K> Default for Tracker<K> {
+impl<K> Default for InProgress<K> {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
@@ -62,7 +62,7 @@ impl<K> Default for Tracker<K> {
     }
 }
 
-impl<K: Hash + Eq + Clone> Tracker<K> {
+impl<K: Hash + Eq + Clone> InProgress<K> {
     /// The subject was seen in violation in `pass`.
     ///
     /// `held_until` keeps it pending however long it lasts, for a violation that is expected to drain by itself.

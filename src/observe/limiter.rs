@@ -190,8 +190,16 @@ impl Limiter {
                     *reason == Reason::Budget
                 }
                 (Collector::Counters, CountersRead::Failed { .. }) => false,
-                (Collector::Registry, _) if read.ping.as_ref().is_none_or(Result::is_err) => false,
-                _ => !failed,
+                (Collector::Registry, _) => matches!(read.ping, Some(Ok(_))) && !failed,
+                (
+                    Collector::ManagementApi
+                    | Collector::Redis
+                    | Collector::Probes
+                    | Collector::NodeMetrics
+                    | Collector::Prometheus
+                    | Collector::Canary,
+                    _,
+                ) => !failed,
             }
         };
         let collectors = seconds

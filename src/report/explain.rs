@@ -102,7 +102,9 @@ pub fn source(evidence: &Evidence, observation: &Observation) -> String {
                 reason: Reason::RedisDown,
                 ..
             } => "GET /api/counters".to_owned(),
-            _ => "ZCOUNT".to_owned(),
+            CountersRead::Full | CountersRead::Partial { .. } | CountersRead::Failed { .. } => {
+                "ZCOUNT".to_owned()
+            }
         },
         Evidence::FailOpen => "canary".to_owned(),
     }
