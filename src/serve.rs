@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::collect::{Collect, GLANCE_EVERY};
 use crate::config::{Config, ConfigError};
+use crate::invariants::Checker;
 use crate::observe::Limiter;
 use crate::server::{App, Guard, Limits, Server};
 use crate::{files, state};
@@ -107,6 +108,8 @@ pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> 
 }
 
 /// The collections of every target that is served now.
-fn collects(app: &watch::Receiver<Arc<App<Limiter>>>) -> Vec<Arc<Collect<Limiter>>> {
+fn collects(
+    app: &watch::Receiver<Arc<App<Limiter, Checker>>>,
+) -> Vec<Arc<Collect<Limiter, Checker>>> {
     app.borrow().targets.values().cloned().collect()
 }

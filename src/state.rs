@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Moment, elapsed, later};
-use crate::config::DEFAULT_TARGET;
 use crate::files::{self, with_suffix};
-use crate::invariants::{InvariantName, SavedEntry};
+use crate::report::{InvariantName, SavedEntry};
+use crate::subject::DEFAULT_TARGET;
 
 /// The layout of the file. One of another version is refused.
 const VERSION: u32 = 1;

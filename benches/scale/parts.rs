@@ -3,7 +3,7 @@
 use ratelimiter_exporter::clock::Clock;
 use ratelimiter_exporter::export::{Exporter, Reload, Unauthorized, render};
 use ratelimiter_exporter::invariants::{Checker, CheckerConfig};
-use ratelimiter_exporter::observation::{Counter, CounterView, KeyLabel, Observation};
+use ratelimiter_exporter::observation::{Counter, CounterView, Observation};
 use ratelimiter_exporter::snapshot::{OwnCounters, Snapshot};
 use ratelimiter_exporter::subject::InvariantChecker as _;
 
@@ -30,7 +30,7 @@ pub(crate) fn measure(figures: &mut Figures) {
             fell_from: None,
         })
         .collect();
-    let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+    let mut checker = Checker::new(CheckerConfig::default());
     let runs = (0..5).map(|_| {
         let started = lab::clock::instant();
         for _ in 0..BATCHES {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::invariants::InvariantName;
+use crate::report::InvariantName;
 
 fn load(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut values = Values::default();
@@ -17,7 +17,7 @@ fn the_defaults_are_valid() {
     assert_eq!(config.web.timeout_offset, Duration::from_millis(500));
     assert_eq!(config.observe.ratelimiter_urls.len(), 1);
     assert_eq!(config.observe.redis.seeds, ["localhost:6379"]);
-    assert_eq!(config.max_series, 100);
+    assert_eq!(config.observe.max_series, 100);
     assert_eq!(config.checker, CheckerConfig::default());
 }
 
@@ -144,7 +144,7 @@ fn the_file_sets_invariants_nodes_and_limits() {
         Duration::from_secs(600)
     );
     assert_eq!(config.observe.limit_rules[0].limit.limit, 20);
-    assert_eq!(config.key_label, KeyLabel::Hash);
+    assert_eq!(config.observe.key_label, KeyLabel::Hash);
 }
 
 #[test]

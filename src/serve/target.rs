@@ -5,17 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::collect::{Collect, Keep};
-use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
+use crate::collect::Collect;
+use crate::config::{Config, TargetConfig};
 use crate::invariants::Checker;
 use crate::observe::{Limiter, SetupError};
 use crate::state::{self, State};
-use crate::subject::Subject as _;
+use crate::subject::{Actor, DEFAULT_TARGET, InvariantChecker as _, Subject as _};
 
 /// One limiter, watched.
 #[derive(Clone)]
 pub(super) struct Target {
-    pub(super) collect: Arc<Collect<Limiter>>,
+    pub(super) collect: Arc<Collect<Limiter, Checker>>,
+    /// What acts on the limiter.
+    pub(super) actor: Arc<dyn Actor>,
     clock: Clock,
 }
 
@@ -33,7 +35,7 @@ impl Target {
             None => Clock::start(),
         };
         let mut limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-        let mut checker = Checker::new(config.checker.clone(), config.key_label);
+        let mut checker = Checker::new(config.checker.clone());
         if let Some(state) = state {
             match limiter.recall(state.subject) {
                 Ok(()) => checker.restore(state.violations),
@@ -42,19 +44,18 @@ impl Target {
                 }
             }
         }
-        let keep = Keep {
-            label: config.key_label,
-            max_series: config.max_series,
-            state_file,
-            ..Keep::default()
-        };
-        let collect = Collect::new(limiter, checker, clock.clone(), keep);
+        let actor = limiter.actor();
+        let collect = Collect::new(limiter, checker, clock.clone(), state_file);
         let collect = match name {
             DEFAULT_TARGET => collect,
             name => collect.named(name),
         };
         let collect = Arc::new(collect);
-        Ok(Self { collect, clock })
+        Ok(Self {
+            collect,
+            actor,
+            clock,
+        })
     }
 
     /// A limiter by another configuration, which may take this one's place.

@@ -18,13 +18,13 @@ use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::Pace;
 use crate::observe::counters::pass::Pass;
 use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, Unreachable, ready};
+use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
 use crate::observe::deadline::Deadline;
 use crate::observe::redis::deployment::Access;
 use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::server::RedisFailure;
 use crate::observe::redis::topology::{Shard, ShardNow, not_connected, slots_of};
-use crate::subject::CounterSink;
 
 /// In the steady state a pass is spread over this many collections.
 const SLICES: u32 = 10;
@@ -90,7 +90,7 @@ pub(in crate::observe) struct Needs {
 #[derive(Debug)]
 pub(in crate::observe) struct KeysRead {
     pub(in crate::observe) read: CountersRead,
-    /// Watched keys that could not be judged, escaped, and why.
+    /// Watched keys that could not be judged, as they are shown, and why.
     pub(in crate::observe) unjudged: BTreeMap<String, Reason>,
     pub(in crate::observe) failures: Vec<Failure>,
     /// Ids of the registrations that the sweep came across, escaped.
@@ -182,8 +182,8 @@ impl KeyReader {
         KeysRead {
             node_ids: result.node_ids.iter().map(|id| encode_key(id)).collect(),
             failures: self.failures(&result),
-            read: counters_read(&result),
-            unjudged: unjudged(&result),
+            read: counters_read(&result, self.label),
+            unjudged: unjudged(&result, self.label),
             coverage,
             sources: sources
                 .map(|(primary, reader)| (primary.clone(), reader.source.clone()))
@@ -453,9 +453,9 @@ fn pace_beside(shards: &[ShardNow]) -> Pace {
     Pace::beside(commands.unwrap_or(0), ping.copied().unwrap_or_default())
 }
 
-fn counters_read(result: &SweepResult) -> CountersRead {
+fn counters_read(result: &SweepResult, label: KeyLabel) -> CountersRead {
     let partial = |reason| CountersRead::Partial {
-        gone: result.gone.iter().map(|key| encode_key(key)).collect(),
+        gone: result.gone.iter().map(|key| label.of(key)).collect(),
         reason,
     };
     match result.stopped {
@@ -475,10 +475,10 @@ fn counters_read(result: &SweepResult) -> CountersRead {
     }
 }
 
-fn unjudged(result: &SweepResult) -> BTreeMap<String, Reason> {
+fn unjudged(result: &SweepResult, label: KeyLabel) -> BTreeMap<String, Reason> {
     let unjudged = result.unjudged.iter();
     unjudged
-        .map(|(key, reason)| (encode_key(key), *reason))
+        .map(|(key, reason)| (label.of(key), *reason))
         .collect()
 }
 

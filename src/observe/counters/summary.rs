@@ -3,16 +3,17 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
 
-use super::listed::Listed;
 use crate::clock::Moment;
 use crate::observation::{
     Counter, CounterView, KeyLabel, KeyTotals, UTILIZATION_BOUNDS, utilization,
 };
-use crate::subject::{CounterSink, InvariantChecker};
+use crate::observe::counters::listed::Listed;
+use crate::observe::counters::sink::CounterSink;
+use crate::subject::InvariantChecker;
 
 /// Totals over the counters of one pass, which may take several collections.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Totals {
+pub(in crate::observe) struct Totals {
     keys: u64,
     per_bucket: [u64; UTILIZATION_BOUNDS.len()],
     sum: f64,
@@ -36,7 +37,7 @@ fn bucket_of(used: f64) -> Option<usize> {
 
 /// What is kept of keys between collections.
 #[derive(Debug, Default)]
-pub(super) struct KeysKept {
+pub(in crate::observe) struct KeysKept {
     /// The pass under way.
     current: Totals,
     /// The last full pass.
@@ -48,7 +49,7 @@ pub(super) struct KeysKept {
 }
 
 impl KeysKept {
-    pub(super) fn new(listed: Listed) -> Self {
+    pub(in crate::observe) fn new(listed: Listed) -> Self {
         Self {
             listed,
             ..Self::default()
@@ -56,19 +57,19 @@ impl KeysKept {
     }
 
     /// Whether there were more keys to list in any case than are listed.
-    pub(super) fn list_is_incomplete(&self) -> bool {
+    pub(in crate::observe) fn list_is_incomplete(&self) -> bool {
         self.listed.incomplete
     }
 
     /// The keys to look at in the next collection besides those in violation.
-    pub(super) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
+    pub(in crate::observe) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
         self.exported.iter().chain(self.listed.watched())
     }
 }
 
 /// Hands every batch to the checker and keeps a summary of it.
 #[derive(Debug)]
-pub(super) struct Summary<'a, C> {
+pub(in crate::observe) struct Summary<'a, C> {
     checker: &'a mut C,
     kept: &'a mut KeysKept,
     most: usize,
@@ -76,7 +77,7 @@ pub(super) struct Summary<'a, C> {
 }
 
 impl<'a, C: InvariantChecker> Summary<'a, C> {
-    pub(super) fn new(checker: &'a mut C, kept: &'a mut KeysKept, most: usize) -> Self {
+    pub(in crate::observe) fn new(checker: &'a mut C, kept: &'a mut KeysKept, most: usize) -> Self {
         kept.listed.begin();
         Self {
             checker,
@@ -89,7 +90,7 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
 
     /// The totals of the last full pass, and the top keys and those that are listed in any case, highest utilization
     /// first.
-    pub(super) fn finish(self, label: KeyLabel) -> (KeyTotals, Vec<Counter>) {
+    pub(in crate::observe) fn finish(self, label: KeyLabel) -> (KeyTotals, Vec<Counter>) {
         let top = self.top.into_ranked(self.most);
         self.kept.exported = top.iter().map(|ranked| ranked.key.clone()).collect();
         let full = &self.kept.full;
