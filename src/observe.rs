@@ -13,6 +13,7 @@ mod redis;
 mod take_over;
 
 pub use counters::limits::LimitRule;
+pub use counters::pace::RedisShares;
 pub use http::access::{Authorization, HttpAccess};
 pub use latency::exposition::Selector;
 pub use limiter::{Limiter, ObserveConfig, SetupError, reset_counter};

@@ -1,7 +1,9 @@
 //! The seam for a second kind of subject: what can be observed, checked and acted upon. The exporter's own code
 //! knows only these traits and the neutral data that passes through them.
 
+use std::fmt;
 use std::future::Future;
+use std::io::{self, Read, Write};
 
 use once_cell::sync::Lazy;
 use serde::Serialize;
@@ -33,6 +35,25 @@ pub trait CounterSink: Send {
     fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]);
 }
 
+/// Writes something to where it is told, some time later and elsewhere.
+pub type WriteLater = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
+
+/// Much that is remembered, as it is now.
+pub struct Bulk {
+    /// Of the same version it is the same.
+    pub version: u64,
+    /// Writes it. Holds it without a copy as far as that goes.
+    pub write: WriteLater,
+}
+
+impl fmt::Debug for Bulk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulk")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Something that can be observed.
 pub trait Subject: Send {
     /// Observes everything by the deadline, which can move closer while it runs, and streams the counters into
@@ -47,8 +68,26 @@ pub trait Subject: Send {
     /// A light look between collections that are far apart, at what would otherwise be missed.
     fn glance(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// What it remembers between collections, to survive a restart.
+    /// Goes on for a moment with what the last collection had no time for, and streams the counters that this brings into
+    /// `sink`. Returns whether there is more to do before the next collection.
+    fn go_on(&mut self, sink: &mut dyn CounterSink) -> impl Future<Output = bool> + Send {
+        let _ = sink;
+        std::future::ready(false)
+    }
+
+    /// What it remembers between collections, to survive a restart: what is small and changes all the time.
     fn memory(&self) -> serde_json::Value;
+
+    /// What it remembers besides that is much and seldom changes; written only when it did.
+    fn bulk(&self) -> Option<Bulk> {
+        None
+    }
+
+    /// Takes back what [`Subject::bulk`] wrote, after [`Subject::recall`]; an error as there.
+    fn recall_bulk(&mut self, bulk: &mut dyn Read) -> Result<(), String> {
+        let _ = bulk;
+        Ok(())
+    }
 
     /// Takes back what [`Subject::memory`] told; an error says what was wrong with it, and nothing is taken.
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String>;

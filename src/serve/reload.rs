@@ -174,10 +174,13 @@ impl Reloader {
     /// Everything of `next` that could fail.
     fn prepare(&self, next: &Config) -> Result<Vec<Prepared>, SetupError> {
         let file = next.state_file.as_deref();
+        // That of those who are there: there is always a default target.
+        let shares = self.targets.values().next();
+        let shares = shares.map(|there| there.shares.clone()).unwrap_or_default();
         let prepared = next.targets.iter().map(|(name, config)| {
             let (target, next) = match self.targets.get(name) {
                 Some(there) => (there.clone(), Some(there.other(config)?)),
-                None => (Target::start(name, config, file)?, None),
+                None => (Target::start(name, config, file, &shares)?, None),
             };
             Ok(Prepared {
                 name: name.clone(),
@@ -192,6 +195,7 @@ impl Reloader {
 
 /// A moment in which none of them collects, in their order. While one does, the others are not kept waiting for it.
 async fn all_between<S: Subject + 'static>(collects: &[Arc<Collect<S>>]) -> Vec<Between<'_, S>> {
+    let _holds: Vec<_> = collects.iter().map(|it| it.hold()).collect();
     let mut awaited = 0;
     loop {
         let Some(collect) = collects.get(awaited) else {
