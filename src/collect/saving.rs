@@ -171,7 +171,11 @@ mod tests {
         let mut first = to_save(&path, 1);
         first.bulk = Some(Bulk {
             version: 1,
-            write: Box::new(move |_: &mut dyn io::Write| Ok(hangs.recv().unwrap_or_default())),
+            write: Box::new(move |_: &mut dyn io::Write| {
+                // The sender says nothing: it goes.
+                assert!(hangs.recv().is_err());
+                Ok(())
+            }),
         });
         let saving = Saving::default();
         let others = async {

@@ -129,15 +129,15 @@ impl Sweep<'_> {
         let (shown, mut others): (Vec<_>, Vec<_>) =
             watched.partition(|key| self.sink.is_shown(key));
         from_behind(&mut others, last.as_deref());
-        let step = self.step();
-        for (number, some) in shown.chunks(step).enumerate() {
+        let names = self.step();
+        for (number, some) in shown.chunks(names).enumerate() {
             if number > 0 && Instant::now() >= stop {
                 result.postponed = true;
                 break;
             }
             self.recheck_some(some, result).await;
         }
-        for (number, some) in others.chunks(step).enumerate() {
+        for (number, some) in others.chunks(names).enumerate() {
             // However small the budget is, each collection takes one step at least.
             if number > 0 && Instant::now() >= stop {
                 result.postponed = true;
@@ -177,8 +177,8 @@ impl Sweep<'_> {
             if Instant::now() >= stop {
                 return false;
             }
-            let step = self.lanes[lane].pacer.step_size();
-            let some = names.by_ref().take(step).map(<[u8]>::to_vec).collect();
+            let most = self.lanes[lane].pacer.step_size();
+            let some = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
             let batch = self.sort(some, Round::Both, result);
             let Done { counted, at, .. } = self.count(lane, batch).await;
             match counted {

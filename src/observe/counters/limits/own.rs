@@ -66,8 +66,8 @@ impl OwnLimits {
         if remembered.seen_in_odd {
             packed |= SEEN_IN_ODD;
         }
-        let fell = self.falls.get(&hash) != remembered.fell.as_ref();
-        if fell {
+        let news = self.falls.get(&hash) != remembered.fell.as_ref();
+        if news {
             let falls = Arc::make_mut(&mut self.falls);
             match remembered.fell {
                 Some(fall) => drop(falls.insert(hash, fall)),
@@ -78,7 +78,7 @@ impl OwnLimits {
         if before != Some(packed) {
             Arc::make_mut(&mut self.packed).insert(hash, packed);
         }
-        fell || before.is_none_or(|before| (before ^ packed) & !SEEN_IN_ODD != 0)
+        news || before.is_none_or(|before| (before ^ packed) & !SEEN_IN_ODD != 0)
     }
 
     pub(super) fn remove(&mut self, hash: u64) {
