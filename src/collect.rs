@@ -1,17 +1,19 @@
 //! One collection: observe, then check. Scrapes that arrive together share one run, and a run ends by the earliest
 //! deadline among them, with what it got. Its settings can change between two runs.
 
+mod saving;
 mod single_flight;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
@@ -19,8 +21,9 @@ use crate::clock::Clock;
 use crate::observation::Observation;
 use crate::report::{InvariantName, Report};
 use crate::snapshot::{OwnCounters, Snapshot};
-use crate::state::{self, State};
+use crate::state::State;
 use crate::subject::{InvariantChecker, Subject};
+use saving::{Saving, ToSave};
 use single_flight::SingleFlight;
 
 /// How often the registry is looked at between collections: well inside the life of a registration (30 s), which
@@ -31,6 +34,9 @@ pub const GLANCE_EVERY: Duration = Duration::from_secs(8);
 /// checking of what was seen, a second for a million keys.
 const OVERDUE: Duration = Duration::from_secs(15);
 
+/// How long what goes on between collections keeps others waiting at the most, with some to spare.
+const HELD: Duration = Duration::from_millis(200);
+
 /// Runs collections.
 #[derive(Debug)]
 pub struct Collect<S, C> {
@@ -39,6 +45,12 @@ pub struct Collect<S, C> {
     last: watch::Sender<Option<Arc<Snapshot>>>,
     coalesced: AtomicU64,
     tasks: TaskTracker,
+    saving: Saving,
+    /// Collections so far, by which one that goes on between them knows that it is over.
+    begun: AtomicU64,
+    /// Nobody goes on between collections while there are any.
+    holds: AtomicUsize,
+    ending: CancellationToken,
     /// What its log lines are told apart by.
     span: Span,
 }
@@ -70,6 +82,10 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
             last: watch::Sender::new(None),
             coalesced: AtomicU64::new(0),
             tasks: TaskTracker::new(),
+            saving: Saving::default(),
+            begun: AtomicU64::new(0),
+            holds: AtomicUsize::new(0),
+            ending: CancellationToken::new(),
             span: Span::none(),
         }
     }
@@ -121,6 +137,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
 
     /// Waits for the collection under way, if any.
     pub async fn finish(&self) {
+        self.ending.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -134,18 +151,55 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         let this = Arc::clone(self);
         // The run is a task of its own, so that a client that hangs up takes nothing from the others.
         let run = async move {
+            let number = this.begun.fetch_add(1, Ordering::Relaxed) + 1;
             let mut work = this.work.lock().await;
+            work.own.state_written = this.saving.written();
             let mut snapshot = work.collect(leader.deadline.clone()).await;
             snapshot.own.coalesced = this.coalesced.load(Ordering::Relaxed);
             let snapshot = Arc::new(snapshot);
             lock(&this.single_flight).end(&leader);
             this.last.send_replace(Some(Arc::clone(&snapshot)));
             leader.finished.send_replace(Some(snapshot));
-            // Nobody waits for the disk, but the next collection does, so that files are written in order.
-            work.save().await;
+            let to_save = work.to_save();
+            drop(work);
+            // Nobody waits for the disk.
+            if let Some(to_save) = to_save {
+                this.saving.save(to_save).await;
+            }
+            // Not kept alive by this: who is not asked any more has nothing to go on with.
+            let (ending, asked) = (this.ending.clone(), Arc::downgrade(&this));
+            drop(this);
+            let going_on = async {
+                while let Some(this) = asked.upgrade()
+                    && this.go_on(number).await
+                {}
+            };
+            ending.run_until_cancelled(going_on).await;
         };
         self.tasks.spawn(run.instrument(self.span.clone()));
         done
+    }
+
+    /// Goes on for a moment after the collection with this number. Returns whether there is more to do before the next.
+    async fn go_on(&self, number: u64) -> bool {
+        if self.holds.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(HELD).await;
+            return true;
+        }
+        // It is fair: a collection that waits is next.
+        let mut work = self.work.lock().await;
+        self.begun.load(Ordering::Relaxed) == number && {
+            let Work {
+                subject, checker, ..
+            } = &mut *work;
+            subject.go_on(checker).await
+        }
+    }
+
+    /// Nobody goes on between collections while this is held, so that there is a moment in which nothing is under way.
+    pub fn hold(&self) -> Hold<'_> {
+        self.holds.fetch_add(1, Ordering::Relaxed);
+        Hold(&self.holds)
     }
 
     /// Now and then a light look at the subject, if nothing else is going on. Never ends.
@@ -158,9 +212,20 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
 
     /// A light look at the subject, if nothing else is going on.
     pub async fn glance(&self) {
-        if let Ok(mut work) = self.work.try_lock() {
+        // What goes on between collections makes room; a collection looks for itself.
+        if let Ok(mut work) = tokio::time::timeout(HELD, self.work.lock()).await {
             work.subject.glance().await;
         }
+    }
+}
+
+/// Keeps others from going on between collections.
+#[derive(Debug)]
+pub struct Hold<'a>(&'a AtomicUsize);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -206,26 +271,13 @@ impl<S: Subject, C: InvariantChecker> Work<S, C> {
         }
     }
 
-    async fn save(&mut self) {
-        let Some(path) = self.state_file.clone() else {
-            return;
-        };
-        let state = State::new(self.clock.now(), self.checker.save(), self.subject.memory());
-        let saved = tokio::task::spawn_blocking(move || {
-            state::save(&path, &state).map_err(|error| (path, error))
-        });
-        let before = self.own.state_written.unwrap_or(true);
-        let saved = saved.await;
-        let written = matches!(saved, Ok(Ok(())));
-        match saved {
-            Ok(Err((path, error))) if before => tracing::error!(
-                "--state.file: cannot write {}: {error}; tried again after each collection",
-                path.display()
-            ),
-            Ok(Ok(())) if !before => tracing::info!("--state.file: written again"),
-            Ok(Ok(()) | Err(_)) | Err(_) => {}
-        }
-        self.own.state_written = Some(written);
+    /// What is to be written now, if state is kept.
+    fn to_save(&self) -> Option<ToSave> {
+        Some(ToSave {
+            path: self.state_file.clone()?,
+            state: State::new(self.clock.now(), self.checker.save(), self.subject.memory()),
+            bulk: self.subject.bulk(),
+        })
     }
 
     fn count_own(&mut self, observation: &Observation, now: Timestamp) {

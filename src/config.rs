@@ -342,6 +342,15 @@ impl Reader<'_> {
         })
     }
 
+    fn share(&self, flag: &str) -> Result<f64, ConfigError> {
+        let expected = "a number above 0, and 1 at the most";
+        self.parsed(flag, expected, |text| {
+            text.parse()
+                .ok()
+                .filter(|share| *share > 0.0 && *share <= 1.0)
+        })
+    }
+
     fn listen(&self, flag: &str) -> Result<SocketAddr, ConfigError> {
         let (origin, text) = self.text(flag).unwrap_or_default();
         let expected = "HOST:PORT such as 127.0.0.1:9972, or :9972 for every address";

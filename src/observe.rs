@@ -15,6 +15,7 @@ mod take_over;
 
 pub use actor::{KEY, LimiterActor, RESET_COUNTER};
 pub use counters::limits::LimitRule;
+pub use counters::pace::RedisShares;
 pub use http::access::{Authorization, HttpAccess};
 pub use latency::exposition::Selector;
 pub use limiter::{Limiter, ObserveConfig, SetupError};

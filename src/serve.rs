@@ -4,6 +4,7 @@
 mod reload;
 mod target;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,9 +33,16 @@ pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
     let Some(path) = &config.state_file else {
         return Ok(());
     };
+    let mut files = BTreeSet::new();
     for name in config.targets.keys() {
         let file = state::file_of(path, name);
-        files::replaceable(&file).map_err(|why| config.refuse_state_file(&file, &why))?;
+        for file in [state::bulk_of(&file), file] {
+            files::replaceable(&file).map_err(|why| config.refuse_state_file(&file, &why))?;
+            if !files.insert(file.clone()) {
+                let why = "for each target: another target's has the same name";
+                return Err(config.refuse_state_file(&file, why));
+            }
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod action;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -22,6 +23,25 @@ pub use action::{
 /// The name of the subject that everything is about where none is named.
 pub const DEFAULT_TARGET: &str = "default";
 
+/// Writes something to where it is told, some time later and elsewhere.
+pub type WriteLater = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
+
+/// Much that is remembered, as it is now.
+pub struct Bulk {
+    /// Of the same version it is the same.
+    pub version: u64,
+    /// Writes it. Holds it without a copy as far as that goes.
+    pub write: WriteLater,
+}
+
+impl fmt::Debug for Bulk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulk")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Something that can be observed.
 pub trait Subject: fmt::Debug + Send {
     /// Observes everything by the deadline, which can move closer while it runs, and streams the counters into
@@ -35,8 +55,26 @@ pub trait Subject: fmt::Debug + Send {
     /// A light look between collections that are far apart, at what would otherwise be missed.
     fn glance(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// What it remembers between collections, to survive a restart.
+    /// Goes on for a moment with what the last collection had no time for, and streams the counters that this brings into
+    /// `checker`. Returns whether there is more to do before the next collection.
+    fn go_on<C: InvariantChecker>(&mut self, checker: &mut C) -> impl Future<Output = bool> + Send {
+        let _ = checker;
+        std::future::ready(false)
+    }
+
+    /// What it remembers between collections, to survive a restart: what is small and changes all the time.
     fn memory(&self) -> serde_json::Value;
+
+    /// What it remembers besides that is much and seldom changes; written only when it did.
+    fn bulk(&self) -> Option<Bulk> {
+        None
+    }
+
+    /// Takes back what [`Subject::bulk`] wrote, after [`Subject::recall`]; an error as there.
+    fn recall_bulk(&mut self, bulk: &mut dyn Read) -> Result<(), String> {
+        let _ = bulk;
+        Ok(())
+    }
 
     /// Takes back what [`Subject::memory`] returned; an error says what was wrong with it, and nothing is taken.
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String>;

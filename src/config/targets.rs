@@ -15,7 +15,7 @@ use crate::text::without_login;
 const REQUIRED: [&str; 2] = ["redis.url", "ratelimiter.url"];
 
 /// What a target has from the top unless it says otherwise. Everything else is its own.
-const INHERITED: [&str; 9] = [
+const INHERITED: [&str; 10] = [
     "ratelimiter.timeout",
     "probe.nodes",
     "probe.canary",
@@ -25,6 +25,7 @@ const INHERITED: [&str; 9] = [
     "keys.max-series",
     "keys.label",
     "scan.budget",
+    "scan.share",
 ];
 
 /// One limiter: what to observe, and how to judge and show it.
@@ -112,6 +113,7 @@ fn limiter(read: &Reader<'_>, layers: &[&Sections]) -> Result<TargetConfig, Conf
             prometheus_url,
             latency_metric: read.selector("latency.metric")?,
             scan_budget: read.timeout("scan.budget")?,
+            scan_share: read.share("scan.share")?,
             registry: registry_timing(layers)?,
             key_label,
             max_series,

@@ -2,6 +2,7 @@
 //! bring becomes one [`Observation`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,9 +20,11 @@ use crate::observation::{
 use crate::observe::actor::LimiterActor;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::listed::Listed;
+use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
+use crate::observe::counters::sweep::SweepResult;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::client::Http;
@@ -32,7 +35,7 @@ use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas
 use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
 use crate::observe::redis::deployment::RedisTarget;
 use crate::observe::redis::topology::Control;
-use crate::subject::{Actor, InvariantChecker, Subject};
+use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
 
 /// What to observe, validated.
 #[derive(Clone, Debug)]
@@ -57,6 +60,8 @@ pub struct ObserveConfig {
     pub latency_metric: Option<Selector>,
     /// How long the sweep of the counters may take in one collection.
     pub scan_budget: Duration,
+    /// The share of each server's time that sweeps may take: above 0, 1 at the most.
+    pub scan_share: f64,
     /// How the limiter's registry works.
     pub registry: RegistryTiming,
     /// How keys are shown.
@@ -147,11 +152,17 @@ impl Limiter {
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 budget: config.scan_budget,
+                share: config.scan_share,
+                shares: RedisShares::default(),
+                goes_on: false,
                 label: config.key_label,
                 pass: None,
                 behind: false,
                 rechecked: None,
                 pass_took: Duration::ZERO,
+                pass_begun: Instant::now(),
+                between: None,
+                found_between: SweepResult::default(),
                 steady: None,
                 commands_total: 0,
                 last_full_pass: None,
@@ -164,6 +175,15 @@ impl Limiter {
             recording: config.recording,
             actor,
         })
+    }
+
+    /// Its passes go on between collections ([`Subject::go_on`]), and it has a part in the shares of Redis's time that all who
+    /// have these `shares` take together.
+    #[must_use]
+    pub fn going_on(mut self, shares: &RedisShares) -> Self {
+        self.keys.goes_on = true;
+        self.keys.shares = shares.clone();
+        self
     }
 
     fn assemble(
@@ -312,14 +332,14 @@ async fn counters_of_api(
 #[derive(Serialize)]
 struct Memory<'a> {
     nodes: &'a NodeMemory,
-    limits: &'a LimitMemory,
     last_full_pass: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
 struct Recalled {
     nodes: NodeMemory,
-    limits: LimitMemory,
+    /// Where versions until 0.1 had them.
+    limits: Option<LimitMemory>,
     last_full_pass: Option<Timestamp>,
 }
 
@@ -358,6 +378,13 @@ impl Subject for Limiter {
         observation
     }
 
+    async fn go_on<C: InvariantChecker>(&mut self, checker: &mut C) -> bool {
+        let mut summary = Summary::between(checker, &mut self.kept, self.max_series);
+        let more = self.keys.go_on(&self.clock, &mut summary).await;
+        summary.keep();
+        more
+    }
+
     async fn glance(&mut self) {
         self.nodes.glance().await;
     }
@@ -365,11 +392,24 @@ impl Subject for Limiter {
     fn memory(&self) -> serde_json::Value {
         let memory = Memory {
             nodes: &self.nodes.memory,
-            limits: &self.keys.limits,
             last_full_pass: self.keys.last_full_pass,
         };
         // Plain data with text keys always serializes.
         serde_json::to_value(memory).unwrap_or_default()
+    }
+
+    fn bulk(&self) -> Option<Bulk> {
+        let (version, limits) = self.keys.limits.saved();
+        Some(Bulk {
+            version,
+            write: Box::new(move |to| limits.write(to)),
+        })
+    }
+
+    fn recall_bulk(&mut self, bulk: &mut dyn Read) -> Result<(), String> {
+        let limits = serde_json::from_reader(bulk).map_err(|error| error.to_string())?;
+        self.keys.limits = limits;
+        Ok(())
     }
 
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String> {
@@ -378,7 +418,7 @@ impl Subject for Limiter {
         self.nodes.memory = recalled.nodes;
         let statics = self.nodes.urls.iter().filter_map(address_of);
         self.nodes.memory.set_statics(statics);
-        self.keys.limits = recalled.limits;
+        self.keys.limits = recalled.limits.unwrap_or_default();
         self.keys.last_full_pass = recalled.last_full_pass;
         Ok(())
     }

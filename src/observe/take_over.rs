@@ -45,6 +45,7 @@ impl Limiter {
             if keys.rules == was.rules {
                 keys.pass = was.pass;
                 keys.pass_took = was.pass_took;
+                keys.pass_begun = was.pass_begun;
                 keys.steady = was.steady;
             }
         }

@@ -175,10 +175,13 @@ impl Reloader {
     /// Everything of `next` that could fail.
     fn prepare(&self, next: &Config) -> Result<Vec<Prepared>, SetupError> {
         let file = next.state_file.as_deref();
+        // That of those who are there: there is always a default target.
+        let shares = self.targets.values().next();
+        let shares = shares.map(|there| there.shares.clone()).unwrap_or_default();
         let prepared = next.targets.iter().map(|(name, config)| {
             let (target, next) = match self.targets.get(name) {
                 Some(there) => (there.clone(), Some(there.other(config)?)),
-                None => (Target::start(name, config, file)?, None),
+                None => (Target::start(name, config, file, &shares)?, None),
             };
             Ok(Prepared {
                 name: name.clone(),
@@ -195,6 +198,7 @@ impl Reloader {
 async fn all_between<S: Subject + 'static, C: InvariantChecker + 'static>(
     collects: &[Arc<Collect<S, C>>],
 ) -> Vec<Between<'_, S, C>> {
+    let _holds: Vec<_> = collects.iter().map(|it| it.hold()).collect();
     let mut awaited = 0;
     loop {
         let Some(collect) = collects.get(awaited) else {

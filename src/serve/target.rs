@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::collect::Collect;
 use crate::config::{Config, TargetConfig};
 use crate::invariants::Checker;
-use crate::observe::{Limiter, SetupError};
+use crate::observe::{Limiter, RedisShares, SetupError};
 use crate::state::{self, State};
 use crate::subject::{Actor, DEFAULT_TARGET, InvariantChecker as _, Subject as _};
 
@@ -19,6 +19,7 @@ pub(super) struct Target {
     /// What acts on the limiter.
     pub(super) actor: Arc<dyn Actor>,
     clock: Clock,
+    pub(super) shares: RedisShares,
 }
 
 impl Target {
@@ -27,6 +28,7 @@ impl Target {
         name: &str,
         config: &TargetConfig,
         state_file: Option<&Path>,
+        shares: &RedisShares,
     ) -> Result<Self, SetupError> {
         let state_file = state_file.map(|file| state::file_of(file, name));
         let state = state_file.as_deref().and_then(recalled);
@@ -34,11 +36,20 @@ impl Target {
             Some(state) => Clock::start().resume(|now| state.resume_at(now)),
             None => Clock::start(),
         };
-        let mut limiter = Limiter::new(config.observe.clone(), clock.clone())?;
+        let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
+        let mut limiter = limiter.going_on(shares);
         let mut checker = Checker::new(config.checker.clone());
         if let Some(state) = state {
             match limiter.recall(state.subject) {
-                Ok(()) => checker.restore(state.violations),
+                Ok(()) => {
+                    checker.restore(state.violations);
+                    let recalled = state_file
+                        .as_deref()
+                        .map(|file| state::load_bulk(file, |bulk| limiter.recall_bulk(bulk)));
+                    if let Some(Err(error)) = recalled {
+                        tracing::error!("{error}; starting without limits");
+                    }
+                }
                 Err(error) => {
                     tracing::error!("--state.file: not taken back: {error}; starting empty");
                 }
@@ -55,20 +66,24 @@ impl Target {
             collect,
             actor,
             clock,
+            shares: shares.clone(),
         })
     }
 
     /// A limiter by another configuration, which may take this one's place.
     pub(super) fn other(&self, config: &TargetConfig) -> Result<Limiter, SetupError> {
-        Limiter::new(config.observe.clone(), self.clock.clone())
+        let limiter = Limiter::new(config.observe.clone(), self.clock.clone())?;
+        Ok(limiter.going_on(&self.shares))
     }
 }
 
 /// Gets ready to watch every limiter of the configuration.
 pub(super) fn start_all(config: &Config) -> Result<BTreeMap<String, Target>, SetupError> {
     let file = config.state_file.as_deref();
+    // One for the process: targets that share a server share what may be taken of its time.
+    let shares = RedisShares::default();
     let started = config.targets.iter().map(|(name, target)| {
-        let target = Target::start(name, target, file)?;
+        let target = Target::start(name, target, file, &shares)?;
         Ok((name.clone(), target))
     });
     started.collect()

@@ -42,6 +42,8 @@ pub(in crate::observe) struct KeysKept {
     current: Totals,
     /// The last full pass.
     full: Totals,
+    /// The fullest keys that turned up since the last collection: the next one counts them again, to be exported perhaps.
+    found: TopKeys,
     /// The keys that are exported, so that they stay fresh while a pass goes on over several collections.
     exported: BTreeSet<Box<[u8]>>,
     /// The keys that are listed in any case.
@@ -63,7 +65,11 @@ impl KeysKept {
 
     /// The keys to look at in the next collection besides those in violation.
     pub(in crate::observe) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
-        self.exported.iter().chain(self.listed.watched())
+        let found = self.found.heap.iter().map(|Reverse(ranked)| &ranked.key);
+        self.exported
+            .iter()
+            .chain(self.listed.watched())
+            .chain(found)
     }
 }
 
@@ -79,6 +85,7 @@ pub(in crate::observe) struct Summary<'a, C> {
 impl<'a, C: InvariantChecker> Summary<'a, C> {
     pub(in crate::observe) fn new(checker: &'a mut C, kept: &'a mut KeysKept, most: usize) -> Self {
         kept.listed.begin();
+        kept.found = TopKeys::default();
         Self {
             checker,
             kept,
@@ -86,6 +93,29 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
             // Twice as many, since a key may come twice: looked at out of turn, and in the pass.
             top: TopKeys::new(most * 2),
         }
+    }
+
+    /// What goes on between collections: nothing is shown of it before the next.
+    pub(in crate::observe) fn between(
+        checker: &'a mut C,
+        kept: &'a mut KeysKept,
+        most: usize,
+    ) -> Self {
+        let top = std::mem::take(&mut kept.found);
+        Self {
+            top: TopKeys {
+                most: most * 2,
+                ..top
+            },
+            checker,
+            kept,
+            most,
+        }
+    }
+
+    /// Keeps what [`Self::between`] brought for the next collection.
+    pub(in crate::observe) fn keep(self) {
+        self.kept.found = self.top;
     }
 
     /// The totals of the last full pass, and the top keys and those that are listed in any case, highest utilization
@@ -161,7 +191,7 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
 }
 
 /// The `most` keys with the highest utilization; ties go by name. Violators have more than 1, so they come first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct TopKeys {
     most: usize,
     /// The least of them on top.
