@@ -172,4 +172,34 @@ mod tests {
         let places: Vec<usize> = times.iter().map(|(_, place)| *place).collect();
         assert_eq!(places, [0, 1, 0]);
     }
+
+    #[test]
+    fn a_key_that_a_recording_shows_cut_is_known_to_be_gone() {
+        let long = "k".repeat(600);
+        let cut = KeyLabel::Plain.of(long.as_bytes());
+        let mut judge = Judge::new(&CheckerConfig::default());
+        let mut reported = |second, observation: &str| {
+            let mut observation: Observation = serde_json::from_str(observation).unwrap();
+            label_keys(&mut observation, KeyLabel::Plain);
+            let at = Moment::from_wall(Timestamp::from_second(second).unwrap());
+            judge.judge(&Recorded { at, observation }).violations.len()
+        };
+        let above = format!(
+            r#"{{"nodes":[],"node_metrics":{{}},"redis_connected":true,
+            "counters":[{{"key":"{cut}","count":9,"limit":2,"remaining":0}}]}}"#
+        );
+        let then = |read: &str| {
+            format!(
+                r#"{{"nodes":[],"node_metrics":{{}},"redis_connected":true,"counters":[],{read}}}"#
+            )
+        };
+        assert_eq!(reported(0, &above), 1);
+        let unjudged = format!(r#""unjudged":{{"{cut}":"resharding"}}"#);
+        assert_eq!(reported(1, &then(&unjudged)), 1);
+        let partial = r#""counters_read":{"partial":{"gone":[],"reason":"budget"}}"#;
+        assert_eq!(reported(2, &then(partial)), 1);
+        let gone =
+            format!(r#""counters_read":{{"partial":{{"gone":["{cut}"],"reason":"budget"}}}}"#);
+        assert_eq!(reported(3, &then(&gone)), 0);
+    }
 }

@@ -435,4 +435,6 @@ fn named_subjects(
 }
 
 #[cfg(test)]
+mod key_tests;
+#[cfg(test)]
 mod tests;
