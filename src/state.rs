@@ -15,7 +15,6 @@ use crate::clock::{Moment, elapsed, later};
 use crate::config::DEFAULT_TARGET;
 use crate::files::{self, with_suffix};
 use crate::invariants::{InvariantName, SavedEntry};
-use crate::subject::WriteLater;
 
 /// The layout of the file. One of another version is refused.
 const VERSION: u32 = 1;
@@ -108,7 +107,10 @@ pub fn bulk_of(path: &Path) -> PathBuf {
 }
 
 /// Writes what belongs to the state at `path` and is much.
-pub fn save_bulk(path: &Path, write: WriteLater) -> io::Result<()> {
+pub fn save_bulk(
+    path: &Path,
+    write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+) -> io::Result<()> {
     files::replace(&bulk_of(path), write)
 }
 
