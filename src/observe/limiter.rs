@@ -338,8 +338,6 @@ struct Memory<'a> {
 #[derive(Deserialize)]
 struct Recalled {
     nodes: NodeMemory,
-    /// Where versions until 0.1 had them.
-    limits: Option<LimitMemory>,
     last_full_pass: Option<Timestamp>,
 }
 
@@ -418,7 +416,6 @@ impl Subject for Limiter {
         self.nodes.memory = recalled.nodes;
         let statics = self.nodes.urls.iter().filter_map(address_of);
         self.nodes.memory.set_statics(statics);
-        self.keys.limits = recalled.limits.unwrap_or_default();
         self.keys.last_full_pass = recalled.last_full_pass;
         Ok(())
     }
