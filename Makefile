@@ -20,7 +20,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 .NOTPARALLEL:
 .PHONY: help demo build test quick check fmt clippy doc reference deny deny-if-there advisories truth limiters limiters-locks bench bench-replay fuzz dashboards \
 	check-dashboards screenshots rules dist image-test deps deps-bench deps-demo deps-dashboards deps-dist deps-image-test \
-	deps-valkey deps-limiters
+	deps-valkey soak deps-soak deps-limiters
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,8 +46,10 @@ check: fmt clippy doc deny-if-there ## Formatting, lints, documentation, depende
 fmt:
 	cargo fmt --all -- --check
 
+# To cargo, all targets are those that cargo test runs: programs of tests with `test = false` are named.
 clippy:
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+	cargo clippy --test running-limiters --test soak $(CARGO_FLAGS) -- -D warnings
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items $(CARGO_FLAGS)
@@ -90,7 +92,12 @@ limiters-locks: deps-limiters ## Lock the newest libraries that requirements.in 
 		--generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links requirements.in
 	cd $(LIMITERS_APPS) && npm update --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 
-bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")
+# Seeds whose events overlap; each has a limiter of its own. CI runs four of them for four minutes.
+soak: deps-soak ## Random sequences of faults against an oracle (SOAK_ARGS="--minutes 20 --seed 7 --seeds 4")
+	cargo build --workspace $(CARGO_FLAGS)
+	cargo test --test soak $(CARGO_FLAGS) -- $(SOAK_ARGS)
+
+bench: deps-bench ## Measure what it costs Redis, the limiter and itself (BENCH_ARGS="--most 100000"; benches/scale/main.rs lists them)
 	cargo build --release --workspace $(CARGO_FLAGS)
 	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
 
@@ -160,6 +167,9 @@ deps: ## See that everything tests need is here; as root, install it
 
 deps-bench:
 	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter
+
+deps-soak:
+	@scripts/deps cargo cc redis-server setpriv
 
 deps-dashboards:
 	@scripts/deps python3

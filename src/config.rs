@@ -22,11 +22,12 @@ use reqwest::Url;
 
 pub use judging::Judging;
 pub use settings::{Environment, SETTINGS, Setting, Values, env_name, find, may_repeat};
-pub use targets::{DEFAULT_TARGET, TargetConfig};
+pub use targets::TargetConfig;
 
 use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
 use crate::observe::{ObserveConfig, RegistryTiming, Selector};
+use crate::subject::DEFAULT_TARGET;
 use crate::text::{one_line, without_login};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
@@ -39,10 +40,6 @@ pub struct Config {
     pub observe: ObserveConfig,
     /// How to judge it.
     pub checker: CheckerConfig,
-    /// How keys are shown.
-    pub key_label: KeyLabel,
-    /// How many keys are exported.
-    pub max_series: usize,
     /// Every limiter by name, the default one, which is also told above, among them.
     pub targets: BTreeMap<String, TargetConfig>,
     /// Where state survives a restart.
@@ -167,8 +164,6 @@ impl Config {
         Ok(Self {
             observe: default.observe,
             checker: default.checker,
-            key_label: default.key_label,
-            max_series: default.max_series,
             check_only: read.switch("config.check")?,
             state_file: read.text("state.file").map(|(_, path)| PathBuf::from(path)),
             state_origin: read.text("state.file").unwrap_or_default().0,
@@ -214,9 +209,10 @@ fn complete(values: &mut Values, environment: &Environment) -> Result<file::Sect
 }
 
 /// What the layers say, the later ones above the earlier ones, over the defaults.
-fn checker(layers: &[&file::Sections], max_series: usize) -> CheckerConfig {
+fn checker(layers: &[&file::Sections], max_series: usize, key_label: KeyLabel) -> CheckerConfig {
     let mut checker = CheckerConfig {
         max_listed: max_series,
+        key_label,
         ..CheckerConfig::default()
     };
     for sections in layers {
@@ -343,6 +339,15 @@ impl Reader<'_> {
     fn timeout(&self, flag: &str) -> Result<Duration, ConfigError> {
         self.parsed(flag, TIMEOUT, |text| {
             parse_duration(text).filter(|duration| !duration.is_zero())
+        })
+    }
+
+    fn share(&self, flag: &str) -> Result<f64, ConfigError> {
+        let expected = "a number above 0, and 1 at the most";
+        self.parsed(flag, expected, |text| {
+            text.parse()
+                .ok()
+                .filter(|share| *share > 0.0 && *share <= 1.0)
         })
     }
 

@@ -12,9 +12,9 @@ use super::leaf::{Leaf, as_text, shown};
 use super::settings::{SETTINGS, Values, find, may_repeat, most_alike};
 use super::tree::{self, Entry, Kind, Node, Place};
 use super::{ConfigError, without_password};
-use crate::invariants::{InvariantName, Severity};
 use crate::observation::Limit;
 use crate::observe::LimitRule;
+use crate::report::{InvariantName, Severity};
 use crate::text::one_line;
 
 /// The longest name of a target: a part of the name of its state file.
@@ -42,7 +42,7 @@ pub(super) struct Sections {
     pub(super) checker: CheckerSection,
     pub(super) nodes: NodesSection,
     pub(super) limits: Option<Vec<LimitRule>>,
-    pub(super) targets: BTreeMap<String, Target>,
+    pub(super) targets: BTreeMap<String, TargetSection>,
 }
 
 /// `invariants.NAME`.
@@ -75,7 +75,7 @@ pub(super) struct NodesSection {
 
 /// `targets.NAME`.
 #[derive(Debug, Default)]
-pub(super) struct Target {
+pub(super) struct TargetSection {
     /// Where its name stands.
     pub(super) origin: String,
     pub(super) values: Values,
@@ -372,9 +372,9 @@ impl Scope<'_> {
                 let expected = "a name of 1 to 64 letters, digits, - and _";
                 return Err(ConfigError::new(origin, shown, expected));
             }
-            let mut target = Target {
+            let mut target = TargetSection {
                 origin,
-                ..Target::default()
+                ..TargetSection::default()
             };
             let mut scope = Scope {
                 file: self.file,

@@ -9,12 +9,8 @@ use super::{Config, ConfigError, DEFAULT_TARGET, MOST_SERIES, SETTINGS, Values, 
 const FILE: &str = "fuzzed.yml";
 
 /// An error is one line of bounded length with a place that is in the file, whatever the YAML expands to; what is valid
-/// is within the bounds that the documentation gives. The web configuration is read from the same text.
-pub fn config(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else {
-        return;
-    };
-    crate::server::fuzzing::web_config(text);
+/// is within the bounds that the documentation gives.
+pub(crate) fn config(text: &str) {
     match load(text) {
         Ok(config) => is_sound(&config),
         // A name that looks like a place could be taken for one.
@@ -90,7 +86,7 @@ fn is_sound(config: &Config) {
     for name in config.targets.keys() {
         let config = config.clone().select(name).expect("a target is not there");
         let observe = &config.observe;
-        assert!(config.max_series <= MOST_SERIES);
+        assert!(config.observe.max_series <= MOST_SERIES);
         assert!(!observe.redis.seeds.is_empty() && !observe.ratelimiter_urls.is_empty());
         for url in observe
             .ratelimiter_urls
@@ -110,6 +106,7 @@ fn is_sound(config: &Config) {
         ] {
             assert!(timeout > Duration::ZERO);
         }
+        assert!(observe.scan_share > 0.0 && observe.scan_share <= 1.0);
         assert!(observe.registry.heartbeat * 2 < observe.registry.ttl);
         assert!(
             observe

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::tree::{Kind, Node};
 use super::{ConfigError, DURATION, TIMEOUT, parse_duration};
-use crate::invariants::{InvariantName, Severity};
+use crate::report::{InvariantName, Severity};
 
 /// One value, and how it is called where it stands.
 pub(super) struct Leaf<'a> {
@@ -71,7 +71,11 @@ impl Leaf<'_> {
                 .parsed("a share of the limit such as 0.1", |value| {
                     value.as_f64().filter(|ratio| *ratio >= 0.0)
                 }),
-            _ => self.parsed("no threshold: this invariant has none", |_| None),
+            InvariantName::NodeDown
+            | InvariantName::RedisDisconnected
+            | InvariantName::GhostAllowing => {
+                self.parsed("no threshold: this invariant has none", |_| None)
+            }
         }
     }
 }

@@ -273,6 +273,12 @@ pub const SETTINGS: &[Setting] = &[
         "Time that one collection may spend on counters",
     ),
     setting(
+        "scan.share",
+        "RATIO",
+        Some("0.2"),
+        "Share of each Redis server's time that reading counters may take",
+    ),
+    setting(
         "state.file",
         "FILE",
         None,

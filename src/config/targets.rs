@@ -1,24 +1,21 @@
 //! Further limiters: what each has for itself, and what it has from the top of the configuration. Where a limiter is and
 //! who logs in there is never taken over: credentials are for the servers that they were given for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::file::{Sections, Target};
+use super::file::{Sections, TargetSection};
 use super::settings::Values;
 use super::{Config, ConfigError, Reader, checker, registry_timing};
 use crate::invariants::CheckerConfig;
-use crate::observation::KeyLabel;
 use crate::observe::ObserveConfig;
+use crate::subject::DEFAULT_TARGET;
 use crate::text::without_login;
-
-/// The target that `/metrics` and everything that names none is about.
-pub const DEFAULT_TARGET: &str = "default";
 
 /// What tells where a limiter is: every target says so itself.
 const REQUIRED: [&str; 2] = ["redis.url", "ratelimiter.url"];
 
 /// What a target has from the top unless it says otherwise. Everything else is its own.
-const INHERITED: [&str; 9] = [
+const INHERITED: [&str; 10] = [
     "ratelimiter.timeout",
     "probe.nodes",
     "probe.canary",
@@ -28,6 +25,7 @@ const INHERITED: [&str; 9] = [
     "keys.max-series",
     "keys.label",
     "scan.budget",
+    "scan.share",
 ];
 
 /// One limiter: what to observe, and how to judge and show it.
@@ -37,10 +35,6 @@ pub struct TargetConfig {
     pub observe: ObserveConfig,
     /// How to judge it.
     pub checker: CheckerConfig,
-    /// How keys are shown.
-    pub key_label: KeyLabel,
-    /// How many keys are exported.
-    pub max_series: usize,
 }
 
 /// All limiters by name, the default one among them. `typed` is what was given, without defaults.
@@ -81,7 +75,11 @@ pub(super) fn targets(
     Ok(targets)
 }
 
-fn named(target: &Target, typed: &Values, top: &Sections) -> Result<TargetConfig, ConfigError> {
+fn named(
+    target: &TargetSection,
+    typed: &Values,
+    top: &Sections,
+) -> Result<TargetConfig, ConfigError> {
     let missing = REQUIRED
         .iter()
         .find(|flag| target.values.get(flag).is_none());
@@ -115,13 +113,15 @@ fn limiter(read: &Reader<'_>, layers: &[&Sections]) -> Result<TargetConfig, Conf
             prometheus_url,
             latency_metric: read.selector("latency.metric")?,
             scan_budget: read.timeout("scan.budget")?,
+            scan_share: read.share("scan.share")?,
             registry: registry_timing(layers)?,
             key_label,
+            max_series,
+            named_keys: BTreeSet::new(),
+            recording: false,
             limit_rules: limits.unwrap_or_default(),
         },
-        checker: checker(layers, max_series),
-        key_label,
-        max_series,
+        checker: checker(layers, max_series, key_label),
     })
 }
 
@@ -138,8 +138,6 @@ impl Config {
         Ok(Self {
             observe: target.observe,
             checker: target.checker,
-            key_label: target.key_label,
-            max_series: target.max_series,
             ..self
         })
     }

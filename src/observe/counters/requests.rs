@@ -46,8 +46,39 @@ pub(in crate::observe) struct Batch {
     pub(in crate::observe) limits: Vec<Vec<u8>>,
 }
 
+impl Batch {
+    /// How many commands' work it is. MGET takes about half of one for each name.
+    pub(in crate::observe) fn commands(&self) -> usize {
+        self.keys.len() + self.limits.len() + self.sequences.len().div_ceil(2)
+    }
+
+    /// In pieces of this many names at the most.
+    pub(in crate::observe) fn into_pieces(mut self, names: usize) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        loop {
+            let mut left = names.max(1);
+            let piece = Self {
+                keys: take_last(&mut self.keys, &mut left),
+                limits: take_last(&mut self.limits, &mut left),
+                sequences: take_last(&mut self.sequences, &mut left),
+            };
+            if left == names.max(1) {
+                return pieces;
+            }
+            pieces.push(piece);
+        }
+    }
+}
+
+/// Takes as many as are `left` to be taken.
+fn take_last<T>(from: &mut Vec<T>, left: &mut usize) -> Vec<T> {
+    let taken = from.split_off(from.len() - from.len().min(*left));
+    *left -= taken.len();
+    taken
+}
+
 /// What the batch's names turned out to be.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::observe) struct Counted {
     /// Keys and their counts; `None` for what is no counter.
     pub(in crate::observe) keys: Vec<(Vec<u8>, Option<u64>)>,
@@ -58,6 +89,17 @@ pub(in crate::observe) struct Counted {
     /// Keys that have moved to another server since their names came.
     pub(in crate::observe) elsewhere: Vec<Vec<u8>>,
     pub(in crate::observe) commands: u64,
+}
+
+impl Counted {
+    /// With what another piece of the batch brought.
+    pub(in crate::observe) fn add(&mut self, mut other: Self) {
+        self.keys.append(&mut other.keys);
+        self.not_sequences.append(&mut other.not_sequences);
+        self.limits.append(&mut other.limits);
+        self.elsewhere.append(&mut other.elsewhere);
+        self.commands += other.commands;
+    }
 }
 
 /// Counts, and reads limits, in one round trip. The moment to count from is `now_ms` by Redis's clock. In a cluster,
@@ -208,6 +250,11 @@ fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
     command
 }
 
+/// The names that are asked about where a key is read directly.
+pub(in crate::observe) fn names_of(key: &[u8]) -> [Vec<u8>; 2] {
+    [[PREFIX, key].concat(), limit_name(key)]
+}
+
 /// The name under which a key's own limit is stored.
 fn limit_name(key: &[u8]) -> Vec<u8> {
     [PREFIX, LIMIT, key].concat()
@@ -258,6 +305,23 @@ fn own_limit(answer: &RedisResult<Value>) -> RedisResult<Own> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_goes_out_in_pieces_and_all_of_it() {
+        let batch = Batch {
+            keys: (0..5_u8).map(|key| (vec![key], 1)).collect(),
+            sequences: (0..4_u8).map(|key| vec![key]).collect(),
+            limits: vec![vec![9]],
+        };
+        let pieces = batch.into_pieces(3);
+        let sizes = pieces
+            .iter()
+            .map(|it| (it.keys.len(), it.limits.len(), it.sequences.len()));
+        assert_eq!(
+            sizes.collect::<Vec<_>>(),
+            [(3, 0, 0), (2, 1, 0), (0, 0, 3), (0, 0, 1)]
+        );
+    }
 
     fn own(limit: Option<&str>, window: Option<&str>) -> String {
         let value = |text: Option<&str>| {
