@@ -49,7 +49,7 @@ fmt:
 # To cargo, all targets are those that cargo test runs: programs of tests with `test = false` are named.
 clippy:
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
-	cargo clippy --test running-limiters --test soak $(CARGO_FLAGS) -- -D warnings
+	cargo clippy --test running-limiters $(CARGO_FLAGS) -- -D warnings
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items $(CARGO_FLAGS)
