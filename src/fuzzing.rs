@@ -16,7 +16,6 @@ use crate::subject::InvariantChecker as _;
 
 use assertions::{harmless_text, valid_exposition};
 
-pub use crate::config::fuzzing::config;
 pub use crate::observe::fuzzing::{management_api, node_metrics};
 pub use crate::server::fuzzing::request;
 
@@ -31,6 +30,14 @@ pub const TARGETS: [(&str, Target); 5] = [
     ("observation", observation),
     ("request", request),
 ];
+
+/// A configuration file, and the same text as a web configuration.
+pub fn config(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        crate::config::fuzzing::config(text);
+        crate::server::fuzzing::web_config(text);
+    }
+}
 
 /// The JSON form of an observation, and keys of any bytes: both survive being written and read again, and whatever is
 /// observed is checked, replayed, and shown in every form there is.

@@ -3,18 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Config, ConfigError, DEFAULT_TARGET, MOST_SERIES, SETTINGS, Values, file, find};
+use super::reader::MOST_SERIES;
+use super::{Config, ConfigError, DEFAULT_TARGET, SETTINGS, Values, file, find};
 
 /// What the file is called in errors.
 const FILE: &str = "fuzzed.yml";
 
 /// An error is one line of bounded length with a place that is in the file, whatever the YAML expands to; what is valid
-/// is within the bounds that the documentation gives. The web configuration is read from the same text.
-pub fn config(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else {
-        return;
-    };
-    crate::server::fuzzing::web_config(text);
+/// is within the bounds that the documentation gives.
+pub(crate) fn config(text: &str) {
     match load(text) {
         Ok(config) => is_sound(&config),
         // A name that looks like a place could be taken for one.
@@ -29,11 +26,8 @@ fn load(text: &str) -> Result<Config, ConfigError> {
     let listen = find("web.listen-address").expect("no such setting");
     let address = "127.0.0.1:0".to_owned();
     values.add(listen, format!("--{}", listen.flag), vec![address]);
-    let mut sections = file::parse(text, "--config.file", FILE, Path::new(""), &mut values)?;
-    for target in sections.targets.values_mut() {
-        target.values = with_empty_files(&target.values);
-    }
-    let config = Config::validated(with_empty_files(&values), &sections)?;
+    file::parse(text, "--config.file", FILE, Path::new(""), &mut values)?;
+    let config = Config::validated(with_empty_files(&values))?;
     // The files that are named are empty, so nobody is known.
     config.web.admits_actions(true)?;
     Ok(config)
@@ -42,14 +36,13 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 /// `values` with an empty file for each that is named.
 fn with_empty_files(values: &Values) -> Values {
     let mut replaced = Values::default();
-    for setting in SETTINGS {
-        if let Some(typed) = values.get(setting.flag) {
-            let values = match setting.value {
-                "FILE" => vec!["/dev/null".to_owned()],
-                _ => typed.values.clone(),
-            };
-            replaced.add(setting, typed.origin.clone(), values);
+    for (name, typed) in values.iter() {
+        let mut typed = typed.clone();
+        let mut files = SETTINGS.iter().filter(|setting| setting.value == "FILE");
+        if files.any(|file| name.ends_with(file.flag)) {
+            typed.values = vec!["/dev/null".to_owned()];
         }
+        replaced.put(name.to_owned(), typed);
     }
     replaced
 }

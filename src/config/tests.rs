@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use super::reader::parse_duration;
 use super::*;
 use crate::invariants::InvariantName;
 
