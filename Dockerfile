@@ -16,10 +16,10 @@ WORKDIR /build
 # member of the workspace and every file that a manifest names or implies, also those that are not built.
 COPY Cargo.toml Cargo.lock ./
 COPY lab/Cargo.toml lab/Cargo.toml
-RUN mkdir -p src lab/src benches/replay benches/scale tests/integration tests/limiters tests/truth \
+RUN mkdir -p src lab/src benches/replay benches/scale tests/integration tests/limiters tests/soak tests/truth \
     && echo 'fn main() {}' >src/main.rs \
     && echo 'fn main() {}' >lab/src/main.rs \
-    && touch src/lib.rs lab/src/lib.rs benches/replay/main.rs benches/scale/main.rs tests/integration/main.rs tests/limiters/main.rs tests/truth/main.rs
+    && touch src/lib.rs lab/src/lib.rs benches/replay/main.rs benches/scale/main.rs tests/integration/main.rs tests/limiters/main.rs tests/soak/main.rs tests/truth/main.rs
 
 FROM manifests AS build-lab
 RUN cargo build --release --locked -p lab

@@ -17,7 +17,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 .NOTPARALLEL:
 .PHONY: help demo build test quick check fmt clippy doc reference deny deny-if-there advisories truth bench bench-replay fuzz dashboards \
 	check-dashboards screenshots rules dist image-test deps deps-bench deps-demo deps-dashboards deps-dist deps-image-test \
-	deps-valkey
+	deps-valkey soak deps-soak
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,7 +77,12 @@ advisories: ## Check the dependencies for known vulnerabilities with cargo-deny 
 truth: deps build ## Run the truth suite: every fault against real servers, with its table
 	cargo test --test truth $(CARGO_FLAGS) -- --nocapture
 
-bench: deps-bench ## Measure what it costs, against what Redis costs (BENCH_ARGS="--most 100000")
+# Seeds whose events overlap; each has a limiter of its own. CI runs four of them for four minutes.
+soak: deps-soak ## Random sequences of faults against an oracle (SOAK_ARGS="--minutes 20 --seed 7 --seeds 4")
+	cargo build --workspace $(CARGO_FLAGS)
+	cargo test --test soak $(CARGO_FLAGS) -- $(SOAK_ARGS)
+
+bench: deps-bench ## Measure what it costs Redis, the limiter and itself (BENCH_ARGS="--most 100000"; benches/scale/main.rs lists them)
 	cargo build --release --workspace $(CARGO_FLAGS)
 	cargo bench --bench scale $(CARGO_FLAGS) -- $(BENCH_ARGS)
 
@@ -132,6 +137,9 @@ deps: ## See that everything tests need is here; as root, install it
 
 deps-bench:
 	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter
+
+deps-soak:
+	@scripts/deps cargo cc redis-server setpriv
 
 deps-dashboards:
 	@scripts/deps python3

@@ -13,11 +13,11 @@ pub use command::{Check, Output, check};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use explain::text as explanation;
 pub use line::{json, line};
-pub use looks::Pace;
-pub use recorder::{Recorder, Target};
+pub use looks::Schedule;
+pub use recorder::{Destination, Recorder};
 pub use table::table;
 
-use crate::invariants::Report;
+use crate::report::Report;
 use crate::standing::Standing;
 
 /// The exit status of a collection. A single one cannot wait for grace periods, so what is pending counts as a violation.
@@ -33,15 +33,16 @@ fn exit_status(report: &Report) -> u8 {
 mod tests {
     use super::*;
     use crate::clock::Moment;
-    use crate::invariants::{Checker, CheckerConfig, InvariantName};
-    use crate::observation::{CounterView, KeyLabel, Observation};
+    use crate::invariants::{Checker, CheckerConfig};
+    use crate::observation::{CounterView, Observation};
+    use crate::report::InvariantName;
     use crate::subject::InvariantChecker as _;
 
     #[test]
     fn a_pending_violation_outweighs_what_could_not_be_seen() {
         let mut config = CheckerConfig::default();
         config.of_mut(InvariantName::GhostAllowing).enabled = false;
-        let mut checker = Checker::new(config, KeyLabel::Plain);
+        let mut checker = Checker::new(config);
         let at = Moment::from_wall("2026-01-27T02:06:57Z".parse().unwrap());
         let mut status = |count| {
             let counter = CounterView {

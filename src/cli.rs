@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::check::{Check, Output, Pace, Target};
+use crate::check::{Check, Destination, Output, Schedule};
 use crate::config::{SETTINGS, Setting, Values, env_name, find, may_repeat};
 use crate::evaluate::{Form, Mistakes, Replay};
 use crate::text::{joined, without_login};
@@ -173,7 +173,7 @@ fn check(matches: &ArgMatches) -> Result<Check, Stop> {
     let every = text("every").map(|text| duration("every", text, LEAST_PACE..=MOST_PACE));
     let length = text("for").map(|text| duration("for", text, LEAST_PACE..=Duration::MAX));
     let (every, length) = (every.transpose()?, length.transpose()?);
-    let pace = every.map(|every| Pace { every, length });
+    let pace = every.map(|every| Schedule { every, length });
     let file = text("output-file").map(PathBuf::from);
     let named_so = file
         .as_ref()
@@ -182,8 +182,8 @@ fn check(matches: &ArgMatches) -> Result<Check, Stop> {
     let watched = matches.get_flag("watch");
     let into_file = file.is_some() || gzip;
     let output = match (text("output"), text("explain")) {
-        (Some("jsonl"), None) if !watched => Output::Lines(pace, Target { file, gzip }),
-        (Some("table"), None) if watched && !into_file => Output::Watch(Pace {
+        (Some("jsonl"), None) if !watched => Output::Lines(pace, Destination { file, gzip }),
+        (Some("table"), None) if watched && !into_file => Output::Watch(Schedule {
             every: every.unwrap_or(WATCH_EVERY),
             length,
         }),

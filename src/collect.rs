@@ -1,101 +1,91 @@
 //! One collection: observe, then check. Scrapes that arrive together share one run, and a run ends by the earliest
 //! deadline among them, with what it got. Its settings can change between two runs.
 
-mod flights;
-mod listed;
-mod summary;
+mod saving;
+mod single_flight;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
 use crate::clock::Clock;
-use crate::invariants::{Checker, CheckerConfig, InvariantName, Report};
-use crate::observation::{CountersRead, KeyLabel, KeyTotals, Observation, Reason, decode_key};
+use crate::observation::Observation;
+use crate::report::{InvariantName, Report};
 use crate::snapshot::{OwnCounters, Snapshot};
-use crate::state::{self, State};
+use crate::state::State;
 use crate::subject::{InvariantChecker, Subject};
-use flights::Flights;
-use listed::Listed;
-use summary::{KeysKept, Summary};
+use saving::{Saving, ToSave};
+use single_flight::SingleFlight;
 
 /// How often the registry is looked at between collections: well inside the life of a registration (30 s), which
 /// Prometheus's default scrape interval (1 min) is not. It costs two commands a node.
 pub const GLANCE_EVERY: Duration = Duration::from_secs(8);
 
-/// What is kept of each collection, and how it is shown.
-#[derive(Clone, Debug, Default)]
-pub struct Keep {
-    /// How keys are shown.
-    pub label: KeyLabel,
-    /// How many of the fullest keys are listed.
-    pub max_series: usize,
-    /// Keys that are looked at and listed in any case.
-    pub keys: BTreeSet<Box<[u8]>>,
-    /// For a recording: every key above its limit is listed, with all that a replay needs.
-    pub recording: bool,
-    /// Where state survives a restart.
-    pub state_file: Option<PathBuf>,
-}
-
 /// How long after its deadline a collection may end. Everything in it is cut off at the deadline; what follows is the
 /// checking of what was seen, a second for a million keys.
 const OVERDUE: Duration = Duration::from_secs(15);
 
+/// How long what goes on between collections keeps others waiting at the most, with some to spare.
+const HELD: Duration = Duration::from_millis(200);
+
 /// Runs collections.
 #[derive(Debug)]
-pub struct Collect<S> {
-    work: tokio::sync::Mutex<Work<S>>,
-    flights: Mutex<Flights>,
+pub struct Collect<S, C> {
+    work: tokio::sync::Mutex<Work<S, C>>,
+    single_flight: Mutex<SingleFlight>,
     last: watch::Sender<Option<Arc<Snapshot>>>,
     coalesced: AtomicU64,
     tasks: TaskTracker,
+    saving: Saving,
+    /// Collections so far, by which one that goes on between them knows that it is over.
+    begun: AtomicU64,
+    /// Nobody goes on between collections while there are any.
+    holds: AtomicUsize,
+    ending: CancellationToken,
     /// What its log lines are told apart by.
     span: Span,
 }
 
 #[derive(Debug)]
-struct Work<S> {
+struct Work<S, C> {
     subject: S,
-    checker: Checker,
+    checker: C,
     clock: Clock,
-    label: KeyLabel,
-    max_series: usize,
-    recording: bool,
+    /// Where state survives a restart.
     state_file: Option<PathBuf>,
-    kept: KeysKept,
     reported: Reported,
     own: OwnCounters,
 }
 
-impl<S: Subject + 'static> Collect<S> {
-    /// Gets ready to collect.
-    pub fn new(subject: S, checker: Checker, clock: Clock, keep: Keep) -> Self {
+impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
+    /// Gets ready to collect, by `clock`. With a `state_file`, what is known is written there after each collection.
+    pub fn new(subject: S, checker: C, clock: Clock, state_file: Option<PathBuf>) -> Self {
         Self {
             work: tokio::sync::Mutex::new(Work {
                 subject,
                 checker,
                 clock,
-                label: keep.label,
-                max_series: keep.max_series,
-                recording: keep.recording,
-                state_file: keep.state_file,
-                kept: KeysKept::new(Listed::new(keep.recording, keep.keys)),
+                state_file,
                 reported: Reported::new(),
                 own: OwnCounters::default(),
             }),
-            flights: Mutex::default(),
+            single_flight: Mutex::default(),
             last: watch::Sender::new(None),
             coalesced: AtomicU64::new(0),
             tasks: TaskTracker::new(),
+            saving: Saving::default(),
+            begun: AtomicU64::new(0),
+            holds: AtomicUsize::new(0),
+            ending: CancellationToken::new(),
             span: Span::none(),
         }
     }
@@ -131,47 +121,85 @@ impl<S: Subject + 'static> Collect<S> {
     /// How long ago a collection should have ended at the latest, if it should: none can be completed then, whatever is
     /// asked for.
     pub fn overdue(&self, at: Instant) -> Option<Duration> {
-        let owed = lock(&self.flights).owed?;
+        let owed = lock(&self.single_flight).owed?;
         at.checked_duration_since(owed + OVERDUE)
     }
 
     /// Waits until no collection is under way, and keeps the next one waiting.
-    pub async fn between(&self) -> Between<'_, S> {
+    pub async fn between(&self) -> Between<'_, S, C> {
         Between(self.work.lock().await)
     }
 
     /// Keeps the next collection waiting, if none is under way.
-    pub fn try_between(&self) -> Option<Between<'_, S>> {
+    pub fn try_between(&self) -> Option<Between<'_, S, C>> {
         self.work.try_lock().ok().map(Between)
     }
 
     /// Waits for the collection under way, if any.
     pub async fn finish(&self) {
+        self.ending.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
     fn join(self: &Arc<Self>, deadline: Instant) -> watch::Receiver<Option<Arc<Snapshot>>> {
-        let (done, seat) = lock(&self.flights).join(Instant::now(), deadline);
-        let Some(seat) = seat else {
+        let (done, leader) = lock(&self.single_flight).join(Instant::now(), deadline);
+        let Some(leader) = leader else {
             self.coalesced.fetch_add(1, Ordering::Relaxed);
             return done;
         };
         let this = Arc::clone(self);
         // The run is a task of its own, so that a client that hangs up takes nothing from the others.
         let run = async move {
+            let number = this.begun.fetch_add(1, Ordering::Relaxed) + 1;
             let mut work = this.work.lock().await;
-            let mut snapshot = work.collect(seat.deadline.clone()).await;
+            work.own.state_written = this.saving.written();
+            let mut snapshot = work.collect(leader.deadline.clone()).await;
             snapshot.own.coalesced = this.coalesced.load(Ordering::Relaxed);
             let snapshot = Arc::new(snapshot);
-            lock(&this.flights).land(&seat);
+            lock(&this.single_flight).end(&leader);
             this.last.send_replace(Some(Arc::clone(&snapshot)));
-            seat.finished.send_replace(Some(snapshot));
-            // Nobody waits for the disk, but the next collection does, so that files are written in order.
-            work.save().await;
+            leader.finished.send_replace(Some(snapshot));
+            let to_save = work.to_save();
+            drop(work);
+            // Nobody waits for the disk.
+            if let Some(to_save) = to_save {
+                this.saving.save(to_save).await;
+            }
+            // Not kept alive by this: who is not asked any more has nothing to go on with.
+            let (ending, asked) = (this.ending.clone(), Arc::downgrade(&this));
+            drop(this);
+            let going_on = async {
+                while let Some(this) = asked.upgrade()
+                    && this.go_on(number).await
+                {}
+            };
+            ending.run_until_cancelled(going_on).await;
         };
         self.tasks.spawn(run.instrument(self.span.clone()));
         done
+    }
+
+    /// Goes on for a moment after the collection with this number. Returns whether there is more to do before the next.
+    async fn go_on(&self, number: u64) -> bool {
+        if self.holds.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(HELD).await;
+            return true;
+        }
+        // It is fair: a collection that waits is next.
+        let mut work = self.work.lock().await;
+        self.begun.load(Ordering::Relaxed) == number && {
+            let Work {
+                subject, checker, ..
+            } = &mut *work;
+            subject.go_on(checker).await
+        }
+    }
+
+    /// Nobody goes on between collections while this is held, so that there is a moment in which nothing is under way.
+    pub fn hold(&self) -> Hold<'_> {
+        self.holds.fetch_add(1, Ordering::Relaxed);
+        Hold(&self.holds)
     }
 
     /// Now and then a light look at the subject, if nothing else is going on. Never ends.
@@ -184,74 +212,55 @@ impl<S: Subject + 'static> Collect<S> {
 
     /// A light look at the subject, if nothing else is going on.
     pub async fn glance(&self) {
-        if let Ok(mut work) = self.work.try_lock() {
+        // What goes on between collections makes room; a collection looks for itself.
+        if let Ok(mut work) = tokio::time::timeout(HELD, self.work.lock()).await {
             work.subject.glance().await;
         }
     }
 }
 
+/// Keeps others from going on between collections.
+#[derive(Debug)]
+pub struct Hold<'a>(&'a AtomicUsize);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The time between two collections, while it is held.
 #[derive(Debug)]
-pub struct Between<'a, S>(tokio::sync::MutexGuard<'a, Work<S>>);
+pub struct Between<'a, S, C>(tokio::sync::MutexGuard<'a, Work<S, C>>);
 
-impl<S: Subject> Between<'_, S> {
+impl<S: Subject, C: InvariantChecker> Between<'_, S, C> {
     /// Goes on with `next` and other settings. What is in progress and what is remembered stays, unless `next` observes
     /// something else.
-    pub fn reconfigure(
-        &mut self,
-        next: S,
-        checker: CheckerConfig,
-        label: KeyLabel,
-        max_series: usize,
-    ) {
+    pub fn reconfigure(&mut self, next: S, checker: C::Config) {
         let work = &mut *self.0;
         let before = std::mem::replace(&mut work.subject, next);
-        if !work.subject.succeed(before) {
+        if !work.subject.take_over(before) {
             tracing::info!(
                 "another limiter is observed: what was known of the one before is forgotten"
             );
             work.checker.clear_state();
-            work.kept = KeysKept::new(Listed::new(work.recording, BTreeSet::new()));
             work.reported = Reported::new();
             work.own.last_success.clear();
         }
-        work.checker.reconfigure(checker, label);
-        work.label = label;
-        work.max_series = max_series;
+        work.checker.reconfigure(checker);
     }
 }
 
-impl<S: Subject> Work<S> {
+impl<S: Subject, C: InvariantChecker> Work<S, C> {
     async fn collect(&mut self, deadline: watch::Receiver<Instant>) -> Snapshot {
         let started = self.clock.now();
-        let mut watched = self.checker.watched_keys();
-        watched.extend(self.kept.watched().cloned());
-        let watched = watched.into_iter().collect();
-        let mut summary = Summary::new(&mut self.checker, &mut self.kept, self.max_series);
-        let mut observation = self.subject.observe(deadline, watched, &mut summary).await;
+        let mut observation = self.subject.observe(deadline, &mut self.checker).await;
         observation.cut_long_texts();
-        let (counted, counters) = summary.finish(self.label);
-        let read = observation.totals.take().unwrap_or_default();
-        observation.totals = Some(KeyTotals {
-            keys: counted.keys,
-            utilization: counted.utilization,
-            utilization_sum: counted.utilization_sum,
-            ..read
-        });
-        observation.counters = counters;
         // The moment of the whole: counters were judged as they were read, none later than this.
         let now = self.clock.now();
         let report = self.checker.check(now, &observation);
         report.withhold_made_up(&mut observation);
-        observation.keys_hashed = self.label == KeyLabel::Hash;
-        self.label_keys(&mut observation);
-        if self.kept.list_is_incomplete() && observation.counters_read == CountersRead::Full {
-            // The checker saw them all, but whoever reads this does not.
-            observation.counters_read = CountersRead::Partial {
-                gone: Vec::new(),
-                reason: Reason::TooLarge,
-            };
-        }
+        observation.judged();
         self.count_own(&observation, now.wall);
         self.reported = log_changes(&self.reported, &report, &observation);
         Snapshot {
@@ -262,45 +271,13 @@ impl<S: Subject> Work<S> {
         }
     }
 
-    /// The keys that are gone, or could not be judged, were for the checker. Only a recording tells them on, as it shows
-    /// all keys.
-    fn label_keys(&self, observation: &mut Observation) {
-        let label = |key: &str| self.label.of(&decode_key(key));
-        let unjudged = std::mem::take(&mut observation.unjudged).into_iter();
-        let unjudged = unjudged.filter(|_| self.recording);
-        observation.unjudged = unjudged
-            .map(|(key, reason)| (label(&key), reason))
-            .collect();
-        if let CountersRead::Partial { gone, .. } = &mut observation.counters_read {
-            if !self.recording {
-                gone.clear();
-            }
-            for key in gone {
-                *key = label(key);
-            }
-        }
-    }
-
-    async fn save(&mut self) {
-        let Some(path) = self.state_file.clone() else {
-            return;
-        };
-        let state = State::new(self.clock.now(), self.checker.save(), self.subject.memory());
-        let saved = tokio::task::spawn_blocking(move || {
-            state::save(&path, &state).map_err(|error| (path, error))
-        });
-        let before = self.own.state_written.unwrap_or(true);
-        let saved = saved.await;
-        let written = matches!(saved, Ok(Ok(())));
-        match saved {
-            Ok(Err((path, error))) if before => tracing::error!(
-                "--state.file: cannot write {}: {error}; tried again after each collection",
-                path.display()
-            ),
-            Ok(Ok(())) if !before => tracing::info!("--state.file: written again"),
-            _ => {}
-        }
-        self.own.state_written = Some(written);
+    /// What is to be written now, if state is kept.
+    fn to_save(&self) -> Option<ToSave> {
+        Some(ToSave {
+            path: self.state_file.clone()?,
+            state: State::new(self.clock.now(), self.checker.save(), self.subject.memory()),
+            bulk: self.subject.bulk(),
+        })
     }
 
     fn count_own(&mut self, observation: &Observation, now: Timestamp) {

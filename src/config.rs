@@ -18,14 +18,14 @@ use std::path::{Path, PathBuf};
 
 pub use judging::Judging;
 pub use settings::{Environment, SETTINGS, Setting, Values, env_name, find, may_repeat};
-pub use targets::{DEFAULT_TARGET, TargetConfig};
+pub use targets::TargetConfig;
 pub use web::WebConfig;
 
 use reader::Reader;
 
 use crate::invariants::CheckerConfig;
-use crate::observation::KeyLabel;
 use crate::observe::ObserveConfig;
+use crate::subject::DEFAULT_TARGET;
 use crate::text::{one_line, without_login};
 
 /// The whole configuration, validated.
@@ -35,10 +35,6 @@ pub struct Config {
     pub observe: ObserveConfig,
     /// How to judge it.
     pub checker: CheckerConfig,
-    /// How keys are shown.
-    pub key_label: KeyLabel,
-    /// How many keys are exported.
-    pub max_series: usize,
     /// Every limiter by name, the default one, which is also told above, among them.
     pub targets: BTreeMap<String, TargetConfig>,
     /// Where state survives a restart.
@@ -136,8 +132,6 @@ impl Config {
         Ok(Self {
             observe: default.observe,
             checker: default.checker,
-            key_label: default.key_label,
-            max_series: default.max_series,
             check_only: read.switch("config.check")?,
             state_file: read.path("state.file"),
             state_origin: read

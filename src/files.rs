@@ -57,8 +57,11 @@ fn kind(of: FileType) -> &'static str {
     }
 }
 
-/// Replaces the file at `path` by `bytes`, so that a crash at any moment leaves the old one or the new one, whole.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Replaces the file at `path` by what `write` writes, so that a crash at any moment leaves the old one or the new one, whole.
+pub(crate) fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+) -> io::Result<()> {
     use std::io::Write as _;
     let refused = |why: String| io::Error::other(format!("expected {why}"));
     let path = through_links(path).map_err(refused)?;
@@ -77,7 +80,10 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
             temporary.display()
         )));
     }
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let mut buffered = io::BufWriter::new(&mut file);
+    let written = write(&mut buffered).and_then(|()| buffered.flush());
+    drop(buffered);
+    let written = written.and_then(|()| file.sync_all());
     written.and_then(|()| fs::rename(&temporary, &path))
 }
 
@@ -139,7 +145,7 @@ mod tests {
             (PathBuf::from("/proc/file"), "can be written"),
         ] {
             let why = replaceable(&path).and_then(|()| {
-                let replaced = replace(&path, b"new");
+                let replaced = replace(&path, |to| to.write_all(b"new"));
                 replaced.map_err(|_| "in a folder that can be written".to_owned())
             });
             assert!(why.unwrap_err().contains(expected), "{}", path.display());
@@ -147,14 +153,14 @@ mod tests {
         // A link stays a link, and somebody else's file is not written through one.
         for name in ["link", "new"] {
             replaceable(&at(name)).unwrap();
-            replace(&at(name), b"new").unwrap();
+            replace(&at(name), |to| to.write_all(b"new")).unwrap();
             assert_eq!(fs::read(at(name)).unwrap(), b"new");
         }
         assert_eq!(fs::read(at("file")).unwrap(), b"new");
         assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
         fs::write(at("other"), "theirs").unwrap();
         symlink("other", at("file.tmp")).unwrap();
-        replace(&at("file"), b"x").unwrap_err();
+        replace(&at("file"), |to| to.write_all(b"x")).unwrap_err();
         assert_eq!(fs::read(at("other")).unwrap(), b"theirs");
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -4,26 +4,23 @@
 //!
 //! Where only private items can be called, the function is beside them, in a module `fuzzing` of their own.
 
-pub(crate) mod assertions;
-
+use crate::assertions::{harmless_text, valid_exposition};
 use crate::check;
 use crate::clock::Moment;
 use crate::export::{Exporter, Reload, Unauthorized, render};
 use crate::invariants::{Checker, CheckerConfig};
-use crate::observation::{KeyLabel, Observation, decode_key, encode_key};
+use crate::observation::{Observation, decode_key, encode_key};
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::subject::InvariantChecker as _;
 
-use assertions::{harmless_text, valid_exposition};
-
-pub use crate::observe::fuzzing::{management_api, node_metrics};
+pub use crate::observe::fuzzing::management_api;
 pub use crate::server::fuzzing::request;
 
 /// A function that must survive any bytes.
-pub type Target = fn(&[u8]);
+pub type FuzzTarget = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, FuzzTarget); 5] = [
     ("config", config),
     ("management_api", management_api),
     ("node_metrics", node_metrics),
@@ -31,11 +28,20 @@ pub const TARGETS: [(&str, Target); 5] = [
     ("request", request),
 ];
 
-/// A configuration file, and the same text as a web configuration.
+/// A configuration file, and a web configuration of the same text.
 pub fn config(data: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(data) {
-        crate::config::fuzzing::config(text);
-        crate::server::fuzzing::web_config(text);
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    crate::server::fuzzing::web_config(text);
+    crate::config::fuzzing::config(text);
+}
+
+/// What a node says of itself over time, and what comes of it.
+pub fn node_metrics(data: &[u8]) {
+    if let Some(observation) = crate::observe::fuzzing::node_metrics(data) {
+        survives_json(&observation);
+        rendered(observation);
     }
 }
 
@@ -52,7 +58,7 @@ pub fn observation(data: &[u8]) {
 }
 
 /// What is observed can be written as JSON and read again: replays and `/api/v1/observation` depend on it.
-pub(crate) fn survives_json(observation: &Observation) {
+fn survives_json(observation: &Observation) {
     let written = serde_json::to_string(observation).expect("an observation is not JSON");
     let read: Observation = serde_json::from_str(&written).expect("an observation is not read");
     let again = serde_json::to_string(&read).expect("an observation is not JSON");
@@ -61,9 +67,9 @@ pub(crate) fn survives_json(observation: &Observation) {
 
 /// What is observed renders as text that Prometheus takes, is harmless on a page and on a terminal, and is an observation
 /// again when it was recorded.
-pub(crate) fn rendered(observation: Observation) {
+fn rendered(observation: Observation) {
     let now = Moment::from_wall(jiff::Timestamp::UNIX_EPOCH);
-    let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+    let mut checker = Checker::new(CheckerConfig::default());
     for counter in &observation.counters {
         checker.counters(now, &[counter.view(&decode_key(&counter.key))]);
     }

@@ -6,20 +6,12 @@
 mod checker;
 mod config;
 mod counters;
-mod decision;
-mod evidence;
-mod explain;
 mod grace;
 mod high_latency;
 mod node_down;
 mod redis_disconnected;
-mod report;
+mod verdict;
 
 pub use checker::Checker;
-pub use config::{CheckerConfig, InvariantConfig, InvariantName, Severity};
-pub(crate) use counters::ghost;
-pub use decision::Decision;
-pub use evidence::{Evidence, Verdict};
-pub use explain::{Explained, Explanation, Rule, Terms, source};
-pub use grace::SavedEntry;
-pub use report::{InvariantStatus, Report, Unknown, Violation};
+pub use config::CheckerConfig;
+pub use verdict::Verdict;

@@ -7,6 +7,8 @@
 #[macro_use]
 mod closed_list;
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod assertions;
 pub mod check;
 pub mod cli;
 pub mod clock;
@@ -23,6 +25,7 @@ pub mod invariants;
 pub mod limiters;
 pub mod observation;
 pub mod observe;
+pub mod report;
 pub mod serve;
 pub mod server;
 pub mod snapshot;

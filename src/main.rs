@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ratelimiter_exporter::cli::{self, Stop, Task};
 use ratelimiter_exporter::config::{Config, Environment, Judging, LogConfig, Values};
 use ratelimiter_exporter::evaluate::{self, Replay};
-use ratelimiter_exporter::subject::ACTIONS;
-use ratelimiter_exporter::{check, limiters, observe, serve};
+use ratelimiter_exporter::observe::{KEY, RESET_COUNTER};
+use ratelimiter_exporter::subject::{ActionDefinition, Actor as _, Parameters};
+use ratelimiter_exporter::{check, limiters, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Something that another try may do, such as listening where another process still does.
@@ -100,14 +101,22 @@ async fn run() -> ExitCode {
             Ok(status) => ExitCode::from(status),
             Err(error) => fail(&format!("{error:#}")),
         },
-        Task::Actions => match serde_json::to_string_pretty(&*ACTIONS) {
-            Ok(text) => print(&(text + "\n"), 0),
-            Err(error) => fail(&error.to_string()),
-        },
-        Task::ResetCounter { key } => match observe::reset_counter(&config.observe, &key).await {
-            Ok(()) => print("accepted\n", 0),
-            Err(error) => fail(&error.to_string()),
-        },
+        Task::Actions => {
+            let actions = config.observe.actor().actions().into_iter();
+            let actions: Vec<_> = actions.map(ActionDefinition::with_target).collect();
+            match serde_json::to_string_pretty(&actions) {
+                Ok(text) => print(&(text + "\n"), 0),
+                Err(error) => fail(&error.to_string()),
+            }
+        }
+        Task::ResetCounter { key } => {
+            let parameters = Parameters::from_iter([(KEY.to_owned(), key.into())]);
+            let actor = config.observe.actor();
+            match actor.act(RESET_COUNTER, &parameters).await {
+                Ok(()) => print("accepted\n", 0),
+                Err(error) => fail(&error.to_string()),
+            }
+        }
     }
 }
 

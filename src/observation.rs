@@ -50,10 +50,13 @@ pub struct Observation {
     /// How far the counters were read.
     #[serde(default)]
     pub counters_read: CountersRead,
-    /// Keys (escaped) that were looked at directly and could not be judged, and why: a violation in progress is held. For
-    /// the checker, and for a recording.
+    /// Keys, as they are shown, that were looked at directly and could not be judged, and why: a violation in progress is
+    /// held. For the checker, and for a recording.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unjudged: BTreeMap<String, Reason>,
+    /// Which counters are listed.
+    #[serde(skip)]
+    pub listed: CountersListed,
     /// Totals over all live counters, exact whatever the caps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<KeyTotals>,
@@ -177,6 +180,14 @@ pub struct CounterView<'a> {
     pub fell_from: Option<FallenLimit>,
 }
 
+impl CounterView<'_> {
+    /// Whether more was admitted than allowed: the count is above the limit, or the limit is zero and something is said to
+    /// remain.
+    pub fn is_above_limit(&self) -> bool {
+        self.count > self.limit || (self.limit == 0 && self.remaining > 0)
+    }
+}
+
 /// How keys are shown in labels and JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyLabel {
@@ -265,6 +276,16 @@ pub struct NodeMetrics {
 }
 
 impl NodeMetrics {
+    /// Whether the p99 is only known to lie in a bucket that holds the threshold: any figure in there is made up.
+    pub(crate) fn p99_is_too_coarse(&self, threshold_seconds: f64) -> bool {
+        let bucket = self.latency_p99_bucket;
+        bucket.is_some_and(|bucket| {
+            let above = bucket.lower >= threshold_seconds;
+            let below = bucket.upper.is_some_and(|it| it <= threshold_seconds);
+            !above && !below
+        })
+    }
+
     /// The canary stands in for the histogram, where there is one and it measured anything.
     pub fn take_canary(&mut self) {
         if self.canary_p99_ms.is_some() {
@@ -276,6 +297,9 @@ impl NodeMetrics {
         }
     }
 }
+
+/// Why a p99 is withheld, and proves nothing: the threshold lies inside the bucket that holds it.
+pub(crate) const TOO_COARSE: &str = "bucket_too_coarse";
 
 /// The span that a node's p99 is taken over.
 pub const LATENCY_WINDOW: Duration = Duration::from_secs(60);
@@ -402,6 +426,40 @@ pub struct RedisInfo {
     pub operations_per_second: Option<u64>,
 }
 
+/// Which counters an observation lists, and so what of the rest it may leave out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CountersListed {
+    /// The fullest, to be shown: keys that are only there for the checker are left out once it has judged.
+    #[default]
+    Fullest,
+    /// These and all above their limits, for a recording: it is judged again.
+    AboveLimits,
+    /// As many of these as a line of a recording can hold, and there were more.
+    TooMany,
+}
+
+impl Observation {
+    /// Leaves out what was for the checker alone, once it has judged.
+    pub fn judged(&mut self) {
+        match self.listed {
+            CountersListed::Fullest => {
+                self.unjudged.clear();
+                if let CountersRead::Partial { gone, .. } = &mut self.counters_read {
+                    gone.clear();
+                }
+            }
+            // The checker saw them all, but who reads this does not.
+            CountersListed::TooMany if self.counters_read == CountersRead::Full => {
+                self.counters_read = CountersRead::Partial {
+                    gone: Vec::new(),
+                    reason: Reason::TooLarge,
+                };
+            }
+            CountersListed::AboveLimits | CountersListed::TooMany => {}
+        }
+    }
+}
+
 /// How far the counters were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -411,7 +469,7 @@ pub enum CountersRead {
     Full,
     /// Some of them: a key that did not show is unknown, except for those in `gone`.
     Partial {
-        /// Keys (escaped) that were looked at directly and do not exist. For the checker, and for a recording.
+        /// Keys, as they are shown, that were looked at directly and do not exist. For the checker, and for a recording.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         gone: Vec<String>,
         /// Why it stopped.

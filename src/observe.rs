@@ -1,6 +1,7 @@
 //! All the I/O of a collection, joined under one deadline into an [`Observation`](crate::observation::Observation). Decides nothing: a source that
 //! fails is a named failure, and the rest is still there.
 
+mod actor;
 mod counters;
 mod deadline;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -12,9 +13,11 @@ mod nodes;
 mod redis;
 mod take_over;
 
+pub use actor::{KEY, LimiterActor, RESET_COUNTER};
 pub use counters::limits::LimitRule;
+pub use counters::pace::RedisShares;
 pub use http::access::{Authorization, HttpAccess};
 pub use latency::exposition::Selector;
-pub use limiter::{Limiter, ObserveConfig, SetupError, reset_counter};
+pub use limiter::{Limiter, ObserveConfig, SetupError};
 pub use nodes::state::RegistryTiming;
 pub use redis::deployment::{Login, RedisTarget, Tls};

@@ -4,6 +4,7 @@
 mod reload;
 mod target;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::collect::{Collect, GLANCE_EVERY};
 use crate::config::{Config, ConfigError};
+use crate::invariants::Checker;
 use crate::observe::Limiter;
 use crate::server::{App, Guard, Limits, Server};
 use crate::{files, state};
@@ -31,9 +33,16 @@ pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
     let Some(path) = &config.state_file else {
         return Ok(());
     };
+    let mut files = BTreeSet::new();
     for name in config.targets.keys() {
         let file = state::file_of(path, name);
-        files::replaceable(&file).map_err(|why| config.refuse_state_file(&file, &why))?;
+        for file in [state::bulk_of(&file), file] {
+            files::replaceable(&file).map_err(|why| config.refuse_state_file(&file, &why))?;
+            if !files.insert(file.clone()) {
+                let why = "for each target: another target's has the same name";
+                return Err(config.refuse_state_file(&file, why));
+            }
+        }
     }
     Ok(())
 }
@@ -107,6 +116,8 @@ pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> 
 }
 
 /// The collections of every target that is served now.
-fn collects(app: &watch::Receiver<Arc<App<Limiter>>>) -> Vec<Arc<Collect<Limiter>>> {
+fn collects(
+    app: &watch::Receiver<Arc<App<Limiter, Checker>>>,
+) -> Vec<Arc<Collect<Limiter, Checker>>> {
     app.borrow().targets.values().cloned().collect()
 }

@@ -28,8 +28,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::subject::Subject;
-pub use admin::{Admin, ResetCounter, Resettable};
+use crate::subject::{InvariantChecker, Subject};
+pub use admin::Admin;
 use connection::Serving;
 pub use guard::Guard;
 pub use routes::{App, ReloadNow};
@@ -73,9 +73,9 @@ impl Server {
     }
 
     /// Serves until `shutdown`, then drains. Each request is answered by the `app` of the moment.
-    pub async fn run<S: Subject + 'static>(
+    pub async fn run<S: Subject + 'static, C: InvariantChecker + 'static>(
         self,
-        app: watch::Receiver<Arc<App<S>>>,
+        app: watch::Receiver<Arc<App<S, C>>>,
         shutdown: CancellationToken,
     ) {
         let mut connections = JoinSet::new();

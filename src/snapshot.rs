@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::invariants::Report;
 use crate::observation::{Collector, Observation, Reason};
+use crate::report::Report;
 
 /// Everything one collection brought, for whoever shows it.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! How things stand after a collection, in one word and in one line, for whoever shows it. Pure.
 
-use crate::invariants::{Report, Severity};
+use crate::report::{Report, Severity};
 
 /// How things stand: the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +52,7 @@ impl Standing {
 }
 
 /// The verdict in one line, with its sign and what is pending.
-pub fn verdict(report: &Report) -> String {
+pub fn headline(report: &Report) -> String {
     let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
     let pending = match pending {
         0 => String::new(),
@@ -118,12 +118,12 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::invariants::{Checker, CheckerConfig};
-    use crate::observation::{CounterView, KeyLabel, Observation};
+    use crate::observation::{CounterView, Observation};
     use crate::subject::InvariantChecker as _;
 
     /// The verdict when the default of two counters' limits is 10 and the rest is as told.
     fn of(redis_connected: Option<bool>, counts: &[u64]) -> String {
-        let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+        let mut checker = Checker::new(CheckerConfig::default());
         let at = Moment::from_wall("2026-01-27T02:06:57Z".parse().unwrap());
         let keys: Vec<String> = (0..counts.len()).map(|n| n.to_string()).collect();
         let views = counts.iter().zip(&keys).map(|(count, key)| CounterView {
@@ -139,7 +139,7 @@ mod tests {
             redis_connected,
             ..Observation::default()
         };
-        verdict(&checker.check(at, &observation))
+        headline(&checker.check(at, &observation))
     }
 
     #[test]

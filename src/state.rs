@@ -1,5 +1,8 @@
-//! State that survives a restart: violations in progress, nodes, limits. Written atomically after each collection,
-//! read once at the start. The steady timeline goes on where it was, so that no grace period is cut or begun anew.
+//! State that survives a restart: violations in progress, nodes, limits. Read once at the start. The steady timeline goes on
+//! where it was, so that no grace period is cut or begun anew.
+//!
+//! There are two files, each replaced whole. What is small is written after each collection, since times are in it. Limits, of
+//! which there can be many, have a file beside it and are written when they changed.
 
 use std::fs;
 use std::io;
@@ -9,9 +12,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Moment, elapsed, later};
-use crate::config::DEFAULT_TARGET;
 use crate::files::{self, with_suffix};
-use crate::invariants::{InvariantName, SavedEntry};
+use crate::report::{InvariantName, SavedEntry};
+use crate::subject::{DEFAULT_TARGET, WriteLater};
 
 /// The layout of the file. One of another version is refused.
 const VERSION: u32 = 1;
@@ -90,22 +93,49 @@ pub fn load(path: &Path) -> Result<Option<State>, StateError> {
             Err(format!("version {}, expected {VERSION}", state.version))
         }
     });
-    parsed.map(Some).map_err(|error| {
-        // If it cannot be moved, the next save replaces it: the message is what matters.
-        let aside = with_suffix(path, ".damaged");
-        if files::regular_or_nothing(&aside).is_ok() {
-            let _ = fs::rename(path, &aside);
-        }
-        StateError::Damaged {
-            path: path.display().to_string(),
-            error,
-        }
-    })
+    parsed.map(Some).map_err(|error| damaged(path, error))
 }
 
 /// Writes `state` to `path`, so that a crash at any moment leaves the old file or the new one, whole.
 pub fn save(path: &Path, state: &State) -> io::Result<()> {
-    files::replace(path, &serde_json::to_vec(state)?)
+    files::replace(path, |to| Ok(serde_json::to_writer(to, state)?))
+}
+
+/// Where the limits are that belong to the state at `path`.
+pub fn bulk_of(path: &Path) -> PathBuf {
+    with_suffix(path, ".limits")
+}
+
+/// Writes what belongs to the state at `path` and is much.
+pub fn save_bulk(path: &Path, write: WriteLater) -> io::Result<()> {
+    files::replace(&bulk_of(path), write)
+}
+
+/// Has what belongs to the state at `path` taken back, if there is any. A damaged file is moved aside.
+pub fn load_bulk(
+    path: &Path,
+    recall: impl FnOnce(&mut dyn io::Read) -> Result<(), String>,
+) -> Result<(), StateError> {
+    let path = bulk_of(path);
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StateError::Read { path, error }),
+    };
+    recall(&mut io::BufReader::new(file)).map_err(|error| damaged(&path, error))
+}
+
+/// Moves a damaged file aside.
+fn damaged(path: &Path, error: String) -> StateError {
+    // If it cannot be moved, the next save replaces it: the message is what matters.
+    let aside = with_suffix(path, ".damaged");
+    if files::regular_or_nothing(&aside).is_ok() {
+        let _ = fs::rename(path, &aside);
+    }
+    StateError::Damaged {
+        path: path.display().to_string(),
+        error,
+    }
 }
 
 /// The state file of one limiter among several: that of the default one as it is given, others with their names behind a

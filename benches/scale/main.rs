@@ -1,44 +1,132 @@
-//! What the exporter costs, against what Redis itself costs: everything is compared within one run, since machines are
-//! noisy. Prints tables; asserts nothing. Talks to servers of its own on loopback and ends them.
+//! What the exporter costs others and itself, against what Redis itself costs: everything is compared within one run, since
+//! machines are noisy. Prints a line for each figure, with what is wanted of it; asserts nothing. Talks to servers of its
+//! own on loopback and ends them.
 //!
-//! `make bench` runs it all; `make bench BENCH_ARGS="--most 100000"` leaves the larger key spaces out.
+//! `make bench` runs it all. `BENCH_ARGS` may hold:
+//!
+//! - `--most N`: no key space larger than this; 1,000,000 without it, and 10,000,000 only with it
+//! - `--least N`: none smaller than this
+//! - `--only PART`: one of [`PARTS`]; repeat for more
+//! - `--seconds N`: how long the steady state is measured, with and without writes; 60 without it
 
+mod checks;
 mod exporter;
+mod figures;
 mod floor;
+mod guest;
+mod meter;
 mod parts;
+mod peer;
+mod scraping;
+mod seeded;
 mod sweep;
+mod targets;
+mod together;
 
-use anyhow::Context as _;
+use std::time::Duration;
 
-/// Key spaces that are measured, up to `--most`.
-const SIZES: [u64; 5] = [100, 1_000, 10_000, 100_000, 1_000_000];
+use anyhow::{Context as _, bail, ensure};
+
+use figures::Figures;
+
+/// What can be measured alone, in the order in which it is measured.
+const PARTS: [&str; 7] = [
+    "parts", "sweep", "peer", "guest", "checks", "targets", "together",
+];
+
+/// Key spaces over which a sweep is measured against the floor.
+const SWEPT: [u64; 5] = [100, 1_000, 10_000, 100_000, 1_000_000];
+
+/// Key spaces over which the exporter is measured as a guest.
+const GUEST: [u64; 4] = [100_000, 300_000, 1_000_000, 10_000_000];
+
+/// The largest key space beside which the limiter's own checks are measured.
+const CHECKED: u64 = 1_000_000;
+
+struct Options {
+    least: u64,
+    most: u64,
+    only: Vec<String>,
+    steady: Duration,
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let most = match arguments.iter().position(|argument| argument == "--most") {
-        Some(at) => arguments
-            .get(at + 1)
-            .and_then(|value| value.parse().ok())
-            .context("--most: expected a number of keys")?,
-        None => 1_000_000,
-    };
-    parts::print();
-    println!(
-        "| keys | floor: SCAN + ZCOUNT, ms | first sweep, ms | ÷ floor | Redis's CPU time ÷ floor's | steady collection, ms | ÷ floor | peak RSS, MiB |"
-    );
-    println!("|---|---|---|---|---|---|---|---|");
-    for keys in SIZES.into_iter().filter(|keys| *keys <= most) {
-        println!("{}", sweep::row(keys).await?);
+    let options = options(std::env::args().skip(1))?;
+    let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|it| it == part);
+    let sizes = options.least..=options.most;
+    let mut figures = Figures::start();
+    if wanted("parts") {
+        parts::measure(&mut figures);
     }
-    println!();
-    sweep::against_redis_exporter(50_000).await?;
-    sweep::limiter_p99(most).await?;
-    sweep::concurrent_scrapes(50).await
+    if wanted("sweep") {
+        for keys in SWEPT.into_iter().filter(|keys| sizes.contains(keys)) {
+            sweep::measure(keys, &mut figures).await?;
+        }
+    }
+    if wanted("peer") {
+        peer::measure(50_000, &mut figures).await?;
+    }
+    if wanted("guest") {
+        for keys in GUEST.into_iter().filter(|keys| sizes.contains(keys)) {
+            guest::measure(keys, options.steady, &mut figures).await?;
+        }
+    }
+    if wanted("checks") {
+        checks::measure(options.most.min(CHECKED), &mut figures).await?;
+    }
+    if wanted("targets") {
+        targets::measure(options.steady, &mut figures).await?;
+    }
+    if wanted("together") {
+        together::measure(50, &mut figures).await?;
+    }
+    figures.end();
+    Ok(())
+}
+
+fn options(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Options> {
+    let mut options = Options {
+        least: 0,
+        most: 1_000_000,
+        only: Vec::new(),
+        steady: Duration::from_secs(60),
+    };
+    while let Some(argument) = arguments.next() {
+        // What cargo itself adds.
+        if argument == "--bench" {
+            continue;
+        }
+        let value = arguments.next();
+        let value = value.with_context(|| format!("{argument}: expected a value"))?;
+        let number = || {
+            let number = value.parse::<u64>();
+            number.with_context(|| format!("{argument}: expected a number, not {value:?}"))
+        };
+        match argument.as_str() {
+            "--least" => options.least = number()?,
+            "--most" => options.most = number()?,
+            "--seconds" => options.steady = Duration::from_secs(number()?),
+            "--only" => {
+                ensure!(
+                    PARTS.contains(&value.as_str()),
+                    "--only: expected one of {PARTS:?}, not {value:?}"
+                );
+                options.only.push(value);
+            }
+            _ => bail!("{argument}: expected --least, --most, --only or --seconds"),
+        }
+    }
+    Ok(options)
 }
 
 /// The middle one of some measurements.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// The largest of some measurements.
+fn largest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::MIN, f64::max)
 }

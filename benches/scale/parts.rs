@@ -3,17 +3,18 @@
 use ratelimiter_exporter::clock::Clock;
 use ratelimiter_exporter::export::{Exporter, Reload, Unauthorized, render};
 use ratelimiter_exporter::invariants::{Checker, CheckerConfig};
-use ratelimiter_exporter::observation::{Counter, CounterView, KeyLabel, Observation};
+use ratelimiter_exporter::observation::{Counter, CounterView, Observation};
 use ratelimiter_exporter::snapshot::{OwnCounters, Snapshot};
 use ratelimiter_exporter::subject::InvariantChecker as _;
 
+use super::figures::{Figures, Wanted};
 use super::median;
 
 const BATCHES: u32 = 1_000;
 const BATCH: u32 = 1_000;
 
-/// Measures and prints.
-pub(crate) fn print() {
+/// The lines of both.
+pub(crate) fn measure(figures: &mut Figures) {
     let clock = Clock::start();
     let keys: Vec<String> = (0..BATCH)
         .map(|n| format!("key-of-thirty-bytes-{n:010}"))
@@ -29,7 +30,7 @@ pub(crate) fn print() {
             fell_from: None,
         })
         .collect();
-    let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+    let mut checker = Checker::new(CheckerConfig::default());
     let runs = (0..5).map(|_| {
         let started = lab::clock::instant();
         for _ in 0..BATCHES {
@@ -37,10 +38,14 @@ pub(crate) fn print() {
         }
         started.elapsed().as_secs_f64() * 1e9 / f64::from(BATCHES * BATCH)
     });
-    println!(
-        "checker alone: {:.1} ns a healthy counter ({} of them)",
+    let what = "the checker alone: ns a healthy counter";
+    let judged = u64::from(BATCHES * BATCH);
+    figures.add(
+        judged,
+        what,
         median(runs.collect()),
-        BATCHES * BATCH
+        Wanted::AtMost(50.0),
+        "",
     );
 
     let counters = keys.iter().map(|key| Counter {
@@ -78,9 +83,12 @@ pub(crate) fn print() {
         assert!(text.is_ok_and(|text| text.len() > 100_000));
         started.elapsed().as_secs_f64() * 1e3
     });
-    println!(
-        "rendering alone: {:.2} ms for {BATCH} exported keys",
-        median(runs.collect())
+    let what = "rendering alone, all of them exported: ms";
+    figures.add(
+        u64::from(BATCH),
+        what,
+        median(runs.collect()),
+        Wanted::AtMost(10.0),
+        "",
     );
-    println!();
 }

@@ -4,7 +4,7 @@
 //! members look real except for their names, by which they can be taken out again.
 
 use redis::aio::ConnectionLike;
-use redis::{Pipeline, RedisResult};
+use redis::{RedisResult, Script};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock;
@@ -18,9 +18,12 @@ const DEFAULT_WINDOW_MS: i64 = 60_000;
 /// Counters outlive their window by this much, as the limiter writes them.
 const EXPIRY_SLACK_MS: i64 = 1_000;
 
-/// Members in one ZADD, and keys in one pipeline: large enough that round trips do not matter,
+/// Members in one ZADD, and keys in one script: large enough that round trips do not matter,
 /// small enough that Redis stays responsive in between.
 const BATCH: u64 = 1_000;
+
+/// Counters that one script checks: it holds Redis for less than a millisecond.
+const CHECKS: usize = 100;
 
 /// Adds `count` members with the score of now to the counter of `key`.
 pub async fn extra_members(
@@ -113,7 +116,7 @@ pub struct Scale {
     pub keys: u64,
     /// Live members in each.
     pub members: u64,
-    /// Every this many counters one has a limit of its own (100 in a minute); 0 for none.
+    /// Every this many counters one has a limit of its own (100 in the window); 0 for none.
     pub limits_every: u64,
     /// Whether each has its `:seq` sibling, as a real one does.
     pub seq: bool,
@@ -122,6 +125,8 @@ pub struct Scale {
     /// How far in the future the members are scored, so that counters which take long to write
     /// are still live when they are looked at.
     pub ahead_ms: i64,
+    /// The window, by which the counters expire.
+    pub window_ms: i64,
 }
 
 impl Default for Scale {
@@ -133,6 +138,7 @@ impl Default for Scale {
             seq: true,
             key_length: 8,
             ahead_ms: 0,
+            window_ms: DEFAULT_WINDOW_MS,
         }
     }
 }
@@ -143,46 +149,49 @@ impl Scale {
         format!("k{number:0>width$}", width = self.key_length.max(8) - 1)
     }
 
-    /// Writes the counters, many in each round trip.
+    /// Writes the counters, many in each round trip, to a server that holds all of them.
     pub async fn write(&self, conn: &mut impl ConnectionLike) -> RedisResult<()> {
+        let script = Script::new(include_str!("seed/counters.lua"));
         let mut first = 0;
         while first < self.keys {
             let end = self.keys.min(first + BATCH);
-            let mut pipeline = redis::pipe();
-            let score = clock::now_ms() + self.ahead_ms;
-            for number in first..end {
-                self.add_counter(&mut pipeline, number, score);
-            }
-            pipeline.query_async::<()>(conn).await?;
+            let mut call = script.arg(first);
+            call.arg(end)
+                .arg(self.key(0).len() - 1)
+                .arg(self.members)
+                .arg(clock::now_ms() + self.ahead_ms)
+                .arg(self.life_ms())
+                .arg(u8::from(self.seq))
+                .arg(self.limits_every)
+                .arg(self.window_ms);
+            call.invoke_async::<()>(conn).await?;
             first = end;
         }
         Ok(())
     }
 
-    fn add_counter(&self, pipeline: &mut Pipeline, number: u64, score: i64) {
-        let key = self.key(number);
-        let name = counter_name(key.as_bytes());
-        let mut add = redis::cmd("ZADD");
-        add.arg(&name);
-        for member in 1..=self.members {
-            add.arg(score).arg(format!("{score}:{member}"));
+    /// One more admitted request of each of these counters, as a node writes it.
+    pub async fn check(
+        &self,
+        conn: &mut impl ConnectionLike,
+        numbers: impl IntoIterator<Item = u64>,
+    ) -> RedisResult<()> {
+        let script = Script::new(include_str!("seed/checks.lua"));
+        let names = numbers.into_iter().map(|number| self.key(number));
+        let names: Vec<_> = names.map(|key| counter_name(key.as_bytes())).collect();
+        for some in names.chunks(CHECKS) {
+            let mut call = script.arg(clock::now_ms() + self.ahead_ms);
+            call.arg(self.life_ms());
+            for name in some {
+                call.key(name);
+            }
+            call.invoke_async::<()>(conn).await?;
         }
-        if self.members > 0 {
-            pipeline.add_command(add).ignore();
-            let lifetime = DEFAULT_WINDOW_MS + EXPIRY_SLACK_MS + self.ahead_ms;
-            pipeline.cmd("PEXPIRE").arg(&name).arg(lifetime).ignore();
-        }
-        if self.seq {
-            let sequence = format!("ratelimit:{key}:seq");
-            pipeline.cmd("SET").arg(sequence).arg(self.members).ignore();
-        }
-        if self.limits_every > 0 && number.is_multiple_of(self.limits_every) {
-            pipeline
-                .cmd("HSET")
-                .arg(limit_name(key.as_bytes()))
-                .arg(&["limit", "100", "window_ms", "60000"])
-                .ignore();
-        }
+        Ok(())
+    }
+
+    fn life_ms(&self) -> i64 {
+        self.window_ms + EXPIRY_SLACK_MS + self.ahead_ms
     }
 }
 

@@ -8,16 +8,16 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::looks::{MOST_TIME, Pace, look};
-use super::recorder::{Recorder, Target};
+use super::looks::{MOST_TIME, Schedule, look};
+use super::recorder::{Destination, Recorder};
 use super::watch::Screen;
 use super::{exit_status, explain, json, line, table};
 use crate::clock::Clock;
-use crate::collect::{Collect, Keep};
+use crate::collect::Collect;
 use crate::config::Config;
 use crate::invariants::Checker;
 use crate::observation::{decode_key, is_cut_key, names_of};
-use crate::observe::Limiter;
+use crate::observe::{Limiter, ObserveConfig};
 use crate::snapshot::Snapshot;
 use crate::standing::Standing;
 
@@ -36,9 +36,9 @@ pub enum Output {
         json: bool,
     },
     /// The tables of one collection after the other, on the same place of a terminal.
-    Watch(Pace),
+    Watch(Schedule),
     /// A line of a recording for each collection, of which there is one without a pace.
-    Lines(Option<Pace>, Target),
+    Lines(Option<Schedule>, Destination),
 }
 
 /// What is to be done.
@@ -60,33 +60,33 @@ impl Check {
 /// Looks, shows, and tells the exit status.
 pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let recording = matches!(task.output, Output::Lines(..));
-    let clock = Clock::start();
-    let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-    let checker = Checker::new(config.checker.clone(), config.key_label);
     let asked_for = match &task.output {
         // A name that was cut is no key's. What it stands for is explained if it is listed.
         Output::Explained { subject, .. } if !is_cut_key(subject) => Some(decode_key(subject)),
-        _ => None,
+        Output::Explained { .. }
+        | Output::Table
+        | Output::Json
+        | Output::Watch(_)
+        | Output::Lines(..) => None,
     };
-    let keep = Keep {
-        label: config.key_label,
-        max_series: config.max_series,
+    let observe = ObserveConfig {
         // Counted in any case, since it may be one of a million that are well.
-        keys: asked_for.iter().map(|key| Box::from(&**key)).collect(),
+        named_keys: asked_for.iter().map(|key| Box::from(&**key)).collect(),
         recording,
-        ..Keep::default()
+        ..config.observe.clone()
     };
-    let collect = Arc::new(Collect::new(limiter, checker, clock, keep));
-    if let Output::Lines(pace, target) = &task.output {
-        return record(&collect, *pace, target, task.watch).await;
-    }
-    if let Output::Watch(pace) = task.output {
-        return watch(&collect, pace).await;
-    }
-    let snapshot = once(&collect, task.watch).await?;
+    let clock = Clock::start();
+    let limiter = Limiter::new(observe, clock.clone())?;
+    let checker = Checker::new(config.checker.clone());
+    let collect = Arc::new(Collect::new(limiter, checker, clock, None));
     let (text, status) = match &task.output {
+        Output::Lines(pace, target) => {
+            return record(&collect, *pace, target, task.watch).await;
+        }
+        Output::Watch(pace) => return watch(&collect, *pace).await,
         Output::Explained { subject, json } => {
-            let key = asked_for.map(|key| config.key_label.of(&key));
+            let snapshot = once(&collect, task.watch).await?;
+            let key = asked_for.map(|key| config.observe.key_label.of(&key));
             let names: Vec<String> = names_of(subject).into_iter().chain(key).collect();
             let explained = snapshot.report.explain(&snapshot.observation, &names);
             let text = if *json {
@@ -96,8 +96,14 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
             };
             (text, explain::standing(&explained).exit_status())
         }
-        Output::Json => (json(&snapshot)? + "\n", exit_status(&snapshot.report)),
-        _ => (table(&snapshot), exit_status(&snapshot.report)),
+        Output::Json => {
+            let snapshot = once(&collect, task.watch).await?;
+            (json(&snapshot)? + "\n", exit_status(&snapshot.report))
+        }
+        Output::Table => {
+            let snapshot = once(&collect, task.watch).await?;
+            (table(&snapshot), exit_status(&snapshot.report))
+        }
     };
     // That nobody reads it changes nothing about how things stand.
     let _ = io::stdout().write_all(text.as_bytes());
@@ -105,7 +111,10 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
 }
 
 /// One collection, after watching the nodes' latency histograms for `watch`.
-async fn once(collect: &Arc<Collect<Limiter>>, watch: Duration) -> anyhow::Result<Arc<Snapshot>> {
+async fn once(
+    collect: &Arc<Collect<Limiter, Checker>>,
+    watch: Duration,
+) -> anyhow::Result<Arc<Snapshot>> {
     let mut snapshot = collect.snapshot(Instant::now() + MOST_TIME).await;
     if !watch.is_zero() {
         tokio::time::sleep(watch).await;
@@ -115,7 +124,7 @@ async fn once(collect: &Arc<Collect<Limiter>>, watch: Duration) -> anyhow::Resul
 }
 
 /// Shows until the time is up, somebody says stop, or nobody looks any more. The exit status is that of the last look.
-async fn watch(collect: &Arc<Collect<Limiter>>, pace: Pace) -> anyhow::Result<u8> {
+async fn watch(collect: &Arc<Collect<Limiter, Checker>>, pace: Schedule) -> anyhow::Result<u8> {
     let mut screen = Screen::new()?;
     let mut status = Standing::Unknown.exit_status();
     let looked = look(collect, pace, |snapshot| {
@@ -136,9 +145,9 @@ async fn watch(collect: &Arc<Collect<Limiter>>, pace: Pace) -> anyhow::Result<u8
 
 /// Records one look, or looks until the time is up, somebody says stop, or nobody reads any further.
 async fn record(
-    collect: &Arc<Collect<Limiter>>,
-    pace: Option<Pace>,
-    target: &Target,
+    collect: &Arc<Collect<Limiter, Checker>>,
+    pace: Option<Schedule>,
+    target: &Destination,
     watch: Duration,
 ) -> anyhow::Result<u8> {
     // Before the first look, since an output that cannot be had is known at once.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::invariants::{Decision, Explained, Explanation};
+use crate::report::{Decision, Explained, Explanation};
 use crate::standing::Standing;
 use crate::text_table::{shown, write_table};
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::invariants::{InvariantName, Violation};
 use crate::observation::Observation;
+use crate::report::{InvariantName, Violation};
 use crate::snapshot::Snapshot;
 
 #[derive(Debug, Serialize)]

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::collect::Collect;
 use crate::snapshot::Snapshot;
-use crate::subject::Subject;
+use crate::subject::{InvariantChecker, Subject};
 
 /// What one collection may take, however far apart they are.
 pub(super) const MOST_TIME: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ const LEAST_TIME: Duration = Duration::from_secs(1);
 
 /// How often to look, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct Schedule {
     /// From one look to the next.
     pub every: Duration,
     /// How long; until it is stopped if `None`.
@@ -27,9 +27,9 @@ pub struct Pace {
 }
 
 /// Calls `each` with every collection. SIGINT or SIGTERM ends it between two calls; a collection under way is given up.
-pub(super) async fn look<S: Subject + 'static>(
-    collect: &Arc<Collect<S>>,
-    pace: Pace,
+pub(super) async fn look<S: Subject + 'static, C: InvariantChecker + 'static>(
+    collect: &Arc<Collect<S, C>>,
+    pace: Schedule,
     mut each: impl FnMut(&Snapshot) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;

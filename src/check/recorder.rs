@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 
 /// Where a recording goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct Destination {
     /// The file that it is appended to; standard output if `None`.
     pub file: Option<PathBuf>,
     /// Packed as `gzip` does it.
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Recorder {
 
 impl Recorder {
     /// Opens the target. What the file holds already stays as it is.
-    pub fn open(target: &Target) -> anyhow::Result<Self> {
+    pub fn open(target: &Destination) -> anyhow::Result<Self> {
         let out: Box<dyn Write + Send> = match &target.file {
             None => Box::new(io::stdout()),
             Some(path) => {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn record(path: &Path, gzip: bool, lines: &[&str]) -> anyhow::Result<()> {
-        let target = Target {
+        let target = Destination {
             file: Some(path.to_owned()),
             gzip,
         };
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn each_line_can_be_unpacked_before_the_end() {
         let folder = folder("flush");
-        let target = Target {
+        let target = Destination {
             file: Some(folder.join("packed")),
             gzip: true,
         };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::snapshot::Snapshot;
-use crate::standing::verdict;
+use crate::standing::headline;
 use crate::text_table::{shown, write_table};
 
 /// Keys that the table shows.
@@ -14,7 +14,7 @@ const BAR: usize = 10;
 
 /// The collection as tables: invariants, nodes, the fullest keys, and what was not read.
 pub fn table(snapshot: &Snapshot) -> String {
-    let mut out = verdict(&snapshot.report) + "\n\n";
+    let mut out = headline(&snapshot.report) + "\n\n";
     write_table(&mut out, &invariant_rows(snapshot));
     out.push('\n');
     write_table(&mut out, &node_rows(snapshot));

@@ -1,22 +1,27 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU8;
 
+use serde_json::{Value, json};
+
 use super::*;
-use crate::invariants::CheckerConfig;
-use crate::subject::{ActionDefinition, CounterSink};
+use crate::clock::later;
+use crate::export::{Exporter, Reload, Unauthorized, render};
+use crate::invariants::{Checker, CheckerConfig};
+use crate::subject::{Act, ActionDefinition, Actor, Parameters};
 
 const GOOD: u8 = 0;
 const PANICS: u8 = 1;
 const HANGS: u8 = 2;
 
 /// Behaves as it is told, whatever the deadline.
-struct Subject(Arc<AtomicU8>);
+#[derive(Debug)]
+struct Obedient(Arc<AtomicU8>);
 
-impl crate::subject::Subject for Subject {
-    async fn observe(
+impl Subject for Obedient {
+    async fn observe<C: InvariantChecker>(
         &mut self,
         _: watch::Receiver<Instant>,
-        _: Vec<Box<[u8]>>,
-        _: &mut dyn CounterSink,
+        _: &mut C,
     ) -> Observation {
         match self.0.load(Ordering::Relaxed) {
             GOOD => Observation::default(),
@@ -35,23 +40,37 @@ impl crate::subject::Subject for Subject {
         Ok(())
     }
 
-    fn succeed(&mut self, _: Self) -> bool {
+    fn take_over(&mut self, _: Self) -> bool {
         true
     }
 
-    fn actions(&self) -> &'static [ActionDefinition] {
-        &[]
+    fn actor(&self) -> Arc<dyn Actor> {
+        Arc::new(Idle)
     }
 }
 
-fn collect(behaviour: &Arc<AtomicU8>) -> Arc<Collect<Subject>> {
-    let checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
-    let subject = Subject(Arc::clone(behaviour));
-    let keep = Keep {
-        max_series: 1,
-        ..Keep::default()
-    };
-    Arc::new(Collect::new(subject, checker, Clock::start(), keep))
+/// Nothing can be done.
+#[derive(Debug)]
+struct Idle;
+
+impl Actor for Idle {
+    fn actions(&self) -> Vec<ActionDefinition> {
+        Vec::new()
+    }
+
+    fn about(&self, _: &Parameters) -> String {
+        String::new()
+    }
+
+    fn act<'a>(&'a self, _: &'a str, _: &'a Parameters) -> Act<'a> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+fn collect(behaviour: &Arc<AtomicU8>) -> Arc<Collect<Obedient, Checker>> {
+    let checker = Checker::new(CheckerConfig::default());
+    let subject = Obedient(Arc::clone(behaviour));
+    Arc::new(Collect::new(subject, checker, Clock::start(), None))
 }
 
 #[tokio::test]
@@ -80,4 +99,148 @@ async fn one_that_hangs_is_overdue_and_nobody_waits_for_it_for_ever() {
     assert!(collect.snapshot(past).await.is_none());
     assert!(collect.snapshot(past).await.is_none());
     assert!(collect.overdue(now + OVERDUE).is_some());
+}
+
+/// A cluster of stores, which has nothing in common with a rate limiter: ids, addresses, states and latencies.
+#[derive(Debug)]
+struct Stores {
+    cluster: &'static str,
+    /// Id, state, and p99 in milliseconds.
+    nodes: Vec<(&'static str, &'static str, f64)>,
+    /// Collections so far.
+    observed: u64,
+}
+
+impl Subject for Stores {
+    async fn observe<C: InvariantChecker>(
+        &mut self,
+        _: watch::Receiver<Instant>,
+        checker: &mut C,
+    ) -> Observation {
+        assert!(checker.watched_keys().is_empty(), "it has no keys");
+        self.observed += 1;
+        let nodes = self.nodes.iter().map(|(id, state, _)| {
+            json!({"id": id, "address": format!("{id}.stores:7000"), "state": state, "reason": "gossip"})
+        });
+        let metrics = self.nodes.iter().map(|(id, _, p99)| {
+            let metrics = json!({"latency_p99_ms": p99, "latency_source": "read_latency"});
+            ((*id).to_owned(), metrics)
+        });
+        let observation = json!({
+            "nodes": nodes.collect::<Vec<_>>(), "counters": [], "redis_connected": null,
+            "node_metrics": metrics.collect::<serde_json::Map<_, _>>(),
+        });
+        serde_json::from_value(observation).expect("it is an observation")
+    }
+
+    async fn glance(&mut self) {}
+
+    fn memory(&self) -> Value {
+        self.observed.into()
+    }
+
+    fn recall(&mut self, memory: Value) -> Result<(), String> {
+        self.observed = memory.as_u64().ok_or("expected a number")?;
+        Ok(())
+    }
+
+    fn take_over(&mut self, before: Self) -> bool {
+        let same = self.cluster == before.cluster;
+        if same {
+            self.observed = before.observed;
+        }
+        same
+    }
+
+    fn actor(&self) -> Arc<dyn Actor> {
+        Arc::new(Idle)
+    }
+}
+
+fn stores(cluster: &'static str) -> Stores {
+    Stores {
+        cluster,
+        nodes: vec![("s1", "Up", 3.0), ("s2", "Down", 0.0), ("s3", "Up", 80.0)],
+        observed: 0,
+    }
+}
+
+/// What can be said of a cluster of stores.
+fn about_stores() -> CheckerConfig {
+    let mut config = CheckerConfig::default();
+    for name in InvariantName::ALL {
+        config.of_mut(name).enabled = match name {
+            InvariantName::NodeDown | InvariantName::HighLatency => true,
+            InvariantName::RedisDisconnected
+            | InvariantName::CounterDrift
+            | InvariantName::GhostAllowing => false,
+        };
+    }
+    config
+}
+
+impl Collect<Stores, Checker> {
+    /// The reported violations on `/metrics` by their labels, after one collection.
+    async fn violations(self: &Arc<Self>) -> BTreeMap<String, String> {
+        let snapshot = self.snapshot(Instant::now() + OVERDUE).await.unwrap();
+        let exporter = Exporter {
+            reload: Reload {
+                ok: true,
+                at: snapshot.report.at.wall,
+            },
+            unauthorized: Unauthorized::default(),
+        };
+        let text = String::from_utf8(render(&snapshot, exporter).unwrap()).unwrap();
+        let lines = text.lines().filter_map(|line| {
+            let (labels, value) = line
+                .strip_prefix("invariant_violation{")?
+                .split_once("} ")?;
+            Some((labels.to_owned(), value.to_owned()))
+        });
+        lines.collect()
+    }
+
+    /// Lets a time pass that nobody waits for.
+    async fn pass(&self, time: Duration) {
+        let clock = &mut self.work.lock().await.clock;
+        let steady = later(clock.now().steady, time);
+        *clock = clock.clone().resume(|_| steady);
+    }
+}
+
+#[tokio::test]
+async fn another_subject_is_collected_checked_and_exported_without_a_limiter() {
+    let checker = Checker::new(about_stores());
+    let collect = Collect::new(stores("a"), checker, Clock::start(), None);
+    let collect = Arc::new(collect);
+    let node_down = |value| {
+        let labels = r#"name="node_down",severity="critical",subject="#;
+        [("s1", "0"), ("s2", value), ("s3", "0")]
+            .map(|(id, value)| (format!("{labels}\"{id}\""), value.to_owned()))
+    };
+    let high_latency = |value: &str| {
+        let labels = r#"name="high_latency",severity="warning",subject="#;
+        [("s1", "0"), ("s2", "0"), ("s3", value)]
+            .map(|(id, value)| (format!("{labels}\"{id}\""), value.to_owned()))
+    };
+    let expected = |down, slow| BTreeMap::from_iter([node_down(down), high_latency(slow)].concat());
+    // Slow stores have a grace period of a minute.
+    assert_eq!(collect.violations().await, expected("1", "0"));
+    collect.pass(Duration::from_secs(59)).await;
+    assert_eq!(collect.violations().await, expected("1", "0"));
+    collect.pass(Duration::from_secs(1)).await;
+    assert_eq!(collect.violations().await, expected("1", "1"));
+
+    // What is in progress stays where the same is observed, and is forgotten where it is not.
+    let next = Stores {
+        nodes: vec![("s1", "Up", 3.0), ("s2", "Up", 1.0), ("s3", "Up", 80.0)],
+        ..stores("a")
+    };
+    collect.between().await.reconfigure(next, about_stores());
+    assert_eq!(collect.violations().await, expected("0", "1"));
+    assert_eq!(collect.work.lock().await.subject.observed, 4);
+    let other = stores("b");
+    collect.between().await.reconfigure(other, about_stores());
+    assert_eq!(collect.violations().await, expected("1", "0"));
+    assert_eq!(collect.work.lock().await.subject.observed, 1);
 }

@@ -11,7 +11,7 @@ use serde_saphyr::{Location, Spanned};
 use super::settings::{SETTINGS, Typed, Values, find, may_repeat, most_alike};
 use super::yaml::{self, Entry, Node};
 use super::{ConfigError, without_password};
-use crate::invariants::InvariantName;
+use crate::report::InvariantName;
 use crate::text::{one_line, without_login};
 
 /// The longest name of a target: a part of the name of its state file.

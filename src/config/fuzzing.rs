@@ -83,7 +83,7 @@ fn is_sound(config: &Config) {
     for name in config.targets.keys() {
         let config = config.clone().select(name).expect("a target is not there");
         let observe = &config.observe;
-        assert!(config.max_series <= MOST_SERIES);
+        assert!(config.observe.max_series <= MOST_SERIES);
         assert!(!observe.redis.seeds.is_empty() && !observe.ratelimiter_urls.is_empty());
         for url in observe
             .ratelimiter_urls
@@ -103,6 +103,7 @@ fn is_sound(config: &Config) {
         ] {
             assert!(timeout > Duration::ZERO);
         }
+        assert!(observe.scan_share > 0.0 && observe.scan_share <= 1.0);
         assert!(observe.registry.heartbeat * 2 < observe.registry.ttl);
         assert!(
             observe

@@ -4,7 +4,6 @@
 use super::settings::{Environment, Values};
 use super::{ConfigError, LogConfig, Reader, complete};
 use crate::invariants::CheckerConfig;
-use crate::observation::KeyLabel;
 
 /// How to judge what was observed elsewhere, validated.
 #[derive(Clone, Debug)]
@@ -13,8 +12,6 @@ pub struct Judging {
     pub file: Option<String>,
     /// The invariants, and how time is treated.
     pub checker: CheckerConfig,
-    /// How keys are shown.
-    pub key_label: KeyLabel,
     /// Nothing more is wanted than to know that it is valid.
     pub check_only: bool,
     /// What to log.
@@ -30,7 +27,6 @@ impl Judging {
         Ok(Self {
             file: read.text("config.file"),
             checker: read.checker()?,
-            key_label: read.key_label()?,
             check_only: read.switch("config.check")?,
             log: read.log()?,
         })

@@ -8,9 +8,10 @@ use reqwest::Url;
 use super::settings::{Typed, Values};
 use super::{ConfigError, LogConfig, without_password};
 use crate::credentials::SecretSource;
-use crate::invariants::{CheckerConfig, InvariantName, Severity};
+use crate::invariants::CheckerConfig;
 use crate::observation::{KeyLabel, Limit};
 use crate::observe::{LimitRule, RegistryTiming};
+use crate::report::{InvariantName, Severity};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 pub(super) const MOST_SERIES: usize = 100_000;
@@ -79,6 +80,14 @@ impl Reader<'_> {
         self.parsed(name, TIMEOUT, parse_timeout)
     }
 
+    pub(super) fn share(&self, name: &str) -> Result<f64, ConfigError> {
+        let expected = "a number above 0, and 1 at the most";
+        self.parsed(name, expected, |text| {
+            let share: f64 = text.parse().ok()?;
+            (share > 0.0 && share <= 1.0).then_some(share)
+        })
+    }
+
     pub(super) fn secret(&self, name: &str) -> Result<Option<SecretSource>, ConfigError> {
         let Some(typed) = self.typed(name) else {
             return Ok(None);
@@ -143,6 +152,7 @@ impl Reader<'_> {
     pub(super) fn checker(&self) -> Result<CheckerConfig, ConfigError> {
         let mut checker = CheckerConfig {
             max_listed: self.max_series()?,
+            key_label: self.key_label()?,
             ..CheckerConfig::default()
         };
         let (unknown, cleared) = (&mut checker.unknown_hold, &mut checker.cleared_hold);

@@ -121,6 +121,8 @@ settings! {
     "keys.label": "plain|hash" = "plain";
     /// Time that one collection may spend on counters
     "scan.budget": "DURATION" = "5s";
+    /// Share of each Redis server's time that reading counters may take
+    "scan.share": "RATIO" = "0.2";
     /// Where violations, nodes and limits survive a restart
     "state.file": "FILE";
     /// YAML: any of these settings, invariants, nodes, limits

@@ -1,23 +1,20 @@
 //! Further limiters: what each has for itself, and what it has from the top of the configuration. Where a limiter is and
 //! who logs in there is never taken over: credentials are for the servers that they were given for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::settings::{Typed, Values};
 use super::{Config, ConfigError, Reader};
 use crate::invariants::CheckerConfig;
-use crate::observation::KeyLabel;
 use crate::observe::{ObserveConfig, Selector};
+use crate::subject::DEFAULT_TARGET;
 use crate::text::without_login;
-
-/// The target that `/metrics` and everything that names none is about.
-pub const DEFAULT_TARGET: &str = "default";
 
 /// What tells where a limiter is: every target says so itself.
 const REQUIRED: [&str; 2] = ["redis.url", "ratelimiter.url"];
 
 /// What a target has from the top unless it says otherwise. Everything else is its own.
-const INHERITED: [&str; 9] = [
+const INHERITED: [&str; 10] = [
     "ratelimiter.timeout",
     "probe.nodes",
     "probe.canary",
@@ -27,6 +24,7 @@ const INHERITED: [&str; 9] = [
     "keys.max-series",
     "keys.label",
     "scan.budget",
+    "scan.share",
 ];
 
 /// One limiter: what to observe, and how to judge and show it.
@@ -36,10 +34,6 @@ pub struct TargetConfig {
     pub observe: ObserveConfig,
     /// How to judge it.
     pub checker: CheckerConfig,
-    /// How keys are shown.
-    pub key_label: KeyLabel,
-    /// How many keys are exported.
-    pub max_series: usize,
 }
 
 /// All limiters by name, the default one among them. `typed` is what was given, without defaults.
@@ -103,7 +97,6 @@ fn limiter_of(name: &str, target: &Typed, typed: &Values) -> Result<TargetConfig
 
 impl Reader<'_> {
     fn limiter(&self) -> Result<TargetConfig, ConfigError> {
-        let key_label = self.key_label()?;
         let mut ratelimiter_urls = self.urls("ratelimiter.url")?;
         let mut prometheus_url = self.url("prometheus.url")?;
         Ok(TargetConfig {
@@ -122,13 +115,15 @@ impl Reader<'_> {
                     Selector::parse,
                 )?,
                 scan_budget: self.timeout("scan.budget")?,
+                scan_share: self.share("scan.share")?,
                 registry: self.registry()?,
-                key_label,
+                key_label: self.key_label()?,
+                max_series: self.max_series()?,
+                named_keys: BTreeSet::new(),
+                recording: false,
                 limit_rules: self.limit_rules()?,
             },
             checker: self.checker()?,
-            key_label,
-            max_series: self.max_series()?,
         })
     }
 }
@@ -146,8 +141,6 @@ impl Config {
         Ok(Self {
             observe: target.observe,
             checker: target.checker,
-            key_label: target.key_label,
-            max_series: target.max_series,
             ..self
         })
     }

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::reader::parse_duration;
 use super::*;
-use crate::invariants::InvariantName;
+use crate::observation::KeyLabel;
+use crate::report::InvariantName;
 
 fn load(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut values = Values::default();
@@ -20,7 +21,7 @@ fn the_defaults_are_valid() {
     assert_eq!(config.web.timeout_offset, Duration::from_millis(500));
     assert_eq!(config.observe.ratelimiter_urls.len(), 1);
     assert_eq!(config.observe.redis.seeds, ["localhost:6379"]);
-    assert_eq!(config.max_series, 100);
+    assert_eq!(config.observe.max_series, 100);
     assert_eq!(config.checker, CheckerConfig::default());
 }
 
@@ -58,6 +59,10 @@ fn every_mistake_names_flag_value_and_what_was_expected() {
         ("keys.max-series", "1000000"),
         ("keys.label", "md5"),
         ("scan.budget", ""),
+        ("scan.share", "0"),
+        ("scan.share", "1.1"),
+        ("scan.share", "NaN"),
+        ("scan.share", "a fifth"),
         ("config.file", "/nonexistent/file"),
         ("log.level", "loud"),
         ("log.format", "xml"),
@@ -147,7 +152,7 @@ fn the_file_sets_invariants_nodes_and_limits() {
         Duration::from_secs(600)
     );
     assert_eq!(config.observe.limit_rules[0].limit.limit, 20);
-    assert_eq!(config.key_label, KeyLabel::Hash);
+    assert_eq!(config.observe.key_label, KeyLabel::Hash);
 }
 
 #[test]

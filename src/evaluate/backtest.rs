@@ -11,7 +11,8 @@ use super::history::{History, InvariantHistory, SubjectHistory};
 use super::judge::Judge;
 use super::reading::{Event, Reading};
 use crate::clock::elapsed;
-use crate::invariants::{CheckerConfig, InvariantName, Rule};
+use crate::invariants::CheckerConfig;
+use crate::report::{InvariantName, Rule};
 
 /// Subjects that are listed per invariant, the longest reported first. Their number is told besides.
 const MOST_LISTED: usize = 100;

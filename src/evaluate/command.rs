@@ -49,7 +49,7 @@ pub fn evaluate(
     let lines_shown = task.form == Form::Lines && io::stdout().is_terminal();
     let reading = Reading {
         source,
-        label: candidate.key_label,
+        label: candidate.checker.key_label,
         mistakes: task.mistakes,
         named: &mut io::stderr(),
         progress: !lines_shown,

@@ -7,7 +7,7 @@ use super::judge::label_keys;
 use super::reading::{Broken, parse};
 use super::{Candidate, EvaluateError, Mistakes, Reading, Source};
 use super::{backtest, page, replay, table};
-use crate::fuzzing::assertions::{harmless_html, harmless_text};
+use crate::assertions::{harmless_html, harmless_text};
 use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
 

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::clock::elapsed;
-use crate::invariants::{CheckerConfig, InvariantConfig, Report};
+use crate::invariants::CheckerConfig;
+use crate::report::{InvariantConfig, Report};
 
 /// A violation that is reported again so soon after its end flaps.
 pub(super) const FLAP: Duration = Duration::from_secs(10 * 60);

@@ -5,10 +5,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::Moment;
-use crate::invariants::{Checker, CheckerConfig, Report};
-use crate::observation::{
-    Counter, CounterView, CountersRead, KeyLabel, Observation, decode_key, hash_key,
-};
+use crate::invariants::{Checker, CheckerConfig};
+use crate::observation::{Counter, CounterView, CountersRead, KeyLabel, Observation, decode_key};
+use crate::report::Report;
 use crate::subject::InvariantChecker as _;
 
 /// An observation at its moment.
@@ -52,24 +51,25 @@ impl Timeline {
     }
 }
 
-/// Shows the keys of `observation` as `label` says, unless they are hashes already.
+/// Shows the keys of `observation` as `label` says, unless they are hashes already, and names those that are gone or could
+/// not be judged as the checker does: to it, a key that the recording shows cut is a key like any other.
 pub(super) fn label_keys(observation: &mut Observation, label: KeyLabel) {
-    if label == KeyLabel::Plain || observation.keys_hashed {
-        return;
+    let hashed = label == KeyLabel::Hash && !observation.keys_hashed;
+    let label = if hashed { label } else { KeyLabel::Plain };
+    if hashed {
+        for counter in &mut observation.counters {
+            counter.key = label.of(&decode_key(&counter.key));
+        }
     }
-    let hash = |key: &mut String| *key = hash_key(&decode_key(key));
-    for counter in &mut observation.counters {
-        hash(&mut counter.key);
-    }
+    let label = |key: &str| label.of(&decode_key(key));
     if let CountersRead::Partial { gone, .. } = &mut observation.counters_read {
-        gone.iter_mut().for_each(hash);
+        for key in gone {
+            *key = label(key);
+        }
     }
     let unjudged = std::mem::take(&mut observation.unjudged).into_iter();
     observation.unjudged = unjudged
-        .map(|(mut key, reason)| {
-            hash(&mut key);
-            (key, reason)
-        })
+        .map(|(key, reason)| (label(&key), reason))
         .collect();
 }
 
@@ -84,10 +84,11 @@ impl Judge {
             max_listed: usize::MAX,
             // What was cleared stays listed for the sake of its series, of which there are none.
             cleared_hold: Duration::ZERO,
+            // Keys are labelled as they are read: those of some recordings are hashes already.
+            key_label: KeyLabel::Plain,
             ..config.clone()
         };
-        // Keys are labelled as they are read: those of some recordings are hashes already.
-        Self(Checker::new(config, KeyLabel::Plain))
+        Self(Checker::new(config))
     }
 
     pub(super) fn judge(&mut self, recorded: &Recorded) -> Report {
@@ -170,5 +171,35 @@ mod tests {
         let times = times(&observation.counters, at);
         let places: Vec<usize> = times.iter().map(|(_, place)| *place).collect();
         assert_eq!(places, [0, 1, 0]);
+    }
+
+    #[test]
+    fn a_key_that_a_recording_shows_cut_is_known_to_be_gone() {
+        let long = "k".repeat(600);
+        let cut = KeyLabel::Plain.of(long.as_bytes());
+        let mut judge = Judge::new(&CheckerConfig::default());
+        let mut reported = |second, observation: &str| {
+            let mut observation: Observation = serde_json::from_str(observation).unwrap();
+            label_keys(&mut observation, KeyLabel::Plain);
+            let at = Moment::from_wall(Timestamp::from_second(second).unwrap());
+            judge.judge(&Recorded { at, observation }).violations.len()
+        };
+        let above = format!(
+            r#"{{"nodes":[],"node_metrics":{{}},"redis_connected":true,
+            "counters":[{{"key":"{cut}","count":9,"limit":2,"remaining":0}}]}}"#
+        );
+        let then = |read: &str| {
+            format!(
+                r#"{{"nodes":[],"node_metrics":{{}},"redis_connected":true,"counters":[],{read}}}"#
+            )
+        };
+        assert_eq!(reported(0, &above), 1);
+        let unjudged = format!(r#""unjudged":{{"{cut}":"resharding"}}"#);
+        assert_eq!(reported(1, &then(&unjudged)), 1);
+        let partial = r#""counters_read":{"partial":{"gone":[],"reason":"budget"}}"#;
+        assert_eq!(reported(2, &then(partial)), 1);
+        let gone =
+            format!(r#""counters_read":{{"partial":{{"gone":["{cut}"],"reason":"budget"}}}}"#);
+        assert_eq!(reported(3, &then(&gone)), 0);
     }
 }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::EvaluateError;
 use super::judge::Judge;
 use super::reading::{Event, Reading, Tally};
-use crate::invariants::{CheckerConfig, InvariantName, Report, Severity, Violation};
+use crate::invariants::CheckerConfig;
+use crate::report::{InvariantName, Report, Severity, Violation};
 
 /// What the checker says at one observation.
 #[derive(Debug, Serialize)]

@@ -8,10 +8,10 @@ use prometheus::{Encoder, TextEncoder};
 use super::definitions as d;
 use super::families::Families;
 use crate::clock::unix_seconds;
-use crate::invariants::{InvariantName, Report};
 use crate::observation::{
     Collector, Histogram, Node, NodeMetrics, Observation, UTILIZATION_BOUNDS,
 };
+use crate::report::{InvariantName, Report};
 use crate::snapshot::Snapshot;
 
 /// What the exporter tells of itself, apart from its collections.
@@ -119,7 +119,9 @@ fn invariants(families: &mut Families, report: &Report) {
             InvariantName::CounterDrift => {
                 families.add(&d::THRESHOLD_RATIO, &[name], config.threshold);
             }
-            _ => {}
+            InvariantName::NodeDown
+            | InvariantName::RedisDisconnected
+            | InvariantName::GhostAllowing => {}
         }
     }
     for violation in &report.violations {
@@ -369,7 +371,11 @@ fn common_reasons(collector: Collector) -> &'static [crate::observation::Reason]
         Collector::ManagementApi | Collector::Prometheus => {
             &[R::Timeout, R::Refused, R::HttpStatus]
         }
-        _ => &[R::Timeout, R::Refused],
+        Collector::Redis
+        | Collector::Registry
+        | Collector::Probes
+        | Collector::NodeMetrics
+        | Collector::Canary => &[R::Timeout, R::Refused],
     }
 }
 
@@ -378,14 +384,13 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::invariants::{Checker, CheckerConfig};
-    use crate::observation::KeyLabel;
     use crate::subject::InvariantChecker as _;
 
     /// What an observation in its JSON form looks like on `/metrics`.
     fn rendered(observation: &str) -> String {
         let observation: Observation = serde_json::from_str(observation).unwrap();
         let now = Moment::from_wall("2026-01-27T02:06:57Z".parse().unwrap());
-        let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+        let mut checker = Checker::new(CheckerConfig::default());
         let snapshot = Snapshot {
             report: checker.check(now, &observation),
             observation,

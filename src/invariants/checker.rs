@@ -2,20 +2,20 @@
 //! observation ends the pass in [`Checker::check`].
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::counters::{draining_from, drifted, ghost};
-use super::decision::Decision;
-use super::grace::{Entry, SavedEntry, Tracker};
-use super::redis_disconnected::REDIS;
-use super::report::{InvariantStatus, Report, Unknown, Violation};
-use super::{CheckerConfig, Evidence, InvariantName, Verdict};
+use super::counters::{draining_from, drifted};
+use super::grace::{Entry, InProgress};
+use super::{CheckerConfig, Verdict};
 use super::{high_latency, node_down, redis_disconnected};
 use crate::clock::{Moment, elapsed, later};
 use crate::observation::{
-    CounterView, CountersRead, KeyLabel, Observation, Reason, decode_key, encode_key, utilization,
+    CounterView, CountersRead, Observation, Reason, decode_key, encode_key, utilization,
+};
+use crate::report::{
+    Evidence, InvariantName, InvariantStatus, REDIS, Report, SavedEntry, Unknown, Violation,
 };
 use crate::subject::InvariantChecker;
 
@@ -28,9 +28,8 @@ const LONGEST_SAVED: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Checker {
     config: CheckerConfig,
-    label: KeyLabel,
-    named: [Tracker<String>; 5],
-    keys: [Tracker<Key>; 5],
+    named: [InProgress<String>; 5],
+    keys: [InProgress<Key>; 5],
     /// The number of the pass in progress; entries remember in which they were looked at.
     pass: u64,
     /// The latest steady time seen: time that runs backwards stands still instead.
@@ -41,10 +40,9 @@ pub struct Checker {
 
 impl Checker {
     /// A checker with nothing in progress.
-    pub fn new(config: CheckerConfig, label: KeyLabel) -> Self {
+    pub fn new(config: CheckerConfig) -> Self {
         Self {
             config,
-            label,
             named: Default::default(),
             keys: Default::default(),
             pass: 1,
@@ -56,54 +54,6 @@ impl Checker {
     /// The settings in force.
     pub fn config(&self) -> &CheckerConfig {
         &self.config
-    }
-
-    /// Takes over new settings. What is in progress stays, except for invariants that are now switched off.
-    pub fn reconfigure(&mut self, config: CheckerConfig, label: KeyLabel) {
-        for invariant in config.invariants.iter().filter(|i| !i.enabled) {
-            let index = invariant.name as usize;
-            self.named[index] = Tracker::default();
-            self.keys[index] = Tracker::default();
-        }
-        self.config = config;
-        self.label = label;
-    }
-
-    /// The keys with a violation in progress: these are to be looked at in every collection.
-    pub fn watched_keys(&self) -> BTreeSet<Key> {
-        let of = |name: InvariantName| self.keys[name as usize].entries.keys().cloned();
-        of(InvariantName::CounterDrift)
-            .chain(of(InvariantName::GhostAllowing))
-            .collect()
-    }
-
-    /// Everything in progress, to survive a restart: (invariant, subject is a key, entry). Keys are whole, since a key is
-    /// counted again by its name; those longer than 64 KiB begin anew after a restart.
-    pub fn save(&self) -> Vec<(InvariantName, bool, SavedEntry)> {
-        let mut saved = Vec::new();
-        for name in InvariantName::ALL {
-            let named = self.named[name as usize].saved(Clone::clone);
-            saved.extend(named.map(|entry| (name, false, entry)));
-            let keys = self.keys[name as usize].saved(|key| encode_key(key));
-            let keys = keys.filter(|entry| entry.subject.len() <= LONGEST_SAVED);
-            saved.extend(keys.map(|entry| (name, true, entry)));
-        }
-        saved
-    }
-
-    /// Takes saved entries back, as if the checker had run all along.
-    pub fn restore(&mut self, saved: Vec<(InvariantName, bool, SavedEntry)>) {
-        for (name, is_key, entry) in saved {
-            if !self.config.of(name).enabled {
-                continue;
-            }
-            if is_key {
-                let key = decode_key(&entry.subject).into_boxed_slice();
-                self.keys[name as usize].restore(key, entry);
-            } else {
-                self.named[name as usize].restore(entry.subject.clone(), entry);
-            }
-        }
     }
 
     fn advance(&mut self, at: Moment) -> Timestamp {
@@ -127,7 +77,10 @@ impl Checker {
         }
         let violated = match name {
             InvariantName::CounterDrift => drifted(counter.count, counter.limit, config.threshold),
-            _ => ghost(counter.count, counter.limit, counter.remaining),
+            InvariantName::GhostAllowing => counter.is_above_limit(),
+            InvariantName::NodeDown
+            | InvariantName::RedisDisconnected
+            | InvariantName::HighLatency => return,
         };
         let tracker = &mut self.keys[name as usize];
         if !violated {
@@ -196,20 +149,19 @@ impl Checker {
         now: Timestamp,
         status: &mut InvariantStatus,
     ) {
-        let hold = self.config.unknown_hold;
+        let (hold, label) = (self.config.unknown_hold, self.config.key_label);
         let tracker = &mut self.keys[name as usize];
-        let unjudged = observation.unjudged.iter();
-        let unjudged: BTreeMap<Vec<u8>, Reason> = unjudged
-            .map(|(key, reason)| (decode_key(key), *reason))
-            .collect();
+        let unjudged = &observation.unjudged;
         match &observation.counters_read {
             CountersRead::Full => tracker.end_unseen(self.pass, now, |key, entry| {
-                !unjudged.contains_key(&**key) || elapsed(entry.last_seen, now) >= hold
+                let judged = unjudged.is_empty() || !unjudged.contains_key(&label.of(key));
+                judged || elapsed(entry.last_seen, now) >= hold
             }),
             CountersRead::Partial { gone, reason } => {
-                let gone: BTreeSet<Vec<u8>> = gone.iter().map(|key| decode_key(key)).collect();
+                let gone: BTreeSet<&str> = gone.iter().map(String::as_str).collect();
+                let is_gone = |key: &Key| !gone.is_empty() && gone.contains(&*label.of(key));
                 tracker.end_unseen(self.pass, now, |key, entry| {
-                    gone.contains(&**key) || elapsed(entry.last_seen, now) >= hold
+                    is_gone(key) || elapsed(entry.last_seen, now) >= hold
                 });
                 // A sweep that used up its budget goes on next time: that is how it works, not a failure.
                 if *reason != Reason::Budget {
@@ -229,15 +181,15 @@ impl Checker {
                 });
             }
         }
-        let unseen = unjudged.iter().filter(|(key, _)| {
-            let entry = tracker.entries.get(key.as_slice());
-            entry.is_some_and(|entry| entry.pass != self.pass)
-        });
-        let unseen = unseen.map(|(key, reason)| Unknown {
-            subject: self.label.of(key),
-            reason: reason.to_string(),
-        });
-        status.unknown.extend(unseen.take(self.config.max_listed));
+        if !unjudged.is_empty() {
+            let unseen = tracker.unseen(self.pass).map(|key| label.of(key));
+            let unseen: BTreeSet<String> = unseen.collect();
+            let unseen = unseen.into_iter().filter_map(|subject| {
+                let reason = unjudged.get(&subject)?.to_string();
+                Some(Unknown { subject, reason })
+            });
+            status.unknown.extend(unseen.take(self.config.max_listed));
+        }
         tracker.forget_cleared(now, self.config.cleared_hold, self.config.max_listed);
     }
 
@@ -258,7 +210,7 @@ impl Checker {
             first_seen: self.wall(entry.first_seen),
             last_seen: self.wall(entry.last_seen),
             evidence: entry.evidence.clone(),
-            decision: Decision::of(entry, self.pass),
+            decision: entry.decision(self.pass),
             grace_left,
         }
     }
@@ -288,11 +240,15 @@ impl Checker {
         let listed = |entries| {
             worst_first(entries, self.config.max_listed)
                 .into_iter()
-                .map(|(key, entry)| self.violation(name, self.label.of(key), entry))
+                .map(|(key, entry)| self.violation(name, self.config.key_label.of(key), entry))
         };
         report.violations.extend(listed(reported));
         report.pending.extend(listed(pending));
-        let mut cleared: Vec<String> = keys.cleared.keys().map(|key| self.label.of(key)).collect();
+        let mut cleared: Vec<String> = keys
+            .cleared
+            .keys()
+            .map(|key| self.config.key_label.of(key))
+            .collect();
         cleared.sort_unstable();
         report
             .cleared
@@ -308,7 +264,11 @@ fn worst_first<'a>(
     let rank = |(key, entry): &(&'a Key, &'a Entry)| {
         let used = match entry.evidence {
             Evidence::Count { count, limit, .. } => utilization(count, limit),
-            _ => 0.0,
+            Evidence::NodeState { .. }
+            | Evidence::RedisPing { .. }
+            | Evidence::NodeRedis { .. }
+            | Evidence::Latency { .. }
+            | Evidence::FailOpen => 0.0,
         };
         // Utilizations are never negative, so their bits sort as they do.
         (Reverse(used.to_bits()), *key)
@@ -322,6 +282,8 @@ fn worst_first<'a>(
 }
 
 impl InvariantChecker for Checker {
+    type Config = CheckerConfig;
+
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]) {
         let now = self.advance(at);
         for counter in batch {
@@ -370,8 +332,52 @@ impl InvariantChecker for Checker {
         report
     }
 
+    fn watched_keys(&self) -> BTreeSet<Key> {
+        let of = |name: InvariantName| self.keys[name as usize].entries.keys().cloned();
+        of(InvariantName::CounterDrift)
+            .chain(of(InvariantName::GhostAllowing))
+            .collect()
+    }
+
+    /// Keys are whole, since a key is counted again by its name; those longer than 64 KiB begin anew after a restart.
+    fn save(&self) -> Vec<(InvariantName, bool, SavedEntry)> {
+        let mut saved = Vec::new();
+        for name in InvariantName::ALL {
+            let named = self.named[name as usize].saved(Clone::clone);
+            saved.extend(named.map(|entry| (name, false, entry)));
+            let keys = self.keys[name as usize].saved(|key| encode_key(key));
+            let keys = keys.filter(|entry| entry.subject.len() <= LONGEST_SAVED);
+            saved.extend(keys.map(|entry| (name, true, entry)));
+        }
+        saved
+    }
+
+    fn restore(&mut self, saved: Vec<(InvariantName, bool, SavedEntry)>) {
+        for (name, is_key, entry) in saved {
+            if !self.config.of(name).enabled {
+                continue;
+            }
+            if is_key {
+                let key = decode_key(&entry.subject).into_boxed_slice();
+                self.keys[name as usize].restore(key, entry);
+            } else {
+                self.named[name as usize].restore(entry.subject.clone(), entry);
+            }
+        }
+    }
+
+    /// What is in progress stays, except for invariants that are now switched off.
+    fn reconfigure(&mut self, config: CheckerConfig) {
+        for invariant in config.invariants.iter().filter(|i| !i.enabled) {
+            let index = invariant.name as usize;
+            self.named[index] = InProgress::default();
+            self.keys[index] = InProgress::default();
+        }
+        self.config = config;
+    }
+
     fn clear_state(&mut self) {
-        *self = Self::new(self.config.clone(), self.label);
+        *self = Self::new(self.config.clone());
     }
 }
 
@@ -428,5 +434,7 @@ fn named_subjects(
     }
 }
 
+#[cfg(test)]
+mod key_tests;
 #[cfg(test)]
 mod tests;

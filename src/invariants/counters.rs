@@ -1,4 +1,4 @@
-//! `counter_drift` and `ghost_allowing`: a key's count against its limit.
+//! `counter_drift`: a key's count against its limit, and counts that drain after a limit fell.
 
 use std::time::Duration;
 
@@ -28,11 +28,6 @@ fn round_half_ulp(value: f64) -> f64 {
     }
 }
 
-/// `ghost_allowing`: count above limit, or a limit of zero with something said to remain.
-pub(crate) fn ghost(count: u64, limit: u64, remaining: u64) -> bool {
-    count > limit || (limit == 0 && remaining > 0)
-}
-
 /// The limit that `counter` is draining from, and until when: its count is above the limit but was legal under the one
 /// before, and the window since the fall has not passed.
 pub(super) fn draining_from(counter: &CounterView<'_>, now: Timestamp) -> Option<(u64, Timestamp)> {
@@ -57,14 +52,5 @@ mod tests {
         assert!(!drifted(1_100_000, 1_000_000, 0.1));
         assert!(drifted(1, 0, 0.1));
         assert!(!drifted(0, 0, 0.1));
-    }
-
-    #[test]
-    fn a_limit_of_zero_is_a_limit() {
-        assert!(ghost(1, 0, 0));
-        assert!(ghost(0, 0, 1));
-        assert!(!ghost(0, 0, 0));
-        assert!(!ghost(10, 10, 0));
-        assert!(ghost(11, 10, 0));
     }
 }

@@ -7,11 +7,9 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
-use super::Evidence;
 use crate::clock::{earlier, elapsed};
+use crate::report::{Decision, Evidence, SavedEntry};
+use jiff::Timestamp;
 
 /// A violation in progress. Healthy subjects have none.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,30 +30,29 @@ pub(super) struct Entry {
     pub(super) pass: u64,
 }
 
-/// A violation in progress as it survives a restart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedEntry {
-    /// The subject: a node id, `redis`, or a key as escaped text.
-    pub subject: String,
-    /// When the violation was first seen.
-    pub first_seen: Timestamp,
-    /// When it was last seen.
-    pub last_seen: Timestamp,
-    /// Since when it is reported.
-    pub reported_since: Option<Timestamp>,
-    /// What it rests on.
-    pub evidence: Evidence,
+impl Entry {
+    /// The decision on it, if `pass` is the last that could have looked at it.
+    pub(super) fn decision(&self, pass: u64) -> Decision {
+        let looked_at = self.pass == pass;
+        match (self.reported_since, looked_at) {
+            (Some(_), true) => Decision::Reported,
+            (Some(_), false) => Decision::HeldUnknown,
+            (None, false) => Decision::PendingUnknown,
+            (None, true) if self.held_until.is_some() => Decision::Draining,
+            (None, true) => Decision::InGrace,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Tracker<K> {
+pub(super) struct InProgress<K> {
     pub(super) entries: HashMap<K, Entry>,
     /// Subjects that were reported and no longer are, with the time at which they stopped.
     pub(super) cleared: HashMap<K, Timestamp>,
     pub(super) started_total: u64,
 }
 
-impl<K> Default for Tracker<K> {
+impl<K> Default for InProgress<K> {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
@@ -65,7 +62,7 @@ impl<K> Default for Tracker<K> {
     }
 }
 
-impl<K: Hash + Eq + Clone> Tracker<K> {
+impl<K: Hash + Eq + Clone> InProgress<K> {
     /// The subject was seen in violation in `pass`.
     ///
     /// `held_until` keeps it pending however long it lasts, for a violation that is expected to drain by itself.
@@ -141,6 +138,12 @@ impl<K: Hash + Eq + Clone> Tracker<K> {
         for subject in ended {
             self.over(&subject, now);
         }
+    }
+
+    /// Subjects with a violation in progress that were not looked at in `pass`.
+    pub(super) fn unseen(&self, pass: u64) -> impl Iterator<Item = &K> {
+        let unseen = self.entries.iter().filter(move |(_, it)| it.pass != pass);
+        unseen.map(|(subject, _)| subject)
     }
 
     /// Forgets what was cleared longer than `hold` ago, and the oldest beyond `most`.

@@ -1,15 +1,13 @@
 //! `high_latency`: a node's p99 check latency is above the threshold, and slow checks are still coming. The verdict is
 //! taken only where the histogram's buckets can carry it.
 
-use super::{Evidence, Verdict};
-use crate::observation::{Bucket, LATENCY_WINDOW, NewestChecks, Node, NodeMetrics};
+use super::Verdict;
+use crate::observation::{Bucket, LATENCY_WINDOW, NewestChecks, Node, NodeMetrics, TOO_COARSE};
+use crate::report::Evidence;
 
 /// The slow checks are over if so few as there are among the newest would come less often than this by chance, were they
 /// still as many as in the whole window. At four looks a minute a false end happens once in hours.
 const UNLIKELY: f64 = 0.001;
-
-/// Why there is no verdict where the threshold lies inside the bucket that holds the p99.
-pub(super) const TOO_COARSE: &str = "bucket_too_coarse";
 
 /// Where a p99 lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +32,6 @@ fn side(p99_ms: Option<f64>, bucket: Option<Bucket>, threshold_seconds: f64) -> 
         (None, Some(_)) => Some(Side::Below),
         (None, None) => None,
     }
-}
-
-/// Whether the p99 is only known to lie in a bucket that holds the threshold: any figure in there is made up.
-pub(super) fn is_too_coarse(metrics: &NodeMetrics, threshold_seconds: f64) -> bool {
-    side(None, metrics.latency_p99_bucket, threshold_seconds) == Some(Side::Around)
 }
 
 pub(super) fn verdict(
@@ -88,7 +81,7 @@ fn still_coming(
         Some(Side::Below) if is_over(newest) => Verdict::Ok,
         Some(Side::Around) if is_over(newest) => too_coarse(),
         // Too few to tell: the slow ones are somewhere in the window.
-        _ => {
+        Some(Side::Below | Side::Around) | None => {
             let oldest = LATENCY_WINDOW.as_secs_f64().max(newest.seconds);
             Verdict::Violated(evidence(oldest))
         }

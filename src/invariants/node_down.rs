@@ -1,7 +1,8 @@
 //! `node_down`: a node's state is not `Up`.
 
-use super::{Evidence, Verdict};
+use super::Verdict;
 use crate::observation::Node;
+use crate::report::Evidence;
 
 pub(super) fn verdict(node: &Node) -> Verdict {
     match &node.state {

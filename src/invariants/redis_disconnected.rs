@@ -1,11 +1,9 @@
 //! `redis_disconnected`: Redis does not answer the exporter (subject `redis`), or a node that is up does not reach
 //! it (subject: the node's id).
 
-use super::{Evidence, Verdict};
+use super::Verdict;
 use crate::observation::{Node, Observation};
-
-/// The subject of Redis itself, as the exporter sees it.
-pub(super) const REDIS: &str = "redis";
+use crate::report::Evidence;
 
 pub(super) fn of_redis(observation: &Observation) -> Verdict {
     match observation.redis_connected {

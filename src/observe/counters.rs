@@ -2,9 +2,12 @@
 
 pub(in crate::observe) mod invalidations;
 pub(in crate::observe) mod limits;
+pub(in crate::observe) mod listed;
 pub(in crate::observe) mod pace;
 pub(in crate::observe) mod pass;
 pub(in crate::observe) mod reader;
 pub(in crate::observe) mod requests;
 pub(in crate::observe) mod shard_reader;
+pub(in crate::observe) mod sink;
+pub(in crate::observe) mod summary;
 pub(in crate::observe) mod sweep;

@@ -1,7 +1,8 @@
 //! The rate limiter as a [`Subject`]: two lines side by side, one about nodes and one about keys, and how what they
 //! bring becomes one [`Observation`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,11 +14,17 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::{
-    Collector, CollectorRun, CounterView, CountersRead, Failure, KeyLabel, KeyTotals, Observation,
-    Reason, RedisReading, decode_key,
+    Collector, CollectorRun, CounterView, CountersListed, CountersRead, Failure, KeyLabel,
+    KeyTotals, Observation, Reason, RedisReading, decode_key,
 };
+use crate::observe::actor::LimiterActor;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
+use crate::observe::counters::listed::Listed;
+use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
+use crate::observe::counters::sink::CounterSink;
+use crate::observe::counters::summary::{KeysKept, Summary};
+use crate::observe::counters::sweep::SweepResult;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::client::Http;
@@ -28,7 +35,7 @@ use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas
 use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
 use crate::observe::redis::deployment::RedisTarget;
 use crate::observe::redis::topology::Control;
-use crate::subject::{ACTIONS, ActionDefinition, ActionError, CounterSink, Subject};
+use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
 
 /// What to observe, validated.
 #[derive(Clone, Debug)]
@@ -53,12 +60,32 @@ pub struct ObserveConfig {
     pub latency_metric: Option<Selector>,
     /// How long the sweep of the counters may take in one collection.
     pub scan_budget: Duration,
+    /// The share of each server's time that sweeps may take: above 0, 1 at the most.
+    pub scan_share: f64,
     /// How the limiter's registry works.
     pub registry: RegistryTiming,
     /// How keys are shown.
     pub key_label: KeyLabel,
+    /// How many of the fullest keys are listed.
+    pub max_series: usize,
+    /// Keys that are counted and listed in any case.
+    pub named_keys: BTreeSet<Box<[u8]>>,
+    /// For a recording: every key above its limit is listed, with all that a replay needs.
+    pub recording: bool,
     /// Limits by key that the configuration knows.
     pub limit_rules: Vec<LimitRule>,
+}
+
+impl ObserveConfig {
+    /// What acts on this limiter.
+    pub fn actor(&self) -> LimiterActor {
+        LimiterActor {
+            urls: self.ratelimiter_urls.clone(),
+            access: self.ratelimiter_access.clone(),
+            timeout: self.ratelimiter_timeout,
+            key_label: self.key_label,
+        }
+    }
 }
 
 /// Why a limiter cannot be observed at all.
@@ -79,6 +106,10 @@ pub struct Limiter {
     pub(in crate::observe) redis: RedisTarget,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
+    pub(in crate::observe) kept: KeysKept,
+    max_series: usize,
+    recording: bool,
+    actor: Arc<LimiterActor>,
 }
 
 impl Limiter {
@@ -86,6 +117,7 @@ impl Limiter {
     pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
         let control = Control::new(&config.redis).map_err(SetupError::Redis)?;
         let access = control.access();
+        let actor = Arc::new(config.actor());
         let selectors = match config.latency_metric {
             Some(selector) => vec![selector],
             None => default_selectors(),
@@ -120,11 +152,17 @@ impl Limiter {
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 budget: config.scan_budget,
+                share: config.scan_share,
+                shares: RedisShares::default(),
+                goes_on: false,
                 label: config.key_label,
                 pass: None,
                 behind: false,
                 rechecked: None,
                 pass_took: Duration::ZERO,
+                pass_begun: Instant::now(),
+                between: None,
+                found_between: SweepResult::default(),
                 steady: None,
                 commands_total: 0,
                 last_full_pass: None,
@@ -132,58 +170,20 @@ impl Limiter {
             },
             redis: config.redis,
             clock,
+            kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
+            max_series: config.max_series,
+            recording: config.recording,
+            actor,
         })
     }
 
-    /// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order.
-    async fn counters_of_api(
-        &self,
-        at: Moment,
-        deadline: &Deadline,
-        read: &NodesRead,
-        keys: &mut KeysRead,
-        sink: &mut dyn CounterSink,
-    ) {
-        let Some(base) = read.api.base.clone() else {
-            return;
-        };
-        let api = ManagementApi::new(&self.nodes.http, base);
-        let counters = match deadline.cut(api.counters()).await {
-            Some(Ok(counters)) => counters,
-            Some(Err(error)) => {
-                let (reason, message) = (error.reason, error.message);
-                keys.failures
-                    .push(Failure::new(Collector::ManagementApi, "", reason, message));
-                return;
-            }
-            None => return,
-        };
-        let decoded: Vec<(Vec<u8>, u64, u64, u64)> = counters
-            .iter()
-            .filter_map(|counter| {
-                let limit = u64::try_from(counter.limit).ok()?;
-                let remaining = u64::try_from(counter.remaining).unwrap_or(0);
-                Some((decode_key(&counter.key), counter.count, limit, remaining))
-            })
-            .collect();
-        let views: Vec<CounterView<'_>> = decoded
-            .iter()
-            .map(|(key, count, limit, remaining)| CounterView {
-                key,
-                count: *count,
-                limit: *limit,
-                remaining: *remaining,
-                window_ms: None,
-                fell_from: None,
-            })
-            .collect();
-        sink.recheck(at, &views);
-        if let CountersRead::Failed { reason } = keys.read {
-            keys.read = CountersRead::Partial {
-                gone: Vec::new(),
-                reason,
-            };
-        }
+    /// Its passes go on between collections ([`Subject::go_on`]), and it has a part in the shares of Redis's time that all who
+    /// have these `shares` take together.
+    #[must_use]
+    pub fn going_on(mut self, shares: &RedisShares) -> Self {
+        self.keys.goes_on = true;
+        self.keys.shares = shares.clone();
+        self
     }
 
     fn assemble(
@@ -192,6 +192,7 @@ impl Limiter {
         read: NodesRead,
         judged: NodesJudged,
         keys: KeysRead,
+        counted: KeyTotals,
     ) -> Observation {
         let mut failures = read.failures;
         failures.extend(read.api.failures);
@@ -209,8 +210,16 @@ impl Limiter {
                     *reason == Reason::Budget
                 }
                 (Collector::Counters, CountersRead::Failed { .. }) => false,
-                (Collector::Registry, _) if read.ping.as_ref().is_none_or(Result::is_err) => false,
-                _ => !failed,
+                (Collector::Registry, _) => matches!(read.ping, Some(Ok(_))) && !failed,
+                (
+                    Collector::ManagementApi
+                    | Collector::Redis
+                    | Collector::Probes
+                    | Collector::NodeMetrics
+                    | Collector::Prometheus
+                    | Collector::Canary,
+                    _,
+                ) => !failed,
             }
         };
         let collectors = seconds
@@ -241,7 +250,7 @@ impl Limiter {
             redis_connected,
             observed_at: Some(at.wall),
             steady_at: None,
-            keys_hashed: false,
+            keys_hashed: self.keys.label == KeyLabel::Hash,
             redis: RedisReading {
                 ping_seconds,
                 reason,
@@ -256,11 +265,66 @@ impl Limiter {
                 coverage: keys.coverage,
                 last_full_pass: self.keys.last_full_pass,
                 commands_total: self.keys.commands_total,
-                ..KeyTotals::default()
+                ..counted
             }),
+            listed: match (self.recording, self.kept.list_is_incomplete()) {
+                (false, _) => CountersListed::Fullest,
+                (true, false) => CountersListed::AboveLimits,
+                (true, true) => CountersListed::TooMany,
+            },
             failures,
             collectors,
         }
+    }
+}
+
+/// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order.
+async fn counters_of_api(
+    http: &Http,
+    (at, deadline): (Moment, &Deadline),
+    read: &NodesRead,
+    keys: &mut KeysRead,
+    sink: &mut dyn CounterSink,
+) {
+    let Some(base) = read.api.base.clone() else {
+        return;
+    };
+    let api = ManagementApi::new(http, base);
+    let counters = match deadline.cut(api.counters()).await {
+        Some(Ok(counters)) => counters,
+        Some(Err(error)) => {
+            let (reason, message) = (error.reason, error.message);
+            keys.failures
+                .push(Failure::new(Collector::ManagementApi, "", reason, message));
+            return;
+        }
+        None => return,
+    };
+    let decoded: Vec<(Vec<u8>, u64, u64, u64)> = counters
+        .iter()
+        .filter_map(|counter| {
+            let limit = u64::try_from(counter.limit).ok()?;
+            let remaining = u64::try_from(counter.remaining).unwrap_or(0);
+            Some((decode_key(&counter.key), counter.count, limit, remaining))
+        })
+        .collect();
+    let views: Vec<CounterView<'_>> = decoded
+        .iter()
+        .map(|(key, count, limit, remaining)| CounterView {
+            key,
+            count: *count,
+            limit: *limit,
+            remaining: *remaining,
+            window_ms: None,
+            fell_from: None,
+        })
+        .collect();
+    sink.recheck(at, &views);
+    if let CountersRead::Failed { reason } = keys.read {
+        keys.read = CountersRead::Partial {
+            gone: Vec::new(),
+            reason,
+        };
     }
 }
 
@@ -268,45 +332,57 @@ impl Limiter {
 #[derive(Serialize)]
 struct Memory<'a> {
     nodes: &'a NodeMemory,
-    limits: &'a LimitMemory,
     last_full_pass: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
 struct Recalled {
     nodes: NodeMemory,
-    limits: LimitMemory,
+    /// Where versions until 0.1 had them.
+    limits: Option<LimitMemory>,
     last_full_pass: Option<Timestamp>,
 }
 
 impl Subject for Limiter {
-    async fn observe(
+    async fn observe<C: InvariantChecker>(
         &mut self,
         deadline: watch::Receiver<Instant>,
-        watched: Vec<Box<[u8]>>,
-        sink: &mut dyn CounterSink,
+        checker: &mut C,
     ) -> Observation {
         let at = self.clock.now();
         let deadline = Deadline::new(deadline);
         let (shards_sent, shards) = oneshot::channel();
         let (default_sent, default) = oneshot::channel();
+        let mut watched = checker.watched_keys();
+        watched.extend(self.kept.watched().cloned());
         let needs = Needs {
             shards,
             default,
-            watched,
+            watched: watched.into_iter().collect(),
         };
+        let mut summary = Summary::new(checker, &mut self.kept, self.max_series);
         let (mut read, mut keys) = tokio::join!(
             self.nodes.run(at, &deadline, shards_sent, default_sent),
-            self.keys.run(&self.clock, &deadline, needs, sink),
+            self.keys.run(&self.clock, &deadline, needs, &mut summary),
         );
         let ids = std::mem::take(&mut keys.node_ids);
         self.nodes.late(&deadline, ids, &mut read).await;
         let judged = self.nodes.judge(at, &deadline, &mut read).await;
         if matches!(keys.read, CountersRead::Failed { .. }) {
-            self.counters_of_api(at, &deadline, &read, &mut keys, sink)
-                .await;
+            let http = &self.nodes.http;
+            counters_of_api(http, (at, &deadline), &read, &mut keys, &mut summary).await;
         }
-        self.assemble(at, read, judged, keys)
+        let (counted, counters) = summary.finish(self.keys.label);
+        let mut observation = self.assemble(at, read, judged, keys, counted);
+        observation.counters = counters;
+        observation
+    }
+
+    async fn go_on<C: InvariantChecker>(&mut self, checker: &mut C) -> bool {
+        let mut summary = Summary::between(checker, &mut self.kept, self.max_series);
+        let more = self.keys.go_on(&self.clock, &mut summary).await;
+        summary.keep();
+        more
     }
 
     async fn glance(&mut self) {
@@ -316,11 +392,24 @@ impl Subject for Limiter {
     fn memory(&self) -> serde_json::Value {
         let memory = Memory {
             nodes: &self.nodes.memory,
-            limits: &self.keys.limits,
             last_full_pass: self.keys.last_full_pass,
         };
         // Plain data with text keys always serializes.
         serde_json::to_value(memory).unwrap_or_default()
+    }
+
+    fn bulk(&self) -> Option<Bulk> {
+        let (version, limits) = self.keys.limits.saved();
+        Some(Bulk {
+            version,
+            write: Box::new(move |to| limits.write(to)),
+        })
+    }
+
+    fn recall_bulk(&mut self, bulk: &mut dyn Read) -> Result<(), String> {
+        let limits = serde_json::from_reader(bulk).map_err(|error| error.to_string())?;
+        self.keys.limits = limits;
+        Ok(())
     }
 
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String> {
@@ -329,42 +418,16 @@ impl Subject for Limiter {
         self.nodes.memory = recalled.nodes;
         let statics = self.nodes.urls.iter().filter_map(address_of);
         self.nodes.memory.set_statics(statics);
-        self.keys.limits = recalled.limits;
+        self.keys.limits = recalled.limits.unwrap_or_default();
         self.keys.last_full_pass = recalled.last_full_pass;
         Ok(())
     }
 
-    fn succeed(&mut self, before: Self) -> bool {
-        self.take_over(before)
+    fn take_over(&mut self, before: Self) -> bool {
+        self.go_on_from(before)
     }
 
-    fn actions(&self) -> &'static [ActionDefinition] {
-        &ACTIONS
+    fn actor(&self) -> Arc<dyn Actor> {
+        Arc::clone(&self.actor) as Arc<dyn Actor>
     }
-}
-
-/// `POST /api/counters/KEY/reset` at the first of the configured URLs that accepts it.
-pub async fn reset_counter(config: &ObserveConfig, key: &str) -> Result<(), ActionError> {
-    let failed = |message: String| ActionError {
-        reason: Reason::Network,
-        message,
-    };
-    let access = config.ratelimiter_access.clone();
-    let http = Http::new(config.ratelimiter_timeout, access).map_err(failed)?;
-    let mut last = failed("reset_counter: no --ratelimiter.url to ask".to_owned());
-    for url in &config.ratelimiter_urls {
-        match ManagementApi::new(&http, url.clone())
-            .reset_counter(key)
-            .await
-        {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                last = ActionError {
-                    reason: error.reason,
-                    message: error.message,
-                };
-            }
-        }
-    }
-    Err(last)
 }

@@ -6,7 +6,7 @@ use crate::observe::nodes::reader::address_of;
 
 impl Limiter {
     /// Takes over from `before` if both observe the same limiter, which its Redis tells. Otherwise nothing.
-    pub(in crate::observe) fn take_over(&mut self, before: Self) -> bool {
+    pub(in crate::observe) fn go_on_from(&mut self, before: Self) -> bool {
         if !self.redis.same_place(&before.redis) {
             return false;
         }
@@ -31,6 +31,7 @@ impl Limiter {
             nodes.control = was.control;
         }
 
+        self.kept = before.kept;
         let (keys, was) = (&mut self.keys, before.keys);
         keys.limits = was.limits;
         keys.commands_total = was.commands_total;
@@ -44,6 +45,7 @@ impl Limiter {
             if keys.rules == was.rules {
                 keys.pass = was.pass;
                 keys.pass_took = was.pass_took;
+                keys.pass_begun = was.pass_begun;
                 keys.steady = was.steady;
             }
         }
@@ -104,7 +106,7 @@ mod tests {
             (&[("redis.url", "redis+sentinel://a:1/prime/2")], false),
         ] {
             let mut next = limiter(after);
-            assert_eq!(next.succeed(experienced(&before)), same, "{after:?}");
+            assert_eq!(next.take_over(experienced(&before)), same, "{after:?}");
             assert_eq!(next.keys.limits.default_limit().is_some(), same);
             assert_eq!(next.keys.commands_total, if same { 7 } else { 0 });
         }
@@ -115,13 +117,13 @@ mod tests {
         let before = experienced(&[]);
         let access = Arc::clone(&before.keys.access);
         let mut next = limiter(&[("keys.max-series", "5")]);
-        assert!(next.succeed(before));
+        assert!(next.take_over(before));
         // The connections of before were made with the old access, and so is every new one of theirs.
         assert!(Arc::ptr_eq(&next.keys.access, &access));
 
         let before = next;
         let mut next = limiter(&[("redis.timeout", "9s")]);
-        assert!(next.succeed(before));
+        assert!(next.take_over(before));
         assert!(!Arc::ptr_eq(&next.keys.access, &access));
     }
 }

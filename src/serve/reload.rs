@@ -16,9 +16,10 @@ use crate::clock::Clock;
 use crate::collect::{Between, Collect};
 use crate::config::{Config, ConfigError, TargetConfig};
 use crate::export::Reload;
-use crate::observe::{Limiter, SetupError, reset_counter};
-use crate::server::{Admin, App, Guard, ReloadNow, ResetCounter, Resettable};
-use crate::subject::{ACTIONS, Subject};
+use crate::invariants::Checker;
+use crate::observe::{Limiter, SetupError};
+use crate::server::{Admin, App, Guard, ReloadNow};
+use crate::subject::{ActionDefinition, DEFAULT_TARGET, InvariantChecker, Subject};
 
 /// Who asked for a reload, and waits to hear how it went.
 type Asked = oneshot::Sender<Result<(), String>>;
@@ -39,7 +40,7 @@ pub(super) struct Reloader {
     load: Load,
     targets: BTreeMap<String, Target>,
     around: Around,
-    app: watch::Sender<Arc<App<Limiter>>>,
+    app: watch::Sender<Arc<App<Limiter, Checker>>>,
     asked: mpsc::Receiver<Asked>,
     /// A reading that was not waited for to its end.
     reading: Option<JoinHandle<Result<(Config, Guard), ConfigError>>>,
@@ -63,7 +64,7 @@ impl Reloader {
         load: Load,
         targets: BTreeMap<String, Target>,
         ending: &CancellationToken,
-    ) -> (Self, watch::Receiver<Arc<App<Limiter>>>) {
+    ) -> (Self, watch::Receiver<Arc<App<Limiter, Checker>>>) {
         let clock = Clock::start();
         let outcome = watch::Sender::new(Reload {
             ok: true,
@@ -174,10 +175,13 @@ impl Reloader {
     /// Everything of `next` that could fail.
     fn prepare(&self, next: &Config) -> Result<Vec<Prepared>, SetupError> {
         let file = next.state_file.as_deref();
+        // That of those who are there: there is always a default target.
+        let shares = self.targets.values().next();
+        let shares = shares.map(|there| there.shares.clone()).unwrap_or_default();
         let prepared = next.targets.iter().map(|(name, config)| {
             let (target, next) = match self.targets.get(name) {
                 Some(there) => (there.clone(), Some(there.other(config)?)),
-                None => (Target::start(name, config, file)?, None),
+                None => (Target::start(name, config, file, &shares)?, None),
             };
             Ok(Prepared {
                 name: name.clone(),
@@ -191,7 +195,10 @@ impl Reloader {
 }
 
 /// A moment in which none of them collects, in their order. While one does, the others are not kept waiting for it.
-async fn all_between<S: Subject + 'static>(collects: &[Arc<Collect<S>>]) -> Vec<Between<'_, S>> {
+async fn all_between<S: Subject + 'static, C: InvariantChecker + 'static>(
+    collects: &[Arc<Collect<S, C>>],
+) -> Vec<Between<'_, S, C>> {
+    let _holds: Vec<_> = collects.iter().map(|it| it.hold()).collect();
     let mut awaited = 0;
     loop {
         let Some(collect) = collects.get(awaited) else {
@@ -226,11 +233,10 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn take_place(self, mut between: Between<'_, Limiter>) -> (String, Target) {
+    fn take_place(mut self, mut between: Between<'_, Limiter, Checker>) -> (String, Target) {
         if let Some(next) = self.next {
-            let config = self.config;
-            let (label, most) = (config.key_label, config.max_series);
-            between.reconfigure(next, config.checker, label, most);
+            self.target.actor = next.actor();
+            between.reconfigure(next, self.config.checker);
         }
         (self.name, self.target)
     }
@@ -289,7 +295,7 @@ fn same<T: PartialEq>(
 
 impl Around {
     /// What is served under `config`.
-    fn app(&self, config: &Config, targets: &BTreeMap<String, Target>) -> App<Limiter> {
+    fn app(&self, config: &Config, targets: &BTreeMap<String, Target>) -> App<Limiter, Checker> {
         let web = &config.web;
         App {
             targets: targets
@@ -298,8 +304,8 @@ impl Around {
                 .collect(),
             telemetry_path: web.telemetry_path.clone(),
             timeout_offset: web.timeout_offset,
-            actions: &ACTIONS,
-            admin: web.enable_admin_api.then(|| admin(config)),
+            actions: actions(targets),
+            admin: web.enable_admin_api.then(|| admin(config, targets)),
             runbook_url: web.runbook_url.clone(),
             clock: self.clock.clone(),
             guard: self.guard.clone(),
@@ -325,18 +331,19 @@ fn reload_over_http(ask: mpsc::Sender<Asked>) -> ReloadNow {
     })
 }
 
-fn admin(config: &Config) -> Admin {
-    let limiters = config.targets.iter().map(|(name, target)| {
-        let observe = Arc::new(target.observe.clone());
-        let reset: ResetCounter = Box::new(move |key| {
-            let observe = Arc::clone(&observe);
-            Box::pin(async move { reset_counter(&observe, &key).await })
-        });
-        let key_label = target.key_label;
-        (name.clone(), Resettable { reset, key_label })
-    });
+/// The actions that are offered: those on the default target, of which all the others are, too.
+fn actions(targets: &BTreeMap<String, Target>) -> Vec<ActionDefinition> {
+    let default = targets.get(DEFAULT_TARGET).into_iter();
+    let actions = default.flat_map(|target| target.actor.actions());
+    actions.map(ActionDefinition::with_target).collect()
+}
+
+fn admin(config: &Config, targets: &BTreeMap<String, Target>) -> Admin {
+    let actors = targets.iter();
     Admin {
-        limiters: limiters.collect(),
+        actors: actors
+            .map(|(name, target)| (name.clone(), Arc::clone(&target.actor)))
+            .collect(),
         read_timeout: config.web.read_timeout,
         anybody: config.web.admin_api_insecure,
     }

@@ -5,18 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::collect::{Collect, Keep};
-use crate::config::{Config, DEFAULT_TARGET, TargetConfig};
+use crate::collect::Collect;
+use crate::config::{Config, TargetConfig};
 use crate::invariants::Checker;
-use crate::observe::{Limiter, SetupError};
+use crate::observe::{Limiter, RedisShares, SetupError};
 use crate::state::{self, State};
-use crate::subject::Subject as _;
+use crate::subject::{Actor, DEFAULT_TARGET, InvariantChecker as _, Subject as _};
 
 /// One limiter, watched.
 #[derive(Clone)]
 pub(super) struct Target {
-    pub(super) collect: Arc<Collect<Limiter>>,
+    pub(super) collect: Arc<Collect<Limiter, Checker>>,
+    /// What acts on the limiter.
+    pub(super) actor: Arc<dyn Actor>,
     clock: Clock,
+    pub(super) shares: RedisShares,
 }
 
 impl Target {
@@ -25,6 +28,7 @@ impl Target {
         name: &str,
         config: &TargetConfig,
         state_file: Option<&Path>,
+        shares: &RedisShares,
     ) -> Result<Self, SetupError> {
         let state_file = state_file.map(|file| state::file_of(file, name));
         let state = state_file.as_deref().and_then(recalled);
@@ -32,42 +36,54 @@ impl Target {
             Some(state) => Clock::start().resume(|now| state.resume_at(now)),
             None => Clock::start(),
         };
-        let mut limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-        let mut checker = Checker::new(config.checker.clone(), config.key_label);
+        let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
+        let mut limiter = limiter.going_on(shares);
+        let mut checker = Checker::new(config.checker.clone());
         if let Some(state) = state {
             match limiter.recall(state.subject) {
-                Ok(()) => checker.restore(state.violations),
+                Ok(()) => {
+                    checker.restore(state.violations);
+                    let recalled = state_file
+                        .as_deref()
+                        .map(|file| state::load_bulk(file, |bulk| limiter.recall_bulk(bulk)));
+                    if let Some(Err(error)) = recalled {
+                        tracing::error!("{error}; starting without limits");
+                    }
+                }
                 Err(error) => {
                     tracing::error!("--state.file: not taken back: {error}; starting empty");
                 }
             }
         }
-        let keep = Keep {
-            label: config.key_label,
-            max_series: config.max_series,
-            state_file,
-            ..Keep::default()
-        };
-        let collect = Collect::new(limiter, checker, clock.clone(), keep);
+        let actor = limiter.actor();
+        let collect = Collect::new(limiter, checker, clock.clone(), state_file);
         let collect = match name {
             DEFAULT_TARGET => collect,
             name => collect.named(name),
         };
         let collect = Arc::new(collect);
-        Ok(Self { collect, clock })
+        Ok(Self {
+            collect,
+            actor,
+            clock,
+            shares: shares.clone(),
+        })
     }
 
     /// A limiter by another configuration, which may take this one's place.
     pub(super) fn other(&self, config: &TargetConfig) -> Result<Limiter, SetupError> {
-        Limiter::new(config.observe.clone(), self.clock.clone())
+        let limiter = Limiter::new(config.observe.clone(), self.clock.clone())?;
+        Ok(limiter.going_on(&self.shares))
     }
 }
 
 /// Gets ready to watch every limiter of the configuration.
 pub(super) fn start_all(config: &Config) -> Result<BTreeMap<String, Target>, SetupError> {
     let file = config.state_file.as_deref();
+    // One for the process: targets that share a server share what may be taken of its time.
+    let shares = RedisShares::default();
     let started = config.targets.iter().map(|(name, target)| {
-        let target = Target::start(name, target, file)?;
+        let target = Target::start(name, target, file, &shares)?;
         Ok((name.clone(), target))
     });
     started.collect()

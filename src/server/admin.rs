@@ -1,103 +1,69 @@
 //! The admin API: who may use it, and what it leaves in the log.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
-use serde::Deserialize;
 
 use super::answer::{Answer, Refusal, json};
 use super::caller::{Caller, own_site};
 use super::target::find;
-use crate::config::DEFAULT_TARGET;
-use crate::observation::KeyLabel;
-use crate::subject::ActionError;
+use crate::subject::{ActionDefinition, Actor, DEFAULT_TARGET, Parameters};
 
 /// The largest request body: an action with a long key.
 const MOST_BODY: usize = 64 * 1024;
 
-type ResetFuture = Pin<Box<dyn Future<Output = Result<(), ActionError>> + Send>>;
-
-/// How a counter is reset.
-pub type ResetCounter = Box<dyn Fn(String) -> ResetFuture + Send + Sync>;
-
-/// A limiter whose counters can be reset.
-pub struct Resettable {
-    /// What does it.
-    pub reset: ResetCounter,
-    /// How its keys are shown in the log.
-    pub key_label: KeyLabel,
-}
-
 /// The actions over HTTP.
 #[derive(Debug)]
 pub struct Admin {
-    /// The limiters by name, the default one among them.
-    pub limiters: BTreeMap<String, Resettable>,
+    /// What acts on each target by its name, the default one among them.
+    pub actors: BTreeMap<String, Arc<dyn Actor>>,
     /// How long a body may take to arrive.
     pub read_timeout: Duration,
     /// Whether callers who are not known may use it.
     pub anybody: bool,
 }
 
-impl fmt::Debug for Resettable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resettable").finish_non_exhaustive()
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResetRequest {
-    key: String,
-    #[serde(default = "default_target")]
-    target: String,
-}
-
-fn default_target() -> String {
-    DEFAULT_TARGET.to_owned()
-}
-
 impl Admin {
-    /// `POST /api/v1/actions/reset_counter`.
-    pub(super) async fn reset_counter(
+    /// `POST /api/v1/actions/NAME`, of an action that there is.
+    pub(super) async fn act(
         &self,
+        action: &ActionDefinition,
         headers: &HeaderMap,
         body: Incoming,
         caller: &Caller,
     ) -> Result<Answer, Refusal> {
+        let name = action.name;
         self.admits(caller.is_known(), headers)
             .inspect_err(|(_, message)| {
-                tracing::warn!(action = "reset_counter", %caller, outcome = "refused", "{message}");
+                tracing::warn!(action = name, %caller, outcome = "refused", "{message}");
             })?;
-        let request = self.read(body).await;
-        let found = request.and_then(|request| {
-            let (target, limiter) = find(&self.limiters, &request.target)?;
-            Ok((request.key, target, limiter))
+        let request = self.read(action, body).await;
+        let found = request.and_then(|(parameters, target)| {
+            let (target, actor) = find(&self.actors, &target)?;
+            Ok((parameters, target, actor))
         });
-        // Without the message, which may repeat the key as it is.
-        let (key, target, limiter) = found.inspect_err(|_| {
-            tracing::info!(action = "reset_counter", %caller, outcome = "refused", "unusable request");
+        // Without the message, which may repeat a parameter as it is.
+        let (mut parameters, target, actor) = found.inspect_err(|_| {
+            tracing::info!(action = name, %caller, outcome = "refused", "unusable request");
         })?;
-        let shown = limiter.key_label.of(key.as_bytes());
-        if let Err(failure) = (limiter.reset)(key.clone()).await {
+        let key = actor.about(&parameters);
+        if let Err(failure) = actor.act(name, &parameters).await {
             let reason = failure.reason.name();
-            tracing::warn!(
-                action = "reset_counter", key = shown, limiter = target, %caller, outcome = "failed", reason
-            );
+            tracing::warn!(action = name, key, limiter = target, %caller, outcome = "failed", reason);
             return Err((StatusCode::BAD_GATEWAY, failure.message));
         }
-        tracing::info!(action = "reset_counter", key = shown, limiter = target, %caller, outcome = "accepted");
-        let accepted = serde_json::json!({
-            "action": "reset_counter", "key": key, "target": target, "accepted": true
-        });
-        Ok(json(StatusCode::ACCEPTED, &accepted))
+        tracing::info!(action = name, key, limiter = target, %caller, outcome = "accepted");
+        parameters.extend([
+            ("action".to_owned(), name.into()),
+            (ActionDefinition::TARGET.to_owned(), target.into()),
+            ("accepted".to_owned(), true.into()),
+        ]);
+        Ok(json(StatusCode::ACCEPTED, &parameters))
     }
 
     /// That callers are known is checked at the start, too. It is checked again here, because what is true of one
@@ -120,7 +86,12 @@ impl Admin {
         Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message.to_owned()))
     }
 
-    async fn read(&self, body: Incoming) -> Result<ResetRequest, Refusal> {
+    /// The parameters of the action, and the name of the target that it is for.
+    async fn read(
+        &self,
+        action: &ActionDefinition,
+        body: Incoming,
+    ) -> Result<(Parameters, String), Refusal> {
         let body = Limited::new(body, MOST_BODY).collect();
         let body = match tokio::time::timeout(self.read_timeout, body).await {
             Ok(Ok(body)) => body.to_bytes(),
@@ -134,10 +105,19 @@ impl Admin {
                 return Err((StatusCode::REQUEST_TIMEOUT, message));
             }
         };
-        serde_json::from_slice(&body).map_err(|cause| {
-            let message = format!("body: {cause}; expected {{\"key\":\"…\"}}, and \"target\" where another limiter is meant");
-            (StatusCode::BAD_REQUEST, message)
-        })
+        let refused = |cause: String| (StatusCode::BAD_REQUEST, format!("body: {cause}"));
+        let parameters = serde_json::from_slice::<Parameters>(&body);
+        let mut parameters = parameters.map_err(|cause| {
+            let known: Vec<&str> = action.parameters.keys().copied().collect();
+            refused(format!(
+                "{cause}; expected a JSON object with {}",
+                known.join(", ")
+            ))
+        })?;
+        action.check(&parameters).map_err(refused)?;
+        let target = parameters.remove(ActionDefinition::TARGET);
+        let target = target.as_ref().and_then(serde_json::Value::as_str);
+        Ok((parameters, target.unwrap_or(DEFAULT_TARGET).to_owned()))
     }
 }
 
@@ -151,7 +131,7 @@ mod tests {
             map.append(*name, value.parse().unwrap());
         }
         let admin = Admin {
-            limiters: BTreeMap::new(),
+            actors: BTreeMap::new(),
             read_timeout: Duration::from_secs(1),
             anybody,
         };

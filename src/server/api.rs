@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::invariants::{
+use crate::observation::{Observation, names_of};
+use crate::report::{
     Explained, InvariantName, InvariantStatus, Report, Rule, Terms, Unknown, Violation, source,
 };
-use crate::observation::{Observation, names_of};
 use crate::snapshot::Snapshot;
 
 /// `GET /api/v1/violations`.

@@ -26,7 +26,7 @@ use super::basic_auth::Login;
 use super::caller::Caller;
 use super::guard::Guard;
 use super::routes::App;
-use crate::subject::Subject;
+use crate::subject::{InvariantChecker, Subject};
 
 /// How long a client may take for the TLS handshake, which Prometheus does in milliseconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,16 +43,16 @@ const MOST_HEADERS: usize = 100;
 
 /// What every connection is served with.
 #[derive(Debug)]
-pub(super) struct Serving<S> {
+pub(super) struct Serving<S, C> {
     /// What is served at the moment.
-    pub(super) app: watch::Receiver<Arc<App<S>>>,
+    pub(super) app: watch::Receiver<Arc<App<S, C>>>,
     pub(super) guard: Guard,
     pub(super) read_timeout: Duration,
     /// Answers under way are finished, and no more.
     pub(super) shutdown: CancellationToken,
 }
 
-impl<S: Subject + 'static> Serving<S> {
+impl<S: Subject + 'static, C: InvariantChecker + 'static> Serving<S, C> {
     /// Serves one client until it, or the server, has had enough.
     pub(super) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let mut stream = TimeoutStream::new(stream);

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use reply::Reply;
 
-use super::admin::{Admin, Resettable};
+use super::admin::Admin;
 use super::api::{self, Findings};
 use super::basic_auth::Login;
 use super::caller::Caller;
@@ -27,14 +27,17 @@ use super::guard::Guard;
 use super::page::{self, Page};
 use super::routes::App;
 use super::web_file::WebFile;
+use crate::assertions::harmless_html;
 use crate::clock::Clock;
-use crate::collect::{Collect, Keep};
+use crate::collect::Collect;
 use crate::export::Reload;
-use crate::fuzzing::assertions::harmless_html;
 use crate::invariants::{Checker, CheckerConfig};
-use crate::observation::{KeyLabel, Observation};
+use crate::observation::Observation;
 use crate::snapshot::Snapshot;
-use crate::subject::{ACTIONS, ActionDefinition, CounterSink, Subject};
+use crate::subject::{
+    Act, ActionDefinition, Actor, InvariantChecker, Parameter, ParameterType, Parameters, Risk,
+    Subject,
+};
 
 /// Who is let in where not everybody is.
 const USERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/web.yml");
@@ -72,8 +75,8 @@ pub fn request(data: &[u8]) {
 
 /// A server, and what it was made to do.
 struct Served {
-    serving: Arc<Serving<Nothing>>,
-    resets: Arc<Mutex<Vec<String>>>,
+    serving: Arc<Serving<Nothing, Checker>>,
+    actor: Arc<Recorded>,
     reloads: Arc<AtomicUsize>,
     has_users: bool,
 }
@@ -89,33 +92,21 @@ impl Served {
         }
         let clock = Clock::start();
         let collect = || {
-            let checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
-            Arc::new(Collect::new(
-                Nothing,
-                checker,
-                clock.clone(),
-                Keep::default(),
-            ))
+            let checker = Checker::new(CheckerConfig::default());
+            Arc::new(Collect::new(Nothing, checker, clock.clone(), None))
         };
-        let resets = Arc::<Mutex<Vec<String>>>::default();
+        let actor = Arc::<Recorded>::default();
         let reloads = Arc::<AtomicUsize>::default();
-        let (reset, reloaded) = (Arc::clone(&resets), Arc::clone(&reloads));
+        let reloaded = Arc::clone(&reloads);
+        let acts = Arc::clone(&actor) as Arc<dyn Actor>;
+        let actions = acts.actions().into_iter();
         let app = App {
             targets: BTreeMap::from(["default", "eu"].map(|name| (name.to_owned(), collect()))),
             telemetry_path: "/metrics".to_owned(),
             timeout_offset: Duration::from_millis(500),
-            actions: &ACTIONS,
+            actions: actions.map(ActionDefinition::with_target).collect(),
             admin: Some(Admin {
-                limiters: BTreeMap::from([(
-                    "default".to_owned(),
-                    Resettable {
-                        reset: Box::new(move |key| {
-                            reset.lock().expect("a reset panicked").push(key);
-                            Box::pin(std::future::ready(Ok(())))
-                        }),
-                        key_label: KeyLabel::Plain,
-                    },
-                )]),
+                actors: BTreeMap::from([("default".to_owned(), acts)]),
                 read_timeout: Duration::from_secs(1),
                 anybody: web_file.is_none(),
             }),
@@ -141,7 +132,7 @@ impl Served {
         });
         Self {
             serving,
-            resets,
+            actor,
             reloads,
             has_users: web_file.is_some(),
         }
@@ -181,7 +172,7 @@ impl Served {
         let asked = String::from_utf8_lossy(data);
         let answers = Reply::all(answered);
         answers.iter().for_each(Reply::is_right);
-        let resets = std::mem::take(&mut *self.resets.lock().expect("a reset panicked"));
+        let resets = std::mem::take(&mut *self.actor.0.lock().expect("a reset panicked"));
         let reloads = self.reloads.swap(0, Ordering::Relaxed);
         let said = |what: fn(&Reply<'_>) -> bool| answers.iter().filter(|it| what(it)).count();
         assert_eq!(resets.len(), said(|it| it.status == "202"), "{resets:?}");
@@ -244,11 +235,10 @@ pub(crate) fn shown(snapshot: &Snapshot) {
 struct Nothing;
 
 impl Subject for Nothing {
-    async fn observe(
+    async fn observe<C: InvariantChecker>(
         &mut self,
         _deadline: watch::Receiver<Instant>,
-        _watched: Vec<Box<[u8]>>,
-        _sink: &mut dyn CounterSink,
+        _checker: &mut C,
     ) -> Observation {
         Observation::default()
     }
@@ -263,12 +253,44 @@ impl Subject for Nothing {
         Ok(())
     }
 
-    fn succeed(&mut self, _before: Self) -> bool {
+    fn take_over(&mut self, _before: Self) -> bool {
         true
     }
 
-    fn actions(&self) -> &'static [ActionDefinition] {
-        &ACTIONS
+    fn actor(&self) -> Arc<dyn Actor> {
+        Arc::<Recorded>::default()
+    }
+}
+
+/// Remembers the keys that it was made to reset.
+#[derive(Debug, Default)]
+struct Recorded(Mutex<Vec<String>>);
+
+impl Actor for Recorded {
+    fn actions(&self) -> Vec<ActionDefinition> {
+        let key = Parameter {
+            kind: ParameterType::String,
+            description: "A key.",
+            required: true,
+        };
+        vec![ActionDefinition {
+            name: "reset_counter",
+            description: "Remembers the key.",
+            parameters: BTreeMap::from([("key", key)]),
+            risk_level: Risk::Low,
+            requires_approval: false,
+        }]
+    }
+
+    fn about(&self, parameters: &Parameters) -> String {
+        parameters["key"].to_string()
+    }
+
+    fn act<'a>(&'a self, name: &'a str, parameters: &'a Parameters) -> Act<'a> {
+        assert_eq!(name, "reset_counter");
+        let keys = self.0.lock();
+        keys.expect("a reset panicked").push(self.about(parameters));
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

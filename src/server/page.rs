@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use maud::{Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::DEFAULT_TARGET;
 use crate::snapshot::Snapshot;
+use crate::subject::DEFAULT_TARGET;
 use headline::{Headline, look};
 
 const STYLE: &str = include_str!("page/page.css");

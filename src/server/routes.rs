@@ -22,18 +22,18 @@ use super::api::{self, Findings};
 use super::caller::{Caller, own_site};
 use super::guard::Guard;
 use super::page::{self, Page};
-use super::target::{named, not_one};
+use super::target::{Named, named, not_one};
 use crate::clock::Clock;
 use crate::collect::Collect;
-use crate::config::DEFAULT_TARGET;
 use crate::export::{Exporter, Reload, render, render_target};
 use crate::snapshot::Snapshot;
-use crate::subject::{ActionDefinition, Subject};
+use crate::subject::DEFAULT_TARGET;
+use crate::subject::{ActionDefinition, InvariantChecker, Subject};
 
 /// What a scrape may take if the client does not say: Prometheus's own default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-const RESET_COUNTER: &str = "/api/v1/actions/reset_counter";
+const ACTIONS: &str = "/api/v1/actions/";
 const RELOAD: &str = "/-/reload";
 
 type ReloadFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -42,15 +42,15 @@ type ReloadFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 pub type ReloadNow = Box<dyn Fn() -> ReloadFuture + Send + Sync>;
 
 /// What is served, as of one configuration.
-pub struct App<S> {
+pub struct App<S, C> {
     /// Runs the collections of every target by name, the default one among them.
-    pub targets: BTreeMap<String, Arc<Collect<S>>>,
+    pub targets: BTreeMap<String, Arc<Collect<S, C>>>,
     /// The path of the metrics.
     pub telemetry_path: String,
     /// Taken off the client's timeout.
     pub timeout_offset: Duration,
     /// The actions there are.
-    pub actions: &'static [ActionDefinition],
+    pub actions: Vec<ActionDefinition>,
     /// `None` unless the admin API is on.
     pub admin: Option<Admin>,
     /// Where the runbooks are, for the page's links.
@@ -67,7 +67,7 @@ pub struct App<S> {
     pub ending: CancellationToken,
 }
 
-impl<S> fmt::Debug for App<S> {
+impl<S, C> fmt::Debug for App<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("App")
             .field("telemetry_path", &self.telemetry_path)
@@ -75,14 +75,17 @@ impl<S> fmt::Debug for App<S> {
     }
 }
 
-impl<S: Subject + 'static> App<S> {
+impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let read = matches!(parts.method, Method::GET | Method::HEAD);
+        let action = path.strip_prefix(ACTIONS);
+        let action = action.and_then(|name| self.actions.iter().find(|it| it.name == name));
         let (allowed, allow) = match path {
-            RESET_COUNTER | RELOAD => (parts.method == Method::POST, "POST"),
+            _ if action.is_some() => (parts.method == Method::POST, "POST"),
+            RELOAD => (parts.method == Method::POST, "POST"),
             "/"
             | "/probe"
             | "/-/healthy"
@@ -98,10 +101,10 @@ impl<S: Subject + 'static> App<S> {
             let answer = text(StatusCode::METHOD_NOT_ALLOWED, &message);
             return with_header(answer, ALLOW, allow);
         }
-        let answer = match path {
-            RESET_COUNTER => self.reset_counter(&parts.headers, body, caller).await,
-            RELOAD => self.reload(&parts.headers, caller).await,
-            _ => self.get(path, parts.uri.query(), &parts.headers).await,
+        let answer = match (path, action) {
+            (_, Some(action)) => self.act(action, &parts.headers, body, caller).await,
+            (RELOAD, None) => self.reload(&parts.headers, caller).await,
+            (_, None) => self.get(path, parts.uri.query(), &parts.headers).await,
         };
         answer.unwrap_or_else(|refusal| refused(path, &refusal))
     }
@@ -167,7 +170,7 @@ impl<S: Subject + 'static> App<S> {
     }
 
     /// The limiter that the query names, else the default one.
-    fn about(&self, query: Option<&str>) -> Result<(&str, &Arc<Collect<S>>), Refusal> {
+    fn about(&self, query: Option<&str>) -> Result<Named<'_, Arc<Collect<S, C>>>, Refusal> {
         let named = named(&self.targets, query)?;
         // No configuration is without it.
         Ok(named.unwrap_or_else(|| (DEFAULT_TARGET, &self.targets[DEFAULT_TARGET])))
@@ -250,8 +253,9 @@ impl<S: Subject + 'static> App<S> {
         Ok(text(StatusCode::OK, "reloaded\n"))
     }
 
-    async fn reset_counter(
+    async fn act(
         &self,
+        action: &ActionDefinition,
         headers: &HeaderMap,
         body: Incoming,
         caller: &Caller,
@@ -260,7 +264,7 @@ impl<S: Subject + 'static> App<S> {
             let message = "actions need --web.enable-admin-api".to_owned();
             return Err((StatusCode::FORBIDDEN, message));
         };
-        admin.reset_counter(headers, body, caller).await
+        admin.act(action, headers, body, caller).await
     }
 }
 

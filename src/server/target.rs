@@ -9,7 +9,7 @@ use url::form_urlencoded;
 use super::answer::Refusal;
 
 /// A name, and what there is for it.
-type Named<'a, T> = (&'a str, &'a T);
+pub(super) type Named<'a, T> = (&'a str, &'a T);
 
 /// The target that the query names, if it names one.
 pub(super) fn named<'a, T>(

@@ -7,8 +7,8 @@ use boon::{Compiler, SchemaIndex, Schemas};
 use hyper::Method;
 use lab::seed::fill_to;
 use lab::temp::TempDir;
-use ratelimiter_exporter::invariants::{Decision, InvariantName};
 use ratelimiter_exporter::observation::{Collector, Reason};
+use ratelimiter_exporter::report::{Decision, InvariantName};
 use serde_json::{Value, json};
 
 use super::harness::{Cluster, base_flags, run, said};

@@ -14,8 +14,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRunner};
 use ratelimiter_exporter::evaluate::{Mistakes, Reading, Source, replay};
-use ratelimiter_exporter::invariants::{CheckerConfig, InvariantName};
+use ratelimiter_exporter::invariants::CheckerConfig;
 use ratelimiter_exporter::observation::KeyLabel;
+use ratelimiter_exporter::report::InvariantName;
 use recordings::{Recording, Settings, recording};
 use serde_json::Value;
 

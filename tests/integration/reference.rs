@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use ratelimiter_exporter::cli::command;
 use ratelimiter_exporter::config::{SETTINGS, env_name};
 use ratelimiter_exporter::export::{DEFINITIONS, Kind};
-use ratelimiter_exporter::invariants::{CheckerConfig, Decision, InvariantConfig, InvariantName};
+use ratelimiter_exporter::invariants::CheckerConfig;
 use ratelimiter_exporter::observation::{Collector, Reason};
+use ratelimiter_exporter::report::{Decision, InvariantConfig, InvariantName};
 
 /// Set, it makes the test write the file instead of complaining about it.
 const UPDATE: &str = "UPDATE_REFERENCE";

@@ -43,8 +43,13 @@ impl Exporter {
 
     /// Ends it by SIGTERM and starts it again with the same flags, on another port.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
-        self.process.terminate().await?;
+        self.end().await?;
         self.start_again().await
+    }
+
+    /// Ends it by SIGTERM.
+    pub(crate) async fn end(&mut self) -> anyhow::Result<()> {
+        self.process.terminate().await.map(drop)
     }
 
     /// Ends it by SIGKILL.

@@ -79,12 +79,25 @@ async fn counters_are_written_by_the_thousand() {
         seq: true,
         key_length: 20,
         ahead_ms: 30_000,
+        ..Scale::default()
     };
     scale.write(&mut conn).await.unwrap();
     let keys: u64 = ask(&mut conn, &["DBSIZE"]).await;
     assert_eq!(keys, 2_500 + 2_500 + 250);
     let name = format!("ratelimit:{}", scale.key(2_499));
     assert_eq!(ask::<u64>(&mut conn, &["ZCARD", &name]).await, 3);
+    let limit = format!("ratelimit:limit:{}", scale.key(20));
+    let window: String = ask(&mut conn, &["HGET", &limit, "window_ms"]).await;
+    assert_eq!(window, "60000");
+
+    scale.check(&mut conn, [7, 2_499]).await.unwrap();
+    assert_eq!(ask::<u64>(&mut conn, &["ZCARD", &name]).await, 4);
+    let sequence = format!("{name}:seq");
+    assert_eq!(ask::<u64>(&mut conn, &["GET", &sequence]).await, 4);
+    let life: i64 = ask(&mut conn, &["PTTL", &name]).await;
+    assert!((90_000..=91_000).contains(&life), "{life}");
+    let keys: u64 = ask(&mut conn, &["DBSIZE"]).await;
+    assert_eq!(keys, 2_500 + 2_500 + 250);
 }
 
 #[tokio::test]

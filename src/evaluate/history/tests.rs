@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::clock::Moment;
-use crate::invariants::{Checker, InvariantName};
-use crate::observation::{KeyLabel, Node, Observation};
+use crate::invariants::Checker;
+use crate::observation::{Node, Observation};
+use crate::report::InvariantName;
 use crate::subject::InvariantChecker as _;
 
 /// Nodes by id, with their states.
@@ -13,7 +14,7 @@ type Nodes = [(&'static str, Option<&'static str>)];
 fn node_down(looks: &[(i64, &Nodes)]) -> InvariantHistory {
     let mut config = CheckerConfig::default();
     config.of_mut(InvariantName::NodeDown).grace_period = Duration::from_secs(30);
-    let mut checker = Checker::new(config.clone(), KeyLabel::Plain);
+    let mut checker = Checker::new(config.clone());
     let mut history = History::new(&config, true);
     for (seconds, nodes) in looks {
         let node = |(id, state): &(&str, Option<&str>)| -> Node {

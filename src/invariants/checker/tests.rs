@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::observation::{Node, NodeMetrics};
+use crate::report::Decision;
 
 fn wall(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
@@ -16,7 +17,7 @@ fn at(seconds: i64) -> Moment {
 }
 
 fn checker() -> Checker {
-    Checker::new(CheckerConfig::default(), KeyLabel::Plain)
+    Checker::new(CheckerConfig::default())
 }
 
 fn node(id: &str, state: Option<&str>) -> Node {
@@ -288,7 +289,7 @@ fn a_p99_that_is_known_by_its_bucket_alone_is_not_shown_as_measured() {
     );
     let mut config = CheckerConfig::default();
     config.of_mut(InvariantName::HighLatency).threshold = 0.1;
-    let lenient = Checker::new(config, KeyLabel::Plain).check(at(0), &shown);
+    let lenient = Checker::new(config).check(at(0), &shown);
     assert!(lenient.invariants[2].evaluable);
     // A figure inside a bucket on one side of the threshold stays, as does a measured one.
     for fine in [
@@ -433,7 +434,7 @@ fn lists_are_capped_and_totals_are_exact() {
         max_listed: 2,
         ..CheckerConfig::default()
     };
-    let mut checker = Checker::new(config, KeyLabel::Plain);
+    let mut checker = Checker::new(config);
     let counters = [("a", 11, 10), ("b", 30, 10), ("c", 20, 10), ("d", 5, 0)];
     let report = count(&mut checker, at(0), &counters, CountersRead::Full);
     let ghosts: Vec<&str> = report
@@ -490,7 +491,7 @@ fn clear_state_forgets_everything() {
 fn an_invariant_that_is_switched_off_says_nothing() {
     let mut config = CheckerConfig::default();
     config.of_mut(InvariantName::GhostAllowing).enabled = false;
-    let mut checker = Checker::new(config, KeyLabel::Plain);
+    let mut checker = Checker::new(config);
     let report = count(&mut checker, at(0), &[("k", 12, 10)], CountersRead::Full);
     assert_eq!(shown(&report), ["counter_drift k?"]);
     assert_eq!(report.invariants.len(), 4);

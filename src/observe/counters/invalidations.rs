@@ -2,6 +2,7 @@
 //! those that were not: a count that nobody adds to only falls. Where that is not to be had, everything is looked at.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::{PushInfo, PushKind, Value};
@@ -11,11 +12,12 @@ use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
 use crate::observe::redis::server::RedisFailure;
 
-/// Names kept between two collections. With more, looking at everything is no dearer, and memory stays bounded.
-const MOST_NAMES: usize = 400_000;
+/// What the names kept between two collections may take, in bytes with all that belongs to them: some 300,000 names of usual
+/// length. With more, a pass over everything is hardly dearer, and memory stays bounded.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// What these names may take, in bytes of their own.
-const MOST_BYTES: usize = 32 * 1024 * 1024;
+/// What a name takes besides its own bytes: its hash in a table that may be half empty, and its end.
+const BESIDES: usize = 24;
 
 /// Which keys were written since the last collection.
 #[derive(Debug)]
@@ -25,7 +27,34 @@ pub(in crate::observe) enum Changes {
     /// From now on it tells; of what was before nobody knows.
     Unknown,
     /// These, by their whole names, and no others.
-    Names(Vec<Vec<u8>>),
+    Names(Names),
+}
+
+/// Many names in little memory.
+#[derive(Debug, Default)]
+pub(in crate::observe) struct Names {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Names {
+    pub(in crate::observe) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn push(&mut self, name: &[u8]) {
+        self.bytes.extend_from_slice(name);
+        // There are never more than `MOST_BYTES`.
+        self.ends
+            .push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
+    }
+
+    /// One after the other, in the order in which they came.
+    pub(in crate::observe) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(&0).chain(&self.ends);
+        let pairs = begins.zip(&self.ends);
+        pairs.filter_map(|(begin, end)| self.bytes.get(*begin as usize..*end as usize))
+    }
 }
 
 /// Listens for invalidations on a connection of its own.
@@ -38,8 +67,10 @@ pub(in crate::observe) struct Tracker {
 
 #[derive(Debug, Default)]
 struct Heard {
-    names: HashSet<Vec<u8>>,
-    bytes: usize,
+    names: Names,
+    /// Their hashes, with a seed that nobody outside knows: two names have the same one with a chance of one in billions.
+    hashes: HashSet<u64>,
+    seed: RandomState,
     /// Something was missed: too much at once, or everything was flushed.
     missed: bool,
 }
@@ -56,27 +87,33 @@ impl Heard {
             };
             for name in names {
                 if let Value::BulkString(name) = name {
-                    self.add(name);
+                    self.add(&name);
                 }
             }
         }
     }
 
-    fn add(&mut self, name: Vec<u8>) {
+    fn add(&mut self, name: &[u8]) {
+        if self.missed {
+            return;
+        }
         // A counter and its sequence are written together: the counter's name says enough.
         let counter = name.strip_suffix(b":seq");
-        if counter.is_some_and(|counter| self.names.contains(counter)) {
+        let is_known = |name: &[u8]| self.hashes.contains(&self.seed.hash_one(name));
+        if counter.is_some_and(is_known) || is_known(name) {
             return;
         }
-        if self.names.contains(&name) {
+        let taken = self.names.bytes.len() + name.len() + (self.names.len() + 1) * BESIDES;
+        if taken > MOST_BYTES {
+            // Those that are here do not help any more.
+            *self = Self {
+                missed: true,
+                ..Self::default()
+            };
             return;
         }
-        self.bytes += name.len();
-        if self.names.len() < MOST_NAMES && self.bytes <= MOST_BYTES {
-            self.names.insert(name);
-        } else {
-            self.missed = true;
-        }
+        self.hashes.insert(self.seed.hash_one(name));
+        self.names.push(name);
     }
 }
 
@@ -122,7 +159,7 @@ impl Tracker {
                 }
                 Changes::Unknown
             }
-            Ok(_) if !heard.missed => Changes::Names(heard.names.into_iter().collect()),
+            Ok(_) if !heard.missed => Changes::Names(heard.names),
             Ok(_) => Changes::Unknown,
             Err(_) => Changes::Untold(None),
         }
@@ -153,21 +190,20 @@ mod tests {
     fn a_sequence_beside_its_counter_is_left_out_and_one_alone_is_not() {
         let mut heard = Heard::default();
         heard.take(push(&["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"]));
-        let mut names: Vec<_> = heard.names.into_iter().collect();
-        names.sort();
+        let names: Vec<_> = heard.names.iter().collect();
         assert_eq!(names, [&b"ratelimit:a"[..], b"ratelimit:b:seq"]);
     }
 
     #[test]
     fn what_is_kept_is_bounded_by_bytes_too_and_what_is_not_kept_is_missed() {
         let mut heard = Heard::default();
-        let long = "x".repeat(MOST_BYTES / 2 - 1);
+        let long = "x".repeat(MOST_BYTES / 2 - 1 - BESIDES);
         for _ in 0..3 {
             heard.take(push(&[&format!("{long}1"), &format!("{long}2")]));
         }
         assert_eq!((heard.names.len(), heard.missed), (2, false));
         heard.take(push(&["x"]));
-        assert_eq!((heard.names.len(), heard.missed), (2, true));
+        assert_eq!((heard.names.len(), heard.missed), (0, true));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Which limit holds for a key, and what it was before. Pure.
 //!
-//! Of keys with the default limit nothing is remembered; of keys with a limit of their own, a hash and two numbers.
+//! Of keys with the default limit nothing is remembered; of keys with a limit of their own, a hash and where the limit is
+//! found.
+
+mod own;
+mod saved;
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -11,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::elapsed;
 use crate::observation::{FallenLimit, Limit};
+use own::OwnLimits;
 
 /// A rule of the configuration: keys that match have this limit, whatever Redis and the API say. For limits that
 /// only the limiter's callers know.
@@ -58,30 +63,29 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// What was last seen of limits: which keys have their own, and what a limit was before it fell.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub(in crate::observe) struct LimitMemory {
     default: Option<Remembered>,
-    own: HashMap<u64, Remembered>,
-    /// Keys whose stored limit is none, and the pass that found that.
-    #[serde(skip)]
-    invalid: HashMap<u64, u64>,
-    #[serde(skip)]
+    own: OwnLimits,
+    /// Keys whose stored limit is none, and whether the pass that found that is an odd one.
+    invalid: HashMap<u64, bool>,
     hasher: FixedHasher,
-    /// The number of the pass in progress.
-    pass: u64,
+    /// Whether the pass in progress is an odd one: what one shows, the next must show again.
+    odd_pass: bool,
     /// All stored limits were seen at least once, so that a limit that shows now is new.
-    pub(in crate::observe) primed: bool,
+    primed: bool,
+    /// Counts what would be saved in another way.
+    changes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Remembered {
     limit: Limit,
-    /// Boxed, since there are many limits and few that fell.
-    fell: Option<Box<Fall>>,
+    fell: Option<Fall>,
     /// The key has no limit of its own any more; the entry lives until the fall no longer matters.
     removed: bool,
-    /// The pass in which the limit was last seen.
-    pass: u64,
+    /// Whether the pass in which the limit was last seen is an odd one.
+    seen_in_odd: bool,
 }
 
 /// What a limit was before it fell.
@@ -100,7 +104,7 @@ impl Remembered {
             limit,
             fell: None,
             removed: false,
-            pass: 0,
+            seen_in_odd: false,
         }
     }
 
@@ -114,7 +118,7 @@ impl Remembered {
                 limit: highest,
                 at: now,
             };
-            self.fell = Some(Box::new(Fall { from, least: None }));
+            self.fell = Some(Fall { from, least: None });
         }
         self.limit = limit;
     }
@@ -146,6 +150,7 @@ impl LimitMemory {
         self.default
             .get_or_insert(Remembered::new(limit))
             .set(limit, now);
+        self.changes += u64::from(changed);
         changed
     }
 
@@ -161,22 +166,23 @@ impl LimitMemory {
 
     /// Whether the pass in progress has read the key's own limit already.
     pub(in crate::observe) fn is_learned(&self, key: &[u8]) -> bool {
-        let own = self.own.get(&self.hash(key));
-        own.is_some_and(|own| !own.removed && own.pass == self.pass)
+        let own = self.own.get(self.hash(key));
+        own.is_some_and(|own| !own.removed && own.seen_in_odd == self.odd_pass)
     }
 
     /// What is stored as the key's limit is none. What it was before is kept: it is likely to be that again.
     pub(in crate::observe) fn set_invalid(&mut self, key: &[u8]) {
         let hash = self.hash(key);
-        self.invalid.insert(hash, self.pass);
-        if let Some(own) = self.own.get_mut(&hash) {
-            own.pass = self.pass;
+        self.invalid.insert(hash, self.odd_pass);
+        if let Some(own) = self.own.get(hash) {
+            let seen_in_odd = self.odd_pass;
+            self.own.put(hash, Remembered { seen_in_odd, ..own });
         }
     }
 
     /// Whether the key has, or had until it became invalid, a limit of its own.
     pub(in crate::observe) fn had_own(&self, key: &[u8]) -> bool {
-        let own = self.own.get(&self.hash(key));
+        let own = self.own.get(self.hash(key));
         own.is_some_and(|own| !own.removed) || self.is_invalid(key)
     }
 
@@ -195,20 +201,22 @@ impl LimitMemory {
         let hash = self.hash(key);
         self.invalid.remove(&hash);
         let default = self.default_limit();
-        match (self.own.get_mut(&hash), own) {
-            (Some(remembered), Some(own)) => {
+        match (self.own.get(hash), own) {
+            (Some(mut remembered), Some(own)) => {
                 let news = remembered.removed || remembered.limit != own;
                 remembered.removed = false;
                 remembered.set(own, now);
-                remembered.pass = self.pass;
+                remembered.seen_in_odd = self.odd_pass;
+                self.put(hash, remembered);
                 news
             }
-            (Some(remembered), None) => {
+            (Some(mut remembered), None) => {
                 let news = !remembered.removed;
                 if let Some(default) = default.filter(|_| news) {
                     remembered.set(default, now);
                 }
                 remembered.removed = true;
+                self.put(hash, remembered);
                 news
             }
             (None, Some(own)) => {
@@ -216,8 +224,8 @@ impl LimitMemory {
                 let before = default.filter(|_| self.primed).unwrap_or(own);
                 let mut remembered = Remembered::new(before);
                 remembered.set(own, now);
-                remembered.pass = self.pass;
-                self.own.insert(hash, remembered);
+                remembered.seen_in_odd = self.odd_pass;
+                self.put(hash, remembered);
                 true
             }
             (None, None) => false,
@@ -237,7 +245,7 @@ impl LimitMemory {
             return default;
         }
         let hash = self.hash(key);
-        let Some(remembered) = self.own.get(&hash) else {
+        let Some(remembered) = self.own.get(hash) else {
             return default;
         };
         if !remembered.removed {
@@ -248,7 +256,8 @@ impl LimitMemory {
         let fell = remembered.fell_from();
         let fell = fell.filter(|fell| elapsed(fell.at, now) < window);
         if fell.is_none() {
-            self.own.remove(&hash);
+            self.own.remove(hash);
+            self.changes += 1;
         }
         Some((limit, fell.or(default_fell)))
     }
@@ -266,8 +275,11 @@ impl LimitMemory {
     ) -> Option<(Limit, Option<FallenLimit>)> {
         let (limit, fell) = self.current(key, now)?;
         let hash = self.hash(key);
-        match self.own.get_mut(&hash) {
-            Some(own) if fell.is_some() => own.counted(count, limit.limit),
+        match self.own.get(hash) {
+            Some(mut own) if fell.is_some() => {
+                own.counted(count, limit.limit);
+                self.put(hash, own);
+            }
             _ => return Some((limit, fell)),
         }
         self.current(key, now)
@@ -276,18 +288,35 @@ impl LimitMemory {
     /// A pass over the whole key space has ended: limits that it did not show are gone.
     pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
         let default = self.default_limit();
-        for remembered in self.own.values_mut() {
-            if remembered.pass != self.pass && !remembered.removed {
+        for hash in self.own.unseen(self.odd_pass) {
+            if let Some(mut remembered) = self.own.get(hash) {
                 if let Some(default) = default {
                     remembered.set(default, now);
                 }
                 remembered.removed = true;
+                self.put(hash, remembered);
             }
         }
-        let pass = self.pass;
-        self.invalid.retain(|_, seen| *seen == pass);
-        self.pass += 1;
+        self.own.tidy();
+        let odd = self.odd_pass;
+        self.invalid.retain(|_, seen_in_odd| *seen_in_odd == odd);
+        self.odd_pass = !self.odd_pass;
+        self.set_primed();
+    }
+
+    /// Whether all stored limits were seen at least once.
+    pub(in crate::observe) fn is_primed(&self) -> bool {
+        self.primed
+    }
+
+    /// All stored limits were seen.
+    pub(in crate::observe) fn set_primed(&mut self) {
+        self.changes += u64::from(!self.primed);
         self.primed = true;
+    }
+
+    fn put(&mut self, hash: u64, remembered: Remembered) {
+        self.changes += u64::from(self.own.put(hash, remembered));
     }
 }
 

@@ -13,24 +13,34 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
-use crate::observe::counters::invalidations::Changes;
+use crate::observe::counters::invalidations::{Changes, Names};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
-use crate::observe::counters::pace::Pace;
+use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
 use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, Unreachable, ready};
+use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
 use crate::observe::deadline::Deadline;
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::router::{Link, Router};
+use crate::observe::redis::router::{Link, Router, Slots};
 use crate::observe::redis::server::RedisFailure;
 use crate::observe::redis::topology::{Shard, ShardNow, not_connected, slots_of};
-use crate::subject::CounterSink;
 
-/// In the steady state a pass is spread over this many collections.
+/// In the steady state a pass is spread over this long: what was written is known without it. Well below the quarter of an
+/// hour after which the alert `RatelimiterCoverageBehind` calls it late.
+const STEADY_PASS: Duration = Duration::from_secs(600);
+
+/// In the steady state, over this many collections where nobody goes on between them.
 const SLICES: u32 = 10;
 
 /// The least that a collection spends on the pass: small key spaces are passed whole.
 const LEAST_SLICE: Duration = Duration::from_millis(50);
+
+/// The most that a collection spends on the pass where it goes on between collections: nobody is kept waiting for it.
+const MOST_SLICE: Duration = Duration::from_secs(1);
+
+/// How long the pass goes on between collections before others have their turn: a collection is kept waiting for as long.
+const BETWEEN_SLICE: Duration = Duration::from_millis(100);
 
 /// How long a sweep waits for the default limit although it remembers one: a limiter that is well answers within
 /// milliseconds, and one that hangs must not hold up the counters.
@@ -50,6 +60,11 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) limits: LimitMemory,
     pub(in crate::observe) rules: Vec<LimitRule>,
     pub(in crate::observe) budget: Duration,
+    /// What sweeps may take of the time of each server, and who else has a part of it.
+    pub(in crate::observe) share: f64,
+    pub(in crate::observe) shares: RedisShares,
+    /// Whether the pass goes on between collections.
+    pub(in crate::observe) goes_on: bool,
     pub(in crate::observe) label: KeyLabel,
     /// The pass that goes on in the next collection.
     pub(in crate::observe) pass: Option<Pass>,
@@ -57,8 +72,13 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) behind: bool,
     /// The watched key that was rechecked last: those behind it are next.
     pub(in crate::observe) rechecked: Option<Box<[u8]>>,
-    /// What the pass under way has taken so far.
+    /// What the pass under way has taken of Redis's time so far, and when it began.
     pub(in crate::observe) pass_took: Duration,
+    pub(in crate::observe) pass_begun: Instant,
+    /// What the collection before knows for those who go on with its pass.
+    pub(in crate::observe) between: Option<Between>,
+    /// What was found since.
+    pub(in crate::observe) found_between: SweepResult,
     /// A full pass is behind us, and every write since is known.
     pub(in crate::observe) steady: Option<Steady>,
     /// Commands sent since the start.
@@ -68,9 +88,22 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) unreachable: Mutex<Unreachable>,
 }
 
+/// The servers as a collection left them.
+#[derive(Debug)]
+pub(in crate::observe) struct Between {
+    clock_offsets: Vec<SignedDuration>,
+    dead: BTreeMap<usize, RedisFailure>,
+    sources: Vec<String>,
+    slots: Option<Slots>,
+    alone: bool,
+    /// All servers tell what is written.
+    told: bool,
+}
+
 /// What the last full pass took.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::observe) struct Steady {
+    /// Of Redis's time.
     took: Duration,
     /// Keys of any kind that it looked at.
     scanned: u64,
@@ -90,7 +123,7 @@ pub(in crate::observe) struct Needs {
 #[derive(Debug)]
 pub(in crate::observe) struct KeysRead {
     pub(in crate::observe) read: CountersRead,
-    /// Watched keys that could not be judged, escaped, and why.
+    /// Watched keys that could not be judged, as they are shown, and why.
     pub(in crate::observe) unjudged: BTreeMap<String, Reason>,
     pub(in crate::observe) failures: Vec<Failure>,
     /// Ids of the registrations that the sweep came across, escaped.
@@ -112,7 +145,7 @@ impl KeyReader {
         let started = Instant::now();
         let mut result = SweepResult {
             stopped: Some(Reason::Deadline),
-            ..SweepResult::default()
+            ..std::mem::take(&mut self.found_between)
         };
         let mut dead = 0;
         let mut seconds = None;
@@ -151,13 +184,7 @@ impl KeyReader {
             // The connections may have answers on the way that nobody waits for any more.
             self.readers.clear();
         }
-        for (place, shard) in self.shards.iter().enumerate() {
-            if result.failed.contains_key(&place)
-                && let Some(reader) = self.readers.get_mut(&shard.primary)
-            {
-                reader.replace();
-            }
-        }
+        self.replace_failed(&result);
         if cut_off || result.failed.len() > dead {
             // What was written was perhaps told and not looked at.
             self.begin_anew();
@@ -182,13 +209,115 @@ impl KeyReader {
         KeysRead {
             node_ids: result.node_ids.iter().map(|id| encode_key(id)).collect(),
             failures: self.failures(&result),
-            read: counters_read(&result),
-            unjudged: unjudged(&result),
+            read: counters_read(&result, self.label),
+            unjudged: unjudged(&result, self.label),
             coverage,
             sources: sources
                 .map(|(primary, reader)| (primary.clone(), reader.source.clone()))
                 .collect(),
             seconds: seconds.unwrap_or_else(|| started.elapsed()).as_secs_f64(),
+        }
+    }
+
+    /// Goes on with the pass for a moment between two collections. Returns whether there is more to do before the next.
+    pub(in crate::observe) async fn go_on(
+        &mut self,
+        clock: &Clock,
+        sink: &mut dyn CounterSink,
+    ) -> bool {
+        if !self.is_due() {
+            return false;
+        }
+        let Some(between) = self.between.take() else {
+            return false;
+        };
+        let mut result = SweepResult {
+            failed: between.dead.clone(),
+            sources: between.sources.clone(),
+            ..SweepResult::default()
+        };
+        let (mut links, mut lanes) = (Vec::new(), Vec::new());
+        for (place, shard) in self.shards.iter().enumerate() {
+            let reader = self.readers.get(&shard.primary);
+            let reader = reader.filter(|_| !between.dead.contains_key(&place));
+            let (scanner, connection) = reader.and_then(ShardReader::current).unzip();
+            if scanner.is_none() && !between.dead.contains_key(&place) {
+                return false;
+            }
+            links.push(Link {
+                primary: shard.primary.clone(),
+                connection: connection.ok_or_else(not_connected),
+            });
+            lanes.push(Lane {
+                scanner,
+                clock_offset: between.clock_offsets[place],
+                pacer: self.shares.pacer(&between.sources[place], self.share),
+            });
+        }
+        let mut sweep = Sweep {
+            router: Router::new(links, between.slots.clone()),
+            lanes,
+            clock,
+            limits: &mut self.limits,
+            rules: &self.rules,
+            sink,
+            alone: between.alone,
+        };
+        let stop = Instant::now() + BETWEEN_SLICE;
+        sweep.run(stop, &mut self.pass, &mut result).await;
+        self.commands_total += result.commands;
+        self.passed(&mut result, between.told);
+        if result.stopped.is_none() && !between.alone {
+            self.last_full_pass = Some(clock.now().wall);
+        }
+        let found = &mut self.found_between;
+        found.node_ids.append(&mut result.node_ids);
+        for (reason, (times, example)) in std::mem::take(&mut result.skipped) {
+            found.skipped.entry(reason).or_insert((0, example)).0 += times;
+        }
+        if result.failed.len() > between.dead.len() {
+            self.replace_failed(&result);
+            self.begin_anew();
+            return false;
+        }
+        self.between = Some(between);
+        self.is_due()
+    }
+
+    /// Whether the pass has to go on before the next collection. In the steady state it keeps to its time.
+    fn is_due(&self) -> bool {
+        self.pass.is_some()
+            && self.steady.is_none_or(|last| {
+                let passed = self.pass_begun.elapsed().div_duration_f64(STEADY_PASS);
+                self.pass_took < last.took.mul_f64(passed.min(1.0))
+            })
+    }
+
+    /// Drops the connections to servers that failed: there may be answers on the way that nobody waits for.
+    fn replace_failed(&mut self, result: &SweepResult) {
+        for (place, shard) in self.shards.iter().enumerate() {
+            if result.failed.contains_key(&place)
+                && let Some(reader) = self.readers.get_mut(&shard.primary)
+            {
+                reader.replace();
+            }
+        }
+    }
+
+    /// Takes in how far the pass came. `told`: all servers tell what is written.
+    fn passed(&mut self, result: &mut SweepResult, told: bool) {
+        self.pass_took += std::mem::take(&mut result.pass_took);
+        if result.stopped.is_none() {
+            // Where it fell behind, one more pass over everything brings what was passed by.
+            let known = told && !self.behind;
+            self.steady = known.then_some(Steady {
+                took: self.pass_took,
+                scanned: result.pass_scanned,
+            });
+            self.behind = false;
+            self.pass_took = Duration::ZERO;
+        } else if self.pass.is_none() {
+            self.begin_anew();
         }
     }
 
@@ -267,57 +396,68 @@ impl KeyReader {
                 None => Err(not_connected()),
             },
         });
-        let lanes = shards.iter().zip(&servers).map(|(now, server)| Lane {
-            scanner: server.as_ref().map(|server| server.scanner.clone()),
-            clock_offset: match &now.state {
-                Some(state) => state.clock_offset,
-                None => SignedDuration::ZERO,
-            },
+        let offset = |now: &ShardNow| match &now.state {
+            Some(state) => state.clock_offset,
+            None => SignedDuration::ZERO,
+        };
+        let told = servers.iter().flatten();
+        let told = told.map(|server| !matches!(server.changes, Changes::Untold(_)));
+        self.between = Some(Between {
+            clock_offsets: shards.iter().map(offset).collect(),
+            dead: result.failed.clone(),
+            sources: result.sources.clone(),
+            slots: slots.clone(),
+            alone: result.alone.is_some(),
+            told: told.fold(result.failed.is_empty(), |all, one| all && one),
         });
+        let mut lanes = Vec::with_capacity(shards.len());
+        for ((now, server), source) in shards.iter().zip(&servers).zip(&result.sources) {
+            let pacer = self.shares.pacer(source, self.share);
+            let pings = now
+                .ping
+                .iter()
+                .chain(server.iter().map(|server| &server.ping));
+            if let Some(ping) = pings.min() {
+                pacer.set_ping(*ping);
+            }
+            lanes.push(Lane {
+                scanner: server.as_ref().map(|server| server.scanner.clone()),
+                clock_offset: offset(now),
+                pacer,
+            });
+        }
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
-            lanes: lanes.collect(),
-            pace: pace_beside(shards),
+            lanes,
             clock,
             limits: &mut self.limits,
             rules: &self.rules,
             sink,
             alone: result.alone.is_some(),
         };
-        let slice = match self.steady {
-            Some(last) => stop.min(Instant::now() + (last.took / SLICES).max(LEAST_SLICE)),
-            None => stop,
-        };
         sweep
             .recheck(watched.to_vec(), &mut self.rechecked, half, result)
             .await;
         for (lane, names) in written {
-            self.behind |= !sweep.look_at(lane, names, stop, result).await;
+            self.behind |= !sweep.look_at(lane, &names, stop, result).await;
         }
-        let slice = if self.behind { stop } else { slice };
         if self.behind {
             // Not everything is known any more; the pass under way goes on.
             self.steady = None;
         }
-        let begun = Instant::now();
-        sweep.run(slice, &mut self.pass, result).await;
-        self.pass_took += begun.elapsed();
-        if result.stopped.is_none() {
-            let told = |server: &Option<Ready>| {
-                let server = server.as_ref();
-                server.is_some_and(|server| !matches!(server.changes, Changes::Untold(_)))
-            };
-            // Where it fell behind, one more pass over everything brings what was passed by.
-            let known = servers.iter().all(told) && !self.behind;
-            self.steady = known.then_some(Steady {
-                took: self.pass_took,
-                scanned: result.pass_scanned,
-            });
-            self.behind = false;
-            self.pass_took = Duration::ZERO;
-        } else if self.pass.is_none() {
-            self.begin_anew();
+        let most = match self.steady {
+            Some(_) if self.goes_on => LEAST_SLICE,
+            Some(last) => (last.took.div_f64(self.share) / SLICES).max(LEAST_SLICE),
+            None if self.goes_on => MOST_SLICE,
+            None => self.budget,
+        };
+        if self.pass.is_none() {
+            self.pass_begun = Instant::now();
         }
+        let slice = stop.min(Instant::now() + most);
+        sweep.run(slice, &mut self.pass, result).await;
+        let told = self.between.as_ref().is_some_and(|between| between.told);
+        self.passed(result, told);
     }
 
     /// Connects to every server that answers, and notes those that cannot be read.
@@ -389,7 +529,7 @@ impl KeyReader {
     }
 
     /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
-    fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Vec<Vec<u8>>)> {
+    fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Names)> {
         let mut written = Vec::new();
         let mut count = 0;
         for (lane, server) in servers.iter_mut().enumerate() {
@@ -397,6 +537,10 @@ impl KeyReader {
                 Some(Changes::Names(names)) => {
                     count += names.len() as u64;
                     written.push((lane, std::mem::take(names)));
+                }
+                // What the pass under way passed by may have been written since: it goes on, and another follows.
+                Some(Changes::Unknown) if self.steady.is_none() && self.pass.is_some() => {
+                    self.behind = true;
                 }
                 Some(Changes::Unknown) => self.begin_anew(),
                 // The pass under way relied on being told.
@@ -443,19 +587,9 @@ impl KeyReader {
     }
 }
 
-/// The pace at which nobody has to wait: by the busiest server and the shortest way to one.
-fn pace_beside(shards: &[ShardNow]) -> Pace {
-    let infos = shards
-        .iter()
-        .filter_map(|now| now.state.as_ref()?.info.as_ref());
-    let commands = infos.filter_map(|info| info.operations_per_second).max();
-    let ping = shards.iter().filter_map(|now| now.ping.as_ref().ok()).min();
-    Pace::beside(commands.unwrap_or(0), ping.copied().unwrap_or_default())
-}
-
-fn counters_read(result: &SweepResult) -> CountersRead {
+fn counters_read(result: &SweepResult, label: KeyLabel) -> CountersRead {
     let partial = |reason| CountersRead::Partial {
-        gone: result.gone.iter().map(|key| encode_key(key)).collect(),
+        gone: result.gone.iter().map(|key| label.of(key)).collect(),
         reason,
     };
     match result.stopped {
@@ -475,10 +609,10 @@ fn counters_read(result: &SweepResult) -> CountersRead {
     }
 }
 
-fn unjudged(result: &SweepResult) -> BTreeMap<String, Reason> {
+fn unjudged(result: &SweepResult, label: KeyLabel) -> BTreeMap<String, Reason> {
     let unjudged = result.unjudged.iter();
     unjudged
-        .map(|(key, reason)| (encode_key(key), *reason))
+        .map(|(key, reason)| (label.of(key), *reason))
         .collect()
 }
 

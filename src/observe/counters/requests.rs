@@ -46,6 +46,13 @@ pub(in crate::observe) struct Batch {
     pub(in crate::observe) limits: Vec<Vec<u8>>,
 }
 
+impl Batch {
+    /// How many commands' work it is. MGET takes about half of one for each name.
+    pub(in crate::observe) fn commands(&self) -> usize {
+        self.keys.len() + self.limits.len() + self.sequences.len().div_ceil(2)
+    }
+}
+
 /// What the batch's names turned out to be.
 #[derive(Debug)]
 pub(in crate::observe) struct Counted {
@@ -206,6 +213,11 @@ fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
     let from = now_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
     command.arg([PREFIX, key].concat()).arg(from).arg("+inf");
     command
+}
+
+/// The names that are asked about where a key is read directly.
+pub(in crate::observe) fn names_of(key: &[u8]) -> [Vec<u8>; 2] {
+    [[PREFIX, key].concat(), limit_name(key)]
 }
 
 /// The name under which a key's own limit is stored.

@@ -34,6 +34,8 @@ pub(in crate::observe) struct Ready {
     pub(in crate::observe) scanner: MultiplexedConnection,
     pub(in crate::observe) connection: MultiplexedConnection,
     pub(in crate::observe) changes: Changes,
+    /// How long PING took.
+    pub(in crate::observe) ping: Duration,
 }
 
 impl ShardReader {
@@ -54,13 +56,21 @@ impl ShardReader {
     }
 
     async fn connect(&mut self) -> Result<Ready, RedisFailure> {
-        let ((scanner, _), (connection, _)) =
+        let ((scanner, first), (connection, second)) =
             tokio::try_join!(self.scanner.ping(), self.connector.ping())?;
         Ok(Ready {
             scanner,
             connection,
             changes: self.tracker.changes().await,
+            ping: first.min(second),
         })
+    }
+
+    /// The connections to scan and to count on, as they are, if there are any.
+    pub(in crate::observe) fn current(
+        &self,
+    ) -> Option<(MultiplexedConnection, MultiplexedConnection)> {
+        Some((self.scanner.current()?, self.connector.current()?))
     }
 
     /// This reader, if its server is a replica that can be read: of a `cluster` it must say that it may be.

@@ -7,6 +7,7 @@
 mod judging;
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::SignedDuration;
@@ -18,20 +19,20 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::Reason;
+use crate::observe::counters::invalidations::Names;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
-use crate::observe::counters::pace::Pace;
+use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
+use crate::observe::counters::sink::CounterSink;
 use crate::observe::redis::router::Router;
 use crate::observe::redis::server::{RedisFailure, redis_millis};
-use crate::subject::CounterSink;
 
 /// Everything a sweep needs.
 pub(in crate::observe) struct Sweep<'a> {
     pub(in crate::observe) router: Router,
     /// One for each link of the router.
     pub(in crate::observe) lanes: Vec<Lane>,
-    pub(in crate::observe) pace: Pace,
     pub(in crate::observe) clock: &'a Clock,
     pub(in crate::observe) limits: &'a mut LimitMemory,
     pub(in crate::observe) rules: &'a [LimitRule],
@@ -46,6 +47,8 @@ pub(in crate::observe) struct Lane {
     pub(in crate::observe) scanner: Option<MultiplexedConnection>,
     /// The server's clock minus ours.
     pub(in crate::observe) clock_offset: SignedDuration,
+    /// What it may take of the server's time.
+    pub(in crate::observe) pacer: Pacer,
 }
 
 /// What a sweep brought besides the counters that it streamed.
@@ -63,6 +66,8 @@ pub(in crate::observe) struct SweepResult {
     pub(in crate::observe) postponed: bool,
     /// Commands sent.
     pub(in crate::observe) commands: u64,
+    /// What the pass took of Redis's time.
+    pub(in crate::observe) pass_took: Duration,
     /// Keys of any kind that the pass looked at, if it ended.
     pub(in crate::observe) pass_scanned: u64,
     /// How far the pass came, if it did not end.
@@ -93,7 +98,22 @@ impl SweepResult {
 }
 
 /// One SCAN's answer, and the lane that it came from.
-type Scanned = (usize, RedisResult<(Vec<u8>, Vec<Vec<u8>>)>);
+struct Scanned {
+    lane: usize,
+    answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)>,
+    /// Names that were looked at.
+    step: usize,
+    /// Of Redis's time.
+    took: Duration,
+}
+
+/// What came of counting a batch.
+struct Done {
+    counted: RedisResult<Counted>,
+    at: Moment,
+    /// Of Redis's time.
+    took: Duration,
+}
 
 impl Sweep<'_> {
     /// Looks at the keys that are shown and at those with a violation in progress, whatever happens to the rest. Those that
@@ -109,14 +129,15 @@ impl Sweep<'_> {
         let (shown, mut others): (Vec<_>, Vec<_>) =
             watched.partition(|key| self.sink.is_shown(key));
         from_behind(&mut others, last.as_deref());
-        for (number, some) in shown.chunks(self.pace.step).enumerate() {
+        let names = self.step();
+        for (number, some) in shown.chunks(names).enumerate() {
             if number > 0 && Instant::now() >= stop {
                 result.postponed = true;
                 break;
             }
             self.recheck_some(some, result).await;
         }
-        for (number, some) in others.chunks(self.pace.step).enumerate() {
+        for (number, some) in others.chunks(names).enumerate() {
             // However small the budget is, each collection takes one step at least.
             if number > 0 && Instant::now() >= stop {
                 result.postponed = true;
@@ -147,19 +168,20 @@ impl Sweep<'_> {
     pub(in crate::observe) async fn look_at(
         &mut self,
         lane: usize,
-        names: Vec<Vec<u8>>,
+        names: &Names,
         stop: Instant,
         result: &mut SweepResult,
     ) -> bool {
-        let mut names = names.into_iter().peekable();
+        let mut names = names.iter().peekable();
         while names.peek().is_some() && !result.failed.contains_key(&lane) {
             if Instant::now() >= stop {
                 return false;
             }
-            let at = self.clock.now();
-            let some = names.by_ref().take(self.pace.step).collect();
+            let most = self.lanes[lane].pacer.step_size();
+            let some = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
             let batch = self.sort(some, Round::Both, result);
-            match self.count(lane, batch, at).await {
+            let Done { counted, at, .. } = self.count(lane, batch).await;
+            match counted {
                 Ok(counted) => self.take(at, counted, false, result).await,
                 Err(error) => fail(lane, &error, result),
             }
@@ -182,7 +204,9 @@ impl Sweep<'_> {
         self.go_on(&mut current, stop, result).await;
         if current.round == Round::Limits && self.rest_ended(&mut current, result) {
             // Those of a server that cannot be read are not known.
-            self.limits.primed |= result.failed.is_empty() && !current.moved;
+            if result.failed.is_empty() && !current.moved {
+                self.limits.set_primed();
+            }
             current.begin_counters();
             self.go_on(&mut current, stop, result).await;
         }
@@ -206,7 +230,7 @@ impl Sweep<'_> {
     async fn go_on(&mut self, current: &mut Pass, stop: Instant, result: &mut SweepResult) {
         let mut scanning = JoinSet::new();
         let mut scanned = self.scan(current, &mut scanning, result);
-        let most_counting = self.pace.in_flight * scanning.len();
+        let most_counting = scanning.len();
         let mut counting = JoinSet::new();
         let mut drained = false;
         // However small the budget is, each collection takes one step at least: it would never end otherwise.
@@ -216,7 +240,7 @@ impl Sweep<'_> {
             let room = counting.len() < most_counting && !drained && time;
             tokio::select! {
                 next = scanned.recv(), if room => {
-                    let Some((lane, answer)) = next else {
+                    let Some(Scanned { lane, answer, step, took }) = next else {
                         drained = true; // every lane came to its end, or said before why not
                         continue;
                     };
@@ -225,6 +249,7 @@ impl Sweep<'_> {
                         continue;
                     }
                     result.commands += 1;
+                    result.pass_took += took;
                     let (cursor, names) = match answer {
                         Ok(answer) => answer,
                         Err(error) => {
@@ -235,15 +260,15 @@ impl Sweep<'_> {
                     let part = current.part(&self.router.links()[lane].primary);
                     part.ended = cursor == b"0";
                     part.cursor = cursor;
-                    part.scanned += self.pace.step as u64;
-                    let at = self.clock.now();
+                    part.scanned += step as u64;
                     let batch = self.sort(names, current.round, result);
-                    let work = self.count(lane, batch, at);
-                    counting.spawn(async move { (lane, at, work.await) });
+                    let work = self.count(lane, batch);
+                    counting.spawn(async move { (lane, work.await) });
                 }
                 Some(done) = counting.join_next() => {
                     // A task of ours neither panics nor is aborted while the set lives.
-                    let Ok((lane, at, counted)) = done else { continue };
+                    let Ok((lane, Done { counted, at, took })) = done else { continue };
+                    result.pass_took += took;
                     match counted {
                         Ok(counted) if current.round == Round::Limits => {
                             self.take_limits(at, counted, result);
@@ -264,7 +289,7 @@ impl Sweep<'_> {
         scanning: &mut JoinSet<()>,
         result: &SweepResult,
     ) -> mpsc::Receiver<Scanned> {
-        let (sender, scanned) = mpsc::channel(self.pace.in_flight);
+        let (sender, scanned) = mpsc::channel(1);
         let pattern = match pass.round {
             Round::Limits => "ratelimit:limit:*",
             Round::Counters | Round::Both => "ratelimit*",
@@ -281,7 +306,7 @@ impl Sweep<'_> {
                     connection,
                     cursor,
                     pattern,
-                    self.pace,
+                    lane.pacer.clone(),
                     sender.clone(),
                 ));
             }
@@ -299,7 +324,7 @@ impl Sweep<'_> {
     async fn begin(&mut self, result: &mut SweepResult) -> Pass {
         self.sink.begin_pass();
         let mut pass = Pass::default();
-        if !self.limits.primed {
+        if !self.limits.is_primed() {
             pass.round = Round::Limits;
         }
         let sizes = self.router.links().iter().map(|link| async {
@@ -334,18 +359,61 @@ impl Sweep<'_> {
         self.sink.end_pass();
     }
 
-    /// The counts of a batch, as a future of its own.
-    fn count(
-        &self,
-        lane: usize,
-        batch: Batch,
-        at: Moment,
-    ) -> impl Future<Output = RedisResult<Counted>> + Send + use<> {
-        let now_ms = redis_millis(at, self.lanes[lane].clock_offset);
+    /// The counts of a batch when its turn has come, as a future of its own.
+    fn count(&self, lane: usize, batch: Batch) -> impl Future<Output = Done> + Send + use<> {
+        let Lane {
+            clock_offset,
+            pacer,
+            ..
+        } = &self.lanes[lane];
+        let (clock_offset, pacer) = (*clock_offset, pacer.clone());
+        let clock = self.clock.clone();
         let connection = self.router.links()[lane].connection.clone();
         let cluster = self.router.is_cluster();
-        async move { count(connection?, batch, now_ms, cluster).await }
+        async move {
+            let commands = batch.commands();
+            let work = || async {
+                // Not before: a window that begins too early counts what is over.
+                let at = clock.now();
+                let now_ms = redis_millis(at, clock_offset);
+                let counted = async { count(connection?, batch, now_ms, cluster).await };
+                (counted.await, at)
+            };
+            if commands == 0 {
+                let (counted, at) = work().await;
+                let took = Duration::ZERO;
+                return Done { counted, at, took };
+            }
+            let ((counted, at), took) = pacer.step(commands, work).await;
+            Done { counted, at, took }
+        }
     }
+
+    /// How many names one step is to ask about, wherever they are.
+    fn step(&self) -> usize {
+        let steps = self.lanes.iter().map(|lane| lane.pacer.step_size());
+        steps.min().unwrap_or(1)
+    }
+}
+
+/// Does `work`, which asks about all of `names`, when its turn has come at every server that it asks.
+async fn paced<F: Future>(
+    (router, lanes): (&Router, &[Lane]),
+    names: impl Iterator<Item = Vec<u8>>,
+    work: impl FnOnce() -> F,
+) -> F::Output {
+    let mut commands = 0;
+    let mut asked = vec![false; lanes.len()];
+    for name in names {
+        commands += 1;
+        let lane = router.link_of(&name).and_then(|lane| asked.get_mut(lane));
+        if let Some(lane) = lane {
+            *lane = true;
+        }
+    }
+    let pacers = lanes.iter().zip(asked).filter(|(_, asked)| *asked);
+    let pacers: Vec<&Pacer> = pacers.map(|(lane, _)| &lane.pacer).collect();
+    step_at_all(&pacers, commands, work).await.0
 }
 
 /// Sorts `keys`, and begins with the first behind `last`.
@@ -367,21 +435,25 @@ fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
 /// Scans from `cursor` on, ahead of who counts, until the end or until nobody takes the names any more.
 async fn scan_ahead(
     lane: usize,
-    mut connection: MultiplexedConnection,
+    connection: MultiplexedConnection,
     mut cursor: Vec<u8>,
     pattern: &'static str,
-    pace: Pace,
+    pacer: Pacer,
     sender: mpsc::Sender<Scanned>,
 ) {
     loop {
-        let answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)> = redis::cmd("SCAN")
-            .arg(&cursor)
-            .arg("MATCH")
-            .arg(pattern)
-            .arg("COUNT")
-            .arg(pace.step)
-            .query_async(&mut connection)
-            .await;
+        let step = pacer.step_size();
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(&cursor).arg("MATCH").arg(pattern);
+        scan.arg("COUNT").arg(step);
+        // A name that SCAN walks by costs less than a command.
+        let asked = connection.clone();
+        let work = || async move {
+            let mut asked = asked;
+            scan.query_async(&mut asked).await
+        };
+        let (answer, took) = pacer.step(step / 4, work).await;
+        let answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)> = answer;
         let last = match &answer {
             Ok((next, _)) => {
                 cursor.clone_from(next);
@@ -389,7 +461,13 @@ async fn scan_ahead(
             }
             Err(_) => true,
         };
-        if sender.send((lane, answer)).await.is_err() || last {
+        let scanned = Scanned {
+            lane,
+            answer,
+            step,
+            took,
+        };
+        if sender.send(scanned).await.is_err() || last {
             return;
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
-use crate::fuzzing::assertions::{harmless_html, valid_exposition};
+use crate::assertions::{harmless_html, valid_exposition};
 
 /// What an answer's head may consist of: nothing that a request brings becomes a header.
 const HEADERS: [&str; 13] = [

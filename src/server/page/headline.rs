@@ -47,7 +47,7 @@ impl Headline {
         let stale = age >= STALE_AFTER;
         let standing = match Standing::of(report) {
             Standing::Violated => Standing::Violated,
-            _ if stale => Standing::Unknown,
+            Standing::Unknown | Standing::Pending | Standing::Holds if stale => Standing::Unknown,
             standing => standing,
         };
         let line = match standing {
@@ -55,7 +55,7 @@ impl Headline {
                 format!("Not known: nothing was collected for {}", long(age))
             }
             Standing::Pending => format!("{}; {pending} pending", summary(report, standing)),
-            _ => summary(report, standing),
+            Standing::Violated | Standing::Unknown | Standing::Holds => summary(report, standing),
         };
         let below = html! {
             @if stale {

@@ -6,8 +6,8 @@ use maud::{Markup, Render, html};
 use super::format::{bar, bytes, count, foreign, long, millis, short, subject, time, window};
 use super::headline::look;
 use crate::clock::elapsed;
-use crate::invariants::{InvariantName, InvariantStatus};
 use crate::observation::{Counter, CountersRead, Node, Observation};
+use crate::report::{InvariantName, InvariantStatus};
 use crate::snapshot::Snapshot;
 use crate::standing::Standing;
 

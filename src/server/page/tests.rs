@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::{Moment, later};
 use crate::invariants::{Checker, CheckerConfig};
-use crate::observation::{KeyLabel, Observation};
+use crate::observation::Observation;
 use crate::snapshot::OwnCounters;
 use crate::subject::InvariantChecker as _;
 
@@ -18,7 +18,7 @@ fn after(seconds: u64) -> Timestamp {
 
 /// What a checker says of observations that are made at these seconds.
 fn watched(observations: &[(u64, &str)]) -> Snapshot {
-    let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+    let mut checker = Checker::new(CheckerConfig::default());
     let mut snapshots = observations.iter().map(|(seconds, json)| {
         let observation: Observation = serde_json::from_str(json).unwrap();
         let report = checker.check(Moment::from_wall(after(*seconds)), &observation);

@@ -9,8 +9,8 @@ use super::advice::advice;
 use super::format::{count, foreign, long, progress, subject, time};
 use super::tables::head;
 use crate::clock::elapsed;
-use crate::invariants::{InvariantName, Violation};
 use crate::observation::hash_key;
+use crate::report::{InvariantName, Violation};
 use crate::snapshot::Snapshot;
 
 /// How many are shown in each section; the JSON has all.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ratelimiter_exporter::invariants::InvariantName;
+use ratelimiter_exporter::report::InvariantName;
 
 use super::files::{alertmanager, alerts, rules, tests};
 use super::known::Known;

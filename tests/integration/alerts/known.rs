@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ratelimiter_exporter::export::{DEFINITIONS, Kind};
-use ratelimiter_exporter::invariants::InvariantName;
 use ratelimiter_exporter::observation::Collector;
+use ratelimiter_exporter::report::InvariantName;
 
 use super::files::Rule;
 use super::promql::{Selector, names};

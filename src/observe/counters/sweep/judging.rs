@@ -1,13 +1,13 @@
 //! What the answers of a sweep mean: names are sorted by what is to be asked of them, counts are judged by the limits that
 //! are remembered, and read again where that is not enough. Decides nothing about what is asked when.
 
-use super::{Sweep, SweepResult, fail};
+use super::{Sweep, SweepResult, fail, paced};
 use crate::clock::Moment;
 use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::observe::counters::limits::by_rule;
 use crate::observe::counters::pass::Round;
 use crate::observe::counters::requests::{
-    Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, verify,
+    Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, names_of, verify,
 };
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::redis::router::is_elsewhere;
@@ -189,14 +189,18 @@ impl Sweep<'_> {
             .limits
             .default_limit()
             .map_or(60_000, |limit| limit.window_ms);
-        let now_ms = |lane: usize| redis_millis(at, self.lanes[lane].clock_offset);
-        let rule = |key: &[u8]| by_rule(self.rules, key);
+        // By the time when it is asked: a window that begins too early counts what is over.
+        let (clock, lanes, rules) = (self.clock, &self.lanes, self.rules);
+        let now_ms = |lane: usize| redis_millis(clock.now(), lanes[lane].clock_offset);
+        let rule = |key: &[u8]| by_rule(rules, key);
         let windows = keys.into_iter().map(|key| {
             let remembered = self.limits.current(&key, at.steady);
             (key, remembered.map_or(usual, |(limit, _)| limit.window_ms))
         });
         let keys: Vec<Doubtful> = windows.collect();
-        let answers = verify(&self.router, &keys, now_ms, rule, usual).await;
+        let names = keys.iter().flat_map(|(key, _)| names_of(key));
+        let work = || verify(&self.router, &keys, now_ms, rule, usual);
+        let answers = paced((&self.router, &self.lanes), names, work).await;
         result.commands += 2 * keys.len() as u64;
         let mut found = Vec::with_capacity(keys.len());
         for ((key, _), answer) in keys.into_iter().zip(answers) {
@@ -242,7 +246,7 @@ impl Sweep<'_> {
                 let reason = untold(why);
                 // After a pass over everything, what is remembered is what it was last: good enough while the
                 // server that holds it is away, since nobody can change it there.
-                if !self.limits.primed {
+                if !self.limits.is_primed() {
                     return Read::Unjudged(reason);
                 }
                 None

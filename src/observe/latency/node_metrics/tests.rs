@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use super::*;
 use crate::clock::Moment;
-use crate::invariants::{Checker, CheckerConfig, InvariantName, Report};
-use crate::observation::{KeyLabel, Node, Observation};
+use crate::invariants::{Checker, CheckerConfig};
+use crate::observation::{Node, Observation};
+use crate::report::{InvariantName, Report};
 use crate::subject::InvariantChecker as _;
 
 #[test]
@@ -180,7 +181,7 @@ fn replay(edges: &[i64], checks: &[Check], scrapes: &[i64]) -> Vec<(i64, Said)> 
     checks.sort_unstable();
     let selectors = default_selectors();
     let mut history = NodeHistory::default();
-    let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
+    let mut checker = Checker::new(CheckerConfig::default());
     let node: Node = serde_json::from_str("{\"id\":\"n\",\"state\":\"Up\"}").unwrap();
     let mut counts = Counts {
         edges,

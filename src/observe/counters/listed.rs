@@ -6,7 +6,6 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 
 use crate::clock::Moment;
-use crate::invariants::ghost;
 use crate::observation::{Counter, CounterView, FallenLimit, KeyLabel};
 
 /// Counters that are listed at the most: a line of a recording must stay one that can be read.
@@ -14,21 +13,22 @@ const MOST: usize = 100_000;
 
 /// Which counters are listed besides the fullest, and what was seen of them in this collection.
 #[derive(Debug, Default)]
-pub(super) struct Listed {
+pub(in crate::observe) struct Listed {
     /// All above their limits.
     above_limits: bool,
     named: BTreeSet<Box<[u8]>>,
     seen: HashMap<Box<[u8]>, Seen>,
     /// There were more than are listed.
-    pub(super) incomplete: bool,
+    pub(in crate::observe) incomplete: bool,
 }
 
 /// A counter as last counted, and when.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
+pub(in crate::observe) struct Seen {
     count: u64,
     limit: u64,
     remaining: u64,
+    above: bool,
     window_ms: Option<u64>,
     fell_from: Option<FallenLimit>,
     /// Since when it is above its limit, in this collection.
@@ -37,7 +37,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn into_counter(self, key: &[u8], label: KeyLabel) -> Counter {
+    pub(in crate::observe) fn into_counter(self, key: &[u8], label: KeyLabel) -> Counter {
         Counter {
             key: label.of(key),
             count: self.count,
@@ -52,7 +52,7 @@ impl Seen {
 }
 
 impl Listed {
-    pub(super) fn new(above_limits: bool, named: BTreeSet<Box<[u8]>>) -> Self {
+    pub(in crate::observe) fn new(above_limits: bool, named: BTreeSet<Box<[u8]>>) -> Self {
         Self {
             above_limits,
             named,
@@ -62,27 +62,27 @@ impl Listed {
     }
 
     /// The keys to look at in the next collection.
-    pub(super) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
+    pub(in crate::observe) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
         self.named.iter().chain(self.seen.keys())
     }
 
     /// Whether the key was asked for by name.
-    pub(super) fn is_named(&self, key: &[u8]) -> bool {
+    pub(in crate::observe) fn is_named(&self, key: &[u8]) -> bool {
         self.named.contains(key)
     }
 
     /// A collection begins.
-    pub(super) fn begin(&mut self) {
+    pub(in crate::observe) fn begin(&mut self) {
         self.seen.clear();
         self.incomplete = false;
     }
 
     /// One more counter was counted.
-    pub(super) fn take(&mut self, at: Moment, counter: &CounterView<'_>) {
+    pub(in crate::observe) fn take(&mut self, at: Moment, counter: &CounterView<'_>) {
         if !self.above_limits && self.named.is_empty() {
             return;
         }
-        let above = ghost(counter.count, counter.limit, counter.remaining);
+        let above = counter.is_above_limit();
         let listed = (above && self.above_limits) || self.named.contains(counter.key);
         if !listed {
             self.seen.remove(counter.key);
@@ -92,6 +92,7 @@ impl Listed {
             count: counter.count,
             limit: counter.limit,
             remaining: counter.remaining,
+            above,
             window_ms: counter.window_ms,
             fell_from: counter.fell_from,
             first: at.steady,
@@ -100,8 +101,7 @@ impl Listed {
         let full = self.seen.len() >= MOST;
         match self.seen.get_mut(counter.key) {
             Some(before) => {
-                let was_above = ghost(before.count, before.limit, before.remaining);
-                let first = if was_above && above {
+                let first = if before.above && above {
                     before.first
                 } else {
                     at.steady
@@ -116,12 +116,12 @@ impl Listed {
     }
 
     /// What was seen of `key`.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Seen> {
+    pub(in crate::observe) fn get(&self, key: &[u8]) -> Option<Seen> {
         self.seen.get(key).copied()
     }
 
     /// Every key that was seen.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (&[u8], Seen)> {
+    pub(in crate::observe) fn keys(&self) -> impl Iterator<Item = (&[u8], Seen)> {
         self.seen.iter().map(|(key, seen)| (&**key, *seen))
     }
 }

@@ -7,19 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::observation::{Bucket, NEWEST_CHECKS};
 
-/// Four values, not two.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// The invariant holds.
-    Ok,
-    /// It does not.
-    Violated(Evidence),
-    /// The data could not be read this time, with the reason: a violation in progress stays what it is.
-    Unknown(String),
-    /// The data was read and proves neither, with the reason: what proved a violation is over, so it ends.
-    Inconclusive(String),
-}
-
 /// What shows that an invariant is violated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -73,7 +60,7 @@ pub enum Evidence {
 impl Evidence {
     /// By how much the violation that it proves may have ended before it was looked at: slow checks that came within
     /// [`NEWEST_CHECKS`] are taken to be still coming.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         let Self::Latency { age_seconds, .. } = self else {
             return Duration::ZERO;
         };

@@ -3,16 +3,17 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
 
-use super::listed::Listed;
 use crate::clock::Moment;
 use crate::observation::{
     Counter, CounterView, KeyLabel, KeyTotals, UTILIZATION_BOUNDS, utilization,
 };
-use crate::subject::{CounterSink, InvariantChecker};
+use crate::observe::counters::listed::Listed;
+use crate::observe::counters::sink::CounterSink;
+use crate::subject::InvariantChecker;
 
 /// Totals over the counters of one pass, which may take several collections.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Totals {
+pub(in crate::observe) struct Totals {
     keys: u64,
     per_bucket: [u64; UTILIZATION_BOUNDS.len()],
     sum: f64,
@@ -36,11 +37,13 @@ fn bucket_of(used: f64) -> Option<usize> {
 
 /// What is kept of keys between collections.
 #[derive(Debug, Default)]
-pub(super) struct KeysKept {
+pub(in crate::observe) struct KeysKept {
     /// The pass under way.
     current: Totals,
     /// The last full pass.
     full: Totals,
+    /// The fullest keys that turned up since the last collection: the next one counts them again, to be exported perhaps.
+    found: TopKeys,
     /// The keys that are exported, so that they stay fresh while a pass goes on over several collections.
     exported: BTreeSet<Box<[u8]>>,
     /// The keys that are listed in any case.
@@ -48,7 +51,7 @@ pub(super) struct KeysKept {
 }
 
 impl KeysKept {
-    pub(super) fn new(listed: Listed) -> Self {
+    pub(in crate::observe) fn new(listed: Listed) -> Self {
         Self {
             listed,
             ..Self::default()
@@ -56,19 +59,23 @@ impl KeysKept {
     }
 
     /// Whether there were more keys to list in any case than are listed.
-    pub(super) fn list_is_incomplete(&self) -> bool {
+    pub(in crate::observe) fn list_is_incomplete(&self) -> bool {
         self.listed.incomplete
     }
 
     /// The keys to look at in the next collection besides those in violation.
-    pub(super) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
-        self.exported.iter().chain(self.listed.watched())
+    pub(in crate::observe) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
+        let found = self.found.heap.iter().map(|Reverse(ranked)| &ranked.key);
+        self.exported
+            .iter()
+            .chain(self.listed.watched())
+            .chain(found)
     }
 }
 
 /// Hands every batch to the checker and keeps a summary of it.
 #[derive(Debug)]
-pub(super) struct Summary<'a, C> {
+pub(in crate::observe) struct Summary<'a, C> {
     checker: &'a mut C,
     kept: &'a mut KeysKept,
     most: usize,
@@ -76,8 +83,9 @@ pub(super) struct Summary<'a, C> {
 }
 
 impl<'a, C: InvariantChecker> Summary<'a, C> {
-    pub(super) fn new(checker: &'a mut C, kept: &'a mut KeysKept, most: usize) -> Self {
+    pub(in crate::observe) fn new(checker: &'a mut C, kept: &'a mut KeysKept, most: usize) -> Self {
         kept.listed.begin();
+        kept.found = TopKeys::default();
         Self {
             checker,
             kept,
@@ -87,9 +95,32 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
         }
     }
 
+    /// What goes on between collections: nothing is shown of it before the next.
+    pub(in crate::observe) fn between(
+        checker: &'a mut C,
+        kept: &'a mut KeysKept,
+        most: usize,
+    ) -> Self {
+        let top = std::mem::take(&mut kept.found);
+        Self {
+            top: TopKeys {
+                most: most * 2,
+                ..top
+            },
+            checker,
+            kept,
+            most,
+        }
+    }
+
+    /// Keeps what [`Self::between`] brought for the next collection.
+    pub(in crate::observe) fn keep(self) {
+        self.kept.found = self.top;
+    }
+
     /// The totals of the last full pass, and the top keys and those that are listed in any case, highest utilization
     /// first.
-    pub(super) fn finish(self, label: KeyLabel) -> (KeyTotals, Vec<Counter>) {
+    pub(in crate::observe) fn finish(self, label: KeyLabel) -> (KeyTotals, Vec<Counter>) {
         let top = self.top.into_ranked(self.most);
         self.kept.exported = top.iter().map(|ranked| ranked.key.clone()).collect();
         let full = &self.kept.full;
@@ -160,7 +191,7 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
 }
 
 /// The `most` keys with the highest utilization; ties go by name. Violators have more than 1, so they come first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct TopKeys {
     most: usize,
     /// The least of them on top.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::redis_disconnected::REDIS;
-use super::{Decision, Evidence, InvariantConfig, InvariantName, Report, Violation};
+use super::{
+    Decision, Evidence, InvariantConfig, InvariantName, REDIS, Report, Severity, Violation,
+};
 use crate::observation::{
     Counter, CountersRead, Node, NodeMetrics, Observation, Reason, RedisReading,
 };
@@ -56,7 +57,7 @@ pub struct Rule {
     #[serde(flatten)]
     pub terms: Terms,
     /// How bad it is then.
-    pub severity: super::Severity,
+    pub severity: Severity,
 }
 
 /// When an invariant is reported, in words and figures.
@@ -101,7 +102,9 @@ pub fn source(evidence: &Evidence, observation: &Observation) -> String {
                 reason: Reason::RedisDown,
                 ..
             } => "GET /api/counters".to_owned(),
-            _ => "ZCOUNT".to_owned(),
+            CountersRead::Full | CountersRead::Partial { .. } | CountersRead::Failed { .. } => {
+                "ZCOUNT".to_owned()
+            }
         },
         Evidence::FailOpen => "canary".to_owned(),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::clock::Moment;
 use crate::invariants::{Checker, CheckerConfig};
-use crate::observation::{CounterView, FallenLimit, KeyLabel};
+use crate::observation::{CounterView, FallenLimit};
 use crate::subject::InvariantChecker as _;
 
 fn at(seconds: i64) -> Moment {
@@ -15,7 +15,7 @@ fn at(seconds: i64) -> Moment {
 fn checker(change: impl FnOnce(&mut CheckerConfig)) -> Checker {
     let mut config = CheckerConfig::default();
     change(&mut config);
-    Checker::new(config, KeyLabel::Plain)
+    Checker::new(config)
 }
 
 /// One node, Redis, and a key with a count against a limit of 10 that may have fallen from 100.

@@ -1,14 +1,25 @@
 //! What the checker says after a collection: a neutral result that export, the page and `check` each translate.
 
+mod decision;
+mod evidence;
+mod explain;
+mod invariant;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::high_latency::{TOO_COARSE, is_too_coarse};
-use super::{Decision, Evidence, InvariantConfig, InvariantName, Severity};
 use crate::clock::Moment;
-use crate::observation::Observation;
+use crate::observation::{Observation, TOO_COARSE};
+
+pub use decision::Decision;
+pub use evidence::Evidence;
+pub use explain::{Explained, Explanation, Rule, Terms, source};
+pub use invariant::{InvariantConfig, InvariantName, Severity};
+
+/// The subject of Redis itself, as the exporter sees it.
+pub(crate) const REDIS: &str = "redis";
 
 /// The state of all invariants after one collection.
 #[derive(Clone, Debug)]
@@ -35,7 +46,7 @@ impl Report {
             return;
         };
         let metrics = observation.node_metrics.values_mut();
-        for metrics in metrics.filter(|it| is_too_coarse(it, latency.config.threshold)) {
+        for metrics in metrics.filter(|it| it.p99_is_too_coarse(latency.config.threshold)) {
             metrics.latency_p99_ms = None;
             metrics.latency_unknown = Some(TOO_COARSE.to_owned());
             metrics.take_canary();
@@ -104,4 +115,19 @@ pub struct Unknown {
     pub subject: String,
     /// Why.
     pub reason: String,
+}
+
+/// A violation in progress as it survives a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedEntry {
+    /// The subject: a node id, `redis`, or a key as escaped text.
+    pub subject: String,
+    /// When the violation was first seen.
+    pub first_seen: Timestamp,
+    /// When it was last seen.
+    pub last_seen: Timestamp,
+    /// Since when it is reported.
+    pub reported_since: Option<Timestamp>,
+    /// What it rests on.
+    pub evidence: Evidence,
 }

@@ -1,7 +1,5 @@
 //! Why a subject is reported, or is not: one named reason for each. Pure.
 
-use super::grace::Entry;
-
 closed_list! {
     /// Why a subject is reported, or is not.
     pub enum Decision;
@@ -31,18 +29,6 @@ closed_list! {
 }
 
 impl Decision {
-    /// The decision on a violation in progress, of which `pass` is the last that could have looked at it.
-    pub(super) fn of(entry: &Entry, pass: u64) -> Self {
-        let looked_at = entry.pass == pass;
-        match (entry.reported_since, looked_at) {
-            (Some(_), true) => Self::Reported,
-            (Some(_), false) => Self::HeldUnknown,
-            (None, false) => Self::PendingUnknown,
-            (None, true) if entry.held_until.is_some() => Self::Draining,
-            (None, true) => Self::InGrace,
-        }
-    }
-
     /// Whether a violation is in progress, reported or pending.
     pub fn is_violated(self) -> bool {
         match self {

@@ -16,16 +16,16 @@ type Done = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// The collections that are under way or about to be.
 #[derive(Debug, Default)]
-pub(super) struct Flights {
+pub(super) struct SingleFlight {
     /// The one that may be joined: the last that was begun.
-    current: Option<Flight>,
+    current: Option<Shared>,
     /// When the collection that is wanted was to be finished; `None` while none is.
     pub(super) owed: Option<Instant>,
 }
 
 /// A collection, seen by who waits for it.
 #[derive(Debug)]
-struct Flight {
+struct Shared {
     begun: Instant,
     deadline: watch::Sender<Instant>,
     done: Done,
@@ -33,49 +33,49 @@ struct Flight {
 
 /// A collection, seen by who makes it.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Leader {
     pub(super) deadline: watch::Receiver<Instant>,
     pub(super) finished: watch::Sender<Option<Arc<Snapshot>>>,
 }
 
-impl Flights {
+impl SingleFlight {
     /// Joins the collection under way, or begins one, which is then to be made.
-    pub(super) fn join(&mut self, now: Instant, deadline: Instant) -> (Done, Option<Seat>) {
+    pub(super) fn join(&mut self, now: Instant, deadline: Instant) -> (Done, Option<Leader>) {
         let owed = self.owed.get_or_insert(deadline);
         *owed = deadline.min(*owed);
-        // A flight whose task died can be joined no more.
-        let alive = |flight: &&Flight| flight.done.has_changed().is_ok();
+        // One whose task died can be joined no more.
+        let alive = |shared: &&Shared| shared.done.has_changed().is_ok();
         let current = self.current.as_ref().filter(alive);
-        if let Some(flight) = current.filter(|flight| flight.will_do(now, deadline)) {
-            flight.hasten(deadline);
-            return (flight.done.clone(), None);
+        if let Some(shared) = current.filter(|shared| shared.will_do(now, deadline)) {
+            shared.hasten(deadline);
+            return (shared.done.clone(), None);
         }
         let (deadline, deadline_seen) = watch::channel(deadline);
         let (finished, done) = watch::channel(None);
-        self.current = Some(Flight {
+        self.current = Some(Shared {
             begun: now,
             deadline,
             done: done.clone(),
         });
-        let seat = Seat {
+        let leader = Leader {
             deadline: deadline_seen,
             finished,
         };
-        (done, Some(seat))
+        (done, Some(leader))
     }
 
-    /// The collection of `seat` is over; another one may have been begun behind it.
-    pub(super) fn land(&mut self, seat: &Seat) {
+    /// The collection of `leader` is over; another one may have been begun behind it.
+    pub(super) fn end(&mut self, leader: &Leader) {
         let next = self
             .current
             .take()
-            .filter(|flight| !flight.done.same_channel(&seat.finished.subscribe()));
-        self.owed = next.as_ref().map(|flight| *flight.deadline.borrow());
+            .filter(|shared| !shared.done.same_channel(&leader.finished.subscribe()));
+        self.owed = next.as_ref().map(|shared| *shared.deadline.borrow());
         self.current = next;
     }
 }
 
-impl Flight {
+impl Shared {
     /// Whether it is of use to who has until `deadline`: not if it was given less than half of that, and little.
     fn will_do(&self, now: Instant, deadline: Instant) -> bool {
         let given = self.deadline.borrow().duration_since(self.begun);
@@ -107,12 +107,12 @@ mod tests {
             (MILLIS(1), 2000),
             (MILLIS(60_000), 9500),
         ] {
-            let (mut flights, now) = (Flights::default(), Instant::now());
-            let (_, seat) = flights.join(now, now + MILLIS(9500));
-            let seat = seat.unwrap();
-            let (_, other) = flights.join(now, now + joiner);
+            let (mut single_flight, now) = (SingleFlight::default(), Instant::now());
+            let (_, leader) = single_flight.join(now, now + MILLIS(9500));
+            let leader = leader.unwrap();
+            let (_, other) = single_flight.join(now, now + joiner);
             assert!(other.is_none(), "{joiner:?}");
-            let until = seat.deadline.borrow().duration_since(now);
+            let until = leader.deadline.borrow().duration_since(now);
             assert_eq!(until, MILLIS(left), "{joiner:?}");
         }
     }
@@ -127,27 +127,27 @@ mod tests {
             (MILLIS(2000), MILLIS(9500), true),
             (MILLIS(0), MILLIS(0), true),
         ] {
-            let (mut flights, now) = (Flights::default(), Instant::now());
-            let _first = flights.join(now, now + first);
-            let (_, second) = flights.join(now, now + joiner);
+            let (mut single_flight, now) = (SingleFlight::default(), Instant::now());
+            let _first = single_flight.join(now, now + first);
+            let (_, second) = single_flight.join(now, now + joiner);
             assert_eq!(second.is_none(), shared, "{first:?} {joiner:?}");
         }
     }
 
     #[test]
     fn the_next_one_is_joined_while_the_one_before_is_still_under_way_and_owed_after_it() {
-        let (mut flights, now) = (Flights::default(), Instant::now());
-        let (_, first) = flights.join(now, now + MILLIS(1));
-        let (_, second) = flights.join(now, now + MILLIS(9500));
+        let (mut single_flight, now) = (SingleFlight::default(), Instant::now());
+        let (_, first) = single_flight.join(now, now + MILLIS(1));
+        let (_, second) = single_flight.join(now, now + MILLIS(9500));
         let second = second.unwrap();
-        let (joined, third) = flights.join(now, now + MILLIS(9500));
+        let (joined, third) = single_flight.join(now, now + MILLIS(9500));
         assert!(third.is_none() && joined.same_channel(&second.finished.subscribe()));
-        flights.land(&first.unwrap());
-        assert_eq!(flights.owed, Some(now + MILLIS(9500)));
-        let (_, third) = flights.join(now, now + MILLIS(9500));
+        single_flight.end(&first.unwrap());
+        assert_eq!(single_flight.owed, Some(now + MILLIS(9500)));
+        let (_, third) = single_flight.join(now, now + MILLIS(9500));
         assert!(third.is_none());
-        flights.land(&second);
-        assert_eq!(flights.owed, None);
-        assert!(flights.join(now, now + MILLIS(9500)).1.is_some());
+        single_flight.end(&second);
+        assert_eq!(single_flight.owed, None);
+        assert!(single_flight.join(now, now + MILLIS(9500)).1.is_some());
     }
 }

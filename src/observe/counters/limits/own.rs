@@ -1,0 +1,174 @@
+//! Limits of their own by key, small: 16 bytes each. A key is a hash; limits that are alike are kept once, and what only
+//! few have, a fall, is kept apart. Knows nothing of what a limit means.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Fall, Remembered};
+use crate::observation::Limit;
+
+/// Marks in [`Packed`], above the place of the limit.
+const REMOVED: u32 = 1 << 31;
+const SEEN_IN_ODD: u32 = 1 << 30;
+const PLACE: u32 = SEEN_IN_ODD - 1;
+
+/// The place of a limit among those that there are, and the marks.
+type Packed = u32;
+
+/// Limits by the hashes of keys.
+#[derive(Debug, Default)]
+pub(super) struct OwnLimits {
+    packed: Arc<HashMap<u64, Packed>>,
+    falls: Arc<HashMap<u64, Fall>>,
+    limits: Arc<Vec<Limit>>,
+    places: HashMap<(u64, u64), u32>,
+}
+
+impl OwnLimits {
+    /// A copy to be read only: cheap, unless what it was made of changes while it lives.
+    pub(super) fn snapshot(&self) -> Self {
+        Self {
+            packed: Arc::clone(&self.packed),
+            falls: Arc::clone(&self.falls),
+            limits: Arc::clone(&self.limits),
+            places: HashMap::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.packed.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.packed.len()
+    }
+
+    pub(super) fn get(&self, hash: u64) -> Option<Remembered> {
+        Some(self.unpack(hash, *self.packed.get(&hash)?))
+    }
+
+    fn unpack(&self, hash: u64, packed: Packed) -> Remembered {
+        let removed = packed & REMOVED != 0;
+        Remembered {
+            limit: self.limits[(packed & PLACE) as usize],
+            fell: self.falls.get(&hash).cloned(),
+            removed,
+            seen_in_odd: packed & SEEN_IN_ODD != 0,
+        }
+    }
+
+    /// Takes over what is remembered of a key. Returns whether that is news, but for when it was seen.
+    pub(super) fn put(&mut self, hash: u64, remembered: Remembered) -> bool {
+        let mut packed = self.place(remembered.limit);
+        if remembered.removed {
+            packed |= REMOVED;
+        }
+        if remembered.seen_in_odd {
+            packed |= SEEN_IN_ODD;
+        }
+        let news = self.falls.get(&hash) != remembered.fell.as_ref();
+        if news {
+            let falls = Arc::make_mut(&mut self.falls);
+            match remembered.fell {
+                Some(fall) => drop(falls.insert(hash, fall)),
+                None => drop(falls.remove(&hash)),
+            }
+        }
+        let before = self.packed.get(&hash).copied();
+        if before != Some(packed) {
+            Arc::make_mut(&mut self.packed).insert(hash, packed);
+        }
+        news || before.is_none_or(|before| (before ^ packed) & !SEEN_IN_ODD != 0)
+    }
+
+    pub(super) fn remove(&mut self, hash: u64) {
+        Arc::make_mut(&mut self.packed).remove(&hash);
+        if self.falls.contains_key(&hash) {
+            Arc::make_mut(&mut self.falls).remove(&hash);
+        }
+    }
+
+    fn place(&mut self, limit: Limit) -> u32 {
+        let alike = (limit.limit, limit.window_ms);
+        if let Some(place) = self.places.get(&alike) {
+            return *place;
+        }
+        // There cannot be a billion limits: they would not fit into memory.
+        let place = u32::try_from(self.limits.len()).map_or(PLACE, |place| place.min(PLACE));
+        Arc::make_mut(&mut self.limits).push(limit);
+        self.places.insert(alike, place);
+        place
+    }
+
+    /// The keys whose limit is there and was not seen in a pass of this kind.
+    pub(super) fn unseen(&self, odd: bool) -> Vec<u64> {
+        let unseen = self
+            .packed
+            .iter()
+            .filter(|(_, packed)| *packed & REMOVED == 0 && (*packed & SEEN_IN_ODD != 0) != odd);
+        unseen.map(|(hash, _)| *hash).collect()
+    }
+
+    /// Forgets limits that no key has any more, once most are such.
+    pub(super) fn tidy(&mut self) {
+        if self.limits.len() <= 2 * self.packed.len() + 1000 {
+            return;
+        }
+        let before = std::mem::take(self);
+        for (hash, packed) in &*before.packed {
+            self.put(*hash, before.unpack(*hash, *packed));
+        }
+    }
+
+    /// All keys and what is remembered of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, Remembered)> {
+        let all = self.packed.iter();
+        all.map(|(hash, packed)| (*hash, self.unpack(*hash, *packed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(limit: u64) -> Remembered {
+        Remembered::new(Limit {
+            limit,
+            window_ms: 1000,
+        })
+    }
+
+    #[test]
+    fn what_is_put_is_got_and_only_news_are_news() {
+        let mut limits = OwnLimits::default();
+        assert!(limits.put(1, own(5)));
+        assert!(!limits.put(1, own(5)));
+        let seen = Remembered {
+            seen_in_odd: true,
+            ..own(5)
+        };
+        assert!(!limits.put(1, seen.clone()));
+        assert_eq!(limits.get(1), Some(seen));
+        let removed = Remembered {
+            removed: true,
+            ..own(7)
+        };
+        assert!(limits.put(1, removed.clone()));
+        assert_eq!(limits.get(1), Some(removed));
+        limits.remove(1);
+        assert!(limits.is_empty());
+    }
+
+    #[test]
+    fn limits_that_change_all_the_time_do_not_pile_up() {
+        let mut limits = OwnLimits::default();
+        for number in 0..5_000 {
+            limits.put(1, own(number));
+            limits.put(2, own(7));
+            limits.tidy();
+        }
+        assert!(limits.limits.len() < 1_100, "{}", limits.limits.len());
+        assert_eq!(limits.get(1), Some(own(4_999)));
+        assert_eq!(limits.get(2), Some(own(7)));
+    }
+}

@@ -1,0 +1,226 @@
+//! The form in which remembered limits survive a restart: rows, written one after the other, so that there is never a second
+//! copy of all of them.
+
+use std::fmt;
+use std::io::Write;
+
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::ser::SerializeSeq as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::own::OwnLimits;
+use super::{Fall, LimitMemory, Remembered};
+use crate::observation::Limit;
+
+/// The limits as they were at one moment, to be written elsewhere. It costs next to nothing until limits change meanwhile.
+#[derive(Debug, Serialize)]
+pub(in crate::observe) struct SavedLimits {
+    default: Option<Row>,
+    #[serde(serialize_with = "rows")]
+    own: OwnLimits,
+    primed: bool,
+}
+
+/// What is remembered of one limit: as much as differs from what is usual.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    limit: Limit,
+    fell: Option<Fall>,
+    removed: bool,
+}
+
+impl From<Remembered> for Row {
+    fn from(remembered: Remembered) -> Self {
+        Self {
+            limit: remembered.limit,
+            fell: remembered.fell,
+            removed: remembered.removed,
+        }
+    }
+}
+
+impl From<Row> for Remembered {
+    fn from(row: Row) -> Self {
+        Self {
+            fell: row.fell,
+            removed: row.removed,
+            ..Self::new(row.limit)
+        }
+    }
+}
+
+/// A row of one number for the key, one for the limit, one for the window, and the rest only where there is any.
+fn rows<S: Serializer>(own: &OwnLimits, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut rows = serializer.serialize_seq(Some(own.len()))?;
+    for (hash, remembered) in own.iter() {
+        let Limit { limit, window_ms } = remembered.limit;
+        let (fell, removed) = (remembered.fell, remembered.removed);
+        if fell.is_none() && !removed {
+            rows.serialize_element(&(hash, limit, window_ms))?;
+        } else {
+            rows.serialize_element(&(hash, limit, window_ms, fell, removed))?;
+        }
+    }
+    rows.end()
+}
+
+impl SavedLimits {
+    /// Writes them as JSON.
+    pub(in crate::observe) fn write(&self, to: &mut dyn Write) -> std::io::Result<()> {
+        Ok(serde_json::to_writer(to, self)?)
+    }
+}
+
+impl LimitMemory {
+    /// What is to be saved, and the number of changes that it has seen: what has the same number is the same.
+    pub(in crate::observe) fn saved(&self) -> (u64, SavedLimits) {
+        let saved = SavedLimits {
+            default: self.default.clone().map(Row::from),
+            own: self.own.snapshot(),
+            primed: self.primed,
+        };
+        (self.changes, saved)
+    }
+}
+
+impl<'de> Deserialize<'de> for LimitMemory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Read {
+            default: Option<Row>,
+            own: ReadOwn,
+            primed: bool,
+        }
+        let read = Read::deserialize(deserializer)?;
+        Ok(Self {
+            default: read.default.map(Remembered::from),
+            own: read.own.0,
+            primed: read.primed,
+            // No limit was seen in the pass that begins now.
+            odd_pass: true,
+            ..Self::default()
+        })
+    }
+}
+
+/// Limits as rows, or by key, as versions until 0.1 wrote them.
+struct ReadOwn(OwnLimits);
+
+impl<'de> Deserialize<'de> for ReadOwn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OwnVisitor)
+    }
+}
+
+struct OwnVisitor;
+
+impl<'de> Visitor<'de> for OwnVisitor {
+    type Value = ReadOwn;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("limits, as rows or by key")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<ReadOwn, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum ReadRow {
+            Usual(u64, u64, u64),
+            Full(u64, u64, u64, Option<Fall>, bool),
+        }
+        let mut own = OwnLimits::default();
+        while let Some(row) = rows.next_element()? {
+            let (hash, limit, window_ms, fell, removed) = match row {
+                ReadRow::Usual(hash, limit, window_ms) => (hash, limit, window_ms, None, false),
+                ReadRow::Full(hash, limit, window_ms, fell, removed) => {
+                    (hash, limit, window_ms, fell, removed)
+                }
+            };
+            let limit = Limit { limit, window_ms };
+            let row = Row {
+                limit,
+                fell,
+                removed,
+            };
+            own.put(hash, row.into());
+        }
+        Ok(ReadOwn(own))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut rows: A) -> Result<ReadOwn, A::Error> {
+        let mut own = OwnLimits::default();
+        while let Some((hash, row)) = rows.next_entry::<u64, Row>()? {
+            own.put(hash, row.into());
+        }
+        Ok(ReadOwn(own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn limit(limit: u64) -> Limit {
+        Limit {
+            limit,
+            window_ms: 60_000,
+        }
+    }
+
+    fn written(memory: &LimitMemory) -> String {
+        let mut written = Vec::new();
+        memory.saved().1.write(&mut written).unwrap();
+        String::from_utf8(written).unwrap()
+    }
+
+    #[test]
+    fn limits_survive_and_a_fall_with_them() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), now);
+        memory.learn(b"a", Some(limit(5)), now);
+        memory.learn(b"b", Some(limit(50)), now);
+        memory.end_pass(now);
+        memory.learn(b"b", Some(limit(20)), now);
+        memory.learn(b"c", Some(limit(30)), now);
+        memory.learn(b"c", None, now);
+        let mut again: LimitMemory = serde_json::from_str(&written(&memory)).unwrap();
+        for key in [b"a", b"b", b"c", b"d"] {
+            assert_eq!(again.current(key, now), memory.current(key, now));
+        }
+        assert!(again.is_primed() && !again.is_learned(b"a"));
+        again.end_pass(now);
+        assert_eq!(again.current(b"a", now).unwrap().0, limit(10));
+    }
+
+    #[test]
+    fn what_did_not_change_has_the_same_number() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let mut memory = LimitMemory::default();
+        memory.set_default(limit(10), now);
+        memory.learn(b"a", Some(limit(5)), now);
+        memory.end_pass(now);
+        let (before, _) = memory.saved();
+        for _ in 0..3 {
+            memory.set_default(limit(10), now);
+            memory.learn(b"a", Some(limit(5)), now);
+            memory.current_of_counted(b"a", 3, now);
+            memory.end_pass(now);
+        }
+        assert_eq!(memory.saved().0, before);
+        memory.learn(b"a", Some(limit(4)), now);
+        assert_ne!(memory.saved().0, before);
+    }
+
+    #[test]
+    fn limits_of_an_earlier_version_are_taken_back() {
+        let own = r#"{"limit":{"limit":5,"window_ms":60000},"fell":{"limit":9,"at":"2026-01-01T00:00:00Z","least":6},"removed":false,"pass":3}"#;
+        let text = format!(r#"{{"default":null,"own":{{"77":{own}}},"pass":3,"primed":true}}"#);
+        let memory: LimitMemory = serde_json::from_str(&text).unwrap();
+        let own = memory.own.get(77).unwrap();
+        assert_eq!(own.limit, limit(5));
+        assert_eq!(own.fell_from().unwrap().limit, 9);
+    }
+}

@@ -1,0 +1,25 @@
+//! Where the sweep puts what it counts: the protocol between the two, which nothing outside of this folder sees.
+
+use crate::clock::Moment;
+use crate::observation::CounterView;
+
+/// Takes counters in batches as they are read, so that nothing has to hold all of them.
+pub(in crate::observe) trait CounterSink: Send {
+    /// A pass over all counters begins; what an unfinished one brought is void.
+    fn begin_pass(&mut self);
+
+    /// The pass has seen every counter. It may have begun in an earlier collection.
+    fn end_pass(&mut self);
+
+    /// Whether a key of this utilization would be among those that are shown: such keys are read with care.
+    fn ranks(&self, used: f64, key: &[u8]) -> bool;
+
+    /// Whether the key was among those shown last: such keys are rechecked before others.
+    fn is_shown(&self, key: &[u8]) -> bool;
+
+    /// One batch of the pass, counted at `at`.
+    fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);
+
+    /// Keys that are looked at out of turn, because they have a violation in progress. The pass may bring them again.
+    fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]);
+}

@@ -1,0 +1,116 @@
+//! What was true when: each fact as a line of values over time, in seconds from the start. The oracle reads it; nothing of
+//! it comes from the exporter.
+
+/// A value over time.
+#[derive(Clone, Debug)]
+pub(crate) struct Track<T>(Vec<(f64, T)>);
+
+impl<T: Copy + PartialEq> Track<T> {
+    pub(crate) fn new(at: f64, value: T) -> Self {
+        Self(vec![(at, value)])
+    }
+
+    /// From `at` on it is `value`.
+    pub(crate) fn set(&mut self, at: f64, value: T) {
+        self.0.push((at, value));
+    }
+
+    pub(crate) fn now(&self) -> T {
+        self.0[self.0.len() - 1].1
+    }
+
+    /// Every value between two moments, those in force at the first one included.
+    fn between(&self, from: f64, to: f64) -> impl Iterator<Item = T> {
+        let first = self.0.iter().rposition(|(at, _)| *at <= from);
+        let rest = self.0[first.unwrap_or(0)..].iter();
+        rest.take_while(move |(at, _)| *at <= to)
+            .map(|(_, value)| *value)
+    }
+
+    /// Whether it held all the time.
+    pub(crate) fn always(&self, from: f64, to: f64, holds: impl Fn(T) -> bool) -> bool {
+        self.0[0].0 <= from && self.between(from, to).all(holds)
+    }
+
+    /// Whether it held at some time.
+    pub(crate) fn ever(&self, from: f64, to: f64, holds: impl Fn(T) -> bool) -> bool {
+        self.between(from, to).any(holds)
+    }
+
+    /// When it last became what it is at `at`, and what that is.
+    pub(crate) fn since(&self, at: f64) -> (f64, T) {
+        let place = self.0.iter().rposition(|(begun, _)| *begun <= at);
+        self.0[place.unwrap_or(0)]
+    }
+}
+
+/// A node's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Runs,
+    Hangs,
+    Killed,
+    Stopped,
+}
+
+/// A node's way to Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Open,
+    Refused,
+    Hangs,
+}
+
+/// Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Redis {
+    Up,
+    Dead,
+    Stalled,
+    ReadOnly,
+    Full,
+}
+
+/// One node under one id.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeFacts {
+    pub(crate) id: String,
+    pub(crate) born: f64,
+    /// When another id took its port.
+    pub(crate) replaced: Option<f64>,
+    pub(crate) life: Track<Life>,
+    pub(crate) way: Track<Way>,
+    /// Milliseconds that checks take longer.
+    pub(crate) delay: Track<u64>,
+}
+
+/// A look into Redis that has nothing to do with the exporter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) at: f64,
+    pub(crate) count: u64,
+    /// `None` if what is stored is no limit.
+    pub(crate) limit: Option<u64>,
+}
+
+/// Everything that was true.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) nodes: Vec<NodeFacts>,
+    pub(crate) redis: Track<Redis>,
+    /// Moments at which registrations went without their nodes' doing.
+    pub(crate) emptied: Vec<f64>,
+    /// Checks a second.
+    pub(crate) traffic: Track<u64>,
+    /// Seconds between scrapes.
+    pub(crate) interval: Track<u64>,
+    /// Whether the exporter runs.
+    pub(crate) exporter: Track<bool>,
+    /// Whether there is a malformed key that is asked for.
+    pub(crate) malformed_key: Track<bool>,
+    /// By key: what was seen of it, and when its limit was changed.
+    pub(crate) samples: Vec<Vec<Sample>>,
+    pub(crate) limit_changes: Vec<Vec<f64>>,
+    /// Scrapes that were answered: begun and ended.
+    pub(crate) scrapes: Vec<(f64, f64)>,
+}

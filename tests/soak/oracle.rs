@@ -1,0 +1,292 @@
+//! What the exporter must say, may say and must not say at a scrape, by the facts and the documents alone: it shares no
+//! code with the exporter. Where the documents leave a delay, the oracle leaves it, too; what lies between is "may".
+
+use std::collections::BTreeMap;
+
+use crate::facts::{Facts, Life, NodeFacts, Redis, Sample, Way};
+use crate::schedule::KEYS;
+
+/// What is expected of one invariant and subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    Must,
+    May,
+    MustNot,
+}
+
+/// By invariant and subject.
+pub(crate) type Expectations = BTreeMap<(String, String), Expected>;
+
+/// A heartbeat (10 s), and what a busy machine may add.
+const HEARTBEAT: f64 = 15.0;
+
+/// When a heartbeat is overdue at the latest (20 s), the time between scrapes and a busy machine not included.
+const OVERDUE: f64 = 22.0;
+
+/// The life of a registration.
+const TTL: f64 = 30.0;
+
+/// The window of the counters, and that of the p99.
+const WINDOW: f64 = 60.0;
+
+/// How long an unknown verdict is held.
+const HOLD: f64 = 300.0;
+
+/// What a scrape from `begun` to `ended` is expected to say.
+pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectations {
+    let mut expected = Expectations::new();
+    for (number, node) in facts.nodes.iter().enumerate() {
+        if node.born > ended {
+            continue;
+        }
+        let mut add = |name: &str, what| {
+            // The id may be that of an earlier life: the latest one counts.
+            expected.insert((name.to_owned(), node.id.clone()), what);
+        };
+        let replaced = node.replaced.is_some_and(|at| at <= ended);
+        if replaced {
+            // What became of a node whose address answers for another one: the documents leave that open for an hour.
+            add("node_down", Expected::May);
+            add("redis_disconnected", Expected::May);
+            add("high_latency", Expected::May);
+            continue;
+        }
+        add("node_down", node_down(facts, node, begun, ended));
+        add("redis_disconnected", lost_redis(facts, node, begun, ended));
+        add("high_latency", high_latency(facts, number, begun, ended));
+    }
+    let redis = ("redis_disconnected".to_owned(), "redis".to_owned());
+    expected.insert(redis, redis_down(facts, begun, ended));
+    for key in 0..KEYS {
+        let subject = format!("user:{key}");
+        let (ghost, drift) = counter(facts, key, begun, ended);
+        expected.insert(("ghost_allowing".to_owned(), subject.clone()), ghost);
+        expected.insert(("counter_drift".to_owned(), subject), drift);
+    }
+    expected
+}
+
+fn readable(redis: Redis) -> bool {
+    matches!(redis, Redis::Up | Redis::ReadOnly | Redis::Full)
+}
+
+/// Whether the exporter has seen the node alive and registered in a collection since it last forgot everything.
+fn was_seen(facts: &Facts, node: &NodeFacts, before: f64) -> bool {
+    let (runs_since, runs) = facts.exporter.since(before);
+    let mut scrapes = facts.scrapes.iter();
+    runs && scrapes.any(|(begun, ended)| {
+        let whole = |holds: bool| holds && *begun >= runs_since && *ended <= before;
+        whole(*begun >= node.born)
+            && node
+                .life
+                .always(begun - 0.5, *ended, |life| life == Life::Runs)
+            && facts
+                .redis
+                .always(begun - HEARTBEAT, *ended, |redis| redis == Redis::Up)
+            && node
+                .way
+                .always((begun - HEARTBEAT).max(node.born), *ended, |way| {
+                    way == Way::Open
+                })
+    })
+}
+
+fn emptied(facts: &Facts, from: f64, to: f64) -> bool {
+    facts.emptied.iter().any(|at| (from..=to).contains(at))
+}
+
+fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expected {
+    let (since, life) = node.life.since(begun);
+    let down = |life| matches!(life, Life::Killed | Life::Hangs);
+    if down(life) && node.life.always(begun, ended, down) {
+        let died = first_of_the_fault(node, since);
+        // A registration that went early, as in a clean stop, is told from one by having been seen before.
+        let doubtful = emptied(facts, died - HEARTBEAT, died + TTL + 1.0)
+            || !facts
+                .redis
+                .always(died - HEARTBEAT, died, |redis| redis == Redis::Up)
+            || !node
+                .way
+                .always((died - HEARTBEAT).max(node.born), died, |way| {
+                    way == Way::Open
+                });
+        return if was_seen(facts, node, died) && !doubtful && begun - died < 3_000.0 {
+            Expected::Must
+        } else {
+            Expected::May
+        };
+    }
+    if life == Life::Stopped && node.life.always(begun, ended, |life| life == Life::Stopped) {
+        let deleted = facts
+            .redis
+            .always(since - 1.0, since + 1.0, |redis| redis == Redis::Up)
+            && node
+                .way
+                .always((since - 1.0).max(node.born), since, |way| way == Way::Open)
+            && was_seen(facts, node, since)
+            && facts.exporter.always(since - 12.0, ended, |runs| runs);
+        return if deleted && begun > since + 1.0 {
+            Expected::MustNot
+        } else {
+            Expected::May
+        };
+    }
+    let settled = (begun - 3.0).max(node.born + 1.0);
+    if settled < begun && node.life.always(settled, ended, |life| life == Life::Runs) {
+        return Expected::MustNot;
+    }
+    Expected::May
+}
+
+/// When a node that was killed while it hung began to hang: the same fault to whoever looks.
+fn first_of_the_fault(node: &NodeFacts, since: f64) -> f64 {
+    match node.life.since(since - 0.001) {
+        (before, Life::Hangs) if before < since => before,
+        _ => since,
+    }
+}
+
+fn redis_down(facts: &Facts, begun: f64, ended: f64) -> Expected {
+    let away = |redis| matches!(redis, Redis::Dead | Redis::Stalled);
+    if facts.redis.always(begun, ended, away) {
+        Expected::Must
+    } else if facts.redis.always(begun - 1.5, ended, readable) {
+        Expected::MustNot
+    } else {
+        Expected::May
+    }
+}
+
+fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expected {
+    let interval = seconds(facts.interval.now());
+    let since = begun - OVERDUE - interval;
+    let runs = node
+        .life
+        .always(since.max(node.born), ended, |life| life == Life::Runs);
+    let cut = node.way.always(since, ended, |way| way != Way::Open)
+        && facts
+            .redis
+            .always(since - HEARTBEAT, ended, |redis| redis == Redis::Up);
+    let denied = facts.redis.always(since, ended, |redis| {
+        matches!(redis, Redis::ReadOnly | Redis::Full)
+    });
+    let steady = !emptied(facts, since - TTL - HEARTBEAT, ended);
+    // What it saw before counts only as long as it runs.
+    let watched = facts.exporter.always(since, ended, |runs| runs);
+    if runs && (cut || denied) && steady && watched && was_seen(facts, node, since) {
+        return Expected::Must;
+    }
+    let calm = begun - HEARTBEAT;
+    let healthy = node
+        .way
+        .always(calm.max(node.born), ended, |way| way == Way::Open)
+        && node
+            .life
+            .always(calm.max(node.born), ended, |life| life == Life::Runs)
+        && facts.redis.always(calm, ended, |redis| redis == Redis::Up)
+        && !facts.malformed_key.ever(calm, ended, |there| there);
+    if healthy {
+        return Expected::MustNot;
+    }
+    Expected::May
+}
+
+fn high_latency(facts: &Facts, number: usize, begun: f64, ended: f64) -> Expected {
+    let node = &facts.nodes[number];
+    let interval = seconds(facts.interval.now());
+    // Anything that makes its checks slow.
+    let fast = |from: f64, to: f64| {
+        from >= node.born
+            && node.delay.always(from, to, |delay| delay == 0)
+            && node.way.always(from, to, |way| way == Way::Open)
+            && node.life.always(from, to, |life| life != Life::Hangs)
+            && facts
+                .redis
+                .always(from, to, |redis| readable(redis) && redis != Redis::Full)
+            && !facts.redis.ever(from, to, |redis| redis == Redis::Stalled)
+    };
+    // Grace takes 60 s of proof without a break, and proof takes slow checks that are still coming.
+    let gap = 25.0 + 2.0 * interval;
+    let mut from = begun - WINDOW;
+    while from + gap <= begun {
+        if fast(from, from + gap) {
+            return Expected::MustNot;
+        }
+        from += 1.0;
+    }
+    if begun - node.born < WINDOW {
+        return Expected::MustNot;
+    }
+    let since = begun - (WINDOW + 3.0 + 2.0 * interval);
+    let slow = node.delay.always(since, ended, |delay| delay >= 120)
+        && node
+            .way
+            .always(since - WINDOW, ended, |way| way == Way::Open)
+        && node
+            .life
+            .always(since - 1.0, ended, |life| life == Life::Runs)
+        && facts
+            .redis
+            .always(since - WINDOW, ended, |redis| redis == Redis::Up)
+        && facts.traffic.always(since, ended, |rate| rate >= 60)
+        && facts.exporter.always(since - interval, ended, |runs| runs)
+        && facts
+            .interval
+            .always(since, ended, |interval| interval <= 15);
+    if slow && interval <= 15.0 {
+        Expected::Must
+    } else {
+        Expected::May
+    }
+}
+
+/// What is expected of `ghost_allowing` and `counter_drift`.
+fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expected) {
+    let interval = seconds(facts.interval.now());
+    let above = |sample: &Sample, ratio: f64| {
+        let limit = sample.limit.map(|limit| limit as f64);
+        limit.is_some_and(|limit| sample.count as f64 > limit * ratio)
+    };
+    let seen_since = |from: f64| {
+        let samples = facts.samples[key].iter();
+        samples.filter(move |sample| sample.at >= from)
+    };
+    let up = |from: f64| facts.redis.always(from, ended, readable);
+    let changed = |from: f64| {
+        let mut changes = facts.limit_changes[key].iter();
+        changes.any(|at| (from..=ended).contains(at))
+    };
+    // For at least `grace` it was above, and a limit that fell is no excuse any more.
+    let must = |ratio: f64, grace: f64| {
+        let since = begun - grace - 1.0;
+        seen_since(since).filter(|sample| sample.at < begun).count() >= 2
+            && seen_since(since).all(|sample| above(sample, ratio))
+            && up(since - 1.5)
+            && !changed(since - WINDOW - 5.0)
+            && facts.exporter.always(since - interval, ended, |runs| runs)
+    };
+    // It could be read and judged all the time, so that nothing is held.
+    let legible = up(begun - 2.0)
+        && !changed(begun - 2.0)
+        && seen_since(begun - HOLD).all(|sample| sample.limit.is_some())
+        && seen_since(begun - 2.0)
+            .filter(|sample| sample.at < begun)
+            .count()
+            >= 2;
+    let never = |ratio: f64, from: f64| seen_since(from).all(|sample| !above(sample, ratio));
+    let expected = |must: bool, must_not: bool| match (must, must_not) {
+        (true, _) => Expected::Must,
+        (_, true) => Expected::MustNot,
+        _ => Expected::May,
+    };
+    let ghost = expected(must(1.0, 0.0), legible && never(1.0, begun - 2.0));
+    let drifted = seen_since(begun - 28.0).filter(|sample| sample.at < begun);
+    let just_begun = drifted.clone().any(|sample| !above(sample, 1.1));
+    let never_drifted = never(1.1, begun - 2.0) || just_begun;
+    let drift = expected(must(1.1, 30.0 + interval), legible && never_drifted);
+    (ghost, drift)
+}
+
+fn seconds(interval: u64) -> f64 {
+    interval as f64
+}

@@ -1,0 +1,206 @@
+//! What happens when: faults and harmless events by a seed, overlapping and repeated. Pure.
+
+use std::fmt;
+
+use crate::random::Random;
+
+/// The keys under traffic.
+pub(crate) const KEYS: usize = 6;
+
+/// Something that happens to the limiter, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// SIGKILL; later it is started again under its id.
+    NodeKilled(usize),
+    /// SIGKILL; at once another id starts on its port.
+    NodeReplaced(usize),
+    /// SIGTERM; later it is started again.
+    NodeStopped(usize),
+    /// SIGSTOP, then SIGCONT.
+    NodeHung(usize),
+    /// Its connections to Redis are refused.
+    LinkRefused(usize),
+    /// Its connections to Redis swallow everything.
+    LinkHangs(usize),
+    /// Every check takes this many milliseconds more.
+    SlowChecks(usize, u64),
+    /// Its `/api/*` never answers.
+    ApiHangs(usize),
+    /// SIGKILL; later an empty one is started on the port.
+    RedisKilled,
+    /// SIGSTOP, then SIGCONT.
+    RedisStalls,
+    /// A replica of a host that is dead.
+    RedisReadOnly,
+    /// No memory is left.
+    RedisFull,
+    /// Everything is deleted.
+    Flushed,
+    /// Entries behind the limiter's back: this many more than its limit allows.
+    CounterOver(usize, u64),
+    /// The key's limit is set.
+    LimitSet(usize, u64),
+    /// What is stored as the key's limit is no number.
+    LimitMalformed(usize),
+    /// A key that is no counter, and is asked for again and again.
+    KeyMalformed,
+    /// The exporter is killed and started again.
+    ExporterKilled,
+    /// The exporter is stopped and started again.
+    ExporterStopped,
+    /// Checks a second, over all nodes.
+    Traffic(u64),
+    /// Seconds between two scrapes.
+    Interval(u64),
+}
+
+/// One event: when it begins and when it ends, in milliseconds from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) at: u64,
+    pub(crate) until: u64,
+    pub(crate) what: What,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |millis: u64| format!("{}.{}", millis / 1000, millis % 1000 / 100);
+        let (at, until) = (seconds(self.at), seconds(self.until));
+        write!(f, "{at:>6} s to {until:>6} s  {:?}", self.what)
+    }
+}
+
+/// What a seed decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    pub(crate) nodes: usize,
+    pub(crate) canary: bool,
+    pub(crate) state_file: bool,
+    /// In order of their beginnings.
+    pub(crate) events: Vec<Event>,
+}
+
+/// Nothing happens before: the exporter has seen everything healthy.
+const CALM: u64 = 4_000;
+
+impl Schedule {
+    /// A schedule of `length` milliseconds.
+    pub(crate) fn new(seed: u64, length: u64) -> Self {
+        let mut random = Random::new(seed);
+        let nodes = usize::try_from(random.within(3, 5)).unwrap_or(3);
+        let (canary, state_file) = (random.once_in(3), !random.once_in(3));
+        let mut events: Vec<Event> = Vec::new();
+        let mut at = CALM;
+        while at < length {
+            let what = what(&mut random, nodes);
+            let until = at + lasts(&mut random, what);
+            let event = Event { at, until, what };
+            if !events.iter().any(|before| excludes(before, &event)) {
+                events.push(event);
+            }
+            // Bursts, and pauses in which things are to heal.
+            at += random.one_of(&[200, 1_000, 3_000, 8_000, 15_000, 40_000]);
+        }
+        Self {
+            nodes,
+            canary,
+            state_file,
+            events,
+        }
+    }
+}
+
+fn what(random: &mut Random, nodes: usize) -> What {
+    let node = usize::try_from(random.below(nodes as u64)).unwrap_or(0);
+    let key = usize::try_from(random.below(KEYS as u64)).unwrap_or(0);
+    match random.below(25) {
+        0 | 1 => What::NodeKilled(node),
+        2 => What::NodeReplaced(node),
+        3 | 4 => What::NodeStopped(node),
+        5 | 6 => What::NodeHung(node),
+        7 => What::LinkRefused(node),
+        8 => What::LinkHangs(node),
+        9 | 10 => What::SlowChecks(node, random.one_of(&[120, 200, 400])),
+        11 => What::ApiHangs(node),
+        12 => What::RedisKilled,
+        13 | 14 => What::RedisStalls,
+        15 => What::RedisReadOnly,
+        16 => What::RedisFull,
+        17 => What::Flushed,
+        18 => What::CounterOver(key, random.within(1, 20)),
+        19 | 20 => What::LimitSet(key, random.one_of(&[0, 1, 5, 10, 20, 50])),
+        21 => What::LimitMalformed(key),
+        22 => What::KeyMalformed,
+        23 => random.one_of(&[What::ExporterKilled, What::ExporterStopped]),
+        _ => random.one_of(&[
+            What::Traffic(0),
+            What::Traffic(2),
+            What::Traffic(60),
+            What::Traffic(200),
+            What::Interval(1),
+            What::Interval(5),
+            What::Interval(15),
+        ]),
+    }
+}
+
+/// Milliseconds.
+fn lasts(random: &mut Random, what: What) -> u64 {
+    match what {
+        What::RedisStalls => random.one_of(&[100, 800, 3_000, 20_000, 40_000]),
+        What::ExporterKilled | What::ExporterStopped => random.one_of(&[100, 5_000, 20_000]),
+        What::Flushed | What::NodeReplaced(_) | What::Traffic(_) | What::Interval(_) => 0,
+        What::SlowChecks(..) => random.one_of(&[2_000, 20_000, 75_000, 110_000]),
+        _ => random.one_of(&[1_000, 6_000, 20_000, 45_000, 75_000]),
+    }
+}
+
+/// Whether both are done to the same thing at the same time: the second would undo the first.
+fn excludes(before: &Event, event: &Event) -> bool {
+    let same = match (before.what.node(), event.what.node()) {
+        (Some(one), Some(other)) => one == other,
+        (None, None) => before.what.is_about_redis() && event.what.is_about_redis(),
+        _ => false,
+    };
+    let same_key = before.what.key().is_some() && before.what.key() == event.what.key();
+    let exporter = |what| matches!(what, What::ExporterKilled | What::ExporterStopped);
+    let both_exporter = exporter(before.what) && exporter(event.what);
+    let malformed = before.what == What::KeyMalformed && event.what == What::KeyMalformed;
+    (same || same_key || both_exporter || malformed) && event.at <= before.until + 500
+}
+
+impl What {
+    fn node(self) -> Option<usize> {
+        match self {
+            Self::NodeKilled(node)
+            | Self::NodeReplaced(node)
+            | Self::NodeStopped(node)
+            | Self::NodeHung(node)
+            | Self::LinkRefused(node)
+            | Self::LinkHangs(node)
+            | Self::SlowChecks(node, _)
+            | Self::ApiHangs(node) => Some(node),
+            _ => None,
+        }
+    }
+
+    fn key(self) -> Option<usize> {
+        match self {
+            Self::CounterOver(key, _) | Self::LimitSet(key, _) | Self::LimitMalformed(key) => {
+                Some(key)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_about_redis(self) -> bool {
+        matches!(
+            self,
+            Self::RedisKilled
+                | Self::RedisStalls
+                | Self::RedisReadOnly
+                | Self::RedisFull
+                | Self::Flushed
+        )
+    }
+}
