@@ -20,8 +20,10 @@ use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
+use crate::observe::http::api_reading::NodeListRequest;
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::ManagementApi;
+use crate::observe::http::optional::OptionalRequest;
 use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::default_selectors;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
@@ -79,6 +81,8 @@ pub struct Limiter {
     pub(in crate::observe) redis: RedisTarget,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
+    /// `GET /api/counters`.
+    pub(in crate::observe) counter_list: OptionalRequest,
 }
 
 impl Limiter {
@@ -111,6 +115,7 @@ impl Limiter {
                 read_at: BTreeMap::new(),
                 canaries: BTreeMap::new(),
                 last_api: None,
+                node_list: NodeListRequest::default(),
                 redis_was: RedisWas::default(),
             },
             keys: KeyReader {
@@ -131,13 +136,15 @@ impl Limiter {
                 unreachable: Mutex::default(),
             },
             redis: config.redis,
+            counter_list: OptionalRequest::default(),
             clock,
         })
     }
 
-    /// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order.
+    /// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order. When it is not
+    /// asked, there are none: counts of before say nothing about now.
     async fn counters_of_api(
-        &self,
+        &mut self,
         at: Moment,
         deadline: &Deadline,
         read: &NodesRead,
@@ -147,8 +154,15 @@ impl Limiter {
         let Some(base) = read.api.base.clone() else {
             return;
         };
-        let api = ManagementApi::new(&self.nodes.http, base);
-        let counters = match deadline.cut(api.counters()).await {
+        if !self.counter_list.is_due(at.steady) {
+            return;
+        }
+        let http = &self.nodes.http;
+        let api = ManagementApi::new(http, base);
+        let asked = self
+            .counter_list
+            .make(at.steady, http.timeout(), api.counters());
+        let counters = match deadline.cut(asked).await {
             Some(Ok(counters)) => counters,
             Some(Err(error)) => {
                 let (reason, message) = (error.reason, error.message);

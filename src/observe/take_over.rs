@@ -27,6 +27,8 @@ impl Limiter {
         if nodes.urls == was.urls {
             nodes.last_api = was.last_api;
         }
+        nodes.node_list = was.node_list;
+        self.counter_list = before.counter_list;
         if same_redis {
             nodes.control = was.control;
         }

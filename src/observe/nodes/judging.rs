@@ -40,7 +40,7 @@ impl NodeReader {
         let addresses = NodeEvidence {
             now: at.steady,
             registry: &read.registry,
-            api: read.api.nodes.as_deref(),
+            api: &read.api.nodes,
             probes: &probes,
             redis: &BTreeMap::new(),
             canary_refused: &BTreeMap::new(),
@@ -61,7 +61,7 @@ impl NodeReader {
             &NodeEvidence {
                 now: at.steady,
                 registry: &read.registry,
-                api: read.api.nodes.as_deref(),
+                api: &read.api.nodes,
                 probes: &probes,
                 redis: &redis,
                 canary_refused: &canary_refused,

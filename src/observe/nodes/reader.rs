@@ -15,7 +15,7 @@ use crate::observation::{
     Collector, Failure, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
 };
 use crate::observe::deadline::Deadline;
-use crate::observe::http::api_reading::{ApiReading, ask_api};
+use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::base_of;
 use crate::observe::latency::exposition::Selector;
@@ -55,6 +55,7 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) read_at: BTreeMap<String, String>,
     pub(in crate::observe) canaries: BTreeMap<String, CanaryHistory>,
     pub(in crate::observe) last_api: Option<Url>,
+    pub(in crate::observe) node_list: NodeListRequest,
     pub(in crate::observe) redis_was: RedisWas,
 }
 
@@ -136,7 +137,13 @@ impl NodeReader {
         let (bases, ask) = (self.api_bases(), self.ask());
         let (basics, api, found) = tokio::join!(
             deadline.cut(redis_basics(&mut self.control, &self.clock, ids, shards)),
-            deadline.cut(ask_api(&self.http, bases, default)),
+            deadline.cut(ask_api(
+                &self.http,
+                bases,
+                default,
+                at.steady,
+                &mut self.node_list
+            )),
             ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()),
         );
         let mut read = NodesRead {
@@ -159,8 +166,8 @@ impl NodeReader {
         let listed: Vec<String> = read
             .api
             .nodes
+            .nodes()
             .iter()
-            .flatten()
             .map(|n| n.id.clone())
             .collect();
         self.look_up(deadline, listed, &mut read).await;
@@ -322,8 +329,8 @@ impl NodeReader {
         let listed = read
             .api
             .nodes
+            .nodes()
             .iter()
-            .flatten()
             .map(|node| node.address.clone());
         let listed: Vec<String> = if read.registry.readable {
             Vec::new()

@@ -1,6 +1,7 @@
 //! Each rule of the evidence, by what an operator would see.
 
 use super::*;
+use crate::observe::http::management_api::ApiNode;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -11,7 +12,7 @@ fn at(seconds: i64) -> Timestamp {
 struct World {
     memory: NodeMemory,
     registry: RegistryReading,
-    api: Option<Vec<ApiNode>>,
+    api: NodeList,
     probes: BTreeMap<String, Probe>,
     redis: BTreeMap<String, RedisEvidence>,
 }
@@ -54,6 +55,16 @@ impl World {
         self
     }
 
+    fn listed(&mut self, id: &str, address: &str, state: &str) -> &mut Self {
+        self.api = NodeList::Listed(vec![ApiNode {
+            id: id.to_owned(),
+            address: address.to_owned(),
+            state: state.to_owned(),
+            registered_at: None,
+        }]);
+        self
+    }
+
     /// Each node as `id state [redis]`.
     fn judge(&mut self, now: i64) -> Vec<String> {
         let nodes = self.memory.judge(
@@ -61,7 +72,7 @@ impl World {
             &NodeEvidence {
                 now: at(now),
                 registry: &self.registry,
-                api: self.api.as_deref(),
+                api: &self.api,
                 probes: &self.probes,
                 redis: &self.redis,
                 canary_refused: &BTreeMap::new(),
@@ -266,12 +277,7 @@ fn two_registrations_of_one_address_are_one_node() {
 fn an_id_that_the_api_cut_at_a_colon_is_not_counted_twice() {
     let mut world = World::new();
     world.registered("a:b", "h:1", 25).answers("h:1", "a:b");
-    world.api = Some(vec![ApiNode {
-        id: "b".to_owned(),
-        address: "h:1".to_owned(),
-        state: "Up".to_owned(),
-        registered_at: None,
-    }]);
+    world.listed("b", "h:1", "Up");
     assert_eq!(world.judge(0), ["a:b Up"]);
 }
 
@@ -279,13 +285,47 @@ fn an_id_that_the_api_cut_at_a_colon_is_not_counted_twice() {
 fn the_apis_word_counts_when_it_is_not_up() {
     let mut world = World::new();
     world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    world.api = Some(vec![ApiNode {
-        id: "n1".to_owned(),
-        address: "h:1".to_owned(),
-        state: "Draining".to_owned(),
-        registered_at: None,
-    }]);
+    world.listed("n1", "h:1", "Draining");
     assert_eq!(world.judge(0), ["n1 Draining"]);
+}
+
+/// A node that the API called `Draining` when it was last asked.
+fn drained() -> World {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.listed("n1", "h:1", "Draining").judge(0);
+    world.api = NodeList::NotDue;
+    world
+}
+
+#[test]
+fn the_apis_word_holds_until_it_is_asked_again() {
+    let mut world = drained();
+    assert_eq!(world.judge(15), ["n1 Draining"]);
+    world.registry.readable = false;
+    world.registry.found.clear();
+    assert_eq!(world.judge(30), ["n1 Draining redis?"]);
+    world.registry.readable = true;
+    world.registered("n1", "h:1", 25);
+    assert_eq!(world.judge(45), ["n1 Draining"]);
+    assert_eq!(world.listed("n1", "h:1", "Up").judge(60), ["n1 Up"]);
+    let mut world = drained();
+    world.api = NodeList::Failed;
+    assert_eq!(world.judge(15), ["n1 Up"]);
+    world.api = NodeList::NotDue;
+    assert_eq!(world.judge(30), ["n1 Up"]);
+}
+
+#[test]
+fn the_apis_older_word_is_none_on_a_node_that_left_or_came_back() {
+    let mut world = drained();
+    world.gone("n1").fails("h:1");
+    assert_eq!(world.judge(15), [""; 0]);
+
+    let mut world = drained();
+    let again = world.registry.found.get_mut("n1").unwrap();
+    again.registered_at = Some("2026-01-27T02:06:57".to_owned());
+    assert_eq!(world.judge(15), ["n1 Up"]);
 }
 
 #[test]
@@ -366,15 +406,13 @@ fn while_redis_is_away_the_apis_list_is_taken() {
     let mut world = World::new();
     world.registry.readable = false;
     world.registry.redis_up_since = None;
-    world.api = Some(vec![ApiNode {
-        id: "n1".to_owned(),
-        address: "inside:1".to_owned(),
-        state: "Up".to_owned(),
-        registered_at: None,
-    }]);
+    world.listed("n1", "inside:1", "Up");
     assert_eq!(world.fails("inside:1").judge(0), ["n1 Up redis?"]);
-    world.api = None;
-    assert_eq!(world.judge(5), ["n1 ? redis?"]);
+    // An older list does not prove that it still exists.
+    for api in [NodeList::NotDue, NodeList::Failed] {
+        world.api = api;
+        assert_eq!(world.judge(5), ["n1 ? redis?"]);
+    }
 }
 
 #[test]
