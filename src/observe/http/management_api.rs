@@ -119,7 +119,7 @@ impl<'a> ManagementApi<'a> {
     pub(in crate::observe) async fn health(&self) -> Result<Health, HttpError> {
         let url = join(&self.base, "health");
         let what = format!("GET {}", crate::observe::http::client::shown(&url));
-        self.http.get_anew(url).await?.ok(&what)?.json(&what)
+        self.http.get(url).await?.ok(&what)?.json(&what)
     }
 
     /// `GET /metrics` as text.
