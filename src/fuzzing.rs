@@ -17,7 +17,7 @@ use crate::subject::InvariantChecker as _;
 use assertions::{harmless_text, valid_exposition};
 
 pub use crate::config::fuzzing::config;
-pub use crate::observe::fuzzing::{management_api, node_metrics};
+pub use crate::observe::fuzzing::management_api;
 pub use crate::server::fuzzing::request;
 
 /// A function that must survive any bytes.
@@ -40,6 +40,13 @@ pub fn observation(data: &[u8]) {
     let Ok(observation) = serde_json::from_slice::<Observation>(data) else {
         return;
     };
+    survives_json(&observation);
+    rendered(observation);
+}
+
+/// Several readings of a node's `/metrics`: what comes of them can be written, read and rendered.
+pub fn node_metrics(data: &[u8]) {
+    let observation = crate::observe::fuzzing::node_metrics(data);
     survives_json(&observation);
     rendered(observation);
 }

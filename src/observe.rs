@@ -1,8 +1,10 @@
 //! All the I/O of a collection, joined under one deadline into an [`Observation`](crate::observation::Observation). Decides nothing: a source that
 //! fails is a named failure, and the rest is still there.
 
+mod certificate_hint;
 mod counters;
 mod deadline;
+mod fallback;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod http;

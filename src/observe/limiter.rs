@@ -18,6 +18,7 @@ use crate::observation::{
 };
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
+use crate::observe::counters::requests::PREFIX;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
@@ -88,7 +89,7 @@ pub struct Limiter {
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let control = Control::new(&config.redis).map_err(SetupError::Redis)?;
+        let control = Control::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
         let access = control.access();
         let selectors = match config.latency_metric {
             Some(selector) => vec![selector],

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redis::{PushInfo, PushKind, Value};
 
 use crate::observe::counters::requests::PREFIX;
+use crate::observe::nodes::registry::NODE_PREFIX;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::server::RedisFailure;
+use crate::observe::redis::errors::RedisFailure;
 
 /// Names kept between two collections. With more, looking at everything is no dearer, and memory stays bounded.
 const MOST_NAMES: usize = 400_000;
@@ -109,7 +110,7 @@ impl Tracker {
                     .arg(&["TRACKING", "ON", "BCAST", "PREFIX"])
                     .arg(PREFIX)
                     .arg("PREFIX")
-                    .arg(crate::observe::redis::server::NODE_PREFIX)
+                    .arg(NODE_PREFIX)
                     .query_async(&mut connection)
                     .await;
                 if let Err(error) = begun {

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use crate::observation::Reason;
 use crate::observe::counters::invalidations::{Changes, Tracker};
+use crate::observe::fallback::first_success;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::fallback::first_success;
-use crate::observe::redis::server::RedisFailure;
+use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::server_state::{follows, stale};
 use crate::observe::redis::topology::ShardNow;
 

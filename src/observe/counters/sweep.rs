@@ -22,8 +22,9 @@ use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::Pace;
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
+use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::router::Router;
-use crate::observe::redis::server::{RedisFailure, redis_millis};
+use crate::observe::redis::server_state::redis_millis;
 use crate::subject::CounterSink;
 
 /// Everything a sweep needs.

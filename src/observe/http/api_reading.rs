@@ -7,10 +7,10 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use crate::observation::{Collector, Failure, Limit, Reason};
+use crate::observe::fallback::first_success;
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::{ApiNode, ManagementApi};
 use crate::observe::http::optional::OptionalRequest;
-use crate::observe::redis::fallback::first_success;
 
 /// What the management API said.
 #[derive(Debug, Default)]

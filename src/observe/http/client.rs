@@ -12,8 +12,8 @@ use rustls::ClientConfig;
 
 use crate::credentials::{Secret, trusting_nobody};
 use crate::observation::Reason;
+use crate::observe::certificate_hint::certificate_hint;
 use crate::observe::http::access::HttpAccess;
-use crate::observe::redis::peer::certificate_hint;
 use crate::text::one_line;
 
 /// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.

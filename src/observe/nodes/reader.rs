@@ -19,15 +19,15 @@ use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::base_of;
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::NodeHistory;
 use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::failing_checks::Outage;
+use crate::observe::nodes::history::NodeHistory;
 use crate::observe::nodes::probes::{AddressReading, Ask, ask_all};
 use crate::observe::nodes::redis_basics::{
     RedisBasics, malformed, read_registrations, redis_basics, unread,
 };
 use crate::observe::nodes::state::{NodeMemory, Probe, RegistryReading, RegistryTiming};
-use crate::observe::redis::server::RedisFailure;
+use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::{Control, ShardNow};
 
 /// Base URLs that are tried for the management API in one collection.

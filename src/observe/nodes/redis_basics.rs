@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{Collector, Failure, RedisInfo, RedisShard};
-use crate::observe::redis::server::{RedisFailure, Registrations, registrations};
+use crate::observe::nodes::registry::{Registrations, registrations};
+use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::{Control, Looked, ShardNow};
 
 /// What the control connections brought.

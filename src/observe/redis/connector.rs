@@ -22,10 +22,12 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use crate::observation::Reason;
-use crate::observe::redis::deployment::{Access, TlsAccess, is_socket};
+use crate::observe::certificate_hint::certificate_hint;
+use crate::observe::redis::address::is_socket;
+use crate::observe::redis::deployment::{Access, TlsAccess};
+use crate::observe::redis::errors::{RedisFailure, breaks};
 use crate::observe::redis::greeting::{LONGEST_LINE, greet};
-use crate::observe::redis::peer::{Peer, certificate_hint};
-use crate::observe::redis::server::{RedisFailure, wants_login};
+use crate::observe::redis::peer::Peer;
 
 /// The most that may come in after a request went out. The largest answers are those of pipelines of SCAN, some
 /// thousand keys of a few kilobytes each at worst.
@@ -329,12 +331,6 @@ impl Connector {
             }
         }
     }
-}
-
-/// Whether `error` makes the connection useless: it is one of the connection rather than an answer, or the answer that it
-/// has to log in, which connections do when they begin.
-pub(in crate::observe) fn breaks(error: &RedisError) -> bool {
-    !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) || wants_login(error)
 }
 
 fn tls_failed(why: &str) -> RedisError {

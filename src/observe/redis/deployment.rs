@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use crate::credentials::{Secret, SecretSource, TlsSource};
+use crate::observe::redis::address::host_of;
 
 /// Where Redis is and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,17 +161,4 @@ impl RedisTarget {
             said_unwanted: AtomicBool::new(false),
         }))
     }
-}
-
-/// Whether an address is the path of a Unix socket rather than a `host:port`.
-pub(in crate::observe) fn is_socket(address: &str) -> bool {
-    address.starts_with('/')
-}
-
-/// The host of an address, as others can be named beside it. Whoever is behind a socket is on this machine.
-pub(in crate::observe) fn host_of(address: &str) -> &str {
-    if is_socket(address) {
-        return "127.0.0.1";
-    }
-    address.rsplit_once(':').map_or(address, |(host, _)| host)
 }

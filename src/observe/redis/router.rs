@@ -7,8 +7,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::task::JoinSet;
 
-use crate::observe::redis::connector::breaks;
-use crate::observe::redis::deployment::host_of;
+use crate::observe::redis::address::host_of;
+use crate::observe::redis::errors::breaks;
 
 /// How often an answer that a key is elsewhere is followed: once to where it is on its way to, once more from there.
 const MOST_HOPS: usize = 3;
@@ -172,16 +172,6 @@ impl Router {
         };
         self.links.iter().position(|link| link.primary == address)
     }
-}
-
-/// Whether `error` says that the key is elsewhere, or on its way.
-pub(in crate::observe) fn is_elsewhere(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Server(
-            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain
-        )
-    )
 }
 
 fn unserved() -> RedisError {

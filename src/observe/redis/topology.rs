@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{RedisError, RedisResult, Value};
 
 use crate::clock::Clock;
 use crate::observation::Reason;
+use crate::observe::fallback::first_success;
+use crate::observe::redis::address::{host_of, join};
 use crate::observe::redis::connector::Connector;
-use crate::observe::redis::deployment::{Access, RedisTarget, host_of};
-use crate::observe::redis::fallback::first_success;
+use crate::observe::redis::deployment::{Access, RedisTarget};
+use crate::observe::redis::errors::{RedisFailure, not_connected};
 use crate::observe::redis::router::{Link, Router, Slots};
 use crate::observe::redis::sentinels::Sentinels;
-use crate::observe::redis::server::RedisFailure;
 use crate::observe::redis::server_state::{ServerState, Wanted, server_state, stale};
 
 /// The most primaries that are connected to: what Redis's own documentation gives as the largest sensible cluster. A
@@ -59,6 +60,7 @@ pub(in crate::observe) struct Looked {
 pub(in crate::observe) struct Control {
     access: Arc<Access>,
     seeds: Vec<String>,
+    keys: &'static [u8],
     sentinels: Option<Sentinels>,
     /// The servers are nodes of a cluster, as they say themselves.
     cluster: bool,
@@ -70,7 +72,11 @@ pub(in crate::observe) struct Control {
 }
 
 impl Control {
-    pub(in crate::observe) fn new(target: &RedisTarget) -> Result<Self, String> {
+    /// `keys` is what keys begin with that the Redis user may ask for.
+    pub(in crate::observe) fn new(
+        target: &RedisTarget,
+        keys: &'static [u8],
+    ) -> Result<Self, String> {
         let sentinels = match &target.sentinel_master {
             None => None,
             Some(master) => {
@@ -81,6 +87,7 @@ impl Control {
         Ok(Self {
             access: target.access()?,
             seeds: target.seeds.clone(),
+            keys,
             sentinels,
             cluster: false,
             replicas: target.prefer_replica,
@@ -298,7 +305,7 @@ impl Control {
     async fn ask_shards(&mut self, clock: &Clock) -> Vec<ShardNow> {
         let wanted = Wanted {
             replicas: self.replicas,
-            cluster: !self.cluster,
+            cluster: (!self.cluster).then_some(self.keys),
         };
         let asked = self.shards.iter().map(|shard| {
             let connector = self.connectors.remove(&shard.primary);
@@ -456,36 +463,6 @@ pub(in crate::observe) fn slots_of<'a>(shards: impl Iterator<Item = &'a Shard>) 
     slots
 }
 
-/// `host:port`, with brackets around an IPv6 address.
-pub(in crate::observe) fn join(host: &str, port: &str) -> String {
-    if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
-pub(in crate::observe) fn not_connected() -> RedisError {
-    std::io::Error::from(std::io::ErrorKind::NotConnected).into()
-}
-
-/// Whether `error` means that the key could not be asked for, rather than what it is.
-pub(in crate::observe) fn is_unserved(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::BusyLoading
-                | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::TryAgain
-        ),
-        ErrorKind::Extension => false,
-        _ => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -532,11 +509,5 @@ mod tests {
         assert!(fail.message.contains("8586 of 16384"), "{}", fail.message);
         assert_eq!(problem("cluster_state:ok\r\n", &shards), None);
         assert!(problem("cluster_state:ok\r\n", &[]).is_some());
-    }
-
-    #[test]
-    fn addresses_of_ipv6_have_brackets() {
-        assert_eq!(join("::1", "6379"), "[::1]:6379");
-        assert_eq!(join("redis", "6379"), "redis:6379");
     }
 }
