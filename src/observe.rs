@@ -19,4 +19,4 @@ pub use http::access::{Authorization, HttpAccess};
 pub use latency::exposition::Selector;
 pub use limiter::{Limiter, ObserveConfig, SetupError, reset_counter};
 pub use nodes::state::RegistryTiming;
-pub use redis::deployment::{Login, RedisTarget, Tls};
+pub use redis::deployment::{Login, RedisDeployment, Tls};

@@ -29,8 +29,8 @@ use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::default_selectors;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
 use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
-use crate::observe::redis::deployment::RedisTarget;
-use crate::observe::redis::topology::Control;
+use crate::observe::redis::deployment::RedisDeployment;
+use crate::observe::redis::topology::Topology;
 use crate::subject::{ACTIONS, ActionDefinition, ActionError, CounterSink, Subject};
 
 /// What to observe, validated.
@@ -47,7 +47,7 @@ pub struct ObserveConfig {
     /// Whether nodes are asked to check requests of the exporter's own.
     pub probe_canary: bool,
     /// Where Redis is.
-    pub redis: RedisTarget,
+    pub redis: RedisDeployment,
     /// The Prometheus to ask for latencies instead of the nodes.
     pub prometheus_url: Option<Url>,
     /// How to log in there.
@@ -79,7 +79,7 @@ pub enum SetupError {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
-    pub(in crate::observe) redis: RedisTarget,
+    pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
     /// `GET /api/counters`.
@@ -89,8 +89,8 @@ pub struct Limiter {
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let control = Control::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
-        let access = control.access();
+        let topology = Topology::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
+        let access = topology.access();
         let selectors = match config.latency_metric {
             Some(selector) => vec![selector],
             None => default_selectors(),
@@ -111,7 +111,7 @@ impl Limiter {
                 selectors: Arc::new(selectors),
                 timing: config.registry,
                 clock: clock.clone(),
-                control,
+                topology,
                 histories: BTreeMap::new(),
                 read_at: BTreeMap::new(),
                 canaries: BTreeMap::new(),

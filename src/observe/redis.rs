@@ -1,6 +1,7 @@
 //! Redis: connections, TLS, topology (single server, cluster, sentinels), routing and errors. Knows no limiter.
 
 pub(in crate::observe) mod address;
+pub(in crate::observe) mod cluster;
 pub(in crate::observe) mod connector;
 pub(in crate::observe) mod deployment;
 pub(in crate::observe) mod errors;

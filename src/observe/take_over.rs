@@ -30,7 +30,7 @@ impl Limiter {
         nodes.node_list = was.node_list;
         self.counter_list = before.counter_list;
         if same_redis {
-            nodes.control = was.control;
+            nodes.topology = was.topology;
         }
 
         let (keys, was) = (&mut self.keys, before.keys);

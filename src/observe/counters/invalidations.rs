@@ -31,21 +31,21 @@ pub(in crate::observe) enum Changes {
 
 /// Listens for invalidations on a connection of its own.
 #[derive(Debug)]
-pub(in crate::observe) struct Tracker {
+pub(in crate::observe) struct Invalidations {
     address: String,
     connector: Connector,
-    heard: Arc<Mutex<Heard>>,
+    written: Arc<Mutex<WrittenNames>>,
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct WrittenNames {
     names: HashSet<Vec<u8>>,
     bytes: usize,
     /// Something was missed: too much at once, or everything was flushed.
     missed: bool,
 }
 
-impl Heard {
+impl WrittenNames {
     fn take(&mut self, push: PushInfo) {
         if push.kind != PushKind::Invalidate {
             return;
@@ -81,14 +81,16 @@ impl Heard {
     }
 }
 
-impl Tracker {
+impl Invalidations {
     pub(in crate::observe) fn new(access: Arc<Access>, address: &str) -> Self {
-        let heard = Arc::new(Mutex::new(Heard::default()));
-        let ear = Arc::clone(&heard);
+        let written = Arc::new(Mutex::new(WrittenNames::default()));
+        let receiver = Arc::clone(&written);
         Self {
             address: address.to_owned(),
-            connector: Connector::listening(access, address, move |push| lock(&ear).take(push)),
-            heard,
+            connector: Connector::listening(access, address, move |push| {
+                lock(&receiver).take(push);
+            }),
+            written,
         }
     }
 
@@ -102,7 +104,7 @@ impl Tracker {
         let listening = self.connector.current().is_some();
         // Answers keep their order: with this one, all that Redis had to tell before it is here.
         let alive = self.connector.ping_once().await;
-        let heard = std::mem::take(&mut *lock(&self.heard));
+        let written = std::mem::take(&mut *lock(&self.written));
         match alive {
             Ok(connection) if !listening => {
                 let mut connection = connection;
@@ -123,17 +125,17 @@ impl Tracker {
                 }
                 Changes::Unknown
             }
-            Ok(_) if !heard.missed => Changes::Names(heard.names.into_iter().collect()),
+            Ok(_) if !written.missed => Changes::Names(written.names.into_iter().collect()),
             Ok(_) => Changes::Unknown,
             Err(_) => Changes::Untold(None),
         }
     }
 }
 
-fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+fn lock(written: &Mutex<WrittenNames>) -> MutexGuard<'_, WrittenNames> {
     // A set of names cannot be left half-done by a panic in a way that matters: at worst a name is missing, and the
     // connection's task, which is the one that panicked, is gone, which is noticed.
-    heard.lock().unwrap_or_else(PoisonError::into_inner)
+    written.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -152,32 +154,32 @@ mod tests {
 
     #[test]
     fn a_sequence_beside_its_counter_is_left_out_and_one_alone_is_not() {
-        let mut heard = Heard::default();
-        heard.take(push(&["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"]));
-        let mut names: Vec<_> = heard.names.into_iter().collect();
+        let mut written = WrittenNames::default();
+        written.take(push(&["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"]));
+        let mut names: Vec<_> = written.names.into_iter().collect();
         names.sort();
         assert_eq!(names, [&b"ratelimit:a"[..], b"ratelimit:b:seq"]);
     }
 
     #[test]
     fn what_is_kept_is_bounded_by_bytes_too_and_what_is_not_kept_is_missed() {
-        let mut heard = Heard::default();
+        let mut written = WrittenNames::default();
         let long = "x".repeat(MOST_BYTES / 2 - 1);
         for _ in 0..3 {
-            heard.take(push(&[&format!("{long}1"), &format!("{long}2")]));
+            written.take(push(&[&format!("{long}1"), &format!("{long}2")]));
         }
-        assert_eq!((heard.names.len(), heard.missed), (2, false));
-        heard.take(push(&["x"]));
-        assert_eq!((heard.names.len(), heard.missed), (2, true));
+        assert_eq!((written.names.len(), written.missed), (2, false));
+        written.take(push(&["x"]));
+        assert_eq!((written.names.len(), written.missed), (2, true));
     }
 
     #[test]
     fn a_flush_is_everything() {
-        let mut heard = Heard::default();
-        heard.take(PushInfo {
+        let mut written = WrittenNames::default();
+        written.take(PushInfo {
             kind: PushKind::Invalidate,
             data: vec![Value::Nil],
         });
-        assert!(heard.missed);
+        assert!(written.missed);
     }
 }

@@ -185,7 +185,7 @@ impl LimitMemory {
         !self.invalid.is_empty() && self.invalid.contains_key(&self.hash(key))
     }
 
-    /// The key has this limit of its own, or none, as was read now. Tells whether that is news.
+    /// The key has this limit of its own, or none, as was read now. Returns whether that is a change.
     pub(in crate::observe) fn learn(
         &mut self,
         key: &[u8],
@@ -197,19 +197,19 @@ impl LimitMemory {
         let default = self.default_limit();
         match (self.own.get_mut(&hash), own) {
             (Some(remembered), Some(own)) => {
-                let news = remembered.removed || remembered.limit != own;
+                let changed = remembered.removed || remembered.limit != own;
                 remembered.removed = false;
                 remembered.set(own, now);
                 remembered.pass = self.pass;
-                news
+                changed
             }
             (Some(remembered), None) => {
-                let news = !remembered.removed;
-                if let Some(default) = default.filter(|_| news) {
+                let changed = !remembered.removed;
+                if let Some(default) = default.filter(|_| changed) {
                     remembered.set(default, now);
                 }
                 remembered.removed = true;
-                news
+                changed
             }
             (None, Some(own)) => {
                 // Once everything was seen, a limit that was not there before is new: it was the default until now.

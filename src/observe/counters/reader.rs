@@ -20,10 +20,11 @@ use crate::observe::counters::pass::Pass;
 use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, Unreachable, ready};
 use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
 use crate::observe::deadline::Deadline;
+use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
 use crate::observe::redis::errors::{RedisFailure, not_connected};
 use crate::observe::redis::router::{Link, Router};
-use crate::observe::redis::topology::{Shard, ShardNow, slots_of};
+use crate::observe::redis::topology::ShardNow;
 use crate::subject::CounterSink;
 
 /// In the steady state a pass is spread over this many collections.

@@ -24,7 +24,7 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// How long a mix of errors and answers is remembered as usual: some collections, also with little traffic.
 const USUAL_FOR: Duration = Duration::from_secs(300);
 
-/// How long a proof stands while nothing is heard of checks: between the scrapes of two Prometheus servers there may be
+/// How long a proof stands while no checks are reported: between the scrapes of two Prometheus servers there may be
 /// none. Well below the time that an alert waits for.
 const PROOF_STANDS: Duration = Duration::from_secs(5);
 
@@ -126,7 +126,7 @@ pub(in crate::observe) struct CheckHistory {
     /// When a fault was proved last, and by what; `None` once checks said something else.
     proof: Option<(Timestamp, &'static str)>,
     /// Whether the last reading told of any checks.
-    heard: bool,
+    any_checks: bool,
 }
 
 impl CheckHistory {
@@ -152,7 +152,7 @@ impl CheckHistory {
             since: Some(since),
             ..Checks::default()
         };
-        self.heard = checks.errors_rose || checks.answers_rose;
+        self.any_checks = checks.errors_rose || checks.answers_rose;
         if checks.answers_rose {
             let run: f64 = self.run.drain(..).map(|(_, errors)| errors).sum();
             let run = if self.without_heartbeat { 0.0 } else { run };
@@ -224,7 +224,7 @@ impl CheckHistory {
         match (&evidence, self.proof) {
             (RedisEvidence::Broken(why), _) => self.proof = Some((now, why)),
             (RedisEvidence::None, Some((at, why)))
-                if !self.heard && outage.is_none() && elapsed(at, now) < PROOF_STANDS =>
+                if !self.any_checks && outage.is_none() && elapsed(at, now) < PROOF_STANDS =>
             {
                 return RedisEvidence::Broken(why);
             }

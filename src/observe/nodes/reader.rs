@@ -28,7 +28,7 @@ use crate::observe::nodes::redis_basics::{
 };
 use crate::observe::nodes::state::{NodeMemory, Probe, RegistryReading, RegistryTiming};
 use crate::observe::redis::errors::RedisFailure;
-use crate::observe::redis::topology::{Control, ShardNow};
+use crate::observe::redis::topology::{ShardNow, Topology};
 
 /// Base URLs that are tried for the management API in one collection.
 const API_TRIES: usize = 4;
@@ -48,7 +48,7 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) selectors: Arc<Vec<Selector>>,
     pub(in crate::observe) timing: RegistryTiming,
     pub(in crate::observe) clock: Clock,
-    pub(in crate::observe) control: Control,
+    pub(in crate::observe) topology: Topology,
     pub(in crate::observe) memory: NodeMemory,
     pub(in crate::observe) histories: BTreeMap<String, NodeHistory>,
     /// The address that each history is of.
@@ -136,7 +136,7 @@ impl NodeReader {
         let targets = self.targets(&addresses);
         let (bases, ask) = (self.api_bases(), self.ask());
         let (basics, api, found) = tokio::join!(
-            deadline.cut(redis_basics(&mut self.control, &self.clock, ids, shards)),
+            deadline.cut(redis_basics(&mut self.topology, &self.clock, ids, shards)),
             deadline.cut(ask_api(
                 &self.http,
                 bases,
@@ -190,13 +190,13 @@ impl NodeReader {
             return;
         }
         // On a replica without its primary registrations run out that were renewed.
-        if self.redis_was.is_replica && self.control.is_stale().await {
+        if self.redis_was.is_replica && self.topology.is_stale().await {
             return;
         }
         let before = self.clock.now();
         // Nothing is connected for it: on a new connection Redis may be a new one, and what is missing there was not
         // deleted.
-        let read = read_registrations(&mut self.control, &ids).await;
+        let read = read_registrations(&mut self.topology, &ids).await;
         if read.unread.len() < ids.len() {
             let registry = RegistryReading {
                 readable: true,
@@ -226,7 +226,7 @@ impl NodeReader {
         let Some(basics) = basics else {
             read.failures.push(cut_off(Collector::Redis));
             read.failures.push(cut_off(Collector::Registry));
-            self.control.replace();
+            self.topology.replace();
             self.redis_was.up_since = None;
             self.redis_was.current_since = None;
             return;
@@ -303,9 +303,9 @@ impl NodeReader {
         if ids.is_empty() || !read.registry.readable {
             return;
         }
-        let reading = deadline.cut(read_registrations(&mut self.control, &ids));
+        let reading = deadline.cut(read_registrations(&mut self.topology, &ids));
         let Some(result) = reading.await else {
-            return self.control.replace();
+            return self.topology.replace();
         };
         for id in &ids {
             if !result.unread.contains(id) {

@@ -149,7 +149,7 @@ impl RegistryTiming {
 /// What is remembered of nodes between collections, and across restarts of the exporter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::observe) struct NodeMemory {
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, NodeRecord>,
     /// The addresses of the configuration.
     statics: BTreeMap<String, Shown>,
     /// The other addresses of known nodes.
@@ -158,7 +158,7 @@ pub(in crate::observe) struct NodeMemory {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Known {
+struct NodeRecord {
     address: Option<String>,
     registered_at: Option<String>,
     /// The registration's TTL as last seen, and when.
@@ -300,9 +300,9 @@ impl NodeMemory {
         registry: &RegistryReading,
     ) {
         for (id, registration) in &registry.found {
-            let known = self.known.entry(id.clone()).or_insert_with(|| Known {
+            let known = self.known.entry(id.clone()).or_insert_with(|| NodeRecord {
                 first_seen: Some(now),
-                ..Known::default()
+                ..NodeRecord::default()
             });
             if known.address != registration.address {
                 known.reached = false;
@@ -347,12 +347,12 @@ impl NodeMemory {
                 .values()
                 .any(|known| known.address.as_deref() == Some(node.address.as_str()));
             if !self.known.contains_key(&node.id) && !known_address {
-                let known = Known {
+                let known = NodeRecord {
                     address: crate::observe::http::management_api::base_of(&node.address)
                         .map(|_| node.address.clone()),
                     registered_at: node.registered_at.clone(),
                     first_seen: Some(evidence.now),
-                    ..Known::default()
+                    ..NodeRecord::default()
                 };
                 self.known.insert(node.id.clone(), known);
             }

@@ -14,7 +14,7 @@ use crate::observe::redis::address::host_of;
 
 /// Where Redis is and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisTarget {
+pub struct RedisDeployment {
     /// Where the servers to begin with are, one at least: the server, nodes of the cluster, or the sentinels. `host:port`, or
     /// the path of a Unix socket.
     pub seeds: Vec<String>,
@@ -118,7 +118,7 @@ impl fmt::Debug for Access {
     }
 }
 
-impl RedisTarget {
+impl RedisDeployment {
     /// Whether `other` leads to the same data, however it is reached: they have a host in common, the database, and what
     /// the sentinels know the primary by.
     pub(in crate::observe) fn same_place(&self, other: &Self) -> bool {

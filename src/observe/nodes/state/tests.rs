@@ -3,29 +3,29 @@
 use super::*;
 use crate::observe::http::management_api::ApiNode;
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
 }
 
 /// What a collection finds, built up by name.
 #[derive(Default)]
-struct World {
-    memory: NodeMemory,
-    registry: RegistryReading,
-    api: NodeList,
-    probes: BTreeMap<String, Probe>,
-    redis: BTreeMap<String, RedisEvidence>,
+pub(super) struct World {
+    pub(super) memory: NodeMemory,
+    pub(super) registry: RegistryReading,
+    pub(super) api: NodeList,
+    pub(super) probes: BTreeMap<String, Probe>,
+    pub(super) redis: BTreeMap<String, RedisEvidence>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut world = Self::default();
         world.registry.readable = true;
         world.registry.redis_up_since = Some(at(-3600));
         world
     }
 
-    fn registered(&mut self, id: &str, address: &str, ttl: u64) -> &mut Self {
+    pub(super) fn registered(&mut self, id: &str, address: &str, ttl: u64) -> &mut Self {
         let registration = Registration {
             address: Some(address.to_owned()),
             registered_at: None,
@@ -35,12 +35,12 @@ impl World {
         self
     }
 
-    fn gone(&mut self, id: &str) -> &mut Self {
+    pub(super) fn gone(&mut self, id: &str) -> &mut Self {
         self.registry.found.remove(id);
         self
     }
 
-    fn answers(&mut self, address: &str, id: &str) -> &mut Self {
+    pub(super) fn answers(&mut self, address: &str, id: &str) -> &mut Self {
         let probe = Probe::Answered {
             node_id: Some(id.to_owned()),
             seconds: 0.001,
@@ -49,13 +49,13 @@ impl World {
         self
     }
 
-    fn fails(&mut self, address: &str) -> &mut Self {
+    pub(super) fn fails(&mut self, address: &str) -> &mut Self {
         self.probes
             .insert(address.to_owned(), Probe::Failed(Reason::Refused));
         self
     }
 
-    fn listed(&mut self, id: &str, address: &str, state: &str) -> &mut Self {
+    pub(super) fn listed(&mut self, id: &str, address: &str, state: &str) -> &mut Self {
         self.api = NodeList::Listed(vec![ApiNode {
             id: id.to_owned(),
             address: address.to_owned(),
@@ -66,7 +66,7 @@ impl World {
     }
 
     /// Each node as `id state [redis]`.
-    fn judge(&mut self, now: i64) -> Vec<String> {
+    pub(super) fn judge(&mut self, now: i64) -> Vec<String> {
         let nodes = self.memory.judge(
             RegistryTiming::default(),
             &NodeEvidence {
@@ -329,79 +329,6 @@ fn the_apis_older_word_is_none_on_a_node_that_left_or_came_back() {
 }
 
 #[test]
-fn a_heartbeat_that_is_late_is_no_alarm_and_one_that_is_overdue_is() {
-    let mut world = World::new();
-    world.registered("n1", "h:1", 11).answers("h:1", "n1");
-    assert_eq!(world.judge(0), ["n1 Up"]);
-    assert_eq!(
-        world.registered("n1", "h:1", 9).judge(2),
-        ["n1 Up no-redis"]
-    );
-    assert_eq!(world.gone("n1").judge(15), ["n1 Up no-redis"]);
-}
-
-#[test]
-fn a_redis_out_of_memory_that_still_answers_the_canary_is_found_by_the_heartbeat() {
-    let mut world = World::new();
-    world.redis.insert("n1".to_owned(), RedisEvidence::Works);
-    world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    assert_eq!(world.judge(0), ["n1 Up"]);
-    assert_eq!(
-        world.registered("n1", "h:1", 9).judge(16),
-        ["n1 Up no-redis"]
-    );
-    // Where heartbeats tell nothing, the canary does.
-    world.registry.redis_up_since = Some(at(15));
-    assert_eq!(world.judge(16), ["n1 Up"]);
-}
-
-#[test]
-fn after_an_outage_nodes_get_two_heartbeats() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 25)
-        .answers("h:1", "n1")
-        .judge(0);
-    world.registry.redis_up_since = Some(at(60));
-    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up redis?"]);
-    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
-}
-
-#[test]
-fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 25)
-        .answers("h:1", "n1")
-        .judge(0);
-    world.registry.redis_up_since = Some(at(60));
-    let answered = RedisEvidence::Answered;
-    world.redis.insert("n1".to_owned(), answered);
-    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up"]);
-    // Once it should have beaten, answers do not excuse it.
-    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
-}
-
-#[test]
-fn a_redis_that_restarted_empty_is_no_clean_stop() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 25)
-        .registered("n2", "inside:2", 25)
-        .answers("h:1", "n1")
-        .judge(0);
-    world.gone("n1").gone("n2");
-    world.registry.redis_restarted = true;
-    world.registry.redis_up_since = Some(at(5));
-    assert_eq!(world.judge(6), ["n1 Up", "n2 ? redis?"]);
-    world.registry.redis_restarted = false;
-    assert_eq!(
-        world.fails("h:1").judge(8),
-        ["n1 Down redis?", "n2 ? redis?"]
-    );
-}
-
-#[test]
 fn while_redis_is_away_the_apis_list_is_taken() {
     let mut world = World::new();
     world.registry.readable = false;
@@ -526,48 +453,4 @@ fn a_configured_node_that_is_dead_for_an_hour_stays_down_until_it_is_removed() {
         .answers("mapped:2", "n2")
         .registered("n2", "inside:2", 25);
     assert_eq!(world.judge(100_030), ["n2 Up"]);
-}
-
-#[test]
-fn checks_that_succeed_end_a_heartbeat_that_was_overdue_because_they_all_failed() {
-    let mut world = World::new();
-    world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    world.judge(0);
-    assert_eq!(
-        world.registered("n1", "h:1", 3).judge(22),
-        ["n1 Up no-redis"]
-    );
-    let returned = RedisEvidence::Returned(at(0));
-    world.redis.insert("n1".to_owned(), returned);
-    assert_eq!(world.gone("n1").judge(40), ["n1 Up"]);
-    // The heartbeat has the time of two to come.
-    world.redis.clear();
-    assert_eq!(world.judge(45), ["n1 Up"]);
-    assert_eq!(world.judge(60), ["n1 Up no-redis"]);
-}
-
-#[test]
-fn checks_that_failed_after_the_heartbeat_was_overdue_do_not_explain_it() {
-    let mut world = World::new();
-    world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    world.judge(0);
-    world.registered("n1", "h:1", 3).judge(22);
-    let returned = RedisEvidence::Returned(at(22));
-    world.redis.insert("n1".to_owned(), returned);
-    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
-}
-
-#[test]
-fn after_redis_was_out_of_memory_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
-    let mut world = World::new();
-    world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    world.judge(0);
-    let answered = RedisEvidence::Answered;
-    world.redis.insert("n1".to_owned(), answered);
-    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
-    world.registry.memory_freed = Some(at(50));
-    assert_eq!(world.judge(50), ["n1 Up"]);
-    world.redis.clear();
-    assert_eq!(world.judge(55), ["n1 Up redis?"]);
-    assert_eq!(world.judge(70), ["n1 Up no-redis"]);
 }
