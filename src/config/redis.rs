@@ -8,20 +8,20 @@ use rustls::pki_types::ServerName;
 
 use super::{ConfigError, Reader, without_password};
 use crate::credentials::{Secret, SecretSource};
-use crate::observe::{Login, RedisTarget, Tls};
+use crate::observe::{Login, RedisDeployment, Tls};
 
 const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://[USER@]HOST:PORT[,HOST:PORT…]/NAME[/DB] \
      or redis+unix://[USER@]/PATH[?db=DB], with rediss for TLS, or valkey and valkeys, the password in \
      --redis.password-file";
 
 impl Reader<'_> {
-    pub(super) fn redis(&self) -> Result<RedisTarget, ConfigError> {
+    pub(super) fn redis(&self) -> Result<RedisDeployment, ConfigError> {
         let (origin, text) = self.text("redis.url").unwrap_or_default();
         let invalid = || ConfigError::new(&origin, without_password(&text), EXPECTED);
         let url = RedisUrl::parse(&text).ok_or_else(invalid)?;
         let password = self.secret("redis.password-file")?;
         let tls = self.redis_tls(url.tls)?;
-        Ok(RedisTarget {
+        Ok(RedisDeployment {
             seeds: url.seeds,
             sentinel_master: url.master,
             database: url.database,

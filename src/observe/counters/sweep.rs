@@ -25,8 +25,9 @@ use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
 use crate::observe::counters::sink::CounterSink;
+use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::router::Router;
-use crate::observe::redis::server::{RedisFailure, redis_millis};
+use crate::observe::redis::server_state::redis_millis;
 
 /// Everything a sweep needs.
 pub(in crate::observe) struct Sweep<'a> {
