@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Moment, elapsed, later};
 use crate::files::{self, with_suffix};
 use crate::report::{InvariantName, SavedEntry};
-use crate::subject::{DEFAULT_TARGET, WriteLater};
+use crate::subject::DEFAULT_TARGET;
 
 /// The layout of the file. One of another version is refused.
 const VERSION: u32 = 1;
@@ -107,7 +107,10 @@ pub fn bulk_of(path: &Path) -> PathBuf {
 }
 
 /// Writes what belongs to the state at `path` and is much.
-pub fn save_bulk(path: &Path, write: WriteLater) -> io::Result<()> {
+pub fn save_bulk(
+    path: &Path,
+    write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+) -> io::Result<()> {
     files::replace(&bulk_of(path), write)
 }
 

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::state::{self, State};
 use crate::subject::Bulk;
 
-/// How long it takes to write state at the most, where all is well.
-const LATE: Duration = Duration::from_secs(15);
+/// How long it takes to write state at the most, where all is well. A disk that takes longer is as good as gone.
+const LATE: Duration = Duration::from_secs(5);
 
 /// What one collection leaves to be written.
 pub(super) struct ToSave {

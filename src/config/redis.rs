@@ -6,19 +6,19 @@ use rustls::pki_types::ServerName;
 
 use super::{ConfigError, Reader};
 use crate::credentials::{Secret, SecretSource};
-use crate::observe::{Login, RedisTarget, Tls};
+use crate::observe::{Login, RedisDeployment, Tls};
 
 const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://[USER@]HOST:PORT[,HOST:PORT…]/NAME[/DB] \
      or redis+unix://[USER@]/PATH[?db=DB], with rediss for TLS, or valkey and valkeys, the password in \
      --redis.password-file";
 
 impl Reader<'_> {
-    pub(super) fn redis(&self) -> Result<RedisTarget, ConfigError> {
+    pub(super) fn redis(&self) -> Result<RedisDeployment, ConfigError> {
         let typed = self.typed("redis.url").cloned().unwrap_or_default();
         let url = RedisUrl::parse(typed.text()).ok_or_else(|| typed.refused_url(EXPECTED))?;
         let password = self.secret("redis.password-file")?;
         let tls = self.redis_tls(url.tls)?;
-        Ok(RedisTarget {
+        Ok(RedisDeployment {
             seeds: url.seeds,
             sentinel_master: url.master,
             database: url.database,

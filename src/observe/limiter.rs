@@ -22,19 +22,22 @@ use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::listed::Listed;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
+use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
 use crate::observe::counters::sweep::SweepResult;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
+use crate::observe::http::api_reading::NodeListRequest;
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::ManagementApi;
+use crate::observe::http::optional::OptionalRequest;
 use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::default_selectors;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
 use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
-use crate::observe::redis::deployment::RedisTarget;
-use crate::observe::redis::topology::Control;
+use crate::observe::redis::deployment::RedisDeployment;
+use crate::observe::redis::topology::Topology;
 use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
 
 /// What to observe, validated.
@@ -51,7 +54,7 @@ pub struct ObserveConfig {
     /// Whether nodes are asked to check requests of the exporter's own.
     pub probe_canary: bool,
     /// Where Redis is.
-    pub redis: RedisTarget,
+    pub redis: RedisDeployment,
     /// The Prometheus to ask for latencies instead of the nodes.
     pub prometheus_url: Option<Url>,
     /// How to log in there.
@@ -103,9 +106,11 @@ pub enum SetupError {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
-    pub(in crate::observe) redis: RedisTarget,
+    pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
+    /// `GET /api/counters`.
+    pub(in crate::observe) counter_list: OptionalRequest,
     pub(in crate::observe) kept: KeysKept,
     max_series: usize,
     recording: bool,
@@ -115,8 +120,8 @@ pub struct Limiter {
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let control = Control::new(&config.redis).map_err(SetupError::Redis)?;
-        let access = control.access();
+        let topology = Topology::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
+        let access = topology.access();
         let actor = Arc::new(config.actor());
         let selectors = match config.latency_metric {
             Some(selector) => vec![selector],
@@ -138,11 +143,12 @@ impl Limiter {
                 selectors: Arc::new(selectors),
                 timing: config.registry,
                 clock: clock.clone(),
-                control,
+                topology,
                 histories: BTreeMap::new(),
                 read_at: BTreeMap::new(),
                 canaries: BTreeMap::new(),
                 last_api: None,
+                node_list: NodeListRequest::default(),
                 redis_was: RedisWas::default(),
             },
             keys: KeyReader {
@@ -169,6 +175,7 @@ impl Limiter {
                 unreachable: Mutex::default(),
             },
             redis: config.redis,
+            counter_list: OptionalRequest::default(),
             clock,
             kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
             max_series: config.max_series,
@@ -278,9 +285,10 @@ impl Limiter {
     }
 }
 
-/// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order.
+/// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order. When it is not asked,
+/// there are none: counts of before say nothing about now.
 async fn counters_of_api(
-    http: &Http,
+    (http, request): (&Http, &mut OptionalRequest),
     (at, deadline): (Moment, &Deadline),
     read: &NodesRead,
     keys: &mut KeysRead,
@@ -289,8 +297,12 @@ async fn counters_of_api(
     let Some(base) = read.api.base.clone() else {
         return;
     };
+    if !request.is_due(at.steady) {
+        return;
+    }
     let api = ManagementApi::new(http, base);
-    let counters = match deadline.cut(api.counters()).await {
+    let asked = request.make(at.steady, http.timeout(), api.counters());
+    let counters = match deadline.cut(asked).await {
         Some(Ok(counters)) => counters,
         Some(Err(error)) => {
             let (reason, message) = (error.reason, error.message);
@@ -338,8 +350,6 @@ struct Memory<'a> {
 #[derive(Deserialize)]
 struct Recalled {
     nodes: NodeMemory,
-    /// Where versions until 0.1 had them.
-    limits: Option<LimitMemory>,
     last_full_pass: Option<Timestamp>,
 }
 
@@ -369,8 +379,8 @@ impl Subject for Limiter {
         self.nodes.late(&deadline, ids, &mut read).await;
         let judged = self.nodes.judge(at, &deadline, &mut read).await;
         if matches!(keys.read, CountersRead::Failed { .. }) {
-            let http = &self.nodes.http;
-            counters_of_api(http, (at, &deadline), &read, &mut keys, &mut summary).await;
+            let api = (&self.nodes.http, &mut self.counter_list);
+            counters_of_api(api, (at, &deadline), &read, &mut keys, &mut summary).await;
         }
         let (counted, counters) = summary.finish(self.keys.label);
         let mut observation = self.assemble(at, read, judged, keys, counted);
@@ -418,7 +428,6 @@ impl Subject for Limiter {
         self.nodes.memory = recalled.nodes;
         let statics = self.nodes.urls.iter().filter_map(address_of);
         self.nodes.memory.set_statics(statics);
-        self.keys.limits = recalled.limits.unwrap_or_default();
         self.keys.last_full_pass = recalled.last_full_pass;
         Ok(())
     }

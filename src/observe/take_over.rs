@@ -27,8 +27,10 @@ impl Limiter {
         if nodes.urls == was.urls {
             nodes.last_api = was.last_api;
         }
+        nodes.node_list = was.node_list;
+        self.counter_list = before.counter_list;
         if same_redis {
-            nodes.control = was.control;
+            nodes.topology = was.topology;
         }
 
         self.kept = before.kept;

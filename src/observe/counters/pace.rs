@@ -107,10 +107,11 @@ impl Pacer {
         slot.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many names one step is to ask about. Farther away there are more, so that a sweep ends in time all the same.
+    /// How many names one step is to ask about. Where a round trip takes long there are more, so that a sweep ends in time all the
+    /// same: a step holds Redis for about a fifth of the round trip that others have to wait for anyway.
     pub(in crate::observe) fn step_size(&self) -> usize {
-        let tenth = usize::try_from(self.ping_slot().as_micros() / 10).unwrap_or(usize::MAX);
-        tenth.clamp(LEAST_STEP, MOST_STEP)
+        let fifth = usize::try_from(self.ping_slot().as_micros() / 5).unwrap_or(usize::MAX);
+        fifth.clamp(LEAST_STEP, MOST_STEP)
     }
 
     /// Does `work`, which sends this many commands, when its turn has come, and returns what it brought with what it took of
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn steps_are_short_and_longer_where_redis_is_far_away() {
         let pacer = RedisShares::default().pacer("a:1", 0.2);
-        for (micros, names) in [(0, 30), (100, 30), (500, 50), (25_000, 100)] {
+        for (micros, names) in [(0, 30), (100, 30), (250, 50), (25_000, 100)] {
             pacer.set_ping(Duration::from_micros(micros));
             assert_eq!(pacer.step_size(), names);
         }

@@ -21,10 +21,11 @@ use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, Unreac
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
 use crate::observe::deadline::Deadline;
+use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
+use crate::observe::redis::errors::{RedisFailure, not_connected};
 use crate::observe::redis::router::{Link, Router, Slots};
-use crate::observe::redis::server::RedisFailure;
-use crate::observe::redis::topology::{Shard, ShardNow, not_connected, slots_of};
+use crate::observe::redis::topology::ShardNow;
 
 /// In the steady state a pass is spread over this long: what was written is known without it. Well below the quarter of an
 /// hour after which the alert `RatelimiterCoverageBehind` calls it late.

@@ -5,8 +5,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
 
 use crate::observation::{Limit, Reason};
-use crate::observe::redis::router::{Router, is_elsewhere};
-use crate::observe::redis::server::reason_of;
+use crate::observe::redis::errors::{is_elsewhere, reason_of};
+use crate::observe::redis::router::Router;
 
 /// What every counter's key starts with.
 pub(in crate::observe) const PREFIX: &[u8] = b"ratelimit:";
@@ -51,10 +51,34 @@ impl Batch {
     pub(in crate::observe) fn commands(&self) -> usize {
         self.keys.len() + self.limits.len() + self.sequences.len().div_ceil(2)
     }
+
+    /// In pieces of this many names at the most.
+    pub(in crate::observe) fn into_pieces(mut self, names: usize) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        loop {
+            let mut left = names.max(1);
+            let piece = Self {
+                keys: take_last(&mut self.keys, &mut left),
+                limits: take_last(&mut self.limits, &mut left),
+                sequences: take_last(&mut self.sequences, &mut left),
+            };
+            if left == names.max(1) {
+                return pieces;
+            }
+            pieces.push(piece);
+        }
+    }
+}
+
+/// Takes as many as are `left` to be taken.
+fn take_last<T>(from: &mut Vec<T>, left: &mut usize) -> Vec<T> {
+    let taken = from.split_off(from.len() - from.len().min(*left));
+    *left -= taken.len();
+    taken
 }
 
 /// What the batch's names turned out to be.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::observe) struct Counted {
     /// Keys and their counts; `None` for what is no counter.
     pub(in crate::observe) keys: Vec<(Vec<u8>, Option<u64>)>,
@@ -65,6 +89,17 @@ pub(in crate::observe) struct Counted {
     /// Keys that have moved to another server since their names came.
     pub(in crate::observe) elsewhere: Vec<Vec<u8>>,
     pub(in crate::observe) commands: u64,
+}
+
+impl Counted {
+    /// With what another piece of the batch brought.
+    pub(in crate::observe) fn add(&mut self, mut other: Self) {
+        self.keys.append(&mut other.keys);
+        self.not_sequences.append(&mut other.not_sequences);
+        self.limits.append(&mut other.limits);
+        self.elsewhere.append(&mut other.elsewhere);
+        self.commands += other.commands;
+    }
 }
 
 /// Counts, and reads limits, in one round trip. The moment to count from is `now_ms` by Redis's clock. In a cluster,
@@ -270,6 +305,23 @@ fn own_limit(answer: &RedisResult<Value>) -> RedisResult<Own> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_goes_out_in_pieces_and_all_of_it() {
+        let batch = Batch {
+            keys: (0..5_u8).map(|key| (vec![key], 1)).collect(),
+            sequences: (0..4_u8).map(|key| vec![key]).collect(),
+            limits: vec![vec![9]],
+        };
+        let pieces = batch.into_pieces(3);
+        let sizes = pieces
+            .iter()
+            .map(|it| (it.keys.len(), it.limits.len(), it.sequences.len()));
+        assert_eq!(
+            sizes.collect::<Vec<_>>(),
+            [(3, 0, 0), (2, 1, 0), (0, 0, 3), (0, 0, 1)]
+        );
+    }
 
     fn own(limit: Option<&str>, window: Option<&str>) -> String {
         let value = |text: Option<&str>| {

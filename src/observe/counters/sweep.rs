@@ -25,8 +25,9 @@ use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
 use crate::observe::counters::sink::CounterSink;
+use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::router::Router;
-use crate::observe::redis::server::{RedisFailure, redis_millis};
+use crate::observe::redis::server_state::redis_millis;
 
 /// Everything a sweep needs.
 pub(in crate::observe) struct Sweep<'a> {
@@ -290,10 +291,7 @@ impl Sweep<'_> {
         result: &SweepResult,
     ) -> mpsc::Receiver<Scanned> {
         let (sender, scanned) = mpsc::channel(1);
-        let pattern = match pass.round {
-            Round::Limits => "ratelimit:limit:*",
-            Round::Counters | Round::Both => "ratelimit*",
-        };
+        let round = pass.round;
         for (number, lane) in self.lanes.iter().enumerate() {
             let part = pass.part(&self.router.links()[number].primary);
             let Some(connection) = lane.scanner.clone() else {
@@ -305,7 +303,7 @@ impl Sweep<'_> {
                     number,
                     connection,
                     cursor,
-                    pattern,
+                    round,
                     lane.pacer.clone(),
                     sender.clone(),
                 ));
@@ -371,21 +369,36 @@ impl Sweep<'_> {
         let connection = self.router.links()[lane].connection.clone();
         let cluster = self.router.is_cluster();
         async move {
-            let commands = batch.commands();
-            let work = || async {
-                // Not before: a window that begins too early counts what is over.
-                let at = clock.now();
-                let now_ms = redis_millis(at, clock_offset);
-                let counted = async { count(connection?, batch, now_ms, cluster).await };
-                (counted.await, at)
+            let mut done = Done {
+                counted: Ok(Counted::default()),
+                at: clock.now(),
+                took: Duration::ZERO,
             };
-            if commands == 0 {
-                let (counted, at) = work().await;
-                let took = Duration::ZERO;
-                return Done { counted, at, took };
+            for (number, piece) in batch.into_pieces(pacer.step_size()).into_iter().enumerate() {
+                let connection = connection.clone();
+                let clock = &clock;
+                let commands = piece.commands();
+                let work = move || async move {
+                    // Not before: a window that begins too early counts what is over.
+                    let at = clock.now();
+                    let now_ms = redis_millis(at, clock_offset);
+                    let counted = async { count(connection?, piece, now_ms, cluster).await };
+                    (counted.await, at)
+                };
+                let ((counted, at), took) = pacer.step(commands, work).await;
+                done.took += took;
+                if number == 0 {
+                    done.at = at;
+                }
+                match (&mut done.counted, counted) {
+                    (Ok(all), Ok(some)) => all.add(some),
+                    (_, counted) => {
+                        done.counted = counted;
+                        break;
+                    }
+                }
             }
-            let ((counted, at), took) = pacer.step(commands, work).await;
-            Done { counted, at, took }
+            done
         }
     }
 
@@ -437,12 +450,21 @@ async fn scan_ahead(
     lane: usize,
     connection: MultiplexedConnection,
     mut cursor: Vec<u8>,
-    pattern: &'static str,
+    round: Round,
     pacer: Pacer,
     sender: mpsc::Sender<Scanned>,
 ) {
+    let pattern = match round {
+        Round::Limits => "ratelimit:limit:*",
+        Round::Counters | Round::Both => "ratelimit*",
+    };
     loop {
-        let step = pacer.step_size();
+        // Walking by a name costs a fraction of counting one, and there is little to return where only limits are wanted.
+        let names = match round {
+            Round::Limits => 8,
+            Round::Counters | Round::Both => 4,
+        };
+        let step = names * pacer.step_size();
         let mut scan = redis::cmd("SCAN");
         scan.arg(&cursor).arg("MATCH").arg(pattern);
         scan.arg("COUNT").arg(step);
@@ -452,7 +474,7 @@ async fn scan_ahead(
             let mut asked = asked;
             scan.query_async(&mut asked).await
         };
-        let (answer, took) = pacer.step(step / 4, work).await;
+        let (answer, took) = pacer.step(step / 8, work).await;
         let answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)> = answer;
         let last = match &answer {
             Ok((next, _)) => {

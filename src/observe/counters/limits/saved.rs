@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::Write;
 
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeSeq as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -103,12 +103,12 @@ impl<'de> Deserialize<'de> for LimitMemory {
     }
 }
 
-/// Limits as rows, or by key, as versions until 0.1 wrote them.
+/// Limits as they are read, row by row.
 struct ReadOwn(OwnLimits);
 
 impl<'de> Deserialize<'de> for ReadOwn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(OwnVisitor)
+        deserializer.deserialize_seq(OwnVisitor)
     }
 }
 
@@ -118,7 +118,7 @@ impl<'de> Visitor<'de> for OwnVisitor {
     type Value = ReadOwn;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("limits, as rows or by key")
+        f.write_str("limits as rows")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<ReadOwn, A::Error> {
@@ -142,14 +142,6 @@ impl<'de> Visitor<'de> for OwnVisitor {
                 fell,
                 removed,
             };
-            own.put(hash, row.into());
-        }
-        Ok(ReadOwn(own))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut rows: A) -> Result<ReadOwn, A::Error> {
-        let mut own = OwnLimits::default();
-        while let Some((hash, row)) = rows.next_entry::<u64, Row>()? {
             own.put(hash, row.into());
         }
         Ok(ReadOwn(own))
@@ -212,15 +204,5 @@ mod tests {
         assert_eq!(memory.saved().0, before);
         memory.learn(b"a", Some(limit(4)), now);
         assert_ne!(memory.saved().0, before);
-    }
-
-    #[test]
-    fn limits_of_an_earlier_version_are_taken_back() {
-        let own = r#"{"limit":{"limit":5,"window_ms":60000},"fell":{"limit":9,"at":"2026-01-01T00:00:00Z","least":6},"removed":false,"pass":3}"#;
-        let text = format!(r#"{{"default":null,"own":{{"77":{own}}},"pass":3,"primed":true}}"#);
-        let memory: LimitMemory = serde_json::from_str(&text).unwrap();
-        let own = memory.own.get(77).unwrap();
-        assert_eq!(own.limit, limit(5));
-        assert_eq!(own.fell_from().unwrap().limit, 9);
     }
 }

@@ -10,8 +10,9 @@ use crate::observe::counters::requests::{
     Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, names_of, verify,
 };
 use crate::observe::nodes::canary::CANARY_PREFIX;
-use crate::observe::redis::router::is_elsewhere;
-use crate::observe::redis::server::{NODE_PREFIX, reason_of, redis_millis};
+use crate::observe::nodes::registry::NODE_PREFIX;
+use crate::observe::redis::errors::{is_elsewhere, reason_of};
+use crate::observe::redis::server_state::redis_millis;
 
 /// A key with what is known of it.
 pub(in crate::observe) struct Known {
