@@ -377,7 +377,7 @@ impl KeyReader {
         dead: &mut usize,
     ) {
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
-        let margin = deadline.left() / 10;
+        let margin = deadline.left() / 3;
         let budget = self.budget.min(deadline.left().saturating_sub(margin));
         let (half, stop) = (Instant::now() + budget / 2, Instant::now() + budget);
         let mut servers = self.get_ready(shards, result).await;
