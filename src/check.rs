@@ -34,7 +34,7 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::invariants::{Checker, CheckerConfig, InvariantName};
-    use crate::observation::{CounterView, KeyLabel, Observation};
+    use crate::observation::{Condition, CounterView, KeyLabel, Observation};
     use crate::subject::InvariantChecker as _;
 
     #[test]
@@ -51,6 +51,7 @@ mod tests {
                 remaining: 0,
                 window_ms: None,
                 fell_from: None,
+                condition: Condition::default(),
             };
             checker.counters(at, &[counter]);
             // That Redis was not asked leaves an invariant unknown.

@@ -236,6 +236,7 @@ impl<S: Subject> Work<S> {
             keys: counted.keys,
             utilization: counted.utilization,
             utilization_sum: counted.utilization_sum,
+            without_limit: counted.without_limit,
             ..read
         });
         observation.counters = counters;

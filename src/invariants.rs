@@ -12,14 +12,15 @@ mod explain;
 mod grace;
 mod high_latency;
 mod node_down;
+mod not_applicable;
 mod redis_disconnected;
 mod report;
 
 pub use checker::Checker;
 pub use config::{CheckerConfig, InvariantConfig, InvariantName, Severity};
-pub(crate) use counters::ghost;
+pub(crate) use counters::is_above;
 pub use decision::Decision;
 pub use evidence::{Evidence, Verdict};
 pub use explain::{Explained, Explanation, Rule, Terms, source};
 pub use grace::SavedEntry;
-pub use report::{InvariantStatus, Report, Unknown, Violation};
+pub use report::{InvariantStatus, NotApplicable, Report, Unknown, Violation};

@@ -15,6 +15,6 @@ mod take_over;
 pub use counters::limits::LimitRule;
 pub use http::access::{Authorization, HttpAccess};
 pub use latency::exposition::Selector;
-pub use limiter::{Limiter, ObserveConfig, SetupError, reset_counter};
+pub use limiter::{Kind, Limiter, ObserveConfig, SetupError, reset_counter};
 pub use nodes::state::RegistryTiming;
 pub use redis::deployment::{Login, RedisTarget, Tls};

@@ -3,7 +3,7 @@
 use ratelimiter_exporter::clock::Clock;
 use ratelimiter_exporter::export::{Exporter, Reload, Unauthorized, render};
 use ratelimiter_exporter::invariants::{Checker, CheckerConfig};
-use ratelimiter_exporter::observation::{Counter, CounterView, KeyLabel, Observation};
+use ratelimiter_exporter::observation::{Condition, Counter, CounterView, KeyLabel, Observation};
 use ratelimiter_exporter::snapshot::{OwnCounters, Snapshot};
 use ratelimiter_exporter::subject::InvariantChecker as _;
 
@@ -27,6 +27,7 @@ pub(crate) fn print() {
             remaining: 10,
             window_ms: Some(60_000),
             fell_from: None,
+            condition: Condition::default(),
         })
         .collect();
     let mut checker = Checker::new(CheckerConfig::default(), KeyLabel::Plain);
@@ -50,6 +51,7 @@ pub(crate) fn print() {
         remaining: 10,
         window_ms: Some(60_000),
         fell_from: None,
+        condition: Condition::default(),
         counted_at: None,
         counted_from: None,
     });

@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 
 use crate::clock::Moment;
-use crate::invariants::ghost;
-use crate::observation::{Counter, CounterView, FallenLimit, KeyLabel};
+use crate::invariants::is_above;
+use crate::observation::{Condition, Counter, CounterView, FallenLimit, KeyLabel};
 
 /// Counters that are listed at the most: a line of a recording must stay one that can be read.
 const MOST: usize = 100_000;
@@ -31,6 +31,8 @@ pub(super) struct Seen {
     remaining: u64,
     window_ms: Option<u64>,
     fell_from: Option<FallenLimit>,
+    condition: Condition,
+    above: bool,
     /// Since when it is above its limit, in this collection.
     first: Timestamp,
     last: Timestamp,
@@ -45,6 +47,7 @@ impl Seen {
             remaining: self.remaining,
             window_ms: self.window_ms,
             fell_from: self.fell_from,
+            condition: self.condition,
             counted_at: Some(self.last),
             counted_from: Some(self.first).filter(|first| *first != self.last),
         }
@@ -82,7 +85,7 @@ impl Listed {
         if !self.above_limits && self.named.is_empty() {
             return;
         }
-        let above = ghost(counter.count, counter.limit, counter.remaining);
+        let above = is_violating(counter);
         let listed = (above && self.above_limits) || self.named.contains(counter.key);
         if !listed {
             self.seen.remove(counter.key);
@@ -94,14 +97,15 @@ impl Listed {
             remaining: counter.remaining,
             window_ms: counter.window_ms,
             fell_from: counter.fell_from,
+            condition: counter.condition,
+            above,
             first: at.steady,
             last: at.steady,
         };
         let full = self.seen.len() >= MOST;
         match self.seen.get_mut(counter.key) {
             Some(before) => {
-                let was_above = ghost(before.count, before.limit, before.remaining);
-                let first = if was_above && above {
+                let first = if before.above && above {
                     before.first
                 } else {
                     at.steady
@@ -126,6 +130,11 @@ impl Listed {
     }
 }
 
+/// Whether a replay needs the counter: it violates an invariant, or may by other settings.
+fn is_violating(counter: &CounterView<'_>) -> bool {
+    is_above(counter) || counter.condition.stuck || counter.condition.invalid.is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +151,7 @@ mod tests {
             remaining: 10_u64.saturating_sub(count),
             window_ms: None,
             fell_from: None,
+            condition: Condition::default(),
         }
     }
 

@@ -82,8 +82,10 @@ pub(super) fn targets(
 }
 
 fn named(target: &Target, typed: &Values, top: &Sections) -> Result<TargetConfig, ConfigError> {
+    let has_nodes = Reader(&target.values).limiter_kind()?.has_nodes();
     let missing = REQUIRED
         .iter()
+        .filter(|flag| has_nodes || **flag == "redis.url")
         .find(|flag| target.values.get(flag).is_none());
     if let Some(missing) = missing {
         return Err(ConfigError::new(
@@ -117,6 +119,7 @@ fn limiter(read: &Reader<'_>, layers: &[&Sections]) -> Result<TargetConfig, Conf
             scan_budget: read.timeout("scan.budget")?,
             registry: registry_timing(layers)?,
             key_label,
+            kind: read.limiter_kind()?,
             limit_rules: limits.unwrap_or_default(),
         },
         checker: checker(layers, max_series),

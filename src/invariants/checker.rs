@@ -6,16 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::counters::{draining_from, drifted, ghost};
+use super::counters::{draining_from, evidence, is_violated};
 use super::decision::Decision;
 use super::grace::{Entry, SavedEntry, Tracker};
+use super::not_applicable::not_applicable;
 use super::redis_disconnected::REDIS;
-use super::report::{InvariantStatus, Report, Unknown, Violation};
+use super::report::{InvariantStatus, NotApplicable, Report, Unknown, Violation};
 use super::{CheckerConfig, Evidence, InvariantName, Verdict};
 use super::{high_latency, node_down, redis_disconnected};
 use crate::clock::{Moment, elapsed, later};
 use crate::observation::{
-    CounterView, CountersRead, KeyLabel, Observation, Reason, decode_key, encode_key, utilization,
+    Collector, CounterView, CountersRead, KeyLabel, Observation, Reason, decode_key, encode_key,
+    utilization,
 };
 use crate::subject::InvariantChecker;
 
@@ -29,8 +31,8 @@ const LONGEST_SAVED: usize = 64 * 1024;
 pub struct Checker {
     config: CheckerConfig,
     label: KeyLabel,
-    named: [Tracker<String>; 5],
-    keys: [Tracker<Key>; 5],
+    named: [Tracker<String>; 7],
+    keys: [Tracker<Key>; 7],
     /// The number of the pass in progress; entries remember in which they were looked at.
     pass: u64,
     /// The latest steady time seen: time that runs backwards stands still instead.
@@ -71,9 +73,8 @@ impl Checker {
 
     /// The keys with a violation in progress: these are to be looked at in every collection.
     pub fn watched_keys(&self) -> BTreeSet<Key> {
-        let of = |name: InvariantName| self.keys[name as usize].entries.keys().cloned();
-        of(InvariantName::CounterDrift)
-            .chain(of(InvariantName::GhostAllowing))
+        let keys = self.keys.iter();
+        keys.flat_map(|tracker| tracker.entries.keys().cloned())
             .collect()
     }
 
@@ -125,25 +126,16 @@ impl Checker {
         if !config.enabled {
             return;
         }
-        let violated = match name {
-            InvariantName::CounterDrift => drifted(counter.count, counter.limit, config.threshold),
-            _ => ghost(counter.count, counter.limit, counter.remaining),
-        };
+        let violated = is_violated(name, counter, config.threshold);
         let tracker = &mut self.keys[name as usize];
         if !violated {
             tracker.over(counter.key, now);
             return;
         }
         let draining = draining_from(counter, now).filter(|_| self.config.lowered_limit_grace);
-        let evidence = Evidence::Count {
-            count: counter.count,
-            limit: counter.limit,
-            remaining: counter.remaining,
-            draining_from: draining.map(|(limit, _)| limit),
-        };
         tracker.violated(
             counter.key,
-            evidence,
+            evidence(name, counter, draining.map(|(limit, _)| limit)),
             now,
             config.grace_period,
             draining.map(|(_, until)| until),
@@ -228,6 +220,15 @@ impl Checker {
                     reason: reason.to_string(),
                 });
             }
+        }
+        let without_limit = observation.failures.iter().any(|failure| {
+            (failure.collector, failure.reason) == (Collector::Counters, Reason::NoLimit)
+        });
+        if without_limit && name != InvariantName::InvalidCounter {
+            status.unknown.push(Unknown {
+                subject: String::new(),
+                reason: Reason::NoLimit.to_string(),
+            });
         }
         let unseen = unjudged.iter().filter(|(key, _)| {
             let entry = tracker.entries.get(key.as_slice());
@@ -325,8 +326,11 @@ impl InvariantChecker for Checker {
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]) {
         let now = self.advance(at);
         for counter in batch {
-            self.key_verdict(InvariantName::CounterDrift, counter, now);
-            self.key_verdict(InvariantName::GhostAllowing, counter, now);
+            for name in InvariantName::ALL {
+                if name.about_keys() {
+                    self.key_verdict(name, counter, now);
+                }
+            }
         }
     }
 
@@ -338,10 +342,16 @@ impl InvariantChecker for Checker {
             pending: Vec::new(),
             cleared: Vec::new(),
             invariants: Vec::new(),
+            not_applicable: Vec::new(),
         };
         for name in InvariantName::ALL {
             let config = self.config.of(name).clone();
             if !config.enabled {
+                continue;
+            }
+            if let Some(why) = not_applicable(name, observation.limiter.as_ref()) {
+                self.keys[name as usize].entries.clear();
+                report.not_applicable.push(NotApplicable { name, why });
                 continue;
             }
             let mut status = InvariantStatus {
@@ -411,7 +421,9 @@ fn named_subjects(
                 })
                 .collect()
         }
-        InvariantName::CounterDrift => Vec::new(),
+        InvariantName::CounterDrift
+        | InvariantName::StuckCounter
+        | InvariantName::InvalidCounter => Vec::new(),
         InvariantName::GhostAllowing => nodes
             .iter()
             .filter_map(|node| {

@@ -1,11 +1,56 @@
-//! `counter_drift` and `ghost_allowing`: a key's count against its limit.
+//! The invariants about keys: `counter_drift` and `ghost_allowing` compare a count with its limit, `stuck_counter` and
+//! `invalid_counter` take what was read of the key besides.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::{Evidence, InvariantName};
 use crate::clock::{elapsed, later};
-use crate::observation::CounterView;
+use crate::observation::{CounterView, Lacks};
+
+/// Whether `counter` violates `name`; `threshold` is that of `counter_drift`.
+pub(super) fn is_violated(name: InvariantName, counter: &CounterView<'_>, threshold: f64) -> bool {
+    match name {
+        InvariantName::CounterDrift => {
+            is_above(counter) && drifted(counter.count, counter.limit, threshold)
+        }
+        InvariantName::GhostAllowing => is_above(counter),
+        InvariantName::StuckCounter => counter.condition.stuck,
+        InvariantName::InvalidCounter => counter.condition.invalid.is_some(),
+        InvariantName::NodeDown | InvariantName::RedisDisconnected | InvariantName::HighLatency => {
+            false
+        }
+    }
+}
+
+/// What shows that `counter` violates `name`.
+pub(super) fn evidence(
+    name: InvariantName,
+    counter: &CounterView<'_>,
+    draining_from: Option<u64>,
+) -> Evidence {
+    let CounterView { count, limit, .. } = *counter;
+    match (name, counter.condition.invalid) {
+        (InvariantName::StuckCounter, _) => Evidence::NeverExpires { count, limit },
+        (InvariantName::InvalidCounter, Some(state)) => Evidence::InvalidState { state },
+        _ => Evidence::Count {
+            count,
+            limit,
+            remaining: counter.remaining,
+            draining_from,
+        },
+    }
+}
+
+/// Whether the count proves that more was admitted than allowed: not where refused requests are in it.
+pub(crate) fn is_above(counter: &CounterView<'_>) -> bool {
+    let most = counter.condition.refused.most_admitted(counter.limit);
+    let (true, Some(most)) = (counter.condition.lacks == Lacks::Nothing, most) else {
+        return false;
+    };
+    ghost(counter.count, most, counter.remaining)
+}
 
 /// `counter_drift`: count above limit × (1 + threshold).
 #[expect(
@@ -29,7 +74,7 @@ fn round_half_ulp(value: f64) -> f64 {
 }
 
 /// `ghost_allowing`: count above limit, or a limit of zero with something said to remain.
-pub(crate) fn ghost(count: u64, limit: u64, remaining: u64) -> bool {
+fn ghost(count: u64, limit: u64, remaining: u64) -> bool {
     count > limit || (limit == 0 && remaining > 0)
 }
 

@@ -12,10 +12,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
+use crate::limiters::Description;
 use crate::observation::{
-    Collector, CollectorRun, CounterView, CountersRead, Failure, KeyLabel, KeyTotals, Observation,
-    Reason, RedisReading, decode_key,
+    Collector, CollectorRun, Condition, CounterView, CountersRead, Failure, KeyLabel, KeyTotals,
+    LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
+use crate::observe::counters::described::{Described, Totals, kind_of};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
 use crate::observe::deadline::Deadline;
@@ -57,8 +59,32 @@ pub struct ObserveConfig {
     pub registry: RegistryTiming,
     /// How keys are shown.
     pub key_label: KeyLabel,
+    /// The kind of limiter.
+    pub kind: Kind,
     /// Limits by key that the configuration knows.
     pub limit_rules: Vec<LimitRule>,
+}
+
+/// The kind of a limiter.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// The reference limiter, as it is built in.
+    Reference(Arc<Description>),
+    /// Any other, by its description.
+    Described(Arc<Description>),
+}
+
+impl Kind {
+    fn description(&self) -> &Arc<Description> {
+        match self {
+            Self::Reference(description) | Self::Described(description) => description,
+        }
+    }
+
+    /// Whether its nodes and its management API are watched.
+    pub fn has_nodes(&self) -> bool {
+        matches!(self, Self::Reference(_))
+    }
 }
 
 /// Why a limiter cannot be observed at all.
@@ -76,6 +102,8 @@ pub enum SetupError {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
+    /// What is said of its kind.
+    pub(in crate::observe) kind: LimiterKind,
     pub(in crate::observe) redis: RedisTarget,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
@@ -83,7 +111,16 @@ pub struct Limiter {
 
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
-    pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
+    pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
+        let kind = kind_of(config.kind.description(), config.kind.has_nodes());
+        let described = match &config.kind {
+            Kind::Reference(_) => None,
+            Kind::Described(description) => Some(Described::new(Arc::clone(description))),
+        };
+        if !config.kind.has_nodes() {
+            config.ratelimiter_urls.clear();
+            config.prometheus_url = None;
+        }
         let control = Control::new(&config.redis).map_err(SetupError::Redis)?;
         let access = control.access();
         let selectors = match config.latency_metric {
@@ -119,6 +156,7 @@ impl Limiter {
                 shards: Vec::new(),
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
+                described,
                 budget: config.scan_budget,
                 label: config.key_label,
                 pass: None,
@@ -131,6 +169,7 @@ impl Limiter {
                 unreachable: Mutex::default(),
             },
             redis: config.redis,
+            kind,
             clock,
         })
     }
@@ -175,6 +214,7 @@ impl Limiter {
                 remaining: *remaining,
                 window_ms: None,
                 fell_from: None,
+                condition: Condition::default(),
             })
             .collect();
         sink.recheck(at, &views);
@@ -184,6 +224,18 @@ impl Limiter {
                 reason,
             };
         }
+    }
+
+    /// The description of a kind that is not the reference, and what its last full pass came across.
+    fn last_pass(&self) -> Option<(&Description, &Totals)> {
+        let described = self.keys.described.as_ref()?;
+        Some((described.description(), described.last.as_ref()?))
+    }
+
+    fn without_expiry(&self) -> BTreeMap<String, u64> {
+        self.last_pass()
+            .map(|(description, totals)| totals.without_expiry(description))
+            .unwrap_or_default()
     }
 
     fn assemble(
@@ -197,6 +249,10 @@ impl Limiter {
         failures.extend(read.api.failures);
         failures.extend(keys.failures);
         let mut seconds = read.seconds;
+        if !self.kind.nodes {
+            // Nothing else was asked.
+            seconds.retain(|collector, _| *collector == Collector::Redis);
+        }
         seconds.insert(Collector::Counters, keys.seconds);
         let success = |collector| {
             let failed = failures
@@ -248,14 +304,17 @@ impl Limiter {
                 info: read.info,
                 shards,
             },
-            api_up: Some(read.api.up),
+            api_up: self.kind.nodes.then_some(read.api.up),
             default_limit: self.keys.limits.default_limit(),
             counters_read: keys.read,
             unjudged: keys.unjudged,
+            limiter: Some(self.kind.clone()),
             totals: Some(KeyTotals {
                 coverage: keys.coverage,
                 last_full_pass: self.keys.last_full_pass,
                 commands_total: self.keys.commands_total,
+                without_expiry: self.without_expiry(),
+                foreign: self.last_pass().map(|(_, totals)| totals.foreign),
                 ..KeyTotals::default()
             }),
             failures,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::observation::{Node, NodeMetrics};
+use crate::observation::{Condition, Node, NodeMetrics};
 
 fn wall(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
@@ -95,6 +95,7 @@ fn count_draining(
             remaining: limit.saturating_sub(*count),
             window_ms: Some(60_000),
             fell_from,
+            condition: Condition::default(),
         })
         .collect();
     checker.counters(now, &views);
@@ -584,6 +585,7 @@ proptest! {
             let views: Vec<CounterView<'_>> = some.iter().map(|(key, count, limit)| CounterView {
                 key: key.as_bytes(), count: *count, limit: *limit,
                 remaining: limit.saturating_sub(*count), window_ms: None, fell_from: None,
+                condition: Condition::default(),
             }).collect();
             checker.counters(at(0), &views);
         }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
+use crate::observe::counters::described::{Described, Means};
 use crate::observe::counters::invalidations::Changes;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::Pace;
@@ -49,6 +50,8 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) shards: Vec<Shard>,
     pub(in crate::observe) limits: LimitMemory,
     pub(in crate::observe) rules: Vec<LimitRule>,
+    /// The counters, where they are not the reference limiter's.
+    pub(in crate::observe) described: Option<Described>,
     pub(in crate::observe) budget: Duration,
     pub(in crate::observe) label: KeyLabel,
     /// The pass that goes on in the next collection.
@@ -195,6 +198,9 @@ impl KeyReader {
     /// Nothing that was seen before counts any more: the next pass looks at every key.
     fn begin_anew(&mut self) {
         self.pass = None;
+        if let Some(described) = &mut self.described {
+            described.begin_anew();
+        }
         self.pass_took = Duration::ZERO;
         self.steady = None;
         self.behind = false;
@@ -274,9 +280,23 @@ impl KeyReader {
                 None => SignedDuration::ZERO,
             },
         });
+        let lanes: Vec<Lane> = lanes.collect();
+        if let Some(described) = &mut self.described {
+            let means = Means {
+                router: Router::new(links.collect(), slots),
+                lanes,
+                step: pace_beside(shards).step,
+                clock,
+                rules: &self.rules,
+                sink,
+                incomplete: result.alone.is_some(),
+            };
+            described.sweep(means, watched, (half, stop), result).await;
+            return;
+        }
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
-            lanes: lanes.collect(),
+            lanes,
             pace: pace_beside(shards),
             clock,
             limits: &mut self.limits,
@@ -493,6 +513,14 @@ fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
                 "them at the servers that their slots name; they are on their way"
             }
             Reason::InvalidWindow => "window_ms to be a whole number from 1 on",
+            Reason::NoLimit => {
+                "a limit in a rule of the configuration, the name, or the limiter's settings"
+            }
+            Reason::NoWindow => {
+                "a window in a rule of the configuration, the name, or the limiter's settings"
+            }
+            Reason::TooLarge => "no more entries than are read",
+            Reason::Unreadable => "a value that is not compressed",
             _ => "a default limit from GET /api/limits, or one in the configuration",
         };
         let mut failure = Failure::new(

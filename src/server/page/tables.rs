@@ -42,10 +42,22 @@ pub(super) fn invariants(snapshot: &Snapshot) -> Markup {
                             td data-label="Grace" { (long(status.config.grace_period)) }
                         }
                     }
+                    @for it in snapshot.report.not_applicable.iter().filter(|_| is_described(snapshot)) {
+                        tr {
+                            td data-label="Invariant" { b { (it.name) } }
+                            td data-label="State" colspan="4" { "not applicable: " (it.why) }
+                        }
+                    }
                 }
             }
         }
     }
+}
+
+/// Whether the limiter is of another kind than the reference, whose page says what it always said.
+fn is_described(snapshot: &Snapshot) -> bool {
+    let limiter = snapshot.observation.limiter.as_ref();
+    limiter.is_some_and(|limiter| limiter.name != "reference")
 }
 
 fn threshold_of(status: &InvariantStatus) -> String {
@@ -54,7 +66,10 @@ fn threshold_of(status: &InvariantStatus) -> String {
         InvariantName::HighLatency => format!("p99 above {} ms", short(threshold * 1e3)),
         InvariantName::CounterDrift => format!("{} % above the limit", short(threshold * 1e2)),
         InvariantName::GhostAllowing => "above the limit".to_owned(),
-        InvariantName::NodeDown | InvariantName::RedisDisconnected => "none".to_owned(),
+        InvariantName::NodeDown
+        | InvariantName::RedisDisconnected
+        | InvariantName::StuckCounter
+        | InvariantName::InvalidCounter => "none".to_owned(),
     }
 }
 
