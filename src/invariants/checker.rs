@@ -221,13 +221,18 @@ impl Checker {
                 });
             }
         }
-        let without_limit = observation.failures.iter().any(|failure| {
-            (failure.collector, failure.reason) == (Collector::Counters, Reason::NoLimit)
+        // Counters of a kind whose limits, windows or values are not known are not compared with their limits.
+        let unread = [Reason::NoLimit, Reason::NoWindow, Reason::Unreadable];
+        let failures = observation.failures.iter();
+        let mut unread = failures.filter(|failure| {
+            failure.collector == Collector::Counters && unread.contains(&failure.reason)
         });
-        if without_limit && name != InvariantName::InvalidCounter {
+        if let Some(failure) = unread.next()
+            && name != InvariantName::InvalidCounter
+        {
             status.unknown.push(Unknown {
                 subject: String::new(),
-                reason: Reason::NoLimit.to_string(),
+                reason: failure.reason.to_string(),
             });
         }
         let unseen = unjudged.iter().filter(|(key, _)| {

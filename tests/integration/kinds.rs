@@ -191,7 +191,7 @@ async fn a_library_without_nodes_is_watched_without_failures() -> anyhow::Result
     assert!(scrape.is("ratelimiter_key_requests_limit", &[("key", "user:1")], 10));
     assert!(scrape.is("ratelimiter_keys_foreign", &[], 0));
     let collectors = scrape.labels("ratelimiter_scrape_collector_success", "collector");
-    assert_eq!(collectors, ["counters", "redis"]);
+    assert_eq!(collectors, ["redis", "counters"]);
     let success = |collector: &str| {
         let labels = [("collector", collector)];
         scrape.is("ratelimiter_scrape_collector_success", &labels, 1)
@@ -288,7 +288,7 @@ async fn demand_above_the_limit_is_shown_and_no_violation() -> anyhow::Result<()
     let names = evaluated(&scrape);
     assert_eq!(
         names,
-        ["invalid_counter", "redis_disconnected"],
+        ["redis_disconnected", "invalid_counter"],
         "{names:?}"
     );
     assert!(scrape.is(
@@ -336,11 +336,15 @@ async fn windows_that_are_numbered_in_names_are_counted_under_one_label() -> any
 }
 
 #[tokio::test]
-async fn a_limit_that_is_known_from_nowhere_is_said_and_is_no_violation() -> anyhow::Result<()> {
+async fn limits_and_windows_that_are_known_from_nowhere_are_said_and_are_no_violation()
+-> anyhow::Result<()> {
     let watched = Watched::start("zset-log", "").await?;
     restore(&watched, "ratelimiter", 2).await?;
-    let unknown = |scrape: &Scrape| scrape.errors("counters", "no_limit") > 0.0;
-    let scrape = watched.exporter.until("no limit is known", unknown).await?;
+    let unknown = |scrape: &Scrape| scrape.errors("counters", "no_window") > 0.0;
+    let scrape = watched
+        .exporter
+        .until("no window is known", unknown)
+        .await?;
     assert!(scrape.reported().is_empty(), "{:?}", scrape.reported());
     let drift = [("name", "counter_drift")];
     assert!(

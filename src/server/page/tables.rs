@@ -7,7 +7,7 @@ use super::format::{bar, bytes, count, foreign, long, millis, short, subject, ti
 use super::headline::look;
 use crate::clock::elapsed;
 use crate::invariants::{InvariantName, InvariantStatus};
-use crate::observation::{Counter, CountersRead, Node, Observation};
+use crate::observation::{Counter, CountersRead, Node, Observation, Refused};
 use crate::snapshot::Snapshot;
 use crate::standing::Standing;
 
@@ -250,6 +250,11 @@ pub(super) fn keys(snapshot: &Snapshot) -> Markup {
     }
 }
 
+/// Whether the count is above the limit because refused requests are in it.
+fn is_demand(counter: &Counter) -> bool {
+    counter.condition.refused == Refused::Counted && counter.count > counter.limit
+}
+
 fn key_row(counter: &Counter) -> Markup {
     let used = counter.utilization();
     let share = if used.is_finite() {
@@ -264,7 +269,10 @@ fn key_row(counter: &Counter) -> Markup {
                 (bar(used))
                 span class="figure" { @if used > 1.0 { (sign(Standing::Violated, share)) } @else { (share) } }
             }
-            td class="number" data-label="count" { (counter.count) }
+            td class="number" data-label="count" {
+                (counter.count)
+                @if is_demand(counter) { " demand" }
+            }
             td class="number" data-label="limit" { (counter.limit) }
             td class="number" data-label="left" { (counter.remaining) }
             td class="number" data-label="in" { (counter.window_ms.map_or("unknown".to_owned(), window)) }
