@@ -54,7 +54,7 @@ impl Labels {
         }
         if pattern.has_unnamed() {
             label.push(b' ');
-            label.extend_from_slice(crate::observation::hash_key(&rest)[..8].as_bytes());
+            label.extend_from_slice(&crate::observation::hash_key(&rest).as_bytes()[..8]);
         }
         label.push(b')');
         label

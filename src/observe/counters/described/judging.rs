@@ -61,8 +61,9 @@ pub(super) fn judge(description: &Description, labels: &mut Labels, finding: &Fi
         }
         Outcome::Unknown(why) => Judged::Unjudged(labels.of(description, matched), reason_of(*why)),
         Outcome::Over(_) | Outcome::Gone if matched.has_span() => Judged::Passed,
-        Outcome::Over(_) | Outcome::Gone | Outcome::Part => Judged::Nothing,
-        Outcome::Ignored | Outcome::Foreign => Judged::Nothing,
+        Outcome::Over(_) | Outcome::Gone | Outcome::Part | Outcome::Ignored | Outcome::Foreign => {
+            Judged::Nothing
+        }
     }
 }
 
