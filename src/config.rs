@@ -6,6 +6,7 @@ pub(crate) mod fuzzing;
 mod http;
 mod judging;
 mod leaf;
+mod limiter;
 mod redis;
 mod settings;
 mod targets;

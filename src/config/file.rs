@@ -25,7 +25,7 @@ const MOST_NAME: usize = 64;
 const MOST_TARGETS: usize = 100;
 
 /// The settings that each target has for itself: those about what is observed.
-const OF_TARGETS: [&str; 7] = [
+const OF_TARGETS: [&str; 8] = [
     "ratelimiter.",
     "probe.",
     "redis.",
@@ -33,6 +33,7 @@ const OF_TARGETS: [&str; 7] = [
     "latency.",
     "keys.",
     "scan.",
+    "limiter.",
 ];
 
 /// The sections that have no flags, as far as they are given.

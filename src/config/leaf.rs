@@ -73,7 +73,9 @@ impl Leaf<'_> {
                 }),
             InvariantName::NodeDown
             | InvariantName::RedisDisconnected
-            | InvariantName::GhostAllowing => {
+            | InvariantName::GhostAllowing
+            | InvariantName::StuckCounter
+            | InvariantName::InvalidCounter => {
                 self.parsed("no threshold: this invariant has none", |_| None)
             }
         }

@@ -279,6 +279,18 @@ pub const SETTINGS: &[Setting] = &[
         "Share of each Redis server's time that reading counters may take",
     ),
     setting(
+        "limiter.kind",
+        "NAME",
+        Some("reference"),
+        "The kind of limiter: one that ratelimiter-exporter limiters lists",
+    ),
+    setting(
+        "limiter.file",
+        "FILE",
+        None,
+        "A description of a kind of one's own, instead of --limiter.kind (docs/LIMITERS.md)",
+    ),
+    setting(
         "state.file",
         "FILE",
         None,

@@ -80,8 +80,10 @@ fn named(
     typed: &Values,
     top: &Sections,
 ) -> Result<TargetConfig, ConfigError> {
+    let has_nodes = Reader(&target.values).limiter_kind()?.has_nodes();
     let missing = REQUIRED
         .iter()
+        .filter(|flag| has_nodes || **flag == "redis.url")
         .find(|flag| target.values.get(flag).is_none());
     if let Some(missing) = missing {
         return Err(ConfigError::new(
@@ -119,6 +121,7 @@ fn limiter(read: &Reader<'_>, layers: &[&Sections]) -> Result<TargetConfig, Conf
             max_series,
             named_keys: BTreeSet::new(),
             recording: false,
+            kind: read.limiter_kind()?,
             limit_rules: limits.unwrap_or_default(),
         },
         checker: checker(layers, max_series, key_label),

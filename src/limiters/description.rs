@@ -12,6 +12,7 @@ use super::pattern::{LinePattern, Pattern};
 use super::template::Template;
 use super::units::{Period, Unit, duration_ms};
 use super::yaml::{Mistake, Word, from_text, parse, word_or_mapping};
+use crate::observation::Refused;
 
 /// A kind of limiter.
 #[derive(Clone, Debug, Deserialize)]
@@ -71,18 +72,6 @@ pub struct Counter {
     /// What a value is that cannot be read.
     #[serde(default)]
     pub malformed: Malformed,
-}
-
-/// Whether requests that were refused are in a count: what a count above the limit proves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Refused {
-    /// They are: a count above the limit is demand.
-    Counted,
-    /// They are not: a count above the limit is a request too many that was admitted.
-    NotCounted,
-    /// The first one is, or one for each process: a count above limit + 1 is a request too many that was admitted.
-    Capped,
 }
 
 /// What a counter does that should expire and does not.
@@ -301,6 +290,13 @@ from_text!(LinePattern, |text| Self::compile(text).map_err(
     |error| format!("{text:?}: expected a regular expression: {error}")
 ));
 from_text!(Template, |text| Self::parse(text));
+
+impl Counter {
+    /// Whether one that should expire and does not blocks its client for ever.
+    pub fn sticks(&self) -> bool {
+        self.expiry.required && self.without_expiry == Some(WithoutExpiry::Blocks)
+    }
+}
 
 impl Description {
     /// Parses and checks `text`. The mistakes are those of the whole text, unless it cannot be read as far as that.

@@ -9,16 +9,17 @@ use super::description::{Counter, Description, Malformed, Needed, When as Tells,
 use super::limits::{Limits, Source};
 use super::methods::{At, Counted, Not};
 use super::names::{Fit, Matched, When};
-use super::reading::{Expires, Finding, Invalid, Outcome, Reading, Unknown};
+use super::reading::{Expires, Finding, Outcome, Reading, Unknown};
 use super::units::{float, whole};
+use crate::observation::Invalid;
 
 /// What is known besides Redis, and how much is to be read.
 #[derive(Clone, Copy)]
 pub struct Known<'k> {
     /// Limits by the rules of the configuration, which come first.
-    pub rules: &'k dyn Fn(&Counter, &Matched) -> Limits,
+    pub rules: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
     /// Limits from APIs, as they were last fetched.
-    pub api: &'k dyn Fn(&Counter, &Matched) -> Limits,
+    pub api: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
     /// Redis's time, as Unix milliseconds.
     pub now_ms: u64,
     /// How far clocks may be apart, in milliseconds.

@@ -29,9 +29,10 @@ use super::ask::{Answer, Ask, Type};
 use super::description::Counter;
 use super::limits::Limits;
 use super::names::{Matched, When};
-use super::reading::{Invalid, Unknown};
+use super::reading::Unknown;
 use super::template::Template;
 use super::units::{Number, Unit, float, whole};
+use crate::observation::Invalid;
 
 /// A time that is written somewhere.
 #[derive(Clone, Debug, Deserialize)]

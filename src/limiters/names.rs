@@ -53,6 +53,14 @@ impl Matched {
         [before, text, after].concat()
     }
 
+    /// The name without the groups that `out` chooses.
+    pub(super) fn without(&self, out: impl Fn(&str) -> bool) -> Vec<u8> {
+        let cut: Vec<_> = self.groups.iter().filter(|(group, _)| out(group)).collect();
+        let stays = |at: &usize| !cut.iter().any(|(_, range)| range.contains(at));
+        let places = (0..self.name.len()).filter(stays);
+        places.map(|at| self.name[at]).collect()
+    }
+
     fn whole_number(&self, group: &str) -> Option<u64> {
         match Number::parse(self.group(group)?)? {
             Number::Whole(value) => u64::try_from(value).ok(),

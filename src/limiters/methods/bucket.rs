@@ -7,9 +7,9 @@ use serde_saphyr::Spanned;
 use super::{At, Counted, Counting, Not, Number, answer, fields, text, used};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::description::Counter;
-use crate::limiters::reading::Invalid;
 use crate::limiters::template::Template;
 use crate::limiters::units::{Unit, whole};
+use crate::observation::Invalid;
 
 /// How far beyond the whole or below nothing rounding may be.
 const ROUNDING: f64 = 1e-3;

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use super::{At, Counted, Counting, Not, Number, answer, fields, number};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::description::Counter;
-use crate::limiters::reading::Invalid;
 use crate::limiters::units::{Unit, float, whole};
+use crate::observation::Invalid;
 
 /// How much of an interval is a difference of clocks and rounding, and no request.
 const ROUNDING: f64 = 0.01;

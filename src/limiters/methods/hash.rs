@@ -5,8 +5,9 @@ use serde::Deserialize;
 use super::{At, Counted, Counting, Moment, Not, answer, counted, fields, is_over, sum};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::description::Counter;
-use crate::limiters::reading::{Invalid, Unknown};
+use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, whole};
+use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -7,8 +7,8 @@ use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::description::Counter;
 use crate::limiters::json;
 use crate::limiters::limits::of_json;
-use crate::limiters::reading::Invalid;
 use crate::limiters::units::{Number, whole};
+use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -6,8 +6,9 @@ use super::{At, Counted, Counting, Not, answer, pickle, reply, text};
 use crate::limiters::ask::{Answer, Ask, MOST_ENTRIES, Type};
 use crate::limiters::description::Counter;
 use crate::limiters::json;
-use crate::limiters::reading::{Invalid, Unknown};
+use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit};
+use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -5,8 +5,9 @@ use serde::Deserialize;
 use super::{At, Counted, Counting, Not, answer, counted, integer};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::description::{Counter, duration};
-use crate::limiters::reading::{Invalid, Unknown};
+use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit, float, whole};
+use crate::observation::Invalid;
 
 /// How many slots one window may have: a minute of tenths of a second, or a quarter of an hour of seconds.
 const MOST_SLOTS: u64 = 1024;

@@ -7,9 +7,10 @@ use super::{At, Counted, Counting, Not, answer, counted, integer, reply, sum};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::description::Counter;
 use crate::limiters::names::When;
-use crate::limiters::reading::{Invalid, Unknown};
+use crate::limiters::reading::Unknown;
 use crate::limiters::template::Template;
 use crate::limiters::units::{float, whole};
+use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

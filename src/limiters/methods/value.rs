@@ -8,9 +8,9 @@ use super::{
 };
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::description::{Counter, some_duration};
-use crate::limiters::reading::Invalid;
 use crate::limiters::template::Template;
 use crate::limiters::units::whole;
+use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

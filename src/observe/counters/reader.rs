@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
+use crate::observe::counters::described::{Described, Means};
 use crate::observe::counters::invalidations::{Changes, Names};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::RedisShares;
@@ -60,6 +61,8 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) shards: Vec<Shard>,
     pub(in crate::observe) limits: LimitMemory,
     pub(in crate::observe) rules: Vec<LimitRule>,
+    /// The counters, where they are not the reference limiter's.
+    pub(in crate::observe) described: Option<Described>,
     pub(in crate::observe) budget: Duration,
     /// What sweeps may take of the time of each server, and who else has a part of it.
     pub(in crate::observe) share: f64,
@@ -325,6 +328,9 @@ impl KeyReader {
     /// Nothing that was seen before counts any more: the next pass looks at every key.
     fn begin_anew(&mut self) {
         self.pass = None;
+        if let Some(described) = &mut self.described {
+            described.begin_anew();
+        }
         self.pass_took = Duration::ZERO;
         self.steady = None;
         self.behind = false;
@@ -426,6 +432,20 @@ impl KeyReader {
                 clock_offset: offset(now),
                 pacer,
             });
+        }
+        if let Some(described) = &mut self.described {
+            let steps = lanes.iter().map(|lane| lane.pacer.step_size());
+            let means = Means {
+                router: Router::new(links.collect(), slots),
+                step: steps.min().unwrap_or(1),
+                lanes,
+                clock,
+                rules: &self.rules,
+                sink,
+                incomplete: result.alone.is_some(),
+            };
+            described.sweep(means, watched, (half, stop), result).await;
+            return;
         }
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
@@ -532,6 +552,10 @@ impl KeyReader {
     /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
     fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Names)> {
         let mut written = Vec::new();
+        if self.described.is_some() {
+            // Its passes do not rely on being told.
+            return written;
+        }
         let mut count = 0;
         for (lane, server) in servers.iter_mut().enumerate() {
             match server.as_mut().map(|server| &mut server.changes) {
@@ -628,6 +652,14 @@ fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
                 "them at the servers that their slots name; they are on their way"
             }
             Reason::InvalidWindow => "window_ms to be a whole number from 1 on",
+            Reason::NoLimit => {
+                "a limit in a rule of the configuration, the name, or the limiter's settings"
+            }
+            Reason::NoWindow => {
+                "a window in a rule of the configuration, the name, or the limiter's settings"
+            }
+            Reason::TooLarge => "no more entries than are read",
+            Reason::Unreadable => "a value that is not compressed",
             _ => "a default limit from GET /api/limits, or one in the configuration",
         };
         let mut failure = Failure::new(

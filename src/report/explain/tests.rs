@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::clock::Moment;
 use crate::invariants::{Checker, CheckerConfig};
-use crate::observation::{CounterView, FallenLimit};
+use crate::observation::{Condition, CounterView, FallenLimit};
 use crate::subject::InvariantChecker as _;
 
 fn at(seconds: i64) -> Moment {
@@ -41,6 +41,7 @@ fn look(
                 limit: 100,
                 at: at(fell).steady,
             }),
+            condition: Condition::default(),
         };
         checker.counters(at(now), &[view]);
         counters.push(Counter {
@@ -50,6 +51,7 @@ fn look(
             remaining: view.remaining,
             window_ms: view.window_ms,
             fell_from: view.fell_from,
+            condition: Condition::default(),
             counted_at: None,
             counted_from: None,
         });
