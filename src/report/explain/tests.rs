@@ -156,6 +156,11 @@ fn what_is_switched_off_or_not_there_is_told_so() {
     );
     assert_eq!(decisions(&looked, "redis"), ["redis_disconnected holds"]);
     let nobody = decisions(&looked, "nobody");
-    assert_eq!(nobody.len(), 5);
+    assert_eq!(nobody.len(), 7, "{nobody:?}");
     assert!(nobody[..4].iter().all(|it| it.ends_with(" not_seen")));
+    assert!(
+        nobody[5..]
+            .iter()
+            .all(|it| it.ends_with(" not_applicable"))
+    );
 }
