@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::description::Description;
-use super::names::Matched;
+use super::matched::Matched;
 
 /// Gives every counter a label of its own. Remembers one name for each way of making labels, however many keys there
 /// are: counters whose names are like the least one are called by their label alone.

@@ -1,8 +1,8 @@
 //! What the answers for one name come to.
 
-use super::description::WithoutExpiry;
+use super::expiry::WithoutExpiry;
 use super::limits::Limits;
-use super::names::Matched;
+use super::matched::Matched;
 use crate::observation::{Invalid, Refused};
 
 /// What became of one name.

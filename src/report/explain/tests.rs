@@ -158,9 +158,5 @@ fn what_is_switched_off_or_not_there_is_told_so() {
     let nobody = decisions(&looked, "nobody");
     assert_eq!(nobody.len(), 7, "{nobody:?}");
     assert!(nobody[..4].iter().all(|it| it.ends_with(" not_seen")));
-    assert!(
-        nobody[5..]
-            .iter()
-            .all(|it| it.ends_with(" not_applicable"))
-    );
+    assert!(nobody[5..].iter().all(|it| it.ends_with(" not_applicable")));
 }
