@@ -12,3 +12,4 @@ pub(in crate::observe) mod shard_reader;
 pub(in crate::observe) mod sink;
 pub(in crate::observe) mod summary;
 pub(in crate::observe) mod sweep;
+pub(in crate::observe) mod told;

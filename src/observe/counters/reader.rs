@@ -21,6 +21,7 @@ use crate::observe::counters::pass::Pass;
 use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, Unreachable, ready};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
+use crate::observe::counters::told::{counters_read, passed_over, unjudged};
 use crate::observe::deadline::Deadline;
 use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
@@ -610,68 +611,4 @@ impl KeyReader {
         }
         failures
     }
-}
-
-fn counters_read(result: &SweepResult, label: KeyLabel) -> CountersRead {
-    let partial = |reason| CountersRead::Partial {
-        gone: result.gone.iter().map(|key| label.of(key)).collect(),
-        reason,
-    };
-    match result.stopped {
-        Some(reason) if result.commands == 0 => CountersRead::Failed { reason },
-        Some(reason) => partial(reason),
-        None => {
-            // Keys that could not be judged are not gone.
-            let unjudged = [Reason::NoDefaultLimit, Reason::Resharding];
-            let mut unjudged = unjudged.into_iter();
-            match unjudged.find(|reason| result.skipped.contains_key(reason)) {
-                Some(reason) => partial(reason),
-                // A key that had no turn may be in violation still.
-                None if result.postponed => partial(Reason::Budget),
-                None => CountersRead::Full,
-            }
-        }
-    }
-}
-
-fn unjudged(result: &SweepResult, label: KeyLabel) -> BTreeMap<String, Reason> {
-    let unjudged = result.unjudged.iter();
-    unjudged
-        .map(|(key, reason)| (label.of(key), *reason))
-        .collect()
-}
-
-fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
-    let mut failures = Vec::new();
-    for (reason, (times, example)) in &result.skipped {
-        let example = label.of(example);
-        let expected = match reason {
-            Reason::WrongType => "a sorted set under ratelimit:, a hash under ratelimit:limit:",
-            Reason::InvalidLimit => "limit to be a whole number from 0 on",
-            Reason::Resharding => {
-                "them at the servers that their slots name; they are on their way"
-            }
-            Reason::InvalidWindow => "window_ms to be a whole number from 1 on",
-            Reason::NoLimit => {
-                "a limit in a rule of the configuration, the name, or the limiter's settings"
-            }
-            Reason::NoWindow => {
-                "a window in a rule of the configuration, the name, or the limiter's settings"
-            }
-            Reason::TooLarge => "no more entries than are read",
-            Reason::Unreadable => "a value that is not compressed",
-            _ => "a default limit from GET /api/limits, or one in the configuration",
-        };
-        let mut failure = Failure::new(
-            Collector::Counters,
-            &example,
-            *reason,
-            format!(
-                "{times} keys passed over ({reason}), key {example:?} among them: expected {expected}"
-            ),
-        );
-        failure.times = *times;
-        failures.push(failure);
-    }
-    failures
 }
