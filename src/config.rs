@@ -5,6 +5,7 @@ mod file;
 pub(crate) mod fuzzing;
 mod http;
 mod judging;
+mod limiter;
 mod reader;
 mod redis;
 mod settings;

@@ -22,7 +22,7 @@ const MOST_NAME: usize = 64;
 const MOST_TARGETS: usize = 100;
 
 /// The settings that each target has for itself: those about what is observed.
-const OF_TARGETS: [&str; 7] = [
+const OF_TARGETS: [&str; 8] = [
     "ratelimiter.",
     "probe.",
     "redis.",
@@ -30,6 +30,7 @@ const OF_TARGETS: [&str; 7] = [
     "latency.",
     "keys.",
     "scan.",
+    "limiter.",
 ];
 
 /// What has no flags, beside the invariants.

@@ -251,7 +251,9 @@ fn threshold_of(name: InvariantName) -> (&'static str, fn(&str) -> Option<f64>) 
         }),
         InvariantName::NodeDown
         | InvariantName::RedisDisconnected
-        | InvariantName::GhostAllowing => ("no threshold: this invariant has none", |_| None),
+        | InvariantName::GhostAllowing
+        | InvariantName::StuckCounter
+        | InvariantName::InvalidCounter => ("no threshold: this invariant has none", |_| None),
     }
 }
 

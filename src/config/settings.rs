@@ -123,6 +123,10 @@ settings! {
     "scan.budget": "DURATION" = "5s";
     /// Share of each Redis server's time that reading counters may take
     "scan.share": "RATIO" = "0.2";
+    /// The kind of limiter: one that ratelimiter-exporter limiters lists
+    "limiter.kind": "NAME" = "reference";
+    /// A description of a kind of one's own, instead of --limiter.kind (docs/LIMITERS.md)
+    "limiter.file": "FILE";
     /// Where violations, nodes and limits survive a restart
     "state.file": "FILE";
     /// YAML: any of these settings, invariants, nodes, limits

@@ -77,7 +77,12 @@ pub(super) fn targets(typed: &Values) -> Result<BTreeMap<String, TargetConfig>, 
 /// The limiter called `name`: what it says for itself, then what it has from the top, then the defaults.
 fn limiter_of(name: &str, target: &Typed, typed: &Values) -> Result<TargetConfig, ConfigError> {
     let mut values = typed.below(&format!("targets.{name}."));
-    if let Some(missing) = REQUIRED.iter().find(|flag| values.get(flag).is_none()) {
+    let has_nodes = Reader(&values).limiter_kind()?.has_nodes();
+    let missing = REQUIRED
+        .iter()
+        .filter(|flag| has_nodes || **flag == "redis.url")
+        .find(|flag| values.get(flag).is_none());
+    if let Some(missing) = missing {
         return Err(ConfigError::new(
             &target.origin,
             format!("without {missing}"),
@@ -121,6 +126,7 @@ impl Reader<'_> {
                 max_series: self.max_series()?,
                 named_keys: BTreeSet::new(),
                 recording: false,
+                kind: self.limiter_kind()?,
                 limit_rules: self.limit_rules()?,
             },
             checker: self.checker()?,

@@ -13,11 +13,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
+use crate::limiters::Description;
 use crate::observation::{
-    Collector, CollectorRun, CounterView, CountersListed, CountersRead, Failure, KeyLabel,
-    KeyTotals, Observation, Reason, RedisReading, decode_key,
+    Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
+    KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
+use crate::observe::counters::described::{Described, Totals, kind_of};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::listed::Listed;
 use crate::observe::counters::pace::RedisShares;
@@ -75,6 +77,8 @@ pub struct ObserveConfig {
     pub named_keys: BTreeSet<Box<[u8]>>,
     /// For a recording: every key above its limit is listed, with all that a replay needs.
     pub recording: bool,
+    /// The kind of limiter.
+    pub kind: Kind,
     /// Limits by key that the configuration knows.
     pub limit_rules: Vec<LimitRule>,
 }
@@ -88,6 +92,28 @@ impl ObserveConfig {
             timeout: self.ratelimiter_timeout,
             key_label: self.key_label,
         }
+    }
+}
+
+/// The kind of a limiter.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// The reference limiter, as it is built in.
+    Reference(Arc<Description>),
+    /// Any other, by its description.
+    Described(Arc<Description>),
+}
+
+impl Kind {
+    fn description(&self) -> &Arc<Description> {
+        match self {
+            Self::Reference(description) | Self::Described(description) => description,
+        }
+    }
+
+    /// Whether its nodes and its management API are watched.
+    pub fn has_nodes(&self) -> bool {
+        matches!(self, Self::Reference(_))
     }
 }
 
@@ -106,6 +132,8 @@ pub enum SetupError {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
+    /// What is said of its kind.
+    pub(in crate::observe) kind: LimiterKind,
     pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
@@ -119,7 +147,16 @@ pub struct Limiter {
 
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
-    pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
+    pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
+        let kind = kind_of(config.kind.description(), config.kind.has_nodes());
+        let described = match &config.kind {
+            Kind::Reference(_) => None,
+            Kind::Described(description) => Some(Described::new(Arc::clone(description))),
+        };
+        if !config.kind.has_nodes() {
+            config.ratelimiter_urls.clear();
+            config.prometheus_url = None;
+        }
         let topology = Topology::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
         let access = topology.access();
         let actor = Arc::new(config.actor());
@@ -157,6 +194,7 @@ impl Limiter {
                 shards: Vec::new(),
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
+                described,
                 budget: config.scan_budget,
                 share: config.scan_share,
                 shares: RedisShares::default(),
@@ -176,6 +214,7 @@ impl Limiter {
             },
             redis: config.redis,
             counter_list: OptionalRequest::default(),
+            kind,
             clock,
             kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
             max_series: config.max_series,
@@ -193,6 +232,18 @@ impl Limiter {
         self
     }
 
+    /// The description of a kind that is not the reference, and what its last full pass came across.
+    fn last_pass(&self) -> Option<(&Description, &Totals)> {
+        let described = self.keys.described.as_ref()?;
+        Some((described.description(), described.last.as_ref()?))
+    }
+
+    fn without_expiry(&self) -> BTreeMap<String, u64> {
+        self.last_pass()
+            .map(|(description, totals)| totals.without_expiry(description))
+            .unwrap_or_default()
+    }
+
     fn assemble(
         &self,
         at: Moment,
@@ -205,6 +256,10 @@ impl Limiter {
         failures.extend(read.api.failures);
         failures.extend(keys.failures);
         let mut seconds = read.seconds;
+        if !self.kind.nodes {
+            // Nothing else was asked.
+            seconds.retain(|collector, _| *collector == Collector::Redis);
+        }
         seconds.insert(Collector::Counters, keys.seconds);
         let success = |collector| {
             let failed = failures
@@ -264,14 +319,17 @@ impl Limiter {
                 info: read.info,
                 shards,
             },
-            api_up: Some(read.api.up),
+            api_up: self.kind.nodes.then_some(read.api.up),
             default_limit: self.keys.limits.default_limit(),
             counters_read: keys.read,
             unjudged: keys.unjudged,
+            limiter: Some(self.kind.clone()),
             totals: Some(KeyTotals {
                 coverage: keys.coverage,
                 last_full_pass: self.keys.last_full_pass,
                 commands_total: self.keys.commands_total,
+                without_expiry: self.without_expiry(),
+                foreign: self.last_pass().map(|(_, totals)| totals.foreign),
                 ..counted
             }),
             listed: match (self.recording, self.kept.list_is_incomplete()) {
@@ -329,6 +387,7 @@ async fn counters_of_api(
             remaining: *remaining,
             window_ms: None,
             fell_from: None,
+            condition: Condition::default(),
         })
         .collect();
     sink.recheck(at, &views);

@@ -7,7 +7,7 @@ use crate::observe::nodes::reader::address_of;
 impl Limiter {
     /// Takes over from `before` if both observe the same limiter, which its Redis tells. Otherwise nothing.
     pub(in crate::observe) fn go_on_from(&mut self, before: Self) -> bool {
-        if !self.redis.same_place(&before.redis) {
+        if !self.redis.same_place(&before.redis) || self.kind != before.kind {
             return false;
         }
         let same_redis = self.redis == before.redis;

@@ -90,7 +90,7 @@ impl SweepResult {
         self.sources.get(lane).map_or("", String::as_str)
     }
 
-    fn skip(&mut self, reason: Reason, key: &[u8]) {
+    pub(in crate::observe) fn skip(&mut self, reason: Reason, key: &[u8]) {
         self.skipped
             .entry(reason)
             .or_insert_with(|| (0, key.to_vec()))
@@ -437,7 +437,7 @@ fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
 }
 
 /// Notes that a server cannot be read any further in this collection.
-fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
+pub(in crate::observe) fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
     let what = format!("SCAN and ZCOUNT {}", result.source(lane));
     result
         .failed

@@ -3,7 +3,7 @@
 
 use super::{Sweep, SweepResult, fail, paced};
 use crate::clock::Moment;
-use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
+use crate::observation::{Condition, CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::observe::counters::limits::by_rule;
 use crate::observe::counters::pass::Round;
 use crate::observe::counters::requests::{
@@ -31,6 +31,7 @@ impl Known {
             remaining: self.limit.limit.saturating_sub(self.count),
             window_ms: Some(self.limit.window_ms),
             fell_from: self.fell_from,
+            condition: Condition::default(),
         }
     }
 }
