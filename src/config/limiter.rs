@@ -15,10 +15,10 @@ impl Reader<'_> {
         if let Some(typed) = self.typed("limiter.file") {
             let (origin, path) = (&typed.origin, self.text("limiter.file").unwrap_or_default());
             let text = std::fs::read_to_string(&path).map_err(|error| {
-                ConfigError::new(&origin, &path, format!("a readable file ({error})"))
+                ConfigError::new(origin, &path, format!("a readable file ({error})"))
             })?;
             let description =
-                described(&text).map_err(|mistakes| ConfigError::new(&origin, &path, mistakes))?;
+                described(&text).map_err(|mistakes| ConfigError::new(origin, &path, mistakes))?;
             return Ok(Kind::Described(Arc::new(description)));
         }
         let origin = self.typed("limiter.kind").map(|typed| typed.origin.clone());
