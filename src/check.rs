@@ -34,7 +34,7 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::invariants::{Checker, CheckerConfig};
-    use crate::observation::{CounterView, Observation};
+    use crate::observation::{Condition, CounterView, Observation};
     use crate::report::InvariantName;
     use crate::subject::InvariantChecker as _;
 
@@ -52,6 +52,7 @@ mod tests {
                 remaining: 0,
                 window_ms: None,
                 fell_from: None,
+                condition: Condition::default(),
             };
             checker.counters(at, &[counter]);
             // That Redis was not asked leaves an invariant unknown.

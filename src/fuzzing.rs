@@ -37,12 +37,11 @@ pub fn config(data: &[u8]) {
     crate::config::fuzzing::config(text);
 }
 
-/// What a node says of itself over time, and what comes of it.
+/// Several readings of a node's `/metrics`: what comes of them can be written, read and rendered.
 pub fn node_metrics(data: &[u8]) {
-    if let Some(observation) = crate::observe::fuzzing::node_metrics(data) {
-        survives_json(&observation);
-        rendered(observation);
-    }
+    let observation = crate::observe::fuzzing::node_metrics(data);
+    survives_json(&observation);
+    rendered(observation);
 }
 
 /// The JSON form of an observation, and keys of any bytes: both survive being written and read again, and whatever is

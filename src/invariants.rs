@@ -9,6 +9,7 @@ mod counters;
 mod grace;
 mod high_latency;
 mod node_down;
+mod not_applicable;
 mod redis_disconnected;
 mod verdict;
 

@@ -5,37 +5,45 @@ mod ask;
 mod built_in;
 mod checks;
 mod description;
+mod expiry;
 mod http_limits;
 mod json;
+mod keys;
+mod labels;
 mod limits;
 mod look;
+mod matched;
 mod methods;
 mod names;
 mod nodes;
 mod pattern;
 mod reading;
+mod scans;
 mod selector;
+mod source;
 mod template;
 #[cfg(test)]
 mod tests;
 mod units;
 mod yaml;
 
+pub use crate::observation::{Invalid, Refused};
 pub use ask::{Answer, Ask, MOST_BYTES, MOST_ENTRIES, Type};
 pub use built_in::{BUILT_IN, built_in, list};
-pub use description::{
-    Companion, Counter, Description, Expiry, Longest, Malformed, Needed, Refused, Units,
-    When as Tells, WithoutExpiry,
-};
+pub use description::{Companion, Counter, Description, Malformed, Needed, When as Tells};
+pub use expiry::{Expiry, Longest, WithoutExpiry};
 pub use http_limits::{Http, Json, Levels, Rules};
-pub use limits::{Beside, Fields, Fixed, Form, Limits, Source};
+pub use labels::Labels;
+pub use limits::{Fields, Limits};
 pub use look::{Known, Look};
+pub use matched::{Matched, Span, When};
 pub use methods::Method;
-pub use names::{Fit, Matched, Span, When};
+pub use names::Fit;
 pub use nodes::{Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Pointer, Registry};
 pub use pattern::{LinePattern, Pattern};
-pub use reading::{Expires, Finding, Invalid, Outcome, Reading, Unknown};
+pub use reading::{Expires, Finding, Outcome, Reading, Unknown};
 pub use selector::{Label, Selector, Wanted};
+pub use source::{Beside, Fixed, Form, Source};
 pub use template::Template;
-pub use units::{Number, Period, Unit};
+pub use units::{Number, Period, Unit, Units};
 pub use yaml::Mistake;

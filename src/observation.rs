@@ -10,9 +10,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 mod bounded;
+mod condition;
 mod failure;
 mod key;
 
+pub use condition::{Condition, CounterKind, Invalid, Lacks, LimiterKind, Refused};
 pub use failure::{Collector, Failure, Reason};
 pub use key::{decode_key, encode_key, hash_key, is_cut_key, names_of, shown_key};
 
@@ -60,6 +62,9 @@ pub struct Observation {
     /// Totals over all live counters, exact whatever the caps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<KeyTotals>,
+    /// The kind of limiter, where that is known: what it does not have is not applicable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limiter: Option<LimiterKind>,
     /// What could not be read, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
@@ -136,6 +141,9 @@ pub struct Counter {
     /// The limit before it was last seen to fall, while that still matters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fell_from: Option<FallenLimit>,
+    /// What else is known of it, where its limiter is not the reference.
+    #[serde(default, skip_serializing_if = "Condition::is_plain")]
+    pub condition: Condition,
     /// When it was counted, for the last time in this collection; on the timeline that never steps, in a recording.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted_at: Option<Timestamp>,
@@ -159,6 +167,7 @@ impl Counter {
             remaining: self.remaining,
             window_ms: self.window_ms,
             fell_from: self.fell_from,
+            condition: self.condition,
         }
     }
 }
@@ -178,13 +187,19 @@ pub struct CounterView<'a> {
     pub window_ms: Option<u64>,
     /// The limit before it was last seen to fall, while that still matters.
     pub fell_from: Option<FallenLimit>,
+    /// What else is known of it.
+    pub condition: Condition,
 }
 
 impl CounterView<'_> {
     /// Whether more was admitted than allowed: the count is above the limit, or the limit is zero and something is said to
-    /// remain.
+    /// remain. Counts that refused requests are in do not prove it.
     pub fn is_above_limit(&self) -> bool {
-        self.count > self.limit || (self.limit == 0 && self.remaining > 0)
+        let most = self.condition.refused.most_admitted(self.limit);
+        let (true, Some(most)) = (self.condition.lacks == Lacks::Nothing, most) else {
+            return false;
+        };
+        self.count > most || (most == 0 && self.remaining > 0)
     }
 }
 
@@ -497,6 +512,15 @@ pub struct KeyTotals {
     pub last_full_pass: Option<Timestamp>,
     /// Redis commands sent for counters since the exporter started.
     pub commands_total: u64,
+    /// Of the live counters, those whose limit is not known: they have no utilization.
+    #[serde(default)]
+    pub without_limit: u64,
+    /// Keys that should expire and do not, by kind of counter, estimated from a sample of the last full pass.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub without_expiry: BTreeMap<String, u64>,
+    /// Names in the last full pass that fit no counter of the kind; `None` where they are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<u64>,
 }
 
 /// Upper bounds of the utilization histogram.

@@ -2,8 +2,10 @@
 //! fails is a named failure, and the rest is still there.
 
 mod actor;
+mod certificate_hint;
 mod counters;
 mod deadline;
+mod fallback;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod http;
@@ -18,6 +20,6 @@ pub use counters::limits::LimitRule;
 pub use counters::pace::RedisShares;
 pub use http::access::{Authorization, HttpAccess};
 pub use latency::exposition::Selector;
-pub use limiter::{Limiter, ObserveConfig, SetupError};
+pub use limiter::{Kind, Limiter, ObserveConfig, SetupError};
 pub use nodes::state::RegistryTiming;
-pub use redis::deployment::{Login, RedisTarget, Tls};
+pub use redis::deployment::{Login, RedisDeployment, Tls};

@@ -32,8 +32,19 @@ pub struct Report {
     pub pending: Vec<Violation>,
     /// Subjects that were reported and no longer are, for a while after.
     pub cleared: Vec<(InvariantName, String)>,
-    /// One status for each invariant that is switched on.
+    /// One status for each invariant that is switched on and applies.
     pub invariants: Vec<InvariantStatus>,
+    /// The invariants that say nothing about this kind of limiter, and why.
+    pub not_applicable: Vec<NotApplicable>,
+}
+
+/// An invariant that says nothing about a kind of limiter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotApplicable {
+    /// Which.
+    pub name: InvariantName,
+    /// Why, for people.
+    pub why: &'static str,
 }
 
 impl Report {

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::invariants::{Checker, CheckerConfig};
-    use crate::observation::{CounterView, Observation};
+    use crate::observation::{Condition, CounterView, Observation};
     use crate::subject::InvariantChecker as _;
 
     /// The verdict when the default of two counters' limits is 10 and the rest is as told.
@@ -133,6 +133,7 @@ mod tests {
             remaining: 0,
             window_ms: None,
             fell_from: None,
+            condition: Condition::default(),
         });
         checker.counters(at, &views.collect::<Vec<_>>());
         let observation = Observation {

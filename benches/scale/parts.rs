@@ -3,7 +3,7 @@
 use ratelimiter_exporter::clock::Clock;
 use ratelimiter_exporter::export::{Exporter, Reload, Unauthorized, render};
 use ratelimiter_exporter::invariants::{Checker, CheckerConfig};
-use ratelimiter_exporter::observation::{Counter, CounterView, Observation};
+use ratelimiter_exporter::observation::{Condition, Counter, CounterView, Observation};
 use ratelimiter_exporter::snapshot::{OwnCounters, Snapshot};
 use ratelimiter_exporter::subject::InvariantChecker as _;
 
@@ -28,6 +28,7 @@ pub(crate) fn measure(figures: &mut Figures) {
             remaining: 10,
             window_ms: Some(60_000),
             fell_from: None,
+            condition: Condition::default(),
         })
         .collect();
     let mut checker = Checker::new(CheckerConfig::default());
@@ -55,6 +56,7 @@ pub(crate) fn measure(figures: &mut Figures) {
         remaining: 10,
         window_ms: Some(60_000),
         fell_from: None,
+        condition: Condition::default(),
         counted_at: None,
         counted_from: None,
     });

@@ -173,7 +173,9 @@ fn about_stores() -> CheckerConfig {
             InvariantName::NodeDown | InvariantName::HighLatency => true,
             InvariantName::RedisDisconnected
             | InvariantName::CounterDrift
-            | InvariantName::GhostAllowing => false,
+            | InvariantName::GhostAllowing
+            | InvariantName::StuckCounter
+            | InvariantName::InvalidCounter => false,
         };
     }
     config

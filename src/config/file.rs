@@ -1,21 +1,18 @@
-//! The configuration file: YAML with any of the settings (nested at the dots of their flags), and sections that have no
-//! flags: `invariants`, `checker`, `nodes`, `limits`, and `targets` with all of this for further limiters. What is not
-//! known is refused by its place and with the nearest name that is.
+//! The configuration file: YAML with any of the settings, and what has no flags: `invariants`, `checker`, `nodes`,
+//! `limits`, and `targets` with all of this for further limiters. Mappings and dots in keys come to the same names. What
+//! is not known is refused by its place and with the nearest name that is. Values stay text: [`Reader`](super::reader)
+//! validates them, wherever they are from.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
-use serde_json::Value;
+use serde_saphyr::{Location, Spanned};
 
-use super::leaf::{Leaf, as_text, shown};
-use super::settings::{SETTINGS, Values, find, may_repeat, most_alike};
-use super::tree::{self, Entry, Kind, Node, Place};
+use super::settings::{SETTINGS, Typed, Values, find, may_repeat, most_alike};
+use super::yaml::{self, Entry, Node};
 use super::{ConfigError, without_password};
-use crate::observation::Limit;
-use crate::observe::LimitRule;
-use crate::report::{InvariantName, Severity};
-use crate::text::one_line;
+use crate::report::InvariantName;
+use crate::text::{one_line, without_login};
 
 /// The longest name of a target: a part of the name of its state file.
 const MOST_NAME: usize = 64;
@@ -25,7 +22,7 @@ const MOST_NAME: usize = 64;
 const MOST_TARGETS: usize = 100;
 
 /// The settings that each target has for itself: those about what is observed.
-const OF_TARGETS: [&str; 7] = [
+const OF_TARGETS: [&str; 8] = [
     "ratelimiter.",
     "probe.",
     "redis.",
@@ -33,61 +30,25 @@ const OF_TARGETS: [&str; 7] = [
     "latency.",
     "keys.",
     "scan.",
+    "limiter.",
 ];
 
-/// The sections that have no flags, as far as they are given.
-#[derive(Debug, Default)]
-pub(super) struct Sections {
-    pub(super) invariants: BTreeMap<InvariantName, InvariantSection>,
-    pub(super) checker: CheckerSection,
-    pub(super) nodes: NodesSection,
-    pub(super) limits: Option<Vec<LimitRule>>,
-    pub(super) targets: BTreeMap<String, TargetSection>,
-}
+/// What has no flags, beside the invariants.
+const WITHOUT_FLAGS: [&str; 7] = [
+    "checker.unknown_hold",
+    "checker.cleared_hold",
+    "checker.lowered_limit_grace",
+    "nodes.registration_ttl",
+    "nodes.heartbeat_interval",
+    "nodes.forget_after",
+    "limits",
+];
 
-/// `invariants.NAME`.
-#[derive(Debug, Default)]
-pub(super) struct InvariantSection {
-    pub(super) enabled: Option<bool>,
-    pub(super) grace_period: Option<Duration>,
-    /// Seconds for `high_latency`, a ratio for `counter_drift`.
-    pub(super) threshold: Option<f64>,
-    pub(super) severity: Option<Severity>,
-}
+/// What each of `limits` says.
+const OF_LIMITS: [&str; 3] = ["match", "limit", "window"];
 
-/// `checker`: how time is treated, for all invariants.
-#[derive(Debug, Default)]
-pub(super) struct CheckerSection {
-    pub(super) unknown_hold: Option<Duration>,
-    pub(super) cleared_hold: Option<Duration>,
-    pub(super) lowered_limit_grace: Option<bool>,
-}
-
-/// `nodes`: how the limiter's registry works.
-#[derive(Debug, Default)]
-pub(super) struct NodesSection {
-    pub(super) registration_ttl: Option<Duration>,
-    pub(super) heartbeat_interval: Option<Duration>,
-    pub(super) forget_after: Option<Duration>,
-    /// Where the last of the three was set.
-    pub(super) origin: Option<String>,
-}
-
-/// `targets.NAME`.
-#[derive(Debug, Default)]
-pub(super) struct TargetSection {
-    /// Where its name stands.
-    pub(super) origin: String,
-    pub(super) values: Values,
-    pub(super) sections: Sections,
-}
-
-/// Reads the file at `path`, which `origin` named, into `values` and the sections.
-pub(super) fn read(
-    origin: &str,
-    path: &Path,
-    values: &mut Values,
-) -> Result<Sections, ConfigError> {
+/// Adds what the file at `path`, which `origin` named, says to `values`.
+pub(super) fn read(origin: &str, path: &Path, values: &mut Values) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         ConfigError::new(origin, path.display(), format!("a readable file ({error})"))
     })?;
@@ -96,35 +57,37 @@ pub(super) fn read(
     parse(&text, origin, &file, folder, values)
 }
 
-/// The same for its `text`; places in it are told with the name `file`, paths in it are relative to `folder`.
+/// The same for its `text`; places in it are reported with the name `file`, paths in it are relative to `folder`.
 pub(super) fn parse(
     text: &str,
     origin: &str,
     file: &str,
     folder: &Path,
     values: &mut Values,
-) -> Result<Sections, ConfigError> {
-    let root = tree::parse(text).map_err(|(place, why)| {
-        let origin = match place {
-            Some(place) => format!("{origin}: {file}:{place}"),
-            None => origin.to_owned(),
-        };
-        ConfigError::new(origin, file, format!("valid YAML: {why}"))
-    })?;
-    let mut sections = Sections::default();
-    let mut scope = Scope {
+) -> Result<(), ConfigError> {
+    let mut reading = Reading {
+        origin,
         file,
         folder,
-        prefix: String::new(),
-        known: known(|_| true),
+        known: [known(|_| true), known(of_targets)],
+        seen: BTreeSet::new(),
+        targets: Vec::new(),
         values,
-        sections: &mut sections,
     };
-    scope.read_all(root)?;
-    Ok(sections)
+    match yaml::parse(text) {
+        Ok(root) => reading.section("", root)?,
+        Err((at, why)) => return Err(reading.malformed(at, &why)),
+    }
+    if let Some(beyond) = reading.targets.get(MOST_TARGETS) {
+        let origin = reading.origin("targets", *beyond);
+        let given = format!("{} targets", reading.targets.len());
+        let expected = format!("{MOST_TARGETS} at most; further ones are another exporter's");
+        return Err(ConfigError::new(origin, given, expected));
+    }
+    Ok(())
 }
 
-/// Everything that may stand in the file or in a target, by its whole name.
+/// The names of everything that has a value, in the file or in a target.
 fn known(setting: impl Fn(&str) -> bool) -> Vec<String> {
     let settings = SETTINGS.iter().map(|setting| setting.flag);
     let settings = settings.filter(|flag| !flag.starts_with("config.") && setting(flag));
@@ -132,20 +95,8 @@ fn known(setting: impl Fn(&str) -> bool) -> Vec<String> {
     let invariants = InvariantName::ALL
         .iter()
         .flat_map(|name| fields.map(|field| format!("invariants.{name}.{field}")));
-    let others = [
-        "checker.unknown_hold",
-        "checker.cleared_hold",
-        "checker.lowered_limit_grace",
-        "nodes.registration_ttl",
-        "nodes.heartbeat_interval",
-        "nodes.forget_after",
-        "limits",
-    ];
-    settings
-        .chain(others)
-        .map(str::to_owned)
-        .chain(invariants)
-        .collect()
+    let others = settings.chain(WITHOUT_FLAGS).map(str::to_owned);
+    others.chain(invariants).collect()
 }
 
 /// The one of `known`, or of the names that they begin with, that is most like `written`.
@@ -157,242 +108,200 @@ fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<St
     most_alike(written, candidates)
 }
 
-/// The file, or a target of it, while it is read.
-struct Scope<'a> {
+/// A file while it is read.
+struct Reading<'a> {
+    /// Who named the file.
+    origin: &'a str,
     file: &'a str,
     /// What paths in it are relative to.
     folder: &'a Path,
-    /// What every name in it begins with: `targets.NAME.`, or nothing.
-    prefix: String,
-    known: Vec<String>,
+    /// What is known outside of targets, and in them.
+    known: [Vec<String>; 2],
+    seen: BTreeSet<String>,
+    /// Where each target is named first.
+    targets: Vec<Location>,
     values: &'a mut Values,
-    sections: &'a mut Sections,
 }
 
-impl Scope<'_> {
+impl Reading<'_> {
     /// The place is behind the name, and stays there however long the name is.
-    fn origin(&self, name: &str, at: Place) -> String {
-        format!("{}{} in {}:{at}", self.prefix, one_line(name), self.file)
+    fn origin(&self, name: &str, at: Location) -> String {
+        let name = one_line(&without_login(name));
+        format!("{name} in {}:{}:{}", self.file, at.line(), at.column())
     }
 
-    /// Everything that is below `node`, which is a mapping.
-    fn read_all(&mut self, node: Node) -> Result<(), ConfigError> {
-        for entry in self.entries("", node)? {
-            if entry.key == "targets" && self.prefix.is_empty() {
-                self.targets(entry.node)?;
-            } else {
-                self.entry("", entry)?;
-            }
-        }
-        Ok(())
+    fn malformed(&self, at: Option<Location>, why: &str) -> ConfigError {
+        let place = at.map(|at| format!(": {}:{}:{}", self.file, at.line(), at.column()));
+        let origin = format!("{}{}", self.origin, place.unwrap_or_default());
+        ConfigError::new(origin, self.file, format!("valid YAML: {why}"))
     }
 
-    fn entry(&mut self, path: &str, entry: Entry) -> Result<(), ConfigError> {
-        let name = match path {
-            "" => entry.key,
-            path => format!("{path}.{}", entry.key),
-        };
-        if self.known.contains(&name) {
-            return self.take(&name, entry.node);
-        }
-        let below = format!("{name}.");
-        if !self.known.iter().any(|known| known.starts_with(&below)) {
-            let origin = self.origin(&name, entry.at);
-            // In a target, what is known outside of it would be a bad hint.
-            let known = self.known.iter().map(String::as_str);
-            let nearest = nearest(
-                &name,
-                known.chain(self.prefix.is_empty().then_some("targets")),
-            );
-            let nearest = nearest.map(|name| format!("{}{name}", self.prefix));
-            return Err(ConfigError::unknown(&origin, nearest));
-        }
-        for entry in self.entries(&name, entry.node)? {
-            self.entry(&name, entry)?;
+    /// Everything in the mapping `node`, which is called `path`.
+    fn section(&mut self, path: &str, node: Spanned<Node>) -> Result<(), ConfigError> {
+        for (key, node) in self.entries(path, node)? {
+            let name = match path {
+                "" => key.value,
+                path => format!("{path}.{}", key.value),
+            };
+            self.entry(name, key.referenced, node)?;
         }
         Ok(())
     }
 
     /// The entries of a mapping; nothing at all is an empty one.
-    fn entries(&self, name: &str, node: Node) -> Result<Vec<Entry>, ConfigError> {
-        match node.kind {
-            Kind::Map(entries) => Ok(entries),
-            Kind::Scalar(Value::Null) => Ok(Vec::new()),
-            kind => {
-                let origin = match name {
-                    "" if self.prefix.is_empty() => self.origin("the file", node.at),
-                    "" => {
-                        let target = self.prefix.trim_end_matches('.');
-                        format!("{target} in {}:{}", self.file, node.at)
-                    }
-                    name => self.origin(name, node.at),
-                };
-                Err(ConfigError::new(origin, shown(&kind), "a mapping"))
+    fn entries(&self, path: &str, node: Spanned<Node>) -> Result<Vec<Entry>, ConfigError> {
+        match node.value {
+            Node::Map(entries) => Ok(entries),
+            Node::Nothing => Ok(Vec::new()),
+            other => {
+                let name = if path.is_empty() { "the file" } else { path };
+                let origin = self.origin(name, node.referenced);
+                Err(ConfigError::new(origin, other.shown(), "a mapping"))
             }
         }
+    }
+
+    fn entry(
+        &mut self,
+        name: String,
+        at: Location,
+        node: Spanned<Node>,
+    ) -> Result<(), ConfigError> {
+        let target = name.strip_prefix("targets.").map(|rest| {
+            let (target, inner) = rest
+                .split_once('.')
+                .map_or((rest, None), |(t, i)| (t, Some(i)));
+            (target.to_owned(), inner.map(str::to_owned))
+        });
+        let (prefix, inner) = match target {
+            None => (String::new(), name.clone()),
+            Some((target, inner)) => {
+                self.target(&target, at)?;
+                match inner {
+                    None => return self.section(&name, node),
+                    Some(inner) => (format!("targets.{target}."), inner),
+                }
+            }
+        };
+        let within = !prefix.is_empty();
+        let known = &self.known[usize::from(within)];
+        if inner == "limits" {
+            return self.limits(&name, at, node);
+        }
+        if known.contains(&inner) {
+            return self.value(name, at, &node);
+        }
+        let below = format!("{inner}.");
+        if name == "targets" || known.iter().any(|known| known.starts_with(&below)) {
+            return self.section(&name, node);
+        }
+        // In a target, what is known outside of it would be a bad hint.
+        let others = (!within).then_some("targets");
+        let nearest = nearest(&inner, known.iter().map(String::as_str).chain(others));
+        let nearest = nearest.map(|nearest| format!("{prefix}{nearest}"));
+        Err(ConfigError::unknown(&self.origin(&name, at), nearest))
+    }
+
+    /// Whether there may be a target of this name.
+    fn target(&mut self, target: &str, at: Location) -> Result<(), ConfigError> {
+        // A URL that was meant to be one may hold a password.
+        let shown = without_password(target);
+        let origin = self.origin(&format!("targets.{shown}"), at);
+        let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+        if target.is_empty() || target.len() > MOST_NAME || !target.bytes().all(plain) {
+            let expected = "a name of 1 to 64 letters, digits, - and _";
+            return Err(ConfigError::new(origin, shown, expected));
+        }
+        let name = format!("targets.{target}");
+        if self.seen.insert(name.clone()) {
+            self.targets.push(at);
+            self.put(name, origin, Vec::new());
+        }
+        Ok(())
+    }
+
+    fn limits(&mut self, name: &str, at: Location, node: Spanned<Node>) -> Result<(), ConfigError> {
+        self.once(name, at)?;
+        let origin = self.origin(name, node.referenced);
+        let items = match node.value {
+            Node::List(items) => items,
+            Node::Nothing => Vec::new(),
+            other => return Err(ConfigError::new(origin, other.shown(), "a list")),
+        };
+        self.put(name.to_owned(), origin, Vec::new());
+        for (index, item) in items.into_iter().enumerate() {
+            let name = format!("{name}[{index}]");
+            let origin = self.origin(&name, item.referenced);
+            let fields = self.entries(&name, item)?;
+            let given: Vec<&str> = fields.iter().map(|(key, _)| key.value.as_str()).collect();
+            self.put(name.clone(), origin, vec![given.join(", ")]);
+            for (key, node) in fields {
+                let field = format!("{name}.{}", key.value);
+                if !OF_LIMITS.contains(&key.value.as_str()) {
+                    let nearest = nearest(&key.value, OF_LIMITS.into_iter());
+                    let origin = self.origin(&field, key.referenced);
+                    return Err(ConfigError::unknown(&origin, nearest));
+                }
+                if let ("match", Node::Plain(number)) = (&*key.value, &node.value) {
+                    // Written as 007, it is 7 by now.
+                    let origin = self.origin(&field, node.referenced);
+                    return Err(ConfigError::new(origin, number, "text"));
+                }
+                self.value(field, key.referenced, &node)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the value of a known name.
-    fn take(&mut self, name: &str, node: Node) -> Result<(), ConfigError> {
-        let origin = self.origin(name, node.at);
-        if let Some(setting) = find(name) {
-            let typed = match &node.kind {
-                Kind::List(items) if may_repeat(name) => {
-                    items.iter().map(as_text).collect::<Option<Vec<_>>>()
-                }
-                _ => as_text(&node).map(|one| vec![one]),
-            };
-            let typed = typed.filter(|typed| !typed.is_empty());
-            let typed =
-                typed.ok_or_else(|| ConfigError::new(&origin, shown(&node.kind), "a value"))?;
-            let beside_file = |path: String| match &*path {
-                "" => path,
-                _ => self.folder.join(path).display().to_string(),
-            };
-            let typed = match setting.value {
-                "FILE" => typed.into_iter().map(beside_file).collect(),
-                _ => typed,
-            };
-            self.values.add(setting, origin, typed);
-            return Ok(());
-        }
-        if name == "limits" {
-            self.sections.limits = Some(self.limits(node)?);
-            return Ok(());
-        }
-        let sections = &mut *self.sections;
-        let leaf = Leaf {
-            origin,
-            node: &node,
+    fn value(
+        &mut self,
+        name: String,
+        at: Location,
+        node: &Spanned<Node>,
+    ) -> Result<(), ConfigError> {
+        self.once(&name, at)?;
+        let flag = match name.strip_prefix("targets.") {
+            Some(rest) => rest.split_once('.').map_or("", |(_, flag)| flag),
+            None => &name,
         };
-        match name.split('.').collect::<Vec<_>>()[..] {
-            ["checker", "unknown_hold"] => sections.checker.unknown_hold = Some(leaf.duration()?),
-            ["checker", "cleared_hold"] => sections.checker.cleared_hold = Some(leaf.duration()?),
-            ["checker", _] => sections.checker.lowered_limit_grace = Some(leaf.switch()?),
-            ["nodes", field] => {
-                let nodes = &mut sections.nodes;
-                let value = Some(leaf.timeout()?);
-                match field {
-                    "registration_ttl" => nodes.registration_ttl = value,
-                    "heartbeat_interval" => nodes.heartbeat_interval = value,
-                    _ => nodes.forget_after = value,
-                }
-                nodes.origin = Some(leaf.origin);
+        let one = |node: &Node| match node {
+            Node::Plain(text) | Node::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        let values: Option<Vec<String>> = match &node.value {
+            Node::List(items) if may_repeat(flag) && !items.is_empty() => {
+                items.iter().map(|item| one(&item.value)).collect()
             }
-            ["invariants", invariant, field] => {
-                let mut all = InvariantName::ALL.into_iter();
-                if let Some(name) = all.find(|name| name.name() == invariant) {
-                    let section = sections.invariants.entry(name).or_default();
-                    match field {
-                        "enabled" => section.enabled = Some(leaf.switch()?),
-                        "grace_period" => section.grace_period = Some(leaf.duration()?),
-                        "severity" => section.severity = Some(leaf.severity()?),
-                        _ => section.threshold = Some(leaf.threshold(name)?),
-                    }
-                }
+            node => one(node).map(|text| vec![text]),
+        };
+        let origin = self.origin(&name, node.referenced);
+        let mut values =
+            values.ok_or_else(|| ConfigError::new(&origin, node.value.shown(), "a value"))?;
+        if find(flag).is_some_and(|setting| setting.value == "FILE") {
+            for path in values.iter_mut().filter(|path| !path.is_empty()) {
+                *path = self.folder.join(&*path).display().to_string();
             }
-            _ => {}
         }
+        self.put(name, origin, values);
         Ok(())
     }
 
-    fn limits(&self, node: Node) -> Result<Vec<LimitRule>, ConfigError> {
-        let items = match node.kind {
-            Kind::List(items) => items,
-            Kind::Scalar(Value::Null) => Vec::new(),
-            kind => {
-                let origin = self.origin("limits", node.at);
-                return Err(ConfigError::new(origin, shown(&kind), "a list"));
-            }
-        };
-        let rules = items.into_iter().enumerate();
-        rules
-            .map(|(index, item)| self.limit(&format!("limits[{index}]"), item))
-            .collect()
+    /// Refuses what stands in the file twice, once nested and once with dots.
+    fn once(&mut self, name: &str, at: Location) -> Result<(), ConfigError> {
+        if self.seen.insert(name.to_owned()) {
+            return Ok(());
+        }
+        Err(self.malformed(Some(at), &format!("{name} stands here again")))
     }
 
-    fn limit(&self, name: &str, item: Node) -> Result<LimitRule, ConfigError> {
-        let fields = ["match", "limit", "window"];
-        let at = item.at;
-        let mut found: [Option<Node>; 3] = [None, None, None];
-        for entry in self.entries(name, item)? {
-            let place = fields.iter().position(|field| *field == entry.key);
-            let Some(place) = place else {
-                let origin = self.origin(&format!("{name}.{}", entry.key), entry.at);
-                let nearest = nearest(&entry.key, fields.into_iter());
-                return Err(ConfigError::unknown(&origin, nearest));
-            };
-            found[place] = Some(entry.node);
-        }
-        let [Some(pattern), Some(limit), Some(window)] = &found else {
-            let given: Vec<_> = fields
-                .iter()
-                .zip(&found)
-                .filter_map(|(field, found)| found.as_ref().map(|_| *field))
-                .collect();
-            let expected = "match, limit and window, all three";
-            return Err(ConfigError::new(
-                self.origin(name, at),
-                given.join(", "),
-                expected,
-            ));
-        };
-        let leaf = |field: &str, node| self.leaf(&format!("{name}.{field}"), node);
-        Ok(LimitRule {
-            pattern: leaf("match", pattern).text()?,
-            limit: Limit {
-                limit: leaf("limit", limit).whole_number()?,
-                window_ms: leaf("window", window).millis()?,
-            },
-        })
-    }
-
-    fn leaf<'n>(&self, name: &str, node: &'n Node) -> Leaf<'n> {
-        Leaf {
-            origin: self.origin(name, node.at),
-            node,
-        }
-    }
-
-    /// Further limiters, each by its name.
-    fn targets(&mut self, node: Node) -> Result<(), ConfigError> {
-        let entries = self.entries("targets", node)?;
-        if let Some(beyond) = entries.get(MOST_TARGETS) {
-            let origin = self.origin("targets", beyond.at);
-            let given = format!("{} targets", entries.len());
-            let expected = format!("{MOST_TARGETS} at most; further ones are another exporter's");
-            return Err(ConfigError::new(origin, given, expected));
-        }
-        for Entry { key, at, node } in entries {
-            // A URL that was meant to be one may hold a password.
-            let shown = without_password(&key);
-            let origin = self.origin(&format!("targets.{shown}"), at);
-            let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
-            if key.is_empty() || key.len() > MOST_NAME || !key.bytes().all(plain) {
-                let expected = "a name of 1 to 64 letters, digits, - and _";
-                return Err(ConfigError::new(origin, shown, expected));
-            }
-            let mut target = TargetSection {
-                origin,
-                ..TargetSection::default()
-            };
-            let mut scope = Scope {
-                file: self.file,
-                folder: self.folder,
-                prefix: format!("targets.{key}."),
-                known: known(of_targets),
-                values: &mut target.values,
-                sections: &mut target.sections,
-            };
-            scope.read_all(node)?;
-            self.sections.targets.insert(key, target);
-        }
-        Ok(())
+    fn put(&mut self, name: String, origin: String, values: Vec<String>) {
+        self.values.put(name, Typed { origin, values });
     }
 }
 
 /// Whether a target has this setting for itself.
-pub(super) fn of_targets(flag: &str) -> bool {
+fn of_targets(flag: &str) -> bool {
     OF_TARGETS.iter().any(|start| flag.starts_with(start))
 }
 
@@ -426,18 +335,74 @@ mod tests {
         let mut values = Values::default();
         let text = "redis.password-file: secret\nstate.file: /var/state\ntargets: {eu: {redis.password-file: eu/secret}}\n";
         let folder = Path::new("/etc/exporter");
-        let sections = parse(text, "--config.file", "f.yml", folder, &mut values).unwrap();
+        parse(text, "--config.file", "f.yml", folder, &mut values).unwrap();
         let path = |values: &Values, flag| values.get(flag).unwrap().values.clone();
         assert_eq!(
             path(&values, "redis.password-file"),
             ["/etc/exporter/secret"]
         );
         assert_eq!(path(&values, "state.file"), ["/var/state"]);
-        let target = &sections.targets["eu"].values;
         assert_eq!(
-            path(target, "redis.password-file"),
+            path(&values, "targets.eu.redis.password-file"),
             ["/etc/exporter/eu/secret"]
         );
+    }
+
+    #[test]
+    fn what_stands_twice_in_any_form_is_refused_with_its_place() {
+        for (text, name, place) in [
+            ("redis.url: a\nredis: {url: b}\n", "redis.url", "2:9"),
+            (
+                "limits: []\ntargets.eu:\n  limits: []\ntargets: {eu: {limits: []}}\n",
+                "targets.eu.limits",
+                "4:16",
+            ),
+        ] {
+            let read = parse(
+                text,
+                "--config.file",
+                "f.yml",
+                Path::new(""),
+                &mut Values::default(),
+            );
+            let error = read.unwrap_err().to_string();
+            let place = format!("--config.file: f.yml:{place}: ");
+            let why = format!("expected valid YAML: {name} stands here again");
+            assert!(
+                error.starts_with(&place) && error.ends_with(&why),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn odd_names_are_unknown_and_never_passed_over() {
+        for name in [
+            "targets.eu.",
+            "targets.eu..redis.url",
+            "targets.eu.targets",
+            "limits.match",
+            "'limits[0].match'",
+            "redis.url.x",
+            "redis.",
+            "''",
+            "'.'",
+            "config.file",
+            "targets.eu.web",
+        ] {
+            for value in ["", " 1"] {
+                let text = format!("{name}:{value}\n");
+                let read = parse(
+                    &text,
+                    "--config.file",
+                    "f.yml",
+                    Path::new(""),
+                    &mut Values::default(),
+                );
+                let error = read.unwrap_err().to_string();
+                assert!(error.contains(" in f.yml:1:1: not known here"), "{error}");
+            }
+        }
     }
 
     #[test]
@@ -465,7 +430,7 @@ mod tests {
     fn a_target_has_values_and_sections_of_its_own() {
         let mut values = Values::default();
         let text = "redis.timeout: 2s\ntargets:\n  eu:\n    redis: {url: redis://r:1}\n    invariants.high_latency.threshold: 1s\n";
-        let sections = parse(
+        parse(
             text,
             "--config.file",
             "f.yml",
@@ -473,13 +438,13 @@ mod tests {
             &mut values,
         )
         .unwrap();
-        assert!(sections.invariants.is_empty());
-        let target = &sections.targets["eu"];
+        let target = values.below("targets.eu.");
         assert_eq!(
-            target.values.get("redis.url").unwrap().origin,
+            target.get("redis.url").unwrap().origin,
             "targets.eu.redis.url in f.yml:4:18"
         );
-        assert!(target.values.get("redis.timeout").is_none());
-        assert_eq!(target.sections.invariants.len(), 1);
+        let threshold = "invariants.high_latency.threshold";
+        assert_eq!(target.get(threshold).unwrap().values, ["1s"]);
+        assert!(target.get("redis.timeout").is_none() && values.get(threshold).is_none());
     }
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Config, ConfigError, DEFAULT_TARGET, MOST_SERIES, SETTINGS, Values, file, find};
+use super::reader::MOST_SERIES;
+use super::{Config, ConfigError, DEFAULT_TARGET, SETTINGS, Values, file, find};
 
 /// What the file is called in errors.
 const FILE: &str = "fuzzed.yml";
@@ -25,11 +26,8 @@ fn load(text: &str) -> Result<Config, ConfigError> {
     let listen = find("web.listen-address").expect("no such setting");
     let address = "127.0.0.1:0".to_owned();
     values.add(listen, format!("--{}", listen.flag), vec![address]);
-    let mut sections = file::parse(text, "--config.file", FILE, Path::new(""), &mut values)?;
-    for target in sections.targets.values_mut() {
-        target.values = with_empty_files(&target.values);
-    }
-    let config = Config::validated(with_empty_files(&values), &sections)?;
+    file::parse(text, "--config.file", FILE, Path::new(""), &mut values)?;
+    let config = Config::validated(with_empty_files(&values))?;
     // The files that are named are empty, so nobody is known.
     config.web.admits_actions(true)?;
     Ok(config)
@@ -38,14 +36,13 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 /// `values` with an empty file for each that is named.
 fn with_empty_files(values: &Values) -> Values {
     let mut replaced = Values::default();
-    for setting in SETTINGS {
-        if let Some(typed) = values.get(setting.flag) {
-            let values = match setting.value {
-                "FILE" => vec!["/dev/null".to_owned()],
-                _ => typed.values.clone(),
-            };
-            replaced.add(setting, typed.origin.clone(), values);
+    for (name, typed) in values.iter() {
+        let mut typed = typed.clone();
+        let mut files = SETTINGS.iter().filter(|setting| setting.value == "FILE");
+        if files.any(|file| name.ends_with(file.flag)) {
+            typed.values = vec!["/dev/null".to_owned()];
         }
+        replaced.put(name.to_owned(), typed);
     }
     replaced
 }

@@ -1,6 +1,6 @@
 //! How to log in at the nodes and at Prometheus: tokens, users, and certificates to trust.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
@@ -26,10 +26,9 @@ impl Reader<'_> {
         }
         let ca = format!("{who}.tls-ca-file");
         let secure = urls.iter().any(|url| url.scheme() == "https");
-        let tls = match self.text(&ca) {
-            Some((origin, path)) if !secure => {
-                let expected = format!("an https:// URL in --{who}.url with it");
-                return Err(ConfigError::new(origin, path, expected));
+        let tls = match self.typed(&ca) {
+            Some(typed) if !secure => {
+                return Err(typed.refused(format!("an https:// URL in --{who}.url with it")));
             }
             _ if secure => Some(self.tls_source(&ca, None)?),
             _ => None,
@@ -56,46 +55,39 @@ impl Reader<'_> {
         authorities: &str,
         identity: Option<[&str; 2]>,
     ) -> Result<TlsSource, ConfigError> {
-        let path = |flag: &str| self.text(flag).map(|(_, path)| PathBuf::from(path));
         let files = TlsFiles {
-            authorities: path(authorities),
-            identity: identity.map(|flags| flags.map(|flag| path(flag).unwrap_or_default())),
+            authorities: self.path(authorities),
+            identity: identity.map(|flags| flags.map(|flag| self.path(flag).unwrap_or_default())),
         };
         TlsSource::read(files).map_err(|error| {
-            let mut flags = [authorities]
+            let flags = [authorities]
                 .into_iter()
                 .chain(identity.into_iter().flatten());
-            let named = flags.find_map(|flag| {
-                self.text(flag)
-                    .filter(|(_, path)| error.path.as_deref() == Some(Path::new(path)))
-            });
-            // Where it is nobody's fault, these would be the way out.
-            let (origin, value) =
-                named.unwrap_or_else(|| (format!("--{authorities}"), String::new()));
-            ConfigError::new(origin, value, error.expected)
+            let mut typed = flags.filter_map(|flag| self.typed(flag));
+            let named = typed.find(|typed| error.path.as_deref() == Some(Path::new(typed.text())));
+            match named {
+                Some(typed) => typed.refused(error.expected),
+                // Where it is nobody's fault, these would be the way out.
+                None => ConfigError::new(format!("--{authorities}"), "", error.expected),
+            }
         })
     }
 
     fn authorization(&self, who: &str) -> Result<Option<Authorization>, ConfigError> {
         let [token, username, password] =
             ["bearer-token-file", "username", "password-file"].map(|name| format!("{who}.{name}"));
-        match (
-            self.text(&token),
-            self.text(&username),
-            self.text(&password),
-        ) {
-            (None, None, None) => Ok(None),
-            (Some(_), None, None) => Ok(self.secret(&token)?.map(Authorization::Bearer)),
-            (None, Some((_, user)), Some(_)) => {
+        match [&token, &username, &password].map(|name| self.typed(name)) {
+            [None, None, None] => Ok(None),
+            [Some(_), None, None] => Ok(self.secret(&token)?.map(Authorization::Bearer)),
+            [None, Some(user), Some(_)] => {
                 let password = self.secret(&password)?;
-                Ok(password.map(|password| Authorization::Basic(user, password)))
+                Ok(password.map(|it| Authorization::Basic(user.text().to_owned(), it)))
             }
-            (token, user, secret) => {
-                let (origin, value) = user.or(secret).or(token).unwrap_or_default();
-                let expected = format!(
+            [token, user, secret] => {
+                let typed = user.or(secret).or(token).cloned().unwrap_or_default();
+                Err(typed.refused(format!(
                     "--{who}.username and --{who}.password-file, both, or --{who}.bearer-token-file alone"
-                );
-                Err(ConfigError::new(origin, value, expected))
+                )))
             }
         }
     }

@@ -2,7 +2,7 @@
 //! looked at: a recording is judged where neither is to be had.
 
 use super::settings::{Environment, Values};
-use super::{ConfigError, LogConfig, Reader, checker, complete};
+use super::{ConfigError, LogConfig, Reader, complete};
 use crate::invariants::CheckerConfig;
 
 /// How to judge what was observed elsewhere, validated.
@@ -21,12 +21,12 @@ pub struct Judging {
 impl Judging {
     /// Validates this part of `values`, with what environment and file have and the defaults.
     pub fn load(mut values: Values, environment: &Environment) -> Result<Self, ConfigError> {
-        let sections = complete(&mut values, environment)?;
+        complete(&mut values, environment)?;
         values.add_defaults();
         let read = Reader(&values);
         Ok(Self {
-            file: read.text("config.file").map(|(_, path)| path),
-            checker: checker(&[&sections], read.max_series()?, read.key_label()?),
+            file: read.text("config.file"),
+            checker: read.checker()?,
             check_only: read.switch("config.check")?,
             log: read.log()?,
         })

@@ -1,60 +1,39 @@
 //! `--redis.*`: the URL, who logs in, and TLS. The URL may name several hosts, which no URL parser takes as a whole.
 
-use std::path::Path;
-
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 
-use super::{ConfigError, Reader, without_password};
+use super::{ConfigError, Reader};
 use crate::credentials::{Secret, SecretSource};
-use crate::observe::{Login, RedisTarget, Tls};
+use crate::observe::{Login, RedisDeployment, Tls};
 
 const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://[USER@]HOST:PORT[,HOST:PORT…]/NAME[/DB] \
      or redis+unix://[USER@]/PATH[?db=DB], with rediss for TLS, or valkey and valkeys, the password in \
      --redis.password-file";
 
 impl Reader<'_> {
-    pub(super) fn redis(&self) -> Result<RedisTarget, ConfigError> {
-        let (origin, text) = self.text("redis.url").unwrap_or_default();
-        let invalid = || ConfigError::new(&origin, without_password(&text), EXPECTED);
-        let url = RedisUrl::parse(&text).ok_or_else(invalid)?;
+    pub(super) fn redis(&self) -> Result<RedisDeployment, ConfigError> {
+        let typed = self.typed("redis.url").cloned().unwrap_or_default();
+        let url = RedisUrl::parse(typed.text()).ok_or_else(|| typed.refused_url(EXPECTED))?;
         let password = self.secret("redis.password-file")?;
         let tls = self.redis_tls(url.tls)?;
-        Ok(RedisTarget {
+        Ok(RedisDeployment {
             seeds: url.seeds,
             sentinel_master: url.master,
             database: url.database,
             login: Login {
-                username: self.name("redis.username").or(url.username),
+                username: self.text("redis.username").or(url.username),
                 password: password.or(url.password.map(SecretSource::fixed)),
             },
             sentinel_login: Login {
-                username: self.name("redis.sentinel-username"),
+                username: self.text("redis.sentinel-username"),
                 password: self.secret("redis.sentinel-password-file")?,
             },
             tls,
             timeout: self.timeout("redis.timeout")?,
             prefer_replica: self.switch("redis.prefer-replica")?,
         })
-    }
-
-    fn name(&self, flag: &str) -> Option<String> {
-        self.text(flag).map(|(_, name)| name)
-    }
-
-    pub(super) fn secret(&self, flag: &str) -> Result<Option<SecretSource>, ConfigError> {
-        let Some((origin, path)) = self.text(flag) else {
-            return Ok(None);
-        };
-        match SecretSource::file(&origin, Path::new(&path)) {
-            Ok(source) => Ok(Some(source)),
-            Err(error) => Err(ConfigError::new(
-                origin,
-                path,
-                format!("a readable file ({error})"),
-            )),
-        }
     }
 
     fn redis_tls(&self, wanted: bool) -> Result<Option<Tls>, ConfigError> {
@@ -66,31 +45,24 @@ impl Reader<'_> {
         if !wanted {
             let mut given = [authorities, chain, key, "redis.tls-server-name"].into_iter();
             // Who gives certificates means to use them, and would not notice that they are not.
-            if let Some((origin, value)) = given.find_map(|flag| self.text(flag)) {
+            if let Some(typed) = given.find_map(|flag| self.typed(flag)) {
                 let expected = "a URL of rediss:// or rediss+sentinel:// in --redis.url with it";
-                return Err(ConfigError::new(origin, value, expected));
+                return Err(typed.refused(expected));
             }
             return Ok(None);
         }
-        let identity = match (self.text(chain), self.text(key)) {
+        let identity = match (self.typed(chain), self.typed(key)) {
             (Some(_), Some(_)) => Some([chain, key]),
             (None, None) => None,
-            (Some((origin, value)), None) | (None, Some((origin, value))) => {
+            (Some(alone), None) | (None, Some(alone)) => {
                 let expected = "both --redis.tls-cert-file and --redis.tls-key-file";
-                return Err(ConfigError::new(origin, value, expected));
+                return Err(alone.refused(expected));
             }
         };
-        let server_name = match self.text("redis.tls-server-name") {
-            None => None,
-            Some((_, name)) if ServerName::try_from(&*name).is_ok() => Some(name),
-            Some((origin, name)) => {
-                return Err(ConfigError::new(
-                    origin,
-                    name,
-                    "a host name or an IP address",
-                ));
-            }
-        };
+        let expected = "a host name or an IP address";
+        let server_name = self.optional("redis.tls-server-name", expected, |name| {
+            ServerName::try_from(name).ok().map(|_| name.to_owned())
+        })?;
         Ok(Some(Tls {
             source: self.tls_source(authorities, identity)?,
             server_name,

@@ -27,288 +27,117 @@ pub struct Setting {
     pub help: &'static str,
 }
 
-const fn setting(
-    flag: &'static str,
-    value: &'static str,
-    default: Option<&'static str>,
-    help: &'static str,
-) -> Setting {
-    Setting {
-        flag,
-        value,
-        default,
-        help,
-    }
+/// Each row is one setting: what it does, its flag, what the value is, and the default if there is one.
+macro_rules! settings {
+    ($(#[doc = $help:literal] $flag:literal: $value:literal $(= $default:literal)?;)*) => {
+        /// Every setting, in the order of the help text.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            flag: $flag,
+            value: $value,
+            default: settings!(@default $($default)?),
+            help: $help.trim_ascii(),
+        },)*];
+    };
+    (@default) => { None };
+    (@default $default:literal) => { Some($default) };
 }
 
-/// Every setting, in the order of the help text.
-pub const SETTINGS: &[Setting] = &[
-    setting(
-        "web.listen-address",
-        "HOST:PORT",
-        Some(":9972"),
-        "Address to serve on; without a host, every one, IPv6 and IPv4",
-    ),
-    setting(
-        "web.telemetry-path",
-        "PATH",
-        Some("/metrics"),
-        "Path of the metrics",
-    ),
-    setting(
-        "web.config.file",
-        "FILE",
-        None,
-        "TLS and users, in the format of Prometheus's web configuration file",
-    ),
-    setting(
-        "web.enable-admin-api",
-        "",
-        Some("false"),
-        "Accept POST /api/v1/actions/reset_counter, of who is authenticated by --web.config.file",
-    ),
-    setting(
-        "web.admin-api-insecure",
-        "",
-        Some("false"),
-        "Accept actions of anybody who reaches the port",
-    ),
-    setting(
-        "web.max-connections",
-        "N",
-        Some("512"),
-        "Connections served at once; more wait",
-    ),
-    setting(
-        "web.read-timeout",
-        "DURATION",
-        Some("90s"),
-        "For a request to arrive, and for an idle connection",
-    ),
-    setting(
-        "web.enable-lifecycle",
-        "",
-        Some("false"),
-        "Accept POST /-/reload, which reads the configuration anew as SIGHUP does",
-    ),
-    setting(
-        "web.timeout-offset",
-        "DURATION",
-        Some("0.5s"),
-        "Taken off Prometheus's scrape timeout, so that the answer arrives in time",
-    ),
-    setting(
-        "web.runbook-url",
-        "URL",
-        None,
-        "Where the runbooks are: the page at / links to URL/ALERT.md",
-    ),
-    setting(
-        "ratelimiter.url",
-        "URL",
-        Some("http://localhost:8000"),
-        "A node of the limiter; repeat or separate by commas: any will do for the API, all are probed",
-    ),
-    setting(
-        "ratelimiter.timeout",
-        "DURATION",
-        Some("1s"),
-        "For one request to a node",
-    ),
-    setting(
-        "ratelimiter.bearer-token-file",
-        "FILE",
-        None,
-        "File that holds the bearer token for the URLs of --ratelimiter.url",
-    ),
-    setting(
-        "ratelimiter.username",
-        "NAME",
-        None,
-        "User at the URLs of --ratelimiter.url",
-    ),
-    setting(
-        "ratelimiter.password-file",
-        "FILE",
-        None,
-        "File that holds the password at the URLs of --ratelimiter.url",
-    ),
-    setting(
-        "ratelimiter.tls-ca-file",
-        "FILE",
-        None,
-        "Certificates (PEM) to trust for the URLs of --ratelimiter.url, instead of the system's",
-    ),
-    setting(
-        "ratelimiter.send-credentials-to-nodes",
-        "",
-        Some("false"),
-        "Log in also at the addresses that nodes registered in Redis",
-    ),
-    setting(
-        "probe.nodes",
-        "BOOL",
-        Some("true"),
-        "Probe GET /health of each node",
-    ),
-    setting(
-        "probe.canary",
-        "",
-        Some("false"),
-        "Send each node a check of the exporter's own at each collection",
-    ),
-    setting(
-        "redis.url",
-        "URL",
-        Some("redis://localhost:6379"),
-        "The limiter's Redis: redis://HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://HOST:PORT[,…]/NAME[/DB], redis+unix:///PATH; rediss for TLS; or valkey",
-    ),
-    setting("redis.username", "NAME", None, "Redis user (ACL)"),
-    setting(
-        "redis.password-file",
-        "FILE",
-        None,
-        "File that holds the Redis password",
-    ),
-    setting(
-        "redis.sentinel-username",
-        "NAME",
-        None,
-        "User (ACL) at the sentinels",
-    ),
-    setting(
-        "redis.sentinel-password-file",
-        "FILE",
-        None,
-        "File that holds the password of the sentinels",
-    ),
-    setting(
-        "redis.tls-ca-file",
-        "FILE",
-        None,
-        "Certificates (PEM) to trust for Redis, instead of the system's",
-    ),
-    setting(
-        "redis.tls-cert-file",
-        "FILE",
-        None,
-        "The exporter's own certificate chain (PEM) for Redis",
-    ),
-    setting(
-        "redis.tls-key-file",
-        "FILE",
-        None,
-        "The key (PEM) of --redis.tls-cert-file",
-    ),
-    setting(
-        "redis.tls-server-name",
-        "NAME",
-        None,
-        "Name that the certificates of Redis bear, instead of the host",
-    ),
-    setting(
-        "redis.prefer-replica",
-        "",
-        Some("false"),
-        "Read the counters from a replica where one follows its primary",
-    ),
-    setting(
-        "redis.timeout",
-        "DURATION",
-        Some("1s"),
-        "For connecting to Redis, and for one answer",
-    ),
-    setting(
-        "prometheus.url",
-        "URL",
-        None,
-        "Ask this Prometheus for the latencies, instead of the nodes",
-    ),
-    setting(
-        "prometheus.bearer-token-file",
-        "FILE",
-        None,
-        "File that holds the bearer token for --prometheus.url",
-    ),
-    setting(
-        "prometheus.username",
-        "NAME",
-        None,
-        "User at --prometheus.url",
-    ),
-    setting(
-        "prometheus.password-file",
-        "FILE",
-        None,
-        "File that holds the password at --prometheus.url",
-    ),
-    setting(
-        "prometheus.tls-ca-file",
-        "FILE",
-        None,
-        "Certificates (PEM) to trust for --prometheus.url, instead of the system's",
-    ),
-    setting(
-        "latency.metric",
-        "NAME{label=\"value\"}",
-        None,
-        "The one latency histogram to read, in seconds, instead of the default list",
-    ),
-    setting(
-        "keys.max-series",
-        "N",
-        Some("100"),
-        "Keys that are exported, the highest utilization first; 0 to 100000",
-    ),
-    setting(
-        "keys.label",
-        "plain|hash",
-        Some("plain"),
-        "Show keys as they are, or as the start of their SHA-256",
-    ),
-    setting(
-        "scan.budget",
-        "DURATION",
-        Some("5s"),
-        "Time that one collection may spend on counters",
-    ),
-    setting(
-        "scan.share",
-        "RATIO",
-        Some("0.2"),
-        "Share of each Redis server's time that reading counters may take",
-    ),
-    setting(
-        "state.file",
-        "FILE",
-        None,
-        "Where violations, nodes and limits survive a restart",
-    ),
-    setting(
-        "config.file",
-        "FILE",
-        None,
-        "YAML: any of these settings, invariants, nodes, limits",
-    ),
-    setting(
-        "config.check",
-        "",
-        Some("false"),
-        "Validate the configuration and exit: 0 valid, 2 not",
-    ),
-    setting(
-        "log.level",
-        "error|warn|info|debug|trace",
-        Some("info"),
-        "Least severe messages to log",
-    ),
-    setting(
-        "log.format",
-        "logfmt|json",
-        Some("logfmt"),
-        "How a log line is written",
-    ),
-];
+settings! {
+    /// Address to serve on; without a host, every one, IPv6 and IPv4
+    "web.listen-address": "HOST:PORT" = ":9972";
+    /// Path of the metrics
+    "web.telemetry-path": "PATH" = "/metrics";
+    /// TLS and users, in the format of Prometheus's web configuration file
+    "web.config.file": "FILE";
+    /// Accept POST /api/v1/actions/reset_counter, of who is authenticated by --web.config.file
+    "web.enable-admin-api": "" = "false";
+    /// Accept actions of anybody who reaches the port
+    "web.admin-api-insecure": "" = "false";
+    /// Connections served at once; more wait
+    "web.max-connections": "N" = "512";
+    /// For a request to arrive, and for an idle connection
+    "web.read-timeout": "DURATION" = "90s";
+    /// Accept POST /-/reload, which reads the configuration anew as SIGHUP does
+    "web.enable-lifecycle": "" = "false";
+    /// Taken off Prometheus's scrape timeout, so that the answer arrives in time
+    "web.timeout-offset": "DURATION" = "0.5s";
+    /// Where the runbooks are: the page at / links to URL/ALERT.md
+    "web.runbook-url": "URL";
+    /// A node of the limiter; repeat or separate by commas: any will do for the API, all are probed
+    "ratelimiter.url": "URL" = "http://localhost:8000";
+    /// For one request to a node
+    "ratelimiter.timeout": "DURATION" = "1s";
+    /// File that holds the bearer token for the URLs of --ratelimiter.url
+    "ratelimiter.bearer-token-file": "FILE";
+    /// User at the URLs of --ratelimiter.url
+    "ratelimiter.username": "NAME";
+    /// File that holds the password at the URLs of --ratelimiter.url
+    "ratelimiter.password-file": "FILE";
+    /// Certificates (PEM) to trust for the URLs of --ratelimiter.url, instead of the system's
+    "ratelimiter.tls-ca-file": "FILE";
+    /// Log in also at the addresses that nodes registered in Redis
+    "ratelimiter.send-credentials-to-nodes": "" = "false";
+    /// Probe GET /health of each node
+    "probe.nodes": "BOOL" = "true";
+    /// Send each node a check of the exporter's own at each collection
+    "probe.canary": "" = "false";
+    /// The limiter's Redis: redis://HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://HOST:PORT[,…]/NAME[/DB], redis+unix:///PATH; rediss for TLS; or valkey
+    "redis.url": "URL" = "redis://localhost:6379";
+    /// Redis user (ACL)
+    "redis.username": "NAME";
+    /// File that holds the Redis password
+    "redis.password-file": "FILE";
+    /// User (ACL) at the sentinels
+    "redis.sentinel-username": "NAME";
+    /// File that holds the password of the sentinels
+    "redis.sentinel-password-file": "FILE";
+    /// Certificates (PEM) to trust for Redis, instead of the system's
+    "redis.tls-ca-file": "FILE";
+    /// The exporter's own certificate chain (PEM) for Redis
+    "redis.tls-cert-file": "FILE";
+    /// The key (PEM) of --redis.tls-cert-file
+    "redis.tls-key-file": "FILE";
+    /// Name that the certificates of Redis bear, instead of the host
+    "redis.tls-server-name": "NAME";
+    /// Read the counters from a replica where one follows its primary
+    "redis.prefer-replica": "" = "false";
+    /// For connecting to Redis, and for one answer
+    "redis.timeout": "DURATION" = "1s";
+    /// Ask this Prometheus for the latencies, instead of the nodes
+    "prometheus.url": "URL";
+    /// File that holds the bearer token for --prometheus.url
+    "prometheus.bearer-token-file": "FILE";
+    /// User at --prometheus.url
+    "prometheus.username": "NAME";
+    /// File that holds the password at --prometheus.url
+    "prometheus.password-file": "FILE";
+    /// Certificates (PEM) to trust for --prometheus.url, instead of the system's
+    "prometheus.tls-ca-file": "FILE";
+    /// The one latency histogram to read, in seconds, instead of the default list
+    "latency.metric": "NAME{label=\"value\"}";
+    /// Keys that are exported, the highest utilization first; 0 to 100000
+    "keys.max-series": "N" = "100";
+    /// Show keys as they are, or as the start of their SHA-256
+    "keys.label": "plain|hash" = "plain";
+    /// Time that one collection may spend on counters
+    "scan.budget": "DURATION" = "5s";
+    /// Share of each Redis server's time that reading counters may take
+    "scan.share": "RATIO" = "0.2";
+    /// The kind of limiter: one that ratelimiter-exporter limiters lists
+    "limiter.kind": "NAME" = "reference";
+    /// A description of a kind of one's own, instead of --limiter.kind (docs/LIMITERS.md)
+    "limiter.file": "FILE";
+    /// Where violations, nodes and limits survive a restart
+    "state.file": "FILE";
+    /// YAML: any of these settings, invariants, nodes, limits
+    "config.file": "FILE";
+    /// Validate the configuration and exit: 0 valid, 2 not
+    "config.check": "" = "false";
+    /// Least severe messages to log
+    "log.level": "error|warn|info|debug|trace" = "info";
+    /// How a log line is written
+    "log.format": "logfmt|json" = "logfmt";
+}
 
 /// The setting called `flag`.
 pub fn find(flag: &str) -> Option<&'static Setting> {
@@ -330,6 +159,7 @@ impl Environment {
     pub fn new(
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
+        let settings: Vec<String> = SETTINGS.iter().map(|one| env_name(one.flag)).collect();
         let mut ours = BTreeMap::new();
         for (name, value) in variables {
             let name = name.to_string_lossy().into_owned();
@@ -337,13 +167,11 @@ impl Environment {
                 continue;
             }
             let text = value.to_string_lossy();
-            let mut names = SETTINGS.iter().map(|setting| env_name(setting.flag));
-            if !names.any(|known| known == name) {
+            if !settings.contains(&name) {
                 if is_service_link(&name, &text) {
                     continue;
                 }
-                let names: Vec<String> = SETTINGS.iter().map(|one| env_name(one.flag)).collect();
-                let nearest = most_alike(&name, names.iter().map(String::as_str));
+                let nearest = most_alike(&name, settings.iter().map(String::as_str));
                 return Err(ConfigError::unknown(&one_line(&name), nearest));
             }
             match value.to_str() {
@@ -400,31 +228,52 @@ pub fn env_name(flag: &str) -> String {
 }
 
 /// A value as typed, with the name by which the user knows it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Typed {
     /// `--redis.url`, `RATELIMITER_EXPORTER_REDIS_URL`, `redis.url in FILE`, or `default of --redis.url`.
     pub origin: String,
-    /// The values; more than one only where a flag may be repeated.
+    /// The values; more than one only where a flag may be repeated, none for a mapping.
     pub values: Vec<String>,
+}
+
+impl Typed {
+    /// The value; where there are several, the last one.
+    pub(super) fn text(&self) -> &str {
+        self.values.last().map_or("", String::as_str)
+    }
+
+    /// The mistake that it is not as `expected`.
+    pub(super) fn refused(&self, expected: impl fmt::Display) -> ConfigError {
+        ConfigError::new(&self.origin, self.text(), expected)
+    }
+
+    /// The same where it was to be a URL, which may hold a password and may be broken in any way.
+    pub(super) fn refused_url(&self, expected: impl fmt::Display) -> ConfigError {
+        ConfigError::new(&self.origin, without_password(self.text()), expected)
+    }
 }
 
 impl fmt::Debug for Typed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.values.iter().map(|value| without_password(value));
-        write!(f, "{}: {:?}", self.origin, shown.collect::<Vec<_>>())
+        f.debug_list().entries(shown).finish()
     }
 }
 
-/// Values by flag name, each from the best source that has one.
+/// Values by name, each from the best source that has one. Beside the names of the flags there are those that only a file
+/// has, such as `checker.unknown_hold` and `limits[0].match`, and what is for one target, below `targets.NAME`.
 #[derive(Clone, Debug, Default)]
-pub struct Values(BTreeMap<&'static str, Typed>);
+pub struct Values(BTreeMap<String, Typed>);
 
 impl Values {
     /// Adds values of a source, unless a better one (added before) has them.
     pub fn add(&mut self, setting: &'static Setting, origin: String, values: Vec<String>) {
-        self.0
-            .entry(setting.flag)
-            .or_insert(Typed { origin, values });
+        self.put(setting.flag.to_owned(), Typed { origin, values });
+    }
+
+    /// The same for any name.
+    pub(super) fn put(&mut self, name: String, typed: Typed) {
+        self.0.entry(name).or_insert(typed);
     }
 
     /// The same with the configuration file `path`, which `origin` named, instead of any other.
@@ -434,12 +283,12 @@ impl Values {
             origin: origin.to_owned(),
             values: vec![path.to_owned()],
         };
-        self.0.insert("config.file", typed);
+        self.0.insert("config.file".to_owned(), typed);
         self
     }
 
     /// Adds what the environment has.
-    pub fn add_environment(&mut self, environment: &Environment) {
+    pub(super) fn add_environment(&mut self, environment: &Environment) {
         for setting in SETTINGS {
             let name = env_name(setting.flag);
             if let Some(value) = environment.0.get(&name) {
@@ -448,17 +297,15 @@ impl Values {
         }
     }
 
-    /// Adds those of `flags` that `other` has.
-    pub fn add_from(&mut self, other: &Self, flags: &[&str]) {
-        for (flag, typed) in &other.0 {
-            if flags.contains(flag) {
-                self.0.entry(flag).or_insert_with(|| typed.clone());
-            }
+    /// Adds what `other` has by the names that `which` accepts.
+    pub(super) fn add_from(&mut self, other: &Self, which: impl Fn(&str) -> bool) {
+        for (name, typed) in other.iter().filter(|(name, _)| which(name)) {
+            self.put(name.to_owned(), typed.clone());
         }
     }
 
     /// Adds the defaults.
-    pub fn add_defaults(&mut self) {
+    pub(super) fn add_defaults(&mut self) {
         for setting in SETTINGS {
             if let Some(default) = setting.default {
                 let origin = format!("default of --{}", setting.flag);
@@ -467,9 +314,23 @@ impl Values {
         }
     }
 
-    /// The value of `flag`, if it has one.
-    pub fn get(&self, flag: &str) -> Option<&Typed> {
-        self.0.get(flag)
+    /// The value of `name`, if it has one.
+    pub fn get(&self, name: &str) -> Option<&Typed> {
+        self.0.get(name)
+    }
+
+    /// What has names that begin with `prefix`, by what is behind it.
+    pub(super) fn below(&self, prefix: &str) -> Self {
+        let inner = self.iter().filter_map(|(name, typed)| {
+            let name = name.strip_prefix(prefix)?.to_owned();
+            Some((name, typed.clone()))
+        });
+        Self(inner.collect())
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Typed)> {
+        self.0.iter().map(|(name, typed)| (name.as_str(), typed))
     }
 }
 

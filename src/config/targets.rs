@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::file::{Sections, TargetSection};
-use super::settings::Values;
-use super::{Config, ConfigError, Reader, checker, registry_timing};
+use super::settings::{Typed, Values};
+use super::{Config, ConfigError, Reader};
 use crate::invariants::CheckerConfig;
-use crate::observe::ObserveConfig;
+use crate::observe::{ObserveConfig, Selector};
 use crate::subject::DEFAULT_TARGET;
 use crate::text::without_login;
 
@@ -38,27 +37,30 @@ pub struct TargetConfig {
 }
 
 /// All limiters by name, the default one among them. `typed` is what was given, without defaults.
-pub(super) fn targets(
-    typed: &Values,
-    sections: &Sections,
-) -> Result<BTreeMap<String, TargetConfig>, ConfigError> {
+pub(super) fn targets(typed: &Values) -> Result<BTreeMap<String, TargetConfig>, ConfigError> {
+    let given = typed.iter().filter_map(|(name, target)| {
+        let name = name.strip_prefix("targets.")?;
+        (!name.contains('.') && !name.contains('[')).then_some((name, target))
+    });
+    let given: Vec<(&str, &Typed)> = given.collect();
+    let mut values = typed.clone();
+    values.add_defaults();
+    let top = Reader(&values);
+    // Also where every target says otherwise.
+    top.checker()?;
+    top.limit_rules()?;
     let mut targets = BTreeMap::new();
-    for (name, target) in &sections.targets {
-        targets.insert(name.clone(), named(target, typed, sections)?);
+    for (name, target) in &given {
+        targets.insert((*name).to_owned(), limiter_of(name, target, typed)?);
     }
-    let given = |flag: &&str| typed.get(flag);
     if targets.contains_key(DEFAULT_TARGET) {
-        if let Some(lost) = REQUIRED.iter().find_map(given) {
-            return Err(ConfigError::new(
-                &lost.origin,
-                super::without_password(&lost.values.join(",")),
-                "it in targets.default alone, which is what is watched",
-            ));
+        if let Some(lost) = REQUIRED.iter().find_map(|flag| typed.get(flag)) {
+            return Err(lost.refused_url("it in targets.default alone, which is what is watched"));
         }
         return Ok(targets);
     }
-    if let Some(first) = sections.targets.values().next()
-        && REQUIRED.iter().any(|flag| given(flag).is_none())
+    if let Some((_, first)) = given.first()
+        && REQUIRED.iter().any(|flag| typed.get(flag).is_none())
     {
         // The defaults would be watched instead, and be down for ever.
         let names: Vec<&str> = targets.keys().map(String::as_str).collect();
@@ -68,21 +70,18 @@ pub(super) fn targets(
             "one called default, or redis.url and ratelimiter.url outside of targets: /metrics is about one of them",
         ));
     }
-    let mut values = typed.clone();
-    values.add_defaults();
-    let default = limiter(&Reader(&values), &[sections])?;
-    targets.insert(DEFAULT_TARGET.to_owned(), default);
+    targets.insert(DEFAULT_TARGET.to_owned(), top.limiter()?);
     Ok(targets)
 }
 
-fn named(
-    target: &TargetSection,
-    typed: &Values,
-    top: &Sections,
-) -> Result<TargetConfig, ConfigError> {
+/// The limiter called `name`: what it says for itself, then what it has from the top, then the defaults.
+fn limiter_of(name: &str, target: &Typed, typed: &Values) -> Result<TargetConfig, ConfigError> {
+    let mut values = typed.below(&format!("targets.{name}."));
+    let has_nodes = Reader(&values).limiter_kind()?.has_nodes();
     let missing = REQUIRED
         .iter()
-        .find(|flag| target.values.get(flag).is_none());
+        .filter(|flag| has_nodes || **flag == "redis.url")
+        .find(|flag| values.get(flag).is_none());
     if let Some(missing) = missing {
         return Err(ConfigError::new(
             &target.origin,
@@ -90,39 +89,49 @@ fn named(
             "redis.url and ratelimiter.url of its own",
         ));
     }
-    let mut values = target.values.clone();
-    values.add_from(typed, &INHERITED);
+    // Rules count in their order, so those of the top are not mixed into its own.
+    let own_limits = values.get("limits").is_some();
+    values.add_from(typed, |name| {
+        let section = ["invariants.", "checker.", "nodes."];
+        let limits = name.starts_with("limits") && !own_limits;
+        INHERITED.contains(&name) || limits || section.iter().any(|it| name.starts_with(it))
+    });
     values.add_defaults();
-    limiter(&Reader(&values), &[top, &target.sections])
+    Reader(&values).limiter()
 }
 
-fn limiter(read: &Reader<'_>, layers: &[&Sections]) -> Result<TargetConfig, ConfigError> {
-    let (max_series, key_label) = (read.max_series()?, read.key_label()?);
-    let mut ratelimiter_urls = read.urls("ratelimiter.url")?;
-    let mut prometheus_url = read.optional_url("prometheus.url")?;
-    let limits = layers.iter().rev().find_map(|layer| layer.limits.clone());
-    Ok(TargetConfig {
-        observe: ObserveConfig {
-            ratelimiter_access: read.ratelimiter_access(&mut ratelimiter_urls)?,
-            ratelimiter_urls,
-            ratelimiter_timeout: read.timeout("ratelimiter.timeout")?,
-            probe_nodes: read.switch("probe.nodes")?,
-            probe_canary: read.switch("probe.canary")?,
-            redis: read.redis()?,
-            prometheus_access: read.http_access("prometheus", prometheus_url.as_mut_slice())?,
-            prometheus_url,
-            latency_metric: read.selector("latency.metric")?,
-            scan_budget: read.timeout("scan.budget")?,
-            scan_share: read.share("scan.share")?,
-            registry: registry_timing(layers)?,
-            key_label,
-            max_series,
-            named_keys: BTreeSet::new(),
-            recording: false,
-            limit_rules: limits.unwrap_or_default(),
-        },
-        checker: checker(layers, max_series, key_label),
-    })
+impl Reader<'_> {
+    fn limiter(&self) -> Result<TargetConfig, ConfigError> {
+        let mut ratelimiter_urls = self.urls("ratelimiter.url")?;
+        let mut prometheus_url = self.url("prometheus.url")?;
+        Ok(TargetConfig {
+            observe: ObserveConfig {
+                ratelimiter_access: self.ratelimiter_access(&mut ratelimiter_urls)?,
+                ratelimiter_urls,
+                ratelimiter_timeout: self.timeout("ratelimiter.timeout")?,
+                probe_nodes: self.switch("probe.nodes")?,
+                probe_canary: self.switch("probe.canary")?,
+                redis: self.redis()?,
+                prometheus_access: self.http_access("prometheus", prometheus_url.as_mut_slice())?,
+                prometheus_url,
+                latency_metric: self.optional(
+                    "latency.metric",
+                    "NAME or NAME{label=\"value\"}",
+                    Selector::parse,
+                )?,
+                scan_budget: self.timeout("scan.budget")?,
+                scan_share: self.share("scan.share")?,
+                registry: self.registry()?,
+                key_label: self.key_label()?,
+                max_series: self.max_series()?,
+                named_keys: BTreeSet::new(),
+                recording: false,
+                kind: self.limiter_kind()?,
+                limit_rules: self.limit_rules()?,
+            },
+            checker: self.checker()?,
+        })
+    }
 }
 
 impl Config {

@@ -1,4 +1,8 @@
+use std::time::Duration;
+
+use super::reader::parse_duration;
 use super::*;
+use crate::observation::KeyLabel;
 use crate::report::InvariantName;
 
 fn load(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {

@@ -87,10 +87,17 @@ definitions! {
         "5xx answers to /check, as the node reports them.";
     KEYS = Gauge "ratelimiter_keys" []
         "Live counters seen in the last full pass.";
+    LIMITER_INFO = Gauge "ratelimiter_limiter_info" ["kind", "counter", "count", "refused"]
+        "1 for each kind of counter that is watched: how it counts, and whether refused requests are counted, not_counted \
+         or capped, which is the first one of each window.";
+    KEYS_WITHOUT_EXPIRY = Gauge "ratelimiter_keys_without_expiry" ["counter"]
+        "Keys that should expire and do not, in the last full pass: estimated from a sample where there are more than 1000.";
+    KEYS_FOREIGN = Gauge "ratelimiter_keys_foreign" []
+        "Names that the last full pass came across and that fit no counter of the kind.";
     KEYS_EXPORTED = Gauge "ratelimiter_keys_exported" []
         "Keys that have series of their own.";
     KEY_REQUESTS = Gauge "ratelimiter_key_requests" ["key"]
-        "Requests admitted inside the key's window.";
+        "Requests inside the key's window: those admitted, and where ratelimiter_limiter_info says refused=\"counted\", those refused, too.";
     KEY_LIMIT = Gauge "ratelimiter_key_requests_limit" ["key"]
         "Requests allowed per window.";
     KEY_REMAINING = Gauge "ratelimiter_key_requests_remaining" ["key"]

@@ -73,6 +73,7 @@ fn of_limiter(snapshot: &Snapshot) -> Families {
     let mut families = Families::default();
     invariants(&mut families, &snapshot.report);
     nodes(&mut families, &snapshot.observation);
+    limiter(&mut families, &snapshot.observation);
     keys(&mut families, &snapshot.observation);
     redis(&mut families, &snapshot.observation);
     collection(&mut families, snapshot);
@@ -121,7 +122,9 @@ fn invariants(families: &mut Families, report: &Report) {
             }
             InvariantName::NodeDown
             | InvariantName::RedisDisconnected
-            | InvariantName::GhostAllowing => {}
+            | InvariantName::GhostAllowing
+            | InvariantName::StuckCounter
+            | InvariantName::InvalidCounter => {}
         }
     }
     for violation in &report.violations {
@@ -161,7 +164,9 @@ fn nodes(families: &mut Families, observation: &Observation) {
     if let Some(up) = observation.api_up {
         families.add(&d::UP, &[], flag(up));
     }
-    families.add(&d::NODES, &[], number(observation.nodes.len() as u64));
+    if observation.limiter.as_ref().is_none_or(|kind| kind.nodes) {
+        families.add(&d::NODES, &[], number(observation.nodes.len() as u64));
+    }
     for node in &observation.nodes {
         node_state(families, node);
     }
@@ -225,6 +230,21 @@ fn node_histogram(families: &mut Families, id: &str, histogram: &Histogram) {
     families.add_histogram(&d::NODE_CHECKS, &[id], buckets, count, sum);
 }
 
+fn limiter(families: &mut Families, observation: &Observation) {
+    let Some(kind) = &observation.limiter else {
+        return;
+    };
+    for counter in &kind.counters {
+        let labels = [
+            kind.name.as_str(),
+            counter.name.as_str(),
+            counter.count.as_str(),
+            counter.refused.name(),
+        ];
+        families.add(&d::LIMITER_INFO, &labels, 1.0);
+    }
+}
+
 fn keys(families: &mut Families, observation: &Observation) {
     for counter in &observation.counters {
         let key = counter.key.as_str();
@@ -247,6 +267,12 @@ fn keys(families: &mut Families, observation: &Observation) {
     if let Some(at) = totals.last_full_pass {
         families.add(&d::SCAN_LAST, &[], unix_seconds(at));
         families.add(&d::KEYS, &[], number(totals.keys));
+        for (counter, keys) in &totals.without_expiry {
+            families.add(&d::KEYS_WITHOUT_EXPIRY, &[counter], number(*keys));
+        }
+        if let Some(foreign) = totals.foreign {
+            families.add(&d::KEYS_FOREIGN, &[], number(foreign));
+        }
         let buckets = UTILIZATION_BOUNDS
             .into_iter()
             .zip(totals.utilization.iter().copied());
@@ -254,7 +280,7 @@ fn keys(families: &mut Families, observation: &Observation) {
             &d::UTILIZATION,
             &[],
             buckets,
-            totals.keys,
+            totals.keys.saturating_sub(totals.without_limit),
             totals.utilization_sum,
         );
     }

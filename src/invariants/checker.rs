@@ -6,16 +6,18 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::counters::{draining_from, drifted};
+use super::counters::{draining_from, evidence, is_violated};
 use super::grace::{Entry, InProgress};
+use super::not_applicable::not_applicable;
 use super::{CheckerConfig, Verdict};
 use super::{high_latency, node_down, redis_disconnected};
 use crate::clock::{Moment, elapsed, later};
 use crate::observation::{
-    CounterView, CountersRead, Observation, Reason, decode_key, encode_key, utilization,
+    Collector, CounterView, CountersRead, Observation, Reason, decode_key, encode_key, utilization,
 };
 use crate::report::{
-    Evidence, InvariantName, InvariantStatus, REDIS, Report, SavedEntry, Unknown, Violation,
+    Evidence, InvariantName, InvariantStatus, NotApplicable, REDIS, Report, SavedEntry, Unknown,
+    Violation,
 };
 use crate::subject::InvariantChecker;
 
@@ -28,8 +30,8 @@ const LONGEST_SAVED: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Checker {
     config: CheckerConfig,
-    named: [InProgress<String>; 5],
-    keys: [InProgress<Key>; 5],
+    named: [InProgress<String>; 7],
+    keys: [InProgress<Key>; 7],
     /// The number of the pass in progress; entries remember in which they were looked at.
     pass: u64,
     /// The latest steady time seen: time that runs backwards stands still instead.
@@ -75,28 +77,16 @@ impl Checker {
         if !config.enabled {
             return;
         }
-        let violated = match name {
-            InvariantName::CounterDrift => drifted(counter.count, counter.limit, config.threshold),
-            InvariantName::GhostAllowing => counter.is_above_limit(),
-            InvariantName::NodeDown
-            | InvariantName::RedisDisconnected
-            | InvariantName::HighLatency => return,
-        };
+        let violated = is_violated(name, counter, config.threshold);
         let tracker = &mut self.keys[name as usize];
         if !violated {
             tracker.over(counter.key, now);
             return;
         }
         let draining = draining_from(counter, now).filter(|_| self.config.lowered_limit_grace);
-        let evidence = Evidence::Count {
-            count: counter.count,
-            limit: counter.limit,
-            remaining: counter.remaining,
-            draining_from: draining.map(|(limit, _)| limit),
-        };
         tracker.violated(
             counter.key,
-            evidence,
+            evidence(name, counter, draining.map(|(limit, _)| limit)),
             now,
             config.grace_period,
             draining.map(|(_, until)| until),
@@ -180,6 +170,20 @@ impl Checker {
                     reason: reason.to_string(),
                 });
             }
+        }
+        // Counters of a kind whose limits, windows or values are not known are not compared with their limits.
+        let unread = [Reason::NoLimit, Reason::NoWindow, Reason::Unreadable];
+        let failures = observation.failures.iter();
+        let mut unread = failures.filter(|failure| {
+            failure.collector == Collector::Counters && unread.contains(&failure.reason)
+        });
+        if let Some(failure) = unread.next()
+            && name != InvariantName::InvalidCounter
+        {
+            status.unknown.push(Unknown {
+                subject: String::new(),
+                reason: failure.reason.to_string(),
+            });
         }
         if !unjudged.is_empty() {
             let unseen = tracker.unseen(self.pass).map(|key| label.of(key));
@@ -268,7 +272,9 @@ fn worst_first<'a>(
             | Evidence::RedisPing { .. }
             | Evidence::NodeRedis { .. }
             | Evidence::Latency { .. }
-            | Evidence::FailOpen => 0.0,
+            | Evidence::FailOpen
+            | Evidence::NeverExpires { .. }
+            | Evidence::InvalidState { .. } => 0.0,
         };
         // Utilizations are never negative, so their bits sort as they do.
         (Reverse(used.to_bits()), *key)
@@ -287,8 +293,11 @@ impl InvariantChecker for Checker {
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]) {
         let now = self.advance(at);
         for counter in batch {
-            self.key_verdict(InvariantName::CounterDrift, counter, now);
-            self.key_verdict(InvariantName::GhostAllowing, counter, now);
+            for name in InvariantName::ALL {
+                if name.about_keys() {
+                    self.key_verdict(name, counter, now);
+                }
+            }
         }
     }
 
@@ -300,10 +309,16 @@ impl InvariantChecker for Checker {
             pending: Vec::new(),
             cleared: Vec::new(),
             invariants: Vec::new(),
+            not_applicable: Vec::new(),
         };
         for name in InvariantName::ALL {
             let config = self.config.of(name).clone();
             if !config.enabled {
+                continue;
+            }
+            if let Some(why) = not_applicable(name, observation.limiter.as_ref()) {
+                self.keys[name as usize].entries.clear();
+                report.not_applicable.push(NotApplicable { name, why });
                 continue;
             }
             let mut status = InvariantStatus {
@@ -417,7 +432,9 @@ fn named_subjects(
                 })
                 .collect()
         }
-        InvariantName::CounterDrift => Vec::new(),
+        InvariantName::CounterDrift
+        | InvariantName::StuckCounter
+        | InvariantName::InvalidCounter => Vec::new(),
         InvariantName::GhostAllowing => nodes
             .iter()
             .filter_map(|node| {

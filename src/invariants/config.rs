@@ -9,7 +9,7 @@ use crate::report::{InvariantConfig, InvariantName};
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckerConfig {
     /// One entry for each invariant, in the order of [`InvariantName::ALL`].
-    pub invariants: [InvariantConfig; 5],
+    pub invariants: [InvariantConfig; 7],
     /// How long a violation is kept while its subject cannot be evaluated.
     pub unknown_hold: Duration,
     /// How long a key that was reported keeps its series at 0 afterwards.
@@ -82,6 +82,8 @@ mod tests {
                 "high_latency 60s 0.05 warning",
                 "counter_drift 30s 0.1 warning",
                 "ghost_allowing 0s 0 critical",
+                "stuck_counter 60s 0 critical",
+                "invalid_counter 60s 0 warning",
             ]
         );
     }

@@ -1,4 +1,5 @@
-//! `counter_drift`: a key's count against its limit, and counts that drain after a limit fell.
+//! The invariants about keys: `counter_drift` and `ghost_allowing` compare a count with its limit, `stuck_counter` and
+//! `invalid_counter` take what was read of the key besides.
 
 use std::time::Duration;
 
@@ -6,6 +7,41 @@ use jiff::Timestamp;
 
 use crate::clock::{elapsed, later};
 use crate::observation::CounterView;
+use crate::report::{Evidence, InvariantName};
+
+/// Whether `counter` violates `name`; `threshold` is that of `counter_drift`.
+pub(super) fn is_violated(name: InvariantName, counter: &CounterView<'_>, threshold: f64) -> bool {
+    match name {
+        InvariantName::CounterDrift => {
+            counter.is_above_limit() && drifted(counter.count, counter.limit, threshold)
+        }
+        InvariantName::GhostAllowing => counter.is_above_limit(),
+        InvariantName::StuckCounter => counter.condition.stuck,
+        InvariantName::InvalidCounter => counter.condition.invalid.is_some(),
+        InvariantName::NodeDown | InvariantName::RedisDisconnected | InvariantName::HighLatency => {
+            false
+        }
+    }
+}
+
+/// What shows that `counter` violates `name`.
+pub(super) fn evidence(
+    name: InvariantName,
+    counter: &CounterView<'_>,
+    draining_from: Option<u64>,
+) -> Evidence {
+    let CounterView { count, limit, .. } = *counter;
+    match (name, counter.condition.invalid) {
+        (InvariantName::StuckCounter, _) => Evidence::NeverExpires { count, limit },
+        (InvariantName::InvalidCounter, Some(state)) => Evidence::InvalidState { state },
+        _ => Evidence::Count {
+            count,
+            limit,
+            remaining: counter.remaining,
+            draining_from,
+        },
+    }
+}
 
 /// `counter_drift`: count above limit × (1 + threshold).
 #[expect(

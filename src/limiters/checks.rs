@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use serde_saphyr::Spanned;
 
 use super::ask::Type;
-use super::description::{Counter, Description, WithoutExpiry};
-use super::limits::Source;
+use super::description::{Counter, Description};
+use super::expiry::WithoutExpiry;
+use super::source::Source;
 use super::template::Template;
-use super::yaml::{Mistake, nearest};
+use super::yaml::{Mistake, nearest, parse};
 
 /// The groups of a name that mean something by themselves.
 const MEANT: [&str; 9] = [
@@ -23,8 +24,21 @@ const MEANT: [&str; 9] = [
     "burst",
 ];
 
+impl Description {
+    /// Parses and checks `text`. The mistakes are those of the whole text, unless it cannot be read as far as that.
+    pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
+        let description: Self = parse(text).map_err(|mistake| vec![mistake])?;
+        let mistakes = mistakes(&description);
+        if mistakes.is_empty() {
+            Ok(description)
+        } else {
+            Err(mistakes)
+        }
+    }
+}
+
 /// What is wrong with `description`.
-pub(super) fn mistakes(description: &Description) -> Vec<Mistake> {
+fn mistakes(description: &Description) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     if !is_name(&description.name) {
         let text = format!(
@@ -141,7 +155,7 @@ impl Check<'_> {
         for template in counter.count.value.templates() {
             self.template("count", template);
         }
-        if let Err(text) = counter.count.value.check(counter) {
+        if let Err(text) = counter.count.value.check(&counter.keys()) {
             let method = counter.count.value.name();
             let text = text.strip_prefix(&format!("{method}: ")).unwrap_or(&text);
             self.tell(line, &format!("count: {method}: {text}"));

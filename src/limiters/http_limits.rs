@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::description::duration;
 use super::limits::{Fields, Limits, of_json};
-use super::names::Matched;
+use super::matched::Matched;
 use super::pattern::LinePattern;
 use super::template::Template;
-use super::units::{Number, Period, Unit};
+use super::units::{Number, Period, Unit, duration};
 
 /// How many rules of one answer are used.
 const MOST_RULES: usize = 100_000;

@@ -1,16 +1,8 @@
-//! Limits and windows, and the places where they are: rules of the configuration, the name, fields of the value, a key
-//! beside it, what is fixed, an API.
+//! Limits and windows, and how fields and JSON say them.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
-use serde_saphyr::Spanned;
 
-use super::ask::{Answer, Ask};
-use super::description::some_duration;
-use super::http_limits::Http;
-use super::names::Matched;
-use super::template::Template;
 use super::units::{Number, Unit, duration_ms, whole};
 
 /// What is known of a counter's limit. What one source does not know, the next is asked for.
@@ -40,22 +32,9 @@ impl Limits {
         self.burst.or(self.limit)
     }
 
-    fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.limit.is_some() && self.window_ms.is_some()
     }
-}
-
-/// A place where limits are.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// Fields of the counter's own hash.
-    Fields(Fields),
-    /// A key beside the counter's.
-    Key(Box<Beside>),
-    /// What holds for all of them.
-    Fixed(Fixed),
-    /// An API.
-    Http(Box<Http>),
 }
 
 /// Fields of a hash, or pointers into JSON, and the unit that a window is in.
@@ -72,182 +51,8 @@ pub struct Fields {
     pub unit: Option<Unit>,
 }
 
-/// A key beside the counter's.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Beside {
-    /// Its name, from the groups of the counter's.
-    pub name: Spanned<Template>,
-    /// What it holds.
-    #[serde(rename = "type")]
-    pub form: Form,
-    /// The limit's field, or pointer; the whole value of a string is the limit.
-    pub limit: Option<String>,
-    /// The window's.
-    pub window: Option<String>,
-    /// The burst's.
-    pub burst: Option<String>,
-    /// The unit of the window.
-    pub unit: Option<Unit>,
-}
-
-/// What a key holds that limits are in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Form {
-    /// Fields of a hash.
-    Hash,
-    /// A string that is the limit.
-    String,
-    /// JSON in a string.
-    Json,
-}
-
-/// What holds for all counters of the kind.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fixed {
-    /// The limit.
-    pub limit: Option<u64>,
-    /// The window in milliseconds.
-    #[serde(default, deserialize_with = "some_duration")]
-    pub window: Option<u64>,
-    /// The burst.
-    pub burst: Option<u64>,
-}
-
-impl<'de> Deserialize<'de> for Source {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOf;
-
-        impl<'de> Visitor<'de> for OneOf {
-            type Value = Source;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("one of fields, key, fixed and http")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
-                const KINDS: &[&str] = &["fields", "key", "fixed", "http"];
-                let Some(word) = map.next_key::<String>()? else {
-                    return Err(A::Error::custom(
-                        "expected one of fields, key, fixed and http",
-                    ));
-                };
-                let source = match word.as_str() {
-                    "fields" => Source::Fields(map.next_value()?),
-                    "key" => Source::Key(map.next_value()?),
-                    "fixed" => Source::Fixed(map.next_value()?),
-                    "http" => Source::Http(map.next_value()?),
-                    other => return Err(A::Error::unknown_field(other, KINDS)),
-                };
-                match map.next_key::<String>()? {
-                    None => Ok(source),
-                    Some(more) => Err(A::Error::custom(format!(
-                        "unexpected {more:?}: expected one source for each -"
-                    ))),
-                }
-            }
-        }
-
-        deserializer.deserialize_map(OneOf)
-    }
-}
-
-impl Source {
-    /// The template of a key beside the counter's.
-    pub(super) fn template(&self) -> Option<&Spanned<Template>> {
-        match self {
-            Self::Key(beside) => Some(&beside.name),
-            _ => None,
-        }
-    }
-
-    /// What to ask Redis, if it is not known `already`.
-    pub(super) fn ask(&self, matched: &Matched, already: &Limits) -> Option<Ask> {
-        if already.is_complete() && (already.burst.is_some() || !self.has_burst()) {
-            return None;
-        }
-        let fields = |limit: &Option<String>, window: &Option<String>, burst: &Option<String>| {
-            let fields = [limit, window, burst].into_iter().flatten();
-            fields.map(|field| field.clone().into_bytes()).collect()
-        };
-        match self {
-            Self::Fields(it) => {
-                let fields = fields(&it.limit, &it.window, &it.burst);
-                Some(Ask::Fields(matched.name.clone(), fields))
-            }
-            Self::Key(it) => {
-                let name = it.name.value.fill(|group| matched.group(group));
-                Some(match it.form {
-                    Form::Hash => Ask::Fields(name, fields(&it.limit, &it.window, &it.burst)),
-                    Form::String | Form::Json => Ask::Get(name),
-                })
-            }
-            Self::Fixed(_) | Self::Http(_) => None,
-        }
-    }
-
-    fn has_burst(&self) -> bool {
-        match self {
-            Self::Fields(it) => it.burst.is_some(),
-            Self::Key(it) => it.burst.is_some(),
-            Self::Fixed(_) | Self::Http(_) => false,
-        }
-    }
-
-    /// What `answer` says; nothing where it cannot be read.
-    pub(super) fn read(&self, answer: &Answer) -> Limits {
-        match (self, answer) {
-            (Self::Fields(it), Answer::Fields(values)) => {
-                it.limits(|place| of_fields(&it.names(), values, place))
-            }
-            (Self::Key(it), answer) => {
-                let places = it.places();
-                match (it.form, answer) {
-                    (Form::Hash, Answer::Fields(values)) => {
-                        places.limits(|place| of_fields(&places.names(), values, place))
-                    }
-                    (Form::String, Answer::Text(text)) => Limits {
-                        limit: count(text),
-                        ..Limits::default()
-                    },
-                    (Form::Json, Answer::Text(text)) => match super::json::parse(text) {
-                        Some(value) => places.limits(|pointer| of_json(&value, pointer)),
-                        None => Limits::default(),
-                    },
-                    _ => Limits::default(),
-                }
-            }
-            _ => Limits::default(),
-        }
-    }
-}
-
-impl Fixed {
-    /// As limits.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            limit: self.limit,
-            window_ms: self.window,
-            burst: self.burst,
-        }
-    }
-}
-
-impl Beside {
-    fn places(&self) -> Fields {
-        Fields {
-            limit: self.limit.clone(),
-            window: self.window.clone(),
-            burst: self.burst.clone(),
-            unit: self.unit,
-        }
-    }
-}
-
 impl Fields {
-    fn names(&self) -> Vec<&str> {
+    pub(super) fn names(&self) -> Vec<&str> {
         let names = [&self.limit, &self.window, &self.burst];
         names.into_iter().flatten().map(String::as_str).collect()
     }
@@ -268,11 +73,6 @@ impl Fields {
     }
 }
 
-fn of_fields(names: &[&str], values: &[Option<Vec<u8>>], name: &str) -> Option<Vec<u8>> {
-    let at = names.iter().position(|other| *other == name)?;
-    values.get(at)?.clone()
-}
-
 /// The text of what a pointer points to, if it is a number or text.
 pub(super) fn of_json(value: &Value, pointer: &str) -> Option<Vec<u8>> {
     match value.pointer(pointer)? {
@@ -282,7 +82,8 @@ pub(super) fn of_json(value: &Value, pointer: &str) -> Option<Vec<u8>> {
     }
 }
 
-fn count(text: &[u8]) -> Option<u64> {
+/// The count that `text` is.
+pub(super) fn count(text: &[u8]) -> Option<u64> {
     match Number::parse(text)? {
         Number::Whole(value) => u64::try_from(value).ok(),
         Number::Fraction(value) if value >= 0.0 => Some(whole(value)),

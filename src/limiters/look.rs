@@ -5,20 +5,24 @@
 //! count; and, for counters at their limit and for a sample of the others, expiry, companions and times in the future.
 
 use super::ask::{Answer, Ask, Type};
-use super::description::{Counter, Description, Malformed, Needed, When as Tells, WithoutExpiry};
-use super::limits::{Limits, Source};
+use super::description::{Counter, Description, Malformed, Needed, When as Tells};
+use super::expiry::WithoutExpiry;
+use super::limits::Limits;
+use super::matched::{Matched, When};
 use super::methods::{At, Counted, Not};
-use super::names::{Fit, Matched, When};
-use super::reading::{Expires, Finding, Invalid, Outcome, Reading, Unknown};
+use super::names::Fit;
+use super::reading::{Expires, Finding, Outcome, Reading, Unknown};
+use super::source::Source;
 use super::units::{float, whole};
+use crate::observation::Invalid;
 
 /// What is known besides Redis, and how much is to be read.
 #[derive(Clone, Copy)]
 pub struct Known<'k> {
     /// Limits by the rules of the configuration, which come first.
-    pub rules: &'k dyn Fn(&Counter, &Matched) -> Limits,
+    pub rules: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
     /// Limits from APIs, as they were last fetched.
-    pub api: &'k dyn Fn(&Counter, &Matched) -> Limits,
+    pub api: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
     /// Redis's time, as Unix milliseconds.
     pub now_ms: u64,
     /// How far clocks may be apart, in milliseconds.
@@ -179,7 +183,7 @@ impl<'d> Look<'d> {
         let Some(counter) = self.description.counter(&matched) else {
             return self.done(None, Outcome::Foreign);
         };
-        let already = (self.known.rules)(counter, &matched).or(matched.limits(counter));
+        let already = (self.known.rules)(counter, &matched).or(matched.limits(&counter.units));
         let mut asked = Vec::new();
         let mut asks = Vec::new();
         for (place, source) in sources(self.description, counter).enumerate() {
@@ -206,7 +210,7 @@ impl<'d> Look<'d> {
         let Some(counter) = self.description.counter(&matched) else {
             return self.done(None, Outcome::Foreign);
         };
-        let mut limits = (self.known.rules)(counter, &matched).or(matched.limits(counter));
+        let mut limits = (self.known.rules)(counter, &matched).or(matched.limits(&counter.units));
         for (place, source) in sources(self.description, counter).enumerate() {
             let found = match source {
                 Source::Fixed(fixed) => fixed.limits(),
@@ -255,7 +259,7 @@ impl<'d> Look<'d> {
             _ => None,
         };
         let told = matched
-            .span(counter, limits)
+            .span(&counter.units, limits)
             .zip(left)
             .zip(tells.outlives_windows);
         Some(told.is_some_and(|((span, left), windows)| {
@@ -293,13 +297,13 @@ impl<'d> Look<'d> {
     }
 
     fn when(&self, counter: &Counter, matched: &Matched, limits: &Limits) -> Option<When> {
-        let span = matched.span(counter, limits)?;
+        let span = matched.span(&counter.units, limits)?;
         Some(span.when(self.known.now_ms, self.known.tolerance_ms))
     }
 
     fn at<'a>(&self, counter: &'a Counter, matched: &'a Matched, limits: &'a Limits) -> At<'a> {
         At {
-            counter,
+            keys: counter.keys(),
             matched,
             limits,
             when: self.when(counter, matched, limits),

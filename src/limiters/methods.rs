@@ -26,12 +26,13 @@ use self::slots::Slots;
 use self::two_windows::TwoWindows;
 use self::value::Value;
 use super::ask::{Answer, Ask, Type};
-use super::description::Counter;
+use super::keys::Keys;
 use super::limits::Limits;
-use super::names::{Matched, When};
-use super::reading::{Invalid, Unknown};
+use super::matched::{Matched, When};
+use super::reading::Unknown;
 use super::template::Template;
 use super::units::{Number, Unit, float, whole};
+use crate::observation::Invalid;
 
 /// A time that is written somewhere.
 #[derive(Clone, Debug, Deserialize)]
@@ -64,7 +65,7 @@ pub(super) enum Missing {
 /// One name, and all that is known of it before it is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
-    pub(super) counter: &'a Counter,
+    pub(super) keys: Keys<'a>,
     pub(super) matched: &'a Matched,
     pub(super) limits: &'a Limits,
     pub(super) when: Option<When>,
@@ -168,7 +169,7 @@ pub(super) trait Counting {
     }
 
     /// Whether it goes with the rest of the counter. The error says what was expected.
-    fn check(&self, counter: &Counter) -> Result<(), String>;
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String>;
 }
 
 /// A method.
@@ -239,8 +240,8 @@ impl Method {
         self.counting().templates()
     }
 
-    pub(super) fn check(&self, counter: &Counter) -> Result<(), String> {
-        self.counting().check(counter)
+    pub(super) fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        self.counting().check(keys)
     }
 }
 
@@ -424,8 +425,8 @@ fn is_over(at: &At<'_>, started: Option<f64>, ends: Option<f64>) -> Result<bool,
 }
 
 /// The error of a method that needs another type.
-fn needs(counter: &Counter, kinds: &[Type]) -> Result<(), String> {
-    if kinds.contains(&counter.kind) {
+fn needs(keys: &Keys<'_>, kinds: &[Type]) -> Result<(), String> {
+    if kinds.contains(&keys.kind) {
         return Ok(());
     }
     let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
@@ -433,7 +434,7 @@ fn needs(counter: &Counter, kinds: &[Type]) -> Result<(), String> {
 }
 
 /// Whether the name says when its window is.
-fn names_window(counter: &Counter) -> bool {
-    let mut groups = counter.key.value.groups();
+fn names_window(keys: &Keys<'_>) -> bool {
+    let mut groups = keys.pattern.groups();
     groups.any(|group| ["window_index", "window_start"].contains(&group))
 }

@@ -1,10 +1,8 @@
-//! From a key's name to the counter that it is: which of a description's counters fits, what its groups say, and where
-//! its window lies.
+//! From a key's name to the counter that it is: which of a description's counters fits.
 
 use super::ask::Type;
 use super::description::{Counter, Description};
-use super::limits::Limits;
-use super::units::{Number, Period, Unit, calendar_end, duration_ms, float, whole};
+use super::matched::Matched;
 
 /// What a name is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,172 +15,6 @@ pub enum Fit {
     Ignored,
     /// It belongs to something else.
     Foreign,
-}
-
-/// A name that fits a counter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matched {
-    /// Which counter, by its place in the description.
-    pub counter: usize,
-    /// The whole name.
-    pub name: Vec<u8>,
-    groups: Vec<(String, std::ops::Range<usize>)>,
-}
-
-impl Matched {
-    /// A group that took part in the match; `name` is the whole name.
-    pub fn group(&self, name: &str) -> Option<&[u8]> {
-        if name == "name" {
-            return Some(&self.name);
-        }
-        let (_, range) = self.groups.iter().find(|(group, _)| group == name)?;
-        self.name.get(range.clone())
-    }
-
-    /// The limiter's own key.
-    pub fn key(&self) -> &[u8] {
-        self.group("key").unwrap_or_default()
-    }
-
-    /// The name with the group `group` replaced by `text`; the name itself without such a group.
-    pub fn with_group(&self, group: &str, text: &[u8]) -> Vec<u8> {
-        let Some((_, range)) = self.groups.iter().find(|(name, _)| name == group) else {
-            return self.name.clone();
-        };
-        let (before, after) = (&self.name[..range.start], &self.name[range.end..]);
-        [before, text, after].concat()
-    }
-
-    fn whole_number(&self, group: &str) -> Option<u64> {
-        match Number::parse(self.group(group)?)? {
-            Number::Whole(value) => u64::try_from(value).ok(),
-            Number::Fraction(_) => None,
-        }
-    }
-
-    /// What the name says of its limit.
-    pub fn limits(&self, counter: &Counter) -> Limits {
-        let window = self
-            .group("window")
-            .and_then(|text| window(text, counter.units.window));
-        let unit = self.group("unit").and_then(Period::parse);
-        let multiple = match self.group("multiple") {
-            Some(_) => self.whole_number("multiple"),
-            None => Some(1),
-        };
-        let by_unit = unit
-            .zip(multiple)
-            .and_then(|(unit, multiple)| counter.units.length(unit).checked_mul(multiple));
-        Limits {
-            limit: self.whole_number("limit"),
-            window_ms: window.or(by_unit).filter(|window| *window > 0),
-            burst: self.whole_number("burst"),
-        }
-    }
-
-    /// The window that the name is of, where it names one.
-    pub fn span(&self, counter: &Counter, limits: &Limits) -> Option<Span> {
-        let window_ms = limits.window_ms?;
-        if let Some(index) = self.whole_number("window_index") {
-            let start_ms = index.checked_mul(window_ms)?;
-            let end_ms = start_ms.checked_add(window_ms)?;
-            return Some(Span { start_ms, end_ms });
-        }
-        let start = float(self.whole_number("window_start")?);
-        let start_ms = whole(Unit::of_time(start).to_ms(start));
-        let calendar = self
-            .group("unit")
-            .and_then(Period::parse)
-            .filter(|_| counter.units.calendar);
-        let end_ms = match calendar {
-            Some(period) => calendar_end(start_ms, period)?,
-            None => start_ms.checked_add(window_ms)?,
-        };
-        Some(Span { start_ms, end_ms })
-    }
-
-    /// Whether the name says when its window is.
-    pub fn has_span(&self) -> bool {
-        self.group("window_index").is_some() || self.group("window_start").is_some()
-    }
-
-    /// The name of the counter that was before this one by one window, or comes after it.
-    pub fn neighbour(&self, limits: &Limits, back: bool) -> Option<Vec<u8>> {
-        let moved = |value: u64, step: u64| {
-            if back {
-                value.checked_sub(step)
-            } else {
-                value.checked_add(step)
-            }
-        };
-        if let Some(index) = self.whole_number("window_index") {
-            let text = moved(index, 1)?.to_string();
-            return Some(self.with_group("window_index", text.as_bytes()));
-        }
-        let start = self.whole_number("window_start")?;
-        let unit = Unit::of_time(float(start));
-        let step = whole(unit.of_ms(float(limits.window_ms?)));
-        let text = moved(start, step)?.to_string();
-        Some(self.with_group("window_start", text.as_bytes()))
-    }
-
-    /// The window that a current index tells: the only whole number of seconds that divides the time now into it.
-    pub fn window_by_index(&self, now_ms: u64) -> Option<u64> {
-        let index = self
-            .whole_number("window_index")
-            .filter(|index| *index > 0)?;
-        let (least, most) = (now_ms / index.checked_add(1)?, now_ms / index);
-        let seconds = most / 1_000;
-        let only = seconds * 1_000 > least && seconds.saturating_sub(1) * 1_000 <= least;
-        (seconds > 0 && only).then_some(seconds * 1_000)
-    }
-}
-
-/// A window, as long as a name says: digits of `unit`, or a duration.
-fn window(text: &[u8], unit: Unit) -> Option<u64> {
-    match Number::parse(text) {
-        Some(number) if number.as_f64() >= 0.0 => Some(whole(unit.to_ms(number.as_f64()))),
-        Some(_) => None,
-        None => duration_ms(std::str::from_utf8(text).ok()?),
-    }
-}
-
-/// The window of a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// When it begins.
-    pub start_ms: u64,
-    /// When it ends.
-    pub end_ms: u64,
-}
-
-/// Where a window is from now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// Now is in it.
-    Current,
-    /// It was the one before.
-    Previous,
-    /// It is over for longer.
-    Over,
-    /// It begins later than clocks may differ.
-    Future,
-}
-
-impl Span {
-    /// Where it is. A window that begins within `tolerance_ms` has begun.
-    pub fn when(self, now_ms: u64, tolerance_ms: u64) -> When {
-        let length = self.end_ms.saturating_sub(self.start_ms);
-        if self.start_ms > now_ms.saturating_add(tolerance_ms) {
-            When::Future
-        } else if now_ms < self.end_ms {
-            When::Current
-        } else if now_ms < self.end_ms.saturating_add(length) {
-            When::Previous
-        } else {
-            When::Over
-        }
-    }
 }
 
 impl Description {
@@ -246,19 +78,11 @@ impl Counter {
         let name = name.to_vec();
         if pattern.is_plain() {
             let groups = vec![("key".to_owned(), pattern.prefix().len()..name.len())];
-            return Some(Matched {
-                counter,
-                name,
-                groups,
-            });
+            return Some(Matched::new(counter, name, groups));
         }
         let captures = pattern.captures(&name)?;
         let group = |group: &str| Some((group.to_owned(), captures.name(group)?.range()));
         let groups = pattern.groups().filter_map(group).collect();
-        Some(Matched {
-            counter,
-            name,
-            groups,
-        })
+        Some(Matched::new(counter, name, groups))
     }
 }

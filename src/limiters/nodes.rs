@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::description::duration;
 use super::pattern::Pattern;
 use super::selector::Selector;
-use super::units::Unit;
+use super::units::{Unit, duration};
 use super::yaml::{Word, from_text, word_or_mapping};
 
 /// The processes of a limiter. What is not described here is not applicable.

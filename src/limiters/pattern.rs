@@ -14,6 +14,7 @@ pub struct Pattern {
     prefix: Vec<u8>,
     glob: Vec<u8>,
     plain: bool,
+    unnamed: bool,
 }
 
 impl Pattern {
@@ -44,11 +45,17 @@ impl Pattern {
         let rest = &parts[usize::from(!prefix.is_empty())..];
         let plain = key_alone && matches!(rest, [Part::Other(kind)] if is_key_to_the_end(kind));
         let glob = glob(&parts);
+        let unnamed = parts.iter().any(|part| match part {
+            Part::Literal(_) => false,
+            Part::Other(HirKind::Capture(capture)) => capture.name.is_none(),
+            Part::Other(_) => true,
+        });
         Ok(Self {
             regex,
             prefix,
             glob,
             plain,
+            unnamed,
         })
     }
 
@@ -70,6 +77,11 @@ impl Pattern {
     /// Whether it is a literal and then the key to the end, so that names need no regular expression.
     pub fn is_plain(&self) -> bool {
         self.plain
+    }
+
+    /// Whether names that fit can differ in more than their groups.
+    pub fn has_unnamed(&self) -> bool {
+        self.unnamed
     }
 
     /// Whether `name` fits.
@@ -175,7 +187,7 @@ fn is_key_to_the_end(kind: &HirKind) -> bool {
 }
 
 /// `text` with the characters escaped that mean something in a glob of Redis.
-fn escaped(text: &[u8]) -> Vec<u8> {
+pub(super) fn escaped(text: &[u8]) -> Vec<u8> {
     let mut glob = Vec::with_capacity(text.len());
     for byte in text {
         if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^') {

@@ -1,8 +1,9 @@
 //! What the answers for one name come to.
 
-use super::description::{Refused, WithoutExpiry};
+use super::expiry::WithoutExpiry;
 use super::limits::Limits;
-use super::names::Matched;
+use super::matched::Matched;
+use crate::observation::{Invalid, Refused};
 
 /// What became of one name.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,25 +98,4 @@ closed_list! {
     TooLarge => "too_large",
     /// Its value is compressed or in a form that is not read.
     Unreadable => "unreadable",
-}
-
-closed_list! {
-    /// What about a counter its limiter cannot make.
-    pub enum Invalid;
-    /// There should be a number, or a time, and is none.
-    NotANumber => "not_a_number",
-    /// The value has another form.
-    Malformed => "malformed",
-    /// A number is larger than 64 KiB.
-    TooLarge => "too_large",
-    /// It is below 0.
-    Negative => "negative",
-    /// It is more than the whole.
-    AboveCapacity => "above_capacity",
-    /// Its window, or a time in it, begins later than clocks may differ.
-    InTheFuture => "in_the_future",
-    /// It expires later than it can.
-    ExpiresTooLate => "expires_too_late",
-    /// A key or field beside it is missing.
-    CompanionMissing => "companion_missing",
 }

@@ -227,7 +227,7 @@ fn the_first_counter_that_fits_name_and_type_wins() {
     let Fit::Counter(matched) = limits.match_name(name, Some(Type::String)) else {
         panic!("no counter");
     };
-    let found = matched.limits(&limits.counters[0]);
+    let found = matched.limits(&limits.counters[0].units);
     assert_eq!((found.limit, found.window_ms), (Some(10), Some(300_000)));
 }
 

@@ -216,6 +216,61 @@ pub(super) fn calendar_end(start_ms: u64, period: Period) -> Option<u64> {
     u64::try_from(end.timestamp().as_millisecond()).ok()
 }
 
+/// How the groups of a name are written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Units {
+    /// The unit of the group `window`, where it is digits alone.
+    pub window: Unit,
+    /// How long a month is.
+    #[serde(deserialize_with = "duration")]
+    pub month: u64,
+    /// How long a year is.
+    #[serde(deserialize_with = "duration")]
+    pub year: u64,
+    /// Whether months and years are those of the calendar, in UTC.
+    pub calendar: bool,
+}
+
+impl Default for Units {
+    fn default() -> Self {
+        Self {
+            window: Unit::Seconds,
+            month: Period::Month.ms(),
+            year: Period::Year.ms(),
+            calendar: false,
+        }
+    }
+}
+
+impl Units {
+    /// How long a period is.
+    pub fn length(&self, period: Period) -> u64 {
+        match period {
+            Period::Month => self.month,
+            Period::Year => self.year,
+            other => other.ms(),
+        }
+    }
+}
+
+/// Deserializes a duration in milliseconds.
+pub(super) fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    duration_ms(&text).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "{text:?}: expected a duration, such as 500ms, 60s or 1h"
+        ))
+    })
+}
+
+/// Deserializes a duration in milliseconds that may be left out.
+pub(super) fn some_duration<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

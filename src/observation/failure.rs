@@ -80,6 +80,12 @@ closed_list! {
     InvalidWindow => "invalid_window",
     /// The default limit is not known (yet).
     NoDefaultLimit => "no_default_limit",
+    /// The limit of a counter is known from nowhere: no rule, its name, or the limiter's settings.
+    NoLimit => "no_limit",
+    /// How long the window of a counter is, is known from nowhere.
+    NoWindow => "no_window",
+    /// A value is compressed, or in a form that is not read.
+    Unreadable => "unreadable",
     /// The sweep used up its budget and goes on next time.
     Budget => "budget",
     /// Nothing could be asked, because Redis did not answer.

@@ -1,5 +1,6 @@
 //! The counters in Redis: how they are swept, which limit holds for each, and what cannot be judged.
 
+pub(in crate::observe) mod described;
 pub(in crate::observe) mod invalidations;
 pub(in crate::observe) mod limits;
 pub(in crate::observe) mod listed;
@@ -11,3 +12,4 @@ pub(in crate::observe) mod shard_reader;
 pub(in crate::observe) mod sink;
 pub(in crate::observe) mod summary;
 pub(in crate::observe) mod sweep;
+pub(in crate::observe) mod told;

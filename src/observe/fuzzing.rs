@@ -7,24 +7,26 @@ use crate::observation::Observation;
 use crate::observe::http::client::Answer;
 use crate::observe::http::management_api::{self as api, Health, Limits};
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::{NodeHistory, Reading, default_selectors};
+use crate::observe::latency::node_metrics::{LatencyHistory, Reading, default_selectors};
 use crate::observe::latency::prometheus;
 
 /// A password that the server was sent, and may send back.
 const TOLD: &str = "hunter2";
 
 /// Several readings of `/metrics` (parted by form feeds), as one node gives them over time: an error names a line, a
-/// latency lies in the bucket it is said to lie in. Returns what comes of it, unless the bytes are no text.
-pub(crate) fn node_metrics(data: &[u8]) -> Option<Observation> {
-    let text = std::str::from_utf8(data).ok()?;
+/// latency lies in the bucket it is said to lie in. Returns what was observed.
+pub(crate) fn node_metrics(data: &[u8]) -> Observation {
+    let mut observation = Observation::default();
+    let Ok(text) = std::str::from_utf8(data) else {
+        return observation;
+    };
     if let Some(selector) = Selector::parse(text) {
         let written = selector.to_string();
         assert_eq!(Selector::parse(&written), Some(selector), "{written}");
     }
     let selectors = default_selectors();
-    let mut node = NodeHistory::default();
+    let mut node = LatencyHistory::default();
     let mut now = Timestamp::UNIX_EPOCH;
-    let mut observation = Observation::default();
     for text in text.split('\x0c') {
         let reading = match Reading::parse(text, &selectors) {
             Ok(reading) => reading,
@@ -40,7 +42,7 @@ pub(crate) fn node_metrics(data: &[u8]) -> Option<Observation> {
             }
         };
         now += 20.seconds();
-        let (metrics, _) = node.add(now, &reading, &selectors);
+        let metrics = node.add(now, &reading, &selectors, false);
         assert_ne!(
             metrics.latency_p99_ms.is_some(),
             metrics.latency_unknown.is_some(),
@@ -57,7 +59,7 @@ pub(crate) fn node_metrics(data: &[u8]) -> Option<Observation> {
             .node_metrics
             .insert("node-1".to_owned(), metrics);
     }
-    Some(observation)
+    observation
 }
 
 /// The same bytes as every answer that is JSON: an error is one line and holds no secret, a limit is one, and an address leads to a host

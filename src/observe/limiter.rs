@@ -13,28 +13,33 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
+use crate::limiters::Description;
 use crate::observation::{
-    Collector, CollectorRun, CounterView, CountersListed, CountersRead, Failure, KeyLabel,
-    KeyTotals, Observation, Reason, RedisReading, decode_key,
+    Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
+    KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
+use crate::observe::counters::described::{Described, Totals, kind_of};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::listed::Listed;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
+use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
 use crate::observe::counters::sweep::SweepResult;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
+use crate::observe::http::api_reading::NodeListRequest;
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::ManagementApi;
+use crate::observe::http::optional::OptionalRequest;
 use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::default_selectors;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
 use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
-use crate::observe::redis::deployment::RedisTarget;
-use crate::observe::redis::topology::Control;
+use crate::observe::redis::deployment::RedisDeployment;
+use crate::observe::redis::topology::Topology;
 use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
 
 /// What to observe, validated.
@@ -51,7 +56,7 @@ pub struct ObserveConfig {
     /// Whether nodes are asked to check requests of the exporter's own.
     pub probe_canary: bool,
     /// Where Redis is.
-    pub redis: RedisTarget,
+    pub redis: RedisDeployment,
     /// The Prometheus to ask for latencies instead of the nodes.
     pub prometheus_url: Option<Url>,
     /// How to log in there.
@@ -72,6 +77,8 @@ pub struct ObserveConfig {
     pub named_keys: BTreeSet<Box<[u8]>>,
     /// For a recording: every key above its limit is listed, with all that a replay needs.
     pub recording: bool,
+    /// The kind of limiter.
+    pub kind: Kind,
     /// Limits by key that the configuration knows.
     pub limit_rules: Vec<LimitRule>,
 }
@@ -85,6 +92,28 @@ impl ObserveConfig {
             timeout: self.ratelimiter_timeout,
             key_label: self.key_label,
         }
+    }
+}
+
+/// The kind of a limiter.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// The reference limiter, as it is built in.
+    Reference(Arc<Description>),
+    /// Any other, by its description.
+    Described(Arc<Description>),
+}
+
+impl Kind {
+    fn description(&self) -> &Arc<Description> {
+        match self {
+            Self::Reference(description) | Self::Described(description) => description,
+        }
+    }
+
+    /// Whether its nodes and its management API are watched.
+    pub fn has_nodes(&self) -> bool {
+        matches!(self, Self::Reference(_))
     }
 }
 
@@ -103,9 +132,13 @@ pub enum SetupError {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
-    pub(in crate::observe) redis: RedisTarget,
+    /// What is said of its kind.
+    pub(in crate::observe) kind: LimiterKind,
+    pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
+    /// `GET /api/counters`.
+    pub(in crate::observe) counter_list: OptionalRequest,
     pub(in crate::observe) kept: KeysKept,
     max_series: usize,
     recording: bool,
@@ -114,9 +147,18 @@ pub struct Limiter {
 
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
-    pub fn new(config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let control = Control::new(&config.redis).map_err(SetupError::Redis)?;
-        let access = control.access();
+    pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
+        let kind = kind_of(config.kind.description(), config.kind.has_nodes());
+        let described = match &config.kind {
+            Kind::Reference(_) => None,
+            Kind::Described(description) => Some(Described::new(Arc::clone(description))),
+        };
+        if !config.kind.has_nodes() {
+            config.ratelimiter_urls.clear();
+            config.prometheus_url = None;
+        }
+        let topology = Topology::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
+        let access = topology.access();
         let actor = Arc::new(config.actor());
         let selectors = match config.latency_metric {
             Some(selector) => vec![selector],
@@ -138,11 +180,12 @@ impl Limiter {
                 selectors: Arc::new(selectors),
                 timing: config.registry,
                 clock: clock.clone(),
-                control,
+                topology,
                 histories: BTreeMap::new(),
                 read_at: BTreeMap::new(),
                 canaries: BTreeMap::new(),
                 last_api: None,
+                node_list: NodeListRequest::default(),
                 redis_was: RedisWas::default(),
             },
             keys: KeyReader {
@@ -151,6 +194,7 @@ impl Limiter {
                 shards: Vec::new(),
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
+                described,
                 budget: config.scan_budget,
                 share: config.scan_share,
                 shares: RedisShares::default(),
@@ -169,6 +213,8 @@ impl Limiter {
                 unreachable: Mutex::default(),
             },
             redis: config.redis,
+            counter_list: OptionalRequest::default(),
+            kind,
             clock,
             kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
             max_series: config.max_series,
@@ -186,6 +232,18 @@ impl Limiter {
         self
     }
 
+    /// The description of a kind that is not the reference, and what its last full pass came across.
+    fn last_pass(&self) -> Option<(&Description, &Totals)> {
+        let described = self.keys.described.as_ref()?;
+        Some((described.description(), described.last.as_ref()?))
+    }
+
+    fn without_expiry(&self) -> BTreeMap<String, u64> {
+        self.last_pass()
+            .map(|(description, totals)| totals.without_expiry(description))
+            .unwrap_or_default()
+    }
+
     fn assemble(
         &self,
         at: Moment,
@@ -198,6 +256,10 @@ impl Limiter {
         failures.extend(read.api.failures);
         failures.extend(keys.failures);
         let mut seconds = read.seconds;
+        if !self.kind.nodes {
+            // Nothing else was asked.
+            seconds.retain(|collector, _| *collector == Collector::Redis);
+        }
         seconds.insert(Collector::Counters, keys.seconds);
         let success = |collector| {
             let failed = failures
@@ -257,14 +319,17 @@ impl Limiter {
                 info: read.info,
                 shards,
             },
-            api_up: Some(read.api.up),
+            api_up: self.kind.nodes.then_some(read.api.up),
             default_limit: self.keys.limits.default_limit(),
             counters_read: keys.read,
             unjudged: keys.unjudged,
+            limiter: Some(self.kind.clone()),
             totals: Some(KeyTotals {
                 coverage: keys.coverage,
                 last_full_pass: self.keys.last_full_pass,
                 commands_total: self.keys.commands_total,
+                without_expiry: self.without_expiry(),
+                foreign: self.last_pass().map(|(_, totals)| totals.foreign),
                 ..counted
             }),
             listed: match (self.recording, self.kept.list_is_incomplete()) {
@@ -278,9 +343,10 @@ impl Limiter {
     }
 }
 
-/// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order.
+/// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order. When it is not asked,
+/// there are none: counts of before say nothing about now.
 async fn counters_of_api(
-    http: &Http,
+    (http, request): (&Http, &mut OptionalRequest),
     (at, deadline): (Moment, &Deadline),
     read: &NodesRead,
     keys: &mut KeysRead,
@@ -289,8 +355,12 @@ async fn counters_of_api(
     let Some(base) = read.api.base.clone() else {
         return;
     };
+    if !request.is_due(at.steady) {
+        return;
+    }
     let api = ManagementApi::new(http, base);
-    let counters = match deadline.cut(api.counters()).await {
+    let asked = request.make(at.steady, http.timeout(), api.counters());
+    let counters = match deadline.cut(asked).await {
         Some(Ok(counters)) => counters,
         Some(Err(error)) => {
             let (reason, message) = (error.reason, error.message);
@@ -317,6 +387,7 @@ async fn counters_of_api(
             remaining: *remaining,
             window_ms: None,
             fell_from: None,
+            condition: Condition::default(),
         })
         .collect();
     sink.recheck(at, &views);
@@ -367,8 +438,8 @@ impl Subject for Limiter {
         self.nodes.late(&deadline, ids, &mut read).await;
         let judged = self.nodes.judge(at, &deadline, &mut read).await;
         if matches!(keys.read, CountersRead::Failed { .. }) {
-            let http = &self.nodes.http;
-            counters_of_api(http, (at, &deadline), &read, &mut keys, &mut summary).await;
+            let api = (&self.nodes.http, &mut self.counter_list);
+            counters_of_api(api, (at, &deadline), &read, &mut keys, &mut summary).await;
         }
         let (counted, counters) = summary.finish(self.keys.label);
         let mut observation = self.assemble(at, read, judged, keys, counted);

@@ -7,7 +7,7 @@ use crate::observe::nodes::reader::address_of;
 impl Limiter {
     /// Takes over from `before` if both observe the same limiter, which its Redis tells. Otherwise nothing.
     pub(in crate::observe) fn go_on_from(&mut self, before: Self) -> bool {
-        if !self.redis.same_place(&before.redis) {
+        if !self.redis.same_place(&before.redis) || self.kind != before.kind {
             return false;
         }
         let same_redis = self.redis == before.redis;
@@ -27,8 +27,10 @@ impl Limiter {
         if nodes.urls == was.urls {
             nodes.last_api = was.last_api;
         }
+        nodes.node_list = was.node_list;
+        self.counter_list = before.counter_list;
         if same_redis {
-            nodes.control = was.control;
+            nodes.topology = was.topology;
         }
 
         self.kept = before.kept;

@@ -26,6 +26,8 @@ closed_list! {
     NotSeen => "not_seen",
     /// The invariant is switched off.
     SwitchedOff => "switched_off",
+    /// The invariant says nothing about this kind of limiter.
+    NotApplicable => "not_applicable",
 }
 
 impl Decision {
@@ -42,7 +44,8 @@ impl Decision {
             | Self::Unknown
             | Self::Inconclusive
             | Self::NotSeen
-            | Self::SwitchedOff => false,
+            | Self::SwitchedOff
+            | Self::NotApplicable => false,
         }
     }
 }

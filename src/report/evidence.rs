@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::observation::{Bucket, NEWEST_CHECKS};
+use crate::observation::{Bucket, Invalid, NEWEST_CHECKS};
 
 /// What shows that an invariant is violated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,18 @@ pub enum Evidence {
     },
     /// A node admitted what its limit forbids.
     FailOpen,
+    /// A counter at its limit has no expiry.
+    NeverExpires {
+        /// What is counted.
+        count: u64,
+        /// Allowed per window.
+        limit: u64,
+    },
+    /// A counter that its limiter cannot make.
+    InvalidState {
+        /// What about it.
+        state: Invalid,
+    },
 }
 
 impl Evidence {
@@ -122,6 +134,13 @@ impl fmt::Display for Evidence {
                     Some(old) => write!(f, ", draining since the limit fell from {old}"),
                     None => Ok(()),
                 }
+            }
+            Self::NeverExpires { count, limit } => write!(
+                f,
+                "{count} counted, limit {limit}, and the key has no expiry: the client is blocked for ever"
+            ),
+            Self::InvalidState { state } => {
+                write!(f, "{state}: {}", state.meaning().trim_end_matches('.'))
             }
             Self::FailOpen => f.write_str("admitted a second request under a limit of 1"),
         }

@@ -102,12 +102,21 @@ pub fn source(evidence: &Evidence, observation: &Observation) -> String {
                 reason: Reason::RedisDown,
                 ..
             } => "GET /api/counters".to_owned(),
+            _ if is_other_kind(observation) => "the key in Redis".to_owned(),
             CountersRead::Full | CountersRead::Partial { .. } | CountersRead::Failed { .. } => {
                 "ZCOUNT".to_owned()
             }
         },
         Evidence::FailOpen => "canary".to_owned(),
+        Evidence::NeverExpires { .. } => "PTTL".to_owned(),
+        Evidence::InvalidState { .. } => "the key in Redis".to_owned(),
     }
+}
+
+/// Whether the counters are not those of the reference limiter.
+fn is_other_kind(observation: &Observation) -> bool {
+    let limiter = observation.limiter.as_ref();
+    limiter.is_some_and(|limiter| limiter.name != "reference")
 }
 
 impl Report {
@@ -131,7 +140,7 @@ impl Report {
         let seen = |explanation: &Explanation| {
             !matches!(
                 explanation.decision,
-                Decision::NotSeen | Decision::SwitchedOff
+                Decision::NotSeen | Decision::SwitchedOff | Decision::NotApplicable
             )
         };
         if invariants.iter().any(seen) {
@@ -146,6 +155,9 @@ impl Report {
             invariants.retain(|explanation| {
                 seen(explanation)
                     || (explanation.decision == Decision::SwitchedOff && concerns(explanation.name))
+                    || (explanation.decision == Decision::NotApplicable
+                        && is_other_kind(observation)
+                        && concerns(explanation.name))
             });
         }
         Explained {
@@ -191,7 +203,10 @@ impl Report {
         });
         let evaluated = status.is_some_and(|status| status.subjects.iter().any(|it| is_it(it)))
             || (name.about_keys() && counter.is_some());
+        let mut not_applicable = self.not_applicable.iter();
+        let not_applicable = not_applicable.find(|it| it.name == name).map(|it| it.why);
         let decision = match (status, violation) {
+            (None, _) if not_applicable.is_some() => Decision::NotApplicable,
             (None, _) => Decision::SwitchedOff,
             (_, Some(violation)) => violation.decision,
             _ if unknown.is_some() => Decision::Unknown,
@@ -202,6 +217,7 @@ impl Report {
         };
         let left = violation.map(|violation| violation.grace_left);
         let reason = unknown.or(inconclusive).map(|it| it.reason.as_str());
+        let reason = reason.or(not_applicable);
         Explanation {
             name,
             decision,
@@ -238,6 +254,7 @@ fn why(decision: Decision, left: Duration, reason: Option<&str>) -> String {
             "nothing of that name was seen: no node, and no key with requests in its window"
                 .to_owned()
         }
+        Decision::NotApplicable => format!("not applicable{reason}"),
         Decision::SwitchedOff => "switched off in the configuration".to_owned(),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The five invariants. The names are public: alerts and dashboards point at them.
+/// The invariants. The names are public: alerts and dashboards point at them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InvariantName {
@@ -19,16 +19,22 @@ pub enum InvariantName {
     CounterDrift,
     /// A counter is above its limit: more was admitted than allowed.
     GhostAllowing,
+    /// A counter that blocks its client never expires.
+    StuckCounter,
+    /// A counter is in a state that its limiter cannot make.
+    InvalidCounter,
 }
 
 impl InvariantName {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::NodeDown,
         Self::RedisDisconnected,
         Self::HighLatency,
         Self::CounterDrift,
         Self::GhostAllowing,
+        Self::StuckCounter,
+        Self::InvalidCounter,
     ];
 
     /// The public name.
@@ -39,6 +45,8 @@ impl InvariantName {
             Self::HighLatency => "high_latency",
             Self::CounterDrift => "counter_drift",
             Self::GhostAllowing => "ghost_allowing",
+            Self::StuckCounter => "stuck_counter",
+            Self::InvalidCounter => "invalid_counter",
         }
     }
 
@@ -47,14 +55,17 @@ impl InvariantName {
         match self {
             Self::NodeDown | Self::HighLatency => "node id",
             Self::RedisDisconnected => "`redis` or node id",
-            Self::CounterDrift => "key",
+            Self::CounterDrift | Self::StuckCounter | Self::InvalidCounter => "key",
             Self::GhostAllowing => "key, or `canary:` and node id",
         }
     }
 
     /// Whether its subjects are keys (many, streamed) rather than nodes (few).
     pub fn about_keys(self) -> bool {
-        matches!(self, Self::CounterDrift | Self::GhostAllowing)
+        matches!(
+            self,
+            Self::CounterDrift | Self::GhostAllowing | Self::StuckCounter | Self::InvalidCounter
+        )
     }
 }
 
@@ -118,6 +129,8 @@ impl InvariantConfig {
             InvariantName::HighLatency => (60, 0.050, Severity::Warning),
             InvariantName::CounterDrift => (30, 0.1, Severity::Warning),
             InvariantName::GhostAllowing => (0, 0.0, Severity::Critical),
+            InvariantName::StuckCounter => (60, 0.0, Severity::Critical),
+            InvariantName::InvalidCounter => (60, 0.0, Severity::Warning),
         };
         Self {
             name,
@@ -147,6 +160,12 @@ impl InvariantConfig {
                 "count > limit; or limit = 0 with something said to remain; or a canary is admitted under a limit \
                  it has used up"
                     .to_owned()
+            }
+            InvariantName::StuckCounter => {
+                "a counter at its limit never expires, which blocks its client for ever".to_owned()
+            }
+            InvariantName::InvalidCounter => {
+                "a counter is in a state that its limiter cannot make".to_owned()
             }
         }
     }

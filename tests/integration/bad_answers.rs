@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::harness::{Cluster, Exporter, PATIENCE, base_flags};
+use super::harness::{Cluster, Exporter, PATIENCE, base_flags, client};
 
 /// Resident memory in MiB.
 fn rss(exporter: &Exporter) -> anyhow::Result<u64> {
@@ -137,6 +137,49 @@ async fn an_api_that_is_slow_is_up_and_one_that_is_gone_is_named() -> anyhow::Re
         );
     }
     assert!(scrape.is("ratelimiter_redis_up", &[], 1));
+    Ok(())
+}
+
+/// How often the node was asked for `handler`, by its own counter.
+async fn asked(node: &NodeProcess, handler: &str) -> anyhow::Result<u64> {
+    let url = format!("http://{}/metrics", node.address());
+    let text = client()?.get(url).send().await?.text().await?;
+    let start =
+        format!("http_requests_total{{handler=\"{handler}\",method=\"GET\",status=\"2xx\"}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&start));
+    Ok(line.map_or(Ok(0), str::parse)?)
+}
+
+#[tokio::test]
+async fn lists_that_cost_a_node_its_time_are_asked_for_seldom() -> anyhow::Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let (node, exporter) = (&cluster.nodes[0], &cluster.exporter);
+    let faults = |node_state: Option<&str>| Faults {
+        api_delay_ms: 100,
+        node_state: node_state.map(str::to_owned),
+        ..Faults::default()
+    };
+    node.set_faults(&faults(Some("Draining"))).await?;
+    for _ in 0..3 {
+        let scrape = exporter.scrape().await?;
+        // What the list said holds, and that it is not asked for is no failure.
+        assert_eq!(scrape.reported(), ["node_down node-1"]);
+        assert!(scrape.is("ratelimiter_up", &[], 1));
+        let labels = [("collector", "management_api")];
+        assert!(scrape.is("ratelimiter_scrape_collector_success", &labels, 1));
+    }
+    assert_eq!(asked(node, "/api/nodes").await?, 1);
+    assert!(asked(node, "/api/limits").await? >= 3);
+
+    // Another exporter, which cannot reach Redis: it has the counters from the API.
+    let exporter = Exporter::start(&base_flags("redis://127.0.0.1:1", &cluster.nodes)).await?;
+    for _ in 0..3 {
+        let scrape = exporter.scrape().await?;
+        assert!(scrape.is("ratelimiter_redis_up", &[], 0));
+    }
+    assert_eq!(asked(node, "/api/counters").await?, 1);
+    assert_eq!(asked(node, "/api/nodes").await?, 2);
+    assert_eq!(asked(node, "/api/blocks").await?, 0);
     Ok(())
 }
 

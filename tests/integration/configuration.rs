@@ -96,6 +96,7 @@ fn what_the_example_leaves_out_is_valid_where_it_needs_no_other_file() -> anyhow
             Some(rest) if rest.starts_with(' ') && !rest.starts_with("  ") => line,
             Some(rest) if rest.contains("-file:") || rest.contains(".tls-") => line,
             Some(rest) if rest.starts_with("web.config.file") => line,
+            Some(rest) if rest.starts_with("limiter.file") => line,
             // A user at nodes or Prometheus is nobody without the file with the password.
             Some(rest) if rest.starts_with("ratelimiter.username") => line,
             Some(rest) if rest.starts_with("prometheus.username") => line,

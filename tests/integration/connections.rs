@@ -1,4 +1,4 @@
-//! Connections to nodes: kept between requests, few, and not trusted to be there still.
+//! Connections to nodes: one for each request, few at once, and none of them tried again.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,11 +15,7 @@ use super::harness::{Exporter, Scrape};
 enum Closes {
     /// Only after the client did.
     Never,
-    /// After each answer, as a limiter does after an error.
-    AfterAnAnswer,
-    /// When it has read a second request: an idle connection that ran out just then.
-    UponTheSecond,
-    /// When it has read any request.
+    /// When it has read a request.
     Unanswered,
 }
 
@@ -84,7 +80,7 @@ impl Counting {
         with(&self.counts, |counts| counts.clone())
     }
 
-    /// An exporter whose one node this is; the second scrape finds what the first has kept.
+    /// An exporter whose one node this is.
     async fn scraped_twice(&self) -> anyhow::Result<(Exporter, Scrape)> {
         let redis = RedisServer::start(&[]).await?;
         let flags = [
@@ -107,7 +103,7 @@ async fn answer(
     closes: Closes,
     counts: &Mutex<Counts>,
 ) -> std::io::Result<()> {
-    for number in 1.. {
+    loop {
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
             match stream.read_u8().await {
@@ -118,17 +114,13 @@ async fn answer(
         let line = String::from_utf8_lossy(&request);
         let line = line.lines().next().unwrap_or_default().to_owned();
         with(counts, |counts| counts.requests.push(line));
-        if closes == Closes::Unanswered || closes == Closes::UponTheSecond && number == 2 {
-            break;
+        if closes == Closes::Unanswered {
+            return Ok(());
         }
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
             .await?;
-        if closes == Closes::AfterAnAnswer {
-            break;
-        }
     }
-    Ok(())
 }
 
 /// How often a connection failed, by what the exporter says.
@@ -144,7 +136,7 @@ fn lost(scrape: &Scrape) -> f64 {
 }
 
 #[tokio::test]
-async fn requests_share_connections_but_for_the_probe() -> anyhow::Result<()> {
+async fn each_request_has_a_connection_of_its_own_and_none_stays_open() -> anyhow::Result<()> {
     let node = Counting::start(Closes::Never).await?;
     let (exporter, scrape) = node.scraped_twice().await?;
     assert!(lost(&scrape) == 0.0, "{}", scrape.text);
@@ -153,29 +145,10 @@ async fn requests_share_connections_but_for_the_probe() -> anyhow::Result<()> {
         exporter.scrape().await?;
     }
     let counts = node.counts();
-    let probes = counts.probes();
-    assert!(probes >= 22, "{counts:?}");
-    // A collection asks a node two other things at once at most.
-    assert!(counts.connections <= probes + 2, "{counts:?}");
-    // The server sees the end of the last probes a moment later.
-    assert!(counts.most_open <= 5, "{counts:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_kept_connection_that_the_server_has_closed_is_no_fault_of_the_node() -> anyhow::Result<()>
-{
-    for closes in [Closes::AfterAnAnswer, Closes::UponTheSecond] {
-        let node = Counting::start(closes).await?;
-        let (exporter, scrape) = node.scraped_twice().await?;
-        let counts = node.counts();
-        assert!(
-            lost(&scrape) == 0.0,
-            "{closes:?}: {counts:?}\n{}",
-            exporter.log()
-        );
-        assert!(counts.connections >= 2, "{closes:?}: {counts:?}");
-    }
+    assert!(counts.probes() >= 22, "{counts:?}");
+    assert_eq!(counts.connections, counts.requests.len(), "{counts:?}");
+    // The server sees the end of the last ones a moment later.
+    assert!(counts.most_open <= 6, "{counts:?}");
     Ok(())
 }
 

@@ -53,7 +53,13 @@ fn the_maps_name_only_what_is_there() -> anyhow::Result<()> {
         ("CONTRIBUTING.md", &[""][..]),
         (
             "tests/README.md",
-            &["", "tests/integration/", "tests/truth/"],
+            &[
+                "",
+                "tests/integration/",
+                "tests/truth/",
+                "tests/soak/",
+                "tests/limiters/",
+            ],
         ),
     ] {
         let text = text(map)?;

@@ -22,6 +22,7 @@ mod evaluate;
 mod faults;
 mod harness;
 mod keys;
+mod kinds;
 mod life_cycle;
 mod page;
 mod record;

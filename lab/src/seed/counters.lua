@@ -10,7 +10,8 @@ for member = 1, members do
   entries[2 * member] = score .. ':' .. member
 end
 for number = tonumber(ARGV[1]), tonumber(ARGV[2]) - 1 do
-  local key = string.format('k%0' .. digits .. 'd', number)
+  local text = string.format('%d', number)
+  local key = 'k' .. string.rep('0', digits - #text) .. text
   local name = 'ratelimit:' .. key
   if members > 0 then
     redis.call('ZADD', name, unpack(entries))

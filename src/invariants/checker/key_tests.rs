@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::observation::KeyLabel;
+use crate::observation::{Condition, KeyLabel};
 
 #[test]
 fn keys_are_known_to_be_gone_by_the_names_that_are_shown() {
@@ -21,6 +21,7 @@ fn keys_are_known_to_be_gone_by_the_names_that_are_shown() {
             remaining: 0,
             window_ms: None,
             fell_from: None,
+            condition: Condition::default(),
         };
         checker.counters(
             Moment::from_wall(seen_at),

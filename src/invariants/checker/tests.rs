@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::observation::{Node, NodeMetrics};
+use crate::observation::{Condition, Node, NodeMetrics};
 use crate::report::Decision;
 
 fn wall(millis: i64) -> Timestamp {
@@ -96,6 +96,7 @@ fn count_draining(
             remaining: limit.saturating_sub(*count),
             window_ms: Some(60_000),
             fell_from,
+            condition: Condition::default(),
         })
         .collect();
     checker.counters(now, &views);
@@ -585,6 +586,7 @@ proptest! {
             let views: Vec<CounterView<'_>> = some.iter().map(|(key, count, limit)| CounterView {
                 key: key.as_bytes(), count: *count, limit: *limit,
                 remaining: limit.saturating_sub(*count), window_ms: None, fell_from: None,
+                condition: Condition::default(),
             }).collect();
             checker.counters(at(0), &views);
         }

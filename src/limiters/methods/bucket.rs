@@ -6,10 +6,10 @@ use serde_saphyr::Spanned;
 
 use super::{At, Counted, Counting, Not, Number, answer, fields, text, used};
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::Counter;
-use crate::limiters::reading::Invalid;
+use crate::limiters::keys::Keys;
 use crate::limiters::template::Template;
 use crate::limiters::units::{Unit, whole};
+use crate::observation::Invalid;
 
 /// How far beyond the whole or below nothing rounding may be.
 const ROUNDING: f64 = 1e-3;
@@ -68,7 +68,7 @@ pub(super) struct LeakyBucket(Bucket);
 impl Bucket {
     fn asks(&self, at: &At<'_>) -> Vec<Ask> {
         let names = [at.fill(&self.level), at.fill(&self.at)];
-        match at.counter.kind {
+        match at.keys.kind {
             Type::Hash => vec![Ask::Fields(at.name(), names.to_vec())],
             _ => names.into_iter().map(Ask::Get).collect(),
         }
@@ -81,7 +81,7 @@ impl Bucket {
             let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;
             Ok(number.as_f64())
         };
-        let (level, time) = if at.counter.kind == Type::Hash {
+        let (level, time) = if at.keys.kind == Type::Hash {
             let fields = fields(answer(answers, 0))?;
             let field = |index: usize| fields.get(index).and_then(Option::as_deref);
             (number(field(0))?, number(field(1))?)
@@ -134,8 +134,8 @@ impl Bucket {
         vec![&self.level, &self.at]
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::Hash, Type::String])?;
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::Hash, Type::String])?;
         if !(self.scale.is_finite()
             && self.scale > 0.0
             && self.debt.is_finite()
@@ -167,9 +167,9 @@ impl Counting for TokenBucket {
         self.0.templates()
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         self.0
-            .check(counter)
+            .check(keys)
             .map_err(|text| format!("token_bucket: {text}"))
     }
 }
@@ -192,9 +192,9 @@ impl Counting for LeakyBucket {
         self.0.templates()
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         self.0
-            .check(counter)
+            .check(keys)
             .map_err(|text| format!("leaky_bucket: {text}"))
     }
 }

@@ -4,9 +4,10 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Moment, Not, answer, counted, fields, is_over, sum};
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::Counter;
-use crate::limiters::reading::{Invalid, Unknown};
+use crate::limiters::keys::Keys;
+use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, whole};
+use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -81,8 +82,8 @@ impl Counting for Hash {
         Ok(Counted { count, invalid })
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::Hash])?;
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::Hash])?;
         if self.field.is_some() == self.sum {
             return Err("hash: expected one of field and sum: true".to_owned());
         }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Not, answer, reply};
 use crate::limiters::ask::{Answer, Ask};
-use crate::limiters::description::Counter;
+use crate::limiters::keys::Keys;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +23,7 @@ impl Counting for Presence {
         }
     }
 
-    fn check(&self, _counter: &Counter) -> Result<(), String> {
+    fn check(&self, _keys: &Keys<'_>) -> Result<(), String> {
         Ok(())
     }
 }

@@ -7,10 +7,10 @@ use super::{
     At, Counted, Counting, Moment, Not, Number, answer, counted, is_over, number, reply, text,
 };
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::{Counter, some_duration};
-use crate::limiters::reading::Invalid;
+use crate::limiters::keys::Keys;
 use crate::limiters::template::Template;
-use crate::limiters::units::whole;
+use crate::limiters::units::{some_duration, whole};
+use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -111,8 +111,8 @@ impl Counting for Value {
         self.at.iter().chain(keys).collect()
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::String])?;
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::String])?;
         if self
             .moments()
             .any(|moment| moment.key.is_none() || moment.field.is_some())

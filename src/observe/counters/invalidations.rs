@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redis::{PushInfo, PushKind, Value};
 
 use crate::observe::counters::requests::PREFIX;
+use crate::observe::nodes::registry::NODE_PREFIX;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::server::RedisFailure;
+use crate::observe::redis::errors::RedisFailure;
 
 /// What the names kept between two collections may take, in bytes with all that belongs to them: some 300,000 names of usual
 /// length. With more, a pass over everything is hardly dearer, and memory stays bounded.
@@ -59,14 +60,14 @@ impl Names {
 
 /// Listens for invalidations on a connection of its own.
 #[derive(Debug)]
-pub(in crate::observe) struct Tracker {
+pub(in crate::observe) struct Invalidations {
     address: String,
     connector: Connector,
-    heard: Arc<Mutex<Heard>>,
+    written: Arc<Mutex<WrittenNames>>,
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct WrittenNames {
     names: Names,
     /// Their hashes, with a seed that nobody outside knows: two names have the same one with a chance of one in billions.
     hashes: HashSet<u64>,
@@ -75,7 +76,7 @@ struct Heard {
     missed: bool,
 }
 
-impl Heard {
+impl WrittenNames {
     fn take(&mut self, push: PushInfo) {
         if push.kind != PushKind::Invalidate {
             return;
@@ -117,14 +118,16 @@ impl Heard {
     }
 }
 
-impl Tracker {
+impl Invalidations {
     pub(in crate::observe) fn new(access: Arc<Access>, address: &str) -> Self {
-        let heard = Arc::new(Mutex::new(Heard::default()));
-        let ear = Arc::clone(&heard);
+        let written = Arc::new(Mutex::new(WrittenNames::default()));
+        let receiver = Arc::clone(&written);
         Self {
             address: address.to_owned(),
-            connector: Connector::listening(access, address, move |push| lock(&ear).take(push)),
-            heard,
+            connector: Connector::listening(access, address, move |push| {
+                lock(&receiver).take(push);
+            }),
+            written,
         }
     }
 
@@ -138,7 +141,7 @@ impl Tracker {
         let listening = self.connector.current().is_some();
         // Answers keep their order: with this one, all that Redis had to tell before it is here.
         let alive = self.connector.ping_once().await;
-        let heard = std::mem::take(&mut *lock(&self.heard));
+        let written = std::mem::take(&mut *lock(&self.written));
         match alive {
             Ok(connection) if !listening => {
                 let mut connection = connection;
@@ -146,7 +149,7 @@ impl Tracker {
                     .arg(&["TRACKING", "ON", "BCAST", "PREFIX"])
                     .arg(PREFIX)
                     .arg("PREFIX")
-                    .arg(crate::observe::redis::server::NODE_PREFIX)
+                    .arg(NODE_PREFIX)
                     .query_async(&mut connection)
                     .await;
                 if let Err(error) = begun {
@@ -159,17 +162,17 @@ impl Tracker {
                 }
                 Changes::Unknown
             }
-            Ok(_) if !heard.missed => Changes::Names(heard.names),
+            Ok(_) if !written.missed => Changes::Names(written.names),
             Ok(_) => Changes::Unknown,
             Err(_) => Changes::Untold(None),
         }
     }
 }
 
-fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+fn lock(written: &Mutex<WrittenNames>) -> MutexGuard<'_, WrittenNames> {
     // A set of names cannot be left half-done by a panic in a way that matters: at worst a name is missing, and the
     // connection's task, which is the one that panicked, is gone, which is noticed.
-    heard.lock().unwrap_or_else(PoisonError::into_inner)
+    written.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -188,31 +191,31 @@ mod tests {
 
     #[test]
     fn a_sequence_beside_its_counter_is_left_out_and_one_alone_is_not() {
-        let mut heard = Heard::default();
-        heard.take(push(&["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"]));
-        let names: Vec<_> = heard.names.iter().collect();
+        let mut written = WrittenNames::default();
+        written.take(push(&["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"]));
+        let names: Vec<_> = written.names.iter().collect();
         assert_eq!(names, [&b"ratelimit:a"[..], b"ratelimit:b:seq"]);
     }
 
     #[test]
     fn what_is_kept_is_bounded_by_bytes_too_and_what_is_not_kept_is_missed() {
-        let mut heard = Heard::default();
+        let mut written = WrittenNames::default();
         let long = "x".repeat(MOST_BYTES / 2 - 1 - BESIDES);
         for _ in 0..3 {
-            heard.take(push(&[&format!("{long}1"), &format!("{long}2")]));
+            written.take(push(&[&format!("{long}1"), &format!("{long}2")]));
         }
-        assert_eq!((heard.names.len(), heard.missed), (2, false));
-        heard.take(push(&["x"]));
-        assert_eq!((heard.names.len(), heard.missed), (0, true));
+        assert_eq!((written.names.len(), written.missed), (2, false));
+        written.take(push(&["x"]));
+        assert_eq!((written.names.len(), written.missed), (0, true));
     }
 
     #[test]
     fn a_flush_is_everything() {
-        let mut heard = Heard::default();
-        heard.take(PushInfo {
+        let mut written = WrittenNames::default();
+        written.take(PushInfo {
             kind: PushKind::Invalidate,
             data: vec![Value::Nil],
         });
-        assert!(heard.missed);
+        assert!(written.missed);
     }
 }

@@ -191,7 +191,7 @@ impl LimitMemory {
         !self.invalid.is_empty() && self.invalid.contains_key(&self.hash(key))
     }
 
-    /// The key has this limit of its own, or none, as was read now. Tells whether that is news.
+    /// The key has this limit of its own, or none, as was read now. Returns whether that is a change.
     pub(in crate::observe) fn learn(
         &mut self,
         key: &[u8],

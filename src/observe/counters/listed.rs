@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 
 use crate::clock::Moment;
-use crate::observation::{Counter, CounterView, FallenLimit, KeyLabel};
+use crate::observation::{Condition, Counter, CounterView, FallenLimit, KeyLabel};
 
 /// Counters that are listed at the most: a line of a recording must stay one that can be read.
 const MOST: usize = 100_000;
@@ -28,9 +28,10 @@ pub(in crate::observe) struct Seen {
     count: u64,
     limit: u64,
     remaining: u64,
-    above: bool,
     window_ms: Option<u64>,
     fell_from: Option<FallenLimit>,
+    condition: Condition,
+    above: bool,
     /// Since when it is above its limit, in this collection.
     first: Timestamp,
     last: Timestamp,
@@ -45,6 +46,7 @@ impl Seen {
             remaining: self.remaining,
             window_ms: self.window_ms,
             fell_from: self.fell_from,
+            condition: self.condition,
             counted_at: Some(self.last),
             counted_from: Some(self.first).filter(|first| *first != self.last),
         }
@@ -82,7 +84,7 @@ impl Listed {
         if !self.above_limits && self.named.is_empty() {
             return;
         }
-        let above = counter.is_above_limit();
+        let above = is_violating(counter);
         let listed = (above && self.above_limits) || self.named.contains(counter.key);
         if !listed {
             self.seen.remove(counter.key);
@@ -92,9 +94,10 @@ impl Listed {
             count: counter.count,
             limit: counter.limit,
             remaining: counter.remaining,
-            above,
             window_ms: counter.window_ms,
             fell_from: counter.fell_from,
+            condition: counter.condition,
+            above,
             first: at.steady,
             last: at.steady,
         };
@@ -126,6 +129,11 @@ impl Listed {
     }
 }
 
+/// Whether a replay needs the counter: it violates an invariant, or may by other settings.
+fn is_violating(counter: &CounterView<'_>) -> bool {
+    counter.is_above_limit() || counter.condition.stuck || counter.condition.invalid.is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +150,7 @@ mod tests {
             remaining: 10_u64.saturating_sub(count),
             window_ms: None,
             fell_from: None,
+            condition: Condition::default(),
         }
     }
 

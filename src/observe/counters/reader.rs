@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
+use crate::observe::counters::described::{Described, Means};
 use crate::observe::counters::invalidations::{Changes, Names};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::RedisShares;
@@ -20,11 +21,13 @@ use crate::observe::counters::pass::Pass;
 use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, Unreachable, ready};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
+use crate::observe::counters::told::{counters_read, passed_over, unjudged};
 use crate::observe::deadline::Deadline;
+use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
+use crate::observe::redis::errors::{RedisFailure, not_connected};
 use crate::observe::redis::router::{Link, Router, Slots};
-use crate::observe::redis::server::RedisFailure;
-use crate::observe::redis::topology::{Shard, ShardNow, not_connected, slots_of};
+use crate::observe::redis::topology::ShardNow;
 
 /// In the steady state a pass is spread over this long: what was written is known without it. Well below the quarter of an
 /// hour after which the alert `RatelimiterCoverageBehind` calls it late.
@@ -59,6 +62,8 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) shards: Vec<Shard>,
     pub(in crate::observe) limits: LimitMemory,
     pub(in crate::observe) rules: Vec<LimitRule>,
+    /// The counters, where they are not the reference limiter's.
+    pub(in crate::observe) described: Option<Described>,
     pub(in crate::observe) budget: Duration,
     /// What sweeps may take of the time of each server, and who else has a part of it.
     pub(in crate::observe) share: f64,
@@ -324,6 +329,9 @@ impl KeyReader {
     /// Nothing that was seen before counts any more: the next pass looks at every key.
     fn begin_anew(&mut self) {
         self.pass = None;
+        if let Some(described) = &mut self.described {
+            described.begin_anew();
+        }
         self.pass_took = Duration::ZERO;
         self.steady = None;
         self.behind = false;
@@ -376,7 +384,7 @@ impl KeyReader {
         dead: &mut usize,
     ) {
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
-        let margin = deadline.left() / 10;
+        let margin = deadline.left() / 3;
         let budget = self.budget.min(deadline.left().saturating_sub(margin));
         let (half, stop) = (Instant::now() + budget / 2, Instant::now() + budget);
         let mut servers = self.get_ready(shards, result).await;
@@ -425,6 +433,20 @@ impl KeyReader {
                 clock_offset: offset(now),
                 pacer,
             });
+        }
+        if let Some(described) = &mut self.described {
+            let steps = lanes.iter().map(|lane| lane.pacer.step_size());
+            let means = Means {
+                router: Router::new(links.collect(), slots),
+                step: steps.min().unwrap_or(1),
+                lanes,
+                clock,
+                rules: &self.rules,
+                sink,
+                incomplete: result.alone.is_some(),
+            };
+            described.sweep(means, watched, (half, stop), result).await;
+            return;
         }
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
@@ -531,6 +553,10 @@ impl KeyReader {
     /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
     fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Names)> {
         let mut written = Vec::new();
+        if self.described.is_some() {
+            // Its passes do not rely on being told.
+            return written;
+        }
         let mut count = 0;
         for (lane, server) in servers.iter_mut().enumerate() {
             match server.as_mut().map(|server| &mut server.changes) {
@@ -585,60 +611,4 @@ impl KeyReader {
         }
         failures
     }
-}
-
-fn counters_read(result: &SweepResult, label: KeyLabel) -> CountersRead {
-    let partial = |reason| CountersRead::Partial {
-        gone: result.gone.iter().map(|key| label.of(key)).collect(),
-        reason,
-    };
-    match result.stopped {
-        Some(reason) if result.commands == 0 => CountersRead::Failed { reason },
-        Some(reason) => partial(reason),
-        None => {
-            // Keys that could not be judged are not gone.
-            let unjudged = [Reason::NoDefaultLimit, Reason::Resharding];
-            let mut unjudged = unjudged.into_iter();
-            match unjudged.find(|reason| result.skipped.contains_key(reason)) {
-                Some(reason) => partial(reason),
-                // A key that had no turn may be in violation still.
-                None if result.postponed => partial(Reason::Budget),
-                None => CountersRead::Full,
-            }
-        }
-    }
-}
-
-fn unjudged(result: &SweepResult, label: KeyLabel) -> BTreeMap<String, Reason> {
-    let unjudged = result.unjudged.iter();
-    unjudged
-        .map(|(key, reason)| (label.of(key), *reason))
-        .collect()
-}
-
-fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
-    let mut failures = Vec::new();
-    for (reason, (times, example)) in &result.skipped {
-        let example = label.of(example);
-        let expected = match reason {
-            Reason::WrongType => "a sorted set under ratelimit:, a hash under ratelimit:limit:",
-            Reason::InvalidLimit => "limit to be a whole number from 0 on",
-            Reason::Resharding => {
-                "them at the servers that their slots name; they are on their way"
-            }
-            Reason::InvalidWindow => "window_ms to be a whole number from 1 on",
-            _ => "a default limit from GET /api/limits, or one in the configuration",
-        };
-        let mut failure = Failure::new(
-            Collector::Counters,
-            &example,
-            *reason,
-            format!(
-                "{times} keys passed over ({reason}), key {example:?} among them: expected {expected}"
-            ),
-        );
-        failure.times = *times;
-        failures.push(failure);
-    }
-    failures
 }

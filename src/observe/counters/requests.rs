@@ -5,8 +5,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
 
 use crate::observation::{Limit, Reason};
-use crate::observe::redis::router::{Router, is_elsewhere};
-use crate::observe::redis::server::reason_of;
+use crate::observe::redis::errors::{is_elsewhere, reason_of};
+use crate::observe::redis::router::Router;
 
 /// What every counter's key starts with.
 pub(in crate::observe) const PREFIX: &[u8] = b"ratelimit:";

@@ -11,11 +11,11 @@ use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
 use crate::observation::Reason;
-use crate::observe::counters::invalidations::{Changes, Tracker};
+use crate::observe::counters::invalidations::{Changes, Invalidations};
+use crate::observe::fallback::first_success;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::fallback::first_success;
-use crate::observe::redis::server::RedisFailure;
+use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::server_state::{follows, stale};
 use crate::observe::redis::topology::ShardNow;
 
@@ -24,7 +24,7 @@ use crate::observe::redis::topology::ShardNow;
 pub(in crate::observe) struct ShardReader {
     /// `host:port` of the server that is read.
     pub(in crate::observe) source: String,
-    tracker: Tracker,
+    invalidations: Invalidations,
     scanner: Connector,
     connector: Connector,
 }
@@ -42,7 +42,7 @@ impl ShardReader {
     fn new(access: &Arc<Access>, source: &str) -> Self {
         Self {
             source: source.to_owned(),
-            tracker: Tracker::new(Arc::clone(access), source),
+            invalidations: Invalidations::new(Arc::clone(access), source),
             scanner: Connector::new(Arc::clone(access), source),
             connector: Connector::readonly(Arc::clone(access), source),
         }
@@ -50,7 +50,7 @@ impl ShardReader {
 
     /// Whatever is on the way is not waited for, and writes until now are not known.
     pub(in crate::observe) fn replace(&mut self) {
-        self.tracker.replace();
+        self.invalidations.replace();
         self.scanner.replace();
         self.connector.replace();
     }
@@ -61,7 +61,7 @@ impl ShardReader {
         Ok(Ready {
             scanner,
             connection,
-            changes: self.tracker.changes().await,
+            changes: self.invalidations.changes().await,
             ping: first.min(second),
         })
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap, HashSet};
 
 use crate::clock::Moment;
 use crate::observation::{
-    Counter, CounterView, KeyLabel, KeyTotals, UTILIZATION_BOUNDS, utilization,
+    Condition, Counter, CounterView, KeyLabel, KeyTotals, Lacks, UTILIZATION_BOUNDS, utilization,
 };
 use crate::observe::counters::listed::Listed;
 use crate::observe::counters::sink::CounterSink;
@@ -17,6 +17,7 @@ pub(in crate::observe) struct Totals {
     keys: u64,
     per_bucket: [u64; UTILIZATION_BOUNDS.len()],
     sum: f64,
+    without_limit: u64,
 }
 
 impl Totals {
@@ -28,6 +29,11 @@ impl Totals {
         if used.is_finite() {
             self.sum += used;
         }
+    }
+
+    fn add_without_limit(&mut self) {
+        self.keys += 1;
+        self.without_limit += 1;
     }
 }
 
@@ -133,6 +139,7 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
             keys: full.keys,
             utilization: cumulative.collect(),
             utilization_sum: full.sum,
+            without_limit: full.without_limit,
             ..KeyTotals::default()
         };
         let listed = &self.kept.listed;
@@ -173,9 +180,15 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]) {
         self.checker.counters(at, batch);
         for counter in batch {
-            let used = utilization(counter.count, counter.limit);
-            self.kept.current.add(used);
-            self.top.offer(used, counter);
+            match counter.condition.lacks {
+                Lacks::Nothing => {
+                    let used = utilization(counter.count, counter.limit);
+                    self.kept.current.add(used);
+                    self.top.offer(used, counter);
+                }
+                Lacks::Limit => self.kept.current.add_without_limit(),
+                Lacks::Count => {}
+            }
             self.kept.listed.take(at, counter);
         }
     }
@@ -183,8 +196,10 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
     fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]) {
         self.checker.counters(at, batch);
         for counter in batch {
-            self.top
-                .offer(utilization(counter.count, counter.limit), counter);
+            if counter.condition.lacks == Lacks::Nothing {
+                let used = utilization(counter.count, counter.limit);
+                self.top.offer(used, counter);
+            }
             self.kept.listed.take(at, counter);
         }
     }
@@ -206,6 +221,7 @@ struct Ranked {
     limit: u64,
     remaining: u64,
     window_ms: Option<u64>,
+    condition: Condition,
 }
 
 impl Ranked {
@@ -223,6 +239,7 @@ impl Ranked {
             remaining: self.remaining,
             window_ms: self.window_ms,
             fell_from: None,
+            condition: self.condition,
             counted_at: None,
             counted_from: None,
         }
@@ -279,6 +296,7 @@ impl TopKeys {
             limit: counter.limit,
             remaining: counter.remaining,
             window_ms: counter.window_ms,
+            condition: counter.condition,
         }));
     }
 
@@ -308,6 +326,7 @@ mod tests {
                 remaining: limit.saturating_sub(*count),
                 window_ms: None,
                 fell_from: None,
+                condition: Condition::default(),
             };
             top.offer(utilization(*count, *limit), &view);
         }

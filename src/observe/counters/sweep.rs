@@ -25,8 +25,9 @@ use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
 use crate::observe::counters::sink::CounterSink;
+use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::router::Router;
-use crate::observe::redis::server::{RedisFailure, redis_millis};
+use crate::observe::redis::server_state::redis_millis;
 
 /// Everything a sweep needs.
 pub(in crate::observe) struct Sweep<'a> {
@@ -89,7 +90,7 @@ impl SweepResult {
         self.sources.get(lane).map_or("", String::as_str)
     }
 
-    fn skip(&mut self, reason: Reason, key: &[u8]) {
+    pub(in crate::observe) fn skip(&mut self, reason: Reason, key: &[u8]) {
         self.skipped
             .entry(reason)
             .or_insert_with(|| (0, key.to_vec()))
@@ -436,7 +437,7 @@ fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
 }
 
 /// Notes that a server cannot be read any further in this collection.
-fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
+pub(in crate::observe) fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
     let what = format!("SCAN and ZCOUNT {}", result.source(lane));
     result
         .failed

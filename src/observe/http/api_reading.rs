@@ -1,13 +1,16 @@
-//! The management API's line of a collection: the default limit and the node list, from the first base that answers.
+//! The management API's line of a collection: the default limit and, when it is due, the list of nodes, from the first
+//! base that answers.
 
+use jiff::Timestamp;
 use reqwest::Url;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use crate::observation::{Collector, Failure, Limit, Reason};
+use crate::observe::fallback::first_success;
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::{ApiNode, ManagementApi};
-use crate::observe::redis::fallback::first_success;
+use crate::observe::http::optional::OptionalRequest;
 
 /// What the management API said.
 #[derive(Debug, Default)]
@@ -17,9 +20,45 @@ pub(in crate::observe) struct ApiReading {
     /// Where it answered.
     pub(in crate::observe) base: Option<Url>,
     pub(in crate::observe) limit: Option<Limit>,
-    pub(in crate::observe) nodes: Option<Vec<ApiNode>>,
+    pub(in crate::observe) nodes: NodeList,
     pub(in crate::observe) failures: Vec<Failure>,
     pub(in crate::observe) seconds: f64,
+}
+
+/// What `GET /api/nodes` brought.
+#[derive(Clone, Debug, Default)]
+pub(in crate::observe) enum NodeList {
+    /// It was not due: what it said of a node's state the last time holds.
+    #[default]
+    NotDue,
+    /// It was due, and there was no list.
+    Failed,
+    Listed(Vec<ApiNode>),
+}
+
+impl NodeList {
+    /// The nodes that were listed in this collection. An older list does not prove that a node still exists.
+    pub(in crate::observe) fn nodes(&self) -> &[ApiNode] {
+        match self {
+            Self::NotDue | Self::Failed => &[],
+            Self::Listed(nodes) => nodes,
+        }
+    }
+
+    /// What was listed of a node, in this collection: by its id, or by its address, for the API cuts ids at their last colon.
+    pub(in crate::observe) fn of(&self, id: &str, address: Option<&str>) -> Option<&ApiNode> {
+        let nodes = self.nodes();
+        let by_id = nodes.iter().find(|node| node.id == id);
+        by_id.or_else(|| nodes.iter().find(|node| Some(&*node.address) == address))
+    }
+}
+
+/// The list of nodes as a request, between collections.
+#[derive(Clone, Debug, Default)]
+pub(in crate::observe) struct NodeListRequest {
+    request: OptionalRequest,
+    /// Where the last one was answered with an error: the API is not up there before the next one says otherwise.
+    failed_at: Option<Url>,
 }
 
 /// Asks the first base, and where that fails all the others at once: several that hang take no longer than two. The
@@ -28,9 +67,19 @@ pub(in crate::observe) async fn ask_api(
     http: &Http,
     bases: Vec<Url>,
     default: oneshot::Sender<Option<Limit>>,
+    now: Timestamp,
+    list: &mut NodeListRequest,
 ) -> ApiReading {
     let started = Instant::now();
-    let mut reading = ApiReading::default();
+    let due = list.request.is_due(now);
+    let mut reading = ApiReading {
+        nodes: if due {
+            NodeList::Failed
+        } else {
+            NodeList::NotDue
+        },
+        ..ApiReading::default()
+    };
     let failed =
         |error: HttpError| Failure::new(Collector::ManagementApi, "", error.reason, error.message);
     // Also those of bases that were asked before the one that answered.
@@ -56,15 +105,20 @@ pub(in crate::observe) async fn ask_api(
     // Nobody waits if the sweep was cut off.
     let _ = default.send(reading.limit);
     if let Some(base) = &reading.base {
-        reading.up = true;
-        match ManagementApi::new(http, base.clone()).nodes().await {
-            Ok(nodes) => reading.nodes = Some(nodes),
-            Err(error) => {
-                // It scans the whole key space on the node: that it takes too long is no drama. An error is.
-                reading.up = error.reason == Reason::Timeout;
-                reading.failures.push(failed(error));
+        if due {
+            list.failed_at = None;
+            let api = ManagementApi::new(http, base.clone());
+            let asked = list.request.make(now, http.timeout(), api.nodes());
+            match asked.await {
+                Ok(nodes) => reading.nodes = NodeList::Listed(nodes),
+                Err(error) => {
+                    // It scans the whole key space on the node: that it takes too long is no drama. An error is.
+                    list.failed_at = (error.reason != Reason::Timeout).then(|| base.clone());
+                    reading.failures.push(failed(error));
+                }
             }
         }
+        reading.up = list.failed_at.as_ref() != Some(base);
     }
     reading.seconds = started.elapsed().as_secs_f64();
     reading

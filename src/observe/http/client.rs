@@ -1,33 +1,23 @@
-//! HTTP to nodes and Prometheus: one bounded request at a time, every way to fail mapped to a named reason.
-//!
-//! Connections are kept for a few seconds, so that the requests of one collection share them.
+//! HTTP to nodes and Prometheus: one bounded request at a time, every way to fail mapped to a named reason. Each request
+//! has a connection of its own, so that a server that takes no new ones shows, and nothing is asked twice.
 
-use std::collections::HashMap;
 use std::error::Error as _;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
-use tokio::time::Instant;
-use url::Origin;
 
 use crate::credentials::{Secret, trusting_nobody};
 use crate::observation::Reason;
+use crate::observe::certificate_hint::certificate_hint;
 use crate::observe::http::access::HttpAccess;
-use crate::observe::redis::peer::certificate_hint;
 use crate::text::one_line;
 
 /// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.
 const MAX_BODY: usize = 8 * 1024 * 1024;
-
-/// How long a connection is kept without use. Limiters close theirs after five seconds.
-const KEPT: Duration = Duration::from_secs(4);
-
-/// How many idle connections are kept to one server: as many as a collection uses at once with one node.
-const MOST_KEPT: usize = 4;
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,56 +87,44 @@ impl Answer {
 pub(in crate::observe) struct Http {
     access: HttpAccess,
     timeout: Duration,
-    clients: Arc<Mutex<Clients>>,
+    current: Arc<Mutex<Current>>,
 }
 
-/// The clients, and what they were made for.
+/// The client, and the certificates that it was made for.
 #[derive(Debug)]
-struct Clients {
+struct Current {
     tls: Option<Arc<ClientConfig>>,
-    keeping: Client,
-    /// Makes a connection for every request.
-    fresh: Client,
-    /// Where connections may be kept: when the last answer came from there.
-    answered: HashMap<Origin, Instant>,
+    client: Client,
 }
 
-impl Clients {
+impl Current {
     fn new(tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Result<Self, String> {
         let trust = match &tls {
             Some(tls) => ClientConfig::clone(tls),
             None => trusting_nobody().map_err(|error| error.to_string())?,
         };
-        let client = |kept: usize| {
-            Client::builder()
-                .tls_backend_preconfigured(trust.clone())
-                .pool_max_idle_per_host(kept)
-                .pool_idle_timeout(KEPT)
-                .connect_timeout(timeout)
-                .redirect(redirect::Policy::none())
-                .no_proxy()
-                .user_agent(concat!("ratelimiter-exporter/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .map_err(|error| error.to_string())
-        };
-        let (keeping, fresh) = (client(MOST_KEPT)?, client(0)?);
-        Ok(Self {
-            tls,
-            keeping,
-            fresh,
-            answered: HashMap::new(),
-        })
+        let client = Client::builder()
+            .tls_backend_preconfigured(trust)
+            // Scrapes are further apart than limiters keep connections open.
+            .pool_max_idle_per_host(0)
+            .connect_timeout(timeout)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .user_agent(concat!("ratelimiter-exporter/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { tls, client })
     }
 }
 
 impl Http {
     /// An error is one line that says what is not usable.
     pub(in crate::observe) fn new(timeout: Duration, access: HttpAccess) -> Result<Self, String> {
-        let clients = Clients::new(access.tls_now(), timeout)?;
+        let current = Current::new(access.tls_now(), timeout)?;
         Ok(Self {
             access,
             timeout,
-            clients: Arc::new(Mutex::new(clients)),
+            current: Arc::new(Mutex::new(current)),
         })
     }
 
@@ -155,108 +133,56 @@ impl Http {
         self.timeout
     }
 
-    /// Asks on a connection that was kept, if there is one. Where that turns out to be gone before a byte of the answer
-    /// came, the server may have closed it without saying so: then once more, on a new one.
+    /// `GET`.
     pub(in crate::observe) async fn get(&self, url: Url) -> Result<Answer, HttpError> {
         let what = format!("GET {}", shown(&url));
-        let (keeping, fresh) = self.clients();
-        let (request, mut told) = self.access.authorize(&url, keeping.get(url.clone()));
-        let asked = async {
-            let mut response = request.send().await;
-            if response.as_ref().is_err_and(was_closed) && self.answered_lately(&url) {
-                let again;
-                (again, told) = self.access.authorize(&url, fresh.get(url.clone()));
-                response = again.send().await;
-            } else if response.is_ok() {
-                self.note_answer(&url);
-            }
-            read(&what, response).await
-        };
-        let (status, body) = self.bounded(&what, asked).await?;
-        Ok(Answer { status, body, told })
+        let (request, told) = self.access.authorize(&url, self.client().get(url.clone()));
+        self.send(&what, request, told).await
     }
 
-    /// Asks on a connection of its own, which tells as well whether the server takes new ones.
-    pub(in crate::observe) async fn get_anew(&self, url: Url) -> Result<Answer, HttpError> {
-        let what = format!("GET {}", shown(&url));
-        let (_, fresh) = self.clients();
-        let (request, told) = self.access.authorize(&url, fresh.get(url.clone()));
-        self.once(&what, request, told).await
-    }
-
-    /// Asks for something to be done, which is not done twice: on a connection of its own.
+    /// `POST` of a JSON body.
     pub(in crate::observe) async fn post_json(
         &self,
         url: Url,
         body: String,
     ) -> Result<Answer, HttpError> {
         let what = format!("POST {}", shown(&url));
-        let (_, fresh) = self.clients();
-        let (request, told) = self.access.authorize(&url, fresh.post(url.clone()));
+        let (request, told) = self.access.authorize(&url, self.client().post(url.clone()));
         let request = request
             .header("content-type", "application/json")
             .body(body);
-        self.once(&what, request, told).await
+        self.send(&what, request, told).await
     }
 
-    async fn once(
+    /// The client. Other certificates to trust since the last request make another one.
+    fn client(&self) -> Client {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let tls = self.access.tls_now();
+        if tls.as_ref().map(Arc::as_ptr) != current.tls.as_ref().map(Arc::as_ptr) {
+            match Current::new(tls, self.timeout) {
+                Ok(anew) => *current = anew,
+                Err(error) => tracing::error!("HTTP with other certificates to trust: {error}"),
+            }
+        }
+        current.client.clone()
+    }
+
+    async fn send(
         &self,
         what: &str,
         request: RequestBuilder,
         told: Vec<Secret>,
     ) -> Result<Answer, HttpError> {
         let asked = async { read(what, request.send().await).await };
-        let (status, body) = self.bounded(what, asked).await?;
-        Ok(Answer { status, body, told })
-    }
-
-    /// The client that keeps connections, and the one that makes new ones. Other certificates to trust since the last
-    /// request make other clients.
-    fn clients(&self) -> (Client, Client) {
-        let mut clients = self.locked();
-        let tls = self.access.tls_now();
-        if tls.as_ref().map(Arc::as_ptr) != clients.tls.as_ref().map(Arc::as_ptr) {
-            match Clients::new(tls, self.timeout) {
-                Ok(anew) => *clients = anew,
-                Err(error) => tracing::error!("HTTP with other certificates to trust: {error}"),
-            }
-        }
-        (clients.keeping.clone(), clients.fresh.clone())
-    }
-
-    /// From now on, and before the whole answer is read, its connection may be taken for the next request.
-    fn note_answer(&self, url: &Url) {
-        let now = Instant::now();
-        let mut clients = self.locked();
-        let answered = &mut clients.answered;
-        answered.retain(|_, at| now.duration_since(*at) < KEPT + self.timeout);
-        answered.insert(url.origin(), now);
-    }
-
-    /// Whether a request to the server of `url` that failed now may have gone out on a connection that was kept.
-    fn answered_lately(&self, url: &Url) -> bool {
-        let clients = self.locked();
-        let answered = clients.answered.get(&url.origin());
-        answered.is_some_and(|at| at.elapsed() < KEPT + self.timeout)
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Clients> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn bounded<T>(
-        &self,
-        what: &str,
-        asked: impl Future<Output = Result<T, HttpError>>,
-    ) -> Result<T, HttpError> {
         let outcome = tokio::time::timeout(self.timeout, asked).await;
-        outcome.unwrap_or_else(|_| {
+        let (status, body) = outcome.unwrap_or_else(|_| {
             Err(HttpError {
                 status: None,
                 reason: Reason::Timeout,
                 message: format!("{what}: no complete answer within {:?}", self.timeout),
             })
-        })
+        })?;
+        Ok(Answer { status, body, told })
     }
 }
 
@@ -294,21 +220,6 @@ async fn read(
         body.extend_from_slice(&chunk);
     }
     Ok((status, body.freeze()))
-}
-
-/// Whether the connection there was ended before the answer began.
-fn was_closed(error: &reqwest::Error) -> bool {
-    let closed = |cause: &(dyn std::error::Error + 'static)| {
-        let by_hyper = cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
-            error.is_incomplete_message() || error.is_closed() || error.is_canceled()
-        });
-        by_hyper
-            || cause.downcast_ref::<io::Error>().is_some_and(|error| {
-                let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
-                kinds.contains(&error.kind())
-            })
-    };
-    !error.is_connect() && causes(error).any(closed)
 }
 
 /// What lies below `error`, from the outermost cause on.

@@ -92,12 +92,12 @@ impl<'a> ManagementApi<'a> {
         Self { http, base }
     }
 
-    /// `GET /api/nodes`: scans the whole key space on the node.
+    /// `GET /api/nodes`: scans the whole key space on the node, so it is an optional request.
     pub(in crate::observe) async fn nodes(&self) -> Result<Vec<ApiNode>, HttpError> {
         Ok(self.get::<Nodes>("api/nodes").await?.nodes)
     }
 
-    /// `GET /api/counters`: costs the node some 50 ms, so it is asked only while Redis cannot be read.
+    /// `GET /api/counters`: costs the node some 50 ms, so it is an optional request, made only while Redis cannot be read.
     pub(in crate::observe) async fn counters(&self) -> Result<Vec<ApiCounter>, HttpError> {
         Ok(self.get::<Counters>("api/counters").await?.counters)
     }
@@ -119,7 +119,7 @@ impl<'a> ManagementApi<'a> {
     pub(in crate::observe) async fn health(&self) -> Result<Health, HttpError> {
         let url = join(&self.base, "health");
         let what = format!("GET {}", crate::observe::http::client::shown(&url));
-        self.http.get_anew(url).await?.ok(&what)?.json(&what)
+        self.http.get(url).await?.ok(&what)?.json(&what)
     }
 
     /// `GET /metrics` as text.

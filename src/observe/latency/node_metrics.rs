@@ -1,5 +1,5 @@
 //! What the nodes' own metrics say: latency over the last 60 s, and how checks were answered. Remembers what is needed
-//! to see increases. Pure: the text comes in, the metrics come out. What failing checks mean is `failing_checks`' business.
+//! to see increases. Pure: the text comes in, the metrics come out. What failing checks mean is decided in `nodes`.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use crate::observation::NodeMetrics;
 use crate::observe::latency::exposition::{Sample, Selector, parse, sane};
 use crate::observe::latency::histogram::{History, quantile};
-use crate::observe::nodes::failing_checks::{CheckHistory, Checks};
 
 /// The histograms that are tried by default, the finest first.
 pub(in crate::observe) fn default_selectors() -> Vec<Selector> {
@@ -83,21 +82,22 @@ impl Reading {
     }
 }
 
-/// One node over time.
+/// One node's latency over time.
 #[derive(Clone, Debug, Default)]
-pub(in crate::observe) struct NodeHistory {
+pub(in crate::observe) struct LatencyHistory {
     histories: Vec<History>,
-    checks: CheckHistory,
 }
 
-impl NodeHistory {
-    /// Takes a reading in and tells the node's metrics by it.
+impl LatencyHistory {
+    /// Takes a reading in and returns the node's metrics by it. `answered` says whether checks were answered since the one
+    /// before, whatever the histograms count.
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
         reading: &Reading,
         selectors: &[Selector],
-    ) -> (NodeMetrics, Checks) {
+        answered: bool,
+    ) -> NodeMetrics {
         self.histories
             .resize_with(selectors.len(), History::default);
         let mut metrics = NodeMetrics {
@@ -130,23 +130,17 @@ impl NodeHistory {
                 metrics.latency_newest = history.newest(now, &recent, p99);
             }
         }
-        let checks = self.checks.add(now, reading);
         if metrics.latency_p99_ms.is_none() {
             let reason = match (found, compared) {
                 (false, _) if broken => "invalid_histogram",
                 (false, _) => "no_histogram",
                 (true, false) => "first_sample",
-                (true, true) if checks.answers_rose => "histogram_never_counts",
+                (true, true) if answered => "histogram_never_counts",
                 (true, true) => "no_samples",
             };
             metrics.latency_unknown = Some(reason.to_owned());
         }
-        (metrics, checks)
-    }
-
-    /// The node's checks over time.
-    pub(in crate::observe) fn checks(&mut self) -> &mut CheckHistory {
-        &mut self.checks
+        metrics
     }
 }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::elapsed;
-use crate::observe::latency::node_metrics::Reading;
 use crate::observe::nodes::state::RedisEvidence;
 
 /// So many errors, and no other answer, within [`WITHIN`] are proof. Fewer are left to the heartbeats, which need no
@@ -25,7 +24,7 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// How long a mix of errors and answers is remembered as usual: some collections, also with little traffic.
 const USUAL_FOR: Duration = Duration::from_secs(300);
 
-/// How long a proof stands while nothing is heard of checks: between the scrapes of two Prometheus servers there may be
+/// How long a proof stands while no checks are reported: between the scrapes of two Prometheus servers there may be
 /// none. Well below the time that an alert waits for.
 const PROOF_STANDS: Duration = Duration::from_secs(5);
 
@@ -53,6 +52,15 @@ impl Outage {
             Self::OutOfMemory => "redis_was_out_of_memory",
         }
     }
+}
+
+/// How `/check` has answered so far, by a node's own counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::observe) struct CheckCounts {
+    /// 5xx answers.
+    pub(in crate::observe) errors: f64,
+    /// Other answers.
+    pub(in crate::observe) answers: f64,
 }
 
 /// How `/check` answered since the reading before.
@@ -108,7 +116,7 @@ struct Mix {
 /// The checks of one node over time.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct CheckHistory {
-    last: Option<(Timestamp, f64, f64)>,
+    last: Option<(Timestamp, CheckCounts)>,
     /// The errors since there were other answers, by reading.
     run: VecDeque<(Timestamp, f64)>,
     /// A heartbeat was overdue during the run, so it is no part of any mix.
@@ -118,26 +126,24 @@ pub(in crate::observe) struct CheckHistory {
     /// When a fault was proved last, and by what; `None` once checks said something else.
     proof: Option<(Timestamp, &'static str)>,
     /// Whether the last reading told of any checks.
-    heard: bool,
+    any_checks: bool,
 }
 
 impl CheckHistory {
     /// Takes a reading in.
-    pub(in crate::observe) fn add(&mut self, now: Timestamp, reading: &Reading) -> Checks {
-        let errors = reading.check_errors.unwrap_or(0.0);
-        let before = self.last.replace((now, errors, reading.check_answers));
-        let Some((since, errors_before, answers_before)) = before else {
+    pub(in crate::observe) fn add(&mut self, now: Timestamp, counts: CheckCounts) -> Checks {
+        let Some((since, before)) = self.last.replace((now, counts)) else {
             return Checks::default();
         };
         self.mixes.retain(|mix| elapsed(mix.at, now) < USUAL_FOR);
-        if errors < errors_before || reading.check_answers < answers_before {
+        if counts.errors < before.errors || counts.answers < before.answers {
             // Another process, which has done nothing yet.
             self.proof = None;
             self.failing = None;
             self.run.clear();
         }
-        let errors = increase(errors_before, errors);
-        let answers = increase(answers_before, reading.check_answers);
+        let errors = increase(before.errors, counts.errors);
+        let answers = increase(before.answers, counts.answers);
         let mut checks = Checks {
             errors_rose: errors > 0.0,
             answers_rose: answers > 0.0,
@@ -146,7 +152,7 @@ impl CheckHistory {
             since: Some(since),
             ..Checks::default()
         };
-        self.heard = checks.errors_rose || checks.answers_rose;
+        self.any_checks = checks.errors_rose || checks.answers_rose;
         if checks.answers_rose {
             let run: f64 = self.run.drain(..).map(|(_, errors)| errors).sum();
             let run = if self.without_heartbeat { 0.0 } else { run };
@@ -182,9 +188,9 @@ impl CheckHistory {
         &mut self,
         now: Timestamp,
         checks: Checks,
-        first: &Reading,
+        first: CheckCounts,
         outage: Option<Outage>,
-        later: Option<&Reading>,
+        later: Option<CheckCounts>,
     ) -> RedisEvidence {
         let evidence = way_to_redis(checks, first, outage, later);
         let (errors, answers) = since(first, later);
@@ -218,7 +224,7 @@ impl CheckHistory {
         match (&evidence, self.proof) {
             (RedisEvidence::Broken(why), _) => self.proof = Some((now, why)),
             (RedisEvidence::None, Some((at, why)))
-                if !self.heard && outage.is_none() && elapsed(at, now) < PROOF_STANDS =>
+                if !self.any_checks && outage.is_none() && elapsed(at, now) < PROOF_STANDS =>
             {
                 return RedisEvidence::Broken(why);
             }
@@ -257,12 +263,11 @@ fn increase(before: f64, now: f64) -> f64 {
 }
 
 /// By how much errors and answers rose from `first` to `later`, if there is one.
-fn since(first: &Reading, later: Option<&Reading>) -> (f64, f64) {
+fn since(first: CheckCounts, later: Option<CheckCounts>) -> (f64, f64) {
     later.map_or((0.0, 0.0), |later| {
-        let errors = |reading: &Reading| reading.check_errors.unwrap_or(0.0);
         (
-            increase(errors(first), errors(later)),
-            increase(first.check_answers, later.check_answers),
+            increase(first.errors, later.errors),
+            increase(first.answers, later.answers),
         )
     })
 }
@@ -270,9 +275,9 @@ fn since(first: &Reading, later: Option<&Reading>) -> (f64, f64) {
 /// What failing checks say of the node's way to Redis, `later` included.
 fn way_to_redis(
     checks: Checks,
-    first: &Reading,
+    first: CheckCounts,
     outage: Option<Outage>,
-    later: Option<&Reading>,
+    later: Option<CheckCounts>,
 ) -> RedisEvidence {
     let (errors, answers) = since(first, later);
     // Where both rose, or an outage is just over, what happened last decides.
@@ -298,9 +303,9 @@ fn way_to_redis(
 /// Whether one more reading of the node's counters may decide what those so far, up to `later`, do not.
 pub(in crate::observe) fn is_doubtful(
     checks: Checks,
-    first: &Reading,
+    first: CheckCounts,
     outage: Option<Outage>,
-    later: Option<&Reading>,
+    later: Option<CheckCounts>,
 ) -> bool {
     let (errors, answers) = since(first, later);
     if answers > 0.0 {

@@ -11,9 +11,9 @@ use crate::clock::Moment;
 use crate::observation::{Collector, Failure, Reason};
 use crate::observe::deadline::Deadline;
 use crate::observe::http::client::Http;
-use crate::observe::latency::node_metrics::Reading;
 use crate::observe::nodes::canary::ask_canaries;
-use crate::observe::nodes::failing_checks::{Checks, is_doubtful};
+use crate::observe::nodes::failing_checks::{CheckCounts, Checks, is_doubtful};
+use crate::observe::nodes::history::counts_of;
 use crate::observe::nodes::probes::{Ask, ask_all};
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, SECOND_LOOK, cut_off};
 use crate::observe::nodes::state::{NodeEvidence, Probe, RedisEvidence};
@@ -40,7 +40,7 @@ impl NodeReader {
         let addresses = NodeEvidence {
             now: at.steady,
             registry: &read.registry,
-            api: read.api.nodes.as_deref(),
+            api: &read.api.nodes,
             probes: &probes,
             redis: &BTreeMap::new(),
             canary_refused: &BTreeMap::new(),
@@ -61,7 +61,7 @@ impl NodeReader {
             &NodeEvidence {
                 now: at.steady,
                 registry: &read.registry,
-                api: read.api.nodes.as_deref(),
+                api: &read.api.nodes,
                 probes: &probes,
                 redis: &redis,
                 canary_refused: &canary_refused,
@@ -93,7 +93,7 @@ impl NodeReader {
         read: &NodesRead,
         judged: &mut NodesJudged,
     ) -> BTreeMap<String, RedisEvidence> {
-        let mut checks: BTreeMap<String, (&String, &Reading, Checks)> = BTreeMap::new();
+        let mut checks: BTreeMap<String, (&String, CheckCounts, Checks)> = BTreeMap::new();
         let owners = self.owners(at.steady, read);
         for (id, address) in &owners {
             let Some(Ok(reading)) = read.addresses.get(address).and_then(|a| a.metrics.as_ref())
@@ -110,15 +110,17 @@ impl NodeReader {
             let (metrics, rise) = history.add(at.steady, reading, &self.selectors);
             judged.metrics.insert(id.clone(), metrics);
             if overdue {
-                history.checks().heartbeat_overdue();
+                history.checks.heartbeat_overdue();
             }
-            checks.insert(id.clone(), (address, reading, rise));
+            checks.insert(id.clone(), (address, counts_of(reading), rise));
         }
         let later = self.look_later(deadline, read, &checks).await;
         let evidence = checks.into_iter().map(|(id, (address, first, checks))| {
-            let later = later.get(address);
-            let history = self.histories.entry(id.clone()).or_default().checks();
-            let evidence = history.conclude(at.steady, checks, first, read.outage, later);
+            let later = later.get(address).copied();
+            let history = self.histories.entry(id.clone()).or_default();
+            let evidence = history
+                .checks
+                .conclude(at.steady, checks, first, read.outage, later);
             (id, evidence)
         });
         evidence.collect()
@@ -131,22 +133,22 @@ impl NodeReader {
             || registered.is_none_or(|registered| self.timing.is_overdue(registered))
     }
 
-    /// Reads the counters that leave doubts again, until they leave none, for a second at the most. The last reading of
+    /// Reads the counters that leave doubts again, until they leave none, for a second at the most. The last counts of
     /// each address.
     async fn look_later(
         &self,
         deadline: &Deadline,
         read: &NodesRead,
-        checks: &BTreeMap<String, (&String, &Reading, Checks)>,
-    ) -> BTreeMap<String, Reading> {
+        checks: &BTreeMap<String, (&String, CheckCounts, Checks)>,
+    ) -> BTreeMap<String, CheckCounts> {
         let ask = Ask {
             health: false,
             metrics: true,
         };
-        let mut later: BTreeMap<String, Reading> = BTreeMap::new();
+        let mut later: BTreeMap<String, CheckCounts> = BTreeMap::new();
         for _ in 0..LOOKS {
             let doubtful = checks.values().filter(|(address, first, checks)| {
-                is_doubtful(*checks, first, read.outage, later.get(*address))
+                is_doubtful(*checks, *first, read.outage, later.get(*address).copied())
             });
             let doubtful: Vec<&String> = doubtful.map(|(address, ..)| *address).collect();
             if doubtful.is_empty() || deadline.left() <= SECOND_LOOK * 2 {
@@ -155,9 +157,9 @@ impl NodeReader {
             tokio::time::sleep(SECOND_LOOK).await;
             let targets = self.targets(doubtful);
             let found = ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()).await;
-            let readings = found
-                .into_iter()
-                .filter_map(|(address, reading)| Some((address, reading.metrics?.ok()?)));
+            let readings = found.into_iter().filter_map(|(address, reading)| {
+                Some((address, counts_of(&reading.metrics?.ok()?)))
+            });
             later.extend(readings);
         }
         later

@@ -15,20 +15,20 @@ use crate::observation::{
     Collector, Failure, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
 };
 use crate::observe::deadline::Deadline;
-use crate::observe::http::api_reading::{ApiReading, ask_api};
+use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::base_of;
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::NodeHistory;
 use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::failing_checks::Outage;
+use crate::observe::nodes::history::NodeHistory;
 use crate::observe::nodes::probes::{AddressReading, Ask, ask_all};
 use crate::observe::nodes::redis_basics::{
     RedisBasics, malformed, read_registrations, redis_basics, unread,
 };
 use crate::observe::nodes::state::{NodeMemory, Probe, RegistryReading, RegistryTiming};
-use crate::observe::redis::server::RedisFailure;
-use crate::observe::redis::topology::{Control, ShardNow};
+use crate::observe::redis::errors::RedisFailure;
+use crate::observe::redis::topology::{ShardNow, Topology};
 
 /// Base URLs that are tried for the management API in one collection.
 const API_TRIES: usize = 4;
@@ -48,13 +48,14 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) selectors: Arc<Vec<Selector>>,
     pub(in crate::observe) timing: RegistryTiming,
     pub(in crate::observe) clock: Clock,
-    pub(in crate::observe) control: Control,
+    pub(in crate::observe) topology: Topology,
     pub(in crate::observe) memory: NodeMemory,
     pub(in crate::observe) histories: BTreeMap<String, NodeHistory>,
     /// The address that each history is of.
     pub(in crate::observe) read_at: BTreeMap<String, String>,
     pub(in crate::observe) canaries: BTreeMap<String, CanaryHistory>,
     pub(in crate::observe) last_api: Option<Url>,
+    pub(in crate::observe) node_list: NodeListRequest,
     pub(in crate::observe) redis_was: RedisWas,
 }
 
@@ -135,8 +136,14 @@ impl NodeReader {
         let targets = self.targets(&addresses);
         let (bases, ask) = (self.api_bases(), self.ask());
         let (basics, api, found) = tokio::join!(
-            deadline.cut(redis_basics(&mut self.control, &self.clock, ids, shards)),
-            deadline.cut(ask_api(&self.http, bases, default)),
+            deadline.cut(redis_basics(&mut self.topology, &self.clock, ids, shards)),
+            deadline.cut(ask_api(
+                &self.http,
+                bases,
+                default,
+                at.steady,
+                &mut self.node_list
+            )),
             ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()),
         );
         let mut read = NodesRead {
@@ -159,8 +166,8 @@ impl NodeReader {
         let listed: Vec<String> = read
             .api
             .nodes
+            .nodes()
             .iter()
-            .flatten()
             .map(|n| n.id.clone())
             .collect();
         self.look_up(deadline, listed, &mut read).await;
@@ -183,13 +190,13 @@ impl NodeReader {
             return;
         }
         // On a replica without its primary registrations run out that were renewed.
-        if self.redis_was.is_replica && self.control.is_stale().await {
+        if self.redis_was.is_replica && self.topology.is_stale().await {
             return;
         }
         let before = self.clock.now();
         // Nothing is connected for it: on a new connection Redis may be a new one, and what is missing there was not
         // deleted.
-        let read = read_registrations(&mut self.control, &ids).await;
+        let read = read_registrations(&mut self.topology, &ids).await;
         if read.unread.len() < ids.len() {
             let registry = RegistryReading {
                 readable: true,
@@ -219,7 +226,7 @@ impl NodeReader {
         let Some(basics) = basics else {
             read.failures.push(cut_off(Collector::Redis));
             read.failures.push(cut_off(Collector::Registry));
-            self.control.replace();
+            self.topology.replace();
             self.redis_was.up_since = None;
             self.redis_was.current_since = None;
             return;
@@ -296,9 +303,9 @@ impl NodeReader {
         if ids.is_empty() || !read.registry.readable {
             return;
         }
-        let reading = deadline.cut(read_registrations(&mut self.control, &ids));
+        let reading = deadline.cut(read_registrations(&mut self.topology, &ids));
         let Some(result) = reading.await else {
-            return self.control.replace();
+            return self.topology.replace();
         };
         for id in &ids {
             if !result.unread.contains(id) {
@@ -322,8 +329,8 @@ impl NodeReader {
         let listed = read
             .api
             .nodes
+            .nodes()
             .iter()
-            .flatten()
             .map(|node| node.address.clone());
         let listed: Vec<String> = if read.registry.readable {
             Vec::new()

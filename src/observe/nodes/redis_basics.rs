@@ -1,4 +1,4 @@
-//! The control connections' part of a collection: which servers there are, PING, Redis's clock and INFO, and the
+//! Redis's part of a collection: which servers there are, PING, Redis's clock and INFO, and the
 //! registrations of known nodes.
 
 use std::time::Duration;
@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{Collector, Failure, RedisInfo, RedisShard};
-use crate::observe::redis::server::{RedisFailure, Registrations, registrations};
-use crate::observe::redis::topology::{Control, Looked, ShardNow};
+use crate::observe::nodes::registry::{Registrations, registrations};
+use crate::observe::redis::errors::RedisFailure;
+use crate::observe::redis::topology::{Discovered, ShardNow, Topology};
 
-/// What the control connections brought.
+/// What Redis answered.
 pub(in crate::observe) struct RedisBasics {
     /// The slowest PING, or why one of them failed.
     pub(in crate::observe) ping: Result<Duration, RedisFailure>,
@@ -31,22 +32,22 @@ pub(in crate::observe) struct RedisBasics {
 
 /// Finds the servers and PINGs each; then clock, INFO and the registrations of known nodes.
 pub(in crate::observe) async fn redis_basics(
-    control: &mut Control,
+    topology: &mut Topology,
     clock: &Clock,
     ids: Vec<String>,
     shards: oneshot::Sender<Vec<ShardNow>>,
 ) -> RedisBasics {
     let started = Instant::now();
-    let basics = match control.look(clock).await {
-        Ok(looked) => {
-            let basics = taken(&looked);
-            if looked.shards.iter().any(|now| now.ping.is_ok()) {
+    let basics = match topology.discover(clock).await {
+        Ok(discovered) => {
+            let basics = taken(&discovered);
+            if discovered.shards.iter().any(|now| now.ping.is_ok()) {
                 // Nobody waits if the sweep was cut off.
-                let _ = shards.send(looked.shards);
+                let _ = shards.send(discovered.shards);
                 if basics.stale {
                     return basics.after(started);
                 }
-                let read = read_registrations(control, &ids).await;
+                let read = read_registrations(topology, &ids).await;
                 with_registrations(basics, read)
             } else {
                 basics
@@ -76,12 +77,12 @@ impl RedisBasics {
 
 /// Reads the registrations of `ids` and drops the connections that broke over it.
 pub(in crate::observe) async fn read_registrations(
-    control: &mut Control,
+    topology: &mut Topology,
     ids: &[String],
 ) -> Registrations {
-    let router = control.router();
+    let router = topology.router();
     let read = registrations(&router, ids).await;
-    control.note(&router, &read.broken);
+    topology.note(&router, &read.broken);
     read
 }
 
@@ -95,18 +96,18 @@ fn with_registrations(mut basics: RedisBasics, read: Registrations) -> RedisBasi
     basics
 }
 
-fn taken(looked: &Looked) -> RedisBasics {
+fn taken(discovered: &Discovered) -> RedisBasics {
     let mut failures = Vec::new();
     let mut denied = Vec::new();
     let mut lost = None;
     // With one server alone, its address says nothing that the configuration does not.
     let subject = |now: &ShardNow| {
-        let named = looked.cluster.then(|| now.shard.primary.clone());
+        let named = discovered.cluster.then(|| now.shard.primary.clone());
         named.unwrap_or_default()
     };
     let mut slowest = Duration::ZERO;
     let mut dead: Vec<(&ShardNow, &RedisFailure)> = Vec::new();
-    for now in &looked.shards {
+    for now in &discovered.shards {
         match &now.ping {
             Ok(took) => slowest = slowest.max(*took),
             Err(failure) => {
@@ -123,32 +124,32 @@ fn taken(looked: &Looked) -> RedisBasics {
         denied.extend(state.denied.iter().map(counted));
         lost = lost.or(state.stale.as_ref());
     }
-    for failure in looked.problem.iter().chain(&looked.aside) {
+    for failure in discovered.problem.iter().chain(&discovered.harmless) {
         failures.push(failure.clone().counted(Collector::Redis, ""));
     }
-    let without = looked.denied.iter().cloned();
+    let without = discovered.denied.iter().cloned();
     denied.extend(without.map(|failure| failure.counted(Collector::Redis, "")));
-    let lost = lost.filter(|_| !looked.cluster);
+    let lost = lost.filter(|_| !discovered.cluster);
     failures.extend(lost.map(|lost| lost.clone().counted(Collector::Registry, "")));
-    let ping = match (&dead[..], &looked.problem) {
+    let ping = match (&dead[..], &discovered.problem) {
         ([], None) => Ok(slowest),
         ([], Some(problem)) => Err(problem.clone()),
-        ([(_, failure), ..], _) if !looked.cluster => Err((*failure).clone()),
+        ([(_, failure), ..], _) if !discovered.cluster => Err((*failure).clone()),
         ([(_, failure), ..], _) => Err(RedisFailure {
             reason: failure.reason,
             message: format!(
                 "{} of {} primaries of the cluster: {}",
                 dead.len(),
-                looked.shards.len(),
+                discovered.shards.len(),
                 failure.message
             ),
         }),
     };
     RedisBasics {
         ping,
-        info: merged(&looked.shards),
-        memory_used: fullest(&looked.shards),
-        shards: looked.shards.iter().map(shard).collect(),
+        info: merged(&discovered.shards),
+        memory_used: fullest(&discovered.shards),
+        shards: discovered.shards.iter().map(shard).collect(),
         registrations: None,
         stale: lost.is_some(),
         failures,

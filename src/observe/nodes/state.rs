@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::elapsed;
 use crate::observation::{Node, Reason};
-use crate::observe::http::management_api::ApiNode;
+use crate::observe::http::api_reading::NodeList;
 use addresses::{Answer, Shown, same_address};
 use registration::{by_registration, renewed_at, way_to_redis};
 
@@ -102,8 +102,8 @@ pub(in crate::observe) enum RedisEvidence {
 pub(in crate::observe) struct NodeEvidence<'a> {
     pub(in crate::observe) now: Timestamp,
     pub(in crate::observe) registry: &'a RegistryReading,
-    /// `GET /api/nodes`; `None` if it did not answer.
-    pub(in crate::observe) api: Option<&'a [ApiNode]>,
+    /// `GET /api/nodes`.
+    pub(in crate::observe) api: &'a NodeList,
     /// Probes by address; an address without one was not probed.
     pub(in crate::observe) probes: &'a BTreeMap<String, Probe>,
     pub(in crate::observe) redis: &'a BTreeMap<String, RedisEvidence>,
@@ -149,7 +149,7 @@ impl RegistryTiming {
 /// What is remembered of nodes between collections, and across restarts of the exporter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::observe) struct NodeMemory {
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, NodeRecord>,
     /// The addresses of the configuration.
     statics: BTreeMap<String, Shown>,
     /// The other addresses of known nodes.
@@ -158,7 +158,7 @@ pub(in crate::observe) struct NodeMemory {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Known {
+struct NodeRecord {
     address: Option<String>,
     registered_at: Option<String>,
     /// The registration's TTL as last seen, and when.
@@ -178,6 +178,17 @@ struct Known {
     /// When its checks were seen to succeed after all had failed: heartbeats that were due before say nothing any more.
     #[serde(default)]
     way_back: Option<Timestamp>,
+    /// What the management API said of it when it was last asked, if that was not `Up`.
+    #[serde(skip)]
+    said: Option<Said>,
+}
+
+/// The management API's word on a node.
+#[derive(Clone, Debug, PartialEq)]
+struct Said {
+    state: String,
+    /// When the node of which it was said had registered: one that registered anew is another process.
+    registered_at: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -252,6 +263,7 @@ impl NodeMemory {
         self.learn_api_only(evidence);
         self.learn_addresses(timing, evidence);
         self.drop_superseded(evidence);
+        self.learn_said(evidence.api);
     }
 
     /// Judges every node that is known or shows in the evidence.
@@ -288,9 +300,9 @@ impl NodeMemory {
         registry: &RegistryReading,
     ) {
         for (id, registration) in &registry.found {
-            let known = self.known.entry(id.clone()).or_insert_with(|| Known {
+            let known = self.known.entry(id.clone()).or_insert_with(|| NodeRecord {
                 first_seen: Some(now),
-                ..Known::default()
+                ..NodeRecord::default()
             });
             if known.address != registration.address {
                 known.reached = false;
@@ -329,21 +341,36 @@ impl NodeMemory {
         if evidence.registry.readable {
             return;
         }
-        for node in evidence.api.unwrap_or_default() {
+        for node in evidence.api.nodes() {
             let known_address = self
                 .known
                 .values()
                 .any(|known| known.address.as_deref() == Some(node.address.as_str()));
             if !self.known.contains_key(&node.id) && !known_address {
-                let known = Known {
+                let known = NodeRecord {
                     address: crate::observe::http::management_api::base_of(&node.address)
                         .map(|_| node.address.clone()),
                     registered_at: node.registered_at.clone(),
                     first_seen: Some(evidence.now),
-                    ..Known::default()
+                    ..NodeRecord::default()
                 };
                 self.known.insert(node.id.clone(), known);
             }
+        }
+    }
+
+    /// Remembers what the API says of nodes that are not `Up`, until it is asked again.
+    fn learn_said(&mut self, api: &NodeList) {
+        if matches!(api, NodeList::NotDue) {
+            return;
+        }
+        for (id, known) in &mut self.known {
+            let listed = api.of(id, known.address.as_deref());
+            let said = listed.filter(|node| node.state != "Up");
+            known.said = said.map(|node| Said {
+                state: node.state.clone(),
+                registered_at: known.registered_at.clone(),
+            });
         }
     }
 
@@ -378,14 +405,15 @@ impl NodeMemory {
             return None;
         }
 
-        let api = evidence.api.unwrap_or_default().iter();
-        let api = api.clone().find(|node| node.id == id).or_else(|| {
-            api.clone()
-                .find(|node| Some(&node.address) == known.address.as_ref())
+        // An older word is one on a node that has not left since, nor come back: the API lists what is registered.
+        let said = known.said.as_ref().filter(|said| {
+            !matches!(evidence.api, NodeList::NotDue)
+                || !evidence.registry.tells_of(id)
+                || registered.is_some_and(|now| now.registered_at == said.registered_at)
         });
-        let (state, reason) = match (api, &answer) {
-            (Some(api), _) if api.state != "Up" => (
-                Some(api.state.clone()),
+        let (state, reason) = match (said, &answer) {
+            (Some(said), _) => (
+                Some(said.state.clone()),
                 "said by the management API".to_owned(),
             ),
             (_, Answer::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
@@ -395,11 +423,11 @@ impl NodeMemory {
                 }
                 (Some("Down".to_owned()), format!("GET /health: {why}"))
             }
-            (api, answer) => by_registration(
+            (_, answer) => by_registration(
                 id,
                 known,
                 registered,
-                api.is_some(),
+                evidence.api.of(id, known.address.as_deref()).is_some(),
                 answer,
                 timing,
                 evidence,

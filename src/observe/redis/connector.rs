@@ -22,17 +22,19 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use crate::observation::Reason;
-use crate::observe::redis::deployment::{Access, TlsAccess, is_socket};
+use crate::observe::certificate_hint::certificate_hint;
+use crate::observe::redis::address::is_socket;
+use crate::observe::redis::deployment::{Access, TlsAccess};
+use crate::observe::redis::errors::{RedisFailure, breaks};
 use crate::observe::redis::greeting::{LONGEST_LINE, greet};
-use crate::observe::redis::peer::{Peer, certificate_hint};
-use crate::observe::redis::server::{RedisFailure, wants_login};
+use crate::observe::redis::peer::Peer;
 
 /// The most that may come in after a request went out. The largest answers are those of pipelines of SCAN, some
 /// thousand keys of a few kilobytes each at worst.
 const MOST_ANSWER: usize = 64 * 1024 * 1024;
 
 /// How long a server that hung up is given to say why, and one that is perhaps no Redis to show what it is.
-const AT_THE_DOOR: Duration = Duration::from_millis(200);
+const DIAGNOSIS: Duration = Duration::from_millis(200);
 
 /// A connection that is replaced after a failure.
 #[derive(Debug)]
@@ -40,20 +42,18 @@ pub(in crate::observe) struct Connector {
     access: Arc<Access>,
     address: String,
     open: Option<Open>,
-    ear: Option<Ear>,
+    on_push: Option<OnPush>,
     /// Reads from a replica of a cluster.
     readonly: bool,
 }
 
-/// Who is told what Redis pushes.
-type PushTaker = Arc<dyn Fn(PushInfo) + Send + Sync>;
-
+/// What is done with what Redis pushes.
 #[derive(Clone)]
-struct Ear(PushTaker);
+struct OnPush(Arc<dyn Fn(PushInfo) + Send + Sync>);
 
-impl fmt::Debug for Ear {
+impl fmt::Debug for OnPush {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ear")
+        f.write_str("OnPush")
     }
 }
 
@@ -77,7 +77,7 @@ impl Connector {
             access,
             address: address.to_owned(),
             open: None,
-            ear: None,
+            on_push: None,
             readonly: false,
         }
     }
@@ -90,14 +90,14 @@ impl Connector {
         }
     }
 
-    /// A connector whose connections speak RESP3 and hand what Redis pushes to `ear`.
+    /// A connector whose connections speak RESP3 and hand what Redis pushes to `on_push`.
     pub(in crate::observe) fn listening(
         access: Arc<Access>,
         address: &str,
-        ear: impl Fn(PushInfo) + Send + Sync + 'static,
+        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Self {
         Self {
-            ear: Some(Ear(Arc::new(ear))),
+            on_push: Some(OnPush(Arc::new(on_push))),
             ..Self::new(access, address)
         }
     }
@@ -138,7 +138,7 @@ impl Connector {
         if self.access.tls.is_some() || is_socket(&self.address) {
             return None;
         }
-        if let Some(said) = self.told_at_the_door().await {
+        if let Some(said) = self.refusal().await {
             return Some(said);
         }
         let peer = Peer::securely_at(&self.address, self.patience()).await?;
@@ -147,7 +147,7 @@ impl Connector {
 
     /// Why Redis hangs up on everybody new, if it says so: it has too many clients, or is in protected mode. It says that
     /// before it is asked anything, so whoever asks at once mostly gets to know only that the connection is gone.
-    async fn told_at_the_door(&self) -> Option<RedisError> {
+    async fn refusal(&self) -> Option<RedisError> {
         let mut line = Vec::new();
         let listen = async {
             let stream = TcpStream::connect(&self.address).await?;
@@ -193,7 +193,7 @@ impl Connector {
 
     /// How long another connection may take that only shows what went wrong with the one before.
     fn patience(&self) -> Duration {
-        AT_THE_DOOR.min(self.access.timeout / 4)
+        DIAGNOSIS.min(self.access.timeout / 4)
     }
 
     async fn shake_hands(
@@ -250,10 +250,10 @@ impl Connector {
             AsyncConnectionConfig::new().set_response_timeout(Some(self.access.timeout));
         greet(&mut stream, &self.access, &self.address).await?;
         let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
-        if let Some(Ear(ear)) = self.ear.clone() {
+        if let Some(OnPush(on_push)) = self.on_push.clone() {
             settings = settings.set_protocol(ProtocolVersion::RESP3);
             config = config.set_push_sender(move |push| {
-                ear(push);
+                on_push(push);
                 Ok::<(), SendError>(())
             });
         }
@@ -329,12 +329,6 @@ impl Connector {
             }
         }
     }
-}
-
-/// Whether `error` makes the connection useless: it is one of the connection rather than an answer, or the answer that it
-/// has to log in, which connections do when they begin.
-pub(in crate::observe) fn breaks(error: &RedisError) -> bool {
-    !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) || wants_login(error)
 }
 
 fn tls_failed(why: &str) -> RedisError {

@@ -10,10 +10,11 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use crate::credentials::{Secret, SecretSource, TlsSource};
+use crate::observe::redis::address::host_of;
 
 /// Where Redis is and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisTarget {
+pub struct RedisDeployment {
     /// Where the servers to begin with are, one at least: the server, nodes of the cluster, or the sentinels. `host:port`, or
     /// the path of a Unix socket.
     pub seeds: Vec<String>,
@@ -117,7 +118,7 @@ impl fmt::Debug for Access {
     }
 }
 
-impl RedisTarget {
+impl RedisDeployment {
     /// Whether `other` leads to the same data, however it is reached: they have a host in common, the database, and what
     /// the sentinels know the primary by.
     pub(in crate::observe) fn same_place(&self, other: &Self) -> bool {
@@ -160,17 +161,4 @@ impl RedisTarget {
             said_unwanted: AtomicBool::new(false),
         }))
     }
-}
-
-/// Whether an address is the path of a Unix socket rather than a `host:port`.
-pub(in crate::observe) fn is_socket(address: &str) -> bool {
-    address.starts_with('/')
-}
-
-/// The host of an address, as others can be named beside it. Whoever is behind a socket is on this machine.
-pub(in crate::observe) fn host_of(address: &str) -> &str {
-    if is_socket(address) {
-        return "127.0.0.1";
-    }
-    address.rsplit_once(':').map_or(address, |(host, _)| host)
 }

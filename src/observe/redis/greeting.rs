@@ -7,8 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::observation::Reason;
 use crate::observe::redis::deployment::Access;
+use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::peer::Peer;
-use crate::observe::redis::server::RedisFailure;
 use crate::text::one_line;
 
 /// The longest line that is read, in bytes. What protected mode says takes some thousand.

@@ -87,22 +87,6 @@ fn client_hello() -> Result<Vec<u8>, String> {
     Ok(hello)
 }
 
-/// What a failed handshake says about the server's certificate in words that only a library understands, in plain ones.
-pub(in crate::observe) fn certificate_hint(error: &str) -> Option<&'static str> {
-    if error.contains("UnsupportedCertVersion") {
-        Some(
-            "the server's certificate is of X.509 version 1: make one of version 3, with a subjectAltName \
-             (openssl x509 needs -extfile for that)",
-        )
-    } else if error.contains("CaUsedAsEndEntity") {
-        Some(
-            "the server's certificate is that of an authority (CA:TRUE): make one for the server, signed by it",
-        )
-    } else {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,8 +7,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::task::JoinSet;
 
-use crate::observe::redis::connector::breaks;
-use crate::observe::redis::deployment::host_of;
+use crate::observe::redis::address::host_of;
+use crate::observe::redis::errors::breaks;
 
 /// How often an answer that a key is elsewhere is followed: once to where it is on its way to, once more from there.
 const MOST_HOPS: usize = 3;
@@ -39,7 +39,7 @@ pub(in crate::observe) struct Answers {
 }
 
 /// A command on its way: its place in the order, where to, and whether it follows a redirect.
-struct Errand {
+struct Routed {
     place: usize,
     link: usize,
     redirected: bool,
@@ -74,58 +74,58 @@ impl Router {
     /// Asks each command about its key.
     pub(in crate::observe) async fn ask(&self, commands: Vec<(Vec<u8>, Cmd)>) -> Answers {
         let mut answers = Answers::default();
-        let mut errands = Vec::with_capacity(commands.len());
+        let mut batch = Vec::with_capacity(commands.len());
         for (place, (key, _)) in commands.iter().enumerate() {
             let link = self.link_of(key);
             answers.each.push(Err(unserved()));
-            errands.extend(link.map(|link| Errand {
+            batch.extend(link.map(|link| Routed {
                 place,
                 link,
                 redirected: false,
             }));
         }
         for _ in 0..MOST_HOPS {
-            if errands.is_empty() {
+            if batch.is_empty() {
                 break;
             }
             let mut redirected = Vec::new();
-            for (errand, answer) in self.carry(&commands, errands).await {
+            for (routed, answer) in self.send(&commands, batch).await {
                 if let Err(error) = &answer {
                     if breaks(error) {
-                        answers.broken.insert(errand.link, error.clone());
-                    } else if let Some(link) = self.redirect(error, errand.link) {
-                        redirected.push(Errand {
-                            place: errand.place,
+                        answers.broken.insert(routed.link, error.clone());
+                    } else if let Some(link) = self.redirect(error, routed.link) {
+                        redirected.push(Routed {
+                            place: routed.place,
                             link,
                             redirected: true,
                         });
                     }
                 }
-                answers.each[errand.place] = answer;
+                answers.each[routed.place] = answer;
             }
-            errands = redirected;
+            batch = redirected;
         }
         answers
     }
 
-    /// One pipeline to each link that has errands, all at once.
-    async fn carry(
+    /// One pipeline to each link that has commands, all at once.
+    async fn send(
         &self,
         commands: &[(Vec<u8>, Cmd)],
-        errands: Vec<Errand>,
-    ) -> Vec<(Errand, RedisResult<Value>)> {
-        let mut by_link: BTreeMap<usize, (Pipeline, Vec<Errand>)> = BTreeMap::new();
-        for errand in errands {
-            let (pipe, errands) = by_link.entry(errand.link).or_default();
-            if errand.redirected {
+        batch: Vec<Routed>,
+    ) -> Vec<(Routed, RedisResult<Value>)> {
+        let mut by_link: BTreeMap<usize, (Pipeline, Vec<Routed>)> = BTreeMap::new();
+        for routed in batch {
+            let (pipe, batch) = by_link.entry(routed.link).or_default();
+            if routed.redirected {
                 // Without it, a server refuses a key that is still on its way to it; otherwise it does nothing.
                 pipe.cmd("ASKING");
             }
-            pipe.add_command(commands[errand.place].1.clone());
-            errands.push(errand);
+            pipe.add_command(commands[routed.place].1.clone());
+            batch.push(routed);
         }
         let mut asked = JoinSet::new();
-        for (link, (mut pipe, errands)) in by_link {
+        for (link, (mut pipe, batch)) in by_link {
             pipe.ignore_errors();
             let connection = self.links[link].connection.clone();
             asked.spawn(async move {
@@ -133,34 +133,32 @@ impl Router {
                     Ok(mut connection) => pipe.query_async(&mut connection).await,
                     Err(error) => Err(error),
                 };
-                (errands, answers)
+                (batch, answers)
             });
         }
-        let mut carried = Vec::new();
+        let mut answered = Vec::new();
         while let Some(done) = asked.join_next().await {
             // A task of ours neither panics nor is aborted while the set lives.
-            let Ok((errands, answers)) = done else {
+            let Ok((batch, answers)) = done else {
                 continue;
             };
             match answers {
                 Ok(answers) => {
                     let mut answers = answers.into_iter();
-                    for errand in errands {
-                        if errand.redirected {
+                    for routed in batch {
+                        if routed.redirected {
                             answers.next();
                         }
                         let answer = answers.next().unwrap_or_else(|| Err(unserved()));
-                        carried.push((errand, answer));
+                        answered.push((routed, answer));
                     }
                 }
-                Err(error) => carried.extend(
-                    errands
-                        .into_iter()
-                        .map(|errand| (errand, Err(error.clone()))),
-                ),
+                Err(error) => {
+                    answered.extend(batch.into_iter().map(|routed| (routed, Err(error.clone()))));
+                }
             }
         }
-        carried
+        answered
     }
 
     /// The link that `error` sends us to. An address without a host is on the host that said so.
@@ -172,16 +170,6 @@ impl Router {
         };
         self.links.iter().position(|link| link.primary == address)
     }
-}
-
-/// Whether `error` says that the key is elsewhere, or on its way.
-pub(in crate::observe) fn is_elsewhere(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Server(
-            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain
-        )
-    )
 }
 
 fn unserved() -> RedisError {

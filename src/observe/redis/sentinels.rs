@@ -5,11 +5,11 @@ use std::sync::Arc;
 use redis::RedisResult;
 
 use crate::observation::Reason;
+use crate::observe::fallback::first_success;
+use crate::observe::redis::address::join;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::fallback::first_success;
-use crate::observe::redis::server::RedisFailure;
-use crate::observe::redis::topology::join;
+use crate::observe::redis::errors::RedisFailure;
 
 /// The sentinels of one primary.
 #[derive(Debug)]

@@ -5,11 +5,10 @@ use jiff::{SignedDuration, Timestamp};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::observation::{Reason, RedisInfo};
-use crate::observe::redis::router::is_elsewhere;
-use crate::observe::redis::server::RedisFailure;
-use crate::observe::redis::topology::join;
+use crate::observe::redis::address::join;
+use crate::observe::redis::errors::{RedisFailure, is_elsewhere};
 
 /// How many names are asked for where INFO does not say if there is a cluster. Each is in a slot of its own: with two
 /// primaries, all of them are at one in one of 60,000 clusters.
@@ -50,13 +49,20 @@ impl ServerState {
     }
 }
 
+/// `now` in milliseconds by Redis's clock.
+pub(in crate::observe) fn redis_millis(now: Moment, offset: SignedDuration) -> i64 {
+    let now = now.wall.checked_add(offset).unwrap_or(now.wall);
+    now.as_millisecond()
+}
+
 /// What is asked besides TIME and INFO.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::observe) struct Wanted {
     /// The replicas that are connected.
     pub(in crate::observe) replicas: bool,
-    /// Whether the server is one of a cluster, where INFO does not tell.
-    pub(in crate::observe) cluster: bool,
+    /// Whether the server is one of a cluster, where INFO does not tell: by keys that begin like this, which the Redis user may
+    /// ask for.
+    pub(in crate::observe) cluster: Option<&'static [u8]>,
 }
 
 /// Asks the server at `address` for TIME, INFO and what is wanted besides.
@@ -125,14 +131,16 @@ impl ServerState {
 async fn ask_otherwise(
     connection: &mut MultiplexedConnection,
     address: &str,
-    cluster: bool,
+    keys: Option<&[u8]>,
     state: &mut ServerState,
 ) -> RedisResult<()> {
     let mut pipe = redis::pipe();
     pipe.ignore_errors().cmd("ROLE");
-    let names = if cluster { NAMES_ASKED } else { 0 };
-    for number in 0..names {
-        pipe.cmd("PTTL").arg(format!("ratelimit:{{{number}}}"));
+    if let Some(prefix) = keys {
+        for number in 0..NAMES_ASKED {
+            let key = [prefix, format!("{{{number}}}").as_bytes()].concat();
+            pipe.cmd("PTTL").arg(key);
+        }
     }
     let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
     let mut answers = answers.into_iter();

@@ -1,4 +1,4 @@
-//! Which servers hold the data now, and the control connections to them: one server, the primary that the sentinels
+//! Which servers hold the data now, and the connections to them that find it out: one server, the primary that the sentinels
 //! name, or all primaries of a cluster. Found anew at every collection, so that a failover or a resharding is followed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,30 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{RedisError, RedisResult};
 
 use crate::clock::Clock;
 use crate::observation::Reason;
+use crate::observe::fallback::first_success;
+use crate::observe::redis::cluster::{Shard, ask_cluster, parse_slots, problem, slots_of};
 use crate::observe::redis::connector::Connector;
-use crate::observe::redis::deployment::{Access, RedisTarget, host_of};
-use crate::observe::redis::fallback::first_success;
-use crate::observe::redis::router::{Link, Router, Slots};
+use crate::observe::redis::deployment::{Access, RedisDeployment};
+use crate::observe::redis::errors::{RedisFailure, not_connected};
+use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::sentinels::Sentinels;
-use crate::observe::redis::server::RedisFailure;
 use crate::observe::redis::server_state::{ServerState, Wanted, server_state, stale};
-
-/// The most primaries that are connected to: what Redis's own documentation gives as the largest sensible cluster. A
-/// node that lies about its cluster cannot make us connect everywhere.
-const MOST_PRIMARIES: usize = 1000;
-
-/// A primary, and what it serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::observe) struct Shard {
-    /// `host:port`.
-    pub(in crate::observe) primary: String,
-    /// Ranges of slots, both ends included; empty without a cluster.
-    pub(in crate::observe) slots: Vec<(u16, u16)>,
-}
 
 /// A primary as it was found now.
 #[derive(Clone, Debug)]
@@ -43,22 +31,23 @@ pub(in crate::observe) struct ShardNow {
 
 /// All primaries, and what is wrong besides.
 #[derive(Clone, Debug, Default)]
-pub(in crate::observe) struct Looked {
+pub(in crate::observe) struct Discovered {
     pub(in crate::observe) shards: Vec<ShardNow>,
     pub(in crate::observe) cluster: bool,
     /// Redis as a whole does not serve, whatever the single server answers.
     pub(in crate::observe) problem: Option<RedisFailure>,
     /// What failed without harm: the primary is known from before, or this one can be watched alone.
-    pub(in crate::observe) aside: Option<RedisFailure>,
+    pub(in crate::observe) harmless: Option<RedisFailure>,
     /// What the Redis user may not ask for, and need not.
     pub(in crate::observe) denied: Vec<RedisFailure>,
 }
 
-/// The control connections.
+/// The servers, as found last, and one connection to each.
 #[derive(Debug)]
-pub(in crate::observe) struct Control {
+pub(in crate::observe) struct Topology {
     access: Arc<Access>,
     seeds: Vec<String>,
+    keys: &'static [u8],
     sentinels: Option<Sentinels>,
     /// The servers are nodes of a cluster, as they say themselves.
     cluster: bool,
@@ -69,8 +58,12 @@ pub(in crate::observe) struct Control {
     shards: Vec<Shard>,
 }
 
-impl Control {
-    pub(in crate::observe) fn new(target: &RedisTarget) -> Result<Self, String> {
+impl Topology {
+    /// `keys` is what keys begin with that the Redis user may ask for.
+    pub(in crate::observe) fn new(
+        target: &RedisDeployment,
+        keys: &'static [u8],
+    ) -> Result<Self, String> {
         let sentinels = match &target.sentinel_master {
             None => None,
             Some(master) => {
@@ -81,6 +74,7 @@ impl Control {
         Ok(Self {
             access: target.access()?,
             seeds: target.seeds.clone(),
+            keys,
             sentinels,
             cluster: false,
             replicas: target.prefer_replica,
@@ -90,18 +84,21 @@ impl Control {
     }
 
     /// Finds the primaries and looks at each. Fails only if it cannot even be told where they would be.
-    pub(in crate::observe) async fn look(&mut self, clock: &Clock) -> Result<Looked, RedisFailure> {
-        let mut looked = Looked::default();
-        self.find(&mut looked).await?;
-        looked.shards = self.ask_shards(clock).await;
+    pub(in crate::observe) async fn discover(
+        &mut self,
+        clock: &Clock,
+    ) -> Result<Discovered, RedisFailure> {
+        let mut discovered = Discovered::default();
+        self.find(&mut discovered).await?;
+        discovered.shards = self.ask_shards(clock).await;
         if !self.cluster
-            && let Some(proof) = looked.shards.iter().find_map(proof_of_cluster)
+            && let Some(proof) = discovered.shards.iter().find_map(proof_of_cluster)
         {
             self.cluster = true;
-            match self.find_cluster(&mut looked.denied).await {
+            match self.find_cluster(&mut discovered.denied).await {
                 Ok(problem) => {
-                    looked.problem = problem;
-                    looked.shards = self.ask_shards(clock).await;
+                    discovered.problem = problem;
+                    discovered.shards = self.ask_shards(clock).await;
                 }
                 Err(mut failure) => {
                     self.cluster = false;
@@ -109,19 +106,19 @@ impl Control {
                         "{}; there is a cluster ({proof}) whose other servers are not known",
                         failure.message
                     );
-                    for now in &mut looked.shards {
+                    for now in &mut discovered.shards {
                         now.alone = Some(failure.clone());
                     }
-                    looked.aside = Some(failure);
+                    discovered.harmless = Some(failure);
                 }
             }
         }
-        looked.cluster = self.cluster;
+        discovered.cluster = self.cluster;
         let known: Vec<&String> = self.shards.iter().map(|shard| &shard.primary).collect();
         let seeds = &self.seeds;
         self.connectors
             .retain(|address, _| known.contains(&address) || seeds.contains(address));
-        Ok(looked)
+        Ok(discovered)
     }
 
     /// How connections to the servers that hold data are made.
@@ -176,13 +173,13 @@ impl Control {
         self.connectors.clear();
     }
 
-    async fn find(&mut self, looked: &mut Looked) -> Result<(), RedisFailure> {
+    async fn find(&mut self, discovered: &mut Discovered) -> Result<(), RedisFailure> {
         if self.cluster {
-            match self.find_cluster(&mut looked.denied).await {
-                Ok(problem) => looked.problem = problem,
+            match self.find_cluster(&mut discovered.denied).await {
+                Ok(problem) => discovered.problem = problem,
                 Err(failure) if self.shards.is_empty() => return Err(failure),
                 // Each primary that was known says itself what is wrong with it.
-                Err(failure) => looked.denied.push(failure),
+                Err(failure) => discovered.denied.push(failure),
             }
             if self.cluster {
                 return Ok(());
@@ -192,7 +189,7 @@ impl Control {
             Some(sentinels) => match (sentinels.primary().await, self.shards.first()) {
                 (Ok(primary), _) => primary,
                 (Err(failure), Some(before)) => {
-                    looked.aside = Some(failure);
+                    discovered.harmless = Some(failure);
                     before.primary.clone()
                 }
                 (Err(failure), None) => return Err(failure),
@@ -298,7 +295,7 @@ impl Control {
     async fn ask_shards(&mut self, clock: &Clock) -> Vec<ShardNow> {
         let wanted = Wanted {
             replicas: self.replicas,
-            cluster: !self.cluster,
+            cluster: (!self.cluster).then_some(self.keys),
         };
         let asked = self.shards.iter().map(|shard| {
             let connector = self.connectors.remove(&shard.primary);
@@ -317,20 +314,6 @@ impl Control {
         }
         shards
     }
-}
-
-/// The slots, and the state of the cluster, which may be denied.
-async fn ask_cluster(connector: &mut Connector) -> RedisResult<(Value, RedisResult<String>)> {
-    let (mut connection, _) = connector.get().await?;
-    let mut pipe = redis::pipe();
-    pipe.ignore_errors();
-    pipe.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("INFO");
-    let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut connection).await?;
-    let mut answers = answers.into_iter();
-    let mut next = || answers.next().unwrap_or_else(|| Err(not_connected()));
-    let (slots, state) = (next()?, next());
-    let state = state.and_then(|state| Ok(redis::from_redis_value::<String>(state)?));
-    Ok((slots, state))
 }
 
 /// How it is known that a server is one of a cluster, if it is.
@@ -383,160 +366,4 @@ async fn ask_shard(
 fn is_sentinel(state: &ServerState) -> bool {
     let info = state.info.as_ref();
     info.is_some_and(|info| info.mode == "sentinel")
-}
-
-/// `CLUSTER SLOTS` as told by `asked`: which primary serves what. An answer without a host means the one asked.
-fn parse_slots(answer: &Value, asked: &str) -> Vec<Shard> {
-    let mut shards: Vec<Shard> = Vec::new();
-    let Value::Array(ranges) = answer else {
-        return shards;
-    };
-    let asked_host = host_of(asked);
-    for range in ranges {
-        let Value::Array(parts) = range else { continue };
-        let [
-            Value::Int(first),
-            Value::Int(last),
-            Value::Array(primary),
-            ..,
-        ] = &parts[..]
-        else {
-            continue;
-        };
-        let (Ok(first), Ok(last)) = (u16::try_from(*first), u16::try_from(*last)) else {
-            continue;
-        };
-        let [host, Value::Int(port), ..] = &primary[..] else {
-            continue;
-        };
-        let host = match host {
-            Value::BulkString(host) if !host.is_empty() && host != b"?" => {
-                String::from_utf8_lossy(host).into_owned()
-            }
-            _ => asked_host.to_owned(),
-        };
-        let primary = join(&host, &port.to_string());
-        match shards.iter_mut().find(|shard| shard.primary == primary) {
-            Some(shard) => shard.slots.push((first, last)),
-            None => shards.push(Shard {
-                primary,
-                slots: vec![(first, last)],
-            }),
-        }
-    }
-    shards.sort_by_key(|shard| shard.slots.iter().min().copied());
-    shards.truncate(MOST_PRIMARIES);
-    shards
-}
-
-/// What `CLUSTER INFO` says of the cluster as a whole.
-fn problem(info: &str, shards: &[Shard]) -> Option<RedisFailure> {
-    let fails = info.lines().any(|line| line.trim() == "cluster_state:fail");
-    if !fails && !shards.is_empty() {
-        return None;
-    }
-    let served: u32 = shards
-        .iter()
-        .flat_map(|shard| &shard.slots)
-        .map(|(first, last)| u32::from(last.saturating_sub(*first)) + 1)
-        .sum();
-    Some(RedisFailure {
-        reason: Reason::Clusterdown,
-        message: format!("CLUSTER INFO: cluster_state is fail; {served} of 16384 slots assigned"),
-    })
-}
-
-/// The ranges of `shards` in rising order, each with its shard's place.
-pub(in crate::observe) fn slots_of<'a>(shards: impl Iterator<Item = &'a Shard>) -> Slots {
-    let mut slots: Slots = shards
-        .enumerate()
-        .flat_map(|(link, shard)| shard.slots.iter().map(move |&(a, b)| (a, b, link)))
-        .collect();
-    slots.sort_unstable();
-    slots
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-pub(in crate::observe) fn join(host: &str, port: &str) -> String {
-    if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
-pub(in crate::observe) fn not_connected() -> RedisError {
-    std::io::Error::from(std::io::ErrorKind::NotConnected).into()
-}
-
-/// Whether `error` means that the key could not be asked for, rather than what it is.
-pub(in crate::observe) fn is_unserved(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::BusyLoading
-                | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::TryAgain
-        ),
-        ErrorKind::Extension => false,
-        _ => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(host: &str, port: i64) -> Value {
-        Value::Array(vec![
-            Value::BulkString(host.as_bytes().to_vec()),
-            Value::Int(port),
-            Value::BulkString(b"id".to_vec()),
-        ])
-    }
-
-    #[test]
-    fn ranges_of_one_primary_are_one_shard_and_a_missing_host_is_the_one_asked() {
-        let range = |first, last, port, host: &str| {
-            let replica = node("10.0.0.9", 1);
-            Value::Array(vec![
-                Value::Int(first),
-                Value::Int(last),
-                node(host, port),
-                replica,
-            ])
-        };
-        let answer = Value::Array(vec![
-            range(8000, 16383, 7001, ""),
-            range(0, 100, 7000, "10.0.0.1"),
-            range(200, 300, 7000, "10.0.0.1"),
-        ]);
-        let shards = parse_slots(&answer, "10.0.0.7:7001");
-        let shown: Vec<_> = shards
-            .iter()
-            .map(|shard| (shard.primary.as_str(), shard.slots.as_slice()))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                ("10.0.0.1:7000", &[(0, 100), (200, 300)][..]),
-                ("10.0.0.7:7001", &[(8000, 16383)][..]),
-            ]
-        );
-        let slots = slots_of(shards.iter());
-        assert_eq!(slots, [(0, 100, 0), (200, 300, 0), (8000, 16383, 1)]);
-        let fail = problem("cluster_state:fail\r\n", &shards).unwrap();
-        assert!(fail.message.contains("8586 of 16384"), "{}", fail.message);
-        assert_eq!(problem("cluster_state:ok\r\n", &shards), None);
-        assert!(problem("cluster_state:ok\r\n", &[]).is_some());
-    }
-
-    #[test]
-    fn addresses_of_ipv6_have_brackets() {
-        assert_eq!(join("::1", "6379"), "[::1]:6379");
-        assert_eq!(join("redis", "6379"), "redis:6379");
-    }
 }

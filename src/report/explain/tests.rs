@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::clock::Moment;
 use crate::invariants::{Checker, CheckerConfig};
-use crate::observation::{CounterView, FallenLimit};
+use crate::observation::{Condition, CounterView, FallenLimit};
 use crate::subject::InvariantChecker as _;
 
 fn at(seconds: i64) -> Moment {
@@ -41,6 +41,7 @@ fn look(
                 limit: 100,
                 at: at(fell).steady,
             }),
+            condition: Condition::default(),
         };
         checker.counters(at(now), &[view]);
         counters.push(Counter {
@@ -50,6 +51,7 @@ fn look(
             remaining: view.remaining,
             window_ms: view.window_ms,
             fell_from: view.fell_from,
+            condition: Condition::default(),
             counted_at: None,
             counted_from: None,
         });
@@ -154,6 +156,7 @@ fn what_is_switched_off_or_not_there_is_told_so() {
     );
     assert_eq!(decisions(&looked, "redis"), ["redis_disconnected holds"]);
     let nobody = decisions(&looked, "nobody");
-    assert_eq!(nobody.len(), 5);
+    assert_eq!(nobody.len(), 7, "{nobody:?}");
     assert!(nobody[..4].iter().all(|it| it.ends_with(" not_seen")));
+    assert!(nobody[5..].iter().all(|it| it.ends_with(" not_applicable")));
 }

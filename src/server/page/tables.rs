@@ -6,7 +6,7 @@ use maud::{Markup, Render, html};
 use super::format::{bar, bytes, count, foreign, long, millis, short, subject, time, window};
 use super::headline::look;
 use crate::clock::elapsed;
-use crate::observation::{Counter, CountersRead, Node, Observation};
+use crate::observation::{Counter, CountersRead, Node, Observation, Refused};
 use crate::report::{InvariantName, InvariantStatus};
 use crate::snapshot::Snapshot;
 use crate::standing::Standing;
@@ -42,10 +42,22 @@ pub(super) fn invariants(snapshot: &Snapshot) -> Markup {
                             td data-label="Grace" { (long(status.config.grace_period)) }
                         }
                     }
+                    @for it in snapshot.report.not_applicable.iter().filter(|_| is_described(snapshot)) {
+                        tr {
+                            td data-label="Invariant" { b { (it.name) } }
+                            td data-label="State" colspan="4" { "not applicable: " (it.why) }
+                        }
+                    }
                 }
             }
         }
     }
+}
+
+/// Whether the limiter is of another kind than the reference, whose page says what it always said.
+fn is_described(snapshot: &Snapshot) -> bool {
+    let limiter = snapshot.observation.limiter.as_ref();
+    limiter.is_some_and(|limiter| limiter.name != "reference")
 }
 
 fn threshold_of(status: &InvariantStatus) -> String {
@@ -54,7 +66,10 @@ fn threshold_of(status: &InvariantStatus) -> String {
         InvariantName::HighLatency => format!("p99 above {} ms", short(threshold * 1e3)),
         InvariantName::CounterDrift => format!("{} % above the limit", short(threshold * 1e2)),
         InvariantName::GhostAllowing => "above the limit".to_owned(),
-        InvariantName::NodeDown | InvariantName::RedisDisconnected => "none".to_owned(),
+        InvariantName::NodeDown
+        | InvariantName::RedisDisconnected
+        | InvariantName::StuckCounter
+        | InvariantName::InvalidCounter => "none".to_owned(),
     }
 }
 
@@ -235,6 +250,11 @@ pub(super) fn keys(snapshot: &Snapshot) -> Markup {
     }
 }
 
+/// Whether the count is above the limit because refused requests are in it.
+fn is_demand(counter: &Counter) -> bool {
+    counter.condition.refused == Refused::Counted && counter.count > counter.limit
+}
+
 fn key_row(counter: &Counter) -> Markup {
     let used = counter.utilization();
     let share = if used.is_finite() {
@@ -249,7 +269,10 @@ fn key_row(counter: &Counter) -> Markup {
                 (bar(used))
                 span class="figure" { @if used > 1.0 { (sign(Standing::Violated, share)) } @else { (share) } }
             }
-            td class="number" data-label="count" { (counter.count) }
+            td class="number" data-label="count" {
+                (counter.count)
+                @if is_demand(counter) { " demand" }
+            }
             td class="number" data-label="limit" { (counter.limit) }
             td class="number" data-label="left" { (counter.remaining) }
             td class="number" data-label="in" { (counter.window_ms.map_or("unknown".to_owned(), window)) }

@@ -207,6 +207,8 @@ mod tests {
                 "RatelimiterHighLatency.md",
                 "RatelimiterCounterDrift.md",
                 "RatelimiterGhostAllowing.md",
+                "RatelimiterStuckCounter.md",
+                "RatelimiterInvalidCounter.md",
             ]
         );
     }

@@ -230,7 +230,7 @@ impl Limiter {
                 };
                 scale.write(&mut redis).await?;
                 self.network
-                    .set(Mode::Delay(Duration::from_millis(25)))
+                    .set(Mode::Delay(Duration::from_millis(6)))
                     .await
             }
             Fault::NodeKilled => {

@@ -3,15 +3,16 @@
 
 use super::{Sweep, SweepResult, fail, paced};
 use crate::clock::Moment;
-use crate::observation::{CounterView, FallenLimit, Limit, Reason, utilization};
+use crate::observation::{Condition, CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::observe::counters::limits::by_rule;
 use crate::observe::counters::pass::Round;
 use crate::observe::counters::requests::{
     Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, names_of, verify,
 };
 use crate::observe::nodes::canary::CANARY_PREFIX;
-use crate::observe::redis::router::is_elsewhere;
-use crate::observe::redis::server::{NODE_PREFIX, reason_of, redis_millis};
+use crate::observe::nodes::registry::NODE_PREFIX;
+use crate::observe::redis::errors::{is_elsewhere, reason_of};
+use crate::observe::redis::server_state::redis_millis;
 
 /// A key with what is known of it.
 pub(in crate::observe) struct Known {
@@ -30,6 +31,7 @@ impl Known {
             remaining: self.limit.limit.saturating_sub(self.count),
             window_ms: Some(self.limit.window_ms),
             fell_from: self.fell_from,
+            condition: Condition::default(),
         }
     }
 }

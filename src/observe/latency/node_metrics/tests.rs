@@ -31,8 +31,8 @@ fn one_sum_that_is_no_number_costs_the_sum_alone() {
     let results: Vec<_> = reading.requests_checked.iter().collect();
     assert_eq!(results, [(&"allowed".to_owned(), &3.0)]);
     assert_eq!(reading.check_errors, Some(0.0));
-    let mut history = NodeHistory::default();
-    let (metrics, _) = history.add(Timestamp::UNIX_EPOCH, &reading, &default_selectors());
+    let mut history = LatencyHistory::default();
+    let metrics = history.add(Timestamp::UNIX_EPOCH, &reading, &default_selectors(), false);
     let histogram = metrics.check_duration.unwrap();
     assert_eq!((histogram.count, histogram.sum), (3.0, None));
     // What a verdict rests on is there as a whole or not at all.
@@ -48,21 +48,23 @@ fn one_sum_that_is_no_number_costs_the_sum_alone() {
 fn a_histogram_of_no_numbers_is_named_and_the_next_one_is_used() {
     let broken = "ratelimiter_check_duration_seconds_bucket{le=\"0.1\"} NaN\n";
     let reading = |text: &str| Reading::parse(text, &default_selectors()).unwrap();
-    let mut history = NodeHistory::default();
-    let (metrics, _) = history.add(
+    let mut history = LatencyHistory::default();
+    let metrics = history.add(
         Timestamp::UNIX_EPOCH,
         &reading(broken),
         &default_selectors(),
+        false,
     );
     assert_eq!(
         metrics.latency_unknown.as_deref(),
         Some("invalid_histogram")
     );
     let other = broken.to_owned() + "http_request_duration_seconds_count{handler=\"/check\"} 1\n";
-    let (metrics, _) = history.add(
+    let metrics = history.add(
         Timestamp::UNIX_EPOCH,
         &reading(&other),
         &default_selectors(),
+        false,
     );
     assert_eq!(metrics.latency_unknown.as_deref(), Some("first_sample"));
 }
@@ -180,7 +182,7 @@ fn replay(edges: &[i64], checks: &[Check], scrapes: &[i64]) -> Vec<(i64, Said)> 
     let mut checks = checks.to_vec();
     checks.sort_unstable();
     let selectors = default_selectors();
-    let mut history = NodeHistory::default();
+    let mut history = LatencyHistory::default();
     let mut checker = Checker::new(CheckerConfig::default());
     let node: Node = serde_json::from_str("{\"id\":\"n\",\"state\":\"Up\"}").unwrap();
     let mut counts = Counts {
@@ -195,7 +197,7 @@ fn replay(edges: &[i64], checks: &[Check], scrapes: &[i64]) -> Vec<(i64, Said)> 
         }
         let reading = Reading::parse(&counts.text(), &selectors).unwrap();
         let now = Timestamp::from_millisecond(1_700_000_000_000 + at).unwrap();
-        let (metrics, _) = history.add(now, &reading, &selectors);
+        let metrics = history.add(now, &reading, &selectors, false);
         let observation = Observation {
             nodes: vec![node.clone()],
             node_metrics: BTreeMap::from([("n".to_owned(), metrics)]),

@@ -6,11 +6,8 @@ const BROKEN: RedisEvidence = RedisEvidence::Broken("/check answers 5xx");
 const NONE: RedisEvidence = RedisEvidence::None;
 const ANSWERED: RedisEvidence = RedisEvidence::Answered;
 
-fn reading(check_errors: f64, check_answers: f64) -> Reading {
-    let counted =
-        |status, n| format!("http_requests_total{{handler=\"/check\",status=\"{status}\"}} {n}\n");
-    let text = counted("5xx", check_errors) + &counted("2xx", check_answers);
-    Reading::parse(&text, &[]).unwrap()
+fn counts(errors: f64, answers: f64) -> CheckCounts {
+    CheckCounts { errors, answers }
 }
 
 fn at(seconds: f64) -> Timestamp {
@@ -31,7 +28,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let mut node = Self::default();
-        node.history.add(at(0.0), &reading(0.0, 0.0));
+        node.history.add(at(0.0), counts(0.0, 0.0));
         node
     }
 
@@ -51,11 +48,10 @@ impl Node {
         self.errors += errors;
         self.answers += answers;
         let now = at(self.seconds);
-        let first = reading(self.errors, self.answers);
-        let later = later.map(|(e, a)| reading(self.errors + e, self.answers + a));
-        let checks = self.history.add(now, &first);
-        self.history
-            .conclude(now, checks, &first, outage, later.as_ref())
+        let first = counts(self.errors, self.answers);
+        let later = later.map(|(e, a)| counts(self.errors + e, self.answers + a));
+        let checks = self.history.add(now, first);
+        self.history.conclude(now, checks, first, outage, later)
     }
 }
 
@@ -241,10 +237,10 @@ fn a_proof_stands_for_seconds_in_which_nothing_is_heard_and_until_something_spea
     ] {
         let mut history = CheckHistory::default();
         let start = Timestamp::UNIX_EPOCH;
-        history.add(start, &reading(3.0, 10.0));
+        history.add(start, counts(3.0, 10.0));
         assert_eq!(history.believe(start, BROKEN, None), BROKEN);
         let now = start + Duration::from_millis(millis);
-        history.add(now, &reading(errors, 10.0));
+        history.add(now, counts(errors, 10.0));
         assert_eq!(history.believe(now, evidence, outage), expected);
         // It is not made longer by being believed.
         let later = start + PROOF_STANDS;

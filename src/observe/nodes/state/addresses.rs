@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::registration::renewed_at;
-use super::{Known, NodeEvidence, NodeMemory, Probe, RegistryTiming};
+use super::{NodeEvidence, NodeMemory, NodeRecord, Probe, RegistryTiming};
 use crate::clock::elapsed;
 use crate::observation::Reason;
 
@@ -206,11 +206,14 @@ impl NodeMemory {
                     known.static_address = None;
                 }
             }
-            let known = self.known.entry(id.to_owned()).or_insert_with(|| Known {
-                address: Some(address.clone()),
-                first_seen: Some(now),
-                ..Known::default()
-            });
+            let known = self
+                .known
+                .entry(id.to_owned())
+                .or_insert_with(|| NodeRecord {
+                    address: Some(address.clone()),
+                    first_seen: Some(now),
+                    ..NodeRecord::default()
+                });
             if known.address.as_ref() != Some(&address) {
                 known.static_address = Some(address);
             }
@@ -222,7 +225,7 @@ impl NodeMemory {
     pub(in crate::observe) fn drop_superseded(&mut self, evidence: &NodeEvidence<'_>) {
         let now = evidence.now;
         let registered = &evidence.registry.found;
-        let superseded = |id: &str, known: &Known| {
+        let superseded = |id: &str, known: &NodeRecord| {
             let Some(address) = &known.address else {
                 return false;
             };
@@ -235,7 +238,7 @@ impl NodeMemory {
                     .get(answering)
                     .is_some_and(|other| other.address.as_ref() == Some(address))
         };
-        let replaced = |id: &str, known: &Known| {
+        let replaced = |id: &str, known: &NodeRecord| {
             let gone = evidence.registry.tells_of(id) && !registered.contains_key(id);
             let alone = gone && !known.reached && known.static_address.is_none();
             alone

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{Answer, Known, NodeEvidence, RedisEvidence, Registration, RegistryTiming, SeenTtl};
+use super::{
+    Answer, NodeEvidence, NodeRecord, RedisEvidence, Registration, RegistryTiming, SeenTtl,
+};
 use crate::clock::elapsed;
 
 /// When a registration was renewed last, by what its TTL was when it was read; `None` if it has none.
@@ -15,7 +17,7 @@ pub(in crate::observe) fn renewed_at(seen: SeenTtl, timing: RegistryTiming) -> O
 /// The state of a node whose address was never reached, or that was not probed; `None` if it has left.
 pub(in crate::observe) fn by_registration(
     id: &str,
-    known: &Known,
+    known: &NodeRecord,
     registered: Option<&Registration>,
     listed: bool,
     answer: &Answer,
@@ -72,7 +74,7 @@ pub(in crate::observe) fn by_registration(
 /// Whether a node that answers reaches Redis, with the evidence.
 pub(in crate::observe) fn way_to_redis(
     id: &str,
-    known: &Known,
+    known: &NodeRecord,
     registered: Option<&Registration>,
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
@@ -101,7 +103,7 @@ pub(in crate::observe) fn way_to_redis(
 /// What the registration's age says of the node's way to Redis.
 fn heartbeats(
     id: &str,
-    known: &Known,
+    known: &NodeRecord,
     registered: Option<&Registration>,
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
@@ -137,3 +139,6 @@ fn heartbeats(
     }
     (Some(false), "heartbeat overdue")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,30 +1,31 @@
 //! Each rule of the evidence, by what an operator would see.
 
 use super::*;
+use crate::observe::http::management_api::ApiNode;
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
 }
 
 /// What a collection finds, built up by name.
 #[derive(Default)]
-struct World {
-    memory: NodeMemory,
-    registry: RegistryReading,
-    api: Option<Vec<ApiNode>>,
-    probes: BTreeMap<String, Probe>,
-    redis: BTreeMap<String, RedisEvidence>,
+pub(super) struct World {
+    pub(super) memory: NodeMemory,
+    pub(super) registry: RegistryReading,
+    pub(super) api: NodeList,
+    pub(super) probes: BTreeMap<String, Probe>,
+    pub(super) redis: BTreeMap<String, RedisEvidence>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut world = Self::default();
         world.registry.readable = true;
         world.registry.redis_up_since = Some(at(-3600));
         world
     }
 
-    fn registered(&mut self, id: &str, address: &str, ttl: u64) -> &mut Self {
+    pub(super) fn registered(&mut self, id: &str, address: &str, ttl: u64) -> &mut Self {
         let registration = Registration {
             address: Some(address.to_owned()),
             registered_at: None,
@@ -34,12 +35,12 @@ impl World {
         self
     }
 
-    fn gone(&mut self, id: &str) -> &mut Self {
+    pub(super) fn gone(&mut self, id: &str) -> &mut Self {
         self.registry.found.remove(id);
         self
     }
 
-    fn answers(&mut self, address: &str, id: &str) -> &mut Self {
+    pub(super) fn answers(&mut self, address: &str, id: &str) -> &mut Self {
         let probe = Probe::Answered {
             node_id: Some(id.to_owned()),
             seconds: 0.001,
@@ -48,20 +49,30 @@ impl World {
         self
     }
 
-    fn fails(&mut self, address: &str) -> &mut Self {
+    pub(super) fn fails(&mut self, address: &str) -> &mut Self {
         self.probes
             .insert(address.to_owned(), Probe::Failed(Reason::Refused));
         self
     }
 
+    pub(super) fn listed(&mut self, id: &str, address: &str, state: &str) -> &mut Self {
+        self.api = NodeList::Listed(vec![ApiNode {
+            id: id.to_owned(),
+            address: address.to_owned(),
+            state: state.to_owned(),
+            registered_at: None,
+        }]);
+        self
+    }
+
     /// Each node as `id state [redis]`.
-    fn judge(&mut self, now: i64) -> Vec<String> {
+    pub(super) fn judge(&mut self, now: i64) -> Vec<String> {
         let nodes = self.memory.judge(
             RegistryTiming::default(),
             &NodeEvidence {
                 now: at(now),
                 registry: &self.registry,
-                api: self.api.as_deref(),
+                api: &self.api,
                 probes: &self.probes,
                 redis: &self.redis,
                 canary_refused: &BTreeMap::new(),
@@ -266,12 +277,7 @@ fn two_registrations_of_one_address_are_one_node() {
 fn an_id_that_the_api_cut_at_a_colon_is_not_counted_twice() {
     let mut world = World::new();
     world.registered("a:b", "h:1", 25).answers("h:1", "a:b");
-    world.api = Some(vec![ApiNode {
-        id: "b".to_owned(),
-        address: "h:1".to_owned(),
-        state: "Up".to_owned(),
-        registered_at: None,
-    }]);
+    world.listed("b", "h:1", "Up");
     assert_eq!(world.judge(0), ["a:b Up"]);
 }
 
@@ -279,86 +285,47 @@ fn an_id_that_the_api_cut_at_a_colon_is_not_counted_twice() {
 fn the_apis_word_counts_when_it_is_not_up() {
     let mut world = World::new();
     world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    world.api = Some(vec![ApiNode {
-        id: "n1".to_owned(),
-        address: "h:1".to_owned(),
-        state: "Draining".to_owned(),
-        registered_at: None,
-    }]);
+    world.listed("n1", "h:1", "Draining");
     assert_eq!(world.judge(0), ["n1 Draining"]);
 }
 
-#[test]
-fn a_heartbeat_that_is_late_is_no_alarm_and_one_that_is_overdue_is() {
+/// A node that the API called `Draining` when it was last asked.
+fn drained() -> World {
     let mut world = World::new();
-    world.registered("n1", "h:1", 11).answers("h:1", "n1");
-    assert_eq!(world.judge(0), ["n1 Up"]);
-    assert_eq!(
-        world.registered("n1", "h:1", 9).judge(2),
-        ["n1 Up no-redis"]
-    );
-    assert_eq!(world.gone("n1").judge(15), ["n1 Up no-redis"]);
-}
-
-#[test]
-fn a_redis_out_of_memory_that_still_answers_the_canary_is_found_by_the_heartbeat() {
-    let mut world = World::new();
-    world.redis.insert("n1".to_owned(), RedisEvidence::Works);
     world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    assert_eq!(world.judge(0), ["n1 Up"]);
-    assert_eq!(
-        world.registered("n1", "h:1", 9).judge(16),
-        ["n1 Up no-redis"]
-    );
-    // Where heartbeats tell nothing, the canary does.
-    world.registry.redis_up_since = Some(at(15));
-    assert_eq!(world.judge(16), ["n1 Up"]);
+    world.listed("n1", "h:1", "Draining").judge(0);
+    world.api = NodeList::NotDue;
+    world
 }
 
 #[test]
-fn after_an_outage_nodes_get_two_heartbeats() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 25)
-        .answers("h:1", "n1")
-        .judge(0);
-    world.registry.redis_up_since = Some(at(60));
-    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up redis?"]);
-    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
+fn the_apis_word_holds_until_it_is_asked_again() {
+    let mut world = drained();
+    assert_eq!(world.judge(15), ["n1 Draining"]);
+    world.registry.readable = false;
+    world.registry.found.clear();
+    assert_eq!(world.judge(30), ["n1 Draining redis?"]);
+    world.registry.readable = true;
+    world.registered("n1", "h:1", 25);
+    assert_eq!(world.judge(45), ["n1 Draining"]);
+    assert_eq!(world.listed("n1", "h:1", "Up").judge(60), ["n1 Up"]);
+    let mut world = drained();
+    world.api = NodeList::Failed;
+    assert_eq!(world.judge(15), ["n1 Up"]);
+    world.api = NodeList::NotDue;
+    assert_eq!(world.judge(30), ["n1 Up"]);
 }
 
 #[test]
-fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 25)
-        .answers("h:1", "n1")
-        .judge(0);
-    world.registry.redis_up_since = Some(at(60));
-    let answered = RedisEvidence::Answered;
-    world.redis.insert("n1".to_owned(), answered);
-    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up"]);
-    // Once it should have beaten, answers do not excuse it.
-    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
-}
+fn the_apis_older_word_is_none_on_a_node_that_left_or_came_back() {
+    let mut world = drained();
+    world.gone("n1").fails("h:1");
+    assert_eq!(world.judge(15), [""; 0]);
 
-#[test]
-fn a_redis_that_restarted_empty_is_no_clean_stop() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 25)
-        .registered("n2", "inside:2", 25)
-        .answers("h:1", "n1")
-        .judge(0);
-    world.gone("n1").gone("n2");
-    world.registry.redis_restarted = true;
-    world.registry.redis_up_since = Some(at(5));
-    assert_eq!(world.judge(6), ["n1 Up", "n2 ? redis?"]);
-    world.registry.redis_restarted = false;
-    assert_eq!(
-        world.fails("h:1").judge(8),
-        ["n1 Down redis?", "n2 ? redis?"]
-    );
+    let mut world = drained();
+    let again = world.registry.found.get_mut("n1").unwrap();
+    again.registered_at = Some("2026-01-27T02:06:57".to_owned());
+    assert_eq!(world.judge(15), ["n1 Up"]);
 }
 
 #[test]
@@ -366,15 +333,13 @@ fn while_redis_is_away_the_apis_list_is_taken() {
     let mut world = World::new();
     world.registry.readable = false;
     world.registry.redis_up_since = None;
-    world.api = Some(vec![ApiNode {
-        id: "n1".to_owned(),
-        address: "inside:1".to_owned(),
-        state: "Up".to_owned(),
-        registered_at: None,
-    }]);
+    world.listed("n1", "inside:1", "Up");
     assert_eq!(world.fails("inside:1").judge(0), ["n1 Up redis?"]);
-    world.api = None;
-    assert_eq!(world.judge(5), ["n1 ? redis?"]);
+    // An older list does not prove that it still exists.
+    for api in [NodeList::NotDue, NodeList::Failed] {
+        world.api = api;
+        assert_eq!(world.judge(5), ["n1 ? redis?"]);
+    }
 }
 
 #[test]
@@ -488,48 +453,4 @@ fn a_configured_node_that_is_dead_for_an_hour_stays_down_until_it_is_removed() {
         .answers("mapped:2", "n2")
         .registered("n2", "inside:2", 25);
     assert_eq!(world.judge(100_030), ["n2 Up"]);
-}
-
-#[test]
-fn checks_that_succeed_end_a_heartbeat_that_was_overdue_because_they_all_failed() {
-    let mut world = World::new();
-    world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    world.judge(0);
-    assert_eq!(
-        world.registered("n1", "h:1", 3).judge(22),
-        ["n1 Up no-redis"]
-    );
-    let returned = RedisEvidence::Returned(at(0));
-    world.redis.insert("n1".to_owned(), returned);
-    assert_eq!(world.gone("n1").judge(40), ["n1 Up"]);
-    // The heartbeat has the time of two to come.
-    world.redis.clear();
-    assert_eq!(world.judge(45), ["n1 Up"]);
-    assert_eq!(world.judge(60), ["n1 Up no-redis"]);
-}
-
-#[test]
-fn checks_that_failed_after_the_heartbeat_was_overdue_do_not_explain_it() {
-    let mut world = World::new();
-    world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    world.judge(0);
-    world.registered("n1", "h:1", 3).judge(22);
-    let returned = RedisEvidence::Returned(at(22));
-    world.redis.insert("n1".to_owned(), returned);
-    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
-}
-
-#[test]
-fn after_redis_was_out_of_memory_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
-    let mut world = World::new();
-    world.registered("n1", "h:1", 25).answers("h:1", "n1");
-    world.judge(0);
-    let answered = RedisEvidence::Answered;
-    world.redis.insert("n1".to_owned(), answered);
-    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
-    world.registry.memory_freed = Some(at(50));
-    assert_eq!(world.judge(50), ["n1 Up"]);
-    world.redis.clear();
-    assert_eq!(world.judge(55), ["n1 Up redis?"]);
-    assert_eq!(world.judge(70), ["n1 Up no-redis"]);
 }

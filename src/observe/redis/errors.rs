@@ -1,20 +1,10 @@
-//! The node registry in Redis, and what Redis's errors mean.
+//! What Redis's errors and those of the way to it mean: a named reason, words to show, and what to do about them.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::SignedDuration;
-use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use crate::clock::Moment;
-use crate::observation::{Collector, Failure, Reason, encode_key};
-use crate::observe::nodes::state::Registration;
-use crate::observe::redis::router::{Answers, Router};
-use crate::observe::redis::topology::is_unserved;
-
-/// What every registration's key starts with.
-pub(in crate::observe) const NODE_PREFIX: &[u8] = b"ratelimiter:nodes:";
+use crate::observation::{Collector, Failure, Reason};
 
 /// A failure of Redis, named.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,79 +65,6 @@ pub(in crate::observe) fn wants_login(error: &RedisError) -> bool {
     error.code() == Some("NOAUTH")
 }
 
-/// `now` in milliseconds by Redis's clock.
-pub(in crate::observe) fn redis_millis(now: Moment, offset: SignedDuration) -> i64 {
-    let now = now.wall.checked_add(offset).unwrap_or(now.wall);
-    now.as_millisecond()
-}
-
-/// What a look at some registrations brought: those that are there, those that are malformed, and those that could not
-/// be read, because whoever holds them did not answer.
-#[derive(Clone, Debug, Default)]
-pub(in crate::observe) struct Registrations {
-    pub(in crate::observe) found: BTreeMap<String, Registration>,
-    pub(in crate::observe) malformed: Vec<(String, Reason)>,
-    pub(in crate::observe) unread: BTreeSet<String>,
-    /// Why not, for the first of them.
-    pub(in crate::observe) why: Option<RedisFailure>,
-    /// The links that broke on the way.
-    pub(in crate::observe) broken: BTreeMap<usize, RedisError>,
-}
-
-/// The registrations of `ids` (escaped as [`encode_key`] does).
-pub(in crate::observe) async fn registrations(router: &Router, ids: &[String]) -> Registrations {
-    let mut result = Registrations::default();
-    if ids.is_empty() {
-        return result;
-    }
-    let mut commands = Vec::with_capacity(ids.len() * 2);
-    for id in ids {
-        let mut key = NODE_PREFIX.to_vec();
-        key.extend(crate::observation::decode_key(id));
-        let mut fields = redis::cmd("HMGET");
-        fields.arg(&key).arg("address").arg("registered_at");
-        let mut ttl = redis::cmd("PTTL");
-        ttl.arg(&key);
-        commands.push((key.clone(), fields));
-        commands.push((key, ttl));
-    }
-    let Answers { each, broken } = router.ask(commands).await;
-    result.broken = broken;
-    for (id, pair) in ids.iter().zip(each.chunks(2)) {
-        match pair {
-            [Ok(Value::Array(fields)), Ok(Value::Int(ttl))] => {
-                // -2: there is no such key. A hash that exists has at least one field, ours or not.
-                if *ttl != -2 {
-                    let text = |field: Option<&Value>| match field {
-                        Some(Value::BulkString(bytes)) => Some(encode_key(bytes)),
-                        _ => None,
-                    };
-                    let registration = Registration {
-                        address: text(fields.first()),
-                        registered_at: text(fields.get(1)),
-                        ttl: u64::try_from(*ttl).ok().map(Duration::from_millis),
-                    };
-                    result.found.insert(id.clone(), registration);
-                }
-            }
-            [Err(error), _] | [_, Err(error)] if is_unserved(error) => {
-                result.unread.insert(id.clone());
-                result.why.get_or_insert_with(|| {
-                    let key = [NODE_PREFIX, &crate::observation::decode_key(id)].concat();
-                    let link = router.link_of(&key).map(|link| &router.links()[link]);
-                    let at = link.map_or("no server", |link| &link.primary);
-                    RedisFailure::of(&format!("HMGET of registrations at {at}"), error)
-                });
-            }
-            [Err(error), _] | [_, Err(error)] => {
-                result.malformed.push((id.clone(), reason_of(error)));
-            }
-            _ => result.malformed.push((id.clone(), Reason::RedisError)),
-        }
-    }
-    result
-}
-
 /// The closed reason for what Redis or the way to it said.
 pub(in crate::observe) fn reason_of(error: &RedisError) -> Reason {
     if let Some(ours) = ours(error) {
@@ -189,4 +106,42 @@ fn by_code(error: &RedisError) -> Reason {
         Some("BUSY") => Reason::Busy,
         _ => Reason::RedisError,
     }
+}
+
+/// Whether `error` makes the connection useless: it is one of the connection rather than an answer, or the answer that it
+/// has to log in, which connections do when they begin.
+pub(in crate::observe) fn breaks(error: &RedisError) -> bool {
+    !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) || wants_login(error)
+}
+
+/// Whether `error` says that the key is elsewhere, or on its way.
+pub(in crate::observe) fn is_elsewhere(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(
+            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain
+        )
+    )
+}
+
+/// Whether `error` means that the key could not be asked for, rather than what it is.
+pub(in crate::observe) fn is_unserved(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Server(kind) => matches!(
+            kind,
+            ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::BusyLoading
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::TryAgain
+        ),
+        ErrorKind::Extension => false,
+        _ => true,
+    }
+}
+
+/// There is no connection.
+pub(in crate::observe) fn not_connected() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::NotConnected).into()
 }

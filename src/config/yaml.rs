@@ -1,0 +1,197 @@
+//! YAML of which every key and value knows its place. Knows nothing of settings.
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{Location, Spanned};
+
+use crate::yaml::plainly;
+
+/// How deep a document may nest. Settings do five levels; every level takes of a stack that has an end.
+const MOST_LEVELS: usize = 16;
+
+/// What stands at one place; the place comes around it by [`Spanned`].
+#[derive(Clone, Debug)]
+pub(super) enum Node {
+    Nothing,
+    /// A number, `true` or `false`.
+    Plain(String),
+    Text(String),
+    List(Vec<Spanned<Node>>),
+    Map(Vec<Entry>),
+}
+
+/// A key, and what belongs to it.
+pub(super) type Entry = (Spanned<String>, Spanned<Node>);
+
+impl Node {
+    /// What stands there, in a message.
+    pub(super) fn shown(&self) -> &str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Plain(text) | Self::Text(text) => text,
+            Self::List(_) => "a list",
+            Self::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// Parses `text`, or says why that is not possible and, if that is known, where.
+pub(super) fn parse(text: &str) -> Result<Spanned<Node>, (Option<Location>, String)> {
+    if text.trim().is_empty() {
+        return Ok(Spanned::new(
+            Node::Nothing,
+            Location::UNKNOWN,
+            Location::UNKNOWN,
+        ));
+    }
+    let options =
+        serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: MOST_LEVELS } };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        (error.location(), plainly(&error.to_string()))
+    })
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("YAML")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Nothing)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Plain(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Plain(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Plain(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        // With its point: 5.0 is no whole number.
+        Ok(Node::Plain(format!("{value:?}")))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
+        let mut map = Vec::new();
+        while let Some(key) = entries.next_key()? {
+            map.push((key, entries.next_value()?));
+        }
+        Ok(Node::Map(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `path value line:column` of everything that is no mapping or list.
+    fn leaves(path: &str, node: &Spanned<Node>, into: &mut Vec<String>) {
+        match &node.value {
+            Node::List(items) => {
+                let items = items.iter().enumerate();
+                items.for_each(|(i, item)| leaves(&format!("{path}[{i}]"), item, into));
+            }
+            Node::Map(entries) => entries
+                .iter()
+                .for_each(|(key, node)| leaves(&format!("{path}/{}", key.value), node, into)),
+            leaf => {
+                let at = node.referenced;
+                let (line, column) = (at.line(), at.column());
+                into.push(format!("{path} {leaf:?} {line}:{column}"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_value_has_its_place() {
+        let text = "a.b.c: 1\na:\n  b: {d: x}\n  e: [true, 5.0]\n  f:\n";
+        let mut found = Vec::new();
+        leaves("", &parse(text).unwrap(), &mut found);
+        assert_eq!(
+            found,
+            [
+                "/a.b.c Plain(\"1\") 1:8",
+                "/a/b/d Text(\"x\") 3:10",
+                "/a/e[0] Plain(\"true\") 4:7",
+                "/a/e[1] Plain(\"5.0\") 4:13",
+                // Where nothing stands, the colon is the place.
+                "/a/f Nothing 5:4",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_alias_stands_for_its_anchor() {
+        let text = "a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}\n";
+        let mut found = Vec::new();
+        leaves("", &parse(text).unwrap(), &mut found);
+        let values: Vec<&str> = found
+            .iter()
+            .filter_map(|leaf| leaf.split(' ').next())
+            .collect();
+        assert_eq!(values, ["/a/b", "/c/b", "/d/e", "/d/b"]);
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_reported_with_its_place() {
+        for (text, line) in [
+            ("a: 1\na: 2\n", 2),
+            ("a: [1, 2\nb: 3\n", 2),
+            (&format!("{{\na: {}", "[".repeat(100)), 2),
+        ] {
+            let (at, message) = parse(text).unwrap_err();
+            assert_eq!(at.map(|at| at.line()), Some(line), "{text:?}: {message}");
+            assert_eq!(message.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_without_the_names_of_the_parsers_options_and_types() {
+        for text in [
+            "a: 1\na: 2\n",
+            "a: 1\n---\nb: 2\n",
+            "a: &x [*x]\n",
+            "a: !!int x\n",
+            "a: .inf\n",
+            "? [a]\n: b\n",
+            "~: 1\n",
+            &format!("a: {}{}", "[".repeat(20), "]".repeat(20)),
+        ] {
+            let (at, told) = parse(text).unwrap_err();
+            assert!(at.is_some());
+            for word in [
+                "Policy", "policy", "Option", "from_str", "u64", "Depth", "scalar", "weak", "_",
+            ] {
+                assert!(!told.contains(word), "{text:?}: {told}");
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Which invariants say nothing about a kind of limiter, and why: no series, no alert, and nothing that is unknown.
+
+use crate::observation::{CounterKind, LimiterKind, Refused};
+use crate::report::InvariantName;
+
+/// Why `name` does not apply to `limiter`; `None` if it does. Without a kind, all apply that the minimal observation
+/// has data for.
+pub(super) fn not_applicable(
+    name: InvariantName,
+    limiter: Option<&LimiterKind>,
+) -> Option<&'static str> {
+    let Some(limiter) = limiter else {
+        return match name {
+            InvariantName::StuckCounter | InvariantName::InvalidCounter => {
+                Some("the observation does not say what its counters can be")
+            }
+            _ => None,
+        };
+    };
+    let none = |is: fn(&CounterKind) -> bool| !limiter.counters.iter().any(is);
+    match name {
+        InvariantName::NodeDown | InvariantName::HighLatency if !limiter.nodes => {
+            Some("this kind of limiter has no nodes that are watched")
+        }
+        InvariantName::CounterDrift | InvariantName::GhostAllowing
+            if none(|counter| counter.refused != Refused::Counted) =>
+        {
+            Some(
+                "refused requests are in the counts of this kind: a count above the limit is demand",
+            )
+        }
+        InvariantName::StuckCounter if none(|counter| counter.sticks) => {
+            Some("a counter of this kind that never expires blocks nobody for ever")
+        }
+        InvariantName::InvalidCounter if none(|counter| counter.validated) => {
+            Some("the values of this kind are not validated")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(nodes: bool, refused: &[Refused], sticks: bool) -> LimiterKind {
+        let counters = refused.iter().map(|refused| CounterKind {
+            name: "window".to_owned(),
+            count: "value".to_owned(),
+            refused: *refused,
+            sticks,
+            validated: true,
+        });
+        LimiterKind {
+            name: "own".to_owned(),
+            nodes,
+            counters: counters.collect(),
+        }
+    }
+
+    fn applicable(limiter: Option<&LimiterKind>) -> Vec<&'static str> {
+        let all = InvariantName::ALL.into_iter();
+        let applies = all.filter(|name| not_applicable(*name, limiter).is_none());
+        applies.map(InvariantName::name).collect()
+    }
+
+    #[test]
+    fn a_minimal_observation_has_the_first_five() {
+        let five = [
+            "node_down",
+            "redis_disconnected",
+            "high_latency",
+            "counter_drift",
+            "ghost_allowing",
+        ];
+        assert_eq!(applicable(None), five);
+    }
+
+    #[test]
+    fn counts_with_refused_requests_prove_no_request_too_many() {
+        let counted = kind(false, &[Refused::Counted], true);
+        let expected = ["redis_disconnected", "stuck_counter", "invalid_counter"];
+        assert_eq!(applicable(Some(&counted)), expected);
+        let one_of_two = kind(false, &[Refused::Counted, Refused::Capped], false);
+        let expected = [
+            "redis_disconnected",
+            "counter_drift",
+            "ghost_allowing",
+            "invalid_counter",
+        ];
+        assert_eq!(applicable(Some(&one_of_two)), expected);
+    }
+}

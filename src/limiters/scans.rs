@@ -1,0 +1,70 @@
+//! What SCAN is asked for to come across every counter of a kind, and as little else as the patterns allow.
+
+use super::description::Description;
+use super::pattern::{Pattern, escaped};
+
+/// Scans of one pass at the most: each goes over all names of the server.
+const MOST_SCANS: usize = 6;
+
+impl Description {
+    /// The patterns for SCAN MATCH. No name fits two of them.
+    pub fn scans(&self) -> Vec<Vec<u8>> {
+        let patterns = || self.counters.iter().map(|counter| &counter.key.value);
+        let mut beginnings: Vec<&[u8]> = patterns().map(Pattern::prefix).collect();
+        beginnings.sort_unstable();
+        // Sorted, a beginning comes right before those that it is the beginning of.
+        beginnings.dedup_by(|next, before| next.starts_with(before));
+        if beginnings.len() > MOST_SCANS {
+            let common = beginnings
+                .iter()
+                .copied()
+                .reduce(common)
+                .unwrap_or_default();
+            beginnings = vec![common];
+        }
+        let scan = |beginning: &&[u8]| {
+            let mut globs = patterns()
+                .filter(|pattern| pattern.prefix().starts_with(beginning))
+                .map(Pattern::glob);
+            match globs.next() {
+                Some(first) if globs.all(|other| other == first) => first.to_vec(),
+                _ => [&escaped(beginning)[..], b"*"].concat(),
+            }
+        };
+        beginnings.iter().map(scan).collect()
+    }
+
+    /// What every name of a counter begins with: nothing, if a pattern has no literal beginning.
+    pub fn has_open_pattern(&self) -> bool {
+        let mut counters = self.counters.iter();
+        counters.any(|counter| counter.key.value.prefix().is_empty())
+    }
+}
+
+/// What both begin with.
+fn common<'a>(one: &'a [u8], other: &[u8]) -> &'a [u8] {
+    let pairs = one.iter().zip(other);
+    &one[..pairs.take_while(|(a, b)| a == b).count()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::built_in;
+    use super::*;
+
+    fn scans(kind: &str) -> Vec<String> {
+        let description = Description::parse(built_in(kind).unwrap()).unwrap();
+        let scans = description.scans().into_iter();
+        scans.map(|scan| String::from_utf8(scan).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_counter_is_come_across_once() {
+        assert_eq!(scans("reference"), ["ratelimit:*"]);
+        assert_eq!(scans("express-rate-limit"), ["hrl:*", "rl:*"]);
+        assert_eq!(scans("limits"), ["LIMITS:*"]);
+        assert_eq!(scans("bottleneck"), ["b_*_settings"]);
+        assert_eq!(scans("gcra"), ["*"]);
+        assert_eq!(scans("upstash"), ["@upstash/ratelimit:*"]);
+    }
+}

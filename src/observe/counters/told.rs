@@ -1,0 +1,73 @@
+//! What is told of a sweep: how far it came, and which keys could not be judged. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Reason};
+use crate::observe::counters::sweep::SweepResult;
+
+/// How far the counters were read.
+pub(super) fn counters_read(result: &SweepResult, label: KeyLabel) -> CountersRead {
+    let partial = |reason| CountersRead::Partial {
+        gone: result.gone.iter().map(|key| label.of(key)).collect(),
+        reason,
+    };
+    match result.stopped {
+        Some(reason) if result.commands == 0 => CountersRead::Failed { reason },
+        Some(reason) => partial(reason),
+        None => {
+            // Keys that could not be judged are not gone.
+            let unjudged = [Reason::NoDefaultLimit, Reason::Resharding];
+            let mut unjudged = unjudged.into_iter();
+            match unjudged.find(|reason| result.skipped.contains_key(reason)) {
+                Some(reason) => partial(reason),
+                // A key that had no turn may be in violation still.
+                None if result.postponed => partial(Reason::Budget),
+                None => CountersRead::Full,
+            }
+        }
+    }
+}
+
+/// Watched keys that could not be judged, as they are shown, and why.
+pub(super) fn unjudged(result: &SweepResult, label: KeyLabel) -> BTreeMap<String, Reason> {
+    let unjudged = result.unjudged.iter();
+    unjudged
+        .map(|(key, reason)| (label.of(key), *reason))
+        .collect()
+}
+
+/// The keys that were passed over, by reason.
+pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for (reason, (times, example)) in &result.skipped {
+        let example = label.of(example);
+        let expected = match reason {
+            Reason::WrongType => "a sorted set under ratelimit:, a hash under ratelimit:limit:",
+            Reason::InvalidLimit => "limit to be a whole number from 0 on",
+            Reason::Resharding => {
+                "them at the servers that their slots name; they are on their way"
+            }
+            Reason::InvalidWindow => "window_ms to be a whole number from 1 on",
+            Reason::NoLimit => {
+                "a limit in a rule of the configuration, the name, or the limiter's settings"
+            }
+            Reason::NoWindow => {
+                "a window in a rule of the configuration, the name, or the limiter's settings"
+            }
+            Reason::TooLarge => "no more entries than are read",
+            Reason::Unreadable => "a value that is not compressed",
+            _ => "a default limit from GET /api/limits, or one in the configuration",
+        };
+        let mut failure = Failure::new(
+            Collector::Counters,
+            &example,
+            *reason,
+            format!(
+                "{times} keys passed over ({reason}), key {example:?} among them: expected {expected}"
+            ),
+        );
+        failure.times = *times;
+        failures.push(failure);
+    }
+    failures
+}

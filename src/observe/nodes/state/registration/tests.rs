@@ -1,0 +1,121 @@
+//! What registrations and checks say of a node's way to Redis.
+
+use super::super::tests::{World, at};
+use super::*;
+
+#[test]
+fn a_heartbeat_that_is_late_is_no_alarm_and_one_that_is_overdue_is() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 11).answers("h:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    assert_eq!(
+        world.registered("n1", "h:1", 9).judge(2),
+        ["n1 Up no-redis"]
+    );
+    assert_eq!(world.gone("n1").judge(15), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn a_redis_out_of_memory_that_still_answers_the_canary_is_found_by_the_heartbeat() {
+    let mut world = World::new();
+    world.redis.insert("n1".to_owned(), RedisEvidence::Works);
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    assert_eq!(world.judge(0), ["n1 Up"]);
+    assert_eq!(
+        world.registered("n1", "h:1", 9).judge(16),
+        ["n1 Up no-redis"]
+    );
+    // Where heartbeats tell nothing, the canary does.
+    world.registry.redis_up_since = Some(at(15));
+    assert_eq!(world.judge(16), ["n1 Up"]);
+}
+
+#[test]
+fn after_an_outage_nodes_get_two_heartbeats() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.registry.redis_up_since = Some(at(60));
+    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up redis?"]);
+    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.registry.redis_up_since = Some(at(60));
+    let answered = RedisEvidence::Answered;
+    world.redis.insert("n1".to_owned(), answered);
+    assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up"]);
+    // Once it should have beaten, answers do not excuse it.
+    assert_eq!(world.judge(81), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn a_redis_that_restarted_empty_is_no_clean_stop() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .registered("n2", "inside:2", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1").gone("n2");
+    world.registry.redis_restarted = true;
+    world.registry.redis_up_since = Some(at(5));
+    assert_eq!(world.judge(6), ["n1 Up", "n2 ? redis?"]);
+    world.registry.redis_restarted = false;
+    assert_eq!(
+        world.fails("h:1").judge(8),
+        ["n1 Down redis?", "n2 ? redis?"]
+    );
+}
+
+#[test]
+fn checks_that_succeed_end_a_heartbeat_that_was_overdue_because_they_all_failed() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    assert_eq!(
+        world.registered("n1", "h:1", 3).judge(22),
+        ["n1 Up no-redis"]
+    );
+    let returned = RedisEvidence::Returned(at(0));
+    world.redis.insert("n1".to_owned(), returned);
+    assert_eq!(world.gone("n1").judge(40), ["n1 Up"]);
+    // The heartbeat has the time of two to come.
+    world.redis.clear();
+    assert_eq!(world.judge(45), ["n1 Up"]);
+    assert_eq!(world.judge(60), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn checks_that_failed_after_the_heartbeat_was_overdue_do_not_explain_it() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    world.registered("n1", "h:1", 3).judge(22);
+    let returned = RedisEvidence::Returned(at(22));
+    world.redis.insert("n1".to_owned(), returned);
+    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn after_redis_was_out_of_memory_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    let answered = RedisEvidence::Answered;
+    world.redis.insert("n1".to_owned(), answered);
+    assert_eq!(world.gone("n1").judge(40), ["n1 Up no-redis"]);
+    world.registry.memory_freed = Some(at(50));
+    assert_eq!(world.judge(50), ["n1 Up"]);
+    world.redis.clear();
+    assert_eq!(world.judge(55), ["n1 Up redis?"]);
+    assert_eq!(world.judge(70), ["n1 Up no-redis"]);
+}
