@@ -1,5 +1,5 @@
 """The dashboards' own checks, without any server: `python grafana/generator/check.py`, part of `make test`. Whether the
-queries bring data is tested with a real Prometheus, in tests/integration/dashboards.rs."""
+queries bring data is tested with a real Prometheus, in tests/integration/deploy/dashboards.rs."""
 
 import json
 import re

@@ -292,3 +292,26 @@ pub(crate) async fn until_asked(address: &str) -> anyhow::Result<()> {
     })
     .await
 }
+
+/// That promtool has nothing to say about these metrics.
+pub(crate) async fn promtool(metrics: String) -> anyhow::Result<()> {
+    use std::process::Stdio;
+    use tokio::io::AsyncWriteExt as _;
+    let mut child = tokio::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(metrics.as_bytes()).await?;
+    }
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await??;
+    let said = said(&output) + &String::from_utf8_lossy(&output.stdout);
+    anyhow::ensure!(
+        output.status.success() && said.trim().is_empty(),
+        "promtool: {said}"
+    );
+    Ok(())
+}

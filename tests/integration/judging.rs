@@ -1,0 +1,7 @@
+//! What follows from what was read: live, replayed, and against a model.
+
+mod backtest;
+mod differential;
+mod evaluate;
+mod record;
+mod violations;
