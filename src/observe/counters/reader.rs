@@ -13,15 +13,17 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
-use crate::observe::counters::described::{Described, Means};
-use crate::observe::counters::invalidations::{Changes, Names};
+use crate::observe::counters::described::Described;
+use crate::observe::counters::invalidations::{Changes, Names, Tracked};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
 use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, Unreachable, ready};
 use crate::observe::counters::sink::CounterSink;
-use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
+use crate::observe::counters::sweep::Sweep;
+use crate::observe::counters::sweep_result::{Lane, SweepResult};
 use crate::observe::counters::told::{counters_read, passed_over, unjudged};
+use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::deadline::Deadline;
 use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
@@ -64,6 +66,12 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) rules: Vec<LimitRule>,
     /// The counters, where they are not the reference limiter's.
     pub(in crate::observe) described: Option<Described>,
+    /// The writes that Redis tells.
+    pub(in crate::observe) tracked: Arc<Tracked>,
+    /// What the last full pass came across.
+    pub(in crate::observe) totals: Option<Totals>,
+    /// Collections so far: each reads other written keys with their expiry.
+    pub(in crate::observe) collections: u64,
     pub(in crate::observe) budget: Duration,
     /// What sweeps may take of the time of each server, and who else has a part of it.
     pub(in crate::observe) share: f64,
@@ -264,6 +272,9 @@ impl KeyReader {
             lanes,
             clock,
             limits: &mut self.limits,
+            described: self.described.as_mut(),
+            totals: &mut self.totals,
+            sample: Sample::new(self.collections),
             rules: &self.rules,
             sink,
             alone: between.alone,
@@ -329,9 +340,6 @@ impl KeyReader {
     /// Nothing that was seen before counts any more: the next pass looks at every key.
     fn begin_anew(&mut self) {
         self.pass = None;
-        if let Some(described) = &mut self.described {
-            described.begin_anew();
-        }
         self.pass_took = Duration::ZERO;
         self.steady = None;
         self.behind = false;
@@ -434,25 +442,15 @@ impl KeyReader {
                 pacer,
             });
         }
-        if let Some(described) = &mut self.described {
-            let steps = lanes.iter().map(|lane| lane.pacer.step_size());
-            let means = Means {
-                router: Router::new(links.collect(), slots),
-                step: steps.min().unwrap_or(1),
-                lanes,
-                clock,
-                rules: &self.rules,
-                sink,
-                incomplete: result.alone.is_some(),
-            };
-            described.sweep(means, watched, (half, stop), result).await;
-            return;
-        }
+        self.collections += 1;
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
             lanes,
             clock,
             limits: &mut self.limits,
+            described: self.described.as_mut(),
+            totals: &mut self.totals,
+            sample: Sample::new(self.collections),
             rules: &self.rules,
             sink,
             alone: result.alone.is_some(),
@@ -480,6 +478,10 @@ impl KeyReader {
         sweep.run(slice, &mut self.pass, result).await;
         let told = self.between.as_ref().is_some_and(|between| between.told);
         self.passed(result, told);
+        // What a rule would mend does not change between passes.
+        for (reason, many) in self.totals.iter().flat_map(Totals::unjudged) {
+            result.skipped.entry(reason).or_insert_with(|| many.clone());
+        }
     }
 
     /// Connects to every server that answers, and notes those that cannot be read.
@@ -496,7 +498,7 @@ impl KeyReader {
         }
         self.shards = found;
         let mut readers = std::mem::take(&mut self.readers);
-        let (access, unreachable) = (&self.access, &self.unreachable);
+        let (means, unreachable) = ((&self.access, &self.tracked), &self.unreachable);
         let work = shards.iter().map(|now| {
             let before = readers.remove(&now.shard.primary);
             async move {
@@ -516,7 +518,7 @@ impl KeyReader {
                     reader,
                     ready,
                     passed_over,
-                } = ready(before, access, now, unreachable).await;
+                } = ready(before, means, now, unreachable).await;
                 (Some(reader), ready, passed_over)
             }
         });
@@ -553,10 +555,6 @@ impl KeyReader {
     /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
     fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Names)> {
         let mut written = Vec::new();
-        if self.described.is_some() {
-            // Its passes do not rely on being told.
-            return written;
-        }
         let mut count = 0;
         for (lane, server) in servers.iter_mut().enumerate() {
             match server.as_mut().map(|server| &mut server.changes) {
