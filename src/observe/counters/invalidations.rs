@@ -191,8 +191,8 @@ impl Invalidations {
         match alive {
             Ok(connection) if !listening => {
                 let mut connection = connection;
-                let begin = self.tracked.command();
-                let begun: redis::RedisResult<()> = begin.query_async(&mut connection).await;
+                let command = self.tracked.command();
+                let begun: redis::RedisResult<()> = command.query_async(&mut connection).await;
                 if let Err(error) = begun {
                     self.connector.replace();
                     let what = format!(
