@@ -133,8 +133,10 @@ impl Reading<'_> {
             let name = format!("{prefix}{key}");
             let odd = key.is_empty() || key.contains('[') || key.matches('.').count() > 1;
             if odd && find(&key).is_none() {
+                // A URL may be where no name is, with its password.
+                let (name, key) = (without_password(&name), without_password(&key));
                 let expected = "a name with one dot at the most: what is below it nests";
-                return Err(self.refused(&without_password(&name), at, &key, expected));
+                return Err(self.refused(&name, at, &key, expected));
             }
             self.take(name, at, node)?;
         }
@@ -366,6 +368,23 @@ mod tests {
                 let error = read.unwrap_err().to_string();
                 let place = error.contains(" in f.yml:1:1: ");
                 assert!(place && error.contains(why), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_url_in_the_place_of_a_name_does_not_show_its_password() {
+        for key in [
+            "redis://me:hunter2@h",
+            "redis://me:hunter2@a.b.c",
+            "targets.redis://me:hunter2@a.b.c",
+        ] {
+            for text in [format!("'{key}': 1\n"), format!("keys: {{'{key}': 1}}\n")] {
+                let mut values = Values::default();
+                let read = parse(&text, "--config.file", "f.yml", Path::new(""), &mut values);
+                let error = read.unwrap_err().to_string();
+                assert!(error.contains(" in f.yml:1:"), "{error}");
+                assert!(!error.contains("hunter2"), "{error}");
             }
         }
     }
