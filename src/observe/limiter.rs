@@ -19,7 +19,8 @@ use crate::observation::{
     KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
-use crate::observe::counters::described::{Described, Totals, kind_of};
+use crate::observe::counters::described::{Described, kind_of};
+use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::listed::Listed;
 use crate::observe::counters::pace::RedisShares;
@@ -27,13 +28,14 @@ use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
 use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
-use crate::observe::counters::sweep::SweepResult;
+use crate::observe::counters::sweep_result::SweepResult;
+use crate::observe::counters::totals::Totals;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
-use crate::observe::http::client::Http;
+use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::ManagementApi;
-use crate::observe::http::optional::OptionalRequest;
+use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::default_selectors;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
@@ -151,9 +153,12 @@ impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
         let kind = kind_of(config.kind.description(), config.kind.has_nodes());
-        let described = match &config.kind {
-            Kind::Reference(_) => None,
-            Kind::Described(description) => Some(Described::new(Arc::clone(description))),
+        let (described, tracked) = match &config.kind {
+            Kind::Reference(_) => (None, Tracked::reference()),
+            Kind::Described(description) => (
+                Some(Described::new(Arc::clone(description))),
+                Tracked::described(description),
+            ),
         };
         if !config.kind.has_nodes() {
             config.ratelimiter_urls.clear();
@@ -198,6 +203,9 @@ impl Limiter {
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 described,
+                tracked: Arc::new(tracked),
+                totals: None,
+                collections: 0,
                 budget: config.scan_budget,
                 share: config.scan_share,
                 shares: RedisShares::default(),
@@ -238,7 +246,7 @@ impl Limiter {
     /// The description of a kind that is not the reference, and what its last full pass came across.
     fn last_pass(&self) -> Option<(&Description, &Totals)> {
         let described = self.keys.described.as_ref()?;
-        Some((described.description(), described.last.as_ref()?))
+        Some((described.description(), self.keys.totals.as_ref()?))
     }
 
     fn without_expiry(&self) -> BTreeMap<String, u64> {
@@ -362,17 +370,21 @@ async fn counters_of_api(
     if !request.is_due(at.steady) {
         return;
     }
-    let api = ManagementApi::new(http, base);
-    let asked = request.make(at.steady, http.timeout(), api.counters());
-    let counters = match deadline.cut(asked).await {
-        Some(Ok(counters)) => counters,
-        Some(Err(error)) => {
+    let patient = http.within(ANSWER_WITHIN);
+    let asked = async move { ManagementApi::new(&patient, base).counters().await };
+    let asked = request.make(at.steady, http.timeout(), asked);
+    let Some(outcome) = deadline.cut(asked).await else {
+        return;
+    };
+    let late = || HttpError::late("GET /api/counters", http.timeout());
+    let counters = match outcome.unwrap_or_else(|| Err(late())) {
+        Ok(counters) => counters,
+        Err(error) => {
             let (reason, message) = (error.reason, error.message);
             keys.failures
                 .push(Failure::new(Collector::ManagementApi, "", reason, message));
             return;
         }
-        None => return,
     };
     let decoded: Vec<(Vec<u8>, u64, u64, u64)> = counters
         .iter()
