@@ -18,6 +18,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use judging::Judging;
+pub use limiter::description_of;
 pub use settings::{Environment, SETTINGS, Setting, Values, env_name, find, may_repeat};
 pub use targets::TargetConfig;
 pub use web::WebConfig;

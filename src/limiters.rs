@@ -6,7 +6,10 @@ mod built_in;
 mod checks;
 mod description;
 mod expiry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http_limits;
+mod inventory;
 mod json;
 mod keys;
 mod labels;
@@ -33,6 +36,7 @@ pub use built_in::{BUILT_IN, built_in, list};
 pub use description::{Companion, Counter, Description, Malformed, Needed, When as Tells};
 pub use expiry::{Expiry, Longest, WithoutExpiry};
 pub use http_limits::{Http, Json, Levels, Rules};
+pub use inventory::{Example, Fitting, Inventory};
 pub use labels::Labels;
 pub use limits::{Fields, Limits};
 pub use look::{Known, Look};

@@ -45,7 +45,7 @@ const WITHOUT_FLAGS: [&str; 7] = [
 ];
 
 /// What each of `limits` says.
-const OF_LIMITS: [&str; 3] = ["match", "limit", "window"];
+const OF_LIMITS: [&str; 4] = ["match", "limit", "window", "burst"];
 
 /// Adds what the file at `path`, which `origin` named, says to `values`.
 pub(super) fn read(origin: &str, path: &Path, values: &mut Values) -> Result<(), ConfigError> {

@@ -222,10 +222,13 @@ impl Reader<'_> {
     }
 
     fn limit_rule(&self, name: &str, rule: &Typed) -> Result<LimitRule, ConfigError> {
-        let [pattern, limit, window] =
-            ["match", "limit", "window"].map(|field| format!("{name}.{field}"));
+        let [pattern, limit, window, burst] =
+            ["match", "limit", "window", "burst"].map(|field| format!("{name}.{field}"));
         let pattern = self.text(&pattern);
-        let limit = self.optional(&limit, "a whole number from 0 on", |text| text.parse().ok())?;
+        let count = |field: &str| {
+            self.optional(field, "a whole number from 0 on", |text| text.parse().ok())
+        };
+        let (limit, burst) = (count(&limit)?, count(&burst)?);
         let expected = "a duration of 1 ms or more, such as 1m";
         let window_ms = self.optional(&window, expected, |text| {
             let ms = u64::try_from(parse_duration(text)?.as_millis());
@@ -235,7 +238,11 @@ impl Reader<'_> {
             return Err(rule.refused("match, limit and window, all three"));
         };
         let limit = Limit { limit, window_ms };
-        Ok(LimitRule { pattern, limit })
+        Ok(LimitRule {
+            pattern,
+            limit,
+            burst,
+        })
     }
 }
 

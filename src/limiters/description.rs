@@ -125,6 +125,14 @@ from_text!(LinePattern, |text| Self::compile(text).map_err(
 ));
 from_text!(Template, |text| Self::parse(text));
 
+impl Description {
+    /// Whether it says itself what the limit of all such counters is.
+    pub fn has_fixed_limit(&self, counter: &Counter) -> bool {
+        let mut sources = counter.limits.iter().chain(&self.limits);
+        sources.any(|source| matches!(&source.value, Source::Fixed(fixed) if fixed.limit.is_some()))
+    }
+}
+
 impl Counter {
     /// What its keys are.
     pub(super) fn keys(&self) -> Keys<'_> {

@@ -106,6 +106,11 @@ impl<'d> Look<'d> {
         look
     }
 
+    /// The name.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
     /// What to ask now; nothing once there is a finding.
     pub fn asks(&self) -> &[Ask] {
         &self.asks
@@ -255,6 +260,8 @@ impl<'d> Look<'d> {
         let left = match answer {
             Some(Answer::Integer(-2) | Answer::Missing) => return None,
             Some(Answer::Fields(fields)) => return Some(fields.iter().any(Option::is_some)),
+            // The field is there, and longer than is read.
+            Some(Answer::TooLarge) => return Some(true),
             Some(Answer::Integer(left)) => u64::try_from(*left).ok(),
             _ => None,
         };

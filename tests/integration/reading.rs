@@ -6,6 +6,7 @@ mod connections;
 mod credentials;
 mod faults;
 mod keys;
+mod kind_check;
 mod kinds;
 mod redis_access;
 mod redis_servers;

@@ -126,10 +126,15 @@ impl Store {
         }
         let nothing = Value::String(Vec::new());
         match (ask, found.map_or(&nothing, |(value, _)| value)) {
-            (Ask::Get(_), Value::String(text)) if text.is_empty() => Answer::Missing,
+            (Ask::Get(_), _) if found.is_none() => Answer::Missing,
             (Ask::Get(_), Value::String(text)) if text.len() > MOST_BYTES => Answer::TooLarge,
             (Ask::Get(_), Value::String(text)) => Answer::Text(text.clone()),
             (Ask::Fields(_, fields), Value::Hash(pairs)) => {
+                let asked = |name: &Vec<u8>| fields.contains(name);
+                let asked = pairs.iter().filter(|(name, _)| asked(name));
+                if asked.map(|(_, value)| value.len()).sum::<usize>() > MOST_BYTES {
+                    return Answer::TooLarge;
+                }
                 let value = |field: &Vec<u8>| {
                     pairs
                         .iter()

@@ -8,7 +8,7 @@ use redis::{RedisError, RedisResult};
 use tokio::time::Instant;
 
 use super::judging::{Judged, Seen, judge};
-use super::looks::read;
+use super::looks::{Way, read};
 use super::totals::Totals;
 use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
 use crate::limiters::{Counter, Finding, Known, Limits, Look, Matched};
@@ -158,8 +158,12 @@ impl Described {
             let at = means.clock.now();
             let mut seen = Vec::new();
             let mut empty = Vec::new();
-            for finding in findings.into_iter().flatten() {
+            for (finding, sampled) in findings.into_iter().zip(&sampled) {
+                let Some(finding) = finding else { continue };
                 pass.totals.add(&finding);
+                if *sampled {
+                    self.note_rivals(&finding);
+                }
                 match judge(&self.description, &mut self.labels, &finding) {
                     Judged::Counter(counter) if !counter.is_empty() => seen.push(counter),
                     Judged::Counter(counter) => empty.push(counter),
@@ -205,7 +209,7 @@ impl Described {
     }
 
     /// What became of each name; nothing of those that could not be read.
-    async fn look_at_lane(
+    pub(super) async fn look_at_lane(
         &self,
         means: &mut Means<'_>,
         names: &[Vec<u8>],
@@ -214,7 +218,9 @@ impl Described {
         result: &mut SweepResult,
     ) -> Vec<Option<Finding>> {
         let known = means.rules;
-        let rules = |counter: &Counter, matched: &Matched| ruled(known, counter, matched);
+        let description = &*self.description;
+        let rules =
+            |counter: &Counter, matched: &Matched| ruled(known, description, counter, matched);
         let api = |_: &Counter, _: &Matched| Limits::default();
         let at = means.clock.now();
         let lanes: Vec<usize> = names
@@ -241,7 +247,12 @@ impl Described {
         let asked: BTreeSet<usize> = lanes.iter().copied().collect();
         let asked = asked.into_iter().filter_map(|lane| means.lanes.get(lane));
         let pacers: Vec<&Pacer> = asked.map(|lane| &lane.pacer).collect();
-        let findings = read(&means.router, &pacers, looks, &mut result.commands).await;
+        let way = Way {
+            router: &means.router,
+            pacers: &pacers,
+            measured: &self.measured,
+        };
+        let findings = read(&way, looks, &mut result.commands).await;
         let findings = findings.into_iter().zip(names).zip(lanes);
         findings
             .map(|((finding, name), lane)| match finding {
@@ -265,7 +276,7 @@ fn unread(error: &RedisError, lane: usize, name: &[u8], result: &mut SweepResult
 }
 
 /// Begins a pass.
-async fn begin(means: &mut Means<'_>, result: &mut SweepResult) -> Pass {
+pub(super) async fn begin(means: &mut Means<'_>, result: &mut SweepResult) -> Pass {
     means.sink.begin_pass();
     let mut pass = Pass::default();
     let sizes = means.router.links().iter().map(|link| async {
@@ -313,7 +324,7 @@ impl Pass {
     }
 
     /// Whether every part has ended but those of servers that cannot be read.
-    fn ended(&self, means: &Means<'_>, result: &SweepResult) -> bool {
+    pub(super) fn ended(&self, means: &Means<'_>, result: &SweepResult) -> bool {
         let mut links = means.router.links().iter().enumerate();
         links.all(|(lane, link)| {
             let ended = self.parts.get(&link.primary).is_some_and(|part| part.ended);
@@ -322,7 +333,7 @@ impl Pass {
     }
 
     /// One SCAN at each server that has not ended, all at once; the names by lane.
-    async fn scan(
+    pub(super) async fn scan(
         &mut self,
         means: &mut Means<'_>,
         scans: &[Vec<u8>],
