@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::config::{Config, description_of};
-use crate::limiters::{Description, Example, Expires, Fitting, Outcome, Reading};
+use crate::limiters::{Description, Example, Expires, Fitting, Outcome, Reading, WithoutExpiry};
 use crate::observation::encode_key;
 use crate::observe::{Inspected, Inspection, inspect};
 use crate::text_table::{shown, write_table};
@@ -48,14 +48,14 @@ fn text(description: &Description, found: &Inspected) -> String {
     let names = keys(inventory.names);
     let (name, title) = (&description.name, shown(&description.title));
     let mut out = format!("{name} ({title}): {names} in {servers}\n\n");
-    let mut rows = vec![row(["COUNTER", "KEYS", "REFUSED", "NOT JUDGED"])];
+    let mut rows = vec![row(["COUNTER", "KEYS", "REFUSED", "NOTES"])];
     for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {
-        let not_judged = not_judged(fitting);
+        let notes = notes(fitting);
         rows.push(row([
             &counter.name.value,
             &fitting.keys.to_string(),
             counter.refused.name(),
-            &not_judged,
+            &notes,
         ]));
     }
     rows.push(row(["ignored", &inventory.ignored.to_string(), "", ""]));
@@ -71,7 +71,7 @@ fn text(description: &Description, found: &Inspected) -> String {
         rows.extend(rows_of.map(|example| example_row(&counter.name.value, example)));
     }
     let mut foreign: Vec<_> = inventory.foreign_examples.iter().collect();
-    foreign.sort();
+    foreign.sort_by_key(|(swept, name)| (!*swept, name));
     for (swept, name) in foreign {
         let what = if *swept {
             "begins like a counter"
@@ -122,13 +122,17 @@ fn each<T: Display>(kind: &str, counts: &BTreeMap<T, u64>) -> impl Iterator<Item
     counts.map(move |(reason, many)| format!("{many} {kind}{reason}"))
 }
 
-/// How many keys were not judged, and why.
-fn not_judged(fitting: &Fitting) -> String {
+/// What there is to say of keys besides their counts, and of how many.
+fn notes(fitting: &Fitting) -> String {
     let mut parts = Vec::new();
     parts.extend(each("invalid: ", &fitting.invalid));
     parts.extend(each("", &fitting.unknown));
     for (many, what) in [
         (fitting.without_limit, "without a limit"),
+        (
+            fitting.without_expiry,
+            "without the expiry that they should have",
+        ),
         (fitting.over, "of a window that is over"),
     ] {
         if many > 0 {
@@ -190,7 +194,17 @@ fn what_of(reading: &Reading) -> String {
     } else if reading.is_over_limit() == Some(true) {
         "above its limit".to_owned()
     } else {
-        String::new()
+        let without = match reading.expiry {
+            Some(Expires::Never(Some(WithoutExpiry::Blocks))) => {
+                "no expiry: at its limit, it blocks its client for ever"
+            }
+            Some(Expires::Never(Some(WithoutExpiry::Leaks))) => "no expiry: it is never removed",
+            Some(Expires::Never(Some(WithoutExpiry::Heals))) => {
+                "no expiry: the next request sets it"
+            }
+            _ => "",
+        };
+        without.to_owned()
     }
 }
 

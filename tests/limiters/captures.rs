@@ -89,3 +89,23 @@ fn every_capture_has_a_row() {
         .collect();
     assert_eq!(files, rows);
 }
+
+#[test]
+fn no_key_of_a_real_limiter_could_be_claimed_by_two_counters() {
+    for row in ROWS {
+        let description = row.description();
+        for moment in row.moments() {
+            let now_ms = moment["at_ms"].as_u64().unwrap();
+            let store = Store::of_moment(&moment);
+            for name in store.keys.keys() {
+                let finding = store.look(&description, row.rule(), now_ms, true, name);
+                let Some(matched) = finding.matched else {
+                    continue;
+                };
+                let rivals: Vec<usize> = description.rivals(&matched).collect();
+                let name = String::from_utf8_lossy(name);
+                assert!(rivals.is_empty(), "{}: {name}: {rivals:?}", row.capture);
+            }
+        }
+    }
+}

@@ -141,7 +141,7 @@ async fn names_and_values_of_any_bytes_are_shown_and_do_no_harm() -> anyhow::Res
         b"\x1b]0;title\x07\r",
         &[0xff; 70_000],
     ] {
-        pipe.cmd("SET").arg(name).arg(&[0x1b; 70_000][..]);
+        pipe.cmd("SET").arg(name).arg(&[0x1b_u8; 70_000][..]);
     }
     pipe.query_async::<redis::Value>(&mut redis.connection().await?)
         .await?;
@@ -156,17 +156,16 @@ async fn names_and_values_of_any_bytes_are_shown_and_do_no_harm() -> anyhow::Res
 #[tokio::test]
 async fn many_keys_are_counted_by_kinds_that_are_built_in_in_a_cluster_too() -> anyhow::Result<()> {
     let cluster = RedisCluster::start(3, false).await?;
-    let mut pipe = redis::pipe();
-    for number in 0..3_000 {
-        pipe.cmd("SET")
-            .arg(format!("rl:user:{number}"))
-            .arg(1)
-            .arg("PX")
-            .arg(600_000);
-    }
-    pipe.cmd("SET").arg("session").arg("x");
     let mut connection = cluster.connection().await?;
-    pipe.query_async::<redis::Value>(&mut connection).await?;
+    for number in 0..1_500 {
+        let name = format!("rl:user:{number}");
+        let mut set = redis::cmd("SET");
+        set.arg(name).arg(1).arg("PX").arg(600_000);
+        set.query_async::<redis::Value>(&mut connection).await?;
+    }
+    let mut set = redis::cmd("SET");
+    set.arg("session").arg("x");
+    set.query_async::<redis::Value>(&mut connection).await?;
     let text = checked("express-rate-limit", &cluster.url(), &[]).await?;
     let row = |begin: &str, end: &str| {
         let cells = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -174,7 +173,7 @@ async fn many_keys_are_counted_by_kinds_that_are_built_in_in_a_cluster_too() -> 
         lines.any(|line| line.starts_with(begin) && line.ends_with(end))
     };
     assert!(
-        row("express 3000 counted", "3000 without a limit"),
+        row("express 1500 counted", "1500 without a limit"),
         "{text}"
     );
     assert!(row("no counter 1", "1"), "{text}");
