@@ -39,7 +39,7 @@ pub use http_limits::{Http, Json, Levels, Rules};
 pub use inventory::{Example, Fitting, Inventory};
 pub use labels::Labels;
 pub use limits::{Fields, Limits};
-pub use look::{Known, Look};
+pub use look::{Former, Known, Look, Merged, never_fell};
 pub use matched::{Matched, Span, When};
 pub use methods::Method;
 pub use names::Fit;

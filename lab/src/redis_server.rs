@@ -158,10 +158,10 @@ impl RedisServer {
             if wait_until_ready(port, &mut process, &extra_args).await? {
                 return Ok(Self {
                     maker,
-                    clock,
                     port,
                     extra_args,
                     process,
+                    clock,
                     folder,
                 });
             }

@@ -2,7 +2,7 @@
 
 use super::{
     Answer, BUILT_IN, Counter, Description, Expires, Fit, Inventory, Known, Limits, Look, Matched,
-    Outcome, Type,
+    Outcome, Type, never_fell,
 };
 
 /// Parts the inputs.
@@ -144,6 +144,7 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
         let known = Known {
             rules: &rules,
             api: &api,
+            former: &never_fell,
             now_ms: 1_795_691_687_250,
             tolerance_ms: 2_000,
             sampled,

@@ -2,6 +2,7 @@
 
 use super::expiry::WithoutExpiry;
 use super::limits::Limits;
+use super::look::Former;
 use super::matched::Matched;
 use crate::observation::{Invalid, Refused};
 
@@ -48,6 +49,10 @@ pub struct Reading {
     pub invalid: Option<Invalid>,
     /// Its expiry, where it was asked for.
     pub expiry: Option<Expires>,
+    /// What its limits were before they fell.
+    pub former: Option<Former>,
+    /// Whether its limit is stored in Redis for it alone.
+    pub own: bool,
 }
 
 impl Reading {

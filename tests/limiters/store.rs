@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ratelimiter_exporter::limiters::{
     Answer, Ask, Counter, Description, Finding, Known, Limits, Look, MOST_BYTES, MOST_ENTRIES,
-    Matched,
+    Matched, never_fell,
 };
 use serde_json::Value as Json;
 
@@ -194,6 +194,7 @@ impl Store {
         let known = Known {
             rules: &rules,
             api: &api,
+            former: &never_fell,
             now_ms,
             tolerance_ms: 2_000,
             sampled,

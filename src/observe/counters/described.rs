@@ -5,6 +5,7 @@
 //! violation, and those that are shown, are read first. What is written between is not followed here.
 
 mod answers;
+mod falls;
 mod inspect;
 mod judging;
 mod looks;
@@ -15,6 +16,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -26,6 +28,7 @@ use crate::observe::counters::sweep::{Lane, SweepResult};
 use crate::observe::redis::router::Router;
 use crate::text::one_line;
 
+use falls::Falls;
 pub use inspect::{Inspected, Inspection, inspect};
 pub(in crate::observe) use passing::Pass;
 pub(in crate::observe) use totals::Totals;
@@ -53,6 +56,8 @@ pub(in crate::observe) struct Described {
     rivals: BTreeSet<(usize, usize)>,
     /// Whether Redis says how much memory a key takes.
     measured: AtomicBool,
+    /// What limits were before they fell.
+    falls: Falls,
 }
 
 /// What a sweep in one collection has to work with.
@@ -80,12 +85,27 @@ impl Described {
             last: None,
             rivals: BTreeSet::new(),
             measured: AtomicBool::new(true),
+            falls: Falls::default(),
         }
     }
 
     /// Its description.
     pub(in crate::observe) fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// Takes over from `before` what limits were, and how counters are called. `rules` held until `now`, if others do since.
+    pub(in crate::observe) fn take_over(
+        &mut self,
+        before: Self,
+        rules: Option<Vec<LimitRule>>,
+        now: Timestamp,
+    ) {
+        self.labels = before.labels;
+        self.falls = before.falls;
+        if let Some(rules) = rules {
+            self.falls.rules_changed(rules, now);
+        }
     }
 
     /// The next collection begins a pass of its own.

@@ -136,12 +136,9 @@ async fn names_and_values_of_any_bytes_are_shown_and_do_no_harm() -> anyhow::Res
     let file = File::new(ONE)?;
     let redis = RedisServer::start(&[]).await?;
     let mut pipe = redis::pipe();
-    for name in [
-        &b"own:\x1b[2J\n\xff\0"[..],
-        b"\x1b]0;title\x07\r",
-        &[0xff; 70_000],
-    ] {
-        pipe.cmd("SET").arg(name).arg(&[0x1b_u8; 70_000][..]);
+    let (long, value) = (vec![0xff; 70_000], vec![0x1b_u8; 70_000]);
+    for name in [&b"own:\x1b[2J\n\xff\0"[..], b"\x1b]0;title\x07\r", &long] {
+        pipe.cmd("SET").arg(name).arg(&value);
     }
     pipe.query_async::<redis::Value>(&mut redis.connection().await?)
         .await?;

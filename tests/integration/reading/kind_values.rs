@@ -1,6 +1,7 @@
 //! Kinds of limiters on a real Redis that holds what no limiter writes: values of any size, empty ones, names that two counters
 //! claim; and limits by rules.
 
+use hyper::Method;
 use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
 use redis::aio::MultiplexedConnection;
@@ -12,7 +13,7 @@ struct Watched {
     exporter: Exporter,
     connection: MultiplexedConnection,
     _redis: RedisServer,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Watched {
@@ -28,18 +29,18 @@ impl Watched {
             format!("--limiter.kind={kind}")
         };
         let file = folder.path().join("exporter.yml");
-        let graces = "invariants:\n  stuck_counter: {grace_period: 0s}\n  invalid_counter: {grace_period: 0s}\n  counter_drift: {grace_period: 0s}\n";
-        std::fs::write(&file, format!("{graces}{config}"))?;
+        std::fs::write(&file, configured(config))?;
         let flags = [
             format!("--redis.url={}", redis.url()),
             format!("--config.file={}", file.display()),
             limiter,
+            "--web.enable-lifecycle".to_owned(),
         ];
         Ok(Self {
             exporter: Exporter::start(&flags).await?,
             connection: redis.connection().await?,
             _redis: redis,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -47,6 +48,15 @@ impl Watched {
         let mut command = redis::cmd(name);
         command.arg(args);
         Ok(command.query_async(&mut self.connection.clone()).await?)
+    }
+
+    /// Writes other lines of the configuration file, and has it read.
+    async fn reload(&self, config: &str) -> anyhow::Result<()> {
+        let file = self.folder.path().join("exporter.yml");
+        std::fs::write(&file, configured(config))?;
+        let answer = self.exporter.send(Method::POST, "/-/reload", "").await?;
+        anyhow::ensure!(answer.status == 200, "{}", answer.text());
+        Ok(())
     }
 
     /// Everything that Redis has sent so far, in bytes.
@@ -58,6 +68,11 @@ impl Watched {
         let sent = lines.find_map(|line| line.strip_prefix("total_net_output_bytes:"));
         Ok(sent.unwrap_or_default().trim().parse()?)
     }
+}
+
+fn configured(config: &str) -> String {
+    let graces = "invariants:\n  stuck_counter: {grace_period: 0s}\n  invalid_counter: {grace_period: 0s}\n  counter_drift: {grace_period: 0s}\n";
+    format!("{graces}{config}")
 }
 
 const TEN: &str = "limits: [{match: '*', limit: 10, window: 60s}]\n";
@@ -205,5 +220,99 @@ counters:
         limit("vip:1", 50) && limit("2", 5) && reported == ["counter_drift 2", "ghost_allowing 2"]
     };
     watched.exporter.until("each has its limit", right).await?;
+    Ok(())
+}
+
+/// Counters whose limits are stored beside them.
+const STORED: &str = "
+name: own
+title: own
+counters:
+  - name: used
+    key: '^used:(?P<key>.+)$'
+    label: $name
+    type: hash
+    count: {hash: {field: n}}
+    refused: not_counted
+    expiry: {is: required, max: 1 window}
+    without_expiry: leaks
+    limits:
+      - fields: {limit: limit, window: window, unit: s}
+  - name: left
+    key: '^left:(?P<key>.+)$'
+    label: $name
+    type: hash
+    count: {hash: {field: n, down: true}}
+    refused: counted
+    expiry: normal_without
+    limits:
+      - fields: {limit: limit, window: window, unit: s}
+";
+
+fn limit_of(scrape: &Scrape, key: &str) -> Option<f64> {
+    scrape.value("ratelimiter_key_requests_limit", &[("key", key)])
+}
+
+fn is(value: Option<f64>, expected: u32) -> bool {
+    value == Some(f64::from(expected))
+}
+
+#[tokio::test]
+async fn a_rule_that_is_lowered_excuses_what_was_legal_for_a_window_and_nothing_else()
+-> anyhow::Result<()> {
+    let own = OWN.replace("refused: counted", "refused: not_counted");
+    let hour = |limit: u32| format!("limits: [{{match: '*', limit: {limit}, window: 1h}}]\n");
+    let watched = Watched::start(&own, &hour(10)).await?;
+    watched.run("SET", &[b"value:a", b"8"]).await?;
+    let ten = |scrape: &Scrape| is(limit_of(scrape, "value:a"), 10);
+    watched.exporter.until("10 are allowed", ten).await?;
+    watched.reload(&hour(5)).await?;
+    let five = |scrape: &Scrape| is(limit_of(scrape, "value:a"), 5);
+    let scrape = watched.exporter.until("5 are allowed", five).await?;
+    assert!(scrape.reported().is_empty(), "{:?}", scrape.reported());
+    watched.run("SET", &[b"value:a", b"11"]).await?;
+    let above = |scrape: &Scrape| {
+        let reported = scrape.reported();
+        reported.contains(&"ghost_allowing value:a".to_owned())
+    };
+    watched.exporter.until("11 were never", above).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stored_limit_that_is_lowered_excuses_counts_levels_and_expiries_of_before()
+-> anyhow::Result<()> {
+    let watched = Watched::start(STORED, "").await?;
+    let used: &[&[u8]] = &[b"used:a", b"n", b"8", b"limit", b"10", b"window", b"3600"];
+    watched.run("HSET", used).await?;
+    watched.run("EXPIRE", &[b"used:a", b"3500"]).await?;
+    let left: &[&[u8]] = &[b"left:a", b"n", b"9", b"limit", b"10", b"window", b"3600"];
+    watched.run("HSET", left).await?;
+    let limits = |scrape: &Scrape, limit: u32| {
+        is(limit_of(scrape, "used:a"), limit) && is(limit_of(scrape, "left:a"), limit)
+    };
+    let ten = |scrape: &Scrape| limits(scrape, 10);
+    watched.exporter.until("10 are allowed", ten).await?;
+    let lowered: &[&[u8]] = &[b"used:a", b"limit", b"5", b"window", b"1800"];
+    watched.run("HSET", lowered).await?;
+    watched.run("HSET", &[b"left:a", b"limit", b"5"]).await?;
+    let five = |scrape: &Scrape| is(limit_of(scrape, "used:a"), 5);
+    for _ in 0..3 {
+        let scrape = watched.exporter.until("5 are allowed", five).await?;
+        assert!(scrape.reported().is_empty(), "{:?}", scrape.reported());
+    }
+    // What was not legal before is found all the same.
+    watched.run("HSET", &[b"used:a", b"n", b"11"]).await?;
+    watched.run("EXPIRE", &[b"used:a", b"9000"]).await?;
+    let found = |scrape: &Scrape| {
+        let mut reported = scrape.reported();
+        reported.sort_unstable();
+        let all = ["counter_drift", "ghost_allowing", "invalid_counter"];
+        reported == all.map(|name| format!("{name} used:a"))
+    };
+    watched
+        .exporter
+        .until("11 and 9000 s were never", found)
+        .await?;
     Ok(())
 }

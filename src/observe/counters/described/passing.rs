@@ -11,8 +11,9 @@ use super::judging::{Judged, Seen, judge};
 use super::looks::{Way, read};
 use super::totals::Totals;
 use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
-use crate::limiters::{Counter, Finding, Known, Limits, Look, Matched};
+use crate::limiters::{Counter, Finding, Known, Limits, Look, Matched, Merged};
 use crate::observation::{CounterView, Reason, utilization};
+use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sweep::{SweepResult, fail};
 use crate::observe::redis::errors::is_elsewhere;
@@ -72,7 +73,7 @@ impl Described {
             let mut seen = Vec::new();
             for ((label, _), finding) in some.iter().zip(findings) {
                 let Some(finding) = finding else { continue };
-                match judge(&self.description, &mut self.labels, &finding) {
+                match judge(&self.description, &mut self.labels, &finding, at.steady) {
                     Judged::Counter(counter) => seen.push(counter),
                     Judged::Unjudged(label, reason) => result.unjudged.push((label, reason)),
                     // The pass comes across the key of the window that is now.
@@ -128,6 +129,7 @@ impl Described {
         result.stopped = unread;
         if unread.is_none() && !pass.moved && !means.incomplete {
             means.sink.end_pass();
+            self.falls.end_pass(means.clock.now().steady);
             result.pass_scanned = pass.parts.values().map(|part| part.scanned).sum();
             self.last = Some(pass.totals);
         }
@@ -164,7 +166,7 @@ impl Described {
                 if *sampled {
                     self.note_rivals(&finding);
                 }
-                match judge(&self.description, &mut self.labels, &finding) {
+                match judge(&self.description, &mut self.labels, &finding, at.steady) {
                     Judged::Counter(counter) if !counter.is_empty() => seen.push(counter),
                     Judged::Counter(counter) => empty.push(counter),
                     Judged::Unjudged(label, reason) => {
@@ -174,6 +176,11 @@ impl Described {
                         }
                     }
                     Judged::Passed | Judged::Nothing => {}
+                }
+            }
+            for counter in seen.iter().chain(&empty) {
+                if let Some(own) = counter.own {
+                    self.falls.learn(&counter.name, own, at.steady);
                 }
             }
             for counter in &seen {
@@ -223,6 +230,15 @@ impl Described {
             |counter: &Counter, matched: &Matched| ruled(known, description, counter, matched);
         let api = |_: &Counter, _: &Matched| Limits::default();
         let at = means.clock.now();
+        let falls = &self.falls;
+        let former = |counter: &Counter, matched: &Matched, merged: Merged<'_>| {
+            let before = |rules: &[LimitRule]| {
+                ruled(rules, description, counter, matched).or(*merged.unruled)
+            };
+            let of_own = || falls.of_own(&matched.name, merged.limits, at.steady);
+            let of_own = merged.own.then(of_own).flatten();
+            of_own.or_else(|| falls.by_rules(merged.limits, before, at.steady))
+        };
         let lanes: Vec<usize> = names
             .iter()
             .map(|name| lane.or_else(|| means.router.link_of(name)).unwrap_or(0))
@@ -237,6 +253,7 @@ impl Described {
                 let known = Known {
                     rules: &rules,
                     api: &api,
+                    former: &former,
                     now_ms: u64::try_from(now_ms).unwrap_or(0),
                     tolerance_ms: CLOCK_TOLERANCE_MS,
                     sampled: *sampled,
