@@ -229,7 +229,7 @@ impl<'d> Look<'d> {
                 asks.push(ask);
             }
         }
-        if let Some(tells) = &counter.when {
+        if let Some(tells) = counter.when.as_ref().filter(|tells| tells.is_asked()) {
             let name = matched.name.clone();
             asks.push(match &tells.field {
                 Some(field) => Ask::Fields(name, vec![field.clone().into_bytes()]),
@@ -277,7 +277,7 @@ impl<'d> Look<'d> {
             own: self.own,
         };
         self.former = (self.known.former)(counter, &matched, merged);
-        if let Some(tells) = &counter.when {
+        if let Some(tells) = counter.when.as_ref().filter(|tells| tells.is_asked()) {
             let answer = answers.get(asked.len());
             match self.is_told(tells, counter, &matched, &limits, answer) {
                 Some(true) => {}

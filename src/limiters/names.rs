@@ -47,9 +47,11 @@ impl Description {
     /// The other counters that could claim the name of `matched`, by their places: the description leaves open what the
     /// name is. Types and `when` tell counters apart.
     pub fn rivals(&self, matched: &Matched) -> impl Iterator<Item = usize> {
-        let counter = self.counter(matched).filter(|it| it.when.is_none());
+        let is_open = |it: &&Counter| it.when.as_ref().is_none_or(|when| when.otherwise);
+        let counter = self.counter(matched).filter(is_open);
         let later = self.counters.iter().enumerate().skip(matched.counter + 1);
         later
+            .filter(|(_, other)| !other.when.as_ref().is_some_and(|when| when.otherwise))
             .filter(move |(_, other)| {
                 counter.is_some_and(|it| it.kind == other.kind)
                     && other.key.value.fits(&matched.name)

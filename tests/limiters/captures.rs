@@ -92,6 +92,7 @@ fn every_capture_has_a_row() {
 
 #[test]
 fn no_key_of_a_real_limiter_could_be_claimed_by_two_counters() {
+    let mut claimed = BTreeSet::new();
     for row in ROWS {
         let description = row.description();
         for moment in row.moments() {
@@ -102,10 +103,13 @@ fn no_key_of_a_real_limiter_could_be_claimed_by_two_counters() {
                 let Some(matched) = finding.matched else {
                     continue;
                 };
-                let rivals: Vec<usize> = description.rivals(&matched).collect();
-                let name = String::from_utf8_lossy(name);
-                assert!(rivals.is_empty(), "{}: {name}: {rivals:?}", row.capture);
+                let named = |place: usize| description.counters[place].name.value.clone();
+                claimed.extend(description.rivals(&matched).map(|other| {
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    (row.capture, named(matched.counter), named(other), name)
+                }));
             }
         }
     }
+    assert!(claimed.is_empty(), "{claimed:#?}");
 }

@@ -7,6 +7,7 @@
     reason = "tests: what is missing in a capture fails the test, and names are those of the captures"
 )]
 
+mod bad_values;
 mod broken;
 mod bytes;
 mod captures;
