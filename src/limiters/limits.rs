@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::units::{Number, Unit, duration_ms, whole};
 
 /// What is known of a counter's limit. What one source does not know, the next is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// How many requests a window has.
     pub limit: Option<u64>,

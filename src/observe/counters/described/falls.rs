@@ -24,7 +24,7 @@ pub(in crate::observe) struct Falls {
     rules: Option<(Vec<LimitRule>, Timestamp)>,
     own: HashMap<u64, Own>,
     limits: Vec<Limits>,
-    places: HashMap<(Option<u64>, Option<u64>, Option<u64>), u32>,
+    places: HashMap<Limits, u32>,
     /// Falls that may still matter, by the hash of the name.
     fell: HashMap<u64, (Limits, Timestamp)>,
     odd: bool,
@@ -59,8 +59,8 @@ impl Falls {
         ruled: impl Fn(&[LimitRule]) -> Limits,
         now: Timestamp,
     ) -> Option<Former> {
-        let (rules, at) = self.rules.as_ref()?;
-        let before = ruled(rules);
+        let (before, at) = self.rules.as_ref()?;
+        let before = ruled(before);
         is_fall(&before, limits).then(|| former(before, *at, now))
     }
 
@@ -96,8 +96,7 @@ impl Falls {
                 self.fell.insert(hash, (last, now));
             }
         }
-        let alike = (limits.limit, limits.window_ms, limits.burst);
-        let place = *self.places.entry(alike).or_insert_with(|| {
+        let place = *self.places.entry(limits).or_insert_with(|| {
             self.limits.push(limits);
             u32::try_from(self.limits.len() - 1).map_or(!ODD, |place| place & !ODD)
         });
