@@ -37,6 +37,15 @@ impl Limits {
     }
 }
 
+/// What the limits of a counter were before they fell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The limits.
+    pub limits: Limits,
+    /// How long ago they fell, in milliseconds.
+    pub ago_ms: u64,
+}
+
 /// Fields of a hash, or pointers into JSON, and the unit that a window is in.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

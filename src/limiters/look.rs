@@ -7,7 +7,7 @@
 use super::ask::{Answer, Ask, Type};
 use super::description::{Counter, Description, Malformed, Needed, When as Tells};
 use super::expiry::WithoutExpiry;
-use super::limits::Limits;
+use super::limits::{Former, Limits};
 use super::matched::{Matched, When};
 use super::methods::{At, Counted, Not};
 use super::names::Fit;
@@ -42,15 +42,6 @@ pub struct Merged<'a> {
     pub unruled: &'a Limits,
     /// Whether they are stored in Redis for this counter.
     pub own: bool,
-}
-
-/// What the limits of a counter were before they fell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Former {
-    /// The limits.
-    pub limits: Limits,
-    /// How long ago they fell, in milliseconds.
-    pub ago_ms: u64,
 }
 
 /// What needs no more than to be known: no limit was another before.

@@ -1,8 +1,7 @@
 //! What the answers for one name come to.
 
 use super::expiry::WithoutExpiry;
-use super::limits::Limits;
-use super::look::Former;
+use super::limits::{Former, Limits};
 use super::matched::Matched;
 use crate::observation::{Invalid, Refused};
 
