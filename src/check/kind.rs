@@ -9,7 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::config::{Config, description_of};
-use crate::limiters::{Description, Example, Expires, Fitting, Outcome, Reading, WithoutExpiry};
+use crate::limiters::{
+    CounterReading, Description, Example, Expires, Fitting, Outcome, WithoutExpiry,
+};
 use crate::observation::encode_key;
 use crate::observe::{Inspected, Inspection, inspect};
 use crate::text_table::{shown, write_table};
@@ -165,7 +167,7 @@ fn blank() -> [String; 4] {
     [const { String::new() }; 4]
 }
 
-fn counted(reading: &Reading) -> [String; 4] {
+fn counted(reading: &CounterReading) -> [String; 4] {
     let limits = &reading.limits;
     let number = |number: Option<u64>| number.map_or("unknown".to_owned(), |it| it.to_string());
     let window = match limits.window_ms {
@@ -186,7 +188,7 @@ fn counted(reading: &Reading) -> [String; 4] {
     ]
 }
 
-fn what_of(reading: &Reading) -> String {
+fn what_of(reading: &CounterReading) -> String {
     if let Some(invalid) = reading.invalid {
         format!("invalid: {invalid}")
     } else if reading.is_stuck() {

@@ -1,8 +1,8 @@
 //! Descriptions of any text, and values of any bytes for each method of counting.
 
 use super::{
-    Answer, BUILT_IN, Counter, Description, Expires, Fit, Inventory, Known, Limits, Look, Matched,
-    Outcome, Type, never_fell,
+    Answer, BUILT_IN, Counter, Description, Expires, Fit, Inventory, Limits, Look, LookContext,
+    Matched, Outcome, Type, never_fell,
 };
 
 /// Parts the inputs.
@@ -141,7 +141,7 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
     for (limit, sampled) in [(None, false), (Some(0), true), (Some(10), true)] {
         let rules = |_: &Counter, _: &Matched| limits(limit);
         let api = |_: &Counter, _: &Matched| Limits::default();
-        let known = Known {
+        let known = LookContext {
             rules: &rules,
             api: &api,
             former: &never_fell,

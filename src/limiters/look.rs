@@ -11,14 +11,14 @@ use super::limits::{Former, Limits};
 use super::matched::{Matched, When};
 use super::methods::{At, Counted, Not};
 use super::names::Fit;
-use super::reading::{Expires, Finding, Outcome, Reading, Unknown};
+use super::reading::{CounterReading, Expires, Finding, Outcome, Unknown};
 use super::source::Source;
 use super::units::{float, whole};
 use crate::observation::Invalid;
 
 /// What is known besides Redis, and how much is to be read.
 #[derive(Clone, Copy)]
-pub struct Known<'k> {
+pub struct LookContext<'k> {
     /// Limits by the rules of the configuration, which come first.
     pub rules: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
     /// Limits from APIs, as they were last fetched.
@@ -49,9 +49,9 @@ pub fn never_fell(_: &Counter, _: &Matched, _: Merged<'_>) -> Option<Former> {
     None
 }
 
-impl std::fmt::Debug for Known<'_> {
+impl std::fmt::Debug for LookContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Known")
+        f.debug_struct("LookContext")
             .field("now_ms", &self.now_ms)
             .field("tolerance_ms", &self.tolerance_ms)
             .field("sampled", &self.sampled)
@@ -63,7 +63,7 @@ impl std::fmt::Debug for Known<'_> {
 #[derive(Debug)]
 pub struct Look<'d> {
     description: &'d Description,
-    known: Known<'d>,
+    known: LookContext<'d>,
     name: Vec<u8>,
     asks: Vec<Ask>,
     step: Step,
@@ -80,7 +80,7 @@ enum Step {
     /// Sources by their places in [`sources`], each with an ask of its own; then the expiry, if `when` needs it.
     Limits(Matched, Vec<usize>),
     Count(Matched, Limits),
-    Closer(Matched, Reading, Vec<Closer>),
+    Closer(Matched, CounterReading, Vec<Closer>),
     /// The expiry of a window that is over.
     Tail(Matched),
     Done(Finding),
@@ -111,7 +111,7 @@ impl<'d> Look<'d> {
     /// Begins with `name`, whose type may be known.
     pub fn begin(
         description: &'d Description,
-        known: Known<'d>,
+        known: LookContext<'d>,
         name: &[u8],
         kind: Option<Type>,
     ) -> Self {
@@ -414,7 +414,7 @@ impl<'d> Look<'d> {
             }
         }
         let refused = counter.refused;
-        let reading = Reading {
+        let reading = CounterReading {
             count,
             limits,
             refused,
@@ -434,7 +434,7 @@ impl<'d> Look<'d> {
     fn closer(
         &mut self,
         matched: Matched,
-        mut reading: Reading,
+        mut reading: CounterReading,
         asked: &[Closer],
         answers: &[Answer],
     ) {
@@ -474,7 +474,7 @@ impl<'d> Look<'d> {
     }
 
     /// What a key's PTTL, which is not -2, means.
-    fn expires(&self, counter: &Counter, reading: &Reading, left: i64) -> Expires {
+    fn expires(&self, counter: &Counter, reading: &CounterReading, left: i64) -> Expires {
         let Ok(in_ms) = u64::try_from(left) else {
             let without = counter.without_expiry.filter(|_| counter.expiry.required);
             return Expires::Never(without);

@@ -13,3 +13,4 @@ mod redis_access;
 mod redis_servers;
 mod scale;
 mod topology;
+mod written_keys;

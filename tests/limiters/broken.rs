@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use ratelimiter_exporter::limiters::{
-    Description, Expires, Finding, Invalid, Outcome, Reading, Refused, WithoutExpiry,
+    CounterReading, Description, Expires, Finding, Invalid, Outcome, Refused, WithoutExpiry,
 };
 
 use crate::rows::{ROWS, Row};
@@ -53,7 +53,7 @@ pub(crate) fn full_counter(row: &Row) -> (Vec<u8>, Refused) {
 }
 
 /// What becomes of the full counter.
-fn full(row: &Row, moment: &Moment) -> (Vec<u8>, Reading) {
+fn full(row: &Row, moment: &Moment) -> (Vec<u8>, CounterReading) {
     let readings = readings(row, moment);
     readings
         .into_iter()
@@ -61,7 +61,7 @@ fn full(row: &Row, moment: &Moment) -> (Vec<u8>, Reading) {
         .unwrap()
 }
 
-fn readings(row: &Row, moment: &Moment) -> Vec<(Vec<u8>, Reading)> {
+fn readings(row: &Row, moment: &Moment) -> Vec<(Vec<u8>, CounterReading)> {
     let mut readings = Vec::new();
     for name in moment.store.keys.keys() {
         if let Outcome::Counted(reading) = look(row, moment, name).outcome {

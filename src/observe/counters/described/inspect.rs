@@ -1,25 +1,25 @@
 //! A description on a real Redis, once: every name is classified, and what fits a counter is read as the description
 //! says. For a person who writes a description; nothing is judged and nothing remembered.
 
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::{Either, join_all, select};
 use jiff::SignedDuration;
+use redis::RedisResult;
 
-use super::passing::begin;
-use super::totals::Totals;
 use super::{Described, Means};
 use crate::clock::{Clock, Moment};
 use crate::limiters::{Description, Inventory};
 use crate::observation::CounterView;
+use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::shard_reader::ready;
 use crate::observe::counters::sink::CounterSink;
-use crate::observe::counters::sweep::{Lane, SweepResult};
+use crate::observe::counters::sweep_result::{Lane, SweepResult, fail};
+use crate::observe::counters::totals::Sample;
 use crate::observe::redis::cluster::slots_of;
 use crate::observe::redis::deployment::RedisDeployment;
 use crate::observe::redis::errors::not_connected;
@@ -68,9 +68,10 @@ pub async fn inspect(
     }
     let shards = found.shards;
     let unreachable = Mutex::default();
+    let tracked = Arc::new(Tracked::described(inspection.description));
     let readied = shards
         .iter()
-        .map(|now| ready(None, &access, now, &unreachable));
+        .map(|now| ready(None, (&access, &tracked), now, &unreachable));
     let readied = join_all(readied).await;
     let time = RedisShares::default();
     let mut result = SweepResult::default();
@@ -100,15 +101,12 @@ pub async fn inspect(
     let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
     let slots = slots.then(|| slots_of(shards.iter().map(|now| &now.shard)));
     let servers = result.sources.clone();
-    let steps = lanes.iter().map(|lane| lane.pacer.step_size());
     let mut means = Means {
-        step: steps.min().unwrap_or(1),
-        router: Router::new(links, slots),
-        lanes,
+        router: &Router::new(links, slots),
+        lanes: &lanes,
         clock,
         rules: inspection.rules,
         sink: &mut Nowhere,
-        incomplete: false,
     };
     let mut inventory = Inventory::new(inspection.description);
     let described = Described::new(Arc::clone(inspection.description));
@@ -134,31 +132,44 @@ impl Described {
         inventory: &mut Inventory,
         result: &mut SweepResult,
     ) {
-        // Everything: a pattern that fits nothing shows by what it misses.
-        let scans = [b"*".to_vec()];
-        let mut pass = begin(means, result).await;
-        let mut totals = Totals::default();
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        while !pass.ended(means, result) && result.failed.is_empty() {
-            let scanned = pass.scan(means, &scans, result).await;
-            for (lane, names) in scanned {
-                for names in names.chunks(means.step) {
-                    let sampled = names.iter();
-                    let sampled: Vec<bool> = sampled
-                        .map(|name| totals.samples(hasher.hash_one(name), 0))
-                        .collect();
-                    let findings = self
-                        .look_at_lane(means, names, &sampled, Some(lane), result)
-                        .await;
+        let mut sample = Sample::default();
+        for lane in 0..means.lanes.len() {
+            let mut cursor = b"0".to_vec();
+            loop {
+                // Everything: a pattern that fits nothing shows by what it misses.
+                let (next, names) = match scan(&means.lanes[lane], &cursor, means.step()).await {
+                    Ok(scanned) => scanned,
+                    Err(error) => return fail(lane, &error, result),
+                };
+                for names in names.chunks(means.step()) {
+                    let sampled: Vec<bool> = names.iter().map(|it| sample.takes(it)).collect();
+                    let (findings, _) = self.look_at(means, names, &sampled, result).await;
                     for (name, finding) in names.iter().zip(findings) {
                         if let Some(finding) = finding {
                             inventory.add(&self.description, name, &finding);
                         }
                     }
                 }
+                if !result.failed.is_empty() {
+                    return;
+                }
+                if next == b"0" {
+                    break;
+                }
+                cursor = next;
             }
         }
     }
+}
+
+/// The names that come after `cursor`, and where they end.
+async fn scan(lane: &Lane, cursor: &[u8], step: usize) -> RedisResult<(Vec<u8>, Vec<Vec<u8>>)> {
+    let mut scanner = lane.scanner.clone().ok_or_else(not_connected)?;
+    let mut command = redis::cmd("SCAN");
+    command.arg(cursor).arg("COUNT").arg(step);
+    // A name that SCAN walks by costs less than a command.
+    let scan = || async move { command.query_async(&mut scanner).await };
+    lane.pacer.step(step / 8 + 1, scan).await.0
 }
 
 /// Counters are looked at, and go nowhere.

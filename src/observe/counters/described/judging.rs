@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::earlier;
-use crate::limiters::{Description, Finding, Labels, Limits, Outcome, Reading, Unknown};
+use crate::limiters::{CounterReading, Description, Finding, Labels, Limits, Outcome, Unknown};
 use crate::observation::{Condition, CounterView, FallenLimit, Lacks, Reason};
 
 /// A counter as it was read, under its label.
@@ -85,14 +85,14 @@ pub(super) fn judge(
 }
 
 /// The limit before, if it was higher, and when it fell.
-fn fell_from(reading: &Reading, now: Timestamp) -> Option<FallenLimit> {
+fn fell_from(reading: &CounterReading, now: Timestamp) -> Option<FallenLimit> {
     let former = reading.former?;
     let limit = former.limits.capacity()?;
     let at = earlier(now, Duration::from_millis(former.ago_ms));
     (limit > reading.limits.capacity()?).then_some(FallenLimit { limit, at })
 }
 
-fn condition(reading: &Reading) -> Condition {
+fn condition(reading: &CounterReading) -> Condition {
     Condition {
         refused: reading.refused,
         stuck: reading.is_stuck(),

@@ -1,6 +1,7 @@
 //! Reads names through their descriptions: what all of them ask in one step goes out together.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
@@ -11,6 +12,14 @@ use crate::observe::redis::router::Router;
 
 /// More steps than any description takes.
 const MOST_STEPS: usize = 16;
+
+/// What reading took.
+#[derive(Debug, Default)]
+pub(super) struct Spent {
+    pub(super) commands: u64,
+    /// Of Redis's time.
+    pub(super) took: Duration,
+}
 
 /// How Redis is asked.
 pub(super) struct Way<'a> {
@@ -26,7 +35,7 @@ pub(super) struct Way<'a> {
 pub(super) async fn read(
     way: &Way<'_>,
     mut looks: Vec<Look<'_>>,
-    commands: &mut u64,
+    spent: &mut Spent,
 ) -> Vec<Result<Finding, RedisError>> {
     let mut failed: Vec<Option<RedisError>> = looks.iter().map(|_| None).collect();
     for _ in 0..MOST_STEPS {
@@ -39,8 +48,8 @@ pub(super) async fn read(
         if asked.is_empty() {
             break;
         }
-        let mut answers = ask_all(way, &asked, commands).await;
-        find_empty(way, &looks, &asked, &mut answers, commands).await;
+        let mut answers = ask_all(way, &asked, spent).await;
+        find_empty(way, &looks, &asked, &mut answers, spent).await;
         let mut answers = answers.into_iter();
         let mut asked = asked.iter().map(|(place, _)| *place).peekable();
         while let Some(place) = asked.next() {
@@ -73,13 +82,13 @@ fn endless() -> RedisError {
 async fn ask_all(
     way: &Way<'_>,
     asked: &[(usize, Ask)],
-    commands: &mut u64,
+    spent: &mut Spent,
 ) -> Vec<Result<Answer, RedisError>> {
     let measured = way.measured.load(Ordering::Relaxed);
     let guards = asked.iter().map(|(_, ask)| guards(ask, measured));
     let guards: Vec<Vec<_>> = guards.collect();
     let many: Vec<usize> = guards.iter().map(Vec::len).collect();
-    let mut sizes = way.ask(guards.concat(), commands).await.into_iter();
+    let mut sizes = way.ask(guards.concat(), spent).await.into_iter();
     let mut large = Vec::with_capacity(asked.len());
     for ((_, ask), many) in asked.iter().zip(many) {
         let said: Vec<RedisResult<Value>> = sizes.by_ref().take(many).collect();
@@ -91,7 +100,7 @@ async fn ask_all(
     }
     let read = asked.iter().zip(&large).filter(|(_, large)| !**large);
     let read: Vec<_> = read.map(|((_, ask), _)| command(ask)).collect();
-    let mut said = way.ask(read, commands).await.into_iter();
+    let mut said = way.ask(read, spent).await.into_iter();
     let answers = asked.iter().zip(large).map(|((_, ask), large)| {
         if large {
             return Ok(Answer::TooLarge);
@@ -109,7 +118,7 @@ async fn find_empty(
     looks: &[Look<'_>],
     asked: &[(usize, Ask)],
     answers: &mut [Result<Answer, RedisError>],
-    commands: &mut u64,
+    spent: &mut Spent,
 ) {
     let nothing = asked.iter().zip(&*answers).enumerate();
     let nothing = nothing.filter_map(|(at, ((place, ask), answer))| match (ask, answer) {
@@ -119,7 +128,7 @@ async fn find_empty(
     let (places, exist): (Vec<usize>, Vec<_>) = nothing
         .map(|(at, key)| (at, command(&Ask::Exists(key.clone()))))
         .unzip();
-    let said = way.ask(exist, commands).await;
+    let said = way.ask(exist, spent).await;
     for (at, said) in places.into_iter().zip(said) {
         if matches!(said, Ok(Value::Int(1))) {
             answers[at] = Ok(Answer::Text(Vec::new()));
@@ -128,13 +137,18 @@ async fn find_empty(
 }
 
 impl Way<'_> {
-    async fn ask(&self, commands: Vec<(Vec<u8>, Cmd)>, sent: &mut u64) -> Vec<RedisResult<Value>> {
+    async fn ask(
+        &self,
+        commands: Vec<(Vec<u8>, Cmd)>,
+        spent: &mut Spent,
+    ) -> Vec<RedisResult<Value>> {
         if commands.is_empty() {
             return Vec::new();
         }
-        *sent += commands.len() as u64;
         let many = commands.len();
-        let (said, _) = step_at_all(self.pacers, many, || self.router.ask(commands)).await;
+        spent.commands += many as u64;
+        let (said, took) = step_at_all(self.pacers, many, || self.router.ask(commands)).await;
+        spent.took += took;
         said.each
     }
 }
