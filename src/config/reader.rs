@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::settings::{Typed, Values};
+use super::settings::{DEFAULT_OF, Typed, Values};
 use super::{ConfigError, LogConfig, without_password};
 use crate::credentials::SecretSource;
 use crate::invariants::CheckerConfig;
@@ -111,6 +111,12 @@ impl Reader<'_> {
                 .ok_or_else(|| ConfigError::new(&typed.origin, without_password(value), HTTP_URL))
         });
         urls.collect()
+    }
+
+    /// Whether `name` has its default alone.
+    pub(super) fn is_default(&self, name: &str) -> bool {
+        let typed = self.typed(name);
+        typed.is_some_and(|typed| typed.origin.starts_with(DEFAULT_OF))
     }
 
     pub(super) fn url(&self, name: &str) -> Result<Option<Url>, ConfigError> {

@@ -19,6 +19,7 @@ use crate::observation::{
     KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
+use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::described::{Described, Totals, kind_of};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::listed::Listed;
@@ -87,7 +88,12 @@ impl ObserveConfig {
     /// What acts on this limiter.
     pub fn actor(&self) -> LimiterActor {
         LimiterActor {
-            urls: self.ratelimiter_urls.clone(),
+            // Other kinds have no API that resets a counter.
+            urls: if self.kind.is_reference() {
+                self.ratelimiter_urls.clone()
+            } else {
+                Vec::new()
+            },
             access: self.ratelimiter_access.clone(),
             timeout: self.ratelimiter_timeout,
             key_label: self.key_label,
@@ -111,8 +117,8 @@ impl Kind {
         }
     }
 
-    /// Whether its nodes and its management API are watched.
-    pub fn has_nodes(&self) -> bool {
+    /// Whether it is the reference limiter, whose management API is watched.
+    pub fn is_reference(&self) -> bool {
         matches!(self, Self::Reference(_))
     }
 }
@@ -134,6 +140,7 @@ pub struct Limiter {
     clock: Clock,
     /// What is said of its kind.
     pub(in crate::observe) kind: LimiterKind,
+    is_reference: bool,
     pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
@@ -148,12 +155,21 @@ pub struct Limiter {
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let kind = kind_of(config.kind.description(), config.kind.has_nodes());
+        let is_reference = config.kind.is_reference();
+        let kind = kind_of(config.kind.description(), is_reference);
         let described = match &config.kind {
             Kind::Reference(_) => None,
-            Kind::Described(description) => Some(Described::new(Arc::clone(description))),
+            Kind::Described(description) => {
+                let http = Http::new(
+                    config.ratelimiter_timeout,
+                    config.ratelimiter_access.clone(),
+                );
+                let urls = config.ratelimiter_urls.clone();
+                let api = ApiLimits::new(description, http.map_err(SetupError::Http)?, urls);
+                Some(Described::new(Arc::clone(description), api))
+            }
         };
-        if !config.kind.has_nodes() {
+        if !is_reference {
             config.ratelimiter_urls.clear();
             config.prometheus_url = None;
         }
@@ -215,6 +231,7 @@ impl Limiter {
             redis: config.redis,
             counter_list: OptionalRequest::default(),
             kind,
+            is_reference,
             clock,
             kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
             max_series: config.max_series,
@@ -260,6 +277,9 @@ impl Limiter {
             // Nothing else was asked.
             seconds.retain(|collector, _| *collector == Collector::Redis);
         }
+        if let Some((_, took)) = keys.api {
+            seconds.insert(Collector::ManagementApi, took);
+        }
         seconds.insert(Collector::Counters, keys.seconds);
         let success = |collector| {
             let failed = failures
@@ -272,6 +292,9 @@ impl Limiter {
                     *reason == Reason::Budget
                 }
                 (Collector::Counters, CountersRead::Failed { .. }) => false,
+                (Collector::ManagementApi, _) if keys.api.is_some() => {
+                    keys.api.is_some_and(|(up, _)| up)
+                }
                 (Collector::Registry, _) => matches!(read.ping, Some(Ok(_))) && !failed,
                 (
                     Collector::ManagementApi
@@ -319,7 +342,10 @@ impl Limiter {
                 info: read.info,
                 shards,
             },
-            api_up: self.kind.nodes.then_some(read.api.up),
+            api_up: match keys.api {
+                Some((up, _)) => Some(up),
+                None => self.is_reference.then_some(read.api.up),
+            },
             default_limit: self.keys.limits.default_limit(),
             counters_read: keys.read,
             unjudged: keys.unjudged,

@@ -38,6 +38,15 @@ impl Limiter {
         keys.limits = was.limits;
         keys.commands_total = was.commands_total;
         keys.last_full_pass = was.last_full_pass;
+        let before = was.described.and_then(|kind| kind.api);
+        if let Some((api, before)) = keys
+            .described
+            .as_mut()
+            .and_then(|k| k.api.as_mut())
+            .zip(before)
+        {
+            api.take_over(before);
+        }
         if same_redis {
             keys.access = was.access;
             keys.readers = was.readers;

@@ -6,6 +6,7 @@ mod connections;
 mod credentials;
 mod faults;
 mod keys;
+mod kind_nodes;
 mod kinds;
 mod redis_access;
 mod redis_servers;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ratelimiter_exporter::limiters::{
-    Answer, Ask, Counter, Description, Finding, Known, Limits, Look, MOST_BYTES, MOST_ENTRIES,
-    Matched,
+    Answer, Ask, Counter, Description, Finding, Http, Known, Limits, Look, MOST_BYTES,
+    MOST_ENTRIES, Matched,
 };
 use serde_json::Value as Json;
 
@@ -185,7 +185,7 @@ impl Store {
         name: &[u8],
     ) -> Finding {
         let rules = |_: &Counter, _: &Matched| rule.0;
-        let api = |_: &Counter, _: &Matched| Limits::default();
+        let api = |_: &Http, _: &Matched| Limits::default();
         let known = Known {
             rules: &rules,
             api: &api,

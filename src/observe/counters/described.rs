@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::limiters::{Counter, Description, Labels, Limits, Matched};
 use crate::observation::{CounterKind, LimiterKind};
+use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::limits::{LimitRule, by_rule};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::{Lane, SweepResult};
@@ -34,6 +35,8 @@ const CLOCK_TOLERANCE_MS: u64 = 2_000;
 pub(in crate::observe) struct Described {
     description: Arc<Description>,
     labels: Labels,
+    /// Limits that are in APIs.
+    pub(in crate::observe) api: Option<ApiLimits>,
     /// The names of the keys that are to be read again, by their labels.
     names: HashMap<Box<[u8]>, Vec<u8>>,
     /// The pass that goes on in the next collection.
@@ -59,9 +62,10 @@ pub(in crate::observe) struct Means<'a> {
 }
 
 impl Described {
-    pub(in crate::observe) fn new(description: Arc<Description>) -> Self {
+    pub(in crate::observe) fn new(description: Arc<Description>, api: Option<ApiLimits>) -> Self {
         Self {
             description,
+            api,
             labels: Labels::default(),
             names: HashMap::new(),
             pass: None,
@@ -88,6 +92,9 @@ impl Described {
         (half, stop): (Instant, Instant),
         result: &mut SweepResult,
     ) {
+        if let Some(api) = &mut self.api {
+            result.api = api.refresh(means.clock.now().steady).await;
+        }
         let wanted: HashSet<&[u8]> = watched.iter().map(|key| &**key).collect();
         self.names.retain(|label, _| wanted.contains(&**label));
         self.recheck(&mut means, &wanted, half, result).await;

@@ -134,6 +134,8 @@ pub(in crate::observe) struct KeysRead {
     /// Ids of the registrations that the sweep came across, escaped.
     pub(in crate::observe) node_ids: Vec<String>,
     pub(in crate::observe) coverage: Option<f64>,
+    /// Whether the limiter's APIs with limits answered when they were last asked, and how long that took.
+    pub(in crate::observe) api: Option<(bool, f64)>,
     /// Which server was read for which primary.
     pub(in crate::observe) sources: BTreeMap<String, String>,
     pub(in crate::observe) seconds: f64,
@@ -217,6 +219,10 @@ impl KeyReader {
             read: counters_read(&result, self.label),
             unjudged: unjudged(&result, self.label),
             coverage,
+            api: self
+                .described
+                .as_ref()
+                .and_then(|kind| kind.api.as_ref()?.last_run()),
             sources: sources
                 .map(|(primary, reader)| (primary.clone(), reader.source.clone()))
                 .collect(),
@@ -584,6 +590,7 @@ impl KeyReader {
 
     fn failures(&self, result: &SweepResult) -> Vec<Failure> {
         let mut failures = passed_over(result, self.label);
+        failures.extend(result.api.iter().cloned());
         // With one server alone, its address says nothing that the configuration does not.
         let cluster = self.shards.len() > 1;
         for (place, failure) in &result.failed {

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
-use crate::observation::Reason;
+use crate::observation::{Failure, Reason};
 use crate::observe::counters::invalidations::Names;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::{Pacer, step_at_all};
@@ -83,6 +83,8 @@ pub(in crate::observe) struct SweepResult {
     pub(in crate::observe) alone: Option<RedisFailure>,
     /// What may be missing and is, by the server: it fails nobody.
     pub(in crate::observe) missing: Vec<(String, RedisFailure)>,
+    /// APIs with limits that could not be read.
+    pub(in crate::observe) api: Vec<Failure>,
 }
 
 impl SweepResult {

@@ -176,6 +176,25 @@ pub(in crate::observe) fn join(base: &Url, path: &str) -> Url {
     url
 }
 
+/// `place`, a path with or without a query, on the server at `base`: below its path, or at `port` where that is another one.
+pub(in crate::observe) fn place_on(base: &Url, port: Option<u16>, place: &str) -> Option<Url> {
+    let mut url = base.clone();
+    let (path, query) = match place.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (place, None),
+    };
+    let path = path.trim_start_matches('/');
+    match port {
+        Some(port) => {
+            url.set_port(Some(port)).ok()?;
+            url.set_path(path);
+        }
+        None => url = join(&url, path),
+    }
+    url.set_query(query);
+    Some(url)
+}
+
 /// The base URL of a node that registered as `host:port`.
 pub(in crate::observe) fn base_of(address: &str) -> Option<Url> {
     let url = Url::parse(&format!("http://{address}/")).ok()?;
@@ -205,6 +224,15 @@ mod tests {
             join(&prefixed, "health").as_str(),
             "https://h/limiter/health"
         );
+    }
+
+    #[test]
+    fn a_place_is_below_the_path_of_the_url_or_at_a_port_of_its_own() {
+        let base = Url::parse("http://h:80/limiter/").unwrap();
+        let place = |port, place| place_on(&base, port, place).unwrap().to_string();
+        assert_eq!(place(None, "/health"), "http://h/limiter/health");
+        assert_eq!(place(Some(81), "/a?b=c"), "http://h:81/a?b=c");
+        assert_eq!(place(Some(81), "/a%2Fb"), "http://h:81/a%2Fb");
     }
 
     #[test]

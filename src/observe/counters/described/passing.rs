@@ -11,7 +11,7 @@ use super::judging::{Judged, Seen, judge};
 use super::looks::read;
 use super::totals::Totals;
 use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
-use crate::limiters::{Counter, Finding, Known, Limits, Look, Matched};
+use crate::limiters::{Counter, Finding, Http, Known, Limits, Look, Matched};
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sweep::{SweepResult, fail};
@@ -74,7 +74,10 @@ impl Described {
                 let Some(finding) = finding else { continue };
                 match judge(&self.description, &mut self.labels, &finding) {
                     Judged::Counter(counter) => seen.push(counter),
-                    Judged::Unjudged(label, reason) => result.unjudged.push((label, reason)),
+                    Judged::Unjudged(label, reason) => {
+                        let reason = self.lacking(&finding, reason);
+                        result.unjudged.push((label, reason));
+                    }
                     // The pass comes across the key of the window that is now.
                     Judged::Passed => {}
                     Judged::Nothing => {
@@ -161,9 +164,16 @@ impl Described {
             for finding in findings.into_iter().flatten() {
                 pass.totals.add(&finding);
                 match judge(&self.description, &mut self.labels, &finding) {
-                    Judged::Counter(counter) if !counter.is_empty() => seen.push(counter),
+                    Judged::Counter(counter) if !counter.is_empty() => {
+                        if counter.lacks_limit() {
+                            let reason = self.lacking(&finding, Reason::NoLimit);
+                            result.skip(reason, &counter.label);
+                        }
+                        seen.push(counter);
+                    }
                     Judged::Counter(counter) => empty.push(counter),
                     Judged::Unjudged(label, reason) => {
+                        let reason = self.lacking(&finding, reason);
                         result.skip(reason, &label);
                         if wanted.contains(&*label) {
                             result.unjudged.push((label, reason));
@@ -173,9 +183,6 @@ impl Described {
                 }
             }
             for counter in &seen {
-                if counter.lacks_limit() {
-                    result.skip(Reason::NoLimit, &counter.label);
-                }
                 let view = counter.view();
                 let ranks = means
                     .sink
@@ -192,6 +199,17 @@ impl Described {
             let views: Vec<CounterView<'_>> = empty.map(Seen::view).collect();
             means.sink.recheck(at, &views);
         }
+    }
+
+    /// Why a limit or a window is not known: `reason`, unless an API was never read that may know it.
+    fn lacking(&self, finding: &Finding, reason: Reason) -> Reason {
+        let unread = matches!(reason, Reason::NoLimit | Reason::NoWindow)
+            && finding.matched.as_ref().is_some_and(|matched| {
+                let counter = self.description.counter(matched);
+                let api = counter.zip(self.api.as_ref());
+                api.is_some_and(|(counter, api)| api.is_unread(counter, matched))
+            });
+        if unread { Reason::LimitsUnread } else { reason }
     }
 
     async fn look_at(
@@ -215,7 +233,10 @@ impl Described {
     ) -> Vec<Option<Finding>> {
         let known = means.rules;
         let rules = |counter: &Counter, matched: &Matched| ruled(known, counter, matched);
-        let api = |_: &Counter, _: &Matched| Limits::default();
+        let apis = self.api.as_ref();
+        let api = |api: &Http, matched: &Matched| {
+            apis.map_or_else(Limits::default, |apis| apis.limits(api, matched))
+        };
         let at = means.clock.now();
         let lanes: Vec<usize> = names
             .iter()
