@@ -1,7 +1,7 @@
 //! Limits that are in an API of the limiter: fetched seldom, remembered while the API is away, unknown until it was read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::clock::elapsed;
 use crate::limiters::{Counter, Description, Http as Api, Limits, Matched, Rules};
+use crate::lock::lock;
 use crate::observation::{Collector, Failure, Reason};
 use crate::observe::fallback::first_success;
 use crate::observe::http::client::{Http, HttpError, shown};
@@ -97,8 +98,7 @@ impl ApiLimits {
 
     /// Asks what is due at `now`; returns what failed.
     pub(in crate::observe) async fn refresh(&mut self, now: Timestamp) -> Vec<Failure> {
-        let wanted = self.wanted.get_mut();
-        let wanted = std::mem::take(wanted.unwrap_or_else(PoisonError::into_inner));
+        let wanted = std::mem::take(&mut *lock(&self.wanted));
         for (place, apis) in wanted {
             if self.places.len() < MOST_PLACES || self.places.contains_key(&place) {
                 self.places.entry(place).or_default().apis.extend(apis);
@@ -164,7 +164,7 @@ impl ApiLimits {
             let rules = answered.rules.get(&number);
             return rules.map_or_else(Limits::default, |rules| api.limits(rules, matched));
         }
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = lock(&self.wanted);
         if wanted.len() < MOST_PLACES {
             wanted.entry(place).or_default().insert(number);
         }

@@ -3,7 +3,7 @@
 
 use std::error::Error as _;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +11,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 
 use crate::credentials::{Secret, trusting_nobody};
+use crate::lock::lock;
 use crate::observation::Reason;
 use crate::observe::certificate_hint::certificate_hint;
 use crate::observe::http::access::HttpAccess;
@@ -31,14 +32,14 @@ pub(in crate::observe) struct HttpError {
 
 /// An answer with its whole body.
 #[derive(Clone, Debug)]
-pub(in crate::observe) struct Answer {
+pub(in crate::observe) struct ClientResponse {
     pub(in crate::observe) status: StatusCode,
     pub(in crate::observe) body: Bytes,
     /// What the server was told with the request, and may have put into its answer.
     pub(in crate::observe) told: Vec<Secret>,
 }
 
-impl Answer {
+impl ClientResponse {
     /// The answer, if its status is 200; otherwise the failure that it is.
     pub(in crate::observe) fn ok(self, what: &str) -> Result<Self, HttpError> {
         if self.status == StatusCode::OK {
@@ -134,7 +135,7 @@ impl Http {
     }
 
     /// `GET`.
-    pub(in crate::observe) async fn get(&self, url: Url) -> Result<Answer, HttpError> {
+    pub(in crate::observe) async fn get(&self, url: Url) -> Result<ClientResponse, HttpError> {
         let what = format!("GET {}", shown(&url));
         let request = self.client().get(url.clone());
         let (request, told) = self.access.authorize(&url, None, request);
@@ -147,7 +148,7 @@ impl Http {
         configured: &Url,
         url: Url,
         token_header: Option<&str>,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<HttpAnswer, HttpError> {
         let what = format!("GET {}", shown(&url));
         let request = self.client().get(url);
         let (request, told) = self.access.authorize(configured, token_header, request);
@@ -159,7 +160,7 @@ impl Http {
         &self,
         url: Url,
         body: String,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<ClientResponse, HttpError> {
         let what = format!("POST {}", shown(&url));
         let (request, told) = self
             .access
@@ -172,7 +173,7 @@ impl Http {
 
     /// The client. Other certificates to trust since the last request make another one.
     fn client(&self) -> Client {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.current);
         let tls = self.access.tls_now();
         if tls.as_ref().map(Arc::as_ptr) != current.tls.as_ref().map(Arc::as_ptr) {
             match Current::new(tls, self.timeout) {
@@ -188,7 +189,7 @@ impl Http {
         what: &str,
         request: RequestBuilder,
         told: Vec<Secret>,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<ClientResponse, HttpError> {
         let asked = async { read(what, request.send().await).await };
         let outcome = tokio::time::timeout(self.timeout, asked).await;
         let (status, body) = outcome.unwrap_or_else(|_| {
@@ -198,7 +199,7 @@ impl Http {
                 message: format!("{what}: no complete answer within {:?}", self.timeout),
             })
         })?;
-        Ok(Answer { status, body, told })
+        Ok(ClientResponse { status, body, told })
     }
 }
 
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn an_answer_whose_fields_have_line_ends_fails_in_one_line() {
-        let answer = Answer {
+        let answer = ClientResponse {
             status: StatusCode::OK,
             body: Bytes::from_static(b"{\"a\\nb\":[{\"c\":2\"."),
             told: Vec::new(),
