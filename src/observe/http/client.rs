@@ -148,7 +148,7 @@ impl Http {
         configured: &Url,
         url: Url,
         token_header: Option<&str>,
-    ) -> Result<HttpAnswer, HttpError> {
+    ) -> Result<ClientResponse, HttpError> {
         let what = format!("GET {}", shown(&url));
         let request = self.client().get(url);
         let (request, told) = self.access.authorize(configured, token_header, request);
