@@ -39,7 +39,9 @@ pub use look::{Look, LookContext};
 pub use matched::{Matched, Span, When};
 pub use methods::Method;
 pub use names::Fit;
-pub use nodes::{Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Pointer, Registry};
+pub use nodes::{
+    Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Pointer, Registry, Results,
+};
 pub use pattern::{LinePattern, Pattern};
 pub use reading::{CounterReading, Expires, Finding, Outcome, Unknown};
 pub use selector::{Label, Selector, Wanted};

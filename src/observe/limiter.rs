@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::Description;
+use crate::limiters::{Description, Discover};
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
     KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
@@ -35,9 +35,11 @@ use crate::observe::http::api_reading::NodeListRequest;
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::ManagementApi;
 use crate::observe::http::optional::OptionalRequest;
+use crate::observe::latency::durations::Durations;
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::default_selectors;
+use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
+use crate::observe::nodes::requests::NodeRequests;
 use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
 use crate::observe::redis::deployment::RedisDeployment;
 use crate::observe::redis::topology::Topology;
@@ -156,7 +158,14 @@ impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
         let is_reference = config.kind.is_reference();
-        let kind = kind_of(config.kind.description(), is_reference);
+        let described_nodes = config.kind.description().nodes.as_ref();
+        let discovers = described_nodes.is_some_and(|it| it.value.discover == Discover::Dns);
+        let has_nodes = described_nodes.is_some() && !config.ratelimiter_urls.is_empty();
+        let mut kind = kind_of(config.kind.description(), is_reference);
+        kind.nodes |= has_nodes;
+        kind.latency = is_reference
+            || config.latency_metric.is_some()
+            || described_nodes.is_some_and(|it| !it.value.latency.is_empty());
         let described = match &config.kind {
             Kind::Reference(_) => None,
             Kind::Described(description) => {
@@ -170,30 +179,37 @@ impl Limiter {
             }
         };
         if !is_reference {
-            config.ratelimiter_urls.clear();
+            // Prometheus knows their nodes by other labels.
             config.prometheus_url = None;
+            config.probe_canary = false;
+        }
+        if !kind.nodes {
+            config.ratelimiter_urls.clear();
         }
         let topology = Topology::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
         let access = topology.access();
         let actor = Arc::new(config.actor());
-        let selectors = match config.latency_metric {
-            Some(selector) => vec![selector],
-            None => default_selectors(),
-        };
+        let mut requests = NodeRequests::new(config.kind.description());
+        if let Some(selector) = &config.latency_metric {
+            requests.series.latency = vec![Durations::of(selector)];
+        }
         let statics = config.ratelimiter_urls.iter().filter_map(address_of);
         let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError::Http);
         Ok(Self {
             nodes: NodeReader {
                 http: http(config.ratelimiter_access)?,
                 memory: NodeMemory::new(statics),
+                node_urls: config.ratelimiter_urls.clone(),
                 urls: config.ratelimiter_urls,
+                has_registry: is_reference,
+                discovery: discovers.then(Discovery::default),
                 probe: config.probe_nodes,
                 canary: config.probe_canary,
                 prometheus: match config.prometheus_url {
                     Some(url) => Some((http(config.prometheus_access)?, url)),
                     None => None,
                 },
-                selectors: Arc::new(selectors),
+                requests: Arc::new(requests),
                 timing: config.registry,
                 clock: clock.clone(),
                 topology,
@@ -273,9 +289,15 @@ impl Limiter {
         failures.extend(read.api.failures);
         failures.extend(keys.failures);
         let mut seconds = read.seconds;
-        if !self.kind.nodes {
-            // Nothing else was asked.
-            seconds.retain(|collector, _| *collector == Collector::Redis);
+        if !self.is_reference {
+            let requests = &self.nodes.requests;
+            seconds.retain(|collector, _| match collector {
+                Collector::Redis => true,
+                Collector::Probes => self.kind.nodes,
+                Collector::NodeMetrics => self.kind.nodes && requests.metrics.is_some(),
+                // Nothing else was asked.
+                _ => false,
+            });
         }
         if let Some((_, took)) = keys.api {
             seconds.insert(Collector::ManagementApi, took);

@@ -20,7 +20,7 @@ impl Limiter {
             nodes.canaries = was.canaries;
         }
         nodes.redis_was = was.redis_was;
-        if nodes.selectors == was.selectors {
+        if nodes.requests.series.same_latency(&was.requests.series) {
             nodes.histories = was.histories;
             nodes.read_at = was.read_at;
         }

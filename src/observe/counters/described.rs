@@ -131,6 +131,7 @@ pub(in crate::observe) fn kind_of(description: &Description, is_reference: bool)
     LimiterKind {
         name: description.name.clone(),
         nodes: is_reference,
+        latency: is_reference,
         counters: counters.collect(),
     }
 }

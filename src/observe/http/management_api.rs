@@ -73,13 +73,6 @@ pub(in crate::observe) struct Reset {
     reset: bool,
 }
 
-/// `GET /health`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(in crate::observe) struct Health {
-    #[serde(default)]
-    pub(in crate::observe) node_id: Option<String>,
-}
-
 /// The management API at one base URL.
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct ManagementApi<'a> {
@@ -113,20 +106,6 @@ impl<'a> ManagementApi<'a> {
                 crate::observe::http::client::shown(&join(&self.base, "api/limits"))
             ),
         })
-    }
-
-    /// `GET /health`: whether the node serves; it does not look at Redis. A node that takes no new connections does not.
-    pub(in crate::observe) async fn health(&self) -> Result<Health, HttpError> {
-        let url = join(&self.base, "health");
-        let what = format!("GET {}", crate::observe::http::client::shown(&url));
-        self.http.get(url).await?.ok(&what)?.json(&what)
-    }
-
-    /// `GET /metrics` as text.
-    pub(in crate::observe) async fn metrics(&self) -> Result<bytes::Bytes, HttpError> {
-        let url = join(&self.base, "metrics");
-        let what = format!("GET {}", crate::observe::http::client::shown(&url));
-        Ok(self.http.get(url).await?.ok(&what)?.body)
     }
 
     /// `POST /api/counters/KEY/reset`. Fire and forget: that the counter is gone is not verified.

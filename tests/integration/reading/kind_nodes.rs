@@ -255,3 +255,223 @@ async fn limits_are_read_from_the_apis_of_gateways() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// A node's metrics: decisions that Redis answered and that failed, and how many of them took up to 10 ms and more.
+fn metrics(answered: u32, failed: u32, fast: u32, slow: u32) -> String {
+    let grpc = "grpc_method=\"ShouldRateLimit\"";
+    let all = fast + slow;
+    format!(
+        "# TYPE ratelimit_service_rate_limit_within_limit counter\n\
+         ratelimit_service_rate_limit_total_hits{{domain=\"edge\",key1=\"a\"}} {}\n\
+         ratelimit_service_rate_limit_within_limit{{domain=\"edge\",key1=\"a\"}} {answered}\n\
+         ratelimit_service_rate_limit_over_limit{{domain=\"edge\",key1=\"a\"}} 2\n\
+         ratelimit_service_should_rate_limit_error{{err_type=\"service_error\"}} 1\n\
+         ratelimit_service_should_rate_limit_error{{err_type=\"redis_error\"}} {failed}\n\
+         ratelimit_service_response_time_seconds_bucket{{{grpc},le=\"0.01\"}} {fast}\n\
+         ratelimit_service_response_time_seconds_bucket{{{grpc},le=\"0.1\"}} {fast}\n\
+         ratelimit_service_response_time_seconds_bucket{{{grpc},le=\"+Inf\"}} {all}\n\
+         ratelimit_service_response_time_seconds_sum{{{grpc}}} 1\n\
+         ratelimit_service_response_time_seconds_count{{{grpc}}} {all}\n",
+        answered + failed + 2,
+    )
+}
+
+/// A node of Envoy's service on its three ports.
+async fn envoy_node() -> anyhow::Result<StandIn> {
+    let mut envoy = StandIn::new();
+    envoy.serve(6070, "/rlconfig", RULES).await?;
+    envoy.serve(8080, "/healthcheck", "OK").await?;
+    envoy
+        .serve(9090, "/metrics", &metrics(10, 0, 10, 0))
+        .await?;
+    Ok(envoy)
+}
+
+/// Whether a node's figure is this.
+fn node(scrape: &Scrape, figure: &str, id: &str, value: u32) -> bool {
+    scrape.is(
+        &format!("ratelimiter_node_{figure}"),
+        &[("node_id", id)],
+        value,
+    )
+}
+
+#[tokio::test]
+async fn a_node_that_is_asked_on_its_three_ports_is_up_and_down_by_its_health() -> anyhow::Result<()>
+{
+    let mut envoy = envoy_node().await?;
+    let id = envoy.address(8080);
+    let watched = Watched::start("envoy-ratelimit", &envoy.url(8080)).await?;
+    let up = |scrape: &Scrape| node(scrape, "up", &id, 1);
+    let scrape = watched.exporter.until("the node is up", up).await?;
+    assert!(scrape.is("ratelimiter_nodes", &[], 1), "{}", scrape.text);
+    for (result, count) in [("allowed", 10), ("denied", 2)] {
+        let labels = [("node_id", id.as_str()), ("result", result)];
+        let is = scrape.is("ratelimiter_node_requests_checked_total", &labels, count);
+        assert!(is, "{}", scrape.text);
+    }
+    assert!(
+        node(&scrape, "check_errors_total", &id, 1),
+        "{}",
+        scrape.text
+    );
+    let collectors = scrape.labels("ratelimiter_scrape_collector_success", "collector");
+    let expected = [
+        "management_api",
+        "redis",
+        "counters",
+        "probes",
+        "node_metrics",
+    ];
+    assert_eq!(collectors, expected);
+    assert!(scrape.reported().is_empty(), "{:?}", scrape.reported());
+    // Nothing of the reference limiter is asked.
+    assert_eq!(envoy.asked("GET /health "), 0);
+    assert_eq!(envoy.asked("GET /api/"), 0);
+    envoy.answer(8080, "/healthcheck", 500, "");
+    let down = format!("node_down {id}");
+    let is_down = |scrape: &Scrape| scrape.reported() == [down.as_str()];
+    watched.exporter.until("its health fails", is_down).await?;
+    envoy.answer(8080, "/healthcheck", 200, "OK");
+    watched
+        .exporter
+        .until("it is back", |it| it.reported().is_empty())
+        .await?;
+    envoy.stop(8080);
+    let scrape = watched.exporter.until("it is gone", is_down).await?;
+    assert!(scrape.errors("probes", "refused") > 0.0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn failures_of_redis_that_rise_are_a_lost_redis_of_that_node() -> anyhow::Result<()> {
+    let (lost, well) = (envoy_node().await?, envoy_node().await?);
+    let id = lost.address(8080);
+    let urls = format!("{},{}", lost.url(8080), well.url(8080));
+    let watched = Watched::start("envoy-ratelimit", &urls).await?;
+    let two = |scrape: &Scrape| scrape.is("ratelimiter_nodes", &[], 2);
+    let scrape = watched.exporter.until("two nodes", two).await?;
+    assert!(scrape.reported().is_empty(), "{:?}", scrape.reported());
+    lost.answer(9090, "/metrics", 200, &metrics(10, 3, 10, 0));
+    let expected = format!("redis_disconnected {id}");
+    let broken = |scrape: &Scrape| scrape.reported() == [expected.as_str()];
+    let scrape = watched.exporter.until("it lost Redis", broken).await?;
+    assert!(node(&scrape, "up", &id, 1));
+    // Nothing is decided: that is no sign that it is back.
+    assert!(broken(&watched.exporter.scrape().await?));
+    lost.answer(9090, "/metrics", 200, &metrics(30, 3, 30, 0));
+    let back =
+        |scrape: &Scrape| scrape.reported().is_empty() && node(scrape, "redis_connected", &id, 1);
+    watched.exporter.until("it is back", back).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn slow_decisions_of_a_kind_are_high_latency() -> anyhow::Result<()> {
+    let envoy = envoy_node().await?;
+    let id = envoy.address(8080);
+    let watched = Watched::start("envoy-ratelimit", &envoy.url(8080)).await?;
+    let up = |scrape: &Scrape| node(scrape, "up", &id, 1);
+    watched.exporter.until("the node is up", up).await?;
+    envoy.answer(9090, "/metrics", 200, &metrics(110, 0, 10, 100));
+    let slow = format!("high_latency {id}");
+    let is_slow = |scrape: &Scrape| scrape.reported() == [slow.as_str()];
+    watched.exporter.until("it is slow", is_slow).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_summary_and_milliseconds_are_latencies_and_health_may_cover_redis() -> anyhow::Result<()>
+{
+    let mut own = StandIn::new();
+    own.serve(8100, "/health", r#"{"node":{"id":"node-a"}}"#)
+        .await?;
+    own.serve(
+        8100,
+        "/metrics",
+        "took_ms{quantile=\"0.99\"} 20\ntook_ms_count 1\n",
+    )
+    .await?;
+    let description = "name: own\ntitle: own\ncounters:\n  - {name: a, key: '^own:(?P<key>.+)$', type: string, \
+        count: value, refused: counted, expiry: required, without_expiry: leaks}\nnodes:\n  \
+        health: {path: /health, id: /node/id, covers_redis: true}\n  metrics: {path: /metrics}\n  \
+        latency: [{metric: took_ms, unit: ms}]\n";
+    let url = own.url(8100);
+    let watched = Watched::described(description, &["--ratelimiter.url", &url]).await?;
+    let up = |scrape: &Scrape| node(scrape, "up", "node-a", 1);
+    let scrape = watched.exporter.until("the node is up", up).await?;
+    assert!(
+        node(&scrape, "redis_connected", "node-a", 1),
+        "{}",
+        scrape.text
+    );
+    own.answer(
+        8100,
+        "/metrics",
+        200,
+        "took_ms{quantile=\"0.99\"} 70\ntook_ms_count 5\n",
+    );
+    let slow = |scrape: &Scrape| scrape.reported() == ["high_latency node-a"];
+    let scrape = watched.exporter.until("it is slow", slow).await?;
+    let p99 = scrape.value(
+        "ratelimiter_node_latency_p99_seconds",
+        &[("node_id", "node-a")],
+    );
+    assert!(p99.is_some_and(|p99| (p99 - 0.07).abs() < 1e-9), "{p99:?}");
+    own.answer(
+        8100,
+        "/metrics",
+        200,
+        "took_ms{quantile=\"0.99\"} 20\ntook_ms_count 9\n",
+    );
+    own.answer(8100, "/health", 503, r#"{"status":"DOWN"}"#);
+    let lost = |scrape: &Scrape| scrape.reported() == ["redis_disconnected node-a"];
+    let scrape = watched.exporter.until("it lost Redis", lost).await?;
+    assert!(up(&scrape), "{}", scrape.text);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_name_is_as_many_nodes_as_it_has_addresses() -> anyhow::Result<()> {
+    let port = lab::ports::free_port();
+    let mut nodes = Vec::new();
+    let addresses = tokio::net::lookup_host(("localhost", port)).await?;
+    for address in std::collections::BTreeSet::from_iter(addresses) {
+        let mut node = StandIn::at(&address.ip().to_string());
+        node.serve(port, "/health", "OK").await?;
+        nodes.push(node);
+    }
+    let description = "name: own\ntitle: own\ncounters:\n  - {name: a, key: '^own:(?P<key>.+)$', type: string, \
+        count: value, refused: counted, expiry: required, without_expiry: leaks}\nnodes:\n  \
+        discover: dns\n  health: {path: /health}\n";
+    let url = format!("http://localhost:{port}");
+    let watched = Watched::described(description, &["--ratelimiter.url", &url]).await?;
+    let up = |scrape: &Scrape| {
+        let mut all = nodes.iter();
+        all.all(|one| node(scrape, "up", &one.address(port), 1))
+    };
+    let scrape = watched.exporter.until("each address is a node", up).await?;
+    let ids = scrape.labels("ratelimiter_node_up", "node_id");
+    assert_eq!(ids.len(), nodes.len(), "{ids:?}");
+    // It does not say how long its decisions take.
+    assert_eq!(evaluable(&scrape, "high_latency"), None);
+    assert_eq!(evaluable(&scrape, "node_down"), Some(true));
+    Ok(())
+}
+
+#[tokio::test]
+async fn nodes_of_a_kind_are_not_applicable_where_no_url_says_where_they_are() -> anyhow::Result<()>
+{
+    let watched = Watched::with(&["--limiter.kind", "kong"]).await?;
+    let scrape = watched.exporter.scrape().await?;
+    for name in ["node_down", "high_latency"] {
+        assert_eq!(evaluable(&scrape, name), None, "{name}");
+    }
+    for absent in ["ratelimiter_up", "ratelimiter_nodes", "ratelimiter_node_up"] {
+        assert_eq!(scrape.value(absent, &[]), None, "{absent}");
+    }
+    assert!(scrape.reported().is_empty(), "{:?}", scrape.reported());
+    let page = watched.exporter.get("/").await?.text();
+    assert!(page.contains("not applicable"), "{page}");
+    Ok(())
+}
