@@ -96,12 +96,12 @@ from_text!(Header, |text| {
 });
 
 /// The rules of an answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     rules: Vec<Rule>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Rule {
     Line {
         limits: Limits,

@@ -20,9 +20,6 @@ use crate::observe::http::optional::OptionalRequest;
 /// The most places that are asked, where paths have groups of names in them.
 const MOST_PLACES: usize = 100;
 
-/// A request that failed is made again after so many of its timeouts at the latest.
-const TIMEOUTS: u32 = 100;
-
 /// One place that has limits: a path at a port, or a whole address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
@@ -36,8 +33,8 @@ struct Answered {
     request: OptionalRequest,
     /// When it last answered with rules, if the last request was answered so.
     read_at: Option<Timestamp>,
-    /// When it was last asked.
-    asked_at: Option<Timestamp>,
+    /// It was asked at least once.
+    asked: bool,
     /// How long that took.
     took: Duration,
     /// The rules for each of the description's APIs that are there.
@@ -96,8 +93,12 @@ impl ApiLimits {
         }
     }
 
-    /// Asks what is due at `now`; returns what failed.
-    pub(in crate::observe) async fn refresh(&mut self, now: Timestamp) -> Vec<Failure> {
+    /// Asks what is due at `now`, and notes what fails. Returns whether any rules are others than before.
+    pub(in crate::observe) async fn refresh(
+        &mut self,
+        now: Timestamp,
+        failures: &mut Vec<Failure>,
+    ) -> bool {
         let wanted = std::mem::take(&mut *lock(&self.wanted));
         for (place, apis) in wanted {
             if self.places.len() < MOST_PLACES || self.places.contains_key(&place) {
@@ -105,51 +106,50 @@ impl ApiLimits {
             }
         }
         let apis: Vec<&Api> = self.description.apis().collect();
-        let mut failures = Vec::new();
+        let mut changed = false;
         let longest = self.http.timeout() * 2;
         for (place, answered) in &mut self.places {
-            let asked: Vec<(usize, &Api)> = answered
+            let asked: Vec<(usize, Api)> = answered
                 .apis
                 .iter()
-                .filter_map(|number| Some((*number, *apis.get(*number)?)))
+                .filter_map(|number| Some((*number, (*apis.get(*number)?).clone())))
                 .collect();
             let every = asked.iter().map(|(_, api)| api.every).min();
-            let every = Duration::from_millis(every.unwrap_or_default());
-            if !answered.is_due(now, every, longest) {
+            if !answered.is_due(now, Duration::from_millis(every.unwrap_or_default())) {
                 continue;
             }
             let started = Instant::now();
-            let fetch = fetch(&self.http, &self.bases, place, &asked);
-            let mut request = answered.request;
-            let outcome = request.make(now, longest, fetch).await;
-            answered.request = request;
-            (answered.asked_at, answered.took) = (Some(now), started.elapsed());
-            match outcome {
-                Ok(rules) => {
+            let fetch = fetch(self.http.clone(), self.bases.clone(), place.clone(), asked);
+            let outcome = answered.request.make(now, longest, fetch).await;
+            (answered.asked, answered.took) = (true, started.elapsed());
+            let error = match outcome {
+                Some(Ok(rules)) => {
+                    changed |= answered.rules != rules;
                     answered.rules = rules;
                     answered.read_at = Some(now);
+                    continue;
                 }
-                Err(error) => {
-                    answered.read_at = None;
-                    let (reason, message) = (error.reason, error.message);
-                    failures.push(Failure::new(Collector::ManagementApi, "", reason, message));
-                    if !matches!(reason, Reason::HttpStatus | Reason::InvalidJson) {
-                        // The others would wait for as long.
-                        break;
-                    }
-                }
+                Some(Err(error)) => error,
+                None => HttpError {
+                    reason: Reason::Timeout,
+                    status: None,
+                    message: format!("limits at {}: no answer within {longest:?}", place.path),
+                },
+            };
+            answered.read_at = None;
+            let (reason, message) = (error.reason, error.message);
+            failures.push(Failure::new(Collector::ManagementApi, "", reason, message));
+            if !matches!(reason, Reason::HttpStatus | Reason::InvalidJson) {
+                // The others would wait for as long.
+                break;
             }
         }
-        failures
+        changed
     }
 
     /// Whether every place that was asked answered the last time, and how long that took; `None` if none was.
     pub(in crate::observe) fn last_run(&self) -> Option<(bool, f64)> {
-        let asked = || {
-            self.places
-                .values()
-                .filter(|place| place.asked_at.is_some())
-        };
+        let asked = || self.places.values().filter(|place| place.asked);
         let up = asked().all(|place| place.read_at.is_some());
         let took: Duration = asked().map(|place| place.took).sum();
         asked().next().map(|_| (up, took.as_secs_f64()))
@@ -191,15 +191,9 @@ impl ApiLimits {
 
 impl Answered {
     /// Whether it is asked at `now`: after `every` where it answered the last time, sooner where it did not.
-    fn is_due(&self, now: Timestamp, every: Duration, longest: Duration) -> bool {
-        let passed = |time: Option<Timestamp>, least: Duration| {
-            time.is_none_or(|time| elapsed(time, now) >= least)
-        };
-        if self.read_at.is_some() {
-            passed(self.read_at, every) && self.request.is_due(now)
-        } else {
-            self.request.is_due(now) || passed(self.asked_at, every.max(longest * TIMEOUTS))
-        }
+    fn is_due(&self, now: Timestamp, every: Duration) -> bool {
+        let is_old = self.read_at.is_none_or(|at| elapsed(at, now) >= every);
+        is_old && self.request.is_due(now)
     }
 }
 
@@ -212,10 +206,10 @@ fn place_of(api: &Api, path: String) -> Place {
 
 /// Asks for `place` at each base until one answers with what all of `apis` can read.
 async fn fetch(
-    http: &Http,
-    bases: &[Url],
-    place: &Place,
-    apis: &[(usize, &Api)],
+    http: Http,
+    bases: Vec<Url>,
+    place: Place,
+    apis: Vec<(usize, Api)>,
 ) -> Result<BTreeMap<usize, Rules>, HttpError> {
     let whole = apis.iter().find_map(|(_, api)| api.url.as_ref());
     let urls: Vec<(Url, Url)> = match whole {
@@ -229,6 +223,7 @@ async fn fetch(
             .filter_map(|base| Some((base.clone(), place_on(base, place.port, &place.path)?)))
             .collect(),
     };
+    let (http, apis) = (&http, &apis);
     let attempts = urls.into_iter().map(|(configured, url)| async move {
         let what = format!("GET {}", shown(&url));
         let header = apis.iter().find_map(|(_, api)| api.token_header.as_ref());
@@ -271,13 +266,13 @@ mod tests {
 
     #[test]
     fn what_was_read_is_asked_again_after_its_time_and_what_failed_sooner() {
-        let (every, longest) = (Duration::from_secs(300), Duration::from_secs(2));
+        let every = Duration::from_secs(300);
         let mut answered = Answered::default();
-        assert!(answered.is_due(at(0), every, longest));
-        (answered.read_at, answered.asked_at) = (Some(at(0)), Some(at(0)));
-        assert!(!answered.is_due(at(299), every, longest));
-        assert!(answered.is_due(at(300), every, longest));
+        assert!(answered.is_due(at(0), every));
+        answered.read_at = Some(at(0));
+        assert!(!answered.is_due(at(299), every));
+        assert!(answered.is_due(at(300), every));
         answered.read_at = None;
-        assert!(answered.is_due(at(1), every, longest));
+        assert!(answered.is_due(at(1), every));
     }
 }

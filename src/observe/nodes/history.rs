@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::observation::NodeMetrics;
+use crate::observation::{LatencyWindow, NodeMetrics};
 use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics};
 use crate::observe::latency::wanted::WantedSeries;
 use crate::observe::nodes::failing_checks::{CheckCounts, CheckHistory, Checks};
@@ -23,10 +23,11 @@ impl NodeHistory {
         now: Timestamp,
         reading: &ScrapedMetrics,
         wanted: &WantedSeries,
+        window: LatencyWindow,
     ) -> (NodeMetrics, Checks) {
         let checks = self.checks.add(now, counts_of(reading));
         let answered = checks.answers_rose;
-        let metrics = self.latency.add(now, reading, wanted, answered);
+        let metrics = self.latency.add(now, reading, wanted, window, answered);
         (metrics, checks)
     }
 }

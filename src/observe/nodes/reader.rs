@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::{
-    Collector, Failure, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
+    Collector, Failure, LatencyWindow, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
 };
 use crate::observe::deadline::Deadline;
 use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
@@ -54,6 +54,8 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) discovery: Option<Discovery>,
     /// The URLs of the nodes that are known by the configuration.
     pub(in crate::observe) node_urls: Vec<Url>,
+    /// The span that latencies are taken over.
+    pub(in crate::observe) window: LatencyWindow,
     pub(in crate::observe) timing: RegistryTiming,
     pub(in crate::observe) clock: Clock,
     pub(in crate::observe) topology: Topology,
