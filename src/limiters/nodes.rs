@@ -287,9 +287,6 @@ impl Nodes {
                     .to_owned(),
             );
         }
-        if self.health.is_none() && self.metrics.is_none() {
-            return Err("nodes: expected health or metrics, or no nodes at all".to_owned());
-        }
         if let Some(canary) = &self.canary {
             if !["GET", "POST", "PUT"].contains(&canary.method.as_str()) {
                 return Err("nodes: canary: method: expected GET, POST or PUT".to_owned());
@@ -308,6 +305,9 @@ impl Nodes {
                     "nodes: canary: body: unknown ${unknown}: expected $key, $limit or $window_ms"
                 ));
             }
+        }
+        if self.health.is_none() && self.metrics.is_none() {
+            return Err("nodes: expected health or metrics, or no nodes at all".to_owned());
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! What lives on when the configuration is read anew: a limiter takes over from the one with the settings of before what
 //! it remembers and, where nothing about it changed, its connections and the pass under way.
 
+use crate::observe::http::management_api::address_of;
 use crate::observe::limiter::Limiter;
-use crate::observe::nodes::reader::address_of;
 
 impl Limiter {
     /// Takes over from `before` if both observe the same limiter, which its Redis tells. Otherwise nothing.
@@ -26,6 +26,9 @@ impl Limiter {
         }
         if nodes.urls == was.urls {
             nodes.last_api = was.last_api;
+            if nodes.discovery.is_some() && was.discovery.is_some() {
+                nodes.discovery = was.discovery;
+            }
         }
         nodes.node_list = was.node_list;
         self.counter_list = before.counter_list;

@@ -174,6 +174,15 @@ pub(in crate::observe) fn place_on(base: &Url, port: Option<u16>, place: &str) -
     Some(url)
 }
 
+/// `host:port` of a static URL.
+pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
+    Some(format!(
+        "{}:{}",
+        url.host_str()?,
+        url.port_or_known_default()?
+    ))
+}
+
 /// The base URL of a node that registered as `host:port`.
 pub(in crate::observe) fn base_of(address: &str) -> Option<Url> {
     let url = Url::parse(&format!("http://{address}/")).ok()?;

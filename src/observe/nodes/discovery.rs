@@ -10,7 +10,7 @@ use reqwest::Url;
 
 use crate::clock::elapsed;
 use crate::observation::{Collector, Failure, Node, Reason};
-use crate::observe::nodes::reader::address_of;
+use crate::observe::http::management_api::address_of;
 
 /// The most addresses of one name that are nodes.
 const MOST_ADDRESSES: usize = 100;

@@ -221,7 +221,11 @@ impl NodeReader {
                 let mut ids = read.registry.found.keys();
                 ids.find(|id| registered_at(id)).cloned()
             };
-            let id = told.or_else(registered).unwrap_or_else(|| address.clone());
+            let id = told.or_else(registered);
+            // A node that is not well does not say who it is: it is the one that did.
+            let shown = || self.memory.shown_at(address).filter(|_| !self.has_registry);
+            let id = id.or_else(|| shown().map(str::to_owned));
+            let id = id.unwrap_or_else(|| address.clone());
             if registered_at(&id) || !owners.contains_key(&id) {
                 owners.insert(id, address.clone());
             }

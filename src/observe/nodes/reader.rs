@@ -17,7 +17,7 @@ use crate::observation::{
 use crate::observe::deadline::Deadline;
 use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
-use crate::observe::http::management_api::base_of;
+use crate::observe::http::management_api::{address_of, base_of};
 use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::failing_checks::Outage;
@@ -470,15 +470,6 @@ impl NodeReader {
             metrics: true,
         }
     }
-}
-
-/// `host:port` of a static URL.
-pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
-    Some(format!(
-        "{}:{}",
-        url.host_str()?,
-        url.port_or_known_default()?
-    ))
 }
 
 pub(in crate::observe) fn cut_off(collector: Collector) -> Failure {

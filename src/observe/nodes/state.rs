@@ -254,6 +254,11 @@ impl NodeMemory {
         })
     }
 
+    /// The id that a configured address last answered with.
+    pub(in crate::observe) fn shown_at(&self, address: &str) -> Option<&str> {
+        self.statics.get(address)?.id()
+    }
+
     /// Whether `address` was given in the configuration.
     pub(in crate::observe) fn is_static(&self, address: &str) -> bool {
         self.statics.contains_key(address)
