@@ -91,6 +91,18 @@ pub struct ObserveConfig {
 }
 
 impl ObserveConfig {
+    /// What is said of its kind.
+    fn limiter_kind(&self) -> LimiterKind {
+        let is_reference = self.kind.is_reference();
+        let nodes = self.kind.description().nodes.as_ref();
+        let mut kind = kind_of(self.kind.description(), is_reference);
+        kind.nodes |= nodes.is_some() && !self.ratelimiter_urls.is_empty();
+        kind.latency = is_reference
+            || self.latency_metric.is_some()
+            || nodes.is_some_and(|it| !it.value.latency.is_empty());
+        kind
+    }
+
     /// What acts on this limiter.
     pub fn actor(&self) -> LimiterActor {
         LimiterActor {
@@ -164,12 +176,7 @@ impl Limiter {
         let is_reference = config.kind.is_reference();
         let described_nodes = config.kind.description().nodes.as_ref();
         let discovers = described_nodes.is_some_and(|it| it.value.discover == Discover::Dns);
-        let has_nodes = described_nodes.is_some() && !config.ratelimiter_urls.is_empty();
-        let mut kind = kind_of(config.kind.description(), is_reference);
-        kind.nodes |= has_nodes;
-        kind.latency = is_reference
-            || config.latency_metric.is_some()
-            || described_nodes.is_some_and(|it| !it.value.latency.is_empty());
+        let kind = config.limiter_kind();
         let (described, tracked) = match &config.kind {
             Kind::Reference(_) => (None, Tracked::reference()),
             Kind::Described(description) => {
@@ -286,6 +293,18 @@ impl Limiter {
             .unwrap_or_default()
     }
 
+    /// Whether a source of the nodes' line is asked for this kind of limiter.
+    fn asks(&self, collector: Collector) -> bool {
+        let has_metrics = self.nodes.requests.metrics.is_some();
+        self.is_reference
+            || match collector {
+                Collector::Redis => true,
+                Collector::Probes => self.kind.nodes,
+                Collector::NodeMetrics => self.kind.nodes && has_metrics,
+                _ => false,
+            }
+    }
+
     fn assemble(
         &self,
         at: Moment,
@@ -298,16 +317,7 @@ impl Limiter {
         failures.extend(read.api.failures);
         failures.extend(keys.failures);
         let mut seconds = read.seconds;
-        if !self.is_reference {
-            let requests = &self.nodes.requests;
-            seconds.retain(|collector, _| match collector {
-                Collector::Redis => true,
-                Collector::Probes => self.kind.nodes,
-                Collector::NodeMetrics => self.kind.nodes && requests.metrics.is_some(),
-                // Nothing else was asked.
-                _ => false,
-            });
-        }
+        seconds.retain(|collector, _| self.asks(*collector));
         if let Some((_, took)) = keys.api {
             seconds.insert(Collector::ManagementApi, took);
         }
