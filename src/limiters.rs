@@ -35,7 +35,7 @@ pub use ask::{Answer, Ask, MOST_BYTES, MOST_ENTRIES, Type};
 pub use built_in::{BUILT_IN, built_in, list};
 pub use description::{Companion, Counter, Description, Malformed, Needed, When as Tells};
 pub use expiry::{Expiry, Longest, WithoutExpiry};
-pub use http_limits::{Http, Json, Levels, Rules};
+pub use http_limits::{Header, Http, Json, Levels, Rules};
 pub use inventory::{Example, Fitting, Inventory};
 pub use labels::Labels;
 pub use limits::{Fields, Former, Limits};
@@ -43,7 +43,9 @@ pub use look::{Look, LookContext, Merged, never_fell};
 pub use matched::{Matched, Span, When};
 pub use methods::Method;
 pub use names::Fit;
-pub use nodes::{Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Pointer, Registry};
+pub use nodes::{
+    Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Pointer, Registry, Results,
+};
 pub use pattern::{LinePattern, Pattern};
 pub use reading::{CounterReading, Expires, Finding, Outcome, Unknown};
 pub use selector::{Label, Selector, Wanted};

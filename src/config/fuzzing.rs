@@ -84,7 +84,8 @@ fn is_sound(config: &Config) {
         let config = config.clone().select(name).expect("a target is not there");
         let observe = &config.observe;
         assert!(config.observe.max_series <= MOST_SERIES);
-        assert!(!observe.redis.seeds.is_empty() && !observe.ratelimiter_urls.is_empty());
+        assert!(!observe.redis.seeds.is_empty());
+        assert!(!observe.ratelimiter_urls.is_empty() || !observe.kind.is_reference());
         for url in observe
             .ratelimiter_urls
             .iter()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::settings::{Typed, Values};
+use super::settings::{DEFAULT_OF, Typed, Values};
 use super::{ConfigError, LogConfig, without_password};
 use crate::credentials::SecretSource;
 use crate::invariants::CheckerConfig;
@@ -112,6 +112,12 @@ pub(super) struct Reader<'a>(pub(super) &'a Values);
 impl Reader<'_> {
     pub(super) fn typed(&self, name: &str) -> Option<&Typed> {
         self.0.get(name)
+    }
+
+    /// Whether `name` has its default alone.
+    pub(super) fn is_default(&self, name: &str) -> bool {
+        let typed = self.typed(name);
+        typed.is_some_and(|typed| typed.origin.starts_with(DEFAULT_OF))
     }
 
     pub(super) fn optional<T>(

@@ -11,6 +11,9 @@ use regex::Regex;
 use super::{ConfigError, without_password};
 use crate::text::one_line;
 
+/// Where a value is from that nobody gave.
+pub(super) const DEFAULT_OF: &str = "default of --";
+
 /// What the variables of all settings begin with.
 const ENV_PREFIX: &str = "RATELIMITER_EXPORTER_";
 
@@ -273,7 +276,7 @@ impl Values {
     pub(super) fn add_defaults(&mut self) {
         for setting in SETTINGS {
             if let Some(default) = setting.default {
-                let origin = format!("default of --{}", setting.flag);
+                let origin = format!("{DEFAULT_OF}{}", setting.flag);
                 self.add(setting, origin, vec![default.to_owned()]);
             }
         }

@@ -79,10 +79,10 @@ pub(super) fn targets(typed: &Values) -> Result<BTreeMap<String, TargetConfig>, 
 /// The limiter called `name`: what it says for itself, then what it has from the top, then the defaults.
 fn limiter_of(name: &str, target: &Typed, typed: &Values) -> Result<TargetConfig, ConfigError> {
     let mut values = typed.below(&format!("targets.{name}."));
-    let has_nodes = Reader(&values).limiter_kind()?.has_nodes();
+    let is_reference = Reader(&values).limiter_kind()?.is_reference();
     let missing = REQUIRED
         .iter()
-        .filter(|flag| has_nodes || **flag == "redis.url")
+        .filter(|flag| is_reference || **flag == "redis.url")
         .find(|flag| values.get(flag).is_none());
     if let Some(missing) = missing {
         return Err(ConfigError::new(
@@ -106,6 +106,11 @@ impl Reader<'_> {
     fn limiter(&self) -> Result<TargetConfig, ConfigError> {
         let mut ratelimiter_urls = self.urls("ratelimiter.url")?;
         let mut prometheus_url = self.url("prometheus.url")?;
+        let kind = self.limiter_kind()?;
+        if !kind.is_reference() && self.is_default("ratelimiter.url") {
+            // It is where the reference limiter is.
+            ratelimiter_urls.clear();
+        }
         Ok(TargetConfig {
             observe: ObserveConfig {
                 ratelimiter_access: self.ratelimiter_access(&mut ratelimiter_urls)?,
@@ -125,7 +130,7 @@ impl Reader<'_> {
                 max_series: self.get("keys.max-series", SERIES)?,
                 named_keys: BTreeSet::new(),
                 recording: false,
-                kind: self.limiter_kind()?,
+                kind,
                 limit_rules: self.limit_rules()?,
             },
             checker: self.checker()?,

@@ -172,7 +172,12 @@ impl Checker {
             }
         }
         // Counters of a kind whose limits, windows or values are not known are not compared with their limits.
-        let unread = [Reason::NoLimit, Reason::NoWindow, Reason::Unreadable];
+        let unread = [
+            Reason::NoLimit,
+            Reason::LimitsUnread,
+            Reason::NoWindow,
+            Reason::Unreadable,
+        ];
         let failures = observation.failures.iter();
         let mut unread = failures.filter(|failure| {
             failure.collector == Collector::Counters && unread.contains(&failure.reason)

@@ -26,6 +26,9 @@ pub(super) fn not_applicable(
         InvariantName::NodeDown | InvariantName::HighLatency if !limiter.nodes => {
             Some("this kind of limiter has no nodes that are watched")
         }
+        InvariantName::HighLatency if !limiter.latency => {
+            Some("the nodes of this kind do not say how long their decisions take")
+        }
         InvariantName::CounterDrift | InvariantName::GhostAllowing
             if none(|counter| counter.refused != Refused::Counted) =>
         {
@@ -64,6 +67,7 @@ mod tests {
         LimiterKind {
             name: "own".to_owned(),
             nodes,
+            latency: nodes,
             counters: counters.collect(),
         }
     }

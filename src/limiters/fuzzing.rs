@@ -1,8 +1,8 @@
 //! Descriptions of any text, and values of any bytes for each method of counting.
 
 use super::{
-    Answer, BUILT_IN, Counter, Description, Expires, Fit, Inventory, Limits, Look, LookContext,
-    Matched, Outcome, Type, never_fell,
+    Answer, BUILT_IN, Counter, Description, Expires, Fit, Http, Inventory, Limits, Look,
+    LookContext, Matched, Outcome, Type, never_fell,
 };
 
 /// Parts the inputs.
@@ -140,7 +140,7 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
     };
     for (limit, sampled) in [(None, false), (Some(0), true), (Some(10), true)] {
         let rules = |_: &Counter, _: &Matched| limits(limit);
-        let api = |_: &Counter, _: &Matched| Limits::default();
+        let api = |_: &Http, _: &Matched| Limits::default();
         let known = LookContext {
             rules: &rules,
             api: &api,

@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::description::{Counter, Description};
 use super::limits::{Fields, Limits, of_json};
 use super::matched::Matched;
 use super::pattern::LinePattern;
 use super::template::Template;
 use super::units::{Number, Period, Unit, duration};
+use super::yaml::from_text;
+
+/// Bytes of a group that stand for themselves in a path (RFC 3986 unreserved).
+const UNRESERVED: &[u8] = b"-._~";
 
 /// How many rules of one answer are used.
 const MOST_RULES: usize = 100_000;
@@ -29,6 +34,10 @@ pub struct Http {
     pub port: Option<u16>,
     /// The path; groups of a name may stand in it.
     pub path: Option<Template>,
+    /// The header that the bearer token is sent in, where that is not Authorization.
+    pub token_header: Option<Header>,
+    /// What the API needs to let the exporter in, for people.
+    pub needs: Option<String>,
     /// How often it is fetched, in milliseconds.
     #[serde(default = "every", deserialize_with = "duration")]
     pub every: u64,
@@ -75,13 +84,24 @@ pub struct Json {
     pub unit: Option<Unit>,
 }
 
+/// The name of a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header(pub String);
+
+from_text!(Header, |text| {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    (!text.is_empty() && text.chars().all(fits))
+        .then(|| Self(text.to_owned()))
+        .ok_or_else(|| format!("{text:?}: expected the name of a header, such as X-API-Key"))
+});
+
 /// The rules of an answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     rules: Vec<Rule>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Rule {
     Line {
         limits: Limits,
@@ -109,9 +129,42 @@ impl Http {
         Ok(())
     }
 
+    /// The path with the groups of `matched` in it, percent-encoded; the whole address where that is fixed. `None` where
+    /// a group would lead to another path.
+    pub fn place(&self, matched: &Matched) -> Option<String> {
+        let mut groups = self.path.iter().flat_map(Template::groups);
+        let leads_away = groups.any(|group| matches!(matched.group(group), Some(b"." | b"..")));
+        (!leads_away).then(|| self.filled(|group| matched.group(group)))
+    }
+
+    /// The same, where it is the same for every name.
+    pub fn only_place(&self) -> Option<String> {
+        let groups = self.path.iter().flat_map(Template::groups).count();
+        (groups == 0).then(|| self.filled(|_| None))
+    }
+
+    fn filled<'a>(&self, group: impl Fn(&str) -> Option<&'a [u8]>) -> String {
+        if let Some(url) = &self.url {
+            return url.clone();
+        }
+        let Some(path) = &self.path else {
+            return String::new();
+        };
+        let encoded: BTreeMap<&str, Vec<u8>> = path
+            .groups()
+            .map(|name| (name, percent_encoded(group(name).unwrap_or_default())))
+            .collect();
+        let filled = path.fill(|name| encoded.get(name).map(Vec::as_slice));
+        String::from_utf8_lossy(&filled).into_owned()
+    }
+
     /// Reads an answer. The error says what was expected.
     pub fn parse(&self, text: &[u8]) -> Result<Rules, String> {
         if let Some(line) = &self.line {
+            if text.trim_ascii_start().starts_with(b"<") {
+                // What a proxy says in place of the limiter would be no rules at all.
+                return Err("expected lines of rules, not a page".to_owned());
+            }
             let lines = text.split(|byte| *byte == b'\n');
             let rules = lines.filter_map(|text| of_line(line, text.trim_ascii()));
             return Ok(Rules {
@@ -202,6 +255,33 @@ impl Http {
                 Some((weight, places.limits(|pointer| of_json(item, pointer))))
             }
         }
+    }
+}
+
+fn percent_encoded(text: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(text.len());
+    for byte in text {
+        if byte.is_ascii_alphanumeric() || UNRESERVED.contains(byte) {
+            encoded.push(*byte);
+        } else {
+            encoded.extend(format!("%{byte:02X}").bytes());
+        }
+    }
+    encoded
+}
+
+impl Description {
+    /// The APIs with limits, of its counters and of all of them.
+    pub fn apis(&self) -> impl Iterator<Item = &Http> {
+        let own = self.counters.iter().flat_map(|counter| &counter.limits);
+        own.chain(&self.limits)
+            .filter_map(|source| source.value.http())
+    }
+
+    /// Those that may say something of a counter.
+    pub fn apis_of<'d>(&'d self, counter: &'d Counter) -> impl Iterator<Item = &'d Http> {
+        let sources = counter.limits.iter().chain(&self.limits);
+        sources.filter_map(|source| source.value.http())
     }
 }
 

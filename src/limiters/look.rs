@@ -7,6 +7,7 @@
 use super::ask::{Answer, Ask, Type};
 use super::description::{Counter, Description, Malformed, Needed, When as Tells};
 use super::expiry::WithoutExpiry;
+use super::http_limits::Http;
 use super::limits::{Former, Limits};
 use super::matched::{Matched, When};
 use super::methods::{At, Counted, Not};
@@ -22,7 +23,7 @@ pub struct LookContext<'k> {
     /// Limits by the rules of the configuration, which come first.
     pub rules: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
     /// Limits from APIs, as they were last fetched.
-    pub api: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
+    pub api: &'k (dyn Fn(&Http, &Matched) -> Limits + Sync),
     /// What was legal before, if that was more.
     pub former: &'k (dyn Fn(&Counter, &Matched, Merged<'_>) -> Option<Former> + Sync),
     /// Redis's time, as Unix milliseconds.
@@ -243,7 +244,7 @@ impl<'d> Look<'d> {
         for (place, source) in sources(self.description, counter).enumerate() {
             let found = match source {
                 Source::Fixed(fixed) => fixed.limits(),
-                Source::Http(_) => (self.known.api)(counter, &matched),
+                Source::Http(http) => (self.known.api)(http, &matched),
                 Source::Fields(_) | Source::Key(_) => {
                     let answer = asked
                         .iter()

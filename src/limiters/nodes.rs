@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::pattern::Pattern;
 use super::selector::Selector;
+use super::template::Template;
 use super::units::{Unit, duration};
 use super::yaml::{Word, from_text, word_or_mapping};
 
@@ -31,9 +32,12 @@ pub struct Nodes {
     /// Counters of failures that are Redis's.
     #[serde(default)]
     pub redis_errors: Vec<Selector>,
+    /// Counters of decisions that Redis answered; those of `results` without it.
+    #[serde(default)]
+    pub answers: Vec<Selector>,
     /// Counters of decisions, by what they were.
     #[serde(default)]
-    pub results: Vec<Selector>,
+    pub results: Vec<Results>,
     /// A request that proves the whole way.
     pub canary: Option<Canary>,
 }
@@ -175,6 +179,64 @@ impl<'de> Deserialize<'de> for Latency {
     }
 }
 
+/// A counter of decisions.
+#[derive(Clone, Debug)]
+pub struct Results {
+    /// The series.
+    pub metric: Selector,
+    /// What the decisions were, from the labels; without it, the label `result`, or the metric's name.
+    pub result: Option<Template>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResultsRaw {
+    metric: Selector,
+    result: Option<Template>,
+}
+
+impl From<ResultsRaw> for Results {
+    fn from(raw: ResultsRaw) -> Self {
+        Self {
+            metric: raw.metric,
+            result: raw.result,
+        }
+    }
+}
+
+impl Word for Results {
+    const EXPECTED: &'static str =
+        "a selector of series, or {metric: a selector, result: a text with $label in it}";
+
+    fn word(word: &str) -> Option<Self> {
+        let metric = Selector::parse(word).ok()?;
+        Some(Self {
+            metric,
+            result: None,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Results {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word_or_mapping::<_, ResultsRaw, _>(deserializer)
+    }
+}
+
+impl Results {
+    /// What the decisions of a series were, by its labels.
+    pub fn name<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> String {
+        match (&self.result, label("result")) {
+            (Some(result), _) => {
+                let filled = result.fill(|name| label(name).map(str::as_bytes));
+                String::from_utf8_lossy(&filled).into_owned()
+            }
+            (None, Some(result)) => result.to_owned(),
+            (None, None) => self.metric.metric.clone(),
+        }
+    }
+}
+
 /// A request that the limiter decides on.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -217,12 +279,11 @@ impl Nodes {
                 );
             }
         }
-        let reads_metrics = [&self.errors, &self.redis_errors, &self.results]
-            .iter()
-            .any(|it| !it.is_empty());
+        let counters = [&self.errors, &self.redis_errors, &self.answers];
+        let reads_metrics = counters.iter().any(|it| !it.is_empty()) || !self.results.is_empty();
         if (reads_metrics || !self.latency.is_empty()) && self.metrics.is_none() {
             return Err(
-                "nodes: expected metrics beside latency, errors, redis_errors and results"
+                "nodes: expected metrics beside latency, errors, redis_errors, answers and results"
                     .to_owned(),
             );
         }
@@ -244,6 +305,9 @@ impl Nodes {
                     "nodes: canary: body: unknown ${unknown}: expected $key, $limit or $window_ms"
                 ));
             }
+        }
+        if self.health.is_none() && self.metrics.is_none() {
+            return Err("nodes: expected health or metrics, or no nodes at all".to_owned());
         }
         Ok(())
     }

@@ -77,6 +77,35 @@ impl Selector {
     }
 }
 
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.metric)?;
+        for (index, label) in self.labels.iter().enumerate() {
+            let open = if index == 0 { '{' } else { ',' };
+            let (is, value) = match &label.value {
+                Wanted::Text(text) => ("=", text.as_str()),
+                Wanted::Pattern(pattern) => ("=~", inner(pattern.as_str())),
+            };
+            let value = value.replace('\\', r"\\").replace('"', "\\\"");
+            let value = value.replace('\n', r"\n");
+            write!(f, "{open}{}{is}\"{value}\"", label.name)?;
+        }
+        if self.labels.is_empty() {
+            Ok(())
+        } else {
+            f.write_str("}")
+        }
+    }
+}
+
+/// A pattern as it was written.
+fn inner(whole: &str) -> &str {
+    let inner = whole
+        .strip_prefix("^(?:")
+        .and_then(|it| it.strip_suffix(")$"));
+    inner.unwrap_or(whole)
+}
+
 from_text!(Selector, |text| Self::parse(text));
 
 /// The label at the beginning of `text`, and what follows it.
@@ -147,6 +176,8 @@ mod tests {
             })
         };
         assert!(with("503") && with("429") && !with("200") && !with("5031"));
+        let written = r#"x_total{code=~"5..|429",path="a \"b\""}"#;
+        assert_eq!(selector.to_string(), written);
         assert!(!selector.selects("y_total", |_| None));
         assert!(Selector::parse("x{a=\"\"}").unwrap().selects("x", |_| None));
     }

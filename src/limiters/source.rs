@@ -141,6 +141,14 @@ impl Source {
         }
     }
 
+    /// The API, if it is one.
+    pub(super) fn http(&self) -> Option<&Http> {
+        match self {
+            Self::Http(http) => Some(http),
+            Self::Fields(_) | Self::Key(_) | Self::Fixed(_) => None,
+        }
+    }
+
     fn has_burst(&self) -> bool {
         match self {
             Self::Fields(it) => it.burst.is_some(),

@@ -327,6 +327,32 @@ fn rules_that_contradict_each_other_leave_a_limit_unknown() {
 }
 
 #[test]
+fn a_page_of_a_proxy_is_no_list_without_rules() {
+    let envoy = Description::parse(built_in("envoy-ratelimit").unwrap()).unwrap();
+    let http = envoy.apis().next().unwrap();
+    assert!(http.parse(b"\n<!DOCTYPE html>\nedge.a: unit=DAY").is_err());
+    assert!(http.parse(b"").is_ok());
+}
+
+#[test]
+fn a_group_in_a_path_is_encoded_and_leads_to_no_other_path() {
+    let limitador = Description::parse(built_in("limitador").unwrap()).unwrap();
+    let http = limitador.apis().next().unwrap();
+    assert_eq!(http.only_place(), None);
+    for (namespace, place) in [
+        ("a/b c?", Some("/limits/a%2Fb%20c%3F")),
+        ("..", None),
+        ("a.b", Some("/limits/a.b")),
+    ] {
+        let name = format!(
+            r#"namespace:{{{namespace}}},counter:{{"limit":{{"seconds":60}},"set_variables":{{"u":"a"}}}}"#
+        );
+        let found = http.place(&matched(&limitador, &name));
+        assert_eq!(found.as_deref(), place);
+    }
+}
+
+#[test]
 fn traefiks_middlewares_have_period_and_burst() {
     let traefik = Description::parse(built_in("traefik").unwrap()).unwrap();
     let Source::Http(http) = &traefik.limits[0].value else {

@@ -92,6 +92,10 @@ impl Condition {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// The kind of limiter that is observed, and what its counters can prove.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimiterKind {
@@ -99,6 +103,9 @@ pub struct LimiterKind {
     pub name: String,
     /// Whether it has nodes of its own that are watched.
     pub nodes: bool,
+    /// Whether these say how long decisions take.
+    #[serde(default = "yes")]
+    pub latency: bool,
     /// Its counters.
     pub counters: Vec<CounterKind>,
 }

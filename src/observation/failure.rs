@@ -82,6 +82,8 @@ closed_list! {
     NoDefaultLimit => "no_default_limit",
     /// The limit of a counter is known from nowhere: no rule, its name, or the limiter's settings.
     NoLimit => "no_limit",
+    /// The limiter's API that limits are in was not read yet.
+    LimitsUnread => "limits_unread",
     /// How long the window of a counter is, is known from nowhere.
     NoWindow => "no_window",
     /// A value is compressed, or in a form that is not read.

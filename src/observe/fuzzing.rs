@@ -5,10 +5,11 @@ use jiff::{Timestamp, ToSpan as _};
 use crate::credentials::Secret;
 use crate::observation::{LatencyWindow, Observation};
 use crate::observe::http::client::ClientResponse;
-use crate::observe::http::management_api::{self as api, Health, Limits};
+use crate::observe::http::management_api::{self as api, Limits};
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics, default_selectors};
+use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics};
 use crate::observe::latency::prometheus;
+use crate::observe::latency::wanted::WantedSeries;
 
 /// A password that the server was sent, and may send back.
 const TOLD: &str = "hunter2";
@@ -24,7 +25,7 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
         let written = selector.to_string();
         assert_eq!(Selector::parse(&written), Some(selector), "{written}");
     }
-    let selectors = default_selectors();
+    let selectors = WantedSeries::of_reference();
     let mut node = LatencyHistory::default();
     let mut now = Timestamp::UNIX_EPOCH;
     for text in text.split('\x0c') {
@@ -91,7 +92,7 @@ pub fn management_api(data: &[u8]) {
     }
     read::<api::Counters>(&answer);
     read::<api::Reset>(&answer);
-    read::<Health>(&answer);
+    read::<serde_json::Value>(&answer);
     if let Some(response) = read::<prometheus::Response>(&answer)
         && let Ok((p99, newest)) =
             prometheus::Latencies::from(response).of("node-1", LatencyWindow::default())

@@ -1,6 +1,8 @@
 //! How long checks take: what nodes export, what Prometheus knows, and the p99 of it.
 
+pub(in crate::observe) mod durations;
 pub(in crate::observe) mod exposition;
 pub(in crate::observe) mod histogram;
 pub(in crate::observe) mod node_metrics;
 pub(in crate::observe) mod prometheus;
+pub(in crate::observe) mod wanted;

@@ -13,12 +13,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::Description;
+use crate::limiters::{Description, Discover};
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
     KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
+use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::described::{Described, kind_of};
 use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
@@ -34,11 +35,13 @@ use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
 use crate::observe::http::client::{Http, HttpError};
-use crate::observe::http::management_api::ManagementApi;
+use crate::observe::http::management_api::{ManagementApi, address_of};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
+use crate::observe::latency::durations::Durations;
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::default_selectors;
-use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
+use crate::observe::nodes::discovery::Discovery;
+use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
+use crate::observe::nodes::requests::NodeRequests;
 use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
 use crate::observe::redis::deployment::RedisDeployment;
 use crate::observe::redis::topology::Topology;
@@ -88,10 +91,27 @@ pub struct ObserveConfig {
 }
 
 impl ObserveConfig {
+    /// What is said of its kind.
+    fn limiter_kind(&self) -> LimiterKind {
+        let is_reference = self.kind.is_reference();
+        let nodes = self.kind.description().nodes.as_ref();
+        let mut kind = kind_of(self.kind.description(), is_reference);
+        kind.nodes |= nodes.is_some() && !self.ratelimiter_urls.is_empty();
+        kind.latency = is_reference
+            || self.latency_metric.is_some()
+            || nodes.is_some_and(|it| !it.value.latency.is_empty());
+        kind
+    }
+
     /// What acts on this limiter.
     pub fn actor(&self) -> LimiterActor {
         LimiterActor {
-            urls: self.ratelimiter_urls.clone(),
+            // Other kinds have no API that resets a counter.
+            urls: if self.kind.is_reference() {
+                self.ratelimiter_urls.clone()
+            } else {
+                Vec::new()
+            },
             access: self.ratelimiter_access.clone(),
             timeout: self.ratelimiter_timeout,
             key_label: self.key_label,
@@ -115,8 +135,8 @@ impl Kind {
         }
     }
 
-    /// Whether its nodes and its management API are watched.
-    pub fn has_nodes(&self) -> bool {
+    /// Whether it is the reference limiter, whose management API is watched.
+    pub fn is_reference(&self) -> bool {
         matches!(self, Self::Reference(_))
     }
 }
@@ -138,6 +158,7 @@ pub struct Limiter {
     clock: Clock,
     /// What is said of its kind.
     pub(in crate::observe) kind: LimiterKind,
+    is_reference: bool,
     pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
@@ -152,39 +173,55 @@ pub struct Limiter {
 impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let kind = kind_of(config.kind.description(), config.kind.has_nodes());
+        let is_reference = config.kind.is_reference();
+        let described_nodes = config.kind.description().nodes.as_ref();
+        let discovers = described_nodes.is_some_and(|it| it.value.discover == Discover::Dns);
+        let kind = config.limiter_kind();
         let (described, tracked) = match &config.kind {
             Kind::Reference(_) => (None, Tracked::reference()),
-            Kind::Described(description) => (
-                Some(Described::new(Arc::clone(description))),
-                Tracked::described(description),
-            ),
+            Kind::Described(description) => {
+                let http = Http::new(
+                    config.ratelimiter_timeout,
+                    config.ratelimiter_access.clone(),
+                );
+                let urls = config.ratelimiter_urls.clone();
+                let api = ApiLimits::new(description, http.map_err(SetupError::Http)?, urls);
+                let described = Described::new(Arc::clone(description), api);
+                (Some(described), Tracked::described(description))
+            }
         };
-        if !config.kind.has_nodes() {
-            config.ratelimiter_urls.clear();
+        if !is_reference {
+            // Prometheus knows their nodes by other labels.
             config.prometheus_url = None;
+            config.probe_canary = false;
+        }
+        if !kind.nodes {
+            config.ratelimiter_urls.clear();
         }
         let topology = Topology::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
         let access = topology.access();
         let actor = Arc::new(config.actor());
-        let selectors = match config.latency_metric {
-            Some(selector) => vec![selector],
-            None => default_selectors(),
-        };
+        let mut requests = NodeRequests::new(config.kind.description());
+        if let Some(selector) = &config.latency_metric {
+            requests.series.latency = vec![Durations::of(selector)];
+        }
         let statics = config.ratelimiter_urls.iter().filter_map(address_of);
         let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError::Http);
         Ok(Self {
             nodes: NodeReader {
                 http: http(config.ratelimiter_access)?,
                 memory: NodeMemory::new(statics),
+                node_urls: config.ratelimiter_urls.clone(),
                 urls: config.ratelimiter_urls,
+                has_registry: is_reference,
+                discovery: discovers.then(Discovery::default),
                 probe: config.probe_nodes,
                 canary: config.probe_canary,
                 prometheus: match config.prometheus_url {
                     Some(url) => Some((http(config.prometheus_access)?, url)),
                     None => None,
                 },
-                selectors: Arc::new(selectors),
+                requests: Arc::new(requests),
                 window: config.latency_window,
                 timing: config.registry,
                 clock: clock.clone(),
@@ -227,6 +264,7 @@ impl Limiter {
             redis: config.redis,
             counter_list: OptionalRequest::default(),
             kind,
+            is_reference,
             clock,
             kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
             max_series: config.max_series,
@@ -256,6 +294,18 @@ impl Limiter {
             .unwrap_or_default()
     }
 
+    /// Whether a source of the nodes' line is asked for this kind of limiter.
+    fn asks(&self, collector: Collector) -> bool {
+        let has_metrics = self.nodes.requests.metrics.is_some();
+        self.is_reference
+            || match collector {
+                Collector::Redis => true,
+                Collector::Probes => self.kind.nodes,
+                Collector::NodeMetrics => self.kind.nodes && has_metrics,
+                _ => false,
+            }
+    }
+
     fn assemble(
         &self,
         at: Moment,
@@ -268,9 +318,9 @@ impl Limiter {
         failures.extend(read.api.failures);
         failures.extend(keys.failures);
         let mut seconds = read.seconds;
-        if !self.kind.nodes {
-            // Nothing else was asked.
-            seconds.retain(|collector, _| *collector == Collector::Redis);
+        seconds.retain(|collector, _| self.asks(*collector));
+        if let Some((_, took)) = keys.api {
+            seconds.insert(Collector::ManagementApi, took);
         }
         seconds.insert(Collector::Counters, keys.seconds);
         let success = |collector| {
@@ -284,6 +334,9 @@ impl Limiter {
                     *reason == Reason::Budget
                 }
                 (Collector::Counters, CountersRead::Failed { .. }) => false,
+                (Collector::ManagementApi, _) if keys.api.is_some() => {
+                    keys.api.is_some_and(|(up, _)| up)
+                }
                 (Collector::Registry, _) => matches!(read.ping, Some(Ok(_))) && !failed,
                 (
                     Collector::ManagementApi
@@ -332,7 +385,10 @@ impl Limiter {
                 info: read.info,
                 shards,
             },
-            api_up: self.kind.nodes.then_some(read.api.up),
+            api_up: match keys.api {
+                Some((up, _)) => Some(up),
+                None => self.is_reference.then_some(read.api.up),
+            },
             default_limit: self.keys.limits.default_limit(),
             counters_read: keys.read,
             unjudged: keys.unjudged,

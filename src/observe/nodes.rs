@@ -1,11 +1,14 @@
 //! The nodes: registrations, probes, checks and canary as evidence, and the state that follows from it.
 
 pub(in crate::observe) mod canary;
+pub(in crate::observe) mod discovery;
 pub(in crate::observe) mod failing_checks;
 pub(in crate::observe) mod history;
 pub(in crate::observe) mod judging;
 pub(in crate::observe) mod probes;
 pub(in crate::observe) mod reader;
 pub(in crate::observe) mod redis_basics;
+pub(in crate::observe) mod redis_errors;
 pub(in crate::observe) mod registry;
+pub(in crate::observe) mod requests;
 pub(in crate::observe) mod state;

@@ -1,8 +1,8 @@
 //! What lives on when the configuration is read anew: a limiter takes over from the one with the settings of before what
 //! it remembers and, where nothing about it changed, its connections and the pass under way.
 
+use crate::observe::http::management_api::address_of;
 use crate::observe::limiter::Limiter;
-use crate::observe::nodes::reader::address_of;
 
 impl Limiter {
     /// Takes over from `before` if both observe the same limiter, which its Redis tells. Otherwise nothing.
@@ -20,12 +20,15 @@ impl Limiter {
             nodes.canaries = was.canaries;
         }
         nodes.redis_was = was.redis_was;
-        if nodes.selectors == was.selectors {
+        if nodes.requests.series.same_latency(&was.requests.series) {
             nodes.histories = was.histories;
             nodes.read_at = was.read_at;
         }
         if nodes.urls == was.urls {
             nodes.last_api = was.last_api;
+            if nodes.discovery.is_some() && was.discovery.is_some() {
+                nodes.discovery = was.discovery;
+            }
         }
         nodes.node_list = was.node_list;
         self.counter_list = before.counter_list;

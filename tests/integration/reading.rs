@@ -7,6 +7,7 @@ mod credentials;
 mod faults;
 mod keys;
 mod kind_check;
+mod kind_nodes;
 mod kind_values;
 mod kinds;
 mod redis_access;

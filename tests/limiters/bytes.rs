@@ -4,7 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use ratelimiter_exporter::limiters::{
-    BUILT_IN, Counter, Description, Limits, Look, LookContext, Matched, Outcome, Type, never_fell,
+    BUILT_IN, Counter, Description, Http, Limits, Look, LookContext, Matched, Outcome, Type,
+    never_fell,
 };
 
 use crate::rows::ROWS;
@@ -226,9 +227,10 @@ fn answers_that_do_not_belong_to_the_question_end_too() {
         Answer::Type("hash".to_owned()),
     ];
     let rules = |_: &Counter, _: &Matched| Rule::new(Some(10), Some(60)).0;
+    let api = |_: &Http, _: &Matched| Rule::new(Some(10), Some(60)).0;
     let known = LookContext {
         rules: &rules,
-        api: &rules,
+        api: &api,
         former: &never_fell,
         now_ms: NOW_MS,
         tolerance_ms: 2_000,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ratelimiter_exporter::limiters::{
-    Answer, Ask, Counter, Description, Finding, Limits, Look, LookContext, MOST_BYTES,
+    Answer, Ask, Counter, Description, Finding, Http, Limits, Look, LookContext, MOST_BYTES,
     MOST_ENTRIES, Matched, never_fell,
 };
 use serde_json::Value as Json;
@@ -190,7 +190,7 @@ impl Store {
         name: &[u8],
     ) -> Finding {
         let rules = |_: &Counter, _: &Matched| rule.0;
-        let api = |_: &Counter, _: &Matched| Limits::default();
+        let api = |_: &Http, _: &Matched| Limits::default();
         let known = LookContext {
             rules: &rules,
             api: &api,

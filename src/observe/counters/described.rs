@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use crate::clock::Clock;
 use crate::limiters::{Counter, Description, Finding, Labels, Limits, Matched};
 use crate::observation::{CounterKind, LimiterKind, shown_key};
+use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::limits::{LimitRule, rule_for};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::Lane;
@@ -37,6 +38,8 @@ const MOST_RIVALS: usize = 20;
 pub(in crate::observe) struct Described {
     description: Arc<Description>,
     labels: Labels,
+    /// Limits that are in APIs.
+    pub(in crate::observe) api: Option<ApiLimits>,
     /// The names of the keys that are to be read again, by their labels.
     names: HashMap<Box<[u8]>, Vec<u8>>,
     /// These names, whose expiry is read wherever they turn up.
@@ -70,9 +73,10 @@ impl Means<'_> {
 }
 
 impl Described {
-    pub(in crate::observe) fn new(description: Arc<Description>) -> Self {
+    pub(in crate::observe) fn new(description: Arc<Description>, api: Option<ApiLimits>) -> Self {
         Self {
             description,
+            api,
             labels: Labels::default(),
             names: HashMap::new(),
             by_name: HashSet::new(),
@@ -110,6 +114,9 @@ impl Described {
     ) {
         self.labels = before.labels;
         self.falls = before.falls;
+        if let (Some(api), Some(before)) = (&mut self.api, before.api) {
+            api.take_over(before);
+        }
         if let Some(rules) = rules {
             self.falls.rules_changed(rules, now);
         }
@@ -181,6 +188,7 @@ pub(in crate::observe) fn kind_of(description: &Description, is_reference: bool)
     LimiterKind {
         name: description.name.clone(),
         nodes: is_reference,
+        latency: is_reference,
         counters: counters.collect(),
     }
 }

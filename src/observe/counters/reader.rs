@@ -113,6 +113,8 @@ pub(in crate::observe) struct KeysRead {
     /// Ids of the registrations that the sweep came across, escaped.
     pub(in crate::observe) node_ids: Vec<String>,
     pub(in crate::observe) coverage: Option<f64>,
+    /// Whether the limiter's APIs with limits answered when they were last asked, and how long that took.
+    pub(in crate::observe) api: Option<(bool, f64)>,
     /// Which server was read for which primary.
     pub(in crate::observe) sources: BTreeMap<String, String>,
     pub(in crate::observe) seconds: f64,
@@ -196,6 +198,10 @@ impl KeyReader {
             read: counters_read(&result, self.label),
             unjudged: unjudged(&result, self.label),
             coverage,
+            api: self
+                .described
+                .as_ref()
+                .and_then(|kind| kind.api.as_ref()?.last_run()),
             sources: sources
                 .map(|(primary, reader)| (primary.clone(), reader.source.clone()))
                 .collect(),
@@ -250,8 +256,7 @@ impl KeyReader {
         dead: &mut usize,
     ) {
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
-        let ping = shards.iter().filter_map(|now| now.ping.as_ref().ok()).max();
-        let under_way = ping.copied().unwrap_or_default() * UNDER_WAY;
+        let under_way = under_way(shards);
         let margin = (deadline.left() / 3).max(under_way);
         let budget = self.budget.min(deadline.left().saturating_sub(margin));
         let (half, stop) = (Instant::now() + budget / 2, Instant::now() + budget);
@@ -261,6 +266,14 @@ impl KeyReader {
         if result.failed.len() == shards.len() {
             result.stopped = result.failed.values().next().map(|failure| failure.reason);
             return;
+        }
+        let api = self.described.as_mut().and_then(|kind| kind.api.as_mut());
+        if let Some(api) = api {
+            let changed = api.refresh(clock.now().steady, &mut result.api).await;
+            if changed {
+                // Keys that nobody writes to are judged by what is known now.
+                self.begin_anew();
+            }
         }
         let written = self.written(&mut servers);
         let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
@@ -346,4 +359,10 @@ impl KeyReader {
             result.skipped.entry(reason).or_insert_with(|| many.clone());
         }
     }
+}
+
+/// How long the answers to what a sweep has under way take.
+fn under_way(shards: &[ShardNow]) -> Duration {
+    let pings = shards.iter().filter_map(|now| now.ping.as_ref().ok());
+    pings.max().copied().unwrap_or_default() * UNDER_WAY
 }

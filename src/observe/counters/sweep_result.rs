@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
-use crate::observation::Reason;
+use crate::observation::{Failure, Reason};
 use crate::observe::counters::pace::Pacer;
 use crate::observe::redis::errors::RedisFailure;
 
@@ -52,6 +52,8 @@ pub(in crate::observe) struct SweepResult {
     pub(in crate::observe) alone: Option<RedisFailure>,
     /// What may be missing and is, by the server: it fails nobody.
     pub(in crate::observe) missing: Vec<(String, RedisFailure)>,
+    /// APIs with limits that could not be read.
+    pub(in crate::observe) api: Vec<Failure>,
 }
 
 impl SweepResult {

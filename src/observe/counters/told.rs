@@ -54,6 +54,7 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
             Reason::NoWindow => {
                 "a window in a rule of the configuration, the name, or the limiter's settings"
             }
+            Reason::LimitsUnread => "the limiter's API to say what their limits are",
             Reason::TooLarge => "no more entries than are read",
             Reason::Unreadable => "a value that is not compressed",
             Reason::NoDefaultLimit => {

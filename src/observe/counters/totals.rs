@@ -15,7 +15,12 @@ const ALL_OF: u64 = 100;
 const ONE_IN: u64 = 32;
 
 /// Reasons why a counter cannot be judged that hold until somebody writes a rule: between passes they are known from the last.
-const LASTING: [Reason; 3] = [Reason::NoLimit, Reason::NoWindow, Reason::Unreadable];
+const LASTING: [Reason; 4] = [
+    Reason::NoLimit,
+    Reason::LimitsUnread,
+    Reason::NoWindow,
+    Reason::Unreadable,
+];
 
 /// Which names are read with their expiry although nothing depends on it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -37,17 +37,23 @@ impl HttpAccess {
         self.tls.as_ref().map(TlsSource::current)
     }
 
-    /// `request`, which goes to `url`, with what that server is told; and that, in each form in which it may come back.
+    /// `request`, with what the server at `url` is told, a token in `token_header` where there is one; and that, in each
+    /// form in which it may come back.
     pub(in crate::observe) fn authorize(
         &self,
         url: &Url,
+        token_header: Option<&str>,
         request: RequestBuilder,
     ) -> (RequestBuilder, Vec<Secret>) {
         match self.of(url) {
             None => (request, Vec::new()),
             Some(Authorization::Bearer(token)) => {
                 let token = token.current();
-                (request.bearer_auth(token.expose()), vec![token])
+                let request = match token_header {
+                    Some(header) => request.header(header, token.expose()),
+                    None => request.bearer_auth(token.expose()),
+                };
+                (request, vec![token])
             }
             Some(Authorization::Basic(user, password)) => {
                 let password = password.current();

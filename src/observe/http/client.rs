@@ -156,7 +156,21 @@ impl Http {
     /// `GET`.
     pub(in crate::observe) async fn get(&self, url: Url) -> Result<ClientResponse, HttpError> {
         let what = format!("GET {}", shown(&url));
-        let (request, told) = self.access.authorize(&url, self.client().get(url.clone()));
+        let request = self.client().get(url.clone());
+        let (request, told) = self.access.authorize(&url, None, request);
+        self.send(&what, request, told).await
+    }
+
+    /// `GET` of another place on the server at `configured`, with the login for that one.
+    pub(in crate::observe) async fn get_beside(
+        &self,
+        configured: &Url,
+        url: Url,
+        token_header: Option<&str>,
+    ) -> Result<ClientResponse, HttpError> {
+        let what = format!("GET {}", shown(&url));
+        let request = self.client().get(url);
+        let (request, told) = self.access.authorize(configured, token_header, request);
         self.send(&what, request, told).await
     }
 
@@ -167,7 +181,9 @@ impl Http {
         body: String,
     ) -> Result<ClientResponse, HttpError> {
         let what = format!("POST {}", shown(&url));
-        let (request, told) = self.access.authorize(&url, self.client().post(url.clone()));
+        let (request, told) = self
+            .access
+            .authorize(&url, None, self.client().post(url.clone()));
         let request = request
             .header("content-type", "application/json")
             .body(body);

@@ -73,13 +73,6 @@ pub(in crate::observe) struct Reset {
     reset: bool,
 }
 
-/// `GET /health`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(in crate::observe) struct Health {
-    #[serde(default)]
-    pub(in crate::observe) node_id: Option<String>,
-}
-
 /// The management API at one base URL.
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct ManagementApi<'a> {
@@ -113,20 +106,6 @@ impl<'a> ManagementApi<'a> {
                 crate::observe::http::client::shown(&join(&self.base, "api/limits"))
             ),
         })
-    }
-
-    /// `GET /health`: whether the node serves; it does not look at Redis. A node that takes no new connections does not.
-    pub(in crate::observe) async fn health(&self) -> Result<Health, HttpError> {
-        let url = join(&self.base, "health");
-        let what = format!("GET {}", crate::observe::http::client::shown(&url));
-        self.http.get(url).await?.ok(&what)?.json(&what)
-    }
-
-    /// `GET /metrics` as text.
-    pub(in crate::observe) async fn metrics(&self) -> Result<bytes::Bytes, HttpError> {
-        let url = join(&self.base, "metrics");
-        let what = format!("GET {}", crate::observe::http::client::shown(&url));
-        Ok(self.http.get(url).await?.ok(&what)?.body)
     }
 
     /// `POST /api/counters/KEY/reset`. Fire and forget: that the counter is gone is not verified.
@@ -176,6 +155,34 @@ pub(in crate::observe) fn join(base: &Url, path: &str) -> Url {
     url
 }
 
+/// `place`, a path with or without a query, on the server at `base`: below its path, or at `port` where that is another one.
+pub(in crate::observe) fn place_on(base: &Url, port: Option<u16>, place: &str) -> Option<Url> {
+    let mut url = base.clone();
+    let (path, query) = match place.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (place, None),
+    };
+    let path = path.trim_start_matches('/');
+    match port {
+        Some(port) => {
+            url.set_port(Some(port)).ok()?;
+            url.set_path(path);
+        }
+        None => url = join(&url, path),
+    }
+    url.set_query(query);
+    Some(url)
+}
+
+/// `host:port` of a static URL.
+pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
+    Some(format!(
+        "{}:{}",
+        url.host_str()?,
+        url.port_or_known_default()?
+    ))
+}
+
 /// The base URL of a node that registered as `host:port`.
 pub(in crate::observe) fn base_of(address: &str) -> Option<Url> {
     let url = Url::parse(&format!("http://{address}/")).ok()?;
@@ -205,6 +212,15 @@ mod tests {
             join(&prefixed, "health").as_str(),
             "https://h/limiter/health"
         );
+    }
+
+    #[test]
+    fn a_place_is_below_the_path_of_the_url_or_at_a_port_of_its_own() {
+        let base = Url::parse("http://h:80/limiter/").unwrap();
+        let place = |port, place| place_on(&base, port, place).unwrap().to_string();
+        assert_eq!(place(None, "/health"), "http://h/limiter/health");
+        assert_eq!(place(Some(81), "/a?b=c"), "http://h:81/a?b=c");
+        assert_eq!(place(Some(81), "/a%2Fb"), "http://h:81/a%2Fb");
     }
 
     #[test]

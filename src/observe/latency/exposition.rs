@@ -170,57 +170,43 @@ impl Selector {
             labels: sample.labels,
         })
     }
+}
 
-    fn takes(&self, sample: &Sample) -> bool {
-        self.labels
-            .iter()
-            .all(|(label, value)| sample.label(label) == Some(value))
-    }
-
-    /// Whether `name` is one of this histogram's series.
-    pub(in crate::observe) fn wants(&self, name: &str) -> bool {
-        name.strip_prefix(self.name.as_str())
-            .is_some_and(|rest| matches!(rest, "_bucket" | "_sum" | "_count"))
-    }
-
-    /// Whether any of its series is among `samples`.
-    pub(in crate::observe) fn is_among(&self, samples: &[Sample]) -> bool {
-        let mut samples = samples.iter();
-        samples.any(|sample| self.wants(&sample.name) && self.takes(sample))
-    }
-
-    /// The histogram among `samples`, summed over all label sets that match; `None` if it is not there.
-    ///
-    /// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram, nor is one with a bound or a
-    /// bucket that is no number. A sum that is none is no sum.
-    pub(in crate::observe) fn histogram(&self, samples: &[Sample]) -> Option<Histogram> {
-        let mut buckets: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
-        let (mut inf, mut count, mut sum) = (None::<f64>, None::<f64>, None::<f64>);
-        for sample in samples.iter().filter(|sample| self.takes(sample)) {
-            match sample.name.strip_prefix(self.name.as_str()) {
-                Some("_bucket") => {
-                    let le: f64 = sample.label("le")?.parse().ok()?;
-                    if le == f64::INFINITY {
-                        *inf.get_or_insert(0.0) += sample.count()?;
-                    } else if !sane(le) || buckets.len() > MOST_BUCKETS {
-                        return None;
-                    } else {
-                        buckets.entry(order(le)).or_insert((le, 0.0)).1 += sample.count()?;
-                    }
+/// The histogram `name` among `samples`, summed over all label sets that `takes` accepts; `None` if it is not there.
+///
+/// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram, nor is one with a bound or a
+/// bucket that is no number. A sum that is none is no sum.
+pub(in crate::observe) fn histogram_of(
+    name: &str,
+    takes: impl Fn(&Sample) -> bool,
+    samples: &[Sample],
+) -> Option<Histogram> {
+    let mut buckets: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+    let (mut inf, mut count, mut sum) = (None::<f64>, None::<f64>, None::<f64>);
+    for sample in samples.iter().filter(|sample| takes(sample)) {
+        match sample.name.strip_prefix(name) {
+            Some("_bucket") => {
+                let le: f64 = sample.label("le")?.parse().ok()?;
+                if le == f64::INFINITY {
+                    *inf.get_or_insert(0.0) += sample.count()?;
+                } else if !sane(le) || buckets.len() > MOST_BUCKETS {
+                    return None;
+                } else {
+                    buckets.entry(order(le)).or_insert((le, 0.0)).1 += sample.count()?;
                 }
-                Some("_count") => {
-                    *count.get_or_insert(0.0) += sample.count().unwrap_or(f64::NAN);
-                }
-                Some("_sum") => *sum.get_or_insert(0.0) += sample.value,
-                _ => {}
             }
+            Some("_count") => {
+                *count.get_or_insert(0.0) += sample.count().unwrap_or(f64::NAN);
+            }
+            Some("_sum") => *sum.get_or_insert(0.0) += sample.value,
+            _ => {}
         }
-        Some(Histogram {
-            count: inf.or(count).filter(|count| sane(*count))?,
-            buckets: buckets.into_values().collect(),
-            sum: sum.filter(|sum| sane(*sum)),
-        })
     }
+    Some(Histogram {
+        count: inf.or(count).filter(|count| sane(*count))?,
+        buckets: buckets.into_values().collect(),
+        sum: sum.filter(|sum| sane(*sum)),
+    })
 }
 
 impl std::fmt::Display for Selector {
@@ -252,6 +238,26 @@ fn order(value: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is meant by a selector, as it is read in a node's metrics.
+    trait Read {
+        fn wants(&self, name: &str) -> bool;
+        fn histogram(&self, samples: &[Sample]) -> Option<Histogram>;
+    }
+
+    impl Read for Selector {
+        fn wants(&self, name: &str) -> bool {
+            name.starts_with(&self.name)
+        }
+
+        fn histogram(&self, samples: &[Sample]) -> Option<Histogram> {
+            let takes = |sample: &Sample| {
+                let mut labels = self.labels.iter();
+                labels.all(|(label, value)| sample.label(label) == Some(value))
+            };
+            histogram_of(&self.name, takes, samples)
+        }
+    }
 
     #[test]
     fn labels_of_any_text_are_read() {

@@ -5,75 +5,67 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::observation::{LatencyWindow, NodeMetrics};
-use crate::observe::latency::exposition::{Sample, Selector, parse, sane};
+use crate::observation::{Histogram, LatencyWindow, NodeMetrics};
+use crate::observe::latency::durations::Measured;
+use crate::observe::latency::exposition::{Sample, parse, sane};
 use crate::observe::latency::histogram::{History, quantile};
+use crate::observe::latency::wanted::{WantedSeries, is_named, is_one_of};
 
-/// The histograms that are tried by default, the finest first.
-pub(in crate::observe) fn default_selectors() -> Vec<Selector> {
-    [
-        "ratelimiter_check_duration_seconds",
-        "http_request_duration_seconds{handler=\"/check\"}",
-    ]
-    .into_iter()
-    .filter_map(Selector::parse)
-    .collect()
-}
-
-/// The most values of `result` that are taken. There are two: more is a mistake that would cost a series each.
+/// The most results that are taken. There are two: more is a mistake that would cost a series each.
 const MOST_RESULTS: usize = 100;
 
-/// What one reading of a node's `/metrics` holds that matters here.
+/// What one reading of a node's metrics holds that matters here.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct ScrapedMetrics {
     samples: Vec<Sample>,
-    /// `ratelimiter_requests_checked_total` by result.
+    /// Decisions by result.
     pub(in crate::observe) requests_checked: BTreeMap<String, f64>,
-    /// 5xx answers to `/check`.
+    /// Decisions that failed.
     pub(in crate::observe) check_errors: Option<f64>,
-    /// Other answers to `/check`: each proves that the node reached Redis.
+    /// Decisions that were answered: each proves that the node reached Redis.
     pub(in crate::observe) check_answers: f64,
+    /// Failures of Redis.
+    pub(in crate::observe) redis_errors: f64,
 }
 
 impl ScrapedMetrics {
     /// Reads the text; an error names the line.
-    pub(in crate::observe) fn parse(text: &str, selectors: &[Selector]) -> Result<Self, String> {
-        let samples = parse(text, |name| {
-            name == "ratelimiter_requests_checked_total"
-                || name == "http_requests_total"
-                || selectors.iter().any(|selector| selector.wants(name))
-        })?;
+    pub(in crate::observe) fn parse(text: &str, wanted: &WantedSeries) -> Result<Self, String> {
+        let samples = parse(text, |name| wanted.wants(name))?;
         let mut reading = Self::default();
         for sample in &samples {
-            match sample.name.as_str() {
-                "ratelimiter_requests_checked_total" => {
-                    let result = sample.label("result").unwrap_or_default().to_owned();
+            let label = |name: &str| sample.label(name);
+            for results in &wanted.results {
+                if results.metric.selects(&sample.name, label) {
+                    let result = results.name(label);
                     *reading.requests_checked.entry(result).or_default() += sample.value;
                 }
-                "http_requests_total" => {
-                    // The framework's counters exist, so that no 5xx series means none so far.
-                    let errors = reading.check_errors.get_or_insert(0.0);
-                    if sample.label("handler") == Some("/check") {
-                        // Left out, it would look like a counter that began anew: a verdict rests on it.
-                        let value = sample.count().ok_or_else(|| {
-                            let (line, name, value) = (sample.line, &sample.name, sample.value);
-                            format!("line {line}: {name} of /check is {value}, expected a count")
-                        })?;
-                        let status = sample.label("status").unwrap_or_default();
-                        if status.starts_with('5') {
-                            *errors += value;
-                        } else {
-                            reading.check_answers += value;
-                        }
-                    }
+            }
+            // Left out, it would look like a counter that began anew: a verdict rests on it.
+            let count = || {
+                sample.count().ok_or_else(|| {
+                    let (line, name, value) = (sample.line, &sample.name, sample.value);
+                    format!("line {line}: {name} is {value}, expected a count")
+                })
+            };
+            if is_named(&wanted.errors, sample) {
+                // The metric exists, so that no such series means none so far.
+                let errors = reading.check_errors.get_or_insert(0.0);
+                if is_one_of(&wanted.errors, sample) {
+                    *errors += count()?;
                 }
-                _ => {}
+            }
+            if is_one_of(&wanted.answers, sample) {
+                reading.check_answers += count()?;
+            }
+            if is_one_of(&wanted.redis_errors, sample) {
+                reading.redis_errors += count()?;
             }
         }
         reading.requests_checked.retain(|_, count| sane(*count));
         if reading.requests_checked.len() > MOST_RESULTS {
             return Err(format!(
-                "line 1: {} results of ratelimiter_requests_checked_total, expected at most {MOST_RESULTS}",
+                "line 1: {} results, expected at most {MOST_RESULTS}",
                 reading.requests_checked.len()
             ));
         }
@@ -95,12 +87,12 @@ impl LatencyHistory {
         &mut self,
         now: Timestamp,
         reading: &ScrapedMetrics,
-        selectors: &[Selector],
+        wanted: &WantedSeries,
         window: LatencyWindow,
         answered: bool,
     ) -> NodeMetrics {
         self.histories
-            .resize_with(selectors.len(), History::default);
+            .resize_with(wanted.latency.len(), History::default);
         let mut metrics = NodeMetrics {
             requests_checked: reading.requests_checked.clone(),
             check_errors: reading.check_errors,
@@ -108,26 +100,43 @@ impl LatencyHistory {
         };
         let (mut found, mut broken) = (false, false);
         let mut compared = false;
-        for (selector, history) in selectors.iter().zip(&mut self.histories) {
-            let Some(histogram) = selector.histogram(&reading.samples) else {
-                broken |= selector.is_among(&reading.samples);
-                continue;
+        for (durations, history) in wanted.latency.iter().zip(&mut self.histories) {
+            let (histogram, measured) = match durations.read(&reading.samples) {
+                Measured::Missing => continue,
+                Measured::Broken => {
+                    broken = true;
+                    continue;
+                }
+                Measured::Histogram(histogram) => {
+                    metrics
+                        .check_duration
+                        .get_or_insert_with(|| histogram.clone());
+                    (histogram, None)
+                }
+                Measured::Summary { p99, count } => {
+                    let counted = Histogram {
+                        count,
+                        ..Histogram::default()
+                    };
+                    (counted, p99)
+                }
             };
             found = true;
-            metrics
-                .check_duration
-                .get_or_insert_with(|| histogram.clone());
             history.add(now, histogram, window);
             let Some(recent) = history.recent(now, window) else {
                 continue;
             };
             compared = true;
-            if metrics.latency_p99_ms.is_none()
-                && let Some(p99) = quantile(&recent, 0.99)
-            {
+            if metrics.latency_p99_ms.is_some() {
+                continue;
+            }
+            if let Some(p99) = measured.filter(|_| recent.count > 0.0) {
+                metrics.latency_p99_ms = Some(p99 * 1e3);
+                metrics.latency_source = Some(durations.to_string());
+            } else if let Some(p99) = quantile(&recent, 0.99) {
                 metrics.latency_p99_ms = Some(p99.seconds * 1e3);
                 metrics.latency_p99_bucket = Some(p99.bucket);
-                metrics.latency_source = Some(selector.to_string());
+                metrics.latency_source = Some(durations.to_string());
                 metrics.latency_newest = history.newest(now, &recent, p99, window);
             }
         }

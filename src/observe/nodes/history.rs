@@ -3,15 +3,17 @@
 use jiff::Timestamp;
 
 use crate::observation::{LatencyWindow, NodeMetrics};
-use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics};
+use crate::observe::latency::wanted::WantedSeries;
 use crate::observe::nodes::failing_checks::{CheckCounts, CheckHistory, Checks};
+use crate::observe::nodes::redis_errors::RedisErrors;
 
 /// One node over time.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct NodeHistory {
     latency: LatencyHistory,
     pub(in crate::observe) checks: CheckHistory,
+    pub(in crate::observe) redis_errors: RedisErrors,
 }
 
 impl NodeHistory {
@@ -20,12 +22,12 @@ impl NodeHistory {
         &mut self,
         now: Timestamp,
         reading: &ScrapedMetrics,
-        selectors: &[Selector],
+        wanted: &WantedSeries,
         window: LatencyWindow,
     ) -> (NodeMetrics, Checks) {
         let checks = self.checks.add(now, counts_of(reading));
         let answered = checks.answers_rose;
-        let metrics = self.latency.add(now, reading, selectors, window, answered);
+        let metrics = self.latency.add(now, reading, wanted, window, answered);
         (metrics, checks)
     }
 }

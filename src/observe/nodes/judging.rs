@@ -11,6 +11,7 @@ use crate::clock::Moment;
 use crate::observation::{Collector, Failure, Reason};
 use crate::observe::deadline::Deadline;
 use crate::observe::http::client::Http;
+use crate::observe::latency::durations::Durations;
 use crate::observe::latency::prometheus::latencies;
 use crate::observe::nodes::canary::ask_canaries;
 use crate::observe::nodes::failing_checks::{CheckCounts, Checks, is_doubtful};
@@ -40,6 +41,7 @@ impl NodeReader {
         // Before anything is booked on a node: what several nodes answer at is nobody's.
         let addresses = NodeEvidence {
             now: at.steady,
+            health: self.requests.health_path(),
             registry: &read.registry,
             api: &read.api.nodes,
             probes: &probes,
@@ -61,6 +63,7 @@ impl NodeReader {
             self.timing,
             &NodeEvidence {
                 now: at.steady,
+                health: self.requests.health_path(),
                 registry: &read.registry,
                 api: &read.api.nodes,
                 probes: &probes,
@@ -72,6 +75,9 @@ impl NodeReader {
             if node.canary_refused.is_none() && self.canaries.contains_key(&node.id) {
                 node.canary_reason = Some("canary_unanswered".to_owned());
             }
+        }
+        if let Some(discovery) = &mut self.discovery {
+            discovery.excuse(at.steady, &mut judged.nodes);
         }
         let ids: BTreeSet<&str> = judged.nodes.iter().map(|node| node.id.as_str()).collect();
         judged.metrics.retain(|id, _| ids.contains(id.as_str()));
@@ -96,7 +102,20 @@ impl NodeReader {
     ) -> BTreeMap<String, RedisEvidence> {
         let mut checks: BTreeMap<String, (&String, CheckCounts, Checks)> = BTreeMap::new();
         let owners = self.owners(at.steady, read);
+        let mut evidence: BTreeMap<String, RedisEvidence> = BTreeMap::new();
         for (id, address) in &owners {
+            match read
+                .addresses
+                .get(address)
+                .and_then(|reading| reading.redis)
+            {
+                Some(true) => evidence.insert(id.clone(), RedisEvidence::Healthy),
+                Some(false) => {
+                    let broken = RedisEvidence::Broken("its health, which covers Redis, fails");
+                    evidence.insert(id.clone(), broken)
+                }
+                None => None,
+            };
             let Some(Ok(reading)) = read.addresses.get(address).and_then(|a| a.metrics.as_ref())
             else {
                 continue;
@@ -108,15 +127,29 @@ impl NodeReader {
             }
             let overdue = self.is_overdue(id, read);
             let history = self.histories.entry(id.clone()).or_default();
-            let (metrics, rise) = history.add(at.steady, reading, &self.selectors, self.window);
+            let (metrics, rise) =
+                history.add(at.steady, reading, &self.requests.series, self.window);
             judged.metrics.insert(id.clone(), metrics);
+            if !self.requests.series.redis_errors.is_empty() {
+                let (failed, answered) = (reading.redis_errors, reading.check_answers);
+                let found = history.redis_errors.add(failed, answered, read.outage);
+                if !matches!(evidence.get(id), Some(RedisEvidence::Broken(_)))
+                    && found != RedisEvidence::None
+                {
+                    evidence.insert(id.clone(), found);
+                }
+            }
+            if !self.has_registry {
+                // Without heartbeats beside them, answers that fail have other causes than Redis.
+                continue;
+            }
             if overdue {
                 history.checks.heartbeat_overdue();
             }
             checks.insert(id.clone(), (address, counts_of(reading), rise));
         }
         let later = self.look_later(deadline, read, &checks).await;
-        let evidence = checks.into_iter().map(|(id, (address, first, checks))| {
+        let of_checks = checks.into_iter().map(|(id, (address, first, checks))| {
             let later = later.get(address).copied();
             let history = self.histories.entry(id.clone()).or_default();
             let evidence = history
@@ -124,7 +157,8 @@ impl NodeReader {
                 .conclude(at.steady, checks, first, read.outage, later);
             (id, evidence)
         });
-        evidence.collect()
+        evidence.extend(of_checks);
+        evidence
     }
 
     /// Whether a heartbeat of the node is overdue, or cannot be read.
@@ -157,7 +191,7 @@ impl NodeReader {
             }
             tokio::time::sleep(SECOND_LOOK).await;
             let targets = self.targets(doubtful);
-            let found = ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()).await;
+            let found = ask_all(&self.http, targets, ask, &self.requests, deadline.passed()).await;
             let readings = found.into_iter().filter_map(|(address, reading)| {
                 Some((address, counts_of(&reading.metrics?.ok()?)))
             });
@@ -187,7 +221,11 @@ impl NodeReader {
                 let mut ids = read.registry.found.keys();
                 ids.find(|id| registered_at(id)).cloned()
             };
-            let id = told.or_else(registered).unwrap_or_else(|| address.clone());
+            let id = told.or_else(registered);
+            // A node that is not well does not say who it is: it is the one that did.
+            let shown = || self.memory.shown_at(address).filter(|_| !self.has_registry);
+            let id = id.or_else(|| shown().map(str::to_owned));
+            let id = id.unwrap_or_else(|| address.clone());
             if registered_at(&id) || !owners.contains_key(&id) {
                 owners.insert(id, address.clone());
             }
@@ -265,7 +303,16 @@ impl NodeReader {
         judged: &mut NodesJudged,
     ) {
         let started = Instant::now();
-        let query = latencies(http, base, &self.selectors[0], self.window);
+        let Some(selector) = self
+            .requests
+            .series
+            .latency
+            .first()
+            .and_then(Durations::exact)
+        else {
+            return;
+        };
+        let query = latencies(http, base, &selector, self.window);
         let answer = match deadline.cut(query).await {
             Some(Ok(latencies)) => Ok(latencies),
             Some(Err(error)) => {

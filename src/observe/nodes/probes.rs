@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::Url;
 use tokio::sync::Semaphore;
@@ -9,10 +10,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::observation::Reason;
-use crate::observe::http::client::{Http, HttpError};
-use crate::observe::http::management_api::ManagementApi;
-use crate::observe::latency::exposition::Selector;
+use crate::observe::http::client::{ClientResponse, Http, HttpError, shown};
+use crate::observe::http::management_api::place_on;
 use crate::observe::latency::node_metrics::ScrapedMetrics;
+use crate::observe::nodes::requests::{NodeRequests, read_health};
 use crate::observe::nodes::state::Probe;
 
 /// Requests under way at once.
@@ -31,6 +32,8 @@ pub(in crate::observe) struct AddressReading {
     pub(in crate::observe) probe: Option<Probe>,
     /// Why the probe failed, for people.
     pub(in crate::observe) probe_error: Option<HttpError>,
+    /// Whether it reaches Redis, where its health covers that.
+    pub(in crate::observe) redis: Option<bool>,
     pub(in crate::observe) metrics: Option<Result<ScrapedMetrics, HttpError>>,
 }
 
@@ -39,17 +42,17 @@ pub(in crate::observe) async fn ask_all(
     http: &Http,
     targets: Vec<(String, Url)>,
     ask: Ask,
-    selectors: &Arc<Vec<Selector>>,
+    requests: &Arc<NodeRequests>,
     cut: impl Future<Output = ()>,
 ) -> BTreeMap<String, AddressReading> {
     let places = Arc::new(Semaphore::new(CONCURRENT));
     let mut tasks = JoinSet::new();
     for (address, url) in targets {
-        let (http, selectors, places) = (http.clone(), Arc::clone(selectors), Arc::clone(&places));
+        let (http, requests, places) = (http.clone(), Arc::clone(requests), Arc::clone(&places));
         tasks.spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire().await;
-            (address, ask_one(&http, url, ask, &selectors).await)
+            (address, ask_one(&http, &url, ask, &requests).await)
         });
     }
     gather(tasks, cut).await
@@ -76,42 +79,74 @@ pub(in crate::observe) async fn gather<T: Send + 'static>(
     }
 }
 
-async fn ask_one(http: &Http, url: Url, ask: Ask, selectors: &[Selector]) -> AddressReading {
-    let api = ManagementApi::new(http, url);
+async fn ask_one(http: &Http, url: &Url, ask: Ask, requests: &NodeRequests) -> AddressReading {
     let health = async {
-        if !ask.health {
-            return (None, None);
-        }
+        let health = requests.health.as_ref().filter(|_| ask.health)?;
         let started = Instant::now();
-        match api.health().await {
-            Ok(health) => {
-                let probe = Probe::Answered {
-                    node_id: health.node_id,
-                    seconds: started.elapsed().as_secs_f64(),
-                };
-                (Some(probe), None)
-            }
-            Err(error) => (Some(Probe::Failed(error.reason)), Some(error)),
-        }
+        let said = async {
+            let (what, answer) = get(http, url, health.port, &health.path.0).await?;
+            read_health(health, answer, &what)
+        };
+        Some((said.await, started.elapsed()))
     };
     let metrics = async {
-        if !ask.metrics {
-            return None;
-        }
-        Some(api.metrics().await.and_then(|body| {
-            let invalid = |what: String| HttpError {
+        let metrics = requests.metrics.as_ref().filter(|_| ask.metrics)?;
+        let started = Instant::now();
+        let read = async {
+            let (what, answer) = get(http, url, metrics.port, &metrics.path.0).await?;
+            let body = answer.ok(&what)?.body;
+            let invalid = |wrong: String| HttpError {
                 status: None,
                 reason: Reason::InvalidMetrics,
-                message: format!("GET /metrics: {what}"),
+                message: format!("GET {}: {wrong}", metrics.path.0),
             };
             let text = std::str::from_utf8(&body).map_err(|error| invalid(error.to_string()))?;
-            ScrapedMetrics::parse(text, selectors).map_err(invalid)
-        }))
+            ScrapedMetrics::parse(text, &requests.series).map_err(invalid)
+        };
+        Some((read.await, started.elapsed()))
     };
-    let ((probe, probe_error), metrics) = tokio::join!(health, metrics);
-    AddressReading {
-        probe,
-        probe_error,
-        metrics,
+    let (health, metrics) = tokio::join!(health, metrics);
+    let mut reading = AddressReading {
+        probe: None,
+        probe_error: None,
+        redis: None,
+        metrics: None,
+    };
+    let answered = |node_id, took: Duration| Probe::Answered {
+        node_id,
+        seconds: took.as_secs_f64(),
+    };
+    match (health, &metrics) {
+        (Some((Ok(said), took)), _) => {
+            reading.redis = said.redis;
+            reading.probe = Some(answered(said.node_id, took));
+        }
+        (Some((Err(error), _)), _) => {
+            reading.probe = Some(Probe::Failed(error.reason));
+            reading.probe_error = Some(error);
+        }
+        // A node whose health is not described shows by its metrics that it is there.
+        (None, Some((read, took))) if ask.health && requests.health.is_none() => match read {
+            Err(error) if error.reason != Reason::InvalidMetrics => {
+                reading.probe = Some(Probe::Failed(error.reason));
+                reading.probe_error = Some(error.clone());
+            }
+            _ => reading.probe = Some(answered(None, *took)),
+        },
+        (None, _) => {}
     }
+    reading.metrics = metrics.map(|(read, _)| read);
+    reading
+}
+
+/// Asks the node at `url` for a path, at another port where there is one; with what was asked, for people.
+async fn get(
+    http: &Http,
+    url: &Url,
+    port: Option<u16>,
+    path: &str,
+) -> Result<(String, ClientResponse), HttpError> {
+    let place = place_on(url, port, path).unwrap_or_else(|| url.clone());
+    let what = format!("GET {}", shown(&place));
+    Ok((what, http.get_beside(url, place, None).await?))
 }

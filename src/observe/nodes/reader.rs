@@ -17,15 +17,16 @@ use crate::observation::{
 use crate::observe::deadline::Deadline;
 use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
-use crate::observe::http::management_api::base_of;
-use crate::observe::latency::exposition::Selector;
+use crate::observe::http::management_api::{address_of, base_of};
 use crate::observe::nodes::canary::CanaryHistory;
+use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::failing_checks::Outage;
 use crate::observe::nodes::history::NodeHistory;
 use crate::observe::nodes::probes::{AddressReading, Ask, ask_all};
 use crate::observe::nodes::redis_basics::{
     RedisBasics, malformed, read_registrations, redis_basics, unread,
 };
+use crate::observe::nodes::requests::NodeRequests;
 use crate::observe::nodes::state::{NodeMemory, Probe, RegistryReading, RegistryTiming};
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::{ShardNow, Topology};
@@ -45,7 +46,14 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) probe: bool,
     pub(in crate::observe) canary: bool,
     pub(in crate::observe) prometheus: Option<(Http, Url)>,
-    pub(in crate::observe) selectors: Arc<Vec<Selector>>,
+    /// What the nodes are asked.
+    pub(in crate::observe) requests: Arc<NodeRequests>,
+    /// Whether nodes register themselves, and are listed by a management API.
+    pub(in crate::observe) has_registry: bool,
+    /// What names stand for, where each may be several nodes.
+    pub(in crate::observe) discovery: Option<Discovery>,
+    /// The URLs of the nodes that are known by the configuration.
+    pub(in crate::observe) node_urls: Vec<Url>,
     /// The span that latencies are taken over.
     pub(in crate::observe) window: LatencyWindow,
     pub(in crate::observe) timing: RegistryTiming,
@@ -133,7 +141,12 @@ impl NodeReader {
         default: oneshot::Sender<Option<Limit>>,
     ) -> NodesRead {
         let started = Instant::now();
-        let ids: Vec<String> = self.memory.ids().cloned().collect();
+        let unresolved = self.find_nodes(deadline).await;
+        let ids: Vec<String> = if self.has_registry {
+            self.memory.ids().cloned().collect()
+        } else {
+            Vec::new()
+        };
         let addresses = self.memory.addresses();
         let targets = self.targets(&addresses);
         let (bases, ask) = (self.api_bases(), self.ask());
@@ -146,11 +159,16 @@ impl NodeReader {
                 at.steady,
                 &mut self.node_list
             )),
-            ask_all(&self.http, targets, ask, &self.selectors, deadline.passed()),
+            ask_all(&self.http, targets, ask, &self.requests, deadline.passed()),
         );
         let mut read = NodesRead {
             asked: addresses.into_iter().collect(),
             addresses: found,
+            failures: unresolved,
+            registry: RegistryReading {
+                absent: !self.has_registry,
+                ..RegistryReading::default()
+            },
             ..NodesRead::default()
         };
         match api {
@@ -188,7 +206,7 @@ impl NodeReader {
     pub(in crate::observe) async fn glance(&mut self) {
         let ids: Vec<String> = self.memory.ids().cloned().collect();
         // Whether Redis is there, and what it means if not, is for a collection to say.
-        if ids.is_empty() || self.redis_was.current_since.is_none() {
+        if ids.is_empty() || !self.has_registry || self.redis_was.current_since.is_none() {
             return;
         }
         // On a replica without its primary registrations run out that were renewed.
@@ -208,6 +226,7 @@ impl NodeReader {
                 redis_up_since: self.redis_was.current_since,
                 redis_restarted: false,
                 memory_freed: self.redis_was.memory_freed,
+                absent: false,
             };
             self.memory.learn_registrations(before.steady, &registry);
         }
@@ -266,9 +285,10 @@ impl NodeReader {
             // Where nothing could be read of any node, the management API's list is better.
             read.unread.is_empty() || !read.found.is_empty() || !read.malformed.is_empty()
         });
-        let readable = registrations.is_some();
+        let readable = self.has_registry && registrations.is_some();
         let registrations = registrations.unwrap_or_default();
         read.registry = RegistryReading {
+            absent: !self.has_registry,
             readable,
             found: registrations.found,
             unread: registrations.unread,
@@ -353,7 +373,7 @@ impl NodeReader {
 
     async fn probe(&self, deadline: &Deadline, targets: Vec<(String, Url)>, read: &mut NodesRead) {
         let ask = self.ask();
-        let found = ask_all(&self.http, targets, ask, &self.selectors, deadline.passed());
+        let found = ask_all(&self.http, targets, ask, &self.requests, deadline.passed());
         read.addresses.extend(found.await);
     }
 
@@ -391,8 +411,25 @@ impl NodeReader {
         self.read_registrations(deadline, ids, read).await;
     }
 
+    /// Takes in which nodes the configuration stands for now; returns the names that do not resolve.
+    async fn find_nodes(&mut self, deadline: &Deadline) -> Vec<Failure> {
+        let Some(discovery) = &mut self.discovery else {
+            return Vec::new();
+        };
+        let found = discovery.nodes_of(&self.urls, self.http.timeout());
+        let Some((urls, failures)) = deadline.cut(found).await else {
+            return Vec::new();
+        };
+        self.memory.set_statics(urls.iter().filter_map(address_of));
+        self.node_urls = urls;
+        failures
+    }
+
     /// The base URLs to try for the API, the one that answered last first.
     fn api_bases(&self) -> Vec<Url> {
+        if !self.has_registry {
+            return Vec::new();
+        }
         let known = self.memory.addresses();
         let candidates = self
             .last_api
@@ -412,7 +449,7 @@ impl NodeReader {
 
     /// The URL to ask at `address`: a static one may have a scheme and a path of its own.
     pub(in crate::observe) fn url_of(&self, address: &str) -> Option<Url> {
-        let mut statics = self.urls.iter();
+        let mut statics = self.node_urls.iter();
         let found = statics.find(|url| address_of(url).as_deref() == Some(address));
         found.cloned().or_else(|| base_of(address))
     }
@@ -433,15 +470,6 @@ impl NodeReader {
             metrics: true,
         }
     }
-}
-
-/// `host:port` of a static URL.
-pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
-    Some(format!(
-        "{}:{}",
-        url.host_str()?,
-        url.port_or_known_default()?
-    ))
 }
 
 pub(in crate::observe) fn cut_off(collector: Collector) -> Failure {

@@ -19,7 +19,7 @@ use crate::clock::elapsed;
 use crate::observation::{Node, Reason};
 use crate::observe::http::api_reading::NodeList;
 use addresses::{ProbeOutcome, Shown, same_address};
-use registration::{by_registration, renewed_at, way_to_redis};
+use registration::{by_registration, renewed_at, way_to_redis, without_registry};
 
 /// A registration as it stands in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +55,8 @@ impl Probe {
 /// The registry as read in this collection.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct RegistryReading {
+    /// The limiter has none: nodes are known by their addresses alone.
+    pub(in crate::observe) absent: bool,
     /// Whether what is not in `found` is really not there.
     pub(in crate::observe) readable: bool,
     pub(in crate::observe) found: BTreeMap<String, Registration>,
@@ -86,6 +88,8 @@ pub(in crate::observe) enum RedisEvidence {
     None,
     /// It reaches Redis.
     Works,
+    /// Its health covers Redis, and it is well.
+    Healthy,
     /// It does not, and why.
     Broken(&'static str),
     /// Checks were answered since the last collection, and none failed after that. Heartbeats that are overdue count
@@ -101,6 +105,8 @@ pub(in crate::observe) enum RedisEvidence {
 #[derive(Debug)]
 pub(in crate::observe) struct NodeEvidence<'a> {
     pub(in crate::observe) now: Timestamp,
+    /// The path that tells whether a node is up.
+    pub(in crate::observe) health: &'a str,
     pub(in crate::observe) registry: &'a RegistryReading,
     /// `GET /api/nodes`.
     pub(in crate::observe) api: &'a NodeList,
@@ -246,6 +252,11 @@ impl NodeMemory {
             (known.reached && known.address.as_deref() == Some(address))
                 || known.static_address.as_deref() == Some(address)
         })
+    }
+
+    /// The id that a configured address last answered with.
+    pub(in crate::observe) fn shown_at(&self, address: &str) -> Option<&str> {
+        self.statics.get(address)?.id()
     }
 
     /// Whether `address` was given in the configuration.
@@ -416,12 +427,18 @@ impl NodeMemory {
                 Some(said.state.clone()),
                 "said by the management API".to_owned(),
             ),
-            (_, ProbeOutcome::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
+            (_, ProbeOutcome::Yes(_)) => (
+                Some("Up".to_owned()),
+                format!("answers GET {}", evidence.health),
+            ),
             (_, ProbeOutcome::No(why)) => {
                 if known.deregistered && registered.is_none() {
                     return None;
                 }
-                (Some("Down".to_owned()), format!("GET /health: {why}"))
+                (
+                    Some("Down".to_owned()),
+                    format!("GET {}: {why}", evidence.health),
+                )
             }
             (_, answer) => by_registration(
                 id,
@@ -453,7 +470,7 @@ impl NodeMemory {
             node.probe_seconds = Some(seconds);
             let (connected, reason) = way_to_redis(id, known, registered, timing, evidence);
             node.redis_connected = connected;
-            node.redis_reason = Some(reason.to_owned());
+            node.redis_reason = reason.map(str::to_owned);
         } else if node.is_up() {
             node.redis_reason = Some("never_reached".to_owned());
         }
@@ -478,15 +495,20 @@ impl NodeMemory {
             let (state, reason, probe_seconds) = match evidence.probes.get(address) {
                 Some(Probe::Answered { seconds, .. }) => (
                     Some("Up".to_owned()),
-                    "answers GET /health".to_owned(),
+                    format!("answers GET {}", evidence.health),
                     Some(*seconds),
                 ),
                 Some(Probe::Failed(why)) => {
-                    (Some("Down".to_owned()), format!("GET /health: {why}"), None)
+                    let reason = format!("GET {}: {why}", evidence.health);
+                    (Some("Down".to_owned()), reason, None)
                 }
                 None => (None, "not_probed".to_owned(), None),
             };
-            let redis_reason = probe_seconds.is_some().then(|| "not_registered".to_owned());
+            let (redis_connected, redis_reason) = match probe_seconds {
+                Some(_) if evidence.registry.absent => without_registry(address, evidence),
+                Some(_) => (None, Some("not_registered")),
+                None => (None, None),
+            };
             nodes.push(Node {
                 id: address.clone(),
                 address: Some(address.clone()),
@@ -495,8 +517,8 @@ impl NodeMemory {
                 registered_at: None,
                 heartbeat_ttl_seconds: None,
                 probe_seconds,
-                redis_connected: None,
-                redis_reason,
+                redis_connected,
+                redis_reason: redis_reason.map(str::to_owned),
                 canary_refused: evidence.canary_refused.get(address).copied(),
                 canary_reason: None,
             });

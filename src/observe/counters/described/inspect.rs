@@ -109,7 +109,7 @@ pub async fn inspect(
         sink: &mut Nowhere,
     };
     let mut inventory = Inventory::new(inspection.description);
-    let described = Described::new(Arc::clone(inspection.description));
+    let described = Described::new(Arc::clone(inspection.description), None);
     let whole = {
         let all = pin!(described.classify(&mut means, &mut inventory, &mut result));
         matches!(select(all, pin!(stop)).await, Either::Left(_))

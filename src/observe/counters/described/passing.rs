@@ -9,7 +9,7 @@ use redis::RedisError;
 use super::judging::{Judged, Seen, judge};
 use super::looks::{Spent, Way, read};
 use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
-use crate::limiters::{Counter, Finding, Limits, Look, LookContext, Matched, Merged};
+use crate::limiters::{Counter, Finding, Http, Limits, Look, LookContext, Matched, Merged};
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::pace::Pacer;
@@ -39,7 +39,10 @@ impl Described {
             let Some(finding) = finding else { continue };
             match judge(&self.description, &mut self.labels, &finding, at.steady) {
                 Judged::Counter(counter) => seen.push(counter),
-                Judged::Unjudged(label, reason) => result.unjudged.push((label, reason)),
+                Judged::Unjudged(label, reason) => {
+                    let reason = self.lacking(&finding, reason);
+                    result.unjudged.push((label, reason));
+                }
                 // The key of the window that is now is written, or the pass comes across it.
                 Judged::Passed => {}
                 Judged::Nothing => {
@@ -88,6 +91,17 @@ impl Described {
         }
     }
 
+    /// Why a limit or a window is not known: `reason`, unless an API was never read that may know it.
+    fn lacking(&self, finding: &Finding, reason: Reason) -> Reason {
+        let unread = matches!(reason, Reason::NoLimit | Reason::NoWindow)
+            && finding.matched.as_ref().is_some_and(|matched| {
+                let counter = self.description.counter(matched);
+                let api = counter.zip(self.api.as_ref());
+                api.is_some_and(|(counter, api)| api.is_unread(counter, matched))
+            });
+        if unread { Reason::LimitsUnread } else { reason }
+    }
+
     /// Reads names that were written: they belong to no pass.
     pub(in crate::observe) async fn written(
         &mut self,
@@ -131,8 +145,9 @@ impl Described {
             match judged {
                 Judged::Counter(counter) if !counter.is_empty() => {
                     if counter.lacks_limit() {
-                        result.skip(Reason::NoLimit, &counter.label);
-                        read.unjudged.push((counter.label.clone(), Reason::NoLimit));
+                        let reason = self.lacking(finding, Reason::NoLimit);
+                        result.skip(reason, &counter.label);
+                        read.unjudged.push((counter.label.clone(), reason));
                     }
                     read.seen.push(counter);
                 }
@@ -141,6 +156,7 @@ impl Described {
                     read.empty.push(counter);
                 }
                 Judged::Unjudged(label, reason) => {
+                    let reason = self.lacking(finding, reason);
                     result.skip(reason, &label);
                     if self.wanted.contains(&*label) {
                         result.unjudged.push((label.clone(), reason));
@@ -181,7 +197,10 @@ impl Described {
         let description = &*self.description;
         let rules =
             |counter: &Counter, matched: &Matched| ruled(known, description, counter, matched);
-        let api = |_: &Counter, _: &Matched| Limits::default();
+        let apis = self.api.as_ref();
+        let api = |api: &Http, matched: &Matched| {
+            apis.map_or_else(Limits::default, |apis| apis.limits(api, matched))
+        };
         let at = means.clock.now();
         let falls = &self.falls;
         let former = |counter: &Counter, matched: &Matched, merged: Merged<'_>| {

@@ -122,6 +122,7 @@ impl KeyReader {
 
     pub(super) fn failures(&self, result: &SweepResult) -> Vec<Failure> {
         let mut failures = passed_over(result, self.label);
+        failures.extend(result.api.iter().cloned());
         // With one server alone, its address says nothing that the configuration does not.
         let cluster = self.shards.len() > 1;
         for (place, failure) in &result.failed {

@@ -248,9 +248,20 @@ impl NodeMemory {
                     !shown.is_balanced(now) && shown.left(id).zip(since).is_some_and(|(l, s)| s > l)
                 })
         };
+        // Without registrations an address is one node: the one that answers there now.
+        let moved_on = |id: &str, known: &NodeRecord| {
+            let answering = known
+                .address
+                .as_ref()
+                .and_then(|at| evidence.probes.get(at));
+            let answering = answering.and_then(Probe::node_id);
+            evidence.registry.absent && answering.is_some_and(|answering| answering != id)
+        };
         let known = self.known.iter();
         let over: Vec<String> = known
-            .filter(|(id, known)| superseded(id, known) || replaced(id, known))
+            .filter(|(id, known)| {
+                superseded(id, known) || replaced(id, known) || moved_on(id, known)
+            })
             .map(|(id, _)| id.clone())
             .collect();
         for id in over {

@@ -34,6 +34,9 @@ pub(in crate::observe) fn by_registration(
             (Some(_), false) => "registered; not probed",
         });
     }
+    if evidence.registry.absent {
+        return unknown("not_probed");
+    }
     if !evidence.registry.tells_of(id) {
         return if listed {
             up("listed by the management API")
@@ -78,12 +81,44 @@ pub(in crate::observe) fn way_to_redis(
     registered: Option<&Registration>,
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
+) -> (Option<bool>, Option<&'static str>) {
+    if evidence.registry.absent {
+        return without_registry(id, evidence);
+    }
+    let (reaches, reason) = by_all(id, known, registered, timing, evidence);
+    (reaches, Some(reason))
+}
+
+/// The same, where there are no heartbeats; `None` and no reason where there is no evidence.
+pub(in crate::observe) fn without_registry(
+    id: &str,
+    evidence: &NodeEvidence<'_>,
+) -> (Option<bool>, Option<&'static str>) {
+    match evidence.redis.get(id).unwrap_or(&RedisEvidence::None) {
+        RedisEvidence::None => (None, None),
+        RedisEvidence::Broken(why) => (Some(false), Some(why)),
+        RedisEvidence::Inconclusive(why) => (None, Some(why)),
+        RedisEvidence::Works => (Some(true), Some("canary check answered")),
+        RedisEvidence::Healthy => (Some(true), Some("its health covers Redis")),
+        RedisEvidence::Answered | RedisEvidence::Returned(_) => {
+            (Some(true), Some("checks answered"))
+        }
+    }
+}
+
+fn by_all(
+    id: &str,
+    known: &NodeRecord,
+    registered: Option<&Registration>,
+    timing: RegistryTiming,
+    evidence: &NodeEvidence<'_>,
 ) -> (Option<bool>, &'static str) {
     let checks = evidence.redis.get(id).unwrap_or(&RedisEvidence::None);
     match checks {
         RedisEvidence::Broken(why) => return (Some(false), why),
         RedisEvidence::Inconclusive(why) => return (None, why),
         RedisEvidence::Works
+        | RedisEvidence::Healthy
         | RedisEvidence::Answered
         | RedisEvidence::Returned(_)
         | RedisEvidence::None => {}
@@ -92,6 +127,7 @@ pub(in crate::observe) fn way_to_redis(
         // A Redis out of memory still answers checks that trim before they add, and takes no registrations.
         (heartbeats @ (Some(_), _), _) => heartbeats,
         (_, RedisEvidence::Works) => (Some(true), "canary check answered"),
+        (_, RedisEvidence::Healthy) => (Some(true), "its health covers Redis"),
         (_, RedisEvidence::Returned(_)) => (Some(true), "checks answered"),
         ((None, "redis_just_returned" | "redis_was_out_of_memory"), RedisEvidence::Answered) => {
             (Some(true), "checks answered")

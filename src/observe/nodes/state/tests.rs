@@ -71,6 +71,7 @@ impl World {
             RegistryTiming::default(),
             &NodeEvidence {
                 now: at(now),
+                health: "/health",
                 registry: &self.registry,
                 api: &self.api,
                 probes: &self.probes,

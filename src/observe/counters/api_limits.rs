@@ -1,0 +1,278 @@
+//! Limits that are in an API of the limiter: fetched seldom, remembered while the API is away, unknown until it was read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::Url;
+use tokio::time::Instant;
+
+use crate::clock::elapsed;
+use crate::limiters::{Counter, Description, Http as Api, Limits, Matched, Rules};
+use crate::lock::lock;
+use crate::observation::{Collector, Failure, Reason};
+use crate::observe::fallback::first_success;
+use crate::observe::http::client::{Http, HttpError, shown};
+use crate::observe::http::management_api::place_on;
+use crate::observe::http::optional::OptionalRequest;
+
+/// The most places that are asked, where paths have groups of names in them.
+const MOST_PLACES: usize = 100;
+
+/// One place that has limits: a path at a port, or a whole address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    port: Option<u16>,
+    path: String,
+}
+
+/// What a place answered.
+#[derive(Debug, Default)]
+struct Answered {
+    request: OptionalRequest,
+    /// When it last answered with rules, if the last request was answered so.
+    read_at: Option<Timestamp>,
+    /// It was asked at least once.
+    asked: bool,
+    /// How long that took.
+    took: Duration,
+    /// The rules for each of the description's APIs that are there.
+    rules: BTreeMap<usize, Rules>,
+    apis: BTreeSet<usize>,
+}
+
+/// The limits of a kind that are in APIs.
+#[derive(Debug)]
+pub(in crate::observe) struct ApiLimits {
+    description: Arc<Description>,
+    http: Http,
+    /// Where the limiter is; any of them will do.
+    bases: Vec<Url>,
+    places: BTreeMap<Place, Answered>,
+    /// Places that names led to and that were not asked yet.
+    wanted: Mutex<BTreeMap<Place, BTreeSet<usize>>>,
+}
+
+impl ApiLimits {
+    /// `None` if the description has no API, or none that can be asked.
+    pub(in crate::observe) fn new(
+        description: &Arc<Description>,
+        http: Http,
+        bases: Vec<Url>,
+    ) -> Option<Self> {
+        let mut apis = description.apis();
+        if !apis.any(|api| api.url.is_some() || !bases.is_empty()) {
+            return None;
+        }
+        let mut limits = Self {
+            description: Arc::clone(description),
+            http,
+            bases,
+            places: BTreeMap::new(),
+            wanted: Mutex::default(),
+        };
+        for (number, api) in description.apis().enumerate() {
+            if let Some(path) = api.only_place() {
+                let place = place_of(api, path);
+                limits.places.entry(place).or_default().apis.insert(number);
+            }
+        }
+        Some(limits)
+    }
+
+    /// What is remembered by `before`, if it asked the same.
+    pub(in crate::observe) fn take_over(&mut self, before: Self) {
+        let asks = |limits: &Self| {
+            let apis = limits.description.apis();
+            apis.map(|api| format!("{api:?}")).collect::<Vec<_>>()
+        };
+        if self.bases == before.bases && asks(self) == asks(&before) {
+            self.places = before.places;
+            self.wanted = before.wanted;
+        }
+    }
+
+    /// Asks what is due at `now`, and notes what fails. Returns whether any rules are others than before.
+    pub(in crate::observe) async fn refresh(
+        &mut self,
+        now: Timestamp,
+        failures: &mut Vec<Failure>,
+    ) -> bool {
+        let wanted = std::mem::take(&mut *lock(&self.wanted));
+        for (place, apis) in wanted {
+            if self.places.len() < MOST_PLACES || self.places.contains_key(&place) {
+                self.places.entry(place).or_default().apis.extend(apis);
+            }
+        }
+        let apis: Vec<&Api> = self.description.apis().collect();
+        let mut changed = false;
+        let longest = self.http.timeout() * 2;
+        for (place, answered) in &mut self.places {
+            let asked: Vec<(usize, Api)> = answered
+                .apis
+                .iter()
+                .filter_map(|number| Some((*number, (*apis.get(*number)?).clone())))
+                .collect();
+            let every = asked.iter().map(|(_, api)| api.every).min();
+            if !answered.is_due(now, Duration::from_millis(every.unwrap_or_default())) {
+                continue;
+            }
+            let started = Instant::now();
+            let fetch = fetch(self.http.clone(), self.bases.clone(), place.clone(), asked);
+            let outcome = answered.request.make(now, longest, fetch).await;
+            (answered.asked, answered.took) = (true, started.elapsed());
+            let error = match outcome {
+                Some(Ok(rules)) => {
+                    changed |= answered.rules != rules;
+                    answered.rules = rules;
+                    answered.read_at = Some(now);
+                    continue;
+                }
+                Some(Err(error)) => error,
+                None => HttpError {
+                    reason: Reason::Timeout,
+                    status: None,
+                    message: format!("limits at {}: no answer within {longest:?}", place.path),
+                },
+            };
+            answered.read_at = None;
+            let (reason, message) = (error.reason, error.message);
+            failures.push(Failure::new(Collector::ManagementApi, "", reason, message));
+            if !matches!(reason, Reason::HttpStatus | Reason::InvalidJson) {
+                // The others would wait for as long.
+                break;
+            }
+        }
+        changed
+    }
+
+    /// Whether every place that was asked answered the last time, and how long that took; `None` if none was.
+    pub(in crate::observe) fn last_run(&self) -> Option<(bool, f64)> {
+        let asked = || self.places.values().filter(|place| place.asked);
+        let up = asked().all(|place| place.read_at.is_some());
+        let took: Duration = asked().map(|place| place.took).sum();
+        asked().next().map(|_| (up, took.as_secs_f64()))
+    }
+
+    /// What `api` says of a name.
+    pub(in crate::observe) fn limits(&self, api: &Api, matched: &Matched) -> Limits {
+        let Some((number, place)) = self.find(api, matched) else {
+            return Limits::default();
+        };
+        if let Some(answered) = self.places.get(&place) {
+            let rules = answered.rules.get(&number);
+            return rules.map_or_else(Limits::default, |rules| api.limits(rules, matched));
+        }
+        let mut wanted = lock(&self.wanted);
+        if wanted.len() < MOST_PLACES {
+            wanted.entry(place).or_default().insert(number);
+        }
+        Limits::default()
+    }
+
+    /// Whether an API that may know the limits of a name was never read.
+    pub(in crate::observe) fn is_unread(&self, counter: &Counter, matched: &Matched) -> bool {
+        self.description.apis_of(counter).any(|api| {
+            let found = self.find(api, matched);
+            found.is_some_and(|(number, place)| {
+                let answered = self.places.get(&place);
+                answered.is_none_or(|answered| !answered.rules.contains_key(&number))
+            })
+        })
+    }
+
+    fn find(&self, api: &Api, matched: &Matched) -> Option<(usize, Place)> {
+        let mut apis = self.description.apis();
+        let number = apis.position(|other| std::ptr::eq(other, api))?;
+        Some((number, place_of(api, api.place(matched)?)))
+    }
+}
+
+impl Answered {
+    /// Whether it is asked at `now`: after `every` where it answered the last time, sooner where it did not.
+    fn is_due(&self, now: Timestamp, every: Duration) -> bool {
+        let is_old = self.read_at.is_none_or(|at| elapsed(at, now) >= every);
+        is_old && self.request.is_due(now)
+    }
+}
+
+fn place_of(api: &Api, path: String) -> Place {
+    Place {
+        port: api.port,
+        path,
+    }
+}
+
+/// Asks for `place` at each base until one answers with what all of `apis` can read.
+async fn fetch(
+    http: Http,
+    bases: Vec<Url>,
+    place: Place,
+    apis: Vec<(usize, Api)>,
+) -> Result<BTreeMap<usize, Rules>, HttpError> {
+    let whole = apis.iter().find_map(|(_, api)| api.url.as_ref());
+    let urls: Vec<(Url, Url)> = match whole {
+        Some(url) => Url::parse(url)
+            .ok()
+            .map(|url| (url.clone(), url))
+            .into_iter()
+            .collect(),
+        None => bases
+            .iter()
+            .filter_map(|base| Some((base.clone(), place_on(base, place.port, &place.path)?)))
+            .collect(),
+    };
+    let (http, apis) = (&http, &apis);
+    let attempts = urls.into_iter().map(|(configured, url)| async move {
+        let what = format!("GET {}", shown(&url));
+        let header = apis.iter().find_map(|(_, api)| api.token_header.as_ref());
+        let header = header.map(|header| header.0.as_str());
+        let answer = http.get_beside(&configured, url, header).await?.ok(&what)?;
+        let mut rules = BTreeMap::new();
+        for (number, api) in apis {
+            let read = api.parse(&answer.body).map_err(|expected| HttpError {
+                reason: Reason::InvalidJson,
+                status: None,
+                message: format!("{what}: {expected}"),
+            })?;
+            rules.insert(*number, read);
+        }
+        Ok(rules)
+    });
+    let outcome = first_success(attempts.collect()).await;
+    let needs = apis.iter().find_map(|(_, api)| api.needs.as_ref());
+    outcome.map_err(|errors: Vec<HttpError>| {
+        let first = errors.into_iter().next();
+        let mut error = first.unwrap_or(HttpError {
+            reason: Reason::Unexpected,
+            status: None,
+            message: "limits: no URL to ask".to_owned(),
+        });
+        if let Some(needs) = needs {
+            error.message = format!("{}; it needs {needs}", error.message);
+        }
+        error
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn what_was_read_is_asked_again_after_its_time_and_what_failed_sooner() {
+        let every = Duration::from_secs(300);
+        let mut answered = Answered::default();
+        assert!(answered.is_due(at(0), every));
+        answered.read_at = Some(at(0));
+        assert!(!answered.is_due(at(299), every));
+        assert!(answered.is_due(at(300), every));
+        answered.read_at = None;
+        assert!(answered.is_due(at(1), every));
+    }
+}

@@ -1,0 +1,191 @@
+//! Nodes by DNS: a name in the configuration is as many nodes as it has addresses. A name that does not resolve keeps those
+//! that it had.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::Url;
+
+use crate::clock::elapsed;
+use crate::observation::{Collector, Failure, Node, Reason};
+use crate::observe::http::management_api::address_of;
+
+/// The most addresses of one name that are nodes.
+const MOST_ADDRESSES: usize = 100;
+
+/// How long DNS may be behind: a node that has stopped is in the answers of caches for as long.
+const BEHIND: Duration = Duration::from_secs(30);
+
+/// What names stand for.
+#[derive(Debug, Default)]
+pub(in crate::observe) struct Discovery {
+    /// By `host:port` of the configured URL.
+    resolved: BTreeMap<String, Vec<Url>>,
+    /// When each address last answered, or turned up.
+    last_well: BTreeMap<String, Timestamp>,
+}
+
+impl Discovery {
+    /// The URLs of the nodes that `urls` stand for, and the names that do not resolve.
+    pub(in crate::observe) async fn nodes_of(
+        &mut self,
+        urls: &[Url],
+        timeout: Duration,
+    ) -> (Vec<Url>, Vec<Failure>) {
+        let asked = urls.iter().map(|url| async move {
+            let (host, port) = name_of(url)?;
+            let lookup = tokio::net::lookup_host((host, port));
+            Some(match tokio::time::timeout(timeout, lookup).await {
+                Ok(Ok(found)) => Ok(found.collect::<BTreeSet<SocketAddr>>()),
+                Ok(Err(error)) => Err((Reason::Dns, error.to_string())),
+                Err(_) => Err((Reason::Timeout, format!("no answer within {timeout:?}"))),
+            })
+        });
+        let answers = futures_util::future::join_all(asked).await;
+        let (mut nodes, mut failures) = (Vec::new(), Vec::new());
+        for (url, answer) in urls.iter().zip(answers) {
+            let (Some(answer), Some(name)) = (answer, address_of(url)) else {
+                nodes.push(url.clone());
+                continue;
+            };
+            match answer {
+                Ok(found) if !found.is_empty() => {
+                    let found = found.into_iter().take(MOST_ADDRESSES);
+                    let found = found.filter_map(|address| at_address(url, address.ip()));
+                    self.resolved.insert(name.clone(), found.collect());
+                }
+                Ok(_) => failures.push(failed(&name, Reason::Dns, "no addresses")),
+                Err((reason, why)) => failures.push(failed(&name, reason, &why)),
+            }
+            match self.resolved.get(&name) {
+                Some(found) => nodes.extend(found.iter().cloned()),
+                None => nodes.push(url.clone()),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        nodes.retain(|url| seen.insert(address_of(url)));
+        (nodes, failures)
+    }
+
+    /// A node that does not answer and is known by DNS alone may have been stopped: until DNS can have caught up, it is not
+    /// known whether it is down.
+    pub(in crate::observe) fn excuse(&mut self, now: Timestamp, nodes: &mut [Node]) {
+        let known: BTreeSet<String> = self
+            .resolved
+            .values()
+            .flatten()
+            .filter_map(address_of)
+            .collect();
+        self.last_well.retain(|address, _| known.contains(address));
+        for node in nodes {
+            let Some(address) = node.address.clone().filter(|it| known.contains(it)) else {
+                continue;
+            };
+            if node.is_up() {
+                self.last_well.insert(address, now);
+                continue;
+            }
+            let last_well = *self.last_well.entry(address).or_insert(now);
+            if node.state.is_some() && elapsed(last_well, now) < BEHIND {
+                node.state = None;
+                node.reason = Some("dns_may_be_behind".to_owned());
+            }
+        }
+    }
+}
+
+/// The name and the port of a URL whose host is a name. Over TLS the name is needed as it is.
+fn name_of(url: &Url) -> Option<(&str, u16)> {
+    let name = url.domain().filter(|_| url.scheme() == "http")?;
+    Some((name, url.port_or_known_default()?))
+}
+
+fn at_address(url: &Url, address: IpAddr) -> Option<Url> {
+    let mut url = url.clone();
+    url.set_ip_host(address).ok()?;
+    Some(url)
+}
+
+fn failed(name: &str, reason: Reason, why: &str) -> Failure {
+    let message = format!("{name}: expected addresses from DNS: {why}");
+    Failure::new(Collector::Probes, name, reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn node(address: &str, state: &str) -> Node {
+        Node {
+            id: address.to_owned(),
+            address: Some(address.to_owned()),
+            state: Some(state.to_owned()),
+            reason: None,
+            registered_at: None,
+            heartbeat_ttl_seconds: None,
+            probe_seconds: None,
+            redis_connected: None,
+            redis_reason: None,
+            canary_refused: None,
+            canary_reason: None,
+        }
+    }
+
+    fn urls(texts: &[&str]) -> Vec<Url> {
+        texts.iter().map(|text| Url::parse(text).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_node_that_stopped_is_not_down_before_dns_can_have_caught_up() {
+        let mut discovery = Discovery::default();
+        let found = urls(&["http://10.0.0.1:8080", "http://10.0.0.2:8080"]);
+        discovery.resolved.insert("envoy:8080".to_owned(), found);
+        let mut states = |second, state: &str| {
+            let mut nodes = [node("10.0.0.1:8080", state), node("10.0.0.9:8080", state)];
+            discovery.excuse(at(second), &mut nodes);
+            nodes.map(|node| {
+                node.state
+                    .unwrap_or_else(|| node.reason.unwrap_or_default())
+            })
+        };
+        assert_eq!(states(0, "Up"), ["Up", "Up"]);
+        assert_eq!(states(29, "Down"), ["dns_may_be_behind", "Down"]);
+        assert_eq!(states(30, "Down"), ["Down", "Down"]);
+        assert_eq!(states(45, "Up"), ["Up", "Up"]);
+        assert_eq!(states(60, "Down"), ["dns_may_be_behind", "Down"]);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_resolve_keeps_its_addresses_and_addresses_are_left_as_they_are() {
+        let mut discovery = Discovery::default();
+        let before = urls(&["http://10.0.0.1:81/a"]);
+        discovery
+            .resolved
+            .insert("none.invalid:81".to_owned(), before.clone());
+        let given = urls(&[
+            "http://none.invalid:81/a",
+            "http://127.0.0.1:82",
+            "https://x.invalid",
+        ]);
+        let patience = Duration::from_secs(60);
+        let (nodes, failures) = discovery.nodes_of(&given, patience).await;
+        assert_eq!(nodes, [&before[..], &given[1..]].concat());
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        let mut fresh = Discovery::default();
+        assert_eq!(fresh.nodes_of(&given, patience).await.0, given);
+        let (nodes, failures) = fresh
+            .nodes_of(&urls(&["http://localhost:83/b"]), patience)
+            .await;
+        assert!(failures.is_empty(), "{failures:?}");
+        let addresses = nodes
+            .iter()
+            .all(|url| url.domain().is_none() && url.path() == "/b");
+        assert!(addresses && !nodes.is_empty(), "{nodes:?}");
+    }
+}

@@ -1,0 +1,97 @@
+//! What failures of Redis that a node counts say of its way to Redis. Pure: counts come in, a verdict comes out.
+//!
+//! Each of them is a decision that Redis did not answer in time, so one is enough where none was answered since the
+//! collection before. Where others were answered, most of them must have failed: a busy node has a timeout now and then.
+
+use crate::observe::nodes::failing_checks::Outage;
+use crate::observe::nodes::state::RedisEvidence;
+
+/// The counts of one node over time.
+#[derive(Clone, Debug, Default)]
+pub(in crate::observe) struct RedisErrors {
+    /// Failures and answers as last read.
+    last: Option<(f64, f64)>,
+    /// The last decisions failed.
+    failing: bool,
+}
+
+impl RedisErrors {
+    /// Takes in what was counted so far. `outage` is one of Redis itself that just ended: it explains failures.
+    pub(in crate::observe) fn add(
+        &mut self,
+        failed: f64,
+        answered: f64,
+        outage: Option<Outage>,
+    ) -> RedisEvidence {
+        let Some((failed_before, answered_before)) = self.last.replace((failed, answered)) else {
+            return RedisEvidence::None;
+        };
+        let failed = increase(failed_before, failed);
+        let answered = increase(answered_before, answered);
+        if failed <= 0.0 && answered <= 0.0 {
+            return if self.failing {
+                // Nothing was decided since: it may have come back, or not.
+                RedisEvidence::Inconclusive("no_decisions")
+            } else {
+                RedisEvidence::None
+            };
+        }
+        self.failing = failed > answered;
+        match (self.failing, outage) {
+            (true, Some(outage)) => RedisEvidence::Inconclusive(outage.reason()),
+            (true, None) => RedisEvidence::Broken("decisions fail for want of Redis"),
+            (false, _) => RedisEvidence::Answered,
+        }
+    }
+}
+
+/// By how much a counter rose, a restart included: a counter that fell counts from zero.
+fn increase(before: f64, now: f64) -> f64 {
+    if now < before { now } else { now - before }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The evidence after each pair of counts.
+    fn evidence(counts: &[(f64, f64)]) -> Vec<RedisEvidence> {
+        let mut errors = RedisErrors::default();
+        let counts = counts.iter();
+        counts
+            .map(|(failed, answered)| errors.add(*failed, *answered, None))
+            .collect()
+    }
+
+    const BROKEN: RedisEvidence = RedisEvidence::Broken("decisions fail for want of Redis");
+
+    #[test]
+    fn failures_prove_a_lost_redis_where_hardly_anything_is_answered() {
+        use RedisEvidence::{Answered, Inconclusive, None};
+        let first = evidence(&[(7.0, 0.0), (7.0, 0.0)]);
+        assert_eq!(
+            first,
+            [None, None],
+            "counts of before the exporter was there"
+        );
+        let lost = evidence(&[(0.0, 5.0), (1.0, 5.0), (1.0, 5.0), (1.0, 6.0), (1.0, 6.0)]);
+        let quiet = Inconclusive("no_decisions");
+        assert_eq!(lost, [None, BROKEN, quiet, Answered, None]);
+        let some = evidence(&[(0.0, 0.0), (3.0, 900.0), (903.0, 1000.0)]);
+        assert_eq!(some, [None, Answered, BROKEN]);
+    }
+
+    #[test]
+    fn a_restarted_node_counts_from_zero() {
+        let counts = evidence(&[(900.0, 900.0), (0.0, 2.0)]);
+        assert_eq!(counts[1], RedisEvidence::Answered);
+    }
+
+    #[test]
+    fn an_outage_of_redis_itself_explains_failures() {
+        let mut errors = RedisErrors::default();
+        errors.add(0.0, 0.0, None);
+        let evidence = errors.add(9.0, 0.0, Some(Outage::Away));
+        assert_eq!(evidence, RedisEvidence::Inconclusive("redis_just_returned"));
+    }
+}

@@ -1,0 +1,134 @@
+//! What the nodes of a kind are asked, as its description says. Plain data, and how an answer about health is read.
+
+use serde_json::Value;
+
+use crate::limiters::{Description, Endpoint, Health};
+use crate::observation::Reason;
+use crate::observe::http::client::{ClientResponse, HttpError};
+use crate::observe::latency::wanted::WantedSeries;
+
+/// The requests, and what is read in the answers.
+#[derive(Clone, Debug, Default)]
+pub(in crate::observe) struct NodeRequests {
+    pub(in crate::observe) health: Option<Health>,
+    pub(in crate::observe) metrics: Option<Endpoint>,
+    pub(in crate::observe) series: WantedSeries,
+}
+
+/// What a node says of its health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::observe) struct Said {
+    pub(in crate::observe) node_id: Option<String>,
+    /// Whether it reaches Redis, where its health covers that.
+    pub(in crate::observe) redis: Option<bool>,
+}
+
+impl NodeRequests {
+    pub(in crate::observe) fn new(description: &Description) -> Self {
+        let nodes = description.nodes.as_ref().map(|nodes| &nodes.value);
+        nodes.map_or_else(Self::default, |nodes| Self {
+            health: nodes.health.clone(),
+            metrics: nodes.metrics.clone(),
+            series: WantedSeries::new(nodes),
+        })
+    }
+
+    /// The path that tells whether a node is up.
+    pub(in crate::observe) fn health_path(&self) -> &str {
+        let metrics = self.metrics.as_ref().map(|metrics| metrics.path.0.as_str());
+        let health = self.health.as_ref().map(|health| health.path.0.as_str());
+        health.or(metrics).unwrap_or("/health")
+    }
+}
+
+/// What `answer` says. A node that answers that something fails is up and does not reach Redis, if that is what its health
+/// is about; otherwise it is not well.
+pub(in crate::observe) fn read_health(
+    health: &Health,
+    answer: ClientResponse,
+    what: &str,
+) -> Result<Said, HttpError> {
+    let fails = !answer.status.is_success();
+    if fails && !(health.covers_redis && answer.status.is_server_error()) {
+        // It is none that is expected, so this is an error.
+        answer.ok(what)?;
+        return Err(HttpError {
+            reason: Reason::HttpStatus,
+            status: None,
+            message: format!("{what}: expected a status from 200 to 299"),
+        });
+    }
+    let node_id = match &health.id {
+        None => None,
+        Some(_) if fails => None,
+        Some(pointer) => {
+            let value: Value = answer.json(what)?;
+            match value.pointer(&pointer.0) {
+                None | Some(Value::Null) if value.is_object() || value.is_array() => None,
+                Some(Value::String(id)) => Some(id.clone()),
+                _ => {
+                    return Err(HttpError {
+                        reason: Reason::InvalidJson,
+                        status: None,
+                        message: format!("{what}: {}: expected text", pointer.0),
+                    });
+                }
+            }
+        }
+    };
+    Ok(Said {
+        node_id,
+        redis: health.covers_redis.then_some(!fails),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+
+    use super::*;
+
+    fn said(description: &str, status: u16, body: &str) -> Result<Said, Reason> {
+        let text = format!(
+            "name: own\ntitle: own\ncounters: [{{name: a, key: '^a(?P<key>.+)$', type: string, count: value, \
+             refused: counted, expiry: required, without_expiry: leaks}}]\nnodes:\n  health: {description}\n"
+        );
+        let description = Description::parse(&text).unwrap();
+        let health = NodeRequests::new(&description).health.unwrap();
+        let answer = ClientResponse {
+            status: StatusCode::from_u16(status).unwrap(),
+            body: bytes::Bytes::copy_from_slice(body.as_bytes()),
+            told: Vec::new(),
+        };
+        read_health(&health, answer, "GET /").map_err(|error| error.reason)
+    }
+
+    #[test]
+    fn health_is_text_or_json_with_an_id_and_may_cover_redis() {
+        let is = |node_id: Option<&str>, redis| {
+            Ok(Said {
+                node_id: node_id.map(str::to_owned),
+                redis,
+            })
+        };
+        let text = "{path: /healthcheck}";
+        assert_eq!(said(text, 200, "OK"), is(None, None));
+        assert_eq!(said(text, 500, ""), Err(Reason::HttpStatus));
+        assert_eq!(said(text, 302, ""), Err(Reason::HttpStatus));
+        let json = "{path: /health, id: /node/id}";
+        assert_eq!(
+            said(json, 200, r#"{"node":{"id":"a"}}"#),
+            is(Some("a"), None)
+        );
+        assert_eq!(said(json, 200, "{}"), is(None, None));
+        assert_eq!(
+            said(json, 200, r#"{"node":{"id":1}}"#),
+            Err(Reason::InvalidJson)
+        );
+        assert_eq!(said(json, 200, "OK"), Err(Reason::InvalidJson));
+        let covers = "{path: /health, covers_redis: true}";
+        assert_eq!(said(covers, 200, ""), is(None, Some(true)));
+        assert_eq!(said(covers, 503, ""), is(None, Some(false)));
+        assert_eq!(said(covers, 404, ""), Err(Reason::HttpStatus));
+    }
+}
