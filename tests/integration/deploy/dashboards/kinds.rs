@@ -40,6 +40,9 @@ const EMPTY: &[(&str, &str, &str)] = &[
 /// What is not asked of express-rate-limit: a count above its limit proves nothing.
 const EMPTY_IF_COUNTED: &[(&str, &str, &str)] = &[("key", "Count against limit", "C")];
 
+/// Whether a panel shows what it must.
+type Shows = fn(&Answers) -> bool;
+
 /// A Redis with the keys of both kinds, an exporter for each, and their Prometheus. The job is the kind.
 struct Libraries {
     prometheus: Prometheus,
@@ -199,7 +202,7 @@ async fn limiters_without_nodes_leave_no_panel_empty_and_demand_is_no_violation(
     let kind = "limits";
     let mut redis = libraries.redis.connection().await?;
     redis.persist::<_, ()>(of_limits(KEY)).await?;
-    let shown: [(&str, &str, fn(&Answers) -> bool); 8] = [
+    let shown: [(&str, &str, Shows); 8] = [
         ("overview", "Top keys by utilization", |a| {
             a.with("F", &[("key", KEY)], is(3.0)) && a.with("F", &[("key", BUSY)], is(0.0))
         }),
