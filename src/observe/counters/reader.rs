@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
-use crate::observe::counters::described::{Described, Means};
-use crate::observe::counters::invalidations::Changes;
+use crate::observe::counters::described::Described;
+use crate::observe::counters::invalidations::{Changes, Tracked};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
@@ -26,8 +26,10 @@ use crate::observe::counters::reader::between::Between;
 use crate::observe::counters::reader::steady::{Steady, slice};
 use crate::observe::counters::shard_reader::{ShardReader, Unreachable};
 use crate::observe::counters::sink::CounterSink;
-use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
+use crate::observe::counters::sweep::Sweep;
+use crate::observe::counters::sweep_result::{Lane, SweepResult};
 use crate::observe::counters::told::{counters_read, unjudged};
+use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::deadline::Deadline;
 use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
@@ -51,6 +53,12 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) rules: Vec<LimitRule>,
     /// The counters, where they are not the reference limiter's.
     pub(in crate::observe) described: Option<Described>,
+    /// The writes that Redis tells.
+    pub(in crate::observe) tracked: Arc<Tracked>,
+    /// What the last full pass came across.
+    pub(in crate::observe) totals: Option<Totals>,
+    /// Collections so far: each reads other written keys with their expiry.
+    pub(in crate::observe) collections: u64,
     pub(in crate::observe) budget: Duration,
     /// What sweeps may take of the time of each server, and who else has a part of it.
     pub(in crate::observe) share: f64,
@@ -287,25 +295,15 @@ impl KeyReader {
                 pacer,
             });
         }
-        if let Some(described) = &mut self.described {
-            let steps = lanes.iter().map(|lane| lane.pacer.step_size());
-            let means = Means {
-                router: Router::new(links.collect(), slots),
-                step: steps.min().unwrap_or(1),
-                lanes,
-                clock,
-                rules: &self.rules,
-                sink,
-                incomplete: result.alone.is_some(),
-            };
-            described.sweep(means, watched, (half, stop), result).await;
-            return;
-        }
+        self.collections += 1;
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
             lanes,
             clock,
             limits: &mut self.limits,
+            described: self.described.as_mut(),
+            totals: &mut self.totals,
+            sample: Sample::new(self.collections),
             rules: &self.rules,
             sink,
             alone: result.alone.is_some(),
@@ -328,5 +326,9 @@ impl KeyReader {
         sweep.run(slice, &mut self.pass, result).await;
         let told = self.between.as_ref().is_some_and(|between| between.told);
         self.passed(result, told);
+        // What a rule would mend does not change between passes.
+        for (reason, many) in self.totals.iter().flat_map(Totals::unjudged) {
+            result.skipped.entry(reason).or_insert_with(|| many.clone());
+        }
     }
 }

@@ -30,6 +30,17 @@ pub(in crate::observe) struct HttpError {
     pub(in crate::observe) message: String,
 }
 
+impl HttpError {
+    /// `what` was not answered in time.
+    pub(in crate::observe) fn late(what: &str, within: Duration) -> Self {
+        Self {
+            reason: Reason::Timeout,
+            status: None,
+            message: format!("{what}: no complete answer within {within:?}"),
+        }
+    }
+}
+
 /// An answer with its whole body.
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct ClientResponse {
@@ -129,6 +140,14 @@ impl Http {
         })
     }
 
+    /// The same, but a request may take `timeout`.
+    pub(in crate::observe) fn within(&self, timeout: Duration) -> Self {
+        Self {
+            timeout,
+            ..self.clone()
+        }
+    }
+
     /// What one request may take.
     pub(in crate::observe) fn timeout(&self) -> Duration {
         self.timeout
@@ -176,13 +195,8 @@ impl Http {
     ) -> Result<ClientResponse, HttpError> {
         let asked = async { read(what, request.send().await).await };
         let outcome = tokio::time::timeout(self.timeout, asked).await;
-        let (status, body) = outcome.unwrap_or_else(|_| {
-            Err(HttpError {
-                status: None,
-                reason: Reason::Timeout,
-                message: format!("{what}: no complete answer within {:?}", self.timeout),
-            })
-        })?;
+        let (status, body) =
+            outcome.unwrap_or_else(|_| Err(HttpError::late(what, self.timeout)))?;
         Ok(ClientResponse { status, body, told })
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::observe::counters::reader::KeyReader;
-use crate::observe::counters::sweep::SweepResult;
+use crate::observe::counters::sweep_result::SweepResult;
 
 /// In the steady state a pass is spread over this long: what was written is known without it. Well below the quarter of an
 /// hour after which the alert `RatelimiterCoverageBehind` calls it late.
@@ -83,9 +83,6 @@ impl KeyReader {
     /// Nothing that was seen before counts any more: the next pass looks at every key.
     pub(super) fn begin_anew(&mut self) {
         self.pass = None;
-        if let Some(described) = &mut self.described {
-            described.begin_anew();
-        }
         self.pass_took = Duration::ZERO;
         self.steady = None;
         self.behind = false;
