@@ -9,6 +9,8 @@ DASHBOARDS_VENV := $(TARGET)/dashboards-venv
 VALKEY_VENV := $(TARGET)/valkey-venv
 LIMITERS := $(TARGET)/limiters
 LIMITERS_APPS := tests/limiters/apps
+DEMO_LIBRARIES := $(if $(findstring limits,$(DEMO_ARGS)),deps-limiters $(LIMITERS)/python/made) \
+	$(if $(findstring express,$(DEMO_ARGS)),deps-limiters $(LIMITERS)/node/made)
 
 # Python's own files stay out of the tree.
 export PYTHONDONTWRITEBYTECODE := 1
@@ -27,7 +29,8 @@ help: ## Show this
 
 # A debug build: it starts a minute sooner than a release build, and the demo is not about speed. `exec`, so that
 # Ctrl-C and a signal to make reach the demo itself, which ends everything it started.
-demo: deps-demo build ## Run a limiter, the exporter and a tour of the faults it finds, with pages (DEMO_ARGS="--exit --listen 127.0.0.1:9972")
+# With a kind, it starts an application of make limiters.
+demo: deps-demo build $(DEMO_LIBRARIES) ## Run a limiter, the exporter and a tour of the faults it finds, with pages (DEMO_ARGS="--exit --kind limits --listen 127.0.0.1:9972")
 	@exec $(TARGET)/debug/lab demo $(DEMO_ARGS)
 
 build:
@@ -50,6 +53,7 @@ fmt:
 clippy:
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
 	cargo clippy --test running-limiters $(CARGO_FLAGS) -- -D warnings
+	cargo clippy -p lab --test demo $(CARGO_FLAGS) -- -D warnings
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items $(CARGO_FLAGS)
@@ -82,8 +86,9 @@ advisories: ## Check the dependencies for known vulnerabilities with cargo-deny 
 truth: deps build ## Run the truth suite: every fault against real servers, with its table
 	cargo test --test truth $(CARGO_FLAGS) -- --nocapture
 
-limiters: deps-limiters build $(LIMITERS)/python/made $(LIMITERS)/node/made ## Watch real applications on real limiters (LIMITERS_ARGS="fastify upstash")
+limiters: deps-limiters deps-demo build $(LIMITERS)/python/made $(LIMITERS)/node/made ## Watch real applications on real limiters (LIMITERS_ARGS="fastify upstash")
 	cargo test --test running-limiters $(CARGO_FLAGS) -- $(LIMITERS_ARGS)
+	$(if $(LIMITERS_ARGS),,cargo test -p lab --test demo $(CARGO_FLAGS))
 
 limiters-locks: deps-limiters ## Lock the newest libraries that requirements.in and package.json of the applications allow
 	python3 -m venv $(LIMITERS)/locks

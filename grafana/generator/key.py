@@ -40,7 +40,7 @@ def _now():
         "Key $key",
         stat(
             "State",
-            "The worst of counter_drift and ghost_allowing for this key.",
+            "The worst of the invariants about counters for this key: counter_drift, ghost_allowing, stuck_counter, invalid_counter.",
             [query(_WORST, "state", instant=True)],
             size=(4, 4),
             unit="none",
@@ -57,16 +57,17 @@ def _now():
         ),
         stat(
             "Utilization",
-            f"Requests in the window against the limit. {_ABSENT}",
+            "Requests in the window against the limit. Above 100 % is a violation where State says so, and demand where refused "
+            f"requests are in the count. {_ABSENT}",
             [query(f"clamp_max({_COUNT} / {_LIMIT}, 10)", "utilization", instant=True)],
             size=(4, 4),
             unit="percentunit",
-            thresholds=steps((None, GREEN), (0.9, YELLOW), (1.000001, RED)),
+            thresholds=steps((None, GREEN), (0.9, YELLOW), (1.000001, ORANGE)),
             defaults={"decimals": 0},
         ),
         stat(
             "Count",
-            f"Requests admitted inside the window. {_ABSENT}",
+            f"Requests inside the window: those admitted, and those refused where the limiter counts them. {_ABSENT}",
             [query(_COUNT, "count", instant=True)],
             size=(3, 4),
             unit="short",
@@ -101,8 +102,9 @@ def _history():
         "History",
         graph(
             "Count against limit",
-            "Requests admitted inside the window, and the limit: above it is ghost_allowing. The dotted line is where "
-            f"counter_drift begins. {_ABSENT}",
+            "Requests inside the window, and the limit. Where only admitted requests are counted, above it is ghost_allowing, and "
+            "the dotted line is where counter_drift begins. Where refused ones are counted too, above it is demand, and there is no "
+            f"dotted line. {_ABSENT}",
             [
                 query(_COUNT, "count"),
                 query(_LIMIT, "limit"),
@@ -129,7 +131,7 @@ def _history():
         ),
         timeline(
             "Violations",
-            "counter_drift and ghost_allowing for this key, pending phases included. A key has a row from its first "
+            "The invariants about counters for this key, pending phases included. A key has a row from its first "
             "violation until 10 minutes after its last.",
             [query(states_of([KEY_SUBJECT]), "{{name}}")],
             STATES,

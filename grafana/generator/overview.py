@@ -8,6 +8,8 @@ from parts import (
     GREEN,
     GREY,
     HIGH_LATENCY,
+    NO_NODES,
+    OF_KEYS,
     ORANGE,
     RED,
     YELLOW,
@@ -20,6 +22,7 @@ from parts import (
     query,
     series,
     stat,
+    states_of,
     steps,
     table,
     to_key,
@@ -27,16 +30,21 @@ from parts import (
 )
 from violations import violations
 
-# 0 enforcing, 1 unknown, 2 cannot enforce, 3 over-admitting: the worst that is known.
+# -1 not judged, 0 enforcing, 1 unknown, 2 cannot enforce, 3 over-admitting: the worst that is known.
 _VERDICT = f"""
 max(
     3 * ({series("ratelimiter_invariant_violations", GHOST_ALLOWING)} > bool 0)
   or
     2 * (1 - {series("ratelimiter_redis_up")} * on (instance) max by (instance) ({series("ratelimiter_node_up")}))
   or
+    2 - 3 * {series("ratelimiter_redis_up")}
+  or
     1 - {series("ratelimiter_invariant_evaluable", GHOST_ALLOWING)}
 )
 """
+
+# -2 where there is no node at all.
+_NO_NODES = f"""(-2 * max({series("ratelimiter_limiter_info")}) unless on () {series("ratelimiter_node_info")})"""
 
 
 def _verdict():
@@ -45,13 +53,15 @@ def _verdict():
         stat(
             "Limiter",
             "Whether the limiter enforces its limits. Over-admitting: some key has more requests than its limit. "
-            "Cannot enforce: Redis does not answer or no node is up. Unknown: the counters could not be read.",
+            "Cannot enforce: Redis does not answer, or no node is up. Unknown: the counters could not be read. Not judged: "
+            "refused requests are in all counts of this kind, so that a count says nothing of what was admitted.",
             [query(_VERDICT, "limiter", instant=True)],
             size=(4, 4),
             unit="none",
             defaults={
                 "mappings": mappings(
                     [
+                        (-1, "Not judged", GREY),
                         (0, "Enforcing", GREEN),
                         (1, "Unknown", GREY),
                         (2, "Cannot enforce", RED),
@@ -87,11 +97,12 @@ def _verdict():
         ),
         stat(
             "Nodes",
-            "Each known node: up, down, or unknown while the evidence does not carry a judgement. A click leads to the node.",
+            "Each known node: up, down, or unknown while the evidence does not carry a judgement. A click leads to the node. "
+            "A library inside applications has no nodes.",
             [
                 query(
                     f"max by (node_id) ({series('ratelimiter_node_up')}) "
-                    f"or 0 * max by (node_id) ({series('ratelimiter_node_info')}) - 1",
+                    f"or 0 * max by (node_id) ({series('ratelimiter_node_info')}) - 1 or {_NO_NODES}",
                     "{{node_id}}",
                     instant=True,
                 )
@@ -100,7 +111,9 @@ def _verdict():
             unit="none",
             text="value_and_name",
             defaults={
-                "mappings": mappings([(1, "Up", GREEN), (0, "Down", RED), (-1, "Unknown", GREY)]),
+                "mappings": mappings(
+                    [(1, "Up", GREEN), (0, "Down", RED), (-1, "Unknown", GREY), (-2, "No nodes", GREY)]
+                ),
                 "links": [to_node("${__field.labels.node_id:percentencode}")],
             },
         ),
@@ -143,7 +156,7 @@ def _verdict():
 def _latency():
     buckets = series("ratelimiter_node_check_duration_seconds_bucket")
     return row(
-        "Latency and traffic",
+        "Nodes: latency and traffic",
         graph(
             "Check latency p50 and p99 by node",
             "p99 is the exporter's own figure over --latency.window, the one that is judged; p50 is from the nodes' histogram. "
@@ -161,6 +174,7 @@ def _latency():
             ],
             size=(14, 8),
             unit="s",
+            defaults={"noValue": NO_NODES},
             overrides=[
                 by_query("A", links=[to_node("${__field.labels.node_id:percentencode}")]),
                 by_query(
@@ -188,6 +202,7 @@ def _latency():
             ],
             size=(10, 8),
             unit="reqps",
+            defaults={"noValue": NO_NODES},
             overrides=[by_query("B", color={"mode": "fixed", "fixedColor": RED})],
         ),
     )
@@ -236,6 +251,9 @@ def _keys():
     # A request under a limit of 0 is infinitely over it; a bar has to end somewhere.
     used = f"clamp_max({count} / {limit}, 10)"
     top = f"topk(10, {used})"
+    # 0 where no violation of the key is pending or reported.
+    states = f'label_replace({states_of([OF_KEYS])}, "key", "$1", "subject", "(?s)(.*)")'
+    state = f"max by (key) ({states}) and on (key) {top} or on (key) 0 * {top}"
 
     def also(metric):
         return query(f"max by (key) ({series(metric)}) and on (key) {top}", instant=True, form="table")
@@ -244,18 +262,21 @@ def _keys():
         "Keys",
         table(
             "Top keys by utilization",
-            "The ten exported keys that are fullest: requests in the window against the limit. A click leads to the key.",
+            "The ten exported keys that are fullest: requests in the window against the limit, and whether that is a violation. "
+            "Above 100 % without one is demand: refused requests are in the count. A click leads to the key.",
             [
                 query(top, instant=True, form="table"),
                 also("ratelimiter_key_requests"),
                 also("ratelimiter_key_requests_limit"),
                 also("ratelimiter_key_requests_remaining"),
                 also("ratelimiter_key_window_seconds"),
+                query(state, instant=True, form="table"),
             ],
-            size=(12, 10),
+            size=(14, 10),
             unit="short",
             columns={
                 "key": "Key",
+                "Value #F": "State",
                 "Value #A": "Utilization",
                 "Value #B": "Count",
                 "Value #C": "Limit",
@@ -271,21 +292,65 @@ def _keys():
                     min=0,
                     max=1.5,
                     decimals=0,
-                    thresholds=steps((None, BLUE), (0.9, YELLOW), (1.000001, RED)),
+                    thresholds=steps((None, BLUE), (0.9, YELLOW), (1.000001, ORANGE)),
                     custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
                     custom__minWidth=160,
                 ),
                 by_name("Value #E", unit="s"),
+                by_name(
+                    "Value #F",
+                    mappings=mappings([(0, "ok", GREEN), (2, "pending", ORANGE), (3, "violated", RED)]),
+                    custom__width=90,
+                    custom__cellOptions={"type": "color-background", "mode": "basic"},
+                ),
             ],
         ),
         heatmap(
             "Utilization of all keys",
             "How many keys are how full: every live key of the last full pass, whatever is exported. Each column is a "
-            "picture of that moment, not a rate. Above 1 is over the limit.",
+            "picture of that moment, not a rate. Above 1 is over the limit: a violation, or demand where refused requests are in "
+            "the count.",
             f"max by (le) ({series('ratelimiter_keys_utilization_ratio_bucket')})",
-            size=(12, 10),
+            size=(10, 10),
             unit="percentunit",
             scheme="Blues",
+        ),
+        table(
+            "Counters of the limiter",
+            "What is watched: the counters of this kind, how they count, and whether refused requests are in the count (counted), "
+            "not in it, or the first of each window (capped). Without expiry: keys that should expire and do not; empty where "
+            "that is not read.",
+            [
+                query(
+                    f"max by (kind, counter, count, refused) ({series('ratelimiter_limiter_info')})",
+                    instant=True,
+                    form="table",
+                ),
+                query(
+                    f"max by (counter) ({series('ratelimiter_keys_without_expiry')})",
+                    instant=True,
+                    form="table",
+                ),
+            ],
+            size=(14, 7),
+            unit="short",
+            columns={
+                "kind": "Kind",
+                "counter": "Counter",
+                "count": "Method",
+                "refused": "Refused requests",
+                "Value #B": "Without expiry",
+            },
+            sort="Counter",
+        ),
+        graph(
+            "Keys without expiry",
+            "Keys that should expire and do not, by counter: they stay in Redis's memory until they are deleted. Estimated from a "
+            "sample where there are many.",
+            [query(f"max by (counter) ({series('ratelimiter_keys_without_expiry')})", "{{counter}}")],
+            size=(10, 7),
+            unit="short",
+            defaults={"noValue": "not read for this kind of limiter"},
         ),
     )
 

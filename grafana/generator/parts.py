@@ -34,7 +34,10 @@ def series(name, *matchers):
 HIGH_LATENCY = 'name="high_latency"'
 COUNTER_DRIFT = 'name="counter_drift"'
 GHOST_ALLOWING = 'name="ghost_allowing"'
-OF_KEYS = 'name=~"counter_drift|ghost_allowing"'
+OF_KEYS = 'name=~"counter_drift|ghost_allowing|stuck_counter|invalid_counter"'
+
+# What a panel about nodes shows where the kind of limiter has none, such as a library inside applications.
+NO_NODES = "no nodes: this kind of limiter has none that are watched"
 
 
 def query(expr, legend="", *, instant=False, form="time_series"):

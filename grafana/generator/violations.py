@@ -44,7 +44,7 @@ def _active():
     expr = f'label_join(({_ACTIVE}), "what", ":", "name", "subject")'
     for label, value, source, pattern in [
         ("drilldown", "ratelimiter-node", "what", "(?s)(node_down|high_latency|redis_disconnected):.*"),
-        ("drilldown", "ratelimiter-key", "what", "(?s)(counter_drift|ghost_allowing):.*"),
+        ("drilldown", "ratelimiter-key", "what", "(?s)(counter_drift|ghost_allowing|stuck_counter|invalid_counter):.*"),
         ("drilldown", "ratelimiter-node", "what", canary),
         ("drilldown", "ratelimiter-overview", "what", "redis_disconnected:redis"),
         ("target", "$1", "subject", "(?s)(.*)"),

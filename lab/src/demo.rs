@@ -6,14 +6,16 @@
 
 mod cluster;
 mod control;
+mod library;
 mod paging;
 mod record;
 mod screen;
+mod seen;
 mod tour;
 mod view;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,14 +28,18 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock;
 use crate::http;
+use crate::process::Process;
 use cluster::Cluster;
+use library::Library;
 use paging::Paging;
-use record::Record;
+use record::{ENDS_SOON, INVARIANTS, Record};
 use screen::Screen;
+use seen::Seen;
 use tour::Tour;
 use view::View;
 
 pub use control::{Fault, send_fault};
+pub use library::Kind;
 
 /// How often `/metrics` is read: every reading is a collection of the exporter.
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(2);
@@ -60,6 +66,30 @@ pub struct DemoOptions {
     pub exporter: Option<PathBuf>,
     /// The folder with the rules for Prometheus and the configuration for Alertmanager.
     pub alerts: PathBuf,
+    /// An application with such a limiter in place of the reference limiter.
+    pub kind: Option<Kind>,
+    /// The folder with the applications.
+    pub apps: PathBuf,
+}
+
+/// What runs in a demo, as far as watching it needs to know.
+trait Watched {
+    /// What is wrong at present, in a few words.
+    fn faults_in_force(&self) -> String;
+
+    /// An error, with what it said last, when the exporter has ended.
+    fn check_exporter(&mut self) -> anyhow::Result<()>;
+}
+
+/// An error, with what it said last, when the process has ended.
+fn check_running(name: &str, process: &mut Process) -> anyhow::Result<()> {
+    if process.is_running() {
+        return Ok(());
+    }
+    let output = process.output();
+    let lines: Vec<&str> = output.lines().collect();
+    let last = lines[lines.len().saturating_sub(10)..].join("\n");
+    bail!("{name} has ended; it said last:\n{last}")
 }
 
 /// Runs the demo until it is over or told to stop. False when it was to prove itself and did not.
@@ -88,6 +118,9 @@ async fn run_until(
         Some(path) => path.clone(),
         None => crate::beside_current_exe("ratelimiter-exporter")?,
     };
+    if let Some(kind) = options.kind {
+        return run_library(options, kind, &exporter, screen, stop).await;
+    }
 
     screen.say("starting a Redis, three nodes, traffic and the exporter".to_owned());
     let starting = Cluster::start(&options.dir, &exporter, options.listen);
@@ -110,6 +143,45 @@ async fn run_until(
     }
     cluster.lock().await.shut_down().await;
     control::forget(&options.dir);
+    paging.and(outcome)
+}
+
+/// The same with an application in place of the reference limiter.
+async fn run_library(
+    options: &DemoOptions,
+    kind: Kind,
+    exporter: &Path,
+    screen: &Screen,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
+    screen.say(format!(
+        "starting a Redis, {kind}, clients and the exporter"
+    ));
+    let library = tokio::select! {
+        library = Library::start(options, kind, exporter) => Mutex::new(library?),
+        () = stop.cancelled() => return Ok(!options.exit),
+    };
+    let mut paging = tokio::select! {
+        paging = start_paging(options, screen) => paging,
+        () = stop.cancelled() => Ok(None),
+    };
+    let outcome = match &paging {
+        Ok(paging) => {
+            let paging = paging.as_ref();
+            announce(screen, options, paging);
+            library.lock().await.announce(screen);
+            let record = Record::new(kind.invariants(), &[]);
+            let tour = async |seen| library::tour(&library, kind, &seen).await;
+            walk(options, screen, stop, (&library, paging), record, tour).await
+        }
+        Err(_) => Ok(false),
+    };
+
+    screen.say("stopping everything".to_owned());
+    if let Ok(Some(paging)) = &mut paging {
+        paging.shut_down().await;
+    }
+    library.lock().await.shut_down().await;
     paging.and(outcome)
 }
 
@@ -144,15 +216,37 @@ async fn show(
 ) -> anyhow::Result<bool> {
     let control = control::serve(Arc::clone(cluster), options.dir.clone()).await?;
     let topping_up = cluster::keep_over_limits(cluster).await;
-    let metrics_address = reachable(options.listen).to_string();
-    announce(screen, options, &metrics_address, cluster, paging).await;
+    announce(screen, options, paging);
+    let (nodes, redis) = cluster.lock().await.urls();
+    for (id, url) in nodes {
+        screen.say(format!("  {id}        {url}"));
+    }
+    screen.say(format!("  redis         {redis}"));
+    let dir = options.dir.display();
+    screen.say(format!("  faults        lab fault WHAT --dir {dir}\n"));
+    let record = Record::new(&INVARIANTS, &ENDS_SOON);
+    let tour = async |seen| Tour::new(cluster, seen, options.dir.clone()).run().await;
+    let outcome = walk(options, screen, stop, (cluster, paging), record, tour).await;
+    drop((control, topping_up));
+    outcome
+}
 
+/// Watches everything while the tour lasts, or for longer. False when it was to prove itself and did not.
+async fn walk<'a>(
+    options: &DemoOptions,
+    screen: &'a Screen,
+    stop: &CancellationToken,
+    (watched, paging): (&Mutex<impl Watched>, Option<&Paging>),
+    record: Record,
+    tour: impl AsyncFnOnce(Seen<'a>),
+) -> anyhow::Result<bool> {
+    let metrics_address = reachable(options.listen).to_string();
     let started = clock::instant();
     let (views, view) = watch::channel(View::default());
     let inbox = paging.map(Paging::inbox);
-    let record = watch::Sender::new(Record::new(inbox.is_some()));
+    let record = watch::Sender::new(record.with_pages(inbox.is_some()));
     let pages = inbox.is_some().then(|| record.subscribe());
-    let watching = watch_metrics(&metrics_address, cluster, screen, &record, views, started);
+    let watching = watch_metrics(&metrics_address, watched, screen, &record, views, started);
     let printing = async {
         if let Some(inbox) = inbox {
             paging::print_pages(inbox, screen, &record, started).await;
@@ -160,15 +254,21 @@ async fn show(
         std::future::pending::<()>().await;
     };
     let touring = async {
-        Tour::new(cluster, view, pages, screen, options.dir.clone())
-            .run()
-            .await;
+        tour(Seen {
+            view,
+            pages,
+            screen,
+        })
+        .await;
         screen.say(format!("\n{}", *record.borrow()));
         if !options.exit {
-            screen.say(
-                "the tour is over; everything keeps running until Ctrl-C (try `lab fault --help`)"
-                    .to_owned(),
-            );
+            let faults = match options.kind {
+                None => " (try `lab fault --help`)",
+                Some(_) => "",
+            };
+            screen.say(format!(
+                "the tour is over; everything keeps running until Ctrl-C{faults}"
+            ));
             std::future::pending::<()>().await;
         }
     };
@@ -178,38 +278,25 @@ async fn show(
         () = stop.cancelled() => Ok(()),
         error = watching => Err(error),
     };
-    drop((control, topping_up));
     outcome?;
     Ok(!options.exit || record.borrow().is_complete())
 }
 
-async fn announce(
-    screen: &Screen,
-    options: &DemoOptions,
-    metrics_address: &str,
-    cluster: &Mutex<Cluster>,
-    paging: Option<&Paging>,
-) {
-    screen.say(format!("  exporter      http://{metrics_address}/"));
-    screen.say(format!("  metrics       http://{metrics_address}/metrics"));
+fn announce(screen: &Screen, options: &DemoOptions, paging: Option<&Paging>) {
+    let address = reachable(options.listen);
+    screen.say(format!("  exporter      http://{address}/"));
+    screen.say(format!("  metrics       http://{address}/metrics"));
     if let Some((prometheus, alertmanager)) = paging.map(Paging::urls) {
         screen.say(format!("  prometheus    {prometheus}"));
         screen.say(format!("  alertmanager  {alertmanager}"));
     }
-    let (nodes, redis) = cluster.lock().await.urls();
-    for (id, url) in nodes {
-        screen.say(format!("  {id}        {url}"));
-    }
-    screen.say(format!("  redis         {redis}"));
-    let dir = options.dir.display();
-    screen.say(format!("  faults        lab fault WHAT --dir {dir}\n"));
 }
 
 /// Reads `/metrics` again and again, tells what changed, and keeps the record. It ends with an
 /// error when the exporter does.
 async fn watch_metrics(
     address: &str,
-    cluster: &Mutex<Cluster>,
+    watched: &Mutex<impl Watched>,
     screen: &Screen,
     record: &watch::Sender<Record>,
     views: watch::Sender<View>,
@@ -235,7 +322,7 @@ async fn watch_metrics(
                 line
             }
             Err(error) => {
-                if let Err(error) = cluster.lock().await.check_exporter() {
+                if let Err(error) = watched.lock().await.check_exporter() {
                     return error;
                 }
                 if views.borrow().is_read() {
@@ -245,7 +332,7 @@ async fn watch_metrics(
                 }
             }
         };
-        let fault = cluster.lock().await.faults_in_force();
+        let fault = watched.lock().await.faults_in_force();
         let line = format!("{line}  [{fault}]");
         if line != last_line || last_said.elapsed() >= QUIET {
             screen.say(format!("{:>4} s  {line}", started.elapsed().as_secs()));

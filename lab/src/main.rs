@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use lab::demo::{self, DemoOptions, Fault};
+use lab::demo::{self, DemoOptions, Fault, Kind};
 use lab::faults::Faults;
 use lab::node::{self, NodeOptions, StartError};
 use lab::traffic::{Traffic, TrafficOptions};
@@ -111,6 +111,12 @@ struct DemoArgs {
     /// The folder with the rules for Prometheus and the configuration for Alertmanager
     #[arg(long, value_name = "DIR", default_value = "alerts")]
     alerts: PathBuf,
+    /// A real application with a limiter of this kind, in place of the reference limiter
+    #[arg(long)]
+    kind: Option<Kind>,
+    /// The folder with the applications
+    #[arg(long, value_name = "DIR", default_value = "tests/limiters/apps")]
+    apps: PathBuf,
 }
 
 /// One thread: whoever starts a child here is the main thread, with which the child may die.
@@ -126,6 +132,8 @@ async fn main() -> ExitCode {
                 dir: args.dir,
                 exporter: args.exporter,
                 alerts: args.alerts,
+                kind: args.kind,
+                apps: args.apps,
             });
             match outcome.await {
                 Ok(true) => ExitCode::SUCCESS,

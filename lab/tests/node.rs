@@ -1,6 +1,6 @@
 //! The lab's node and tools against a real Redis, each as a process of its own.
 //!
-//! They leave out the demo, whose subject is the exporter. Every wait is for an event, with a
+//! They leave out the demo, whose subject is the exporter (`demo.rs`). Every wait is for an event, with a
 //! deadline.
 
 #![expect(

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use redis::cmd;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::control::Fault;
+use super::{Watched, check_running};
 use crate::link::Link;
 use crate::node::{NodeOptions, NodeProcess};
 use crate::process::Process;
@@ -68,6 +69,20 @@ pub(super) struct ClusterState {
 struct Part {
     address: String,
     pid: u32,
+}
+
+impl Watched for Cluster {
+    fn faults_in_force(&self) -> String {
+        if self.faults.is_empty() {
+            return "no fault".to_owned();
+        }
+        let faults: Vec<&str> = self.faults.values().map(String::as_str).collect();
+        faults.join(", ")
+    }
+
+    fn check_exporter(&mut self) -> anyhow::Result<()> {
+        check_running("the exporter", &mut self.exporter)
+    }
 }
 
 impl Cluster {
@@ -140,26 +155,6 @@ impl Cluster {
             nodes: self.nodes.iter().map(node).collect(),
             faults: self.faults.values().cloned().collect(),
         }
-    }
-
-    /// What is wrong at present, in a few words.
-    pub(super) fn faults_in_force(&self) -> String {
-        if self.faults.is_empty() {
-            return "no fault".to_owned();
-        }
-        let faults: Vec<&str> = self.faults.values().map(String::as_str).collect();
-        faults.join(", ")
-    }
-
-    /// An error, with what it said last, when the exporter has ended.
-    pub(super) fn check_exporter(&mut self) -> anyhow::Result<()> {
-        if self.exporter.is_running() {
-            return Ok(());
-        }
-        let output = self.exporter.output();
-        let lines: Vec<&str> = output.lines().collect();
-        let last = lines[lines.len().saturating_sub(10)..].join("\n");
-        bail!("the exporter has ended; it said last:\n{last}")
     }
 
     /// Does something to one of the parts, and says what was done.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::view::View;
 use crate::webhook::{Alert, Status};
 
-/// The invariants of the exporter.
-const INVARIANTS: [&str; 5] = [
+/// The invariants that the tour of the reference limiter breaks.
+pub(super) const INVARIANTS: [&str; 5] = [
     "node_down",
     "redis_disconnected",
     "ghost_allowing",
@@ -25,6 +25,9 @@ pub(super) const ENDS_SOON: [&str; 3] = ["node_down", "ghost_allowing", "redis_d
 /// The record.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
+    invariants: &'static [&'static str],
+    /// Those of them whose page must end as well.
+    ends: &'static [&'static str],
     with_pages: bool,
     on_metrics: BTreeMap<&'static str, Span>,
     told: BTreeMap<&'static str, Span>,
@@ -38,26 +41,33 @@ struct Span {
 }
 
 impl Record {
-    /// An empty record, of pages too or of metrics alone.
-    pub(super) fn new(with_pages: bool) -> Self {
+    /// An empty record of these invariants; `ends` are those whose page must end as well.
+    pub(super) fn new(invariants: &'static [&'static str], ends: &'static [&'static str]) -> Self {
         Self {
-            with_pages,
+            invariants,
+            ends,
+            with_pages: false,
             on_metrics: BTreeMap::new(),
             told: BTreeMap::new(),
         }
     }
 
+    /// The same, of pages too.
+    pub(super) fn with_pages(self, with_pages: bool) -> Self {
+        Self { with_pages, ..self }
+    }
+
     /// Notes a reading of `/metrics`.
     pub(super) fn note(&mut self, view: &View, elapsed: Duration) {
-        for name in INVARIANTS {
+        for &name in self.invariants {
             note(&mut self.on_metrics, name, view.is_violated(name), elapsed);
         }
     }
 
     /// Notes that somebody was told of an alert.
     pub(super) fn note_page(&mut self, alert: &Alert, elapsed: Duration) {
-        let mut invariants = INVARIANTS.into_iter();
-        if let Some(name) = invariants.find(|name| *name == alert.label("name")) {
+        let mut invariants = self.invariants.iter();
+        if let Some(&name) = invariants.find(|name| **name == alert.label("name")) {
             let fires = alert.status == Status::Firing;
             note(&mut self.told, name, fires, elapsed);
         }
@@ -73,15 +83,16 @@ impl Record {
     /// Every invariant was violated once and held again. With pages, all were told, and of those
     /// that end soon the end, too.
     pub(super) fn is_complete(&self) -> bool {
-        let over = |name| {
+        let over = |name: &&str| {
             self.on_metrics
-                .get(name)
+                .get(*name)
                 .is_some_and(|span| span.ended.is_some())
         };
         let told = |name: &&str| self.was_told(name, Status::Firing);
         let end_told = |name: &&str| self.was_told(name, Status::Resolved);
-        INVARIANTS.iter().all(over)
-            && (!self.with_pages || INVARIANTS.iter().all(told) && ENDS_SOON.iter().all(end_told))
+        let (mut all, mut ends) = (self.invariants.iter(), self.ends.iter());
+        self.invariants.iter().all(over)
+            && (!self.with_pages || all.all(told) && ends.all(end_told))
     }
 }
 
@@ -107,11 +118,11 @@ impl fmt::Display for Record {
             write!(f, " {column:>12}")?;
         }
         writeln!(f)?;
-        for name in INVARIANTS {
+        for name in self.invariants {
             write!(f, "{name:<20}")?;
             let spans = [&self.on_metrics, &self.told];
             for spans in spans.iter().take(if self.with_pages { 2 } else { 1 }) {
-                let span = spans.get(name);
+                let span = spans.get(*name);
                 let ended = span.and_then(|span| span.ended);
                 for time in [span.map(|span| span.began), ended] {
                     let never = || "not yet".to_owned();
@@ -147,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_record_is_complete_once_everything_failed_and_recovered() {
-        let mut record = Record::new(false);
+        let mut record = Record::new(&INVARIANTS, &ENDS_SOON);
         record.note(&view(&[]), SECOND);
         assert!(!record.is_complete());
         record.note(&view(&INVARIANTS), 2 * SECOND);
@@ -165,7 +176,7 @@ mod tests {
 
     #[test]
     fn with_pages_somebody_must_have_been_told_of_everything() {
-        let mut record = Record::new(true);
+        let mut record = Record::new(&INVARIANTS, &ENDS_SOON).with_pages(true);
         record.note(&view(&INVARIANTS), SECOND);
         record.note(&view(&[]), 2 * SECOND);
         assert!(!record.is_complete());

@@ -4,6 +4,7 @@
 
 mod board;
 mod expected;
+mod kinds;
 mod limiter;
 
 use std::collections::BTreeSet;

@@ -28,6 +28,8 @@ pub(super) struct Board {
 pub(super) struct Panel {
     pub(super) title: String,
     pub(super) queries: Vec<Query>,
+    /// What it shows in place of data, where there is none.
+    pub(super) no_value: Option<String>,
 }
 
 /// One of its queries.
@@ -116,6 +118,9 @@ impl Panel {
         Ok(Self {
             title: text(&json["title"])?,
             queries: queries.collect::<anyhow::Result<_>>()?,
+            no_value: json["fieldConfig"]["defaults"]["noValue"]
+                .as_str()
+                .map(str::to_owned),
         })
     }
 }

@@ -11,12 +11,17 @@ pub(super) struct Answers(pub(super) BTreeMap<String, Vec<Series>>);
 
 impl Answers {
     /// Whether the present value of some series is like that.
-    fn any(&self, query: &str, like: impl Fn(f64) -> bool) -> bool {
+    pub(super) fn any(&self, query: &str, like: impl Fn(f64) -> bool) -> bool {
         self.with(query, &[], like)
     }
 
     /// Whether the present value of some series with these labels is like that.
-    fn with(&self, query: &str, labels: &[(&str, &str)], like: impl Fn(f64) -> bool) -> bool {
+    pub(super) fn with(
+        &self,
+        query: &str,
+        labels: &[(&str, &str)],
+        like: impl Fn(f64) -> bool,
+    ) -> bool {
         let has = |series: &&Series| {
             let mut wanted = labels.iter();
             wanted.all(|(name, value)| series.labels.get(*name).is_some_and(|is| is == value))
@@ -55,6 +60,16 @@ pub(super) const CONTEXT: &[(&str, &str, &str)] = &[
         "Exporter memory and CPU",
         "what the exporter uses is no fault of the limiter's",
     ),
+    (
+        "overview",
+        "Counters of the limiter",
+        "how a kind counts does not change",
+    ),
+    (
+        "overview",
+        "Keys without expiry",
+        "not read for this kind: kinds.rs shows it for another",
+    ),
 ];
 
 /// Queries that rightly bring nothing while all is well: board, panel, query, why.
@@ -70,6 +85,18 @@ pub(super) const EMPTY_IN_HEALTH: &[(&str, &str, &str, &str)] = &[
         "Active violations",
         "A",
         "there is no violation",
+    ),
+    (
+        "overview",
+        "Counters of the limiter",
+        "B",
+        "expiries are not read for this kind",
+    ),
+    (
+        "overview",
+        "Keys without expiry",
+        "A",
+        "expiries are not read for this kind",
     ),
     (
         "key",
@@ -93,11 +120,11 @@ const fn expect(
     }
 }
 
-fn above(floor: f64) -> impl Fn(f64) -> bool {
+pub(super) fn above(floor: f64) -> impl Fn(f64) -> bool {
     move |value| value > floor
 }
 
-fn is(number: f64) -> impl Fn(f64) -> bool {
+pub(super) fn is(number: f64) -> impl Fn(f64) -> bool {
     move |value| (value - number).abs() < 1e-9
 }
 
@@ -399,7 +426,7 @@ pub(super) const EXPECTED: &[Expected] = &[
 ];
 
 /// A row of the table of active violations; its value is when it began, in ms.
-fn row(
+pub(super) fn row(
     answers: &Answers,
     name: &str,
     subject: &str,
