@@ -292,7 +292,7 @@ impl Reading<'_> {
         if self.seen.insert(name.to_owned()) {
             return Ok(());
         }
-        Err(self.malformed(Some(at), &format!("{name} stands here again")))
+        Err(self.malformed(Some(at), &format!("{name} is here twice")))
     }
 
     fn put(&mut self, name: String, origin: String, values: Vec<String>) {
@@ -367,7 +367,7 @@ mod tests {
             );
             let error = read.unwrap_err().to_string();
             let place = format!("--config.file: f.yml:{place}: ");
-            let why = format!("expected valid YAML: {name} stands here again");
+            let why = format!("expected valid YAML: {name} is here twice");
             assert!(
                 error.starts_with(&place) && error.ends_with(&why),
                 "{error}"

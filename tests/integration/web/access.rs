@@ -110,7 +110,7 @@ async fn users_log_in_and_passwords_change_without_a_restart() -> anyhow::Result
     std::fs::write(&file, "")?;
     assert_eq!(login("prometheus", "old").await?, 401);
     assert_eq!(login("prometheus", "new").await?, 200);
-    assert_eq!(count("basic_auth_users asks for less"), 1);
+    assert_eq!(count("basic_auth_users is weaker"), 1);
     std::fs::remove_file(&file)?;
     assert_eq!(login("prometheus", "new").await?, 200);
     assert_eq!(count("stays in force"), 3, "{}", exporter.log());
