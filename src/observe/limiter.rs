@@ -16,10 +16,11 @@ use crate::clock::{Clock, Moment};
 use crate::limiters::Description;
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
-    KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
+    KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
-use crate::observe::counters::described::{Described, Totals, kind_of};
+use crate::observe::counters::described::{Described, kind_of};
+use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::listed::Listed;
 use crate::observe::counters::pace::RedisShares;
@@ -27,13 +28,14 @@ use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
 use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
-use crate::observe::counters::sweep::SweepResult;
+use crate::observe::counters::sweep_result::SweepResult;
+use crate::observe::counters::totals::Totals;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
-use crate::observe::http::client::Http;
+use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::ManagementApi;
-use crate::observe::http::optional::OptionalRequest;
+use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::default_selectors;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
@@ -63,6 +65,8 @@ pub struct ObserveConfig {
     pub prometheus_access: HttpAccess,
     /// The one histogram to use instead of the default list.
     pub latency_metric: Option<Selector>,
+    /// The span that latencies are taken over.
+    pub latency_window: LatencyWindow,
     /// How long the sweep of the counters may take in one collection.
     pub scan_budget: Duration,
     /// The share of each server's time that sweeps may take: above 0, 1 at the most.
@@ -149,9 +153,12 @@ impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
         let kind = kind_of(config.kind.description(), config.kind.has_nodes());
-        let described = match &config.kind {
-            Kind::Reference(_) => None,
-            Kind::Described(description) => Some(Described::new(Arc::clone(description))),
+        let (described, tracked) = match &config.kind {
+            Kind::Reference(_) => (None, Tracked::reference()),
+            Kind::Described(description) => (
+                Some(Described::new(Arc::clone(description))),
+                Tracked::described(description),
+            ),
         };
         if !config.kind.has_nodes() {
             config.ratelimiter_urls.clear();
@@ -178,6 +185,7 @@ impl Limiter {
                     None => None,
                 },
                 selectors: Arc::new(selectors),
+                window: config.latency_window,
                 timing: config.registry,
                 clock: clock.clone(),
                 topology,
@@ -195,6 +203,9 @@ impl Limiter {
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 described,
+                tracked: Arc::new(tracked),
+                totals: None,
+                collections: 0,
                 budget: config.scan_budget,
                 share: config.scan_share,
                 shares: RedisShares::default(),
@@ -235,7 +246,7 @@ impl Limiter {
     /// The description of a kind that is not the reference, and what its last full pass came across.
     fn last_pass(&self) -> Option<(&Description, &Totals)> {
         let described = self.keys.described.as_ref()?;
-        Some((described.description(), described.last.as_ref()?))
+        Some((described.description(), self.keys.totals.as_ref()?))
     }
 
     fn without_expiry(&self) -> BTreeMap<String, u64> {
@@ -309,6 +320,7 @@ impl Limiter {
             nodes: judged.nodes,
             counters: Vec::new(),
             node_metrics: judged.metrics,
+            latency_window_seconds: self.nodes.window,
             redis_connected,
             observed_at: Some(at.wall),
             steady_at: None,
@@ -358,17 +370,21 @@ async fn counters_of_api(
     if !request.is_due(at.steady) {
         return;
     }
-    let api = ManagementApi::new(http, base);
-    let asked = request.make(at.steady, http.timeout(), api.counters());
-    let counters = match deadline.cut(asked).await {
-        Some(Ok(counters)) => counters,
-        Some(Err(error)) => {
+    let patient = http.within(ANSWER_WITHIN);
+    let asked = async move { ManagementApi::new(&patient, base).counters().await };
+    let asked = request.make(at.steady, http.timeout(), asked);
+    let Some(outcome) = deadline.cut(asked).await else {
+        return;
+    };
+    let late = || HttpError::late("GET /api/counters", http.timeout());
+    let counters = match outcome.unwrap_or_else(|| Err(late())) {
+        Ok(counters) => counters,
+        Err(error) => {
             let (reason, message) = (error.reason, error.message);
             keys.failures
                 .push(Failure::new(Collector::ManagementApi, "", reason, message));
             return;
         }
-        None => return,
     };
     let decoded: Vec<(Vec<u8>, u64, u64, u64)> = counters
         .iter()

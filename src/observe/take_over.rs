@@ -38,13 +38,17 @@ impl Limiter {
         keys.limits = was.limits;
         keys.commands_total = was.commands_total;
         keys.last_full_pass = was.last_full_pass;
-        if same_redis {
+        if keys.described.is_none() || keys.tracked == was.tracked {
+            keys.totals = was.totals;
+        }
+        if same_redis && keys.tracked == was.tracked {
             keys.access = was.access;
             keys.readers = was.readers;
             keys.unreachable = was.unreachable;
             keys.shards = was.shards;
-            // Under another rule a key that nobody wrote to may be above its limit: then everything is looked at anew.
-            if keys.rules == was.rules {
+            // Under another rule a key that nobody wrote to may be above its limit: then everything is looked at anew. So it is
+            // where a description may say something else now.
+            if keys.rules == was.rules && keys.described.is_none() {
                 keys.pass = was.pass;
                 keys.pass_took = was.pass_took;
                 keys.pass_begun = was.pass_begun;
@@ -112,6 +116,16 @@ mod tests {
             assert_eq!(next.keys.limits.default_limit().is_some(), same);
             assert_eq!(next.keys.commands_total, if same { 7 } else { 0 });
         }
+    }
+
+    #[test]
+    fn histories_live_on_under_another_window() {
+        let mut before = experienced(&[]);
+        before.nodes.histories.entry("n".to_owned()).or_default();
+        let mut next = limiter(&[("latency.window", "10s")]);
+        assert!(next.take_over(before));
+        assert_eq!(next.nodes.window.span().as_secs(), 10);
+        assert!(next.nodes.histories.contains_key("n"));
     }
 
     #[test]
