@@ -71,19 +71,24 @@ fn document(path: &str) -> anyhow::Result<Document> {
     found.ok_or_else(|| anyhow::anyhow!("no {path}"))
 }
 
-fn configuration(heading: &str) -> anyhow::Result<String> {
-    let block = yaml_below(&document("README.md")?, heading);
-    block.ok_or_else(|| anyhow::anyhow!("README.md has no configuration below {heading}"))
+/// The configuration below a heading of the README, and the description where it has one.
+fn shown_files(heading: &str) -> anyhow::Result<(String, Option<String>)> {
+    let mut blocks = yaml_below(&document("README.md")?, heading).into_iter();
+    let configuration = blocks.next();
+    let configuration = configuration
+        .ok_or_else(|| anyhow::anyhow!("README.md has no configuration below {heading}"))?;
+    Ok((configuration, blocks.next()))
 }
 
 /// Starts the exporter with the block as a file, with another address of Redis, and counts.
 async fn watches(shown: &Shown) -> anyhow::Result<()> {
     let folder = TempDir::new("shown")?;
     let file = folder.path().join("exporter.yml");
-    std::fs::write(&file, configuration(shown.heading)?)?;
-    let own = document("docs/LIMITERS.md")?.blocks();
-    let own = own.into_iter().find(|block| block.language == "yaml");
-    std::fs::write(folder.path().join("own.yml"), own.unwrap_or_default().text)?;
+    let (configuration, description) = shown_files(shown.heading)?;
+    std::fs::write(&file, configuration)?;
+    if let Some(description) = description {
+        std::fs::write(folder.path().join("own.yml"), description)?;
+    }
     let redis = RedisServer::start(&[]).await?;
     let flags = [
         format!("--redis.url={}", redis.url()),
@@ -127,7 +132,7 @@ async fn the_readme_shows_configurations_that_watch_their_limiters() -> anyhow::
 async fn the_readme_shows_a_configuration_that_watches_the_reference_limiter() -> anyhow::Result<()>
 {
     let folder = TempDir::new("reference")?;
-    let block = configuration("### The reference limiter")?;
+    let (block, _) = shown_files("### The reference limiter")?;
     let state = folder.path().join("state.json").display().to_string();
     let block = block.replace("/var/lib/ratelimiter-exporter/state.json", &state);
     let file = folder.path().join("exporter.yml");

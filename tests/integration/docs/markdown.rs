@@ -156,12 +156,14 @@ fn slug(heading: &str) -> String {
         .collect()
 }
 
-/// The first block of YAML below this heading.
-pub(super) fn yaml_below(document: &Document, heading: &str) -> Option<String> {
+/// The blocks of YAML below this heading, up to the next one.
+pub(super) fn yaml_below(document: &Document, heading: &str) -> Vec<String> {
     let begins = format!("\n{heading}\n");
-    let (_, below) = document.text.split_once(&begins)?;
-    let block = below.split_once("```yaml\n")?.1.split_once("```")?.0;
-    Some(block.to_owned())
+    let below = document.text.split(&begins).nth(1).unwrap_or_default();
+    let section = below.split("\n##").next().unwrap_or_default();
+    let blocks = section.split("```yaml\n").skip(1);
+    let blocks = blocks.filter_map(|block| block.split("```").next());
+    blocks.map(str::to_owned).collect()
 }
 
 #[test]
