@@ -154,7 +154,7 @@ async fn refused_logins_are_counted_whatever_is_read_again() -> anyhow::Result<(
     std::fs::write(&file, users(&[("ann", "right"), ("bob", "his own")])?)?;
     exporter.process.hang_up()?;
     let read = lab::wait_for(PATIENCE, || async {
-        exporter.log().contains("the configuration was read anew")
+        exporter.log().contains("the new configuration is in force")
     });
     read.await.with_context(|| exporter.log())?;
     let bob = get("/").basic_auth("bob", Some("right"));

@@ -147,7 +147,10 @@ async fn a_file_that_is_not_taken_shows_in_the_metrics_and_refuses_reloads() -> 
         exporter.log().matches("not reloaded").count() == 3
     });
     refused.await.with_context(|| exporter.log())?;
-    let in_force = exporter.log().matches("and is in force").count();
+    let in_force = exporter
+        .log()
+        .matches("the new configuration is in force")
+        .count();
     assert_eq!(in_force, 2, "{}", exporter.log());
     Ok(())
 }
