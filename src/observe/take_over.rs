@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::config::{Config, Environment, Values, find};
+    use crate::config::{Config, Values, find};
     use crate::observation::Limit;
     use crate::subject::Subject as _;
 
@@ -77,7 +77,7 @@ mod tests {
             let setting = find(flag).unwrap();
             values.add(setting, format!("--{flag}"), vec![(*value).to_owned()]);
         }
-        let config = Config::load(values, &Environment::default()).unwrap();
+        let config = Config::load(values).unwrap();
         Limiter::new(config.observe, Clock::start()).unwrap()
     }
 
