@@ -163,7 +163,7 @@ $(LIMITERS)/node/made: $(LIMITERS_APPS)/package.json $(LIMITERS_APPS)/package-lo
 
 deps: ## See that everything tests need is here; as root, install it
 	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server redis-cli prometheus promtool prometheus-alertmanager amtool curl jq setpriv python3 chromium \
-		systemd-analyze
+		systemd-analyze faketime
 
 deps-bench:
 	@scripts/deps cargo cc redis-server setpriv prometheus-redis-exporter

@@ -3,6 +3,7 @@
 
 mod command;
 mod explain;
+mod kind;
 mod line;
 mod looks;
 mod recorder;
@@ -12,6 +13,7 @@ mod watch;
 pub use command::{Check, Output, check};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use explain::text as explanation;
+pub use kind::limiter;
 pub use line::{json, line};
 pub use looks::Schedule;
 pub use recorder::{Destination, Recorder};

@@ -46,6 +46,11 @@ pub enum Task {
         /// The kind.
         name: Option<String>,
     },
+    /// What a description finds in Redis.
+    CheckLimiter {
+        /// The file of a description, or a kind that is built in.
+        description: String,
+    },
     /// Reset a counter.
     ResetCounter {
         /// The key.
@@ -133,8 +138,13 @@ fn task(matches: &ArgMatches) -> Result<Task, Stop> {
         Some(("check", matches)) => Task::Check(check(matches)?),
         Some(("evaluate", matches)) => Task::Evaluate(replay(matches)?),
         Some(("actions", _)) => Task::Actions,
-        Some(("limiters", matches)) => Task::Limiters {
-            name: matches.get_one::<String>("NAME").cloned(),
+        Some(("limiters", matches)) => match matches.get_one::<String>("check") {
+            Some(description) => Task::CheckLimiter {
+                description: description.clone(),
+            },
+            None => Task::Limiters {
+                name: matches.get_one::<String>("NAME").cloned(),
+            },
         },
         Some(("reset-counter", matches)) => Task::ResetCounter {
             key: matches
@@ -270,7 +280,9 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("limiters")
                 .about("The kinds of limiters that are built in, or one of them as a file, to copy and change")
-                .arg(Arg::new("NAME").help("The kind whose file to print")),
+                .arg(Arg::new("NAME").help("The kind whose file to print"))
+                .arg(Arg::new("check").long("check").value_name("FILE|NAME").conflicts_with("NAME").help("Say what the description in FILE, or a kind that is built in, finds in --redis.url"))
+                .arg(target()),
         )
         .subcommand(
             Command::new("reset-counter")
@@ -399,6 +411,19 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn limiters_checks_a_description_instead_of_printing_one() {
+        match parse_words(&["limiters", "--check", "own.yml"])
+            .unwrap()
+            .task
+        {
+            Task::CheckLimiter { description } => assert_eq!(description, "own.yml"),
+            other => panic!("{other:?}"),
+        }
+        let both = parse_words(&["limiters", "kong", "--check", "own.yml"]);
+        assert!(matches!(both, Err(Stop::Mistake(_))), "{both:?}");
     }
 
     #[test]

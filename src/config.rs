@@ -18,6 +18,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use judging::Judging;
+pub use limiter::description_of;
 pub use settings::{SETTINGS, Setting, Values, check_variables, env_name, find, may_repeat};
 pub use targets::TargetConfig;
 pub use web::WebConfig;

@@ -13,6 +13,7 @@ use crate::observation::{Observation, decode_key, encode_key};
 use crate::snapshot::{OwnCounters, Snapshot};
 use crate::subject::InvariantChecker as _;
 
+pub use crate::limiters::fuzzing::{limiter_description, limiter_values};
 pub use crate::observe::fuzzing::management_api;
 pub use crate::server::fuzzing::request;
 
@@ -20,8 +21,10 @@ pub use crate::server::fuzzing::request;
 pub type FuzzTarget = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, FuzzTarget); 5] = [
+pub const TARGETS: [(&str, FuzzTarget); 7] = [
     ("config", config),
+    ("limiter_description", limiter_description),
+    ("limiter_values", limiter_values),
     ("management_api", management_api),
     ("node_metrics", node_metrics),
     ("observation", observation),

@@ -96,6 +96,10 @@ async fn run() -> ExitCode {
         }
         // Dealt with above, without a limiter.
         Task::Evaluate(_) | Task::Limiters { .. } => ExitCode::SUCCESS,
+        Task::CheckLimiter { description } => match check::limiter(&description, &config).await {
+            Ok(text) => print(&text, 0),
+            Err(error) => fail(&format!("{error:#}")),
+        },
         Task::Check(task) => match check::check(&task, &config).await {
             Ok(status) => ExitCode::from(status),
             Err(error) => fail(&format!("{error:#}")),

@@ -16,6 +16,7 @@ mod redis;
 mod take_over;
 
 pub use actor::{KEY, LimiterActor, RESET_COUNTER};
+pub use counters::described::{Inspected, Inspection, inspect};
 pub use counters::limits::LimitRule;
 pub use counters::pace::RedisShares;
 pub use http::access::{Authorization, HttpAccess};

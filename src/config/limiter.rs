@@ -13,12 +13,8 @@ impl Reader<'_> {
     /// What `limiter.file`, or else `limiter.kind`, says.
     pub(super) fn limiter_kind(&self) -> Result<Kind, ConfigError> {
         if let Some(typed) = self.typed("limiter.file") {
-            let (origin, path) = (&typed.origin, self.text("limiter.file").unwrap_or_default());
-            let text = std::fs::read_to_string(&path).map_err(|error| {
-                ConfigError::new(origin, &path, format!("a readable file ({error})"))
-            })?;
-            let description =
-                described(&text).map_err(|mistakes| ConfigError::new(origin, &path, mistakes))?;
+            let path = self.text("limiter.file").unwrap_or_default();
+            let description = of_file(&typed.origin, &path)?;
             return Ok(Kind::Described(Arc::new(description)));
         }
         let origin = self.typed("limiter.kind").map(|typed| typed.origin.clone());
@@ -34,6 +30,26 @@ impl Reader<'_> {
             REFERENCE => Kind::Reference(description),
             _ => Kind::Described(description),
         })
+    }
+}
+
+/// The description in the file at `path`, which `origin` names.
+fn of_file(origin: &str, path: &str) -> Result<Description, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::new(origin, path, format!("a readable file ({error})")))?;
+    described(&text).map_err(|mistakes| ConfigError::new(origin, path, mistakes))
+}
+
+/// The description that `limiters --check` names: a kind that is built in, or else a file.
+pub fn description_of(named: &str) -> Result<Description, ConfigError> {
+    const ORIGIN: &str = "--check";
+    match built_in(named) {
+        Ok(text) => described(text).map_err(|mistakes| ConfigError::new(ORIGIN, named, mistakes)),
+        Err(unknown) if !std::path::Path::new(named).exists() => {
+            let expected = format!("a file, or a kind that is built in ({unknown})");
+            Err(ConfigError::new(ORIGIN, named, expected))
+        }
+        Err(_) => of_file(ORIGIN, named),
     }
 }
 

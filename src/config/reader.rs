@@ -254,6 +254,7 @@ impl Reader<'_> {
                     limit: self.get(&fields[1], COUNT)?,
                     window_ms: self.get(&fields[2], WINDOW_MS)?,
                 },
+                burst: self.optional(&format!("{name}.burst"), COUNT)?,
             });
         }
         Ok(rules)

@@ -141,7 +141,7 @@ fn the_file_sets_invariants_nodes_and_limits() {
         invariants:\n  high_latency: {threshold: 200ms, grace_period: 2m, severity: critical}\n  \
         counter_drift: {threshold: 0.5}\n  ghost_allowing: {enabled: false}\n\
         nodes: {forget_after: 10m}\n\
-        limits:\n- {match: 'tenant:*', limit: 20, window: 60s}\n";
+        limits:\n- {match: 'tenant:*', limit: 20, window: 60s}\n- {match: '*', limit: 5, window: 1s, burst: 50}\n";
     std::fs::write(&path, text).unwrap();
     let config = load(&[("config.file", path.to_str().unwrap())]);
     std::fs::remove_file(&path).unwrap();
@@ -154,7 +154,9 @@ fn the_file_sets_invariants_nodes_and_limits() {
         config.observe.registry.forget_after,
         Duration::from_secs(600)
     );
-    assert_eq!(config.observe.limit_rules[0].limit.limit, 20);
+    let rules = &config.observe.limit_rules;
+    assert_eq!((rules[0].limit.limit, rules[0].burst), (20, None));
+    assert_eq!((rules[1].limit.limit, rules[1].burst), (5, Some(50)));
     assert_eq!(config.observe.key_label, KeyLabel::Hash);
 }
 

@@ -15,13 +15,13 @@ pub enum Ask {
     Pttl(Vec<u8>),
     /// `EXISTS key`, answered by [`Answer::Integer`].
     Exists(Vec<u8>),
-    /// `GETRANGE key 0 MOST_BYTES`, one byte more than is used; an empty answer is a missing key.
+    /// `GETRANGE key 0 MOST_BYTES`, one byte more than is used.
     Get(Vec<u8>),
-    /// `HMGET key field …`, answered by [`Answer::Fields`], one for each field.
+    /// `HMGET key field …`, answered by [`Answer::Fields`], one for each field, or by [`Answer::TooLarge`].
     Fields(Vec<u8>, Vec<Vec<u8>>),
     /// All fields of a hash that has at most [`MOST_ENTRIES`], answered by [`Answer::Pairs`] or [`Answer::TooLarge`].
     AllFields(Vec<u8>),
-    /// `LRANGE key 0 MOST_ENTRIES-1`, answered by [`Answer::Fields`].
+    /// `LRANGE key 0 MOST_ENTRIES-1`, answered by [`Answer::Fields`], or by [`Answer::TooLarge`].
     Head(Vec<u8>),
     /// `LRANGE key -1 -1`, answered by [`Answer::Fields`].
     Last(Vec<u8>),

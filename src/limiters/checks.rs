@@ -162,8 +162,13 @@ impl Check<'_> {
         }
         if let Some(when) = &counter.when {
             let windows = self.has_group("window_start") || self.has_group("window_index");
-            let text = if when.outlives_windows.is_some() == when.field.is_some() {
-                Some("when: expected one of outlives_windows and field")
+            let said = [
+                when.outlives_windows.is_some(),
+                when.field.is_some(),
+                when.otherwise,
+            ];
+            let text = if said.into_iter().filter(|said| *said).count() != 1 {
+                Some("when: expected one of outlives_windows, field and otherwise: true")
             } else if when.outlives_windows.is_some() && !windows {
                 Some("when: expected a group window_start or window_index in the key")
             } else if when.field.is_some() && counter.kind != Type::Hash {

@@ -84,6 +84,8 @@ pub struct When {
     pub outlives_windows: Option<f64>,
     /// The hash has this field.
     pub field: Option<String>,
+    /// It is what no counter before this one is, on purpose.
+    pub otherwise: bool,
 }
 
 /// A key beside a counter's.
@@ -124,6 +126,21 @@ from_text!(LinePattern, |text| Self::compile(text).map_err(
     |error| format!("{text:?}: expected a regular expression: {error}")
 ));
 from_text!(Template, |text| Self::parse(text));
+
+impl When {
+    /// Whether Redis is asked for it.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.otherwise
+    }
+}
+
+impl Description {
+    /// Whether it says itself what the limit of all such counters is.
+    pub fn has_fixed_limit(&self, counter: &Counter) -> bool {
+        let mut sources = counter.limits.iter().chain(&self.limits);
+        sources.any(|source| matches!(&source.value, Source::Fixed(fixed) if fixed.limit.is_some()))
+    }
+}
 
 impl Counter {
     /// What its keys are.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::units::{Number, Unit, duration_ms, whole};
 
 /// What is known of a counter's limit. What one source does not know, the next is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// How many requests a window has.
     pub limit: Option<u64>,
@@ -35,6 +35,15 @@ impl Limits {
     pub(super) fn is_complete(&self) -> bool {
         self.limit.is_some() && self.window_ms.is_some()
     }
+}
+
+/// What the limits of a counter were before they fell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The limits.
+    pub limits: Limits,
+    /// How long ago they fell, in milliseconds.
+    pub ago_ms: u64,
 }
 
 /// Fields of a hash, or pointers into JSON, and the unit that a window is in.

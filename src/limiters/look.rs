@@ -7,7 +7,7 @@
 use super::ask::{Answer, Ask, Type};
 use super::description::{Counter, Description, Malformed, Needed, When as Tells};
 use super::expiry::WithoutExpiry;
-use super::limits::Limits;
+use super::limits::{Former, Limits};
 use super::matched::{Matched, When};
 use super::methods::{At, Counted, Not};
 use super::names::Fit;
@@ -23,12 +23,30 @@ pub struct LookContext<'k> {
     pub rules: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
     /// Limits from APIs, as they were last fetched.
     pub api: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
+    /// What was legal before, if that was more.
+    pub former: &'k (dyn Fn(&Counter, &Matched, Merged<'_>) -> Option<Former> + Sync),
     /// Redis's time, as Unix milliseconds.
     pub now_ms: u64,
     /// How far clocks may be apart, in milliseconds.
     pub tolerance_ms: u64,
     /// Whether expiry and companions are read in any case.
     pub sampled: bool,
+}
+
+/// The limits of a counter, and where they are from.
+#[derive(Clone, Copy, Debug)]
+pub struct Merged<'a> {
+    /// What holds.
+    pub limits: &'a Limits,
+    /// What would hold without the rules of the configuration.
+    pub unruled: &'a Limits,
+    /// Whether they are stored in Redis for this counter.
+    pub own: bool,
+}
+
+/// What needs no more than to be known: no limit was another before.
+pub fn never_fell(_: &Counter, _: &Matched, _: Merged<'_>) -> Option<Former> {
+    None
 }
 
 impl std::fmt::Debug for LookContext<'_> {
@@ -49,6 +67,9 @@ pub struct Look<'d> {
     name: Vec<u8>,
     asks: Vec<Ask>,
     step: Step,
+    /// What was legal before, and whether its limits are stored in Redis.
+    former: Option<Former>,
+    own: bool,
     /// Whether the type was asked for: a key that then has another one was written anew meanwhile.
     typed: bool,
 }
@@ -100,10 +121,17 @@ impl<'d> Look<'d> {
             name: name.to_vec(),
             asks: Vec::new(),
             step: Step::Type,
+            former: None,
+            own: false,
             typed: false,
         };
         look.fit(description.match_name(name, kind));
         look
+    }
+
+    /// The name.
+    pub fn name(&self) -> &[u8] {
+        &self.name
     }
 
     /// What to ask now; nothing once there is a finding.
@@ -192,7 +220,7 @@ impl<'d> Look<'d> {
                 asks.push(ask);
             }
         }
-        if let Some(tells) = &counter.when {
+        if let Some(tells) = counter.when.as_ref().filter(|tells| tells.is_asked()) {
             let name = matched.name.clone();
             asks.push(match &tells.field {
                 Some(field) => Ask::Fields(name, vec![field.clone().into_bytes()]),
@@ -210,7 +238,8 @@ impl<'d> Look<'d> {
         let Some(counter) = self.description.counter(&matched) else {
             return self.done(None, Outcome::Foreign);
         };
-        let mut limits = (self.known.rules)(counter, &matched).or(matched.limits(&counter.units));
+        let mut unruled = matched.limits(&counter.units);
+        let mut own = false;
         for (place, source) in sources(self.description, counter).enumerate() {
             let found = match source {
                 Source::Fixed(fixed) => fixed.limits(),
@@ -223,12 +252,23 @@ impl<'d> Look<'d> {
                     answer.map(|answer| source.read(answer)).unwrap_or_default()
                 }
             };
-            limits = limits.or(found);
+            let stored = matches!(source, Source::Fields(_) | Source::Key(_));
+            own |= stored && unruled.limit.is_none() && found.limit.is_some();
+            unruled = unruled.or(found);
         }
-        limits.window_ms = limits
+        unruled.window_ms = unruled
             .window_ms
             .or_else(|| matched.window_by_index(self.known.now_ms));
-        if let Some(tells) = &counter.when {
+        let ruled = (self.known.rules)(counter, &matched);
+        let limits = ruled.or(unruled);
+        self.own = own && ruled.limit.is_none();
+        let merged = Merged {
+            limits: &limits,
+            unruled: &unruled,
+            own: self.own,
+        };
+        self.former = (self.known.former)(counter, &matched, merged);
+        if let Some(tells) = counter.when.as_ref().filter(|tells| tells.is_asked()) {
             let answer = answers.get(asked.len());
             match self.is_told(tells, counter, &matched, &limits, answer) {
                 Some(true) => {}
@@ -255,6 +295,8 @@ impl<'d> Look<'d> {
         let left = match answer {
             Some(Answer::Integer(-2) | Answer::Missing) => return None,
             Some(Answer::Fields(fields)) => return Some(fields.iter().any(Option::is_some)),
+            // The field is there, and longer than is read.
+            Some(Answer::TooLarge) => return Some(true),
             Some(Answer::Integer(left)) => u64::try_from(*left).ok(),
             _ => None,
         };
@@ -349,6 +391,7 @@ impl<'d> Look<'d> {
             Ok(found) => found,
             Err(not) => return self.refuse(matched, not),
         };
+        let invalid = invalid.filter(|state| !self.was_legal(*state, &limits));
         let capacity = limits.capacity();
         let full = capacity.is_some_and(|capacity| count >= capacity);
         let over = capacity.is_some_and(|capacity| count > capacity);
@@ -377,6 +420,8 @@ impl<'d> Look<'d> {
             refused,
             invalid,
             expiry: None,
+            former: self.former,
+            own: self.own,
         };
         if asked.is_empty() {
             return self.done(Some(matched), Outcome::Counted(reading));
@@ -418,6 +463,16 @@ impl<'d> Look<'d> {
         self.done(Some(matched), Outcome::Counted(reading));
     }
 
+    /// Whether a value above the whole was not, before the limit fell: for one window, nobody need have written it since.
+    fn was_legal(&self, state: Invalid, limits: &Limits) -> bool {
+        let Some(former) = self.former.filter(|_| state == Invalid::AboveCapacity) else {
+            return false;
+        };
+        let window_ms = former.limits.window_ms.max(limits.window_ms);
+        former.limits.capacity() > limits.capacity()
+            && window_ms.is_some_and(|window_ms| former.ago_ms < window_ms)
+    }
+
     /// What a key's PTTL, which is not -2, means.
     fn expires(&self, counter: &Counter, reading: &CounterReading, left: i64) -> Expires {
         let Ok(in_ms) = u64::try_from(left) else {
@@ -429,20 +484,14 @@ impl<'d> Look<'d> {
             .capacity()
             .is_none_or(|capacity| reading.count > capacity);
         let may_be_longer = counter.expiry.longer_over_limit && over;
-        let most_ms = counter
-            .expiry
-            .max
-            .filter(|_| !may_be_longer)
-            .and_then(|max| {
-                let window = float(limits.window_ms?);
-                let (limit, capacity) = (limits.limit.map(float), limits.capacity().map(float));
-                let fill = match (limit, capacity) {
-                    (Some(limit), Some(capacity)) if limit > 0.0 => window * capacity / limit,
-                    _ if max.fills == 0.0 => 0.0,
-                    _ => return None,
-                };
-                Some(whole(max.windows * window + max.fills * fill).saturating_add(max.plus_ms))
-            });
+        let max = counter.expiry.max.filter(|_| !may_be_longer);
+        let most_ms = max.and_then(|max| max.of(limits));
+        // A key that was written before the window got shorter lives on as long as it then should.
+        let before = self.former.and_then(|former| {
+            let most_ms = max?.of(&former.limits)?;
+            Some(most_ms.saturating_sub(former.ago_ms))
+        });
+        let most_ms = most_ms.map(|most_ms| most_ms.max(before.unwrap_or(0)));
         match most_ms {
             Some(most_ms) if in_ms > most_ms.saturating_add(self.known.tolerance_ms) => {
                 Expires::TooLate { in_ms, most_ms }

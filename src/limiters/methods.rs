@@ -347,7 +347,8 @@ fn fields(answer: &Answer) -> Result<&[Option<Vec<u8>>], Not> {
         Answer::Fields(fields) if fields.iter().all(Option::is_none) => Err(Not::Gone),
         Answer::Fields(fields) => Ok(fields),
         Answer::Missing => Err(Not::Gone),
-        Answer::TooLarge => Err(Not::Unknown(Unknown::TooLarge)),
+        // Each is a number.
+        Answer::TooLarge => Err(Not::Garbage(Invalid::TooLarge)),
         _ => Err(Not::WrongType),
     }
 }

@@ -44,18 +44,19 @@ impl Description {
         }
     }
 
-    /// All counters that could claim `name`, by their places. More than one, unless `when` tells them apart, is a
-    /// description that leaves open what the name is.
-    pub fn claims(&self, name: &[u8], kind: Option<Type>) -> Vec<usize> {
-        let claims = |(_, counter): &(usize, &Counter)| {
-            kind.is_none_or(|kind| counter.kind == kind) && counter.key.value.fits(name)
-        };
-        self.counters
-            .iter()
-            .enumerate()
-            .filter(claims)
-            .map(|(index, _)| index)
-            .collect()
+    /// The other counters that could claim the name of `matched`, by their places: the description leaves open what the
+    /// name is. Types and `when` tell counters apart.
+    pub fn rivals(&self, matched: &Matched) -> impl Iterator<Item = usize> {
+        let is_open = |it: &&Counter| it.when.as_ref().is_none_or(|when| when.otherwise);
+        let counter = self.counter(matched).filter(is_open);
+        let later = self.counters.iter().enumerate().skip(matched.counter + 1);
+        later
+            .filter(|(_, other)| !other.when.as_ref().is_some_and(|when| when.otherwise))
+            .filter(move |(_, other)| {
+                counter.is_some_and(|it| it.kind == other.kind)
+                    && other.key.value.fits(&matched.name)
+            })
+            .map(|(place, _)| place)
     }
 
     /// The counter of `matched`.

@@ -1,7 +1,7 @@
 //! What the answers for one name come to.
 
 use super::expiry::WithoutExpiry;
-use super::limits::Limits;
+use super::limits::{Former, Limits};
 use super::matched::Matched;
 use crate::observation::{Invalid, Refused};
 
@@ -48,6 +48,10 @@ pub struct CounterReading {
     pub invalid: Option<Invalid>,
     /// Its expiry, where it was asked for.
     pub expiry: Option<Expires>,
+    /// What its limits were before they fell.
+    pub former: Option<Former>,
+    /// Whether its limit is stored in Redis for it alone.
+    pub own: bool,
 }
 
 impl CounterReading {

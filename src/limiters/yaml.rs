@@ -40,9 +40,22 @@ pub(super) fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, Mista
         let first = text.lines().next().unwrap_or_default();
         let first = first.strip_prefix("error: ").unwrap_or(first);
         let what = first.split(" at line ").next().unwrap_or(first);
-        let text = with_nearest(what);
+        let text = escaped(&with_nearest(what));
         Mistake { line, text }
     })
+}
+
+/// `text` with its control characters escaped: names in the file may hold any.
+fn escaped(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 /// Adds the nearest of the names that were expected, where one is near to the one that is unknown.

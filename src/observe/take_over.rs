@@ -35,6 +35,11 @@ impl Limiter {
 
         self.kept = before.kept;
         let (keys, was) = (&mut self.keys, before.keys);
+        if let (Some(described), Some(before)) = (&mut keys.described, was.described) {
+            let changed = keys.rules != was.rules;
+            let now = nodes.clock.now().steady;
+            described.take_over(before, changed.then(|| was.rules.clone()), now);
+        }
         keys.limits = was.limits;
         keys.commands_total = was.commands_total;
         keys.last_full_pass = was.last_full_pass;

@@ -6,6 +6,8 @@ mod connections;
 mod credentials;
 mod faults;
 mod keys;
+mod kind_check;
+mod kind_values;
 mod kinds;
 mod redis_access;
 mod redis_servers;

@@ -10,7 +10,25 @@ use crate::rows::{ROWS, Row};
 use crate::store::{Store, Value};
 
 /// What a moment is: in it, `user:1` or the one counter of all is at its limit.
-const AT_LIMIT: usize = 1;
+pub(crate) const AT_LIMIT: usize = 1;
+
+/// The captures whose full counter blocks its client for ever once it has no expiry.
+pub(crate) const STUCK: [&str; 14] = [
+    "bull-groupkey",
+    "bull",
+    "bullmq",
+    "fastapi-limiter-0.1.6",
+    "fastify-rate-limit-backoff",
+    "fastify-rate-limit-continue",
+    "fastify-rate-limit-namespace",
+    "fastify-rate-limit-route",
+    "fastify-rate-limit",
+    "flask-limiter-fixed-window",
+    "flask-limiter-sliding-window-counter",
+    "limits-fixed-window-ns",
+    "limits-fixed-window",
+    "limits-sliding-window-counter",
+];
 
 #[derive(Clone)]
 struct Moment {
@@ -26,6 +44,12 @@ fn moment(row: &Row, index: usize) -> Moment {
         store: Store::of_moment(moment),
         now_ms: moment["at_ms"].as_u64().unwrap(),
     }
+}
+
+/// The name of the full counter, and whether refused requests are in its count.
+pub(crate) fn full_counter(row: &Row) -> (Vec<u8>, Refused) {
+    let (name, reading) = full(row, &moment(row, AT_LIMIT));
+    (name, reading.refused)
 }
 
 /// What becomes of the full counter.
@@ -90,27 +114,11 @@ fn a_counter_that_lost_its_expiry_is_stuck_where_that_blocks_its_client() {
                 .all(|(_, reading)| reading.count >= 7 || reading.expiry.is_none())
         );
     }
-    let expected = [
-        "bull-groupkey",
-        "bull",
-        "bullmq",
-        "fastapi-limiter-0.1.6",
-        "fastify-rate-limit-backoff",
-        "fastify-rate-limit-continue",
-        "fastify-rate-limit-namespace",
-        "fastify-rate-limit-route",
-        "fastify-rate-limit",
-        "flask-limiter-fixed-window",
-        "flask-limiter-sliding-window-counter",
-        "limits-fixed-window-ns",
-        "limits-fixed-window",
-        "limits-sliding-window-counter",
-    ];
-    assert_eq!(stuck, expected);
+    assert_eq!(stuck, STUCK);
 }
 
 /// Makes two requests more of what is full, as the limiter would write them.
-fn overfill(value: &mut Value) {
+pub(crate) fn overfill(value: &mut Value) {
     let raised = |text: &[u8]| {
         let text = std::str::from_utf8(text).unwrap();
         match text.parse::<i128>() {
@@ -175,6 +183,22 @@ fn a_count_above_the_limit_is_found_unless_refused_requests_count() {
     }
 }
 
+/// Writes `garbage` in the place of what counts.
+pub(crate) fn spoil(value: &mut Value, garbage: &[u8]) {
+    match value {
+        Value::String(text) => *text = garbage.to_vec(),
+        Value::List(entries) => entries[0] = garbage.to_vec(),
+        // Scores are numbers: one in a year is a clock that is wrong.
+        Value::Zset(members) => members[0].1 *= 1.02,
+        Value::Hash(fields) => {
+            for (_, value) in fields {
+                *value = garbage.to_vec();
+            }
+        }
+        Value::Other(_) => {}
+    }
+}
+
 #[test]
 fn garbage_is_invalid() {
     for row in ROWS {
@@ -189,25 +213,11 @@ fn garbage_is_invalid() {
         ] {
             let mut moment = whole.clone();
             let (name, _) = full(row, &moment);
-            let value = &mut moment.store.keys.get_mut(&name).unwrap().0;
-            match value {
-                // An empty string is read like no string.
-                Value::String(_) if garbage.is_empty() => continue,
-                Value::String(text) => *text = garbage.to_vec(),
-                Value::List(entries) => entries[0] = garbage.to_vec(),
-                // Scores are numbers: one in a year is a clock that is wrong.
-                Value::Zset(members) => members[0].1 *= 1.02,
-                Value::Hash(fields) => {
-                    // A limiter without a reservoir.
-                    if row.capture == "bottleneck-limiter" && garbage.is_empty() {
-                        continue;
-                    }
-                    for (_, value) in fields {
-                        *value = garbage.to_vec();
-                    }
-                }
-                Value::Other(_) => panic!("{}", row.capture),
+            // A limiter without a reservoir.
+            if row.capture == "bottleneck-limiter" && garbage.is_empty() {
+                continue;
             }
+            spoil(&mut moment.store.keys.get_mut(&name).unwrap().0, garbage);
             let finding = look(row, &moment, &name);
             let too_long = row.capture == "drf-django-redis" && garbage.len() > 65_536;
             let found = match &finding.outcome {

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use ratelimiter_exporter::limiters::{
-    BUILT_IN, Counter, Description, Limits, Look, LookContext, Matched, Outcome, Type,
+    BUILT_IN, Counter, Description, Limits, Look, LookContext, Matched, Outcome, Type, never_fell,
 };
 
 use crate::rows::ROWS;
@@ -229,6 +229,7 @@ fn answers_that_do_not_belong_to_the_question_end_too() {
     let known = LookContext {
         rules: &rules,
         api: &rules,
+        former: &never_fell,
         now_ms: NOW_MS,
         tolerance_ms: 2_000,
         sampled: true,

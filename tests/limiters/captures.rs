@@ -89,3 +89,27 @@ fn every_capture_has_a_row() {
         .collect();
     assert_eq!(files, rows);
 }
+
+#[test]
+fn no_key_of_a_real_limiter_could_be_claimed_by_two_counters() {
+    let mut claimed = BTreeSet::new();
+    for row in ROWS {
+        let description = row.description();
+        for moment in row.moments() {
+            let now_ms = moment["at_ms"].as_u64().unwrap();
+            let store = Store::of_moment(&moment);
+            for name in store.keys.keys() {
+                let finding = store.look(&description, row.rule(), now_ms, true, name);
+                let Some(matched) = finding.matched else {
+                    continue;
+                };
+                let named = |place: usize| description.counters[place].name.value.clone();
+                claimed.extend(description.rivals(&matched).map(|other| {
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    (row.capture, named(matched.counter), named(other), name)
+                }));
+            }
+        }
+    }
+    assert!(claimed.is_empty(), "{claimed:#?}");
+}

@@ -56,12 +56,16 @@ impl Row {
     }
 
     pub(crate) fn description(&self) -> Description {
+        Description::parse(&self.file()).unwrap()
+    }
+
+    /// The file of its description.
+    pub(crate) fn file(&self) -> String {
         let text = built_in(self.kind).unwrap();
-        let text = match self.change {
+        match self.change {
             Some((from, to)) => text.replace(from, to),
             None => text.to_owned(),
-        };
-        Description::parse(&text).unwrap()
+        }
     }
 
     /// Its moments.

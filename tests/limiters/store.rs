@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ratelimiter_exporter::limiters::{
     Answer, Ask, Counter, Description, Finding, Limits, Look, LookContext, MOST_BYTES,
-    MOST_ENTRIES, Matched,
+    MOST_ENTRIES, Matched, never_fell,
 };
 use serde_json::Value as Json;
 
@@ -126,10 +126,15 @@ impl Store {
         }
         let nothing = Value::String(Vec::new());
         match (ask, found.map_or(&nothing, |(value, _)| value)) {
-            (Ask::Get(_), Value::String(text)) if text.is_empty() => Answer::Missing,
+            (Ask::Get(_), _) if found.is_none() => Answer::Missing,
             (Ask::Get(_), Value::String(text)) if text.len() > MOST_BYTES => Answer::TooLarge,
             (Ask::Get(_), Value::String(text)) => Answer::Text(text.clone()),
             (Ask::Fields(_, fields), Value::Hash(pairs)) => {
+                let asked = |name: &Vec<u8>| fields.contains(name);
+                let asked = pairs.iter().filter(|(name, _)| asked(name));
+                if asked.map(|(_, value)| value.len()).sum::<usize>() > MOST_BYTES {
+                    return Answer::TooLarge;
+                }
                 let value = |field: &Vec<u8>| {
                     pairs
                         .iter()
@@ -189,6 +194,7 @@ impl Store {
         let known = LookContext {
             rules: &rules,
             api: &api,
+            former: &never_fell,
             now_ms,
             tolerance_ms: 2_000,
             sampled,

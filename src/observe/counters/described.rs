@@ -2,23 +2,35 @@
 //! when, is the sweep's, which is one for all kinds.
 
 mod answers;
+mod falls;
+mod inspect;
 mod judging;
 mod looks;
 mod passing;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use jiff::Timestamp;
 
 use crate::clock::Clock;
-use crate::limiters::{Counter, Description, Labels, Limits, Matched};
-use crate::observation::{CounterKind, LimiterKind};
-use crate::observe::counters::limits::{LimitRule, by_rule};
+use crate::limiters::{Counter, Description, Finding, Labels, Limits, Matched};
+use crate::observation::{CounterKind, LimiterKind, shown_key};
+use crate::observe::counters::limits::{LimitRule, rule_for};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::Lane;
 use crate::observe::redis::router::Router;
+use crate::text::one_line;
+
+use falls::Falls;
+pub use inspect::{Inspected, Inspection, inspect};
 
 /// How far clocks of applications may be ahead of Redis's, in milliseconds.
 const CLOCK_TOLERANCE_MS: u64 = 2_000;
+
+/// Of so many pairs of counters it is said that both could claim a name.
+const MOST_RIVALS: usize = 20;
 
 /// What is known of the counters of a kind between collections.
 #[derive(Debug)]
@@ -31,6 +43,12 @@ pub(in crate::observe) struct Described {
     by_name: HashSet<Vec<u8>>,
     /// The labels that are watched: shown, or in violation.
     wanted: HashSet<Box<[u8]>>,
+    /// The pairs of counters that could claim one name, of which it was said.
+    rivals: BTreeSet<(usize, usize)>,
+    /// Whether Redis says how much memory a key takes.
+    measured: AtomicBool,
+    /// What limits were before they fell.
+    falls: Falls,
 }
 
 /// What reading takes.
@@ -59,6 +77,9 @@ impl Described {
             names: HashMap::new(),
             by_name: HashSet::new(),
             wanted: HashSet::new(),
+            rivals: BTreeSet::new(),
+            measured: AtomicBool::new(true),
+            falls: Falls::default(),
         }
     }
 
@@ -74,22 +95,77 @@ impl Described {
         self.names.retain(|label, _| wanted.contains(label));
         self.by_name = self.names.values().cloned().collect();
     }
+
+    /// A pass has seen every key.
+    pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
+        self.falls.end_pass(now);
+    }
+
+    /// Takes over from `before` what limits were, and how counters are called. `rules` held until `now`, if others do since.
+    pub(in crate::observe) fn take_over(
+        &mut self,
+        before: Self,
+        rules: Option<Vec<LimitRule>>,
+        now: Timestamp,
+    ) {
+        self.labels = before.labels;
+        self.falls = before.falls;
+        if let Some(rules) = rules {
+            self.falls.rules_changed(rules, now);
+        }
+    }
+
+    /// Says once of each pair of counters that both could claim a name.
+    fn note_rivals(&mut self, finding: &Finding) {
+        let Some(matched) = &finding.matched else {
+            return;
+        };
+        for other in self.description.rivals(matched) {
+            let pair = (matched.counter, other);
+            if self.rivals.len() >= MOST_RIVALS || !self.rivals.insert(pair) {
+                continue;
+            }
+            let name = |place: usize| {
+                let counter = self.description.counters.get(place);
+                counter.map_or("", |counter| counter.name.value.as_str())
+            };
+            let (key, counts, other) = (shown_key(&matched.name), name(pair.0), name(pair.1));
+            tracing::warn!(
+                limiter = self.description.name,
+                key = one_line(&key),
+                "counters {counts} and {other} could both claim a key: {counts} counts, as it is first in the description"
+            );
+        }
+    }
 }
 
-/// What the rules of the configuration say of a counter, by its label or its whole name.
-fn ruled(rules: &[LimitRule], counter: &Counter, matched: &Matched) -> Limits {
+/// What the rules of the configuration say of a counter, by its label or its whole name. Where the description itself says
+/// that all counters have one limit, a rule for every key is about others.
+fn ruled(
+    rules: &[LimitRule],
+    description: &Description,
+    counter: &Counter,
+    matched: &Matched,
+) -> Limits {
     if rules.is_empty() {
         return Limits::default();
     }
     let label = counter.label(matched);
-    let rule = by_rule(rules, &label).or_else(|| by_rule(rules, &matched.name));
-    let Some(limit) = rule else {
+    let rule = rule_for(rules, &label).or_else(|| rule_for(rules, &matched.name));
+    let Some(rule) = rule else {
         return Limits::default();
     };
+    let window_ms = Some(rule.limit.window_ms);
+    if rule.is_for_every_key() && description.has_fixed_limit(counter) {
+        return Limits {
+            window_ms,
+            ..Limits::default()
+        };
+    }
     Limits {
-        limit: Some(limit.limit),
-        window_ms: Some(limit.window_ms),
-        burst: None,
+        limit: Some(rule.limit.limit),
+        window_ms,
+        burst: rule.burst,
     }
 }
 

@@ -25,14 +25,28 @@ pub struct LimitRule {
     pub pattern: String,
     /// The limit and window.
     pub limit: Limit,
+    /// How many requests may come at once, where that differs from the limit. The reference limiter has no such thing.
+    pub burst: Option<u64>,
+}
+
+impl LimitRule {
+    /// Whether it matches whatever a key is called.
+    pub(in crate::observe) fn is_for_every_key(&self) -> bool {
+        !self.pattern.is_empty() && self.pattern.bytes().all(|c| c == b'*')
+    }
+}
+
+/// The first rule that matches `key`.
+pub(in crate::observe) fn rule_for<'r>(
+    rules: &'r [LimitRule],
+    key: &[u8],
+) -> Option<&'r LimitRule> {
+    rules.iter().find(|rule| glob(rule.pattern.as_bytes(), key))
 }
 
 /// The limit by the first rule that matches `key`.
 pub(in crate::observe) fn by_rule(rules: &[LimitRule], key: &[u8]) -> Option<Limit> {
-    rules
-        .iter()
-        .find(|rule| glob(rule.pattern.as_bytes(), key))
-        .map(|rule| rule.limit)
+    rule_for(rules, key).map(|rule| rule.limit)
 }
 
 /// Whether `text` matches `pattern`, in time linear in their product at most.

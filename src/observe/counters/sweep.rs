@@ -335,8 +335,10 @@ impl Sweep<'_> {
             // Some keys may have been seen twice, and some limits not at all.
             return;
         }
-        if self.described.is_none() {
-            self.limits.end_pass(self.clock.now().steady);
+        let now = self.clock.now().steady;
+        match self.described.as_deref_mut() {
+            Some(described) => described.end_pass(now),
+            None => self.limits.end_pass(now),
         }
         self.sink.end_pass();
         *self.totals = Some(pass.totals);

@@ -4,7 +4,7 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 
 use crate::limiters::{Answer, Ask, MOST_BYTES, MOST_ENTRIES};
 use crate::observation::Reason;
-use crate::observe::redis::errors::reason_of;
+use crate::observe::redis::errors::{breaks, reason_of};
 
 /// The key that `ask` is about, and the command.
 pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
@@ -47,20 +47,66 @@ pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
     (key.clone(), command)
 }
 
-/// How many fields a hash has, asked before all of them are read.
-pub(super) fn size(ask: &Ask) -> Option<(Vec<u8>, Cmd)> {
-    let Ask::AllFields(key) = ask else {
-        return None;
+/// What an entry of a list, hash or sorted set takes of Redis's memory besides a value that is long, at the most.
+const ENTRY_BYTES: u64 = 160;
+
+/// What is asked before `ask`, where its answer could be of any size: how long what it reads is. `measured`: Redis says how
+/// much memory a key takes.
+pub(super) fn guards(ask: &Ask, measured: bool) -> Vec<(Vec<u8>, Cmd)> {
+    let (key, count) = match ask {
+        Ask::Fields(key, fields) => {
+            let length = |field: &Vec<u8>| {
+                let mut command = redis::cmd("HSTRLEN");
+                command.arg(key).arg(field);
+                (key.clone(), command)
+            };
+            return fields.iter().map(length).collect();
+        }
+        Ask::AllFields(key) => (key, "HLEN"),
+        // The last entry is asked for together with the first ones.
+        Ask::Head(key) => (key, "LLEN"),
+        Ask::Members { key, .. } => (key, "ZCARD"),
+        _ => return Vec::new(),
     };
-    let mut command = redis::cmd("HLEN");
-    command.arg(key);
-    Some((key.clone(), command))
+    let mut entries = redis::cmd(count);
+    entries.arg(key);
+    let mut guards = vec![(key.clone(), entries)];
+    if measured {
+        let mut memory = redis::cmd("MEMORY");
+        memory.arg("USAGE").arg(key);
+        // All entries of what is read, and no more work than that.
+        memory.arg("SAMPLES").arg(MOST_ENTRIES);
+        guards.push((key.clone(), memory));
+    }
+    guards
 }
 
-/// Whether a hash of the size that was answered is read.
-pub(super) fn is_read(size: &RedisResult<Value>) -> bool {
-    let most = i64::try_from(MOST_ENTRIES).unwrap_or(i64::MAX);
-    !matches!(size, Ok(Value::Int(fields)) if *fields > most)
+/// Whether `said` is the refusal of a user, or of a server, that does not measure memory.
+pub(super) fn is_unmeasured(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
+    !matches!(ask, Ask::Fields(..))
+        && matches!(said, [Ok(_), Err(error)] if reason_of(error) != Reason::WrongType && !breaks(error))
+}
+
+/// Whether `ask` is asked, by what its guards said.
+pub(super) fn is_read(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
+    let number = |said: &RedisResult<Value>| match said {
+        Ok(Value::Int(number)) => u64::try_from(*number).ok(),
+        // Missing, or another type: the command itself will say so.
+        _ => None,
+    };
+    let most = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    if matches!(ask, Ask::Fields(..)) {
+        let lengths = said.iter().filter_map(number);
+        return lengths.fold(0, u64::saturating_add) <= most(MOST_BYTES);
+    }
+    let Some(entries) = said.first().and_then(number) else {
+        return true;
+    };
+    // Of a list, only so many are read, and those are in order.
+    let few = matches!(ask, Ask::Head(_)) || entries <= most(MOST_ENTRIES);
+    let used = said.get(1).and_then(number).unwrap_or(0);
+    let allowed = most(MOST_BYTES).saturating_add(ENTRY_BYTES.saturating_mul(entries));
+    few && used <= allowed
 }
 
 fn score(value: f64) -> String {
@@ -80,6 +126,7 @@ pub(super) fn answer(ask: &Ask, said: RedisResult<Value>) -> Result<Answer, Redi
         // A list that is empty is not there.
         (Ask::Length(_), Value::Int(0)) => Answer::Missing,
         (_, Value::Int(number)) => Answer::Integer(number),
+        // Or an empty string: `looks` finds out.
         (Ask::Get(_), Value::BulkString(text)) if text.is_empty() => Answer::Missing,
         (Ask::Get(_), Value::BulkString(text)) if text.len() > MOST_BYTES => Answer::TooLarge,
         (Ask::Get(_), Value::BulkString(text)) => Answer::Text(text),
@@ -139,7 +186,10 @@ mod tests {
     use super::*;
 
     fn packed(ask: &Ask) -> String {
-        let (_, command) = command(ask);
+        words(&command(ask).1)
+    }
+
+    fn words(command: &Cmd) -> String {
         let words = command.args_iter().map(|arg| match arg {
             redis::Arg::Simple(word) => String::from_utf8_lossy(word).into_owned(),
             _ => "?".to_owned(),
@@ -173,6 +223,46 @@ mod tests {
         ] {
             assert_eq!(packed(&ask), expected);
         }
+    }
+
+    #[test]
+    fn what_could_be_of_any_size_is_measured_before_it_is_read() {
+        let key = || b"k".to_vec();
+        let fields = Ask::Fields(key(), vec![b"a".to_vec(), b"b".to_vec()]);
+        let members = Ask::Members {
+            key: key(),
+            min: 0.0,
+        };
+        for (ask, expected) in [
+            (Ask::Get(key()), ""),
+            (fields, "HSTRLEN k a, HSTRLEN k b"),
+            (Ask::AllFields(key()), "HLEN k, MEMORY USAGE k SAMPLES 4096"),
+            (Ask::Head(key()), "LLEN k, MEMORY USAGE k SAMPLES 4096"),
+            (members, "ZCARD k, MEMORY USAGE k SAMPLES 4096"),
+        ] {
+            let guards = guards(&ask, true);
+            let guards: Vec<String> = guards.iter().map(|(_, guard)| words(guard)).collect();
+            assert_eq!(guards.join(", "), expected);
+        }
+        assert_eq!(guards(&Ask::Head(key()), false).len(), 1);
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_read() {
+        let key = || b"k".to_vec();
+        let is_read = |ask: &Ask, said: &[i64]| {
+            let said: Vec<_> = said.iter().map(|number| Ok(Value::Int(*number))).collect();
+            is_read(ask, &said)
+        };
+        let fields = Ask::Fields(key(), vec![b"a".to_vec(), b"b".to_vec()]);
+        assert!(is_read(&fields, &[10, 0]) && is_read(&fields, &[65_536, 0]));
+        assert!(!is_read(&fields, &[65_536, 1]) && !is_read(&fields, &[0, i64::MAX]));
+        let (all, head) = (Ask::AllFields(key()), Ask::Head(key()));
+        assert!(is_read(&all, &[4_096, 500_000]) && is_read(&all, &[1, 65_000]));
+        assert!(!is_read(&all, &[4_097, 0]) && !is_read(&all, &[1, 70_000]));
+        // Without memory, by the number of entries.
+        assert!(is_read(&all, &[4_096]) && !is_read(&all, &[4_097]));
+        assert!(is_read(&head, &[1_000_000, 20_000_000]) && !is_read(&head, &[2, 1_000_000]));
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! What findings mean: views of counters for the checker, and what could not be judged. Pure.
 
-use crate::limiters::{CounterReading, Description, Finding, Labels, Outcome, Unknown};
-use crate::observation::{Condition, CounterView, Lacks, Reason};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::earlier;
+use crate::limiters::{CounterReading, Description, Finding, Labels, Limits, Outcome, Unknown};
+use crate::observation::{Condition, CounterView, FallenLimit, Lacks, Reason};
 
 /// A counter as it was read, under its label.
 #[derive(Debug)]
@@ -11,6 +16,9 @@ pub(super) struct Seen {
     count: u64,
     limit: u64,
     window_ms: Option<u64>,
+    fell_from: Option<FallenLimit>,
+    /// The limits that are stored in Redis for this counter.
+    pub(super) own: Option<Limits>,
     condition: Condition,
 }
 
@@ -26,8 +34,13 @@ pub(super) enum Judged {
     Nothing,
 }
 
-/// Judges a finding.
-pub(super) fn judge(description: &Description, labels: &mut Labels, finding: &Finding) -> Judged {
+/// Judges a finding of the time `now`, on the steady timeline.
+pub(super) fn judge(
+    description: &Description,
+    labels: &mut Labels,
+    finding: &Finding,
+    now: Timestamp,
+) -> Judged {
     let Some(matched) = &finding.matched else {
         return Judged::Nothing;
     };
@@ -41,6 +54,8 @@ pub(super) fn judge(description: &Description, labels: &mut Labels, finding: &Fi
         count: 0,
         limit: 0,
         window_ms: None,
+        fell_from: None,
+        own: None,
         condition,
     };
     match &finding.outcome {
@@ -51,6 +66,8 @@ pub(super) fn judge(description: &Description, labels: &mut Labels, finding: &Fi
                 count: reading.count,
                 limit,
                 window_ms: reading.limits.window_ms,
+                fell_from: fell_from(reading, now),
+                own: reading.own.then_some(reading.limits),
                 ..seen(labels.of(description, matched), condition)
             })
         }
@@ -65,6 +82,14 @@ pub(super) fn judge(description: &Description, labels: &mut Labels, finding: &Fi
             Judged::Nothing
         }
     }
+}
+
+/// The limit before, if it was higher, and when it fell.
+fn fell_from(reading: &CounterReading, now: Timestamp) -> Option<FallenLimit> {
+    let former = reading.former?;
+    let limit = former.limits.capacity()?;
+    let at = earlier(now, Duration::from_millis(former.ago_ms));
+    (limit > reading.limits.capacity()?).then_some(FallenLimit { limit, at })
 }
 
 fn condition(reading: &CounterReading) -> Condition {
@@ -96,7 +121,7 @@ impl Seen {
             limit: self.limit,
             remaining: self.limit.saturating_sub(self.count),
             window_ms: self.window_ms,
-            fell_from: None,
+            fell_from: self.fell_from,
             condition: self.condition,
         }
     }

@@ -1,10 +1,11 @@
 //! Reads names through their descriptions: what all of them ask in one step goes out together.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::{Cmd, RedisError};
+use redis::{Cmd, RedisError, RedisResult, Value};
 
-use super::answers::{answer, command, is_read, size};
+use super::answers::{answer, command, guards, is_read, is_unmeasured};
 use crate::limiters::{Answer, Ask, Finding, Look};
 use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::redis::router::Router;
@@ -20,11 +21,19 @@ pub(super) struct Spent {
     pub(super) took: Duration,
 }
 
+/// How Redis is asked.
+pub(super) struct Way<'a> {
+    pub(super) router: &'a Router,
+    /// Of the servers that are asked.
+    pub(super) pacers: &'a [&'a Pacer],
+    /// Whether Redis says how much memory a key takes.
+    pub(super) measured: &'a AtomicBool,
+}
+
 /// Reads every one of `looks` to its end. What could not be read ends in an error, with the link that is at fault where
 /// one is.
 pub(super) async fn read(
-    router: &Router,
-    pacers: &[&Pacer],
+    way: &Way<'_>,
     mut looks: Vec<Look<'_>>,
     spent: &mut Spent,
 ) -> Vec<Result<Finding, RedisError>> {
@@ -39,7 +48,9 @@ pub(super) async fn read(
         if asked.is_empty() {
             break;
         }
-        let mut answers = ask_all(router, pacers, &asked, spent).await.into_iter();
+        let mut answers = ask_all(way, &asked, spent).await;
+        find_empty(way, &looks, &asked, &mut answers, spent).await;
+        let mut answers = answers.into_iter();
         let mut asked = asked.iter().map(|(place, _)| *place).peekable();
         while let Some(place) = asked.next() {
             let mut said = vec![answers.next()];
@@ -67,38 +78,29 @@ fn endless() -> RedisError {
     std::io::Error::other("a description that asks without end").into()
 }
 
-/// The answers to `asked`, in their order.
+/// The answers to `asked`, in their order. What is too large is not read.
 async fn ask_all(
-    router: &Router,
-    pacers: &[&Pacer],
+    way: &Way<'_>,
     asked: &[(usize, Ask)],
     spent: &mut Spent,
 ) -> Vec<Result<Answer, RedisError>> {
-    let sizes: Vec<(Vec<u8>, Cmd)> = asked.iter().filter_map(|(_, ask)| size(ask)).collect();
-    spent.commands += sizes.len() as u64;
-    let sizes = if sizes.is_empty() {
-        Vec::new()
-    } else {
-        let many = sizes.len();
-        let (sizes, took) = step_at_all(pacers, many, || router.ask(sizes)).await;
-        spent.took += took;
-        sizes.each
-    };
-    let mut sizes = sizes.iter();
-    let large: Vec<bool> = asked
-        .iter()
-        .map(|(_, ask)| {
-            let size = matches!(ask, Ask::AllFields(_)).then(|| sizes.next());
-            size.flatten().is_some_and(|size| !is_read(size))
-        })
-        .collect();
+    let measured = way.measured.load(Ordering::Relaxed);
+    let guards = asked.iter().map(|(_, ask)| guards(ask, measured));
+    let guards: Vec<Vec<_>> = guards.collect();
+    let many: Vec<usize> = guards.iter().map(Vec::len).collect();
+    let mut sizes = way.ask(guards.concat(), spent).await.into_iter();
+    let mut large = Vec::with_capacity(asked.len());
+    for ((_, ask), many) in asked.iter().zip(many) {
+        let said: Vec<RedisResult<Value>> = sizes.by_ref().take(many).collect();
+        if measured && is_unmeasured(ask, &said) {
+            // Not asked again: each refusal is a line in the log of Redis.
+            way.measured.store(false, Ordering::Relaxed);
+        }
+        large.push(!is_read(ask, &said));
+    }
     let read = asked.iter().zip(&large).filter(|(_, large)| !**large);
     let read: Vec<_> = read.map(|((_, ask), _)| command(ask)).collect();
-    spent.commands += read.len() as u64;
-    let many = read.len();
-    let (said, took) = step_at_all(pacers, many, || router.ask(read)).await;
-    spent.took += took;
-    let mut said = said.each.into_iter();
+    let mut said = way.ask(read, spent).await.into_iter();
     let answers = asked.iter().zip(large).map(|((_, ask), large)| {
         if large {
             return Ok(Answer::TooLarge);
@@ -108,4 +110,45 @@ async fn ask_all(
             .map_or(Ok(Answer::Missing), |said| answer(ask, said))
     });
     answers.collect()
+}
+
+/// Tells empty strings, which GETRANGE answers like missing ones, from those: of the keys that were asked for by name.
+async fn find_empty(
+    way: &Way<'_>,
+    looks: &[Look<'_>],
+    asked: &[(usize, Ask)],
+    answers: &mut [Result<Answer, RedisError>],
+    spent: &mut Spent,
+) {
+    let nothing = asked.iter().zip(&*answers).enumerate();
+    let nothing = nothing.filter_map(|(at, ((place, ask), answer))| match (ask, answer) {
+        (Ask::Get(key), Ok(Answer::Missing)) if looks[*place].name() == key => Some((at, key)),
+        _ => None,
+    });
+    let (places, exist): (Vec<usize>, Vec<_>) = nothing
+        .map(|(at, key)| (at, command(&Ask::Exists(key.clone()))))
+        .unzip();
+    let said = way.ask(exist, spent).await;
+    for (at, said) in places.into_iter().zip(said) {
+        if matches!(said, Ok(Value::Int(1))) {
+            answers[at] = Ok(Answer::Text(Vec::new()));
+        }
+    }
+}
+
+impl Way<'_> {
+    async fn ask(
+        &self,
+        commands: Vec<(Vec<u8>, Cmd)>,
+        spent: &mut Spent,
+    ) -> Vec<RedisResult<Value>> {
+        if commands.is_empty() {
+            return Vec::new();
+        }
+        let many = commands.len();
+        spent.commands += many as u64;
+        let (said, took) = step_at_all(self.pacers, many, || self.router.ask(commands)).await;
+        spent.took += took;
+        said.each
+    }
 }

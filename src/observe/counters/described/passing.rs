@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use redis::RedisError;
 
 use super::judging::{Judged, Seen, judge};
-use super::looks::{Spent, read};
+use super::looks::{Spent, Way, read};
 use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
-use crate::limiters::{Counter, Finding, Limits, Look, LookContext, Matched};
+use crate::limiters::{Counter, Finding, Limits, Look, LookContext, Matched, Merged};
 use crate::observation::{CounterView, Reason, utilization};
+use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::{Sample, Totals};
@@ -35,7 +37,7 @@ impl Described {
         let mut seen = Vec::new();
         for (label, finding) in labels.into_iter().zip(findings) {
             let Some(finding) = finding else { continue };
-            match judge(&self.description, &mut self.labels, &finding) {
+            match judge(&self.description, &mut self.labels, &finding, at.steady) {
                 Judged::Counter(counter) => seen.push(counter),
                 Judged::Unjudged(label, reason) => result.unjudged.push((label, reason)),
                 // The key of the window that is now is written, or the pass comes across it.
@@ -66,11 +68,15 @@ impl Described {
             let sampled = self.closely(names, &mut totals.sample);
             let (findings, took) = self.look_at(means, names, &sampled, result).await;
             result.pass_took += took;
-            for finding in findings.iter().flatten() {
+            for (finding, sampled) in findings.iter().zip(&sampled) {
+                let Some(finding) = finding else { continue };
                 totals.add(finding);
+                if *sampled {
+                    self.note_rivals(finding);
+                }
             }
             let at = means.clock.now();
-            let read = self.judge(&findings, result);
+            let read = self.judge(&findings, at.steady, result);
             for (label, reason) in &read.unjudged {
                 totals.add_unjudged(*reason, label);
             }
@@ -93,7 +99,7 @@ impl Described {
         let sampled = self.closely(names, sample);
         let (findings, _) = self.look_at(means, names, &sampled, result).await;
         let at = means.clock.now();
-        let read = self.judge(&findings, result);
+        let read = self.judge(&findings, at.steady, result);
         self.remember(means, &read.seen);
         let all = read.seen.iter().chain(&read.empty);
         let views: Vec<CounterView<'_>> = all.map(Seen::view).collect();
@@ -108,10 +114,21 @@ impl Described {
             .collect()
     }
 
-    fn judge(&mut self, findings: &[Option<Finding>], result: &mut SweepResult) -> Judgements {
+    fn judge(
+        &mut self,
+        findings: &[Option<Finding>],
+        now: Timestamp,
+        result: &mut SweepResult,
+    ) -> Judgements {
         let mut read = Judgements::default();
         for finding in findings.iter().flatten() {
-            match judge(&self.description, &mut self.labels, finding) {
+            let judged = judge(&self.description, &mut self.labels, finding, now);
+            if let Judged::Counter(Seen { name, own, .. }) = &judged
+                && let Some(own) = own
+            {
+                self.falls.learn(name, *own, now);
+            }
+            match judged {
                 Judged::Counter(counter) if !counter.is_empty() => {
                     if counter.lacks_limit() {
                         result.skip(Reason::NoLimit, &counter.label);
@@ -153,7 +170,7 @@ impl Described {
     }
 
     /// What became of each name, nothing of those that could not be read; and what it took of Redis's time.
-    async fn look_at(
+    pub(super) async fn look_at(
         &self,
         means: &mut Means<'_>,
         names: &[Vec<u8>],
@@ -161,9 +178,20 @@ impl Described {
         result: &mut SweepResult,
     ) -> (Vec<Option<Finding>>, Duration) {
         let known = means.rules;
-        let rules = |counter: &Counter, matched: &Matched| ruled(known, counter, matched);
+        let description = &*self.description;
+        let rules =
+            |counter: &Counter, matched: &Matched| ruled(known, description, counter, matched);
         let api = |_: &Counter, _: &Matched| Limits::default();
         let at = means.clock.now();
+        let falls = &self.falls;
+        let former = |counter: &Counter, matched: &Matched, merged: Merged<'_>| {
+            let before = |rules: &[LimitRule]| {
+                ruled(rules, description, counter, matched).or(*merged.unruled)
+            };
+            let of_own = || falls.of_own(&matched.name, merged.limits, at.steady);
+            let of_own = merged.own.then(of_own).flatten();
+            of_own.or_else(|| falls.by_rules(merged.limits, before, at.steady))
+        };
         let lanes: Vec<usize> = names
             .iter()
             .map(|name| means.router.link_of(name).unwrap_or(0))
@@ -178,6 +206,7 @@ impl Described {
                 let known = LookContext {
                     rules: &rules,
                     api: &api,
+                    former: &former,
                     now_ms: u64::try_from(now_ms).unwrap_or(0),
                     tolerance_ms: CLOCK_TOLERANCE_MS,
                     sampled: *sampled,
@@ -189,7 +218,12 @@ impl Described {
         let asked = asked.into_iter().filter_map(|lane| means.lanes.get(lane));
         let pacers: Vec<&Pacer> = asked.map(|lane| &lane.pacer).collect();
         let mut spent = Spent::default();
-        let findings = read(means.router, &pacers, looks, &mut spent).await;
+        let way = Way {
+            router: means.router,
+            pacers: &pacers,
+            measured: &self.measured,
+        };
+        let findings = read(&way, looks, &mut spent).await;
         result.commands += spent.commands;
         let findings = findings.into_iter().zip(names).zip(lanes);
         let findings = findings

@@ -1,0 +1,297 @@
+//! `limiters --check`: what a description finds in Redis, as tables for the person who writes it.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock::Clock;
+use crate::config::{Config, description_of};
+use crate::limiters::{
+    CounterReading, Description, Example, Expires, Fitting, Outcome, WithoutExpiry,
+};
+use crate::observation::encode_key;
+use crate::observe::{Inspected, Inspection, inspect};
+use crate::text_table::{shown, write_table};
+
+/// Bytes of a name that are shown: a cell is shorter.
+const MOST_SHOWN: usize = 512;
+
+/// Looks for the limiter that `named` describes, in the Redis of `config`, and says what was found. SIGINT and SIGTERM
+/// end it early, with what was found until then.
+pub async fn limiter(named: &str, config: &Config) -> anyhow::Result<String> {
+    let description = Arc::new(description_of(named)?);
+    let observe = &config.observe;
+    let inspection = Inspection {
+        redis: &observe.redis,
+        share: observe.scan_share,
+        rules: &observe.limit_rules,
+        description: &description,
+    };
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let found = inspect(inspection, &Clock::start(), stop).await;
+    let found = found.map_err(|error| anyhow!(error))?;
+    Ok(text(&description, &found))
+}
+
+/// What was found.
+fn text(description: &Description, found: &Inspected) -> String {
+    let inventory = &found.inventory;
+    let servers = found.servers.join(", ");
+    let names = keys(inventory.names);
+    let (name, title) = (&description.name, shown(&description.title));
+    let mut out = format!("{name} ({title}): {names} in {servers}\n\n");
+    let mut rows = vec![row(["COUNTER", "KEYS", "REFUSED", "NOTES"])];
+    for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {
+        let notes = notes(fitting);
+        rows.push(row([
+            &counter.name.value,
+            &fitting.keys.to_string(),
+            counter.refused.name(),
+            &notes,
+        ]));
+    }
+    rows.push(row(["ignored", &inventory.ignored.to_string(), "", ""]));
+    rows.push(row(["no counter", &inventory.foreign.to_string(), "", ""]));
+    write_table(&mut out, &rows);
+    let mut rows = vec![row([
+        "COUNTER", "NAME", "LABEL", "COUNT", "LIMIT", "WINDOW", "EXPIRES", "WHAT",
+    ])];
+    for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {
+        let mut examples: Vec<&Example> = fitting.examples.iter().collect();
+        examples.sort_by(|one, other| one.name.cmp(&other.name));
+        let rows_of = examples.iter();
+        rows.extend(rows_of.map(|example| example_row(&counter.name.value, example)));
+    }
+    let mut foreign: Vec<_> = inventory.foreign_examples.iter().collect();
+    foreign.sort_by_key(|(swept, name)| (!*swept, name));
+    for (swept, name) in foreign {
+        let what = if *swept {
+            "begins like a counter"
+        } else {
+            "not swept"
+        };
+        rows.push(row([
+            "no counter",
+            &name_of(name),
+            "",
+            "",
+            "",
+            "",
+            "",
+            what,
+        ]));
+    }
+    if rows.len() > 1 {
+        out.push('\n');
+        write_table(&mut out, &rows);
+    }
+    let warnings = warnings(description, found);
+    if !warnings.is_empty() {
+        out.push('\n');
+    }
+    for warning in warnings {
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "warning: {warning}");
+    }
+    out
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+fn keys(many: u64) -> String {
+    format!("{many} key{}", if many == 1 { "" } else { "s" })
+}
+
+/// A name of any bytes, as it fits into a table on a terminal.
+fn name_of(name: &[u8]) -> String {
+    shown(&encode_key(&name[..name.len().min(MOST_SHOWN)]))
+}
+
+fn each<T: Display>(kind: &str, counts: &BTreeMap<T, u64>) -> impl Iterator<Item = String> {
+    let counts = counts.iter();
+    counts.map(move |(reason, many)| format!("{many} {kind}{reason}"))
+}
+
+/// What there is to say of keys besides their counts, and of how many.
+fn notes(fitting: &Fitting) -> String {
+    let mut parts = Vec::new();
+    parts.extend(each("invalid: ", &fitting.invalid));
+    parts.extend(each("", &fitting.unknown));
+    for (many, what) in [
+        (fitting.without_limit, "without a limit"),
+        (
+            fitting.without_expiry,
+            "without the expiry that they should have",
+        ),
+        (fitting.over, "of a window that is over"),
+    ] {
+        if many > 0 {
+            parts.push(format!("{many} {what}"));
+        }
+    }
+    parts.join(", ")
+}
+
+fn example_row(counter: &str, example: &Example) -> Vec<String> {
+    let mut row = vec![
+        counter.to_owned(),
+        name_of(&example.name),
+        name_of(&example.label),
+    ];
+    let (cells, what) = match &example.outcome {
+        Outcome::Counted(reading) => (counted(reading), what_of(reading)),
+        Outcome::Invalid(invalid) => (blank(), format!("invalid: {invalid}")),
+        Outcome::Unknown(unknown) => (blank(), format!("unknown: {unknown}")),
+        Outcome::Over(_) => (blank(), "its window is over".to_owned()),
+        Outcome::Part => (blank(), "counted with another key".to_owned()),
+        Outcome::Gone | Outcome::Ignored | Outcome::Foreign => (blank(), String::new()),
+    };
+    row.extend(cells);
+    row.push(what);
+    row
+}
+
+fn blank() -> [String; 4] {
+    [const { String::new() }; 4]
+}
+
+fn counted(reading: &CounterReading) -> [String; 4] {
+    let limits = &reading.limits;
+    let number = |number: Option<u64>| number.map_or("unknown".to_owned(), |it| it.to_string());
+    let window = match limits.window_ms {
+        None => "unknown".to_owned(),
+        Some(ms) if ms % 1000 == 0 => format!("{} s", ms / 1000),
+        Some(ms) => format!("{ms} ms"),
+    };
+    let expires = match reading.expiry {
+        None => "not read",
+        Some(Expires::In(_) | Expires::TooLate { .. }) => "yes",
+        Some(Expires::Never(_)) => "never",
+    };
+    [
+        reading.count.to_string(),
+        number(limits.capacity()),
+        window,
+        expires.to_owned(),
+    ]
+}
+
+fn what_of(reading: &CounterReading) -> String {
+    if let Some(invalid) = reading.invalid {
+        format!("invalid: {invalid}")
+    } else if reading.is_stuck() {
+        "stuck: it blocks its client for ever".to_owned()
+    } else if reading.is_over_limit() == Some(true) {
+        "above its limit".to_owned()
+    } else {
+        let without = match reading.expiry {
+            Some(Expires::Never(Some(WithoutExpiry::Blocks))) => {
+                "no expiry: at its limit, it blocks its client for ever"
+            }
+            Some(Expires::Never(Some(WithoutExpiry::Leaks))) => "no expiry: it is never removed",
+            Some(Expires::Never(Some(WithoutExpiry::Heals))) => {
+                "no expiry: the next request sets it"
+            }
+            _ => "",
+        };
+        without.to_owned()
+    }
+}
+
+fn warnings(description: &Description, found: &Inspected) -> Vec<String> {
+    let inventory = &found.inventory;
+    let mut warnings = Vec::new();
+    if !found.whole {
+        warnings.push("it was ended before all keys were read".to_owned());
+    }
+    if found.moved > 0 {
+        let moved = keys(found.moved);
+        warnings.push(format!(
+            "{moved} moved to another server meanwhile and were not read"
+        ));
+    }
+    let name = |place: usize| {
+        let counter = description.counters.get(place);
+        counter.map_or("", |counter| counter.name.value.as_str())
+    };
+    for ((counts, other), (many, example)) in &inventory.rivals {
+        let (counts, other, example) = (name(*counts), name(*other), name_of(example));
+        warnings.push(format!(
+            "counters {counts} and {other} could both claim {}, such as {example}: {counts} counts, as it is first",
+            keys(*many)
+        ));
+    }
+    for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {
+        let name = &counter.name.value;
+        if fitting.keys == 0 {
+            warnings.push(format!(
+                "counter {name}: no key of type {} fits",
+                counter.kind.name()
+            ));
+        }
+        if counter.key.value.prefix().is_empty() {
+            warnings.push(format!(
+                "counter {name}: its pattern has no literal beginning: each sweep goes over all keys of the database"
+            ));
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limiters::{Finding, Fit, Inventory, Type};
+
+    #[test]
+    fn names_of_any_bytes_do_no_harm_to_a_terminal() {
+        let description = Description::parse(
+            "
+name: own
+title: \"own\\e[2J\"
+counters:
+  - {name: all, key: '^own:(?P<key>.+)$', type: string, count: value, refused: counted, expiry: normal_without}
+",
+        )
+        .unwrap();
+        let mut inventory = Inventory::new(&description);
+        let long = vec![b'k'; 100_000];
+        for name in [&b"own:\x1b[2J\n\xff\0"[..], b"\x1b]0;x\x07", &long] {
+            let matched = match description.match_name(name, Some(Type::String)) {
+                Fit::Counter(matched) => Some(matched),
+                _ => None,
+            };
+            let outcome = match matched {
+                Some(_) => Outcome::Over(None),
+                None => Outcome::Foreign,
+            };
+            inventory.add(&description, name, &Finding { matched, outcome });
+        }
+        let found = Inspected {
+            inventory,
+            whole: true,
+            servers: vec!["127.0.0.1:6379".to_owned()],
+            moved: 0,
+        };
+        let text = text(&description, &found);
+        let harmful = |c: char| c.is_control() && c != '\n';
+        assert!(!text.contains(harmful), "{text:?}");
+        assert!(text.contains(r"own:\u{1b}[2J\n\xff\x00"), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() < 400),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! A description on a real Redis, once: every name is classified, and what fits a counter is read as the description
+//! says. For a person who writes a description; nothing is judged and nothing remembered.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::{Either, join_all, select};
+use jiff::SignedDuration;
+use redis::RedisResult;
+
+use super::{Described, Means};
+use crate::clock::{Clock, Moment};
+use crate::limiters::{Description, Inventory};
+use crate::observation::CounterView;
+use crate::observe::counters::invalidations::Tracked;
+use crate::observe::counters::limits::LimitRule;
+use crate::observe::counters::pace::RedisShares;
+use crate::observe::counters::requests::PREFIX;
+use crate::observe::counters::shard_reader::ready;
+use crate::observe::counters::sink::CounterSink;
+use crate::observe::counters::sweep_result::{Lane, SweepResult, fail};
+use crate::observe::counters::totals::Sample;
+use crate::observe::redis::cluster::slots_of;
+use crate::observe::redis::deployment::RedisDeployment;
+use crate::observe::redis::errors::not_connected;
+use crate::observe::redis::router::{Link, Router};
+use crate::observe::redis::topology::Topology;
+
+/// What is inspected, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Inspection<'a> {
+    /// The Redis.
+    pub redis: &'a RedisDeployment,
+    /// The share of each server's time that may be taken.
+    pub share: f64,
+    /// Limits by key that the configuration knows.
+    pub rules: &'a [LimitRule],
+    /// What is looked for.
+    pub description: &'a Arc<Description>,
+}
+
+/// What a description found in Redis.
+#[derive(Debug)]
+pub struct Inspected {
+    /// What was found.
+    pub inventory: Inventory,
+    /// Whether every name was classified.
+    pub whole: bool,
+    /// The servers that were read.
+    pub servers: Vec<String>,
+    /// Keys that moved to another server meanwhile, and were not read.
+    pub moved: u64,
+}
+
+/// Classifies all names, until `stop` is ready. The error says which server could not be read, and why.
+pub async fn inspect(
+    inspection: Inspection<'_>,
+    clock: &Clock,
+    stop: impl Future<Output = ()>,
+) -> Result<Inspected, String> {
+    let mut topology = Topology::new(inspection.redis, PREFIX)?;
+    let access = topology.access();
+    let found = topology.discover(clock).await;
+    let found = found.map_err(|failure| failure.message)?;
+    if let Some(failure) = found.problem.or(found.harmless) {
+        // Of a cluster, all of it is read or nothing.
+        return Err(failure.message);
+    }
+    let shards = found.shards;
+    let unreachable = Mutex::default();
+    let tracked = Arc::new(Tracked::described(inspection.description));
+    let readied = shards
+        .iter()
+        .map(|now| ready(None, (&access, &tracked), now, &unreachable));
+    let readied = join_all(readied).await;
+    let time = RedisShares::default();
+    let mut result = SweepResult::default();
+    let (mut links, mut lanes, mut readers) = (Vec::new(), Vec::new(), Vec::new());
+    for (now, readied) in shards.iter().zip(readied) {
+        let server = readied.ready.map_err(|failure| failure.message)?;
+        let source = readied.reader.source.clone();
+        let pacer = time.pacer(&source, inspection.share);
+        pacer.set_ping(server.ping);
+        result.sources.push(source);
+        links.push(Link {
+            primary: now.shard.primary.clone(),
+            connection: Ok(server.connection),
+        });
+        let offset = now.state.as_ref().map(|state| state.clock_offset);
+        lanes.push(Lane {
+            scanner: Some(server.scanner),
+            clock_offset: offset.unwrap_or(SignedDuration::ZERO),
+            pacer,
+        });
+        // Its connections live as long as it does.
+        readers.push(readied.reader);
+    }
+    if links.is_empty() {
+        return Err(format!("Redis: {}", not_connected()));
+    }
+    let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
+    let slots = slots.then(|| slots_of(shards.iter().map(|now| &now.shard)));
+    let servers = result.sources.clone();
+    let mut means = Means {
+        router: &Router::new(links, slots),
+        lanes: &lanes,
+        clock,
+        rules: inspection.rules,
+        sink: &mut Nowhere,
+    };
+    let mut inventory = Inventory::new(inspection.description);
+    let described = Described::new(Arc::clone(inspection.description));
+    let whole = {
+        let all = pin!(described.classify(&mut means, &mut inventory, &mut result));
+        matches!(select(all, pin!(stop)).await, Either::Left(_))
+    };
+    if let Some(failure) = result.failed.into_values().next() {
+        return Err(failure.message);
+    }
+    Ok(Inspected {
+        inventory,
+        whole,
+        servers,
+        moved: result.skipped.values().map(|(times, _)| times).sum(),
+    })
+}
+
+impl Described {
+    async fn classify(
+        &self,
+        means: &mut Means<'_>,
+        inventory: &mut Inventory,
+        result: &mut SweepResult,
+    ) {
+        let mut sample = Sample::default();
+        for lane in 0..means.lanes.len() {
+            let mut cursor = b"0".to_vec();
+            loop {
+                // Everything: a pattern that fits nothing shows by what it misses.
+                let (next, names) = match scan(&means.lanes[lane], &cursor, means.step()).await {
+                    Ok(scanned) => scanned,
+                    Err(error) => return fail(lane, &error, result),
+                };
+                for names in names.chunks(means.step()) {
+                    let sampled: Vec<bool> = names.iter().map(|it| sample.takes(it)).collect();
+                    let (findings, _) = self.look_at(means, names, &sampled, result).await;
+                    for (name, finding) in names.iter().zip(findings) {
+                        if let Some(finding) = finding {
+                            inventory.add(&self.description, name, &finding);
+                        }
+                    }
+                }
+                if !result.failed.is_empty() {
+                    return;
+                }
+                if next == b"0" {
+                    break;
+                }
+                cursor = next;
+            }
+        }
+    }
+}
+
+/// The names that come after `cursor`, and where they end.
+async fn scan(lane: &Lane, cursor: &[u8], step: usize) -> RedisResult<(Vec<u8>, Vec<Vec<u8>>)> {
+    let mut scanner = lane.scanner.clone().ok_or_else(not_connected)?;
+    let mut command = redis::cmd("SCAN");
+    command.arg(cursor).arg("COUNT").arg(step);
+    // A name that SCAN walks by costs less than a command.
+    let scan = || async move { command.query_async(&mut scanner).await };
+    lane.pacer.step(step / 8 + 1, scan).await.0
+}
+
+/// Counters are looked at, and go nowhere.
+struct Nowhere;
+
+impl CounterSink for Nowhere {
+    fn begin_pass(&mut self) {}
+
+    fn end_pass(&mut self) {}
+
+    fn ranks(&self, _: f64, _: &[u8]) -> bool {
+        false
+    }
+
+    fn is_shown(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn counters(&mut self, _: Moment, _: &[CounterView<'_>]) {}
+
+    fn recheck(&mut self, _: Moment, _: &[CounterView<'_>]) {}
+}
