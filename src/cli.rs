@@ -251,7 +251,7 @@ fn message(text: &str) -> String {
 pub fn command() -> Command {
     Command::new("ratelimiter-exporter")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Prometheus exporter and invariant checker for a distributed, Redis-backed rate limiter")
+        .about("Prometheus exporter and invariant checker for Redis-backed rate limiters")
         .after_help("Every flag has an environment variable: RATELIMITER_EXPORTER_ and its name in capitals, with _ for . and -")
         .args(SETTINGS.iter().map(flag))
         .subcommand(
@@ -259,22 +259,22 @@ pub fn command() -> Command {
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
                 .arg(Arg::new("output").long("output").value_name("table|json|jsonl").value_parser(["table", "json", "jsonl"]).default_value("table").help("How to show it; jsonl is a line of a recording, which evaluate replays"))
                 .arg(Arg::new("explain").long("explain").value_name("SUBJECT").help("Say why a node, redis or a key is reported, or is not"))
-                .arg(Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("Show the table again and again, until SIGINT or SIGTERM"))
-                .arg(Arg::new("every").long("every").value_name("DURATION").help("From one look to the next; with --output jsonl, until SIGINT or SIGTERM, or with --watch"))
+                .arg(Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("Repeat the table in place, until SIGINT or SIGTERM"))
+                .arg(Arg::new("every").long("every").value_name("DURATION").help("From one collection to the next; with --watch, or with --output jsonl until SIGINT or SIGTERM"))
                 .arg(Arg::new("for").long("for").value_name("DURATION").help("End after this time"))
                 .arg(Arg::new("output-file").long("output-file").value_name("FILE").help("Append the recording to this file instead of writing to standard output; .gz at its end means --gzip"))
-                .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Pack the recording as gzip does"))
+                .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Compress the recording as gzip does"))
                 .arg(target())
                 .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; 0s leaves high_latency unknown")),
         )
         .subcommand(
             Command::new("evaluate")
                 .about("Replay recorded observations, one JSON object a line, and say what would have been reported at each")
-                .arg(Arg::new("FILE").required(true).help("The recording, also one that gzip packed; - for standard input"))
-                .arg(Arg::new("output").long("output").value_name("jsonl|table|json").value_parser(["jsonl", "table", "json"]).help("A line for each observation, or what it comes to; the default is a table with --compare or --report, else jsonl"))
+                .arg(Arg::new("FILE").required(true).help("The recording, also compressed by gzip; - for standard input"))
+                .arg(Arg::new("output").long("output").value_name("jsonl|table|json").value_parser(["jsonl", "table", "json"]).help("A line for each observation (jsonl), or the totals; the default is a table with --compare or --report, else jsonl"))
                 .arg(Arg::new("compare").long("compare").value_name("FILE").help("Say what would have been reported by --config.file and by this configuration"))
                 .arg(Arg::new("report").long("report").value_name("FILE.html").help("Write a page with figures and time lines"))
-                .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Pass over lines that are no observations, and count them; the exit status is 2 all the same")),
+                .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Leave out and count lines that are no observations; the exit status is still 2")),
         )
         .subcommand(Command::new("actions").about("The action definitions as JSON"))
         .subcommand(

@@ -242,7 +242,7 @@ impl<S: Subject, C: InvariantChecker> Between<'_, S, C> {
         let before = std::mem::replace(&mut work.subject, next);
         if !work.subject.take_over(before) {
             tracing::info!(
-                "another limiter is observed: what was known of the one before is forgotten"
+                "another limiter is observed: violations, nodes and limits of the previous one are forgotten"
             );
             work.checker.clear_state();
             work.reported = Reported::new();

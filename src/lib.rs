@@ -1,4 +1,4 @@
-//! Prometheus exporter and invariant checker for a distributed, Redis-backed rate limiter.
+//! Prometheus exporter and invariant checker for Redis-backed rate limiters.
 //!
 //! The way of the data is one way: [`observe`] does all the I/O of a collection and returns an
 //! [`observation::Observation`]; [`invariants`] decides what it means; [`export`] turns both into metric families;

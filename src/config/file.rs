@@ -262,7 +262,7 @@ impl FileReader<'_> {
         values: Vec<String>,
     ) -> Result<(), ConfigError> {
         if !self.seen.insert(name.clone()) {
-            return Err(self.malformed(Some(key), &format!("{name} stands here again")));
+            return Err(self.malformed(Some(key), &format!("{name} is here twice")));
         }
         let origin = self.origin(&name, at);
         self.values.put(name, Typed { origin, values });
@@ -332,7 +332,7 @@ mod tests {
             let read = read(text);
             let error = read.unwrap_err().to_string();
             let place = format!("--config.file: f.yml:{place}: ");
-            let why = format!("expected valid YAML: {name} stands here again");
+            let why = format!("expected valid YAML: {name} is here twice");
             assert!(
                 error.starts_with(&place) && error.ends_with(&why),
                 "{error}"

@@ -77,7 +77,7 @@ fn is_sound(config: &Config) {
     let web = &config.web;
     assert!(
         !web.enable_admin_api || web.admin_api_insecure,
-        "actions are taken of anybody"
+        "actions are accepted without a login"
     );
     assert!(web.max_connections > 0 && web.read_timeout > Duration::ZERO);
     for name in config.targets.keys() {

@@ -49,29 +49,29 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Address to serve on; without a host, every one, IPv6 and IPv4
+    /// Address to serve on; without a host, every address, IPv6 and IPv4
     "web.listen-address": "HOST:PORT" = ":9972";
     /// Path of the metrics
     "web.telemetry-path": "PATH" = "/metrics";
     /// TLS and users, in the format of Prometheus's web configuration file
     "web.config.file": "FILE";
-    /// Accept POST /api/v1/actions/reset_counter, of who is authenticated by --web.config.file
+    /// Accept POST /api/v1/actions/reset_counter from callers that --web.config.file authenticates
     "web.enable-admin-api": "" = "false";
-    /// Accept actions of anybody who reaches the port
+    /// Accept actions without authentication, from anybody who reaches the port
     "web.admin-api-insecure": "" = "false";
-    /// Connections served at once; more wait
+    /// Connections served at once; further ones wait
     "web.max-connections": "N" = "512";
-    /// For a request to arrive, and for an idle connection
+    /// Time for a request to arrive, and for an idle connection
     "web.read-timeout": "DURATION" = "90s";
     /// Accept POST /-/reload, which reads the configuration anew as SIGHUP does
     "web.enable-lifecycle": "" = "false";
-    /// Taken off Prometheus's scrape timeout, so that the answer arrives in time
+    /// Time subtracted from Prometheus's scrape timeout, so that the answer arrives in time
     "web.timeout-offset": "DURATION" = "0.5s";
-    /// Where the runbooks are: the page at / links to URL/ALERT.md
+    /// URL of the folder with the runbooks: the page at / links to URL/ALERT.md
     "web.runbook-url": "URL";
     /// A node of the limiter; repeat or separate by commas: any will do for the API, all are probed
     "ratelimiter.url": "URL" = "http://localhost:8000";
-    /// For one request to a node
+    /// Time for one request to a node
     "ratelimiter.timeout": "DURATION" = "1s";
     /// File that holds the bearer token for the URLs of --ratelimiter.url
     "ratelimiter.bearer-token-file": "FILE";
@@ -103,13 +103,13 @@ settings! {
     "redis.tls-cert-file": "FILE";
     /// The key (PEM) of --redis.tls-cert-file
     "redis.tls-key-file": "FILE";
-    /// Name that the certificates of Redis bear, instead of the host
+    /// Name in the certificates of Redis, instead of the host
     "redis.tls-server-name": "NAME";
-    /// Read the counters from a replica where one follows its primary
+    /// Read the counters from a replica, if one follows its primary
     "redis.prefer-replica": "" = "false";
-    /// For connecting to Redis, and for one answer
+    /// Time for connecting to Redis, and for one answer
     "redis.timeout": "DURATION" = "1s";
-    /// Ask this Prometheus for the latencies, instead of the nodes
+    /// Read the latencies from this Prometheus instead of the nodes
     "prometheus.url": "URL";
     /// File that holds the bearer token for --prometheus.url
     "prometheus.bearer-token-file": "FILE";
@@ -133,11 +133,11 @@ settings! {
     "scan.share": "RATIO" = "0.2";
     /// The kind of limiter: one that ratelimiter-exporter limiters lists
     "limiter.kind": "NAME" = "reference";
-    /// A description of a kind of one's own, instead of --limiter.kind (docs/LIMITERS.md)
+    /// A file that describes your own kind of limiter, instead of --limiter.kind (docs/LIMITERS.md)
     "limiter.file": "FILE";
-    /// Where violations, nodes and limits survive a restart
+    /// File that keeps violations, nodes and limits over a restart
     "state.file": "FILE";
-    /// YAML: any of these settings, invariants, nodes, limits
+    /// YAML file with any of these settings, invariants, nodes, limits and targets
     "config.file": "FILE";
     /// Validate the configuration and exit: 0 valid, 2 not
     "config.check": "" = "false";

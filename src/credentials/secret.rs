@@ -101,16 +101,14 @@ impl SecretSource {
             kept.0 = stamp;
             match read(&file.path) {
                 Ok(secret) if secret.expose().is_empty() => {
-                    tracing::error!(
-                        "{origin}: {path}: is empty; what was read before stays in use"
-                    );
+                    tracing::error!("{origin}: {path}: is empty; the previous one stays in use");
                 }
                 Ok(secret) => {
                     kept.1 = secret;
                     tracing::info!("{origin}: {path}: read again");
                 }
                 Err(error) => {
-                    tracing::error!("{origin}: {path}: {error}; what was read before stays in use");
+                    tracing::error!("{origin}: {path}: {error}; the previous one stays in use");
                 }
             }
         }

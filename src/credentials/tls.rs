@@ -78,7 +78,7 @@ impl TlsSource {
                     tracing::info!("TLS files read again: {}", self.0.files);
                 }
                 Err(error) => {
-                    tracing::error!("TLS file: {error}; what was read before stays in use");
+                    tracing::error!("TLS file: {error}; the previous one stays in use");
                 }
             }
         }

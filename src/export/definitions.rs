@@ -49,7 +49,7 @@ definitions! {
     ACTIVE_SINCE = Gauge "ratelimiter_invariant_active_since_timestamp_seconds" ["name", "subject"]
         "When the pending or reported violation was first seen, as Unix time in seconds.";
     VIOLATIONS = Gauge "ratelimiter_invariant_violations" ["name", "severity"]
-        "Subjects in reported violation, exact whatever the caps.";
+        "Subjects in reported violation, those without a series of their own included.";
     STARTED = Counter "ratelimiter_invariant_violations_started_total" ["name", "severity"]
         "Violations that were reported since the exporter started.";
     DROPPED = Gauge "ratelimiter_invariant_subjects_dropped" ["name"]
@@ -71,14 +71,14 @@ definitions! {
     NODE_INFO = Gauge "ratelimiter_node_info" ["node_id", "address"]
         "1, with the node's address.";
     NODE_TTL = Gauge "ratelimiter_node_heartbeat_ttl_seconds" ["node_id"]
-        "Time until the node's registration runs out, in seconds.";
+        "Time until the node's registration expires, in seconds.";
     NODE_PROBE = Gauge "ratelimiter_node_probe_duration_seconds" ["node_id"]
         "Time the node took to answer GET /health, in seconds.";
     NODE_REDIS = Gauge "ratelimiter_node_redis_connected" ["node_id"]
         "1 if the node reaches Redis, 0 if not; absent without evidence.";
     NODE_P99 = Gauge "ratelimiter_node_latency_p99_seconds" ["node_id"]
         "99th percentile of the node's check latency over --latency.window, in seconds; absent without samples, and where \
-         the threshold lies inside the histogram bucket that holds it.";
+         the threshold lies inside the histogram bucket that holds the p99.";
     NODE_CHECKS = Histogram "ratelimiter_node_check_duration_seconds" ["node_id"]
         "Check latency in seconds, as the node reports it.";
     NODE_CHECKED = Counter "ratelimiter_node_requests_checked_total" ["node_id", "result"]
@@ -93,11 +93,11 @@ definitions! {
     KEYS_WITHOUT_EXPIRY = Gauge "ratelimiter_keys_without_expiry" ["counter"]
         "Keys that should expire and do not, in the last full pass: estimated from a sample where there are more than 1000.";
     KEYS_FOREIGN = Gauge "ratelimiter_keys_foreign" []
-        "Names that the last full pass came across and that fit no counter of the kind.";
+        "Names in the last full pass that fit no counter of the kind.";
     KEYS_EXPORTED = Gauge "ratelimiter_keys_exported" []
         "Keys that have series of their own.";
     KEY_REQUESTS = Gauge "ratelimiter_key_requests" ["key"]
-        "Requests inside the key's window: those admitted, and where ratelimiter_limiter_info says refused=\"counted\", those refused, too.";
+        "Admitted requests inside the key's window; refused ones, too, where ratelimiter_limiter_info has refused=\"counted\".";
     KEY_LIMIT = Gauge "ratelimiter_key_requests_limit" ["key"]
         "Requests allowed per window.";
     KEY_REMAINING = Gauge "ratelimiter_key_requests_remaining" ["key"]
@@ -113,9 +113,9 @@ definitions! {
     REDIS_PING = Gauge "ratelimiter_redis_ping_duration_seconds" []
         "Time Redis took to answer PING, in seconds.";
     REDIS_INFO = Gauge "ratelimiter_redis_info" ["version", "role", "mode"]
-        "1, with what Redis says of itself.";
+        "1, with the version, role and mode that Redis reports.";
     REDIS_EVICTED = Counter "ratelimiter_redis_evicted_keys_total" []
-        "Keys that Redis evicted for want of memory: evicted counters let requests through.";
+        "Keys that Redis evicted because memory was full: an evicted counter lets requests through.";
     REDIS_MEMORY = Gauge "ratelimiter_redis_memory_used_bytes" []
         "Memory that Redis uses, in bytes.";
     REDIS_MEMORY_MAX = Gauge "ratelimiter_redis_memory_max_bytes" []
@@ -125,13 +125,13 @@ definitions! {
     SCAN_LAST = Gauge "ratelimiter_scan_last_full_pass_timestamp_seconds" []
         "When the last full pass over all counters ended, as Unix time in seconds.";
     SCAN_SOURCE = Gauge "ratelimiter_scan_source_info" ["shard", "address", "role"]
-        "1, with the server that the counters of each primary are read from: primary or replica.";
+        "1, with the server from which the counters of each primary are read: primary or replica.";
     SCAN_COMMANDS = Counter "ratelimiter_scan_commands_total" []
         "Redis commands sent to read counters and limits.";
     SCRAPE_DURATION = Gauge "ratelimiter_scrape_duration_seconds" []
         "Time the collection took, in seconds.";
     COLLECTOR_SUCCESS = Gauge "ratelimiter_scrape_collector_success" ["collector"]
-        "1 if the collector delivered everything it was asked for, else 0.";
+        "1 if the collector read everything that it should, else 0.";
     COLLECTOR_DURATION = Gauge "ratelimiter_scrape_collector_duration_seconds" ["collector"]
         "Time the collector took, in seconds.";
     LAST_SUCCESS = Gauge "ratelimiter_collection_last_success_timestamp_seconds" ["collector"]
@@ -149,5 +149,5 @@ definitions! {
     UNAUTHORIZED = Counter "ratelimiter_exporter_http_requests_unauthorized_total" ["credentials"]
         "Requests that were refused because their user or password was missing or wrong.";
     BUILD_INFO = Gauge "ratelimiter_exporter_build_info" ["version", "revision", "rustversion"]
-        "1, with what this exporter was built from.";
+        "1, with the version, revision and compiler of this build.";
 }

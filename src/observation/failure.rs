@@ -62,7 +62,7 @@ closed_list! {
     Noperm => "noperm",
     /// The replica has lost its master.
     Masterdown => "masterdown",
-    /// A replica has lost its primary: what it holds is old.
+    /// A replica lost its primary: its data is old.
     ReplicaStale => "replica_stale",
     /// A script holds Redis.
     Busy => "busy",

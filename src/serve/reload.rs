@@ -104,11 +104,13 @@ impl Reloader {
             match &result {
                 Ok(()) => {
                     self.around.outcome.send_replace(Reload { ok: true, at });
-                    tracing::info!("the configuration was read anew and is in force");
+                    tracing::info!("the new configuration is in force");
                 }
                 Err(error) => {
                     self.around.outcome.send_modify(|reload| reload.ok = false);
-                    tracing::error!("not reloaded, the configuration of before stays: {error}");
+                    tracing::error!(
+                        "not reloaded, the previous configuration stays in force: {error}"
+                    );
                 }
             }
             if let Some(waiting) = waiting {

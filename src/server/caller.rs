@@ -60,7 +60,7 @@ pub(super) fn own_site(headers: &HeaderMap, known: bool) -> Result<(), Refusal> 
     let host = headers.get(HOST);
     if browser && !known && !host.is_some_and(is_address) {
         return refused(
-            "without a login, a browser's requests are taken only under the exporter's IP address or localhost",
+            "without a login, a browser's requests are accepted only under the exporter's IP address or localhost",
         );
     }
     let own = if let Some(site) = site {
@@ -76,7 +76,7 @@ pub(super) fn own_site(headers: &HeaderMap, known: bool) -> Result<(), Refusal> 
     if own {
         Ok(())
     } else {
-        refused("the request comes from another site, which actions are not taken from")
+        refused("the request comes from another site, from which actions are not accepted")
     }
 }
 

@@ -153,7 +153,7 @@ impl Kept {
         match taken {
             Ok(()) => tracing::info!("--web.config.file: {}: read again", path.display()),
             Err(error) => tracing::error!(
-                "--web.config.file: {}: not taken, what was read before stays in force: {error}",
+                "--web.config.file: {}: not applied, the previous one stays in force: {error}",
                 path.display()
             ),
         }
@@ -175,7 +175,7 @@ impl Terms {
             return Ok(());
         };
         Err(format!(
-            "{gone} asks for less than before, which takes a restart"
+            "{gone} is weaker than before, which needs a restart"
         ))
     }
 }

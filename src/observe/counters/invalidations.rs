@@ -197,7 +197,7 @@ impl Invalidations {
                 if let Err(error) = begun {
                     self.connector.replace();
                     let what = format!(
-                        "CLIENT TRACKING {} (every collection looks at all keys)",
+                        "CLIENT TRACKING {} (every collection reads all keys)",
                         self.address
                     );
                     return Changes::Untold(Some(RedisFailure::of(&what, &error)));

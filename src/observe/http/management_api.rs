@@ -122,7 +122,7 @@ impl<'a> ManagementApi<'a> {
                 status: None,
                 reason: Reason::InvalidJson,
                 message: format!(
-                    "reset_counter: key {key:?} was cut to be shown; expected the whole key"
+                    "reset_counter: key {key:?} was shortened; expected the whole key"
                 ),
             });
         }

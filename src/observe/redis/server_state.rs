@@ -181,14 +181,12 @@ pub(in crate::observe) fn stale(address: &str, info: &str) -> Option<RedisFailur
 fn lost(address: &str, primary: Option<&str>, seconds: Option<u64>) -> RedisFailure {
     let primary = primary.map_or(String::new(), |primary| format!(" {primary}"));
     let (lost, old) = match seconds {
-        Some(seconds) => (format!(" {seconds} s ago"), "that old"),
-        None => (String::new(), "of an age that it does not tell"),
+        Some(seconds) => (format!(" {seconds} s ago"), "its data is that old"),
+        None => (String::new(), "the age of its data is unknown"),
     };
     RedisFailure {
         reason: Reason::ReplicaStale,
-        message: format!(
-            "replica {address}: lost its primary{primary}{lost}: what it holds is {old}"
-        ),
+        message: format!("replica {address}: lost its primary{primary}{lost}: {old}"),
     }
 }
 
@@ -278,15 +276,11 @@ mod tests {
         for (info, told) in [
             (
                 info("down", down),
-                Some(
-                    "replica a:1: lost its primary 10.0.0.1:6379 12 s ago: what it holds is that old",
-                ),
+                Some("replica a:1: lost its primary 10.0.0.1:6379 12 s ago: its data is that old"),
             ),
             (
                 info("down", "master_link_down_since_seconds:-1\r\n"),
-                Some(
-                    "replica a:1: lost its primary 10.0.0.1:6379: what it holds is of an age that it does not tell",
-                ),
+                Some("replica a:1: lost its primary 10.0.0.1:6379: the age of its data is unknown"),
             ),
             (info("up", "master_last_io_seconds_ago:3\r\n"), None),
             ("role:master\r\n".to_owned(), None),

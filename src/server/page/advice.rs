@@ -12,7 +12,7 @@ pub(super) fn advice(reason: &str) -> &'static str {
             "the node exports no latency histogram that is known: name it with --latency.metric"
         }
         "invalid_histogram" => {
-            "a bucket of the node's latency histogram is no number: ask the node"
+            "a bucket of the node's latency histogram is no number: look at the node's /metrics"
         }
         "prometheus_no_series" => {
             "the server of --prometheus.url has no such series with the node's id as node_id"
@@ -25,7 +25,7 @@ pub(super) fn advice(reason: &str) -> &'static str {
             "GET /api/limits did not answer yet: keys without a limit of their own cannot be judged"
         }
         "redis_down" => "Redis does not answer the exporter",
-        "replica_stale" => "the replica that is asked has lost its primary: see what was not read",
+        "replica_stale" => "the replica lost its primary: see what was not read",
         "redis_just_returned" | "redis_restarted" => {
             "nodes get the time of two heartbeats to return"
         }
@@ -33,18 +33,20 @@ pub(super) fn advice(reason: &str) -> &'static str {
             "Redis has memory again: nodes get the time of two heartbeats to renew their registrations"
         }
         "canary_unanswered" => {
-            "the node did not answer whether it refuses what it must: see what was not read of the canary"
+            "the node did not answer the canary's check that it must refuse: see what was not read of the canary"
         }
         "no_metrics" => "the node's /metrics was not read: see what was not read",
         "never_reached" => {
             "the node is known by its registration alone: let the exporter reach the nodes' addresses"
         }
-        "not_registered" | "deregistered" => "the node answers but has no registration: ask it",
+        "not_registered" | "deregistered" => {
+            "the node answers but has no registration: look at its log"
+        }
         "registration_lost" => {
-            "the registration is missing and neither ran out nor was deleted: ask the node"
+            "the registration is missing, and neither expired nor was deleted by the node: look at its log"
         }
         "registration_without_ttl" => "nothing renews this registration: find out who wrote it",
-        "registry_unreadable" => "Redis could not be asked for the registrations",
+        "registry_unreadable" => "the registrations could not be read from Redis",
         "deadline" => "the collection ended first: give the scrape more time",
         "not_probed" => "no probe was made: see --probe.nodes, and what was not read",
         _ => "see what was not read",

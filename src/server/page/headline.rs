@@ -59,7 +59,7 @@ impl Headline {
         };
         let below = html! {
             @if stale {
-                strong { "Nothing scrapes the exporter: what stands here was true then." } " "
+                strong { "Nothing scrapes the exporter: this page shows what was true then." } " "
             }
             "Observed at " (time(report.at.wall, now)) ", " (long(age)) " ago, in " (millis(snapshot.seconds * 1e3)) "."
             @if pending > 0 && standing != Standing::Pending {

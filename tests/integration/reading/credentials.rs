@@ -302,7 +302,7 @@ async fn certificates_change_with_their_files() -> anyhow::Result<()> {
     assert!(redis_is(&scrape, 1), "{}", exporter.log());
     assert!(node_errors(&scrape) == 0.0, "{}", exporter.log());
     assert!(
-        exporter.log().contains("what was read before stays in use"),
+        exporter.log().contains("the previous one stays in use"),
         "{}",
         exporter.log()
     );

@@ -110,7 +110,7 @@ async fn users_log_in_and_passwords_change_without_a_restart() -> anyhow::Result
     std::fs::write(&file, "")?;
     assert_eq!(login("prometheus", "old").await?, 401);
     assert_eq!(login("prometheus", "new").await?, 200);
-    assert_eq!(count("basic_auth_users asks for less"), 1);
+    assert_eq!(count("basic_auth_users is weaker"), 1);
     std::fs::remove_file(&file)?;
     assert_eq!(login("prometheus", "new").await?, 200);
     assert_eq!(count("stays in force"), 3, "{}", exporter.log());
@@ -154,7 +154,7 @@ async fn refused_logins_are_counted_whatever_is_read_again() -> anyhow::Result<(
     std::fs::write(&file, users(&[("ann", "right"), ("bob", "his own")])?)?;
     exporter.process.hang_up()?;
     let read = lab::wait_for(PATIENCE, || async {
-        exporter.log().contains("the configuration was read anew")
+        exporter.log().contains("the new configuration is in force")
     });
     read.await.with_context(|| exporter.log())?;
     let bob = get("/").basic_auth("bob", Some("right"));

@@ -55,7 +55,7 @@ async fn tls_with_client_certificates_that_change_without_a_restart() -> anyhow:
     // They never stop to, without a restart.
     std::fs::write(&file, tls)?;
     assert!(get(tls_client(&other_ca, None)).await.is_err());
-    assert!(exporter.log().contains("client_auth_type asks for less"));
+    assert!(exporter.log().contains("client_auth_type is weaker"));
     // Other ones may be asked for.
     place(&other_ca, "clients.pem")?;
     std::fs::write(&file, &both)?;
@@ -87,7 +87,7 @@ async fn an_older_version_of_tls_is_not_taken_without_a_restart() -> anyhow::Res
     assert!(status(old.get(&url)).await.is_err());
     assert_eq!(status(tls_client(&ca, None)?.get(&url)).await?, 200);
     let log = exporter.log();
-    assert_eq!(log.matches("min_version asks for less").count(), 1, "{log}");
+    assert_eq!(log.matches("min_version is weaker").count(), 1, "{log}");
     Ok(())
 }
 
@@ -118,7 +118,7 @@ async fn a_file_that_is_not_taken_shows_in_the_metrics_and_refuses_reloads() -> 
     assert_eq!(successful().await?, Some(1.0));
     for (text, expected) in [
         ("basic_auth_users: {ann: right}\n", "expected a bcrypt hash"),
-        ("", "basic_auth_users asks for less than before"),
+        ("", "basic_auth_users is weaker than before"),
     ] {
         // Without a reload, with one, and after it: until the file is mended.
         std::fs::write(&file, text)?;
@@ -147,7 +147,10 @@ async fn a_file_that_is_not_taken_shows_in_the_metrics_and_refuses_reloads() -> 
         exporter.log().matches("not reloaded").count() == 3
     });
     refused.await.with_context(|| exporter.log())?;
-    let in_force = exporter.log().matches("and is in force").count();
+    let in_force = exporter
+        .log()
+        .matches("the new configuration is in force")
+        .count();
     assert_eq!(in_force, 2, "{}", exporter.log());
     Ok(())
 }

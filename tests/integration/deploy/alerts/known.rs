@@ -92,11 +92,6 @@ impl Known {
         self.metrics.get(metric)
     }
 
-    /// Whether this is a metric.
-    pub(super) fn has_metric(&self, name: &str) -> bool {
-        self.metrics.contains_key(name)
-    }
-
     /// Whether any metric has this label.
     pub(super) fn has_label(&self, label: &str) -> bool {
         self.labels.contains(label)
