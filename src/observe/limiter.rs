@@ -36,6 +36,7 @@ use crate::observe::http::management_api::ManagementApi;
 use crate::observe::http::optional::OptionalRequest;
 use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::default_selectors;
+use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
 use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
 use crate::observe::redis::deployment::RedisDeployment;
@@ -375,7 +376,10 @@ async fn counters_of_api(
         .filter_map(|counter| {
             let limit = u64::try_from(counter.limit).ok()?;
             let remaining = u64::try_from(counter.remaining).unwrap_or(0);
-            Some((decode_key(&counter.key), counter.count, limit, remaining))
+            let key = decode_key(&counter.key);
+            // The API does not know the limit that the canary sends along.
+            let canary = key.starts_with(CANARY_PREFIX.as_bytes());
+            (!canary).then_some((key, counter.count, limit, remaining))
         })
         .collect();
     let views: Vec<CounterView<'_>> = decoded
