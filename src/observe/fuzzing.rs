@@ -3,7 +3,7 @@
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::credentials::Secret;
-use crate::observation::Observation;
+use crate::observation::{LatencyWindow, Observation};
 use crate::observe::http::client::Answer;
 use crate::observe::http::management_api::{self as api, Health, Limits};
 use crate::observe::latency::exposition::Selector;
@@ -42,7 +42,7 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
             }
         };
         now += 20.seconds();
-        let metrics = node.add(now, &reading, &selectors, false);
+        let metrics = node.add(now, &reading, &selectors, LatencyWindow::default(), false);
         assert_ne!(
             metrics.latency_p99_ms.is_some(),
             metrics.latency_unknown.is_some(),
@@ -93,7 +93,8 @@ pub fn management_api(data: &[u8]) {
     read::<api::Reset>(&answer);
     read::<Health>(&answer);
     if let Some(response) = read::<prometheus::Response>(&answer)
-        && let Ok((p99, newest)) = prometheus::Latencies::from(response).of("node-1")
+        && let Ok((p99, newest)) =
+            prometheus::Latencies::from(response).of("node-1", LatencyWindow::default())
     {
         assert!(p99.seconds.is_finite(), "{p99:?}");
         let figures = newest.map(|newest| [newest.seconds, newest.slow, newest.slow_expected]);

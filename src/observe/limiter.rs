@@ -16,7 +16,7 @@ use crate::clock::{Clock, Moment};
 use crate::limiters::Description;
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
-    KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
+    KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
 use crate::observe::counters::described::{Described, Totals, kind_of};
@@ -64,6 +64,8 @@ pub struct ObserveConfig {
     pub prometheus_access: HttpAccess,
     /// The one histogram to use instead of the default list.
     pub latency_metric: Option<Selector>,
+    /// The span that latencies are taken over.
+    pub latency_window: LatencyWindow,
     /// How long the sweep of the counters may take in one collection.
     pub scan_budget: Duration,
     /// The share of each server's time that sweeps may take: above 0, 1 at the most.
@@ -179,6 +181,7 @@ impl Limiter {
                     None => None,
                 },
                 selectors: Arc::new(selectors),
+                window: config.latency_window,
                 timing: config.registry,
                 clock: clock.clone(),
                 topology,
@@ -310,6 +313,7 @@ impl Limiter {
             nodes: judged.nodes,
             counters: Vec::new(),
             node_metrics: judged.metrics,
+            latency_window_seconds: self.nodes.window,
             redis_connected,
             observed_at: Some(at.wall),
             steady_at: None,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::observation::NodeMetrics;
+use crate::observation::{LatencyWindow, NodeMetrics};
 use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::{LatencyHistory, Reading};
 use crate::observe::nodes::failing_checks::{CheckCounts, CheckHistory, Checks};
@@ -21,10 +21,11 @@ impl NodeHistory {
         now: Timestamp,
         reading: &Reading,
         selectors: &[Selector],
+        window: LatencyWindow,
     ) -> (NodeMetrics, Checks) {
         let checks = self.checks.add(now, counts_of(reading));
         let answered = checks.answers_rose;
-        let metrics = self.latency.add(now, reading, selectors, answered);
+        let metrics = self.latency.add(now, reading, selectors, window, answered);
         (metrics, checks)
     }
 }

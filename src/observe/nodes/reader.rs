@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::{
-    Collector, Failure, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
+    Collector, Failure, LatencyWindow, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
 };
 use crate::observe::deadline::Deadline;
 use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
@@ -46,6 +46,8 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) canary: bool,
     pub(in crate::observe) prometheus: Option<(Http, Url)>,
     pub(in crate::observe) selectors: Arc<Vec<Selector>>,
+    /// The span that latencies are taken over.
+    pub(in crate::observe) window: LatencyWindow,
     pub(in crate::observe) timing: RegistryTiming,
     pub(in crate::observe) clock: Clock,
     pub(in crate::observe) topology: Topology,
