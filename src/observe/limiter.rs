@@ -31,9 +31,9 @@ use crate::observe::counters::sweep::SweepResult;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
-use crate::observe::http::client::Http;
+use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::ManagementApi;
-use crate::observe::http::optional::OptionalRequest;
+use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::default_selectors;
 use crate::observe::nodes::canary::CANARY_PREFIX;
@@ -363,17 +363,21 @@ async fn counters_of_api(
     if !request.is_due(at.steady) {
         return;
     }
-    let api = ManagementApi::new(http, base);
-    let asked = request.make(at.steady, http.timeout(), api.counters());
-    let counters = match deadline.cut(asked).await {
-        Some(Ok(counters)) => counters,
-        Some(Err(error)) => {
+    let patient = http.within(ANSWER_WITHIN);
+    let asked = async move { ManagementApi::new(&patient, base).counters().await };
+    let asked = request.make(at.steady, http.timeout(), asked);
+    let Some(outcome) = deadline.cut(asked).await else {
+        return;
+    };
+    let late = || HttpError::late("GET /api/counters", http.timeout());
+    let counters = match outcome.unwrap_or_else(|| Err(late())) {
+        Ok(counters) => counters,
+        Err(error) => {
             let (reason, message) = (error.reason, error.message);
             keys.failures
                 .push(Failure::new(Collector::ManagementApi, "", reason, message));
             return;
         }
-        None => return,
     };
     let decoded: Vec<(Vec<u8>, u64, u64, u64)> = counters
         .iter()

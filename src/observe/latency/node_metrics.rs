@@ -25,7 +25,7 @@ const MOST_RESULTS: usize = 100;
 
 /// What one reading of a node's `/metrics` holds that matters here.
 #[derive(Clone, Debug, Default)]
-pub(in crate::observe) struct Reading {
+pub(in crate::observe) struct ScrapedMetrics {
     samples: Vec<Sample>,
     /// `ratelimiter_requests_checked_total` by result.
     pub(in crate::observe) requests_checked: BTreeMap<String, f64>,
@@ -35,7 +35,7 @@ pub(in crate::observe) struct Reading {
     pub(in crate::observe) check_answers: f64,
 }
 
-impl Reading {
+impl ScrapedMetrics {
     /// Reads the text; an error names the line.
     pub(in crate::observe) fn parse(text: &str, selectors: &[Selector]) -> Result<Self, String> {
         let samples = parse(text, |name| {
@@ -94,7 +94,7 @@ impl LatencyHistory {
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
-        reading: &Reading,
+        reading: &ScrapedMetrics,
         selectors: &[Selector],
         window: LatencyWindow,
         answered: bool,

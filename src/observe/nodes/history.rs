@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::observation::{LatencyWindow, NodeMetrics};
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::{LatencyHistory, Reading};
+use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics};
 use crate::observe::nodes::failing_checks::{CheckCounts, CheckHistory, Checks};
 
 /// One node over time.
@@ -19,7 +19,7 @@ impl NodeHistory {
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
-        reading: &Reading,
+        reading: &ScrapedMetrics,
         selectors: &[Selector],
         window: LatencyWindow,
     ) -> (NodeMetrics, Checks) {
@@ -31,7 +31,7 @@ impl NodeHistory {
 }
 
 /// How checks were answered, by a reading.
-pub(in crate::observe) fn counts_of(reading: &Reading) -> CheckCounts {
+pub(in crate::observe) fn counts_of(reading: &ScrapedMetrics) -> CheckCounts {
     CheckCounts {
         errors: reading.check_errors.unwrap_or(0.0),
         answers: reading.check_answers,

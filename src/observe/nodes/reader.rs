@@ -348,13 +348,12 @@ impl NodeReader {
         }
         let targets = self.targets(&new);
         read.asked.extend(new);
-        let found = ask_all(
-            &self.http,
-            targets,
-            self.ask(),
-            &self.selectors,
-            deadline.passed(),
-        );
+        self.probe(deadline, targets, read).await;
+    }
+
+    async fn probe(&self, deadline: &Deadline, targets: Vec<(String, Url)>, read: &mut NodesRead) {
+        let ask = self.ask();
+        let found = ask_all(&self.http, targets, ask, &self.selectors, deadline.passed());
         read.addresses.extend(found.await);
     }
 
@@ -378,15 +377,7 @@ impl NodeReader {
         let again: Vec<String> = quick.map(|(address, _)| address.clone()).collect();
         if !again.is_empty() && deadline.left() > SECOND_LOOK * 2 {
             tokio::time::sleep(SECOND_LOOK).await;
-            let targets = self.targets(&again);
-            let found = ask_all(
-                &self.http,
-                targets,
-                self.ask(),
-                &self.selectors,
-                deadline.passed(),
-            );
-            read.addresses.extend(found.await);
+            self.probe(deadline, self.targets(&again), read).await;
         }
         let ids: Vec<String> = self
             .memory

@@ -11,7 +11,7 @@ use super::judging::{Judged, Seen, judge};
 use super::looks::read;
 use super::totals::Totals;
 use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
-use crate::limiters::{Counter, Finding, Known, Limits, Look, Matched};
+use crate::limiters::{Counter, Finding, Limits, Look, LookContext, Matched};
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sweep::{SweepResult, fail};
@@ -228,7 +228,7 @@ impl Described {
             .map(|((name, sampled), lane)| {
                 let offset = means.lanes.get(*lane).map(|lane| lane.clock_offset);
                 let now_ms = redis_millis(at, offset.unwrap_or_default());
-                let known = Known {
+                let known = LookContext {
                     rules: &rules,
                     api: &api,
                     now_ms: u64::try_from(now_ms).unwrap_or(0),

@@ -15,14 +15,14 @@ use crate::observe::redis::errors::{is_elsewhere, reason_of};
 use crate::observe::redis::server_state::redis_millis;
 
 /// A key with what is known of it.
-pub(in crate::observe) struct Known {
+pub(in crate::observe) struct JudgedCounter {
     pub(in crate::observe) key: Vec<u8>,
     pub(in crate::observe) count: u64,
     pub(in crate::observe) limit: Limit,
     fell_from: Option<FallenLimit>,
 }
 
-impl Known {
+impl JudgedCounter {
     fn view(&self) -> CounterView<'_> {
         CounterView {
             key: &self.key,
@@ -124,14 +124,14 @@ impl Sweep<'_> {
         verified.retain(|known| known.count > 0);
         sure.append(&mut verified);
         if in_pass {
-            let views: Vec<CounterView<'_>> = sure.iter().map(Known::view).collect();
+            let views: Vec<CounterView<'_>> = sure.iter().map(JudgedCounter::view).collect();
             self.sink.counters(at, &views);
         } else {
-            self.tell_aside(at, &sure);
+            self.report_outside_pass(at, &sure);
         }
         // These may have been counted under the limit before.
         let changed = self.verify(changed, at, &mut Vec::new(), result).await;
-        self.tell_aside(at, &changed);
+        self.report_outside_pass(at, &changed);
     }
 
     /// Takes in the stored limits of one batch, before anything is counted.
@@ -170,7 +170,7 @@ impl Sweep<'_> {
         if ruled.is_none() && (count > limit.limit || self.sink.ranks(used, &key)) {
             return Judged::Doubtful(key);
         }
-        Judged::Sure(Known {
+        Judged::Sure(JudgedCounter {
             key,
             count,
             limit,
@@ -186,7 +186,7 @@ impl Sweep<'_> {
         at: Moment,
         unjudged: &mut Vec<(Vec<u8>, Reason)>,
         result: &mut SweepResult,
-    ) -> Vec<Known> {
+    ) -> Vec<JudgedCounter> {
         let usual = self
             .limits
             .default_limit()
@@ -207,7 +207,7 @@ impl Sweep<'_> {
         let mut found = Vec::with_capacity(keys.len());
         for ((key, _), answer) in keys.into_iter().zip(answers) {
             match self.judge_read(&key, answer, at, result) {
-                Read::Counted(count, limit, fell_from) => found.push(Known {
+                Read::Counted(count, limit, fell_from) => found.push(JudgedCounter {
                     key,
                     count,
                     limit,
@@ -294,8 +294,8 @@ impl Sweep<'_> {
     }
 
     /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
-    pub(in crate::observe) fn tell_aside(&mut self, at: Moment, found: &[Known]) {
-        let views: Vec<CounterView<'_>> = found.iter().map(Known::view).collect();
+    pub(in crate::observe) fn report_outside_pass(&mut self, at: Moment, found: &[JudgedCounter]) {
+        let views: Vec<CounterView<'_>> = found.iter().map(JudgedCounter::view).collect();
         self.sink.recheck(at, &views);
     }
 }
@@ -311,7 +311,7 @@ enum Read {
 }
 
 enum Judged {
-    Sure(Known),
+    Sure(JudgedCounter),
     /// To be looked at directly before anything is said.
     Doubtful(Vec<u8>),
     Skipped,

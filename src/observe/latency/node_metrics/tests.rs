@@ -14,7 +14,7 @@ use crate::subject::InvariantChecker as _;
 fn results_without_end_do_not_become_series() {
     let one = |n| format!("ratelimiter_requests_checked_total{{result=\"{n}\"}} 1\n");
     let text: String = (0..=MOST_RESULTS).map(one).collect();
-    let error = Reading::parse(&text, &default_selectors()).unwrap_err();
+    let error = ScrapedMetrics::parse(&text, &default_selectors()).unwrap_err();
     assert!(error.contains("101 results"), "{error}");
 }
 
@@ -27,7 +27,7 @@ fn one_sum_that_is_no_number_costs_the_sum_alone() {
                 ratelimiter_requests_checked_total{result=\"odd\"} NaN\n\
                 http_requests_total{handler=\"/x\",status=\"200\"} NaN\n\
                 http_requests_total{handler=\"/check\",status=\"200\"} 3\n";
-    let reading = Reading::parse(text, &default_selectors()).unwrap();
+    let reading = ScrapedMetrics::parse(text, &default_selectors()).unwrap();
     let results: Vec<_> = reading.requests_checked.iter().collect();
     assert_eq!(results, [(&"allowed".to_owned(), &3.0)]);
     assert_eq!(reading.check_errors, Some(0.0));
@@ -43,7 +43,7 @@ fn one_sum_that_is_no_number_costs_the_sum_alone() {
     assert_eq!((histogram.count, histogram.sum), (3.0, None));
     // What a verdict rests on is there as a whole or not at all.
     let text = text.replace("status=\"200\"} 3", "status=\"200\"} NaN");
-    let error = Reading::parse(&text, &default_selectors()).unwrap_err();
+    let error = ScrapedMetrics::parse(&text, &default_selectors()).unwrap_err();
     assert!(
         error.starts_with("line 7: http_requests_total of /check"),
         "{error}"
@@ -53,7 +53,7 @@ fn one_sum_that_is_no_number_costs_the_sum_alone() {
 #[test]
 fn a_histogram_of_no_numbers_is_named_and_the_next_one_is_used() {
     let broken = "ratelimiter_check_duration_seconds_bucket{le=\"0.1\"} NaN\n";
-    let reading = |text: &str| Reading::parse(text, &default_selectors()).unwrap();
+    let reading = |text: &str| ScrapedMetrics::parse(text, &default_selectors()).unwrap();
     let mut history = LatencyHistory::default();
     let metrics = history.add(
         Timestamp::UNIX_EPOCH,
@@ -213,7 +213,7 @@ fn replay_over(
         while let Some((_, took)) = ended.next_if(|(ended, _)| ended <= at) {
             counts.count(*took);
         }
-        let reading = Reading::parse(&counts.text(), &selectors).unwrap();
+        let reading = ScrapedMetrics::parse(&counts.text(), &selectors).unwrap();
         let now = Timestamp::from_millisecond(1_700_000_000_000 + at).unwrap();
         let metrics = history.add(now, &reading, &selectors, window, false);
         let observation = Observation {
