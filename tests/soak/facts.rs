@@ -79,6 +79,8 @@ pub(crate) struct NodeFacts {
     pub(crate) id: String,
     /// Where it listens now.
     pub(crate) address: String,
+    /// When it began to listen there.
+    pub(crate) moved: f64,
     pub(crate) born: f64,
     /// When another id took its port.
     pub(crate) replaced: Option<f64>,
@@ -98,6 +100,8 @@ pub(crate) struct Checks {
     pub(crate) to: f64,
     /// How many took longer than 50 ms.
     pub(crate) slow: f64,
+    /// Seconds that the second reading took.
+    pub(crate) took: f64,
 }
 
 /// A look into Redis that has nothing to do with the exporter.

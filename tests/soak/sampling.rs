@@ -84,15 +84,17 @@ pub(crate) async fn read_checks(shared: Rc<Shared>) {
                 .map(|(place, node)| (place, node.address.clone()))
                 .collect()
         };
+        let shared = &shared;
         let reading = nodes.into_iter().map(|(place, address)| async move {
+            let asked = shared.seconds();
             let answer = lab::http::get(&address, "/metrics", 2 * PATIENCE).await;
-            (
-                place,
-                address,
-                answer.ok().and_then(|answer| slow_checks(&answer.text())),
-            )
+            let took = shared.seconds() - asked;
+            {
+                let slow = answer.ok().and_then(|answer| slow_checks(&answer.text()));
+                (place, address, slow, took)
+            }
         });
-        for (place, address, slow) in futures_util::future::join_all(reading).await {
+        for (place, address, slow, took) in futures_util::future::join_all(reading).await {
             let Some(slow) = slow else {
                 continue;
             };
@@ -104,6 +106,7 @@ pub(crate) async fn read_checks(shared: Rc<Shared>) {
                 from,
                 to,
                 slow: more,
+                took,
             };
             shared.facts.borrow_mut().nodes[place].checks.push(checks);
         }

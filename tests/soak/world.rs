@@ -368,6 +368,7 @@ impl World {
                 let mut facts = self.shared.facts.borrow_mut();
                 let moved = &mut facts.nodes[slot.facts];
                 moved.address = slot.process.address();
+                moved.moved = at;
                 moved.life.set(at, Life::Runs);
                 moved.delay.set(at, 0);
             }
@@ -543,6 +544,7 @@ fn born(id: String, address: String, at: f64) -> NodeFacts {
     NodeFacts {
         id,
         address,
+        moved: at,
         born: at,
         replaced: None,
         life: Track::new(at, Life::Runs),
