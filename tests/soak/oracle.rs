@@ -326,7 +326,9 @@ fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expe
         let samples = facts.samples[key].iter();
         samples.filter(move |sample| sample.at >= from)
     };
-    let up = |from: f64| facts.redis.always(from, ended, readable);
+    // A replica without its primary (which is how Redis is made read-only) has counters of before: they are unknown.
+    let fresh = |redis| matches!(redis, Redis::Up | Redis::Full);
+    let up = |from: f64| facts.redis.always(from, ended, fresh);
     let changed = |from: f64| {
         let mut changes = facts.limit_changes[key].iter();
         changes.any(|at| (from..=ended).contains(at))
