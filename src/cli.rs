@@ -1,4 +1,4 @@
-//! What was typed: flags and subcommands. Values are not looked at here; `config` validates them.
+//! What was typed: flags, with their variables, and subcommands. Values are not looked at here; `config` validates them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::check::{Check, Destination, Output, Schedule};
@@ -91,9 +92,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     for setting in SETTINGS {
         // Settings are global flags, so the innermost command has them.
         let innermost = matches.subcommand().map_or(&matches, |(_, inner)| inner);
-        if let Some(given) = innermost.get_many::<String>(setting.flag) {
-            let given = given.cloned().collect();
-            values.add(setting, format!("--{}", setting.flag), given);
+        let flag = setting.flag;
+        if let Some(given) = innermost.get_many::<String>(flag) {
+            let origin = match innermost.value_source(flag) {
+                Some(ValueSource::EnvVariable) => env_name(flag),
+                _ => format!("--{flag}"),
+            };
+            values.add(setting, origin, given.cloned().collect());
         }
     }
     let task = task(&matches)?;
@@ -287,15 +292,17 @@ fn flag(setting: &'static Setting) -> Arg {
         Some(default) => format!(" [default: {default}]"),
         None => String::new(),
     };
-    let arg = Arg::new(setting.flag)
+    let variable = env_name(setting.flag);
+    let mut arg = Arg::new(setting.flag)
         .long(setting.flag)
         .global(true)
         .action(ArgAction::Append)
-        .help(format!(
-            "{}{default} [env: {}]",
-            setting.help,
-            env_name(setting.flag)
-        ));
+        .hide_env(true)
+        .help(format!("{}{default} [env: {variable}]", setting.help));
+    // An empty variable counts as not set. One that is no UTF-8 is refused by its name, later.
+    if std::env::var(&variable).is_ok_and(|value| !value.is_empty()) {
+        arg = arg.env(variable);
+    }
     if setting.value.is_empty() {
         arg.num_args(0..=1)
             .require_equals(true)

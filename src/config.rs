@@ -18,11 +18,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use judging::Judging;
-pub use settings::{Environment, SETTINGS, Setting, Values, env_name, find, may_repeat};
+pub use settings::{SETTINGS, Setting, Values, check_variables, env_name, find, may_repeat};
 pub use targets::TargetConfig;
 pub use web::WebConfig;
 
-use reader::Reader;
+use reader::{Reader, SWITCH};
 
 use crate::invariants::CheckerConfig;
 use crate::observe::ObserveConfig;
@@ -111,9 +111,9 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Validates `values` (flags, to which environment, file and defaults are added here).
-    pub fn load(mut values: Values, environment: &Environment) -> Result<Self, ConfigError> {
-        complete(&mut values, environment)?;
+    /// Validates `values` of flags and environment, to which file and defaults are added here.
+    pub fn load(mut values: Values) -> Result<Self, ConfigError> {
+        add_file(&mut values)?;
         Self::validated(values)
     }
 
@@ -133,7 +133,7 @@ impl Config {
         Ok(Self {
             observe: default.observe,
             checker: default.checker,
-            check_only: read.switch("config.check")?,
+            check_only: read.get("config.check", SWITCH)?,
             state_file: read.path("state.file"),
             state_origin: read
                 .typed("state.file")
@@ -145,9 +145,8 @@ impl Config {
     }
 }
 
-/// Adds to the flags what environment and file have. Defaults are not added: they are below what targets inherit.
-fn complete(values: &mut Values, environment: &Environment) -> Result<(), ConfigError> {
-    values.add_environment(environment);
+/// Adds what the file has. Defaults are not added: they are below what targets inherit.
+fn add_file(values: &mut Values) -> Result<(), ConfigError> {
     match values.get("config.file").cloned() {
         Some(named) => file::read(&named.origin, Path::new(named.text()), values),
         None => Ok(()),

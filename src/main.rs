@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ratelimiter_exporter::cli::{self, Stop, Task};
-use ratelimiter_exporter::config::{Config, Environment, Judging, LogConfig, Values};
+use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values, check_variables};
 use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::observe::{KEY, RESET_COUNTER};
 use ratelimiter_exporter::subject::{ActionDefinition, Actor as _, Parameters};
@@ -38,18 +38,17 @@ async fn run() -> ExitCode {
         Err(Stop::Info(text)) => return print(&text, 0),
         Err(Stop::Mistake(line)) => return fail(&line),
     };
-    let environment = match Environment::new(std::env::vars_os()) {
-        Ok(environment) => environment,
-        Err(error) => return fail(&error.to_string()),
-    };
+    if let Err(error) = check_variables(std::env::vars_os()) {
+        return fail(&error.to_string());
+    }
     if let Task::Evaluate(task) = &invocation.task {
-        return replay(task, invocation.values, &environment);
+        return replay(task, invocation.values);
     }
     if let Task::Limiters { name } = &invocation.task {
         return kinds(name.as_deref());
     }
     let values = invocation.values;
-    let load = move || Config::load(values.clone(), &environment);
+    let load = move || Config::load(values.clone());
     let serving = matches!(invocation.task, Task::Serve);
     // First of all: a reload that is asked for while the exporter starts must not end it instead.
     let hangup = match serving.then(|| signal(SignalKind::hangup())).transpose() {
@@ -130,12 +129,12 @@ fn kinds(name: Option<&str>) -> ExitCode {
     }
 }
 
-fn replay(task: &Replay, values: Values, environment: &Environment) -> ExitCode {
+fn replay(task: &Replay, values: Values) -> ExitCode {
     let current = task.compare.as_ref().map(|file| {
         let values = values.clone().with_file("--compare", file);
-        Judging::load(values, environment)
+        Judging::load(values)
     });
-    let candidate = Judging::load(values, environment);
+    let candidate = Judging::load(values);
     let (candidate, current) = match (candidate, current.transpose()) {
         (Ok(candidate), Ok(current)) => (candidate, current),
         (Err(error), _) | (_, Err(error)) => return fail(&error.to_string()),

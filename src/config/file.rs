@@ -1,7 +1,7 @@
-//! The configuration file: YAML with any of the settings, and what has no flags: `invariants`, `checker`, `nodes`,
-//! `limits`, and `targets` with all of this for further limiters. Mappings and dots in keys come to the same names. What
-//! is not known is refused by its place and with the nearest name that is. Values stay text: [`Reader`](super::reader)
-//! validates them, wherever they are from.
+//! The configuration file: YAML in sections, with any of the settings, and what has no flags: `invariants`, `checker`,
+//! `nodes`, `limits`, and `targets` with all of this for further limiters. A key may have one dot in place of a level. What
+//! is not known is refused by its place and with the nearest name that is. Values stay text, as those of flags are:
+//! [`Reader`](super::reader) validates all of them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_saphyr::{Location, Spanned};
 
 use super::settings::{SETTINGS, Typed, Values, find, may_repeat, most_alike};
-use super::yaml::{self, Entry, Node};
+use super::yaml::{self, Node};
 use super::{ConfigError, without_password};
 use crate::report::InvariantName;
 use crate::text::{one_line, without_login};
@@ -21,20 +21,11 @@ const MOST_NAME: usize = 64;
 /// them unwatched.
 const MOST_TARGETS: usize = 100;
 
-/// The settings that each target has for itself: those about what is observed.
-const OF_TARGETS: [&str; 8] = [
-    "ratelimiter.",
-    "probe.",
-    "redis.",
-    "prometheus.",
-    "latency.",
-    "keys.",
-    "scan.",
-    "limiter.",
-];
+/// The sections that targets do not have.
+const OF_THE_EXPORTER: [&str; 3] = ["web.", "state.", "log."];
 
 /// What has no flags, beside the invariants.
-const WITHOUT_FLAGS: [&str; 7] = [
+const WITHOUT_FLAGS: [&str; 10] = [
     "checker.unknown_hold",
     "checker.cleared_hold",
     "checker.lowered_limit_grace",
@@ -42,10 +33,10 @@ const WITHOUT_FLAGS: [&str; 7] = [
     "nodes.heartbeat_interval",
     "nodes.forget_after",
     "limits",
+    "limits[].match",
+    "limits[].limit",
+    "limits[].window",
 ];
-
-/// What each of `limits` says.
-const OF_LIMITS: [&str; 3] = ["match", "limit", "window"];
 
 /// Adds what the file at `path`, which `origin` named, says to `values`.
 pub(super) fn read(origin: &str, path: &Path, values: &mut Values) -> Result<(), ConfigError> {
@@ -69,43 +60,38 @@ pub(super) fn parse(
         origin,
         file,
         folder,
-        known: [known(|_| true), known(of_targets)],
+        known: [known(&[]), known(&OF_THE_EXPORTER)],
         seen: BTreeSet::new(),
         targets: Vec::new(),
         values,
     };
-    match yaml::parse(text) {
-        Ok(root) => reading.section("", root)?,
-        Err((at, why)) => return Err(reading.malformed(at, &why)),
+    let root = yaml::parse(text).map_err(|(at, why)| reading.malformed(at, &why))?;
+    let at = root.referenced;
+    match root.value {
+        Node::Map(entries) => reading.entries("", entries)?,
+        Node::Nothing => {}
+        other => return Err(reading.refused("the file", at, other.shown(), "a mapping")),
     }
-    if let Some(beyond) = reading.targets.get(MOST_TARGETS) {
-        let origin = reading.origin("targets", *beyond);
-        let given = format!("{} targets", reading.targets.len());
-        let expected = format!("{MOST_TARGETS} at most; further ones are another exporter's");
-        return Err(ConfigError::new(origin, given, expected));
+    let many = reading.targets.len();
+    let expected = format!("{MOST_TARGETS} at most; further ones are another exporter's");
+    match reading.targets.get(MOST_TARGETS) {
+        Some(at) => Err(reading.refused("targets", *at, &format!("{many} targets"), &expected)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// The names of everything that has a value, in the file or in a target.
-fn known(setting: impl Fn(&str) -> bool) -> Vec<String> {
-    let settings = SETTINGS.iter().map(|setting| setting.flag);
-    let settings = settings.filter(|flag| !flag.starts_with("config.") && setting(flag));
+/// The names of everything that has a value, without what begins with one of `others`.
+fn known(others: &[&str]) -> Vec<String> {
     let fields = ["enabled", "grace_period", "threshold", "severity"];
-    let invariants = InvariantName::ALL
-        .iter()
-        .flat_map(|name| fields.map(|field| format!("invariants.{name}.{field}")));
-    let others = settings.chain(WITHOUT_FLAGS).map(str::to_owned);
-    others.chain(invariants).collect()
-}
-
-/// The one of `known`, or of the names that they begin with, that is most like `written`.
-fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let candidates = known.flat_map(|name| {
-        let dots = name.match_indices('.').map(|(at, _)| at);
-        dots.chain([name.len()]).map(move |end| &name[..end])
-    });
-    most_alike(written, candidates)
+    let invariants = InvariantName::ALL.into_iter();
+    let invariants =
+        invariants.flat_map(|name| fields.map(|field| format!("invariants.{name}.{field}")));
+    let settings = SETTINGS.iter().map(|setting| setting.flag);
+    let names = settings.chain(WITHOUT_FLAGS).map(str::to_owned);
+    let names = names.filter(|name| !name.starts_with("config."));
+    let names = names.chain(invariants);
+    let has = |name: &String| !others.iter().any(|section| name.starts_with(section));
+    names.filter(has).collect()
 }
 
 /// A file while it is read.
@@ -130,179 +116,157 @@ impl FileReader<'_> {
         format!("{name} in {}:{}:{}", self.file, at.line(), at.column())
     }
 
+    fn refused(&self, name: &str, at: Location, value: &str, expected: &str) -> ConfigError {
+        ConfigError::new(self.origin(name, at), value, expected)
+    }
+
     fn malformed(&self, at: Option<Location>, why: &str) -> ConfigError {
         let place = at.map(|at| format!(": {}:{}:{}", self.file, at.line(), at.column()));
         let origin = format!("{}{}", self.origin, place.unwrap_or_default());
         ConfigError::new(origin, self.file, format!("valid YAML: {why}"))
     }
 
-    /// Everything in the mapping `node`, which is called `path`.
-    fn section(&mut self, path: &str, node: Spanned<Node>) -> Result<(), ConfigError> {
-        for (key, node) in self.entries(path, node)? {
-            let name = match path {
-                "" => key.value,
-                path => format!("{path}.{}", key.value),
-            };
-            self.entry(name, key.referenced, node)?;
+    /// All of a mapping, whose names begin with `prefix`.
+    fn entries(&mut self, prefix: &str, entries: Vec<yaml::Entry>) -> Result<(), ConfigError> {
+        for (key, node) in entries {
+            let (at, key) = (key.referenced, key.value);
+            let name = format!("{prefix}{key}");
+            let odd = key.is_empty() || key.contains('[') || key.matches('.').count() > 1;
+            if odd && find(&key).is_none() {
+                // A URL may be where no name is, with its password.
+                let (name, key) = (without_password(&name), without_password(&key));
+                let expected = "a name with one dot at the most: what is below it nests";
+                return Err(self.refused(&name, at, &key, expected));
+            }
+            self.take(name, at, node)?;
         }
         Ok(())
     }
 
-    /// The entries of a mapping; nothing at all is an empty one.
-    fn entries(&self, path: &str, node: Spanned<Node>) -> Result<Vec<Entry>, ConfigError> {
+    /// What has this name: a value, or a mapping with more.
+    fn take(&mut self, name: String, at: Location, node: Spanned<Node>) -> Result<(), ConfigError> {
+        let (prefix, inner) = self.split(&name, at)?;
+        let known = &self.known[usize::from(!prefix.is_empty())];
+        let within = |whole: &String| {
+            let rest = whole.strip_prefix(&inner);
+            rest.is_some_and(|rest| inner.is_empty() || rest.starts_with('.'))
+        };
+        let section = known.iter().any(within) || name == "targets";
+        let is_known = known.contains(&inner);
         match node.value {
-            Node::Map(entries) => Ok(entries),
-            Node::Nothing => Ok(Vec::new()),
-            other => {
-                let name = if path.is_empty() { "the file" } else { path };
-                let origin = self.origin(name, node.referenced);
-                Err(ConfigError::new(origin, other.shown(), "a mapping"))
+            Node::List(items) if inner == "limits" => {
+                self.put(name.clone(), at, node.referenced, Vec::new())?;
+                for (index, item) in items.into_iter().enumerate() {
+                    let (name, at) = (format!("{name}[{index}]"), item.referenced);
+                    self.put(name.clone(), at, at, Vec::new())?;
+                    self.take(name, at, item)?;
+                }
+                Ok(())
+            }
+            Node::Nothing if inner == "limits" => self.put(name, at, node.referenced, Vec::new()),
+            other if inner == "limits" => {
+                Err(self.refused(&name, node.referenced, other.shown(), "a list"))
+            }
+            value if is_known => self.value(name, &inner, at, node.referenced, value),
+            Node::Map(entries) if !entries.is_empty() => self.entries(&format!("{name}."), entries),
+            Node::Nothing | Node::Map(_) if section => Ok(()),
+            other if section => {
+                Err(self.refused(&name, node.referenced, other.shown(), "a mapping"))
+            }
+            _ => {
+                // In a target, what is known outside of it would be a bad hint.
+                let targets = prefix.is_empty().then_some("targets");
+                let ends = |name: &str| name.match_indices('.').map(|(at, _)| at).collect();
+                let candidates = known.iter().flat_map(|name| {
+                    let ends: Vec<usize> = ends(name);
+                    ends.into_iter().chain([name.len()]).map(|end| &name[..end])
+                });
+                let nearest = most_alike(&inner, candidates.chain(targets));
+                let nearest = nearest.map(|nearest| format!("{prefix}{nearest}"));
+                Err(ConfigError::unknown(&self.origin(&name, at), nearest))
             }
         }
     }
 
-    fn entry(
-        &mut self,
-        name: String,
-        at: Location,
-        node: Spanned<Node>,
-    ) -> Result<(), ConfigError> {
-        let target = name.strip_prefix("targets.").map(|rest| {
-            let (target, inner) = rest
-                .split_once('.')
-                .map_or((rest, None), |(t, i)| (t, Some(i)));
-            (target.to_owned(), inner.map(str::to_owned))
-        });
-        let (prefix, inner) = match target {
-            None => (String::new(), name.clone()),
-            Some((target, inner)) => {
-                self.target(&target, at)?;
-                match inner {
-                    None => return self.section(&name, node),
-                    Some(inner) => (format!("targets.{target}."), inner),
-                }
-            }
-        };
-        let within = !prefix.is_empty();
-        let known = &self.known[usize::from(within)];
-        if inner == "limits" {
-            return self.limits(&name, at, node);
+    /// What `name` begins with where it is a target's, and the rest, without the numbers of rules.
+    fn split(&mut self, name: &str, at: Location) -> Result<(String, String), ConfigError> {
+        let mut inner = name.to_owned();
+        let mut prefix = String::new();
+        if let Some(rest) = name.strip_prefix("targets.") {
+            let (target, rest) = rest.split_once('.').unwrap_or((rest, ""));
+            self.target(target, at)?;
+            (prefix, inner) = (format!("targets.{target}."), rest.to_owned());
         }
-        if known.contains(&inner) {
-            return self.value(name, at, &node);
+        if let Some((rules, field)) = inner.split_once('[') {
+            let field = field.split_once(']').map_or("", |(_, field)| field);
+            inner = format!("{rules}[]{field}");
         }
-        let below = format!("{inner}.");
-        if name == "targets" || known.iter().any(|known| known.starts_with(&below)) {
-            return self.section(&name, node);
-        }
-        // In a target, what is known outside of it would be a bad hint.
-        let others = (!within).then_some("targets");
-        let nearest = nearest(&inner, known.iter().map(String::as_str).chain(others));
-        let nearest = nearest.map(|nearest| format!("{prefix}{nearest}"));
-        Err(ConfigError::unknown(&self.origin(&name, at), nearest))
+        Ok((prefix, inner))
     }
 
     /// Whether there may be a target of this name.
     fn target(&mut self, target: &str, at: Location) -> Result<(), ConfigError> {
-        // A URL that was meant to be one may hold a password.
-        let shown = without_password(target);
-        let origin = self.origin(&format!("targets.{shown}"), at);
         let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
         if target.is_empty() || target.len() > MOST_NAME || !target.bytes().all(plain) {
+            // A URL that was meant to be one may hold a password.
+            let shown = without_password(target);
             let expected = "a name of 1 to 64 letters, digits, - and _";
-            return Err(ConfigError::new(origin, shown, expected));
+            return Err(self.refused(&format!("targets.{shown}"), at, &shown, expected));
         }
         let name = format!("targets.{target}");
-        if self.seen.insert(name.clone()) {
-            self.targets.push(at);
-            self.put(name, origin, Vec::new());
+        if self.seen.contains(&name) {
+            return Ok(());
         }
-        Ok(())
+        self.targets.push(at);
+        self.put(name, at, at, Vec::new())
     }
 
-    fn limits(&mut self, name: &str, at: Location, node: Spanned<Node>) -> Result<(), ConfigError> {
-        self.once(name, at)?;
-        let origin = self.origin(name, node.referenced);
-        let items = match node.value {
-            Node::List(items) => items,
-            Node::Nothing => Vec::new(),
-            other => return Err(ConfigError::new(origin, other.shown(), "a list")),
-        };
-        self.put(name.to_owned(), origin, Vec::new());
-        for (index, item) in items.into_iter().enumerate() {
-            let name = format!("{name}[{index}]");
-            let origin = self.origin(&name, item.referenced);
-            let fields = self.entries(&name, item)?;
-            let given: Vec<&str> = fields.iter().map(|(key, _)| key.value.as_str()).collect();
-            self.put(name.clone(), origin, vec![given.join(", ")]);
-            for (key, node) in fields {
-                let field = format!("{name}.{}", key.value);
-                if !OF_LIMITS.contains(&key.value.as_str()) {
-                    let nearest = nearest(&key.value, OF_LIMITS.into_iter());
-                    let origin = self.origin(&field, key.referenced);
-                    return Err(ConfigError::unknown(&origin, nearest));
-                }
-                if let ("match", Node::Plain(number)) = (&*key.value, &node.value) {
-                    // Written as 007, it is 7 by now.
-                    let origin = self.origin(&field, node.referenced);
-                    return Err(ConfigError::new(origin, number, "text"));
-                }
-                self.value(field, key.referenced, &node)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the value of a known name.
+    /// Takes the value of the known name `inner`, which may be a target's.
     fn value(
         &mut self,
         name: String,
+        inner: &str,
+        key: Location,
         at: Location,
-        node: &Spanned<Node>,
+        value: Node,
     ) -> Result<(), ConfigError> {
-        self.once(&name, at)?;
-        let flag = match name.strip_prefix("targets.") {
-            Some(rest) => rest.split_once('.').map_or("", |(_, flag)| flag),
-            None => &name,
-        };
-        let one = |node: &Node| match node {
-            Node::Plain(text) | Node::Text(text) => Some(text.clone()),
-            _ => None,
-        };
-        let values: Option<Vec<String>> = match &node.value {
-            Node::List(items) if may_repeat(flag) && !items.is_empty() => {
-                items.iter().map(|item| one(&item.value)).collect()
+        let found = value.shown().to_owned();
+        let mut values = match value {
+            // Written as 007, it is 7 by now.
+            Node::Plain(number) if inner == "limits[].match" => {
+                return Err(self.refused(&name, at, &number, "text"));
             }
-            node => one(node).map(|text| vec![text]),
+            Node::List(items) if may_repeat(inner) && !items.is_empty() => {
+                items.into_iter().map(|item| item.value.text()).collect()
+            }
+            one => vec![one.text()],
         };
-        let origin = self.origin(&name, node.referenced);
-        let mut values =
-            values.ok_or_else(|| ConfigError::new(&origin, node.value.shown(), "a value"))?;
-        if find(flag).is_some_and(|setting| setting.value == "FILE") {
-            for path in values.iter_mut().filter(|path| !path.is_empty()) {
+        if find(inner).is_some_and(|setting| setting.value == "FILE") {
+            for path in values.iter_mut().flatten().filter(|path| !path.is_empty()) {
                 *path = self.folder.join(&*path).display().to_string();
             }
         }
-        self.put(name, origin, values);
+        match values.into_iter().collect() {
+            Some(values) => self.put(name, key, at, values),
+            None => Err(self.refused(&name, at, &found, "a value")),
+        }
+    }
+
+    /// Refuses what the file has twice, once nested and once with a dot.
+    fn put(
+        &mut self,
+        name: String,
+        key: Location,
+        at: Location,
+        values: Vec<String>,
+    ) -> Result<(), ConfigError> {
+        if !self.seen.insert(name.clone()) {
+            return Err(self.malformed(Some(key), &format!("{name} stands here again")));
+        }
+        let origin = self.origin(&name, at);
+        self.values.put(name, Typed { origin, values });
         Ok(())
     }
-
-    /// Refuses what stands in the file twice, once nested and once with dots.
-    fn once(&mut self, name: &str, at: Location) -> Result<(), ConfigError> {
-        if self.seen.insert(name.to_owned()) {
-            return Ok(());
-        }
-        Err(self.malformed(Some(at), &format!("{name} stands here again")))
-    }
-
-    fn put(&mut self, name: String, origin: String, values: Vec<String>) {
-        self.values.put(name, Typed { origin, values });
-    }
-}
-
-/// Whether a target has this setting for itself.
-fn of_targets(flag: &str) -> bool {
-    OF_TARGETS.iter().any(|start| flag.starts_with(start))
 }
 
 #[cfg(test)]
@@ -376,25 +340,45 @@ mod tests {
     }
 
     #[test]
-    fn odd_names_are_unknown_and_never_passed_over() {
-        for name in [
-            "targets.eu.",
-            "targets.eu..redis.url",
-            "targets.eu.targets",
-            "limits.match",
-            "'limits[0].match'",
-            "redis.url.x",
-            "redis.",
-            "''",
-            "'.'",
-            "config.file",
-            "targets.eu.web",
+    fn odd_names_are_refused_and_never_passed_over() {
+        let unknown = "not known here";
+        for (name, why) in [
+            ("targets.eu.", "one dot"),
+            ("targets.eu..redis.url", "one dot"),
+            ("targets.eu.redis.url", "one dot"),
+            ("invariants.high_latency.threshold", "one dot"),
+            ("'limits[0].match'", "one dot"),
+            ("redis.url.x", "one dot"),
+            ("targets.eu redis", "a name of 1 to 64 letters"),
+            ("limits.match", unknown),
+            ("redis.", unknown),
+            ("''", "one dot"),
+            ("'.'", unknown),
+            ("config.file", unknown),
         ] {
             for value in ["", " 1"] {
                 let text = format!("{name}:{value}\n");
                 let read = read(&text);
                 let error = read.unwrap_err().to_string();
-                assert!(error.contains(" in f.yml:1:1: not known here"), "{error}");
+                let place = error.contains(" in f.yml:1:1: ");
+                assert!(place && error.contains(why), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_url_in_the_place_of_a_name_does_not_show_its_password() {
+        for key in [
+            "redis://me:hunter2@h",
+            "redis://me:hunter2@a.b.c",
+            "targets.redis://me:hunter2@a.b.c",
+        ] {
+            for text in [format!("'{key}': 1\n"), format!("keys: {{'{key}': 1}}\n")] {
+                let mut values = Values::default();
+                let read = parse(&text, "--config.file", "f.yml", Path::new(""), &mut values);
+                let error = read.unwrap_err().to_string();
+                assert!(error.contains(" in f.yml:1:"), "{error}");
+                assert!(!error.contains("hunter2"), "{error}");
             }
         }
     }
@@ -417,7 +401,7 @@ mod tests {
     #[test]
     fn a_target_has_values_and_sections_of_its_own() {
         let mut values = Values::default();
-        let text = "redis.timeout: 2s\ntargets:\n  eu:\n    redis: {url: redis://r:1}\n    invariants.high_latency.threshold: 1s\n";
+        let text = "redis.timeout: 2s\ntargets:\n  eu:\n    redis: {url: redis://r:1}\n    invariants: {high_latency: {threshold: 1s}}\n";
         parse(
             text,
             "--config.file",

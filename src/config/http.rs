@@ -5,6 +5,7 @@ use std::path::Path;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
+use super::reader::SWITCH;
 use super::{ConfigError, Reader};
 use crate::credentials::{Secret, SecretSource, TlsFiles, TlsSource};
 use crate::observe::{Authorization, HttpAccess};
@@ -43,7 +44,7 @@ impl Reader<'_> {
     /// Whether nodes that are found by their registrations are told what the configured ones are.
     pub(super) fn ratelimiter_access(&self, urls: &mut [Url]) -> Result<HttpAccess, ConfigError> {
         let mut access = self.http_access("ratelimiter", urls)?;
-        if self.switch("ratelimiter.send-credentials-to-nodes")? {
+        if self.get("ratelimiter.send-credentials-to-nodes", SWITCH)? {
             access.elsewhere = self.authorization("ratelimiter")?;
         }
         Ok(access)

@@ -1,8 +1,9 @@
 //! The part of the configuration that a replay needs. What it says of the limiter, and where its secrets are, is not
 //! looked at: a recording is judged where neither is to be had.
 
-use super::settings::{Environment, Values};
-use super::{ConfigError, LogConfig, Reader, complete};
+use super::reader::SWITCH;
+use super::settings::Values;
+use super::{ConfigError, LogConfig, Reader, add_file};
 use crate::invariants::CheckerConfig;
 
 /// How to judge what was observed elsewhere, validated.
@@ -19,15 +20,15 @@ pub struct Judging {
 }
 
 impl Judging {
-    /// Validates this part of `values`, with what environment and file have and the defaults.
-    pub fn load(mut values: Values, environment: &Environment) -> Result<Self, ConfigError> {
-        complete(&mut values, environment)?;
+    /// Validates this part of `values`, with what the file has and the defaults.
+    pub fn load(mut values: Values) -> Result<Self, ConfigError> {
+        add_file(&mut values)?;
         values.add_defaults();
         let read = Reader(&values);
         Ok(Self {
             file: read.text("config.file"),
             checker: read.checker()?,
-            check_only: read.switch("config.check")?,
+            check_only: read.get("config.check", SWITCH)?,
             log: read.log()?,
         })
     }

@@ -4,6 +4,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 
+use super::reader::{Kind, SWITCH, TIMEOUT};
 use super::{ConfigError, Reader};
 use crate::credentials::{Secret, SecretSource};
 use crate::observe::{Login, RedisDeployment, Tls};
@@ -11,6 +12,10 @@ use crate::observe::{Login, RedisDeployment, Tls};
 const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://[USER@]HOST:PORT[,HOST:PORT…]/NAME[/DB] \
      or redis+unix://[USER@]/PATH[?db=DB], with rediss for TLS, or valkey and valkeys, the password in \
      --redis.password-file";
+
+const SERVER_NAME: Kind<String> = ("a host name or an IP address", |name| {
+    ServerName::try_from(name).ok().map(|_| name.to_owned())
+});
 
 impl Reader<'_> {
     pub(super) fn redis(&self) -> Result<RedisDeployment, ConfigError> {
@@ -31,8 +36,8 @@ impl Reader<'_> {
                 password: self.secret("redis.sentinel-password-file")?,
             },
             tls,
-            timeout: self.timeout("redis.timeout")?,
-            prefer_replica: self.switch("redis.prefer-replica")?,
+            timeout: self.get("redis.timeout", TIMEOUT)?,
+            prefer_replica: self.get("redis.prefer-replica", SWITCH)?,
         })
     }
 
@@ -59,10 +64,7 @@ impl Reader<'_> {
                 return Err(alone.refused(expected));
             }
         };
-        let expected = "a host name or an IP address";
-        let server_name = self.optional("redis.tls-server-name", expected, |name| {
-            ServerName::try_from(name).ok().map(|_| name.to_owned())
-        })?;
+        let server_name = self.optional("redis.tls-server-name", SERVER_NAME)?;
         Ok(Some(Tls {
             source: self.tls_source(authorities, identity)?,
             server_name,

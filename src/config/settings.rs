@@ -1,9 +1,12 @@
 //! The settings by name: what each is called, what it means, and where its value comes from. Flags beat the
-//! environment, the environment beats the file, the file beats the default. Values are still text here.
+//! environment, which clap reads with them, the environment beats the file, the file beats the default. Values are still
+//! text here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+
+use regex::Regex;
 
 use super::{ConfigError, without_password};
 use crate::text::one_line;
@@ -151,62 +154,32 @@ pub fn may_repeat(flag: &str) -> bool {
     flag == "ratelimiter.url"
 }
 
-/// What the environment says of settings, by the names of the variables. An empty variable counts as not set.
-#[derive(Clone, Debug, Default)]
-pub struct Environment(BTreeMap<String, String>);
-
-impl Environment {
-    /// Those of `variables` that begin as ours do. One that is no setting's is a mistake of somebody's, unless Kubernetes
-    /// made it for a service of the exporter's name.
-    pub fn new(
-        variables: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, ConfigError> {
-        let settings: Vec<String> = SETTINGS.iter().map(|one| env_name(one.flag)).collect();
-        let mut ours = BTreeMap::new();
-        for (name, value) in variables {
-            let name = name.to_string_lossy().into_owned();
-            if !name.starts_with(ENV_PREFIX) || value.is_empty() {
-                continue;
-            }
-            let text = value.to_string_lossy();
-            if !settings.contains(&name) {
-                if is_service_link(&name, &text) {
-                    continue;
-                }
-                let nearest = most_alike(&name, settings.iter().map(String::as_str));
-                return Err(ConfigError::unknown(&one_line(&name), nearest));
-            }
-            match value.to_str() {
-                Some(value) => ours.insert(name, value.to_owned()),
-                None => return Err(ConfigError::new(name, text, "UTF-8")),
-            };
+/// Refuses what begins as our variables do and is no setting's: a mistake of somebody's, unless Kubernetes made it for a
+/// service of the exporter's name. An empty variable counts as not set.
+pub fn check_variables(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(), ConfigError> {
+    let settings: Vec<String> = SETTINGS.iter().map(|one| env_name(one.flag)).collect();
+    for (name, value) in variables {
+        let (name, text) = (name.to_string_lossy(), value.to_string_lossy());
+        if !name.starts_with(ENV_PREFIX) || text.is_empty() || is_service_link(&name, &text) {
+            continue;
         }
-        Ok(Self(ours))
+        if !settings.iter().any(|setting| *setting == name) {
+            let nearest = most_alike(&name, settings.iter().map(String::as_str));
+            return Err(ConfigError::unknown(&one_line(&name), nearest));
+        }
+        if value.to_str().is_none() {
+            return Err(ConfigError::new(name, text, "UTF-8"));
+        }
     }
+    Ok(())
 }
 
 /// Whether Kubernetes sets this variable in each pod of a namespace with a service whose name begins as ours.
 fn is_service_link(name: &str, value: &str) -> bool {
-    let link = |text: &str| {
-        ["tcp://", "udp://", "sctp://"]
-            .iter()
-            .any(|it| text.starts_with(it))
-    };
-    let port = name.rsplit_once("_PORT_").is_some_and(|(_, rest)| {
-        let mut parts = rest.split('_');
-        let number = parts
-            .next()
-            .is_some_and(|number| number.parse::<u16>().is_ok());
-        number
-            && parts
-                .next()
-                .is_some_and(|it| ["TCP", "UDP", "SCTP"].contains(&it))
-    });
-    name.ends_with("_SERVICE_HOST")
-        || name.ends_with("_SERVICE_PORT")
-        || name.contains("_SERVICE_PORT_")
-        || (name.ends_with("_PORT") && link(value))
-        || port
+    let links = "_SERVICE_HOST=|_SERVICE_PORT(_[^=]*)?=|_PORT_[0-9]+_(TCP|UDP|SCTP)(_[^=]*)?=|_PORT=(tcp|udp|sctp)://";
+    Regex::new(links).is_ok_and(|links| links.is_match(&format!("{name}={value}")))
 }
 
 /// The one of `known` that is most like `written`, the first of equals; `None` if none is.
@@ -289,16 +262,6 @@ impl Values {
         self
     }
 
-    /// Adds what the environment has.
-    pub(super) fn add_environment(&mut self, environment: &Environment) {
-        for setting in SETTINGS {
-            let name = env_name(setting.flag);
-            if let Some(value) = environment.0.get(&name) {
-                self.add(setting, name, vec![value.clone()]);
-            }
-        }
-    }
-
     /// Adds what `other` has by the names that `which` accepts.
     pub(super) fn add_from(&mut self, other: &Self, which: impl Fn(&str) -> bool) {
         for (name, typed) in other.iter().filter(|(name, _)| which(name)) {
@@ -349,32 +312,11 @@ mod tests {
     }
 
     #[test]
-    fn flags_beat_environment_beats_file_beats_default() {
-        let setting = find("redis.timeout").unwrap();
-        let mut values = Values::default();
-        values.add(
-            setting,
-            "--redis.timeout".to_owned(),
-            vec!["1ms".to_owned()],
-        );
-        let variables = ["REDIS_TIMEOUT", "RATELIMITER_TIMEOUT"];
-        let variables = variables.map(|name| (format!("{ENV_PREFIX}{name}").into(), "2ms".into()));
-        values.add_environment(&Environment::new(variables).unwrap());
-        values.add(setting, "file".to_owned(), vec!["3ms".to_owned()]);
-        values.add_defaults();
-        assert_eq!(values.get("redis.timeout").unwrap().values, ["1ms"]);
-        assert_eq!(values.get("ratelimiter.timeout").unwrap().values, ["2ms"]);
-        assert_eq!(values.get("scan.budget").unwrap().values, ["5s"]);
-    }
-
-    #[test]
     fn a_variable_that_is_no_settings_is_refused_unless_kubernetes_made_it() {
         use std::os::unix::ffi::OsStringExt as _;
         let read = |name: &str, value: &[u8]| {
             let value = OsString::from_vec(value.to_vec());
-            Environment::new([(OsString::from(name), value)])
-                .map(|environment| environment.0.len())
-                .map_err(|error| error.to_string())
+            check_variables([(OsString::from(name), value)]).map_err(|error| error.to_string())
         };
         for (name, value) in [
             ("RATELIMITER_EXPORTER_SERVICE_HOST", "10.0.0.1"),
@@ -390,9 +332,9 @@ mod tests {
             ("RATELIMITER_EXPORTERS", "x"),
             ("PATH", "\u{fffd}"),
         ] {
-            assert_eq!(read(name, value.as_bytes()), Ok(0), "{name}");
+            assert_eq!(read(name, value.as_bytes()), Ok(()), "{name}");
         }
-        assert_eq!(read("RATELIMITER_EXPORTER_REDIS_TIMEOUT", b"1s"), Ok(1));
+        assert_eq!(read("RATELIMITER_EXPORTER_REDIS_TIMEOUT", b"1s"), Ok(()));
         for (name, value, said) in [
             (
                 "RATELIMITER_EXPORTER_REDIS_TIEMOUT",

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::reader::{KEY_LABEL, LATENCY_WINDOW, METRIC, SERIES, SHARE, SWITCH, TIMEOUT};
 use super::settings::{Typed, Values};
 use super::{Config, ConfigError, Reader};
 use crate::invariants::CheckerConfig;
-use crate::observe::{ObserveConfig, Selector};
+use crate::observe::ObserveConfig;
 use crate::subject::DEFAULT_TARGET;
 use crate::text::without_login;
 
@@ -109,23 +110,19 @@ impl Reader<'_> {
             observe: ObserveConfig {
                 ratelimiter_access: self.ratelimiter_access(&mut ratelimiter_urls)?,
                 ratelimiter_urls,
-                ratelimiter_timeout: self.timeout("ratelimiter.timeout")?,
-                probe_nodes: self.switch("probe.nodes")?,
-                probe_canary: self.switch("probe.canary")?,
+                ratelimiter_timeout: self.get("ratelimiter.timeout", TIMEOUT)?,
+                probe_nodes: self.get("probe.nodes", SWITCH)?,
+                probe_canary: self.get("probe.canary", SWITCH)?,
                 redis: self.redis()?,
                 prometheus_access: self.http_access("prometheus", prometheus_url.as_mut_slice())?,
                 prometheus_url,
-                latency_metric: self.optional(
-                    "latency.metric",
-                    "NAME or NAME{label=\"value\"}",
-                    Selector::parse,
-                )?,
-                latency_window: self.latency_window()?,
-                scan_budget: self.timeout("scan.budget")?,
-                scan_share: self.share("scan.share")?,
+                latency_metric: self.optional("latency.metric", METRIC)?,
+                latency_window: self.get("latency.window", LATENCY_WINDOW)?,
+                scan_budget: self.get("scan.budget", TIMEOUT)?,
+                scan_share: self.get("scan.share", SHARE)?,
                 registry: self.registry()?,
-                key_label: self.key_label()?,
-                max_series: self.max_series()?,
+                key_label: self.get("keys.label", KEY_LABEL)?,
+                max_series: self.get("keys.max-series", SERIES)?,
                 named_keys: BTreeSet::new(),
                 recording: false,
                 kind: self.limiter_kind()?,

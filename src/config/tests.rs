@@ -11,7 +11,7 @@ fn load(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let setting = find(flag).unwrap();
         values.add(setting, format!("--{flag}"), vec![(*value).to_owned()]);
     }
-    Config::load(values, &Environment::default())
+    Config::load(values)
 }
 
 #[test]

@@ -6,11 +6,37 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ConfigError;
-use super::reader::{DURATION, Reader, parse_duration};
+use super::reader::{DURATION, Kind, Reader, SWITCH, TIMEOUT};
 use super::settings::Typed;
 
-/// More than any machine has file descriptors for.
-const MOST_CONNECTIONS: usize = 1_000_000;
+/// At most more than any machine has file descriptors for.
+const CONNECTIONS: Kind<usize> = ("a whole number from 1 to 1000000", |text| {
+    let number = text.parse().ok();
+    number.filter(|number| (1..=1_000_000).contains(number))
+});
+
+const TELEMETRY_PATH: Kind<String> = (
+    "a path that starts with / and is no other endpoint's",
+    |text| {
+        let taken = text == "/probe" || text.starts_with("/-/") || text.starts_with("/api/");
+        let plain = |c: u8| c.is_ascii_graphic() && !b"?#%".contains(&c);
+        let valid = text.starts_with('/') && text.len() > 1 && !taken && text.bytes().all(plain);
+        valid.then(|| text.to_owned())
+    },
+);
+
+const PORT: Kind<u16> = (
+    "HOST:PORT such as 127.0.0.1:9972, or :9972 for every address",
+    |text| text.rsplit_once(':')?.1.parse().ok(),
+);
+
+const ADDRESS: Kind<SocketAddr> = (
+    "a host that resolves to an address of this machine: the name does not resolve",
+    |text| match text.strip_prefix(':') {
+        Some(port) => Some((Ipv6Addr::UNSPECIFIED, port.parse().ok()?).into()),
+        None => text.to_socket_addrs().ok()?.next(),
+    },
+);
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -69,53 +95,22 @@ impl WebConfig {
 impl Reader<'_> {
     pub(super) fn web(&self) -> Result<WebConfig, ConfigError> {
         Ok(WebConfig {
-            listen: self.listen("web.listen-address")?,
-            telemetry_path: self.parsed(
-                "web.telemetry-path",
-                "a path that starts with / and is no other endpoint's",
-                telemetry_path,
-            )?,
+            listen: self
+                .get("web.listen-address", PORT)
+                .and_then(|_| self.get("web.listen-address", ADDRESS))?,
+            telemetry_path: self.get("web.telemetry-path", TELEMETRY_PATH)?,
             config_file: self.typed("web.config.file").cloned(),
-            max_connections: self.parsed(
-                "web.max-connections",
-                "a whole number from 1 to 1000000",
-                |text| {
-                    text.parse()
-                        .ok()
-                        .filter(|number| (1..=MOST_CONNECTIONS).contains(number))
-                },
-            )?,
-            read_timeout: self.timeout("web.read-timeout")?,
-            enable_admin_api: self.switch("web.enable-admin-api")?,
+            max_connections: self.get("web.max-connections", CONNECTIONS)?,
+            read_timeout: self.get("web.read-timeout", TIMEOUT)?,
+            enable_admin_api: self.get("web.enable-admin-api", SWITCH)?,
             admin_api: self
                 .typed("web.enable-admin-api")
                 .cloned()
                 .unwrap_or_default(),
-            admin_api_insecure: self.switch("web.admin-api-insecure")?,
-            enable_lifecycle: self.switch("web.enable-lifecycle")?,
-            timeout_offset: self.parsed("web.timeout-offset", DURATION, parse_duration)?,
+            admin_api_insecure: self.get("web.admin-api-insecure", SWITCH)?,
+            enable_lifecycle: self.get("web.enable-lifecycle", SWITCH)?,
+            timeout_offset: self.get("web.timeout-offset", DURATION)?,
             runbook_url: self.url("web.runbook-url")?.map(String::from),
         })
     }
-
-    fn listen(&self, flag: &str) -> Result<SocketAddr, ConfigError> {
-        let expected = "HOST:PORT such as 127.0.0.1:9972, or :9972 for every address";
-        let address = self.parsed(flag, expected, |text| {
-            let (host, port) = text.rsplit_once(':')?;
-            Some((host.to_owned(), port.parse::<u16>().ok()?))
-        })?;
-        if address.0.is_empty() {
-            return Ok((Ipv6Addr::UNSPECIFIED, address.1).into());
-        }
-        let expected =
-            "a host that resolves to an address of this machine: the name does not resolve";
-        self.parsed(flag, expected, |text| text.to_socket_addrs().ok()?.next())
-    }
-}
-
-fn telemetry_path(text: &str) -> Option<String> {
-    let taken = text == "/probe" || text.starts_with("/-/") || text.starts_with("/api/");
-    let plain = |c: u8| c.is_ascii_graphic() && !b"?#%".contains(&c);
-    let valid = text.starts_with('/') && text.len() > 1 && !taken && text.bytes().all(plain);
-    valid.then(|| text.to_owned())
 }

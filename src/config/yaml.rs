@@ -8,7 +8,7 @@ use crate::yaml::plainly;
 /// How deep a document may nest. Settings do five levels; every level takes of a stack that has an end.
 const MOST_LEVELS: usize = 16;
 
-/// What stands at one place; the place comes around it by [`Spanned`].
+/// What one place holds; the place comes around it by [`Spanned`].
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Nothing,
@@ -23,7 +23,15 @@ pub(super) enum Node {
 pub(super) type Entry = (Spanned<String>, Spanned<Node>);
 
 impl Node {
-    /// What stands there, in a message.
+    /// Its text, where it is a value.
+    pub(super) fn text(self) -> Option<String> {
+        match self {
+            Self::Plain(text) | Self::Text(text) => Some(text),
+            Self::Nothing | Self::List(_) | Self::Map(_) => None,
+        }
+    }
+
+    /// What it is, in a message.
     pub(super) fn shown(&self) -> &str {
         match self {
             Self::Nothing => "nothing",
@@ -37,11 +45,8 @@ impl Node {
 /// Parses `text`, or says why that is not possible and, if that is known, where.
 pub(super) fn parse(text: &str) -> Result<Spanned<Node>, (Option<Location>, String)> {
     if text.trim().is_empty() {
-        return Ok(Spanned::new(
-            Node::Nothing,
-            Location::UNKNOWN,
-            Location::UNKNOWN,
-        ));
+        let nowhere = Location::UNKNOWN;
+        return Ok(Spanned::new(Node::Nothing, nowhere, nowhere));
     }
     let options =
         serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: MOST_LEVELS } };
@@ -59,8 +64,19 @@ impl<'de> Deserialize<'de> for Node {
 
 struct NodeVisitor;
 
+/// Debug writes a number with its point: 5.0 is no whole number.
+macro_rules! plain {
+    ($($visit:ident: $type:ty),*) => {
+        $(fn $visit<E>(self, value: $type) -> Result<Node, E> {
+            Ok(Node::Plain(format!("{value:?}")))
+        })*
+    };
+}
+
 impl<'de> Visitor<'de> for NodeVisitor {
     type Value = Node;
+
+    plain!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64);
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("YAML")
@@ -70,41 +86,20 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Nothing)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Plain(value.to_string()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Plain(value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Plain(value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        // With its point: 5.0 is no whole number.
-        Ok(Node::Plain(format!("{value:?}")))
-    }
-
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {
         Ok(Node::Text(value.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Node::List(list))
+        std::iter::from_fn(|| items.next_element().transpose())
+            .collect::<Result<_, _>>()
+            .map(Node::List)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
-        let mut map = Vec::new();
-        while let Some(key) = entries.next_key()? {
-            map.push((key, entries.next_value()?));
-        }
-        Ok(Node::Map(map))
+        std::iter::from_fn(|| entries.next_entry().transpose())
+            .collect::<Result<_, _>>()
+            .map(Node::Map)
     }
 }
 

@@ -10,10 +10,7 @@ impl Description {
     /// The patterns for SCAN MATCH. No name fits two of them.
     pub fn scans(&self) -> Vec<Vec<u8>> {
         let patterns = || self.counters.iter().map(|counter| &counter.key.value);
-        let mut beginnings: Vec<&[u8]> = patterns().map(Pattern::prefix).collect();
-        beginnings.sort_unstable();
-        // Sorted, a beginning comes right before those that it is the beginning of.
-        beginnings.dedup_by(|next, before| next.starts_with(before));
+        let mut beginnings = self.prefixes();
         if beginnings.len() > MOST_SCANS {
             let common = beginnings
                 .iter()
@@ -32,6 +29,16 @@ impl Description {
             }
         };
         beginnings.iter().map(scan).collect()
+    }
+
+    /// What the names of counters begin with, for CLIENT TRACKING. No one is the beginning of another.
+    pub fn prefixes(&self) -> Vec<&[u8]> {
+        let patterns = self.counters.iter().map(|counter| &counter.key.value);
+        let mut beginnings: Vec<&[u8]> = patterns.map(Pattern::prefix).collect();
+        beginnings.sort_unstable();
+        // Sorted, a beginning comes right before those that it is the beginning of.
+        beginnings.dedup_by(|next, before| next.starts_with(before));
+        beginnings
     }
 
     /// What every name of a counter begins with: nothing, if a pattern has no literal beginning.

@@ -19,7 +19,8 @@ use crate::observation::{
     KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
-use crate::observe::counters::described::{Described, Totals, kind_of};
+use crate::observe::counters::described::{Described, kind_of};
+use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::listed::Listed;
 use crate::observe::counters::pace::RedisShares;
@@ -27,7 +28,8 @@ use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
 use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
-use crate::observe::counters::sweep::SweepResult;
+use crate::observe::counters::sweep_result::SweepResult;
+use crate::observe::counters::totals::Totals;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
@@ -152,9 +154,12 @@ impl Limiter {
     /// Gets ready to observe; nothing is asked yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
         let kind = kind_of(config.kind.description(), config.kind.has_nodes());
-        let described = match &config.kind {
-            Kind::Reference(_) => None,
-            Kind::Described(description) => Some(Described::new(Arc::clone(description))),
+        let (described, tracked) = match &config.kind {
+            Kind::Reference(_) => (None, Tracked::reference()),
+            Kind::Described(description) => (
+                Some(Described::new(Arc::clone(description))),
+                Tracked::described(description),
+            ),
         };
         if !config.kind.has_nodes() {
             config.ratelimiter_urls.clear();
@@ -199,6 +204,9 @@ impl Limiter {
                 limits: LimitMemory::default(),
                 rules: config.limit_rules,
                 described,
+                tracked: Arc::new(tracked),
+                totals: None,
+                collections: 0,
                 budget: config.scan_budget,
                 share: config.scan_share,
                 shares: RedisShares::default(),
@@ -208,6 +216,7 @@ impl Limiter {
                 behind: false,
                 rechecked: None,
                 pass_took: Duration::ZERO,
+                owed: false,
                 pass_begun: Instant::now(),
                 between: None,
                 found_between: SweepResult::default(),
@@ -239,7 +248,7 @@ impl Limiter {
     /// The description of a kind that is not the reference, and what its last full pass came across.
     fn last_pass(&self) -> Option<(&Description, &Totals)> {
         let described = self.keys.described.as_ref()?;
-        Some((described.description(), described.last.as_ref()?))
+        Some((described.description(), self.keys.totals.as_ref()?))
     }
 
     fn without_expiry(&self) -> BTreeMap<String, u64> {

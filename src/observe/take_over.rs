@@ -38,13 +38,17 @@ impl Limiter {
         keys.limits = was.limits;
         keys.commands_total = was.commands_total;
         keys.last_full_pass = was.last_full_pass;
-        if same_redis {
+        if keys.described.is_none() || keys.tracked == was.tracked {
+            keys.totals = was.totals;
+        }
+        if same_redis && keys.tracked == was.tracked {
             keys.access = was.access;
             keys.readers = was.readers;
             keys.unreachable = was.unreachable;
             keys.shards = was.shards;
-            // Under another rule a key that nobody wrote to may be above its limit: then everything is looked at anew.
-            if keys.rules == was.rules {
+            // Under another rule a key that nobody wrote to may be above its limit: then everything is looked at anew. So it is
+            // where a description may say something else now.
+            if keys.rules == was.rules && keys.described.is_none() {
                 keys.pass = was.pass;
                 keys.pass_took = was.pass_took;
                 keys.pass_begun = was.pass_begun;
@@ -61,7 +65,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::config::{Config, Environment, Values, find};
+    use crate::config::{Config, Values, find};
     use crate::observation::Limit;
     use crate::subject::Subject as _;
 
@@ -73,7 +77,7 @@ mod tests {
             let setting = find(flag).unwrap();
             values.add(setting, format!("--{flag}"), vec![(*value).to_owned()]);
         }
-        let config = Config::load(values, &Environment::default()).unwrap();
+        let config = Config::load(values).unwrap();
         Limiter::new(config.observe, Clock::start()).unwrap()
     }
 

@@ -11,3 +11,4 @@ mod redis_access;
 mod redis_servers;
 mod scale;
 mod topology;
+mod written_keys;

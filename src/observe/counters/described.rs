@@ -1,30 +1,21 @@
-//! Counters of a kind of limiter that is described as data: a sweep over the names that its patterns allow, every name
-//! read as the description says.
-//!
-//! Each collection goes over as much of the names as its budget allows and goes on where the one before stopped; keys in
-//! violation, and those that are shown, are read first. What is written between is not followed here.
+//! Counters of a kind of limiter that is described as data: names are read as the description says. What is scanned, and
+//! when, is the sweep's, which is one for all kinds.
 
 mod answers;
 mod judging;
 mod looks;
 mod passing;
-mod totals;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::limiters::{Counter, Description, Labels, Limits, Matched};
 use crate::observation::{CounterKind, LimiterKind};
 use crate::observe::counters::limits::{LimitRule, by_rule};
 use crate::observe::counters::sink::CounterSink;
-use crate::observe::counters::sweep::{Lane, SweepResult};
+use crate::observe::counters::sweep_result::Lane;
 use crate::observe::redis::router::Router;
-
-pub(in crate::observe) use passing::Pass;
-pub(in crate::observe) use totals::Totals;
 
 /// How far clocks of applications may be ahead of Redis's, in milliseconds.
 const CLOCK_TOLERANCE_MS: u64 = 2_000;
@@ -36,26 +27,28 @@ pub(in crate::observe) struct Described {
     labels: Labels,
     /// The names of the keys that are to be read again, by their labels.
     names: HashMap<Box<[u8]>, Vec<u8>>,
-    /// The pass that goes on in the next collection.
-    pass: Option<Pass>,
-    /// The number of the pass: each reads the expiry of others.
-    number: u64,
-    /// What the last full pass came across.
-    pub(in crate::observe) last: Option<Totals>,
+    /// These names, whose expiry is read wherever they turn up.
+    by_name: HashSet<Vec<u8>>,
+    /// The labels that are watched: shown, or in violation.
+    wanted: HashSet<Box<[u8]>>,
 }
 
-/// What a sweep in one collection has to work with.
+/// What reading takes.
 pub(in crate::observe) struct Means<'a> {
-    pub(in crate::observe) router: Router,
+    pub(in crate::observe) router: &'a Router,
     /// One for each link of the router.
-    pub(in crate::observe) lanes: Vec<Lane>,
-    /// How many names one step reads.
-    pub(in crate::observe) step: usize,
+    pub(in crate::observe) lanes: &'a [Lane],
     pub(in crate::observe) clock: &'a Clock,
     pub(in crate::observe) rules: &'a [LimitRule],
     pub(in crate::observe) sink: &'a mut dyn CounterSink,
-    /// Not all servers are known, or keys may be on their way between them.
-    pub(in crate::observe) incomplete: bool,
+}
+
+impl Means<'_> {
+    /// How many names one step reads.
+    fn step(&self) -> usize {
+        let steps = self.lanes.iter().map(|lane| lane.pacer.step_size());
+        steps.min().unwrap_or(1)
+    }
 }
 
 impl Described {
@@ -64,9 +57,8 @@ impl Described {
             description,
             labels: Labels::default(),
             names: HashMap::new(),
-            pass: None,
-            number: 0,
-            last: None,
+            by_name: HashSet::new(),
+            wanted: HashSet::new(),
         }
     }
 
@@ -75,23 +67,12 @@ impl Described {
         &self.description
     }
 
-    /// The next collection begins a pass of its own.
-    pub(in crate::observe) fn begin_anew(&mut self) {
-        self.pass = None;
-    }
-
-    /// Reads the watched keys until `half`, then goes on with the pass until `stop`.
-    pub(in crate::observe) async fn sweep(
-        &mut self,
-        mut means: Means<'_>,
-        watched: &[Box<[u8]>],
-        (half, stop): (Instant, Instant),
-        result: &mut SweepResult,
-    ) {
-        let wanted: HashSet<&[u8]> = watched.iter().map(|key| &**key).collect();
-        self.names.retain(|label, _| wanted.contains(&**label));
-        self.recheck(&mut means, &wanted, half, result).await;
-        self.go_on(&mut means, &wanted, stop, result).await;
+    /// The keys that are watched in this collection, by their labels. The names of others are forgotten.
+    pub(in crate::observe) fn watch(&mut self, labels: &[Box<[u8]>]) {
+        self.wanted = labels.iter().cloned().collect();
+        let wanted = &self.wanted;
+        self.names.retain(|label, _| wanted.contains(label));
+        self.by_name = self.names.values().cloned().collect();
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use redis::{PushInfo, PushKind, Value};
 
+use crate::limiters::Description;
 use crate::lock::lock;
 use crate::observe::counters::requests::PREFIX;
 use crate::observe::nodes::registry::NODE_PREFIX;
@@ -20,6 +21,44 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a name takes besides its own bytes: its hash in a table that may be half empty, and its end.
 const BESIDES: usize = 24;
+
+/// Which writes Redis tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::observe) struct Tracked {
+    /// What the names begin with; no one is the beginning of another. An empty one is every name of the server.
+    prefixes: Vec<Vec<u8>>,
+    /// A counter and its sequence are written together: the counter's name says enough.
+    sequences: bool,
+}
+
+impl Tracked {
+    /// Those of the reference limiter.
+    pub(in crate::observe) fn reference() -> Self {
+        Self {
+            prefixes: vec![PREFIX.to_vec(), NODE_PREFIX.to_vec()],
+            sequences: true,
+        }
+    }
+
+    /// Those of the counters of `description`.
+    pub(in crate::observe) fn described(description: &Description) -> Self {
+        let prefixes = description.prefixes().into_iter();
+        Self {
+            prefixes: prefixes.map(<[u8]>::to_vec).collect(),
+            sequences: false,
+        }
+    }
+
+    /// The command that has Redis tell them.
+    fn command(&self) -> redis::Cmd {
+        let mut command = redis::cmd("CLIENT");
+        command.arg(&["TRACKING", "ON", "BCAST"]);
+        for prefix in self.prefixes.iter().filter(|prefix| !prefix.is_empty()) {
+            command.arg("PREFIX").arg(prefix);
+        }
+        command
+    }
+}
 
 /// Which keys were written since the last collection.
 #[derive(Debug)]
@@ -63,6 +102,7 @@ impl Names {
 #[derive(Debug)]
 pub(in crate::observe) struct Invalidations {
     address: String,
+    tracked: Arc<Tracked>,
     connector: Connector,
     written: Arc<Mutex<WrittenNames>>,
 }
@@ -78,7 +118,8 @@ struct WrittenNames {
 }
 
 impl WrittenNames {
-    fn take(&mut self, push: PushInfo) {
+    /// Takes in what Redis tells; `sequences` beside their counters are left out.
+    fn take(&mut self, push: PushInfo, sequences: bool) {
         if push.kind != PushKind::Invalidate {
             return;
         }
@@ -89,18 +130,17 @@ impl WrittenNames {
             };
             for name in names {
                 if let Value::BulkString(name) = name {
-                    self.add(&name);
+                    self.add(&name, sequences);
                 }
             }
         }
     }
 
-    fn add(&mut self, name: &[u8]) {
+    fn add(&mut self, name: &[u8], sequences: bool) {
         if self.missed {
             return;
         }
-        // A counter and its sequence are written together: the counter's name says enough.
-        let counter = name.strip_suffix(b":seq");
+        let counter = name.strip_suffix(b":seq").filter(|_| sequences);
         let is_known = |name: &[u8]| self.hashes.contains(&self.seed.hash_one(name));
         if counter.is_some_and(is_known) || is_known(name) {
             return;
@@ -120,13 +160,19 @@ impl WrittenNames {
 }
 
 impl Invalidations {
-    pub(in crate::observe) fn new(access: Arc<Access>, address: &str) -> Self {
+    pub(in crate::observe) fn new(
+        access: Arc<Access>,
+        address: &str,
+        tracked: Arc<Tracked>,
+    ) -> Self {
         let written = Arc::new(Mutex::new(WrittenNames::default()));
         let receiver = Arc::clone(&written);
+        let sequences = tracked.sequences;
         Self {
             address: address.to_owned(),
+            tracked,
             connector: Connector::listening(access, address, move |push| {
-                lock(&receiver).take(push);
+                lock(&receiver).take(push, sequences);
             }),
             written,
         }
@@ -146,13 +192,8 @@ impl Invalidations {
         match alive {
             Ok(connection) if !listening => {
                 let mut connection = connection;
-                let begun: redis::RedisResult<()> = redis::cmd("CLIENT")
-                    .arg(&["TRACKING", "ON", "BCAST", "PREFIX"])
-                    .arg(PREFIX)
-                    .arg("PREFIX")
-                    .arg(NODE_PREFIX)
-                    .query_async(&mut connection)
-                    .await;
+                let command = self.tracked.command();
+                let begun: redis::RedisResult<()> = command.query_async(&mut connection).await;
                 if let Err(error) = begun {
                     self.connector.replace();
                     let what = format!(
@@ -173,6 +214,7 @@ impl Invalidations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limiters::built_in;
 
     fn push(names: &[&str]) -> PushInfo {
         let names = names
@@ -187,9 +229,42 @@ mod tests {
     #[test]
     fn a_sequence_beside_its_counter_is_left_out_and_one_alone_is_not() {
         let mut written = WrittenNames::default();
-        written.take(push(&["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"]));
+        let told = ["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"];
+        written.take(push(&told), true);
         let names: Vec<_> = written.names.iter().collect();
         assert_eq!(names, [&b"ratelimit:a"[..], b"ratelimit:b:seq"]);
+        // Another limiter's counter may be called so.
+        let mut written = WrittenNames::default();
+        written.take(push(&told), false);
+        assert_eq!(written.names.len(), 3);
+    }
+
+    #[test]
+    fn what_is_tracked_is_what_the_patterns_begin_with() {
+        let packed = |tracked: &Tracked| {
+            let command = tracked.command();
+            let words = command.args_iter().map(|arg| match arg {
+                redis::Arg::Simple(word) => String::from_utf8_lossy(word).into_owned(),
+                _ => "?".to_owned(),
+            });
+            words.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            packed(&Tracked::reference()),
+            "CLIENT TRACKING ON BCAST PREFIX ratelimit: PREFIX ratelimiter:nodes:"
+        );
+        for (kind, expected) in [
+            ("limits", "CLIENT TRACKING ON BCAST PREFIX LIMITS:"),
+            (
+                "express-rate-limit",
+                "CLIENT TRACKING ON BCAST PREFIX hrl: PREFIX rl:",
+            ),
+            // Its names begin with anything.
+            ("gcra", "CLIENT TRACKING ON BCAST"),
+        ] {
+            let description = Description::parse(built_in(kind).unwrap()).unwrap();
+            assert_eq!(packed(&Tracked::described(&description)), expected);
+        }
     }
 
     #[test]
@@ -197,20 +272,21 @@ mod tests {
         let mut written = WrittenNames::default();
         let long = "x".repeat(MOST_BYTES / 2 - 1 - BESIDES);
         for _ in 0..3 {
-            written.take(push(&[&format!("{long}1"), &format!("{long}2")]));
+            written.take(push(&[&format!("{long}1"), &format!("{long}2")]), true);
         }
         assert_eq!((written.names.len(), written.missed), (2, false));
-        written.take(push(&["x"]));
+        written.take(push(&["x"]), true);
         assert_eq!((written.names.len(), written.missed), (0, true));
     }
 
     #[test]
     fn a_flush_is_everything() {
         let mut written = WrittenNames::default();
-        written.take(PushInfo {
+        let flushed = PushInfo {
             kind: PushKind::Invalidate,
             data: vec![Value::Nil],
-        });
+        };
+        written.take(flushed, true);
         assert!(written.missed);
     }
 }

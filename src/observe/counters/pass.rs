@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::observe::counters::totals::Totals;
+
 /// What a pass reads on its way over the key space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::observe) enum Round {
@@ -22,11 +24,15 @@ pub(in crate::observe) struct Pass {
     /// Keys may have moved from one part to another meanwhile: what did not show is not gone for sure.
     pub(in crate::observe) moved: bool,
     pub(in crate::observe) round: Round,
+    /// What it came across so far.
+    pub(in crate::observe) totals: Totals,
 }
 
 /// One server's part of a pass.
 #[derive(Debug)]
 pub(in crate::observe) struct Part {
+    /// Which of the patterns that SCAN is asked for, one after the other.
+    pub(in crate::observe) scan: usize,
     pub(in crate::observe) cursor: Vec<u8>,
     /// Keys of any kind that were looked at.
     pub(in crate::observe) scanned: u64,
@@ -38,11 +44,25 @@ pub(in crate::observe) struct Part {
 impl Default for Part {
     fn default() -> Self {
         Self {
+            scan: 0,
             cursor: b"0".to_vec(),
             scanned: 0,
             expected: 0,
             ended: false,
         }
+    }
+}
+
+impl Part {
+    /// A SCAN for one of `scans` patterns has gone over `names` of any kind and come to `cursor`.
+    pub(in crate::observe) fn go_on(&mut self, cursor: Vec<u8>, scans: usize, names: usize) {
+        // Each pattern is looked for among all names.
+        self.scanned += names.div_ceil(scans.max(1)) as u64;
+        if cursor == b"0" {
+            self.scan += 1;
+            self.ended = self.scan >= scans;
+        }
+        self.cursor = cursor;
     }
 }
 
@@ -155,6 +175,7 @@ mod tests {
             scanned: 100,
             expected: 100,
             ended: true,
+            ..Part::default()
         };
         assert_eq!(pass.coverage(), Some(0.0));
         pass.begin_counters();
@@ -162,5 +183,17 @@ mod tests {
         assert_eq!(pass.part("a").cursor, b"0");
         pass.part("a").scanned = 50;
         assert_eq!(pass.coverage(), Some(0.5));
+    }
+
+    #[test]
+    fn a_part_ends_when_each_of_its_patterns_was_scanned_for() {
+        let mut part = Part::default();
+        let mut ended = Vec::new();
+        for cursor in ["7", "0", "9", "0"] {
+            part.go_on(cursor.as_bytes().to_vec(), 2, 100);
+            ended.push((part.scan, part.ended));
+        }
+        assert_eq!(ended, [(0, false), (1, false), (1, false), (2, true)]);
+        assert_eq!(part.scanned, 200);
     }
 }

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
-use crate::observe::counters::described::{Described, Means};
-use crate::observe::counters::invalidations::Changes;
+use crate::observe::counters::described::Described;
+use crate::observe::counters::invalidations::{Changes, Tracked};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
@@ -26,8 +26,10 @@ use crate::observe::counters::reader::between::Between;
 use crate::observe::counters::reader::steady::{Steady, slice};
 use crate::observe::counters::shard_reader::{ShardReader, Unreachable};
 use crate::observe::counters::sink::CounterSink;
-use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
+use crate::observe::counters::sweep::Sweep;
+use crate::observe::counters::sweep_result::{Lane, SweepResult};
 use crate::observe::counters::told::{counters_read, unjudged};
+use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::deadline::Deadline;
 use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
@@ -38,6 +40,9 @@ use crate::observe::redis::topology::ShardNow;
 /// How long a sweep waits for the default limit although it remembers one: a limiter that is well answers within
 /// milliseconds, and one that hangs must not hold up the counters.
 const DEFAULT_WITHIN: Duration = Duration::from_millis(50);
+
+/// Round trips to Redis that a sweep has under way when it stops, at the most: it waits for their answers.
+const UNDER_WAY: u32 = 4;
 
 /// Reads counters and remembers limits.
 #[derive(Debug)]
@@ -51,6 +56,12 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) rules: Vec<LimitRule>,
     /// The counters, where they are not the reference limiter's.
     pub(in crate::observe) described: Option<Described>,
+    /// The writes that Redis tells.
+    pub(in crate::observe) tracked: Arc<Tracked>,
+    /// What the last full pass came across.
+    pub(in crate::observe) totals: Option<Totals>,
+    /// Collections so far: each reads other written keys with their expiry.
+    pub(in crate::observe) collections: u64,
     pub(in crate::observe) budget: Duration,
     /// What sweeps may take of the time of each server, and who else has a part of it.
     pub(in crate::observe) share: f64,
@@ -60,6 +71,8 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) label: KeyLabel,
     /// The pass that goes on in the next collection.
     pub(in crate::observe) pass: Option<Pass>,
+    /// A collection had no time to begin a pass.
+    pub(in crate::observe) owed: bool,
     /// Keys were written that were not looked at: the pass under way may have passed them by before.
     pub(in crate::observe) behind: bool,
     /// The watched key that was rechecked last: those behind it are next.
@@ -237,7 +250,9 @@ impl KeyReader {
         dead: &mut usize,
     ) {
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
-        let margin = deadline.left() / 3;
+        let ping = shards.iter().filter_map(|now| now.ping.as_ref().ok()).max();
+        let under_way = ping.copied().unwrap_or_default() * UNDER_WAY;
+        let margin = (deadline.left() / 3).max(under_way);
         let budget = self.budget.min(deadline.left().saturating_sub(margin));
         let (half, stop) = (Instant::now() + budget / 2, Instant::now() + budget);
         let mut servers = self.get_ready(shards, result).await;
@@ -287,25 +302,23 @@ impl KeyReader {
                 pacer,
             });
         }
-        if let Some(described) = &mut self.described {
-            let steps = lanes.iter().map(|lane| lane.pacer.step_size());
-            let means = Means {
-                router: Router::new(links.collect(), slots),
-                step: steps.min().unwrap_or(1),
-                lanes,
-                clock,
-                rules: &self.rules,
-                sink,
-                incomplete: result.alone.is_some(),
-            };
-            described.sweep(means, watched, (half, stop), result).await;
+        if self.goes_on && deadline.left() < under_way {
+            // Connecting took the time. A step that is cut off would cost the connections.
+            self.owed = true;
+            self.behind |= !written.is_empty();
+            result.coverage = self.pass.as_ref().map_or(Some(0.0), Pass::coverage);
+            result.stopped = Some(Reason::Budget);
             return;
         }
+        self.collections += 1;
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
             lanes,
             clock,
             limits: &mut self.limits,
+            described: self.described.as_mut(),
+            totals: &mut self.totals,
+            sample: Sample::new(self.collections),
             rules: &self.rules,
             sink,
             alone: result.alone.is_some(),
@@ -328,5 +341,9 @@ impl KeyReader {
         sweep.run(slice, &mut self.pass, result).await;
         let told = self.between.as_ref().is_some_and(|between| between.told);
         self.passed(result, told);
+        // What a rule would mend does not change between passes.
+        for (reason, many) in self.totals.iter().flat_map(Totals::unjudged) {
+            result.skipped.entry(reason).or_insert_with(|| many.clone());
+        }
     }
 }

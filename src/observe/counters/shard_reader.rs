@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::lock::lock;
 use crate::observation::Reason;
-use crate::observe::counters::invalidations::{Changes, Invalidations};
+use crate::observe::counters::invalidations::{Changes, Invalidations, Tracked};
 use crate::observe::fallback::first_success;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
@@ -40,10 +40,10 @@ pub(in crate::observe) struct Ready {
 }
 
 impl ShardReader {
-    fn new(access: &Arc<Access>, source: &str) -> Self {
+    fn new((access, tracked): (&Arc<Access>, &Arc<Tracked>), source: &str) -> Self {
         Self {
             source: source.to_owned(),
-            invalidations: Invalidations::new(Arc::clone(access), source),
+            invalidations: Invalidations::new(Arc::clone(access), source, Arc::clone(tracked)),
             scanner: Connector::new(Arc::clone(access), source),
             connector: Connector::readonly(Arc::clone(access), source),
         }
@@ -155,11 +155,11 @@ pub(in crate::observe) struct Readied {
     pub(in crate::observe) passed_over: Vec<(String, RedisFailure)>,
 }
 
-/// Gets ready to read the counters of `now`, with the connections of before as far as they are of use. Replicas in
+/// Gets ready to read the counters of `now`, and to be told of the tracked writes, with the connections of before as far as they are of use. Replicas in
 /// `unreachable` are left alone; those that cannot be reached now come in, also if this is cut off half-way.
 pub(in crate::observe) async fn ready(
     before: Option<ShardReader>,
-    access: &Arc<Access>,
+    means: (&Arc<Access>, &Arc<Tracked>),
     now: &ShardNow,
     unreachable: &Mutex<Unreachable>,
 ) -> Readied {
@@ -193,7 +193,7 @@ pub(in crate::observe) async fn ready(
     let attempts = candidates.into_iter().map(|address| {
         let reader = before
             .take_if(|before| before.source == *address)
-            .unwrap_or_else(|| ShardReader::new(access, address));
+            .unwrap_or_else(|| ShardReader::new(means, address));
         let faults = &faults;
         async move {
             // Noted before it is known, in case nobody waits for the outcome.
@@ -222,7 +222,7 @@ pub(in crate::observe) async fn ready(
     } else {
         let mut reader = before
             .filter(|before| before.source == *primary)
-            .unwrap_or_else(|| ShardReader::new(access, primary));
+            .unwrap_or_else(|| ShardReader::new(means, primary));
         let ready = reader.connect().await;
         (reader, ready)
     };

@@ -3,28 +3,34 @@
 //! Type decides what a counter is, not the name: a ZSET under `ratelimit:`. Limits are learnt from the limit hashes that
 //! SCAN brings, not by asking once more for each key: before anything is counted for the first time in a round of their
 //! own, then in each pass. Before a key is reported, or ranked among the fullest, its own limit is read directly.
+//!
+//! Where the kind of limiter is described as data, the scans, the pass and what was written are the same, and names are read
+//! as the description says (`described`).
 
 mod judging;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jiff::SignedDuration;
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, RedisResult};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::Reason;
+use crate::observe::counters::described::{Described, Means};
 use crate::observe::counters::invalidations::Names;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
 use crate::observe::counters::sink::CounterSink;
+use crate::observe::counters::sweep_result::{Lane, SweepResult, fail};
+use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::router::Router;
 use crate::observe::redis::server_state::redis_millis;
@@ -36,72 +42,25 @@ pub(in crate::observe) struct Sweep<'a> {
     pub(in crate::observe) lanes: Vec<Lane>,
     pub(in crate::observe) clock: &'a Clock,
     pub(in crate::observe) limits: &'a mut LimitMemory,
+    /// The counters, where they are not the reference limiter's.
+    pub(in crate::observe) described: Option<&'a mut Described>,
+    /// What the last full pass came across.
+    pub(in crate::observe) totals: &'a mut Option<Totals>,
+    /// Which of the written keys are read with their expiry.
+    pub(in crate::observe) sample: Sample,
     pub(in crate::observe) rules: &'a [LimitRule],
     pub(in crate::observe) sink: &'a mut dyn CounterSink,
     /// Not all servers are known.
     pub(in crate::observe) alone: bool,
 }
 
-/// One server: what is scanned there is counted there.
-pub(in crate::observe) struct Lane {
-    /// `None` if the server cannot be read.
-    pub(in crate::observe) scanner: Option<MultiplexedConnection>,
-    /// The server's clock minus ours.
-    pub(in crate::observe) clock_offset: SignedDuration,
-    /// What it may take of the server's time.
-    pub(in crate::observe) pacer: Pacer,
-}
-
-/// What a sweep brought besides the counters that it streamed.
-#[derive(Debug, Default)]
-pub(in crate::observe) struct SweepResult {
-    /// The ids of the registrations that it came across.
-    pub(in crate::observe) node_ids: Vec<Vec<u8>>,
-    /// Keys that were passed over, by reason, with one of them as an example.
-    pub(in crate::observe) skipped: BTreeMap<Reason, (u64, Vec<u8>)>,
-    /// Watched keys that do not exist any more.
-    pub(in crate::observe) gone: Vec<Box<[u8]>>,
-    /// Watched keys that cannot be judged, and why.
-    pub(in crate::observe) unjudged: Vec<(Vec<u8>, Reason)>,
-    /// Not all watched keys had their turn.
-    pub(in crate::observe) postponed: bool,
-    /// Commands sent.
-    pub(in crate::observe) commands: u64,
-    /// What the pass took of Redis's time.
-    pub(in crate::observe) pass_took: Duration,
-    /// Keys of any kind that the pass looked at, if it ended.
-    pub(in crate::observe) pass_scanned: u64,
-    /// How far the pass came, if it did not end.
-    pub(in crate::observe) coverage: Option<f64>,
-    /// Why it stopped early; `None` after a full pass.
-    pub(in crate::observe) stopped: Option<Reason>,
-    /// The servers that could not be read, or not to the end, by their place, and why.
-    pub(in crate::observe) failed: BTreeMap<usize, RedisFailure>,
-    /// Which server is read, by its place.
-    pub(in crate::observe) sources: Vec<String>,
-    /// There are counters at servers that are not known, and why those are not.
-    pub(in crate::observe) alone: Option<RedisFailure>,
-    /// What may be missing and is, by the server: it fails nobody.
-    pub(in crate::observe) missing: Vec<(String, RedisFailure)>,
-}
-
-impl SweepResult {
-    fn source(&self, lane: usize) -> &str {
-        self.sources.get(lane).map_or("", String::as_str)
-    }
-
-    pub(in crate::observe) fn skip(&mut self, reason: Reason, key: &[u8]) {
-        self.skipped
-            .entry(reason)
-            .or_insert_with(|| (0, key.to_vec()))
-            .0 += 1;
-    }
-}
+/// A cursor, and names.
+type ScanAnswer = (Vec<u8>, Vec<Vec<u8>>);
 
 /// One SCAN's answer, and the lane that it came from.
 struct Scanned {
     lane: usize,
-    answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)>,
+    answer: RedisResult<ScanAnswer>,
     /// Names that were looked at.
     step: usize,
     /// Of Redis's time.
@@ -126,6 +85,9 @@ impl Sweep<'_> {
         stop: Instant,
         result: &mut SweepResult,
     ) {
+        if let Some(described) = &mut self.described {
+            described.watch(&watched);
+        }
         let watched = watched.into_iter();
         let (shown, mut others): (Vec<_>, Vec<_>) =
             watched.partition(|key| self.sink.is_shown(key));
@@ -150,6 +112,10 @@ impl Sweep<'_> {
     }
 
     async fn recheck_some(&mut self, some: &[Box<[u8]>], result: &mut SweepResult) {
+        if let Some((described, mut means)) = self.describing() {
+            described.recheck(&mut means, some, result).await;
+            return;
+        }
         let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
         let at = self.clock.now();
         let mut unjudged = Vec::new();
@@ -179,7 +145,15 @@ impl Sweep<'_> {
                 return false;
             }
             let most = self.lanes[lane].pacer.step_size();
-            let some = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
+            let some: Vec<Vec<u8>> = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
+            let mut sample = self.sample.clone();
+            if let Some((described, mut means)) = self.describing() {
+                described
+                    .written(&mut means, &some, &mut sample, result)
+                    .await;
+                self.sample = sample;
+                continue;
+            }
             let batch = self.sort(some, Round::Both, result);
             let Done { counted, at, .. } = self.count(lane, batch).await;
             match counted {
@@ -214,7 +188,7 @@ impl Sweep<'_> {
         let unread = result.failed.values().next().map(|failure| failure.reason);
         if current.ended() && unread.is_none() {
             result.pass_scanned = current.scanned();
-            self.end(&current);
+            self.end(current);
             result.stopped = None;
         } else if unread.is_some() && self.rest_ended(&mut current, result) {
             // Nothing is left to go on with: the next collection looks at those who answer once more.
@@ -230,7 +204,8 @@ impl Sweep<'_> {
     /// Goes on with the present round of the pass until it ends, or until `stop`.
     async fn go_on(&mut self, current: &mut Pass, stop: Instant, result: &mut SweepResult) {
         let mut scanning = JoinSet::new();
-        let mut scanned = self.scan(current, &mut scanning, result);
+        let scans = self.patterns(current.round);
+        let mut scanned = self.scan(current, &scans, &mut scanning, result);
         let most_counting = scanning.len();
         let mut counting = JoinSet::new();
         let mut drained = false;
@@ -259,9 +234,11 @@ impl Sweep<'_> {
                         }
                     };
                     let part = current.part(&self.router.links()[lane].primary);
-                    part.ended = cursor == b"0";
-                    part.cursor = cursor;
-                    part.scanned += step as u64;
+                    part.go_on(cursor, scans.len(), step);
+                    if let Some((described, mut means)) = self.describing() {
+                        described.passing(&mut means, &names, &mut current.totals, result).await;
+                        continue;
+                    }
                     let batch = self.sort(names, current.round, result);
                     let work = self.count(lane, batch);
                     counting.spawn(async move { (lane, work.await) });
@@ -287,6 +264,7 @@ impl Sweep<'_> {
     fn scan(
         &self,
         pass: &mut Pass,
+        scans: &Arc<[Vec<u8>]>,
         scanning: &mut JoinSet<()>,
         result: &SweepResult,
     ) -> mpsc::Receiver<Scanned> {
@@ -298,15 +276,18 @@ impl Sweep<'_> {
                 continue;
             };
             if !part.ended && !result.failed.contains_key(&number) {
-                let cursor = part.cursor.clone();
-                scanning.spawn(scan_ahead(
-                    number,
+                let ahead = Ahead {
+                    lane: number,
                     connection,
-                    cursor,
-                    round,
-                    lane.pacer.clone(),
-                    sender.clone(),
-                ));
+                    scans: Arc::clone(scans),
+                    scan: part.scan,
+                    cursor: part.cursor.clone(),
+                    // Walking by a name costs a fraction of counting one, and there is little to return where only limits
+                    // are wanted.
+                    names: if round == Round::Limits { 8 } else { 4 },
+                    pacer: lane.pacer.clone(),
+                };
+                scanning.spawn(ahead.run(sender.clone()));
             }
         }
         scanned
@@ -322,7 +303,8 @@ impl Sweep<'_> {
     async fn begin(&mut self, result: &mut SweepResult) -> Pass {
         self.sink.begin_pass();
         let mut pass = Pass::default();
-        if !self.limits.is_primed() {
+        pass.totals = Totals::after(self.totals.as_ref());
+        if self.described.is_none() && !self.limits.is_primed() {
             pass.round = Round::Limits;
         }
         let sizes = self.router.links().iter().map(|link| async {
@@ -348,13 +330,38 @@ impl Sweep<'_> {
     }
 
     /// The pass has seen every key.
-    fn end(&mut self, pass: &Pass) {
+    fn end(&mut self, pass: Pass) {
         if pass.moved || self.alone {
             // Some keys may have been seen twice, and some limits not at all.
             return;
         }
-        self.limits.end_pass(self.clock.now().steady);
+        if self.described.is_none() {
+            self.limits.end_pass(self.clock.now().steady);
+        }
         self.sink.end_pass();
+        *self.totals = Some(pass.totals);
+    }
+
+    /// The counters of a described kind, and what reading them takes.
+    fn describing(&mut self) -> Option<(&mut Described, Means<'_>)> {
+        let described = self.described.as_deref_mut()?;
+        let means = Means {
+            router: &self.router,
+            lanes: &self.lanes,
+            clock: self.clock,
+            rules: self.rules,
+            sink: self.sink,
+        };
+        Some((described, means))
+    }
+
+    /// What SCAN is asked for, one after the other.
+    fn patterns(&self, round: Round) -> Arc<[Vec<u8>]> {
+        match (&self.described, round) {
+            (Some(described), _) => described.description().scans().into(),
+            (None, Round::Limits) => Arc::new([b"ratelimit:limit:*".to_vec()]),
+            (None, Round::Counters | Round::Both) => Arc::new([b"ratelimit*".to_vec()]),
+        }
     }
 
     /// The counts of a batch when its turn has come, as a future of its own.
@@ -436,61 +443,50 @@ fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
     keys.rotate_left(begin);
 }
 
-/// Notes that a server cannot be read any further in this collection.
-pub(in crate::observe) fn fail(lane: usize, error: &RedisError, result: &mut SweepResult) {
-    let what = format!("SCAN and ZCOUNT {}", result.source(lane));
-    result
-        .failed
-        .entry(lane)
-        .or_insert_with(|| RedisFailure::of(&what, error));
-}
-
-/// Scans from `cursor` on, ahead of who counts, until the end or until nobody takes the names any more.
-async fn scan_ahead(
+/// What it takes to scan a server ahead of who counts.
+struct Ahead {
     lane: usize,
     connection: MultiplexedConnection,
-    mut cursor: Vec<u8>,
-    round: Round,
+    scans: Arc<[Vec<u8>]>,
+    scan: usize,
+    cursor: Vec<u8>,
+    /// Names that one SCAN walks by, for each that a step reads.
+    names: usize,
     pacer: Pacer,
-    sender: mpsc::Sender<Scanned>,
-) {
-    let pattern = match round {
-        Round::Limits => "ratelimit:limit:*",
-        Round::Counters | Round::Both => "ratelimit*",
-    };
-    loop {
-        // Walking by a name costs a fraction of counting one, and there is little to return where only limits are wanted.
-        let names = match round {
-            Round::Limits => 8,
-            Round::Counters | Round::Both => 4,
-        };
-        let step = names * pacer.step_size();
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(&cursor).arg("MATCH").arg(pattern);
-        scan.arg("COUNT").arg(step);
-        // A name that SCAN walks by costs less than a command.
-        let asked = connection.clone();
-        let work = || async move {
-            let mut asked = asked;
-            scan.query_async(&mut asked).await
-        };
-        let (answer, took) = pacer.step(step / 8, work).await;
-        let answer: RedisResult<(Vec<u8>, Vec<Vec<u8>>)> = answer;
-        let last = match &answer {
-            Ok((next, _)) => {
-                cursor.clone_from(next);
-                next == b"0"
+}
+
+impl Ahead {
+    /// Scans until the end, or until nobody takes the names any more.
+    async fn run(mut self, sender: mpsc::Sender<Scanned>) {
+        while let Some(pattern) = self.scans.get(self.scan) {
+            let step = self.names * self.pacer.step_size();
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(&self.cursor).arg("MATCH").arg(pattern);
+            scan.arg("COUNT").arg(step);
+            // A name that SCAN walks by costs less than a command.
+            let asked = self.connection.clone();
+            let work = || async move {
+                let mut asked = asked;
+                scan.query_async(&mut asked).await
+            };
+            let (answer, took) = self.pacer.step(step / 8, work).await;
+            let answer: RedisResult<ScanAnswer> = answer;
+            match &answer {
+                Ok((next, _)) => {
+                    self.cursor.clone_from(next);
+                    self.scan += usize::from(next == b"0");
+                }
+                Err(_) => self.scan = self.scans.len(),
             }
-            Err(_) => true,
-        };
-        let scanned = Scanned {
-            lane,
-            answer,
-            step,
-            took,
-        };
-        if sender.send(scanned).await.is_err() || last {
-            return;
+            let scanned = Scanned {
+                lane: self.lane,
+                answer,
+                step,
+                took,
+            };
+            if sender.send(scanned).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Reason};
-use crate::observe::counters::sweep::SweepResult;
+use crate::observe::counters::sweep_result::SweepResult;
 
 /// How far the counters were read.
 pub(super) fn counters_read(result: &SweepResult, label: KeyLabel) -> CountersRead {

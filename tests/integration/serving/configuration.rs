@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ratelimiter_exporter::config::{Config, Environment, SETTINGS, Values, find};
+use ratelimiter_exporter::config::{Config, SETTINGS, Values, find};
 
 use crate::harness::{run, said};
 
@@ -46,7 +46,7 @@ fn load(file: Option<&Path>) -> anyhow::Result<Config> {
         let path = vec![file.display().to_string()];
         values.add(setting, "--config.file".to_owned(), path);
     }
-    Ok(Config::load(values, &Environment::default())?)
+    Ok(Config::load(values)?)
 }
 
 #[test]
@@ -137,5 +137,67 @@ async fn a_variable_that_is_no_settings_is_refused_at_the_start() -> anyhow::Res
             assert!(said.contains(expected), "{said}");
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn flags_beat_variables_beat_the_file() -> anyhow::Result<()> {
+    const VARIABLE: &str = "RATELIMITER_EXPORTER_REDIS_TIMEOUT";
+    let folder = lab::temp::TempDir::new("precedence")?;
+    let file = folder.path().join("config.yml");
+    std::fs::write(&file, "redis.timeout: of-the-file\n")?;
+    let file = format!("--config.file={}", file.display());
+    let flag = "--redis.timeout=of-the-flag";
+    // A value that is wrong says where it is from.
+    for (variable, words, expected) in [
+        (
+            "of-the-variable",
+            &[flag][..],
+            "--redis.timeout: invalid value \"of-the-flag\"",
+        ),
+        (
+            "of-the-variable",
+            &[flag, "check"],
+            "--redis.timeout: invalid value \"of-the-flag\"",
+        ),
+        (
+            "of-the-variable",
+            &["check", flag],
+            "--redis.timeout: invalid value \"of-the-flag\"",
+        ),
+        (
+            "of-the-variable",
+            &[],
+            "RATELIMITER_EXPORTER_REDIS_TIMEOUT: invalid value \"of-the-variable\"",
+        ),
+        (
+            "of-the-variable",
+            &["check"],
+            "RATELIMITER_EXPORTER_REDIS_TIMEOUT: invalid value \"of-the-variable\"",
+        ),
+        ("", &[], "redis.timeout in /"),
+    ] {
+        let output = tokio::process::Command::new(lab::exporter_binary())
+            .env(VARIABLE, variable)
+            .args(["--config.check", &file])
+            .args(words)
+            .output()
+            .await?;
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{variable:?} {words:?}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn help_does_not_show_what_variables_hold() -> anyhow::Result<()> {
+    let plain = run(vec!["--help".to_owned()]).await?;
+    let output = tokio::process::Command::new(lab::exporter_binary())
+        .env("RATELIMITER_EXPORTER_REDIS_URL", "redis://me:hunter2@h:1")
+        .arg("--help")
+        .output()
+        .await?;
+    assert_eq!(output.stdout, plain.stdout);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Reads names through their descriptions: what all of them ask in one step goes out together.
 
+use std::time::Duration;
+
 use redis::{Cmd, RedisError};
 
 use super::answers::{answer, command, is_read, size};
@@ -10,13 +12,21 @@ use crate::observe::redis::router::Router;
 /// More steps than any description takes.
 const MOST_STEPS: usize = 16;
 
+/// What reading took.
+#[derive(Debug, Default)]
+pub(super) struct Spent {
+    pub(super) commands: u64,
+    /// Of Redis's time.
+    pub(super) took: Duration,
+}
+
 /// Reads every one of `looks` to its end. What could not be read ends in an error, with the link that is at fault where
 /// one is.
 pub(super) async fn read(
     router: &Router,
     pacers: &[&Pacer],
     mut looks: Vec<Look<'_>>,
-    commands: &mut u64,
+    spent: &mut Spent,
 ) -> Vec<Result<Finding, RedisError>> {
     let mut failed: Vec<Option<RedisError>> = looks.iter().map(|_| None).collect();
     for _ in 0..MOST_STEPS {
@@ -29,7 +39,7 @@ pub(super) async fn read(
         if asked.is_empty() {
             break;
         }
-        let mut answers = ask_all(router, pacers, &asked, commands).await.into_iter();
+        let mut answers = ask_all(router, pacers, &asked, spent).await.into_iter();
         let mut asked = asked.iter().map(|(place, _)| *place).peekable();
         while let Some(place) = asked.next() {
             let mut said = vec![answers.next()];
@@ -62,15 +72,16 @@ async fn ask_all(
     router: &Router,
     pacers: &[&Pacer],
     asked: &[(usize, Ask)],
-    commands: &mut u64,
+    spent: &mut Spent,
 ) -> Vec<Result<Answer, RedisError>> {
     let sizes: Vec<(Vec<u8>, Cmd)> = asked.iter().filter_map(|(_, ask)| size(ask)).collect();
-    *commands += sizes.len() as u64;
+    spent.commands += sizes.len() as u64;
     let sizes = if sizes.is_empty() {
         Vec::new()
     } else {
         let many = sizes.len();
-        let (sizes, _) = step_at_all(pacers, many, || router.ask(sizes)).await;
+        let (sizes, took) = step_at_all(pacers, many, || router.ask(sizes)).await;
+        spent.took += took;
         sizes.each
     };
     let mut sizes = sizes.iter();
@@ -83,9 +94,10 @@ async fn ask_all(
         .collect();
     let read = asked.iter().zip(&large).filter(|(_, large)| !**large);
     let read: Vec<_> = read.map(|((_, ask), _)| command(ask)).collect();
-    *commands += read.len() as u64;
+    spent.commands += read.len() as u64;
     let many = read.len();
-    let (said, _) = step_at_all(pacers, many, || router.ask(read)).await;
+    let (said, took) = step_at_all(pacers, many, || router.ask(read)).await;
+    spent.took += took;
     let mut said = said.each.into_iter();
     let answers = asked.iter().zip(large).map(|((_, ask), large)| {
         if large {

@@ -1,225 +1,172 @@
-//! The pass over the names, and the keys that are read out of turn.
+//! Reads names as the description says: those that a pass comes across, those that were written, and those that are watched.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use futures_util::future::join_all;
-use redis::{RedisError, RedisResult};
-use tokio::time::Instant;
+use redis::RedisError;
 
 use super::judging::{Judged, Seen, judge};
-use super::looks::read;
-use super::totals::Totals;
+use super::looks::{Spent, read};
 use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
 use crate::limiters::{Counter, Finding, Limits, Look, LookContext, Matched};
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::pace::Pacer;
-use crate::observe::counters::sweep::{SweepResult, fail};
+use crate::observe::counters::sweep_result::{SweepResult, fail};
+use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::redis::errors::is_elsewhere;
 use crate::observe::redis::server_state::redis_millis;
 
-/// Names that SCAN walks by in a step, for each that a step reads.
-const NAMES: usize = 4;
-
-/// A pass that is not finished.
-#[derive(Debug, Default)]
-pub(in crate::observe) struct Pass {
-    /// By the primary's address.
-    parts: BTreeMap<String, Part>,
-    /// Keys may have moved meanwhile: what did not show is not gone for sure.
-    moved: bool,
-    totals: Totals,
-}
-
-/// One server's part.
-#[derive(Debug)]
-struct Part {
-    /// Which of the description's scans.
-    scan: usize,
-    cursor: Vec<u8>,
-    scanned: u64,
-    /// Keys of any kind that there were at its start; 0 if that is not known.
-    expected: u64,
-    ended: bool,
-}
-
-/// A server's answer to SCAN.
-type Scanned = RedisResult<(Vec<u8>, Vec<Vec<u8>>)>;
-
 impl Described {
-    /// Reads watched keys whose names are known, those that are shown before others.
-    pub(super) async fn recheck(
+    /// Reads watched keys, by their labels. Those whose names are not known wait for the pass.
+    pub(in crate::observe) async fn recheck(
         &mut self,
         means: &mut Means<'_>,
-        wanted: &HashSet<&[u8]>,
-        half: Instant,
+        labels: &[Box<[u8]>],
         result: &mut SweepResult,
     ) {
-        let known = self.names.iter();
-        let mut known: Vec<_> = known
-            .map(|(label, name)| (label.clone(), name.clone()))
+        let known = labels.iter().filter_map(|label| {
+            let name = self.names.get(label)?;
+            Some((label, name.clone()))
+        });
+        let (labels, names): (Vec<_>, Vec<_>) = known.unzip();
+        let sampled = vec![true; names.len()];
+        let findings = self.look_at(means, &names, &sampled, result).await.0;
+        let at = means.clock.now();
+        let mut seen = Vec::new();
+        for (label, finding) in labels.into_iter().zip(findings) {
+            let Some(finding) = finding else { continue };
+            match judge(&self.description, &mut self.labels, &finding) {
+                Judged::Counter(counter) => seen.push(counter),
+                Judged::Unjudged(label, reason) => result.unjudged.push((label, reason)),
+                // The key of the window that is now is written, or the pass comes across it.
+                Judged::Passed => {}
+                Judged::Nothing => {
+                    self.names.remove(label);
+                    result.gone.push(label.clone());
+                }
+            }
+        }
+        let views: Vec<CounterView<'_>> = seen
+            .iter()
+            .filter(|seen| self.wanted.contains(&*seen.label))
+            .map(Seen::view)
             .collect();
-        known.sort_unstable_by_key(|(label, _)| (!means.sink.is_shown(label), label.clone()));
-        for (number, some) in known.chunks(means.step).enumerate() {
-            if number > 0 && Instant::now() >= half {
-                result.postponed = true;
-                return;
-            }
-            let names: Vec<Vec<u8>> = some.iter().map(|(_, name)| name.clone()).collect();
-            let sampled = vec![true; names.len()];
-            let findings = self.look_at(means, &names, &sampled, result).await;
-            let at = means.clock.now();
-            let mut seen = Vec::new();
-            for ((label, _), finding) in some.iter().zip(findings) {
-                let Some(finding) = finding else { continue };
-                match judge(&self.description, &mut self.labels, &finding) {
-                    Judged::Counter(counter) => seen.push(counter),
-                    Judged::Unjudged(label, reason) => result.unjudged.push((label, reason)),
-                    // The pass comes across the key of the window that is now.
-                    Judged::Passed => {}
-                    Judged::Nothing => {
-                        self.names.remove(label);
-                        result.gone.push(label.clone());
-                    }
-                }
-            }
-            let views: Vec<CounterView<'_>> = seen
-                .iter()
-                .filter(|seen| wanted.contains(&*seen.label))
-                .map(Seen::view)
-                .collect();
-            means.sink.recheck(at, &views);
-        }
+        means.sink.recheck(at, &views);
     }
 
-    /// Goes on with the pass, or begins one, until `stop`. If it is dropped half-way, the pass is void.
-    pub(super) async fn go_on(
+    /// Reads names that a pass came across.
+    pub(in crate::observe) async fn passing(
         &mut self,
         means: &mut Means<'_>,
-        wanted: &HashSet<&[u8]>,
-        stop: Instant,
-        result: &mut SweepResult,
-    ) {
-        let scans = self.description.scans();
-        let mut pass = match self.pass.take() {
-            Some(pass) => pass,
-            None => begin(means, result).await,
-        };
-        pass.fit(means);
-        let watched: HashSet<Vec<u8>> = self.names.values().cloned().collect();
-        let keys = (wanted, &watched);
-        let mut begun = false;
-        while !pass.ended(means, result) && (!begun || Instant::now() < stop) {
-            begun = true;
-            let scanned = pass.scan(means, &scans, result).await;
-            for (lane, names) in scanned {
-                self.take(means, &mut pass, keys, lane, &names, result)
-                    .await;
-            }
-        }
-        let unread = result.failed.values().next().map(|failure| failure.reason);
-        result.coverage = pass.coverage();
-        if !pass.ended(means, result) {
-            result.stopped = Some(unread.unwrap_or(Reason::Budget));
-            self.pass = Some(pass);
-            return;
-        }
-        self.number += 1;
-        result.stopped = unread;
-        if unread.is_none() && !pass.moved && !means.incomplete {
-            means.sink.end_pass();
-            result.pass_scanned = pass.parts.values().map(|part| part.scanned).sum();
-            self.last = Some(pass.totals);
-        }
-    }
-
-    /// Reads the names that a scan brought.
-    async fn take(
-        &mut self,
-        means: &mut Means<'_>,
-        pass: &mut Pass,
-        (wanted, watched): (&HashSet<&[u8]>, &HashSet<Vec<u8>>),
-        lane: usize,
         names: &[Vec<u8>],
+        totals: &mut Totals,
         result: &mut SweepResult,
     ) {
-        for names in names.chunks(means.step) {
-            let hasher = BuildHasherDefault::<DefaultHasher>::default();
-            let sampled: Vec<bool> = names
-                .iter()
-                .map(|name| {
-                    let sampled = pass.totals.samples(hasher.hash_one(name), self.number);
-                    sampled || watched.contains(name)
-                })
-                .collect();
-            let findings = self
-                .look_at_lane(means, names, &sampled, Some(lane), result)
-                .await;
+        for names in names.chunks(means.step()) {
+            let sampled = self.closely(names, &mut totals.sample);
+            let (findings, took) = self.look_at(means, names, &sampled, result).await;
+            result.pass_took += took;
+            for finding in findings.iter().flatten() {
+                totals.add(finding);
+            }
             let at = means.clock.now();
-            let mut seen = Vec::new();
-            let mut empty = Vec::new();
-            for finding in findings.into_iter().flatten() {
-                pass.totals.add(&finding);
-                match judge(&self.description, &mut self.labels, &finding) {
-                    Judged::Counter(counter) if !counter.is_empty() => seen.push(counter),
-                    Judged::Counter(counter) => empty.push(counter),
-                    Judged::Unjudged(label, reason) => {
-                        result.skip(reason, &label);
-                        if wanted.contains(&*label) {
-                            result.unjudged.push((label, reason));
-                        }
-                    }
-                    Judged::Passed | Judged::Nothing => {}
-                }
+            let read = self.judge(&findings, result);
+            for (label, reason) in &read.unjudged {
+                totals.add_unjudged(*reason, label);
             }
-            for counter in &seen {
-                if counter.lacks_limit() {
-                    result.skip(Reason::NoLimit, &counter.label);
-                }
-                let view = counter.view();
-                let ranks = means
-                    .sink
-                    .ranks(utilization(view.count, view.limit), view.key);
-                if counter.is_remarkable() || ranks || wanted.contains(&*counter.label) {
-                    let label = counter.label.clone().into_boxed_slice();
-                    self.names.insert(label, counter.name.clone());
-                }
-            }
-            let views: Vec<CounterView<'_>> = seen.iter().map(Seen::view).collect();
+            self.remember(means, &read.seen);
+            let views: Vec<CounterView<'_>> = read.seen.iter().map(Seen::view).collect();
             means.sink.counters(at, &views);
-            // They may have been in violation.
-            let empty = empty.iter().filter(|seen| wanted.contains(&*seen.label));
-            let views: Vec<CounterView<'_>> = empty.map(Seen::view).collect();
+            let views: Vec<CounterView<'_>> = read.empty.iter().map(Seen::view).collect();
             means.sink.recheck(at, &views);
         }
     }
 
+    /// Reads names that were written: they belong to no pass.
+    pub(in crate::observe) async fn written(
+        &mut self,
+        means: &mut Means<'_>,
+        names: &[Vec<u8>],
+        sample: &mut Sample,
+        result: &mut SweepResult,
+    ) {
+        let sampled = self.closely(names, sample);
+        let (findings, _) = self.look_at(means, names, &sampled, result).await;
+        let at = means.clock.now();
+        let read = self.judge(&findings, result);
+        self.remember(means, &read.seen);
+        let all = read.seen.iter().chain(&read.empty);
+        let views: Vec<CounterView<'_>> = all.map(Seen::view).collect();
+        means.sink.recheck(at, &views);
+    }
+
+    /// Which of `names` are read with their expiry: a sample, and those that are watched.
+    fn closely(&self, names: &[Vec<u8>], sample: &mut Sample) -> Vec<bool> {
+        let names = names.iter();
+        names
+            .map(|name| sample.takes(name) || self.by_name.contains(name))
+            .collect()
+    }
+
+    fn judge(&mut self, findings: &[Option<Finding>], result: &mut SweepResult) -> Judgements {
+        let mut read = Judgements::default();
+        for finding in findings.iter().flatten() {
+            match judge(&self.description, &mut self.labels, finding) {
+                Judged::Counter(counter) if !counter.is_empty() => {
+                    if counter.lacks_limit() {
+                        result.skip(Reason::NoLimit, &counter.label);
+                        read.unjudged.push((counter.label.clone(), Reason::NoLimit));
+                    }
+                    read.seen.push(counter);
+                }
+                // It may have been in violation.
+                Judged::Counter(counter) if self.wanted.contains(&*counter.label) => {
+                    read.empty.push(counter);
+                }
+                Judged::Unjudged(label, reason) => {
+                    result.skip(reason, &label);
+                    if self.wanted.contains(&*label) {
+                        result.unjudged.push((label.clone(), reason));
+                    }
+                    read.unjudged.push((label, reason));
+                }
+                Judged::Counter(_) | Judged::Passed | Judged::Nothing => {}
+            }
+        }
+        read
+    }
+
+    /// Remembers the names of counters that are read again in the next collection.
+    fn remember(&mut self, means: &Means<'_>, seen: &[Seen]) {
+        for counter in seen {
+            let view = counter.view();
+            let used = utilization(view.count, view.limit);
+            if counter.is_remarkable()
+                || means.sink.ranks(used, view.key)
+                || self.wanted.contains(&*counter.label)
+            {
+                self.by_name.insert(counter.name.clone());
+                let label = counter.label.clone().into_boxed_slice();
+                self.names.insert(label, counter.name.clone());
+            }
+        }
+    }
+
+    /// What became of each name, nothing of those that could not be read; and what it took of Redis's time.
     async fn look_at(
         &self,
         means: &mut Means<'_>,
         names: &[Vec<u8>],
         sampled: &[bool],
         result: &mut SweepResult,
-    ) -> Vec<Option<Finding>> {
-        self.look_at_lane(means, names, sampled, None, result).await
-    }
-
-    /// What became of each name; nothing of those that could not be read.
-    async fn look_at_lane(
-        &self,
-        means: &mut Means<'_>,
-        names: &[Vec<u8>],
-        sampled: &[bool],
-        lane: Option<usize>,
-        result: &mut SweepResult,
-    ) -> Vec<Option<Finding>> {
+    ) -> (Vec<Option<Finding>>, Duration) {
         let known = means.rules;
         let rules = |counter: &Counter, matched: &Matched| ruled(known, counter, matched);
         let api = |_: &Counter, _: &Matched| Limits::default();
         let at = means.clock.now();
         let lanes: Vec<usize> = names
             .iter()
-            .map(|name| lane.or_else(|| means.router.link_of(name)).unwrap_or(0))
+            .map(|name| means.router.link_of(name).unwrap_or(0))
             .collect();
         let looks = names
             .iter()
@@ -241,9 +188,11 @@ impl Described {
         let asked: BTreeSet<usize> = lanes.iter().copied().collect();
         let asked = asked.into_iter().filter_map(|lane| means.lanes.get(lane));
         let pacers: Vec<&Pacer> = asked.map(|lane| &lane.pacer).collect();
-        let findings = read(&means.router, &pacers, looks, &mut result.commands).await;
+        let mut spent = Spent::default();
+        let findings = read(means.router, &pacers, looks, &mut spent).await;
+        result.commands += spent.commands;
         let findings = findings.into_iter().zip(names).zip(lanes);
-        findings
+        let findings = findings
             .map(|((finding, name), lane)| match finding {
                 Ok(finding) => Some(finding),
                 Err(error) => {
@@ -251,8 +200,19 @@ impl Described {
                     None
                 }
             })
-            .collect()
+            .collect();
+        (findings, spent.took)
     }
+}
+
+/// What some names came to.
+#[derive(Debug, Default)]
+struct Judgements {
+    seen: Vec<Seen>,
+    /// Watched counters that nothing is to be said of.
+    empty: Vec<Seen>,
+    /// By their labels, and why.
+    unjudged: Vec<(Vec<u8>, Reason)>,
 }
 
 /// Notes that `name` could not be read.
@@ -261,159 +221,5 @@ fn unread(error: &RedisError, lane: usize, name: &[u8], result: &mut SweepResult
         result.skip(Reason::Resharding, name);
     } else {
         fail(lane, error, result);
-    }
-}
-
-/// Begins a pass.
-async fn begin(means: &mut Means<'_>, result: &mut SweepResult) -> Pass {
-    means.sink.begin_pass();
-    let mut pass = Pass::default();
-    let sizes = means.router.links().iter().map(|link| async {
-        let mut connection = link.connection.clone().ok()?;
-        let size: RedisResult<u64> = redis::cmd("DBSIZE").query_async(&mut connection).await;
-        // Without it, the coverage is not known, and nothing else.
-        size.ok()
-    });
-    let sizes = join_all(sizes).await;
-    result.commands += sizes.len() as u64;
-    for (link, size) in means.router.links().iter().zip(sizes) {
-        let expected = size.unwrap_or(0);
-        let part = Part {
-            expected,
-            ..Part::default()
-        };
-        pass.parts.insert(link.primary.clone(), part);
-    }
-    pass
-}
-
-impl Default for Part {
-    fn default() -> Self {
-        Self {
-            scan: 0,
-            cursor: b"0".to_vec(),
-            scanned: 0,
-            expected: 0,
-            ended: false,
-        }
-    }
-}
-
-impl Pass {
-    /// Fits it to the servers that there are now.
-    fn fit(&mut self, means: &Means<'_>) {
-        let primaries = || means.router.links().iter().map(|link| &link.primary);
-        let before = self.parts.len();
-        self.parts
-            .retain(|primary, _| primaries().any(|now| now == primary));
-        self.moved |= self.parts.len() < before || means.incomplete;
-        for primary in primaries() {
-            self.parts.entry(primary.clone()).or_default();
-        }
-    }
-
-    /// Whether every part has ended but those of servers that cannot be read.
-    fn ended(&self, means: &Means<'_>, result: &SweepResult) -> bool {
-        let mut links = means.router.links().iter().enumerate();
-        links.all(|(lane, link)| {
-            let ended = self.parts.get(&link.primary).is_some_and(|part| part.ended);
-            ended || result.failed.contains_key(&lane)
-        })
-    }
-
-    /// One SCAN at each server that has not ended, all at once; the names by lane.
-    async fn scan(
-        &mut self,
-        means: &mut Means<'_>,
-        scans: &[Vec<u8>],
-        result: &mut SweepResult,
-    ) -> Vec<(usize, Vec<Vec<u8>>)> {
-        let mut asked = Vec::new();
-        for (number, (link, lane)) in means.router.links().iter().zip(&means.lanes).enumerate() {
-            let part = self.parts.get(&link.primary).filter(|part| !part.ended);
-            let (Some(part), Some(scanner)) = (part, &lane.scanner) else {
-                continue;
-            };
-            if result.failed.contains_key(&number) {
-                continue;
-            }
-            let mut command = redis::cmd("SCAN");
-            command
-                .arg(&part.cursor)
-                .arg("MATCH")
-                .arg(&scans[part.scan]);
-            let names = NAMES * means.step;
-            command.arg("COUNT").arg(names);
-            let (scanner, pacer) = (scanner.clone(), &lane.pacer);
-            asked.push(async move {
-                let mut scanner = scanner;
-                // A name that SCAN walks by costs less than a command.
-                let scan = || async move { command.query_async(&mut scanner).await };
-                let (answer, _): (Scanned, _) = pacer.step(names / 8, scan).await;
-                (number, answer)
-            });
-        }
-        let mut scanned = Vec::new();
-        for (lane, answer) in join_all(asked).await {
-            result.commands += 1;
-            match answer {
-                Ok((cursor, names)) => {
-                    let primary = &means.router.links()[lane].primary;
-                    if let Some(part) = self.parts.get_mut(primary) {
-                        part.go_on(cursor, scans.len(), NAMES * means.step);
-                    }
-                    scanned.push((lane, names));
-                }
-                Err(error) => fail(lane, &error, result),
-            }
-        }
-        scanned
-    }
-
-    /// The share of the key space that it has covered; `None` if that is not known.
-    fn coverage(&self) -> Option<f64> {
-        let known = || self.parts.values().filter(|part| part.expected > 0);
-        let expected: u64 = known().map(|part| part.expected).sum();
-        let covered = |part: &Part| {
-            if part.ended {
-                part.expected
-            } else {
-                part.scanned.min(part.expected)
-            }
-        };
-        let covered: u64 = known().map(covered).sum();
-        #[expect(clippy::cast_precision_loss, reason = "a ratio for display")]
-        let ratio = covered as f64 / expected as f64;
-        (expected > 0).then_some(ratio)
-    }
-}
-
-impl Part {
-    /// SCAN has come to `cursor`.
-    fn go_on(&mut self, cursor: Vec<u8>, scans: usize, step: usize) {
-        // Each further scan goes over all names once more.
-        self.scanned += (step / scans.max(1)).max(1) as u64;
-        if cursor == b"0" {
-            self.scan += 1;
-            self.ended = self.scan >= scans;
-        }
-        self.cursor = cursor;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_part_ends_when_all_of_its_scans_have() {
-        let mut part = Part::default();
-        let mut ended = Vec::new();
-        for cursor in ["7", "0", "9", "0"] {
-            part.go_on(cursor.as_bytes().to_vec(), 2, 100);
-            ended.push((part.scan, part.ended));
-        }
-        assert_eq!(ended, [(0, false), (1, false), (1, false), (2, true)]);
-        assert_eq!(part.scanned, 200);
     }
 }

@@ -10,7 +10,9 @@ use crate::clock::Clock;
 use crate::observe::counters::reader::KeyReader;
 use crate::observe::counters::shard_reader::ShardReader;
 use crate::observe::counters::sink::CounterSink;
-use crate::observe::counters::sweep::{Lane, Sweep, SweepResult};
+use crate::observe::counters::sweep::Sweep;
+use crate::observe::counters::sweep_result::{Lane, SweepResult};
+use crate::observe::counters::totals::Sample;
 use crate::observe::redis::errors::{RedisFailure, not_connected};
 use crate::observe::redis::router::{Link, Router, Slots};
 
@@ -70,6 +72,9 @@ impl KeyReader {
             lanes,
             clock,
             limits: &mut self.limits,
+            described: self.described.as_mut(),
+            totals: &mut self.totals,
+            sample: Sample::new(self.collections),
             rules: &self.rules,
             sink,
             alone: between.alone,

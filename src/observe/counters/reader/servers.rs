@@ -6,7 +6,7 @@ use crate::observation::{Collector, Failure, Reason};
 use crate::observe::counters::invalidations::{Changes, Names};
 use crate::observe::counters::reader::KeyReader;
 use crate::observe::counters::shard_reader::{Readied, Ready, ready};
-use crate::observe::counters::sweep::SweepResult;
+use crate::observe::counters::sweep_result::SweepResult;
 use crate::observe::counters::told::passed_over;
 use crate::observe::redis::cluster::Shard;
 use crate::observe::redis::errors::RedisFailure;
@@ -27,7 +27,7 @@ impl KeyReader {
         }
         self.shards = found;
         let mut readers = std::mem::take(&mut self.readers);
-        let (access, unreachable) = (&self.access, &self.unreachable);
+        let (means, unreachable) = ((&self.access, &self.tracked), &self.unreachable);
         let work = shards.iter().map(|now| {
             let before = readers.remove(&now.shard.primary);
             async move {
@@ -47,7 +47,7 @@ impl KeyReader {
                     reader,
                     ready,
                     passed_over,
-                } = ready(before, access, now, unreachable).await;
+                } = ready(before, means, now, unreachable).await;
                 (Some(reader), ready, passed_over)
             }
         });
@@ -95,10 +95,6 @@ impl KeyReader {
     /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
     pub(super) fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Names)> {
         let mut written = Vec::new();
-        if self.described.is_some() {
-            // Its passes do not rely on being told.
-            return written;
-        }
         let mut count = 0;
         for (lane, server) in servers.iter_mut().enumerate() {
             match server.as_mut().map(|server| &mut server.changes) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::observe::counters::reader::KeyReader;
-use crate::observe::counters::sweep::SweepResult;
+use crate::observe::counters::sweep_result::SweepResult;
 
 /// In the steady state a pass is spread over this long: what was written is known without it. Well below the quarter of an
 /// hour after which the alert `RatelimiterCoverageBehind` calls it late.
@@ -56,7 +56,7 @@ pub(super) fn slice(
 impl KeyReader {
     /// Whether the pass has to go on before the next collection. In the steady state it keeps to its time.
     pub(super) fn is_due(&self) -> bool {
-        self.pass.is_some()
+        (self.pass.is_some() || self.owed)
             && self.steady.is_none_or(|last| {
                 let passed = self.pass_begun.elapsed().div_duration_f64(STEADY_PASS);
                 self.pass_took < last.took.mul_f64(passed.min(1.0))
@@ -65,6 +65,7 @@ impl KeyReader {
 
     /// Takes in how far the pass came. `told`: all servers tell what is written.
     pub(super) fn passed(&mut self, result: &mut SweepResult, told: bool) {
+        self.owed = false;
         self.pass_took += std::mem::take(&mut result.pass_took);
         if result.stopped.is_none() {
             // Where it fell behind, one more pass over everything brings what was passed by.
@@ -83,9 +84,6 @@ impl KeyReader {
     /// Nothing that was seen before counts any more: the next pass looks at every key.
     pub(super) fn begin_anew(&mut self) {
         self.pass = None;
-        if let Some(described) = &mut self.described {
-            described.begin_anew();
-        }
         self.pass_took = Duration::ZERO;
         self.steady = None;
         self.behind = false;

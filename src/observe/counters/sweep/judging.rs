@@ -1,7 +1,7 @@
 //! What the answers of a sweep mean: names are sorted by what is to be asked of them, counts are judged by the limits that
 //! are remembered, and read again where that is not enough. Decides nothing about what is asked when.
 
-use super::{Sweep, SweepResult, fail, paced};
+use super::{Sweep, paced};
 use crate::clock::Moment;
 use crate::observation::{Condition, CounterView, FallenLimit, Limit, Reason, utilization};
 use crate::observe::counters::limits::by_rule;
@@ -9,6 +9,7 @@ use crate::observe::counters::pass::Round;
 use crate::observe::counters::requests::{
     Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, names_of, verify,
 };
+use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::registry::NODE_PREFIX;
 use crate::observe::redis::errors::{is_elsewhere, reason_of};

@@ -1,0 +1,178 @@
+//! What a pass came across besides counts: foreign names, keys that never expire, and counters that cannot be judged. And
+//! which keys are read with their expiry: a sample. Pure.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+
+use crate::limiters::{Description, Expires, Finding, Outcome};
+use crate::observation::Reason;
+
+/// The first names of a pass, or of a collection's written keys, are all in the sample.
+const ALL_OF: u64 = 100;
+
+/// Of the names beyond, one in this many is in the sample, other ones each time. Two more commands for each of them are a
+/// sixteenth more than one for every key.
+const ONE_IN: u64 = 32;
+
+/// Reasons why a counter cannot be judged that hold until somebody writes a rule: between passes they are known from the last.
+const LASTING: [Reason; 3] = [Reason::NoLimit, Reason::NoWindow, Reason::Unreadable];
+
+/// Which names are read with their expiry although nothing depends on it now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::observe) struct Sample {
+    /// Each has other names.
+    number: u64,
+    /// Names so far.
+    seen: u64,
+}
+
+impl Sample {
+    /// The sample with this number.
+    pub(in crate::observe) fn new(number: u64) -> Self {
+        Self { number, seen: 0 }
+    }
+
+    /// Whether `name`, which comes next, is in the sample.
+    pub(in crate::observe) fn takes(&mut self, name: &[u8]) -> bool {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        self.seen += 1;
+        self.seen <= ALL_OF || hasher.hash_one(name) % ONE_IN == self.number % ONE_IN
+    }
+}
+
+/// What one pass came across.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::observe) struct Totals {
+    /// Names that fit no counter.
+    pub(in crate::observe) foreign: u64,
+    /// By the counter's place in the description.
+    counters: BTreeMap<usize, Expiries>,
+    /// Counters that cannot be judged until a rule says more, with one of them as an example.
+    unjudged: BTreeMap<Reason, (u64, Vec<u8>)>,
+    pub(in crate::observe) sample: Sample,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Expiries {
+    keys: u64,
+    read: u64,
+    without: u64,
+}
+
+impl Totals {
+    /// Those of the pass after the one that brought `last`.
+    pub(in crate::observe) fn after(last: Option<&Self>) -> Self {
+        let number = last.map_or(0, |last| last.sample.number + 1);
+        Self {
+            sample: Sample::new(number),
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a key of the counter at `place`, and whether it has no expiry, if that was read.
+    pub(in crate::observe) fn add_key(&mut self, place: usize, without: Option<bool>) {
+        let counter = self.counters.entry(place).or_default();
+        counter.keys += 1;
+        counter.read += u64::from(without.is_some());
+        counter.without += u64::from(without == Some(true));
+    }
+
+    /// Takes in a counter that cannot be judged.
+    pub(in crate::observe) fn add_unjudged(&mut self, reason: Reason, label: &[u8]) {
+        if LASTING.contains(&reason) {
+            let entry = self.unjudged.entry(reason);
+            entry.or_insert_with(|| (0, label.to_vec())).0 += 1;
+        }
+    }
+
+    /// The counters that could not be judged, by reason, with an example.
+    pub(in crate::observe) fn unjudged(&self) -> impl Iterator<Item = (Reason, &(u64, Vec<u8>))> {
+        self.unjudged.iter().map(|(reason, many)| (*reason, many))
+    }
+
+    /// Takes in what became of a name.
+    pub(in crate::observe) fn add(&mut self, finding: &Finding) {
+        let without = match &finding.outcome {
+            Outcome::Foreign => {
+                self.foreign += 1;
+                return;
+            }
+            Outcome::Counted(reading) => reading
+                .expiry
+                .map(|expiry| matches!(expiry, Expires::Never(_))),
+            Outcome::Over(without) => *without,
+            Outcome::Invalid(_) | Outcome::Unknown(_) => None,
+            Outcome::Part | Outcome::Gone | Outcome::Ignored => return,
+        };
+        let Some(matched) = &finding.matched else {
+            return;
+        };
+        self.add_key(matched.counter, without);
+    }
+
+    /// How many keys never expire although they should, by counter: as many of all as of those that were read.
+    pub(in crate::observe) fn without_expiry(
+        &self,
+        description: &Description,
+    ) -> BTreeMap<String, u64> {
+        let required = description.counters.iter().enumerate();
+        let required = required.filter(|(_, counter)| counter.expiry.required);
+        required
+            .map(|(place, counter)| {
+                let seen = self.counters.get(&place);
+                let estimate = seen.map_or(0, Expiries::estimate);
+                (counter.name.value.clone(), estimate)
+            })
+            .collect()
+    }
+}
+
+impl Expiries {
+    fn estimate(&self) -> u64 {
+        let (keys, read) = (u128::from(self.keys), u128::from(self.read.max(1)));
+        let estimate = (u128::from(self.without) * keys).div_ceil(read);
+        u64::try_from(estimate).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_stands_for_all() {
+        let expiries = |keys, read, without| Expiries {
+            keys,
+            read,
+            without,
+        };
+        assert_eq!(expiries(100, 100, 7).estimate(), 7);
+        assert_eq!(expiries(16_000, 1_000, 10).estimate(), 160);
+        assert_eq!(expiries(100, 0, 0).estimate(), 0);
+        assert_eq!(expiries(u64::MAX, 1, 1).estimate(), u64::MAX);
+    }
+
+    #[test]
+    fn every_key_is_in_one_sample_of_thirty_two() {
+        let mut sampled = 0;
+        for number in 0..ONE_IN {
+            let mut sample = Sample {
+                number,
+                seen: ALL_OF,
+            };
+            sampled += u64::from(sample.takes(b"ratelimit:user:1"));
+        }
+        assert_eq!(sampled, 1);
+        assert!(Sample::default().takes(b"the first ones are all in it"));
+    }
+
+    #[test]
+    fn what_a_rule_would_mend_is_remembered_and_what_passes_is_not() {
+        let mut totals = Totals::default();
+        totals.add_unjudged(Reason::NoLimit, b"a");
+        totals.add_unjudged(Reason::NoLimit, b"b");
+        totals.add_unjudged(Reason::Resharding, b"c");
+        let unjudged: Vec<_> = totals.unjudged().collect();
+        assert_eq!(unjudged, [(Reason::NoLimit, &(2, b"a".to_vec()))]);
+    }
+}
