@@ -52,7 +52,7 @@ fmt:
 # To cargo, all targets are those that cargo test runs: programs of tests with `test = false` are named.
 clippy:
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
-	cargo clippy --test running-limiters $(CARGO_FLAGS) -- -D warnings
+	cargo clippy --test running-limiters --test soak $(CARGO_FLAGS) -- -D warnings
 	cargo clippy -p lab --test demo $(CARGO_FLAGS) -- -D warnings
 
 doc:
@@ -97,7 +97,7 @@ limiters-locks: deps-limiters ## Lock the newest libraries that requirements.in 
 		--generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links requirements.in
 	cd $(LIMITERS_APPS) && npm update --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 
-# Seeds whose events overlap; each has a limiter of its own. CI runs four of them for four minutes.
+# Seeds whose events overlap; each has a limiter of its own. `.ci/run` runs four of them.
 soak: deps-soak ## Random sequences of faults against an oracle (SOAK_ARGS="--minutes 20 --seed 7 --seeds 4")
 	cargo build --workspace $(CARGO_FLAGS)
 	cargo test --test soak $(CARGO_FLAGS) -- $(SOAK_ARGS)

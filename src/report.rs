@@ -139,6 +139,9 @@ pub struct SavedEntry {
     pub last_seen: Timestamp,
     /// Since when it is reported.
     pub reported_since: Option<Timestamp>,
+    /// For how long nothing proved that it went on, until something did again.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub unproved: Duration,
     /// What it rests on.
     pub evidence: Evidence,
 }

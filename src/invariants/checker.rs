@@ -206,10 +206,12 @@ impl Checker {
         let config = self.config.of(name);
         let over = later(entry.first_seen, config.grace_period);
         let over = entry.held_until.unwrap_or(over).max(over);
-        let grace_left = match entry.reported_since {
-            Some(_) => std::time::Duration::ZERO,
-            // What was last seen may be older than the look at it.
-            None => elapsed(self.latest, over) + elapsed(entry.proved_until, entry.last_seen),
+        // What was last seen may be older than the look at it.
+        let unproved = elapsed(entry.proved_until, entry.last_seen) + entry.unproved;
+        let grace_left = if entry.reported_since.is_some() {
+            std::time::Duration::ZERO
+        } else {
+            elapsed(self.latest, over) + unproved
         };
         Violation {
             name,

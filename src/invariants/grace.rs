@@ -20,6 +20,10 @@ pub(super) struct Entry {
     pub(super) last_seen: Timestamp,
     /// Until when it lasted for certain, by what was last seen: `last_seen` or before.
     pub(super) proved_until: Timestamp,
+    /// Since when nothing proves that it goes on, if that is so.
+    pub(super) unproved_since: Option<Timestamp>,
+    /// For how long nothing proved that it went on, until something did again: no part of the grace period.
+    pub(super) unproved: Duration,
     /// Since when it is reported; `None` inside the grace period.
     pub(super) reported_since: Option<Timestamp>,
     /// What it rests on, as last seen.
@@ -31,6 +35,30 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// For how long it lasted for certain.
+    fn lasted(&self) -> Duration {
+        elapsed(self.first_seen, self.proved_until).saturating_sub(self.unproved)
+    }
+
+    /// Takes in what was seen now.
+    fn see(&mut self, evidence: Evidence, now: Timestamp) {
+        let interval = elapsed(self.last_seen, now);
+        if evidence.is_of_now(interval) {
+            if let Some(since) = self.unproved_since.take() {
+                let again = earlier(now, evidence.reach());
+                self.unproved += elapsed(since, again);
+            }
+        } else {
+            self.unproved_since.get_or_insert(self.last_seen);
+        }
+        self.last_seen = now;
+        let certain = earlier(now, evidence.age());
+        self.proved_until = self
+            .unproved_since
+            .map_or(certain, |since| certain.min(since));
+        self.evidence = evidence;
+    }
+
     /// The decision on it, if `pass` is the last that could have looked at it.
     pub(super) fn decision(&self, pass: u64) -> Decision {
         let looked_at = self.pass == pass;
@@ -83,6 +111,8 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
                 first_seen: now,
                 last_seen: now,
                 proved_until: now,
+                unproved_since: None,
+                unproved: Duration::ZERO,
                 reported_since: None,
                 evidence: evidence.clone(),
                 held_until,
@@ -93,12 +123,10 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
         let Some(entry) = self.entries.get_mut(subject) else {
             return;
         };
-        entry.last_seen = now;
-        entry.proved_until = earlier(now, evidence.age());
-        entry.evidence = evidence;
+        entry.see(evidence, now);
         entry.held_until = held_until;
         entry.pass = pass;
-        let due = elapsed(entry.first_seen, entry.proved_until) >= grace && held_until.is_none();
+        let due = entry.lasted() >= grace && held_until.is_none();
         if entry.reported_since.is_none() && due {
             entry.reported_since = Some(now);
             self.started_total += 1;
@@ -173,6 +201,7 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
             first_seen: entry.first_seen,
             last_seen: entry.last_seen,
             reported_since: entry.reported_since,
+            unproved: entry.unproved,
             evidence: entry.evidence.clone(),
         })
     }
@@ -183,11 +212,77 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
             first_seen: saved.first_seen,
             last_seen: saved.last_seen,
             proved_until: earlier(saved.last_seen, saved.evidence.age()),
+            unproved_since: None,
+            unproved: saved.unproved,
             reported_since: saved.reported_since,
             evidence: saved.evidence,
             held_until: None,
             pass: 0,
         };
         self.entries.insert(subject, entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::LatencyWindow;
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn slow(age_seconds: f64) -> Evidence {
+        Evidence::Latency {
+            p99_seconds: Some(0.2),
+            bucket: None,
+            threshold_seconds: 0.05,
+            source: None,
+            age_seconds,
+            window_seconds: LatencyWindow::default(),
+        }
+    }
+
+    /// When it is reported: slow at these seconds, and at the others the newest checks are too few to tell.
+    fn reported_at(every: i64, slow_at: impl Fn(i64) -> bool) -> Option<i64> {
+        let mut violations: InProgress<String> = InProgress::default();
+        (0..400)
+            .step_by(usize::try_from(every).unwrap())
+            .find(|second| {
+                // The newest checks reach back to the first look at least 10 s ago; the oldest of all is a minute old.
+                let reach = every * (10 + every - 1).div_euclid(every).max(1);
+                let seen = (second - reach..=*second).any(&slow_at);
+                let age = if seen { reach } else { reach.max(60) };
+                let age = f64::from(i32::try_from(age).unwrap());
+                violations.violated("n", slow(age), at(*second), GRACE, None, 1);
+                violations.entries["n"].reported_since.is_some()
+            })
+    }
+
+    #[test]
+    fn grace_stands_still_while_nothing_proves_that_checks_are_slow() {
+        assert_eq!(reported_at(1, |_| true), Some(60));
+        // Two stalls, 55 s apart, are no slow node; one each minute is, after the fourth.
+        assert_eq!(
+            reported_at(1, |second| [0, 1, 55, 56].contains(&second)),
+            None
+        );
+        assert_eq!(reported_at(1, |second| second % 55 < 2), Some(165));
+        // Slow for 2 s, repaired, and slow again 38 s later, for good.
+        let again = |second| !(2..40).contains(&second);
+        assert_eq!(reported_at(1, again), Some(79));
+    }
+
+    #[test]
+    fn what_lasts_is_reported_in_time_however_far_apart_the_looks_are() {
+        for (every, reported) in [(1, 60), (5, 60), (15, 60), (30, 90), (60, 120)] {
+            assert_eq!(
+                reported_at(every, |_| true),
+                Some(reported),
+                "every {every} s"
+            );
+        }
     }
 }

@@ -39,6 +39,7 @@ use crate::observe::http::management_api::{ManagementApi, address_of};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 use crate::observe::latency::durations::Durations;
 use crate::observe::latency::exposition::Selector;
+use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
 use crate::observe::nodes::requests::NodeRequests;
@@ -448,7 +449,10 @@ async fn counters_of_api(
         .filter_map(|counter| {
             let limit = u64::try_from(counter.limit).ok()?;
             let remaining = u64::try_from(counter.remaining).unwrap_or(0);
-            Some((decode_key(&counter.key), counter.count, limit, remaining))
+            let key = decode_key(&counter.key);
+            // The API does not know the limit that the canary sends along.
+            let canary = key.starts_with(CANARY_PREFIX.as_bytes());
+            (!canary).then_some((key, counter.count, limit, remaining))
         })
         .collect();
     let views: Vec<CounterView<'_>> = decoded

@@ -76,16 +76,29 @@ impl Evidence {
     /// By how much the violation that it proves may have ended before it was looked at: slow checks that came within
     /// the newest part of the window are taken to be still coming.
     pub(crate) fn age(&self) -> Duration {
-        let Self::Latency {
-            age_seconds,
-            window_seconds,
-            ..
-        } = self
-        else {
-            return Duration::ZERO;
-        };
-        let age = Duration::try_from_secs_f64(*age_seconds).unwrap_or_default();
-        age.saturating_sub(window_seconds.newest())
+        self.reach().saturating_sub(self.newest())
+    }
+
+    /// How far back what it rests on may lie.
+    pub(crate) fn reach(&self) -> Duration {
+        match self {
+            Self::Latency { age_seconds, .. } => {
+                Duration::try_from_secs_f64(*age_seconds).unwrap_or_default()
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether it came since the last look, `interval` ago, or so lately that it counts as coming now.
+    pub(crate) fn is_of_now(&self, interval: Duration) -> bool {
+        self.reach() <= self.newest().max(interval)
+    }
+
+    fn newest(&self) -> Duration {
+        match self {
+            Self::Latency { window_seconds, .. } => window_seconds.newest(),
+            _ => Duration::ZERO,
+        }
     }
 }
 

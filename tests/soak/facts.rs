@@ -69,12 +69,18 @@ pub(crate) enum Redis {
     Stalled,
     ReadOnly,
     Full,
+    /// It wants a password, which nobody has.
+    Denied,
 }
 
 /// One node under one id.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeFacts {
     pub(crate) id: String,
+    /// Where it listens now.
+    pub(crate) address: String,
+    /// When it began to listen there.
+    pub(crate) moved: f64,
     pub(crate) born: f64,
     /// When another id took its port.
     pub(crate) replaced: Option<f64>,
@@ -82,6 +88,20 @@ pub(crate) struct NodeFacts {
     pub(crate) way: Track<Way>,
     /// Milliseconds that checks take longer.
     pub(crate) delay: Track<u64>,
+    /// What its own histogram counted.
+    pub(crate) checks: Vec<Checks>,
+}
+
+/// Checks of one node, as its histogram counted them between two readings that have nothing to do with the exporter. Which
+/// checks were slow on a busy machine, no schedule knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checks {
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    /// How many took longer than 50 ms.
+    pub(crate) slow: f64,
+    /// Seconds that the second reading took.
+    pub(crate) took: f64,
 }
 
 /// A look into Redis that has nothing to do with the exporter.
@@ -97,6 +117,10 @@ pub(crate) struct Sample {
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) nodes: Vec<NodeFacts>,
+    /// The address in `--ratelimiter.url`.
+    pub(crate) configured: String,
+    /// Whether the exporter keeps its state in a file.
+    pub(crate) state_file: bool,
     pub(crate) redis: Track<Redis>,
     /// Moments at which registrations went without their nodes' doing.
     pub(crate) emptied: Vec<f64>,
@@ -113,4 +137,32 @@ pub(crate) struct Facts {
     pub(crate) limit_changes: Vec<Vec<f64>>,
     /// Scrapes that were answered: begun and ended.
     pub(crate) scrapes: Vec<(f64, f64)>,
+    /// When the machine stood still, from and to: no process on it can keep to its times then.
+    pub(crate) hiccups: Vec<(f64, f64)>,
+}
+
+impl Facts {
+    /// The longest time between two collections, of those that reach into this span.
+    pub(crate) fn longest_interval(&self, from: f64, to: f64) -> f64 {
+        let mut longest: f64 = 0.0;
+        let mut before = 0.0;
+        for (begun, _) in self.scrapes.iter().chain([&(to, to)]) {
+            if *begun >= from {
+                longest = longest.max(begun - before);
+            }
+            before = *begun;
+        }
+        longest
+    }
+
+    /// Whether the machine stood still at some time.
+    pub(crate) fn hiccup(&self, from: f64, to: f64) -> bool {
+        let mut hiccups = self.hiccups.iter().rev();
+        hiccups.any(|(begun, ended)| *begun <= to && *ended >= from)
+    }
+}
+
+/// A number of things as a figure.
+pub(crate) fn figure(many: u64) -> f64 {
+    u32::try_from(many).map_or(f64::INFINITY, f64::from)
 }

@@ -14,6 +14,7 @@ mod facts;
 mod oracle;
 mod random;
 mod run;
+mod sampling;
 mod schedule;
 #[path = "../truth/scrape.rs"]
 #[expect(
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
+use facts::figure;
 use run::{Disagreement, Outcome, run};
 use schedule::Schedule;
 
@@ -135,14 +137,18 @@ async fn soak(arguments: &Arguments) -> u64 {
 
 fn tell(seed: u64, schedule: &Schedule, outcome: &Outcome) {
     println!(
-        "seed {seed}: {} events, {} scrapes, {} times had to be reported, {} times had not to be, {} wrong, {} of them late",
-        schedule.events.len(),
+        "seed {seed}: {} events, {} scrapes, {} times had to be reported, {} times had not to be, the machine stood still {} times",
+        outcome.events.values().sum::<u64>(),
         outcome.scrapes,
         outcome.musts,
         outcome.must_nots,
-        outcome.disagreements.len(),
-        outcome.late,
+        outcome.hiccups,
     );
+    println!(
+        "seed {seed}: violations {} in time, {} late, {} missed, {} without a cause",
+        outcome.in_time, outcome.late, outcome.missed, outcome.without_cause,
+    );
+    println!("seed {seed}: {:?}", outcome.events);
     for wrong in &outcome.disagreements {
         let said = if wrong.missed {
             "is missing"
@@ -156,13 +162,12 @@ fn tell(seed: u64, schedule: &Schedule, outcome: &Outcome) {
     }
     if let Some(last) = outcome.disagreements.last() {
         println!(
-            "  canary {}, state file {}",
-            schedule.canary, schedule.state_file
+            "  canary {}, state file {}, {} scrape",
+            schedule.canary, schedule.state_file, schedule.servers
         );
         let until = last.at * 1e3;
         for event in &schedule.events {
-            let at = event.at as f64;
-            if at <= until && event.until as f64 >= until - SHOWN {
+            if figure(event.at) <= until && figure(event.until) >= until - SHOWN {
                 println!("    {event}");
             }
         }

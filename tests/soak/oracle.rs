@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::facts::{Facts, Life, NodeFacts, Redis, Sample, Way};
+use crate::facts::{Checks, Facts, Life, NodeFacts, Redis, Sample, Way, figure};
 use crate::schedule::KEYS;
 
 /// What is expected of one invariant and subject.
@@ -28,6 +28,9 @@ const TTL: f64 = 30.0;
 
 /// The window of the counters, and that of the p99.
 const WINDOW: f64 = 60.0;
+
+/// How far back a machine that stands still spoils a scrape.
+const STILL: f64 = 3.0;
 
 /// How long an unknown verdict is held.
 const HOLD: f64 = 300.0;
@@ -55,6 +58,8 @@ pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectation
         add("redis_disconnected", lost_redis(facts, node, begun, ended));
         add("high_latency", high_latency(facts, number, begun, ended));
     }
+    let configured = ("node_down".to_owned(), facts.configured.clone());
+    expected.insert(configured, configured_address(facts, begun, ended));
     let redis = ("redis_disconnected".to_owned(), "redis".to_owned());
     expected.insert(redis, redis_down(facts, begun, ended));
     for key in 0..KEYS {
@@ -62,6 +67,12 @@ pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectation
         let (ghost, drift) = counter(facts, key, begun, ended);
         expected.insert(("ghost_allowing".to_owned(), subject.clone()), ghost);
         expected.insert(("counter_drift".to_owned(), subject), drift);
+    }
+    if facts.hiccup(begun - STILL, ended) {
+        // Whether a request was answered in time was up to the machine.
+        for what in expected.values_mut() {
+            *what = Expected::May;
+        }
     }
     expected
 }
@@ -88,6 +99,17 @@ fn was_seen(facts: &Facts, node: &NodeFacts, before: f64) -> bool {
                 .always((begun - HEARTBEAT).max(node.born), *ended, |way| {
                     way == Way::Open
                 })
+    })
+}
+
+/// Whether a collection since `at` could read the registry: without it, nobody can tell that a node left, or where it went.
+fn registry_read(facts: &Facts, at: f64, begun: f64, ended: f64) -> bool {
+    let mut scrapes = facts.scrapes.iter().chain([&(begun, ended)]);
+    scrapes.any(|(begun, ended)| {
+        *begun >= at + 0.5
+            && facts
+                .redis
+                .always(begun - 0.5, *ended, |redis| redis == Redis::Up)
     })
 }
 
@@ -125,17 +147,26 @@ fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expecte
                 .always((since - 1.0).max(node.born), since, |way| way == Way::Open)
             && was_seen(facts, node, since)
             && facts.exporter.always(since - 12.0, ended, |runs| runs);
-        return if deleted && begun > since + 1.0 {
+        return if deleted && registry_read(facts, since, begun, ended) {
             Expected::MustNot
         } else {
             Expected::May
         };
     }
     let settled = (begun - 3.0).max(node.born + 1.0);
-    if settled < begun && node.life.always(settled, ended, |life| life == Life::Runs) {
+    let runs = node.life.always(settled, ended, |life| life == Life::Runs);
+    let found = registry_read(facts, node.moved, begun, ended);
+    if settled < begun && runs && found && answers_quickly(node, begun, ended) {
         return Expected::MustNot;
     }
     Expected::May
+}
+
+/// Whether the node answers others than the exporter far within the exporter's timeout of 1 s: on a busy machine it may not.
+fn answers_quickly(node: &NodeFacts, begun: f64, ended: f64) -> bool {
+    let near = |checks: &&Checks| checks.to >= begun - 1.5 && checks.to <= ended + 2.5;
+    let mut near = node.checks.iter().filter(near).peekable();
+    near.peek().is_some() && near.all(|checks| checks.took < 0.3)
 }
 
 /// When a node that was killed while it hung began to hang: the same fault to whoever looks.
@@ -147,7 +178,7 @@ fn first_of_the_fault(node: &NodeFacts, since: f64) -> f64 {
 }
 
 fn redis_down(facts: &Facts, begun: f64, ended: f64) -> Expected {
-    let away = |redis| matches!(redis, Redis::Dead | Redis::Stalled);
+    let away = |redis| matches!(redis, Redis::Dead | Redis::Stalled | Redis::Denied);
     if facts.redis.always(begun, ended, away) {
         Expected::Must
     } else if facts.redis.always(begun - 1.5, ended, readable) {
@@ -158,7 +189,7 @@ fn redis_down(facts: &Facts, begun: f64, ended: f64) -> Expected {
 }
 
 fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expected {
-    let interval = seconds(facts.interval.now());
+    let interval = facts.longest_interval(begun - OVERDUE, begun);
     let since = begun - OVERDUE - interval;
     let runs = node
         .life
@@ -185,7 +216,7 @@ fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expect
             .always(calm.max(node.born), ended, |life| life == Life::Runs)
         && facts.redis.always(calm, ended, |redis| redis == Redis::Up)
         && !facts.malformed_key.ever(calm, ended, |there| there);
-    if healthy {
+    if healthy && answers_quickly(node, begun, ended) {
         return Expected::MustNot;
     }
     Expected::May
@@ -193,30 +224,10 @@ fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expect
 
 fn high_latency(facts: &Facts, number: usize, begun: f64, ended: f64) -> Expected {
     let node = &facts.nodes[number];
-    let interval = seconds(facts.interval.now());
-    // Anything that makes its checks slow.
-    let fast = |from: f64, to: f64| {
-        from >= node.born
-            && node.delay.always(from, to, |delay| delay == 0)
-            && node.way.always(from, to, |way| way == Way::Open)
-            && node.life.always(from, to, |life| life != Life::Hangs)
-            && facts
-                .redis
-                .always(from, to, |redis| readable(redis) && redis != Redis::Full)
-            && !facts.redis.ever(from, to, |redis| redis == Redis::Stalled)
-    };
-    // Grace takes 60 s of proof without a break, and proof takes slow checks that are still coming.
-    let gap = 25.0 + 2.0 * interval;
-    let mut from = begun - WINDOW;
-    while from + gap <= begun {
-        if fast(from, from + gap) {
-            return Expected::MustNot;
-        }
-        from += 1.0;
-    }
-    if begun - node.born < WINDOW {
+    if begun - node.born < WINDOW || !could_be_slow(facts, node, begun) {
         return Expected::MustNot;
     }
+    let interval = facts.longest_interval(begun - WINDOW - 30.0, begun);
     let since = begun - (WINDOW + 3.0 + 2.0 * interval);
     let slow = node.delay.always(since, ended, |delay| delay >= 120)
         && node
@@ -229,11 +240,75 @@ fn high_latency(facts: &Facts, number: usize, begun: f64, ended: f64) -> Expecte
             .redis
             .always(since - WINDOW, ended, |redis| redis == Redis::Up)
         && facts.traffic.always(since, ended, |rate| rate >= 60)
-        && facts.exporter.always(since - interval, ended, |runs| runs)
+        && facts.exporter.always(since - interval, ended, |runs| runs);
+    if slow && interval <= 20.0 {
+        Expected::Must
+    } else {
+        Expected::May
+    }
+}
+
+/// Whether slow checks came for so long that they can be reported now. The p99 of a minute needs some in each minute, and
+/// the grace period passes only as far as they were seen, where what came within 20 s counts as coming now.
+fn could_be_slow(facts: &Facts, node: &NodeFacts, begun: f64) -> bool {
+    let interval = facts.longest_interval(begun - 3.0 * WINDOW, begun);
+    let seen = || node.checks.iter().filter(|checks| checks.slow > 0.0);
+    let (mut first, mut last) = (begun, None);
+    for checks in seen().rev().filter(|checks| checks.from <= begun) {
+        if first - checks.to > WINDOW + 2.0 + 2.0 * interval {
+            break;
+        }
+        first = checks.from;
+        last.get_or_insert(checks.to);
+    }
+    if last.unwrap_or(first) - first < WINDOW - 20.0 - 2.0 {
+        return false;
+    }
+    // Where there were many in the minute before, and many checks came after without one slow among them, it was over.
+    let quiet = 25.0 + 2.0 * interval;
+    let mut over = seen().filter(|checks| {
+        let (from, to) = (checks.to, checks.to + quiet);
+        let quiet_since = seen().all(|other| other.to <= from || other.from >= to);
+        let many: f64 = seen()
+            .filter(|other| other.from >= from - 30.0 && other.to <= from)
+            .map(|other| other.slow)
+            .sum();
+        let flows = facts
+            .traffic
+            .always(from - WINDOW, begun, |rate| rate >= 60)
+            && node.life.always(from, begun, |life| life == Life::Runs)
+            && node.way.always(from, begun, |way| way == Way::Open)
+            && facts.redis.always(from, begun, |redis| redis == Redis::Up);
+        to <= begun && begun - to < WINDOW - 25.0 && quiet_since && many >= 100.0 && flows
+    });
+    over.next().is_none()
+}
+
+/// What is expected of the address in `--ratelimiter.url` as a node by itself: it is one as long as the exporter never saw
+/// an id there.
+fn configured_address(facts: &Facts, begun: f64, ended: f64) -> Expected {
+    let there = |node: &&NodeFacts| node.address == facts.configured && node.born <= begun;
+    let Some(node) = facts.nodes.iter().rfind(there) else {
+        return Expected::May;
+    };
+    let settled = (begun - 3.0).max(node.born + 1.0);
+    let runs = node.life.always(settled, ended, |life| life == Life::Runs);
+    if settled < begun && runs && answers_quickly(node, begun, ended) {
+        return Expected::MustNot;
+    }
+    let (runs_since, _) = facts.exporter.since(begun);
+    let (gone_since, _) = node.life.since(begun);
+    let gone = |life| life != Life::Runs;
+    // Nothing of it is left when the exporter starts: neither its registration nor a state file.
+    let unknown = !facts.state_file
+        && runs_since > 5.0
+        && node.life.always(runs_since - TTL - 2.0, ended, gone)
+        && node.born < runs_since - TTL - 2.0
+        && gone_since < runs_since - TTL - 2.0
         && facts
-            .interval
-            .always(since, ended, |interval| interval <= 15);
-    if slow && interval <= 15.0 {
+            .redis
+            .always(runs_since - TTL, ended, |redis| redis == Redis::Up);
+    if unknown {
         Expected::Must
     } else {
         Expected::May
@@ -242,16 +317,18 @@ fn high_latency(facts: &Facts, number: usize, begun: f64, ended: f64) -> Expecte
 
 /// What is expected of `ghost_allowing` and `counter_drift`.
 fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expected) {
-    let interval = seconds(facts.interval.now());
+    let interval = facts.longest_interval(begun - 2.0 * WINDOW, begun);
     let above = |sample: &Sample, ratio: f64| {
-        let limit = sample.limit.map(|limit| limit as f64);
-        limit.is_some_and(|limit| sample.count as f64 > limit * ratio)
+        let limit = sample.limit.map(figure);
+        limit.is_some_and(|limit| figure(sample.count) > limit * ratio)
     };
     let seen_since = |from: f64| {
         let samples = facts.samples[key].iter();
         samples.filter(move |sample| sample.at >= from)
     };
-    let up = |from: f64| facts.redis.always(from, ended, readable);
+    // A replica without its primary (which is how Redis is made read-only) has counters of before: they are unknown.
+    let fresh = |redis| matches!(redis, Redis::Up | Redis::Full);
+    let up = |from: f64| facts.redis.always(from, ended, fresh);
     let changed = |from: f64| {
         let mut changes = facts.limit_changes[key].iter();
         changes.any(|at| (from..=ended).contains(at))
@@ -262,7 +339,7 @@ fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expe
         seen_since(since).filter(|sample| sample.at < begun).count() >= 2
             && seen_since(since).all(|sample| above(sample, ratio))
             && up(since - 1.5)
-            && !changed(since - WINDOW - 5.0)
+            && !changed(since - WINDOW - interval - 5.0)
             && facts.exporter.always(since - interval, ended, |runs| runs)
     };
     // It could be read and judged all the time, so that nothing is held.
@@ -285,8 +362,4 @@ fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expe
     let never_drifted = never(1.1, begun - 2.0) || just_begun;
     let drift = expected(must(1.1, 30.0 + interval), legible && never_drifted);
     (ghost, drift)
-}
-
-fn seconds(interval: u64) -> f64 {
-    interval as f64
 }

@@ -1,4 +1,4 @@
-//! Random numbers that a seed repeats: SplitMix64, which is plenty for a schedule.
+//! Random numbers that a seed repeats: `SplitMix64`, which is plenty for a schedule.
 
 /// A stream of numbers.
 #[derive(Clone, Debug)]

@@ -1,14 +1,17 @@
 //! One run of a schedule: events at their times, scrapes beside them, each judged by the oracle.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use lab::exposition::Exposition;
 
-use crate::oracle::{Expected, expectations};
+use crate::facts::{Life, figure};
+use crate::oracle::{Expectations, Expected, expectations};
+use crate::sampling::{read_checks, sample, watch_machine};
 use crate::schedule::{Event, Schedule};
-use crate::world::{Shared, World, sample};
+use crate::world::{Shared, World};
 
 /// Far more than a collection takes.
 const SCRAPE_PATIENCE: Duration = Duration::from_secs(15);
@@ -37,10 +40,26 @@ pub(crate) struct Outcome {
     /// Subjects that had to be reported at a scrape, and those that had not to be.
     pub(crate) musts: u64,
     pub(crate) must_nots: u64,
-    pub(crate) disagreements: Vec<Disagreement>,
-    /// Reported late: wrong at first and right at a later scrape.
+    /// Violations from the first scrape that had to report them to the first that had not to.
+    pub(crate) in_time: u64,
     pub(crate) late: u64,
+    pub(crate) missed: u64,
+    /// Subjects that were reported without a cause.
+    pub(crate) without_cause: u64,
+    pub(crate) hiccups: usize,
+    pub(crate) disagreements: Vec<Disagreement>,
+    /// Events that took place, by their kind.
+    pub(crate) events: BTreeMap<String, u64>,
     pub(crate) log: String,
+}
+
+/// One violation, as long as it has to be reported.
+#[derive(Clone, Copy, Debug)]
+struct Episode {
+    /// Reported by the first scrape that had to.
+    at_first: bool,
+    /// Reported by the last one.
+    at_last: bool,
 }
 
 /// Runs `schedule` for `length` milliseconds.
@@ -49,7 +68,15 @@ pub(crate) async fn run(schedule: &Schedule, length: u64) -> anyhow::Result<Outc
     let shared = Rc::clone(&world.shared);
     let begun = tokio::time::Instant::now();
     let sampling = tokio::task::spawn_local(sample(Rc::clone(&shared), world.client()));
-    let scraping = tokio::task::spawn_local(scrapes(Rc::clone(&shared), length));
+    let reading = tokio::task::spawn_local(read_checks(Rc::clone(&shared)));
+    let watching = tokio::task::spawn_local(watch_machine(Rc::clone(&shared)));
+    let judge = Rc::new(RefCell::new(Judge::default()));
+    let servers = (0..schedule.servers).map(|server| {
+        let shared = Rc::clone(&shared);
+        tokio::task::spawn_local(scrapes(shared, server, length, Rc::clone(&judge)))
+    });
+    let servers: Vec<_> = servers.collect();
+    let mut events: BTreeMap<String, u64> = BTreeMap::new();
     let mut steps: Vec<(u64, bool, Event)> = Vec::new();
     for event in &schedule.events {
         steps.push((event.at, true, *event));
@@ -74,108 +101,178 @@ pub(crate) async fn run(schedule: &Schedule, length: u64) -> anyhow::Result<Outc
         };
         if let Err(error) = done {
             // Such as a command to a Redis that another event took away: no effect, and no fact.
-            println!("    {event}: {error:#}");
+            eprintln!("    {event}: {error:#}");
+        } else if begins {
+            *events.entry(event.what.kind()).or_default() += 1;
         }
     }
-    let mut outcome = scraping.await??;
-    sampling.abort();
+    for scraping in servers {
+        scraping.await??;
+    }
+    for task in [sampling, reading, watching] {
+        task.abort();
+    }
+    let mut outcome = judge.take().ended();
+    outcome.events = events;
+    outcome.hiccups = shared.facts.borrow().hiccups.len();
     if !outcome.disagreements.is_empty() {
         outcome.log = world.exporter_log();
     }
     Ok(outcome)
 }
 
-async fn scrapes(shared: Rc<Shared>, length: u64) -> anyhow::Result<Outcome> {
-    let mut outcome = Outcome::default();
-    let mut wrong: BTreeMap<(String, String, bool), f64> = BTreeMap::new();
+/// One server scrapes, and each answer is judged.
+async fn scrapes(
+    shared: Rc<Shared>,
+    server: usize,
+    length: u64,
+    judge: Rc<RefCell<Judge>>,
+) -> anyhow::Result<()> {
     let until = Duration::from_millis(length).as_secs_f64();
     while shared.seconds() < until {
         let Some(address) = shared.address.borrow().clone() else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let begun = shared.seconds();
+        let asked = shared.seconds();
+        // A scrape joins the collection that another one started.
+        let begun = {
+            let mut in_flight = shared.in_flight.borrow_mut();
+            in_flight.insert(server, asked);
+            in_flight.values().copied().fold(asked, f64::min)
+        };
         let answer = lab::http::get(&address, "/metrics", SCRAPE_PATIENCE).await;
         let ended = shared.seconds();
+        shared.in_flight.borrow_mut().remove(&server);
         sampled_after(&shared, ended).await;
-        let ran = shared
-            .facts
-            .borrow()
-            .exporter
-            .always(begun, ended, |runs| runs);
+        let ran = {
+            let facts = shared.facts.borrow();
+            facts.exporter.always(begun, ended, |runs| runs)
+        };
         if ran {
             let answer = answer?;
             anyhow::ensure!(answer.status == 200, "/metrics answers {}", answer.status);
             let said = Exposition::parse(&answer.text())?.subjects("invariant_violation");
-            judge(&shared, begun, ended, &said, &mut outcome, &mut wrong);
+            let expected = expectations(&shared.facts.borrow(), begun, ended);
+            judge.borrow_mut().judge(begun, &expected, &said);
             shared.facts.borrow_mut().scrapes.push((begun, ended));
         }
-        let interval = shared.facts.borrow().interval.now();
-        let next = begun + interval as f64;
-        let rest = (next - shared.seconds()).max(0.0);
-        tokio::time::sleep(Duration::from_secs_f64(rest)).await;
+        wait_for_turn(&shared, server, asked).await;
     }
-    Ok(outcome)
+    Ok(())
 }
 
-/// Waits until every counter was looked at once more, which belongs to the scrape as well, or Redis gives no answer.
+/// Until the next scrape of this server. What the interval is now counts, so that a long one can end early. The second
+/// server scrapes at odd times beside the first.
+async fn wait_for_turn(shared: &Shared, server: usize, asked: f64) {
+    loop {
+        let interval = figure(shared.facts.borrow().interval.now());
+        let next = asked
+            + if server == 0 {
+                interval
+            } else {
+                interval * 0.7
+            };
+        let rest = next - shared.seconds();
+        if rest <= 0.0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs_f64(rest.min(0.5))).await;
+    }
+}
+
+/// Waits until every counter and every node was looked at once more, which belongs to the scrape as well, or there is no
+/// answer.
 async fn sampled_after(shared: &Shared, ended: f64) {
     let sampled = || {
         let facts = shared.facts.borrow();
         let mut keys = facts.samples.iter();
+        let mut nodes = facts
+            .nodes
+            .iter()
+            .filter(|node| node.replaced.is_none() && node.life.now() == Life::Runs);
         keys.all(|of_key| of_key.last().is_some_and(|sample| sample.at > ended))
+            && nodes.all(|node| node.checks.last().is_some_and(|checks| checks.to > ended))
     };
     while !sampled() && shared.seconds() < ended + 2.0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-fn judge(
-    shared: &Shared,
-    begun: f64,
-    ended: f64,
-    said: &BTreeSet<(String, String)>,
-    outcome: &mut Outcome,
-    wrong: &mut BTreeMap<(String, String, bool), f64>,
-) {
-    outcome.scrapes += 1;
-    let expected = expectations(&shared.facts.borrow(), begun, ended);
-    let mut note = |invariant: &str, subject: &str, missed: bool| {
-        let key = (invariant.to_owned(), subject.to_owned(), missed);
-        if wrong.insert(key, begun).is_none() {
-            outcome.disagreements.push(Disagreement {
-                at: begun,
-                invariant: invariant.to_owned(),
-                subject: subject.to_owned(),
+/// Holds what is said against what is expected.
+#[derive(Debug, Default)]
+struct Judge {
+    outcome: Outcome,
+    wrong: BTreeSet<(String, String, bool)>,
+    episodes: BTreeMap<(String, String), Episode>,
+}
+
+impl Judge {
+    fn judge(&mut self, at: f64, expected: &Expectations, said: &BTreeSet<(String, String)>) {
+        self.outcome.scrapes += 1;
+        for (subject, what) in expected {
+            let reported = said.contains(subject);
+            match what {
+                Expected::Must => {
+                    self.outcome.musts += 1;
+                    let first = Episode {
+                        at_first: reported,
+                        at_last: reported,
+                    };
+                    self.episodes
+                        .entry(subject.clone())
+                        .or_insert(first)
+                        .at_last = reported;
+                    if !reported {
+                        self.note(at, subject, true);
+                    }
+                }
+                Expected::MustNot => {
+                    self.outcome.must_nots += 1;
+                    if let Some(episode) = self.episodes.remove(subject) {
+                        self.outcome.count(episode);
+                    }
+                    if reported {
+                        self.note(at, subject, false);
+                    }
+                }
+                Expected::May => {}
+            }
+        }
+        for subject in said {
+            if !expected.contains_key(subject) {
+                self.note(at, subject, false);
+            }
+        }
+    }
+
+    fn note(&mut self, at: f64, subject: &(String, String), missed: bool) {
+        let (invariant, name) = subject.clone();
+        if self.wrong.insert((invariant.clone(), name.clone(), missed)) {
+            self.outcome.without_cause += u64::from(!missed);
+            self.outcome.disagreements.push(Disagreement {
+                at,
+                invariant,
+                subject: name,
                 missed,
             });
         }
-    };
-    for ((invariant, subject), what) in &expected {
-        let reported = said.contains(&(invariant.clone(), subject.clone()));
-        match what {
-            Expected::Must => {
-                outcome.musts += 1;
-                if !reported {
-                    note(invariant, subject, true);
-                }
-            }
-            Expected::MustNot => {
-                outcome.must_nots += 1;
-                if reported {
-                    note(invariant, subject, false);
-                }
-            }
-            Expected::May => {}
+    }
+
+    fn ended(mut self) -> Outcome {
+        for episode in std::mem::take(&mut self.episodes).into_values() {
+            self.outcome.count(episode);
+        }
+        self.outcome
+    }
+}
+
+impl Outcome {
+    fn count(&mut self, episode: Episode) {
+        match (episode.at_first, episode.at_last) {
+            (true, true) => self.in_time += 1,
+            (false, true) => self.late += 1,
+            (_, false) => self.missed += 1,
         }
     }
-    for (invariant, subject) in said {
-        if !expected.contains_key(&(invariant.clone(), subject.clone())) {
-            note(invariant, subject, false);
-        }
-    }
-    let late = wrong.keys().filter(|(invariant, subject, missed)| {
-        *missed && said.contains(&(invariant.clone(), subject.clone()))
-    });
-    outcome.late = late.count() as u64;
 }

@@ -14,6 +14,10 @@ pub(crate) enum What {
     NodeKilled(usize),
     /// SIGKILL; at once another id starts on its port.
     NodeReplaced(usize),
+    /// SIGKILL; at once it starts again under its id, on another port.
+    NodeMoved(usize),
+    /// Its clock is this many milliseconds ahead of the others'.
+    ClockAhead(usize, u32),
     /// SIGTERM; later it is started again.
     NodeStopped(usize),
     /// SIGSTOP, then SIGCONT.
@@ -34,6 +38,8 @@ pub(crate) enum What {
     RedisReadOnly,
     /// No memory is left.
     RedisFull,
+    /// It wants a password, and nobody stays connected.
+    RedisDenies,
     /// Everything is deleted.
     Flushed,
     /// Entries behind the limiter's back: this many more than its limit allows.
@@ -76,6 +82,8 @@ pub(crate) struct Schedule {
     pub(crate) nodes: usize,
     pub(crate) canary: bool,
     pub(crate) state_file: bool,
+    /// How many scrape.
+    pub(crate) servers: usize,
     /// In order of their beginnings.
     pub(crate) events: Vec<Event>,
 }
@@ -89,6 +97,7 @@ impl Schedule {
         let mut random = Random::new(seed);
         let nodes = usize::try_from(random.within(3, 5)).unwrap_or(3);
         let (canary, state_file) = (random.once_in(3), !random.once_in(3));
+        let servers = if random.once_in(3) { 2 } else { 1 };
         let mut events: Vec<Event> = Vec::new();
         let mut at = CALM;
         while at < length {
@@ -105,6 +114,7 @@ impl Schedule {
             nodes,
             canary,
             state_file,
+            servers,
             events,
         }
     }
@@ -113,7 +123,7 @@ impl Schedule {
 fn what(random: &mut Random, nodes: usize) -> What {
     let node = usize::try_from(random.below(nodes as u64)).unwrap_or(0);
     let key = usize::try_from(random.below(KEYS as u64)).unwrap_or(0);
-    match random.below(25) {
+    match random.below(28) {
         0 | 1 => What::NodeKilled(node),
         2 => What::NodeReplaced(node),
         3 | 4 => What::NodeStopped(node),
@@ -132,6 +142,9 @@ fn what(random: &mut Random, nodes: usize) -> What {
         21 => What::LimitMalformed(key),
         22 => What::KeyMalformed,
         23 => random.one_of(&[What::ExporterKilled, What::ExporterStopped]),
+        24 => What::NodeMoved(node.max(1)),
+        25 => What::RedisDenies,
+        26 => What::ClockAhead(node, random.one_of(&[500, 2_000, 30_000])),
         _ => random.one_of(&[
             What::Traffic(0),
             What::Traffic(2),
@@ -140,6 +153,8 @@ fn what(random: &mut Random, nodes: usize) -> What {
             What::Interval(1),
             What::Interval(5),
             What::Interval(15),
+            What::Interval(30),
+            What::Interval(60),
         ]),
     }
 }
@@ -149,7 +164,9 @@ fn lasts(random: &mut Random, what: What) -> u64 {
     match what {
         What::RedisStalls => random.one_of(&[100, 800, 3_000, 20_000, 40_000]),
         What::ExporterKilled | What::ExporterStopped => random.one_of(&[100, 5_000, 20_000]),
-        What::Flushed | What::NodeReplaced(_) | What::Traffic(_) | What::Interval(_) => 0,
+        What::Flushed | What::NodeReplaced(_) | What::NodeMoved(_) | What::Traffic(_) => 0,
+        // Prometheus comes back.
+        What::Interval(_) => random.one_of(&[15_000, 60_000, 130_000]),
         What::SlowChecks(..) => random.one_of(&[2_000, 20_000, 75_000, 110_000]),
         _ => random.one_of(&[1_000, 6_000, 20_000, 45_000, 75_000]),
     }
@@ -166,14 +183,25 @@ fn excludes(before: &Event, event: &Event) -> bool {
     let exporter = |what| matches!(what, What::ExporterKilled | What::ExporterStopped);
     let both_exporter = exporter(before.what) && exporter(event.what);
     let malformed = before.what == What::KeyMalformed && event.what == What::KeyMalformed;
-    (same || same_key || both_exporter || malformed) && event.at <= before.until + 500
+    let interval = |what| matches!(what, What::Interval(_));
+    let both_interval = interval(before.what) && interval(event.what);
+    (same || same_key || both_exporter || malformed || both_interval)
+        && event.at <= before.until + 500
 }
 
 impl What {
+    /// Its name without to what and how.
+    pub(crate) fn kind(self) -> String {
+        let whole = format!("{self:?}");
+        whole.split('(').next().unwrap_or_default().to_owned()
+    }
+
     fn node(self) -> Option<usize> {
         match self {
             Self::NodeKilled(node)
             | Self::NodeReplaced(node)
+            | Self::NodeMoved(node)
+            | Self::ClockAhead(node, _)
             | Self::NodeStopped(node)
             | Self::NodeHung(node)
             | Self::LinkRefused(node)
@@ -200,6 +228,7 @@ impl What {
                 | Self::RedisStalls
                 | Self::RedisReadOnly
                 | Self::RedisFull
+                | Self::RedisDenies
                 | Self::Flushed
         )
     }

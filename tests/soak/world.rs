@@ -1,8 +1,8 @@
 //! A limiter of the lab with its exporter, what is done to it, and the facts about it. Every process ends with the world.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use lab::faults::Faults;
@@ -15,15 +15,9 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use crate::exporter::Exporter;
-use crate::facts::{Facts, Life, NodeFacts, Redis, Sample, Track, Way};
+use crate::facts::{Facts, Life, NodeFacts, Redis, Track, Way, figure};
+use crate::sampling::{PATIENCE, look};
 use crate::schedule::{KEYS, Schedule, What};
-
-/// The limit and window of keys without their own.
-const DEFAULT_LIMIT: u64 = 10;
-const WINDOW_MS: i64 = 60_000;
-
-/// For one command of the world's own.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is shared with who scrapes and samples.
 #[derive(Debug)]
@@ -32,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) facts: RefCell<Facts>,
     /// Where the exporter listens, while it runs.
     pub(crate) address: RefCell<Option<String>>,
+    /// When the scrapes that are not answered yet began, by server: they may share a collection.
+    pub(crate) in_flight: RefCell<BTreeMap<usize, f64>>,
 }
 
 impl Shared {
@@ -76,7 +72,7 @@ impl World {
             let proxy = Proxy::start(format!("127.0.0.1:{}", redis.port())).await?;
             let id = format!("node-{}", number + 1);
             let process = NodeProcess::start(NodeOptions::new(&id, proxy.url("redis"))).await?;
-            nodes.push(born(id, now()));
+            nodes.push(born(id, process.address(), now()));
             slots.push(Slot {
                 process,
                 proxy,
@@ -100,6 +96,8 @@ impl World {
         let at = now();
         let facts = Facts {
             nodes,
+            configured: slots[0].process.address(),
+            state_file: schedule.state_file,
             redis: Track::new(0.0, Redis::Up),
             emptied: Vec::new(),
             traffic: Track::new(at, 0),
@@ -109,11 +107,13 @@ impl World {
             samples: vec![Vec::new(); KEYS],
             limit_changes: vec![Vec::new(); KEYS],
             scrapes: Vec::new(),
+            hiccups: Vec::new(),
         };
         let shared = Shared {
             start,
             facts: RefCell::new(facts),
             address: RefCell::new(Some(exporter.address().to_owned())),
+            in_flight: RefCell::default(),
         };
         let connection = redis.connection().await?;
         let mut world = Self {
@@ -144,6 +144,15 @@ impl World {
                 self.life(node, Life::Killed);
             }
             What::NodeReplaced(node) => self.replace(node).await?,
+            What::NodeMoved(node) => self.relocate(node).await?,
+            What::ClockAhead(node, clock_ahead_ms) => {
+                let faults = Faults {
+                    clock_ahead_ms,
+                    ..Faults::default()
+                };
+                // A node that is dead begins anew without any.
+                let _ = self.slots[node].process.set_faults(&faults).await;
+            }
             What::NodeStopped(node) => {
                 // From the signal on it may be gone.
                 let stopping = self.now();
@@ -180,6 +189,13 @@ impl World {
             What::RedisFull => {
                 self.ask(&["CONFIG", "SET", "maxmemory", "1"]).await?;
                 self.redis(Redis::Full);
+            }
+            What::RedisDenies => {
+                self.ask(&["CONFIG", "SET", "requirepass", "nobody has it"])
+                    .await?;
+                self.redis(Redis::Denied);
+                self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+                    .await?;
             }
             What::Flushed => {
                 let at = self.now();
@@ -232,14 +248,14 @@ impl World {
                 self.way(node, Mode::Pass, Way::Open).await?;
             }
             What::SlowChecks(node, _) => self.slow(node, 0).await,
-            What::ApiHangs(node) => self.api_hangs(node, false).await,
+            What::ApiHangs(node) | What::ClockAhead(node, _) => {
+                self.api_hangs(node, false).await;
+            }
             What::RedisKilled => {
                 let at = self.now();
                 self.redis.restart().await?;
                 self.connection = self.redis.connection().await?;
-                let mut facts = self.shared.facts.borrow_mut();
-                facts.emptied.push(at);
-                drop(facts);
+                self.shared.facts.borrow_mut().emptied.push(at);
                 self.redis(Redis::Up);
                 self.malformed_again().await?;
             }
@@ -254,6 +270,10 @@ impl World {
             }
             What::RedisFull => {
                 self.ask(&["CONFIG", "SET", "maxmemory", "0"]).await?;
+                self.redis(Redis::Up);
+            }
+            What::RedisDenies => {
+                self.ask(&["CONFIG", "SET", "requirepass", ""]).await?;
                 self.redis(Redis::Up);
             }
             What::CounterOver(key, more) => self.take_back(key, more).await,
@@ -274,7 +294,11 @@ impl World {
                 self.shared.address.replace(Some(address));
                 self.exporter_runs(true);
             }
-            What::NodeReplaced(_) | What::Flushed | What::Traffic(_) | What::Interval(_) => {}
+            What::Interval(_) => {
+                let at = self.now();
+                self.shared.facts.borrow_mut().interval.set(at, 1);
+            }
+            What::NodeReplaced(_) | What::NodeMoved(_) | What::Flushed | What::Traffic(_) => {}
         }
         Ok(())
     }
@@ -318,13 +342,40 @@ impl World {
                 let way = facts.nodes[slot.facts].way.now();
                 facts.nodes[slot.facts].replaced = Some(at);
                 slot.facts = facts.nodes.len();
-                let mut next = born(format!("node-{}", self.ids), self.shared.seconds());
+                let id = format!("node-{}", self.ids);
+                let mut next = born(id, slot.process.address(), self.shared.seconds());
                 next.way = Track::new(next.born, way);
                 facts.nodes.push(next);
             }
             Err(_) => slot.waits = true,
         }
         Ok(())
+    }
+
+    /// The node goes to another port, as a container that is scheduled anew.
+    async fn relocate(&mut self, node: usize) -> anyhow::Result<()> {
+        if self.slots[node].waits {
+            return Ok(());
+        }
+        self.slots[node].process.kill();
+        self.life(node, Life::Killed);
+        let slot = &mut self.slots[node];
+        let id = slot.process.id().to_owned();
+        match NodeProcess::start(NodeOptions::new(id, slot.proxy.url("redis"))).await {
+            Ok(process) => {
+                slot.process = process;
+                let at = self.shared.seconds();
+                let mut facts = self.shared.facts.borrow_mut();
+                let moved = &mut facts.nodes[slot.facts];
+                moved.address = slot.process.address();
+                moved.moved = at;
+                moved.life.set(at, Life::Runs);
+                moved.delay.set(at, 0);
+            }
+            Err(_) => slot.waits = true,
+        }
+        let rate = self.shared.facts.borrow().traffic.now();
+        self.set_traffic(rate)
     }
 
     fn life(&self, node: usize, life: Life) {
@@ -415,7 +466,7 @@ impl World {
                 .map(|slot| slot.process.address())
                 .collect(),
             keys,
-            rate_per_second: rate as f64,
+            rate_per_second: figure(rate),
             key_prefix: prefix.to_owned(),
         })
     }
@@ -489,56 +540,16 @@ impl World {
     }
 }
 
-fn born(id: String, at: f64) -> NodeFacts {
+fn born(id: String, address: String, at: f64) -> NodeFacts {
     NodeFacts {
         id,
+        address,
+        moved: at,
         born: at,
         replaced: None,
         life: Track::new(at, Life::Runs),
         way: Track::new(at, Way::Open),
         delay: Track::new(at, 0),
-    }
-}
-
-/// The count of a key inside its window, and its limit; `None` if Redis does not say, or it is no counter.
-async fn look(connection: &mut MultiplexedConnection, key: usize, at: f64) -> Option<Sample> {
-    let from = lab::clock::now_ms() - WINDOW_MS;
-    let mut pipe = redis::pipe();
-    pipe.cmd("ZCOUNT")
-        .arg(format!("ratelimit:user:{key}"))
-        .arg(from)
-        .arg("+inf");
-    pipe.cmd("HGET")
-        .arg(format!("ratelimit:limit:user:{key}"))
-        .arg("limit");
-    let asked = pipe.query_async::<(u64, Option<String>)>(connection);
-    let (count, limit) = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?;
-    let limit = match limit {
-        None => Some(DEFAULT_LIMIT),
-        Some(text) => text.parse().ok(),
-    };
-    Some(Sample { at, count, limit })
-}
-
-/// Looks at every counter five times a second. Never ends.
-pub(crate) async fn sample(shared: Rc<Shared>, client: redis::Client) {
-    let mut connection = None;
-    loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        if connection.is_none() {
-            connection = lab::link::connect(&client, PATIENCE).await.ok();
-        }
-        let Some(open) = &mut connection else {
-            continue;
-        };
-        for key in 0..KEYS {
-            let at = shared.seconds();
-            if let Some(sample) = look(open, key, at).await {
-                shared.facts.borrow_mut().samples[key].push(sample);
-            } else {
-                connection = None;
-                break;
-            }
-        }
+        checks: Vec::new(),
     }
 }

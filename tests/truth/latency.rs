@@ -32,7 +32,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "`high_latency{node-2}` pending at the first collection, reported after 60 s",
             72,
             || Box::pin(slow_by_canary(true)),
-        ),
+        )
+        .time_critical(),
         Scenario::new(
             "slow checks (120 ms), histogram never counts: by the coarse histogram of the web framework",
             "`high_latency{node-2}` pending at the first collection, reported after 60 s",
@@ -44,13 +45,15 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "nothing at any scrape",
             175,
             || Box::pin(two_stalls()),
-        ),
+        )
+        .time_critical(),
         Scenario::new(
             "Redis hung for 20 s at one check a second, coarse histogram: the minutes after",
             "`redis_disconnected` while it hangs, and never `high_latency`",
             115,
             || Box::pin(after_an_outage()),
-        ),
+        )
+        .time_critical(),
         Scenario::new(
             "slow checks (120 ms) for 75 s, then repaired, coarse histogram",
             "`high_latency{node-2}` after 60 s, over within 25 s of the repair",

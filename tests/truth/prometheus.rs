@@ -21,12 +21,13 @@ const TOLERANCE: f64 = 0.05;
 const DELAYS: [u64; 5] = [0, 3, 7, 15, 38];
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario::new(
+    vec![
+        Scenario::new(
         "p99 beside a real Prometheus (`histogram_quantile(0.99, rate(…[1m]))`), and by --prometheus.url",
         "both within 5 % of Prometheus, nothing reported",
         90,
         || Box::pin(agreement()),
-    )]
+    ).time_critical()]
 }
 
 async fn agreement() -> anyhow::Result<Seen> {

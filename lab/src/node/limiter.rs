@@ -108,7 +108,7 @@ impl Limiter {
             .key(format!("ratelimit:{}", request.key))
             .key(format!("ratelimit:limit:{}", request.key))
             .key(format!("ratelimit:{}:seq", request.key))
-            .arg(clock::now_ms())
+            .arg(clock::now_ms() + i64::from(faults.clock_ahead_ms))
             .arg(text_or_empty(request.limit))
             .arg(text_or_empty(request.window_ms))
             .arg(self.default_limit.to_string())

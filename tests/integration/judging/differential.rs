@@ -4,6 +4,7 @@
 //! period, gaps, time that stands still or runs backwards, sources that fail for a while, subjects that go and return,
 //! limits that fall, and settings of every kind.
 
+mod day;
 mod model;
 mod recordings;
 
@@ -50,6 +51,28 @@ fn evaluate_says_what_a_naive_model_says() -> anyhow::Result<()> {
     let applying = InvariantName::ALL.len() - 2;
     assert_eq!(met.len(), 2 * applying, "{met:?}");
     assert!(met.values().all(|times| *times > 1_000), "{met:?}");
+    Ok(())
+}
+
+/// Twenty-four hours of a limiter, under the usual settings.
+#[test]
+fn a_day_of_faults_is_judged_as_a_naive_model_judges_it() -> anyhow::Result<()> {
+    let mut met = BTreeMap::new();
+    for seed in [1, 2] {
+        let recording = day::day(seed);
+        let said = evaluate(&recording)?;
+        let expected = model::expected(&recording);
+        assert_eq!(said.len(), expected.len());
+        for (number, (said, expected)) in said.iter().zip(&expected).enumerate() {
+            assert_eq!(said, expected, "seed {seed}, line {}", number + 1);
+            note(&mut met, said);
+        }
+    }
+    let applying = InvariantName::ALL.len() - 2;
+    // Those without a grace period are pending only while a limit that fell drains.
+    let reported = met.keys().filter(|name| name.starts_with("violations"));
+    assert_eq!(reported.count(), applying, "{met:?}");
+    assert!(met.values().all(|times| *times > 10), "{met:?}");
     Ok(())
 }
 

@@ -2,9 +2,11 @@
 
 use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
+use lab::proxy::{Mode, Proxy};
+use lab::redis_server::RedisServer;
 use lab::seed::{extra_members, fill_to, remove_extra};
 
-use crate::harness::{Cluster, Exporter, Scrape};
+use crate::harness::{Cluster, Exporter, Scrape, base_flags};
 
 /// Graces cut short, so that a test need not wait for them; thresholds are the defaults.
 async fn short_graces(nodes: usize) -> anyhow::Result<(Cluster, lab::temp::TempDir)> {
@@ -285,5 +287,26 @@ async fn the_api_and_redis_fail_apart_and_together() -> anyhow::Result<()> {
         "what is known is not forgotten"
     );
     assert!(scrape.is("ratelimiter_node_up", &[("node_id", "node-2")], 1));
+    Ok(())
+}
+
+/// The API lists the canary's counters under the limit that it knows, and not under the one that the canary sends along.
+#[tokio::test]
+async fn counters_of_the_canary_are_no_ghosts_while_the_api_stands_in_for_redis()
+-> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let nodes = [NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?];
+    let proxy = Proxy::start(format!("127.0.0.1:{}", redis.port())).await?;
+    let mut flags = base_flags(&proxy.url("redis"), &nodes);
+    flags.push("--probe.canary=true".to_owned());
+    let exporter = Exporter::start(&flags).await?;
+    reports(&exporter, &[]).await?;
+
+    let mut connection = redis.connection().await?;
+    fill_to(&mut connection, b"ratelimiter-exporter-canary:node-1", 12).await?;
+    fill_to(&mut connection, b"tenant", 12).await?;
+    proxy.set(Mode::Refuse).await?;
+    let expected = ["ghost_allowing tenant", "redis_disconnected redis"];
+    reports(&exporter, &expected).await?;
     Ok(())
 }

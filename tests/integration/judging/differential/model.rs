@@ -35,11 +35,13 @@ struct Timed<'a> {
 enum Word {
     /// Healthy, or not there.
     Fine,
-    /// Violated, as was seen at these times; `kept` while it is expected to drain. It may have ended `stale` before.
+    /// Violated, as was seen at these times; `kept` while it is expected to drain. It may have ended up to `reach` before, of
+    /// which the `newest` counts as now.
     Violated {
         at: Vec<i64>,
         kept: Vec<bool>,
-        stale: i64,
+        reach: i64,
+        newest: i64,
         message: String,
     },
     Unknown,
@@ -177,23 +179,40 @@ fn in_progress(
     // It began after the last look at which it was fine, or unknown for too long.
     let mut seen: Vec<(i64, bool, i64)> = Vec::new();
     let mut last_message = "";
+    // Since when nothing proves that it goes on, and for how long that was so before.
+    let (mut unproved_since, mut unproved): (Option<i64>, i64) = (None, 0);
     for (look, word) in history.iter().zip(words) {
         match word {
-            Word::Fine | Word::Inconclusive => seen.clear(),
+            Word::Fine | Word::Inconclusive => {
+                seen.clear();
+                (unproved_since, unproved) = (None, 0);
+            }
             Word::Violated {
                 at,
                 kept,
-                stale,
+                reach,
+                newest,
                 message,
             } => {
-                let these = at.iter().zip(kept);
-                seen.extend(these.map(|(at, kept)| (*at, *kept, *at - *stale)));
+                for (at, kept) in at.iter().zip(kept) {
+                    let before = seen.last().map_or(*at, |(before, ..)| *before);
+                    if *reach <= *newest.max(&(at - before)) {
+                        let since = unproved_since.take();
+                        unproved += since.map_or(0, |since| (at - reach - since).max(0));
+                    } else {
+                        unproved_since.get_or_insert(before);
+                    }
+                    let certain = at - (reach - newest).max(0);
+                    let until = unproved_since.map_or(certain, |since| certain.min(since));
+                    seen.push((*at, *kept, until - unproved));
+                }
                 last_message = message;
             }
             Word::Unknown => {
                 let last = seen.last().map(|(at, ..)| *at);
                 if last.is_some_and(|last| look.now - last >= settings.unknown_hold) {
                     seen.clear();
+                    (unproved_since, unproved) = (None, 0);
                 }
             }
         }
@@ -242,7 +261,8 @@ fn violated(look: &Timed<'_>, message: String) -> Word {
     Word::Violated {
         at: vec![look.now],
         kept: vec![false],
-        stale: 0,
+        reach: 0,
+        newest: 0,
         message,
     }
 }
@@ -343,7 +363,8 @@ fn slow(
     Word::Violated {
         at: vec![look.now],
         kept: vec![false],
-        stale: (reach - window / 3).max(0),
+        reach,
+        newest: window / 3,
         message: format!("p99 latency {figure}, allowed {allowed}{source}"),
     }
 }
@@ -410,7 +431,8 @@ fn of_key(invariant: usize, name: &str, look: &Timed<'_>, settings: &Settings) -
         });
     let message = format!("{count} admitted, limit {limit}{left}{drain}");
     Word::Violated {
-        stale: 0,
+        reach: 0,
+        newest: 0,
         kept: at.iter().map(|at| drains(*at).is_some()).collect(),
         at,
         message,

@@ -1,0 +1,140 @@
+//! What is seen of the limiter without the exporter: counters in Redis, the nodes' histograms, and whether the machine itself
+//! keeps to its times.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use lab::exposition::Exposition;
+use redis::aio::MultiplexedConnection;
+
+use crate::facts::{Checks, Life, Sample};
+use crate::schedule::KEYS;
+use crate::world::Shared;
+
+/// The limit and window of keys without their own.
+const DEFAULT_LIMIT: u64 = 10;
+const WINDOW_MS: i64 = 60_000;
+
+/// For one command of the world's own.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The count of a key inside its window, and its limit; `None` if Redis does not say, or it is no counter.
+pub(crate) async fn look(
+    connection: &mut MultiplexedConnection,
+    key: usize,
+    at: f64,
+) -> Option<Sample> {
+    let from = lab::clock::now_ms() - WINDOW_MS;
+    let mut pipe = redis::pipe();
+    pipe.cmd("ZCOUNT")
+        .arg(format!("ratelimit:user:{key}"))
+        .arg(from)
+        .arg("+inf");
+    pipe.cmd("HGET")
+        .arg(format!("ratelimit:limit:user:{key}"))
+        .arg("limit");
+    let asked = pipe.query_async::<(u64, Option<String>)>(connection);
+    let (count, limit) = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?;
+    let limit = match limit {
+        None => Some(DEFAULT_LIMIT),
+        Some(text) => text.parse().ok(),
+    };
+    Some(Sample { at, count, limit })
+}
+
+/// Looks at every counter five times a second. Never ends.
+pub(crate) async fn sample(shared: Rc<Shared>, client: redis::Client) {
+    let mut connection = None;
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if connection.is_none() {
+            connection = lab::link::connect(&client, PATIENCE).await.ok();
+        }
+        let Some(open) = &mut connection else {
+            continue;
+        };
+        for key in 0..KEYS {
+            let at = shared.seconds();
+            if let Some(sample) = look(open, key, at).await {
+                shared.facts.borrow_mut().samples[key].push(sample);
+            } else {
+                connection = None;
+                break;
+            }
+        }
+    }
+}
+
+/// Between two readings of a node's histogram.
+const READ_EVERY: Duration = Duration::from_secs(1);
+
+/// Reads the histogram of every node that answers. Never ends.
+pub(crate) async fn read_checks(shared: Rc<Shared>) {
+    // By address: when it was read, and how many were slow and counted by then.
+    let mut before: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(READ_EVERY).await;
+        let nodes: Vec<(usize, String)> = {
+            let facts = shared.facts.borrow();
+            let nodes = facts.nodes.iter().enumerate();
+            let alive =
+                nodes.filter(|(_, node)| node.replaced.is_none() && node.life.now() == Life::Runs);
+            alive
+                .map(|(place, node)| (place, node.address.clone()))
+                .collect()
+        };
+        let shared = &shared;
+        let reading = nodes.into_iter().map(|(place, address)| async move {
+            let asked = shared.seconds();
+            let answer = lab::http::get(&address, "/metrics", 2 * PATIENCE).await;
+            let took = shared.seconds() - asked;
+            {
+                let slow = answer.ok().and_then(|answer| slow_checks(&answer.text()));
+                (place, address, slow, took)
+            }
+        });
+        for (place, address, slow, took) in futures_util::future::join_all(reading).await {
+            let Some(slow) = slow else {
+                continue;
+            };
+            let to = shared.seconds();
+            let (from, earlier) = before.insert(address, (to, slow)).unwrap_or((to, slow));
+            // It began anew.
+            let more = if slow < earlier { slow } else { slow - earlier };
+            let checks = Checks {
+                from,
+                to,
+                slow: more,
+                took,
+            };
+            shared.facts.borrow_mut().nodes[place].checks.push(checks);
+        }
+    }
+}
+
+/// How many checks took longer than 50 ms, since the node began.
+fn slow_checks(metrics: &str) -> Option<f64> {
+    let metrics = Exposition::parse(metrics).ok()?;
+    let all = metrics.value("ratelimiter_check_duration_seconds_count", &[])?;
+    let fast = metrics.value(
+        "ratelimiter_check_duration_seconds_bucket",
+        &[("le", "0.05")],
+    )?;
+    Some(all - fast)
+}
+
+/// How long this process may wait for its turn beyond the time that it asked for.
+const TURN: f64 = 0.3;
+
+/// Notes when the machine stands still. Never ends.
+pub(crate) async fn watch_machine(shared: Rc<Shared>) {
+    loop {
+        let from = shared.seconds();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let to = shared.seconds();
+        if to - from > 0.05 + TURN {
+            shared.facts.borrow_mut().hiccups.push((from, to));
+        }
+    }
+}
