@@ -16,13 +16,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::limiters::{Counter, Description, Labels, Limits, Matched};
+use crate::limiters::{Called, Counter, Description, Finding, Labels, Limits, Matched};
 use crate::observation::{CounterKind, LimiterKind};
 use crate::observe::counters::limits::{LimitRule, by_rule};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::{Lane, SweepResult};
 use crate::observe::redis::router::Router;
 
+use judging::{Judged, Seen, judge};
 pub(in crate::observe) use passing::Pass;
 pub(in crate::observe) use totals::Totals;
 
@@ -35,13 +36,21 @@ pub(in crate::observe) struct Described {
     description: Arc<Description>,
     labels: Labels,
     /// The names of the keys that are to be read again, by their labels.
-    names: HashMap<Box<[u8]>, Vec<u8>>,
+    names: HashMap<Box<[u8]>, Name>,
     /// The pass that goes on in the next collection.
     pass: Option<Pass>,
     /// The number of the pass: each reads the expiry of others.
     number: u64,
     /// What the last full pass came across.
     pub(in crate::observe) last: Option<Totals>,
+}
+
+/// The name of a counter that is to be read again.
+#[derive(Clone, Debug)]
+struct Name {
+    name: Vec<u8>,
+    /// What tells it apart from others of its label.
+    rest: Vec<u8>,
 }
 
 /// What a sweep in one collection has to work with.
@@ -92,6 +101,23 @@ impl Described {
         self.names.retain(|label, _| wanted.contains(&**label));
         self.recheck(&mut means, &wanted, half, result).await;
         self.go_on(&mut means, &wanted, stop, result).await;
+    }
+
+    /// Judges a finding.
+    fn judge(&mut self, finding: &Finding) -> Judged {
+        let (description, labels, names) = (&self.description, &mut self.labels, &self.names);
+        let called = |matched: &Matched| -> Called {
+            let rest = |label: &[u8]| names.get(label).map(|kept| &*kept.rest);
+            labels.of(description, matched, rest)
+        };
+        judge(finding, called)
+    }
+
+    /// Notes that a counter is to be read again.
+    fn keep(&mut self, counter: &Seen) {
+        let label = counter.label.clone().into_boxed_slice();
+        let (name, rest) = (counter.name.clone(), counter.rest.clone());
+        self.names.insert(label, Name { name, rest });
     }
 }
 

@@ -1,12 +1,14 @@
 //! What findings mean: views of counters for the checker, and what could not be judged. Pure.
 
-use crate::limiters::{Description, Finding, Labels, Outcome, Reading, Unknown};
+use crate::limiters::{Called, Finding, Matched, Outcome, Reading, Unknown};
 use crate::observation::{Condition, CounterView, Lacks, Reason};
 
 /// A counter as it was read, under its label.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) label: Vec<u8>,
+    /// What tells it apart from others of this label.
+    pub(super) rest: Vec<u8>,
     pub(super) name: Vec<u8>,
     count: u64,
     limit: u64,
@@ -26,8 +28,8 @@ pub(super) enum Judged {
     Nothing,
 }
 
-/// Judges a finding.
-pub(super) fn judge(description: &Description, labels: &mut Labels, finding: &Finding) -> Judged {
+/// Judges a finding. `called` says what a counter is called.
+pub(super) fn judge(finding: &Finding, called: impl FnOnce(&Matched) -> Called) -> Judged {
     let Some(matched) = &finding.matched else {
         return Judged::Nothing;
     };
@@ -35,8 +37,9 @@ pub(super) fn judge(description: &Description, labels: &mut Labels, finding: &Fi
         lacks,
         ..Condition::default()
     };
-    let seen = |label, condition| Seen {
-        label,
+    let seen = |called: Called, condition| Seen {
+        label: called.label,
+        rest: called.rest,
         name: matched.name.clone(),
         count: 0,
         limit: 0,
@@ -51,15 +54,15 @@ pub(super) fn judge(description: &Description, labels: &mut Labels, finding: &Fi
                 count: reading.count,
                 limit,
                 window_ms: reading.limits.window_ms,
-                ..seen(labels.of(description, matched), condition)
+                ..seen(called(matched), condition)
             })
         }
         Outcome::Invalid(state) => {
             let mut condition = lacking(Lacks::Count);
             condition.invalid = Some(*state);
-            Judged::Counter(seen(labels.of(description, matched), condition))
+            Judged::Counter(seen(called(matched), condition))
         }
-        Outcome::Unknown(why) => Judged::Unjudged(labels.of(description, matched), reason_of(*why)),
+        Outcome::Unknown(why) => Judged::Unjudged(called(matched).label, reason_of(*why)),
         Outcome::Over(_) | Outcome::Gone if matched.has_span() => Judged::Passed,
         Outcome::Over(_) | Outcome::Gone | Outcome::Part | Outcome::Ignored | Outcome::Foreign => {
             Judged::Nothing

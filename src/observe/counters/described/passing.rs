@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use redis::{RedisError, RedisResult};
 use tokio::time::Instant;
 
-use super::judging::{Judged, Seen, judge};
+use super::judging::{Judged, Seen};
 use super::looks::read;
 use super::totals::Totals;
 use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
@@ -57,7 +57,7 @@ impl Described {
     ) {
         let known = self.names.iter();
         let mut known: Vec<_> = known
-            .map(|(label, name)| (label.clone(), name.clone()))
+            .map(|(label, kept)| (label.clone(), kept.name.clone()))
             .collect();
         known.sort_unstable_by_key(|(label, _)| (!means.sink.is_shown(label), label.clone()));
         for (number, some) in known.chunks(means.step).enumerate() {
@@ -72,7 +72,13 @@ impl Described {
             let mut seen = Vec::new();
             for ((label, _), finding) in some.iter().zip(findings) {
                 let Some(finding) = finding else { continue };
-                match judge(&self.description, &mut self.labels, &finding) {
+                match self.judge(&finding) {
+                    // Another counter was called like this one meanwhile.
+                    Judged::Counter(counter) if *counter.label != **label => {
+                        self.keep(&counter);
+                        self.names.remove(label);
+                        result.gone.push(label.clone());
+                    }
                     Judged::Counter(counter) => seen.push(counter),
                     Judged::Unjudged(label, reason) => result.unjudged.push((label, reason)),
                     // The pass comes across the key of the window that is now.
@@ -106,7 +112,8 @@ impl Described {
             None => begin(means, result).await,
         };
         pass.fit(means);
-        let watched: HashSet<Vec<u8>> = self.names.values().cloned().collect();
+        let kept = self.names.values();
+        let watched: HashSet<Vec<u8>> = kept.map(|kept| kept.name.clone()).collect();
         let keys = (wanted, &watched);
         let mut begun = false;
         while !pass.ended(means, result) && (!begun || Instant::now() < stop) {
@@ -160,8 +167,15 @@ impl Described {
             let mut empty = Vec::new();
             for finding in findings.into_iter().flatten() {
                 pass.totals.add(&finding);
-                match judge(&self.description, &mut self.labels, &finding) {
-                    Judged::Counter(counter) if !counter.is_empty() => seen.push(counter),
+                match self.judge(&finding) {
+                    Judged::Counter(counter) if !counter.is_empty() => {
+                        let used = utilization(counter.view().count, counter.view().limit);
+                        let ranks = means.sink.ranks(used, &counter.label);
+                        if counter.is_remarkable() || ranks || wanted.contains(&*counter.label) {
+                            self.keep(&counter);
+                        }
+                        seen.push(counter);
+                    }
                     Judged::Counter(counter) => empty.push(counter),
                     Judged::Unjudged(label, reason) => {
                         result.skip(reason, &label);
@@ -175,14 +189,6 @@ impl Described {
             for counter in &seen {
                 if counter.lacks_limit() {
                     result.skip(Reason::NoLimit, &counter.label);
-                }
-                let view = counter.view();
-                let ranks = means
-                    .sink
-                    .ranks(utilization(view.count, view.limit), view.key);
-                if counter.is_remarkable() || ranks || wanted.contains(&*counter.label) {
-                    let label = counter.label.clone().into_boxed_slice();
-                    self.names.insert(label, counter.name.clone());
                 }
             }
             let views: Vec<CounterView<'_>> = seen.iter().map(Seen::view).collect();
