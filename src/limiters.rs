@@ -33,7 +33,7 @@ pub use built_in::{BUILT_IN, built_in, list};
 pub use description::{Companion, Counter, Description, Malformed, Needed, When as Tells};
 pub use expiry::{Expiry, Longest, WithoutExpiry};
 pub use http_limits::{Http, Json, Levels, Rules};
-pub use labels::{Called, Labels};
+pub use labels::Called;
 pub use limits::{Fields, Limits};
 pub use look::{Known, Look};
 pub use matched::{Matched, Span, When};

@@ -1,22 +1,8 @@
 //! How counters are called so that no two are called alike. A label is what the description says. Where two counters would
-//! be called alike, both get what else of their names tells them apart, such as a limit or a prefix.
-
-use std::collections::HashSet;
+//! be called alike, one of them has what else of its name tells them apart behind it, such as a limit or a prefix.
 
 use super::description::Description;
 use super::matched::Matched;
-
-/// How many ways of going on beside the label are remembered. Far more than applications have limits; beyond them, every
-/// counter is called by all of its name.
-const MOST: usize = 1_000;
-
-/// Gives every counter a label of its own. Remembers which names are called alike by what their labels leave out, however
-/// many keys there are.
-#[derive(Clone, Debug, Default)]
-pub struct Labels {
-    /// What labels leave out of names that were called alike.
-    alike: HashSet<Vec<u8>>,
-}
 
 /// What a counter is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,18 +13,18 @@ pub struct Called {
     pub rest: Vec<u8>,
 }
 
-impl Labels {
-    /// What the counter `matched` is called. `kept` gives the rest of the counter that has a label now, where its label is
-    /// kept: from then on, this counter and that one and all that are like one of them are told apart.
+impl Called {
+    /// What the counter `matched` is called. `kept` gives the rest of the counter that has a label now. Of two that would be
+    /// called alike, the one with the lesser rest keeps the label, whichever was there first. The other one keeps the longer
+    /// label also when it is alone again, for as long as that is kept.
     pub fn of<'a>(
-        &mut self,
         description: &Description,
         matched: &Matched,
         kept: impl Fn(&[u8]) -> Option<&'a [u8]>,
-    ) -> Called {
+    ) -> Self {
         let Some(counter) = description.counter(matched) else {
             let (label, rest) = (matched.name.clone(), Vec::new());
-            return Called { label, rest };
+            return Self { label, rest };
         };
         let label = counter.label(matched);
         let in_label = |group: &str| match &counter.label {
@@ -49,33 +35,35 @@ impl Labels {
         let passes = |group: &str| ["window_start", "window_index", "previous"].contains(&group);
         if in_label("name") {
             let rest = Vec::new();
-            return Called { label, rest };
+            return Self { label, rest };
         }
         let rest = matched.without(|group| in_label(group) || passes(group));
-        if let Some(other) = kept(&label).filter(|other| *other != rest)
-            && self.alike.len() < MOST
-        {
-            self.alike.insert(other.to_vec());
-            self.alike.insert(rest.clone());
+        let other = kept(&label);
+        if other == Some(&*rest) {
+            return Self { label, rest };
         }
-        if self.alike.len() < MOST && !self.alike.contains(&rest) {
-            return Called { label, rest };
-        }
-        let mut label = label;
-        label.extend_from_slice(b" (");
-        label.extend_from_slice(counter.name.value.as_bytes());
+        let mut longer = label.clone();
+        longer.extend_from_slice(b" (");
+        longer.extend_from_slice(counter.name.value.as_bytes());
         let pattern = &counter.key.value;
         let others = pattern.groups().filter(|it| !in_label(it) && !passes(it));
         for value in others.filter_map(|group| matched.group(group)) {
-            label.push(b' ');
-            label.extend_from_slice(value);
+            longer.push(b' ');
+            longer.extend_from_slice(value);
         }
         if pattern.has_unnamed() {
-            label.push(b' ');
-            label.extend_from_slice(&crate::observation::hash_key(&rest).as_bytes()[..8]);
+            longer.push(b' ');
+            longer.extend_from_slice(&crate::observation::hash_key(&rest).as_bytes()[..8]);
         }
-        label.push(b')');
-        Called { label, rest }
+        longer.push(b')');
+        let has_longer = kept(&longer) == Some(&*rest);
+        let gives_way = other.is_some_and(|other| other < &*rest);
+        let label = if has_longer || gives_way {
+            longer
+        } else {
+            label
+        };
+        Self { label, rest }
     }
 }
 
@@ -89,7 +77,6 @@ mod tests {
     /// The labels of these counters, all of which are kept, in two passes.
     fn labels(kind: &str, names: &[(&str, Type)]) -> [Vec<String>; 2] {
         let description = Description::parse(built_in(kind).unwrap()).unwrap();
-        let mut labels = Labels::default();
         let mut kept: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
         [(); 2].map(|()| {
             let names = names.iter().map(|(name, kind)| {
@@ -97,7 +84,7 @@ mod tests {
                 let Fit::Counter(matched) = fit else {
                     panic!("{name} is no counter");
                 };
-                let called = labels.of(&description, &matched, |label| {
+                let called = Called::of(&description, &matched, |label| {
                     kept.get(label).map(Vec::as_slice)
                 });
                 kept.insert(called.label.clone(), called.rest);
@@ -113,16 +100,19 @@ mod tests {
             ("LIMITS:LIMITER/user:1/10/1/minute", Type::String),
             ("LIMITS:LIMITER/user:1/100/1/hour", Type::String),
             ("LIMITS:LIMITER/user:2/10/1/minute", Type::String),
+            // The other way round: which one is read first makes no difference.
             ("LIMITS:LIMITER/user:3/5/1/minute", Type::String),
+            ("LIMITS:LIMITER/user:3/10/1/minute", Type::String),
         ];
         let [_, labels] = labels("limits", &names);
         assert_eq!(
             labels,
             [
-                "user:1 (fixed-window LIMITER 10 1 minute)",
+                "user:1",
                 "user:1 (fixed-window LIMITER 100 1 hour)",
-                "user:2 (fixed-window LIMITER 10 1 minute)",
-                "user:3"
+                "user:2",
+                "user:3 (fixed-window LIMITER 5 1 minute)",
+                "user:3",
             ]
         );
     }
@@ -153,17 +143,20 @@ mod tests {
     fn counters_of_several_programs_are_told_apart() {
         let names = [("hrl:user:1", Type::String), ("rl:user:1", Type::String)];
         let [_, labels] = labels("express-rate-limit", &names);
-        assert_eq!(labels, ["user:1 (hono)", "user:1 (express)"]);
+        assert_eq!(labels, ["user:1", "user:1 (express)"]);
     }
 
     #[test]
-    fn what_is_remembered_of_names_has_a_bound() {
-        let names: Vec<String> = (0..2 * MOST)
-            .map(|limit| format!("LIMITS:LIMITER/user:1/{limit}/1/minute"))
-            .collect();
-        let names: Vec<(&str, Type)> = names.iter().map(|name| (&**name, Type::String)).collect();
-        let [_, labels] = labels("limits", &names);
-        let different: HashSet<&String> = labels.iter().collect();
-        assert_eq!(different.len(), names.len());
+    fn a_counter_that_is_alone_again_keeps_its_label() {
+        let description = Description::parse(built_in("limits").unwrap()).unwrap();
+        let name = b"LIMITS:LIMITER/user:1/100/1/hour";
+        let Fit::Counter(matched) = description.match_name(name, Some(Type::String)) else {
+            panic!("no counter");
+        };
+        let longer = b"user:1 (fixed-window LIMITER 100 1 hour)";
+        let fresh = Called::of(&description, &matched, |_| None);
+        assert_eq!(fresh.label, b"user:1");
+        let kept = |label: &[u8]| (label == longer).then_some(&*fresh.rest);
+        assert_eq!(Called::of(&description, &matched, kept).label, longer);
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::limiters::{Called, Counter, Description, Finding, Labels, Limits, Matched};
+use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched};
 use crate::observation::{CounterKind, LimiterKind};
 use crate::observe::counters::limits::{LimitRule, by_rule};
 use crate::observe::counters::sink::CounterSink;
@@ -34,7 +34,6 @@ const CLOCK_TOLERANCE_MS: u64 = 2_000;
 #[derive(Debug)]
 pub(in crate::observe) struct Described {
     description: Arc<Description>,
-    labels: Labels,
     /// The names of the keys that are to be read again, by their labels.
     names: HashMap<Box<[u8]>, Name>,
     /// The pass that goes on in the next collection.
@@ -71,7 +70,6 @@ impl Described {
     pub(in crate::observe) fn new(description: Arc<Description>) -> Self {
         Self {
             description,
-            labels: Labels::default(),
             names: HashMap::new(),
             pass: None,
             number: 0,
@@ -104,13 +102,11 @@ impl Described {
     }
 
     /// Judges a finding.
-    fn judge(&mut self, finding: &Finding) -> Judged {
-        let (description, labels, names) = (&self.description, &mut self.labels, &self.names);
-        let called = |matched: &Matched| -> Called {
-            let rest = |label: &[u8]| names.get(label).map(|kept| &*kept.rest);
-            labels.of(description, matched, rest)
-        };
-        judge(finding, called)
+    fn judge(&self, finding: &Finding) -> Judged {
+        let kept = |label: &[u8]| self.names.get(label).map(|kept| &*kept.rest);
+        judge(finding, |matched| {
+            Called::of(&self.description, matched, kept)
+        })
     }
 
     /// Notes that a counter is to be read again.

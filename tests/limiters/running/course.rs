@@ -9,12 +9,12 @@ use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::app::App;
+use crate::app::{App, Clock};
 use crate::applications::{Application, Strategy};
 use crate::expected::{self, Answers, BURST, LIMIT, WINDOW};
 use crate::exporter::Exporter;
-use crate::faults;
-use crate::runner::Seen;
+use crate::table::Row;
+use crate::{faults, outages};
 
 /// How many bursts of honest traffic there are, each from no memory of the one before.
 const ROUNDS: u32 = 2;
@@ -53,17 +53,28 @@ struct Asked {
 pub(crate) async fn run(
     application: &'static Application,
     with_exporter: bool,
-) -> anyhow::Result<Seen> {
+) -> anyhow::Result<Vec<Row>> {
     let mut bench = Bench::start(application, with_exporter).await?;
     let outcome = bench.whole().await;
     outcome.with_context(|| format!("the application says:\n{}\nand", bench.app.says()))
 }
 
 impl Bench {
-    async fn start(application: &'static Application, with_exporter: bool) -> anyhow::Result<Self> {
+    /// Starts them.
+    pub(crate) async fn start(
+        application: &'static Application,
+        with_exporter: bool,
+    ) -> anyhow::Result<Self> {
         let folder = TempDir::new("limiters")?;
         let redis = RedisServer::start(&[]).await?;
-        let app = App::start(application, &redis.url(), LIMIT, folder.path()).await?;
+        let app = App::start(
+            application.file,
+            Clock::Right,
+            &redis.url(),
+            LIMIT,
+            folder.path(),
+        )
+        .await?;
         let exporter = if with_exporter {
             let args = exporter_args(application, &redis.url(), folder.path())?;
             Some(Exporter::start(folder.path(), args).await?)
@@ -79,7 +90,7 @@ impl Bench {
         })
     }
 
-    async fn whole(&mut self) -> anyhow::Result<Seen> {
+    async fn whole(&mut self) -> anyhow::Result<Vec<Row>> {
         let mut answers = Answers::default();
         for round in 1..=ROUNDS {
             answers += self
@@ -88,22 +99,25 @@ impl Bench {
                 .with_context(|| format!("burst {round}"))?;
             self.forget().await?;
         }
-        answers += self.steady().await.context("steady traffic")?;
-        self.watches_this().await?;
-        let mut reported = faults::broken(self).await.context("broken counters")?;
-        reported.extend(faults::two_limits(self).await.context("another limit")?);
-        answers += faults::flushed(self).await.context("FLUSHALL")?;
-        answers += faults::scripts_flushed(self)
-            .await
-            .context("SCRIPT FLUSH")?;
-        let away = faults::away(self).await.context("Redis away and back")?;
-        reported.extend(away.reported);
-        answers += away.answers;
-        Ok(Seen {
-            what: reported.join(", "),
+        let mut rows = vec![Row::nothing(
+            "bursts below, at and far above the limit",
             answers,
-            ..Seen::default()
-        })
+        )];
+        let answers = self.steady().await.context("steady traffic")?;
+        rows.push(Row {
+            event: "a client far above the limit for two windows and a half",
+            expected: "nothing".to_owned(),
+            seen: format!("nothing; {answers}"),
+        });
+        self.watches_this().await?;
+        rows.extend(faults::broken(self).await.context("broken counters")?);
+        rows.extend(faults::two_limits(self).await.context("another limit")?);
+        rows.extend(outages::full(self).await.context("Redis full")?);
+        rows.push(outages::flushed(self).await.context("FLUSHALL")?);
+        let flushed = outages::scripts_flushed(self).await;
+        rows.push(flushed.context("SCRIPT FLUSH")?);
+        rows.extend(outages::away(self).await.context("Redis away and back")?);
+        Ok(rows)
     }
 
     /// Each client of each strategy asks, below, at and far above the limit, within one window and remembered by nobody.

@@ -73,12 +73,6 @@ impl Described {
             for ((label, _), finding) in some.iter().zip(findings) {
                 let Some(finding) = finding else { continue };
                 match self.judge(&finding) {
-                    // Another counter was called like this one meanwhile.
-                    Judged::Counter(counter) if *counter.label != **label => {
-                        self.keep(&counter);
-                        self.names.remove(label);
-                        result.gone.push(label.clone());
-                    }
                     Judged::Counter(counter) => seen.push(counter),
                     Judged::Unjudged(label, reason) => result.unjudged.push((label, reason)),
                     // The pass comes across the key of the window that is now.
