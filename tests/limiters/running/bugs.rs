@@ -90,7 +90,11 @@ impl Bug {
     /// Brings it about, and says what was seen.
     pub(crate) async fn run(&self) -> anyhow::Result<Row> {
         let bench = Bench::start(self.application(), true).await?;
-        let outcome = self.on(&bench).await;
+        let outcome = match self.shows {
+            Shows::Together(..) => bench.within_window(async || self.on(&bench).await).await,
+            // What these leave stays.
+            Shows::KeysWithoutExpiry(_) | Shows::Invalid(_) => self.on(&bench).await,
+        };
         outcome.with_context(|| format!("the application says:\n{}\nand", bench.app.says()))
     }
 

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::app::{App, Clock, Outcome};
 use crate::applications::{ClockAhead, Strategy, WithoutExpiry};
-use crate::course::{Bench, into_window};
+use crate::course::Bench;
 use crate::expect::Expect;
 use crate::expected::LIMIT;
 use crate::exporter::Exporter;
@@ -49,28 +49,13 @@ pub(crate) async fn broken(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let (url, folder) = (bench.redis.url(), bench.folder.path());
     let ahead = App::start(file, Clock::Ahead, &url, LIMIT, folder);
     let ahead = bench.quiet(ahead).await?;
-    bench
-        .quiet(async {
-            into_window().await;
-            bench.each(|strategy| prepare(bench, strategy)).await
-        })
-        .await?;
-    let fault = Instant::now();
-    bench
-        .each(|strategy| {
-            let (mut redis, ahead) = (redis.clone(), &ahead);
-            async move {
-                names::persist(&mut redis, strategy, STUCK).await?;
-                names::spoil(&mut redis, strategy, SPOILED).await?;
-                for _ in 0..LIMIT + 3 {
-                    ahead.ask(strategy.path, AHEAD).await;
-                }
-                // Its windows are shorter than the grace period: nothing that it wrote may go between two of them.
-                if strategy.clock_ahead != ClockAhead::Right {
-                    names::persist(&mut redis, strategy, AHEAD).await?;
-                }
-                Ok(())
-            }
+    let fault = bench
+        .within_window(async || {
+            let prepared = bench.each(|strategy| prepare(bench, strategy));
+            bench.quiet(prepared).await?;
+            let fault = Instant::now();
+            let broken = bench.each(|strategy| break_counters(redis.clone(), strategy, &ahead));
+            broken.await.map(|_| fault)
         })
         .await?;
     let Some(exporter) = &bench.exporter else {
@@ -128,40 +113,41 @@ pub(crate) async fn two_limits(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let url = bench.redis.url();
     let (file, folder) = (bench.application.file, bench.folder.path());
     let other = App::start(file, Clock::Right, &url, HIGHER_LIMIT, folder).await?;
-    bench
-        .quiet(async {
-            into_window().await;
-            let full = bench.each(|strategy| async move {
-                for _ in 0..LIMIT + 3 {
-                    bench.app.ask(strategy.path, SHARED).await;
-                }
-                Ok(())
-            });
-            full.await
-        })
-        .await?;
-    let other = &other;
-    let above = bench.each(|strategy| async move {
-        for _ in 0..HIGHER_LIMIT + 3 {
-            other.ask(strategy.path, SHARED).await;
-        }
-        Ok(())
-    });
-    above.await?;
-    let fault = Instant::now();
-    let Some(exporter) = &bench.exporter else {
-        return Ok(Vec::new());
-    };
     let showing = bench.application.strategies.iter();
     let showing = showing.filter(|strategy| strategy.shows_two_limits);
     let expected = found("ghost_allowing", showing, SHARED);
-    let expect = Expect::at_once(pairs(&expected));
-    let seen = exporter.finds(fault, expect).await?;
-    no_key_twice(exporter).await?;
+    let (other, expected) = (&other, &expected);
+    let seen = bench.within_window(async || {
+        let full = bench.each(|strategy| async move {
+            for _ in 0..LIMIT + 3 {
+                bench.app.ask(strategy.path, SHARED).await;
+            }
+            Ok(())
+        });
+        bench.quiet(full).await?;
+        let above = bench.each(|strategy| async move {
+            for _ in 0..HIGHER_LIMIT + 3 {
+                other.ask(strategy.path, SHARED).await;
+            }
+            Ok(())
+        });
+        above.await?;
+        let fault = Instant::now();
+        let Some(exporter) = &bench.exporter else {
+            return Ok(None);
+        };
+        let expect = Expect::at_once(pairs(expected));
+        let seen = exporter.finds(fault, expect).await?;
+        no_key_twice(exporter).await?;
+        Ok(Some(seen))
+    });
+    let (Some(seen), Some(exporter)) = (seen.await?, &bench.exporter) else {
+        return Ok(Vec::new());
+    };
     flush(bench.redis.connection().await?, "FLUSHALL").await?;
     exporter.recovers().await?;
     let what = "a second instance with twice the limit";
-    Ok(vec![Row::at_once(what, &expected, &seen)])
+    Ok(vec![Row::at_once(what, expected, &seen)])
 }
 
 /// Makes the counters that are to be broken: one above the limit, and one with a request.
@@ -174,6 +160,24 @@ async fn prepare(bench: &Bench, strategy: &'static Strategy) -> anyhow::Result<(
         outcome == Outcome::Allowed,
         "a first request is {outcome:?}"
     );
+    Ok(())
+}
+
+/// Takes the expiry of one counter away, spoils the other one, and has an instance whose clock is ahead make a third.
+async fn break_counters(
+    mut redis: MultiplexedConnection,
+    strategy: &Strategy,
+    ahead: &App,
+) -> anyhow::Result<()> {
+    names::persist(&mut redis, strategy, STUCK).await?;
+    names::spoil(&mut redis, strategy, SPOILED).await?;
+    for _ in 0..LIMIT + 3 {
+        ahead.ask(strategy.path, AHEAD).await;
+    }
+    // Its windows are shorter than the grace period: nothing that it wrote may go between two of them.
+    if strategy.clock_ahead != ClockAhead::Right {
+        names::persist(&mut redis, strategy, AHEAD).await?;
+    }
     Ok(())
 }
 
