@@ -89,7 +89,7 @@ pub(crate) enum ClockAhead {
     Right,
     /// Times or windows that have not come yet.
     Invalid,
-    /// A time up to which more requests than the limit would be counted.
+    /// A time up to which more requests than the limit would be counted. It is invalid, too.
     OverLimit,
 }
 
@@ -264,6 +264,8 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 label: "leaking-bucket:CLIENT",
                 shows_two_limits: true,
                 counts: Counts::Level,
+                // Its script sets the expiry first, and Redis does not refuse memory to a script that has written.
+                when_full: Outcome::Allowed,
                 ..USUAL
             },
             Strategy {
