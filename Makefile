@@ -12,6 +12,9 @@ LIMITERS_APPS := tests/limiters/apps
 DEMO_LIBRARIES := $(if $(findstring limits,$(DEMO_ARGS)),deps-limiters $(LIMITERS)/python/made) \
 	$(if $(findstring express,$(DEMO_ARGS)),deps-limiters $(LIMITERS)/node/made)
 
+# An index of packages that is busy is asked again. What fails three times fails.
+thrice = { $(1) || { sleep 5; $(1); } || { sleep 20; $(1); }; }
+
 # Python's own files stay out of the tree.
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -154,14 +157,14 @@ $(VALKEY_VENV)/made: tests/requirements.txt
 # The libraries of the applications that make limiters watches, from PyPI and npm, by hash. Made anew when a lock changes.
 $(LIMITERS)/python/made: $(LIMITERS_APPS)/requirements.txt
 	python3 -m venv --clear $(LIMITERS)/python
-	$(LIMITERS)/python/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $< || { \
+	$(call thrice,$(LIMITERS)/python/bin/pip install --quiet --disable-pip-version-check --retries 5 --only-binary :all: --require-hashes -r $<) || { \
 		echo "make: pip could not install $< from PyPI: the applications in Python cannot run without it" >&2; exit 2; }
 	touch $@
 
 $(LIMITERS)/node/made: $(LIMITERS_APPS)/package.json $(LIMITERS_APPS)/package-lock.json
 	mkdir -p $(LIMITERS)/node
 	cp $^ $(LIMITERS)/node
-	cd $(LIMITERS)/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error || { \
+	cd $(LIMITERS)/node && $(call thrice,npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=5) || { \
 		echo "make: npm could not install $(LIMITERS_APPS)/package-lock.json from npm: the applications in JavaScript cannot run without it" >&2; \
 		exit 2; }
 	touch $@
@@ -180,7 +183,7 @@ deps-dashboards:
 	@scripts/deps python3
 
 deps-limiters:
-	@scripts/deps cargo cc redis-server setpriv python3 node npm
+	@scripts/deps cargo cc redis-server setpriv python3 node npm faketime
 
 deps-dist:
 	@scripts/deps cargo cc redis-server redis-cli promtool curl jq python3

@@ -37,7 +37,7 @@ pub use description::{Companion, Counter, Description, Malformed, Needed, When a
 pub use expiry::{Expiry, Longest, WithoutExpiry};
 pub use http_limits::{Header, Http, Json, Levels, Rules};
 pub use inventory::{Example, Fitting, Inventory};
-pub use labels::Labels;
+pub use labels::Called;
 pub use limits::{Fields, Former, Limits};
 pub use look::{Look, LookContext, Merged, never_fell};
 pub use matched::{Matched, Span, When};

@@ -1,24 +1,30 @@
-//! How counters are called so that no two are called alike. A label is made of some groups of a name; what else of the
-//! name tells counters apart, such as a limit or a prefix, is added where a second one turns up.
-
-use std::collections::BTreeMap;
+//! How counters are called so that no two are called alike. A label is what the description says. Where two counters would
+//! be called alike, one of them has what else of its name tells them apart behind it, such as a limit or a prefix.
 
 use super::description::Description;
 use super::matched::Matched;
 
-/// Gives every counter a label of its own. Remembers one name for each way of making labels, however many keys there
-/// are: counters whose names are like the least one are called by their label alone.
-#[derive(Clone, Debug, Default)]
-pub struct Labels {
-    /// By the first counter that makes its labels in the same way: the least of what labels leave out of names.
-    least: BTreeMap<usize, Vec<u8>>,
+/// What a counter is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    /// Its label.
+    pub label: Vec<u8>,
+    /// What the description's label leaves out of its name: another counter with the same label has another rest.
+    pub rest: Vec<u8>,
 }
 
-impl Labels {
-    /// What the counter `matched` is called.
-    pub fn of(&mut self, description: &Description, matched: &Matched) -> Vec<u8> {
+impl Called {
+    /// What the counter `matched` is called. `kept` gives the rest of the counter that has a label now. Of two that would be
+    /// called alike, the one with the lesser rest keeps the label, whichever was there first. The other one keeps the longer
+    /// label also when it is alone again, for as long as that is kept.
+    pub fn of<'a>(
+        description: &Description,
+        matched: &Matched,
+        kept: impl Fn(&[u8]) -> Option<&'a [u8]>,
+    ) -> Self {
         let Some(counter) = description.counter(matched) else {
-            return matched.name.clone();
+            let (label, rest) = (matched.name.clone(), Vec::new());
+            return Self { label, rest };
         };
         let label = counter.label(matched);
         let in_label = |group: &str| match &counter.label {
@@ -28,36 +34,36 @@ impl Labels {
         // The window passes, and the counter stays the same.
         let passes = |group: &str| ["window_start", "window_index", "previous"].contains(&group);
         if in_label("name") {
-            return label;
+            let rest = Vec::new();
+            return Self { label, rest };
         }
         let rest = matched.without(|group| in_label(group) || passes(group));
-        let alike = |other: &super::description::Counter| {
-            other.label.as_ref().map(|label| &label.value)
-                == counter.label.as_ref().map(|label| &label.value)
-        };
-        let first = description.counters.iter().position(alike).unwrap_or(0);
-        let least = self.least.entry(first).or_insert_with(|| rest.clone());
-        if rest < *least {
-            least.clone_from(&rest);
+        let other = kept(&label);
+        if other == Some(&*rest) {
+            return Self { label, rest };
         }
-        if rest == *least {
-            return label;
-        }
-        let mut label = label;
-        label.extend_from_slice(b" (");
-        label.extend_from_slice(counter.name.value.as_bytes());
+        let mut longer = label.clone();
+        longer.extend_from_slice(b" (");
+        longer.extend_from_slice(counter.name.value.as_bytes());
         let pattern = &counter.key.value;
         let others = pattern.groups().filter(|it| !in_label(it) && !passes(it));
         for value in others.filter_map(|group| matched.group(group)) {
-            label.push(b' ');
-            label.extend_from_slice(value);
+            longer.push(b' ');
+            longer.extend_from_slice(value);
         }
         if pattern.has_unnamed() {
-            label.push(b' ');
-            label.extend_from_slice(&crate::observation::hash_key(&rest).as_bytes()[..8]);
+            longer.push(b' ');
+            longer.extend_from_slice(&crate::observation::hash_key(&rest).as_bytes()[..8]);
         }
-        label.push(b')');
-        label
+        longer.push(b')');
+        let has_longer = kept(&longer) == Some(&*rest);
+        let gives_way = other.is_some_and(|other| other < &*rest);
+        let label = if has_longer || gives_way {
+            longer
+        } else {
+            label
+        };
+        Self { label, rest }
     }
 }
 
@@ -66,16 +72,26 @@ mod tests {
     use super::super::{Description, Fit, Type, built_in};
     use super::*;
 
-    fn labels(kind: &str, names: &[(&str, Type)]) -> Vec<String> {
+    use std::collections::HashMap;
+
+    /// The labels of these counters, all of which are kept, in two passes.
+    fn labels(kind: &str, names: &[(&str, Type)]) -> [Vec<String>; 2] {
         let description = Description::parse(built_in(kind).unwrap()).unwrap();
-        let mut labels = Labels::default();
-        let names = names.iter().map(|(name, kind)| {
-            let Fit::Counter(matched) = description.match_name(name.as_bytes(), Some(*kind)) else {
-                panic!("{name} is no counter");
-            };
-            String::from_utf8(labels.of(&description, &matched)).unwrap()
-        });
-        names.collect()
+        let mut kept: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        [(); 2].map(|()| {
+            let names = names.iter().map(|(name, kind)| {
+                let fit = description.match_name(name.as_bytes(), Some(*kind));
+                let Fit::Counter(matched) = fit else {
+                    panic!("{name} is no counter");
+                };
+                let called = Called::of(&description, &matched, |label| {
+                    kept.get(label).map(Vec::as_slice)
+                });
+                kept.insert(called.label.clone(), called.rest);
+                String::from_utf8(called.label).unwrap()
+            });
+            names.collect()
+        })
     }
 
     #[test]
@@ -84,17 +100,32 @@ mod tests {
             ("LIMITS:LIMITER/user:1/10/1/minute", Type::String),
             ("LIMITS:LIMITER/user:1/100/1/hour", Type::String),
             ("LIMITS:LIMITER/user:2/10/1/minute", Type::String),
-            ("LIMITS:LIMITER/user:1/100/1/hour", Type::List),
+            // The other way round: which one is read first makes no difference.
+            ("LIMITS:LIMITER/user:3/5/1/minute", Type::String),
+            ("LIMITS:LIMITER/user:3/10/1/minute", Type::String),
         ];
+        let [_, labels] = labels("limits", &names);
         assert_eq!(
-            labels("limits", &names),
+            labels,
             [
                 "user:1",
                 "user:1 (fixed-window LIMITER 100 1 hour)",
                 "user:2",
-                "user:1 (moving-window LIMITER 100 1 hour)"
+                "user:3 (fixed-window LIMITER 5 1 minute)",
+                "user:3",
             ]
         );
+    }
+
+    #[test]
+    fn counters_that_cannot_be_mistaken_are_called_as_the_description_says() {
+        let names = [
+            ("LIMITS:LIMITER/user:1/login/5/1/minute", Type::String),
+            ("LIMITS:LIMITER/user:1/search/100/1/hour", Type::List),
+            ("LIMITS:{LIMITER/user:1/upload/7/1/day}", Type::String),
+        ];
+        let called = ["user:1/login", "user:1/search", "user:1/upload"].map(str::to_owned);
+        assert_eq!(labels("limits", &names), [called.to_vec(), called.to_vec()]);
     }
 
     #[test]
@@ -103,18 +134,29 @@ mod tests {
             ("@upstash/ratelimit:user:1:29928195", Type::String),
             ("@upstash/ratelimit:user:1:29928196", Type::String),
         ];
-        assert_eq!(labels("upstash", &names), ["user:1", "user:1"]);
+        for labels in labels("upstash", &names) {
+            assert_eq!(labels, ["user:1", "user:1"]);
+        }
     }
 
     #[test]
     fn counters_of_several_programs_are_told_apart() {
-        let names = [("hrl:user:1", Type::Hash), ("rl:user:1", Type::String)];
-        let hono = built_in("express-rate-limit").unwrap();
-        let hono = Description::parse(hono).unwrap().counters[1].kind;
-        let names = [(names[0].0, hono), names[1]];
-        assert_eq!(
-            labels("express-rate-limit", &names),
-            ["user:1", "user:1 (express)"]
-        );
+        let names = [("hrl:user:1", Type::String), ("rl:user:1", Type::String)];
+        let [_, labels] = labels("express-rate-limit", &names);
+        assert_eq!(labels, ["user:1", "user:1 (express)"]);
+    }
+
+    #[test]
+    fn a_counter_that_is_alone_again_keeps_its_label() {
+        let description = Description::parse(built_in("limits").unwrap()).unwrap();
+        let name = b"LIMITS:LIMITER/user:1/100/1/hour";
+        let Fit::Counter(matched) = description.match_name(name, Some(Type::String)) else {
+            panic!("no counter");
+        };
+        let longer = b"user:1 (fixed-window LIMITER 100 1 hour)";
+        let fresh = Called::of(&description, &matched, |_| None);
+        assert_eq!(fresh.label, b"user:1");
+        let kept = |label: &[u8]| (label == longer).then_some(&*fresh.rest);
+        assert_eq!(Called::of(&description, &matched, kept).label, longer);
     }
 }

@@ -1,6 +1,6 @@
 //! Methods that no built-in kind needs, in a description of one's own.
 
-use ratelimiter_exporter::limiters::{Description, Outcome};
+use ratelimiter_exporter::limiters::{Description, Expires, Outcome};
 
 use crate::store::{Rule, Store};
 
@@ -89,4 +89,42 @@ counters:
         look(&format!("mail@{}", NOW_S - 90)),
         Outcome::Over(Some(false))
     );
+}
+
+/// States by its formula: its packages cannot be installed beside each other without those of two databases. A counter that
+/// lost its expiry is incremented as text, so that 5 becomes 51.
+#[test]
+fn koa2_ratelimits_counter_without_expiry_is_seen_before_it_jumps() {
+    let text = "
+name: koa2-ratelimit
+title: koa2-ratelimit 1.1.3
+counters:
+  - name: window
+    key: '^(?P<scope>[^|]+)\\|(?P<key>.+)$'
+    label: '$scope $key'
+    type: string
+    count: value
+    refused: counted
+    expiry: {is: required, max: 1 window}
+    without_expiry: heals
+";
+    let description = Description::parse(text).unwrap();
+    let reading = |value: &str, pttl: i64| {
+        let mut store = Store::default();
+        store.string("global|user:1", value, pttl);
+        let rule = Rule::new(Some(5), Some(60));
+        let finding = store.look(&description, rule, NOW_MS, true, b"global|user:1");
+        match finding.outcome {
+            Outcome::Counted(reading) => reading,
+            other => panic!("{other:?}"),
+        }
+    };
+    // ratelimiter_keys_without_expiry counts it. The next request would heal it, so it is not stuck.
+    let before = reading("5", -1);
+    assert!(matches!(before.expiry, Some(Expires::Never(_))));
+    assert!(!before.is_stuck());
+    // Its client is refused for a window. Refused requests count, so that the count proves nothing: it is demand.
+    let after = reading("51", 60_000);
+    assert_eq!((after.count, after.invalid), (51, None));
+    assert_ne!(after.is_over_limit(), Some(true));
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use jiff::Timestamp;
 
 use crate::clock::Clock;
-use crate::limiters::{Counter, Description, Finding, Labels, Limits, Matched};
+use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched};
 use crate::observation::{CounterKind, LimiterKind, shown_key};
 use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::limits::{LimitRule, rule_for};
@@ -26,6 +26,7 @@ use crate::text::one_line;
 
 use falls::Falls;
 pub use inspect::{Inspected, Inspection, inspect};
+use judging::{Judged, judge};
 
 /// How far clocks of applications may be ahead of Redis's, in milliseconds.
 const CLOCK_TOLERANCE_MS: u64 = 2_000;
@@ -37,11 +38,10 @@ const MOST_RIVALS: usize = 20;
 #[derive(Debug)]
 pub(in crate::observe) struct Described {
     description: Arc<Description>,
-    labels: Labels,
     /// Limits that are in APIs.
     pub(in crate::observe) api: Option<ApiLimits>,
     /// The names of the keys that are to be read again, by their labels.
-    names: HashMap<Box<[u8]>, Vec<u8>>,
+    names: HashMap<Box<[u8]>, Name>,
     /// These names, whose expiry is read wherever they turn up.
     by_name: HashSet<Vec<u8>>,
     /// The labels that are watched: shown, or in violation.
@@ -52,6 +52,14 @@ pub(in crate::observe) struct Described {
     measured: AtomicBool,
     /// What limits were before they fell.
     falls: Falls,
+}
+
+/// The name of a counter that is to be read again.
+#[derive(Clone, Debug)]
+struct Name {
+    name: Vec<u8>,
+    /// What tells it apart from others of its label.
+    rest: Vec<u8>,
 }
 
 /// What reading takes.
@@ -77,7 +85,6 @@ impl Described {
         Self {
             description,
             api,
-            labels: Labels::default(),
             names: HashMap::new(),
             by_name: HashSet::new(),
             wanted: HashSet::new(),
@@ -97,7 +104,16 @@ impl Described {
         self.wanted = labels.iter().cloned().collect();
         let wanted = &self.wanted;
         self.names.retain(|label, _| wanted.contains(label));
-        self.by_name = self.names.values().cloned().collect();
+        let names = self.names.values();
+        self.by_name = names.map(|kept| kept.name.clone()).collect();
+    }
+
+    /// Judges a finding of the time `now`, on the steady timeline.
+    fn judge(&self, finding: &Finding, now: Timestamp) -> Judged {
+        let kept = |label: &[u8]| self.names.get(label).map(|kept| &*kept.rest);
+        judge(finding, now, |matched| {
+            Called::of(&self.description, matched, kept)
+        })
     }
 
     /// A pass has seen every key.
@@ -112,7 +128,7 @@ impl Described {
         rules: Option<Vec<LimitRule>>,
         now: Timestamp,
     ) {
-        self.labels = before.labels;
+        self.names = before.names;
         self.falls = before.falls;
         if let (Some(api), Some(before)) = (&mut self.api, before.api) {
             api.take_over(before);

@@ -336,6 +336,31 @@ async fn windows_that_are_numbered_in_names_are_counted_under_one_label() -> any
 }
 
 #[tokio::test]
+async fn two_limits_of_one_client_are_two_series() -> anyhow::Result<()> {
+    let watched = Watched::start("limits", "").await?;
+    let name = |limit: &str| format!("LIMITS:LIMITER/user:1/{limit}");
+    let (minute, hour) = (name("10/1/minute"), name("100/1/hour"));
+    watched.run(&["SET", &minute, "4", "PX", "50000"]).await?;
+    let alone = |scrape: &Scrape| count(scrape, "user:1") == Some(4.0);
+    watched.exporter.until("one counter", alone).await?;
+    watched.run(&["SET", &hour, "40", "PX", "500000"]).await?;
+    let both = |scrape: &Scrape| {
+        let mut keys = scrape.labels("ratelimiter_key_requests", "key");
+        keys.sort_unstable();
+        keys == ["user:1", "user:1 (fixed-window LIMITER 100 1 hour)"]
+    };
+    watched.exporter.until("two counters", both).await?;
+    // What is left of them is not called by another name.
+    watched.run(&["DEL", &minute]).await?;
+    let left = |scrape: &Scrape| {
+        let keys = scrape.labels("ratelimiter_key_requests", "key");
+        keys == ["user:1 (fixed-window LIMITER 100 1 hour)"]
+    };
+    watched.exporter.until("one counter is left", left).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn limits_and_windows_that_are_known_from_nowhere_are_said_and_are_no_violation()
 -> anyhow::Result<()> {
     let watched = Watched::start("zset-log", "").await?;

@@ -1,11 +1,13 @@
-// BullMQ: a queue for each key, whose worker has a limiter. A job that is not begun at once is taken back, and counts
-// as refused. PORT REDIS_URL LIMIT WINDOW_SECONDS
+// BullMQ: a queue for each key, whose worker has a limiter. A job that the limit holds back is taken back, and counts as
+// refused. PORT REDIS_URL LIMIT WINDOW_SECONDS
 const { createServer } = require("node:http");
+const { setTimeout: sleep } = require("node:timers/promises");
 const { Queue, Worker } = require("bullmq");
 const { Redis } = require("ioredis");
 
-// How long a job may wait: far more than a worker takes to begin one.
-const PATIENCE_MS = 300;
+// Between two looks at a job that has not begun, and how many there are at the most.
+const LOOK_EVERY_MS = 50;
+const LOOKS = 200;
 
 const [port, redisUrl, limit, window] = process.argv.slice(2);
 const connection = new Redis(redisUrl, { maxRetriesPerRequest: null });
@@ -32,18 +34,21 @@ let requests = 0;
 async function admitted(key) {
   const { begun, queue } = queueOf(key);
   const number = ++requests;
-  let timer;
-  const inTime = new Promise((resolve) => {
-    begun.set(number, () => resolve(true));
-    timer = setTimeout(() => resolve(false), PATIENCE_MS);
+  let began = false;
+  const beginning = new Promise((resolve) => {
+    begun.set(number, () => resolve((began = true)));
   });
   try {
     const job = await queue.add("send", number);
-    if (await inTime) return true;
-    // A job that a worker has begun meanwhile cannot be taken back.
-    return await job.remove().then(() => false, () => true);
+    for (let look = 0; look < LOOKS; look++) {
+      await Promise.race([beginning, sleep(LOOK_EVERY_MS)]);
+      // The worker of another process may have begun it.
+      if (began || !["waiting", "delayed"].includes(await job.getState())) return true;
+      // A job that a worker has begun meanwhile cannot be taken back.
+      if ((await queue.getRateLimitTtl(limiter.max)) > 0) return await job.remove().then(() => began, () => true);
+    }
+    throw new Error(`no worker begins ${key}`);
   } finally {
-    clearTimeout(timer);
     begun.delete(number);
   }
 }

@@ -7,14 +7,20 @@ const { RedisStore } = require("rate-limit-redis");
 const [port, redisUrl, limit, window] = process.argv.slice(2);
 const redis = new Redis(redisUrl);
 redis.on("error", console.error);
+const store = new RedisStore({ sendCommand: (...command) => redis.call(...command) });
 const limiter = rateLimit({
   limit: Number(limit),
   windowMs: Number(window) * 1000,
   keyGenerator: (request) => request.query.key,
-  store: new RedisStore({ sendCommand: (...command) => redis.call(...command) }),
+  store,
 });
 
 const app = express();
 app.get("/ready", (_, response) => response.send("ready"));
 app.get("/express", limiter, (_, response) => response.send("allowed"));
+// What skipFailedRequests does after an answer, here without a request before it: its counter has expired meanwhile.
+app.get("/late-decrement", async (request, response) => {
+  await store.decrement(request.query.key);
+  response.send("taken back");
+});
 app.listen(Number(port), "127.0.0.1");

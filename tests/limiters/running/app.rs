@@ -9,7 +9,6 @@ use lab::ports::free_port;
 use lab::process::Process;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::applications::Application;
 use crate::expected::WINDOW;
 
 /// How long a start may take: Python and Node read thousands of files, and ten others may be starting.
@@ -23,6 +22,18 @@ const PORT_ATTEMPTS: u32 = 3;
 
 /// What an application's log shows of itself in an error.
 const SHOWN_LINES: usize = 20;
+
+/// How far a clock is ahead: several windows.
+const AHEAD: &str = "+5m";
+
+/// The clock that an application sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// That of this machine.
+    Right,
+    /// One that is ahead, by libfaketime. Redis keeps its own.
+    Ahead,
+}
 
 /// What came of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +52,10 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Starts it, with its limiter in this Redis and a limit; what it prints goes to `folder`. It answers.
+    /// Starts this file of `apps/`, with its limiter in this Redis and a limit; what it prints goes to `folder`. It answers.
     pub(crate) async fn start(
-        application: &Application,
+        file: &str,
+        clock: Clock,
         redis_url: &str,
         limit: u32,
         folder: &Path,
@@ -53,7 +65,7 @@ impl App {
             let port = free_port();
             let address = format!("127.0.0.1:{port}");
             let log = folder.join(format!("app-{port}.log"));
-            let words = command(application, port, redis_url, limit)?;
+            let words = command(file, clock, port, redis_url, limit)?;
             let mut process = Process::spawn(Path::new("env"), &words, Some(&log))?;
             let ready = lab::wait_for_some(START_PATIENCE, || {
                 let running = process.is_running();
@@ -71,13 +83,12 @@ impl App {
                 Ok(true) if app.process.is_running() => return Ok(app),
                 Ok(_) => said = app.says(),
                 Err(_) => bail!(
-                    "{} does not answer after {START_PATIENCE:?}; it says:\n{}",
-                    application.file,
+                    "{file} does not answer after {START_PATIENCE:?}; it says:\n{}",
                     app.says()
                 ),
             }
         }
-        bail!("{} ended at once; it says:\n{said}", application.file)
+        bail!("{file} ended at once; it says:\n{said}")
     }
 
     /// One request of a client.
@@ -102,48 +113,64 @@ impl App {
 
 /// What `env` is given: the variables, the interpreter, the file and its arguments.
 fn command(
-    application: &Application,
+    file: &str,
+    clock: Clock,
     port: u16,
     redis_url: &str,
     limit: u32,
 ) -> anyhow::Result<Vec<String>> {
     let installed = installed();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/limiters/apps")
-        .join(application.file);
-    let (variable, interpreter, libraries) = if file.extension() == Some(OsStr::new("py")) {
+        .join(file);
+    let mut words = Vec::new();
+    if clock == Clock::Ahead {
+        words.push(format!("LD_PRELOAD={}", faketime()?.display()));
+        words.push(format!("FAKETIME={AHEAD}"));
+        // Timers and deadlines go by a clock that is the same for all.
+        words.push("FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned());
+        words.push("DONT_FAKE_MONOTONIC=1".to_owned());
+    }
+    let (interpreter, libraries) = if path.extension() == Some(OsStr::new("py")) {
+        words.push("PYTHONDONTWRITEBYTECODE=1".to_owned());
         let python = installed.join("python/bin/python");
-        let variable = "PYTHONDONTWRITEBYTECODE=1".to_owned();
-        (variable, python, installed.join("python/made"))
+        (python, installed.join("python/made"))
     } else {
         let node = lab::process::on_path(&["node"])
             .context("node is missing: run make limiters, which installs Debian's as root")?;
         let modules = installed.join("node/node_modules");
-        (
-            format!("NODE_PATH={}", modules.display()),
-            node,
-            installed.join("node/made"),
-        )
+        words.push(format!("NODE_PATH={}", modules.display()));
+        (node, installed.join("node/made"))
     };
     ensure!(
         libraries.is_file(),
-        "the libraries of {} are not installed ({} is missing): run make limiters",
-        application.file,
+        "the libraries of {file} are not installed ({} is missing): run make limiters",
         libraries.display()
     );
-    Ok(vec![
-        variable,
+    words.extend([
         interpreter.display().to_string(),
-        file.display().to_string(),
+        path.display().to_string(),
         port.to_string(),
         redis_url.to_owned(),
         limit.to_string(),
         WINDOW.as_secs().to_string(),
-    ])
+    ]);
+    Ok(words)
+}
+
+/// The library of Debian's package libfaketime that programs of several threads can take. Debian puts it into the folder of
+/// the architecture.
+fn faketime() -> anyhow::Result<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").context("cannot read /usr/lib")?;
+    folders
+        .flatten()
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.is_file())
+        .context("libfaketime is missing: run make limiters, which installs Debian's as root")
 }
 
 /// Where the Makefile installs: beside what cargo builds.
-fn installed() -> PathBuf {
+pub(crate) fn installed() -> PathBuf {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     scratch.parent().unwrap_or(scratch).join("limiters")
 }

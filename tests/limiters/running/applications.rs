@@ -1,12 +1,19 @@
 //! The applications of `apps/`, and what is expected of each: data. `README.md` says how to add one.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use sha2::{Digest as _, Sha256};
+
+use crate::app::Outcome;
 
 /// An application, in the folder `apps/`.
 #[derive(Debug)]
 pub(crate) struct Application {
     /// Its file. It is started with port, URL of Redis, limit and window in seconds.
     pub(crate) file: &'static str,
+    /// What it shows, by the names of the packages; their versions are those that the locks name.
+    pub(crate) packages: &'static [&'static str],
     /// What `--limiter.kind` says.
     pub(crate) kind: &'static str,
     /// Whether the limit is in no name and no value of its counters, so that the exporter's configuration says it.
@@ -43,6 +50,10 @@ pub(crate) struct Strategy {
     /// Whether an instance with a higher limit brings a client above the lower one, which the exporter knows, in the same key
     /// and so that the key shows it.
     pub(crate) shows_two_limits: bool,
+    /// What an instance whose clock is ahead writes.
+    pub(crate) clock_ahead: ClockAhead,
+    /// What a new client meets while Redis is full.
+    pub(crate) when_full: Outcome,
     /// Whether it goes on after SCRIPT FLUSH.
     pub(crate) reloads_scripts: bool,
     /// Whether a name ends with the number of its window.
@@ -71,6 +82,17 @@ pub(crate) enum Counts {
     Level,
 }
 
+/// What an instance whose clock is ahead writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClockAhead {
+    /// What any other writes: it leaves the time to Redis.
+    Right,
+    /// Times or windows that have not come yet.
+    Invalid,
+    /// A time up to which more requests than the limit would be counted. It is invalid, too.
+    OverLimit,
+}
+
 /// What a client meets whose counter lost its expiry at the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WithoutExpiry {
@@ -81,6 +103,13 @@ pub(crate) enum WithoutExpiry {
     /// It is not limited any more. The exporter reports the same, as another library of the kind blocks, and that too much
     /// was allowed as soon as it was.
     Opens,
+}
+
+impl Application {
+    /// Whether it is in Python; the others are in JavaScript.
+    pub(crate) fn is_python(&self) -> bool {
+        Path::new(self.file).extension() == Some(OsStr::new("py"))
+    }
 }
 
 impl Strategy {
@@ -121,6 +150,8 @@ const USUAL: Strategy = Strategy {
     forgives: true,
     without_expiry: WithoutExpiry::Passes,
     shows_two_limits: false,
+    clock_ahead: ClockAhead::Right,
+    when_full: Outcome::Failed,
     reloads_scripts: true,
     numbered_windows: false,
 };
@@ -129,6 +160,7 @@ const USUAL: Strategy = Strategy {
 pub(crate) const APPLICATIONS: &[Application] = &[
     Application {
         file: "flask-limiter.py",
+        packages: &["flask-limiter", "limits"],
         kind: "limits",
         limit_is_configured: false,
         strategies: &[
@@ -146,6 +178,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 counter: "moving-window",
                 names: "LIMITS:LIMITER/CLIENT/moving-window/*",
                 label: "CLIENT/moving-window",
+                clock_ahead: ClockAhead::Invalid,
                 ..USUAL
             },
             Strategy {
@@ -161,6 +194,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
     },
     Application {
         file: "fastapi-slowapi.py",
+        packages: &["slowapi", "limits"],
         kind: "limits",
         limit_is_configured: false,
         strategies: &[Strategy {
@@ -175,6 +209,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
     },
     Application {
         file: "django-rest-framework.py",
+        packages: &["djangorestframework", "django-redis"],
         kind: "drf",
         limit_is_configured: true,
         strategies: &[Strategy {
@@ -182,12 +217,14 @@ pub(crate) const APPLICATIONS: &[Application] = &[
             counter: "throttle",
             names: ":1:throttle_user_CLIENT",
             label: "user CLIENT",
+            clock_ahead: ClockAhead::Invalid,
             shows_two_limits: true,
             ..USUAL
         }],
     },
     Application {
         file: "throttled-py.py",
+        packages: &["throttled-py"],
         kind: "throttled-py",
         limit_is_configured: true,
         strategies: &[
@@ -198,6 +235,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 label: "fixed-window:CLIENT",
                 counts: Counts::Asked,
                 numbered_windows: true,
+                clock_ahead: ClockAhead::Invalid,
                 ..USUAL
             },
             Strategy {
@@ -208,6 +246,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 shows_two_limits: true,
                 forgets_after: 2,
                 numbered_windows: true,
+                clock_ahead: ClockAhead::Invalid,
                 ..USUAL
             },
             Strategy {
@@ -225,6 +264,8 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 label: "leaking-bucket:CLIENT",
                 shows_two_limits: true,
                 counts: Counts::Level,
+                // Its script sets the expiry first, and Redis does not refuse memory to a script that has written.
+                when_full: Outcome::Allowed,
                 ..USUAL
             },
             Strategy {
@@ -239,6 +280,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
     },
     Application {
         file: "pyrate-limiter.py",
+        packages: &["pyrate-limiter"],
         kind: "pyrate-limiter",
         limit_is_configured: true,
         strategies: &[
@@ -258,12 +300,14 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 names: "gcra:gcra:CLIENT",
                 label: "gcra:CLIENT",
                 counts: Counts::Level,
+                clock_ahead: ClockAhead::OverLimit,
                 ..USUAL
             },
         ],
     },
     Application {
         file: "express-rate-limit.js",
+        packages: &["express-rate-limit", "rate-limit-redis"],
         kind: "express-rate-limit",
         limit_is_configured: true,
         strategies: &[Strategy {
@@ -276,6 +320,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
     },
     Application {
         file: "rate-limiter-flexible.js",
+        packages: &["rate-limiter-flexible"],
         kind: "rate-limiter-flexible",
         limit_is_configured: true,
         strategies: &[Strategy {
@@ -288,6 +333,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
     },
     Application {
         file: "nest-throttler.js",
+        packages: &["@nestjs/throttler", "@nest-lab/throttler-storage-redis"],
         kind: "nest-throttler",
         limit_is_configured: true,
         strategies: &[Strategy {
@@ -303,6 +349,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
     },
     Application {
         file: "fastify-rate-limit.js",
+        packages: &["@fastify/rate-limit"],
         kind: "fastify-rate-limit",
         limit_is_configured: true,
         strategies: &[
@@ -327,6 +374,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
     },
     Application {
         file: "bullmq.js",
+        packages: &["bullmq"],
         kind: "bullmq",
         limit_is_configured: true,
         strategies: &[Strategy {
@@ -342,6 +390,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
     },
     Application {
         file: "upstash.js",
+        packages: &["@upstash/ratelimit"],
         kind: "upstash",
         limit_is_configured: true,
         strategies: &[
@@ -352,6 +401,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 label: "fixed-window:CLIENT",
                 counts: Counts::Asked,
                 numbered_windows: true,
+                clock_ahead: ClockAhead::Invalid,
                 ..USUAL
             },
             Strategy {
@@ -362,6 +412,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 shows_two_limits: true,
                 forgets_after: 2,
                 numbered_windows: true,
+                clock_ahead: ClockAhead::Invalid,
                 ..USUAL
             },
             Strategy {
@@ -370,6 +421,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
                 names: "@upstash/ratelimit:token-bucket:CLIENT",
                 label: "token-bucket:CLIENT",
                 counts: Counts::Level,
+                clock_ahead: ClockAhead::Invalid,
                 ..USUAL
             },
         ],

@@ -1,17 +1,39 @@
 //! What was asked for: words of names, and two flags.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, bail};
 
 use crate::applications::{APPLICATIONS, Application};
+use crate::bugs::{BUGS, Bug};
 
-/// How many applications run at once: they mostly wait.
-const AT_ONCE: usize = 12;
+/// How many run at once: they mostly wait.
+const AT_ONCE: usize = 16;
+
+/// What is run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Case {
+    /// An application, through the whole course.
+    Course(&'static Application),
+    /// A bug of a library.
+    Bug(&'static Bug),
+}
+
+impl Case {
+    /// The application that runs.
+    pub(crate) fn application(self) -> &'static Application {
+        match self {
+            Self::Course(application) => application,
+            Self::Bug(bug) => bug.application(),
+        }
+    }
+}
 
 /// What was asked for.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     /// In the order of the table.
-    pub(crate) applications: Vec<&'static Application>,
+    pub(crate) cases: Vec<Case>,
     /// How many may run at once.
     pub(crate) at_once: usize,
     /// Whether the exporter watches. Without it, only the applications are tried: for whoever adds one.
@@ -40,17 +62,23 @@ impl Arguments {
                 _ => wanted.push(word),
             }
         }
+        let courses = APPLICATIONS.iter().map(Case::Course);
+        let bugs = BUGS.iter().filter(|_| exporter).map(Case::Bug);
+        let cases: Vec<Case> = courses.chain(bugs).collect();
         for word in &wanted {
-            if !APPLICATIONS.iter().any(|one| one.file.contains(word)) {
-                let names: Vec<&str> = APPLICATIONS.iter().map(|one| one.file).collect();
-                bail!("{word}: expected a word of {}", names.join(", "));
+            let files = cases.iter().map(|case| case.application().file);
+            if !files.clone().any(|file| file.contains(word)) {
+                let files: BTreeSet<&str> = files.collect();
+                let files: Vec<&str> = files.into_iter().collect();
+                bail!("{word}: expected a word of {}", files.join(", "));
             }
         }
-        let chosen = |one: &&Application| {
-            wanted.is_empty() || wanted.iter().any(|word| one.file.contains(word))
+        let chosen = |case: &Case| {
+            let file = case.application().file;
+            wanted.is_empty() || wanted.iter().any(|word| file.contains(word))
         };
         Ok(Self {
-            applications: APPLICATIONS.iter().filter(chosen).collect(),
+            cases: cases.into_iter().filter(chosen).collect(),
             at_once,
             exporter,
         })

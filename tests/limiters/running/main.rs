@@ -7,6 +7,7 @@
 mod app;
 mod applications;
 mod arguments;
+mod bugs;
 mod course;
 #[path = "../../truth/expect.rs"]
 #[expect(
@@ -23,13 +24,11 @@ mod expected;
 mod exporter;
 mod faults;
 mod names;
+mod outages;
 mod runner;
 #[path = "../../truth/scrape.rs"]
-#[expect(
-    dead_code,
-    reason = "shared with the truth suite, which uses all of it"
-)]
 mod scrape;
+mod table;
 
 use std::process::ExitCode;
 

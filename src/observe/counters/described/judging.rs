@@ -5,13 +5,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::earlier;
-use crate::limiters::{CounterReading, Description, Finding, Labels, Limits, Outcome, Unknown};
+use crate::limiters::{Called, CounterReading, Finding, Limits, Matched, Outcome, Unknown};
 use crate::observation::{Condition, CounterView, FallenLimit, Lacks, Reason};
 
 /// A counter as it was read, under its label.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) label: Vec<u8>,
+    /// What tells it apart from others of this label.
+    pub(super) rest: Vec<u8>,
     pub(super) name: Vec<u8>,
     count: u64,
     limit: u64,
@@ -34,12 +36,11 @@ pub(super) enum Judged {
     Nothing,
 }
 
-/// Judges a finding of the time `now`, on the steady timeline.
+/// Judges a finding of the time `now`, on the steady timeline. `called` says what a counter is called.
 pub(super) fn judge(
-    description: &Description,
-    labels: &mut Labels,
     finding: &Finding,
     now: Timestamp,
+    called: impl FnOnce(&Matched) -> Called,
 ) -> Judged {
     let Some(matched) = &finding.matched else {
         return Judged::Nothing;
@@ -48,8 +49,9 @@ pub(super) fn judge(
         lacks,
         ..Condition::default()
     };
-    let seen = |label, condition| Seen {
-        label,
+    let seen = |called: Called, condition| Seen {
+        label: called.label,
+        rest: called.rest,
         name: matched.name.clone(),
         count: 0,
         limit: 0,
@@ -68,15 +70,15 @@ pub(super) fn judge(
                 window_ms: reading.limits.window_ms,
                 fell_from: fell_from(reading, now),
                 own: reading.own.then_some(reading.limits),
-                ..seen(labels.of(description, matched), condition)
+                ..seen(called(matched), condition)
             })
         }
         Outcome::Invalid(state) => {
             let mut condition = lacking(Lacks::Count);
             condition.invalid = Some(*state);
-            Judged::Counter(seen(labels.of(description, matched), condition))
+            Judged::Counter(seen(called(matched), condition))
         }
-        Outcome::Unknown(why) => Judged::Unjudged(labels.of(description, matched), reason_of(*why)),
+        Outcome::Unknown(why) => Judged::Unjudged(called(matched).label, reason_of(*why)),
         Outcome::Over(_) | Outcome::Gone if matched.has_span() => Judged::Passed,
         Outcome::Over(_) | Outcome::Gone | Outcome::Part | Outcome::Ignored | Outcome::Foreign => {
             Judged::Nothing

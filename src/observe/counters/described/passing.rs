@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redis::RedisError;
 
-use super::judging::{Judged, Seen, judge};
+use super::judging::{Judged, Seen};
 use super::looks::{Spent, Way, read};
-use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
+use super::{CLOCK_TOLERANCE_MS, Described, Means, Name, ruled};
 use crate::limiters::{Counter, Finding, Http, Limits, Look, LookContext, Matched, Merged};
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::limits::LimitRule;
@@ -27,8 +27,8 @@ impl Described {
         result: &mut SweepResult,
     ) {
         let known = labels.iter().filter_map(|label| {
-            let name = self.names.get(label)?;
-            Some((label, name.clone()))
+            let kept = self.names.get(label)?;
+            Some((label, kept.name.clone()))
         });
         let (labels, names): (Vec<_>, Vec<_>) = known.unzip();
         let sampled = vec![true; names.len()];
@@ -37,7 +37,7 @@ impl Described {
         let mut seen = Vec::new();
         for (label, finding) in labels.into_iter().zip(findings) {
             let Some(finding) = finding else { continue };
-            match judge(&self.description, &mut self.labels, &finding, at.steady) {
+            match self.judge(&finding, at.steady) {
                 Judged::Counter(counter) => seen.push(counter),
                 Judged::Unjudged(label, reason) => {
                     let reason = self.lacking(&finding, reason);
@@ -79,11 +79,10 @@ impl Described {
                 }
             }
             let at = means.clock.now();
-            let read = self.judge(&findings, at.steady, result);
+            let read = self.judge_all(means, &findings, at.steady, result);
             for (label, reason) in &read.unjudged {
                 totals.add_unjudged(*reason, label);
             }
-            self.remember(means, &read.seen);
             let views: Vec<CounterView<'_>> = read.seen.iter().map(Seen::view).collect();
             means.sink.counters(at, &views);
             let views: Vec<CounterView<'_>> = read.empty.iter().map(Seen::view).collect();
@@ -113,8 +112,7 @@ impl Described {
         let sampled = self.closely(names, sample);
         let (findings, _) = self.look_at(means, names, &sampled, result).await;
         let at = means.clock.now();
-        let read = self.judge(&findings, at.steady, result);
-        self.remember(means, &read.seen);
+        let read = self.judge_all(means, &findings, at.steady, result);
         let all = read.seen.iter().chain(&read.empty);
         let views: Vec<CounterView<'_>> = all.map(Seen::view).collect();
         means.sink.recheck(at, &views);
@@ -128,15 +126,17 @@ impl Described {
             .collect()
     }
 
-    fn judge(
+    /// Judges findings, and remembers the names of counters that are read again in the next collection.
+    fn judge_all(
         &mut self,
+        means: &Means<'_>,
         findings: &[Option<Finding>],
         now: Timestamp,
         result: &mut SweepResult,
     ) -> Judgements {
         let mut read = Judgements::default();
         for finding in findings.iter().flatten() {
-            let judged = judge(&self.description, &mut self.labels, finding, now);
+            let judged = self.judge(finding, now);
             if let Judged::Counter(Seen { name, own, .. }) = &judged
                 && let Some(own) = own
             {
@@ -149,6 +149,7 @@ impl Described {
                         result.skip(reason, &counter.label);
                         read.unjudged.push((counter.label.clone(), reason));
                     }
+                    self.remember(means, &counter);
                     read.seen.push(counter);
                 }
                 // It may have been in violation.
@@ -169,19 +170,18 @@ impl Described {
         read
     }
 
-    /// Remembers the names of counters that are read again in the next collection.
-    fn remember(&mut self, means: &Means<'_>, seen: &[Seen]) {
-        for counter in seen {
-            let view = counter.view();
-            let used = utilization(view.count, view.limit);
-            if counter.is_remarkable()
-                || means.sink.ranks(used, view.key)
-                || self.wanted.contains(&*counter.label)
-            {
-                self.by_name.insert(counter.name.clone());
-                let label = counter.label.clone().into_boxed_slice();
-                self.names.insert(label, counter.name.clone());
-            }
+    /// Remembers the name of a counter that is read again in the next collection. The next one is called otherwise.
+    fn remember(&mut self, means: &Means<'_>, counter: &Seen) {
+        let view = counter.view();
+        let used = utilization(view.count, view.limit);
+        if counter.is_remarkable()
+            || means.sink.ranks(used, view.key)
+            || self.wanted.contains(&*counter.label)
+        {
+            self.by_name.insert(counter.name.clone());
+            let label = counter.label.clone().into_boxed_slice();
+            let (name, rest) = (counter.name.clone(), counter.rest.clone());
+            self.names.insert(label, Name { name, rest });
         }
     }
 
