@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use super::units::duration_ms;
+use super::limits::Limits;
+use super::units::{duration_ms, float, whole};
 use super::yaml::{Word, from_text, word_or_mapping};
 
 /// What a counter does that should expire and does not.
@@ -92,6 +93,20 @@ pub struct Longest {
     pub fills: f64,
     /// Milliseconds.
     pub plus_ms: u64,
+}
+
+impl Longest {
+    /// How long it is under `limits`, in milliseconds, if they tell.
+    pub fn most_ms(&self, limits: &Limits) -> Option<u64> {
+        let window = float(limits.window_ms?);
+        let (limit, capacity) = (limits.limit.map(float), limits.capacity().map(float));
+        let fill = match (limit, capacity) {
+            (Some(limit), Some(capacity)) if limit > 0.0 => window * capacity / limit,
+            _ if self.fills == 0.0 => 0.0,
+            _ => return None,
+        };
+        Some(whole(self.windows * window + self.fills * fill).saturating_add(self.plus_ms))
+    }
 }
 
 from_text!(Longest, |text| {

@@ -429,20 +429,8 @@ impl<'d> Look<'d> {
             .capacity()
             .is_none_or(|capacity| reading.count > capacity);
         let may_be_longer = counter.expiry.longer_over_limit && over;
-        let most_ms = counter
-            .expiry
-            .max
-            .filter(|_| !may_be_longer)
-            .and_then(|max| {
-                let window = float(limits.window_ms?);
-                let (limit, capacity) = (limits.limit.map(float), limits.capacity().map(float));
-                let fill = match (limit, capacity) {
-                    (Some(limit), Some(capacity)) if limit > 0.0 => window * capacity / limit,
-                    _ if max.fills == 0.0 => 0.0,
-                    _ => return None,
-                };
-                Some(whole(max.windows * window + max.fills * fill).saturating_add(max.plus_ms))
-            });
+        let longest = counter.expiry.max.filter(|_| !may_be_longer);
+        let most_ms = longest.and_then(|longest| longest.most_ms(limits));
         match most_ms {
             Some(most_ms) if in_ms > most_ms.saturating_add(self.known.tolerance_ms) => {
                 Expires::TooLate { in_ms, most_ms }

@@ -1,7 +1,7 @@
 //! The rate limiter as a [`Subject`]: two lines side by side, one about nodes and one about keys, and how what they
 //! bring becomes one [`Observation`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,7 +29,6 @@ use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
 use crate::observe::counters::sweep_result::SweepResult;
-use crate::observe::counters::totals::Totals;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
@@ -136,6 +135,7 @@ pub struct Limiter {
     clock: Clock,
     /// What is said of its kind.
     pub(in crate::observe) kind: LimiterKind,
+    description: Arc<Description>,
     pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
@@ -202,6 +202,14 @@ impl Limiter {
                 described,
                 tracked: Arc::new(tracked),
                 totals: None,
+                longest: match &config.kind {
+                    Kind::Reference(description) => description
+                        .counters
+                        .first()
+                        .and_then(|counter| counter.expiry.max),
+                    Kind::Described(_) => None,
+                },
+                suspects: HashSet::new(),
                 collections: 0,
                 budget: config.scan_budget,
                 share: config.scan_share,
@@ -223,6 +231,7 @@ impl Limiter {
             redis: config.redis,
             counter_list: OptionalRequest::default(),
             kind,
+            description: Arc::clone(config.kind.description()),
             clock,
             kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
             max_series: config.max_series,
@@ -240,16 +249,19 @@ impl Limiter {
         self
     }
 
-    /// The description of a kind that is not the reference, and what its last full pass came across.
-    fn last_pass(&self) -> Option<(&Description, &Totals)> {
-        let described = self.keys.described.as_ref()?;
-        Some((described.description(), self.keys.totals.as_ref()?))
+    /// How many keys never expire although they should, by counter, as far as a full pass has told.
+    fn without_expiry(&self) -> BTreeMap<String, u64> {
+        let totals = self.keys.totals.as_ref();
+        totals
+            .map(|totals| totals.without_expiry(&self.description))
+            .unwrap_or_default()
     }
 
-    fn without_expiry(&self) -> BTreeMap<String, u64> {
-        self.last_pass()
-            .map(|(description, totals)| totals.without_expiry(description))
-            .unwrap_or_default()
+    /// How many names fit no counter, where the patterns say which do.
+    fn foreign(&self) -> Option<u64> {
+        let totals = self.keys.totals.as_ref();
+        let totals = totals.filter(|_| self.keys.described.is_some());
+        totals.map(|totals| totals.foreign)
     }
 
     fn assemble(
@@ -337,7 +349,7 @@ impl Limiter {
                 last_full_pass: self.keys.last_full_pass,
                 commands_total: self.keys.commands_total,
                 without_expiry: self.without_expiry(),
-                foreign: self.last_pass().map(|(_, totals)| totals.foreign),
+                foreign: self.foreign(),
                 ..counted
             }),
             listed: match (self.recording, self.kept.list_is_incomplete()) {

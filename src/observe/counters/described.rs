@@ -17,9 +17,6 @@ use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::Lane;
 use crate::observe::redis::router::Router;
 
-/// How far clocks of applications may be ahead of Redis's, in milliseconds.
-const CLOCK_TOLERANCE_MS: u64 = 2_000;
-
 /// What is known of the counters of a kind between collections.
 #[derive(Debug)]
 pub(in crate::observe) struct Described {
@@ -99,8 +96,8 @@ pub(in crate::observe) fn kind_of(description: &Description, is_reference: bool)
         name: counter.name.value.clone(),
         count: counter.count.value.name().to_owned(),
         refused: counter.refused,
-        sticks: !is_reference && counter.sticks(),
-        validated: !is_reference,
+        sticks: counter.sticks(),
+        validated: true,
     });
     LimiterKind {
         name: description.name.clone(),

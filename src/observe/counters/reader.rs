@@ -1,7 +1,7 @@
 //! The counters' line of a collection: waits for the servers and the default limit, gets ready to read each server, then
 //! sweeps. Decides when what was seen before still counts, and when everything has to be looked at anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::sync::oneshot::error::RecvError;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::limiters::Longest;
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
 use crate::observe::counters::described::Described;
 use crate::observe::counters::invalidations::{Changes, Names, Tracked};
@@ -70,6 +71,10 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) tracked: Arc<Tracked>,
     /// What the last full pass came across.
     pub(in crate::observe) totals: Option<Totals>,
+    /// The longest expiry of a key, where the limiter is the reference.
+    pub(in crate::observe) longest: Option<Longest>,
+    /// Keys, of the reference limiter, in which something is wrong that only a closer reading shows.
+    pub(in crate::observe) suspects: HashSet<Vec<u8>>,
     /// Collections so far: each reads other written keys with their expiry.
     pub(in crate::observe) collections: u64,
     pub(in crate::observe) budget: Duration,
@@ -275,6 +280,8 @@ impl KeyReader {
             described: self.described.as_mut(),
             totals: &mut self.totals,
             sample: Sample::new(self.collections),
+            longest: self.longest,
+            suspects: &mut self.suspects,
             rules: &self.rules,
             sink,
             alone: between.alone,
@@ -451,6 +458,8 @@ impl KeyReader {
             described: self.described.as_mut(),
             totals: &mut self.totals,
             sample: Sample::new(self.collections),
+            longest: self.longest,
+            suspects: &mut self.suspects,
             rules: &self.rules,
             sink,
             alone: result.alone.is_some(),

@@ -7,9 +7,10 @@ use redis::RedisError;
 
 use super::judging::{Judged, Seen, judge};
 use super::looks::{Spent, read};
-use super::{CLOCK_TOLERANCE_MS, Described, Means, ruled};
+use super::{Described, Means, ruled};
 use crate::limiters::{Counter, Finding, Known, Limits, Look, Matched};
 use crate::observation::{CounterView, Reason, utilization};
+use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
 use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::{Sample, Totals};
