@@ -50,6 +50,8 @@ pub struct Faults {
     pub health_status: Option<u16>,
     /// The status of `/check`, which then counts nothing in Redis.
     pub check_status: Option<u16>,
+    /// The node's clock is this much ahead: the requests that it admits are later than they were.
+    pub clock_ahead_ms: u64,
     /// After a 500 the connection is closed without `Connection: close`, as a real one does.
     pub close_after_500: bool,
 }
@@ -75,6 +77,7 @@ impl Default for Faults {
             metrics_body: None,
             health_status: None,
             check_status: None,
+            clock_ahead_ms: 0,
             close_after_500: true,
         }
     }

@@ -103,12 +103,13 @@ impl Limiter {
         request: &CheckRequest,
         faults: &Faults,
     ) -> anyhow::Result<Verdict> {
+        let ahead_ms = i64::try_from(faults.clock_ahead_ms).unwrap_or(i64::MAX);
         let mut script = self.script.prepare_invoke();
         script
             .key(format!("ratelimit:{}", request.key))
             .key(format!("ratelimit:limit:{}", request.key))
             .key(format!("ratelimit:{}:seq", request.key))
-            .arg(clock::now_ms())
+            .arg(clock::now_ms().saturating_add(ahead_ms))
             .arg(text_or_empty(request.limit))
             .arg(text_or_empty(request.window_ms))
             .arg(self.default_limit.to_string())

@@ -64,11 +64,14 @@ impl Described {
         result: &mut SweepResult,
     ) {
         for names in names.chunks(means.step()) {
-            let sampled = self.closely(names, &mut totals.sample);
-            let (findings, took) = self.look_at(means, names, &sampled, result).await;
+            let sampled: Vec<bool> = names.iter().map(|it| totals.sample.takes(it)).collect();
+            let closely = self.with_watched(names, &sampled);
+            let (findings, took) = self.look_at(means, names, &closely, result).await;
             result.pass_took += took;
-            for finding in findings.iter().flatten() {
-                totals.add(finding);
+            for (finding, sampled) in findings.iter().zip(sampled) {
+                if let Some(finding) = finding {
+                    totals.add(finding, sampled);
+                }
             }
             let at = means.clock.now();
             let read = self.judge(&findings, result);
@@ -91,8 +94,9 @@ impl Described {
         sample: &mut Sample,
         result: &mut SweepResult,
     ) {
-        let sampled = self.closely(names, sample);
-        let (findings, _) = self.look_at(means, names, &sampled, result).await;
+        let sampled: Vec<bool> = names.iter().map(|name| sample.takes(name)).collect();
+        let closely = self.with_watched(names, &sampled);
+        let (findings, _) = self.look_at(means, names, &closely, result).await;
         let at = means.clock.now();
         let read = self.judge(&findings, result);
         self.remember(means, &read.seen);
@@ -101,11 +105,11 @@ impl Described {
         means.sink.recheck(at, &views);
     }
 
-    /// Which of `names` are read with their expiry: a sample, and those that are watched.
-    fn closely(&self, names: &[Vec<u8>], sample: &mut Sample) -> Vec<bool> {
-        let names = names.iter();
+    /// Which of `names` are read with their expiry: those of the sample, and those that are watched.
+    fn with_watched(&self, names: &[Vec<u8>], sampled: &[bool]) -> Vec<bool> {
+        let names = names.iter().zip(sampled);
         names
-            .map(|name| sample.takes(name) || self.by_name.contains(name))
+            .map(|(name, sampled)| *sampled || self.by_name.contains(name))
             .collect()
     }
 
