@@ -331,7 +331,7 @@ async fn a_described_key_is_explained_by_what_its_count_proves() -> anyhow::Resu
             &format!("--explain={user}"),
         ];
         let output = run(flags.map(str::to_owned).to_vec()).await?;
-        anyhow::Ok(said(&output))
+        anyhow::Ok(String::from_utf8(output.stdout)?)
     };
     let holds = |text: &str, invariant: &str, decision: &str| {
         let line = text.lines().find(|line| line.starts_with(invariant));

@@ -257,9 +257,9 @@ async fn keys_in_violation_are_rechecked_in_turn_within_half_the_budget() -> any
         let cost = commands(&scrape)
             .zip(commands(&last))
             .map(|(now, before)| now - before);
-        // One step of rechecking, and what was written. Between two collections a pass may go over all keys, at three commands
-        // for each. All keys rechecked besides would be 6,000 more.
-        assert!(cost.is_some_and(|cost| cost < 12_000.0), "{cost:?}");
+        // One step of rechecking, and what was written. Between two collections a pass may go over all keys, at five commands
+        // for each. All keys rechecked besides would be 12,000 more.
+        assert!(cost.is_some_and(|cost| cost < 20_000.0), "{cost:?}");
         assert!(
             violations(&scrape) >= Some(2_997.0),
             "{:?}",
