@@ -7,7 +7,7 @@ mod single_flight;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
 use crate::clock::Clock;
+use crate::lock::lock;
 use crate::observation::Observation;
 use crate::report::{InvariantName, Report};
 use crate::snapshot::{OwnCounters, Snapshot};
@@ -325,11 +326,6 @@ fn log_changes(before: &Reported, report: &Report, observation: &Observation) ->
         tracing::info!(invariant = name.name(), subject, "no longer violated");
     }
     now
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The lock is held for plain assignments only: a panic cannot leave anything half-done behind it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

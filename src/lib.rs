@@ -23,6 +23,7 @@ mod files;
 pub mod fuzzing;
 pub mod invariants;
 pub mod limiters;
+mod lock;
 pub mod observation;
 pub mod observe;
 pub mod report;

@@ -4,7 +4,6 @@
 //! fields of [`Observation`] are the whole of the minimal JSON form; everything else is optional.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,10 +12,12 @@ mod bounded;
 mod condition;
 mod failure;
 mod key;
+mod latency_window;
 
 pub use condition::{Condition, CounterKind, Invalid, Lacks, LimiterKind, Refused};
 pub use failure::{Collector, Failure, Reason};
 pub use key::{decode_key, encode_key, hash_key, is_cut_key, names_of, shown_key};
+pub use latency_window::LatencyWindow;
 
 /// Everything one collection saw, apart from the counters that were streamed past the checker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Observation {
     pub counters: Vec<Counter>,
     /// What the nodes' own metrics say, by node id.
     pub node_metrics: BTreeMap<String, NodeMetrics>,
+    /// The span that their p99 is taken over, in seconds; 60 where it is not there.
+    #[serde(default, skip_serializing_if = "LatencyWindow::is_default")]
+    pub latency_window_seconds: LatencyWindow,
     /// Whether Redis answered the exporter's PING in time; `null` when the collection was cut off before that.
     #[serde(deserialize_with = "required_nullable")]
     pub redis_connected: Option<bool>,
@@ -257,7 +261,7 @@ pub struct Limit {
 /// What a node's own metrics say.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeMetrics {
-    /// The 99th percentile of the check latency over the last 60 s, in milliseconds.
+    /// The 99th percentile of the check latency over the window, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_p99_ms: Option<f64>,
     /// The histogram bucket that holds the p99, in seconds; without it the value itself is taken as exact.
@@ -270,7 +274,7 @@ pub struct NodeMetrics {
     /// slow. Without them the p99 alone decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_newest: Option<NewestChecks>,
-    /// The slowest canary of the last 60 s, in milliseconds: it decides where the bucket above cannot.
+    /// The slowest canary of the window, in milliseconds: it decides where the bucket above cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_p99_ms: Option<f64>,
     /// The slowest of the newest canaries, in milliseconds.
@@ -316,18 +320,10 @@ impl NodeMetrics {
 /// Why a p99 is withheld, and proves nothing: the threshold lies inside the bucket that holds it.
 pub(crate) const TOO_COARSE: &str = "bucket_too_coarse";
 
-/// The span that a node's p99 is taken over.
-pub const LATENCY_WINDOW: Duration = Duration::from_secs(60);
-
-/// How far back the newest checks reach at most, where collections are not further apart: a third of the window. Slow
-/// checks that came since then are taken to be still coming. Shorter, and a node with little traffic would show none
-/// between two slow ones; longer, and an outage that is over would be reported.
-pub const NEWEST_CHECKS: Duration = Duration::from_secs(20);
-
 /// The newest checks of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewestChecks {
-    /// How far back they reach, in seconds: to the first collection that is at least half of [`NEWEST_CHECKS`] ago.
+    /// How far back they reach, in seconds: to the first collection that is at least a sixth of the window ago.
     #[serde(default)]
     pub seconds: f64,
     /// Their p99 in milliseconds, where it was measured; `None` without checks, and where there is a bucket.

@@ -172,8 +172,11 @@ async fn first_pass(
     let from = took.map_or_else(|| format!("given up after {patience} s"), |_| String::new());
     let seconds = took.unwrap_or(f64::INFINITY);
     figures.add(keys, "first pass complete after: s", seconds, wanted, &from);
-    let from = format!("the busiest second; {:.1} CPU s in {at:.0} s", then - begun);
+    let from = format!(
+        "{busiest:.2} in the busiest second; {:.1} CPU s in {at:.0} s",
+        then - begun
+    );
     let what = "Redis's time during the first pass: share";
-    figures.add(keys, what, busiest, SHARE, &from);
+    figures.add(keys, what, (then - begun) / at, SHARE, &from);
     Ok(())
 }

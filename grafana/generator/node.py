@@ -58,7 +58,7 @@ def _now():
         ),
         stat(
             "p99 against the threshold",
-            "The node's p99 check latency over the last 60 s as a share of the threshold of high_latency: above 100 % is a "
+            "The node's p99 check latency over --latency.window as a share of the threshold of high_latency: above 100 % is a "
             "violation once the grace period is over.",
             [query(f"{_P99} / {_THRESHOLD}", "p99", instant=True)],
             size=(4, 4),
@@ -137,7 +137,7 @@ def _latency():
         ),
         graph(
             "Check latency quantiles",
-            "From the node's own histogram; judged is the p99 as the exporter counts it, over the last 60 s. The dashed line "
+            "From the node's own histogram; judged is the p99 as the exporter counts it, over --latency.window. The dashed line "
             "is the threshold of high_latency.",
             [*quantiles, query(_P99, "p99, as judged"), query(_THRESHOLD, "threshold")],
             size=(12, 9),

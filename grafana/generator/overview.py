@@ -146,7 +146,7 @@ def _latency():
         "Latency and traffic",
         graph(
             "Check latency p50 and p99 by node",
-            "p99 is the exporter's own figure over the last 60 s, the one that is judged; p50 is from the nodes' histogram. "
+            "p99 is the exporter's own figure over --latency.window, the one that is judged; p50 is from the nodes' histogram. "
             "The dashed line is the threshold of high_latency.",
             [
                 query(f"max by (node_id) ({series('ratelimiter_node_latency_p99_seconds')})", "{{node_id}} p99"),

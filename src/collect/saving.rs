@@ -2,11 +2,12 @@
 //! and by one at a time. What is newer takes the place of what was not written yet.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lock::lock;
 use crate::state::{self, State};
 use crate::subject::Bulk;
 
@@ -44,7 +45,7 @@ impl std::fmt::Debug for Saving {
 impl Saving {
     /// Whether the last state was written, in good time; `None` if there was none.
     pub(super) fn written(&self) -> Option<bool> {
-        let now = self.lock();
+        let now = lock(&self.0);
         let late = now.busy_since.is_some_and(|since| since.elapsed() > LATE);
         if late { Some(false) } else { now.written }
     }
@@ -52,7 +53,7 @@ impl Saving {
     /// Writes `to_save`, or leaves it to whoever writes now.
     pub(super) async fn save(&self, to_save: ToSave) {
         {
-            let mut now = self.lock();
+            let mut now = lock(&self.0);
             now.next = Some(to_save);
             if now.busy_since.is_some() {
                 return;
@@ -61,7 +62,7 @@ impl Saving {
         }
         loop {
             let (next, on_disk) = {
-                let mut now = self.lock();
+                let mut now = lock(&self.0);
                 let Some(mut next) = now.next.take() else {
                     now.busy_since = None;
                     return;
@@ -75,7 +76,7 @@ impl Saving {
             let path = next.path.clone();
             let written = tokio::task::spawn_blocking(move || write(next, on_disk)).await;
             let written = written.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-            let mut now = self.lock();
+            let mut now = lock(&self.0);
             match &written {
                 Err(error) if now.written.unwrap_or(true) => tracing::error!(
                     "--state.file: cannot write {}: {error}; tried again after each collection",
@@ -91,11 +92,6 @@ impl Saving {
                 now.bulk = bulk;
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Now> {
-        // Held for plain assignments only: a panic cannot leave anything half-done behind it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

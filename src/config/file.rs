@@ -65,7 +65,7 @@ pub(super) fn parse(
     folder: &Path,
     values: &mut Values,
 ) -> Result<(), ConfigError> {
-    let mut reading = Reading {
+    let mut reading = FileReader {
         origin,
         file,
         folder,
@@ -109,7 +109,7 @@ fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<St
 }
 
 /// A file while it is read.
-struct Reading<'a> {
+struct FileReader<'a> {
     /// Who named the file.
     origin: &'a str,
     file: &'a str,
@@ -123,7 +123,7 @@ struct Reading<'a> {
     values: &'a mut Values,
 }
 
-impl Reading<'_> {
+impl FileReader<'_> {
     /// The place is behind the name, and stays there however long the name is.
     fn origin(&self, name: &str, at: Location) -> String {
         let name = one_line(&without_login(name));
@@ -309,6 +309,12 @@ fn of_targets(flag: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Reads `text` as the file `f.yml`.
+    fn read(text: &str) -> Result<(), ConfigError> {
+        let mut values = Values::default();
+        parse(text, "--config.file", "f.yml", Path::new(""), &mut values)
+    }
+
     #[test]
     fn settings_nest_at_their_dots() {
         let mut values = Values::default();
@@ -358,13 +364,7 @@ mod tests {
                 "4:16",
             ),
         ] {
-            let read = parse(
-                text,
-                "--config.file",
-                "f.yml",
-                Path::new(""),
-                &mut Values::default(),
-            );
+            let read = read(text);
             let error = read.unwrap_err().to_string();
             let place = format!("--config.file: f.yml:{place}: ");
             let why = format!("expected valid YAML: {name} stands here again");
@@ -392,13 +392,7 @@ mod tests {
         ] {
             for value in ["", " 1"] {
                 let text = format!("{name}:{value}\n");
-                let read = parse(
-                    &text,
-                    "--config.file",
-                    "f.yml",
-                    Path::new(""),
-                    &mut Values::default(),
-                );
+                let read = read(&text);
                 let error = read.unwrap_err().to_string();
                 assert!(error.contains(" in f.yml:1:1: not known here"), "{error}");
             }
@@ -414,13 +408,7 @@ mod tests {
             format!("\ntargets: {{'{name}': {{}}}}\n"),
             format!("\nlimits: [{{'{name}': 1}}]\n"),
         ] {
-            let read = parse(
-                &text,
-                "--config.file",
-                "f.yml",
-                Path::new(""),
-                &mut Values::default(),
-            );
+            let read = read(&text);
             let error = read.unwrap_err().to_string();
             assert!(error.contains(" in f.yml:2:"), "{error}");
         }

@@ -1,5 +1,6 @@
 //! Validates values one by one, and names the one that is wrong, wherever it is from.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,12 +10,16 @@ use super::settings::{Typed, Values};
 use super::{ConfigError, LogConfig, without_password};
 use crate::credentials::SecretSource;
 use crate::invariants::CheckerConfig;
-use crate::observation::{KeyLabel, Limit};
+use crate::observation::{KeyLabel, LatencyWindow, Limit};
 use crate::observe::{LimitRule, RegistryTiming};
 use crate::report::{InvariantName, Severity};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 pub(super) const MOST_SERIES: usize = 100_000;
+
+/// Shorter, and scrapes find no two samples in it; longer, and what is slow now is not seen for what was fast before.
+const LATENCY_WINDOWS: RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(600);
 
 pub(super) const DURATION: &str = "a duration such as 500ms, 1.5s or 2m";
 const TIMEOUT: &str = "a duration above zero, such as 500ms, 1.5s or 2m";
@@ -78,6 +83,13 @@ impl Reader<'_> {
 
     pub(super) fn timeout(&self, name: &str) -> Result<Duration, ConfigError> {
         self.parsed(name, TIMEOUT, parse_timeout)
+    }
+
+    pub(super) fn latency_window(&self) -> Result<LatencyWindow, ConfigError> {
+        self.parsed("latency.window", "a duration from 10s to 10m", |text| {
+            let span = parse_duration(text).filter(|span| LATENCY_WINDOWS.contains(span))?;
+            Some(LatencyWindow::new(span))
+        })
     }
 
     pub(super) fn share(&self, name: &str) -> Result<f64, ConfigError> {

@@ -115,6 +115,8 @@ settings! {
     "prometheus.tls-ca-file": "FILE";
     /// The one latency histogram to read, in seconds, instead of the default list
     "latency.metric": "NAME{label=\"value\"}";
+    /// Span that a node's p99 is taken over; 10s to 10m
+    "latency.window": "DURATION" = "60s";
     /// Keys that are exported, the highest utilization first; 0 to 100000
     "keys.max-series": "N" = "100";
     /// Show keys as they are, or as the start of their SHA-256

@@ -14,13 +14,14 @@ use crate::text::without_login;
 const REQUIRED: [&str; 2] = ["redis.url", "ratelimiter.url"];
 
 /// What a target has from the top unless it says otherwise. Everything else is its own.
-const INHERITED: [&str; 10] = [
+const INHERITED: [&str; 11] = [
     "ratelimiter.timeout",
     "probe.nodes",
     "probe.canary",
     "redis.timeout",
     "redis.prefer-replica",
     "latency.metric",
+    "latency.window",
     "keys.max-series",
     "keys.label",
     "scan.budget",
@@ -119,6 +120,7 @@ impl Reader<'_> {
                     "NAME or NAME{label=\"value\"}",
                     Selector::parse,
                 )?,
+                latency_window: self.latency_window()?,
                 scan_budget: self.timeout("scan.budget")?,
                 scan_share: self.share("scan.share")?,
                 registry: self.registry()?,

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::watched::Stamp;
+use crate::lock::lock;
 
 /// A secret. Its `Debug` and `Display` say nothing; only [`Secret::expose`] gives it away.
 #[derive(Clone, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl SecretSource {
             Source::Fixed(secret) => return secret.clone(),
             Source::File(file) => file,
         };
-        let mut kept = file.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&file.kept);
         let stamp = Stamp::of(&file.path);
         if stamp != kept.0 {
             let (origin, path) = (&file.origin, file.path.display());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::watched::Stamp;
+use crate::lock::lock;
 
 /// Whom to trust and how to show oneself. Whoever uses it asks for it each time, so that it can change meanwhile.
 #[derive(Clone)]
@@ -66,7 +67,7 @@ impl TlsSource {
     /// TLS as the files say now. While one of them cannot be used, or a certificate is there without its key yet, it is as
     /// it was before.
     pub fn current(&self) -> Arc<ClientConfig> {
-        let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0.kept);
         let stamps = self.0.files.stamps();
         if stamps != kept.0 {
             // Noted in any case, so that what is wrong is said once.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::EvaluateError;
 use super::history::{History, InvariantHistory, SubjectHistory};
 use super::judge::Judge;
-use super::reading::{Event, Reading};
+use super::reading::{Event, ReplayInput};
 use crate::clock::elapsed;
 use crate::invariants::CheckerConfig;
 use crate::report::{InvariantName, Rule};
@@ -121,7 +121,7 @@ pub struct InvariantOutcome {
 
 /// Replays `reading` under each of `candidates`. What is needed to draw time lines is kept if they are to be `drawn`.
 pub fn backtest(
-    reading: Reading<'_>,
+    reading: ReplayInput<'_>,
     candidates: &[Candidate],
     drawn: bool,
 ) -> Result<Backtest, EvaluateError> {

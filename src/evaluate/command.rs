@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::{
-    Candidate, EvaluateError, Mistakes, Reading, Source, Tally, backtest, page, replay, table,
+    Candidate, EvaluateError, Mistakes, ReplayInput, Source, Tally, backtest, page, replay, table,
 };
 use crate::config::Judging;
 use crate::files;
@@ -47,7 +47,7 @@ pub fn evaluate(
         Source::open(&task.file).with_context(|| format!("evaluate: cannot open {}", task.file))?;
     // Lines that run over the screen show well enough how far it is.
     let lines_shown = task.form == Form::Lines && io::stdout().is_terminal();
-    let reading = Reading {
+    let reading = ReplayInput {
         source,
         label: candidate.checker.key_label,
         mistakes: task.mistakes,
@@ -86,7 +86,7 @@ pub fn evaluate(
 
 fn summary(
     task: &Replay,
-    reading: Reading<'_>,
+    reading: ReplayInput<'_>,
     candidates: &[Candidate],
 ) -> Result<Tally, EvaluateError> {
     // Before the work, since a page that cannot be written is known at once.

@@ -5,7 +5,7 @@ use std::io::{self, Cursor};
 use super::input::GZIP;
 use super::judge::label_keys;
 use super::reading::{Broken, parse};
-use super::{Candidate, EvaluateError, Mistakes, Reading, Source};
+use super::{Candidate, EvaluateError, Mistakes, ReplayInput, Source};
 use super::{backtest, page, replay, table};
 use crate::assertions::{harmless_html, harmless_text};
 use crate::invariants::CheckerConfig;
@@ -80,9 +80,9 @@ fn replayed(data: &[u8], good: u64) {
 /// Goes through a recording, past the lines that are broken.
 fn read<T>(
     data: &[u8],
-    go: impl FnOnce(Reading<'_>) -> Result<T, EvaluateError>,
+    go: impl FnOnce(ReplayInput<'_>) -> Result<T, EvaluateError>,
 ) -> Result<T, EvaluateError> {
-    go(Reading {
+    go(ReplayInput {
         source: Source::new("fuzzed", Cursor::new(data.to_vec())),
         label: KeyLabel::Plain,
         mistakes: Mistakes::PassOver,

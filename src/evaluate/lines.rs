@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::EvaluateError;
 use super::judge::Judge;
-use super::reading::{Event, Reading, Tally};
+use super::reading::{Event, ReplayInput, Tally};
 use crate::invariants::CheckerConfig;
 use crate::report::{InvariantName, Report, Severity, Violation};
 
@@ -55,7 +55,7 @@ impl<'a> From<&'a Report> for Said<'a> {
 
 /// Writes to `out` what the checker would have said at each observation of `reading`.
 pub fn replay(
-    reading: Reading<'_>,
+    reading: ReplayInput<'_>,
     config: &CheckerConfig,
     out: impl Write,
 ) -> Result<Tally, EvaluateError> {

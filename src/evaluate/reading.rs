@@ -53,7 +53,7 @@ pub(super) struct Broken {
 }
 
 /// How to go through a recording, and what to report about it.
-pub struct Reading<'a> {
+pub struct ReplayInput<'a> {
     /// The recording.
     pub source: Source,
     /// How keys are shown.
@@ -66,16 +66,16 @@ pub struct Reading<'a> {
     pub progress: bool,
 }
 
-impl std::fmt::Debug for Reading<'_> {
+impl std::fmt::Debug for ReplayInput<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reading")
+        f.debug_struct("ReplayInput")
             .field("source", &self.source)
             .field("mistakes", &self.mistakes)
             .finish_non_exhaustive()
     }
 }
 
-impl Reading<'_> {
+impl ReplayInput<'_> {
     /// Calls `take` with each event. An error of its own ends it, as does a broken line unless they are passed over.
     pub(super) fn run(
         self,
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn empty_lines_are_no_observations_but_lines() {
         let mut named = Vec::new();
-        let reading = Reading {
+        let reading = ReplayInput {
             source: Source::new("text", io::Cursor::new("\n \r\nx\n\n")),
             label: KeyLabel::Plain,
             mistakes: Mistakes::PassOver,

@@ -77,7 +77,7 @@ definitions! {
     NODE_REDIS = Gauge "ratelimiter_node_redis_connected" ["node_id"]
         "1 if the node reaches Redis, 0 if not; absent without evidence.";
     NODE_P99 = Gauge "ratelimiter_node_latency_p99_seconds" ["node_id"]
-        "99th percentile of the node's check latency over the last 60 s, in seconds; absent without samples, and where \
+        "99th percentile of the node's check latency over --latency.window, in seconds; absent without samples, and where \
          the threshold lies inside the histogram bucket that holds it.";
     NODE_CHECKS = Histogram "ratelimiter_node_check_duration_seconds" ["node_id"]
         "Check latency in seconds, as the node reports it.";

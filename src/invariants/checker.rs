@@ -416,6 +416,7 @@ fn named_subjects(
             std::iter::once(redis).chain(of_nodes).collect()
         }
         InvariantName::HighLatency => {
+            let window = observation.latency_window_seconds;
             let ids: BTreeSet<&str> = nodes
                 .iter()
                 .map(|node| node.id.as_str())
@@ -427,7 +428,7 @@ fn named_subjects(
                     let metrics = observation.node_metrics.get(id);
                     (
                         id.to_owned(),
-                        high_latency::verdict(node, metrics, threshold),
+                        high_latency::verdict(node, metrics, window, threshold),
                     )
                 })
                 .collect()

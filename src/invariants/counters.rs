@@ -34,7 +34,15 @@ pub(super) fn evidence(
     match (name, counter.condition.invalid) {
         (InvariantName::StuckCounter, _) => Evidence::NeverExpires { count, limit },
         (InvariantName::InvalidCounter, Some(state)) => Evidence::InvalidState { state },
-        _ => Evidence::Count {
+        (
+            InvariantName::CounterDrift
+            | InvariantName::GhostAllowing
+            | InvariantName::NodeDown
+            | InvariantName::RedisDisconnected
+            | InvariantName::HighLatency,
+            _,
+        )
+        | (InvariantName::InvalidCounter, None) => Evidence::Count {
             count,
             limit,
             remaining: counter.remaining,

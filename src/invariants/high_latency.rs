@@ -2,7 +2,7 @@
 //! taken only where the histogram's buckets can carry it.
 
 use super::Verdict;
-use crate::observation::{Bucket, LATENCY_WINDOW, NewestChecks, Node, NodeMetrics, TOO_COARSE};
+use crate::observation::{Bucket, LatencyWindow, NewestChecks, Node, NodeMetrics, TOO_COARSE};
 use crate::report::Evidence;
 
 /// The slow checks are over if so few as there are among the newest would come less often than this by chance, were they
@@ -37,6 +37,7 @@ fn side(p99_ms: Option<f64>, bucket: Option<Bucket>, threshold_seconds: f64) -> 
 pub(super) fn verdict(
     node: Option<&Node>,
     metrics: Option<&NodeMetrics>,
+    window: LatencyWindow,
     threshold_seconds: f64,
 ) -> Verdict {
     if node.is_some_and(|node| node.state.is_some() && !node.is_up()) {
@@ -50,18 +51,26 @@ pub(super) fn verdict(
     match side(metrics.latency_p99_ms, bucket, threshold_seconds) {
         None => unmeasured(metrics.latency_unknown.as_deref()),
         Some(Side::Below) => Verdict::Ok,
-        Some(Side::Above) => still_coming(metrics.latency_newest, threshold_seconds, |age| {
-            Evidence::Latency {
-                p99_seconds: metrics.latency_p99_ms.map(|ms| ms / 1e3),
-                bucket,
-                threshold_seconds,
-                source: metrics.latency_source.clone(),
-                age_seconds: age,
-            }
-        }),
+        Some(Side::Above) => {
+            still_coming(metrics.latency_newest, window, threshold_seconds, |age| {
+                Evidence::Latency {
+                    p99_seconds: metrics.latency_p99_ms.map(|ms| ms / 1e3),
+                    bucket,
+                    threshold_seconds,
+                    source: metrics.latency_source.clone(),
+                    age_seconds: age,
+                    window_seconds: window,
+                }
+            })
+        }
         // The coarse histogram counts the canaries, too, so without this it would always stand before them.
         Some(Side::Around) => match metrics.canary_p99_ms {
-            Some(canary_ms) => of_canary(canary_ms, metrics.canary_newest_ms, threshold_seconds),
+            Some(canary_ms) => of_canary(
+                canary_ms,
+                metrics.canary_newest_ms,
+                window,
+                threshold_seconds,
+            ),
             None => too_coarse(),
         },
     }
@@ -70,6 +79,7 @@ pub(super) fn verdict(
 /// The p99 of the whole window is above the threshold. Whether it still is, the newest checks say.
 fn still_coming(
     newest: Option<NewestChecks>,
+    window: LatencyWindow,
     threshold_seconds: f64,
     evidence: impl Fn(f64) -> Evidence,
 ) -> Verdict {
@@ -82,7 +92,7 @@ fn still_coming(
         Some(Side::Around) if is_over(newest) => too_coarse(),
         // Too few to tell: the slow ones are somewhere in the window.
         Some(Side::Below | Side::Around) | None => {
-            let oldest = LATENCY_WINDOW.as_secs_f64().max(newest.seconds);
+            let oldest = window.span().as_secs_f64().max(newest.seconds);
             Verdict::Violated(evidence(oldest))
         }
     }
@@ -137,17 +147,23 @@ fn above(ms: f64, threshold_seconds: f64) -> bool {
 }
 
 /// A canary is a single check, taken as measured.
-fn of_canary(canary_ms: f64, newest_ms: Option<f64>, threshold_seconds: f64) -> Verdict {
+fn of_canary(
+    canary_ms: f64,
+    newest_ms: Option<f64>,
+    window: LatencyWindow,
+    threshold_seconds: f64,
+) -> Verdict {
     if canary_ms.is_nan() || !above(canary_ms, threshold_seconds) {
         return Verdict::Ok;
     }
     let newest = newest_ms.map(NewestChecks::measured);
-    still_coming(newest, threshold_seconds, |age| Evidence::Latency {
+    still_coming(newest, window, threshold_seconds, |age| Evidence::Latency {
         p99_seconds: Some(canary_ms / 1e3),
         bucket: None,
         threshold_seconds,
         source: Some("canary".to_owned()),
         age_seconds: age,
+        window_seconds: window,
     })
 }
 
@@ -162,7 +178,7 @@ mod tests {
             latency_p99_bucket: bucket.map(|(lower, upper)| Bucket { lower, upper }),
             ..NodeMetrics::default()
         };
-        match verdict(None, Some(&metrics), 0.05) {
+        match verdict(None, Some(&metrics), LatencyWindow::default(), 0.05) {
             Verdict::Ok => "ok",
             Verdict::Violated(_) => "violated",
             Verdict::Unknown(_) => "unknown",
@@ -201,7 +217,7 @@ mod tests {
             latency_newest: Some(newest),
             ..NodeMetrics::default()
         };
-        verdict(None, Some(&metrics), 0.05)
+        verdict(None, Some(&metrics), LatencyWindow::default(), 0.05)
     }
 
     fn newest(bucket: Option<(f64, f64)>, slow: f64, slow_expected: f64) -> NewestChecks {
@@ -240,6 +256,26 @@ mod tests {
     }
 
     #[test]
+    fn slow_checks_are_as_old_as_the_window_where_the_newest_are_too_few() {
+        let window = LatencyWindow::new(std::time::Duration::from_secs(15));
+        let metrics = NodeMetrics {
+            latency_p99_ms: Some(264.0),
+            latency_newest: Some(NewestChecks {
+                seconds: 5.0,
+                ..NewestChecks::default()
+            }),
+            ..NodeMetrics::default()
+        };
+        let Verdict::Violated(evidence) = verdict(None, Some(&metrics), window, 0.05) else {
+            panic!("not violated");
+        };
+        // A third of the window counts as now.
+        assert_eq!(evidence.age().as_secs(), 10);
+        let json = serde_json::to_value(&evidence).unwrap();
+        assert_eq!(json["window_seconds"], 15.0);
+    }
+
+    #[test]
     fn few_slow_checks_where_many_were_expected_are_a_rare_chance() {
         assert!((at_most(0.0, 6.9) - 0.001).abs() < 1e-4);
         assert!((at_most(1.0, 2.0) - 0.406).abs() < 1e-3);
@@ -273,14 +309,17 @@ mod tests {
         };
         for (newest, age) in [(800.0, 0.0), (2.0, 60.0)] {
             let mut metrics = metrics(newest);
-            let before = verdict(None, Some(&metrics), 0.05);
+            let before = verdict(None, Some(&metrics), LatencyWindow::default(), 0.05);
             let Verdict::Violated(Evidence::Latency { age_seconds, .. }) = &before else {
                 panic!("{before:?}");
             };
             assert_eq!(age_seconds.to_bits(), f64::to_bits(age));
             // The same, where the canary is all there is.
             metrics.take_canary();
-            assert_eq!(verdict(None, Some(&metrics), 0.05), before);
+            assert_eq!(
+                verdict(None, Some(&metrics), LatencyWindow::default(), 0.05),
+                before
+            );
         }
     }
 
@@ -296,7 +335,7 @@ mod tests {
                 canary_p99_ms: Some(canary_ms),
                 ..NodeMetrics::default()
             };
-            verdict(None, Some(&metrics), 0.05)
+            verdict(None, Some(&metrics), LatencyWindow::default(), 0.05)
         };
         assert!(matches!(of(2.0), Verdict::Ok));
         assert!(matches!(of(50.0), Verdict::Ok));

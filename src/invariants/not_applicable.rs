@@ -14,7 +14,11 @@ pub(super) fn not_applicable(
             InvariantName::StuckCounter | InvariantName::InvalidCounter => {
                 Some("the observation does not say what its counters can be")
             }
-            _ => None,
+            InvariantName::NodeDown
+            | InvariantName::RedisDisconnected
+            | InvariantName::HighLatency
+            | InvariantName::CounterDrift
+            | InvariantName::GhostAllowing => None,
         };
     };
     let none = |is: fn(&CounterKind) -> bool| !limiter.counters.iter().any(is);
@@ -35,7 +39,13 @@ pub(super) fn not_applicable(
         InvariantName::InvalidCounter if none(|counter| counter.validated) => {
             Some("the values of this kind are not validated")
         }
-        _ => None,
+        InvariantName::NodeDown
+        | InvariantName::RedisDisconnected
+        | InvariantName::HighLatency
+        | InvariantName::CounterDrift
+        | InvariantName::GhostAllowing
+        | InvariantName::StuckCounter
+        | InvariantName::InvalidCounter => None,
     }
 }
 

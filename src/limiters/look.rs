@@ -11,14 +11,14 @@ use super::limits::Limits;
 use super::matched::{Matched, When};
 use super::methods::{At, Counted, Not};
 use super::names::Fit;
-use super::reading::{Expires, Finding, Outcome, Reading, Unknown};
+use super::reading::{CounterReading, Expires, Finding, Outcome, Unknown};
 use super::source::Source;
 use super::units::{float, whole};
 use crate::observation::Invalid;
 
 /// What is known besides Redis, and how much is to be read.
 #[derive(Clone, Copy)]
-pub struct Known<'k> {
+pub struct LookContext<'k> {
     /// Limits by the rules of the configuration, which come first.
     pub rules: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
     /// Limits from APIs, as they were last fetched.
@@ -31,9 +31,9 @@ pub struct Known<'k> {
     pub sampled: bool,
 }
 
-impl std::fmt::Debug for Known<'_> {
+impl std::fmt::Debug for LookContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Known")
+        f.debug_struct("LookContext")
             .field("now_ms", &self.now_ms)
             .field("tolerance_ms", &self.tolerance_ms)
             .field("sampled", &self.sampled)
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Known<'_> {
 #[derive(Debug)]
 pub struct Look<'d> {
     description: &'d Description,
-    known: Known<'d>,
+    known: LookContext<'d>,
     name: Vec<u8>,
     asks: Vec<Ask>,
     step: Step,
@@ -59,7 +59,7 @@ enum Step {
     /// Sources by their places in [`sources`], each with an ask of its own; then the expiry, if `when` needs it.
     Limits(Matched, Vec<usize>),
     Count(Matched, Limits),
-    Closer(Matched, Reading, Vec<Closer>),
+    Closer(Matched, CounterReading, Vec<Closer>),
     /// The expiry of a window that is over.
     Tail(Matched),
     Done(Finding),
@@ -90,7 +90,7 @@ impl<'d> Look<'d> {
     /// Begins with `name`, whose type may be known.
     pub fn begin(
         description: &'d Description,
-        known: Known<'d>,
+        known: LookContext<'d>,
         name: &[u8],
         kind: Option<Type>,
     ) -> Self {
@@ -371,7 +371,7 @@ impl<'d> Look<'d> {
             }
         }
         let refused = counter.refused;
-        let reading = Reading {
+        let reading = CounterReading {
             count,
             limits,
             refused,
@@ -389,7 +389,7 @@ impl<'d> Look<'d> {
     fn closer(
         &mut self,
         matched: Matched,
-        mut reading: Reading,
+        mut reading: CounterReading,
         asked: &[Closer],
         answers: &[Answer],
     ) {
@@ -419,7 +419,7 @@ impl<'d> Look<'d> {
     }
 
     /// What a key's PTTL, which is not -2, means.
-    fn expires(&self, counter: &Counter, reading: &Reading, left: i64) -> Expires {
+    fn expires(&self, counter: &Counter, reading: &CounterReading, left: i64) -> Expires {
         let Ok(in_ms) = u64::try_from(left) else {
             let without = counter.without_expiry.filter(|_| counter.expiry.required);
             return Expires::Never(without);

@@ -18,7 +18,7 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// A counter.
-    Counted(Reading),
+    Counted(CounterReading),
     /// A window that is over: nothing counts any more. Whether the key has no expiry, if that was asked.
     Over(Option<bool>),
     /// A part of a counter that has another name, and is counted there.
@@ -37,7 +37,7 @@ pub enum Outcome {
 
 /// A counter as it is now.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
+pub struct CounterReading {
     /// How many requests count.
     pub count: u64,
     /// Its limit, as far as it is known.
@@ -50,7 +50,7 @@ pub struct Reading {
     pub expiry: Option<Expires>,
 }
 
-impl Reading {
+impl CounterReading {
     /// Whether the count proves that more was admitted than the limit: none where the limit is unknown.
     pub fn is_over_limit(&self) -> Option<bool> {
         let limit = self.limits.capacity()?;

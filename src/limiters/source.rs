@@ -112,7 +112,7 @@ impl Source {
     pub(super) fn template(&self) -> Option<&Spanned<Template>> {
         match self {
             Self::Key(beside) => Some(&beside.name),
-            _ => None,
+            Self::Fields(_) | Self::Fixed(_) | Self::Http(_) => None,
         }
     }
 

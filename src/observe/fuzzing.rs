@@ -3,11 +3,11 @@
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::credentials::Secret;
-use crate::observation::Observation;
-use crate::observe::http::client::Answer;
+use crate::observation::{LatencyWindow, Observation};
+use crate::observe::http::client::ClientResponse;
 use crate::observe::http::management_api::{self as api, Health, Limits};
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::{LatencyHistory, Reading, default_selectors};
+use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics, default_selectors};
 use crate::observe::latency::prometheus;
 
 /// A password that the server was sent, and may send back.
@@ -28,7 +28,7 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
     let mut node = LatencyHistory::default();
     let mut now = Timestamp::UNIX_EPOCH;
     for text in text.split('\x0c') {
-        let reading = match Reading::parse(text, &selectors) {
+        let reading = match ScrapedMetrics::parse(text, &selectors) {
             Ok(reading) => reading,
             Err(error) => {
                 let number = error.strip_prefix("line ").and_then(|rest| {
@@ -42,7 +42,7 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
             }
         };
         now += 20.seconds();
-        let metrics = node.add(now, &reading, &selectors, false);
+        let metrics = node.add(now, &reading, &selectors, LatencyWindow::default(), false);
         assert_ne!(
             metrics.latency_p99_ms.is_some(),
             metrics.latency_unknown.is_some(),
@@ -65,12 +65,12 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
 /// The same bytes as every answer that is JSON: an error is one line and holds no secret, a limit is one, and an address leads to a host
 /// and a port and to nothing else.
 pub fn management_api(data: &[u8]) {
-    let answer = Answer {
+    let answer = ClientResponse {
         status: reqwest::StatusCode::OK,
         body: bytes::Bytes::copy_from_slice(data),
         told: vec![Secret::new(TOLD)],
     };
-    let refused = Answer {
+    let refused = ClientResponse {
         status: reqwest::StatusCode::INTERNAL_SERVER_ERROR,
         ..answer.clone()
     };
@@ -93,7 +93,8 @@ pub fn management_api(data: &[u8]) {
     read::<api::Reset>(&answer);
     read::<Health>(&answer);
     if let Some(response) = read::<prometheus::Response>(&answer)
-        && let Ok((p99, newest)) = prometheus::Latencies::from(response).of("node-1")
+        && let Ok((p99, newest)) =
+            prometheus::Latencies::from(response).of("node-1", LatencyWindow::default())
     {
         assert!(p99.seconds.is_finite(), "{p99:?}");
         let figures = newest.map(|newest| [newest.seconds, newest.slow, newest.slow_expected]);
@@ -101,7 +102,7 @@ pub fn management_api(data: &[u8]) {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Option<T> {
+fn read<T: serde::de::DeserializeOwned>(answer: &ClientResponse) -> Option<T> {
     match answer.json("GET /") {
         Ok(value) => Some(value),
         Err(error) => {

@@ -16,7 +16,7 @@ use crate::clock::{Clock, Moment};
 use crate::limiters::Description;
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
-    KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
+    KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
 use crate::observe::counters::described::{Described, kind_of};
@@ -32,9 +32,9 @@ use crate::observe::counters::sweep_result::SweepResult;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
-use crate::observe::http::client::Http;
+use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::ManagementApi;
-use crate::observe::http::optional::OptionalRequest;
+use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 use crate::observe::latency::exposition::Selector;
 use crate::observe::latency::node_metrics::default_selectors;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas, address_of};
@@ -64,6 +64,8 @@ pub struct ObserveConfig {
     pub prometheus_access: HttpAccess,
     /// The one histogram to use instead of the default list.
     pub latency_metric: Option<Selector>,
+    /// The span that latencies are taken over.
+    pub latency_window: LatencyWindow,
     /// How long the sweep of the counters may take in one collection.
     pub scan_budget: Duration,
     /// The share of each server's time that sweeps may take: above 0, 1 at the most.
@@ -183,6 +185,7 @@ impl Limiter {
                     None => None,
                 },
                 selectors: Arc::new(selectors),
+                window: config.latency_window,
                 timing: config.registry,
                 clock: clock.clone(),
                 topology,
@@ -329,6 +332,7 @@ impl Limiter {
             nodes: judged.nodes,
             counters: Vec::new(),
             node_metrics: judged.metrics,
+            latency_window_seconds: self.nodes.window,
             redis_connected,
             observed_at: Some(at.wall),
             steady_at: None,
@@ -378,17 +382,21 @@ async fn counters_of_api(
     if !request.is_due(at.steady) {
         return;
     }
-    let api = ManagementApi::new(http, base);
-    let asked = request.make(at.steady, http.timeout(), api.counters());
-    let counters = match deadline.cut(asked).await {
-        Some(Ok(counters)) => counters,
-        Some(Err(error)) => {
+    let patient = http.within(ANSWER_WITHIN);
+    let asked = async move { ManagementApi::new(&patient, base).counters().await };
+    let asked = request.make(at.steady, http.timeout(), asked);
+    let Some(outcome) = deadline.cut(asked).await else {
+        return;
+    };
+    let late = || HttpError::late("GET /api/counters", http.timeout());
+    let counters = match outcome.unwrap_or_else(|| Err(late())) {
+        Ok(counters) => counters,
+        Err(error) => {
             let (reason, message) = (error.reason, error.message);
             keys.failures
                 .push(Failure::new(Collector::ManagementApi, "", reason, message));
             return;
         }
-        None => return,
     };
     let decoded: Vec<(Vec<u8>, u64, u64, u64)> = counters
         .iter()

@@ -120,6 +120,16 @@ mod tests {
     }
 
     #[test]
+    fn histories_live_on_under_another_window() {
+        let mut before = experienced(&[]);
+        before.nodes.histories.entry("n".to_owned()).or_default();
+        let mut next = limiter(&[("latency.window", "10s")]);
+        assert!(next.take_over(before));
+        assert_eq!(next.nodes.window.span().as_secs(), 10);
+        assert!(next.nodes.histories.contains_key("n"));
+    }
+
+    #[test]
     fn connections_live_on_only_where_their_settings_do() {
         let before = experienced(&[]);
         let access = Arc::clone(&before.keys.access);

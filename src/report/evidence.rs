@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::observation::{Bucket, Invalid, NEWEST_CHECKS};
+use crate::observation::{Bucket, Invalid, LatencyWindow};
 
 /// What shows that an invariant is violated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub enum Evidence {
         /// How long ago the newest checks that are as slow may have come, in seconds.
         #[serde(default)]
         age_seconds: f64,
+        /// The span that the p99 is taken over, in seconds; 60 where it is not there.
+        #[serde(default, skip_serializing_if = "LatencyWindow::is_default")]
+        window_seconds: LatencyWindow,
     },
     /// A counter above its limit.
     Count {
@@ -71,13 +74,18 @@ pub enum Evidence {
 
 impl Evidence {
     /// By how much the violation that it proves may have ended before it was looked at: slow checks that came within
-    /// [`NEWEST_CHECKS`] are taken to be still coming.
+    /// the newest part of the window are taken to be still coming.
     pub(crate) fn age(&self) -> Duration {
-        let Self::Latency { age_seconds, .. } = self else {
+        let Self::Latency {
+            age_seconds,
+            window_seconds,
+            ..
+        } = self
+        else {
             return Duration::ZERO;
         };
         let age = Duration::try_from_secs_f64(*age_seconds).unwrap_or_default();
-        age.saturating_sub(NEWEST_CHECKS)
+        age.saturating_sub(window_seconds.newest())
     }
 }
 

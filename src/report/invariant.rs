@@ -153,7 +153,7 @@ impl InvariantConfig {
             }
             InvariantName::HighLatency => {
                 let threshold = Duration::try_from_secs_f64(self.threshold).unwrap_or(Duration::MAX);
-                format!("a node's p99 check latency over the last 60 s > {threshold:?}")
+                format!("a node's p99 check latency over --latency.window > {threshold:?}")
             }
             InvariantName::CounterDrift => format!("count > limit × (1 + {})", self.threshold),
             InvariantName::GhostAllowing => {

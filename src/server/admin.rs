@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 
-use super::answer::{Answer, Refusal, json};
+use super::answer::{HttpResponse, Refusal, json};
 use super::caller::{Caller, own_site};
 use super::target::find;
 use crate::subject::{ActionDefinition, Actor, DEFAULT_TARGET, Parameters};
@@ -36,7 +36,7 @@ impl Admin {
         headers: &HeaderMap,
         body: Incoming,
         caller: &Caller,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<HttpResponse, Refusal> {
         let name = action.name;
         self.admits(caller.is_known(), headers)
             .inspect_err(|(_, message)| {

@@ -17,33 +17,37 @@ const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type HttpResponse = Response<Full<Bytes>>;
 
 /// Why a request gets nothing of what it asked for: the status, and a line.
 pub(super) type Refusal = (StatusCode, String);
 
-fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
+fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> HttpResponse {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     with_header(answer, CONTENT_TYPE, content_type)
 }
 
 /// The answer with one header more.
-pub(super) fn with_header(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
+pub(super) fn with_header(
+    mut answer: HttpResponse,
+    name: HeaderName,
+    value: &'static str,
+) -> HttpResponse {
     let headers = answer.headers_mut();
     headers.insert(name, HeaderValue::from_static(value));
     answer
 }
 
-pub(super) fn text(status: StatusCode, body: &str) -> Answer {
+pub(super) fn text(status: StatusCode, body: &str) -> HttpResponse {
     with_type(status, TEXT, body.as_bytes().to_vec())
 }
 
-pub(super) fn html(body: String) -> Answer {
+pub(super) fn html(body: String) -> HttpResponse {
     with_type(StatusCode::OK, HTML, body.into_bytes())
 }
 
-pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer {
+pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> HttpResponse {
     match serde_json::to_vec(value) {
         Ok(body) => with_type(status, JSON, body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
@@ -51,7 +55,7 @@ pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer 
 }
 
 /// A refusal, in the form that `path` answers in.
-pub(super) fn refused(path: &str, (status, message): &Refusal) -> Answer {
+pub(super) fn refused(path: &str, (status, message): &Refusal) -> HttpResponse {
     if path.starts_with("/api/") {
         json(*status, &serde_json::json!({"error": message}))
     } else {
@@ -61,7 +65,7 @@ pub(super) fn refused(path: &str, (status, message): &Refusal) -> Answer {
 
 /// For callers who are not known: browsers ask for user and password then. The connection ends, so that a stranger holds
 /// one for no longer than one answer.
-pub(super) fn unauthorized() -> Answer {
+pub(super) fn unauthorized() -> HttpResponse {
     let answer = text(StatusCode::UNAUTHORIZED, "unauthorized\n");
     let challenge = "Basic realm=\"ratelimiter-exporter\"";
     let answer = with_header(answer, WWW_AUTHENTICATE, challenge);
@@ -72,7 +76,7 @@ pub(super) fn unauthorized() -> Answer {
 pub(super) fn exposition(
     rendered: Result<Vec<u8>, prometheus::Error>,
     headers: &HeaderMap,
-) -> Result<Answer, Refusal> {
+) -> Result<HttpResponse, Refusal> {
     let failed = |error: String| {
         tracing::error!("cannot encode the metrics: {error}");
         let message = "cannot encode the metrics".to_owned();

@@ -3,7 +3,7 @@
 //! How many can wait is bounded by the connections that the server serves at once.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -11,6 +11,8 @@ use hyper::header::HeaderValue;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
+
+use crate::lock::lock;
 
 /// How many passwords are verified at once: a client that guesses gets no more of the processor than this.
 const AT_ONCE: usize = 2;
@@ -98,13 +100,13 @@ impl Users {
         if hash.is_none() || !right {
             return Login::Wrong;
         }
-        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verified = lock(&self.verified);
         verified.insert(user.clone(), fingerprint);
         Login::Admitted(user)
     }
 
     fn is_verified(&self, user: &str, fingerprint: &Fingerprint) -> bool {
-        let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let verified = lock(&self.verified);
         let known = verified.get(user);
         known.is_some_and(|known| known.ct_eq(fingerprint).into())
     }

@@ -21,7 +21,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answer, unauthorized};
+use super::answer::{HttpResponse, unauthorized};
 use super::basic_auth::Login;
 use super::caller::Caller;
 use super::guard::Guard;
@@ -109,7 +109,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Serving<S, C> {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, mut caller: Caller) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, mut caller: Caller) -> HttpResponse {
         // Asked anew for each request: a user who was removed is out at once, also on an old connection.
         if let Some(users) = &self.guard.terms().await.users {
             let login = users.login(request.headers().get(AUTHORIZATION)).await;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustls::ServerConfig;
 
@@ -16,6 +16,7 @@ use super::tls::server_config;
 use super::web_file::{ClientAuth, TlsVersion, WebFile};
 use crate::credentials::Stamp;
 use crate::export::Unauthorized;
+use crate::lock::lock;
 
 /// The terms, kept up to date with their file.
 #[derive(Clone)]
@@ -133,7 +134,7 @@ impl Guard {
 
 impl Kept {
     fn in_force(&self) -> Arc<Terms> {
-        Arc::clone(&self.terms.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.terms))
     }
 
     /// Reads the files if one of them has changed.
@@ -145,7 +146,7 @@ impl Kept {
         *stamps = new;
         let taken = read.and_then(|terms| {
             terms.not_below(&self.in_force())?;
-            *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
+            *lock(&self.terms) = Arc::new(terms);
             Ok(())
         });
         self.refused.store(taken.is_err(), Ordering::Relaxed);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::Admin;
-use super::answer::{Answer, Refusal, exposition, html, json, refused, text, with_header};
+use super::answer::{HttpResponse, Refusal, exposition, html, json, refused, text, with_header};
 use super::api::{self, Findings};
 use super::caller::{Caller, own_site};
 use super::guard::Guard;
@@ -77,7 +77,7 @@ impl<S, C> fmt::Debug for App<S, C> {
 
 impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
     /// Answers one request.
-    pub(super) async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
+    pub(super) async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> HttpResponse {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let read = matches!(parts.method, Method::GET | Method::HEAD);
@@ -114,7 +114,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         path: &str,
         query: Option<&str>,
         headers: &HeaderMap,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<HttpResponse, Refusal> {
         Ok(match path {
             "/" => self.page(query)?,
             "/probe" => {
@@ -149,7 +149,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
     }
 
     /// The page for people, and what its browser may do with it.
-    fn page(&self, query: Option<&str>) -> Result<Answer, Refusal> {
+    fn page(&self, query: Option<&str>) -> Result<HttpResponse, Refusal> {
         let (limiter, collect) = self.about(query)?;
         let targets = self.targets.iter();
         let mut answer = html(page::render(&Page {
@@ -214,7 +214,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
     }
 
     /// Alive, and worth being kept alive: a collection that is stuck does not come loose by itself.
-    fn healthy(&self) -> Result<Answer, Refusal> {
+    fn healthy(&self) -> Result<HttpResponse, Refusal> {
         let now = Instant::now();
         for (name, target) in &self.targets {
             if let Some(overdue) = target.overdue(now) {
@@ -226,7 +226,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         Ok(text(StatusCode::OK, "healthy\n"))
     }
 
-    fn ready(&self) -> Result<Answer, Refusal> {
+    fn ready(&self) -> Result<HttpResponse, Refusal> {
         if self.ending.is_cancelled() {
             return Err(unavailable("not ready: stopping".to_owned()));
         }
@@ -240,7 +240,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         Err(unavailable(message))
     }
 
-    async fn reload(&self, headers: &HeaderMap, caller: &Caller) -> Result<Answer, Refusal> {
+    async fn reload(&self, headers: &HeaderMap, caller: &Caller) -> Result<HttpResponse, Refusal> {
         let Some(reload_now) = &self.reload_now else {
             let message = "reloading over HTTP needs --web.enable-lifecycle; SIGHUP always works";
             return Err((StatusCode::FORBIDDEN, message.to_owned()));
@@ -259,7 +259,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         headers: &HeaderMap,
         body: Incoming,
         caller: &Caller,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<HttpResponse, Refusal> {
         let Some(admin) = &self.admin else {
             let message = "actions need --web.enable-admin-api".to_owned();
             return Err((StatusCode::FORBIDDEN, message));

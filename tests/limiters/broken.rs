@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use ratelimiter_exporter::limiters::{
-    Description, Expires, Finding, Invalid, Outcome, Reading, Refused, WithoutExpiry,
+    CounterReading, Description, Expires, Finding, Invalid, Outcome, Refused, WithoutExpiry,
 };
 
 use crate::rows::{ROWS, Row};
@@ -29,7 +29,7 @@ fn moment(row: &Row, index: usize) -> Moment {
 }
 
 /// What becomes of the full counter.
-fn full(row: &Row, moment: &Moment) -> (Vec<u8>, Reading) {
+fn full(row: &Row, moment: &Moment) -> (Vec<u8>, CounterReading) {
     let readings = readings(row, moment);
     readings
         .into_iter()
@@ -37,7 +37,7 @@ fn full(row: &Row, moment: &Moment) -> (Vec<u8>, Reading) {
         .unwrap()
 }
 
-fn readings(row: &Row, moment: &Moment) -> Vec<(Vec<u8>, Reading)> {
+fn readings(row: &Row, moment: &Moment) -> Vec<(Vec<u8>, CounterReading)> {
     let mut readings = Vec::new();
     for name in moment.store.keys.keys() {
         if let Outcome::Counted(reading) = look(row, moment, name).outcome {

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use ratelimiter_exporter::limiters::{
-    BUILT_IN, Counter, Description, Known, Limits, Look, Matched, Outcome, Type,
+    BUILT_IN, Counter, Description, Limits, Look, LookContext, Matched, Outcome, Type,
 };
 
 use crate::rows::ROWS;
@@ -226,7 +226,7 @@ fn answers_that_do_not_belong_to_the_question_end_too() {
         Answer::Type("hash".to_owned()),
     ];
     let rules = |_: &Counter, _: &Matched| Rule::new(Some(10), Some(60)).0;
-    let known = Known {
+    let known = LookContext {
         rules: &rules,
         api: &rules,
         now_ms: NOW_MS,

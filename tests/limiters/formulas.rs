@@ -1,7 +1,7 @@
 //! Limiters without captures: states made by their formulas.
 
 use ratelimiter_exporter::limiters::{
-    Description, Expires, Invalid, Outcome, Reading, WithoutExpiry, built_in,
+    CounterReading, Description, Expires, Invalid, Outcome, WithoutExpiry, built_in,
 };
 
 use crate::store::{Rule, Store, Value};
@@ -18,7 +18,7 @@ fn outcome(kind: &str, store: &Store, rule: Rule, name: &str) -> Outcome {
 }
 
 #[track_caller]
-fn reading(kind: &str, store: &Store, rule: Rule, name: &str) -> Reading {
+fn reading(kind: &str, store: &Store, rule: Rule, name: &str) -> CounterReading {
     match outcome(kind, store, rule, name) {
         Outcome::Counted(reading) => reading,
         other => panic!("{kind}: {name}: {other:?}"),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ratelimiter_exporter::limiters::{
-    Answer, Ask, Counter, Description, Finding, Known, Limits, Look, MOST_BYTES, MOST_ENTRIES,
-    Matched,
+    Answer, Ask, Counter, Description, Finding, Limits, Look, LookContext, MOST_BYTES,
+    MOST_ENTRIES, Matched,
 };
 use serde_json::Value as Json;
 
@@ -186,7 +186,7 @@ impl Store {
     ) -> Finding {
         let rules = |_: &Counter, _: &Matched| rule.0;
         let api = |_: &Counter, _: &Matched| Limits::default();
-        let known = Known {
+        let known = LookContext {
             rules: &rules,
             api: &api,
             now_ms,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use lab::alertmanager::{Alertmanager, AlertmanagerConfig};
 use lab::prometheus::{Prometheus, PrometheusOptions, Target};
+use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
 use lab::traffic::Traffic;
 use lab::webhook::{Alert, Inbox, Status, Webhook};
@@ -145,17 +146,29 @@ pub(crate) struct Chain {
     alertmanager: Alertmanager,
     _webhook: Webhook,
     inbox: watch::Receiver<Inbox>,
-    _traffic: Traffic,
+    _traffic: Option<Traffic>,
     pub(crate) bench: Bench,
     _folder: TempDir,
 }
 
 impl Chain {
-    /// Three nodes under traffic that keeps every key far below its limit, and everything behind them. The rules have
-    /// been evaluated, and nobody was told of anything.
+    /// Three nodes under traffic that keeps every key far below its limit, and everything behind them.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let bench = Bench::start(3, &[]).await?;
         let traffic = bench.traffic(1_000, 30.0)?;
+        Self::behind(bench, Some(traffic)).await
+    }
+
+    /// A limiter of another kind, a library without nodes: its keys are in Redis, and everything is behind that.
+    pub(crate) async fn of_kind(kind: &str) -> anyhow::Result<Self> {
+        let redis = RedisServer::start(&[]).await?;
+        let (url, flag) = (redis.url(), format!("--limiter.kind={kind}"));
+        let bench = Bench::untold(redis, Vec::new(), &url, &[&flag]).await?;
+        Self::behind(bench, None).await
+    }
+
+    /// The rules have been evaluated, and nobody was told of anything.
+    async fn behind(bench: Bench, traffic: Option<Traffic>) -> anyhow::Result<Self> {
         let folder = TempDir::new("truth-chain")?;
         let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts");
         let webhook = Webhook::start().await?;

@@ -1,7 +1,8 @@
-//! From fault to pager: each of the five faults, and who is told of it, when, and that it is over.
+//! From fault to pager: a fault for each invariant, and who is told of it, when, and that it is over.
 
 use lab::faults::Faults;
 use lab::seed::{fill_to, remove_extra};
+use redis::AsyncCommands as _;
 use tokio::time::Instant;
 
 use crate::bench::put_limit;
@@ -45,6 +46,18 @@ const LATENCY: Timing = Timing {
     ..WARNING
 };
 
+/// What only other kinds of limiters have: a grace period of a minute, each on its route.
+const STUCK: Timing = Timing {
+    grace: 60,
+    hold: 0,
+    keep: 120,
+    ..CRITICAL
+};
+const INVALID: Timing = Timing {
+    grace: 60,
+    ..WARNING
+};
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new(
@@ -76,6 +89,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "pager: `RatelimiterGhostAllowing{tenant:1}`, and its end",
             120,
             || Box::pin(ghost_allowing()),
+        ),
+        Scenario::new(
+            "from fault to pager: of two counters of the kind limits, one loses its expiry at its limit, one becomes no number; \
+             healed as the runbooks say",
+            "pager: `RatelimiterStuckCounter{client:1}`; chat: `RatelimiterInvalidCounter{client:2}`; and their ends",
+            450,
+            || Box::pin(counters_of_a_kind()),
         ),
     ]
 }
@@ -151,4 +171,27 @@ async fn over_limit(total: u64, pages: &[(Page, Timing)]) -> anyhow::Result<Seen
     let repair = Instant::now();
     remove_extra(&mut redis, KEY.as_bytes()).await?;
     Ok(seen(chain.resolved(fault, repair, pages).await?))
+}
+
+/// The applications of this limiter are not needed: what they write is.
+async fn counters_of_a_kind() -> anyhow::Result<Seen> {
+    let [stuck, invalid, healthy] = ["client:1", "client:2", "client:3"]
+        .map(|client| format!("LIMITS:LIMITER/{client}/10/1/hour"));
+    let chain = Chain::of_kind("limits").await?;
+    let pages = [
+        (Page::new("pager", "StuckCounter", "client:1"), STUCK),
+        (Page::new("chat", "InvalidCounter", "client:2"), INVALID),
+    ];
+    let mut redis = chain.bench.redis().await?;
+    for key in [&stuck, &invalid, &healthy] {
+        redis.set_ex::<_, _, ()>(key, 10, 3_000).await?;
+    }
+    let fault = Instant::now();
+    redis.persist::<_, ()>(&stuck).await?;
+    redis.set_ex::<_, _, ()>(&invalid, "ten", 3_000).await?;
+    chain.paged(fault, &pages).await?;
+    let repair = Instant::now();
+    redis.expire::<_, ()>(&stuck, 3_000).await?;
+    redis.del::<_, ()>(&invalid).await?;
+    Ok(seen(chain.resolved(fault, repair, &pages).await?))
 }

@@ -1,8 +1,9 @@
 //! The time lines: a row for each subject, a lane in it for each configuration.
 
 use jiff::Timestamp;
+use maud::{Markup, html};
 
-use super::{escape, put};
+use super::visible;
 use crate::evaluate::backtest::{Backtest, Gap, Recording, rank};
 use crate::evaluate::history::{Span, State, SubjectHistory};
 use crate::evaluate::table::spelled;
@@ -26,19 +27,15 @@ const STEPS: [i64; 16] = [
 ];
 
 /// What the marks mean.
-pub(super) fn legend(out: &mut String, names: &[&str]) {
-    for (lane, name) in names.iter().enumerate() {
-        put(
-            out,
-            format_args!(
-                "<svg class=\"swatch\" viewBox=\"0 0 12 12\"><rect class=\"l{lane}\" width=\"12\" height=\"12\"/></svg>{name} "
-            ),
-        );
+pub(super) fn legend(names: &[&str]) -> Markup {
+    html! {
+        @for (lane, name) in names.iter().enumerate() {
+            svg class="swatch" viewBox="0 0 12 12" { rect class=(format!("l{lane}")) width="12" height="12" {} }
+            (name) " "
+        }
+        "(from above in each row). High bars: reported. Low bars: pending, inside the grace period. Grey over the "
+        "whole height: no observations."
     }
-    out.push_str(
-        "(from above in each row). High bars: reported. Low bars: pending, inside the grace period. Grey over the \
-         whole height: no observations.",
-    );
 }
 
 /// Where times stand on a line.
@@ -66,63 +63,60 @@ impl Axis {
 }
 
 /// The rows of the invariant at `place`.
-pub(super) fn invariant_lanes(out: &mut String, backtest: &Backtest, place: usize, axis: &Axis) {
+pub(super) fn invariant_lanes(backtest: &Backtest, place: usize, axis: &Axis) -> Markup {
     let Some(first) = backtest.outcomes.first() else {
-        return;
+        return Markup::default();
     };
-    put(
-        out,
-        format_args!("<h3>{}</h3>\n", first.invariants[place].name),
-    );
     let rows = rows(backtest, place);
     let unknown = backtest.outcomes.iter();
     let unknown: Vec<&[Span]> = unknown
         .map(|outcome| &outcome.history.invariants[place].unknown_spans[..])
         .collect();
     let all_evaluable = unknown.iter().all(|spans| spans.is_empty());
-    if rows.is_empty() && all_evaluable {
-        out.push_str("<p class=\"dim\">Never violated.</p>\n");
-        return;
-    }
-    out.push_str("<table class=\"lanes\">\n<tr><th></th><td>");
-    ticks(out, axis);
-    out.push_str("</td><td class=\"said\"></td></tr>\n");
-    for (name, lanes) in rows.iter().take(MOST_ROWS) {
-        let name = escape(name);
-        put(out, format_args!("<tr><th>{name}</th><td>"));
-        let spans: Vec<&[Span]> = lanes
-            .iter()
-            .map(|lane| lane.map_or(&[][..], |it| &it.spans[..]))
-            .collect();
-        row(out, &name, &spans, axis);
-        out.push_str("</td><td class=\"said\">");
-        for lane in lanes {
-            match lane {
-                Some(it) => put(
-                    out,
-                    format_args!(
-                        "{}×, {}<br>",
-                        it.violations,
-                        spelled(it.reported.as_secs_f64())
-                    ),
-                ),
-                None => out.push_str("–<br>"),
+    html! {
+        h3 { (first.invariants[place].name) }
+        @if rows.is_empty() && all_evaluable {
+            p class="dim" { "Never violated." }
+        } @else {
+            table class="lanes" {
+                tr { th {} td { (ticks(axis)) } td class="said" {} }
+                @for (name, lanes) in rows.iter().take(MOST_ROWS) {
+                    (subject_row(&visible(name), lanes, axis))
+                }
+                @if !all_evaluable {
+                    tr class="dim" {
+                        th { "not evaluable" }
+                        td { (bars("not evaluable", &unknown, axis)) }
+                        td class="said" {}
+                    }
+                }
+            }
+            @if rows.len() > MOST_ROWS {
+                p class="dim" { "And " (rows.len() - MOST_ROWS) " subjects more." }
             }
         }
-        out.push_str("</td></tr>\n");
     }
-    if !all_evaluable {
-        out.push_str("<tr class=\"dim\"><th>not evaluable</th><td>");
-        row(out, "not evaluable", &unknown, axis);
-        out.push_str("</td><td class=\"said\"></td></tr>\n");
-    }
-    out.push_str("</table>\n");
-    if rows.len() > MOST_ROWS {
-        let more = rows.len() - MOST_ROWS;
-        put(
-            out,
-            format_args!("<p class=\"dim\">And {more} subjects more.</p>\n"),
-        );
+}
+
+fn subject_row(name: &str, lanes: &[Option<&SubjectHistory>], axis: &Axis) -> Markup {
+    let spans = lanes.iter();
+    let spans: Vec<&[Span]> = spans
+        .map(|lane| lane.map_or(&[][..], |it| &it.spans[..]))
+        .collect();
+    html! {
+        tr {
+            th { (name) }
+            td { (bars(name, &spans, axis)) }
+            td class="said" {
+                @for lane in lanes {
+                    @match lane {
+                        Some(it) => { (it.violations) "×, " (spelled(it.reported.as_secs_f64())) }
+                        None => "–",
+                    }
+                    br;
+                }
+            }
+        }
     }
 }
 
@@ -156,35 +150,25 @@ fn rows(backtest: &Backtest, place: usize) -> Vec<Row<'_>> {
         .collect()
 }
 
-fn row(out: &mut String, name: &str, lanes: &[&[Span]], axis: &Axis) {
+fn bars(name: &str, lanes: &[&[Span]], axis: &Axis) -> Markup {
     let height = LANE * lanes.len();
-    put(
-        out,
-        format_args!(
-            "<svg viewBox=\"0 0 {WIDTH:.0} {height}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{name}\">"
-        ),
-    );
-    for gap in &axis.gaps {
-        let (from, to) = (axis.place(gap.from), axis.place(gap.to));
-        put(
-            out,
-            format_args!(
-                "<rect class=\"gap\" x=\"{from:.1}\" y=\"0\" width=\"{:.1}\" height=\"{height}\"><title>no observations from {:.0} to {:.0}</title></rect>",
-                to - from,
-                gap.from,
-                gap.to
-            ),
-        );
-    }
-    for (number, lane) in lanes.iter().enumerate() {
-        for state in [State::Pending, State::Reported, State::Unknown] {
-            let of_state: Vec<&Span> = lane.iter().filter(|span| span.state == state).collect();
-            for span in joined(&of_state, axis) {
-                bar(out, number, state, &span, axis);
+    let size = format!("0 0 {WIDTH:.0} {height}");
+    html! {
+        svg viewBox=(size) preserveAspectRatio="none" role="img" aria-label=(name) {
+            @for gap in &axis.gaps {
+                @let (from, to) = (axis.place(gap.from), axis.place(gap.to));
+                rect class="gap" x=(format!("{from:.1}")) y="0" width=(format!("{:.1}", to - from)) height=(height) {
+                    title { (format!("no observations from {:.0} to {:.0}", gap.from, gap.to)) }
+                }
+            }
+            @for (number, lane) in lanes.iter().enumerate() {
+                @for state in [State::Pending, State::Reported, State::Unknown] {
+                    @let of_state: Vec<&Span> = lane.iter().filter(|span| span.state == state).collect();
+                    @for span in joined(&of_state, axis) { (bar(number, state, &span, axis)) }
+                }
             }
         }
     }
-    out.push_str("</svg>");
 }
 
 /// Spans that are closer together than one can see are one.
@@ -199,7 +183,7 @@ fn joined(spans: &[&Span], axis: &Axis) -> Vec<Span> {
     joined
 }
 
-fn bar(out: &mut String, lane: usize, state: State, span: &Span, axis: &Axis) {
+fn bar(lane: usize, state: State, span: &Span, axis: &Axis) -> Markup {
     let from = axis.place(span.from);
     let width = (axis.place(span.to) - from).max(2.0);
     let (height, what) = match state {
@@ -208,22 +192,19 @@ fn bar(out: &mut String, lane: usize, state: State, span: &Span, axis: &Axis) {
         State::Unknown => (LANE / 2, "not evaluable"),
     };
     let y = LANE * lane + (LANE - 1 - height);
-    put(
-        out,
-        format_args!(
-            "<rect class=\"l{lane}\" x=\"{from:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"{height}\"><title>{what} from {:.0} to {:.0}</title></rect>",
-            span.from, span.to
-        ),
-    );
+    html! {
+        rect class=(format!("l{lane}")) x=(format!("{from:.1}")) y=(y) width=(format!("{width:.1}")) height=(height) {
+            title { (format!("{what} from {:.0} to {:.0}", span.from, span.to)) }
+        }
+    }
 }
 
-fn ticks(out: &mut String, axis: &Axis) {
+fn ticks(axis: &Axis) -> Markup {
     let fits = |step: &&i64| axis.seconds / whole(**step) <= MOST_TICKS;
     // A recording of many months has none, rather than more than fit.
     let Some(step) = STEPS.iter().find(fits).copied() else {
-        return;
+        return Markup::default();
     };
-    out.push_str("<div class=\"ticks\">");
     let form = match step {
         ..60 => "%H:%M:%S",
         60..86_400 => "%m-%d %H:%M",
@@ -231,20 +212,16 @@ fn ticks(out: &mut String, axis: &Axis) {
     };
     let begin = axis.first.as_second();
     let first = begin - begin.rem_euclid(step) + step;
-    let mut tick = first;
-    while whole(tick - begin) < axis.seconds {
-        let at = Timestamp::from_second(tick).unwrap_or(axis.first);
-        let left = axis.place(at) / WIDTH * 100.0;
-        put(
-            out,
-            format_args!(
-                "<span style=\"left:{left:.2}%\">{}</span>",
-                at.strftime(form)
-            ),
-        );
-        tick += step;
+    let times = (0..).map(|number| first + number * step);
+    html! {
+        div class="ticks" {
+            @for tick in times.take_while(|tick| whole(tick - begin) < axis.seconds) {
+                @let at = Timestamp::from_second(tick).unwrap_or(axis.first);
+                @let left = format!("left:{:.2}%", axis.place(at) / WIDTH * 100.0);
+                span style=(left) { (at.strftime(form)) }
+            }
+        }
     }
-    out.push_str("</div>");
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a place in a drawing")]

@@ -70,7 +70,7 @@ impl Bucket {
         let names = [at.fill(&self.level), at.fill(&self.at)];
         match at.keys.kind {
             Type::Hash => vec![Ask::Fields(at.name(), names.to_vec())],
-            _ => names.into_iter().map(Ask::Get).collect(),
+            Type::String | Type::List | Type::Zset => names.into_iter().map(Ask::Get).collect(),
         }
     }
 

@@ -211,7 +211,7 @@ impl Counting for Log {
                 Ask::Length(at.name()),
                 Ask::Last(at.name()),
             ],
-            _ => vec![Ask::Get(at.name())],
+            (Type::String | Type::Hash, _) => vec![Ask::Get(at.name())],
         })
     }
 
@@ -227,7 +227,7 @@ impl Counting for Log {
             }
             (Type::Zset, Weight::LastFourBytes) => Self::of_members(answer(answers, 0)),
             (Type::List, _) => self.of_list(at, answers),
-            _ => self.of_string(at, answer(answers, 0)),
+            (Type::String | Type::Hash, _) => self.of_string(at, answer(answers, 0)),
         }
     }
 

@@ -46,14 +46,14 @@ impl TwoWindows {
     fn get(at: &At<'_>, name: Vec<u8>) -> Ask {
         match at.keys.kind {
             Type::Hash => Ask::AllFields(name),
-            _ => Ask::Get(name),
+            Type::String | Type::List | Type::Zset => Ask::Get(name),
         }
     }
 
     fn value(at: &At<'_>, answer: &Answer) -> Result<Option<i128>, Not> {
         of_window(match at.keys.kind {
             Type::Hash => sum(answer),
-            _ => integer(answer),
+            Type::String | Type::List | Type::Zset => integer(answer),
         })
     }
 

@@ -3,11 +3,12 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use redis::{PushInfo, PushKind, Value};
 
 use crate::limiters::Description;
+use crate::lock::lock;
 use crate::observe::counters::requests::PREFIX;
 use crate::observe::nodes::registry::NODE_PREFIX;
 use crate::observe::redis::connector::Connector;
@@ -208,12 +209,6 @@ impl Invalidations {
             Err(_) => Changes::Untold(None),
         }
     }
-}
-
-fn lock(written: &Mutex<WrittenNames>) -> MutexGuard<'_, WrittenNames> {
-    // A set of names cannot be left half-done by a panic in a way that matters: at worst a name is missing, and the
-    // connection's task, which is the one that panicked, is gone, which is noticed.
-    written.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@
 //! for all sweeps of the process, by the server's address. Knows nothing of what the steps ask.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use tokio::sync::Mutex as Turns;
 use tokio::time::{Instant, sleep_until};
+
+use crate::lock::lock;
 
 /// Redis's time that may be taken without a pause after a rest. At a collection every 15 s it is less than a hundredth of
 /// the time, so it does not show in the limiter's p99; some ten thousand keys are counted in it.
@@ -78,7 +80,7 @@ pub(in crate::observe) struct Pacer {
 impl RedisShares {
     /// The time of the server at `address`, of which sweeps may take `share`: above 0, 1 at the most.
     pub(in crate::observe) fn pacer(&self, address: &str, share: f64) -> Pacer {
-        let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = lock(&self.0);
         if let Some(server) = servers.get(address).and_then(Weak::upgrade) {
             return Pacer { server, share };
         }
@@ -102,9 +104,8 @@ impl Pacer {
         *self.ping_slot() = ping;
     }
 
-    fn ping_slot(&self) -> std::sync::MutexGuard<'_, Duration> {
-        let slot = self.server.ping.lock();
-        slot.unwrap_or_else(PoisonError::into_inner)
+    fn ping_slot(&self) -> MutexGuard<'_, Duration> {
+        lock(&self.server.ping)
     }
 
     /// How many names one step is to ask about. Where a round trip takes long there are more, so that a sweep ends in time all the

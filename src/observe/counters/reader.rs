@@ -1,11 +1,15 @@
 //! The counters' line of a collection: waits for the servers and the default limit, gets ready to read each server, then
-//! sweeps. Decides when what was seen before still counts, and when everything has to be looked at anew.
+//! sweeps. Beside it, `servers` connects to them, `steady` says how far passes have come, and `between` goes on with one
+//! between two collections.
+
+mod between;
+mod servers;
+mod steady;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
@@ -13,47 +17,30 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::limiters::Longest;
-use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
+use crate::observation::{CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
 use crate::observe::counters::described::Described;
-use crate::observe::counters::invalidations::{Changes, Names, Tracked};
+use crate::observe::counters::invalidations::{Changes, Tracked};
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
-use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, Unreachable, ready};
+use crate::observe::counters::reader::between::Between;
+use crate::observe::counters::reader::steady::{Steady, slice};
+use crate::observe::counters::shard_reader::{ShardReader, Unreachable};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::Sweep;
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
-use crate::observe::counters::told::{counters_read, passed_over, unjudged};
+use crate::observe::counters::told::{counters_read, unjudged};
 use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::deadline::Deadline;
 use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::errors::{RedisFailure, not_connected};
-use crate::observe::redis::router::{Link, Router, Slots};
+use crate::observe::redis::errors::not_connected;
+use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::topology::ShardNow;
-
-/// In the steady state a pass is spread over this long: what was written is known without it. Well below the quarter of an
-/// hour after which the alert `RatelimiterCoverageBehind` calls it late.
-const STEADY_PASS: Duration = Duration::from_secs(600);
-
-/// In the steady state, over this many collections where nobody goes on between them.
-const SLICES: u32 = 10;
-
-/// The least that a collection spends on the pass: small key spaces are passed whole.
-const LEAST_SLICE: Duration = Duration::from_millis(50);
-
-/// The most that a collection spends on the pass where it goes on between collections: nobody is kept waiting for it.
-const MOST_SLICE: Duration = Duration::from_secs(1);
-
-/// How long the pass goes on between collections before others have their turn: a collection is kept waiting for as long.
-const BETWEEN_SLICE: Duration = Duration::from_millis(100);
 
 /// How long a sweep waits for the default limit although it remembers one: a limiter that is well answers within
 /// milliseconds, and one that hangs must not hold up the counters.
 const DEFAULT_WITHIN: Duration = Duration::from_millis(50);
-
-/// When more than one in this many of all keys was written, a whole pass costs little more and tells all.
-const STORM: u64 = 4;
 
 /// Reads counters and remembers limits.
 #[derive(Debug)]
@@ -104,27 +91,6 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) last_full_pass: Option<Timestamp>,
     /// Replicas that are left alone for a while.
     pub(in crate::observe) unreachable: Mutex<Unreachable>,
-}
-
-/// The servers as a collection left them.
-#[derive(Debug)]
-pub(in crate::observe) struct Between {
-    clock_offsets: Vec<SignedDuration>,
-    dead: BTreeMap<usize, RedisFailure>,
-    sources: Vec<String>,
-    slots: Option<Slots>,
-    alone: bool,
-    /// All servers tell what is written.
-    told: bool,
-}
-
-/// What the last full pass took.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::observe) struct Steady {
-    /// Of Redis's time.
-    took: Duration,
-    /// Keys of any kind that it looked at.
-    scanned: u64,
 }
 
 /// What the line waits for, and the keys to look at in any case.
@@ -235,121 +201,6 @@ impl KeyReader {
                 .collect(),
             seconds: seconds.unwrap_or_else(|| started.elapsed()).as_secs_f64(),
         }
-    }
-
-    /// Goes on with the pass for a moment between two collections. Returns whether there is more to do before the next.
-    pub(in crate::observe) async fn go_on(
-        &mut self,
-        clock: &Clock,
-        sink: &mut dyn CounterSink,
-    ) -> bool {
-        if !self.is_due() {
-            return false;
-        }
-        let Some(between) = self.between.take() else {
-            return false;
-        };
-        let mut result = SweepResult {
-            failed: between.dead.clone(),
-            sources: between.sources.clone(),
-            ..SweepResult::default()
-        };
-        let (mut links, mut lanes) = (Vec::new(), Vec::new());
-        for (place, shard) in self.shards.iter().enumerate() {
-            let reader = self.readers.get(&shard.primary);
-            let reader = reader.filter(|_| !between.dead.contains_key(&place));
-            let (scanner, connection) = reader.and_then(ShardReader::current).unzip();
-            if scanner.is_none() && !between.dead.contains_key(&place) {
-                return false;
-            }
-            links.push(Link {
-                primary: shard.primary.clone(),
-                connection: connection.ok_or_else(not_connected),
-            });
-            lanes.push(Lane {
-                scanner,
-                clock_offset: between.clock_offsets[place],
-                pacer: self.shares.pacer(&between.sources[place], self.share),
-            });
-        }
-        let mut sweep = Sweep {
-            router: Router::new(links, between.slots.clone()),
-            lanes,
-            clock,
-            limits: &mut self.limits,
-            described: self.described.as_mut(),
-            totals: &mut self.totals,
-            sample: Sample::new(self.collections),
-            longest: self.longest,
-            suspects: &mut self.suspects,
-            rules: &self.rules,
-            sink,
-            alone: between.alone,
-        };
-        let stop = Instant::now() + BETWEEN_SLICE;
-        sweep.run(stop, &mut self.pass, &mut result).await;
-        self.commands_total += result.commands;
-        self.passed(&mut result, between.told);
-        if result.stopped.is_none() && !between.alone {
-            self.last_full_pass = Some(clock.now().wall);
-        }
-        let found = &mut self.found_between;
-        found.node_ids.append(&mut result.node_ids);
-        for (reason, (times, example)) in std::mem::take(&mut result.skipped) {
-            found.skipped.entry(reason).or_insert((0, example)).0 += times;
-        }
-        if result.failed.len() > between.dead.len() {
-            self.replace_failed(&result);
-            self.begin_anew();
-            return false;
-        }
-        self.between = Some(between);
-        self.is_due()
-    }
-
-    /// Whether the pass has to go on before the next collection. In the steady state it keeps to its time.
-    fn is_due(&self) -> bool {
-        self.pass.is_some()
-            && self.steady.is_none_or(|last| {
-                let passed = self.pass_begun.elapsed().div_duration_f64(STEADY_PASS);
-                self.pass_took < last.took.mul_f64(passed.min(1.0))
-            })
-    }
-
-    /// Drops the connections to servers that failed: there may be answers on the way that nobody waits for.
-    fn replace_failed(&mut self, result: &SweepResult) {
-        for (place, shard) in self.shards.iter().enumerate() {
-            if result.failed.contains_key(&place)
-                && let Some(reader) = self.readers.get_mut(&shard.primary)
-            {
-                reader.replace();
-            }
-        }
-    }
-
-    /// Takes in how far the pass came. `told`: all servers tell what is written.
-    fn passed(&mut self, result: &mut SweepResult, told: bool) {
-        self.pass_took += std::mem::take(&mut result.pass_took);
-        if result.stopped.is_none() {
-            // Where it fell behind, one more pass over everything brings what was passed by.
-            let known = told && !self.behind;
-            self.steady = known.then_some(Steady {
-                took: self.pass_took,
-                scanned: result.pass_scanned,
-            });
-            self.behind = false;
-            self.pass_took = Duration::ZERO;
-        } else if self.pass.is_none() {
-            self.begin_anew();
-        }
-    }
-
-    /// Nothing that was seen before counts any more: the next pass looks at every key.
-    fn begin_anew(&mut self) {
-        self.pass = None;
-        self.pass_took = Duration::ZERO;
-        self.steady = None;
-        self.behind = false;
     }
 
     /// Waits for the servers, and for the default limit: where one is remembered, not for long. If it is late then, the
@@ -474,15 +325,10 @@ impl KeyReader {
             // Not everything is known any more; the pass under way goes on.
             self.steady = None;
         }
-        let most = match self.steady {
-            Some(_) if self.goes_on => LEAST_SLICE,
-            Some(last) => (last.took.div_f64(self.share) / SLICES).max(LEAST_SLICE),
-            None if self.goes_on => MOST_SLICE,
-            None => self.budget,
-        };
         if self.pass.is_none() {
             self.pass_begun = Instant::now();
         }
+        let most = slice(self.steady, self.goes_on, self.share, self.budget);
         let slice = stop.min(Instant::now() + most);
         sweep.run(slice, &mut self.pass, result).await;
         let told = self.between.as_ref().is_some_and(|between| between.told);
@@ -491,131 +337,5 @@ impl KeyReader {
         for (reason, many) in self.totals.iter().flat_map(Totals::unjudged) {
             result.skipped.entry(reason).or_insert_with(|| many.clone());
         }
-    }
-
-    /// Connects to every server that answers, and notes those that cannot be read.
-    async fn get_ready(
-        &mut self,
-        shards: &[ShardNow],
-        result: &mut SweepResult,
-    ) -> Vec<Option<Ready>> {
-        let found: Vec<Shard> = shards.iter().map(|now| now.shard.clone()).collect();
-        if self.shards != found
-            && let Some(pass) = &mut self.pass
-        {
-            pass.moved = true;
-        }
-        self.shards = found;
-        let mut readers = std::mem::take(&mut self.readers);
-        let (means, unreachable) = ((&self.access, &self.tracked), &self.unreachable);
-        let work = shards.iter().map(|now| {
-            let before = readers.remove(&now.shard.primary);
-            async move {
-                if let Err(failure) = &now.ping {
-                    // That it does not answer is told by PING.
-                    let failure = RedisFailure {
-                        reason: Reason::RedisDown,
-                        message: failure.message.clone(),
-                    };
-                    return (before, Err(failure), Vec::new());
-                }
-                if let Some(stale) = now.state.iter().find_map(|state| state.stale.clone()) {
-                    // When it is of use again, it has other data: nothing that it told until then counts.
-                    return (None, Err(stale), Vec::new());
-                }
-                let Readied {
-                    reader,
-                    ready,
-                    passed_over,
-                } = ready(before, means, now, unreachable).await;
-                (Some(reader), ready, passed_over)
-            }
-        });
-        let work: Vec<_> = work.collect();
-        let mut servers = Vec::with_capacity(shards.len());
-        for (place, done) in join_all(work).await.into_iter().enumerate() {
-            let (reader, ready, passed_over) = done;
-            let primary = &shards[place].shard.primary;
-            let source = reader.as_ref().map_or(primary, |reader| &reader.source);
-            result.sources.push(source.clone());
-            result.missing.extend(passed_over);
-            if let Some(reader) = reader {
-                self.readers.insert(primary.clone(), reader);
-            }
-            if let Ok(Ready {
-                changes: Changes::Untold(Some(failure)),
-                ..
-            }) = &ready
-            {
-                let source = result.sources[place].clone();
-                result.missing.push((source, failure.clone()));
-            }
-            match ready {
-                Ok(ready) => servers.push(Some(ready)),
-                Err(failure) => {
-                    result.failed.insert(place, failure);
-                    servers.push(None);
-                }
-            }
-        }
-        servers
-    }
-
-    /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
-    fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Names)> {
-        let mut written = Vec::new();
-        let mut count = 0;
-        for (lane, server) in servers.iter_mut().enumerate() {
-            match server.as_mut().map(|server| &mut server.changes) {
-                Some(Changes::Names(names)) => {
-                    count += names.len() as u64;
-                    written.push((lane, std::mem::take(names)));
-                }
-                // What the pass under way passed by may have been written since: it goes on, and another follows.
-                Some(Changes::Unknown) if self.steady.is_none() && self.pass.is_some() => {
-                    self.behind = true;
-                }
-                Some(Changes::Unknown) => self.begin_anew(),
-                // The pass under way relied on being told.
-                Some(Changes::Untold(_)) | None if self.steady.is_some() => self.begin_anew(),
-                Some(Changes::Untold(_)) | None => {}
-            }
-        }
-        if self.steady.is_some_and(|last| count > last.scanned / STORM) {
-            self.begin_anew();
-            // The pass that begins now comes across all of them.
-            return Vec::new();
-        }
-        written
-    }
-
-    fn failures(&self, result: &SweepResult) -> Vec<Failure> {
-        let mut failures = passed_over(result, self.label);
-        // With one server alone, its address says nothing that the configuration does not.
-        let cluster = self.shards.len() > 1;
-        for (place, failure) in &result.failed {
-            // That a server is down is told by PING.
-            if failure.reason != Reason::RedisDown {
-                let subject = self.shards.get(*place).filter(|_| cluster);
-                let subject = subject.map_or("", |shard| shard.primary.as_str());
-                failures.push(failure.clone().counted(Collector::Counters, subject));
-            }
-        }
-        for (server, failure) in &result.missing {
-            failures.push(failure.clone().counted(Collector::Counters, server));
-        }
-        if let Some(failure) = &result.alone {
-            failures.push(failure.clone().counted(Collector::Counters, ""));
-        }
-        if result.failed.is_empty() && result.stopped == Some(Reason::Deadline) {
-            let message = "the sweep of the counters was cut off";
-            failures.push(Failure::new(
-                Collector::Counters,
-                "",
-                Reason::Deadline,
-                message,
-            ));
-        }
-        failures
     }
 }

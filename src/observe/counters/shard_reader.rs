@@ -3,13 +3,14 @@
 //! server: a replica that is late is late in both.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
+use crate::lock::lock;
 use crate::observation::Reason;
 use crate::observe::counters::invalidations::{Changes, Invalidations, Tracked};
 use crate::observe::fallback::first_success;
@@ -230,9 +231,4 @@ pub(in crate::observe) async fn ready(
         ready,
         passed_over,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Held for single assignments only: a panic cannot leave anything half-done behind it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

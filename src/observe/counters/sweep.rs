@@ -134,7 +134,7 @@ impl Sweep<'_> {
         let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
         let gone = some.iter().filter(|key| !alive.contains(&***key));
         result.gone.extend(gone.cloned());
-        self.tell_aside(at, &found);
+        self.report_outside_pass(at, &found);
         result.unjudged.append(&mut unjudged);
     }
 

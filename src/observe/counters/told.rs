@@ -56,7 +56,32 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
             }
             Reason::TooLarge => "no more entries than are read",
             Reason::Unreadable => "a value that is not compressed",
-            _ => "a default limit from GET /api/limits, or one in the configuration",
+            Reason::NoDefaultLimit => {
+                "a default limit from GET /api/limits, or one in the configuration"
+            }
+            Reason::Timeout
+            | Reason::Deadline
+            | Reason::Refused
+            | Reason::Dns
+            | Reason::Tls
+            | Reason::Network
+            | Reason::Truncated
+            | Reason::HttpStatus
+            | Reason::InvalidJson
+            | Reason::InvalidMetrics
+            | Reason::Loading
+            | Reason::Oom
+            | Reason::Readonly
+            | Reason::Auth
+            | Reason::Noperm
+            | Reason::Masterdown
+            | Reason::ReplicaStale
+            | Reason::Busy
+            | Reason::Clusterdown
+            | Reason::RedisError
+            | Reason::Budget
+            | Reason::RedisDown
+            | Reason::Unexpected => "a counter that Redis lets the exporter read",
         };
         let mut failure = Failure::new(
             Collector::Counters,

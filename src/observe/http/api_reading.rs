@@ -6,11 +6,11 @@ use reqwest::Url;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
-use crate::observation::{Collector, Failure, Limit, Reason};
+use crate::observation::{Collector, Failure, Limit};
 use crate::observe::fallback::first_success;
-use crate::observe::http::client::{Http, HttpError};
-use crate::observe::http::management_api::{ApiNode, ManagementApi};
-use crate::observe::http::optional::OptionalRequest;
+use crate::observe::http::client::{Http, HttpError, shown};
+use crate::observe::http::management_api::{ApiNode, ManagementApi, join};
+use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 
 /// What the management API said.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl NodeList {
 }
 
 /// The list of nodes as a request, between collections.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(in crate::observe) struct NodeListRequest {
     request: OptionalRequest,
     /// Where the last one was answered with an error: the API is not up there before the next one says otherwise.
@@ -107,14 +107,19 @@ pub(in crate::observe) async fn ask_api(
     if let Some(base) = &reading.base {
         if due {
             list.failed_at = None;
-            let api = ManagementApi::new(http, base.clone());
-            let asked = list.request.make(now, http.timeout(), api.nodes());
-            match asked.await {
-                Ok(nodes) => reading.nodes = NodeList::Listed(nodes),
-                Err(error) => {
-                    // It scans the whole key space on the node: that it takes too long is no drama. An error is.
-                    list.failed_at = (error.reason != Reason::Timeout).then(|| base.clone());
+            let (patient, at) = (http.within(ANSWER_WITHIN), base.clone());
+            let request = async move { ManagementApi::new(&patient, at).nodes().await };
+            match list.request.make(now, http.timeout(), request).await {
+                Some(Ok(nodes)) => reading.nodes = NodeList::Listed(nodes),
+                Some(Err(error)) => {
+                    list.failed_at = Some(base.clone());
                     reading.failures.push(failed(error));
+                }
+                // It scans the whole key space on the node: that it takes long is no drama.
+                None => {
+                    let what = format!("GET {}", shown(&join(base, "api/nodes")));
+                    let late = HttpError::late(&what, http.timeout());
+                    reading.failures.push(failed(late));
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 use std::error::Error as _;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +11,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 
 use crate::credentials::{Secret, trusting_nobody};
+use crate::lock::lock;
 use crate::observation::Reason;
 use crate::observe::certificate_hint::certificate_hint;
 use crate::observe::http::access::HttpAccess;
@@ -29,16 +30,27 @@ pub(in crate::observe) struct HttpError {
     pub(in crate::observe) message: String,
 }
 
+impl HttpError {
+    /// `what` was not answered in time.
+    pub(in crate::observe) fn late(what: &str, within: Duration) -> Self {
+        Self {
+            reason: Reason::Timeout,
+            status: None,
+            message: format!("{what}: no complete answer within {within:?}"),
+        }
+    }
+}
+
 /// An answer with its whole body.
 #[derive(Clone, Debug)]
-pub(in crate::observe) struct Answer {
+pub(in crate::observe) struct ClientResponse {
     pub(in crate::observe) status: StatusCode,
     pub(in crate::observe) body: Bytes,
     /// What the server was told with the request, and may have put into its answer.
     pub(in crate::observe) told: Vec<Secret>,
 }
 
-impl Answer {
+impl ClientResponse {
     /// The answer, if its status is 200; otherwise the failure that it is.
     pub(in crate::observe) fn ok(self, what: &str) -> Result<Self, HttpError> {
         if self.status == StatusCode::OK {
@@ -128,13 +140,21 @@ impl Http {
         })
     }
 
+    /// The same, but a request may take `timeout`.
+    pub(in crate::observe) fn within(&self, timeout: Duration) -> Self {
+        Self {
+            timeout,
+            ..self.clone()
+        }
+    }
+
     /// What one request may take.
     pub(in crate::observe) fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// `GET`.
-    pub(in crate::observe) async fn get(&self, url: Url) -> Result<Answer, HttpError> {
+    pub(in crate::observe) async fn get(&self, url: Url) -> Result<ClientResponse, HttpError> {
         let what = format!("GET {}", shown(&url));
         let (request, told) = self.access.authorize(&url, self.client().get(url.clone()));
         self.send(&what, request, told).await
@@ -145,7 +165,7 @@ impl Http {
         &self,
         url: Url,
         body: String,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<ClientResponse, HttpError> {
         let what = format!("POST {}", shown(&url));
         let (request, told) = self.access.authorize(&url, self.client().post(url.clone()));
         let request = request
@@ -156,7 +176,7 @@ impl Http {
 
     /// The client. Other certificates to trust since the last request make another one.
     fn client(&self) -> Client {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.current);
         let tls = self.access.tls_now();
         if tls.as_ref().map(Arc::as_ptr) != current.tls.as_ref().map(Arc::as_ptr) {
             match Current::new(tls, self.timeout) {
@@ -172,17 +192,12 @@ impl Http {
         what: &str,
         request: RequestBuilder,
         told: Vec<Secret>,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<ClientResponse, HttpError> {
         let asked = async { read(what, request.send().await).await };
         let outcome = tokio::time::timeout(self.timeout, asked).await;
-        let (status, body) = outcome.unwrap_or_else(|_| {
-            Err(HttpError {
-                status: None,
-                reason: Reason::Timeout,
-                message: format!("{what}: no complete answer within {:?}", self.timeout),
-            })
-        })?;
-        Ok(Answer { status, body, told })
+        let (status, body) =
+            outcome.unwrap_or_else(|_| Err(HttpError::late(what, self.timeout)))?;
+        Ok(ClientResponse { status, body, told })
     }
 }
 
@@ -290,7 +305,7 @@ mod tests {
 
     #[test]
     fn an_answer_whose_fields_have_line_ends_fails_in_one_line() {
-        let answer = Answer {
+        let answer = ClientResponse {
             status: StatusCode::OK,
             body: Bytes::from_static(b"{\"a\\nb\":[{\"c\":2\"."),
             told: Vec::new(),

@@ -1,4 +1,4 @@
-//! p99 from a node's own histogram: bucket increases over the last 60 s, kept between collections. Pure.
+//! p99 from a node's own histogram: bucket increases over a window, kept between collections. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,12 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::elapsed;
-use crate::observation::{Bucket, Histogram, LATENCY_WINDOW, NEWEST_CHECKS, NewestChecks};
+use crate::observation::{Bucket, Histogram, LatencyWindow, NewestChecks};
 
-/// With scrapes further apart than the window, the last sample before it is used, if it is not older than this.
+/// With scrapes further apart than the window, the last sample before it is used, if it is not older than this. A window
+/// that is longer needs none.
 const LONGEST_GAP: Duration = Duration::from_secs(5 * 60);
 
-/// Samples kept per histogram: one a second fills the window. Closer ones replace each other.
+/// Samples kept per histogram: one a second fills a window of 60 s. Closer ones replace each other.
 const MOST_SAMPLES: u32 = 64;
 
 /// A quantile and the bucket that holds it.
@@ -29,8 +30,13 @@ pub(in crate::observe) struct History {
 }
 
 impl History {
-    /// Adds what was read at `now`. A changed bucket layout starts the history anew.
-    pub(in crate::observe) fn add(&mut self, now: Timestamp, histogram: Histogram) {
+    /// Adds what was read at `now`, and drops what left `window`. A changed bucket layout starts the history anew.
+    pub(in crate::observe) fn add(
+        &mut self,
+        now: Timestamp,
+        histogram: Histogram,
+        window: LatencyWindow,
+    ) {
         let same_layout = self.samples.back().is_none_or(|(_, last)| {
             last.buckets.len() == histogram.buckets.len()
                 && last
@@ -45,22 +51,27 @@ impl History {
         if self.samples.back().is_some_and(|(at, _)| *at >= now) {
             return; // a duplicate, or time ran backwards: nothing new can be learnt from it
         }
+        let span = window.span();
         // Too close to the one before the last: the last one carries nothing that this one does not.
         let crowded = self.samples.len() >= 2
-            && elapsed(self.samples[self.samples.len() - 2].0, now) < LATENCY_WINDOW / MOST_SAMPLES;
+            && elapsed(self.samples[self.samples.len() - 2].0, now) < span / MOST_SAMPLES;
         if crowded {
             self.samples.pop_back();
         }
         self.samples.push_back((now, histogram));
         // One sample from before the window is kept for scrapes that are further apart than it is long.
-        while self.samples.len() > 2 && elapsed(self.samples[1].0, now) > LATENCY_WINDOW {
+        while self.samples.len() > 2 && elapsed(self.samples[1].0, now) > span {
             self.samples.pop_front();
         }
     }
 
-    /// What was counted over the last 60 s (or since the last collection, if that is longer ago).
-    pub(in crate::observe) fn recent(&self, now: Timestamp) -> Option<Histogram> {
-        self.since(self.first(now)?)
+    /// What was counted over the `window` (or since the last collection, if that is longer ago).
+    pub(in crate::observe) fn recent(
+        &self,
+        now: Timestamp,
+        window: LatencyWindow,
+    ) -> Option<Histogram> {
+        self.since(self.first(now, window)?)
     }
 
     /// The newest of what [`Self::recent`] counted, of which `p99` is the quantile.
@@ -69,20 +80,22 @@ impl History {
         now: Timestamp,
         recent: &Histogram,
         p99: Quantile,
+        window: LatencyWindow,
     ) -> Option<NewestChecks> {
-        let (first, last) = (self.first(now)?, self.samples.len().checked_sub(2)?);
-        let old_enough = |index: &usize| elapsed(self.samples[*index].0, now) >= NEWEST_CHECKS / 2;
+        let (first, last) = (self.first(now, window)?, self.samples.len().checked_sub(2)?);
+        let old_enough =
+            |index: &usize| elapsed(self.samples[*index].0, now) >= window.newest() / 2;
         let begins = (first..=last).rev().find(old_enough).unwrap_or(first);
         let seconds = elapsed(self.samples[begins].0, now).as_secs_f64();
         Some(newest(recent, &self.since(begins)?, p99, seconds))
     }
 
     /// The first sample of what is recent; there is another after it.
-    fn first(&self, now: Timestamp) -> Option<usize> {
+    fn first(&self, now: Timestamp, window: LatencyWindow) -> Option<usize> {
         let mut first = self
             .samples
             .iter()
-            .position(|(at, _)| elapsed(*at, now) <= LATENCY_WINDOW)?;
+            .position(|(at, _)| elapsed(*at, now) <= window.span())?;
         if first + 1 == self.samples.len() {
             first = first.checked_sub(1)?;
             if elapsed(self.samples[first].0, now) > LONGEST_GAP {
@@ -216,6 +229,8 @@ pub(in crate::observe) fn quantile(histogram: &Histogram, q: f64) -> Option<Quan
 mod tests {
     use super::*;
 
+    const WINDOW: LatencyWindow = LatencyWindow::new(Duration::from_secs(60));
+
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
     }
@@ -254,8 +269,8 @@ mod tests {
     #[test]
     fn one_collection_is_no_increase() {
         let mut history = History::default();
-        history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]));
-        assert_eq!(history.recent(at(0)), None);
+        history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]), WINDOW);
+        assert_eq!(history.recent(at(0), WINDOW), None);
     }
 
     #[test]
@@ -265,8 +280,8 @@ mod tests {
             let slow = if step == 0 { 0.0 } else { 100.0 };
             let fast = f64::from(step) * 10.0;
             let counts = [fast, fast, fast + slow, fast + slow];
-            history.add(at(i64::from(step) * 15), histogram(&counts));
-            let recent = history.recent(at(i64::from(step) * 15));
+            history.add(at(i64::from(step) * 15), histogram(&counts), WINDOW);
+            let recent = history.recent(at(i64::from(step) * 15), WINDOW);
             let slow_recent = recent.map(|h| h.buckets[2].1 - h.buckets[1].1);
             match step {
                 0 => assert_eq!(slow_recent, None),
@@ -279,10 +294,10 @@ mod tests {
     #[test]
     fn a_restart_counts_from_zero() {
         let mut history = History::default();
-        history.add(at(0), histogram(&[100.0, 100.0, 100.0, 100.0]));
-        history.add(at(15), histogram(&[5.0, 5.0, 5.0, 5.0]));
+        history.add(at(0), histogram(&[100.0, 100.0, 100.0, 100.0]), WINDOW);
+        history.add(at(15), histogram(&[5.0, 5.0, 5.0, 5.0]), WINDOW);
         assert_eq!(
-            history.recent(at(15)).unwrap().count.to_bits(),
+            history.recent(at(15), WINDOW).unwrap().count.to_bits(),
             5.0_f64.to_bits()
         );
     }
@@ -290,29 +305,29 @@ mod tests {
     #[test]
     fn a_changed_layout_starts_anew() {
         let mut history = History::default();
-        history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]));
+        history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]), WINDOW);
         let other = Histogram {
             buckets: vec![(0.02, 5.0)],
             count: 5.0,
             sum: None,
         };
-        history.add(at(15), other.clone());
-        assert_eq!(history.recent(at(15)), None);
-        history.add(at(30), other);
-        assert!(history.recent(at(30)).is_some());
+        history.add(at(15), other.clone(), WINDOW);
+        assert_eq!(history.recent(at(15), WINDOW), None);
+        history.add(at(30), other, WINDOW);
+        assert!(history.recent(at(30), WINDOW).is_some());
     }
 
     #[test]
     fn scrapes_further_apart_than_the_window_use_the_last_one() {
         let mut history = History::default();
-        history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]));
-        history.add(at(120), histogram(&[3.0, 3.0, 3.0, 3.0]));
+        history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]), WINDOW);
+        history.add(at(120), histogram(&[3.0, 3.0, 3.0, 3.0]), WINDOW);
         assert_eq!(
-            history.recent(at(120)).unwrap().count.to_bits(),
+            history.recent(at(120), WINDOW).unwrap().count.to_bits(),
             2.0_f64.to_bits()
         );
-        history.add(at(120 + 3600), histogram(&[4.0, 4.0, 4.0, 4.0]));
-        assert_eq!(history.recent(at(120 + 3600)), None);
+        history.add(at(120 + 3600), histogram(&[4.0, 4.0, 4.0, 4.0]), WINDOW);
+        assert_eq!(history.recent(at(120 + 3600), WINDOW), None);
     }
 
     #[test]
@@ -320,7 +335,7 @@ mod tests {
         let mut history = History::default();
         for step in 0..10_000_i64 {
             let now = at(0) + Duration::from_millis(u64::try_from(step).unwrap() * 50);
-            history.add(now, histogram(&[1.0, 1.0, 1.0, 1.0]));
+            history.add(now, histogram(&[1.0, 1.0, 1.0, 1.0]), WINDOW);
         }
         assert!(
             history.samples.len() <= MOST_SAMPLES as usize * 2 + 2,

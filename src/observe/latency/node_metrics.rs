@@ -1,11 +1,11 @@
-//! What the nodes' own metrics say: latency over the last 60 s, and how checks were answered. Remembers what is needed
+//! What the nodes' own metrics say: latency over a window, and how checks were answered. Remembers what is needed
 //! to see increases. Pure: the text comes in, the metrics come out. What failing checks mean is decided in `nodes`.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::observation::NodeMetrics;
+use crate::observation::{LatencyWindow, NodeMetrics};
 use crate::observe::latency::exposition::{Sample, Selector, parse, sane};
 use crate::observe::latency::histogram::{History, quantile};
 
@@ -25,7 +25,7 @@ const MOST_RESULTS: usize = 100;
 
 /// What one reading of a node's `/metrics` holds that matters here.
 #[derive(Clone, Debug, Default)]
-pub(in crate::observe) struct Reading {
+pub(in crate::observe) struct ScrapedMetrics {
     samples: Vec<Sample>,
     /// `ratelimiter_requests_checked_total` by result.
     pub(in crate::observe) requests_checked: BTreeMap<String, f64>,
@@ -35,7 +35,7 @@ pub(in crate::observe) struct Reading {
     pub(in crate::observe) check_answers: f64,
 }
 
-impl Reading {
+impl ScrapedMetrics {
     /// Reads the text; an error names the line.
     pub(in crate::observe) fn parse(text: &str, selectors: &[Selector]) -> Result<Self, String> {
         let samples = parse(text, |name| {
@@ -89,13 +89,14 @@ pub(in crate::observe) struct LatencyHistory {
 }
 
 impl LatencyHistory {
-    /// Takes a reading in and returns the node's metrics by it. `answered` says whether checks were answered since the one
+    /// Takes a reading in and returns the node's metrics by it, over `window`. `answered` says whether checks were answered since the one
     /// before, whatever the histograms count.
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
-        reading: &Reading,
+        reading: &ScrapedMetrics,
         selectors: &[Selector],
+        window: LatencyWindow,
         answered: bool,
     ) -> NodeMetrics {
         self.histories
@@ -116,8 +117,8 @@ impl LatencyHistory {
             metrics
                 .check_duration
                 .get_or_insert_with(|| histogram.clone());
-            history.add(now, histogram);
-            let Some(recent) = history.recent(now) else {
+            history.add(now, histogram, window);
+            let Some(recent) = history.recent(now, window) else {
                 continue;
             };
             compared = true;
@@ -127,7 +128,7 @@ impl LatencyHistory {
                 metrics.latency_p99_ms = Some(p99.seconds * 1e3);
                 metrics.latency_p99_bucket = Some(p99.bucket);
                 metrics.latency_source = Some(selector.to_string());
-                metrics.latency_newest = history.newest(now, &recent, p99);
+                metrics.latency_newest = history.newest(now, &recent, p99, window);
             }
         }
         if metrics.latency_p99_ms.is_none() {

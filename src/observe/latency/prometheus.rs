@@ -2,10 +2,11 @@
 //! nodes; what it says of one node is the sum over all its series.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::observation::{Histogram, LATENCY_WINDOW, NEWEST_CHECKS, NewestChecks, Reason};
+use crate::observation::{Histogram, LatencyWindow, NewestChecks, Reason};
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::join;
 use crate::observe::latency::exposition::{Selector, sane};
@@ -34,7 +35,7 @@ struct Series {
 
 /// The expression for the buckets of all nodes: their rates over the window, those of the newest scrapes, and how old
 /// and how far apart these are.
-fn latency_query(selector: &Selector) -> String {
+fn latency_query(selector: &Selector, window: LatencyWindow) -> String {
     let mut buckets = Selector {
         name: format!("{}_bucket", selector.name),
         labels: selector.labels.clone(),
@@ -42,19 +43,20 @@ fn latency_query(selector: &Selector) -> String {
     let every = buckets.to_string();
     buckets.labels.push(("le".to_owned(), "+Inf".to_owned()));
     let one = buckets.to_string();
-    let (window, recent) = (LATENCY_WINDOW.as_secs(), NEWEST_CHECKS.as_secs());
+    let seconds = window.span().as_secs_f64();
+    let (window, recent) = (span(window.span()), span(window.newest()));
     let part = |name: &str, what: String| {
         format!("label_replace({what}, \"part\", \"{name}\", \"\", \"\")")
     };
     [
         part(
             "window",
-            format!("sum by (node_id, le) (rate({every}[{window}s]))"),
+            format!("sum by (node_id, le) (rate({every}[{window}]))"),
         ),
         // Scrapes that are far apart leave too few samples for a rate: the last two there are will do.
         part(
             "newest",
-            format!("sum by (node_id, le) (rate({every}[{recent}s]) or irate({every}[{window}s]))"),
+            format!("sum by (node_id, le) (rate({every}[{recent}]) or irate({every}[{window}]))"),
         ),
         part(
             "age",
@@ -62,10 +64,18 @@ fn latency_query(selector: &Selector) -> String {
         ),
         part(
             "interval",
-            format!("max by (node_id) ({window} / count_over_time({one}[{window}s]))"),
+            format!("max by (node_id) ({seconds} / count_over_time({one}[{window}]))"),
         ),
     ]
     .join(" or ")
+}
+
+/// A span as a query has it, which knows no fractions.
+fn span(span: Duration) -> String {
+    match (span.as_millis(), span.subsec_millis()) {
+        (_, 0) => format!("{}s", span.as_secs()),
+        (millis, _) => format!("{millis}ms"),
+    }
 }
 
 /// What the server says of one node.
@@ -90,6 +100,7 @@ impl Latencies {
     pub(in crate::observe) fn of(
         &self,
         node_id: &str,
+        window: LatencyWindow,
     ) -> Result<(Quantile, Option<NewestChecks>), &'static str> {
         let of_node = self.0.get(node_id).ok_or("prometheus_no_series")?;
         if of_node.window == Histogram::default() {
@@ -101,7 +112,7 @@ impl Latencies {
         };
         let checks = newest(&of_node.window, &of_node.newest, p99, age + interval);
         // Rates became counts over the shortest time that they may be those of.
-        let span = interval.max(NEWEST_CHECKS.as_secs_f64() / 2.0);
+        let span = interval.max(window.newest().as_secs_f64() / 2.0);
         let checks = NewestChecks {
             slow: checks.slow * span,
             slow_expected: checks.slow_expected * span,
@@ -151,8 +162,9 @@ pub(in crate::observe) async fn latencies(
     http: &Http,
     base: &reqwest::Url,
     selector: &Selector,
+    window: LatencyWindow,
 ) -> Result<Latencies, HttpError> {
-    let expression = latency_query(selector);
+    let expression = latency_query(selector, window);
     let mut url = join(base, "api/v1/query");
     url.query_pairs_mut().append_pair("query", &expression);
     let what = format!("Prometheus query for {selector}");
@@ -178,6 +190,8 @@ pub(in crate::observe) async fn latencies(
 mod tests {
     use super::*;
 
+    const WINDOW: LatencyWindow = LatencyWindow::new(Duration::from_secs(60));
+
     fn series(part: &str, node: &str, le: Option<&str>, value: &str) -> serde_json::Value {
         let mut metric = serde_json::json!({"part": part, "node_id": node});
         if let Some(le) = le {
@@ -194,13 +208,26 @@ mod tests {
     #[test]
     fn one_query_asks_for_all_nodes_with_the_labels_of_the_metric() {
         let selector = Selector::parse("d{handler=\"/check\",q=\"a\\\"b\\\\\"}").unwrap();
-        let query = latency_query(&selector);
+        let query = latency_query(&selector, WINDOW);
         let every = r#"d_bucket{handler="/check",q="a\"b\\"}"#;
         let window = format!("sum by (node_id, le) (rate({every}[60s]))");
         assert!(query.contains(&window), "{query}");
         assert_eq!(query.matches(every).count(), 3, "{query}");
         let one = r#"d_bucket{handler="/check",q="a\"b\\",le="+Inf"}"#;
         assert_eq!(query.matches(one).count(), 2, "{query}");
+    }
+
+    #[test]
+    fn the_query_follows_the_window() {
+        let selector = Selector::parse("d").unwrap();
+        let query = latency_query(&selector, LatencyWindow::new(Duration::from_secs(10)));
+        for part in [
+            "rate(d_bucket[10s])",
+            "rate(d_bucket[3333ms]) or irate(d_bucket[10s])",
+            "10 / count_over_time(d_bucket{le=\"+Inf\"}[10s])",
+        ] {
+            assert!(query.contains(part), "{query}");
+        }
     }
 
     #[test]
@@ -218,13 +245,13 @@ mod tests {
             series("window", "other", Some("+Inf"), "NaN"),
             series("window", "other", Some("0.05"), "1"),
         ]);
-        let (p99, checks) = latencies.of("n").unwrap();
+        let (p99, checks) = latencies.of("n", WINDOW).unwrap();
         assert_eq!((p99.bucket.lower, p99.bucket.upper), (0.1, Some(0.5)));
         assert!((0.1..=0.5).contains(&p99.seconds), "{p99:?}");
         let checks = checks.unwrap();
         assert_eq!((checks.slow, checks.slow_expected), (0.0, 15.0));
         assert_eq!(checks.seconds.to_bits(), 19.0_f64.to_bits());
-        let (p99, _) = latencies.of("other").unwrap();
+        let (p99, _) = latencies.of("other", WINDOW).unwrap();
         assert_eq!(p99.bucket.upper, Some(0.05));
     }
 
@@ -235,8 +262,11 @@ mod tests {
             series("window", "idle", Some("0.1"), "0"),
             series("interval", "new", None, "60"),
         ]);
-        assert_eq!(latencies.of("idle").unwrap_err(), "no_samples");
-        assert_eq!(latencies.of("new").unwrap_err(), "first_sample");
-        assert_eq!(latencies.of("gone").unwrap_err(), "prometheus_no_series");
+        assert_eq!(latencies.of("idle", WINDOW).unwrap_err(), "no_samples");
+        assert_eq!(latencies.of("new", WINDOW).unwrap_err(), "first_sample");
+        assert_eq!(
+            latencies.of("gone", WINDOW).unwrap_err(),
+            "prometheus_no_series"
+        );
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::elapsed;
-use crate::observation::{LATENCY_WINDOW, NEWEST_CHECKS, Reason};
+use crate::observation::{LatencyWindow, Reason};
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::join;
 use crate::observe::nodes::probes::gather;
@@ -81,6 +81,7 @@ impl CanaryHistory {
         now: Timestamp,
         reading: &CanaryReading,
         timeout: Duration,
+        window: LatencyWindow,
     ) -> Option<Timestamp> {
         let took = match &reading.check {
             Ok(took) => Some(*took),
@@ -91,7 +92,7 @@ impl CanaryHistory {
             self.latencies.push_back((now, took));
         }
         self.latencies
-            .retain(|(at, _)| elapsed(*at, now) < LATENCY_WINDOW);
+            .retain(|(at, _)| elapsed(*at, now) < window.span());
         if reading.refused.is_some() {
             self.refused = reading.refused;
             self.refusal_asked = Some(now);
@@ -109,15 +110,15 @@ impl CanaryHistory {
         self.refused.filter(|_| elapsed(asked, now) < REFUSAL_EVERY)
     }
 
-    /// The slowest of the newest canaries: of those within [`NEWEST_CHECKS`], or the last one.
-    pub(in crate::observe) fn newest(&self) -> Option<Duration> {
+    /// The slowest of the newest canaries: of those that count as now, or the last one.
+    pub(in crate::observe) fn newest(&self, window: LatencyWindow) -> Option<Duration> {
         let (last, _) = *self.latencies.back()?;
         let newest = self.latencies.iter();
-        let newest = newest.filter(|(at, _)| elapsed(*at, last) <= NEWEST_CHECKS);
+        let newest = newest.filter(|(at, _)| elapsed(*at, last) <= window.newest());
         newest.map(|(_, took)| *took).max()
     }
 
-    /// The p99 of the last 60 s: of the few canaries there are, the slowest.
+    /// The p99 of the window: of the few canaries there are, the slowest.
     pub(in crate::observe) fn p99(&self) -> Option<Duration> {
         self.latencies.iter().map(|(_, took)| *took).max()
     }
@@ -188,6 +189,8 @@ async fn check(http: &Http, base: &Url, key: &str, limit: u64) -> Result<bool, H
 mod tests {
     use super::*;
 
+    const WINDOW: LatencyWindow = LatencyWindow::new(Duration::from_secs(60));
+
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
     }
@@ -203,12 +206,12 @@ mod tests {
     fn a_single_slow_canary_leaves_before_the_grace_period_ends() {
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
-        history.add(at(0), &took(500, None), timeout);
+        history.add(at(0), &took(500, None), timeout, WINDOW);
         for step in 1..4 {
-            history.add(at(step * 15), &took(2, None), timeout);
+            history.add(at(step * 15), &took(2, None), timeout, WINDOW);
             assert_eq!(history.p99(), Some(Duration::from_millis(500)));
         }
-        history.add(at(60), &took(2, None), timeout);
+        history.add(at(60), &took(2, None), timeout, WINDOW);
         assert_eq!(history.p99(), Some(Duration::from_millis(2)));
     }
 
@@ -217,8 +220,8 @@ mod tests {
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
         let mut after = |second, millis| {
-            history.add(at(second), &took(millis, None), timeout);
-            history.newest().map(|newest| newest.as_millis())
+            history.add(at(second), &took(millis, None), timeout, WINDOW);
+            history.newest(WINDOW).map(|newest| newest.as_millis())
         };
         assert_eq!(after(0, 500), Some(500));
         assert_eq!(after(15, 2), Some(500));
@@ -227,16 +230,30 @@ mod tests {
     }
 
     #[test]
+    fn canaries_leave_with_the_window() {
+        let window = LatencyWindow::new(Duration::from_secs(12));
+        let mut history = CanaryHistory::default();
+        let timeout = Duration::from_secs(1);
+        for (second, millis) in [(0, 500), (3, 200), (8, 2)] {
+            history.add(at(second), &took(millis, None), timeout, window);
+        }
+        assert_eq!(history.p99(), Some(Duration::from_millis(500)));
+        assert_eq!(history.newest(window), Some(Duration::from_millis(2)));
+        history.add(at(12), &took(2, None), timeout, window);
+        assert_eq!(history.p99(), Some(Duration::from_millis(200)));
+    }
+
+    #[test]
     fn refusals_are_asked_now_and_then_and_always_after_a_failure() {
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
         assert!(history.refusal_due(at(0)));
-        history.add(at(0), &took(1, Some(true)), timeout);
+        history.add(at(0), &took(1, Some(true)), timeout, WINDOW);
         assert!(!history.refusal_due(at(15)));
         assert!(history.refusal_due(at(30)));
-        history.add(at(30), &took(1, Some(false)), timeout);
+        history.add(at(30), &took(1, Some(false)), timeout, WINDOW);
         assert!(history.refusal_due(at(31)));
-        history.add(at(31), &took(1, None), timeout);
+        history.add(at(31), &took(1, None), timeout, WINDOW);
         assert_eq!(history.refused(at(31)), Some(false));
     }
 
@@ -257,12 +274,12 @@ mod tests {
         let timeout = Duration::from_secs(1);
         for refused in [true, false] {
             let mut history = CanaryHistory::default();
-            history.add(at(0), &took(1, Some(refused)), timeout);
-            history.add(at(15), &failed(500), timeout);
+            history.add(at(0), &took(1, Some(refused)), timeout, WINDOW);
+            history.add(at(15), &failed(500), timeout, WINDOW);
             assert_eq!(history.refused(at(15)), Some(refused));
-            history.add(at(30), &failed(500), timeout);
+            history.add(at(30), &failed(500), timeout, WINDOW);
             assert_eq!(history.refused(at(30)), None);
-            history.add(at(45), &took(1, Some(true)), timeout);
+            history.add(at(45), &took(1, Some(true)), timeout, WINDOW);
             assert_eq!(history.refused(at(45)), Some(true));
         }
     }
@@ -271,13 +288,16 @@ mod tests {
     fn the_first_canary_that_works_after_failures_says_since_when_they_failed() {
         let timeout = Duration::from_secs(1);
         let mut history = CanaryHistory::default();
-        assert_eq!(history.add(at(0), &took(1, None), timeout), None);
-        assert_eq!(history.add(at(15), &failed(500), timeout), None);
-        assert_eq!(history.add(at(30), &failed(500), timeout), None);
+        assert_eq!(history.add(at(0), &took(1, None), timeout, WINDOW), None);
+        assert_eq!(history.add(at(15), &failed(500), timeout, WINDOW), None);
+        assert_eq!(history.add(at(30), &failed(500), timeout, WINDOW), None);
         // The API's shape says nothing about Redis.
-        assert_eq!(history.add(at(45), &failed(404), timeout), None);
-        assert_eq!(history.add(at(60), &took(1, None), timeout), Some(at(0)));
-        assert_eq!(history.add(at(75), &took(1, None), timeout), None);
+        assert_eq!(history.add(at(45), &failed(404), timeout, WINDOW), None);
+        assert_eq!(
+            history.add(at(60), &took(1, None), timeout, WINDOW),
+            Some(at(0))
+        );
+        assert_eq!(history.add(at(75), &took(1, None), timeout, WINDOW), None);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use crate::observation::NodeMetrics;
+use crate::observation::{LatencyWindow, NodeMetrics};
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::{LatencyHistory, Reading};
+use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics};
 use crate::observe::nodes::failing_checks::{CheckCounts, CheckHistory, Checks};
 
 /// One node over time.
@@ -19,18 +19,19 @@ impl NodeHistory {
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
-        reading: &Reading,
+        reading: &ScrapedMetrics,
         selectors: &[Selector],
+        window: LatencyWindow,
     ) -> (NodeMetrics, Checks) {
         let checks = self.checks.add(now, counts_of(reading));
         let answered = checks.answers_rose;
-        let metrics = self.latency.add(now, reading, selectors, answered);
+        let metrics = self.latency.add(now, reading, selectors, window, answered);
         (metrics, checks)
     }
 }
 
 /// How checks were answered, by a reading.
-pub(in crate::observe) fn counts_of(reading: &Reading) -> CheckCounts {
+pub(in crate::observe) fn counts_of(reading: &ScrapedMetrics) -> CheckCounts {
     CheckCounts {
         errors: reading.check_errors.unwrap_or(0.0),
         answers: reading.check_answers,

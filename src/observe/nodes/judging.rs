@@ -11,6 +11,7 @@ use crate::clock::Moment;
 use crate::observation::{Collector, Failure, Reason};
 use crate::observe::deadline::Deadline;
 use crate::observe::http::client::Http;
+use crate::observe::latency::prometheus::latencies;
 use crate::observe::nodes::canary::ask_canaries;
 use crate::observe::nodes::failing_checks::{CheckCounts, Checks, is_doubtful};
 use crate::observe::nodes::history::counts_of;
@@ -107,7 +108,7 @@ impl NodeReader {
             }
             let overdue = self.is_overdue(id, read);
             let history = self.histories.entry(id.clone()).or_default();
-            let (metrics, rise) = history.add(at.steady, reading, &self.selectors);
+            let (metrics, rise) = history.add(at.steady, reading, &self.selectors, self.window);
             judged.metrics.insert(id.clone(), metrics);
             if overdue {
                 history.checks.heartbeat_overdue();
@@ -223,10 +224,10 @@ impl NodeReader {
         }
         for (id, reading) in readings {
             let history = self.canaries.entry(id.clone()).or_default();
-            let back = history.add(at.steady, &reading, self.http.timeout());
+            let back = history.add(at.steady, &reading, self.http.timeout(), self.window);
             let metrics = judged.metrics.entry(id.clone()).or_default();
             if let Some(p99) = history.p99() {
-                let newest = history.newest();
+                let newest = history.newest(self.window);
                 metrics.canary_p99_ms = Some(p99.as_secs_f64() * 1e3);
                 metrics.canary_newest_ms = newest.map(|newest| newest.as_secs_f64() * 1e3);
                 if metrics.latency_p99_ms.is_none() {
@@ -264,7 +265,7 @@ impl NodeReader {
         judged: &mut NodesJudged,
     ) {
         let started = Instant::now();
-        let query = crate::observe::latency::prometheus::latencies(http, base, &self.selectors[0]);
+        let query = latencies(http, base, &self.selectors[0], self.window);
         let answer = match deadline.cut(query).await {
             Some(Ok(latencies)) => Ok(latencies),
             Some(Err(error)) => {
@@ -286,7 +287,7 @@ impl NodeReader {
             metrics.latency_source = None;
             metrics.latency_newest = None;
             let latency = match &answer {
-                Ok(latencies) => latencies.of(&node.id).map_err(str::to_owned),
+                Ok(latencies) => latencies.of(&node.id, self.window).map_err(str::to_owned),
                 Err(reason) => Err(reason.clone()),
             };
             match latency {

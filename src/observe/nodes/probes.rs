@@ -12,7 +12,7 @@ use crate::observation::Reason;
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::ManagementApi;
 use crate::observe::latency::exposition::Selector;
-use crate::observe::latency::node_metrics::Reading;
+use crate::observe::latency::node_metrics::ScrapedMetrics;
 use crate::observe::nodes::state::Probe;
 
 /// Requests under way at once.
@@ -31,7 +31,7 @@ pub(in crate::observe) struct AddressReading {
     pub(in crate::observe) probe: Option<Probe>,
     /// Why the probe failed, for people.
     pub(in crate::observe) probe_error: Option<HttpError>,
-    pub(in crate::observe) metrics: Option<Result<Reading, HttpError>>,
+    pub(in crate::observe) metrics: Option<Result<ScrapedMetrics, HttpError>>,
 }
 
 /// Asks every target; those that did not answer when `cut` resolved are missing from the result.
@@ -105,7 +105,7 @@ async fn ask_one(http: &Http, url: Url, ask: Ask, selectors: &[Selector]) -> Add
                 message: format!("GET /metrics: {what}"),
             };
             let text = std::str::from_utf8(&body).map_err(|error| invalid(error.to_string()))?;
-            Reading::parse(text, selectors).map_err(invalid)
+            ScrapedMetrics::parse(text, selectors).map_err(invalid)
         }))
     };
     let ((probe, probe_error), metrics) = tokio::join!(health, metrics);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::{
-    Collector, Failure, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
+    Collector, Failure, LatencyWindow, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
 };
 use crate::observe::deadline::Deadline;
 use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
@@ -46,6 +46,8 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) canary: bool,
     pub(in crate::observe) prometheus: Option<(Http, Url)>,
     pub(in crate::observe) selectors: Arc<Vec<Selector>>,
+    /// The span that latencies are taken over.
+    pub(in crate::observe) window: LatencyWindow,
     pub(in crate::observe) timing: RegistryTiming,
     pub(in crate::observe) clock: Clock,
     pub(in crate::observe) topology: Topology,
@@ -346,13 +348,12 @@ impl NodeReader {
         }
         let targets = self.targets(&new);
         read.asked.extend(new);
-        let found = ask_all(
-            &self.http,
-            targets,
-            self.ask(),
-            &self.selectors,
-            deadline.passed(),
-        );
+        self.probe(deadline, targets, read).await;
+    }
+
+    async fn probe(&self, deadline: &Deadline, targets: Vec<(String, Url)>, read: &mut NodesRead) {
+        let ask = self.ask();
+        let found = ask_all(&self.http, targets, ask, &self.selectors, deadline.passed());
         read.addresses.extend(found.await);
     }
 
@@ -376,15 +377,7 @@ impl NodeReader {
         let again: Vec<String> = quick.map(|(address, _)| address.clone()).collect();
         if !again.is_empty() && deadline.left() > SECOND_LOOK * 2 {
             tokio::time::sleep(SECOND_LOOK).await;
-            let targets = self.targets(&again);
-            let found = ask_all(
-                &self.http,
-                targets,
-                self.ask(),
-                &self.selectors,
-                deadline.passed(),
-            );
-            read.addresses.extend(found.await);
+            self.probe(deadline, self.targets(&again), read).await;
         }
         let ids: Vec<String> = self
             .memory

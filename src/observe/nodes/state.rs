@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::elapsed;
 use crate::observation::{Node, Reason};
 use crate::observe::http::api_reading::NodeList;
-use addresses::{Answer, Shown, same_address};
+use addresses::{ProbeOutcome, Shown, same_address};
 use registration::{by_registration, renewed_at, way_to_redis};
 
 /// A registration as it stands in Redis.
@@ -397,7 +397,7 @@ impl NodeMemory {
                 known.way_back = Some(now);
             }
         }
-        if registered.is_some() || matches!(answer, Answer::Yes(_)) {
+        if registered.is_some() || matches!(answer, ProbeOutcome::Yes(_)) {
             known.last_alive = Some(now);
         }
         let last_alive = *known.last_alive.get_or_insert(now);
@@ -416,8 +416,8 @@ impl NodeMemory {
                 Some(said.state.clone()),
                 "said by the management API".to_owned(),
             ),
-            (_, Answer::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
-            (_, Answer::No(why)) => {
+            (_, ProbeOutcome::Yes(_)) => (Some("Up".to_owned()), "answers GET /health".to_owned()),
+            (_, ProbeOutcome::No(why)) => {
                 if known.deregistered && registered.is_none() {
                     return None;
                 }
@@ -449,7 +449,7 @@ impl NodeMemory {
             canary_refused: evidence.canary_refused.get(id).copied(),
             canary_reason: None,
         };
-        if let Answer::Yes(seconds) = answer {
+        if let ProbeOutcome::Yes(seconds) = answer {
             node.probe_seconds = Some(seconds);
             let (connected, reason) = way_to_redis(id, known, registered, timing, evidence);
             node.redis_connected = connected;

@@ -4,7 +4,7 @@
 pub(super) fn advice(reason: &str) -> &'static str {
     match reason {
         "first_sample" => "the next collection can compare",
-        "no_samples" => "the node checked nothing in the last 60 s",
+        "no_samples" => "the node checked nothing within --latency.window",
         "histogram_never_counts" => {
             "the node exports a latency histogram but never counts in it: name another with --latency.metric"
         }

@@ -86,6 +86,12 @@ fn state_of(status: &InvariantStatus) -> Markup {
     }
 }
 
+/// The title of the column of latencies, with the span that they are taken over.
+fn p99_title(observation: &Observation) -> String {
+    let span = observation.latency_window_seconds.span();
+    format!("p99 of {} s", span.as_secs_f64())
+}
+
 /// The nodes.
 pub(super) fn nodes(snapshot: &Snapshot) -> Markup {
     let nodes = &snapshot.observation.nodes;
@@ -93,6 +99,7 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Markup {
     let mut invariants = snapshot.report.invariants.iter();
     let latency = invariants.find(|status| status.config.name == InvariantName::HighLatency);
     let threshold_ms = latency.map(|status| status.config.threshold * 1e3);
+    let p99 = p99_title(&snapshot.observation);
     html! {
         section id="nodes" {
             h2 { "Nodes " span class="count" { (up) " of " (nodes.len()) " up" } }
@@ -100,7 +107,7 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Markup {
                 p class="faint" { "No node is known." }
             } @else {
                 table class="stack" {
-                    (head(&["Node", "State", "Way to Redis", "p99 of 60 s", "Registration", "Health"]))
+                    (head(&["Node", "State", "Way to Redis", &p99, "Registration", "Health"]))
                     tbody {
                         @for node in nodes { (node_row(node, &snapshot.observation, threshold_ms)) }
                     }
@@ -126,6 +133,7 @@ fn node_row(node: &Node, observation: &Observation, threshold_ms: Option<f64>) -
         None => sign(Standing::Unknown, "unknown"),
     };
     let metrics = observation.node_metrics.get(&node.id);
+    let p99 = p99_title(observation);
     let ttl = node.heartbeat_ttl_seconds;
     let probe = node.probe_seconds;
     let bucket = metrics.and_then(|metrics| metrics.latency_p99_bucket);
@@ -137,7 +145,7 @@ fn node_row(node: &Node, observation: &Observation, threshold_ms: Option<f64>) -
             }
             td data-label="State" { (state) (because(node.reason.as_deref())) }
             td data-label="Way to Redis" { (redis) (because(node.redis_reason.as_deref())) }
-            td data-label="p99 of 60 s" {
+            td data-label=(p99) {
                 @if let Some(ms) = metrics.and_then(|metrics| metrics.latency_p99_ms) {
                     span class="figure" { (millis(ms)) } " "
                     @if let Some(threshold) = threshold_ms.filter(|threshold| *threshold > 0.0) {

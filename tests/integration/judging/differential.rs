@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRunner};
-use ratelimiter_exporter::evaluate::{Mistakes, Reading, Source, replay};
+use ratelimiter_exporter::evaluate::{Mistakes, ReplayInput, Source, replay};
 use ratelimiter_exporter::invariants::CheckerConfig;
 use ratelimiter_exporter::observation::KeyLabel;
 use ratelimiter_exporter::report::InvariantName;
@@ -75,7 +75,7 @@ fn evaluate(recording: &Recording) -> anyhow::Result<Vec<Value>> {
         text.push(b'\n');
     }
     let mut said = Vec::new();
-    let reading = Reading {
+    let reading = ReplayInput {
         source: Source::new("recording", std::io::Cursor::new(text)),
         label: KeyLabel::Plain,
         mistakes: Mistakes::End,

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ratelimiter_exporter::observation::shown_key;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::harness::Exporter;
@@ -72,44 +73,20 @@ struct Replay {
     _task: AbortOnDropHandle<()>,
 }
 
-async fn replay(answers: BTreeMap<String, (String, u16, Vec<u8>)>) -> anyhow::Result<Replay> {
+type Answers = BTreeMap<String, (String, u16, Vec<u8>)>;
+
+/// Each connection has a task of its own: one that sends nothing holds up no other.
+async fn replay(answers: Answers) -> anyhow::Result<Replay> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let served = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&served);
+    let answers = Arc::new(answers);
     let task = tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = [0; 4096];
-            let read = stream.read(&mut request).await.unwrap_or(0);
-            let request = String::from_utf8_lossy(&request[..read]).into_owned();
-            let path = request.split(' ').nth(1).unwrap_or_default();
-            let Some((file, status, answer)) = answers.get(path) else {
-                let _ = stream
-                    .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
-                    .await;
-                continue;
-            };
-            told.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(file.clone());
-            if *status == 599 {
-                continue; // the connection broke
-            }
-            let text = String::from_utf8_lossy(answer);
-            let lines = text.split_inclusive('\n');
-            // The recorded lines end in a bare newline; a head on the wire does not.
-            let mut out = Vec::new();
-            let mut in_head = true;
-            for line in lines {
-                if in_head {
-                    out.extend_from_slice(line.trim_end().as_bytes());
-                    out.extend_from_slice(b"\r\n");
-                    in_head = !line.trim_end().is_empty();
-                } else {
-                    out.extend_from_slice(line.as_bytes());
-                }
-            }
-            let _ = stream.write_all(&out).await;
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(replay_to(stream, Arc::clone(&answers), Arc::clone(&told)));
+            while connections.try_join_next().is_some() {}
         }
     });
     Ok(Replay {
@@ -118,6 +95,49 @@ async fn replay(answers: BTreeMap<String, (String, u16, Vec<u8>)>) -> anyhow::Re
         _task: AbortOnDropHandle::new(task),
     })
 }
+
+/// Answers the one request of a connection.
+async fn replay_to(
+    mut stream: TcpStream,
+    answers: Arc<Answers>,
+    told: Arc<Mutex<Vec<String>>>,
+) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+    }
+    let request = String::from_utf8_lossy(&request);
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    let Some((file, status, answer)) = answers.get(path) else {
+        let not_found = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+        return stream.write_all(not_found).await;
+    };
+    told.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(file.clone());
+    if *status == 599 {
+        return Ok(()); // the connection broke
+    }
+    let text = String::from_utf8_lossy(answer);
+    // The recorded lines end in a bare newline; a head on the wire does not.
+    let mut out = Vec::new();
+    let mut in_head = true;
+    for line in text.split_inclusive('\n') {
+        if in_head {
+            out.extend_from_slice(line.trim_end().as_bytes());
+            out.extend_from_slice(b"\r\n");
+            in_head = !line.trim_end().is_empty();
+        } else {
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
+    stream.write_all(&out).await
+}
+
+/// No recorded answer is about time, so a busy machine may have as much of it as it takes.
+const UNHURRIED: &str = "--ratelimiter.timeout=25s";
 
 /// What a case did not record is answered as a healthy limiter does, or the rest would not be asked for.
 const HEALTHY: &str = "01_few";
@@ -171,6 +191,7 @@ async fn replayed(
     let flags = [
         format!("--ratelimiter.url={}", replay.url),
         format!("--redis.url={nobody}"),
+        UNHURRIED.to_owned(),
     ];
     let exporter = Exporter::start(&flags).await?;
     let observation: Value = exporter.get("/api/v1/observation").await?.json()?;
@@ -309,7 +330,8 @@ async fn refused_by_status(odd: Vec<Exchange>, nobody: &str) -> anyhow::Result<(
                 exchange.file
             );
         } else {
-            let exporter = Exporter::start(&[url, format!("--redis.url={nobody}")]).await?;
+            let redis = format!("--redis.url={nobody}");
+            let exporter = Exporter::start(&[url, redis, UNHURRIED.to_owned()]).await?;
             let failures = exporter.get("/api/v1/observation").await?.text();
             // What answers a HEAD tells a length and has no body.
             let named = if exchange.file.contains("head") {

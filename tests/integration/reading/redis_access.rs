@@ -16,9 +16,10 @@ async fn tell(connection: &mut MultiplexedConnection, words: &[&str]) -> anyhow:
     Ok(command.query_async::<()>(connection).await?)
 }
 
-/// Redis with a counter over its limit, and a node.
-async fn limiter() -> anyhow::Result<(RedisServer, MultiplexedConnection, NodeProcess)> {
-    let redis = RedisServer::start(&[]).await?;
+/// `redis` with a counter over its limit, and a node.
+pub(super) async fn limiter(
+    redis: RedisServer,
+) -> anyhow::Result<(RedisServer, MultiplexedConnection, NodeProcess)> {
     let node = NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?;
     let mut connection = redis.connection().await?;
     extra_members(&mut connection, b"over", 11, WINDOW_MS).await?;
@@ -34,7 +35,7 @@ fn succeeded(scrape: &Scrape) -> bool {
 
 #[tokio::test]
 async fn commands_that_may_be_denied_fail_no_collector() -> anyhow::Result<()> {
-    let (redis, mut connection, node) = limiter().await?;
+    let (redis, mut connection, node) = limiter(RedisServer::start(&[]).await?).await?;
     for (denied, named) in [
         (&["-info"][..], &["INFO 127.0.0.1"][..]),
         (&["-time"], &["TIME 127.0.0.1"]),
@@ -75,7 +76,7 @@ async fn the_documented_rights_are_enough() -> anyhow::Result<()> {
     let rights = needed.split(['`', ' ', '\n']);
     let rights: Vec<&str> = rights.filter(|word| word.starts_with('+')).collect();
     assert!(rights.contains(&"+select"), "{rights:?}");
-    let (redis, mut connection, node) = limiter().await?;
+    let (redis, mut connection, node) = limiter(RedisServer::start(&[]).await?).await?;
     let user = ["ACL", "SETUSER", "some", "on", "nopass", "%R~ratelimit*"];
     tell(&mut connection, &[&user[..], &rights].concat()).await?;
     tell(&mut connection, &["SELECT", "2"]).await?;
@@ -100,7 +101,7 @@ async fn the_documented_rights_are_enough() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_password_can_be_rolled_out_to_the_exporter_first() -> anyhow::Result<()> {
-    let (redis, mut connection, node) = limiter().await?;
+    let (redis, mut connection, node) = limiter(RedisServer::start(&[]).await?).await?;
     let folder = TempDir::new("rollout")?;
     let path = folder.path().join("password");
     std::fs::write(&path, "secret-word\n")?;
@@ -138,8 +139,8 @@ async fn a_password_can_be_rolled_out_to_the_exporter_first() -> anyhow::Result<
     Ok(())
 }
 
-/// Why Redis counts as disconnected.
-async fn reason(flags: &[String]) -> anyhow::Result<String> {
+/// Why Redis counts as disconnected, for an exporter with these flags.
+pub(super) async fn reason(flags: &[String]) -> anyhow::Result<String> {
     let exporter = Exporter::start(flags).await?;
     let answer = exporter.get("/api/v1/observation").await?.text();
     let observation: serde_json::Value = serde_json::from_str(&answer)?;
@@ -149,7 +150,7 @@ async fn reason(flags: &[String]) -> anyhow::Result<String> {
 
 #[tokio::test]
 async fn redis_own_words_on_a_login_are_kept() -> anyhow::Result<()> {
-    let (redis, mut connection, _node) = limiter().await?;
+    let (redis, mut connection, _node) = limiter(RedisServer::start(&[]).await?).await?;
     let at = format!("127.0.0.1:{}", redis.port());
     for user in [
         ["free", "on", "nopass"],

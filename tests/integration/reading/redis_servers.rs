@@ -13,9 +13,11 @@ use lab::temp::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::redis_access::{limiter, reason};
 use super::topology::{KEYS, Sharded, WINDOW_MS, ghosts};
 use crate::certificates::certificates;
 use crate::harness::{Exporter, PATIENCE, Scrape, base_flags};
+use redis::aio::MultiplexedConnection;
 
 fn evaluable(scrape: &Scrape, name: &str) -> Option<f64> {
     scrape.value("ratelimiter_invariant_evaluable", &[("name", name)])
@@ -74,9 +76,7 @@ async fn a_valkey_cluster_is_watched_as_a_cluster() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_valkey_alone_is_watched_over_its_own_schemes() -> anyhow::Result<()> {
     let valkey = RedisServer::start_of(Maker::Valkey, &[]).await?;
-    let node = NodeProcess::start(NodeOptions::new("node-1", valkey.url())).await?;
-    let mut connection = valkey.connection().await?;
-    extra_members(&mut connection, b"over", 11, WINDOW_MS).await?;
+    let (valkey, _connection, node) = limiter(valkey).await?;
     let url = valkey.url().replace("redis://", "valkey://");
     let exporter = Exporter::start(&base_flags(&url, std::slice::from_ref(&node))).await?;
     for _ in 0..2 {
@@ -151,19 +151,24 @@ async fn a_cluster_whose_servers_are_not_told_is_not_read_in_full() -> anyhow::R
     Ok(())
 }
 
-/// Waits until a replica says that its link is down.
-async fn until_cut_off(replica: &RedisServer) -> anyhow::Result<()> {
-    let mut connection = replica.connection().await?;
+/// Waits until a server says `words` of its replication.
+async fn until_replication(connection: &MultiplexedConnection, words: &str) -> anyhow::Result<()> {
     lab::wait_for_some(PATIENCE, || {
         let mut info = redis::cmd("INFO");
         info.arg("replication");
         let mut connection = connection.clone();
         async move {
             let info: String = info.query_async(&mut connection).await.ok()?;
-            info.contains("master_link_status:down").then_some(())
+            info.contains(words).then_some(())
         }
     })
-    .await?;
+    .await
+}
+
+/// Waits until a replica says that its link is down.
+async fn until_cut_off(replica: &RedisServer) -> anyhow::Result<()> {
+    let mut connection = replica.connection().await?;
+    until_replication(&connection, "master_link_status:down").await?;
     // So that nobody takes over what it was asked.
     redis::cmd("PING")
         .query_async::<()>(&mut connection)
@@ -270,19 +275,8 @@ async fn a_replica_that_cannot_be_reached_costs_one_timeout_and_is_named() -> an
     // As behind a port mapping that the exporter cannot pass.
     let _replica =
         RedisServer::start(&["--replicaof", &of, "--replica-announce-port", &port]).await?;
-    let mut redis = primary.connection().await?;
-    lab::wait_for_some(PATIENCE, || {
-        let mut info = redis::cmd("INFO");
-        info.arg("replication");
-        let mut redis = redis.clone();
-        async move {
-            let info: String = info.query_async(&mut redis).await.ok()?;
-            info.contains("state=online").then_some(())
-        }
-    })
-    .await?;
-    extra_members(&mut redis, b"over", 11, WINDOW_MS).await?;
-    let node = NodeProcess::start(NodeOptions::new("node-1", primary.url())).await?;
+    until_replication(&primary.connection().await?, "state=online").await?;
+    let (primary, _connection, node) = limiter(primary).await?;
     let mut flags = base_flags(&primary.url(), std::slice::from_ref(&node));
     flags.extend(["--redis.prefer-replica", "--redis.timeout=300ms"].map(str::to_owned));
     let exporter = Exporter::start(&flags).await?;
@@ -316,10 +310,8 @@ async fn redis_is_reached_over_a_unix_socket() -> anyhow::Result<()> {
     let folder = TempDir::new("socket")?;
     let socket = folder.path().join("redis.sock");
     let path = socket.display().to_string();
-    let redis = RedisServer::start(&["--unixsocket", &path]).await?;
-    let node = NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?;
-    let mut connection = redis.connection().await?;
-    extra_members(&mut connection, b"over", 11, WINDOW_MS).await?;
+    let (redis, _connection, node) =
+        limiter(RedisServer::start(&["--unixsocket", &path]).await?).await?;
     let url = format!("redis+unix://{path}");
     let flags = base_flags(&url, std::slice::from_ref(&node));
     let exporter = Exporter::start(&flags).await?;
@@ -337,15 +329,6 @@ async fn redis_is_reached_over_a_unix_socket() -> anyhow::Result<()> {
         "{observation}"
     );
     Ok(())
-}
-
-/// Why Redis counts as disconnected, for an exporter with these flags.
-async fn reason(flags: &[String]) -> anyhow::Result<String> {
-    let exporter = Exporter::start(flags).await?;
-    let answer = exporter.get("/api/v1/observation").await?.text();
-    let observation: serde_json::Value = serde_json::from_str(&answer)?;
-    let reason = observation["redis"]["reason"].as_str();
-    Ok(reason.unwrap_or("connected").to_owned())
 }
 
 /// A certificate of X.509 version 1 and its key.

@@ -42,7 +42,7 @@ pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
             command.arg(score(*min)).arg("+inf");
             command.arg("LIMIT").arg(0).arg(MOST_ENTRIES);
         }
-        _ => {}
+        Ask::Type(_) | Ask::Pttl(_) | Ask::Exists(_) | Ask::AllFields(_) | Ask::Length(_) => {}
     }
     (key.clone(), command)
 }

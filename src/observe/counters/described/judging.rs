@@ -1,6 +1,6 @@
 //! What findings mean: views of counters for the checker, and what could not be judged. Pure.
 
-use crate::limiters::{Description, Finding, Labels, Outcome, Reading, Unknown};
+use crate::limiters::{CounterReading, Description, Finding, Labels, Outcome, Unknown};
 use crate::observation::{Condition, CounterView, Lacks, Reason};
 
 /// A counter as it was read, under its label.
@@ -67,7 +67,7 @@ pub(super) fn judge(description: &Description, labels: &mut Labels, finding: &Fi
     }
 }
 
-fn condition(reading: &Reading) -> Condition {
+fn condition(reading: &CounterReading) -> Condition {
     Condition {
         refused: reading.refused,
         stuck: reading.is_stuck(),

@@ -8,7 +8,7 @@ use redis::RedisError;
 use super::judging::{Judged, Seen, judge};
 use super::looks::{Spent, read};
 use super::{Described, Means, ruled};
-use crate::limiters::{Counter, Finding, Known, Limits, Look, Matched};
+use crate::limiters::{Counter, Finding, Limits, Look, LookContext, Matched};
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
 use crate::observe::counters::pace::Pacer;
@@ -180,7 +180,7 @@ impl Described {
             .map(|((name, sampled), lane)| {
                 let offset = means.lanes.get(*lane).map(|lane| lane.clock_offset);
                 let now_ms = redis_millis(at, offset.unwrap_or_default());
-                let known = Known {
+                let known = LookContext {
                     rules: &rules,
                     api: &api,
                     now_ms: u64::try_from(now_ms).unwrap_or(0),

@@ -21,7 +21,7 @@ use crate::observe::redis::errors::{is_elsewhere, reason_of};
 use crate::observe::redis::server_state::redis_millis;
 
 /// A key with what is known of it.
-pub(in crate::observe) struct Known {
+pub(in crate::observe) struct JudgedCounter {
     pub(in crate::observe) key: Vec<u8>,
     pub(in crate::observe) count: u64,
     pub(in crate::observe) limit: Limit,
@@ -30,7 +30,7 @@ pub(in crate::observe) struct Known {
     invalid: Option<Invalid>,
 }
 
-impl Known {
+impl JudgedCounter {
     fn view(&self) -> CounterView<'_> {
         CounterView {
             key: &self.key,
@@ -151,14 +151,14 @@ impl Sweep<'_> {
         verified.retain(|known| known.count > 0);
         sure.append(&mut verified);
         if in_pass {
-            let views: Vec<CounterView<'_>> = sure.iter().map(Known::view).collect();
+            let views: Vec<CounterView<'_>> = sure.iter().map(JudgedCounter::view).collect();
             self.sink.counters(at, &views);
         } else {
-            self.tell_aside(at, &sure);
+            self.report_outside_pass(at, &sure);
         }
         // These may have been counted under the limit before.
         let changed = self.verify(changed, at, &mut Vec::new(), result).await;
-        self.tell_aside(at, &changed);
+        self.report_outside_pass(at, &changed);
     }
 
     /// Takes in the stored limits of one batch, before anything is counted.
@@ -197,7 +197,7 @@ impl Sweep<'_> {
         if ruled.is_none() && (count > limit.limit || self.sink.ranks(used, &key)) {
             return Judged::Doubtful(key);
         }
-        Judged::Sure(Known {
+        Judged::Sure(JudgedCounter {
             key,
             count,
             limit,
@@ -207,7 +207,12 @@ impl Sweep<'_> {
     }
 
     /// What of a counter its limiter cannot make, by what was read closely.
-    fn examine(&self, known: &Known, closer: Option<Closer>, at: Moment) -> Option<Invalid> {
+    fn examine(
+        &self,
+        known: &JudgedCounter,
+        closer: Option<Closer>,
+        at: Moment,
+    ) -> Option<Invalid> {
         let (key, limit) = (&known.key, known.limit);
         let window_ms = self.limits.longest_window(key, limit, at.steady);
         closer?.invalid(self.longest, Limit { window_ms, ..limit })
@@ -221,7 +226,7 @@ impl Sweep<'_> {
         at: Moment,
         unjudged: &mut Vec<(Vec<u8>, Reason)>,
         result: &mut SweepResult,
-    ) -> Vec<Known> {
+    ) -> Vec<JudgedCounter> {
         let usual = self
             .limits
             .default_limit()
@@ -244,7 +249,7 @@ impl Sweep<'_> {
             let closer = answer.closer;
             match self.judge_read(&key, answer, at, result) {
                 Read::Counted(count, limit, fell_from) => {
-                    let mut known = Known {
+                    let mut known = JudgedCounter {
                         key,
                         count,
                         limit,
@@ -343,8 +348,8 @@ impl Sweep<'_> {
     }
 
     /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
-    pub(in crate::observe) fn tell_aside(&mut self, at: Moment, found: &[Known]) {
-        let views: Vec<CounterView<'_>> = found.iter().map(Known::view).collect();
+    pub(in crate::observe) fn report_outside_pass(&mut self, at: Moment, found: &[JudgedCounter]) {
+        let views: Vec<CounterView<'_>> = found.iter().map(JudgedCounter::view).collect();
         self.sink.recheck(at, &views);
     }
 }
@@ -360,7 +365,7 @@ enum Read {
 }
 
 enum Judged {
-    Sure(Known),
+    Sure(JudgedCounter),
     /// To be looked at directly before anything is said.
     Doubtful(Vec<u8>),
     Skipped,

@@ -14,7 +14,7 @@ use crate::subject::InvariantChecker as _;
 fn results_without_end_do_not_become_series() {
     let one = |n| format!("ratelimiter_requests_checked_total{{result=\"{n}\"}} 1\n");
     let text: String = (0..=MOST_RESULTS).map(one).collect();
-    let error = Reading::parse(&text, &default_selectors()).unwrap_err();
+    let error = ScrapedMetrics::parse(&text, &default_selectors()).unwrap_err();
     assert!(error.contains("101 results"), "{error}");
 }
 
@@ -27,17 +27,23 @@ fn one_sum_that_is_no_number_costs_the_sum_alone() {
                 ratelimiter_requests_checked_total{result=\"odd\"} NaN\n\
                 http_requests_total{handler=\"/x\",status=\"200\"} NaN\n\
                 http_requests_total{handler=\"/check\",status=\"200\"} 3\n";
-    let reading = Reading::parse(text, &default_selectors()).unwrap();
+    let reading = ScrapedMetrics::parse(text, &default_selectors()).unwrap();
     let results: Vec<_> = reading.requests_checked.iter().collect();
     assert_eq!(results, [(&"allowed".to_owned(), &3.0)]);
     assert_eq!(reading.check_errors, Some(0.0));
     let mut history = LatencyHistory::default();
-    let metrics = history.add(Timestamp::UNIX_EPOCH, &reading, &default_selectors(), false);
+    let metrics = history.add(
+        Timestamp::UNIX_EPOCH,
+        &reading,
+        &default_selectors(),
+        LatencyWindow::default(),
+        false,
+    );
     let histogram = metrics.check_duration.unwrap();
     assert_eq!((histogram.count, histogram.sum), (3.0, None));
     // What a verdict rests on is there as a whole or not at all.
     let text = text.replace("status=\"200\"} 3", "status=\"200\"} NaN");
-    let error = Reading::parse(&text, &default_selectors()).unwrap_err();
+    let error = ScrapedMetrics::parse(&text, &default_selectors()).unwrap_err();
     assert!(
         error.starts_with("line 7: http_requests_total of /check"),
         "{error}"
@@ -47,12 +53,13 @@ fn one_sum_that_is_no_number_costs_the_sum_alone() {
 #[test]
 fn a_histogram_of_no_numbers_is_named_and_the_next_one_is_used() {
     let broken = "ratelimiter_check_duration_seconds_bucket{le=\"0.1\"} NaN\n";
-    let reading = |text: &str| Reading::parse(text, &default_selectors()).unwrap();
+    let reading = |text: &str| ScrapedMetrics::parse(text, &default_selectors()).unwrap();
     let mut history = LatencyHistory::default();
     let metrics = history.add(
         Timestamp::UNIX_EPOCH,
         &reading(broken),
         &default_selectors(),
+        LatencyWindow::default(),
         false,
     );
     assert_eq!(
@@ -64,6 +71,7 @@ fn a_histogram_of_no_numbers_is_named_and_the_next_one_is_used() {
         Timestamp::UNIX_EPOCH,
         &reading(&other),
         &default_selectors(),
+        LatencyWindow::default(),
         false,
     );
     assert_eq!(metrics.latency_unknown.as_deref(), Some("first_sample"));
@@ -179,6 +187,16 @@ impl Counts<'_> {
 
 /// What is said at each scrape.
 fn replay(edges: &[i64], checks: &[Check], scrapes: &[i64]) -> Vec<(i64, Said)> {
+    replay_over(LatencyWindow::default(), edges, checks, scrapes)
+}
+
+/// The same with the p99 of another window.
+fn replay_over(
+    window: LatencyWindow,
+    edges: &[i64],
+    checks: &[Check],
+    scrapes: &[i64],
+) -> Vec<(i64, Said)> {
     let mut checks = checks.to_vec();
     checks.sort_unstable();
     let selectors = default_selectors();
@@ -195,12 +213,13 @@ fn replay(edges: &[i64], checks: &[Check], scrapes: &[i64]) -> Vec<(i64, Said)> 
         while let Some((_, took)) = ended.next_if(|(ended, _)| ended <= at) {
             counts.count(*took);
         }
-        let reading = Reading::parse(&counts.text(), &selectors).unwrap();
+        let reading = ScrapedMetrics::parse(&counts.text(), &selectors).unwrap();
         let now = Timestamp::from_millisecond(1_700_000_000_000 + at).unwrap();
-        let metrics = history.add(now, &reading, &selectors, false);
+        let metrics = history.add(now, &reading, &selectors, window, false);
         let observation = Observation {
             nodes: vec![node.clone()],
             node_metrics: BTreeMap::from([("n".to_owned(), metrics)]),
+            latency_window_seconds: window,
             redis_connected: Some(true),
             ..Observation::default()
         };
@@ -287,6 +306,42 @@ fn what_was_slow_and_is_repaired_is_soon_no_longer_reported() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_repaired_is_reported_for_a_third_of_the_window_at_most() {
+    let slow = |begin| {
+        if (600_000..735_000).contains(&begin) {
+            300
+        } else {
+            2
+        }
+    };
+    let checks = checks(1000, 100, slow);
+    let mut ends = Vec::new();
+    for seconds in [10, 60, 600] {
+        let window = LatencyWindow::new(std::time::Duration::from_secs(seconds));
+        let said = replay_over(window, &FINE, &checks, &every(1000, 1_000_000));
+        let reported = |(at, said): &(i64, Said)| (*said == Said::Reported).then_some(*at);
+        let (first, last) = (
+            said.iter().find_map(reported),
+            said.iter().rev().find_map(reported),
+        );
+        let window = i64::try_from(seconds).unwrap() * 1000;
+        let third = window / 3;
+        // A hundredth of the window must be slow first.
+        let latest = 662_000 + window / 100;
+        assert!(
+            first.is_some_and(|at| (660_000..=latest).contains(&at)),
+            "{seconds} s: {first:?}"
+        );
+        assert!(
+            last.is_some_and(|at| (735_000..=736_000 + third).contains(&at)),
+            "{seconds} s: {last:?}"
+        );
+        ends.extend(last);
+    }
+    assert!(ends.is_sorted() && ends[0] < ends[2], "{ends:?}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ struct Earlier {
 }
 
 /// An answer to a node's probes, best first.
-pub(in crate::observe) enum Answer {
+pub(in crate::observe) enum ProbeOutcome {
     Yes(f64),
     /// It does not answer where it did before, or where the configuration says that it should.
     No(Reason),
@@ -270,8 +270,8 @@ impl NodeMemory {
         &self,
         id: &str,
         evidence: &NodeEvidence<'_>,
-    ) -> (Answer, bool) {
-        let mut answer = Answer::NotAsked;
+    ) -> (ProbeOutcome, bool) {
+        let mut answer = ProbeOutcome::NotAsked;
         let Some(known) = self.known.get(id) else {
             return (answer, false);
         };
@@ -289,12 +289,12 @@ impl NodeMemory {
                 Some(Probe::Answered { node_id, seconds }) => {
                     let other_node = node_id.as_deref().is_some_and(|other| other != id);
                     if !other_node {
-                        return (Answer::Yes(*seconds), at_registered);
+                        return (ProbeOutcome::Yes(*seconds), at_registered);
                     }
                 }
-                Some(Probe::Failed(reason)) if believed => answer = Answer::No(*reason),
-                Some(Probe::Failed(_)) if !matches!(answer, Answer::No(_)) => {
-                    answer = Answer::NeverReached;
+                Some(Probe::Failed(reason)) if believed => answer = ProbeOutcome::No(*reason),
+                Some(Probe::Failed(_)) if !matches!(answer, ProbeOutcome::No(_)) => {
+                    answer = ProbeOutcome::NeverReached;
                 }
                 Some(Probe::Failed(_)) | None => {}
             }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Answer, NodeEvidence, NodeRecord, RedisEvidence, Registration, RegistryTiming, SeenTtl,
+    NodeEvidence, NodeRecord, ProbeOutcome, RedisEvidence, Registration, RegistryTiming, SeenTtl,
 };
 use crate::clock::elapsed;
 
@@ -20,11 +20,11 @@ pub(in crate::observe) fn by_registration(
     known: &NodeRecord,
     registered: Option<&Registration>,
     listed: bool,
-    answer: &Answer,
+    answer: &ProbeOutcome,
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
 ) -> Option<(Option<String>, String)> {
-    let probed = matches!(answer, Answer::NeverReached);
+    let probed = matches!(answer, ProbeOutcome::NeverReached);
     let up = |reason: &str| Some((Some("Up".to_owned()), reason.to_owned()));
     let unknown = |reason: &str| Some((None, reason.to_owned()));
     if registered.is_some() {

@@ -1,5 +1,7 @@
 //! Every alert has a runbook of the same make, and names in runbooks and in the list of alerts are true.
 
+use ratelimiter_exporter::limiters::{BUILT_IN, Counter, Description};
+
 use super::files::{alerts, blocks, files, rules, text};
 use super::known::Known;
 
@@ -37,6 +39,36 @@ fn every_alert_has_a_runbook_and_every_runbook_an_alert() -> anyhow::Result<()> 
                 "{}: {section:?} is empty",
                 alert.alert()
             );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn runbooks_about_counters_heal_each_kind() -> anyhow::Result<()> {
+    let any: fn(&Counter) -> bool = |_| true;
+    for (alert, concerns) in [
+        ("StuckCounter", Counter::sticks as fn(&Counter) -> bool),
+        ("KeysWithoutExpiry", |counter| counter.expiry.required),
+        ("InvalidCounter", any),
+    ] {
+        let runbook = text(&format!("alerts/runbooks/Ratelimiter{alert}.md"))?;
+        let rows = runbook.lines().filter(|line| line.starts_with("| `"));
+        let rows: Vec<&str> = rows.collect();
+        for (name, description) in BUILT_IN {
+            // Its expiries are not read.
+            if *name == "reference" {
+                continue;
+            }
+            let description = Description::parse(description)
+                .map_err(|mistakes| anyhow::anyhow!("{name}: {mistakes:?}"))?;
+            let quoted = format!("`{name}`");
+            let healed = rows.iter().any(|row| row.contains(&quoted));
+            let concerned = description.counters.iter().any(concerns);
+            assert_eq!(healed, concerned, "{alert}: {name}");
+        }
+        for command in ["`EXPIRE key SECONDS`", "`DEL key`", "`PERSIST"] {
+            assert!(runbook.contains(command), "{alert}: {command}");
         }
     }
     Ok(())

@@ -320,6 +320,7 @@ fn slow(
         }
         (Place::Over, _) => (metrics.p99, metrics.newest.clone(), metrics.source),
     };
+    let window = look.look.window.unwrap_or(60_000);
     let reach = match newest {
         None => 0,
         Some(newest) => {
@@ -328,7 +329,7 @@ fn slow(
                 Place::Over => newest.reach,
                 Place::AtMost if over => return Word::Fine,
                 Place::Astride if over => return Word::Inconclusive,
-                _ => newest.reach.max(60_000),
+                _ => newest.reach.max(window),
             }
         }
     };
@@ -342,7 +343,7 @@ fn slow(
     Word::Violated {
         at: vec![look.now],
         kept: vec![false],
-        stale: (reach - 20_000).max(0),
+        stale: (reach - window / 3).max(0),
         message: format!("p99 latency {figure}, allowed {allowed}{source}"),
     }
 }

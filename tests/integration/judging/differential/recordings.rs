@@ -43,6 +43,8 @@ pub(super) struct Look {
     pub(super) steady: Option<i64>,
     pub(super) nodes: BTreeMap<&'static str, Node>,
     pub(super) metrics: BTreeMap<&'static str, Metrics>,
+    /// What the latencies are taken over, in milliseconds.
+    pub(super) window: Option<i64>,
     pub(super) redis: Option<bool>,
     pub(super) redis_reason: Option<&'static str>,
     pub(super) keys: BTreeMap<&'static str, Key>,
@@ -278,6 +280,7 @@ fn read() -> impl Strategy<Value = Read> {
 fn look() -> impl Strategy<Value = (i64, i64, Look)> {
     let nodes = btree_map(select(&NODES[..]), node(), 0..=3);
     let metrics = btree_map(select(&NODES[..]), metrics(), 0..=3);
+    let window = option::weighted(0.3, select(vec![10_500_i64, 45_000, 60_000, 600_000]));
     let redis = prop_oneof![3 => Just(Some(true)), 3 => Just(Some(false)), 1 => Just(None)];
     let reason = option::of(Just("PING: no answer within 1s"));
     let keys = btree_map(select(&KEYS[..]), key(), 0..=4);
@@ -287,22 +290,42 @@ fn look() -> impl Strategy<Value = (i64, i64, Look)> {
         1 => proptest::sample::subsequence(KEYS.to_vec(), 1..=2),
     ];
     let read = (read(), unjudged);
-    (step(), jump, nodes, metrics, redis, reason, keys, read).prop_map(
-        |(step, jump, nodes, metrics, redis, redis_reason, keys, (read, unjudged))| {
-            let look = Look {
-                wall: None,
-                steady: None,
+    (
+        step(),
+        jump,
+        nodes,
+        (metrics, window),
+        redis,
+        reason,
+        keys,
+        read,
+    )
+        .prop_map(
+            |(
+                step,
+                jump,
                 nodes,
-                metrics,
+                (metrics, window),
                 redis,
                 redis_reason,
                 keys,
-                read,
-                unjudged,
-            };
-            (step, jump, look)
-        },
-    )
+                (read, unjudged),
+            )| {
+                let look = Look {
+                    wall: None,
+                    steady: None,
+                    nodes,
+                    metrics,
+                    window,
+                    redis,
+                    redis_reason,
+                    keys,
+                    read,
+                    unjudged,
+                };
+                (step, jump, look)
+            },
+        )
 }
 
 /// How lines tell the time.
@@ -382,6 +405,9 @@ impl Look {
                 Read::Failed => json!({"failed": {"reason": "redis_down"}}),
             },
         });
+        if let Some(window) = self.window {
+            line["latency_window_seconds"] = json!(share(window.unsigned_abs(), 1_000));
+        }
         if let Some(wall) = self.wall {
             line["observed_at"] = json!(time(wall));
         }

@@ -1,0 +1,9 @@
+//! Locks that are held for plain assignments only: a panic cannot leave anything half-done behind it, so a poisoned lock is as
+//! good as any.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The lock, whether or not another thread panicked while it held it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,56 @@
+//! The span that a node's p99 is taken over, and the part of it that counts as now.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The span that a node's p99 is taken over (`--latency.window`); in JSON, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct LatencyWindow(Duration);
+
+impl LatencyWindow {
+    /// The window of this length.
+    pub const fn new(span: Duration) -> Self {
+        Self(span)
+    }
+
+    /// Its length.
+    pub fn span(self) -> Duration {
+        self.0
+    }
+
+    /// How far back the newest checks reach at most, where collections are not further apart: a third of the window. Slow
+    /// checks that came since then are taken to be still coming. Shorter, and a node with little traffic would show none
+    /// between two slow ones; longer, and an outage that is over would be reported.
+    pub fn newest(self) -> Duration {
+        self.0 / 3
+    }
+
+    /// Whether it is the usual one, which JSON leaves out.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for LatencyWindow {
+    fn default() -> Self {
+        Self(Duration::from_secs(60))
+    }
+}
+
+impl TryFrom<f64> for LatencyWindow {
+    type Error = &'static str;
+
+    fn try_from(seconds: f64) -> Result<Self, Self::Error> {
+        let span = Duration::try_from_secs_f64(seconds).ok();
+        let span = span.filter(|span| !span.is_zero());
+        span.map(Self).ok_or("expected seconds above zero")
+    }
+}
+
+impl From<LatencyWindow> for f64 {
+    fn from(window: LatencyWindow) -> Self {
+        window.0.as_secs_f64()
+    }
+}

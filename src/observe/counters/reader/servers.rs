@@ -1,0 +1,152 @@
+//! The servers of a collection: connects to each, asks it what was written, and names those that could not be read.
+
+use futures_util::future::join_all;
+
+use crate::observation::{Collector, Failure, Reason};
+use crate::observe::counters::invalidations::{Changes, Names};
+use crate::observe::counters::reader::KeyReader;
+use crate::observe::counters::shard_reader::{Readied, Ready, ready};
+use crate::observe::counters::sweep_result::SweepResult;
+use crate::observe::counters::told::passed_over;
+use crate::observe::redis::cluster::Shard;
+use crate::observe::redis::errors::RedisFailure;
+use crate::observe::redis::topology::ShardNow;
+
+impl KeyReader {
+    /// Connects to every server that answers, and notes those that cannot be read.
+    pub(super) async fn get_ready(
+        &mut self,
+        shards: &[ShardNow],
+        result: &mut SweepResult,
+    ) -> Vec<Option<Ready>> {
+        let found: Vec<Shard> = shards.iter().map(|now| now.shard.clone()).collect();
+        if self.shards != found
+            && let Some(pass) = &mut self.pass
+        {
+            pass.moved = true;
+        }
+        self.shards = found;
+        let mut readers = std::mem::take(&mut self.readers);
+        let (means, unreachable) = ((&self.access, &self.tracked), &self.unreachable);
+        let work = shards.iter().map(|now| {
+            let before = readers.remove(&now.shard.primary);
+            async move {
+                if let Err(failure) = &now.ping {
+                    // That it does not answer is told by PING.
+                    let failure = RedisFailure {
+                        reason: Reason::RedisDown,
+                        message: failure.message.clone(),
+                    };
+                    return (before, Err(failure), Vec::new());
+                }
+                if let Some(stale) = now.state.iter().find_map(|state| state.stale.clone()) {
+                    // When it is of use again, it has other data: nothing that it told until then counts.
+                    return (None, Err(stale), Vec::new());
+                }
+                let Readied {
+                    reader,
+                    ready,
+                    passed_over,
+                } = ready(before, means, now, unreachable).await;
+                (Some(reader), ready, passed_over)
+            }
+        });
+        let work: Vec<_> = work.collect();
+        let mut servers = Vec::with_capacity(shards.len());
+        for (place, done) in join_all(work).await.into_iter().enumerate() {
+            let (reader, ready, passed_over) = done;
+            let primary = &shards[place].shard.primary;
+            let source = reader.as_ref().map_or(primary, |reader| &reader.source);
+            result.sources.push(source.clone());
+            result.missing.extend(passed_over);
+            if let Some(reader) = reader {
+                self.readers.insert(primary.clone(), reader);
+            }
+            if let Ok(Ready {
+                changes: Changes::Untold(Some(failure)),
+                ..
+            }) = &ready
+            {
+                let source = result.sources[place].clone();
+                result.missing.push((source, failure.clone()));
+            }
+            match ready {
+                Ok(ready) => servers.push(Some(ready)),
+                Err(failure) => {
+                    result.failed.insert(place, failure);
+                    servers.push(None);
+                }
+            }
+        }
+        servers
+    }
+
+    /// Drops the connections to servers that failed: there may be answers on the way that nobody waits for.
+    pub(super) fn replace_failed(&mut self, result: &SweepResult) {
+        for (place, shard) in self.shards.iter().enumerate() {
+            if result.failed.contains_key(&place)
+                && let Some(reader) = self.readers.get_mut(&shard.primary)
+            {
+                reader.replace();
+            }
+        }
+    }
+
+    /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
+    pub(super) fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Names)> {
+        let mut written = Vec::new();
+        let mut count = 0;
+        for (lane, server) in servers.iter_mut().enumerate() {
+            match server.as_mut().map(|server| &mut server.changes) {
+                Some(Changes::Names(names)) => {
+                    count += names.len() as u64;
+                    written.push((lane, std::mem::take(names)));
+                }
+                // What the pass under way passed by may have been written since: it goes on, and another follows.
+                Some(Changes::Unknown) if self.steady.is_none() && self.pass.is_some() => {
+                    self.behind = true;
+                }
+                Some(Changes::Unknown) => self.begin_anew(),
+                // The pass under way relied on being told.
+                Some(Changes::Untold(_)) | None if self.steady.is_some() => self.begin_anew(),
+                Some(Changes::Untold(_)) | None => {}
+            }
+        }
+        if self.steady.is_some_and(|last| last.is_storm(count)) {
+            self.begin_anew();
+            // The pass that begins now comes across all of them.
+            return Vec::new();
+        }
+        written
+    }
+
+    pub(super) fn failures(&self, result: &SweepResult) -> Vec<Failure> {
+        let mut failures = passed_over(result, self.label);
+        // With one server alone, its address says nothing that the configuration does not.
+        let cluster = self.shards.len() > 1;
+        for (place, failure) in &result.failed {
+            // That a server is down is told by PING.
+            if failure.reason != Reason::RedisDown {
+                let subject = self.shards.get(*place).filter(|_| cluster);
+                let subject = subject.map_or("", |shard| shard.primary.as_str());
+                failures.push(failure.clone().counted(Collector::Counters, subject));
+            }
+        }
+        for (server, failure) in &result.missing {
+            failures.push(failure.clone().counted(Collector::Counters, server));
+        }
+        if let Some(failure) = &result.alone {
+            failures.push(failure.clone().counted(Collector::Counters, ""));
+        }
+        if result.failed.is_empty() && result.stopped == Some(Reason::Deadline) {
+            let message = "the sweep of the counters was cut off";
+            failures.push(Failure::new(
+                Collector::Counters,
+                "",
+                Reason::Deadline,
+                message,
+            ));
+        }
+        failures
+    }
+}

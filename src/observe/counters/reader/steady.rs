@@ -1,0 +1,90 @@
+//! How far passes have come: when one is due, how long a collection works on it, and when what was seen before no longer
+//! counts.
+
+use std::time::Duration;
+
+use crate::observe::counters::reader::KeyReader;
+use crate::observe::counters::sweep_result::SweepResult;
+
+/// In the steady state a pass is spread over this long: what was written is known without it. Well below the quarter of an
+/// hour after which the alert `RatelimiterCoverageBehind` calls it late.
+const STEADY_PASS: Duration = Duration::from_secs(600);
+
+/// In the steady state, over this many collections where nobody goes on between them.
+const SLICES: u32 = 10;
+
+/// The least that a collection spends on the pass: small key spaces are passed whole.
+const LEAST_SLICE: Duration = Duration::from_millis(50);
+
+/// The most that a collection spends on the pass where it goes on between collections: nobody is kept waiting for it.
+const MOST_SLICE: Duration = Duration::from_secs(1);
+
+/// When more than one in this many of all keys was written, a whole pass costs little more and tells all.
+const STORM: u64 = 4;
+
+/// What the last full pass took.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::observe) struct Steady {
+    /// Of Redis's time.
+    pub(super) took: Duration,
+    /// Keys of any kind that it looked at.
+    pub(super) scanned: u64,
+}
+
+impl Steady {
+    /// Whether so much was written that a whole pass costs little more.
+    pub(super) fn is_storm(self, written: u64) -> bool {
+        written > self.scanned / STORM
+    }
+}
+
+/// What a collection spends on the pass, at the most.
+pub(super) fn slice(
+    steady: Option<Steady>,
+    goes_on: bool,
+    share: f64,
+    budget: Duration,
+) -> Duration {
+    match steady {
+        Some(_) if goes_on => LEAST_SLICE,
+        Some(last) => (last.took.div_f64(share) / SLICES).max(LEAST_SLICE),
+        None if goes_on => MOST_SLICE,
+        None => budget,
+    }
+}
+
+impl KeyReader {
+    /// Whether the pass has to go on before the next collection. In the steady state it keeps to its time.
+    pub(super) fn is_due(&self) -> bool {
+        self.pass.is_some()
+            && self.steady.is_none_or(|last| {
+                let passed = self.pass_begun.elapsed().div_duration_f64(STEADY_PASS);
+                self.pass_took < last.took.mul_f64(passed.min(1.0))
+            })
+    }
+
+    /// Takes in how far the pass came. `told`: all servers tell what is written.
+    pub(super) fn passed(&mut self, result: &mut SweepResult, told: bool) {
+        self.pass_took += std::mem::take(&mut result.pass_took);
+        if result.stopped.is_none() {
+            // Where it fell behind, one more pass over everything brings what was passed by.
+            let known = told && !self.behind;
+            self.steady = known.then_some(Steady {
+                took: self.pass_took,
+                scanned: result.pass_scanned,
+            });
+            self.behind = false;
+            self.pass_took = Duration::ZERO;
+        } else if self.pass.is_none() {
+            self.begin_anew();
+        }
+    }
+
+    /// Nothing that was seen before counts any more: the next pass looks at every key.
+    pub(super) fn begin_anew(&mut self) {
+        self.pass = None;
+        self.pass_took = Duration::ZERO;
+        self.steady = None;
+        self.behind = false;
+    }
+}
