@@ -207,7 +207,7 @@ impl Report {
             || (name.about_keys() && counter.is_some());
         let mut not_applicable = self.not_applicable.iter();
         let not_applicable = not_applicable.find(|it| it.name == name).map(|it| it.why);
-        let not_judged = counter.and_then(|counter| not_judged(name, &counter.condition));
+        let not_judged = counter.and_then(|counter| not_judged(name, counter.condition));
         let decision = match (status, violation) {
             (None, _) if not_applicable.is_some() => Decision::NotApplicable,
             (None, _) => Decision::SwitchedOff,
@@ -234,7 +234,7 @@ impl Report {
 }
 
 /// Why the invariant `name` is not judged by a counter that was read: what became of it, and the reason.
-fn not_judged(name: InvariantName, condition: &Condition) -> Option<(Decision, &'static str)> {
+fn not_judged(name: InvariantName, condition: Condition) -> Option<(Decision, &'static str)> {
     let compared = matches!(
         name,
         InvariantName::CounterDrift | InvariantName::GhostAllowing

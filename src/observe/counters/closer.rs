@@ -34,12 +34,14 @@ impl Closer {
     }
 
     /// What the answers say; nothing where the key is of another type, is elsewhere, or may not be read so.
-    pub(in crate::observe) fn of(answers: [RedisResult<Value>; COMMANDS]) -> Option<Self> {
+    pub(in crate::observe) fn of(answers: &[RedisResult<Value>; COMMANDS]) -> Option<Self> {
         let [Ok(Value::Int(left_ms)), Ok(Value::Int(future))] = answers else {
             return None;
         };
-        let future = u64::try_from(future).unwrap_or(0);
-        Some(Self { left_ms, future })
+        Some(Self {
+            left_ms: *left_ms,
+            future: u64::try_from(*future).unwrap_or(0),
+        })
     }
 
     /// Whether the key never expires.
@@ -111,8 +113,8 @@ mod tests {
     #[test]
     fn what_could_not_be_read_is_nothing() {
         let wrong_type = || Err((redis::ErrorKind::Client, "not an integer").into());
-        assert_eq!(Closer::of([Ok(Value::Int(5)), wrong_type()]), None);
-        let read = Closer::of([Ok(Value::Int(-1)), Ok(Value::Int(0))]);
+        assert_eq!(Closer::of(&[Ok(Value::Int(5)), wrong_type()]), None);
+        let read = Closer::of(&[Ok(Value::Int(-1)), Ok(Value::Int(0))]);
         assert!(read.is_some_and(Closer::is_without_expiry));
     }
 }

@@ -194,7 +194,7 @@ pub(in crate::observe) async fn count(
             count => counted.keys.push(CountedKey {
                 key,
                 count: count?,
-                closer: closer.and_then(|(left, future)| Closer::of([left, future])),
+                closer: closer.and_then(|(left, future)| Closer::of(&[left, future])),
             }),
         }
     }
@@ -293,7 +293,7 @@ pub(in crate::observe) async fn verify(
             own: own.map_err(|error| (router.link_of(name), error)),
             count: count_of(count)
                 .map_err(|error| (router.link_of(&[PREFIX, key].concat()), error)),
-            closer: Closer::of([left, future]),
+            closer: Closer::of(&[left, future]),
         });
     }
     verified

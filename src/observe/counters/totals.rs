@@ -113,9 +113,12 @@ impl Totals {
                 .expiry
                 .map(|expiry| matches!(expiry, Expires::Never(_))),
             Outcome::Over(without) => *without,
-            // Their expiry is never read.
-            Outcome::Invalid(_) | Outcome::Unknown(_) => return,
-            Outcome::Part | Outcome::Gone | Outcome::Ignored => return,
+            // Their expiry is never read, or they are no counters.
+            Outcome::Invalid(_)
+            | Outcome::Unknown(_)
+            | Outcome::Part
+            | Outcome::Gone
+            | Outcome::Ignored => return,
         };
         self.add_key(matched.counter, without.filter(|_| sampled));
     }
