@@ -50,7 +50,7 @@ pub struct Faults {
     pub health_status: Option<u16>,
     /// The status of `/check`, which then counts nothing in Redis.
     pub check_status: Option<u16>,
-    /// Its clock is this much ahead of the others'.
+    /// The node's clock is this much ahead: the requests that it admits are later than they were.
     pub clock_ahead_ms: u32,
     /// After a 500 the connection is closed without `Connection: close`, as a real one does.
     pub close_after_500: bool,

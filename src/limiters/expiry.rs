@@ -96,8 +96,8 @@ pub struct Longest {
 }
 
 impl Longest {
-    /// In milliseconds, under `limits`; nothing where those do not tell.
-    pub(super) fn of(&self, limits: &Limits) -> Option<u64> {
+    /// How long it is under `limits`, in milliseconds, if they tell.
+    pub fn most_ms(&self, limits: &Limits) -> Option<u64> {
         let window = float(limits.window_ms?);
         let (limit, capacity) = (limits.limit.map(float), limits.capacity().map(float));
         let fill = match (limit, capacity) {
@@ -105,8 +105,7 @@ impl Longest {
             _ if self.fills == 0.0 => 0.0,
             _ => return None,
         };
-        let most = whole(self.windows * window + self.fills * fill);
-        Some(most.saturating_add(self.plus_ms))
+        Some(whole(self.windows * window + self.fills * fill).saturating_add(self.plus_ms))
     }
 }
 

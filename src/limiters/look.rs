@@ -486,10 +486,10 @@ impl<'d> Look<'d> {
             .is_none_or(|capacity| reading.count > capacity);
         let may_be_longer = counter.expiry.longer_over_limit && over;
         let max = counter.expiry.max.filter(|_| !may_be_longer);
-        let most_ms = max.and_then(|max| max.of(limits));
+        let most_ms = max.and_then(|max| max.most_ms(limits));
         // A key that was written before the window got shorter lives on as long as it then should.
         let before = self.former.and_then(|former| {
-            let most_ms = max?.of(&former.limits)?;
+            let most_ms = max?.most_ms(&former.limits)?;
             Some(most_ms.saturating_sub(former.ago_ms))
         });
         let most_ms = most_ms.map(|most_ms| most_ms.max(before.unwrap_or(0)));

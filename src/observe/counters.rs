@@ -1,6 +1,7 @@
 //! The counters in Redis: how they are swept, which limit holds for each, and what cannot be judged.
 
 pub(in crate::observe) mod api_limits;
+pub(in crate::observe) mod closer;
 pub(in crate::observe) mod described;
 pub(in crate::observe) mod invalidations;
 pub(in crate::observe) mod limits;

@@ -1,7 +1,7 @@
 //! The rate limiter as a [`Subject`]: two lines side by side, one about nodes and one about keys, and how what they
 //! bring becomes one [`Observation`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::{Description, Discover};
+use crate::limiters::{Description, Discover, Longest};
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
     KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
@@ -30,7 +30,6 @@ use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
 use crate::observe::counters::sweep_result::SweepResult;
-use crate::observe::counters::totals::Totals;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
@@ -130,6 +129,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    fn longest_of_reference(&self) -> Option<Longest> {
+        match self {
+            Self::Reference(description) => description.counters.first()?.expiry.max,
+            Self::Described(_) => None,
+        }
+    }
+
     fn description(&self) -> &Arc<Description> {
         match self {
             Self::Reference(description) | Self::Described(description) => description,
@@ -160,6 +166,7 @@ pub struct Limiter {
     /// What is said of its kind.
     pub(in crate::observe) kind: LimiterKind,
     is_reference: bool,
+    description: Arc<Description>,
     pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
@@ -243,6 +250,8 @@ impl Limiter {
                 described,
                 tracked: Arc::new(tracked),
                 totals: None,
+                longest: config.kind.longest_of_reference(),
+                suspects: HashSet::new(),
                 collections: 0,
                 budget: config.scan_budget,
                 share: config.scan_share,
@@ -266,6 +275,7 @@ impl Limiter {
             counter_list: OptionalRequest::default(),
             kind,
             is_reference,
+            description: Arc::clone(config.kind.description()),
             clock,
             kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
             max_series: config.max_series,
@@ -283,16 +293,19 @@ impl Limiter {
         self
     }
 
-    /// The description of a kind that is not the reference, and what its last full pass came across.
-    fn last_pass(&self) -> Option<(&Description, &Totals)> {
-        let described = self.keys.described.as_ref()?;
-        Some((described.description(), self.keys.totals.as_ref()?))
+    /// How many keys never expire although they should, by counter, as far as a full pass has told.
+    fn without_expiry(&self) -> BTreeMap<String, u64> {
+        let totals = self.keys.totals.as_ref();
+        totals
+            .map(|totals| totals.without_expiry(&self.description))
+            .unwrap_or_default()
     }
 
-    fn without_expiry(&self) -> BTreeMap<String, u64> {
-        self.last_pass()
-            .map(|(description, totals)| totals.without_expiry(description))
-            .unwrap_or_default()
+    /// How many names fit no counter, where the patterns say which do.
+    fn foreign(&self) -> Option<u64> {
+        let totals = self.keys.totals.as_ref();
+        let totals = totals.filter(|_| self.keys.described.is_some());
+        totals.map(|totals| totals.foreign)
     }
 
     /// Whether a source of the nodes' line is asked for this kind of limiter.
@@ -399,7 +412,7 @@ impl Limiter {
                 last_full_pass: self.keys.last_full_pass,
                 commands_total: self.keys.commands_total,
                 without_expiry: self.without_expiry(),
-                foreign: self.last_pass().map(|(_, totals)| totals.foreign),
+                foreign: self.foreign(),
                 ..counted
             }),
             listed: match (self.recording, self.kept.list_is_incomplete()) {

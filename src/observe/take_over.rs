@@ -57,6 +57,7 @@ impl Limiter {
             // Under another rule a key that nobody wrote to may be above its limit: then everything is looked at anew. So it is
             // where a description may say something else now.
             if keys.rules == was.rules && keys.described.is_none() {
+                keys.suspects = was.suspects;
                 keys.pass = was.pass;
                 keys.pass_took = was.pass_took;
                 keys.pass_begun = was.pass_begun;

@@ -9,7 +9,8 @@ use super::{
     Decision, Evidence, InvariantConfig, InvariantName, REDIS, Report, Severity, Violation,
 };
 use crate::observation::{
-    Counter, CountersRead, Node, NodeMetrics, Observation, Reason, RedisReading,
+    Condition, Counter, CountersRead, Lacks, Node, NodeMetrics, Observation, Reason, RedisReading,
+    Refused,
 };
 
 /// What is known of a subject after a collection.
@@ -132,7 +133,8 @@ impl Report {
         let metrics = metrics.into_iter().find(|(id, _)| is_it(id));
         let known_otherwise = node.is_some() || is_it(REDIS);
         // A key that is looked for is counted, whether it exists or not.
-        let counter = counter.filter(|counter| counter.count > 0);
+        let counter =
+            counter.filter(|counter| counter.count > 0 || counter.condition.invalid.is_some());
         let mut invariants: Vec<Explanation> = InvariantName::ALL
             .into_iter()
             .map(|name| self.explanation(name, &is_it, counter, observation))
@@ -205,6 +207,7 @@ impl Report {
             || (name.about_keys() && counter.is_some());
         let mut not_applicable = self.not_applicable.iter();
         let not_applicable = not_applicable.find(|it| it.name == name).map(|it| it.why);
+        let not_judged = counter.and_then(|counter| not_judged(name, counter.condition));
         let decision = match (status, violation) {
             (None, _) if not_applicable.is_some() => Decision::NotApplicable,
             (None, _) => Decision::SwitchedOff,
@@ -212,12 +215,12 @@ impl Report {
             _ if unknown.is_some() => Decision::Unknown,
             _ if inconclusive.is_some() => Decision::Inconclusive,
             _ if cleared => Decision::Cleared,
-            _ if evaluated => Decision::Holds,
+            _ if evaluated => not_judged.map_or(Decision::Holds, |(decision, _)| decision),
             _ => Decision::NotSeen,
         };
         let left = violation.map(|violation| violation.grace_left);
         let reason = unknown.or(inconclusive).map(|it| it.reason.as_str());
-        let reason = reason.or(not_applicable);
+        let reason = reason.or(not_applicable).or(not_judged.map(|(_, why)| why));
         Explanation {
             name,
             decision,
@@ -227,6 +230,24 @@ impl Report {
             grace_left_seconds: left.map(|left| left.as_secs_f64()),
             violation: violation.cloned(),
         }
+    }
+}
+
+/// Why the invariant `name` is not judged by a counter that was read: what became of it, and the reason.
+fn not_judged(name: InvariantName, condition: Condition) -> Option<(Decision, &'static str)> {
+    let compared = matches!(
+        name,
+        InvariantName::CounterDrift | InvariantName::GhostAllowing
+    );
+    match condition.lacks {
+        _ if name == InvariantName::InvalidCounter => None,
+        Lacks::Count => Some((Decision::Inconclusive, "its value is no count")),
+        Lacks::Limit => Some((Decision::Unknown, Reason::NoLimit.name())),
+        Lacks::Nothing if compared && condition.refused == Refused::Counted => Some((
+            Decision::NotApplicable,
+            "refused requests are in this count: one above the limit is demand",
+        )),
+        Lacks::Nothing => None,
     }
 }
 

@@ -3,5 +3,6 @@
 mod backtest;
 mod differential;
 mod evaluate;
+mod invalid_counters;
 mod record;
 mod violations;

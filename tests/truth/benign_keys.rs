@@ -49,6 +49,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             15,
             || Box::pin(at_the_limit()),
         ),
+        Scenario::new(
+            "a node's clock is 1.5 s ahead, under traffic",
+            nothing,
+            70,
+            || Box::pin(clock_within_the_tolerance()),
+        ),
     ]
 }
 
@@ -194,6 +200,20 @@ async fn at_the_limit() -> anyhow::Result<Seen> {
     let traffic = bench.traffic(3, 40.0)?;
     bench.exporter.silent_for(secs(10)).await?;
     anyhow::ensure!(traffic.refused() > 0, "nothing was refused");
+    traffic.stop().await;
+    Ok(bench.exporter.nothing())
+}
+
+async fn clock_within_the_tolerance() -> anyhow::Result<Seen> {
+    let bench = Bench::start(2, &[]).await?;
+    put_limit(&bench.nodes[0], "user:0", 10_000, 60_000).await?;
+    let faults = lab::faults::Faults {
+        clock_ahead_ms: 1_500,
+        ..lab::faults::Faults::default()
+    };
+    bench.nodes[1].set_faults(&faults).await?;
+    let traffic = bench.traffic(2, 20.0)?;
+    bench.exporter.silent_for(secs(65)).await?;
     traffic.stop().await;
     Ok(bench.exporter.nothing())
 }

@@ -85,6 +85,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             10,
             || Box::pin(open_to_all()),
         ),
+        Scenario::new(
+            "a node's clock is 10 s ahead, under traffic below the limit",
+            "`invalid_counter{key}` after 60 s",
+            75,
+            || Box::pin(clock_ahead()),
+        ),
     ]
 }
 
@@ -255,6 +261,25 @@ async fn open_to_all() -> anyhow::Result<Seen> {
     bench.nodes[0].set_faults(&faults).await?;
     anyhow::ensure!(check(&bench.nodes[0], "user:0").await? == 200, "refused");
     let expect = Expect::at_once(ghost("user:0"));
+    let seen = bench.exporter.finds(fault, expect).await?;
+    traffic.stop().await;
+    Ok(seen)
+}
+
+/// Half of the requests of a key are scored by a clock that is ahead.
+async fn clock_ahead() -> anyhow::Result<Seen> {
+    let bench = Bench::start(2, &[]).await?;
+    put_limit(&bench.nodes[0], "user:0", 10_000, WINDOW_MS).await?;
+    let traffic = bench.traffic(1, 10.0)?;
+    bench.exporter.silent_for(secs(5)).await?;
+    let faults = lab::faults::Faults {
+        clock_ahead_ms: 10_000,
+        ..lab::faults::Faults::default()
+    };
+    bench.nodes[1].set_faults(&faults).await?;
+    anyhow::ensure!(check(&bench.nodes[1], "user:0").await? == 200, "refused");
+    let fault = Instant::now();
+    let expect = Expect::at_once([]).after(secs(60), [("invalid_counter", "user:0")]);
     let seen = bench.exporter.finds(fault, expect).await?;
     traffic.stop().await;
     Ok(seen)

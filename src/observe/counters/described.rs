@@ -28,9 +28,6 @@ use falls::Falls;
 pub use inspect::{Inspected, Inspection, inspect};
 use judging::{Judged, judge};
 
-/// How far clocks of applications may be ahead of Redis's, in milliseconds.
-const CLOCK_TOLERANCE_MS: u64 = 2_000;
-
 /// Of so many pairs of counters it is said that both could claim a name.
 const MOST_RIVALS: usize = 20;
 
@@ -198,8 +195,8 @@ pub(in crate::observe) fn kind_of(description: &Description, is_reference: bool)
         name: counter.name.value.clone(),
         count: counter.count.value.name().to_owned(),
         refused: counter.refused,
-        sticks: !is_reference && counter.sticks(),
-        validated: !is_reference,
+        sticks: counter.sticks(),
+        validated: true,
     });
     LimiterKind {
         name: description.name.clone(),

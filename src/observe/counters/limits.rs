@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::elapsed;
+use crate::clock::{elapsed, later};
 use crate::observation::{FallenLimit, Limit};
 use own::OwnLimits;
 
@@ -83,6 +83,8 @@ pub(in crate::observe) struct LimitMemory {
     own: OwnLimits,
     /// Keys whose stored limit is none, and whether the pass that found that is an odd one.
     invalid: HashMap<u64, bool>,
+    /// Windows that were longer before, by key or for the default: until when a key may live that was written under them.
+    longer: HashMap<Option<u64>, (u64, Timestamp)>,
     hasher: FixedHasher,
     /// Whether the pass in progress is an odd one: what one shows, the next must show again.
     odd_pass: bool,
@@ -161,6 +163,7 @@ impl LimitMemory {
     /// Takes over the default limit as it was read now. Tells whether it changed.
     pub(in crate::observe) fn set_default(&mut self, limit: Limit, now: Timestamp) -> bool {
         let changed = self.default_limit() != Some(limit);
+        self.note_window(None, self.default_limit(), limit, now);
         self.default
             .get_or_insert(Remembered::new(limit))
             .set(limit, now);
@@ -215,6 +218,11 @@ impl LimitMemory {
         let hash = self.hash(key);
         self.invalid.remove(&hash);
         let default = self.default_limit();
+        let before = self.own.get(hash).filter(|own| !own.removed);
+        let before = before.map(|own| own.limit).or(default);
+        if let Some(limit) = own.or(default) {
+            self.note_window(Some(hash), before, limit, now);
+        }
         match (self.own.get(hash), own) {
             (Some(mut remembered), Some(own)) => {
                 let news = remembered.removed || remembered.limit != own;
@@ -299,12 +307,46 @@ impl LimitMemory {
         self.current(key, now)
     }
 
+    /// Notes that `limit` holds now. What was written under a longer window may live as long as that.
+    fn note_window(
+        &mut self,
+        of: Option<u64>,
+        before: Option<Limit>,
+        limit: Limit,
+        now: Timestamp,
+    ) {
+        if let Some(before) = before.filter(|before| before.window_ms > limit.window_ms) {
+            let until = later(now, Duration::from_millis(before.window_ms));
+            self.longer.insert(of, (before.window_ms, until));
+        }
+    }
+
+    /// The longest window under which `key` may have been written, where `limit` holds now.
+    pub(in crate::observe) fn longest_window(
+        &self,
+        key: &[u8],
+        limit: Limit,
+        now: Timestamp,
+    ) -> u64 {
+        let longer = |of: Option<u64>| {
+            let (window_ms, until) = self.longer.get(&of)?;
+            (now < *until).then_some(*window_ms)
+        };
+        if self.longer.is_empty() {
+            return limit.window_ms;
+        }
+        let before = longer(None).max(longer(Some(self.hash(key))));
+        limit.window_ms.max(before.unwrap_or_default())
+    }
+
     /// A pass over the whole key space has ended: limits that it did not show are gone.
     pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
         let default = self.default_limit();
+        self.longer.retain(|_, (_, until)| now < *until);
         for hash in self.own.unseen(self.odd_pass) {
             if let Some(mut remembered) = self.own.get(hash) {
                 if let Some(default) = default {
+                    self.note_window(Some(hash), Some(remembered.limit), default, now);
                     remembered.set(default, now);
                 }
                 remembered.removed = true;
@@ -515,5 +557,33 @@ mod tests {
                 "{pattern} {text}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_written_under_a_longer_window_may_live_as_long_as_that() {
+        let limit = |window_ms| Limit {
+            limit: 10,
+            window_ms,
+        };
+        let (minute, hour) = (limit(60_000), limit(3_600_000));
+        let mut limits = LimitMemory::default();
+        limits.set_default(minute, at(0));
+        limits.learn(b"k", Some(hour), at(0));
+        assert_eq!(limits.longest_window(b"k", hour, at(0)), 3_600_000);
+        limits.learn(b"k", Some(minute), at(10));
+        assert_eq!(limits.longest_window(b"k", minute, at(3_609)), 3_600_000);
+        assert_eq!(limits.longest_window(b"k", minute, at(3_610)), 60_000);
+        assert_eq!(limits.longest_window(b"other", minute, at(11)), 60_000);
+        // A limit that is taken away, and a default that becomes shorter.
+        limits.learn(b"k", Some(hour), at(5_000));
+        limits.learn(b"k", None, at(5_001));
+        assert_eq!(limits.longest_window(b"k", minute, at(5_002)), 3_600_000);
+        limits.set_default(limit(1_000), at(10_000));
+        assert_eq!(
+            limits.longest_window(b"other", limit(1_000), at(10_059)),
+            60_000
+        );
+        limits.end_pass(at(20_000));
+        assert!(limits.longer.is_empty());
     }
 }

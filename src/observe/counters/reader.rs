@@ -6,7 +6,7 @@ mod between;
 mod servers;
 mod steady;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::sync::oneshot::error::RecvError;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::limiters::Longest;
 use crate::observation::{CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
 use crate::observe::counters::described::Described;
 use crate::observe::counters::invalidations::{Changes, Tracked};
@@ -24,7 +25,7 @@ use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
 use crate::observe::counters::reader::between::Between;
 use crate::observe::counters::reader::steady::{Steady, slice};
-use crate::observe::counters::shard_reader::{ShardReader, Unreachable};
+use crate::observe::counters::shard_reader::{Ready, ShardReader, Unreachable};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::Sweep;
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
@@ -60,6 +61,10 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) tracked: Arc<Tracked>,
     /// What the last full pass came across.
     pub(in crate::observe) totals: Option<Totals>,
+    /// The longest expiry of a key, where the limiter is the reference.
+    pub(in crate::observe) longest: Option<Longest>,
+    /// Keys, of the reference limiter, in which something is wrong that only a closer reading shows.
+    pub(in crate::observe) suspects: HashSet<Vec<u8>>,
     /// Collections so far: each reads other written keys with their expiry.
     pub(in crate::observe) collections: u64,
     pub(in crate::observe) budget: Duration,
@@ -246,6 +251,32 @@ impl KeyReader {
         changed
     }
 
+    /// What a sweep needs of each server. Its idle round trip is known from now on.
+    fn lanes(
+        &self,
+        shards: &[ShardNow],
+        servers: &[Option<Ready>],
+        sources: &[String],
+    ) -> Vec<Lane> {
+        let mut lanes = Vec::with_capacity(shards.len());
+        for ((now, server), source) in shards.iter().zip(servers).zip(sources) {
+            let pacer = self.shares.pacer(source, self.share);
+            let pings = now
+                .ping
+                .iter()
+                .chain(server.iter().map(|server| &server.ping));
+            if let Some(ping) = pings.min() {
+                pacer.set_ping(*ping);
+            }
+            lanes.push(Lane {
+                scanner: server.as_ref().map(|server| server.scanner.clone()),
+                clock_offset: clock_offset(now),
+                pacer,
+            });
+        }
+        lanes
+    }
+
     async fn sweep(
         &mut self,
         clock: &Clock,
@@ -285,36 +316,17 @@ impl KeyReader {
                 None => Err(not_connected()),
             },
         });
-        let offset = |now: &ShardNow| match &now.state {
-            Some(state) => state.clock_offset,
-            None => SignedDuration::ZERO,
-        };
         let told = servers.iter().flatten();
         let told = told.map(|server| !matches!(server.changes, Changes::Untold(_)));
         self.between = Some(Between {
-            clock_offsets: shards.iter().map(offset).collect(),
+            clock_offsets: shards.iter().map(clock_offset).collect(),
             dead: result.failed.clone(),
             sources: result.sources.clone(),
             slots: slots.clone(),
             alone: result.alone.is_some(),
             told: told.fold(result.failed.is_empty(), |all, one| all && one),
         });
-        let mut lanes = Vec::with_capacity(shards.len());
-        for ((now, server), source) in shards.iter().zip(&servers).zip(&result.sources) {
-            let pacer = self.shares.pacer(source, self.share);
-            let pings = now
-                .ping
-                .iter()
-                .chain(server.iter().map(|server| &server.ping));
-            if let Some(ping) = pings.min() {
-                pacer.set_ping(*ping);
-            }
-            lanes.push(Lane {
-                scanner: server.as_ref().map(|server| server.scanner.clone()),
-                clock_offset: offset(now),
-                pacer,
-            });
-        }
+        let lanes = self.lanes(shards, &servers, &result.sources);
         if self.goes_on && deadline.left() < under_way {
             // Connecting took the time. A step that is cut off would cost the connections.
             self.owed = true;
@@ -332,6 +344,8 @@ impl KeyReader {
             described: self.described.as_mut(),
             totals: &mut self.totals,
             sample: Sample::new(self.collections),
+            longest: self.longest,
+            suspects: &mut self.suspects,
             rules: &self.rules,
             sink,
             alone: result.alone.is_some(),
@@ -365,4 +379,12 @@ impl KeyReader {
 fn under_way(shards: &[ShardNow]) -> Duration {
     let pings = shards.iter().filter_map(|now| now.ping.as_ref().ok());
     pings.max().copied().unwrap_or_default() * UNDER_WAY
+}
+
+/// How far the clock of a server is from the exporter's.
+fn clock_offset(now: &ShardNow) -> SignedDuration {
+    match &now.state {
+        Some(state) => state.clock_offset,
+        None => SignedDuration::ZERO,
+    }
 }

@@ -5,6 +5,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
 
 use crate::observation::{Limit, Reason};
+use crate::observe::counters::closer::{self, Closer};
 use crate::observe::redis::errors::{is_elsewhere, reason_of};
 use crate::observe::redis::router::Router;
 
@@ -35,11 +36,37 @@ impl Own {
     }
 }
 
+/// A key to count.
+#[derive(Debug)]
+pub(in crate::observe) struct ToCount {
+    pub(in crate::observe) key: Vec<u8>,
+    /// The window to count over.
+    pub(in crate::observe) window_ms: u64,
+    /// Its expiry and times in the future are read, too.
+    pub(in crate::observe) closely: bool,
+}
+
+impl ToCount {
+    fn commands(&self) -> usize {
+        1 + if self.closely { closer::COMMANDS } else { 0 }
+    }
+}
+
+/// A key as it was counted.
+#[derive(Debug)]
+pub(in crate::observe) struct CountedKey {
+    pub(in crate::observe) key: Vec<u8>,
+    /// `None` for what is no counter.
+    pub(in crate::observe) count: Option<u64>,
+    /// What else was read.
+    pub(in crate::observe) closer: Option<Closer>,
+}
+
 /// One SCAN's worth of names, sorted by what is to be asked of them.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Batch {
-    /// Keys to count, and the window to count over.
-    pub(in crate::observe) keys: Vec<(Vec<u8>, u64)>,
+    /// Keys to count.
+    pub(in crate::observe) keys: Vec<ToCount>,
     /// Names that end in `:seq`: strings beside counters, most likely.
     pub(in crate::observe) sequences: Vec<Vec<u8>>,
     /// Keys whose limit is stored.
@@ -49,7 +76,8 @@ pub(in crate::observe) struct Batch {
 impl Batch {
     /// How many commands' work it is. MGET takes about half of one for each name.
     pub(in crate::observe) fn commands(&self) -> usize {
-        self.keys.len() + self.limits.len() + self.sequences.len().div_ceil(2)
+        let keys: usize = self.keys.iter().map(ToCount::commands).sum();
+        keys + self.limits.len() + self.sequences.len().div_ceil(2)
     }
 
     /// In pieces of this many names at the most.
@@ -80,8 +108,7 @@ fn take_last<T>(from: &mut Vec<T>, left: &mut usize) -> Vec<T> {
 /// What the batch's names turned out to be.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Counted {
-    /// Keys and their counts; `None` for what is no counter.
-    pub(in crate::observe) keys: Vec<(Vec<u8>, Option<u64>)>,
+    pub(in crate::observe) keys: Vec<CountedKey>,
     /// Sequences that are no strings: counters, perhaps.
     pub(in crate::observe) not_sequences: Vec<Vec<u8>>,
     /// Stored limits by key.
@@ -117,8 +144,13 @@ pub(in crate::observe) async fn count(
     } = batch;
     let mut pipe = redis::Pipeline::with_capacity(keys.len() + limits.len() + 1);
     pipe.ignore_errors();
-    for (key, window_ms) in &keys {
-        pipe.add_command(zcount(key, now_ms, *window_ms));
+    for it in &keys {
+        pipe.add_command(zcount(&it.key, now_ms, it.window_ms));
+        if it.closely {
+            for command in Closer::commands(&[PREFIX, &it.key].concat(), now_ms) {
+                pipe.add_command(command);
+            }
+        }
     }
     for key in &limits {
         pipe.add_command(hmget(key));
@@ -150,10 +182,20 @@ pub(in crate::observe) async fn count(
     let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut connection).await?;
     counted.commands = answers.len() as u64;
     let mut answers = answers.into_iter();
-    for ((key, _), answer) in keys.into_iter().zip(answers.by_ref()) {
+    for ToCount { key, closely, .. } in keys {
+        let Some(answer) = answers.next() else { break };
+        let closer = if closely {
+            answers.next().zip(answers.next())
+        } else {
+            None
+        };
         match count_of(answer) {
             Err(error) if is_elsewhere(&error) => counted.elsewhere.push(key),
-            count => counted.keys.push((key, count?)),
+            count => counted.keys.push(CountedKey {
+                key,
+                count: count?,
+                closer: closer.and_then(|(left, future)| Closer::of(&[left, future])),
+            }),
         }
     }
     for (key, answer) in limits.into_iter().zip(answers.by_ref()) {
@@ -190,6 +232,13 @@ pub(in crate::observe) struct Verified {
     pub(in crate::observe) own: Result<Own, Untold>,
     /// `None` for what is no counter.
     pub(in crate::observe) count: Result<Option<u64>, Untold>,
+    /// What else was read.
+    pub(in crate::observe) closer: Option<Closer>,
+}
+
+impl Verified {
+    /// How many commands it takes.
+    pub(in crate::observe) const COMMANDS: u64 = 2 + closer::COMMANDS as u64;
 }
 
 /// A key to be read directly, and the window to count over if its own limit cannot be read: the two may be on different
@@ -226,18 +275,25 @@ pub(in crate::observe) async fn verify(
         let window_ms = rule(key).map_or(stored, |limit| limit.window_ms);
         let name = [PREFIX, key].concat();
         let now_ms = now_ms(router.link_of(&name).unwrap_or(0));
-        asked.push((name, zcount(key, now_ms, window_ms)));
+        let [left, future] = Closer::commands(&name, now_ms);
+        asked.push((name.clone(), zcount(key, now_ms, window_ms)));
+        asked.push((name.clone(), left));
+        asked.push((name, future));
         owns.push(own);
     }
-    let counts = router.ask(asked).await.each;
+    let mut counts = router.ask(asked).await.each.into_iter();
     let mut verified = Vec::with_capacity(keys.len());
-    for (((key, _), name), (own, count)) in
-        keys.iter().zip(&names).zip(owns.into_iter().zip(counts))
-    {
+    for (((key, _), name), own) in keys.iter().zip(&names).zip(owns) {
+        // There are as many answers as commands.
+        let (Some(count), Some(left), Some(future)) = (counts.next(), counts.next(), counts.next())
+        else {
+            break;
+        };
         verified.push(Verified {
             own: own.map_err(|error| (router.link_of(name), error)),
             count: count_of(count)
                 .map_err(|error| (router.link_of(&[PREFIX, key].concat()), error)),
+            closer: Closer::of(&[left, future]),
         });
     }
     verified
@@ -306,10 +362,27 @@ fn own_limit(answer: &RedisResult<Value>) -> RedisResult<Own> {
 mod tests {
     use super::*;
 
+    fn to_count(key: u8) -> ToCount {
+        ToCount {
+            key: vec![key],
+            window_ms: 1,
+            closely: key == 0,
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_read_closely_is_more_work() {
+        let batch = Batch {
+            keys: (0..5_u8).map(to_count).collect(),
+            ..Batch::default()
+        };
+        assert_eq!(batch.commands(), 7);
+    }
+
     #[test]
     fn a_batch_goes_out_in_pieces_and_all_of_it() {
         let batch = Batch {
-            keys: (0..5_u8).map(|key| (vec![key], 1)).collect(),
+            keys: (0..5_u8).map(to_count).collect(),
             sequences: (0..4_u8).map(|key| vec![key]).collect(),
             limits: vec![vec![9]],
         };

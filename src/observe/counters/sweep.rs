@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
+use crate::limiters::Longest;
 use crate::observation::Reason;
 use crate::observe::counters::described::{Described, Means};
 use crate::observe::counters::invalidations::Names;
@@ -48,6 +49,10 @@ pub(in crate::observe) struct Sweep<'a> {
     pub(in crate::observe) totals: &'a mut Option<Totals>,
     /// Which of the written keys are read with their expiry.
     pub(in crate::observe) sample: Sample,
+    /// The longest expiry of a key, where the limiter is the reference.
+    pub(in crate::observe) longest: Option<Longest>,
+    /// Keys, of the reference limiter, in which something is wrong that only a closer reading shows.
+    pub(in crate::observe) suspects: &'a mut HashSet<Vec<u8>>,
     pub(in crate::observe) rules: &'a [LimitRule],
     pub(in crate::observe) sink: &'a mut dyn CounterSink,
     /// Not all servers are known.
@@ -87,6 +92,9 @@ impl Sweep<'_> {
     ) {
         if let Some(described) = &mut self.described {
             described.watch(&watched);
+        } else if !self.suspects.is_empty() {
+            let watched: HashSet<&[u8]> = watched.iter().map(|key| &**key).collect();
+            self.suspects.retain(|key| watched.contains(&**key));
         }
         let watched = watched.into_iter();
         let (shown, mut others): (Vec<_>, Vec<_>) =
@@ -154,10 +162,11 @@ impl Sweep<'_> {
                 self.sample = sample;
                 continue;
             }
-            let batch = self.sort(some, Round::Both, result);
+            let batch = self.sort(some, Round::Both, &mut sample, result);
+            self.sample = sample;
             let Done { counted, at, .. } = self.count(lane, batch).await;
             match counted {
-                Ok(counted) => self.take(at, counted, false, result).await,
+                Ok(counted) => self.take(at, counted, None, result).await,
                 Err(error) => fail(lane, &error, result),
             }
         }
@@ -239,7 +248,8 @@ impl Sweep<'_> {
                         described.passing(&mut means, &names, &mut current.totals, result).await;
                         continue;
                     }
-                    let batch = self.sort(names, current.round, result);
+                    let sample = &mut current.totals.sample;
+                    let batch = self.sort(names, current.round, sample, result);
                     let work = self.count(lane, batch);
                     counting.spawn(async move { (lane, work.await) });
                 }
@@ -251,7 +261,10 @@ impl Sweep<'_> {
                         Ok(counted) if current.round == Round::Limits => {
                             self.take_limits(at, counted, result);
                         }
-                        Ok(counted) => self.take(at, counted, true, result).await,
+                        Ok(counted) => {
+                            let totals = Some(&mut current.totals);
+                            self.take(at, counted, totals, result).await;
+                        }
                         Err(error) => fail(lane, &error, result),
                     }
                 }

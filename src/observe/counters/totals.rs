@@ -59,7 +59,11 @@ pub(in crate::observe) struct Totals {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Expiries {
+    /// Keys that never expire and block their clients: their expiry is always read.
+    stuck: u64,
+    /// The others.
     keys: u64,
+    /// Of them, those of the sample.
     read: u64,
     without: u64,
 }
@@ -95,27 +99,37 @@ impl Totals {
         self.unjudged.iter().map(|(reason, many)| (*reason, many))
     }
 
-    /// Takes in what became of a name.
-    pub(in crate::observe) fn add(&mut self, finding: &Finding) {
+    /// Takes in what became of a name. Its expiry counts for others where it was read because the name is in the sample.
+    pub(in crate::observe) fn add(&mut self, finding: &Finding, sampled: bool) {
+        let Some(matched) = &finding.matched else {
+            self.foreign += u64::from(finding.outcome == Outcome::Foreign);
+            return;
+        };
         let without = match &finding.outcome {
             Outcome::Foreign => {
                 self.foreign += 1;
+                return;
+            }
+            Outcome::Counted(reading) if reading.is_stuck() => {
+                self.counters.entry(matched.counter).or_default().stuck += 1;
                 return;
             }
             Outcome::Counted(reading) => reading
                 .expiry
                 .map(|expiry| matches!(expiry, Expires::Never(_))),
             Outcome::Over(without) => *without,
-            Outcome::Invalid(_) | Outcome::Unknown(_) => None,
-            Outcome::Part | Outcome::Gone | Outcome::Ignored => return,
+            // Their expiry is never read, or they are no counters.
+            Outcome::Invalid(_)
+            | Outcome::Unknown(_)
+            | Outcome::Part
+            | Outcome::Gone
+            | Outcome::Ignored => return,
         };
-        let Some(matched) = &finding.matched else {
-            return;
-        };
-        self.add_key(matched.counter, without);
+        self.add_key(matched.counter, without.filter(|_| sampled));
     }
 
-    /// How many keys never expire although they should, by counter: as many of all as of those that were read.
+    /// How many keys never expire although they should, by counter: all that block their clients, and as many of the others as
+    /// of the sample.
     pub(in crate::observe) fn without_expiry(
         &self,
         description: &Description,
@@ -136,7 +150,8 @@ impl Expiries {
     fn estimate(&self) -> u64 {
         let (keys, read) = (u128::from(self.keys), u128::from(self.read.max(1)));
         let estimate = (u128::from(self.without) * keys).div_ceil(read);
-        u64::try_from(estimate).unwrap_or(u64::MAX)
+        let estimate = u64::try_from(estimate).unwrap_or(u64::MAX);
+        estimate.saturating_add(self.stuck)
     }
 }
 
@@ -150,11 +165,23 @@ mod tests {
             keys,
             read,
             without,
+            stuck: 0,
         };
         assert_eq!(expiries(100, 100, 7).estimate(), 7);
         assert_eq!(expiries(16_000, 1_000, 10).estimate(), 160);
         assert_eq!(expiries(100, 0, 0).estimate(), 0);
         assert_eq!(expiries(u64::MAX, 1, 1).estimate(), u64::MAX);
+    }
+
+    #[test]
+    fn keys_that_are_always_read_stand_for_no_others() {
+        let stuck = Expiries {
+            keys: 1_000_000,
+            read: 31_250,
+            without: 0,
+            stuck: 1_000,
+        };
+        assert_eq!(stuck.estimate(), 1_000);
     }
 
     #[test]

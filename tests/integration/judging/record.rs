@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use lab::process::Process;
+use lab::redis_server::RedisServer;
 use lab::seed::{extra_members, fill_to, remove_extra};
 use lab::temp::TempDir;
 use ratelimiter_exporter::observation::hash_key;
 use serde_json::Value;
 
-use crate::harness::{Cluster, PATIENCE, base_flags, run, said};
+use crate::harness::{Cluster, PATIENCE, base_flags, redis_do, run, said};
 
 /// A `check` that records into a file.
 struct Recording {
@@ -20,9 +21,13 @@ struct Recording {
 
 impl Recording {
     fn start(cluster: &Cluster, name: &str, more: &[&str]) -> anyhow::Result<Self> {
+        Self::of(base_flags(&cluster.redis.url(), &cluster.nodes), name, more)
+    }
+
+    /// Of what the flags `args` name.
+    fn of(mut args: Vec<String>, name: &str, more: &[&str]) -> anyhow::Result<Self> {
         let folder = TempDir::new("record")?;
         let path = folder.path().join(name);
-        let mut args = base_flags(&cluster.redis.url(), &cluster.nodes);
         let file = format!("--output-file={}", path.display());
         args.extend(["check", "--output=jsonl", "--every=100ms", &file].map(str::to_owned));
         args.extend(more.iter().map(|&flag| flag.to_owned()));
@@ -238,5 +243,110 @@ async fn one_line_is_a_recording_too_and_tells_how_things_stand() -> anyhow::Res
     let lines = evaluate(&path, &[]).await?;
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0]["violations"][0]["subject"], "over");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replay_of_a_described_kind_says_what_was_said_live() -> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let mut connection = redis.connection().await?;
+    let folder = TempDir::new("record-config")?;
+    let config = folder.path().join("config.yml");
+    std::fs::write(
+        &config,
+        "limiter: {kind: limits}\ninvariants:\n  stuck_counter: {grace_period: 200ms}\n  \
+         invalid_counter: {grace_period: 100ms}\n  counter_drift: {grace_period: 300ms}\n",
+    )?;
+    let flag = format!("--config.file={}", config.display());
+    let url = vec![format!("--redis.url={}", redis.url())];
+    let mut recording = Recording::of(url, "recording.jsonl", &[&flag])?;
+    recording.until("a first line", |_| true).await?;
+
+    let name = |user: &str| format!("LIMITS:LIMITER/{user}/10/1/hour");
+    // Demand, a client that is blocked for ever, a value that is no count, and requests too many that were admitted.
+    redis_do(&mut connection, &["SET", &name("busy"), "15", "EX", "3000"]).await?;
+    redis_do(&mut connection, &["SET", &name("stuck"), "10"]).await?;
+    redis_do(
+        &mut connection,
+        &["SET", &name("odd"), "many", "EX", "3000"],
+    )
+    .await?;
+    let now: Vec<String> = redis::cmd("TIME").query_async(&mut connection).await?;
+    let push = [
+        vec!["LPUSH", "LIMITS:LIMITER/over/10/1/hour"],
+        vec![&now[0]; 13],
+    ]
+    .concat();
+    redis_do(&mut connection, &push).await?;
+    redis_do(&mut connection, &["EXPIRE", &name("over"), "3600"]).await?;
+    for invariant in [
+        "stuck_counter",
+        "invalid_counter",
+        "ghost_allowing",
+        "counter_drift",
+    ] {
+        let found = |line: &Value| has(line, "violations", invariant);
+        recording.until(invariant, found).await?;
+    }
+    redis_do(&mut connection, &["EXPIRE", &name("stuck"), "3000"]).await?;
+    redis_do(&mut connection, &["DEL", &name("odd"), &name("over")]).await?;
+    let well = |line: &Value| line["violations"].as_array().is_some_and(Vec::is_empty);
+    recording.until("all is well", well).await?;
+    recording.interrupt().await?;
+
+    let recorded = recording.lines();
+    // The recording says what its counters prove, whatever kind the replay is configured for.
+    let own = folder.path().join("own.yml");
+    let text = std::fs::read_to_string(&config)?;
+    std::fs::write(&own, text.replace("limiter: {kind: limits}\n", ""))?;
+    for config in [flag, format!("--config.file={}", own.display())] {
+        let replayed = evaluate(&recording.path, &[&config]).await?;
+        assert_eq!(replayed.len(), recorded.len());
+        for (replayed, recorded) in replayed.iter().zip(&recorded) {
+            for list in ["violations", "pending"] {
+                assert_eq!(told(replayed, list), told(recorded, list), "{recorded}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_described_key_is_explained_by_what_its_count_proves() -> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let mut connection = redis.connection().await?;
+    let name = |user: &str| format!("LIMITS:LIMITER/{user}/10/1/hour");
+    redis_do(&mut connection, &["SET", &name("busy"), "15", "EX", "3000"]).await?;
+    redis_do(
+        &mut connection,
+        &["SET", &name("odd"), "many", "EX", "3000"],
+    )
+    .await?;
+    let explained = async |user: &str| {
+        let flags = [
+            "check",
+            "--latency-sample=0s",
+            "--limiter.kind=limits",
+            &format!("--redis.url={}", redis.url()),
+            &format!("--explain={user}"),
+        ];
+        let output = run(flags.map(str::to_owned).to_vec()).await?;
+        anyhow::Ok(String::from_utf8(output.stdout)?)
+    };
+    let holds = |text: &str, invariant: &str, decision: &str| {
+        let line = text.lines().find(|line| line.starts_with(invariant));
+        assert!(line.is_some_and(|line| line.contains(decision)), "{text}");
+    };
+    let busy = explained("busy").await?;
+    holds(&busy, "ghost_allowing", "demand");
+    holds(&busy, "stuck_counter", "holds");
+    assert!(busy.contains("counter.count = 15"), "{busy}");
+    let odd = explained("odd").await?;
+    holds(&odd, "counter_drift", "its value is no count");
+    holds(&odd, "invalid_counter", "in_grace");
+    assert!(odd.contains("counter.condition"), "{odd}");
+    let nobody = explained("nobody").await?;
+    holds(&nobody, "stuck_counter", "not_seen");
+    holds(&nobody, "node_down", "no nodes that are watched");
     Ok(())
 }

@@ -6,8 +6,19 @@ use lab::node::{NodeOptions, NodeProcess};
 use lab::proxy::{Mode, Proxy};
 use lab::redis_server::RedisServer;
 use lab::seed::{Scale, counters, extra_members, fill_to, remove_extra};
+use lab::temp::TempDir;
 
 use crate::harness::{Cluster, Exporter, Scrape, base_flags, redis_do};
+
+/// A file that switches `invalid_counter` off, for counters that lie in the future so that none leaves its window, and the flag
+/// that names it.
+fn future_is_fine() -> anyhow::Result<(TempDir, String)> {
+    let folder = TempDir::new("scale")?;
+    let file = folder.path().join("exporter.yml");
+    std::fs::write(&file, "invariants: {invalid_counter: {enabled: false}}\n")?;
+    let flag = format!("--config.file={}", file.display());
+    Ok((folder, flag))
+}
 
 #[tokio::test]
 async fn the_101st_key_and_the_5000th_are_watched_and_totals_are_exact() -> anyhow::Result<()> {
@@ -40,7 +51,8 @@ const COLLECTIONS_AT_MOST: u32 = 125;
 #[tokio::test]
 async fn a_budget_that_is_gone_before_the_sweep_begins_still_lets_it_pass_the_keys()
 -> anyhow::Result<()> {
-    let flags = ["--scan.budget=1us", "--keys.max-series=5"];
+    let (_folder, config) = future_is_fine()?;
+    let flags = ["--scan.budget=1us", "--keys.max-series=5", &config];
     let cluster = Cluster::start(1, &flags).await?;
     let mut redis = cluster.redis.connection().await?;
     let keys = Scale {
@@ -220,7 +232,8 @@ async fn without_tracking_every_collection_looks_at_everything() -> anyhow::Resu
 #[tokio::test]
 async fn keys_in_violation_are_rechecked_in_turn_within_half_the_budget() -> anyhow::Result<()> {
     const KEYS: u64 = 3_000;
-    let flags = ["--scan.budget=1us", "--keys.max-series=5"];
+    let (_folder, config) = future_is_fine()?;
+    let flags = ["--scan.budget=1us", "--keys.max-series=5", &config];
     let cluster = Cluster::start(1, &flags).await?;
     let mut redis = cluster.redis.connection().await?;
     let keys = Scale {
@@ -249,9 +262,9 @@ async fn keys_in_violation_are_rechecked_in_turn_within_half_the_budget() -> any
         let cost = commands(&scrape)
             .zip(commands(&last))
             .map(|(now, before)| now - before);
-        // One step of rechecking, and what was written. Between two collections a pass may go over all keys, at three commands
-        // for each. All keys rechecked besides would be 6,000 more.
-        assert!(cost.is_some_and(|cost| cost < 12_000.0), "{cost:?}");
+        // One step of rechecking, and what was written. Between two collections a pass may go over all keys, at five commands
+        // for each. All keys rechecked besides would be 12,000 more.
+        assert!(cost.is_some_and(|cost| cost < 20_000.0), "{cost:?}");
         assert!(
             violations(&scrape) >= Some(2_997.0),
             "{:?}",

@@ -8,9 +8,10 @@ use redis::RedisError;
 
 use super::judging::{Judged, Seen};
 use super::looks::{Spent, Way, read};
-use super::{CLOCK_TOLERANCE_MS, Described, Means, Name, ruled};
+use super::{Described, Means, Name, ruled};
 use crate::limiters::{Counter, Finding, Http, Limits, Look, LookContext, Matched, Merged};
 use crate::observation::{CounterView, Reason, utilization};
+use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
 use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
@@ -68,13 +69,14 @@ impl Described {
         result: &mut SweepResult,
     ) {
         for names in names.chunks(means.step()) {
-            let sampled = self.closely(names, &mut totals.sample);
-            let (findings, took) = self.look_at(means, names, &sampled, result).await;
+            let sampled: Vec<bool> = names.iter().map(|it| totals.sample.takes(it)).collect();
+            let closely = self.with_watched(names, &sampled);
+            let (findings, took) = self.look_at(means, names, &closely, result).await;
             result.pass_took += took;
-            for (finding, sampled) in findings.iter().zip(&sampled) {
+            for (finding, sampled) in findings.iter().zip(sampled) {
                 let Some(finding) = finding else { continue };
-                totals.add(finding);
-                if *sampled {
+                totals.add(finding, sampled);
+                if sampled {
                     self.note_rivals(finding);
                 }
             }
@@ -109,8 +111,9 @@ impl Described {
         sample: &mut Sample,
         result: &mut SweepResult,
     ) {
-        let sampled = self.closely(names, sample);
-        let (findings, _) = self.look_at(means, names, &sampled, result).await;
+        let sampled: Vec<bool> = names.iter().map(|name| sample.takes(name)).collect();
+        let closely = self.with_watched(names, &sampled);
+        let (findings, _) = self.look_at(means, names, &closely, result).await;
         let at = means.clock.now();
         let read = self.judge_all(means, &findings, at.steady, result);
         let all = read.seen.iter().chain(&read.empty);
@@ -118,11 +121,11 @@ impl Described {
         means.sink.recheck(at, &views);
     }
 
-    /// Which of `names` are read with their expiry: a sample, and those that are watched.
-    fn closely(&self, names: &[Vec<u8>], sample: &mut Sample) -> Vec<bool> {
-        let names = names.iter();
+    /// Which of `names` are read with their expiry: those of the sample, and those that are watched.
+    fn with_watched(&self, names: &[Vec<u8>], sampled: &[bool]) -> Vec<bool> {
+        let names = names.iter().zip(sampled);
         names
-            .map(|name| sample.takes(name) || self.by_name.contains(name))
+            .map(|(name, sampled)| *sampled || self.by_name.contains(name))
             .collect()
     }
 

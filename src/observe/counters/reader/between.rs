@@ -75,6 +75,8 @@ impl KeyReader {
             described: self.described.as_mut(),
             totals: &mut self.totals,
             sample: Sample::new(self.collections),
+            longest: self.longest,
+            suspects: &mut self.suspects,
             rules: &self.rules,
             sink,
             alone: between.alone,

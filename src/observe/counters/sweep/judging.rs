@@ -3,13 +3,18 @@
 
 use super::{Sweep, paced};
 use crate::clock::Moment;
-use crate::observation::{Condition, CounterView, FallenLimit, Limit, Reason, utilization};
+use crate::observation::{
+    Condition, CounterView, FallenLimit, Invalid, Limit, Reason, utilization,
+};
+use crate::observe::counters::closer::Closer;
 use crate::observe::counters::limits::by_rule;
 use crate::observe::counters::pass::Round;
 use crate::observe::counters::requests::{
-    Batch, Counted, Doubtful, LIMIT, Own, PREFIX, Untold, Verified, names_of, verify,
+    Batch, Counted, CountedKey, Doubtful, LIMIT, Own, PREFIX, ToCount, Untold, Verified, names_of,
+    verify,
 };
 use crate::observe::counters::sweep_result::{SweepResult, fail};
+use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::registry::NODE_PREFIX;
 use crate::observe::redis::errors::{is_elsewhere, reason_of};
@@ -21,6 +26,8 @@ pub(in crate::observe) struct JudgedCounter {
     pub(in crate::observe) count: u64,
     pub(in crate::observe) limit: Limit,
     fell_from: Option<FallenLimit>,
+    /// What of it the limiter cannot make.
+    invalid: Option<Invalid>,
 }
 
 impl JudgedCounter {
@@ -32,17 +39,22 @@ impl JudgedCounter {
             remaining: self.limit.limit.saturating_sub(self.count),
             window_ms: Some(self.limit.window_ms),
             fell_from: self.fell_from,
-            condition: Condition::default(),
+            condition: Condition {
+                invalid: self.invalid,
+                ..Condition::default()
+            },
         }
     }
 }
 
 impl Sweep<'_> {
-    /// Sorts names by what is to be asked of them in this round of a pass.
+    /// Sorts names by what is to be asked of them in this round of a pass. Those that `sample` takes, and those in which
+    /// something was wrong, are read closely.
     pub(in crate::observe) fn sort(
         &mut self,
         names: Vec<Vec<u8>>,
         round: Round,
+        sample: &mut Sample,
         result: &mut SweepResult,
     ) -> Batch {
         let at = self.clock.now().steady;
@@ -62,8 +74,11 @@ impl Sweep<'_> {
                 } else if name.ends_with(b":seq") {
                     batch.sequences.push(name);
                 } else {
-                    let window_ms = self.window(&name, at);
-                    batch.keys.push((name, window_ms));
+                    batch.keys.push(ToCount {
+                        window_ms: self.window(&name, at),
+                        closely: sample.takes(&name) || self.suspects.contains(&name),
+                        key: name,
+                    });
                 }
             }
         }
@@ -82,18 +97,29 @@ impl Sweep<'_> {
         &mut self,
         at: Moment,
         counted: Counted,
-        in_pass: bool,
+        totals: Option<&mut Totals>,
         result: &mut SweepResult,
     ) {
         result.commands += counted.commands;
+        let in_pass = totals.is_some();
+        if let Some(totals) = totals {
+            let counters = counted.keys.iter().filter(|it| it.count.is_some());
+            for closer in counters.map(|it| it.closer) {
+                totals.add_key(0, closer.map(Closer::is_without_expiry));
+            }
+        }
         let mut doubtful = counted.elsewhere;
         let mut sure = Vec::with_capacity(counted.keys.len());
-        for (key, count) in counted.keys {
+        for CountedKey { key, count, closer } in counted.keys {
             match count {
                 None => result.skip(Reason::WrongType, &key),
                 // Nothing inside the window: the key only waits for its TTL.
                 Some(0) => {}
                 Some(count) => match self.judge(at, key, count, result) {
+                    // Its own limit may be another one by now.
+                    Judged::Sure(known) if self.examine(&known, closer, at).is_some() => {
+                        doubtful.push(known.key);
+                    }
                     Judged::Sure(known) => sure.push(known),
                     Judged::Doubtful(key) => doubtful.push(key),
                     Judged::Skipped => {}
@@ -176,7 +202,20 @@ impl Sweep<'_> {
             count,
             limit,
             fell_from,
+            invalid: None,
         })
+    }
+
+    /// What of a counter its limiter cannot make, by what was read closely.
+    fn examine(
+        &self,
+        known: &JudgedCounter,
+        closer: Option<Closer>,
+        at: Moment,
+    ) -> Option<Invalid> {
+        let (key, limit) = (&known.key, known.limit);
+        let window_ms = self.limits.longest_window(key, limit, at.steady);
+        closer?.invalid(self.longest, Limit { window_ms, ..limit })
     }
 
     /// Reads limit and count of `keys` directly, and returns those that it can judge. What is no counter, or has no valid
@@ -204,16 +243,30 @@ impl Sweep<'_> {
         let names = keys.iter().flat_map(|(key, _)| names_of(key));
         let work = || verify(&self.router, &keys, now_ms, rule, usual);
         let answers = paced((&self.router, &self.lanes), names, work).await;
-        result.commands += 2 * keys.len() as u64;
+        result.commands += Verified::COMMANDS * keys.len() as u64;
         let mut found = Vec::with_capacity(keys.len());
         for ((key, _), answer) in keys.into_iter().zip(answers) {
+            let closer = answer.closer;
             match self.judge_read(&key, answer, at, result) {
-                Read::Counted(count, limit, fell_from) => found.push(JudgedCounter {
-                    key,
-                    count,
-                    limit,
-                    fell_from,
-                }),
+                Read::Counted(count, limit, fell_from) => {
+                    let mut known = JudgedCounter {
+                        key,
+                        count,
+                        limit,
+                        fell_from,
+                        invalid: None,
+                    };
+                    if count > 0 {
+                        known.invalid = self.examine(&known, closer, at);
+                    }
+                    // Until it is well again, it is read closely wherever it turns up.
+                    if known.invalid.is_some() {
+                        self.suspects.insert(known.key.clone());
+                    } else if !self.suspects.is_empty() {
+                        self.suspects.remove(&known.key);
+                    }
+                    found.push(known);
+                }
                 Read::Unjudged(reason) => unjudged.push((key, reason)),
                 Read::Gone => {}
             }

@@ -1,0 +1,149 @@
+//! States of counters that the reference limiter cannot make, and what finding them costs.
+
+use hyper::Method;
+use lab::faults::Faults;
+use lab::http::request;
+use lab::node::NodeProcess;
+use lab::seed::{Scale, extra_members};
+use lab::temp::TempDir;
+
+use crate::harness::{Cluster, PATIENCE, Scrape, redis_do, run, said};
+
+/// A limiter of so many nodes whose states are reported at once.
+async fn start(nodes: usize, flags: &[&str]) -> anyhow::Result<(Cluster, TempDir)> {
+    let folder = TempDir::new("states")?;
+    let file = folder.path().join("exporter.yml");
+    std::fs::write(&file, "invariants: {invalid_counter: {grace_period: 0s}}\n")?;
+    let config = format!("--config.file={}", file.display());
+    let mut all = vec![config.as_str()];
+    all.extend(flags);
+    Ok((Cluster::start(nodes, &all).await?, folder))
+}
+
+async fn check(node: &NodeProcess, key: &str) -> anyhow::Result<()> {
+    let body = serde_json::json!({ "key": key }).to_string();
+    let answer = request(&node.address(), Method::POST, "/check", body, PATIENCE).await?;
+    anyhow::ensure!(answer.status == 200, "{}", answer.status);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_whose_clock_is_ahead_is_reported_by_its_counters_and_one_within_the_tolerance_not()
+-> anyhow::Result<()> {
+    let (cluster, _folder) = start(2, &[]).await?;
+    for (node, ahead_ms) in cluster.nodes.iter().zip([1_500, 60_000]) {
+        let faults = Faults {
+            clock_ahead_ms: ahead_ms,
+            ..Faults::default()
+        };
+        node.set_faults(&faults).await?;
+    }
+    check(&cluster.nodes[0], "well").await?;
+    check(&cluster.nodes[1], "early").await?;
+    let scrape = cluster.exporter.scrape().await?;
+    assert_eq!(scrape.reported(), ["invalid_counter early"]);
+    // So it is when it is not written any more, and nobody is wrong about its count.
+    let scrape = cluster.exporter.scrape().await?;
+    assert_eq!(scrape.reported(), ["invalid_counter early"]);
+    let answer = cluster.exporter.get("/api/v1/violations").await?.text();
+    assert!(answer.contains("in_the_future"), "{answer}");
+    assert!(scrape.is(
+        "ratelimiter_invariant_evaluable",
+        &[("name", "invalid_counter")],
+        1
+    ));
+    let stuck = scrape.value(
+        "ratelimiter_invariant_evaluable",
+        &[("name", "stuck_counter")],
+    );
+    assert_eq!(stuck, None, "a log without expiry leaks and blocks nobody");
+    let mut redis = cluster.redis.connection().await?;
+    redis_do(&mut redis, &["DEL", "ratelimit:early"]).await?;
+    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_expiry_that_is_too_long_is_reported_and_one_of_a_longer_window_before_is_not()
+-> anyhow::Result<()> {
+    let (cluster, _folder) = start(1, &[]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    extra_members(&mut redis, b"late", 3, 60_000).await?;
+    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    redis_do(&mut redis, &["PEXPIRE", "ratelimit:late", "90000"]).await?;
+    let scrape = cluster.exporter.scrape().await?;
+    assert_eq!(scrape.reported(), ["invalid_counter late"]);
+    redis_do(&mut redis, &["PEXPIRE", "ratelimit:late", "61000"]).await?;
+    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+
+    // A window of an hour becomes one of ten minutes: what was written before lives for an hour.
+    let limit = |window: &'static str| {
+        [
+            "HSET",
+            "ratelimit:limit:slow",
+            "limit",
+            "10",
+            "window_ms",
+            window,
+        ]
+    };
+    redis_do(&mut redis, &limit("3600000")).await?;
+    extra_members(&mut redis, b"slow", 3, 3_600_000).await?;
+    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    redis_do(&mut redis, &limit("600000")).await?;
+    for _ in 0..2 {
+        assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn logs_without_expiry_are_counted_and_no_violation() -> anyhow::Result<()> {
+    let (cluster, _folder) = start(1, &[]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    for key in ["a", "b", "c"] {
+        extra_members(&mut redis, key.as_bytes(), 10, 60_000).await?;
+    }
+    redis_do(&mut redis, &["PERSIST", "ratelimit:a"]).await?;
+    let leaks =
+        |scrape: &Scrape| scrape.is("ratelimiter_keys_without_expiry", &[("counter", "log")], 1);
+    let scrape = cluster
+        .exporter
+        .until("one key never expires", leaks)
+        .await?;
+    assert_eq!(scrape.reported(), [""; 0]);
+    Ok(())
+}
+
+/// What a first sweep over 20,000 keys asks: one command for each key, and SCAN.
+#[tokio::test]
+async fn reading_closely_costs_a_sweep_less_than_a_tenth() -> anyhow::Result<()> {
+    let (cluster, _folder) = start(1, &[]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    let keys = Scale {
+        keys: 20_000,
+        seq: false,
+        ..Scale::default()
+    };
+    keys.write(&mut redis).await?;
+    let flags = [
+        "check",
+        "--output=json",
+        "--latency-sample=0s",
+        "--keys.max-series=1",
+        &format!("--redis.url={}", cluster.redis.url()),
+        &format!("--ratelimiter.url={}", cluster.nodes[0].url()),
+    ];
+    let output = run(flags.map(str::to_owned).to_vec()).await?;
+    let observation: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let totals = &observation["totals"];
+    assert_eq!(totals["keys"], 20_000, "{}", said(&output));
+    let commands = totals["commands_total"].as_f64().unwrap_or(f64::MAX);
+    // Two rounds of SCAN over the names, 120 or more at a time.
+    let before = 20_000.0 + 2.0 * 20_000.0 / 120.0;
+    assert!(
+        commands < before * 1.1,
+        "{commands} commands instead of {before}"
+    );
+    Ok(())
+}
