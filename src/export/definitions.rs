@@ -91,7 +91,7 @@ definitions! {
         "1 for each kind of counter that is watched: how it counts, and whether refused requests are counted, not_counted \
          or capped, which is the first one of each window.";
     KEYS_WITHOUT_EXPIRY = Gauge "ratelimiter_keys_without_expiry" ["counter"]
-        "Keys that should expire and do not, in the last full pass: estimated from a sample where there are more than 1000.";
+        "Keys that should expire and do not, in the last full pass: estimated from a sample of the names.";
     KEYS_FOREIGN = Gauge "ratelimiter_keys_foreign" []
         "Names in the last full pass that fit no counter of the kind.";
     KEYS_EXPORTED = Gauge "ratelimiter_keys_exported" []

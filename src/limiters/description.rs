@@ -6,6 +6,7 @@ use serde_saphyr::Spanned;
 
 use super::ask::Type;
 use super::expiry::{Expiry, WithoutExpiry};
+use super::http_limits::Http;
 use super::keys::Keys;
 use super::methods::Method;
 use super::nodes::Nodes;
@@ -155,5 +156,20 @@ impl Counter {
     /// Whether one that should expire and does not blocks its client for ever.
     pub fn sticks(&self) -> bool {
         self.expiry.required && self.without_expiry == Some(WithoutExpiry::Blocks)
+    }
+}
+
+impl Description {
+    /// The APIs with limits, of its counters and of all of them.
+    pub fn apis(&self) -> impl Iterator<Item = &Http> {
+        let own = self.counters.iter().flat_map(|counter| &counter.limits);
+        own.chain(&self.limits)
+            .filter_map(|source| source.value.http())
+    }
+
+    /// Those that may say something of a counter.
+    pub fn apis_of<'d>(&'d self, counter: &'d Counter) -> impl Iterator<Item = &'d Http> {
+        let sources = counter.limits.iter().chain(&self.limits);
+        sources.filter_map(|source| source.value.http())
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::description::{Counter, Description};
 use super::limits::{Fields, Limits, of_json};
 use super::matched::Matched;
 use super::pattern::LinePattern;
@@ -268,21 +267,6 @@ fn percent_encoded(text: &[u8]) -> Vec<u8> {
         }
     }
     encoded
-}
-
-impl Description {
-    /// The APIs with limits, of its counters and of all of them.
-    pub fn apis(&self) -> impl Iterator<Item = &Http> {
-        let own = self.counters.iter().flat_map(|counter| &counter.limits);
-        own.chain(&self.limits)
-            .filter_map(|source| source.value.http())
-    }
-
-    /// Those that may say something of a counter.
-    pub fn apis_of<'d>(&'d self, counter: &'d Counter) -> impl Iterator<Item = &'d Http> {
-        let sources = counter.limits.iter().chain(&self.limits);
-        sources.filter_map(|source| source.value.http())
-    }
 }
 
 fn is_text(item: &Value, pointer: &str, expected: &str) -> bool {

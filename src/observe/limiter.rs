@@ -262,7 +262,6 @@ impl Limiter {
                 behind: false,
                 rechecked: None,
                 pass_took: Duration::ZERO,
-                owed: false,
                 pass_begun: Instant::now(),
                 between: None,
                 found_between: SweepResult::default(),

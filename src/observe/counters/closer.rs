@@ -21,7 +21,15 @@ pub(in crate::observe) struct Closer {
 /// How many commands it takes.
 pub(in crate::observe) const COMMANDS: usize = 2;
 
+/// Keys with longer names are counted only: each command repeats the name.
+const LONGEST: usize = 64 << 10;
+
 impl Closer {
+    /// Whether this key is read closely at all.
+    pub(in crate::observe) fn suits(key: &[u8]) -> bool {
+        key.len() <= LONGEST
+    }
+
     /// The commands for the key `name`. The time is `now_ms` by Redis's clock.
     pub(in crate::observe) fn commands(name: &[u8], now_ms: i64) -> [Cmd; COMMANDS] {
         let mut left = redis::cmd("PTTL");

@@ -42,9 +42,6 @@ use crate::observe::redis::topology::ShardNow;
 /// milliseconds, and one that hangs must not hold up the counters.
 const DEFAULT_WITHIN: Duration = Duration::from_millis(50);
 
-/// Round trips to Redis that a sweep has under way when it stops, at the most: it waits for their answers.
-const UNDER_WAY: u32 = 4;
-
 /// Reads counters and remembers limits.
 #[derive(Debug)]
 pub(in crate::observe) struct KeyReader {
@@ -76,8 +73,6 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) label: KeyLabel,
     /// The pass that goes on in the next collection.
     pub(in crate::observe) pass: Option<Pass>,
-    /// A collection had no time to begin a pass.
-    pub(in crate::observe) owed: bool,
     /// Keys were written that were not looked at: the pass under way may have passed them by before.
     pub(in crate::observe) behind: bool,
     /// The watched key that was rechecked last: those behind it are next.
@@ -287,8 +282,7 @@ impl KeyReader {
         dead: &mut usize,
     ) {
         // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
-        let under_way = under_way(shards);
-        let margin = (deadline.left() / 3).max(under_way);
+        let margin = deadline.left() / 3;
         let budget = self.budget.min(deadline.left().saturating_sub(margin));
         let (half, stop) = (Instant::now() + budget / 2, Instant::now() + budget);
         let mut servers = self.get_ready(shards, result).await;
@@ -327,14 +321,6 @@ impl KeyReader {
             told: told.fold(result.failed.is_empty(), |all, one| all && one),
         });
         let lanes = self.lanes(shards, &servers, &result.sources);
-        if self.goes_on && deadline.left() < under_way {
-            // Connecting took the time. A step that is cut off would cost the connections.
-            self.owed = true;
-            self.behind |= !written.is_empty();
-            result.coverage = self.pass.as_ref().map_or(Some(0.0), Pass::coverage);
-            result.stopped = Some(Reason::Budget);
-            return;
-        }
         self.collections += 1;
         let mut sweep = Sweep {
             router: Router::new(links.collect(), slots),
@@ -373,12 +359,6 @@ impl KeyReader {
             result.skipped.entry(reason).or_insert_with(|| many.clone());
         }
     }
-}
-
-/// How long the answers to what a sweep has under way take.
-fn under_way(shards: &[ShardNow]) -> Duration {
-    let pings = shards.iter().filter_map(|now| now.ping.as_ref().ok());
-    pings.max().copied().unwrap_or_default() * UNDER_WAY
 }
 
 /// How far the clock of a server is from the exporter's.

@@ -275,25 +275,28 @@ pub(in crate::observe) async fn verify(
         let window_ms = rule(key).map_or(stored, |limit| limit.window_ms);
         let name = [PREFIX, key].concat();
         let now_ms = now_ms(router.link_of(&name).unwrap_or(0));
-        let [left, future] = Closer::commands(&name, now_ms);
         asked.push((name.clone(), zcount(key, now_ms, window_ms)));
-        asked.push((name.clone(), left));
-        asked.push((name, future));
+        if Closer::suits(key) {
+            let closely = Closer::commands(&name, now_ms);
+            asked.extend(closely.map(|command| (name.clone(), command)));
+        }
         owns.push(own);
     }
     let mut counts = router.ask(asked).await.each.into_iter();
     let mut verified = Vec::with_capacity(keys.len());
     for (((key, _), name), own) in keys.iter().zip(&names).zip(owns) {
         // There are as many answers as commands.
-        let (Some(count), Some(left), Some(future)) = (counts.next(), counts.next(), counts.next())
-        else {
+        let Some(count) = counts.next() else {
             break;
         };
+        let closely = Closer::suits(key).then(|| counts.next().zip(counts.next()));
         verified.push(Verified {
             own: own.map_err(|error| (router.link_of(name), error)),
             count: count_of(count)
                 .map_err(|error| (router.link_of(&[PREFIX, key].concat()), error)),
-            closer: Closer::of(&[left, future]),
+            closer: closely
+                .flatten()
+                .and_then(|(left, future)| Closer::of(&[left, future])),
         });
     }
     verified

@@ -1,14 +1,9 @@
 //! Every key, whatever the budget, and only what was written in the steady state.
 
-use std::time::Duration;
-
-use lab::node::{NodeOptions, NodeProcess};
-use lab::proxy::{Mode, Proxy};
-use lab::redis_server::RedisServer;
 use lab::seed::{Scale, counters, extra_members, fill_to, remove_extra};
 use lab::temp::TempDir;
 
-use crate::harness::{Cluster, Exporter, Scrape, base_flags, redis_do};
+use crate::harness::{Cluster, Scrape, redis_do};
 
 /// A file that switches `invalid_counter` off, for counters that lie in the future so that none leaves its window, and the flag
 /// that names it.
@@ -281,27 +276,4 @@ async fn keys_in_violation_are_rechecked_in_turn_within_half_the_budget() -> any
         last = scrape;
     }
     Ok(())
-}
-
-#[tokio::test]
-async fn a_short_scrape_timeout_with_a_redis_far_away_leaves_time_for_a_pass() -> anyhow::Result<()>
-{
-    let redis = RedisServer::start(&[]).await?;
-    let mut connection = redis.connection().await?;
-    counters(&mut connection, 2_000, 2, 10, true).await?;
-    let proxy = Proxy::start(format!("127.0.0.1:{}", redis.port())).await?;
-    let nodes = [NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?];
-    let far = format!("redis://{}", proxy.address());
-    let exporter = Exporter::start(&base_flags(&far, &nodes)).await?;
-    // A round trip takes 50 ms, and a collection half a second: the rest of the second is for the way back.
-    proxy.set(Mode::Delay(Duration::from_millis(25))).await?;
-    for _ in 0..60 {
-        let scrape = exporter.scrape_within(1.0).await?;
-        if scrape.value("ratelimiter_scan_coverage_ratio", &[]) == Some(1.0) {
-            assert!(scrape.is("ratelimiter_keys", &[], 2_000), "{}", scrape.text);
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    anyhow::bail!("no pass came to its end: {}", exporter.scrape().await?.text)
 }

@@ -211,14 +211,14 @@ async fn check_explains_one_subject_also_when_nothing_is_wrong() -> anyhow::Resu
         (
             "quiet",
             0,
-            &["ghost_allowing  holds", "counter.count = 2"][..],
+            &["ghost_allowing   holds", "counter.count = 2"][..],
         ),
         (
             "over",
             1,
             &[
-                "ghost_allowing  reported",
-                "counter_drift   in_grace",
+                "ghost_allowing   reported",
+                "counter_drift    in_grace",
                 "ZCOUNT",
             ],
         ),

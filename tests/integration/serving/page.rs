@@ -47,7 +47,7 @@ async fn it_says_how_things_stand_to_every_reader() -> anyhow::Result<()> {
     for (name, verdict, state) in [
         (
             "healthy",
-            "✓ All 5 invariants hold",
+            "✓ All 6 invariants hold",
             State::healthy().await?,
         ),
         (
@@ -57,7 +57,7 @@ async fn it_says_how_things_stand_to_every_reader() -> anyhow::Result<()> {
         ),
         (
             "blind",
-            "? Not known: 4 of 5 invariants could not be evaluated",
+            "? Not known: 5 of 6 invariants could not be evaluated",
             State::blind().await?,
         ),
     ] {

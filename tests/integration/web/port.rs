@@ -65,7 +65,7 @@ async fn paths_and_methods_are_told_apart() -> anyhow::Result<()> {
         assert!(observation.get(field).is_some(), "{field}");
     }
     let violations = exporter.get("/api/v1/violations").await?.json()?;
-    assert_eq!(violations["invariants"].as_array().map(Vec::len), Some(5));
+    assert_eq!(violations["invariants"].as_array().map(Vec::len), Some(6));
     Ok(())
 }
 

@@ -56,7 +56,7 @@ pub(super) fn slice(
 impl KeyReader {
     /// Whether the pass has to go on before the next collection. In the steady state it keeps to its time.
     pub(super) fn is_due(&self) -> bool {
-        (self.pass.is_some() || self.owed)
+        self.pass.is_some()
             && self.steady.is_none_or(|last| {
                 let passed = self.pass_begun.elapsed().div_duration_f64(STEADY_PASS);
                 self.pass_took < last.took.mul_f64(passed.min(1.0))
@@ -65,7 +65,6 @@ impl KeyReader {
 
     /// Takes in how far the pass came. `told`: all servers tell what is written.
     pub(super) fn passed(&mut self, result: &mut SweepResult, told: bool) {
-        self.owed = false;
         self.pass_took += std::mem::take(&mut result.pass_took);
         if result.stopped.is_none() {
             // Where it fell behind, one more pass over everything brings what was passed by.

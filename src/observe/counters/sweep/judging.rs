@@ -76,7 +76,8 @@ impl Sweep<'_> {
                 } else {
                     batch.keys.push(ToCount {
                         window_ms: self.window(&name, at),
-                        closely: sample.takes(&name) || self.suspects.contains(&name),
+                        closely: Closer::suits(&name)
+                            && (sample.takes(&name) || self.suspects.contains(&name)),
                         key: name,
                     });
                 }

@@ -68,7 +68,7 @@ pub(super) const CONTEXT: &[(&str, &str, &str)] = &[
     (
         "overview",
         "Keys without expiry",
-        "not read for this kind: kinds.rs shows it for another",
+        "0 for these counters: kinds.rs shows others",
     ),
 ];
 
@@ -85,18 +85,6 @@ pub(super) const EMPTY_IN_HEALTH: &[(&str, &str, &str, &str)] = &[
         "Active violations",
         "A",
         "there is no violation",
-    ),
-    (
-        "overview",
-        "Counters of the limiter",
-        "B",
-        "expiries are not read for this kind",
-    ),
-    (
-        "overview",
-        "Keys without expiry",
-        "A",
-        "expiries are not read for this kind",
     ),
     (
         "key",

@@ -68,7 +68,7 @@ impl Libraries {
         }
         let config = folder.path().join("exporter.yml");
         let text = "limits: [{match: '*', limit: 10, window: 1h}]\n\
-                    invariants.stuck_counter.grace_period: 2s\n";
+                    invariants: {stuck_counter: {grace_period: 2s}}\n";
         std::fs::write(&config, text)?;
         let (mut exporters, mut targets) = (Vec::new(), Vec::new());
         for kind in KINDS {
