@@ -104,7 +104,8 @@ fn was_seen(facts: &Facts, node: &NodeFacts, before: f64) -> bool {
 
 /// Whether a collection since `at` could read the registry: without it, nobody can tell that a node left, or where it went.
 fn registry_read(facts: &Facts, at: f64, begun: f64, ended: f64) -> bool {
-    let mut scrapes = facts.scrapes.iter().chain([&(begun, ended)]);
+    let this = (begun, ended);
+    let mut scrapes = facts.scrapes.iter().chain([&this]);
     scrapes.any(|(begun, ended)| {
         *begun >= at + 0.5
             && facts
