@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -41,7 +41,8 @@ pub struct Proxy {
     address: SocketAddr,
     target: String,
     mode: watch::Sender<Mode>,
-    acceptor: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// Who takes connections, or else the socket that keeps the port.
+    acceptor: Mutex<(Option<AbortOnDropHandle<()>>, Option<TcpSocket>)>,
 }
 
 impl Proxy {
@@ -57,7 +58,7 @@ impl Proxy {
             address,
             target,
             mode,
-            acceptor: Mutex::new(Some(acceptor)),
+            acceptor: Mutex::new((Some(acceptor), None)),
         })
     }
 
@@ -71,21 +72,23 @@ impl Proxy {
         format!("{scheme}://{}", self.address)
     }
 
-    /// Changes what it does; in force when this returns. An error only when another process took
-    /// the port while it was refusing.
+    /// Changes what it does; in force when this returns.
     pub async fn set(&self, mode: Mode) -> anyhow::Result<()> {
-        let mut acceptor = self.acceptor.lock().await;
+        let (acceptor, kept) = &mut *self.acceptor.lock().await;
         self.mode.send_replace(mode);
         if mode == Mode::Refuse {
             if let Some(task) = acceptor.take() {
                 task.abort();
                 // Only once the task is gone is its listener closed.
                 let _ = task.await;
+                *kept = Some(keep(self.address)?);
             }
-        } else if acceptor.is_none() {
-            let listener = TcpListener::bind(self.address)
-                .await
-                .with_context(|| format!("cannot listen on {} again", self.address))?;
+        } else if let Some(socket) = kept.take() {
+            let listener = socket
+                .set_reuseaddr(true)
+                .and_then(|()| socket.listen(1024));
+            let listener =
+                listener.with_context(|| format!("cannot listen on {} again", self.address))?;
             *acceptor = Some(spawn_acceptor(
                 listener,
                 self.target.clone(),
@@ -94,6 +97,20 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// Keeps the port while nothing listens there: connections are refused, and no other process takes it.
+fn keep(address: SocketAddr) -> anyhow::Result<TcpSocket> {
+    let bound = || {
+        let socket = TcpSocket::new_v4()?;
+        // Connections that were cut may linger on the port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        // From here on nobody else can bind it, also not by reuse.
+        socket.set_reuseaddr(false)?;
+        std::io::Result::Ok(socket)
+    };
+    bound().with_context(|| format!("cannot keep {address}"))
 }
 
 /// The task owns its connections: aborting it cuts them.
