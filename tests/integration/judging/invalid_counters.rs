@@ -117,7 +117,7 @@ async fn logs_without_expiry_are_counted_and_no_violation() -> anyhow::Result<()
 
 /// What a first sweep over 20,000 keys asks: one command for each key, and SCAN.
 #[tokio::test]
-async fn reading_closely_costs_a_sweep_less_than_a_tenth() -> anyhow::Result<()> {
+async fn reading_closely_costs_a_sweep_less_than_a_fifth() -> anyhow::Result<()> {
     let (cluster, _folder) = start(1, &[]).await?;
     let mut redis = cluster.redis.connection().await?;
     let keys = Scale {
@@ -139,10 +139,11 @@ async fn reading_closely_costs_a_sweep_less_than_a_tenth() -> anyhow::Result<()>
     let totals = &observation["totals"];
     assert_eq!(totals["keys"], 20_000, "{}", said(&output));
     let commands = totals["commands_total"].as_f64().unwrap_or(f64::MAX);
-    // Two rounds of SCAN over the names, 120 or more at a time.
+    // Two rounds of SCAN over the names, 120 or more at a time. While Redis's table grows, SCAN brings some names twice, up to
+    // one in thirty was seen; reading closely itself takes two commands for one name in 32.
     let before = 20_000.0 + 2.0 * 20_000.0 / 120.0;
     assert!(
-        commands < before * 1.1,
+        commands < before * 1.2,
         "{commands} commands instead of {before}"
     );
     Ok(())
