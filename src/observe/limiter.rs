@@ -20,7 +20,7 @@ use crate::observation::{
 };
 use crate::observe::actor::LimiterActor;
 use crate::observe::counters::api_limits::ApiLimits;
-use crate::observe::counters::described::{Described, kind_of};
+use crate::observe::counters::described::{Described, counter_kinds};
 use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::listed::Listed;
@@ -94,13 +94,16 @@ impl ObserveConfig {
     /// What is said of its kind.
     fn limiter_kind(&self) -> LimiterKind {
         let is_reference = self.kind.is_reference();
-        let nodes = self.kind.description().nodes.as_ref();
-        let mut kind = kind_of(self.kind.description(), is_reference);
-        kind.nodes |= nodes.is_some() && !self.ratelimiter_urls.is_empty();
-        kind.latency = is_reference
-            || self.latency_metric.is_some()
-            || nodes.is_some_and(|it| !it.value.latency.is_empty());
-        kind
+        let description = self.kind.description();
+        let nodes = description.nodes.as_ref();
+        LimiterKind {
+            name: description.name.clone(),
+            nodes: is_reference || (nodes.is_some() && !self.ratelimiter_urls.is_empty()),
+            latency: is_reference
+                || self.latency_metric.is_some()
+                || nodes.is_some_and(|it| !it.value.latency.is_empty()),
+            counters: counter_kinds(description),
+        }
     }
 
     /// What acts on this limiter.

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched};
-use crate::observation::{CounterKind, LimiterKind, shown_key};
+use crate::observation::{CounterKind, shown_key};
 use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::limits::{LimitRule, rule_for};
 use crate::observe::counters::sink::CounterSink;
@@ -189,8 +189,8 @@ fn ruled(
     }
 }
 
-/// What is said of a kind wherever its counters are judged or shown.
-pub(in crate::observe) fn kind_of(description: &Description, is_reference: bool) -> LimiterKind {
+/// What is said of the counters of a kind wherever they are judged or shown.
+pub(in crate::observe) fn counter_kinds(description: &Description) -> Vec<CounterKind> {
     let counters = description.counters.iter().map(|counter| CounterKind {
         name: counter.name.value.clone(),
         count: counter.count.value.name().to_owned(),
@@ -198,10 +198,5 @@ pub(in crate::observe) fn kind_of(description: &Description, is_reference: bool)
         sticks: counter.sticks(),
         validated: true,
     });
-    LimiterKind {
-        name: description.name.clone(),
-        nodes: is_reference,
-        latency: is_reference,
-        counters: counters.collect(),
-    }
+    counters.collect()
 }
