@@ -1,7 +1,7 @@
-//! `evaluate`: recorded observations, one JSON object a line, through the same checker that serves. What it would have
-//! said at each of them comes out, one JSON object a line.
+//! `evaluate` runs recorded observations, one JSON object a line, through the checker that serves. It prints, one JSON
+//! object a line, what would have been reported at each observation, or sums that up as a backtest.
 //!
-//! Memory does not grow with the file. Nothing is asked of the limiter: what was not recorded is not known.
+//! Memory does not grow with the file. `evaluate` asks the limiter nothing: what was not recorded is not known.
 
 mod backtest;
 mod command;
@@ -16,7 +16,6 @@ mod report;
 mod table;
 
 use std::io;
-use std::path::PathBuf;
 
 pub use backtest::{Backtest, Candidate, backtest};
 pub use command::{Form, Replay, evaluate};
@@ -32,11 +31,11 @@ pub enum EvaluateError {
     /// A line is no observation.
     #[error("{name}: line {line} column {column}: {message}")]
     Broken {
-        /// Of what.
+        /// The name of the input.
         name: String,
-        /// Which, from 1.
+        /// The number of the line, from 1.
         line: u64,
-        /// Where, in bytes from 1.
+        /// The place in the line, in bytes from 1.
         column: usize,
         /// What is wrong, and what was expected.
         message: String,
@@ -44,17 +43,9 @@ pub enum EvaluateError {
     /// The input cannot be read.
     #[error("{name}: cannot read: {error}")]
     Read {
-        /// Which.
+        /// The name of the input.
         name: String,
-        /// Why.
-        error: io::Error,
-    },
-    /// The page cannot be written.
-    #[error("--report: cannot write {}: {error}", path.display())]
-    Report {
-        /// Which.
-        path: PathBuf,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
     /// The output cannot be written.

@@ -1,4 +1,4 @@
-//! The subcommand: opens what is named, replays it, and says how it went.
+//! The subcommand: opens the recording, replays it, prints the result, and reports broken lines.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::{
 use crate::config::Judging;
 use crate::files;
 
-/// What is to be replayed, and how.
+/// What to replay, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
-    /// The file, or `-`.
+    /// The file, or `-` for standard input.
     pub file: String,
     /// What to do about broken lines.
     pub mistakes: Mistakes,
@@ -22,22 +22,23 @@ pub struct Replay {
     pub compare: Option<String>,
     /// What to print.
     pub form: Form,
-    /// Where to write a page about it.
+    /// Where to write the backtest as a page.
     pub report: Option<PathBuf>,
 }
 
-/// What is printed.
+/// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A line for each observation: what is reported and pending then.
+    /// A line for each observation: what is reported and pending at that time.
     Lines,
-    /// What it comes to, as a table.
+    /// The backtest as a table.
     Table,
-    /// What it comes to, as JSON.
+    /// The backtest as JSON.
     Json,
 }
 
-/// Replays, prints, and tells whether every line was an observation. `current` is what `candidate` is compared with.
+/// Replays and prints. Returns whether every line was an observation. `current` is the configuration that `candidate` is
+/// compared with.
 pub fn evaluate(
     task: &Replay,
     candidate: Judging,
@@ -45,9 +46,9 @@ pub fn evaluate(
 ) -> anyhow::Result<bool> {
     let source =
         Source::open(&task.file).with_context(|| format!("evaluate: cannot open {}", task.file))?;
-    // Lines that run over the screen show well enough how far it is.
+    // Lines on a terminal show the progress themselves.
     let lines_shown = task.form == Form::Lines && io::stdout().is_terminal();
-    let reading = ReplayInput {
+    let input = ReplayInput {
         source,
         label: candidate.checker.key_label,
         mistakes: task.mistakes,
@@ -55,7 +56,7 @@ pub fn evaluate(
         progress: !lines_shown,
     };
     let result = if task.form == Form::Lines {
-        replay(reading, &candidate.checker, io::stdout().lock())
+        replay(input, &candidate.checker, io::stdout().lock()).map_err(anyhow::Error::new)
     } else {
         let named = |name, judging: Judging| Candidate {
             name,
@@ -64,21 +65,25 @@ pub fn evaluate(
         };
         let mut candidates = vec![named("candidate", candidate)];
         candidates.extend(current.map(|current| named("current", current)));
-        summary(task, reading, &candidates)
+        summary(task, input, &candidates)
     };
     let tally = match result {
         Ok(tally) => tally,
-        // That nobody reads any further is no mistake of the recording's.
-        Err(EvaluateError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            return Ok(true);
+        Err(error) => {
+            return match error.downcast_ref() {
+                // A reader that stops early is no mistake in the recording.
+                Some(EvaluateError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    Ok(true)
+                }
+                _ => Err(error.context("evaluate")),
+            };
         }
-        Err(error) => return Err(anyhow::Error::new(error).context("evaluate")),
     };
     if tally.broken > 0 {
         let (broken, observations) = (tally.broken, tally.observations);
         writeln!(
             io::stderr(),
-            "evaluate: {broken} lines passed over, {observations} observations judged"
+            "evaluate: lines skipped: {broken}, observations judged: {observations}"
         )?;
     }
     Ok(tally.broken == 0)
@@ -86,29 +91,29 @@ pub fn evaluate(
 
 fn summary(
     task: &Replay,
-    reading: ReplayInput<'_>,
+    input: ReplayInput<'_>,
     candidates: &[Candidate],
-) -> Result<Tally, EvaluateError> {
-    // Before the work, since a page that cannot be written is known at once.
-    let unwritable = |error| EvaluateError::Report {
-        path: task.report.clone().unwrap_or_default(),
-        error,
+) -> anyhow::Result<Tally> {
+    let unwritable = |path: &Path| format!("--report: cannot write {}", path.display());
+    let open = |path| {
+        let file = files::open_for_later(path, Some(Path::new(&task.file)));
+        Ok::<_, anyhow::Error>((path, file.with_context(|| unwritable(path))?))
     };
-    let read = Some(Path::new(&task.file));
-    let report = task.report.as_deref();
-    let report = report.map(|path| files::open_for_later(path, read));
-    let report = report.transpose().map_err(unwritable)?;
-    let outcome = backtest(reading, candidates, report.is_some())?;
-    if let Some(mut file) = report {
-        files::cut_off(&file).map_err(unwritable)?;
-        file.write_all(page(&outcome).as_bytes())
-            .map_err(unwritable)?;
+    // Opened before the replay, so that a page that cannot be written ends it at once.
+    let report = task.report.as_deref().map(open).transpose()?;
+    let outcome = backtest(input, candidates, report.is_some())?;
+    if let Some((path, mut file)) = report {
+        files::cut_off(&file)
+            .and_then(|()| file.write_all(page(&outcome).as_bytes()))
+            .with_context(|| unwritable(path))?;
     }
     let text = match task.form {
-        Form::Json => serde_json::to_string_pretty(&outcome).map_err(io::Error::from)? + "\n",
+        Form::Json => serde_json::to_string_pretty(&outcome)? + "\n",
         Form::Lines | Form::Table => table(&outcome),
     };
-    io::stdout().write_all(text.as_bytes())?;
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(EvaluateError::Write)?;
     Ok(Tally {
         observations: outcome.recording.observations,
         broken: outcome.recording.broken_lines,

@@ -1,18 +1,18 @@
-//! A recording of any bytes.
+//! What must hold for a recording of any bytes.
 
 use std::io::{self, Cursor};
 
-use super::input::GZIP;
+use super::input::{Broken, GZIP};
 use super::judge::label_keys;
-use super::reading::{Broken, parse};
+use super::reading::parse;
 use super::{Candidate, EvaluateError, Mistakes, ReplayInput, Source};
 use super::{backtest, page, replay, table};
 use crate::assertions::{harmless_html, harmless_text};
 use crate::invariants::CheckerConfig;
 use crate::observation::KeyLabel;
 
-/// A broken line is named with its column. What the whole recording comes to is one JSON object for each good line, and
-/// harmless on a terminal and in a browser.
+/// Each broken line is reported with its column. The replay is one JSON object for each good line. The backtest is harmless
+/// on a terminal and in a browser.
 pub(crate) fn recording(data: &[u8]) {
     let lines = data.split_inclusive(|byte| *byte == b'\n');
     let mut good = 0;
@@ -30,16 +30,16 @@ pub(crate) fn recording(data: &[u8]) {
         }
     }
     if data.starts_with(&GZIP) {
-        unpacked(data);
+        decompressed(data);
     } else {
         replayed(data, good);
     }
 }
 
-/// Whatever comes out before it proves broken is replayed.
-fn unpacked(data: &[u8]) {
-    let replayed = read(data, |reading| {
-        replay(reading, &CheckerConfig::default(), io::sink())
+/// What can be decompressed before an error is replayed.
+fn decompressed(data: &[u8]) {
+    let replayed = read(data, |input| {
+        replay(input, &CheckerConfig::default(), io::sink())
     });
     match replayed {
         Ok(_) | Err(EvaluateError::Read { .. }) => {}
@@ -49,14 +49,14 @@ fn unpacked(data: &[u8]) {
 
 fn replayed(data: &[u8], good: u64) {
     let mut out = Vec::new();
-    let tally = read(data, |reading| {
-        replay(reading, &CheckerConfig::default(), &mut out)
+    let tally = read(data, |input| {
+        replay(input, &CheckerConfig::default(), &mut out)
     })
     .expect("memory cannot be read");
     assert_eq!(tally.observations, good);
-    let said = serde_json::Deserializer::from_slice(&out).into_iter::<serde_json::Value>();
-    let said: Vec<_> = said.collect::<Result<_, _>>().expect("not JSON");
-    assert_eq!(said.len() as u64, good);
+    let lines = serde_json::Deserializer::from_slice(&out).into_iter::<serde_json::Value>();
+    let lines: Vec<_> = lines.collect::<Result<_, _>>().expect("not JSON");
+    assert_eq!(lines.len() as u64, good);
     let candidate = |name, config| Candidate {
         name,
         origin: "the defaults".to_owned(),
@@ -70,14 +70,14 @@ fn replayed(data: &[u8], good: u64) {
         candidate("candidate", CheckerConfig::default()),
         candidate("current", current),
     ];
-    let outcome = read(data, |reading| backtest(reading, &candidates, true));
+    let outcome = read(data, |input| backtest(input, &candidates, true));
     let outcome = outcome.expect("memory cannot be read");
     harmless_text(&table(&outcome));
     harmless_html(&page(&outcome));
     serde_json::to_vec(&outcome).expect("not JSON");
 }
 
-/// Goes through a recording, past the lines that are broken.
+/// Reads a recording and skips its broken lines.
 fn read<T>(
     data: &[u8],
     go: impl FnOnce(ReplayInput<'_>) -> Result<T, EvaluateError>,

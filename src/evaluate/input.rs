@@ -1,5 +1,5 @@
-//! The text of a recording, line by line. What `gzip` packed is unpacked; its first bytes show it. A line has an upper
-//! bound, so that memory does not grow with the input.
+//! Reads the text of a recording line by line. Text that `gzip` compressed is decompressed; its first bytes identify it.
+//! A line has a maximum length, so that memory does not grow with the input.
 
 use std::fmt;
 use std::fs::File;
@@ -9,19 +9,21 @@ use flate2::bufread::MultiGzDecoder;
 use indicatif::ProgressBar;
 
 /// The longest line in bytes: an observation of about a million counters.
-pub(super) const MAX_LINE: usize = 64 * 1024 * 1024;
+const MAX_LINE: usize = 64 * 1024 * 1024;
 
 /// What is read at once: some tens of lines.
 const BUFFER: usize = 256 * 1024;
 
-/// How text that `gzip` packed begins.
+/// The first bytes of text that `gzip` compressed.
 pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Where observations come from.
 pub struct Source {
-    name: String,
+    /// Its name in messages.
+    pub(super) name: String,
     input: Box<dyn Read>,
-    size: Option<u64>,
+    /// Its bytes, if their number is known.
+    pub(super) size: Option<u64>,
 }
 
 impl fmt::Debug for Source {
@@ -49,23 +51,13 @@ impl Source {
         })
     }
 
-    /// Anything that can be read, by the name that it has in messages.
+    /// Any reader, with its name in messages.
     pub fn new(name: impl Into<String>, input: impl Read + 'static) -> Self {
         Self {
             name: name.into(),
             input: Box::new(input),
             size: None,
         }
-    }
-
-    /// Its name in messages.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// How many bytes it has, if that is known.
-    pub(super) fn size(&self) -> Option<u64> {
-        self.size
     }
 
     /// Its lines. `progress` counts the bytes as they are read, the first of them here.
@@ -76,10 +68,10 @@ impl Source {
             .by_ref()
             .take(GZIP.len() as u64)
             .read_to_end(&mut first)?;
-        let packed = first == GZIP;
+        let compressed = first == GZIP;
         let whole = Cursor::new(first).chain(input);
-        let text: Box<dyn Read> = if packed {
-            // Several members in a row, as they come from recordings that were appended to, are one text.
+        let text: Box<dyn Read> = if compressed {
+            // A compressed recording that was continued has several members: they are one text.
             Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, whole)))
         } else {
             Box::new(whole)
@@ -92,13 +84,13 @@ impl Source {
     }
 }
 
-/// A line of the text.
-#[derive(Debug)]
-pub(super) enum Line<'a> {
-    /// With its end, which only the last one may lack.
-    Whole(&'a [u8]),
-    /// Longer than [`MAX_LINE`].
-    TooLong,
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// The place, in bytes from 1.
+    pub(super) column: usize,
+    /// What is wrong, and what was expected.
+    pub(super) message: String,
 }
 
 /// The text, one line after the other.
@@ -109,8 +101,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// The next line, or `None` at the end of the text.
-    pub(super) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+    /// The next line, or `None` at the end of the text. A line has its end, which only the last one may lack.
+    pub(super) fn next(&mut self) -> io::Result<Option<Result<&[u8], Broken>>> {
         if std::mem::take(&mut self.inside_long_line) {
             self.text.skip_until(b'\n')?;
         }
@@ -122,16 +114,15 @@ impl Lines {
             return Ok(None);
         }
         if self.line.len() > MAX_LINE && !self.line.ends_with(b"\n") {
+            // Frees its memory.
             self.line = Vec::new();
             self.inside_long_line = true;
-            return Ok(Some(Line::TooLong));
+            return Ok(Some(Err(Broken {
+                column: MAX_LINE + 1,
+                message: format!("longer than {} MiB", MAX_LINE >> 20),
+            })));
         }
-        Ok(Some(Line::Whole(&self.line)))
-    }
-
-    /// Whether the next line, or the end, must be waited for.
-    pub(super) fn must_wait(&self) -> bool {
-        !self.text.buffer().contains(&b'\n')
+        Ok(Some(Ok(&self.line)))
     }
 }
 
@@ -142,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// Hands over one piece for each time that it is read.
+    /// Returns one piece at each read.
     struct Pieces(VecDeque<Vec<u8>>);
 
     impl Read for Pieces {
@@ -159,20 +150,15 @@ mod tests {
         }
     }
 
-    fn open(pieces: &[&[u8]]) -> Lines {
+    fn lines(pieces: &[&[u8]]) -> Vec<String> {
         let pieces = pieces.iter().map(|piece| piece.to_vec()).collect();
         let source = Source::new("pieces", Pieces(pieces));
-        source.lines(&ProgressBar::hidden()).unwrap()
-    }
-
-    fn lines(pieces: &[&[u8]]) -> Vec<String> {
-        let (mut lines, mut shown) = (open(pieces), Vec::new());
+        let mut lines = source.lines(&ProgressBar::hidden()).unwrap();
+        let mut shown = Vec::new();
         loop {
             match lines.next() {
-                Ok(Some(Line::Whole(text))) => {
-                    shown.push(String::from_utf8(text.to_vec()).unwrap());
-                }
-                Ok(Some(Line::TooLong)) => shown.push("too long".to_owned()),
+                Ok(Some(Ok(text))) => shown.push(String::from_utf8(text.to_vec()).unwrap()),
+                Ok(Some(Err(broken))) => shown.push(broken.message),
                 Ok(None) => return shown,
                 Err(error) => {
                     shown.push(error.to_string());
@@ -191,31 +177,20 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_not_there_yet_is_waited_for() {
-        // The first two bytes are read apart.
-        let mut lines = open(&[b"a\n", b"b\nc\nhalf", b" more\n"]);
-        let waits = [true, true, false, true, true];
-        for expected in waits {
-            assert_eq!(lines.must_wait(), expected);
-            lines.next().unwrap();
-        }
-    }
-
-    #[test]
-    fn a_line_that_is_too_long_is_passed_over_and_the_next_is_not() {
+    fn a_line_that_is_too_long_is_reported_and_the_next_is_read() {
         let part = vec![b'x'; BUFFER];
         let longest = vec![&part[..]; MAX_LINE / BUFFER];
         assert_eq!(lines(&[&longest[..], &[b"\nnext\n"]].concat()).len(), 2);
         for (rest, expected) in [
-            (&b"x\nnext\n"[..], &["too long", "next\n"][..]),
-            (b"x", &["too long"]),
+            (&b"x\nnext\n"[..], &["longer than 64 MiB", "next\n"][..]),
+            (b"x", &["longer than 64 MiB"]),
         ] {
             assert_eq!(lines(&[&longest[..], &[rest]].concat()), expected);
         }
     }
 
     #[test]
-    fn what_gzip_packed_is_unpacked_member_by_member() {
+    fn compressed_text_is_decompressed_member_by_member() {
         let pack = |text: &str| {
             let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             packed.write_all(text.as_bytes()).unwrap();

@@ -1,8 +1,8 @@
-//! The checker that serves, fed from a recording: time comes from the lines, and lists are not capped.
+//! Feeds a recording to the checker that serves. Time comes from the lines, and lists are not capped.
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::clock::Moment;
 use crate::invariants::{Checker, CheckerConfig};
@@ -10,58 +10,18 @@ use crate::observation::{Counter, CounterView, CountersRead, KeyLabel, Observati
 use crate::report::Report;
 use crate::subject::InvariantChecker as _;
 
-/// An observation at its moment.
-#[derive(Debug)]
-pub(super) struct Recorded {
-    pub(super) at: Moment,
-    pub(super) observation: Observation,
-}
-
-/// Gives each line its moment.
-#[derive(Debug)]
-pub(super) struct Timeline {
-    /// The time of a line that names none.
-    next: Timestamp,
-}
-
-impl Timeline {
-    /// One second a line from the epoch, for lines that name no time.
-    pub(super) fn new() -> Self {
-        Self {
-            next: Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    /// The next line.
-    pub(super) fn take(&mut self, observation: Observation) -> Recorded {
-        let wall = observation.observed_at.unwrap_or(self.next);
-        let at = Moment {
-            wall,
-            steady: observation.steady_at.unwrap_or(wall),
-        };
-        self.next = wall;
-        self.skip();
-        Recorded { at, observation }
-    }
-
-    /// The next line is none.
-    pub(super) fn skip(&mut self) {
-        let second = SignedDuration::from_secs(1);
-        self.next = self.next.checked_add(second).unwrap_or(self.next);
-    }
-}
-
-/// Shows the keys of `observation` as `label` says, unless they are hashes already, and names those that are gone or could
-/// not be judged as the checker does: to it, a key that the recording shows cut is a key like any other.
+/// Writes the keys of `observation` as `label` asks, unless the recording has hashes. Keys that are gone or could not be
+/// judged get the names that the checker gives to counters: for the checker, a key that the recording shows cut is a key
+/// like any other.
 pub(super) fn label_keys(observation: &mut Observation, label: KeyLabel) {
     let hashed = label == KeyLabel::Hash && !observation.keys_hashed;
     let label = if hashed { label } else { KeyLabel::Plain };
+    let label = |key: &str| label.of(&decode_key(key));
     if hashed {
         for counter in &mut observation.counters {
-            counter.key = label.of(&decode_key(&counter.key));
+            counter.key = label(&counter.key);
         }
     }
-    let label = |key: &str| label.of(&decode_key(key));
     if let CountersRead::Partial { gone, .. } = &mut observation.counters_read {
         for key in gone {
             *key = label(key);
@@ -73,26 +33,24 @@ pub(super) fn label_keys(observation: &mut Observation, label: KeyLabel) {
         .collect();
 }
 
-/// Judges a recording, line by line.
+/// Judges the observations of a recording one after the other.
 #[derive(Debug)]
 pub(super) struct Judge(Checker);
 
 impl Judge {
     pub(super) fn new(config: &CheckerConfig) -> Self {
-        let config = CheckerConfig {
-            // The cap is for what Prometheus stores. Here every violation is asked for.
+        Self(Checker::new(CheckerConfig {
+            // The cap protects Prometheus. A replay lists every violation.
             max_listed: usize::MAX,
-            // What was cleared stays listed for the sake of its series, of which there are none.
+            // A cleared key stays listed for its series. A replay has no series.
             cleared_hold: Duration::ZERO,
-            // Keys are labelled as they are read: those of some recordings are hashes already.
+            // `label_keys` has labelled the keys.
             key_label: KeyLabel::Plain,
             ..config.clone()
-        };
-        Self(Checker::new(config))
+        }))
     }
 
-    pub(super) fn judge(&mut self, recorded: &Recorded) -> Report {
-        let Recorded { at, observation } = recorded;
+    pub(super) fn judge(&mut self, at: Moment, observation: &Observation) -> Report {
         let counters = &observation.counters;
         let keys: Vec<Vec<u8>> = counters.iter().map(|it| decode_key(&it.key)).collect();
         let views: Vec<CounterView<'_>> = counters
@@ -100,23 +58,19 @@ impl Judge {
             .zip(&keys)
             .map(|(counter, key)| counter.view(key))
             .collect();
-        if counters.iter().any(|counter| counter.counted_at.is_some()) {
-            for (steady, place) in times(counters, *at) {
-                self.0.counters(back_to(*at, steady), &views[place..=place]);
-            }
-        } else {
-            self.0.counters(*at, &views);
+        for (steady, place) in times(counters, at) {
+            self.0.counters(back_to(at, steady), &views[place..=place]);
         }
-        self.0.check(*at, observation)
+        self.0.check(at, observation)
     }
 }
 
-/// When each of `counters` was counted, with its place, in the order of time. A counter that was counted twice is there
-/// twice; one without a time belongs to the moment of the line.
+/// When each of `counters` was counted, with its index, in the order of time. A counter that was counted twice is there
+/// twice; one without a time was counted at the moment of the line.
 fn times(counters: &[Counter], at: Moment) -> Vec<(Timestamp, usize)> {
     let mut times = Vec::with_capacity(counters.len());
     for (place, counter) in counters.iter().enumerate() {
-        // Nothing was counted after the collection that it belongs to, whatever a file claims.
+        // A collection counts nothing after its own time, whatever a file claims.
         let last = counter.counted_at.unwrap_or(at.steady).min(at.steady);
         times.extend(counter.counted_from.map(|first| (first.min(last), place)));
         times.push((last, place));
@@ -182,7 +136,7 @@ mod tests {
             let mut observation: Observation = serde_json::from_str(observation).unwrap();
             label_keys(&mut observation, KeyLabel::Plain);
             let at = Moment::from_wall(Timestamp::from_second(second).unwrap());
-            judge.judge(&Recorded { at, observation }).violations.len()
+            judge.judge(at, &observation).violations.len()
         };
         let above = format!(
             r#"{{"nodes":[],"node_metrics":{{}},"redis_connected":true,

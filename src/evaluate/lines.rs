@@ -1,27 +1,27 @@
-//! The plain replay: an observation in, what the checker says to it out.
+//! The plain replay: for each observation, one JSON line with what the checker reports at that time.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::EvaluateError;
 use super::judge::Judge;
-use super::reading::{Event, ReplayInput, Tally};
+use super::reading::{ReplayInput, Tally};
 use crate::invariants::CheckerConfig;
-use crate::report::{InvariantName, Report, Severity, Violation};
+use crate::report::{InvariantName, Severity, Violation};
 
-/// What the checker says at one observation.
+/// A line of the output.
 #[derive(Debug, Serialize)]
-struct Said<'a> {
+struct Line<'a> {
     observed_at: Timestamp,
-    violations: Vec<Told<'a>>,
-    pending: Vec<Told<'a>>,
+    violations: Vec<Listed<'a>>,
+    pending: Vec<Listed<'a>>,
 }
 
-/// A violation, without what it rests on: that is in the recording.
+/// A violation without its evidence, which the recording has.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct Listed<'a> {
     name: InvariantName,
     severity: Severity,
     subject: &'a str,
@@ -30,7 +30,7 @@ struct Told<'a> {
     last_seen: Timestamp,
 }
 
-impl<'a> From<&'a Violation> for Told<'a> {
+impl<'a> From<&'a Violation> for Listed<'a> {
     fn from(violation: &'a Violation) -> Self {
         Self {
             name: violation.name,
@@ -43,31 +43,23 @@ impl<'a> From<&'a Violation> for Told<'a> {
     }
 }
 
-impl<'a> From<&'a Report> for Said<'a> {
-    fn from(report: &'a Report) -> Self {
-        Self {
-            observed_at: report.at.wall,
-            violations: report.violations.iter().map(Told::from).collect(),
-            pending: report.pending.iter().map(Told::from).collect(),
-        }
-    }
-}
-
-/// Writes to `out` what the checker would have said at each observation of `reading`.
+/// Writes to `out` what the checker would have reported at each observation of `input`.
 pub fn replay(
-    reading: ReplayInput<'_>,
+    input: ReplayInput<'_>,
     config: &CheckerConfig,
-    out: impl Write,
+    mut out: impl Write,
 ) -> Result<Tally, EvaluateError> {
     let mut judge = Judge::new(config);
-    let mut out = BufWriter::new(out);
-    reading.run(|event| match event {
-        Event::Recorded(recorded) => {
-            let report = judge.judge(recorded);
-            serde_json::to_writer(&mut out, &Said::from(&report)).map_err(io::Error::from)?;
-            out.write_all(b"\n")
-        }
-        // Whoever reads on the other side reads all that is known so far.
-        Event::Pause => out.flush(),
+    input.run(|at, observation| {
+        let report = judge.judge(at, observation);
+        let line = Line {
+            observed_at: at.wall,
+            violations: report.violations.iter().map(Listed::from).collect(),
+            pending: report.pending.iter().map(Listed::from).collect(),
+        };
+        let mut text = serde_json::to_vec(&line).map_err(io::Error::from)?;
+        text.push(b'\n');
+        // Unbuffered: the line is out before the next observation is read, which may not exist yet.
+        out.write_all(&text)
     })
 }

@@ -1,58 +1,43 @@
-//! Goes through a recording in its order, line by line, and names what is wrong with it.
+//! Goes through a recording line by line, gives each observation its time, and reports broken lines.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use jiff::Timestamp;
 
 use super::EvaluateError;
-use super::input::{Line, MAX_LINE, Source};
-use super::judge::{Recorded, Timeline, label_keys};
+use super::input::{Broken, Source};
+use super::judge::label_keys;
+use crate::clock::{Moment, later};
 use crate::observation::{KeyLabel, Observation};
 use crate::text::one_line;
 
-/// Broken lines that are named one by one; the rest is counted.
+/// Broken lines that are named one by one; the others are only counted.
 const MOST_NAMED: u64 = 20;
 
-/// How often a second the progress is drawn at most: often enough to see it move.
+/// How often per second the progress is drawn at most: often enough to see it move.
 const DRAWN_PER_SECOND: u8 = 5;
 
 /// What to do about a broken line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistakes {
-    /// The first one ends the replay.
+    /// End the replay.
     End,
-    /// They are passed over and counted.
+    /// Count the line and skip it.
     PassOver,
 }
 
-/// What was read.
+/// How many lines were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Observations that were judged.
     pub observations: u64,
-    /// Lines that were passed over.
+    /// Lines that were skipped.
     pub broken: u64,
 }
 
-/// What comes out of a recording.
-#[derive(Debug)]
-pub(super) enum Event<'a> {
-    /// An observation.
-    Recorded(&'a Recorded),
-    /// Nothing more is there at the moment: the input may still be growing.
-    Pause,
-}
-
-/// What is wrong with a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Broken {
-    /// Where, in bytes from 1.
-    pub(super) column: usize,
-    /// What, and what was expected.
-    pub(super) message: String,
-}
-
-/// How to go through a recording, and what to report about it.
+/// A recording, and how to read it.
 pub struct ReplayInput<'a> {
     /// The recording.
     pub source: Source,
@@ -60,9 +45,9 @@ pub struct ReplayInput<'a> {
     pub label: KeyLabel,
     /// What to do about broken lines.
     pub mistakes: Mistakes,
-    /// Where broken lines that are passed over are named.
+    /// Where skipped lines are named.
     pub named: &'a mut dyn Write,
-    /// Whether to show how far it is, on standard error if that is a terminal.
+    /// Whether to show the progress, on standard error if that is a terminal.
     pub progress: bool,
 }
 
@@ -76,39 +61,40 @@ impl std::fmt::Debug for ReplayInput<'_> {
 }
 
 impl ReplayInput<'_> {
-    /// Calls `take` with each event. An error of its own ends it, as does a broken line unless they are passed over.
+    /// Calls `take` with each observation and its time. An error of `take` ends the replay, as does a broken line unless
+    /// those are skipped.
     pub(super) fn run(
         self,
-        mut take: impl FnMut(Event<'_>) -> io::Result<()>,
+        mut take: impl FnMut(Moment, &Observation) -> io::Result<()>,
     ) -> Result<Tally, EvaluateError> {
-        let name = self.source.name().to_owned();
+        let name = self.source.name.clone();
         let unreadable = |error| EvaluateError::Read {
             name: name.clone(),
             error,
         };
-        let progress = progress_bar(self.progress, self.source.size());
+        let progress = progress_bar(self.progress, self.source.size);
         let mut lines = self.source.lines(&progress).map_err(unreadable)?;
-        let mut timeline = Timeline::new();
         let mut tally = Tally::default();
+        // The time of an observation that names none: a second after the line before, the first at the epoch.
+        let mut next = Timestamp::UNIX_EPOCH;
         for line in 1.. {
-            if lines.must_wait() {
-                take(Event::Pause)?;
-                progress.set_message(tally.observations.to_string());
-            }
             let parsed = match lines.next().map_err(unreadable)? {
                 None => break,
-                Some(Line::Whole(text)) if text.trim_ascii().is_empty() => continue,
-                Some(Line::Whole(text)) => parse(text),
-                Some(Line::TooLong) => Err(Broken {
-                    column: MAX_LINE + 1,
-                    message: format!("longer than {} MiB", MAX_LINE >> 20),
-                }),
+                Some(Ok(text)) if text.trim_ascii().is_empty() => continue,
+                Some(text) => text.and_then(parse),
             };
+            let wall = match &parsed {
+                Ok(observation) => observation.observed_at.unwrap_or(next),
+                Err(_) => next,
+            };
+            next = later(wall, Duration::from_secs(1));
             match parsed {
                 Ok(mut observation) => {
-                    tally.observations += 1;
+                    let steady = observation.steady_at.unwrap_or(wall);
                     label_keys(&mut observation, self.label);
-                    take(Event::Recorded(&timeline.take(observation)))?;
+                    take(Moment { wall, steady }, &observation)?;
+                    tally.observations += 1;
+                    progress.set_message(tally.observations.to_string());
                 }
                 Err(Broken { column, message }) => {
                     let error = EvaluateError::Broken {
@@ -118,13 +104,11 @@ impl ReplayInput<'_> {
                         message,
                     };
                     if self.mistakes == Mistakes::End {
-                        take(Event::Pause)?;
                         return Err(error);
                     }
-                    timeline.skip();
                     tally.broken += 1;
                     if tally.broken <= MOST_NAMED {
-                        progress.suspend(|| writeln!(self.named, "{error}; passed over"))?;
+                        progress.suspend(|| writeln!(self.named, "{error}; skipped"))?;
                     }
                 }
             }
@@ -133,9 +117,9 @@ impl ReplayInput<'_> {
     }
 }
 
-/// The observation that `line` is.
+/// The observation in `line`.
 pub(super) fn parse(line: &[u8]) -> Result<Observation, Broken> {
-    // serde_json does not look at the bytes of a text that it passes over.
+    // serde_json does not check the bytes of a text in a field that it ignores.
     let text = std::str::from_utf8(line).map_err(|error| Broken {
         column: error.valid_up_to() + 1,
         message: "invalid UTF-8".to_owned(),
@@ -145,13 +129,13 @@ pub(super) fn parse(line: &[u8]) -> Result<Observation, Broken> {
         let position = format!(" at line {} column {}", error.line(), error.column());
         Broken {
             column: error.column(),
-            // It repeats names of the recording.
+            // The message repeats names of the recording.
             message: one_line(message.strip_suffix(&position).unwrap_or(&message)),
         }
     })
 }
 
-/// Shows how much is read and how long the rest will take, where the `size` is known. It is gone at the end.
+/// Shows how much is read, and how long the rest will take where the `size` is known. It disappears at the end.
 fn progress_bar(shown: bool, size: Option<u64>) -> ProgressBar {
     let target = if shown {
         ProgressDrawTarget::stderr_with_hz(DRAWN_PER_SECOND)
@@ -183,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_reported_with_its_column() {
+    fn a_broken_line_is_reported_with_its_column() {
         let (column, message) = broken(b"{\"nodes\":[],\"counters\":[}\n");
         assert_eq!((column, &*message), (25, "expected value"));
         let (column, message) = broken(b"{\"nodes\":[]}\r\n");
@@ -197,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_lines_are_no_observations_but_lines() {
+    fn empty_lines_are_ignored_but_counted_in_line_numbers() {
         let mut named = Vec::new();
         let reading = ReplayInput {
             source: Source::new("text", io::Cursor::new("\n \r\nx\n\n")),
@@ -206,14 +190,14 @@ mod tests {
             named: &mut named,
             progress: false,
         };
-        let tally = reading.run(|_| Ok(())).unwrap();
+        let tally = reading.run(|_, _| Ok(())).unwrap();
         assert_eq!((tally.observations, tally.broken), (0, 1));
         let named = String::from_utf8(named).unwrap();
         assert!(named.starts_with("text: line 3 column 1: "), "{named}");
     }
 
     #[test]
-    fn the_progress_can_be_drawn() {
+    fn the_templates_of_the_progress_are_valid() {
         for size in [Some(100), None] {
             assert!(ProgressStyle::with_template(template(size)).is_ok());
         }

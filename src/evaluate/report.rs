@@ -1,5 +1,5 @@
-//! A backtest as one page: the figures, and a time line per invariant and subject. It needs nothing but itself: no
-//! scripts, no fonts, nothing from elsewhere. What a line says is said by its place and its height, not by colour alone.
+//! A backtest as one page: the figures, and a time line for each invariant and subject. The page loads nothing else: no
+//! scripts, no fonts. Place and height say what the colours say.
 
 mod lanes;
 
@@ -7,17 +7,18 @@ use maud::{Markup, PreEscaped, html};
 
 use lanes::{Axis, invariant_lanes, legend};
 
-use super::backtest::{Backtest, InvariantOutcome, Outcome, reported_by_one_only};
-use super::table::{cells, spelled};
+use super::backtest::{Backtest, InvariantOutcome, Outcome};
+use super::table::{COLUMNS, cells, extent, reported_only_by, spelled};
 
 const STYLE: &str = include_str!("report/style.css");
 
-/// Subjects that are named in the list of differences, for each invariant and side.
+/// Subjects that are named in the differences, for each invariant and configuration.
 const MOST_NAMED: usize = 50;
 
 /// The page.
 pub fn page(backtest: &Backtest) -> String {
-    let name = visible(&backtest.recording.name);
+    let recording = &backtest.recording;
+    let name = visible(&recording.name);
     let page = html! {
         (PreEscaped("<!doctype html>\n"))
         html lang="en" {
@@ -30,14 +31,19 @@ pub fn page(backtest: &Backtest) -> String {
             }
             body {
                 h1 { "Backtest of " (name) }
-                (head(backtest))
+                p {
+                    (extent(recording))
+                    "; gaps without observations: " (recording.gaps.len())
+                    "; lines skipped: " (recording.broken_lines)
+                    ". Times are UTC. Made by ratelimiter-exporter " (env!("CARGO_PKG_VERSION")) "."
+                }
                 h2 { "Settings" }
                 (settings(backtest))
                 h2 { "What would have been reported" }
                 (figures(backtest))
                 @if let [one, other] = &backtest.outcomes[..] {
-                    (reported_only_by(one, other))
-                    (reported_only_by(other, one))
+                    (differences(one, other))
+                    (differences(other, one))
                 }
                 (time_lines(backtest))
             }
@@ -46,27 +52,12 @@ pub fn page(backtest: &Backtest) -> String {
     page.into_string() + "\n"
 }
 
-/// Text that others wrote. Control characters would vanish, or be no HTML at all; maud escapes the rest.
+/// Text of others. A browser shows no control characters, and HTML forbids some; maud escapes the rest.
 fn visible(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
-fn head(backtest: &Backtest) -> Markup {
-    let recording = &backtest.recording;
-    html! {
-        p {
-            (recording.observations) " observations"
-            @if let (Some(first), Some(last)) = (recording.first, recording.last) {
-                @let span = spelled(last.duration_since(first).as_secs_f64());
-                (format!(" from {first:.0} to {last:.0} ({span})"))
-            }
-            "; gaps without observations: " (recording.gaps.len()) "; lines passed over: " (recording.broken_lines)
-            ". Times are UTC. Made by ratelimiter-exporter " (env!("CARGO_PKG_VERSION")) "."
-        }
-    }
-}
-
-/// The settings side by side; what differs is marked.
+/// The settings side by side; rows that differ are marked.
 fn settings(backtest: &Backtest) -> Markup {
     html! {
         table {
@@ -103,19 +94,6 @@ fn setting(invariant: &InvariantOutcome) -> String {
 }
 
 fn figures(backtest: &Backtest) -> Markup {
-    const COLUMNS: [&str; 11] = [
-        "Invariant",
-        "Settings",
-        "Violations",
-        "Subjects",
-        "Most at once",
-        "First",
-        "Last",
-        "In violation",
-        "Flaps",
-        "Pending only",
-        "Not evaluable",
-    ];
     html! {
         table class="figures" {
             tr { @for column in COLUMNS { th { (column) } } }
@@ -135,30 +113,20 @@ fn figures(backtest: &Backtest) -> Markup {
             }
         }
         p {
-            "In violation: at least one subject was reported. Flaps: reported again within ten minutes. "
-            "Pending only: well again before the grace period was over. Not evaluable: something could not be read."
+            "In violation: at least one subject was reported. Flaps: violations reported again within ten minutes. "
+            "Pending only: violations that ended before their grace period. Not evaluable: something could not be read."
         }
     }
 }
 
-/// What `one` reports and `other` does not.
-fn reported_only_by(one: &Outcome, other: &Outcome) -> Markup {
-    let all = reported_by_one_only(one, other);
+fn differences(one: &Outcome, other: &Outcome) -> Markup {
+    let rows = reported_only_by(one, other, MOST_NAMED);
     html! {
         h2 { "Reported by the " (one.name) " only" }
-        ul {
-            @for (name, only) in &all {
-                @for subject in only.iter().take(MOST_NAMED) {
-                    li {
-                        (name) " " b { (visible(&subject.subject)) }
-                        ": " (subject.violations) "×, " (spelled(subject.reported.as_secs_f64()))
-                    }
-                }
-                @if only.len() > MOST_NAMED {
-                    li { (name) ": and " (only.len() - MOST_NAMED) " more" }
-                }
-            }
-            @if all.iter().all(|(_, only)| only.is_empty()) { li { "Nothing." } }
+        @if rows.is_empty() {
+            p { "Nothing." }
+        } @else {
+            table { @for row in &rows { tr { @for cell in row { td { (visible(cell)) } } } } }
         }
     }
 }
@@ -172,12 +140,8 @@ fn time_lines(backtest: &Backtest) -> Markup {
     html! {
         h2 { "Time lines" }
         p class="legend" { (legend(&names)) }
-        @if outcomes.iter().any(|outcome| outcome.history.undrawn) {
-            p {
-                b {
-                    "There were more changes than are kept for drawing: the time lines are incomplete, the figures are not."
-                }
-            }
+        @if outcomes.iter().any(|outcome| outcome.history.undrawn()) {
+            p { b { "There were too many changes to draw them all: the time lines are incomplete, the figures are not." } }
         }
         @for place in backtest.places() { (invariant_lanes(backtest, place, &axis)) }
     }

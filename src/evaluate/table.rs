@@ -1,69 +1,82 @@
-//! A backtest as tables for people.
+//! A backtest as tables for people, and the texts that its page has in common with them.
 
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::backtest::{Backtest, InvariantOutcome, Outcome, reported_by_one_only};
+use super::backtest::{Backtest, InvariantOutcome, Outcome, Recording, ranked};
 use crate::text_table::{shown, write_table};
 
-/// Subjects that are named for each invariant and side.
+/// Subjects that are named for each invariant and configuration.
 const MOST_NAMED: usize = 10;
+
+/// The columns of the figures: invariant and configuration, then [`cells`].
+pub(super) const COLUMNS: [&str; 11] = [
+    "Invariant",
+    "Settings",
+    "Violations",
+    "Subjects",
+    "Most at once",
+    "First",
+    "Last",
+    "In violation",
+    "Flaps",
+    "Pending only",
+    "Not evaluable",
+];
+
+/// The one of [`COLUMNS`] that only the page has room for.
+const ONLY_ON_THE_PAGE: usize = 4;
 
 /// The backtest as text.
 pub fn table(backtest: &Backtest) -> String {
     let mut out = head(backtest);
     out.push('\n');
-    let names = [
-        "INVARIANT",
-        "SETTINGS",
-        "VIOLATIONS",
-        "SUBJECTS",
-        "FIRST",
-        "LAST",
-        "IN VIOLATION",
-        "FLAPS",
-        "PENDING ONLY",
-        "NOT EVALUABLE",
-    ];
-    let mut rows = vec![names.map(str::to_owned).to_vec()];
+    let mut rows = vec![COLUMNS.map(str::to_uppercase).to_vec()];
     for place in backtest.places() {
         for (number, outcome) in backtest.outcomes.iter().enumerate() {
             let invariant = &outcome.invariants[place];
-            let name = if number == 0 {
-                invariant.name.to_string()
+            let mut row = vec![String::new(), outcome.name.to_owned()];
+            if number == 0 {
+                row[0] = invariant.name.to_string();
+            }
+            if invariant.enabled {
+                row.extend(cells(invariant));
             } else {
-                String::new()
-            };
-            rows.push(row(name, outcome.name, invariant));
+                row.push("switched off".to_owned());
+            }
+            row.resize(COLUMNS.len(), String::new());
+            rows.push(row);
         }
+    }
+    for row in &mut rows {
+        row.remove(ONLY_ON_THE_PAGE);
     }
     write_table(&mut out, &rows);
     if let [one, other] = &backtest.outcomes[..] {
-        differences(&mut out, one, other);
-        differences(&mut out, other, one);
+        for (one, other) in [(one, other), (other, one)] {
+            let rows = reported_only_by(one, other, MOST_NAMED);
+            if !rows.is_empty() {
+                // Writing into a String cannot fail.
+                let _ = writeln!(out, "\nREPORTED BY THE {} ONLY", one.name.to_uppercase());
+                let rows = rows
+                    .iter()
+                    .map(|row| row.each_ref().map(|it| shown(it)).to_vec());
+                write_table(&mut out, &rows.collect::<Vec<_>>());
+            }
+        }
     }
     out
 }
 
 fn head(backtest: &Backtest) -> String {
     let recording = &backtest.recording;
-    let mut out = format!("{} observations", recording.observations);
-    // Writing into a String cannot fail.
-    if let (Some(first), Some(last)) = (recording.first, recording.last) {
-        let span = last.duration_since(first);
-        let _ = write!(
-            out,
-            " from {first:.0} to {last:.0} ({})",
-            spelled(span.as_secs_f64())
-        );
-    }
-    let _ = writeln!(out, ": {}", shown(&recording.name));
+    let mut out = format!("{}: {}\n", extent(recording), shown(&recording.name));
     for outcome in &backtest.outcomes {
         let _ = writeln!(out, "{}: {}", outcome.name, shown(&outcome.origin));
     }
     if recording.broken_lines > 0 {
-        let _ = writeln!(out, "lines passed over: {}", recording.broken_lines);
+        let _ = writeln!(out, "lines skipped: {}", recording.broken_lines);
     }
     if !recording.gaps.is_empty() {
         let _ = writeln!(out, "gaps without observations: {}", recording.gaps.len());
@@ -71,30 +84,26 @@ fn head(backtest: &Backtest) -> String {
     out
 }
 
-fn row(name: String, settings: &str, invariant: &InvariantOutcome) -> Vec<String> {
-    if !invariant.enabled {
-        let mut row = vec![name, settings.to_owned(), "switched off".to_owned()];
-        row.resize(10, String::new());
-        return row;
-    }
-    let [violations, subjects, _, rest @ ..] = cells(invariant);
-    [name, settings.to_owned(), violations, subjects]
-        .into_iter()
-        .chain(rest)
-        .collect()
+/// How many observations a recording has, and of what time.
+pub(super) fn extent(recording: &Recording) -> String {
+    let observations = recording.observations;
+    let (Some(first), Some(last)) = (recording.first, recording.last) else {
+        return format!("{observations} observations");
+    };
+    let span = spelled(last.duration_since(first).as_secs_f64());
+    format!("{observations} observations from {first:.0} to {last:.0} ({span})")
 }
 
-/// What would have been reported: violations, subjects, the most at once, first, last, in violation, flaps, pending
-/// only, not evaluable.
+/// The figures of one invariant.
 pub(super) fn cells(invariant: &InvariantOutcome) -> [String; 9] {
     let more = if invariant.incomplete { "+" } else { "" };
-    let shown = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
+    let time = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
     [
         format!("{}{more}", invariant.violations),
         format!("{}{more}", invariant.subjects),
         invariant.most_at_once.to_string(),
-        shown(invariant.first),
-        shown(invariant.last),
+        time(invariant.first),
+        time(invariant.last),
         spelled(invariant.seconds_in_violation),
         invariant.flaps.to_string(),
         invariant.pending_only.to_string(),
@@ -102,27 +111,25 @@ pub(super) fn cells(invariant: &InvariantOutcome) -> [String; 9] {
     ]
 }
 
-/// What `one` reports and `other` does not.
-fn differences(out: &mut String, one: &Outcome, other: &Outcome) {
+/// The subjects that `one` reports and `other` does not, the longest reported first: invariant, subject, how often and
+/// for how long. At most `most` for each invariant, then how many more there are.
+pub(super) fn reported_only_by(one: &Outcome, other: &Outcome, most: usize) -> Vec<[String; 4]> {
     let mut rows = Vec::new();
-    for (name, only) in reported_by_one_only(one, other) {
-        for subject in only.iter().take(MOST_NAMED) {
-            rows.push(vec![
-                name.to_string(),
-                shown(&subject.subject),
-                format!("{}×", subject.violations),
-                spelled(subject.reported.as_secs_f64()),
-            ]);
-        }
-        if only.len() > MOST_NAMED {
-            let more = format!("and {} more", only.len() - MOST_NAMED);
-            rows.push(vec![name.to_string(), more, String::new(), String::new()]);
+    let both = one.history.invariants.iter().zip(&other.history.invariants);
+    for (mine, theirs) in both {
+        let name = mine.config.name.to_string();
+        let reported = |subject| theirs.subject(subject).is_some_and(|it| it.violations > 0);
+        let only = ranked(mine.reported().filter(|it| !reported(&it.subject)));
+        rows.extend(only.iter().take(most).map(|it| {
+            let (often, long) = (it.violations, spelled(it.reported_for.as_secs_f64()));
+            [name.clone(), it.subject.clone(), format!("{often}×"), long]
+        }));
+        if only.len() > most {
+            let more = format!("and {} more", only.len() - most);
+            rows.push([name, more, String::new(), String::new()]);
         }
     }
-    if !rows.is_empty() {
-        let _ = writeln!(out, "\nREPORTED BY THE {} ONLY", one.name.to_uppercase());
-        write_table(out, &rows);
-    }
+    rows
 }
 
 /// A time span in words, to the second.

@@ -1,44 +1,46 @@
 //! The time lines: a row for each subject, a lane in it for each configuration.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::visible;
-use crate::evaluate::backtest::{Backtest, Gap, Recording, rank};
+use crate::evaluate::backtest::{Backtest, Gap, Recording, ranked};
 use crate::evaluate::history::{Span, State, SubjectHistory};
 use crate::evaluate::table::spelled;
 
-/// Rows that are drawn for an invariant.
+/// Rows that are drawn for each invariant.
 const MOST_ROWS: usize = 40;
 
-/// Steps across a line: spans that are closer together are drawn as one.
+/// Steps across a line. Spans that are closer together than one step are drawn as one.
 const WIDTH: f64 = 2_000.0;
 
-/// Height of a lane.
+/// The height of a lane.
 const LANE: usize = 13;
 
-/// Times that stand along the axis, at most.
+/// The most times along the axis.
 const MOST_TICKS: f64 = 8.0;
 
-/// How far apart they may be, in seconds: what people count in.
+/// The distances that times may have, in seconds.
 const STEPS: [i64; 16] = [
     1, 5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800,
     2_592_000,
 ];
 
-/// What the marks mean.
+/// The meaning of the marks.
 pub(super) fn legend(names: &[&str]) -> Markup {
     html! {
         @for (lane, name) in names.iter().enumerate() {
             svg class="swatch" viewBox="0 0 12 12" { rect class=(format!("l{lane}")) width="12" height="12" {} }
             (name) " "
         }
-        "(from above in each row). High bars: reported. Low bars: pending, inside the grace period. Grey over the "
+        "(from the top of each row). High bars: reported. Low bars: pending, inside the grace period. Grey over the "
         "whole height: no observations."
     }
 }
 
-/// Where times stand on a line.
+/// Gives times their places on a line.
 pub(super) struct Axis {
     first: Timestamp,
     seconds: f64,
@@ -46,7 +48,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// `None` without a single observation.
+    /// `None` without any observation.
     pub(super) fn new(recording: &Recording) -> Option<Self> {
         let (first, last) = (recording.first?, recording.last?);
         Some(Self {
@@ -56,7 +58,7 @@ impl Axis {
         })
     }
 
-    /// In steps from the left.
+    /// The place of `at`, in steps from the left.
     fn place(&self, at: Timestamp) -> f64 {
         at.duration_since(self.first).as_secs_f64() / self.seconds * WIDTH
     }
@@ -64,24 +66,23 @@ impl Axis {
 
 /// The rows of the invariant at `place`.
 pub(super) fn invariant_lanes(backtest: &Backtest, place: usize, axis: &Axis) -> Markup {
-    let Some(first) = backtest.outcomes.first() else {
-        return Markup::default();
-    };
-    let rows = rows(backtest, place);
-    let unknown = backtest.outcomes.iter();
-    let unknown: Vec<&[Span]> = unknown
-        .map(|outcome| &outcome.history.invariants[place].unknown_spans[..])
-        .collect();
+    let outcomes = backtest.outcomes.iter();
+    let histories: Vec<_> = outcomes.map(|it| &it.history.invariants[place]).collect();
+    let mut named = HashSet::new();
+    let mut subjects = ranked(histories.iter().flat_map(|it| &it.subjects));
+    subjects.retain(|it| named.insert(&it.subject));
+    let unknown: Vec<&[Span]> = histories.iter().map(|it| &it.whole.spans[..]).collect();
     let all_evaluable = unknown.iter().all(|spans| spans.is_empty());
     html! {
-        h3 { (first.invariants[place].name) }
-        @if rows.is_empty() && all_evaluable {
+        h3 { (histories[0].config.name) }
+        @if subjects.is_empty() && all_evaluable {
             p class="dim" { "Never violated." }
         } @else {
             table class="lanes" {
                 tr { th {} td { (ticks(axis)) } td class="said" {} }
-                @for (name, lanes) in rows.iter().take(MOST_ROWS) {
-                    (subject_row(&visible(name), lanes, axis))
+                @for subject in subjects.iter().take(MOST_ROWS) {
+                    @let lanes: Vec<_> = histories.iter().map(|it| it.subject(&subject.subject)).collect();
+                    (subject_row(&visible(&subject.subject), &lanes, axis))
                 }
                 @if !all_evaluable {
                     tr class="dim" {
@@ -91,26 +92,26 @@ pub(super) fn invariant_lanes(backtest: &Backtest, place: usize, axis: &Axis) ->
                     }
                 }
             }
-            @if rows.len() > MOST_ROWS {
-                p class="dim" { "And " (rows.len() - MOST_ROWS) " subjects more." }
+            @if subjects.len() > MOST_ROWS {
+                p class="dim" { "And " (subjects.len() - MOST_ROWS) " more subjects." }
             }
         }
     }
 }
 
+/// A subject, with its history under each configuration.
 fn subject_row(name: &str, lanes: &[Option<&SubjectHistory>], axis: &Axis) -> Markup {
-    let spans = lanes.iter();
-    let spans: Vec<&[Span]> = spans
-        .map(|lane| lane.map_or(&[][..], |it| &it.spans[..]))
-        .collect();
+    let spans = lanes
+        .iter()
+        .map(|lane| lane.map_or(&[][..], |it| &it.spans));
     html! {
         tr {
             th { (name) }
-            td { (bars(name, &spans, axis)) }
+            td { (bars(name, &spans.collect::<Vec<_>>(), axis)) }
             td class="said" {
                 @for lane in lanes {
                     @match lane {
-                        Some(it) => { (it.violations) "×, " (spelled(it.reported.as_secs_f64())) }
+                        Some(it) => { (it.violations) "×, " (spelled(it.reported_for.as_secs_f64())) }
                         None => "–",
                     }
                     br;
@@ -118,36 +119,6 @@ fn subject_row(name: &str, lanes: &[Option<&SubjectHistory>], axis: &Axis) -> Ma
             }
         }
     }
-}
-
-/// A subject with what became of it under each configuration.
-type Row<'a> = (&'a str, Vec<Option<&'a SubjectHistory>>);
-
-/// The longest reported subjects of either configuration first.
-fn rows(backtest: &Backtest, place: usize) -> Vec<Row<'_>> {
-    let mut all: Vec<&SubjectHistory> = Vec::new();
-    let mut by_name = Vec::new();
-    for outcome in &backtest.outcomes {
-        let subjects = &outcome.history.invariants[place].subjects;
-        let named: std::collections::HashMap<&str, &SubjectHistory> = subjects
-            .iter()
-            .map(|it| (it.subject.as_str(), it))
-            .collect();
-        by_name.push(named);
-        all.extend(subjects);
-    }
-    all.sort_by(|one, other| rank(one).cmp(&rank(other)));
-    let mut seen = std::collections::HashSet::new();
-    all.retain(|it| seen.insert(it.subject.as_str()));
-    let row = |it: &&'_ SubjectHistory| -> Vec<Option<&SubjectHistory>> {
-        let lanes = by_name.iter();
-        lanes
-            .map(|named| named.get(it.subject.as_str()).copied())
-            .collect()
-    };
-    all.iter()
-        .map(|it| (it.subject.as_str(), row(it)))
-        .collect()
 }
 
 fn bars(name: &str, lanes: &[&[Span]], axis: &Axis) -> Markup {
@@ -171,7 +142,7 @@ fn bars(name: &str, lanes: &[&[Span]], axis: &Axis) -> Markup {
     }
 }
 
-/// Spans that are closer together than one can see are one.
+/// Spans that are closer together than a step become one.
 fn joined(spans: &[&Span], axis: &Axis) -> Vec<Span> {
     let mut joined: Vec<Span> = Vec::new();
     for span in spans {
@@ -201,7 +172,7 @@ fn bar(lane: usize, state: State, span: &Span, axis: &Axis) -> Markup {
 
 fn ticks(axis: &Axis) -> Markup {
     let fits = |step: &&i64| axis.seconds / whole(**step) <= MOST_TICKS;
-    // A recording of many months has none, rather than more than fit.
+    // A recording of many months has no times along the axis, because too many would not fit.
     let Some(step) = STEPS.iter().find(fits).copied() else {
         return Markup::default();
     };

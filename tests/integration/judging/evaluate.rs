@@ -113,11 +113,11 @@ async fn a_broken_line_is_named_and_ends_it_unless_told_to_go_on() -> anyhow::Re
 
     let (lines, status, said) = evaluate(&text, &["--keep-going"]).await?;
     assert_eq!((lines.len(), status), (2, 2));
-    // The line that was passed over has taken its second all the same.
+    // The skipped line still took its second.
     assert_eq!(lines[1]["observed_at"], "1970-01-01T00:00:02Z");
     assert!(said.contains("line 2 column 25"), "{said}");
     assert!(
-        said.contains("1 lines passed over, 2 observations judged"),
+        said.contains("lines skipped: 1, observations judged: 2"),
         "{said}"
     );
     Ok(())
