@@ -1,4 +1,4 @@
-//! What others wrote, in messages of ours: logs, tables and errors are one line each, whatever a file or a node says.
+//! Text of others in the exporter's messages: logs and errors are one line of bounded length, whatever a file or a node says.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -8,17 +8,17 @@ use sha2::{Digest as _, Sha256};
 /// The most bytes of a foreign text in a label, a message or a log line.
 pub(crate) const MOST: usize = 512;
 
-/// Hexadecimal digits of the SHA-256 behind what was cut. Nobody finds two texts that have them in common.
+/// Hexadecimal digits of the SHA-256 at the end of a text that was cut: enough that nobody can make two texts that share them.
 const DIGITS: usize = 32;
 
-/// The length of what is behind: the mark and the digits.
+/// The length of that end: the mark and the digits.
 pub(crate) const END: usize = '…'.len_utf8() + DIGITS;
 
-/// What is left of a text that is cut. With the mark and the digits behind it, it stays within [`MOST`] even where the
-/// mark is written as three escapes of four bytes, as in keys that look as if they were cut.
+/// What is left of a text that is cut. With its end it stays within [`MOST`], even where the mark is written as three
+/// escapes of four bytes, as in keys that look as if they were cut.
 const LEFT: usize = MOST - 3 * 4 - DIGITS;
 
-/// `text`, or if it is longer than [`MOST`] its beginning, `…`, and the first digits of the SHA-256 of the whole.
+/// `text`. If it is longer than [`MOST`], its beginning, `…`, and the first digits of the SHA-256 of the whole.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {
     if text.len() <= MOST {
         return Cow::Borrowed(text);
@@ -50,51 +50,37 @@ pub(crate) fn is_cut(text: &str) -> bool {
 
 /// `text` as one line of bounded length: control characters are escaped, and what is too long is [`cut`].
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len().min(MOST));
-    for c in text.chars() {
-        if line.len() > MOST {
-            return cut_to(&line, text.as_bytes());
-        }
-        // Unicode has two line ends that are no control characters.
-        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
-            // Writing to a string cannot fail.
-            let _ = write!(line, "{}", c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
+    // One character more than fits, so that the length shows that it does not.
+    let line: String = text.chars().take(MOST + 1).flat_map(escaped).collect();
     if line.len() > MOST {
         return cut_to(&line, text.as_bytes());
     }
     line
 }
 
-/// As [`one_line`], of about `most` characters and without a hash: for a column of a table.
+/// As [`one_line`], of at most `most` characters and without a hash: for a column of a table.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
-    let (mut line, mut length) = (String::with_capacity(text.len().min(most)), 0);
-    for c in text.chars() {
-        if length >= most {
-            line.push('…');
-            break;
-        }
-        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
-            let escaped = c.escape_default();
-            length += escaped.len();
-            line.extend(escaped);
-        } else {
-            length += 1;
-            line.push(c);
-        }
+    let mut line: String = text.chars().take(most + 1).flat_map(escaped).collect();
+    if let Some((end, _)) = line.char_indices().nth(most) {
+        line.replace_range(end.., "…");
     }
     line
 }
 
-/// The words of a message that its author broke into lines, on one line.
+/// `c`, or its escape where it would end or disturb a line. Unicode has two line ends that are no control characters.
+fn escaped(c: char) -> impl Iterator<Item = char> {
+    let disturbs = c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    let escape = disturbs.then(|| c.escape_default());
+    let plain = (!disturbs).then_some(c);
+    escape.into_iter().flatten().chain(plain)
+}
+
+/// A message of several lines as one line.
 pub(crate) fn joined(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `text` without the login of a URL that stands in it: in a message about what was put in the wrong place, it would show.
+/// `text` without the login of a URL in it. A message about a misplaced setting would show it.
 pub(crate) fn without_login(text: &str) -> String {
     let found = text.find("://").and_then(|at| {
         let start = at + 3;
@@ -109,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_in_a_url_is_cut_out_and_nothing_else() {
+    fn only_the_login_of_a_url_is_hidden() {
         for (text, shown) in [
             ("redis://me:p@ss@h:1", "redis://<secret>@h:1"),
             (
@@ -132,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_up_to_512_bytes_stay_and_longer_ones_differ_by_their_hash() {
+    fn texts_up_to_512_bytes_stay_whole_and_longer_ones_differ_by_their_hash() {
         let whole = "é".repeat(MOST / 2);
         assert_eq!(cut(&whole), whole);
         let [one, other] = ["a", "b"].map(|end| format!("{whole}{end}"));

@@ -1,4 +1,4 @@
-//! Tables on a terminal, and text that others wrote in them.
+//! Tables on a terminal, and text of others in them.
 
 use std::fmt::Write as _;
 
@@ -7,12 +7,12 @@ use crate::text::shortened;
 /// The most characters of a cell.
 const MOST: usize = 100;
 
-/// Text that others wrote, as it fits into a cell.
+/// Text of others, shortened to fit into a cell.
 pub(crate) fn shown(text: &str) -> String {
     shortened(text, MOST)
 }
 
-/// Writes `rows` below one another, each column as wide as its widest cell. The first row is the head.
+/// Writes `rows` one below the other, each column as wide as its widest cell. The first row is the head.
 pub(crate) fn write_table(out: &mut String, rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
