@@ -1,5 +1,5 @@
-//! What must hold for text of ours, whatever others wrote in it: on a page, on a terminal, and for Prometheus. Imports
-//! nothing, so that the modules `fuzzing` beside private items can use it.
+//! What must hold for the exporter's output on a page, on a terminal and for Prometheus, whatever text of others it contains.
+//! Imports nothing, so that the modules `fuzzing` beside private items can use it.
 
 /// Panics if something in `text` could move a terminal's cursor.
 pub(crate) fn harmless_text(text: &str) {
@@ -7,8 +7,8 @@ pub(crate) fn harmless_text(text: &str) {
     assert_eq!(text.chars().find(controls), None, "{text:?}");
 }
 
-/// Panics unless Prometheus would take all of `text`. It does not share the exporter's own reader of this format, which
-/// is lenient with nodes.
+/// Panics unless Prometheus would accept all of `text`. It does not use the exporter's own parser of this format, which is
+/// lenient towards nodes.
 pub(crate) fn valid_exposition(text: &[u8]) {
     let text = std::str::from_utf8(text).expect("the metrics are not UTF-8");
     assert!(!text.contains('\0'), "Prometheus's lexer ends at a NUL");
@@ -57,15 +57,14 @@ fn valid_labels(mut rest: &str) {
     }
 }
 
-/// Panics unless the page consists of elements that are whole, nested, and ours: nothing that others wrote is more than
-/// text in them.
+/// Panics unless the page consists of whole, nested elements with allowed attributes. Text of others can add none.
 pub(crate) fn harmless_html(page: &str) {
     let mut open = Vec::new();
     let mut rest = page;
     while let Some((text, tag)) = rest.split_once('<') {
         let controls = |c: char| c.is_control() && c != '\n';
         assert!(!text.contains(controls), "a control character in {text:?}");
-        // Style and script are our own, and the one place where this stands for itself.
+        // Style and script are the exporter's own, and the only elements in which `<` is text.
         if let Some(element) = open.pop_if(|open| matches!(*open, "style" | "script")) {
             let (_, after) = rest
                 .split_once(&format!("</{element}>"))
@@ -124,19 +123,19 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "two series")]
-    fn a_series_that_is_there_twice_is_noticed() {
+    fn a_duplicate_series_is_noticed() {
         valid_exposition(b"# TYPE m gauge\nm{a=\"x\\\\\"} 1\nm{a=\"x\\\\\"} 2\n");
     }
 
     #[test]
     #[should_panic(expected = "not what was open")]
-    fn an_element_that_others_wrote_is_noticed() {
+    fn an_element_in_text_of_others_is_noticed() {
         harmless_html("<p class=\"x\">it ends</p></body></p>");
     }
 
     #[test]
     #[should_panic(expected = "not an attribute")]
-    fn an_attribute_that_others_wrote_is_noticed() {
+    fn an_attribute_in_text_of_others_is_noticed() {
         harmless_html("<p class=\"x\" onclick=\"y\"></p>");
     }
 

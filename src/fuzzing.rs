@@ -1,8 +1,8 @@
-//! What hostile input is thrown at: one function for each way in, which reads any bytes and asserts what must hold for
-//! them all. `fuzz/` calls these with a fuzzer; the test below replays what the fuzzer found worth keeping, so that a
-//! regression shows without one. Only built for tests and with the feature `fuzzing`: nothing here is API.
+//! The fuzz targets: one function for each kind of input, which reads any bytes and asserts what must hold for them all.
+//! `fuzz/` calls them with a fuzzer. The test below replays the corpora, so that a regression shows without a fuzzer. They
+//! are built only for tests and with the feature `fuzzing`, and are no API.
 //!
-//! Where only private items can be called, the function is beside them, in a module `fuzzing` of their own.
+//! A function that calls private items is beside them, in a module `fuzzing`.
 
 use crate::assertions::{harmless_text, valid_exposition};
 use crate::check;
@@ -17,7 +17,7 @@ pub use crate::limiters::fuzzing::{limiter_description, limiter_values};
 pub use crate::observe::fuzzing::management_api;
 pub use crate::server::fuzzing::request;
 
-/// A function that must survive any bytes.
+/// A function that must not panic, whatever the bytes.
 pub type FuzzTarget = fn(&[u8]);
 
 /// Every target by the name of its folder in `fuzz/corpus`.
@@ -31,7 +31,7 @@ pub const TARGETS: [(&str, FuzzTarget); 7] = [
     ("request", request),
 ];
 
-/// A configuration file, and a web configuration of the same text.
+/// Reads the text as a configuration file and as a web configuration file.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -40,15 +40,15 @@ pub fn config(data: &[u8]) {
     crate::config::fuzzing::config(text);
 }
 
-/// Several readings of a node's `/metrics`: what comes of them can be written, read and rendered.
+/// Several readings of a node's `/metrics`: the observation can be written, read and rendered.
 pub fn node_metrics(data: &[u8]) {
     let observation = crate::observe::fuzzing::node_metrics(data);
     survives_json(&observation);
     rendered(observation);
 }
 
-/// The JSON form of an observation, and keys of any bytes: both survive being written and read again, and whatever is
-/// observed is checked, replayed, and shown in every form there is.
+/// The JSON form of an observation, and keys of any bytes: both are the same after they are written and read again. The
+/// observation is checked, replayed, and rendered in every form of output.
 pub fn observation(data: &[u8]) {
     assert_eq!(decode_key(&encode_key(data)), data, "a key is not itself");
     crate::evaluate::fuzzing::recording(data);
@@ -59,7 +59,7 @@ pub fn observation(data: &[u8]) {
     rendered(observation);
 }
 
-/// What is observed can be written as JSON and read again: replays and `/api/v1/observation` depend on it.
+/// An observation is the same after it is written as JSON and read again: replays and `/api/v1/observation` need that.
 fn survives_json(observation: &Observation) {
     let written = serde_json::to_string(observation).expect("an observation is not JSON");
     let read: Observation = serde_json::from_str(&written).expect("an observation is not read");
@@ -67,8 +67,8 @@ fn survives_json(observation: &Observation) {
     assert_eq!(written, again, "an observation is not itself");
 }
 
-/// What is observed renders as text that Prometheus takes, is harmless on a page and on a terminal, and is an observation
-/// again when it was recorded.
+/// The observation renders as text that Prometheus accepts, is harmless on a page and on a terminal, and is an observation
+/// again after it was recorded.
 fn rendered(observation: Observation) {
     let now = Moment::from_wall(jiff::Timestamp::UNIX_EPOCH);
     let mut checker = Checker::new(CheckerConfig::default());
@@ -110,13 +110,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fuzzing_found_worth_keeping_still_holds() {
+    fn every_input_of_the_corpora_still_holds() {
         let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         for (name, target) in TARGETS {
             let mut inputs = 0;
             for entry in std::fs::read_dir(corpus.join(name)).unwrap() {
                 let path = entry.unwrap().path();
-                // Shown only when it fails: which input it was.
+                // Shown if the test fails: the last one is the input that failed.
                 println!("{}", path.display());
                 target(&std::fs::read(path).unwrap());
                 inputs += 1;

@@ -1,4 +1,5 @@
-//! A connection that sends any bytes, a web configuration file of any text, and what is served of any collection.
+//! What must hold for any bytes on a connection, for any text as a web configuration file, and for every answer about any
+//! collection.
 
 mod reply;
 
@@ -39,17 +40,17 @@ use crate::subject::{
     Subject,
 };
 
-/// Who is let in where not everybody is.
+/// The web configuration of the server with users.
 const USERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/web.yml");
 
-/// User and password of that file, as a header brings them.
+/// The user and password of that file, encoded for a header.
 const LOGIN: &str = "YWxpOm9wZW4gc2VzYW1l";
 
-/// How often everything that is under way gets its turn before nothing more is expected of it.
+/// How many turns every task gets before no further answer is expected.
 const TURNS: usize = 32;
 
-/// Every answer is whole, is one that the routes give, and its body is what its type says. As many actions are done as
-/// are said to be done, and where there are users, nothing is said or done without a password.
+/// Every answer is whole and one of the routes', and its body is of its type. As many actions are carried out as answers say.
+/// Where there are users, nothing is answered or carried out without a password.
 pub fn request(data: &[u8]) {
     thread_local! {
         static SERVED: OnceCell<(Runtime, [Served; 2])> = const { OnceCell::new() };
@@ -73,7 +74,7 @@ pub fn request(data: &[u8]) {
     });
 }
 
-/// A server, and what it was made to do.
+/// A server that records its actions and reloads.
 struct Served {
     serving: Arc<Serving<Nothing, Checker>>,
     actor: Arc<Recorded>,
@@ -85,7 +86,7 @@ impl Served {
     async fn new(web_file: Option<&str>) -> Self {
         let guard = Guard::unwatched(web_file.map(Path::new)).expect("no users");
         if let Some(users) = &guard.terms().await.users {
-            // It is remembered from here on. A first login takes a while, and here the other side has hung up by then.
+            // From here on the login is remembered. A first one takes longer than `exchange` waits.
             let login = HeaderValue::from_str(&format!("Basic {LOGIN}")).expect("no header");
             let admitted = users.login(Some(&login)).await;
             assert!(matches!(admitted, Login::Admitted(_)), "a wrong password");
@@ -138,7 +139,7 @@ impl Served {
         }
     }
 
-    /// Sends everything, reads what comes back, and hangs up when nothing more does: what was asked by then is dropped.
+    /// Sends everything, reads the answers, and disconnects when no more come. Requests without an answer are dropped then.
     async fn exchange(&self, data: &[u8]) -> Vec<u8> {
         let (client, server) = tokio::io::duplex(64 * 1024);
         let caller = Caller::at(([127, 0, 0, 1], 1).into());
@@ -146,7 +147,7 @@ impl Served {
         let (mut from, mut to) = tokio::io::split(client);
         let received = Cell::new(0);
         let send = async {
-            // It may have hung up on what is no request.
+            // The server may have closed the connection, if this is no request.
             let _ = to.write_all(data).await;
             let mut before = None;
             while before != Some(received.get()) {
@@ -174,9 +175,9 @@ impl Served {
         answers.iter().for_each(Reply::is_right);
         let resets = std::mem::take(&mut *self.actor.0.lock().expect("a reset panicked"));
         let reloads = self.reloads.swap(0, Ordering::Relaxed);
-        let said = |what: fn(&Reply<'_>) -> bool| answers.iter().filter(|it| what(it)).count();
-        assert_eq!(resets.len(), said(|it| it.status == "202"), "{resets:?}");
-        assert_eq!(reloads, said(|it| it.body == b"reloaded\n"));
+        let count = |which: fn(&Reply<'_>) -> bool| answers.iter().filter(|it| which(it)).count();
+        assert_eq!(resets.len(), count(|it| it.status == "202"), "{resets:?}");
+        assert_eq!(reloads, count(|it| it.body == b"reloaded\n"));
         if !resets.is_empty() {
             assert!(asked.contains("POST ") && asked.contains("/api/v1/actions/reset_counter"));
             assert!(asked.to_ascii_lowercase().contains("application/json"));
@@ -191,8 +192,7 @@ impl Served {
     }
 }
 
-/// A web configuration file of any text: an error is one line with the number of one in the file, and says nothing of a
-/// hash.
+/// For any text as a web configuration file: an error is one line and names a line that the file has.
 pub(crate) fn web_config(text: &str) {
     let Err(error) = WebFile::parse(text, Path::new("/etc")) else {
         return;
@@ -200,7 +200,7 @@ pub(crate) fn web_config(text: &str) {
     assert!(!error.contains(char::is_control), "{error:?}");
     assert!(error.len() < 16 * 1024, "{} bytes of error", error.len());
     if error.starts_with("tls_server_config: ") {
-        // About several of its lines.
+        // An error about several lines names none.
         return;
     }
     let numbers = error.split("line ").skip(1).filter_map(|rest| {
@@ -212,7 +212,7 @@ pub(crate) fn web_config(text: &str) {
     assert!(there.count() > 0, "{error}");
 }
 
-/// What browsers and programs get to see of `snapshot`.
+/// The page and the JSON of `snapshot` are well-formed.
 pub(crate) fn shown(snapshot: &Snapshot) {
     harmless_html(&page::render(&Page {
         limiter: "default",
@@ -230,7 +230,7 @@ pub(crate) fn shown(snapshot: &Snapshot) {
     }
 }
 
-/// A subject of which nothing is seen, at once.
+/// A subject with nothing to observe.
 #[derive(Debug)]
 struct Nothing;
 
@@ -262,7 +262,7 @@ impl Subject for Nothing {
     }
 }
 
-/// Remembers the keys that it was made to reset.
+/// Records the keys of its resets.
 #[derive(Debug, Default)]
 struct Recorded(Mutex<Vec<String>>);
 
@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_login_is_what_it_takes() {
+    async fn each_route_needs_the_login() {
         let served = Served::new(Some(USERS)).await;
         let login = format!("Authorization: Basic {LOGIN}\r\n");
         let reset = "Content-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"key\":\"a\"}";

@@ -1,11 +1,11 @@
-//! The answers on a connection, taken apart without hyper, and what must hold for each.
+//! The answers on a connection, parsed without hyper, and what must hold for each.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use crate::assertions::{harmless_html, valid_exposition};
 
-/// What an answer's head may consist of: nothing that a request brings becomes a header.
+/// The headers that an answer may have: a request cannot add one.
 const HEADERS: [&str; 13] = [
     "allow",
     "cache-control",
@@ -22,7 +22,7 @@ const HEADERS: [&str; 13] = [
     "x-content-type-options",
 ];
 
-/// One answer of those on a connection.
+/// One answer.
 pub(super) struct Reply<'a> {
     pub(super) status: &'a str,
     headers: BTreeMap<String, &'a str>,
@@ -52,7 +52,7 @@ impl<'a> Reply<'a> {
             bytes = &bytes[end + 4..];
             let length = headers.get("content-length");
             let length = length.map_or(0, |length| length.parse().expect("not a length"));
-            // No body of ours begins like this: it was a HEAD, and the next answer follows.
+            // No body of the exporter begins like this: the request was a HEAD, and the next answer follows.
             let none = bytes.is_empty() || bytes.starts_with(b"HTTP/1.");
             let (body, rest) = bytes
                 .split_at_checked(if none { 0 } else { length })
@@ -67,13 +67,13 @@ impl<'a> Reply<'a> {
         answers
     }
 
-    /// What hyper says to what is no request, and before a body that was announced: without a body.
+    /// An answer of hyper, to bytes that are no request or before a body: it has no body itself.
     pub(super) fn is_hypers_own(&self) -> bool {
         matches!(self.status, "100" | "400" | "414" | "431")
             && !self.headers.contains_key("content-type")
     }
 
-    /// Panics unless the routes give such an answer, or hyper.
+    /// Panics unless the answer is one of the routes, or of hyper.
     pub(super) fn is_right(&self) {
         let status = self.status;
         for name in self.headers.keys() {
