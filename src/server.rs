@@ -1,5 +1,5 @@
-//! Serves what was collected, with hyper. Binds first, so that errors show before anything runs; ends gracefully.
-//! `connection` is about one client, `guard` about who is let in, `routes` about which path answers what.
+//! Serves what was collected over HTTP, with hyper. It binds first, so that errors show before anything runs, and it shuts
+//! down gracefully. `connection` serves one client, `guard` decides who may connect, `routes` answers each path.
 
 mod admin;
 mod answer;
@@ -34,22 +34,22 @@ use connection::Serving;
 pub use guard::Guard;
 pub use routes::{App, ReloadNow};
 
-/// How long answers under way may take once the end was asked for.
+/// How long answers under way may take after the shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Connections that the kernel holds until they are accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// What clients may take of the server.
+/// The limits towards clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections served at once. Those beyond wait in the kernel's queue.
     pub connections: usize,
-    /// How long a request may take to arrive, head and body each, idling before it included.
+    /// How long the head of a request may take, with the idle time before it, and how long its body.
     pub read_timeout: Duration,
 }
 
-/// A server that is bound, not yet running.
+/// A server that is bound but does not run yet.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -58,7 +58,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `listen`. `[::]` is every address, IPv4's too, also where there is no IPv6.
+    /// Binds `listen`. `[::]` is every address of IPv6 and IPv4; on a machine without IPv6, every address of IPv4.
     pub async fn bind(listen: SocketAddr, guard: Guard, limits: Limits) -> io::Result<Self> {
         Ok(Self {
             listener: bind(listen).await?,
@@ -67,12 +67,12 @@ impl Server {
         })
     }
 
-    /// Where it listens: of use when it was bound to port 0.
+    /// The address that it listens on, which port 0 does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown`, then drains. Each request is answered by the `app` of the moment.
+    /// Serves until `shutdown`, then drains. The current `app` answers each request.
     pub async fn run<S: Subject + 'static, C: InvariantChecker + 'static>(
         self,
         app: watch::Receiver<Arc<App<S, C>>>,
@@ -101,19 +101,19 @@ impl Server {
                     let serving = Arc::clone(&serving);
                     connections.spawn(async move {
                         let _place = place;
-                        // An IPv4 client of a socket for both comes as an address of IPv6.
+                        // A socket for both gives an IPv4 client an IPv6 address.
                         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                         serving.serve(stream, peer).await;
                     });
                 }
                 (Err(error), _) => {
-                    // Out of file descriptors, most likely: wait for some to come back.
+                    // Most likely there are no file descriptors left: wait until some are closed.
                     tracing::warn!("cannot accept a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
-        // Refused is better than accepted by the kernel and never answered.
+        // A refused connection is better than one that the kernel accepts and nobody answers.
         drop(self.listener);
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
@@ -134,7 +134,7 @@ async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// A socket that takes IPv4 as well, whatever the system's default is.
+/// A socket for IPv6 and IPv4, whatever the system's default is.
 fn bind_both(listen: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v6()?;
     set_ipv6_v6only(&socket, false)?;
@@ -143,7 +143,7 @@ fn bind_both(listen: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// What the kernel says where IPv6 is not built in, or switched off.
+/// Whether the kernel was built without IPv6, or has it switched off.
 fn is_without_ipv6(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_address_of_all_serves_ipv4_too_with_and_without_ipv6() {
+    async fn the_unspecified_address_serves_ipv4_with_and_without_ipv6() {
         let listener = bind((Ipv6Addr::UNSPECIFIED, 0).into()).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut hosts = vec!["127.0.0.1"];

@@ -1,4 +1,4 @@
-//! The admin API: who may use it, and what it leaves in the log.
+//! The admin API: it carries out actions for callers who may ask for them, and logs each attempt.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use super::caller::{Caller, own_site};
 use super::target::find;
 use crate::subject::{ActionDefinition, Actor, DEFAULT_TARGET, Parameters};
 
-/// The largest request body: an action with a long key.
+/// The largest request body: room for an action with a long key.
 const MOST_BODY: usize = 64 * 1024;
 
 /// The actions over HTTP.
 #[derive(Debug)]
 pub struct Admin {
-    /// What acts on each target by its name, the default one among them.
+    /// The actor of each target by the target's name, with the default one.
     pub actors: BTreeMap<String, Arc<dyn Actor>>,
     /// How long a body may take to arrive.
     pub read_timeout: Duration,
-    /// Whether callers who are not known may use it.
+    /// Whether it serves callers who did not log in.
     pub anybody: bool,
 }
 
 impl Admin {
-    /// `POST /api/v1/actions/NAME`, of an action that there is.
+    /// `POST /api/v1/actions/NAME`, for an action that exists.
     pub(super) async fn act(
         &self,
         action: &ActionDefinition,
@@ -47,7 +47,7 @@ impl Admin {
             let (target, actor) = find(&self.actors, &target)?;
             Ok((parameters, target, actor))
         });
-        // Without the message, which may repeat a parameter as it is.
+        // The message is not logged: it may repeat a parameter.
         let (mut parameters, target, actor) = found.inspect_err(|_| {
             tracing::info!(action = name, %caller, outcome = "refused", "unusable request");
         })?;
@@ -66,15 +66,14 @@ impl Admin {
         Ok(json(StatusCode::ACCEPTED, &parameters))
     }
 
-    /// That callers are known is checked at the start, too. It is checked again here, because what is true of one
-    /// configuration need not be of the next.
+    /// The start checks that callers log in. This checks it again, because a reload may have changed that.
     fn admits(&self, known: bool, headers: &HeaderMap) -> Result<(), Refusal> {
         if !known && !self.anybody {
             let message = "actions need a login, or --web.admin-api-insecure";
             return Err((StatusCode::FORBIDDEN, message.to_owned()));
         }
         own_site(headers, known)?;
-        // A form cannot send this type, and a script of another site not without asking, which is not answered.
+        // A form cannot send this type. A script of another site must ask first, and the exporter does not answer that.
         let value = headers
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
@@ -86,7 +85,7 @@ impl Admin {
         Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message.to_owned()))
     }
 
-    /// The parameters of the action, and the name of the target that it is for.
+    /// The parameters of the action, and the name of its target.
     async fn read(
         &self,
         action: &ActionDefinition,
@@ -101,7 +100,7 @@ impl Admin {
             }
             Ok(Err(cause)) => return Err((StatusCode::BAD_REQUEST, format!("body: {cause}"))),
             Err(_) => {
-                let message = format!("body: not there within {:?}", self.read_timeout);
+                let message = format!("body: expected within {:?}", self.read_timeout);
                 return Err((StatusCode::REQUEST_TIMEOUT, message));
             }
         };
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_form_can_send_is_refused() {
+    fn requests_that_a_form_can_send_are_refused() {
         let json = ("content-type", "Application/JSON; charset=utf-8");
         let form = ("content-type", "application/x-www-form-urlencoded");
         for (headers, expected) in [
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_refused_unless_everybody_is_admitted() {
+    fn callers_without_a_login_are_refused_unless_anybody_may_act() {
         let json = ("content-type", "application/json");
         for (known, anybody, expected) in [
             (true, false, 0),

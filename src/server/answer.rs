@@ -1,10 +1,10 @@
-//! What is answered, without saying to what. Every answer has a proper Content-Type: Prometheus 3 refuses a scrape without.
+//! The forms of answers: text, HTML, JSON, metrics. Each has a Content-Type: Prometheus 3 refuses a scrape without one.
 
-use std::io::{self, Write as _};
+use std::io::Read as _;
 
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::bufread::GzEncoder;
 use http_body_util::Full;
 use hyper::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
@@ -19,7 +19,7 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) type HttpResponse = Response<Full<Bytes>>;
 
-/// Why a request gets nothing of what it asked for: the status, and a line.
+/// Why a request is refused: the status, and one line.
 pub(super) type Refusal = (StatusCode, String);
 
 fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> HttpResponse {
@@ -28,7 +28,7 @@ fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> H
     with_header(answer, CONTENT_TYPE, content_type)
 }
 
-/// The answer with one header more.
+/// Adds a header to the answer.
 pub(super) fn with_header(
     mut answer: HttpResponse,
     name: HeaderName,
@@ -54,7 +54,7 @@ pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> HttpRes
     }
 }
 
-/// A refusal, in the form that `path` answers in.
+/// A refusal, in the form of the answers of `path`.
 pub(super) fn refused(path: &str, (status, message): &Refusal) -> HttpResponse {
     if path.starts_with("/api/") {
         json(*status, &serde_json::json!({"error": message}))
@@ -63,8 +63,8 @@ pub(super) fn refused(path: &str, (status, message): &Refusal) -> HttpResponse {
     }
 }
 
-/// For callers who are not known: browsers ask for user and password then. The connection ends, so that a stranger holds
-/// one for no longer than one answer.
+/// The answer without a login: it makes a browser ask for user and password. The connection ends with it, so that a client
+/// that does not log in holds one for a single answer.
 pub(super) fn unauthorized() -> HttpResponse {
     let answer = text(StatusCode::UNAUTHORIZED, "unauthorized\n");
     let challenge = "Basic realm=\"ratelimiter-exporter\"";
@@ -77,27 +77,21 @@ pub(super) fn exposition(
     rendered: Result<Vec<u8>, prometheus::Error>,
     headers: &HeaderMap,
 ) -> Result<HttpResponse, Refusal> {
-    let failed = |error: String| {
+    let body = rendered.map_err(|error| {
         tracing::error!("cannot encode the metrics: {error}");
         let message = "cannot encode the metrics".to_owned();
         (StatusCode::INTERNAL_SERVER_ERROR, message)
-    };
-    let body = rendered.map_err(|error| failed(error.to_string()))?;
-    let plain = |body| {
-        with_header(
-            with_type(StatusCode::OK, METRICS, body),
-            VARY,
-            "accept-encoding",
-        )
-    };
-    if !accepts_gzip(headers) {
-        return Ok(plain(body));
+    })?;
+    let compressed = accepts_gzip(headers);
+    let body = if compressed { compress(&body) } else { body };
+    let mut answer = with_type(StatusCode::OK, METRICS, body);
+    if compressed {
+        answer = with_header(answer, CONTENT_ENCODING, "gzip");
     }
-    let body = compress(&body).map_err(|error| failed(error.to_string()))?;
-    Ok(with_header(plain(body), CONTENT_ENCODING, "gzip"))
+    Ok(with_header(answer, VARY, "accept-encoding"))
 }
 
-/// Whether the client takes gzip: named, or any, and not with a quality of zero.
+/// Whether the client accepts gzip: it names it, or any coding, and not with a quality of zero.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT_ENCODING).iter();
     let mut codings = values
@@ -105,7 +99,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         .flat_map(|value| value.split(','));
     codings.any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
-        let named = matches!(parts.next(), Some("gzip" | "x-gzip" | "*"));
+        let named = matches!(parts.next(), Some("gzip" | "*"));
         let refused = parts.any(|part| {
             let quality = part.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok());
             quality.is_some_and(|quality| quality <= 0.0)
@@ -114,10 +108,11 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
-    encoder.write_all(body)?;
-    encoder.finish()
+fn compress(body: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::with_capacity(body.len() / 8);
+    // Reading from memory and writing to it cannot fail.
+    let _ = GzEncoder::new(body, Compression::fast()).read_to_end(&mut compressed);
+    compressed
 }
 
 #[cfg(test)]
@@ -125,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_used_when_it_is_asked_for() {
+    fn gzip_is_used_when_the_client_accepts_it() {
         for (value, expected) in [
             ("gzip", true),
             ("deflate, gzip;q=0.5", true),

@@ -16,14 +16,14 @@ pub(super) struct Findings<'a> {
     observed_at: Option<Timestamp>,
     /// When it was judged, by the wall clock.
     judged_at: Timestamp,
-    violations: Vec<Told<'a>>,
-    pending: Vec<Told<'a>>,
+    violations: Vec<Listed<'a>>,
+    pending: Vec<Listed<'a>>,
     invariants: Vec<Invariant<'a>>,
 }
 
-/// A violation with the rule that it breaks.
+/// A violation with the rule of its invariant.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct Listed<'a> {
     #[serde(flatten)]
     violation: &'a Violation,
     /// Where the evidence comes from.
@@ -33,7 +33,7 @@ struct Told<'a> {
     grace_left_seconds: f64,
 }
 
-/// How an invariant stands.
+/// An invariant with its rule and its state.
 #[derive(Debug, Serialize)]
 struct Invariant<'a> {
     name: InvariantName,
@@ -44,30 +44,31 @@ struct Invariant<'a> {
     inconclusive: &'a [Unknown],
     violations: u64,
     pending: u64,
-    /// Violations that are not listed, because of `--keys.max-series`.
+    /// Violations beyond `--keys.max-series`, which are not listed.
     dropped: u64,
 }
 
 impl<'a> From<&'a Snapshot> for Findings<'a> {
     fn from(snapshot: &'a Snapshot) -> Self {
         let (report, observation) = (&snapshot.report, &snapshot.observation);
-        let told = |violations: &'a [Violation]| {
-            let told = violations.iter();
-            told.filter_map(|violation| Told::new(violation, report, observation))
+        let listed = |violations: &'a [Violation]| {
+            let violations = violations.iter();
+            violations
+                .filter_map(|violation| Listed::new(violation, report, observation))
                 .collect()
         };
         Self {
             observed_at: observation.observed_at,
             judged_at: report.at.wall,
-            violations: told(&report.violations),
-            pending: told(&report.pending),
+            violations: listed(&report.violations),
+            pending: listed(&report.pending),
             invariants: report.invariants.iter().map(Invariant::from).collect(),
         }
     }
 }
 
-impl<'a> Told<'a> {
-    /// `None` for an invariant that is not checked, of which there are no violations.
+impl<'a> Listed<'a> {
+    /// `None` for an invariant that is not checked, which has no violations.
     fn new(violation: &'a Violation, report: &Report, observation: &Observation) -> Option<Self> {
         let mut invariants = report.invariants.iter();
         let status = invariants.find(|status| status.config.name == violation.name)?;
@@ -95,14 +96,14 @@ impl<'a> From<&'a InvariantStatus> for Invariant<'a> {
     }
 }
 
-/// The subject of `GET /api/v1/violations?subject=…`, if one is asked for.
+/// The subject of `GET /api/v1/violations?subject=…`, if the query has one.
 pub(super) fn subject(query: Option<&str>) -> Option<String> {
     let pairs = url::form_urlencoded::parse(query?.as_bytes());
     let mut subjects = pairs.filter(|(name, _)| name == "subject");
     subjects.next().map(|(_, subject)| subject.into_owned())
 }
 
-/// `GET /api/v1/violations?subject=…`: everything that the collection says of one subject.
+/// `GET /api/v1/violations?subject=…`: everything that the collection found out about one subject.
 pub(super) fn explained(snapshot: &Snapshot, subject: &str) -> Explained {
     snapshot
         .report

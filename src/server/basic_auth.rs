@@ -1,6 +1,5 @@
-//! Users with passwords, as HTTP Basic authentication brings them. bcrypt is slow on purpose, so passwords are verified off
-//! the async threads, few at a time, and what was found right is remembered. Clients wait in the order in which they came.
-//! How many can wait is bounded by the connections that the server serves at once.
+//! HTTP Basic authentication. bcrypt is slow on purpose, so passwords are verified off the async threads, few at a time, and
+//! a right one is remembered. Clients wait in the order in which they came. The limit of connections bounds how many wait.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,38 +13,38 @@ use tokio::sync::Semaphore;
 
 use crate::lock::lock;
 
-/// How many passwords are verified at once: a client that guesses gets no more of the processor than this.
+/// How many passwords are verified at once: a client that guesses gets no more CPU time than this.
 const AT_ONCE: usize = 2;
 
-/// Who logged in, or why nobody did.
+/// The result of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Login {
-    /// This user.
+    /// This user logged in.
     Admitted(String),
-    /// There are no credentials.
+    /// The request has no credentials.
     Missing,
-    /// The credentials are none of HTTP Basic authentication, or no user's.
+    /// The credentials are not those of a user, or not of HTTP Basic authentication.
     Wrong,
 }
 
-/// A password, worth nothing outside this process.
+/// A salted hash of a password. The salt never leaves this process.
 type Fingerprint = [u8; 32];
 
-/// The users of one reading of the file: what is remembered of them is gone with the next.
+/// The users in the web configuration file. When the file is read again, remembered passwords are forgotten.
 pub(super) struct Users {
     hashes: BTreeMap<String, String>,
-    /// What an unknown user's password is compared with: the hash of the greatest cost.
+    /// The hash of the greatest cost: the password of an unknown user is compared with it, and takes as long.
     decoy: String,
     salt: [u8; 32],
-    /// The password that was last found right, by user.
+    /// The last right password of each user.
     verified: Mutex<BTreeMap<String, Fingerprint>>,
     places: Arc<Semaphore>,
 }
 
 impl Users {
-    /// `None` if there is no user at all. An error says that there are no random numbers.
+    /// `None` without any user. An error means that there are no random numbers.
     pub(super) fn new(hashes: BTreeMap<String, String>) -> Result<Option<Self>, String> {
-        // The cost is in front of the salt: `$2b$10$…`.
+        // A hash begins with its cost: `$2b$10$…`.
         let cost = |hash: &&String| hash.get(4..6).map(str::to_owned);
         let Some(decoy) = hashes.values().max_by_key(cost).cloned() else {
             return Ok(None);
@@ -64,7 +63,7 @@ impl Users {
         }))
     }
 
-    /// Who the value of an `Authorization` header is.
+    /// Verifies the value of an `Authorization` header.
     pub(super) async fn login(self: &Arc<Self>, authorization: Option<&HeaderValue>) -> Login {
         let Some(header) = authorization else {
             return Login::Missing;
@@ -81,12 +80,12 @@ impl Users {
         }
         // The semaphore is never closed, and fair.
         let place = Arc::clone(&self.places).acquire_owned().await;
-        // The client in front may have had the same credentials.
+        // An earlier client in the queue may have had the same credentials.
         if self.is_verified(&user, &fingerprint) {
             return Login::Admitted(user);
         }
         let users = Arc::clone(self);
-        // The verification cannot be stopped, so it keeps its place to its end, whether or not the client is still there.
+        // A verification cannot be stopped, so it keeps its place to its end, even if the client disconnects.
         let verified = tokio::task::spawn_blocking(move || {
             let _place = place;
             users.verify(user, &password, fingerprint)
@@ -170,7 +169,7 @@ mod tests {
         assert_eq!(users.verified.lock().unwrap().len(), 1);
     }
 
-    /// A runtime whose one thread for verifications is busy until the sender sends.
+    /// A runtime whose only thread for verifications is busy until the sender sends.
     fn busy_runtime() -> (tokio::runtime::Runtime, mpsc::Sender<()>) {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().max_blocking_threads(1).build();
@@ -181,23 +180,23 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_hangs_up_gets_no_further_password_verified() {
+    fn a_client_that_disconnects_frees_no_place_for_another_verification() {
         let users = users();
         let right = basic("ali:open sesame");
         let (runtime, go) = busy_runtime();
         runtime.block_on(async {
             for header in [right.clone(), basic("ali:guess"), basic("ali:another")] {
-                // Polled once, which begins it if there is a place, and dropped, as when the client has gone.
+                // Polled once, which starts it if there is a place, then dropped, as when the client disconnects.
                 let login = users.login(Some(&header)).now_or_never();
                 assert_eq!(login, None);
             }
-            // Both that have begun keep their places, although nobody waits for them.
+            // The two that started keep their places, although no client waits for them.
             assert_eq!(users.places.available_permits(), 0);
             go.send(()).unwrap();
             let all = users.places.acquire_many(u32::try_from(AT_ONCE).unwrap());
             let all = tokio::time::timeout(Duration::from_secs(60), all).await;
             drop(all.expect("no end").unwrap());
-            // What was found right is remembered all the same.
+            // The right password is remembered all the same.
             let login = users.login(Some(&right)).now_or_never();
             assert_eq!(login, Some(Login::Admitted("ali".to_owned())));
         });
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_user_costs_as_much_as_the_known_one_with_the_greatest_cost() {
+    fn an_unknown_user_takes_as_long_as_the_known_user_with_the_greatest_cost() {
         let hashes = [("a", 5), ("b", 6), ("c", 4)]
             .map(|(user, cost)| (user.to_owned(), bcrypt::hash("x", cost).unwrap()));
         let users = Users::new(hashes.into()).unwrap().unwrap();

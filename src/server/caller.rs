@@ -1,5 +1,5 @@
-//! Who makes a request, and whether it was a browser that another site talked into it: a browser sends its user's password
-//! with whatever it is made to send.
+//! Who sends a request, and whether another site made a browser send it: a browser adds the password of its user to such
+//! requests, too.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,17 +12,17 @@ use super::answer::Refusal;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Who makes a request, as far as that is known.
+/// Who sends a request.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub(super) peer: SocketAddr,
-    /// The SHA-256 of the certificate, which was verified.
+    /// The SHA-256 of the client's certificate, which was verified.
     pub(super) certificate: Option<String>,
     pub(super) user: Option<String>,
 }
 
 impl Caller {
-    /// Of whom nothing is known but the address.
+    /// A caller that has only an address.
     pub(super) fn at(peer: SocketAddr) -> Self {
         Self {
             peer,
@@ -31,7 +31,7 @@ impl Caller {
         }
     }
 
-    /// Whether there is a password or a certificate that says who it is.
+    /// Whether a password or a certificate identifies the caller.
     pub(super) fn is_known(&self) -> bool {
         self.user.is_some() || self.certificate.is_some()
     }
@@ -48,10 +48,11 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Refuses what another site made a browser send. A client that is no browser sends neither header and is let through.
+/// Refuses requests that another site made a browser send. A client that is no browser sends neither header and is accepted.
 ///
-/// Of callers who are not `known`, browsers' requests are taken under an address only: a name of another site's can point
-/// here, and then the browser takes it for the same site. Nobody is known there, for the browser has no password for it.
+/// Browsers of callers who are not `known` are accepted only under an IP address or `localhost`. Another site can let a name
+/// of its own resolve to the exporter's address; to the browser that is the same site. A known caller is safe from that: the
+/// browser has no password for the other name.
 pub(super) fn own_site(headers: &HeaderMap, known: bool) -> Result<(), Refusal> {
     let refused = |message: &str| Err((StatusCode::FORBIDDEN, message.to_owned()));
     let site = headers.get(SEC_FETCH_SITE);
@@ -64,10 +65,10 @@ pub(super) fn own_site(headers: &HeaderMap, known: bool) -> Result<(), Refusal> 
         );
     }
     let own = if let Some(site) = site {
-        // `none` is the person at the browser. `same-site` is another host or port, and not ours.
+        // `none` is the person at the browser. `same-site` is another host or port, so not the exporter.
         site == "same-origin" || site == "none"
     } else if let Some(origin) = origin {
-        // Browsers older than Sec-Fetch-Site, or over plain HTTP, which leaves it out.
+        // Browsers that are older than Sec-Fetch-Site, or use plain HTTP, which omits it.
         let from = origin.to_str().ok().and_then(|text| text.split_once("://"));
         from.is_some_and(|(_, from)| host.is_some_and(|host| host == from))
     } else {
@@ -80,7 +81,7 @@ pub(super) fn own_site(headers: &HeaderMap, known: bool) -> Result<(), Refusal> 
     }
 }
 
-/// Whether the host is one that no name server can make another of.
+/// Whether the host is one that no name server resolves.
 fn is_address(host: &HeaderValue) -> bool {
     Authority::try_from(host.as_bytes()).is_ok_and(|authority| {
         let host = authority.host().trim_matches(['[', ']']);
@@ -117,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_that_logs_in_nowhere_is_heard_under_an_address_only() {
-        for (host, heard) in [
+    fn without_a_login_a_browser_is_accepted_only_under_an_address() {
+        for (host, accepted) in [
             ("127.0.0.1:9972", true),
             ("10.1.2.3", true),
             ("[::1]:9972", true),
             ("localhost:9972", true),
             ("LocalHost", true),
-            // Anybody's name server can say that these are here.
+            // A name server of others can resolve these to the exporter.
             ("rebound.example:9972", false),
             ("exporter:9972", false),
             ("127.0.0.1.rebound.example", false),
@@ -138,7 +139,7 @@ mod tests {
                 map.append("host", host.parse().unwrap());
                 assert!(own_site(&map, false).is_ok(), "{host}: no browser");
                 map.append(browser.0, browser.1.parse().unwrap());
-                assert_eq!(own_site(&map, false).is_ok(), heard, "{host}");
+                assert_eq!(own_site(&map, false).is_ok(), accepted, "{host}");
                 assert!(own_site(&map, true).is_ok(), "{host}: known");
             }
         }

@@ -1,4 +1,4 @@
-//! One connection: TLS if the terms ask for it, then requests, each of somebody who may make it.
+//! One connection: TLS if the web configuration has it, then requests. Each request needs a login where there are users.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,32 +28,32 @@ use super::guard::Guard;
 use super::routes::App;
 use crate::subject::{InvariantChecker, Subject};
 
-/// How long a client may take for the TLS handshake, which Prometheus does in milliseconds.
+/// How long a TLS handshake may take. Prometheus takes milliseconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may take none of an answer: a slow reader holds it in memory, but not for ever. Prometheus gives a
-/// whole scrape no more by default.
+/// How long a client may read nothing of an answer, which stays in memory meanwhile. By default, Prometheus gives a whole
+/// scrape no more.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest request head. Browsers with their cookies and proxies with their additions stay far below.
+/// The largest request head in bytes. Browsers with cookies and proxies stay far below.
 const MOST_HEAD: usize = 32 * 1024;
 
-/// The most header lines.
+/// The most header lines of a request.
 const MOST_HEADERS: usize = 100;
 
-/// What every connection is served with.
+/// What all connections share.
 #[derive(Debug)]
 pub(super) struct Serving<S, C> {
-    /// What is served at the moment.
+    /// What the present configuration serves.
     pub(super) app: watch::Receiver<Arc<App<S, C>>>,
     pub(super) guard: Guard,
     pub(super) read_timeout: Duration,
-    /// Answers under way are finished, and no more.
+    /// When cancelled, answers under way are finished and no further request is read.
     pub(super) shutdown: CancellationToken,
 }
 
 impl<S: Subject + 'static, C: InvariantChecker + 'static> Serving<S, C> {
-    /// Serves one client until it, or the server, has had enough.
+    /// Serves one client until it disconnects, breaks a limit, or the server shuts down.
     pub(super) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
@@ -110,12 +110,12 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Serving<S, C> {
     }
 
     async fn answer(&self, request: Request<Incoming>, mut caller: Caller) -> HttpResponse {
-        // Asked anew for each request: a user who was removed is out at once, also on an old connection.
+        // Asked for each request, so that a user who was removed is refused at once, also on an old connection.
         if let Some(users) = &self.guard.terms().await.users {
             let login = users.login(request.headers().get(AUTHORIZATION)).await;
             self.guard.count(&login);
             let Login::Admitted(user) = login else {
-                // Not the name: it may be a password, typed into the wrong field.
+                // The name is not logged: it may be a password in the wrong field.
                 tracing::debug!(peer = %caller.peer, "login refused");
                 return unauthorized();
             };

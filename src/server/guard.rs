@@ -1,8 +1,8 @@
-//! On what terms clients are served: TLS, client certificates, users. They stand in `--web.config.file`, which is read
-//! again, with the certificates that it names, when one of the files has changed at a connection or a request.
+//! The terms on which clients are served: TLS, client certificates, users. They come from `--web.config.file`. At each
+//! connection and request, the file and the certificates that it names are read again if one of them has changed.
 //!
-//! Terms that cannot be read, and terms that would let in whom the old ones kept out (TLS, users or client certificates
-//! gone from the file), are not taken: a file that is just being written is empty for a moment.
+//! Terms that cannot be read are not applied, nor are terms without the TLS, users or client certificates of those before:
+//! a file that is just being written is empty for a moment.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,26 +13,27 @@ use rustls::ServerConfig;
 
 use super::basic_auth::{Login, Users};
 use super::tls::server_config;
-use super::web_file::{ClientAuth, TlsVersion, WebFile};
+use super::web_file::{ClientAuth, WebFile};
 use crate::credentials::Stamp;
 use crate::export::Unauthorized;
 use crate::lock::lock;
 
-/// The terms, kept up to date with their file.
+/// The terms, kept up to date with their files.
 #[derive(Clone)]
 pub struct Guard(Arc<Kept>);
 
 struct Kept {
-    /// `None`: everybody is served.
+    /// The web configuration file; without one, everybody is served.
     path: Option<PathBuf>,
-    /// In force.
+    /// The terms in force.
     terms: Mutex<Arc<Terms>>,
-    /// Of the files that were read last, also if that brought nothing of use. Locked while they are compared and read.
+    /// The stamps of the files at the last reading, whether or not it succeeded. Locked while files are compared and read.
     stamps: Arc<tokio::sync::Mutex<Stamps>>,
-    /// What the files say now is not in force.
+    /// Whether the files say something else than the terms in force.
     refused: AtomicBool,
-    /// Logins that were refused, whatever terms were in force.
+    /// Refused logins without credentials, since the start.
     missing: AtomicU64,
+    /// Refused logins with wrong credentials, since the start.
     wrong: AtomicU64,
 }
 
@@ -44,7 +45,6 @@ pub(super) struct Terms {
     /// `None`: plain HTTP.
     pub(super) tls: Option<Arc<ServerConfig>>,
     client_auth: ClientAuth,
-    min_version: Option<TlsVersion>,
     /// `None`: nobody has to log in.
     pub(super) users: Option<Arc<Users>>,
 }
@@ -56,7 +56,7 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
-    /// Reads the file at `path`; without one, everybody is served. An error is one line that says what is wrong with it.
+    /// Reads the file at `path`; without one, everybody is served. An error is one line that says what is wrong with the file.
     pub fn new(path: Option<&Path>) -> Result<Self, String> {
         let (terms, stamps) = match path {
             None => (Ok(Terms::default()), Vec::new()),
@@ -76,14 +76,14 @@ impl Guard {
         }))
     }
 
-    /// The terms of a file as it is now, whatever becomes of it: comparing it takes a thread and so its time.
+    /// The present terms of a file, which is not read again: each comparison would need a thread, and so time.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn unwatched(path: Option<&Path>) -> Result<Self, String> {
         let terms = path.map_or(Ok(Terms::default()), |path| read(path).0)?;
         Ok(Self::with(None, terms, Stamps::new()))
     }
 
-    /// Counts a login, if it was refused.
+    /// Counts a refused login.
     pub(super) fn count(&self, login: &Login) {
         let counter = match login {
             Login::Admitted(_) => return,
@@ -93,7 +93,7 @@ impl Guard {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Logins that were refused since this was made.
+    /// The refused logins since the start.
     pub(super) fn unauthorized(&self) -> Unauthorized {
         Unauthorized {
             missing: self.0.missing.load(Ordering::Relaxed),
@@ -101,29 +101,29 @@ impl Guard {
         }
     }
 
-    /// Whether everybody who is served is known: by a password, or by a certificate.
+    /// Whether every client must show a password or a certificate.
     pub fn authenticates(&self) -> bool {
         let terms = self.0.in_force();
         terms.users.is_some() || terms.client_auth == ClientAuth::RequireAndVerifyClientCert
     }
 
-    /// Whether what is in force is what the files say, as of the last request.
+    /// Whether the terms in force were those of the files at the last request.
     pub(super) fn is_up_to_date(&self) -> bool {
         !self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Whether what `next` has read will be taken; an error says why not.
+    /// Whether the terms that `next` has read can be applied; an error says why not.
     pub fn takes(&self, next: &Self) -> Result<(), String> {
         next.0.in_force().not_below(&self.0.in_force())
     }
 
-    /// The terms as the files have them now.
+    /// The present terms. Reads the files if they have changed.
     pub(super) async fn terms(&self) -> Arc<Terms> {
         let kept = &self.0;
         if let Some(path) = kept.path.clone() {
             let mut stamps = Arc::clone(&kept.stamps).lock_owned().await;
             let reader = Arc::clone(kept);
-            // Off the async threads: a disk may take its time.
+            // Off the async threads: a disk may be slow.
             let read = tokio::task::spawn_blocking(move || reader.read_again(&path, &mut stamps));
             // It fails only when the exporter ends.
             let _ = read.await;
@@ -137,7 +137,7 @@ impl Kept {
         Arc::clone(&lock(&self.terms))
     }
 
-    /// Reads the files if one of them has changed.
+    /// Reads the files again if one of them has changed.
     fn read_again(&self, path: &Path, stamps: &mut Stamps) {
         if stamps.iter().all(|(path, stamp)| Stamp::of(path) == *stamp) {
             return;
@@ -161,7 +161,7 @@ impl Kept {
 }
 
 impl Terms {
-    /// An error names what asks for less than in `old`.
+    /// An error names what is weaker than in `old`.
     fn not_below(&self, old: &Self) -> Result<(), String> {
         let gone = if self.tls.is_none() && old.tls.is_some() {
             "tls_server_config"
@@ -169,8 +169,6 @@ impl Terms {
             "basic_auth_users"
         } else if self.client_auth < old.client_auth {
             "client_auth_type"
-        } else if self.min_version < old.min_version {
-            "min_version"
         } else {
             return Ok(());
         };
@@ -180,7 +178,7 @@ impl Terms {
     }
 }
 
-/// Reads the file and what it names. The stamps are from before the reading: what changes meanwhile shows next time.
+/// Reads the file and the files that it names. The stamps are from before: a change during the reading shows at the next.
 fn read(path: &Path) -> (Result<Terms, String>, Stamps) {
     let mut stamps = vec![(path.to_owned(), Stamp::of(path))];
     let file = std::fs::read_to_string(path)
@@ -192,7 +190,6 @@ fn read(path: &Path) -> (Result<Terms, String>, Stamps) {
         Ok(Terms {
             tls: tls.map(server_config).transpose()?.map(Arc::new),
             client_auth: tls.map(|tls| tls.client_auth_type).unwrap_or_default(),
-            min_version: tls.map(|tls| tls.min_version),
             users: Users::new(file.users())?.map(Arc::new),
         })
     });

@@ -1,8 +1,8 @@
-//! The page for people at `/`: what is violated, what could not be seen, and what to do about that. Shows the last
-//! finished collection and never starts one: looking at it costs the limiter nothing.
+//! The page for people at `/`: what is violated, what could not be evaluated, and what to do about that. It shows the last
+//! finished collection and never starts one, so it costs the limiter nothing.
 //!
-//! One document with everything in it, made anew for each request. It works without JavaScript, by reloading itself; with
-//! it, a short script fetches the page and replaces the sections that changed, so that the reader's place is kept.
+//! The page is one document, made anew for each request. Without JavaScript it reloads itself. With JavaScript, a short script
+//! fetches the page and replaces the sections that changed, so that the reader keeps his place.
 
 mod advice;
 mod format;
@@ -25,25 +25,25 @@ use headline::{Headline, look};
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 
-/// What the page is made from.
+/// The data of the page.
 #[derive(Debug)]
 pub(super) struct Page<'a> {
-    /// The limiter that it is about.
+    /// The name of the limiter that the page shows.
     pub(super) limiter: &'a str,
-    /// Its last collection, if there was one.
+    /// The last collection of that limiter.
     pub(super) snapshot: Option<&'a Snapshot>,
-    /// All limiters by name, this one among them, and their last collections.
+    /// The names of all limiters, with their last collections.
     pub(super) limiters: Vec<(&'a str, Option<Arc<Snapshot>>)>,
     /// The path of the metrics.
     pub(super) telemetry_path: &'a str,
-    /// Where the runbooks are; without it, their names are shown.
+    /// The URL of the runbooks; without it, the page shows their names.
     pub(super) runbook_url: Option<&'a str>,
     /// The present time.
     pub(super) now: Timestamp,
 }
 
-/// What a browser may do with the page: use its own style and script, and ask this server. Whatever gets past the escaping
-/// is not run.
+/// What a browser may load for the page: the page's own style and script, and answers of this server. It runs no script that
+/// gets past the escaping.
 pub(super) fn content_security_policy() -> String {
     let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
     format!(
@@ -54,7 +54,7 @@ pub(super) fn content_security_policy() -> String {
     )
 }
 
-/// The query that leads to a limiter: none to the default one.
+/// The query that chooses a limiter: none for the default one.
 fn query_of(limiter: &str) -> String {
     if limiter == DEFAULT_TARGET {
         String::new()
@@ -63,7 +63,7 @@ fn query_of(limiter: &str) -> String {
     }
 }
 
-/// The limiters and the state of each.
+/// The limiters with their states.
 fn limiters(page: &Page<'_>) -> Markup {
     html! {
         nav id="limiters" aria-label="limiters" {
@@ -124,8 +124,7 @@ pub(super) fn render(page: &Page<'_>) -> String {
                         p { (headline.below) }
                     }
                     @if let Some(snapshot) = page.snapshot {
-                        (violations::reported(page.runbook_url, page.now, snapshot))
-                        (violations::pending(page.runbook_url, page.now, snapshot))
+                        (violations::violations(page, snapshot))
                         (violations::unknown(snapshot))
                         (tables::unread(snapshot))
                         (tables::nodes(snapshot))

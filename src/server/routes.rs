@@ -1,4 +1,4 @@
-//! Which path answers what.
+//! What each path answers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,40 +30,51 @@ use crate::snapshot::Snapshot;
 use crate::subject::DEFAULT_TARGET;
 use crate::subject::{ActionDefinition, InvariantChecker, Subject};
 
-/// What a scrape may take if the client does not say: Prometheus's own default.
+/// How long a scrape may take if the client does not say: Prometheus's default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const ACTIONS: &str = "/api/v1/actions/";
 const RELOAD: &str = "/-/reload";
 
+/// The paths that are read, beside that of the metrics.
+const READ: [&str; 7] = [
+    "/",
+    "/probe",
+    "/-/healthy",
+    "/-/ready",
+    "/api/v1/violations",
+    "/api/v1/observation",
+    "/api/v1/actions",
+];
+
 type ReloadFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// How the configuration is read anew, when that is allowed over HTTP: an error says what is wrong with it.
+/// Reads the configuration anew. An error says what is wrong with it.
 pub type ReloadNow = Box<dyn Fn() -> ReloadFuture + Send + Sync>;
 
-/// What is served, as of one configuration.
+/// What one configuration serves.
 pub struct App<S, C> {
-    /// Runs the collections of every target by name, the default one among them.
+    /// The collections of each target by its name, with the default one.
     pub targets: BTreeMap<String, Arc<Collect<S, C>>>,
-    /// The path of the metrics.
+    /// The path of the exporter's metrics.
     pub telemetry_path: String,
-    /// Taken off the client's timeout.
+    /// How much earlier than the client's timeout an answer is due.
     pub timeout_offset: Duration,
-    /// The actions there are.
+    /// The actions that exist.
     pub actions: Vec<ActionDefinition>,
     /// `None` unless the admin API is on.
     pub admin: Option<Admin>,
-    /// Where the runbooks are, for the page's links.
+    /// The URL of the runbooks, for links of the page.
     pub runbook_url: Option<String>,
-    /// The time, for the page.
+    /// The clock, for the page.
     pub clock: Clock,
-    /// Counts the logins that it refuses.
+    /// The terms on which clients are served, and how many logins were refused.
     pub guard: Guard,
-    /// How loading the configuration went last.
+    /// The result of the last reload.
     pub reload: watch::Receiver<Reload>,
-    /// `None` unless the configuration may be read anew over HTTP.
+    /// `None` unless reloads over HTTP are on.
     pub reload_now: Option<ReloadNow>,
-    /// Cancelled once the end was asked for.
+    /// Cancelled when the shutdown begins.
     pub ending: CancellationToken,
 }
 
@@ -80,23 +91,16 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
     pub(super) async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> HttpResponse {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
-        let read = matches!(parts.method, Method::GET | Method::HEAD);
         let action = path.strip_prefix(ACTIONS);
         let action = action.and_then(|name| self.actions.iter().find(|it| it.name == name));
-        let (allowed, allow) = match path {
-            _ if action.is_some() => (parts.method == Method::POST, "POST"),
-            RELOAD => (parts.method == Method::POST, "POST"),
-            "/"
-            | "/probe"
-            | "/-/healthy"
-            | "/-/ready"
-            | "/api/v1/violations"
-            | "/api/v1/observation"
-            | "/api/v1/actions" => (read, "GET, HEAD"),
-            path if path == self.telemetry_path => (read, "GET, HEAD"),
-            _ => return text(StatusCode::NOT_FOUND, "not found\n"),
+        let (methods, allow) = if action.is_some() || path == RELOAD {
+            (&[Method::POST][..], "POST")
+        } else if READ.contains(&path) || path == self.telemetry_path {
+            (&[Method::GET, Method::HEAD][..], "GET, HEAD")
+        } else {
+            return text(StatusCode::NOT_FOUND, "not found\n");
         };
-        if !allowed {
+        if !methods.contains(&parts.method) {
             let message = format!("allowed here: {allow}\n");
             let answer = text(StatusCode::METHOD_NOT_ALLOWED, &message);
             return with_header(answer, ALLOW, allow);
@@ -138,7 +142,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
             }
             _ => {
                 if let Some((name, _)) = named(&self.targets, query)? {
-                    // Else the default limiter's metrics would be taken for another's.
+                    // Otherwise the default limiter's metrics would look like another's.
                     let message = format!("the metrics of one target are at /probe?target={name}");
                     return Err((StatusCode::BAD_REQUEST, message));
                 }
@@ -148,7 +152,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         })
     }
 
-    /// The page for people, and what its browser may do with it.
+    /// The page for people, with the headers that restrict what it may load.
     fn page(&self, query: Option<&str>) -> Result<HttpResponse, Refusal> {
         let (limiter, collect) = self.about(query)?;
         let targets = self.targets.iter();
@@ -172,7 +176,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
     /// The limiter that the query names, else the default one.
     fn about(&self, query: Option<&str>) -> Result<Named<'_, Arc<Collect<S, C>>>, Refusal> {
         let named = named(&self.targets, query)?;
-        // No configuration is without it.
+        // Every configuration has it.
         Ok(named.unwrap_or_else(|| (DEFAULT_TARGET, &self.targets[DEFAULT_TARGET])))
     }
 
@@ -192,20 +196,21 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
 
     /// How long a collection for this client may take.
     fn time_for(&self, headers: &HeaderMap) -> Duration {
-        let told = headers
+        let timeout = headers
             .get("x-prometheus-scrape-timeout-seconds")
             .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .filter(|told| !told.is_zero() && *told < Duration::from_secs(3600))
+            .filter(|timeout| !timeout.is_zero() && *timeout < Duration::from_secs(3600))
             .unwrap_or(DEFAULT_TIMEOUT);
-        // An offset that leaves nothing is worse than one that is too small.
-        told.saturating_sub(self.timeout_offset).max(told / 2)
+        // A large offset must leave some time.
+        let early = timeout.saturating_sub(self.timeout_offset);
+        early.max(timeout / 2)
     }
 
-    /// What the exporter reports of itself at this moment.
+    /// What the exporter reports about itself.
     fn itself(&self) -> Exporter {
         let mut reload = *self.reload.borrow();
-        // The file with TLS and users is configuration, too, although it is read again without being asked for.
+        // The web configuration file counts, too, although it needs no reload.
         reload.ok &= self.guard.is_up_to_date();
         Exporter {
             reload,
@@ -213,7 +218,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         }
     }
 
-    /// Alive, and worth being kept alive: a collection that is stuck does not come loose by itself.
+    /// 200, unless a collection is stuck: it does not recover by itself, so the process should be restarted.
     fn healthy(&self) -> Result<HttpResponse, Refusal> {
         let now = Instant::now();
         for (name, target) in &self.targets {
@@ -234,7 +239,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         if collect.last().is_some() {
             return Ok(text(StatusCode::OK, "ready\n"));
         }
-        // Where only what is ready gets scraped, the first collection would wait for itself for ever.
+        // Kubernetes sends no scrape before this is ready, and without a scrape there would be no collection.
         collect.start(Instant::now() + DEFAULT_TIMEOUT);
         let message = "not ready: no collection has finished yet".to_owned();
         Err(unavailable(message))

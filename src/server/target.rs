@@ -1,5 +1,5 @@
-//! Which limiter a request is about: `?target=NAME`. Only names are taken: whoever could name a URL here would be sent the
-//! credentials for it, or have the exporter ask where they cannot.
+//! Chooses the limiter of a request by `?target=NAME`. Only names are accepted: the owner of a URL would get the credentials,
+//! or use the exporter to reach addresses that he cannot.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use url::form_urlencoded;
 
 use super::answer::Refusal;
 
-/// A name, and what there is for it.
+/// A name, and the target that has it.
 pub(super) type Named<'a, T> = (&'a str, &'a T);
 
 /// The target that the query names, if it names one.
@@ -25,29 +25,23 @@ pub(super) fn named<'a, T>(
     }
 }
 
-/// The target called `name`.
+/// The target called `name`. The refusal does not repeat the name, which may be a URL with a password.
 pub(super) fn find<'a, T>(
     targets: &'a BTreeMap<String, T>,
     name: &str,
 ) -> Result<Named<'a, T>, Refusal> {
-    if let Some((name, target)) = targets.get_key_value(name) {
-        return Ok((name, target));
-    }
-    let known = known(targets);
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !name.chars().all(plain) {
-        // Not repeated: it may hold a password.
+    let found = targets.get_key_value(name);
+    let found = found.map(|(name, target)| (name.as_str(), target));
+    found.ok_or_else(|| {
+        let known = known(targets);
         let message = format!(
-            "target is the name of a limiter in the configuration, not its URL, which would hand credentials to whoever \
-             asks; expected one of: {known}"
+            "no such target: expected the name of a limiter in the configuration, never a URL; one of: {known}"
         );
-        return Err((StatusCode::BAD_REQUEST, message));
-    }
-    let message = format!("no target called {name}; expected one of: {known}");
-    Err((StatusCode::NOT_FOUND, message))
+        (StatusCode::NOT_FOUND, message)
+    })
 }
 
-/// That the query must name one target.
+/// The refusal of a query that must name one target.
 pub(super) fn not_one<T>(targets: &BTreeMap<String, T>) -> Refusal {
     let known = known(targets);
     let message = format!("expected one ?target=NAME, with one of: {known}");

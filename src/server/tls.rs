@@ -1,4 +1,4 @@
-//! The server's side of TLS: from the files that `tls_server_config` names to what rustls takes.
+//! TLS of the server: makes the configuration of rustls from `tls_server_config` and the files that it names.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -12,7 +12,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::web_file::{ClientAuth, TlsSection, TlsVersion};
 
-/// Reads the certificates; an error names the file that is not what it should be.
+/// Reads the files; an error names the key and the file that is wrong.
 pub(super) fn server_config(section: &TlsSection) -> Result<ServerConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&SupportedProtocolVersion] = match (section.min_version, section.max_version) {

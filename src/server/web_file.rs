@@ -1,5 +1,5 @@
-//! The file of `--web.config.file`, in the format of Prometheus's exporter-toolkit. What it can say and this exporter
-//! cannot do is refused, not ignored: somebody relies on it.
+//! The file of `--web.config.file`, in the format of Prometheus's exporter-toolkit. Settings of that format that this
+//! exporter does not support are refused, not ignored, because their author relies on them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use serde_saphyr::Spanned;
 
 use crate::yaml::plainly;
 
-/// The highest bcrypt cost: each step doubles the time, and 16 is some seconds for each first login already.
+/// The highest bcrypt cost. Each step doubles the time, and with 16 a first login takes some seconds.
 const MOST_COST: u32 = 16;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WebFile {
-    /// Without it, HTTP is plain.
+    /// Without it, there is no TLS.
     pub(super) tls_server_config: Option<TlsSection>,
     /// Users and the bcrypt hashes of their passwords; without any, nobody has to log in.
     #[serde(default)]
@@ -42,8 +42,8 @@ pub(super) struct TlsSection {
     pub(super) prefer_server_cipher_suites: bool,
 }
 
-/// Whether clients show certificates. Go's types that ask for one and do not verify it are not offered: they protect
-/// nothing.
+/// Whether clients must show certificates. Go's types that ask for a certificate and do not verify it are not supported:
+/// they protect nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) enum ClientAuth {
     #[default]
@@ -81,7 +81,7 @@ impl WebFile {
         let parsed: Option<Self> = if text.trim().is_empty() {
             None
         } else {
-            // Without the excerpt that the parser would show: it may hold a hash.
+            // Without the parser's excerpt of the file, which may contain a hash.
             serde_saphyr::from_str(text).map_err(|error| one_line(&error))?
         };
         let mut file = parsed.unwrap_or_default();
@@ -148,10 +148,10 @@ impl TlsSection {
 }
 
 fn one_line(error: &serde_saphyr::Error) -> String {
-    let told = plainly(&error.without_snippet().to_string());
+    let what = plainly(&error.without_snippet().to_string());
     match error.location() {
-        Some(at) => format!("{told} at line {}, column {}", at.line(), at.column()),
-        None => told,
+        Some(at) => format!("{what} at line {}, column {}", at.line(), at.column()),
+        None => what,
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_relative_to_the_file_itself() {
+    fn paths_are_relative_to_the_file_that_names_them() {
         let file = parse("tls_server_config: {cert_file: c.pem, key_file: /k.pem}").unwrap();
         let files: Vec<_> = file.files().collect();
         assert_eq!(
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_says_nothing_asks_for_nothing() {
+    fn an_empty_file_means_no_tls_and_no_users() {
         for text in ["", "# nothing\n", "{}", "basic_auth_users: {}"] {
             let file = parse(text).unwrap();
             assert!(file.tls_server_config.is_none() && file.users().is_empty());
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_key_and_line() {
+    fn a_mistake_is_reported_with_its_key_and_line() {
         let tls = "tls_server_config:\n  cert_file: c\n  key_file: k\n";
         for (text, expected) in [
             (

@@ -1,6 +1,6 @@
-//! What to do about something that could not be evaluated, in one line; docs/INVARIANTS.md has more.
+//! What a reason means or what to do about it, in one line. docs/INVARIANTS.md has more.
 
-/// For a reason of a verdict that is unknown or inconclusive.
+/// The line for the reason of a verdict that is unknown or inconclusive.
 pub(super) fn advice(reason: &str) -> &'static str {
     match reason {
         "first_sample" => "the next collection can compare",

@@ -1,28 +1,28 @@
-//! Text for the page: what others wrote is bounded, and figures are written for people. maud escapes all of it.
+//! Text and figures for the page: text of others is bounded, figures are rounded. maud escapes everything.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-/// The longest text of others that is shown whole: enough for any message, too little to drown the page.
+/// The longest text of others that is shown whole: any message fits, and none fills the page.
 const LONGEST: usize = 400;
 
-/// Text that others wrote. Control characters would vanish, or be no HTML at all.
+/// Text of others. A browser shows no control characters, and HTML forbids some.
 pub(super) fn foreign(text: &str) -> String {
     let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let end = text.chars().nth(LONGEST).map(|_| '…');
     text.chars().take(LONGEST).map(plain).chain(end).collect()
 }
 
-/// A subject: a node id or a key. `bdi`, so that one written from right to left turns nothing around it.
+/// A subject: a node id or a key. In `bdi`, one that is written from right to left does not turn the text around it.
 pub(super) fn subject(text: &str) -> Markup {
     html! {
         @if text.is_empty() { span class="faint" { "as a whole" } } @else { bdi class="id" { (foreign(text)) } }
     }
 }
 
-/// A time of day, with its date unless it is today's; the machine-readable form beside it.
+/// A time of day, with its date unless that is today, and its machine-readable form.
 pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
     let date = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
     let format = if date(at) == date(now) {
@@ -56,7 +56,7 @@ pub(super) fn millis(ms: f64) -> String {
     }
 }
 
-/// A window: whole seconds where it is, since windows are chosen by people.
+/// A window, in seconds or longer units if it is whole seconds.
 pub(super) fn window(ms: u64) -> String {
     if ms.is_multiple_of(1000) {
         long(Duration::from_millis(ms))
@@ -65,7 +65,7 @@ pub(super) fn window(ms: u64) -> String {
     }
 }
 
-/// A figure that a person chose: one digit after the point, or none.
+/// A figure with one digit after the point, or none if that is zero.
 pub(super) fn short(figure: f64) -> String {
     let text = format!("{figure:.1}");
     text.strip_suffix(".0").unwrap_or(&text).to_owned()
@@ -91,11 +91,11 @@ pub(super) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{ending}")
 }
 
-/// How far a bar reaches beyond its mark, as a share of the mark.
+/// The length of a whole bar, as a share of its mark.
 const BEYOND: f64 = 1.5;
 
-/// A bar as long as `share` (1 = the mark), for eyes only: the figure stands beside it. What is beyond the mark is drawn
-/// apart. An SVG, since the content security policy forbids style attributes.
+/// A bar as long as `share`, with a mark at 1. The part beyond the mark has its own style. Screen readers ignore the bar: the
+/// figure is beside it. It is an SVG because the content security policy forbids style attributes.
 pub(super) fn bar(share: f64) -> Markup {
     let at = |share: f64| share.clamp(0.0, BEYOND) / BEYOND * 300.0;
     let (within, all, mark) = (at(share.min(1.0)), at(share), at(1.0));
@@ -108,7 +108,7 @@ pub(super) fn bar(share: f64) -> Markup {
     })
 }
 
-/// How far something has come, 0 to 1: a bar without a mark.
+/// Progress from 0 to 1: a bar without a mark.
 pub(super) fn progress(done: f64) -> Markup {
     let width = format!("{:.1}", done.clamp(0.0, 1.0) * 300.0);
     svg(&html! { rect class="within" width=(width) height="10" {} })
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_wrote_is_escaped() {
+    fn text_of_others_is_escaped_and_bounded() {
         let shown = subject("<b a=\"1\">&\u{1b}[2J\n").into_string();
         let text = "&lt;b a=&quot;1&quot;&gt;&amp;\u{fffd}[2J\u{fffd}";
         assert_eq!(shown, format!("<bdi class=\"id\">{text}</bdi>"));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_written_for_people() {
+    fn figures_are_rounded_and_have_units() {
         let long = |seconds| long(Duration::from_secs(seconds));
         assert_eq!(
             [0, 59, 60, 299, 300, 3599, 3600, 86_399, 90_000].map(long),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_ends_where_it_must() {
+    fn a_bar_never_exceeds_its_track() {
         let bar = |share| bar(share).into_string();
         assert!(bar(0.5).contains("class=\"within\" width=\"100.0\""));
         assert!(!bar(1.0).contains("over"));

@@ -1,4 +1,4 @@
-//! The headline: the state in one line, and how much of that was really seen.
+//! The headline: the state in one line, and how old and complete it is.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::clock::elapsed;
 use crate::snapshot::Snapshot;
 use crate::standing::{Standing, summary};
 
-/// From here on the last collection says what was, not what is: three times Prometheus's default scrape interval.
+/// A collection of this age no longer shows the present state: three times Prometheus's default scrape interval.
 const STALE_AFTER: Duration = Duration::from_secs(180);
 
-/// The class for colours, a sign of its own shape, and the word.
+/// The class for colours, the sign, and the word.
 pub(super) fn look(standing: Standing) -> (&'static str, char, &'static str) {
     let (class, word) = match standing {
         Standing::Violated => ("bad", "violated"),
@@ -38,7 +38,7 @@ impl Headline {
             return Self {
                 standing: Standing::Unknown,
                 line: "Not known yet".to_owned(),
-                below: html! { "No collection has finished yet: they happen when this is scraped." },
+                below: html! { "No collection has finished yet: a scrape starts one." },
             };
         };
         let report = &snapshot.report;
@@ -59,7 +59,7 @@ impl Headline {
         };
         let below = html! {
             @if stale {
-                strong { "Nothing scrapes the exporter: this page shows what was true then." } " "
+                strong { "Nothing scrapes the exporter: this page shows its last collection." } " "
             }
             "Observed at " (time(report.at.wall, now)) ", " (long(age)) " ago, in " (millis(snapshot.seconds * 1e3)) "."
             @if pending > 0 && standing != Standing::Pending {

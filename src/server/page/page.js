@@ -1,14 +1,14 @@
 "use strict";
-// Fetches the page again and again and replaces the sections that changed. The reader's place is kept: what is selected is
-// left alone until it no longer is, opened details stay open, the focus stays where it was, and what is at the top of the
-// window stays there when something above it grows.
+// Fetches the page every five seconds and replaces the sections that changed. The reader keeps his place: a section with a
+// selection is not replaced, opened details stay open, the focus stays, and what is at the top of the window stays there when
+// something above it grows.
 (() => {
   const EVERY = 5000;
   const main = document.querySelector("main");
   const lost = document.getElementById("lost");
   let answered = new Date();
 
-  // As the server wrote it: details that the reader opened do not count as a change.
+  // The section as the server wrote it: details that the reader opened are no change.
   const written = (part) => {
     const copy = part.cloneNode(true);
     copy.querySelectorAll("details[open]").forEach((details) => details.removeAttribute("open"));
@@ -20,7 +20,7 @@
     return selection !== null && !selection.isCollapsed && selection.containsNode(part, true);
   };
 
-  // The first thing with a name that is visible: where the reader is.
+  // The first visible element with an id: the reader's place.
   const place = () => {
     const named = [...main.querySelectorAll("[id]")];
     const first = named.find((element) => element.getBoundingClientRect().bottom > 0 && element.getClientRects().length > 0
@@ -72,7 +72,7 @@
         lost.hidden = true;
       } catch {
         lost.textContent = `The exporter has not answered since ${answered.toISOString().slice(11, 19)} UTC. `
-          + "What stands here is what it said last.";
+          + "The page shows its last answer.";
         lost.hidden = false;
       }
     }

@@ -1,4 +1,4 @@
-//! What was seen: invariants, nodes, Redis, the fullest keys, and what was not read.
+//! What was read: invariants, nodes, Redis, the fullest keys, and what could not be read.
 
 use jiff::Timestamp;
 use maud::{Markup, Render, html};
@@ -11,7 +11,7 @@ use crate::report::{InvariantName, InvariantStatus};
 use crate::snapshot::Snapshot;
 use crate::standing::Standing;
 
-/// The keys that are shown; the metrics and the JSON have more.
+/// The keys that the page shows; the metrics and the JSON have more.
 const MOST_KEYS: usize = 20;
 
 /// The first row of a table.
@@ -19,10 +19,19 @@ pub(super) fn head(columns: &[&str]) -> Markup {
     html! { thead { tr { @for column in columns { th { (column) } } } } }
 }
 
-/// A sign and its text: the sign's shape and the words say what the colour says.
+/// A sign and its text: shape and words say what the colour says.
 fn sign(standing: Standing, text: impl Render) -> Markup {
     let (class, sign, _) = look(standing);
     html! { span class=(class) { i aria-hidden="true" { (sign) } " " (text) } }
+}
+
+/// A source or way that works, does not, or is unknown, with the text for each.
+fn works(state: Option<bool>, [works, fails, unknown]: [&str; 3]) -> Markup {
+    match state {
+        Some(true) => sign(Standing::Holds, works),
+        Some(false) => sign(Standing::Violated, fails),
+        None => sign(Standing::Unknown, unknown),
+    }
 }
 
 /// One line for each invariant: its state and its settings.
@@ -54,7 +63,7 @@ pub(super) fn invariants(snapshot: &Snapshot) -> Markup {
     }
 }
 
-/// Whether the limiter is of another kind than the reference, whose page says what it always said.
+/// Whether the limiter is of another kind than the reference limiter, whose page shows only the invariants that it has.
 fn is_described(snapshot: &Snapshot) -> bool {
     let limiter = snapshot.observation.limiter.as_ref();
     limiter.is_some_and(|limiter| limiter.name != "reference")
@@ -76,7 +85,7 @@ fn threshold_of(status: &InvariantStatus) -> String {
 fn state_of(status: &InvariantStatus) -> Markup {
     match (status.violations, status.pending) {
         (0, 0) if status.evaluable => sign(Standing::Holds, "holds"),
-        (0, 0) => sign(Standing::Unknown, "holds as far as it was seen"),
+        (0, 0) => sign(Standing::Unknown, "holds, not fully evaluated"),
         (0, pending) => sign(Standing::Pending, format!("{pending} pending")),
         (violated, 0) => sign(Standing::Violated, format!("{violated} violated")),
         (violated, pending) => {
@@ -86,7 +95,7 @@ fn state_of(status: &InvariantStatus) -> Markup {
     }
 }
 
-/// The title of the column of latencies, with the span that they are taken over.
+/// The title of the column of latencies, with the span of time that they cover.
 fn p99_title(observation: &Observation) -> String {
     let span = observation.latency_window_seconds.span();
     format!("p99 of {} s", span.as_secs_f64())
@@ -127,11 +136,7 @@ fn node_row(node: &Node, observation: &Observation, threshold_ms: Option<f64>) -
         Some(other) => sign(Standing::Violated, foreign(other)),
         None => sign(Standing::Unknown, "unknown"),
     };
-    let redis = match node.redis_connected {
-        Some(true) => sign(Standing::Holds, "reached"),
-        Some(false) => sign(Standing::Violated, "not reached"),
-        None => sign(Standing::Unknown, "unknown"),
-    };
+    let redis = works(node.redis_connected, ["reached", "not reached", "unknown"]);
     let metrics = observation.node_metrics.get(&node.id);
     let p99 = p99_title(observation);
     let ttl = node.heartbeat_ttl_seconds;
@@ -170,24 +175,16 @@ fn fact(name: &str, value: impl Render) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
-/// Redis and how far its keys were read.
+/// Redis and the management API.
 pub(super) fn redis(now: Timestamp, snapshot: &Snapshot) -> Markup {
     let observation = &snapshot.observation;
     let redis = &observation.redis;
     let why = foreign(redis.reason.as_deref().unwrap_or("no answer"));
-    let answers = match observation.redis_connected {
-        Some(true) => sign(Standing::Holds, "answers"),
-        Some(false) => sign(Standing::Violated, format!("does not answer: {why}")),
-        None => sign(
-            Standing::Unknown,
-            "the collection ended before PING was answered",
-        ),
-    };
-    let api = match observation.api_up {
-        Some(true) => sign(Standing::Holds, "answers"),
-        Some(false) => sign(Standing::Violated, "does not answer properly"),
-        None => sign(Standing::Unknown, "was not asked"),
-    };
+    let fails = format!("does not answer: {why}");
+    let unknown = "the collection ended before PING was answered";
+    let answers = works(observation.redis_connected, ["answers", &fails, unknown]);
+    let states = ["answers", "does not answer properly", "no request was made"];
+    let api = works(observation.api_up, states);
     html! {
         section id="redis" {
             h2 { "Redis and the management API" }
@@ -288,7 +285,7 @@ fn key_row(counter: &Counter) -> Markup {
     }
 }
 
-/// What was asked for and not read.
+/// What could not be read.
 pub(super) fn unread(snapshot: &Snapshot) -> Markup {
     let failures = &snapshot.observation.failures;
     html! {

@@ -7,7 +7,7 @@ use crate::observation::Observation;
 use crate::snapshot::OwnCounters;
 use crate::subject::InvariantChecker as _;
 
-/// When everything here begins.
+/// The time of the first observation.
 fn start() -> Timestamp {
     "2026-01-27T02:06:57Z".parse().unwrap()
 }
@@ -16,7 +16,7 @@ fn after(seconds: u64) -> Timestamp {
     later(start(), Duration::from_secs(seconds))
 }
 
-/// What a checker says of observations that are made at these seconds.
+/// The snapshot after these observations, each with its second.
 fn watched(observations: &[(u64, &str)]) -> Snapshot {
     let mut checker = Checker::new(CheckerConfig::default());
     let mut snapshots = observations.iter().map(|(seconds, json)| {
@@ -61,14 +61,14 @@ const DARK: &str = r#"{"nodes":[{"id":"n","state":null}],"counters":[],"node_met
     "counters_read":{"failed":{"reason":"noperm"}}}"#;
 
 #[test]
-fn before_the_first_collection_it_says_so() {
+fn before_the_first_collection_the_state_is_not_known() {
     let page = page(None, 0);
     assert_eq!(line(&page), "Not known yet");
     assert!(page.contains("No collection has finished yet"));
 }
 
 #[test]
-fn the_line_says_the_worst_that_is_known() {
+fn the_headline_shows_the_worst_state() {
     let well = watched(&[(0, WELL)]);
     assert_eq!(line(&page(Some(&well), 5)), "All 5 invariants hold");
     let slow = watched(&[(0, WELL), (10, SLOW)]);
@@ -81,19 +81,19 @@ fn the_line_says_the_worst_that_is_known() {
     assert!(page.contains("The counters could not be read: <code>noperm</code>"));
     assert!(
         !page.contains("No key has a request"),
-        "what was not read is not empty"
+        "counters that were not read are not an empty list"
     );
 }
 
 #[test]
-fn what_was_collected_long_ago_is_not_what_is() {
+fn an_old_collection_does_not_pass_for_the_present_state() {
     let well = watched(&[(0, WELL)]);
     let fresh = page(Some(&well), 179);
     assert_eq!(line(&fresh), "All 5 invariants hold");
     let old = page(Some(&well), 185);
     assert_eq!(line(&old), "Not known: nothing was collected for 3 min 5 s");
     assert!(old.contains("Nothing scrapes the exporter"));
-    // What was violated then is said to be violated all the same.
+    // An old violation is still shown as violated.
     let down = watched(&[(0, DOWN)]);
     let old = page(Some(&down), 500);
     assert_eq!(line(&old), "1 critical: node_down");
@@ -101,14 +101,14 @@ fn what_was_collected_long_ago_is_not_what_is() {
 }
 
 #[test]
-fn the_grace_that_is_left_goes_on_while_nobody_collects() {
+fn the_grace_left_goes_down_between_collections() {
     let slow = watched(&[(0, SLOW)]);
     assert!(page(Some(&slow), 20).contains("40 s of 1 min grace left."));
     assert!(page(Some(&slow), 70).contains("Its grace period is over"));
 }
 
 #[test]
-fn what_is_held_says_since_when_it_was_not_seen() {
+fn a_held_violation_shows_since_when_it_was_not_evaluated() {
     let held = watched(&[(0, DOWN), (30, DARK)]);
     let shown = page(Some(&held), 31);
     assert!(

@@ -1,49 +1,39 @@
-//! What is violated or pending: message, since when, evidence, the runbook; and what could not be evaluated.
+//! The violations, reported and pending, with message, time, evidence and runbook; and what could not be evaluated.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use maud::{Markup, html};
 
+use super::Page;
 use super::advice::advice;
 use super::format::{count, foreign, long, progress, subject, time};
 use super::tables::head;
 use crate::clock::elapsed;
 use crate::observation::hash_key;
-use crate::report::{InvariantName, Violation};
+use crate::report::{InvariantName, InvariantStatus, Violation};
 use crate::snapshot::Snapshot;
 
-/// How many are shown in each section; the JSON has all.
+/// Violations or subjects that each section shows; the JSON has more.
 const MOST: usize = 50;
 
-/// The violations that are reported, the gravest and oldest first.
-pub(super) fn reported(runbooks: Option<&str>, now: Timestamp, snapshot: &Snapshot) -> Markup {
-    let invariants = snapshot.report.invariants.iter();
-    let total = invariants.map(|status| status.violations).sum();
-    let violations = &snapshot.report.violations;
-    let list = list(runbooks, now, snapshot, "Violated", violations, total);
-    html! { section id="violated" { (list) } }
+/// The reported violations, and those inside their grace period.
+pub(super) fn violations(page: &Page<'_>, snapshot: &Snapshot) -> Markup {
+    let report = &snapshot.report;
+    let total = |of: fn(&InvariantStatus) -> u64| report.invariants.iter().map(of).sum();
+    let violated = total(|status| status.violations);
+    let pending = total(|status| status.pending);
+    html! {
+        section id="violated" { (list(page, snapshot, "Violated", &report.violations, violated)) }
+        section id="pending" {
+            (list(page, snapshot, "Pending, not reported yet", &report.pending, pending))
+        }
+    }
 }
 
-/// The violations inside their grace period.
-pub(super) fn pending(runbooks: Option<&str>, now: Timestamp, snapshot: &Snapshot) -> Markup {
-    let invariants = snapshot.report.invariants.iter();
-    let total = invariants.map(|status| status.pending).sum();
-    let title = "Pending, not reported yet";
-    let list = list(
-        runbooks,
-        now,
-        snapshot,
-        title,
-        &snapshot.report.pending,
-        total,
-    );
-    html! { section id="pending" { (list) } }
-}
-
+/// The gravest and oldest first.
 fn list(
-    runbooks: Option<&str>,
-    now: Timestamp,
+    page: &Page<'_>,
     snapshot: &Snapshot,
     title: &str,
     violations: &[Violation],
@@ -57,7 +47,7 @@ fn list(
         @if !sorted.is_empty() {
             h2 { (title) " " span class="count" { (total) } }
             ol class="violations" {
-                @for violation in sorted { (one(runbooks, now, snapshot, violation)) }
+                @for violation in sorted { (one(page, snapshot, violation)) }
             }
             @if more > 0 {
                 p class="more" {
@@ -68,15 +58,10 @@ fn list(
     }
 }
 
-fn one(
-    runbooks: Option<&str>,
-    now: Timestamp,
-    snapshot: &Snapshot,
-    violation: &Violation,
-) -> Markup {
+fn one(page: &Page<'_>, snapshot: &Snapshot, violation: &Violation) -> Markup {
     let name = violation.name;
     let id = format!("{name}-{}", hash_key(violation.subject.as_bytes()));
-    // Reported means that no grace is left; one without any grace period is never pending.
+    // A reported violation has no grace left. One without a grace period is never pending.
     let (class, sign, word) = if violation.grace_left.is_zero() {
         ("bad", "✕", "")
     } else {
@@ -90,7 +75,7 @@ fn one(
                 " " b { (name) } " " (subject(&violation.subject))
             }
             p class="runbook" {
-                @if let Some(base) = runbooks {
+                @if let Some(base) = page.runbook_url {
                     a id={ (id) "-runbook" } href={ (base.trim_end_matches('/')) "/" (file) } { "Runbook" }
                 } @else {
                     "Runbook: alerts/runbooks/" (file)
@@ -98,7 +83,7 @@ fn one(
             }
             p class="why" {
                 span class="message" { (foreign(&violation.message)) }
-                " " span class="when" { (when(now, snapshot, violation)) }
+                " " span class="when" { (when(page.now, snapshot, violation)) }
             }
             details id={ (id) "-evidence" } {
                 summary id={ (id) "-summary" } { "Evidence" }
@@ -108,7 +93,7 @@ fn one(
     }
 }
 
-/// Since when, whether it was seen this time, and how much grace is left.
+/// Since when the violation lasts, whether this collection saw it, and how much grace is left.
 fn when(now: Timestamp, snapshot: &Snapshot, violation: &Violation) -> Markup {
     let ended = snapshot.report.at.wall;
     let held = elapsed(violation.last_seen, ended).as_secs_f64() > snapshot.seconds;
@@ -125,7 +110,7 @@ fn when(now: Timestamp, snapshot: &Snapshot, violation: &Violation) -> Markup {
         } @else if left.is_zero() {
             " Its grace period is over: the next collection reports it unless it ended."
         } @else if left > grace {
-            // A count under a limit that fell waits for its window, not for the grace period.
+            // A count above a limit that fell has until the end of its window, not of the grace period.
             " " (long(left)) " left until it is reported."
         } @else {
             " " (long(left)) " of " (long(grace)) " grace left. "
@@ -134,7 +119,7 @@ fn when(now: Timestamp, snapshot: &Snapshot, violation: &Violation) -> Markup {
     }
 }
 
-/// What the verdict rests on, field by field.
+/// The evidence, field by field.
 fn evidence(violation: &Violation) -> Markup {
     let value = serde_json::to_value(&violation.evidence).unwrap_or_default();
     let fields = value.as_object().into_iter().flatten();
@@ -149,7 +134,7 @@ fn evidence(violation: &Violation) -> Markup {
     }
 }
 
-/// The file of the runbook: named by the alert.
+/// The file of the runbook, named for the alert.
 fn runbook_file(name: InvariantName) -> String {
     let words = name.name().split('_').map(|word| {
         let (first, rest) = word.split_at(1);
@@ -158,7 +143,7 @@ fn runbook_file(name: InvariantName) -> String {
     format!("Ratelimiter{}.md", words.collect::<String>())
 }
 
-/// What could not be evaluated, and why.
+/// What could not be evaluated, and the reasons.
 pub(super) fn unknown(snapshot: &Snapshot) -> Markup {
     let statuses = snapshot.report.invariants.iter();
     let mut unseen = statuses.filter(|status| !status.evaluable).peekable();
@@ -197,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runbooks_are_named_by_their_alerts() {
+    fn runbooks_are_named_for_their_alerts() {
         let files = InvariantName::ALL.map(runbook_file);
         assert_eq!(
             files,
