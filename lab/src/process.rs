@@ -76,6 +76,13 @@ impl Process {
         String::from_utf8_lossy(&bytes.and_then(Result::ok).unwrap_or_default()).into_owned()
     }
 
+    /// The last lines of [`Process::output`].
+    pub fn last_output(&self, lines: usize) -> String {
+        let output = self.output();
+        let all: Vec<&str> = output.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
     /// Whether it has not ended yet. A stopped process runs.
     pub fn is_running(&mut self) -> bool {
         self.exit_status().is_none()
@@ -164,6 +171,17 @@ pub fn on_path(names: &[&str]) -> Option<PathBuf> {
             .collect::<Vec<_>>()
     };
     names.iter().flat_map(places).find(|place| place.is_file())
+}
+
+/// The library of Debian's package libfaketime for programs with several threads. Debian puts it into the folder of the
+/// architecture.
+pub fn faketime() -> anyhow::Result<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").context("cannot read /usr/lib")?;
+    folders
+        .flatten()
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.is_file())
+        .context("libfaketimeMT.so.1 is missing: run make deps, which installs faketime")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::ports::free_port;
-use crate::process::Process;
+use crate::process::{Process, faketime};
 use crate::temp::TempDir;
 
 /// How long a Redis may take to start: seconds on a busy machine.
@@ -82,12 +82,7 @@ impl SetClock {
 
     /// What goes in front of a program, as arguments of `env`.
     fn environment(&self) -> anyhow::Result<Vec<String>> {
-        let libraries = std::fs::read_dir("/usr/lib")?.filter_map(Result::ok);
-        let library = libraries
-            .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
-            .find(|path| path.is_file());
-        let library = library
-            .context("libfaketimeMT.so.1 is missing: run make deps, which installs faketime")?;
+        let library = faketime()?;
         Ok(vec![
             format!("LD_PRELOAD={}", library.display()),
             format!("FAKETIME_TIMESTAMP_FILE={}", self.file().display()),

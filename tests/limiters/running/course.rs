@@ -60,7 +60,12 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Vec<Row>> {
     let mut bench = Bench::start(application, with_exporter).await?;
     let outcome = bench.whole().await;
-    outcome.with_context(|| format!("the application says:\n{}\nand", bench.app.says()))
+    outcome.with_context(|| {
+        format!(
+            "the output of the application ends with:\n{}\nand",
+            bench.app.last_output()
+        )
+    })
 }
 
 impl Bench {
