@@ -183,7 +183,7 @@ pub(crate) fn base_flags(redis: &str, nodes: &[NodeProcess]) -> Vec<String> {
 
 /// One command of these words, whatever it answers.
 pub(crate) async fn redis_do(
-    redis: &mut redis::aio::MultiplexedConnection,
+    redis: &mut impl redis::aio::ConnectionLike,
     words: &[&str],
 ) -> anyhow::Result<()> {
     let mut command = redis::cmd(words[0]);
@@ -254,6 +254,22 @@ impl Scrape {
         self.samples.is(name, labels, value)
     }
 
+    #[track_caller]
+    pub(crate) fn assert_is(&self, name: &str, labels: &[(&str, &str)], value: u32) {
+        let found = self.value(name, labels);
+        let is = self.is(name, labels, value);
+        assert!(
+            is,
+            "{name} {labels:?}: {found:?}, not {value}\n{}",
+            self.text
+        );
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_reported(&self, expected: &[&str]) {
+        assert_eq!(self.reported(), expected, "{}", self.text);
+    }
+
     /// Every value of `label` in the series called `name`.
     pub(crate) fn labels(&self, name: &str, label: &str) -> Vec<String> {
         self.samples.labels(name, label)
@@ -265,6 +281,19 @@ impl Scrape {
         subjects
             .map(|(name, subject)| format!("{name} {subject}"))
             .collect()
+    }
+
+    /// Whether an invariant could be evaluated for all its subjects; none where it is not evaluated.
+    pub(crate) fn evaluable(&self, name: &str) -> Option<bool> {
+        let value = self.value("ratelimiter_invariant_evaluable", &[("name", name)]);
+        value.map(|value| value > 0.5)
+    }
+
+    /// Whether a collector read everything; none where the limiter has no such collector.
+    pub(crate) fn succeeded(&self, collector: &str) -> Option<bool> {
+        let labels = [("collector", collector)];
+        let value = self.value("ratelimiter_scrape_collector_success", &labels);
+        value.map(|value| value > 0.5)
     }
 
     /// How often a collector failed for a reason.

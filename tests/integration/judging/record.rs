@@ -151,10 +151,7 @@ async fn a_replay_says_what_was_said_live() -> anyhow::Result<()> {
     recording
         .until("a node again", |line| !has(line, "violations", "node_down"))
         .await?;
-    let _: () = redis::cmd("DEL")
-        .arg("ratelimit:over:0")
-        .query_async(&mut redis)
-        .await?;
+    redis_do(&mut redis, &["DEL", "ratelimit:over:0"]).await?;
     recording
         .until("one less", |line| !line.to_string().contains("\"over:0\""))
         .await?;

@@ -233,7 +233,7 @@ async fn the_password_of_redis_changes_with_its_file() -> anyhow::Result<()> {
     ])
     .await?;
     let scrape = exporter.scrape().await?;
-    assert!(scrape.is("ratelimiter_redis_up", &[], 1));
+    scrape.assert_is("ratelimiter_redis_up", &[], 1);
     redis::cmd("CONFIG")
         .arg(&["SET", "requirepass", "second"])
         .query_async::<()>(&mut connection)

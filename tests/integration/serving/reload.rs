@@ -85,7 +85,7 @@ async fn a_reload_changes_settings_and_forgets_nothing_in_progress() -> anyhow::
     let text = "limits: [{match: over, limit: 100, window: 1h}]\n";
     assert_eq!(reloading.reload(text).await?.0, 200);
     let ruled = reloading.scrape().await?;
-    assert_eq!(ruled.reported(), [""; 0], "{}", ruled.text);
+    ruled.assert_reported(&[]);
     assert!(ruled.is("ratelimiter_key_requests_limit", &[("key", "over")], 100));
     Ok(())
 }
@@ -230,9 +230,9 @@ async fn another_redis_is_another_limiter_of_which_nothing_is_known() -> anyhow:
     let answer = first.exporter.send(Method::POST, "/-/reload", "").await?;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let scrape = first.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), [""; 0]);
-    assert!(scrape.is("ratelimiter_keys", &[], 0));
-    assert!(scrape.is("ratelimiter_nodes", &[], 1));
+    scrape.assert_reported(&[]);
+    scrape.assert_is("ratelimiter_keys", &[], 0);
+    scrape.assert_is("ratelimiter_nodes", &[], 1);
     Ok(())
 }
 

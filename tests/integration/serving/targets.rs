@@ -65,10 +65,10 @@ async fn each_target_is_judged_for_itself_and_only_metrics_tells_of_the_exporter
     fill_to(&mut redis, b"over", 15).await?;
 
     let metrics = two.exporter.scrape().await?;
-    assert_eq!(metrics.reported(), [""; 0]);
+    metrics.assert_reported(&[]);
     assert!(metrics.text.contains("process_open_fds"));
     let eu = two.probe("eu").await?;
-    assert_eq!(eu.reported(), ["ghost_allowing over"]);
+    eu.assert_reported(&["ghost_allowing over"]);
     let labels = [("name", "ghost_allowing"), ("severity", "info")];
     assert!(eu.is("invariant_violation", &labels, 1));
     assert!(eu.is("ratelimiter_keys", &[], 1));

@@ -208,7 +208,7 @@ async fn password_guessing_does_not_block_other_users() -> anyhow::Result<()> {
     let metrics = metrics.basic_auth("ann", Some("right")).send().await?;
     let scrape = Scrape::parse(metrics.text().await?)?;
     let name = "ratelimiter_exporter_http_requests_unauthorized_total";
-    assert!(scrape.is(name, &[("credentials", "wrong")], 60));
+    scrape.assert_is(name, &[("credentials", "wrong")], 60);
     Ok(())
 }
 

@@ -81,11 +81,11 @@ async fn scrapes_that_arrive_together_share_one_collection() -> anyhow::Result<(
         cluster.exporter.scrape()
     );
     for scrape in [answers.0?, answers.1?, answers.2?] {
-        assert_eq!(scrape.reported(), ["node_down node-1"]);
+        scrape.assert_reported(&["node_down node-1"]);
     }
     cluster.nodes[0].resume()?;
     let scrape = cluster.exporter.scrape().await?;
-    assert!(scrape.is("ratelimiter_exporter_scrapes_coalesced_total", &[], 2));
+    scrape.assert_is("ratelimiter_exporter_scrapes_coalesced_total", &[], 2);
     Ok(())
 }
 
@@ -101,7 +101,7 @@ async fn a_scrape_ends_inside_prometheus_timeout_with_what_it_got() -> anyhow::R
     let took = scrape.value("ratelimiter_scrape_duration_seconds", &[]);
     assert!(took.is_some_and(|took| took < 3.0), "{took:?}");
     assert!(scrape.errors("redis", "deadline") > 0.0, "{}", scrape.text);
-    assert!(scrape.is("ratelimiter_node_up", &[("node_id", "node-1")], 1));
+    scrape.assert_is("ratelimiter_node_up", &[("node_id", "node-1")], 1);
     Ok(())
 }
 
@@ -203,7 +203,7 @@ async fn readers_that_stall_keep_nobody_waiting_and_are_let_go() -> anyhow::Resu
     // Connections of before may have gone meanwhile.
     assert!(open_files() >= before + 4, "{before}, {}", open_files());
     let scrape = cluster.exporter.scrape().await?;
-    assert!(scrape.is("ratelimiter_keys_exported", &[], 5_000));
+    scrape.assert_is("ratelimiter_keys_exported", &[], 5_000);
     lab::wait_for(PATIENCE, || async { open_files() <= before }).await?;
     drop(stalled);
     Ok(())
