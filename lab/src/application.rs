@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::http;
 use crate::ports::free_port;
-use crate::process::{Process, on_path};
+use crate::process::{Process, on_path, until_ready};
 
 /// How long a start may take: Python and Node read thousands of files, and ten others may be starting.
 const START_PATIENCE: Duration = Duration::from_secs(90);
@@ -19,9 +19,6 @@ const REQUEST_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Another program may take a port that was free.
 const PORT_ATTEMPTS: u32 = 3;
-
-/// The end of an application's log that an error shows.
-const SHOWN_LINES: usize = 20;
 
 /// What an application is started with.
 #[derive(Debug, Clone, Copy)]
@@ -58,26 +55,20 @@ impl Application {
             let log = options.folder.join(format!("app-{port}.log"));
             let mut process =
                 Process::spawn(Path::new("env"), command(&options, port)?, Some(&log))?;
-            let ready = crate::wait_for_some(START_PATIENCE, || {
-                let running = process.is_running();
-                let address = &address;
-                async move {
-                    let answer = http::get(address, "/ready", REQUEST_PATIENCE).await;
-                    let ready = answer.is_ok_and(|answer| answer.status == 200);
-                    // Where another program answers on this port, this one has ended.
-                    (ready || !running).then_some(running)
-                }
-            });
-            let ready = ready.await;
-            let mut application = Self { process, address };
-            match ready {
-                Ok(true) if application.process.is_running() => return Ok(application),
-                Ok(_) => output = application.last_output(),
-                Err(_) => bail!(
-                    "{file} does not answer after {START_PATIENCE:?}; its output ends with:\n{}",
-                    application.last_output()
-                ),
+            let answers = || async {
+                let answer = http::get(&address, "/ready", REQUEST_PATIENCE).await;
+                answer.is_ok_and(|answer| answer.status == 200)
+            };
+            // It prints nothing. Where another program answers on this port, it has ended.
+            let ready = until_ready(&mut process, START_PATIENCE, |_| true, answers);
+            if ready
+                .await
+                .with_context(|| format!("{file} does not answer"))?
+                && process.is_running()
+            {
+                return Ok(Self { process, address });
             }
+            output = process.last_output();
         }
         bail!("{file} ended at once; its output ends with:\n{output}")
     }
@@ -95,7 +86,7 @@ impl Application {
 
     /// The end of its output.
     pub fn last_output(&self) -> String {
-        self.process.last_output(SHOWN_LINES)
+        self.process.last_output()
     }
 
     /// Ends it: by SIGTERM, and by SIGKILL where that takes too long.

@@ -317,7 +317,7 @@ async fn watch_metrics(
                 let mut watched = watched.lock().await;
                 let exporter = watched.exporter();
                 if !exporter.is_running() {
-                    let last = exporter.last_output(10);
+                    let last = exporter.last_output();
                     return anyhow!("the exporter has ended; its output ends with:\n{last}");
                 }
                 if views.borrow().is_read() {

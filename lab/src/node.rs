@@ -1,7 +1,4 @@
-//! A limiter node: how to start one, and the process seen from outside.
-//!
-//! What a node does inside is in the modules below; it runs as a process of its own, because a
-//! node that is killed or hangs must do so for real.
+//! A limiter node as a process: a node that is killed or hangs must do so for real. The modules below are the node itself.
 
 mod answer;
 mod api;
@@ -24,7 +21,7 @@ use crate::http;
 use crate::process::Process;
 use crate::temp::TempDir;
 
-pub use serve::{StartError, run};
+pub use serve::{NoRedis, run};
 
 /// How long a node may take to register and listen.
 const START_PATIENCE: Duration = Duration::from_secs(10);

@@ -16,6 +16,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a child may take to end after SIGTERM before it is killed.
 const TERMINATE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The end of a process's output that an error shows.
+const SHOWN_LINES: usize = 20;
+
 /// A running child; see the module.
 #[derive(Debug)]
 pub struct Process {
@@ -76,11 +79,11 @@ impl Process {
         String::from_utf8_lossy(&bytes.and_then(Result::ok).unwrap_or_default()).into_owned()
     }
 
-    /// The last lines of [`Process::output`].
-    pub fn last_output(&self, lines: usize) -> String {
+    /// The last lines of [`Process::output`], for an error.
+    pub fn last_output(&self) -> String {
         let output = self.output();
         let all: Vec<&str> = output.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        all[all.len().saturating_sub(SHOWN_LINES)..].join("\n")
     }
 
     /// Whether it has not ended yet. A stopped process runs.
@@ -158,6 +161,35 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Waits until a server that was started answers and its output holds what it prints once its port is its own: an answer
+/// alone may come from another server that took the port first. False where the process ended instead.
+pub(crate) async fn until_ready<Fut: Future<Output = bool>>(
+    process: &mut Process,
+    patience: Duration,
+    is_ready: impl Fn(&str) -> bool,
+    answers: impl Fn() -> Fut,
+) -> anyhow::Result<bool> {
+    let ready = crate::wait_for_some(patience, || {
+        let running = process.is_running();
+        let ready = is_ready(&process.output());
+        let answers = answers();
+        async move {
+            if !running {
+                return Some(false);
+            }
+            (ready && answers.await).then_some(true)
+        }
+    });
+    let ready = ready.await;
+    ready.with_context(|| {
+        let output = process.last_output();
+        format!(
+            "{} is not ready; its output ends with:\n{output}",
+            process.name
+        )
+    })
 }
 
 /// The first of these programs, by their order, that is on the `PATH`.

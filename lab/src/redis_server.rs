@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::ports::free_port;
-use crate::process::{Process, faketime};
+use crate::process::{Process, faketime, until_ready};
 use crate::temp::TempDir;
 
 /// How long a Redis may take to start: seconds on a busy machine.
@@ -185,6 +186,15 @@ impl RedisServer {
         crate::link::connect(&self.client(), CONNECTION_TIMEOUT).await
     }
 
+    /// Runs a command of these words on a connection of its own.
+    pub async fn run<T: FromRedisValue>(&self, words: &[&str]) -> anyhow::Result<T> {
+        let mut connection = self.connection().await?;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let answer = command.query_async(&mut connection).await;
+        answer.with_context(|| words.join(" "))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -277,30 +287,18 @@ fn launch(
     Process::spawn(Path::new("env"), all, Some(&log))
 }
 
-/// False when the process ended instead, as it does when another one took the port.
+/// False where the process ended instead, as it does where another one took the port.
 async fn wait_until_ready(
     port: u16,
     process: &mut Process,
     extra_args: &[String],
 ) -> anyhow::Result<bool> {
-    // An answer may come from another Redis that took the port first: only the log tells. It
-    // tells nothing when an argument changes where or how much is logged.
-    let log_tells = !extra_args.iter().any(|arg| arg.starts_with("--log"));
-    crate::wait_for_some(START_PATIENCE, || {
-        let running = process.is_running();
-        let said_so = !log_tells || {
-            let output = process.output();
-            output.contains("eady to accept connections") || output.contains("Loading")
-        };
-        async move {
-            if !running {
-                return Some(false);
-            }
-            (said_so && answers(port).await).then_some(true)
-        }
-    })
-    .await
-    .with_context(|| format!("redis-server on port {port} does not answer"))
+    // The log shows nothing where an argument changes where or how much is logged.
+    let logs = !extra_args.iter().any(|arg| arg.starts_with("--log"));
+    let is_ready = |output: &str| {
+        !logs || output.contains("eady to accept connections") || output.contains("Loading")
+    };
+    until_ready(process, START_PATIENCE, is_ready, || answers(port)).await
 }
 
 /// Whether anything comes back for a PING: `+PONG`, or an error such as NOAUTH or LOADING.

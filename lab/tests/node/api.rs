@@ -213,7 +213,7 @@ async fn a_500_closes_the_connection_without_saying_so() {
     assert!(closed);
 
     let keeping = Faults {
-        close_after_500: false,
+        keep_open_after_500: true,
         ..failing
     };
     limiter.node.set_faults(&keeping).await.unwrap();
