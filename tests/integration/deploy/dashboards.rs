@@ -34,7 +34,7 @@ const NOT_OURS: [&str; 5] = [
 #[tokio::test]
 async fn every_query_is_promql() -> anyhow::Result<()> {
     let mut values = Values::new();
-    for name in ["cluster", "job", "instance", "node_id", "key"] {
+    for name in ["cluster", "namespace", "job", "instance", "node_id", "key"] {
         values.set(name, "x");
     }
     // A recording rule for each: promtool parses them all and names the ones that it cannot.

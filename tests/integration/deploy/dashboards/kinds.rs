@@ -141,6 +141,7 @@ fn values(kind: &str) -> Values {
     let mut values = Values::new();
     let chosen = [
         ("cluster", "lab"),
+        ("namespace", ""),
         ("job", kind),
         ("instance", ".+"),
         ("key", KEY),

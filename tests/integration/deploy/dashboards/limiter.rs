@@ -149,7 +149,10 @@ impl Limiter {
                 targets: vec![Target {
                     job: "ratelimiter".to_owned(),
                     address: exporter.address.clone(),
-                    labels: vec![("cluster".to_owned(), "lab".to_owned())],
+                    labels: vec![
+                        ("cluster".to_owned(), "lab".to_owned()),
+                        ("namespace".to_owned(), "demo".to_owned()),
+                    ],
                 }],
                 rule_files: vec![rules],
                 alertmanager: None,
