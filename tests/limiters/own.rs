@@ -1,4 +1,4 @@
-//! Methods that no built-in kind needs, in a description of one's own.
+//! Methods that no built-in kind needs, in descriptions that the tests write.
 
 use ratelimiter_exporter::limiters::{Description, Expires, Outcome};
 

@@ -27,7 +27,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Redis, `count` nodes named `node-1` and so on, and an exporter that was told of the first one, with further
+    /// Redis, `count` nodes named `node-1` and so on, and an exporter that knows the first one, with further
     /// flags. It has been scraped, and nothing is wrong.
     pub(crate) async fn start(count: usize, flags: &[&str]) -> anyhow::Result<Self> {
         let redis = RedisServer::start(&[]).await?;
@@ -59,7 +59,7 @@ impl Bench {
         Self::launch(told.as_deref(), redis, nodes, redis_url, flags).await
     }
 
-    /// [`Bench::around`] with an exporter that is told of no node but by `flags`.
+    /// [`Bench::around`] with an exporter that knows only the nodes in `flags`.
     pub(crate) async fn untold(
         redis: RedisServer,
         nodes: Vec<NodeProcess>,

@@ -1,4 +1,4 @@
-//! From fault to pager: a fault for each invariant, and who is told of it, when, and that it is over.
+//! From fault to pager: a fault for each invariant, which receiver gets its page and its resolution, and when.
 
 use lab::faults::Faults;
 use lab::seed::{fill_to, remove_extra};
@@ -22,7 +22,7 @@ const CRITICAL: Timing = Timing {
     interval: 60,
 };
 
-/// What is told at once.
+/// Pages without a grace period.
 const GHOST: Timing = Timing {
     hold: 0,
     wait: 0,
@@ -186,7 +186,7 @@ async fn counters_of_a_kind() -> anyhow::Result<Seen> {
     for key in [&stuck, &invalid] {
         redis.set_ex::<_, _, ()>(key, 10, 3_000).await?;
     }
-    // Refused requests are in the count: demand, of which nobody is told.
+    // Refused requests are in the count: demand, which pages nobody.
     redis.set_ex::<_, _, ()>(&busy, 50, 3_000).await?;
     let fault = Instant::now();
     redis.persist::<_, ()>(&stuck).await?;

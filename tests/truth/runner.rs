@@ -61,9 +61,9 @@ impl Scenario {
 pub(crate) struct Seen {
     /// In words.
     pub(crate) what: String,
-    /// From the fault to the scrape, or the page, that told it; none where there is no fault.
+    /// From the fault to the scrape, or the page, that reported it; none where there is no fault.
     pub(crate) seconds: Option<f64>,
-    /// Who was told, in the scenarios that go as far.
+    /// The pages, in the scenarios with a pager.
     pub(crate) told: Vec<Told>,
 }
 
@@ -155,7 +155,7 @@ fn print_table(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>])
     }
 }
 
-/// What was told to whom, with the time that the configured intervals take at the least and at the most.
+/// The pages and their receivers, with the time that the configured intervals take at the least and at the most.
 fn print_pages(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>]) {
     let told = scenarios
         .iter()
@@ -169,7 +169,7 @@ fn print_pages(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>])
     for (row, (fault, told)) in told.enumerate() {
         if row == 0 {
             println!(
-                "\n| fault | told | seconds from fault to page | at best / at the latest | seconds from repair to its end told | at best / at the latest |"
+                "\n| fault | page | seconds from fault to page | at best / at the latest | seconds from repair to resolution | at best / at the latest |"
             );
             println!("|---|---|---|---|---|---|");
         }

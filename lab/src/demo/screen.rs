@@ -43,7 +43,7 @@ impl Screen {
     }
 
     pub(super) fn say(&self, line: String) {
-        // Without a printing thread there is nobody to tell.
+        // Without a printing thread, nobody reads it.
         let _ = self.lines.send(line);
     }
 

@@ -1,5 +1,6 @@
-//! What documents name is there: flags, variables, metrics, alerts, kinds, reasons, and every other word with a `_` between
-//! backticks. `written.rs` and `reference.rs` see to it that nothing is left out; here nothing may be too much.
+//! What documents name exists: flags, variables, metrics, alerts, kinds, reasons, and every other word with a `_` between
+//! backticks. Flags, variables, metrics and alerts also in the files that ship. `written.rs` and `reference.rs` check that
+//! nothing is missing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -78,6 +79,26 @@ const WORDS_OF_OTHERS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The documents, and the files that ship with texts for people: annotations, descriptions of panels, comments.
+fn texts() -> anyhow::Result<Vec<Document>> {
+    let mut texts = documents()?;
+    for folder in [
+        "alerts",
+        "grafana/dashboards",
+        "deploy/kubernetes",
+        "deploy/systemd",
+    ] {
+        for entry in fs::read_dir(path(folder))? {
+            let below = format!("{folder}/{}", entry?.file_name().to_string_lossy());
+            if path(&below).is_file() && !below.ends_with(".md") {
+                let text = text(&below)?;
+                texts.push(Document { path: below, text });
+            }
+        }
+    }
+    Ok(texts)
+}
+
 fn among(names: &[(&str, &[&str])], word: &str) -> bool {
     names.iter().any(|(_, names)| names.contains(&word))
 }
@@ -142,7 +163,7 @@ fn flags_in_documents_exist() -> anyhow::Result<()> {
         let written = [format!("\"{flag}\""), format!("--{flag}"), field];
         written.iter().any(|it| own.contains(it))
     };
-    let found = findings(&documents()?, |document| {
+    let found = findings(&texts()?, |document| {
         let words =
             document.words(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c));
         let flags = words.filter_map(|word| word.strip_prefix("--"));
@@ -164,7 +185,7 @@ fn flags_in_documents_exist() -> anyhow::Result<()> {
 fn environment_variables_in_documents_exist() -> anyhow::Result<()> {
     const PREFIX: &str = "RATELIMITER_EXPORTER_";
     let known: BTreeSet<String> = SETTINGS.iter().map(|it| env_name(it.flag)).collect();
-    let found = findings(&documents()?, |document| {
+    let found = findings(&texts()?, |document| {
         let words = document.words(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
         let variables = words.filter(|word| word.starts_with(PREFIX) && *word != PREFIX);
         let wrong = variables.filter(|word| !known.contains(*word));
@@ -184,7 +205,7 @@ fn metrics_in_documents_are_exported() -> anyhow::Result<()> {
             known.extend(parts.map(|part| format!("{}_{part}", definition.name)));
         }
     }
-    let found = findings(&documents()?, |document| {
+    let found = findings(&texts()?, |document| {
         let words = document.words(|c| c.is_ascii_alphanumeric() || c == '_');
         let metrics = words.filter(|word| word.starts_with("ratelimiter_"));
         let wrong = metrics.filter(|word| {
@@ -207,7 +228,7 @@ fn alerts_in_documents_exist() -> anyhow::Result<()> {
         .filter_map(|line| line.trim().strip_prefix("- alert: "))
         .collect();
     anyhow::ensure!(known.len() > 20, "{known:?}");
-    let found = findings(&documents()?, |document| {
+    let found = findings(&texts()?, |document| {
         let words = document.words(|c| c.is_ascii_alphanumeric());
         let alerts = words.filter(|word| word.starts_with("Ratelimiter"));
         // The first word of a dashboard's title.

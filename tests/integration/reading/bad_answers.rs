@@ -246,7 +246,7 @@ async fn nodes_that_answer_badly_are_named() -> anyhow::Result<()> {
             "{faults:?}: {}",
             scrape.text
         );
-        // What the node's own metrics cannot tell, the rest still does.
+        // The node's own metrics cannot be read, and everything else can.
         let up = u32::from(collector != "probes");
         scrape.assert_is("ratelimiter_node_up", &[("node_id", "node-1")], up);
         scrape.assert_is("ratelimiter_redis_up", &[], 1);

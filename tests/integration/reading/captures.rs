@@ -333,7 +333,7 @@ async fn refused_by_status(odd: Vec<Exchange>, nobody: &str) -> anyhow::Result<(
             let redis = format!("--redis.url={nobody}");
             let exporter = Exporter::start(&[url, redis, UNHURRIED.to_owned()]).await?;
             let failures = exporter.get("/api/v1/observation").await?.text();
-            // What answers a HEAD tells a length and has no body.
+            // The answer to a HEAD has a length and no body.
             let named = if exchange.file.contains("head") {
                 "truncated".to_owned()
             } else {

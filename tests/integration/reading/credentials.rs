@@ -1,4 +1,4 @@
-//! Logging in at the nodes, at Prometheus and at Redis: who is told what, and that it changes with its file.
+//! Logging in at the nodes, at Prometheus and at Redis: which server gets which secret, and that a secret changes with its file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -149,7 +149,7 @@ async fn nodes_from_redis_are_told_nothing_unless_that_is_asked_for() -> anyhow:
     assert_eq!(configured.heard(), ["Bearer second"]);
     assert_eq!(stranger.heard(), ["Bearer second"]);
 
-    // What stands in a URL is for that URL, whatever is asked for.
+    // A password in a URL is for every request to that URL.
     let mut inside = open.clone();
     inside.remove(2);
     inside[1] = format!("--ratelimiter.url=http://me:p%40ss@{}", configured.address);

@@ -31,7 +31,7 @@ impl Watched {
         Self::with(&["--limiter.kind", kind, "--ratelimiter.url", url]).await
     }
 
-    /// As a description of one's own.
+    /// In a description that the test writes.
     async fn described(description: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = TempDir::new("kind-nodes")?;
         let file = folder.path().join("own.yml");

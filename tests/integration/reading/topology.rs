@@ -226,7 +226,7 @@ async fn a_failover_of_a_shard_is_followed() -> anyhow::Result<()> {
     let expected = [format!("ghost_allowing {}", over[0])];
     assert_eq!(sharded.exporter.scrape().await?.reported(), expected);
 
-    // The very server that the exporter was told of.
+    // The server of `--redis.url`.
     sharded.cluster.primaries[0].kill();
     sharded
         .exporter
@@ -340,7 +340,7 @@ async fn the_primary_that_the_sentinels_name_is_followed() -> anyhow::Result<()>
             redis_back && found && source(scrape, &replica)
         })
         .await?;
-    // Without sentinels the primary that was named last is still watched, and that they are gone is told.
+    // Without sentinels, the exporter watches the primary that was named last, and reports that they are gone.
     group.sentinels.clear();
     let scrape = exporter.scrape().await?;
     scrape.assert_is("ratelimiter_redis_up", &[], 1);
@@ -375,7 +375,7 @@ async fn sentinels_that_hang_are_not_waited_for_one_after_another() -> anyhow::R
 }
 
 #[tokio::test]
-async fn a_name_that_no_sentinel_knows_is_told() -> anyhow::Result<()> {
+async fn a_name_that_no_sentinel_knows_is_reported() -> anyhow::Result<()> {
     let group = Sentinels::start().await?;
     let url = group.url().replace("/prime", "/other");
     let exporter = Exporter::start(&[format!("--redis.url={url}")]).await?;
@@ -420,7 +420,7 @@ async fn a_replica_is_read_while_it_follows_and_the_primary_else() -> anyhow::Re
                 && scrape.reported() == ["ghost_allowing over"]
         })
         .await?;
-    // What is written is told by the replica.
+    // The replica reports what is written.
     extra_members(&mut redis, b"over-too", 11, WINDOW_MS).await?;
     exporter
         .until("a new one too", |scrape| {
@@ -513,7 +513,7 @@ async fn redis_over_tls_with_certificates_on_both_sides() -> anyhow::Result<()> 
     let errors = [("collector", "redis"), ("reason", "tls")];
     scrape.assert_is("ratelimiter_exporter_errors_total", &errors, 1);
     scrape.assert_is("ratelimiter_redis_up", &[], 0);
-    // Without a certificate of one's own the server hangs up.
+    // Without a client certificate, the server hangs up.
     let scrape = Exporter::start(&flags(&ca, false)).await?.scrape().await?;
     scrape.assert_is("ratelimiter_exporter_errors_total", &errors, 1);
     scrape.assert_is("ratelimiter_redis_up", &[], 0);

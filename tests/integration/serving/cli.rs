@@ -188,7 +188,7 @@ async fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
     let taken = format!("--web.listen-address=127.0.0.1:{}", redis.port());
     let output = run(vec![taken]).await?;
     let said = said(&output);
-    // Not 2, upon which whoever supervises it gives up: the port may be free in a moment.
+    // Not 2, after which a supervisor does not restart it: the port may be free in a moment.
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
         said.contains("--web.listen-address: cannot listen on 127.0.0.1:"),

@@ -1,4 +1,4 @@
-//! How it starts, how it ends, and how it tells that it is stuck.
+//! How the exporter starts, how it ends, and how it reports that it is stuck.
 
 use std::io::Read as _;
 use std::path::Path;

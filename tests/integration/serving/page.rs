@@ -159,7 +159,7 @@ async fn it_refreshes_itself_and_keeps_the_readers_place() -> anyhow::Result<()>
     let name = name.as_str().unwrap_or_default();
     let place = format!("document.getElementById('{name}').getBoundingClientRect().top");
     let before = browser.value(&place).await?.as_f64();
-    // Another violation, which stands above it.
+    // Another violation, above it.
     let line = "document.querySelector('h1').textContent";
     assert_eq!(
         browser.value(line).await?,

@@ -72,7 +72,7 @@ async fn each_target_is_judged_for_itself_and_only_metrics_tells_of_the_exporter
     let labels = [("name", "ghost_allowing"), ("severity", "info")];
     assert!(eu.is("invariant_violation", &labels, 1));
     assert!(eu.is("ratelimiter_keys", &[], 1));
-    // The log tells them apart.
+    // The log names the target.
     let log = two.exporter.log();
     let line = log.lines().find(|line| line.contains("violated: "));
     let told = line.is_some_and(|line| line.contains("limiter=eu"));

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     pub(crate) cases: Vec<Case>,
     /// How many may run at once.
     pub(crate) at_once: usize,
-    /// Whether the exporter watches. Without it, only the applications are tried: for whoever adds one.
+    /// Whether the exporter watches. Without it, only the application is tested, as for a new one.
     pub(crate) exporter: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The three states that the page must tell apart, brought about for real.
+//! The three states that the page distinguishes, with real servers.
 
 use lab::faults::Faults;
 use lab::seed::fill_to;
