@@ -121,7 +121,7 @@ dashboards: deps-dashboards $(DASHBOARDS_VENV)/made ## Generate grafana/dashboar
 
 # The tests of the page make the pictures.
 screenshots: deps build ## Take the pictures of the page in docs/ anew
-	cargo test --test integration $(CARGO_FLAGS) -- page::it_says_how_things_stand
+	cargo test --test integration $(CARGO_FLAGS) -- page::it_shows_the_state
 	@for state in healthy violated blind; do cp $(TARGET)/debug/screenshots/$$state.png docs/page-$$state.png; done
 
 check-dashboards: deps-dashboards $(DASHBOARDS_VENV)/made

@@ -67,6 +67,16 @@ pub fn exporter_binary() -> PathBuf {
     beside_current_exe("ratelimiter-exporter").unwrap_or_else(|error| panic!("{error:#}"))
 }
 
+/// The address that the exporter logs once it listens.
+pub fn exporter_address(log: &str) -> Option<String> {
+    // The last line may be incomplete.
+    let lines = log
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'));
+    let mut words = lines.flat_map(str::split_whitespace);
+    words.find_map(|word| Some(word.strip_prefix("address=")?.to_owned()))
+}
+
 /// Checks the condition again and again until it is true; an error once `timeout` has passed.
 ///
 /// A check that hangs ends at the same deadline.

@@ -86,6 +86,32 @@ impl Process {
         all[all.len().saturating_sub(SHOWN_LINES)..].join("\n")
     }
 
+    /// Waits until `find` finds something in its output; an error where it ends first.
+    pub async fn until_printed<T>(
+        &mut self,
+        patience: Duration,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let found = crate::wait_for_some(patience, || {
+            // In this order, so that what it printed just before its end is not missed.
+            let running = self.is_running();
+            let found = find(&self.output());
+            async move { (found.is_some() || !running).then_some(found) }
+        });
+        let found = found.await;
+        let output = || {
+            format!(
+                "the output of {} ends with:\n{}",
+                self.name,
+                self.last_output()
+            )
+        };
+        found.with_context(output)?.with_context(|| {
+            let name = &self.name;
+            format!("{name} has ended; {}", output())
+        })
+    }
+
     /// Whether it has not ended yet. A stopped process runs.
     pub fn is_running(&mut self) -> bool {
         self.exit_status().is_none()
@@ -247,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn terminating_reaps_and_says_how_it_ended() {
+    async fn terminating_reaps_and_returns_the_status() {
         let mut child = sleeper();
         child.pause().unwrap();
         let status = child.terminate().await.unwrap();

@@ -27,16 +27,10 @@ pub(crate) struct Exporter {
 impl Exporter {
     pub(crate) async fn start(flags: &[String]) -> anyhow::Result<Self> {
         let mut exporter = Self::spawn("127.0.0.1:0", flags)?;
-        let process = &exporter.process;
-        let address = lab::wait_for_some(PATIENCE, || {
-            let output = process.output();
-            let found = output
-                .split_whitespace()
-                .find_map(|word| word.strip_prefix("address="));
-            let found = found.filter(|_| output.ends_with('\n')).map(str::to_owned);
-            async move { found }
-        });
-        exporter.address = address.await.with_context(|| process.output())?;
+        let process = &mut exporter.process;
+        exporter.address = process
+            .until_printed(PATIENCE, lab::exporter_address)
+            .await?;
         Ok(exporter)
     }
 

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn with_pages_somebody_must_have_been_told_of_everything() {
+    fn with_pages_the_record_is_complete_once_all_arrived() {
         let mut record = Record::new(&INVARIANTS, &ENDS_SOON).with_pages(true);
         record.note(&view(&INVARIANTS), SECOND);
         record.note(&view(&[]), 2 * SECOND);

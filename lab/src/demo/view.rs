@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_violated_and_pending_is_told() {
+    fn a_view_shows_what_is_violated_and_pending() {
         let view = View::parse(
             r#"# HELP invariant_violation x
 invariant_violation{name="node_down",severity="critical",subject="node-1"} 0

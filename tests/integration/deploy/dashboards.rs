@@ -124,7 +124,7 @@ fn metrics(expr: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_provisioning_says_where_things_are() -> anyhow::Result<()> {
+fn the_provisioning_names_files_that_exist() -> anyhow::Result<()> {
     let read = |file: &str| -> anyhow::Result<serde_json::Value> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("grafana")

@@ -47,7 +47,7 @@ fn the_metric_reference_is_complete() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_maps_name_only_what_is_there() -> anyhow::Result<()> {
+fn the_maps_name_only_files_that_exist() -> anyhow::Result<()> {
     let mut missing = Vec::new();
     for (map, folders) in [
         ("CONTRIBUTING.md", &[""][..]),

@@ -129,7 +129,7 @@ async fn the_table_shows_both_and_what_only_one_reports() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
-async fn the_page_needs_nothing_but_itself_and_shows_text_as_text() -> anyhow::Result<()> {
+async fn the_page_loads_nothing_and_escapes_text() -> anyhow::Result<()> {
     let backtest = Backtest::new()?;
     let path = backtest.path("report.html");
     backtest.run(&[&format!("--report={path}")]).await?;

@@ -112,7 +112,7 @@ fn told(line: &Value, list: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_replay_says_what_was_said_live() -> anyhow::Result<()> {
+async fn a_replay_reports_what_was_reported_live() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(2, &[]).await?;
     let _traffic = cluster.traffic(50.0)?;
     let mut redis = cluster.redis.connection().await?;
@@ -226,7 +226,7 @@ async fn keys_are_hashed_and_lines_packed_on_request() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn one_line_is_a_recording_too_and_tells_how_things_stand() -> anyhow::Result<()> {
+async fn one_line_is_a_recording_and_the_exit_status_is_its_verdict() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let mut redis = cluster.redis.connection().await?;
     fill_to(&mut redis, b"over", 11).await?;
@@ -244,7 +244,7 @@ async fn one_line_is_a_recording_too_and_tells_how_things_stand() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn a_replay_of_a_described_kind_says_what_was_said_live() -> anyhow::Result<()> {
+async fn a_replay_of_a_described_kind_reports_what_was_reported_live() -> anyhow::Result<()> {
     let redis = RedisServer::start(&[]).await?;
     let mut connection = redis.connection().await?;
     let folder = TempDir::new("record-config")?;

@@ -27,8 +27,7 @@ async fn reports(exporter: &Exporter, expected: &[&str]) -> anyhow::Result<Scrap
 
 /// The sweep begins with the limit of before, and what it found by that is judged anew before it is reported.
 #[tokio::test]
-async fn a_default_limit_that_was_raised_behind_a_slow_api_is_no_false_report() -> anyhow::Result<()>
-{
+async fn a_default_limit_that_was_raised_behind_a_slow_api_raises_no_alarm() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(1, &[]).await?;
     cluster.exporter.scrape().await?.assert_reported(&[]);
     let before = &mut cluster.nodes[0];

@@ -283,7 +283,7 @@ async fn without_probes_node_metrics_that_fail_are_named_all_the_same() -> anyho
 }
 
 #[tokio::test]
-async fn a_default_limit_outlives_the_api_that_told_it_while_redis_was_down() -> anyhow::Result<()>
+async fn a_default_limit_that_was_read_while_redis_was_down_outlives_the_api() -> anyhow::Result<()>
 {
     let mut cluster = Cluster::start(1, &[]).await?;
     cluster.redis.stop().await?;
@@ -385,7 +385,7 @@ async fn something_that_is_no_redis_is_disconnected_and_bounded() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn a_redis_that_wants_a_password_or_another_one_says_so() -> anyhow::Result<()> {
+async fn a_missing_or_wrong_password_is_named() -> anyhow::Result<()> {
     let redis = RedisServer::start(&["--requirepass", "open-sesame"]).await?;
     let port = redis.port();
     for url in [

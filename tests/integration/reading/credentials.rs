@@ -117,7 +117,7 @@ fn file(folder: &TempDir, name: &str, text: &str) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
-async fn nodes_from_redis_are_told_nothing_unless_that_is_asked_for() -> anyhow::Result<()> {
+async fn nodes_from_redis_get_no_token_unless_a_flag_allows_it() -> anyhow::Result<()> {
     let folder = TempDir::new("credentials")?;
     let token = file(&folder, "token", "first\n")?;
     let redis = RedisServer::start(&[]).await?;

@@ -351,8 +351,7 @@ async fn two_limits_of_one_client_are_two_series() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn limits_and_windows_that_are_known_from_nowhere_are_said_and_are_no_violation()
--> anyhow::Result<()> {
+async fn unknown_limits_and_windows_are_named_and_are_no_violation() -> anyhow::Result<()> {
     let watched = Watched::start("zset-log", "").await?;
     restore(&watched, "ratelimiter", 2).await?;
     let unknown = |scrape: &Scrape| scrape.errors("counters", "no_window") > 0.0;
@@ -367,7 +366,7 @@ async fn limits_and_windows_that_are_known_from_nowhere_are_said_and_are_no_viol
 }
 
 #[tokio::test]
-async fn names_of_others_are_counted_as_foreign_and_not_judged() -> anyhow::Result<()> {
+async fn foreign_names_are_counted_and_not_judged() -> anyhow::Result<()> {
     let watched = Watched::start("express-rate-limit", TEN).await?;
     for name in ["session:1", "hrl", "rlx"] {
         watched.run(&["SET", name, "x"]).await?;

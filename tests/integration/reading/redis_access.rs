@@ -141,7 +141,7 @@ pub(super) async fn reason(flags: &[String]) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
-async fn redis_own_words_on_a_login_are_kept() -> anyhow::Result<()> {
+async fn the_answer_of_redis_to_a_login_is_quoted() -> anyhow::Result<()> {
     let (redis, mut connection, _node) = limiter(RedisServer::start(&[]).await?).await?;
     let at = format!("127.0.0.1:{}", redis.port());
     for user in [

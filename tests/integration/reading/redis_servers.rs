@@ -89,7 +89,7 @@ async fn a_cluster_is_found_by_a_user_without_info() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_cluster_whose_servers_are_not_told_is_not_read_in_full() -> anyhow::Result<()> {
+async fn counters_of_a_cluster_that_names_no_servers_are_not_evaluable() -> anyhow::Result<()> {
     let sharded = without(&["-info", "-cluster"]).await?;
     for _ in 0..2 {
         let scrape = sharded.exporter.scrape().await?;
@@ -308,7 +308,7 @@ async fn with_tls(cert: &str, key: &str, ca: &str) -> anyhow::Result<(RedisServe
 }
 
 #[tokio::test]
-async fn what_answers_in_place_of_redis_is_named_with_what_was_meant() -> anyhow::Result<()> {
+async fn a_server_that_is_no_redis_is_named_with_the_right_url() -> anyhow::Result<()> {
     let folder = TempDir::new("mistaken")?;
     let [ca, cert, key] = certificates(folder.path(), "right")?;
     let (redis, tls_port) = with_tls(&cert, &key, &ca).await?;
@@ -361,7 +361,7 @@ async fn what_answers_in_place_of_redis_is_named_with_what_was_meant() -> anyhow
 }
 
 #[tokio::test]
-async fn a_certificate_of_version_1_is_called_one() -> anyhow::Result<()> {
+async fn a_certificate_of_version_1_is_named_in_the_reason() -> anyhow::Result<()> {
     let folder = TempDir::new("version-1")?;
     let put = |name: &str, text: &str| -> anyhow::Result<String> {
         let path = folder.path().join(name);

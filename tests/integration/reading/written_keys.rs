@@ -181,7 +181,7 @@ async fn described_keys_on_every_shard_of_a_cluster_are_found_when_they_are_writ
 }
 
 #[tokio::test]
-async fn a_replica_tells_what_was_written_of_a_described_kind() -> anyhow::Result<()> {
+async fn a_replica_reports_what_was_written_of_a_described_kind() -> anyhow::Result<()> {
     let (primary, replica) = primary_and_replica().await?;
     let mut connection = primary.connection().await?;
     fill(&mut connection, 300, 300).await?;

@@ -13,7 +13,7 @@ fn check(cluster: &Cluster, more: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn check_tells_how_things_stand_by_its_exit_status() -> anyhow::Result<()> {
+async fn check_has_the_verdict_as_its_exit_status() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(2, &[]).await?;
     // Without traffic there is no latency to judge.
     let output = run(check(&cluster, &["--latency-sample=100ms"])).await?;

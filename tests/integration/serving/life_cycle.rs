@@ -155,7 +155,7 @@ async fn sources_that_hang_for_ever_cost_the_same_after_a_thousand_scrapes() -> 
 }
 
 #[tokio::test]
-async fn who_asks_for_a_reload_while_it_starts_does_not_end_it() -> anyhow::Result<()> {
+async fn a_reload_during_the_start_does_not_end_the_exporter() -> anyhow::Result<()> {
     let folder = TempDir::new("start")?;
     let file = folder.path().join("config.yml");
     let made = std::process::Command::new("mkfifo").arg(&file).status()?;
@@ -214,7 +214,8 @@ async fn a_state_file_that_is_no_file_is_refused_and_left_where_it_is() -> anyho
 }
 
 #[tokio::test]
-async fn state_that_cannot_be_written_is_told_once_when_it_begins_and_ends() -> anyhow::Result<()> {
+async fn state_that_cannot_be_written_is_logged_once_at_its_beginning_and_end() -> anyhow::Result<()>
+{
     let folder = TempDir::new("unwritable")?;
     let state = folder.path().join("state.json");
     let flag = format!("--state.file={}", state.display());

@@ -42,7 +42,7 @@ const COLOUR_ALONE: &str = r#"[...document.querySelectorAll(".ok, .bad, .pending
   .map((element) => element.outerHTML)"#;
 
 #[tokio::test]
-async fn it_says_how_things_stand_to_every_reader() -> anyhow::Result<()> {
+async fn it_shows_the_state_to_every_reader() -> anyhow::Result<()> {
     let mut browser = Browser::start().await?;
     for (name, verdict, state) in [
         (
@@ -109,7 +109,7 @@ fn picture(name: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn what_others_wrote_is_text_and_nothing_else_runs() -> anyhow::Result<()> {
+async fn text_of_others_is_escaped_and_runs_no_script() -> anyhow::Result<()> {
     let state = State::violated().await?;
     let answer = state.cluster.exporter.get("/").await?;
     let policy = answer.headers["content-security-policy"].to_str()?;

@@ -91,7 +91,8 @@ async fn a_reload_changes_settings_and_forgets_nothing_in_progress() -> anyhow::
 }
 
 #[tokio::test]
-async fn what_is_not_valid_or_cannot_change_leaves_the_old_one_in_force() -> anyhow::Result<()> {
+async fn an_invalid_or_impossible_reload_leaves_the_old_configuration_in_force()
+-> anyhow::Result<()> {
     let reloading = Reloading::start("invariants: {counter_drift: {grace_period: 7m}}\n").await?;
     let before = reloading.scrape().await?;
     for (text, expected) in [
@@ -161,7 +162,7 @@ async fn a_file_whose_reading_hangs_fails_the_reload_until_it_is_back() -> anyho
 }
 
 #[tokio::test]
-async fn sighup_reloads_without_the_lifecycle_api_which_is_off_by_itself() -> anyhow::Result<()> {
+async fn sighup_reloads_without_the_lifecycle_api_which_is_off_by_default() -> anyhow::Result<()> {
     let folder = TempDir::new("reload")?;
     let file = folder.path().join("config.yml");
     std::fs::write(&file, "invariants: {counter_drift: {grace_period: 1m}}\n")?;

@@ -58,8 +58,8 @@ impl Two {
 }
 
 #[tokio::test]
-async fn each_target_is_judged_for_itself_and_only_metrics_tells_of_the_exporter()
--> anyhow::Result<()> {
+async fn each_target_is_judged_alone_and_only_metrics_has_the_exporters_own() -> anyhow::Result<()>
+{
     let two = Two::start("invariants: {ghost_allowing: {severity: info}}").await?;
     let mut redis = two.eu.redis.connection().await?;
     fill_to(&mut redis, b"over", 15).await?;
@@ -278,7 +278,7 @@ async fn each_target_has_state_of_its_own_that_survives_a_restart() -> anyhow::R
 }
 
 #[tokio::test]
-async fn check_looks_at_the_target_that_it_is_told() -> anyhow::Result<()> {
+async fn check_reads_the_target_that_is_named() -> anyhow::Result<()> {
     let two = Two::start("").await?;
     let mut redis = two.eu.redis.connection().await?;
     fill_to(&mut redis, b"over", 15).await?;

@@ -213,7 +213,7 @@ async fn password_guessing_does_not_block_other_users() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_handshake_that_never_ends_keeps_nobody_waiting() -> anyhow::Result<()> {
+async fn a_handshake_that_never_ends_delays_nobody() -> anyhow::Result<()> {
     let folder = TempDir::new("handshake")?;
     let [ca, cert, key] = certificates(folder.path(), "own")?;
     let file = folder.path().join("web.yml");

@@ -53,16 +53,16 @@ impl App {
                 "DONT_FAKE_MONOTONIC=1".to_owned(),
             ],
         };
+        let file = apps.join(file);
         let application = Application::start(ApplicationOptions {
-            file: &apps.join(file),
+            file: &file,
             variables: &variables,
             redis_url,
             limit,
             window: WINDOW,
             folder,
-        })
-        .await?;
-        Ok(Self(application))
+        });
+        Ok(Self(Box::pin(application).await?))
     }
 
     /// One request of a client.

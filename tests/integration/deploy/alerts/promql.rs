@@ -1,5 +1,5 @@
 //! Which metrics and labels a `PromQL` expression names. It reads expressions that promtool has found valid, and knows
-//! nothing of what they mean. (Crates that parse PromQL have dozens of dependencies.)
+//! nothing of what they mean. (Crates that parse `PromQL` have dozens of dependencies.)
 
 use std::collections::BTreeSet;
 

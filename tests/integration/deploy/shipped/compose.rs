@@ -49,7 +49,7 @@ fn reachable(address: &str, port: u64) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_exporter_and_the_lab_accept_what_they_are_told() -> anyhow::Result<()> {
+async fn the_exporter_and_the_lab_accept_their_command_lines() -> anyhow::Result<()> {
     let exporter = texts(&service("exporter")?["command"])?;
     accepted(exporter.clone()).await?;
     let mut watched = Vec::new();
