@@ -14,6 +14,7 @@
 //! | [`application`] | a real application with a real limiter, of `tests/limiters/apps` |
 //! | [`prometheus`], [`alertmanager`], [`webhook`] | a real Prometheus and Alertmanager, and a receiver of its notifications |
 //! | [`http`], [`traffic`], [`seed`] | requests, steady traffic, counters by the million |
+//! | [`jobs`] | long tests side by side |
 //! | [`exposition`] | reads Prometheus's text format |
 //! | [`demo`] | the guided tour of faults, and `lab fault` that acts on it |
 
@@ -26,6 +27,7 @@ pub mod exposition;
 pub mod faults;
 pub mod http;
 mod http_server;
+pub mod jobs;
 pub mod link;
 pub mod node;
 pub mod ports;

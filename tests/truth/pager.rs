@@ -33,10 +33,9 @@ const GHOST: Timing = Timing {
 const WARNING: Timing = Timing {
     grace: 30,
     hold: 0,
-    fades: 0,
     keep: 120,
-    wait: 15,
     interval: 300,
+    ..CRITICAL
 };
 
 /// The percentile covers a minute: slow checks stay in it for as long.

@@ -5,12 +5,14 @@ use lab::node::{NodeOptions, NodeProcess};
 use lab::proxy::{Mode, Proxy};
 use lab::redis_server::RedisServer;
 use lab::seed::{extra_members, fill_to, remove_extra};
+use lab::temp::TempDir;
+use redis::aio::MultiplexedConnection;
 
 use crate::harness::{Cluster, Exporter, Scrape, base_flags, redis_do};
 
-/// Graces cut short, so that a test need not wait for them; thresholds are the defaults.
-async fn short_graces(nodes: usize) -> anyhow::Result<(Cluster, lab::temp::TempDir)> {
-    let folder = lab::temp::TempDir::new("short-graces")?;
+/// Short grace periods, so that a test need not wait for them; the thresholds are the defaults.
+async fn short_graces(nodes: usize) -> anyhow::Result<(Cluster, TempDir)> {
+    let folder = TempDir::new("short-graces")?;
     let path = folder.path().join("config.yml");
     let text = "invariants:\n  high_latency: {grace_period: 300ms}\n  counter_drift: {grace_period: 300ms}\n";
     std::fs::write(&path, text)?;
@@ -191,20 +193,20 @@ async fn slow_checks_are_high_latency_until_they_are_few() -> anyhow::Result<()>
     Ok(())
 }
 
+/// A limiter with short grace periods, where the key `k` has a limit of 100.
+async fn limited_to_100() -> anyhow::Result<(Cluster, MultiplexedConnection, TempDir)> {
+    let (cluster, config) = short_graces(1).await?;
+    let mut redis = cluster.redis.connection().await?;
+    let limit = ["HSET", "ratelimit:limit:k", "limit", "100"];
+    let set = [&limit[..], &["window_ms", "60000"]].concat();
+    redis_do(&mut redis, &set).await?;
+    Ok((cluster, redis, config))
+}
+
 #[tokio::test]
 async fn fifteen_percent_over_is_a_ghost_at_once_and_a_drift_after_its_grace() -> anyhow::Result<()>
 {
-    let (cluster, _config) = short_graces(1).await?;
-    let mut redis = cluster.redis.connection().await?;
-    let set = [
-        "HSET",
-        "ratelimit:limit:k",
-        "limit",
-        "100",
-        "window_ms",
-        "60000",
-    ];
-    redis_do(&mut redis, &set).await?;
+    let (cluster, mut redis, _config) = limited_to_100().await?;
     fill_to(&mut redis, b"k", 100).await?;
     reports(&cluster.exporter, &[]).await?;
     extra_members(&mut redis, b"k", 15, 60_000).await?;
@@ -240,17 +242,7 @@ async fn fifteen_percent_over_is_a_ghost_at_once_and_a_drift_after_its_grace() -
 
 #[tokio::test]
 async fn five_percent_over_is_a_ghost_and_no_drift() -> anyhow::Result<()> {
-    let (cluster, _config) = short_graces(1).await?;
-    let mut redis = cluster.redis.connection().await?;
-    let set = [
-        "HSET",
-        "ratelimit:limit:k",
-        "limit",
-        "100",
-        "window_ms",
-        "60000",
-    ];
-    redis_do(&mut redis, &set).await?;
+    let (cluster, mut redis, _config) = limited_to_100().await?;
     fill_to(&mut redis, b"k", 105).await?;
     let scrape = reports(&cluster.exporter, &["ghost_allowing k"]).await?;
     assert_eq!(
