@@ -56,7 +56,7 @@ const ABORTED: i32 = 130;
 /// What the demo is started with.
 #[derive(Debug, Clone)]
 pub struct DemoOptions {
-    /// End after the tour, successfully only if every invariant was seen to fail and recover.
+    /// End after the tour, successfully only if every invariant was violated and held again.
     pub exit: bool,
     /// Where the exporter listens.
     pub listen: SocketAddr,

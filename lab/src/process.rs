@@ -136,11 +136,10 @@ impl Process {
 
     /// Asks it to end by SIGTERM, then insists after five seconds; returns how it ended.
     ///
-    /// A paused process is resumed for this, or it could not hear the request.
+    /// A paused process is resumed for this: otherwise it would not get the signal.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         if self.is_running() {
-            // It may end at any moment from here on, and then there is nobody to signal: what
-            // counts is only that it ends.
+            // It may have ended by now; then the signals fail.
             let _ = self.signal(Signal::TERM);
             let _ = self.signal(Signal::CONT);
             let ended = crate::wait_for(TERMINATE_PATIENCE, || {
@@ -155,12 +154,12 @@ impl Process {
             .with_context(|| format!("{} could not be reaped", self.name))
     }
 
-    /// Stops it where it is (SIGSTOP): it keeps its sockets and answers nothing.
+    /// Pauses it (SIGSTOP): it keeps its sockets and answers nothing.
     pub fn pause(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes it (SIGCONT).
     pub fn resume(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
     }
@@ -299,7 +298,7 @@ mod tests {
         })
         .join()
         .unwrap();
-        // Killed by the kernel, it stays a zombie of this process: its state says so.
+        // Killed by the kernel, it is a zombie of this process.
         crate::wait_for(Duration::from_secs(5), || async {
             std::fs::read_to_string(format!("/proc/{pid}/stat"))
                 .is_ok_and(|stat| stat.contains(") Z "))

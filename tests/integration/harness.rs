@@ -175,7 +175,7 @@ pub(crate) fn base_flags(redis: &str, nodes: &[NodeProcess]) -> Vec<String> {
     ]
 }
 
-/// One command of these words, whatever it answers.
+/// Runs a command of these words; any answer will do.
 pub(crate) async fn redis_do(
     redis: &mut impl redis::aio::ConnectionLike,
     words: &[&str],
@@ -298,7 +298,7 @@ impl Scrape {
     }
 }
 
-/// Waits until something was sent to the server at `address` that it has not read: it is paused, and was asked.
+/// Waits until the server at `address`, which is paused, has a request that it has not read.
 pub(crate) async fn until_asked(address: &str) -> anyhow::Result<()> {
     let port: u16 = address.rsplit_once(':').unwrap_or_default().1.parse()?;
     // As the kernel writes it: local address, remote address, state, and what waits to be sent and to be read.

@@ -3,7 +3,7 @@
 /// How many scenarios run at once: they mostly wait.
 const AT_ONCE: usize = 10;
 
-/// What was asked for.
+/// The arguments.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     filters: Vec<String>,

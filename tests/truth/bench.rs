@@ -16,13 +16,13 @@ use crate::exporter::Exporter;
 /// For one request of a scenario's own.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A limiter and its exporter. Dropped in this order: nobody sees another one go.
+/// A limiter and its exporter. Dropped in this order, so that none notices the end of another.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) exporter: Exporter,
     pub(crate) nodes: Vec<NodeProcess>,
     pub(crate) redis: RedisServer,
-    /// The logs; last, so that nobody misses it.
+    /// The logs; last, so that it is there until all others have ended.
     _folder: TempDir,
 }
 

@@ -139,7 +139,7 @@ pub(crate) struct Told {
     pub(crate) resolved_bounds: Bounds,
 }
 
-/// The running chain. Dropped in this order: nobody sees another one go.
+/// The running chain. Dropped in this order, so that none notices the end of another.
 #[derive(Debug)]
 pub(crate) struct Chain {
     prometheus: Prometheus,

@@ -12,7 +12,7 @@ use crate::runner::{Scenario, Seen};
 /// The key that goes over its limit, which is a hundred.
 const KEY: &str = "tenant:1";
 
-/// Alerts that wake somebody: as `alerts/alertmanager.yml` routes them.
+/// Alerts for the pager, as `alerts/alertmanager.yml` routes them.
 const CRITICAL: Timing = Timing {
     grace: 0,
     hold: 30,

@@ -178,7 +178,7 @@ impl Cluster {
                 let node = self.node(&id)?;
                 ensure!(!node.process_mut().is_running(), "{id} is running");
                 node.restart().await?;
-                // A new process is as fast as the next one, whatever the old one was.
+                // The new process is not slow.
                 self.faults.remove(&format!("{id} checks"));
                 self.note(&id, None)
             }

@@ -19,8 +19,7 @@ use crate::prometheus::{Prometheus, PrometheusOptions, Target};
 use crate::temp::TempDir;
 use crate::webhook::{Alert, Inbox, Status, Webhook};
 
-/// Between scrapes. Shorter than what is recommended, because somebody is waiting; the rules are
-/// evaluated as often as they say themselves.
+/// Between scrapes: shorter than recommended, because somebody is waiting. The rules have their own interval.
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The running servers, in the order in which they are to end.

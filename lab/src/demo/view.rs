@@ -1,6 +1,4 @@
-//! What the exporter says, as far as the demo shows it: which invariants are violated or pending.
-//!
-//! It looks at two families and leaves out everything else in the text.
+//! What the demo shows of `/metrics`: which invariants are violated or pending.
 
 use std::collections::BTreeSet;
 use std::fmt;

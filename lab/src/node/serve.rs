@@ -122,7 +122,7 @@ async fn connection(stream: TcpStream, api: Arc<Api>) {
     let service = service_fn(|request| {
         let api = Arc::clone(&api);
         let hangup = hangup.clone();
-        // A task of its own: a real node works on when its client has hung up.
+        // In a task: a real node continues after its client has hung up.
         let requests = api.requests.clone();
         requests.spawn(async move { api.serve(request, &hangup).await })
     });

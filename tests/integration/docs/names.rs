@@ -325,7 +325,7 @@ fn every_invariant_has_a_section() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Names of invariants, reasons, labels, fields of JSON, settings: whatever it is, a file of ours has the word.
+/// Names of invariants, reasons, labels, fields of JSON, settings: a file of this repository has the word.
 #[test]
 fn words_with_an_underscore_between_backticks_are_in_the_code() -> anyhow::Result<()> {
     let folders = [

@@ -44,7 +44,7 @@ async fn a_node_whose_clock_is_ahead_is_reported_by_its_counters_and_one_within_
     check(&cluster.nodes[1], "early").await?;
     let scrape = cluster.exporter.scrape().await?;
     scrape.assert_reported(&["invalid_counter early"]);
-    // So it is when it is not written any more, and nobody is wrong about its count.
+    // Its count is right, also once it is no longer written.
     let scrape = cluster.exporter.scrape().await?;
     scrape.assert_reported(&["invalid_counter early"]);
     let answer = cluster.exporter.get("/api/v1/violations").await?.text();

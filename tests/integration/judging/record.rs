@@ -118,7 +118,7 @@ async fn a_replay_reports_what_was_reported_live() -> anyhow::Result<()> {
     let mut redis = cluster.redis.connection().await?;
     let folder = TempDir::new("record-config")?;
     let config = folder.path().join("config.yml");
-    // Grace periods of a whole number of looks, so that many are over just then.
+    // Grace periods of a whole number of observations, so that many end exactly then.
     std::fs::write(
         &config,
         "invariants:\n  counter_drift: {grace_period: 200ms}\n  ghost_allowing: {grace_period: 100ms}\n  \
@@ -182,7 +182,7 @@ async fn every_key_above_its_limit_is_recorded_whatever_is_exported() -> anyhow:
     }
     let folder = TempDir::new("record-config")?;
     let config = folder.path().join("config.yml");
-    // They are no violation of those who record.
+    // They are no violations for the exporter that records.
     std::fs::write(&config, "invariants:\n  ghost_allowing: {enabled: false}\n")?;
     let flag = format!("--config.file={}", config.display());
     let more = ["--keys.max-series=3", &flag];
@@ -292,7 +292,7 @@ async fn a_replay_of_a_described_kind_reports_what_was_reported_live() -> anyhow
     recording.interrupt().await?;
 
     let recorded = recording.lines();
-    // The recording says what its counters prove, whatever kind the replay is configured for.
+    // The recording says what its counters prove; the kind in the configuration of the replay does not matter.
     let own = folder.path().join("own.yml");
     let text = std::fs::read_to_string(&config)?;
     std::fs::write(&own, text.replace("limiter: {kind: limits}\n", ""))?;

@@ -97,7 +97,7 @@ async fn every_bad_answer_of_the_api_has_a_name() -> anyhow::Result<()> {
             scrape.text
         );
         assert_eq!(scrape.reported(), [""; 0], "{reason}");
-        // The default limit is remembered: the counters wait for nobody.
+        // The default limit is remembered, so that the counters wait for no answer.
         let collector = [("collector", "counters")];
         let took = scrape.value("ratelimiter_scrape_collector_duration_seconds", &collector);
         assert!(took.is_some_and(|took| took < 0.6), "{reason}: {took:?}");
@@ -140,7 +140,7 @@ async fn an_api_that_is_slow_is_up_and_one_that_is_gone_is_named() -> anyhow::Re
     Ok(())
 }
 
-/// How often the node was asked for `handler`, by its own counter.
+/// The number of requests for `handler`, by the node's own counter.
 async fn asked(node: &NodeProcess, handler: &str) -> anyhow::Result<u64> {
     let url = format!("http://{}/metrics", node.address());
     let text = client()?.get(url).send().await?.text().await?;
@@ -322,7 +322,7 @@ async fn impostor(
                         return;
                     }
                     let junk = vec![b'x'; 1 << 20];
-                    // Bounded all the same: the client hangs up long before.
+                    // Bounded: the client hangs up long before.
                     for _ in 0..if for_ever { 10_000 } else { 0 } {
                         if stream.write_all(&junk).await.is_err() {
                             return;

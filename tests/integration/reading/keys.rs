@@ -212,7 +212,7 @@ async fn a_violation_is_held_while_its_key_cannot_be_judged() -> anyhow::Result<
         assert_eq!(scrape.reported(), ["ghost_allowing k"], "{mend}");
         assert!(ghost_is_known(&scrape), "{mend}");
     }
-    // A counter that is gone is over its limit no more, whatever is stored as that.
+    // A counter that is gone is not above its limit, also where the stored limit is malformed.
     let gone = "HSET ratelimit:limit:k limit many; DEL ratelimit:k";
     all_of(&mut redis, gone).await?;
     let scrape = cluster.exporter.scrape().await?;

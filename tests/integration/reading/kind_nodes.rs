@@ -1,5 +1,5 @@
-//! What processes and APIs of kinds of limiters are asked: limits, health, metrics. A stand-in answers as they do, as far as
-//! `docs/LIMITERS.md` says what is asked; Redis is real.
+//! Processes and APIs of kinds of limiters: limits, health, metrics. A server in this test answers the requests that
+//! `docs/LIMITERS.md` describes; Redis is real.
 
 mod stand_in;
 
@@ -320,7 +320,7 @@ async fn a_node_that_is_asked_on_its_three_ports_is_up_and_down_by_its_health() 
     ];
     assert_eq!(collectors, expected);
     scrape.assert_reported(&[]);
-    // Nothing of the reference limiter is asked.
+    // No request of the reference limiter is made.
     assert_eq!(envoy.asked("GET /health "), 0);
     assert_eq!(envoy.asked("GET /api/"), 0);
     envoy.answer(8080, "/healthcheck", 500, "");

@@ -301,7 +301,7 @@ async fn a_stored_limit_that_is_lowered_excuses_counts_levels_and_expiries_of_be
         let scrape = watched.exporter.until("5 are allowed", five).await?;
         scrape.assert_reported(&[]);
     }
-    // What was not legal before is found all the same.
+    // A count that was not legal before is found.
     watched.run("HSET", &[b"used:a", b"n", b"11"]).await?;
     watched.run("EXPIRE", &[b"used:a", b"9000"]).await?;
     let found = |scrape: &Scrape| {

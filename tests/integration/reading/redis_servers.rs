@@ -127,7 +127,7 @@ async fn until_replication(connection: &MultiplexedConnection, words: &str) -> a
 async fn until_cut_off(replica: &RedisServer) -> anyhow::Result<()> {
     let mut connection = replica.connection().await?;
     until_replication(&connection, "master_link_status:down").await?;
-    // So that nobody takes over what it was asked.
+    // So that the connection has answered everything before it is used again.
     redis::cmd("PING")
         .query_async::<()>(&mut connection)
         .await?;

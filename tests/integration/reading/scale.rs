@@ -1,4 +1,4 @@
-//! Every key, whatever the budget, and only what was written in the steady state.
+//! Every key, with any budget, and in the steady state only the keys that were written.
 
 use lab::seed::{Scale, counters, extra_members, fill_to, remove_extra};
 use lab::temp::TempDir;
@@ -66,7 +66,7 @@ async fn a_budget_that_is_gone_before_the_sweep_begins_still_lets_it_pass_the_ke
         let now = coverage(&scrape);
         assert!(now >= before, "{before:?} then {now:?}");
         before = now;
-        // Found once, it is looked at every time.
+        // Once found, it is counted in every collection.
         let reported = scrape.reported();
         assert!(
             !found || reported == ["ghost_allowing over"],
@@ -138,8 +138,8 @@ async fn in_the_steady_state_what_was_written_is_found_at_once_and_the_rest_is_l
         None
     );
 
-    // A limit that is taken away: what it allowed and the default does not is seen at once, draining. Fuller keys take
-    // the places of those that are looked at in any case.
+    // A limit that is deleted: a count above the default limit is pending at once, since it drains. Fuller keys take the places
+    // of the keys that every collection counts.
     for number in 21..27 {
         fill_to(&mut redis, format!("k00000{number}").as_bytes(), 9).await?;
     }
@@ -150,7 +150,7 @@ async fn in_the_steady_state_what_was_written_is_found_at_once_and_the_rest_is_l
     let scrape = cluster.exporter.scrape().await?;
     scrape.assert_is("ratelimiter_invariant_pending", &labels, 1);
 
-    // A flush is noticed as what it is.
+    // After FLUSHALL there are no keys.
     redis_do(&mut redis, &["FLUSHALL"]).await?;
     let scrape = cluster.exporter.scrape().await?;
     scrape.assert_is("ratelimiter_keys", &[], 0);
@@ -181,7 +181,7 @@ async fn the_fullest_keys_stay_while_a_pass_goes_on_over_several_collections() -
 }
 
 #[tokio::test]
-async fn without_tracking_every_collection_looks_at_everything() -> anyhow::Result<()> {
+async fn without_tracking_every_collection_counts_every_key() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let mut redis = cluster.redis.connection().await?;
     redis_do(&mut redis, &["ACL", "SETUSER", "default", "-client"]).await?;

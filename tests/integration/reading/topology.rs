@@ -313,7 +313,7 @@ async fn the_primary_that_the_sentinels_name_is_followed() -> anyhow::Result<()>
     );
     scrape.assert_reported(&[]);
 
-    // The first sentinel goes as well: the others are asked.
+    // The first sentinel is killed as well: the exporter asks the others.
     group.sentinels[0].0.kill();
     let scrape = exporter.scrape().await?;
     scrape.assert_is("ratelimiter_redis_up", &[], 1);

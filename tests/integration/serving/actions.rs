@@ -1,4 +1,4 @@
-//! Actions: as data, from the command line, and over HTTP only when that was asked for.
+//! Actions: as data, from the command line, and over HTTP only with `--web.enable-admin-api`.
 
 use hyper::Method;
 use lab::seed::fill_to;

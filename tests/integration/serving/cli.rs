@@ -201,7 +201,7 @@ async fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
 async fn check_explains_one_subject_also_when_nothing_is_wrong() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let mut redis = cluster.redis.connection().await?;
-    // More than are listed, all fuller than the one that is asked about.
+    // More than are listed, all fuller than the one of `--explain`.
     for key in 0..5 {
         fill_to(&mut redis, format!("fuller:{key}").as_bytes(), 9).await?;
     }

@@ -123,7 +123,7 @@ async fn text_of_others_is_escaped_and_runs_no_script() -> anyhow::Result<()> {
     assert!(keys.iter().any(|key| key == EVIL_KEY), "{keys:?}");
     let made = "document.querySelectorAll('main script, main img, main b[onclick]').length";
     assert_eq!(browser.value(made).await?, 0);
-    // What got past the escaping all the same would not run.
+    // A script that got past the escaping would not run.
     browser
         .value("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.owned = 1\">')")
         .await?;

@@ -81,7 +81,7 @@ async fn a_reload_changes_settings_and_forgets_nothing_in_progress() -> anyhow::
     assert!(after.is(RELOADED, &[], 1));
     assert!(after.value(RELOADED_AT, &[]) > before.value(RELOADED_AT, &[]));
 
-    // A rule for keys that nobody wrote to since: they are looked at all the same.
+    // A rule for keys that were not written since: they are counted again.
     let text = "limits: [{match: over, limit: 100, window: 1h}]\n";
     assert_eq!(reloading.reload(text).await?.0, 200);
     let ruled = reloading.scrape().await?;

@@ -92,7 +92,7 @@ async fn each_target_is_judged_alone_and_only_metrics_has_the_exporters_own() ->
     let default = two.probe("default").await?;
     assert!(default.is("ratelimiter_keys", &[], 0));
 
-    // One that hangs keeps nobody else waiting.
+    // A target that hangs delays no other.
     let mut two = two;
     two.eu.redis.pause()?;
     let (eu, metrics) = tokio::join!(two.probe("eu"), two.exporter.scrape());

@@ -168,7 +168,7 @@ async fn a_client_without_a_login_keeps_a_connection_for_one_answer() -> anyhow:
         assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
         strangers.push(stream);
     }
-    // All of them are still there on their side, and in nobody's way.
+    // All of them are still open on the client's side.
     let ann = b"GET /-/healthy HTTP/1.1\r\nhost: x\r\nauthorization: Basic YW5uOnJpZ2h0\r\n\r\n";
     assert_eq!(exchange(&exporter, ann).await?, "HTTP/1.1 200 OK");
     drop(strangers);

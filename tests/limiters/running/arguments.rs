@@ -1,4 +1,4 @@
-//! What was asked for: words of names, and two flags.
+//! The arguments: words of names, and flags.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ impl Case {
     }
 }
 
-/// What was asked for.
+/// The arguments.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     /// In the order of the table.

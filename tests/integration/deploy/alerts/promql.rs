@@ -19,7 +19,7 @@ pub(super) struct Selector {
     pub(super) matchers: Vec<Matcher>,
 }
 
-/// One matcher: `label="value"`, by whatever operator.
+/// One matcher: `label="value"`, with any operator.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Matcher {
     pub(super) label: String,

@@ -270,7 +270,7 @@ impl Limiter {
         Ok(())
     }
 
-    /// 20 MiB of what nobody needs, in keys that may go first, and no room for all of it.
+    /// 20 MiB of useless keys, which may be evicted first, and no room for all of them.
     async fn fill_redis(&self) -> anyhow::Result<()> {
         let mut redis = self.redis.connection().await?;
         self.config("maxmemory-policy", "volatile-ttl").await?;

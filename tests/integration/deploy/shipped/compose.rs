@@ -164,7 +164,7 @@ fn alertmanager_takes_its_configuration() -> anyhow::Result<()> {
     let [(source, target)] = mounts.as_slice() else {
         anyhow::bail!("not one mount");
     };
-    // Where its image looks.
+    // The path in its image.
     assert_eq!(target, "/etc/alertmanager/alertmanager.yml");
     run_tool("amtool", &["check-config", &source.display().to_string()])?;
     Ok(())
