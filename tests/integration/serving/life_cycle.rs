@@ -2,11 +2,9 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use lab::temp::TempDir;
-use tokio::time::Instant;
 
 use crate::harness::{Cluster, Exporter, PATIENCE, Scrape, run, said, until_asked};
 
@@ -57,19 +55,13 @@ async fn a_second_signal_ends_it_at_once() -> anyhow::Result<()> {
         async move { heard }
     })
     .await?;
-    let second = Instant::now();
     cluster.exporter.process.ask_to_end()?;
     lab::wait_for(PATIENCE, || {
         let ended = !cluster.exporter.process.is_running();
         async move { ended }
     })
     .await?;
-    // The scrape would have gone on for another nine seconds.
-    assert!(
-        second.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        second.elapsed()
-    );
+    // An orderly end would have waited for the answer, nine seconds.
     assert!(scrape.await?.is_err());
     Ok(())
 }
