@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::{Description, Discover, Longest};
+use crate::limiters::{Canary, Description, Discover, Longest, Selector, Unit};
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
     KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
@@ -37,7 +37,6 @@ use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::{ManagementApi, address_of};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 use crate::observe::latency::durations::Durations;
-use crate::observe::latency::exposition::Selector;
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
@@ -101,7 +100,10 @@ impl ObserveConfig {
             nodes: is_reference || (nodes.is_some() && !self.ratelimiter_urls.is_empty()),
             latency: is_reference
                 || self.latency_metric.is_some()
+                || self.probe_canary
                 || nodes.is_some_and(|it| !it.value.latency.is_empty()),
+            canary: self.probe_canary
+                && nodes.is_some_and(|it| it.value.canary.as_ref().is_some_and(Canary::sets_limit)),
             counters: counter_kinds(description),
         }
     }
@@ -139,7 +141,8 @@ impl Kind {
         }
     }
 
-    fn description(&self) -> &Arc<Description> {
+    /// What is known of it.
+    pub fn description(&self) -> &Arc<Description> {
         match self {
             Self::Reference(description) | Self::Described(description) => description,
         }
@@ -201,11 +204,6 @@ impl Limiter {
                 (Some(described), Tracked::described(description))
             }
         };
-        if !is_reference {
-            // Prometheus knows their nodes by other labels.
-            config.prometheus_url = None;
-            config.probe_canary = false;
-        }
         if !kind.nodes {
             config.ratelimiter_urls.clear();
         }
@@ -213,9 +211,11 @@ impl Limiter {
         let access = topology.access();
         let actor = Arc::new(config.actor());
         let mut requests = NodeRequests::new(config.kind.description());
-        if let Some(selector) = &config.latency_metric {
-            requests.series.latency = vec![Durations::of(selector)];
+        if let Some(selector) = config.latency_metric {
+            let unit = Unit::Seconds;
+            requests.series.latency = vec![Durations { selector, unit }];
         }
+        requests.canary.take_if(|_| !config.probe_canary);
         let statics = config.ratelimiter_urls.iter().filter_map(address_of);
         let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError::Http);
         Ok(Self {
@@ -227,7 +227,6 @@ impl Limiter {
                 has_registry: is_reference,
                 discovery: discovers.then(Discovery::default),
                 probe: config.probe_nodes,
-                canary: config.probe_canary,
                 prometheus: match config.prometheus_url {
                     Some(url) => Some((http(config.prometheus_access)?, url)),
                     None => None,
@@ -318,7 +317,9 @@ impl Limiter {
                 Collector::Redis => true,
                 Collector::Probes => self.kind.nodes,
                 Collector::NodeMetrics => self.kind.nodes && has_metrics,
-                _ => false,
+                Collector::Prometheus => self.nodes.prometheus.is_some(),
+                Collector::Canary => self.nodes.requests.canary.is_some(),
+                Collector::ManagementApi | Collector::Registry | Collector::Counters => false,
             }
     }
 

@@ -44,7 +44,6 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) http: Http,
     pub(in crate::observe) urls: Vec<Url>,
     pub(in crate::observe) probe: bool,
-    pub(in crate::observe) canary: bool,
     pub(in crate::observe) prometheus: Option<(Http, Url)>,
     /// What the nodes are asked.
     pub(in crate::observe) requests: Arc<NodeRequests>,
