@@ -104,7 +104,7 @@ pub struct Node {
     /// Seconds until the registration runs out; `None` without a registration or without a TTL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_ttl_seconds: Option<f64>,
-    /// How long the node took to answer `GET /health`, in seconds.
+    /// How long the node took to answer the request for its health, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_seconds: Option<f64>,
     /// Whether the node reaches Redis; `None` when there is no evidence either way.

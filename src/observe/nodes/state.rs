@@ -33,7 +33,7 @@ pub(in crate::observe) struct Registration {
 /// What a probe of an address brought.
 #[derive(Clone, Debug)]
 pub(in crate::observe) enum Probe {
-    /// It answered `GET /health` with 200.
+    /// It said that it is healthy.
     Answered {
         node_id: Option<String>,
         seconds: f64,

@@ -61,7 +61,7 @@ async fn deciding() -> anyhow::Result<(StandIn, Arc<AtomicU8>)> {
 fn description(canary: &str) -> String {
     format!(
         "name: own\ntitle: own\ncounters:\n  - {{name: a, key: '^own:(?P<key>.+)$', type: string, \
-         count: value, refused: not_counted, expiry: normal_without, without_expiry: heals, \
+         count: value, refused: not_counted, expiry: normal_without, \
          limits: [{{fixed: {{limit: 5, window: 1m}}}}]}}\n\
          nodes:\n  health: {{path: /health}}\n  canary: {canary}\n"
     )
