@@ -85,7 +85,7 @@ fn required_nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// One node of the limiter and what the evidence says about it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// The node's id as registered, or its address while no id is known.
     pub id: String,

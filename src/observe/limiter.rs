@@ -1,5 +1,4 @@
-//! The rate limiter as a [`Subject`]: two lines side by side, one about nodes and one about keys, and how what they
-//! bring becomes one [`Observation`].
+//! The rate limiter as a [`Subject`]: it reads nodes and keys side by side, and makes one [`Observation`] of both.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;
@@ -51,7 +50,7 @@ use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
 pub struct ObserveConfig {
     /// Base URLs of nodes; any will do for the API, and all are probed.
     pub ratelimiter_urls: Vec<Url>,
-    /// How to log in there.
+    /// The login there.
     pub ratelimiter_access: HttpAccess,
     /// For one request to a node.
     pub ratelimiter_timeout: Duration,
@@ -90,7 +89,7 @@ pub struct ObserveConfig {
 }
 
 impl ObserveConfig {
-    /// What is said of its kind.
+    /// How its kind is described in observations.
     fn limiter_kind(&self) -> LimiterKind {
         let is_reference = self.kind.is_reference();
         let description = self.kind.description();
@@ -285,8 +284,8 @@ impl Limiter {
         })
     }
 
-    /// Its passes go on between collections ([`Subject::go_on`]), and it has a part in the shares of Redis's time that all who
-    /// have these `shares` take together.
+    /// Its passes go on between collections ([`Subject::go_on`]). All limiters with these `shares` take their share of Redis's
+    /// time together.
     #[must_use]
     pub fn going_on(mut self, shares: &RedisShares) -> Self {
         self.keys.goes_on = true;

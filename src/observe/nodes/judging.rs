@@ -1,5 +1,5 @@
-//! The end of the nodes' line: everything that was read becomes nodes and their metrics. Asks only what depends on the
-//! rest: the second reading of metrics where checks both failed and worked, the canaries, the Prometheus server.
+//! Makes nodes and their metrics of everything that was read. It asks only what depends on the rest: the second reading of
+//! metrics where checks both failed and worked, the canaries, the Prometheus server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
