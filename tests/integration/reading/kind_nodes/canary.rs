@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::stand_in::StandIn;
-use super::{Watched, evaluable, node};
+use super::{Watched, node};
 use crate::harness::Scrape;
 
 /// How a node decides.
@@ -87,7 +87,7 @@ async fn a_node_of_a_kind_is_asked_by_its_canary_and_what_it_admits_is_judged() 
     let is_open = |scrape: &Scrape| scrape.reported() == [busy.clone(), open.clone()];
     let scrape = watched.exporter.until("it admits all", is_open).await?;
     assert!(node(&scrape, "redis_connected", &id, 1), "{}", scrape.text);
-    assert_eq!(evaluable(&scrape, "high_latency"), Some(true));
+    assert_eq!(scrape.evaluable("high_latency"), Some(true));
     let success = "ratelimiter_scrape_collector_success";
     assert!(scrape.is(success, &[("collector", "canary")], 1));
     // Counters that are flushed between two requests are no node that admits too much.
@@ -121,7 +121,7 @@ async fn a_canary_without_a_limit_measures_and_proves_nothing_else() -> anyhow::
         p99.is_some()
     };
     let scrape = watched.exporter.until("it is measured", p99).await?;
-    assert_eq!(evaluable(&scrape, "ghost_allowing"), None);
+    assert_eq!(scrape.evaluable("ghost_allowing"), None);
     let labels = [("node_id", id.as_str())];
     let redis = scrape.value("ratelimiter_node_redis_connected", &labels);
     assert_eq!(redis, None);
