@@ -85,7 +85,7 @@ fn required_nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// One node of the limiter and what the evidence says about it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// The node's id as registered, or its address while no id is known.
     pub id: String,
@@ -104,7 +104,7 @@ pub struct Node {
     /// Seconds until the registration runs out; `None` without a registration or without a TTL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_ttl_seconds: Option<f64>,
-    /// How long the node took to answer `GET /health`, in seconds.
+    /// How long the node took to answer the request for its health, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_seconds: Option<f64>,
     /// Whether the node reaches Redis; `None` when there is no evidence either way.

@@ -20,7 +20,6 @@ pub use counters::described::{Inspected, Inspection, inspect};
 pub use counters::limits::LimitRule;
 pub use counters::pace::RedisShares;
 pub use http::access::{Authorization, HttpAccess};
-pub use latency::exposition::Selector;
 pub use limiter::{Kind, Limiter, ObserveConfig, SetupError};
 pub use nodes::state::RegistryTiming;
 pub use redis::deployment::{Login, RedisDeployment, Tls};

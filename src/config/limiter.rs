@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use reqwest::Url;
+
+use super::reader::SWITCH;
 use super::{ConfigError, Reader};
 use crate::limiters::{Description, built_in};
 use crate::observe::Kind;
@@ -30,6 +33,55 @@ impl Reader<'_> {
             REFERENCE => Kind::Reference(description),
             _ => Kind::Described(description),
         })
+    }
+}
+
+impl Reader<'_> {
+    /// That what is switched on for `kind`, whose nodes are at `urls`, is something that its description has.
+    pub(super) fn check_kind(&self, kind: &Kind, urls: &[Url]) -> Result<(), ConfigError> {
+        if kind.is_reference() {
+            return Ok(());
+        }
+        let description = kind.description();
+        let nodes = description.nodes.as_ref().map(|nodes| &nodes.value);
+        let name = &description.name;
+        let wrong = |flag, expected| match self.typed(flag) {
+            Some(typed) => Err(typed.refused(expected)),
+            None => Ok(()),
+        };
+        if nodes.is_some_and(|nodes| nodes.registry.is_some()) {
+            let expected =
+                "a description without nodes.registry: only that of limiter.kind reference is read";
+            return wrong("limiter.file", expected.to_owned());
+        }
+        let has_latency = nodes.is_some_and(|nodes| !nodes.latency.is_empty());
+        for (flag, on, known, lacks) in [
+            (
+                "probe.canary",
+                self.get("probe.canary", SWITCH)?,
+                nodes.is_some_and(|nodes| nodes.canary.is_some()),
+                "nodes.canary",
+            ),
+            (
+                "prometheus.url",
+                self.typed("prometheus.url").is_some(),
+                has_latency || (nodes.is_some() && self.typed("latency.metric").is_some()),
+                "nodes.latency",
+            ),
+        ] {
+            if !on {
+                continue;
+            }
+            if !known {
+                let expected =
+                    format!("a limiter whose description has {lacks}; that of {name} has none");
+                return wrong(flag, expected);
+            }
+            if urls.is_empty() {
+                return wrong(flag, "ratelimiter.url beside it: the nodes".to_owned());
+            }
+        }
+        Ok(())
     }
 }
 

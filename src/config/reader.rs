@@ -9,8 +9,9 @@ use super::settings::{DEFAULT_OF, Typed, Values};
 use super::{ConfigError, LogConfig, without_password};
 use crate::credentials::SecretSource;
 use crate::invariants::CheckerConfig;
+use crate::limiters::Selector;
 use crate::observation::{KeyLabel, LatencyWindow, Limit};
-use crate::observe::{LimitRule, RegistryTiming, Selector};
+use crate::observe::{LimitRule, RegistryTiming};
 use crate::report::{InvariantName, Severity};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
@@ -57,7 +58,9 @@ pub(super) const KEY_LABEL: Kind<KeyLabel> = ("plain or hash", |text| match text
     _ => None,
 });
 
-pub(super) const METRIC: Kind<Selector> = ("NAME or NAME{label=\"value\"}", Selector::parse);
+pub(super) const METRIC: Kind<Selector> = ("NAME or NAME{label=\"value\"}", |text| {
+    Selector::parse(text).ok()
+});
 
 pub(super) const LATENCY_WINDOW: Kind<LatencyWindow> = ("a duration from 10s to 10m", |text| {
     let [least, most] = LATENCY_WINDOWS;

@@ -83,7 +83,7 @@ settings! {
     "ratelimiter.tls-ca-file": "FILE";
     /// Log in also at the addresses that nodes registered in Redis
     "ratelimiter.send-credentials-to-nodes": "" = "false";
-    /// Probe GET /health of each node
+    /// Ask each node for its health
     "probe.nodes": "BOOL" = "true";
     /// Send each node a check of the exporter's own at each collection
     "probe.canary": "" = "false";

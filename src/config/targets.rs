@@ -79,7 +79,11 @@ pub(super) fn targets(typed: &Values) -> Result<BTreeMap<String, TargetConfig>, 
 /// The limiter called `name`: what it says for itself, then what it has from the top, then the defaults.
 fn limiter_of(name: &str, target: &Typed, typed: &Values) -> Result<TargetConfig, ConfigError> {
     let mut values = typed.below(&format!("targets.{name}."));
-    let is_reference = Reader(&values).limiter_kind()?.is_reference();
+    let kind = Reader(&values).limiter_kind()?;
+    let is_reference = kind.is_reference();
+    let nodes = kind.description().nodes.as_ref();
+    let has_canary = nodes.is_some_and(|nodes| nodes.value.canary.is_some())
+        && values.get("ratelimiter.url").is_some();
     let missing = REQUIRED
         .iter()
         .filter(|flag| is_reference || **flag == "redis.url")
@@ -96,7 +100,9 @@ fn limiter_of(name: &str, target: &Typed, typed: &Values) -> Result<TargetConfig
     values.add_from(typed, |name| {
         let section = ["invariants.", "checker.", "nodes."];
         let limits = name.starts_with("limits") && !own_limits;
-        INHERITED.contains(&name) || limits || section.iter().any(|it| name.starts_with(it))
+        // The canary of the others is none of a kind that has none.
+        let inherited = INHERITED.contains(&name) && (has_canary || name != "probe.canary");
+        inherited || limits || section.iter().any(|it| name.starts_with(it))
     });
     values.add_defaults();
     Reader(&values).limiter()
@@ -111,6 +117,7 @@ impl Reader<'_> {
             // It is where the reference limiter is.
             ratelimiter_urls.clear();
         }
+        self.check_kind(&kind, &ratelimiter_urls)?;
         Ok(TargetConfig {
             observe: ObserveConfig {
                 ratelimiter_access: self.ratelimiter_access(&mut ratelimiter_urls)?,

@@ -168,3 +168,69 @@ fn a_listen_address_whose_name_does_not_resolve_is_told_as_that() {
         "{error}"
     );
 }
+
+#[test]
+fn what_a_kind_does_not_have_is_refused_where_it_is_switched_on() {
+    let (kind, url) = ("limiter.kind", "ratelimiter.url");
+    let (canary, prometheus) = ("probe.canary", ("prometheus.url", "http://p:9090"));
+    for (flags, words) in [
+        (
+            &[(kind, "limits"), (canary, "true")][..],
+            "--probe.canary: invalid value \"true\": expected a limiter whose description has nodes.canary; that of limits has none",
+        ),
+        (
+            &[
+                (kind, "envoy-ratelimit"),
+                (url, "http://e:8080"),
+                (canary, "true"),
+            ],
+            "--probe.canary: invalid value \"true\": expected a limiter whose description has nodes.canary; that of envoy-ratelimit",
+        ),
+        (
+            &[(kind, "limits"), prometheus],
+            "--prometheus.url: invalid value \"http://p:9090\": expected a limiter whose description has nodes.latency; that of limits",
+        ),
+        (
+            &[(kind, "envoy-ratelimit"), prometheus],
+            "expected ratelimiter.url beside it",
+        ),
+    ] {
+        let error = load(flags).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let envoy = [
+        (kind, "envoy-ratelimit"),
+        (url, "http://e:8080"),
+        prometheus,
+    ];
+    assert!(load(&envoy).unwrap().observe.prometheus_url.is_some());
+    assert!(load(&[(kind, "limits"), (canary, "false")]).is_ok());
+}
+
+#[test]
+fn a_registry_in_a_file_is_refused_as_nothing_reads_it() {
+    let folder = lab::temp::TempDir::new("kind-registry").unwrap();
+    let file = folder.path().join("own.yml");
+    std::fs::write(&file, crate::limiters::built_in("reference").unwrap()).unwrap();
+    let error = load(&[("limiter.file", &file.display().to_string())]).unwrap_err();
+    let words = "expected a description without nodes.registry";
+    assert!(error.to_string().contains(words), "{error}");
+}
+
+#[test]
+fn the_canary_of_all_targets_is_none_of_a_kind_that_has_none() {
+    let folder = lab::temp::TempDir::new("kind-canary").unwrap();
+    let file = folder.path().join("exporter.yml");
+    let with = |own: &str| {
+        let text = format!(
+            "probe: {{canary: true}}\ntargets:\n  default: {{redis.url: 'redis://a', ratelimiter.url: 'http://a'}}\n  \
+             library: {{redis.url: 'redis://b', limiter.kind: limits{own}}}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        load(&[("config.file", &file.display().to_string())])
+    };
+    let config = with("").unwrap();
+    assert!(config.observe.probe_canary && !config.targets["library"].observe.probe_canary);
+    let error = with(", probe.canary: true").unwrap_err().to_string();
+    assert!(error.contains("nodes.canary"), "{error}");
+}

@@ -63,7 +63,7 @@ definitions! {
     THRESHOLD_RATIO = Gauge "ratelimiter_invariant_threshold_ratio" ["name"]
         "The threshold of counter_drift, as a share of the limit.";
     UP = Gauge "ratelimiter_up" []
-        "1 if the management API answered without an error, else 0.";
+        "1 if the limiter's API (the management API, or the one that its limits are in) answered without an error, else 0.";
     NODES = Gauge "ratelimiter_nodes" []
         "Nodes that are known, up or not.";
     NODE_UP = Gauge "ratelimiter_node_up" ["node_id"]
@@ -73,7 +73,7 @@ definitions! {
     NODE_TTL = Gauge "ratelimiter_node_heartbeat_ttl_seconds" ["node_id"]
         "Time until the node's registration expires, in seconds.";
     NODE_PROBE = Gauge "ratelimiter_node_probe_duration_seconds" ["node_id"]
-        "Time the node took to answer GET /health, in seconds.";
+        "Time the node took to answer the request for its health, in seconds.";
     NODE_REDIS = Gauge "ratelimiter_node_redis_connected" ["node_id"]
         "1 if the node reaches Redis, 0 if not; absent without evidence.";
     NODE_P99 = Gauge "ratelimiter_node_latency_p99_seconds" ["node_id"]
@@ -84,7 +84,7 @@ definitions! {
     NODE_CHECKED = Counter "ratelimiter_node_requests_checked_total" ["node_id", "result"]
         "Requests checked, as the node reports them.";
     NODE_ERRORS = Counter "ratelimiter_node_check_errors_total" ["node_id"]
-        "5xx answers to /check, as the node reports them.";
+        "Checks that failed, as the node reports them: of the reference limiter, 5xx answers to /check.";
     KEYS = Gauge "ratelimiter_keys" []
         "Live counters seen in the last full pass.";
     LIMITER_INFO = Gauge "ratelimiter_limiter_info" ["kind", "counter", "count", "refused"]

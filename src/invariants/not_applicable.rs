@@ -29,6 +29,8 @@ pub(super) fn not_applicable(
         InvariantName::HighLatency if !limiter.latency => {
             Some("the nodes of this kind do not say how long their decisions take")
         }
+        // The canary needs no counts.
+        InvariantName::GhostAllowing if limiter.canary => None,
         InvariantName::CounterDrift | InvariantName::GhostAllowing
             if none(|counter| counter.refused != Refused::Counted) =>
         {
@@ -68,6 +70,7 @@ mod tests {
             name: "own".to_owned(),
             nodes,
             latency: nodes,
+            canary: false,
             counters: counters.collect(),
         }
     }
@@ -103,5 +106,16 @@ mod tests {
             "invalid_counter",
         ];
         assert_eq!(applicable(Some(&one_of_two)), expected);
+    }
+
+    #[test]
+    fn a_canary_proves_that_a_node_admits_too_much_whatever_the_counts_say() {
+        let counted = LimiterKind {
+            canary: true,
+            ..kind(true, &[Refused::Counted], false)
+        };
+        let applicable = applicable(Some(&counted));
+        assert!(applicable.contains(&"ghost_allowing"), "{applicable:?}");
+        assert!(!applicable.contains(&"counter_drift"), "{applicable:?}");
     }
 }

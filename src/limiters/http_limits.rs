@@ -84,7 +84,7 @@ pub struct Json {
 }
 
 /// The name of a header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Header(pub String);
 
 from_text!(Header, |text| {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::http_limits::Header;
 use super::pattern::Pattern;
 use super::selector::Selector;
 use super::template::Template;
@@ -246,14 +247,56 @@ pub struct Canary {
     pub method: String,
     /// The path.
     pub path: Path,
-    /// The body; `$key`, `$limit` and `$window_ms` in it are filled in.
-    pub body: Option<super::template::Template>,
-    /// Headers.
+    /// The port, if it is another one than the node's.
+    pub port: Option<u16>,
+    /// The body, of JSON unless the headers say otherwise. `$key`, `$limit` and `$window_ms` are filled in.
+    pub body: Option<Template>,
+    /// Headers, filled in likewise.
     #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    /// The status of a refusal.
+    pub headers: BTreeMap<Header, Template>,
+    /// The status of a refusal. A status from 200 to 299 admits.
     #[serde(default = "too_many_requests")]
     pub refused: u16,
+    /// Where in an answer that admits by its status, which is JSON then, is whether it admits.
+    pub allowed: Option<Pointer>,
+    /// Whether a node that answers has reached Redis, and one that answers 5xx or not at all has not.
+    #[serde(default)]
+    pub covers_redis: bool,
+}
+
+/// What is filled in.
+const FILLED_IN: [&str; 3] = ["key", "limit", "window_ms"];
+
+impl Canary {
+    /// What of [`FILLED_IN`] the request has in it.
+    fn groups(&self) -> impl Iterator<Item = &str> {
+        let templates = self.body.iter().chain(self.headers.values());
+        templates.flat_map(Template::groups)
+    }
+
+    /// Whether the request says under which limit it is decided: only then can the node be made to refuse.
+    pub fn sets_limit(&self) -> bool {
+        self.groups().any(|group| group == "limit")
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !["GET", "POST", "PUT"].contains(&self.method.as_str()) {
+            return Err("method: expected GET, POST or PUT".to_owned());
+        }
+        if !(400..600).contains(&self.refused) {
+            return Err("refused: expected a status from 400 to 599".to_owned());
+        }
+        if let Some(unknown) = self.groups().find(|group| !FILLED_IN.contains(group)) {
+            return Err(format!(
+                "unknown ${unknown}: expected $key, $limit or $window_ms"
+            ));
+        }
+        if self.sets_limit() && !self.groups().any(|group| group == "key") {
+            // Counters of other keys would be judged by it.
+            return Err("expected $key beside $limit".to_owned());
+        }
+        Ok(())
+    }
 }
 
 fn post() -> String {
@@ -288,23 +331,9 @@ impl Nodes {
             );
         }
         if let Some(canary) = &self.canary {
-            if !["GET", "POST", "PUT"].contains(&canary.method.as_str()) {
-                return Err("nodes: canary: method: expected GET, POST or PUT".to_owned());
-            }
-            if !(400..600).contains(&canary.refused) {
-                return Err("nodes: canary: refused: expected a status from 400 to 599".to_owned());
-            }
-            let known = ["key", "limit", "window_ms"];
-            let unknown = canary
-                .body
-                .iter()
-                .flat_map(super::template::Template::groups)
-                .find(|group| !known.contains(group));
-            if let Some(unknown) = unknown {
-                return Err(format!(
-                    "nodes: canary: body: unknown ${unknown}: expected $key, $limit or $window_ms"
-                ));
-            }
+            canary
+                .check()
+                .map_err(|wrong| format!("nodes: canary: {wrong}"))?;
         }
         if self.health.is_none() && self.metrics.is_none() {
             return Err("nodes: expected health or metrics, or no nodes at all".to_owned());

@@ -180,6 +180,21 @@ fn mistakes_in_sources_and_nodes_name_their_line() {
             13,
             &["refused", "400"],
         ),
+        (
+            format!("{own}nodes:\n  canary: {{path: /, headers: {{'a b': x}}}}\n"),
+            13,
+            &["a b", "expected the name of a header"],
+        ),
+        (
+            format!("{own}nodes:\n  canary: {{path: /, headers: {{a: $user}}}}\n"),
+            13,
+            &["$user", "expected $key"],
+        ),
+        (
+            format!("{own}nodes:\n  canary: {{path: /, body: $limit}}\n"),
+            13,
+            &["expected $key beside $limit"],
+        ),
     ] {
         assert_mistake(&text, line, words);
     }
@@ -418,6 +433,11 @@ fn nodes_are_read_whole() {
     let units: Vec<_> = nodes.latency.iter().map(|latency| latency.unit).collect();
     assert_eq!(units, [Unit::Seconds, Unit::Milliseconds]);
     assert!(nodes.redis_errors[0].selects("e", |_| Some("redis_error")));
+    let canary = nodes.canary.unwrap();
+    assert!(!canary.sets_limit() && !canary.covers_redis);
+    let reference = Description::parse(built_in("reference").unwrap()).unwrap();
+    let canary = reference.nodes.unwrap().value.canary.unwrap();
+    assert!(canary.sets_limit() && canary.covers_redis);
 }
 
 #[test]

@@ -106,6 +106,9 @@ pub struct LimiterKind {
     /// Whether these say how long decisions take.
     #[serde(default = "yes")]
     pub latency: bool,
+    /// Whether the canary asks these to refuse a request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
     /// Its counters.
     pub counters: Vec<CounterKind>,
 }

@@ -14,13 +14,13 @@ closed_list! {
     Registry => "registry",
     /// The counters and limits in Redis.
     Counters => "counters",
-    /// `GET /health` of the nodes.
+    /// The health of the nodes.
     Probes => "probes",
-    /// `GET /metrics` of the nodes.
+    /// The metrics of the nodes.
     NodeMetrics => "node_metrics",
     /// The Prometheus server that is asked for latencies.
     Prometheus => "prometheus",
-    /// The canary checks.
+    /// The canary.
     Canary => "canary",
 }
 

@@ -3,10 +3,11 @@
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::credentials::Secret;
+use crate::limiters::{Selector, Unit};
 use crate::observation::{LatencyWindow, Observation};
 use crate::observe::http::client::ClientResponse;
 use crate::observe::http::management_api::{self as api, Limits};
-use crate::observe::latency::exposition::Selector;
+use crate::observe::latency::durations::Durations;
 use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics};
 use crate::observe::latency::prometheus;
 use crate::observe::latency::wanted::WantedSeries;
@@ -21,9 +22,10 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
     let Ok(text) = std::str::from_utf8(data) else {
         return observation;
     };
-    if let Some(selector) = Selector::parse(text) {
+    if let Ok(selector) = Selector::parse(text) {
         let written = selector.to_string();
-        assert_eq!(Selector::parse(&written), Some(selector), "{written}");
+        let again = Selector::parse(&written).map(|again| again.to_string());
+        assert_eq!(again, Ok(written));
     }
     let selectors = WantedSeries::of_reference();
     let mut node = LatencyHistory::default();
@@ -94,9 +96,14 @@ pub fn management_api(data: &[u8]) {
     read::<api::Reset>(&answer);
     read::<serde_json::Value>(&answer);
     if let Some(response) = read::<prometheus::Response>(&answer)
-        && let Ok((p99, newest)) =
-            prometheus::Latencies::from(response).of("node-1", LatencyWindow::default())
+        && let Ok(selector) = Selector::parse("d")
     {
+        let unit = Unit::Seconds;
+        let latencies =
+            prometheus::Latencies::new(response, &Durations { selector, unit }, "node_id");
+        let Ok((p99, newest)) = latencies.of("node-1", LatencyWindow::default()) else {
+            return;
+        };
         assert!(p99.seconds.is_finite(), "{p99:?}");
         let figures = newest.map(|newest| [newest.seconds, newest.slow, newest.slow_expected]);
         assert!(figures.is_none_or(|it| it.iter().all(|it| it.is_finite())));

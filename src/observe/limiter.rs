@@ -1,5 +1,4 @@
-//! The rate limiter as a [`Subject`]: two lines side by side, one about nodes and one about keys, and how what they
-//! bring becomes one [`Observation`].
+//! The rate limiter as a [`Subject`]: it reads nodes and keys side by side, and makes one [`Observation`] of both.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;
@@ -13,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::{Description, Discover, Longest};
+use crate::limiters::{Canary, Description, Discover, Longest, Selector, Unit};
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
     KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
@@ -37,7 +36,6 @@ use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::{ManagementApi, address_of};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 use crate::observe::latency::durations::Durations;
-use crate::observe::latency::exposition::Selector;
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
@@ -52,7 +50,7 @@ use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
 pub struct ObserveConfig {
     /// Base URLs of nodes; any will do for the API, and all are probed.
     pub ratelimiter_urls: Vec<Url>,
-    /// How to log in there.
+    /// The login there.
     pub ratelimiter_access: HttpAccess,
     /// For one request to a node.
     pub ratelimiter_timeout: Duration,
@@ -91,7 +89,7 @@ pub struct ObserveConfig {
 }
 
 impl ObserveConfig {
-    /// What is said of its kind.
+    /// How its kind is described in observations.
     fn limiter_kind(&self) -> LimiterKind {
         let is_reference = self.kind.is_reference();
         let description = self.kind.description();
@@ -101,7 +99,10 @@ impl ObserveConfig {
             nodes: is_reference || (nodes.is_some() && !self.ratelimiter_urls.is_empty()),
             latency: is_reference
                 || self.latency_metric.is_some()
+                || self.probe_canary
                 || nodes.is_some_and(|it| !it.value.latency.is_empty()),
+            canary: self.probe_canary
+                && nodes.is_some_and(|it| it.value.canary.as_ref().is_some_and(Canary::sets_limit)),
             counters: counter_kinds(description),
         }
     }
@@ -139,7 +140,8 @@ impl Kind {
         }
     }
 
-    fn description(&self) -> &Arc<Description> {
+    /// What is known of it.
+    pub fn description(&self) -> &Arc<Description> {
         match self {
             Self::Reference(description) | Self::Described(description) => description,
         }
@@ -201,11 +203,6 @@ impl Limiter {
                 (Some(described), Tracked::described(description))
             }
         };
-        if !is_reference {
-            // Prometheus knows their nodes by other labels.
-            config.prometheus_url = None;
-            config.probe_canary = false;
-        }
         if !kind.nodes {
             config.ratelimiter_urls.clear();
         }
@@ -213,9 +210,11 @@ impl Limiter {
         let access = topology.access();
         let actor = Arc::new(config.actor());
         let mut requests = NodeRequests::new(config.kind.description());
-        if let Some(selector) = &config.latency_metric {
-            requests.series.latency = vec![Durations::of(selector)];
+        if let Some(selector) = config.latency_metric {
+            let unit = Unit::Seconds;
+            requests.series.latency = vec![Durations { selector, unit }];
         }
+        requests.canary.take_if(|_| !config.probe_canary);
         let statics = config.ratelimiter_urls.iter().filter_map(address_of);
         let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError::Http);
         Ok(Self {
@@ -227,7 +226,6 @@ impl Limiter {
                 has_registry: is_reference,
                 discovery: discovers.then(Discovery::default),
                 probe: config.probe_nodes,
-                canary: config.probe_canary,
                 prometheus: match config.prometheus_url {
                     Some(url) => Some((http(config.prometheus_access)?, url)),
                     None => None,
@@ -286,8 +284,8 @@ impl Limiter {
         })
     }
 
-    /// Its passes go on between collections ([`Subject::go_on`]), and it has a part in the shares of Redis's time that all who
-    /// have these `shares` take together.
+    /// Its passes go on between collections ([`Subject::go_on`]). All limiters with these `shares` take their share of Redis's
+    /// time together.
     #[must_use]
     pub fn going_on(mut self, shares: &RedisShares) -> Self {
         self.keys.goes_on = true;
@@ -318,7 +316,9 @@ impl Limiter {
                 Collector::Redis => true,
                 Collector::Probes => self.kind.nodes,
                 Collector::NodeMetrics => self.kind.nodes && has_metrics,
-                _ => false,
+                Collector::Prometheus => self.nodes.prometheus.is_some(),
+                Collector::Canary => self.nodes.requests.canary.is_some(),
+                Collector::ManagementApi | Collector::Registry | Collector::Counters => false,
             }
     }
 

@@ -7,7 +7,9 @@ use crate::observe::limiter::Limiter;
 impl Limiter {
     /// Takes over from `before` if both observe the same limiter, which its Redis tells. Otherwise nothing.
     pub(in crate::observe) fn go_on_from(&mut self, before: Self) -> bool {
-        if !self.redis.same_place(&before.redis) || self.kind != before.kind {
+        let same_kind =
+            self.kind.name == before.kind.name && self.kind.counters == before.kind.counters;
+        if !self.redis.same_place(&before.redis) || !same_kind {
             return false;
         }
         let same_redis = self.redis == before.redis;
@@ -16,7 +18,7 @@ impl Limiter {
         nodes
             .memory
             .set_statics(nodes.urls.iter().filter_map(address_of));
-        if nodes.canary {
+        if nodes.requests.canary.is_some() {
             nodes.canaries = was.canaries;
         }
         nodes.redis_was = was.redis_was;

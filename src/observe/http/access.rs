@@ -1,5 +1,5 @@
 //! How to log in over HTTP, and to whom: credentials go to the origins that were configured. The addresses of nodes come
-//! out of Redis, where whoever can write could put one of his own, so they get none unless that was asked for.
+//! out of Redis, where every client that can write can put any address, so they get none unless that was asked for.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ pub enum Authorization {
 /// How to reach servers over HTTP.
 #[derive(Clone, Debug, Default)]
 pub struct HttpAccess {
-    /// Whom to trust; `None` where nothing is asked over TLS.
+    /// The certificates to trust; `None` where nothing is asked over TLS.
     pub tls: Option<TlsSource>,
-    /// Which server is told what.
+    /// The login for each server.
     pub configured: Vec<(Origin, Authorization)>,
-    /// What every other server is told.
+    /// The login for every other server.
     pub elsewhere: Option<Authorization>,
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 
 use crate::credentials::{Secret, trusting_nobody};
@@ -51,9 +51,9 @@ pub(in crate::observe) struct ClientResponse {
 }
 
 impl ClientResponse {
-    /// The answer, if its status is 200; otherwise the failure that it is.
+    /// The answer, if its status is one of success; otherwise the failure that it is.
     pub(in crate::observe) fn ok(self, what: &str) -> Result<Self, HttpError> {
-        if self.status == StatusCode::OK {
+        if self.status.is_success() {
             return Ok(self);
         }
         // Cut after the secrets are out: half of one would not be found.
@@ -63,7 +63,7 @@ impl ClientResponse {
             status: Some(self.status),
             reason: Reason::HttpStatus,
             message: format!(
-                "{what}: answered {}, expected 200: {start:?}",
+                "{what}: answered {}, expected a status from 200 to 299: {start:?}",
                 self.status.as_u16()
             ),
         })
@@ -155,10 +155,7 @@ impl Http {
 
     /// `GET`.
     pub(in crate::observe) async fn get(&self, url: Url) -> Result<ClientResponse, HttpError> {
-        let what = format!("GET {}", shown(&url));
-        let request = self.client().get(url.clone());
-        let (request, told) = self.access.authorize(&url, None, request);
-        self.send(&what, request, told).await
+        self.get_beside(&url.clone(), url, None).await
     }
 
     /// `GET` of another place on the server at `configured`, with the login for that one.
@@ -174,20 +171,30 @@ impl Http {
         self.send(&what, request, told).await
     }
 
-    /// `POST` of a JSON body.
-    pub(in crate::observe) async fn post_json(
+    /// A request of any method to the server at `configured`, with the login for that one.
+    pub(in crate::observe) async fn request(
         &self,
-        url: Url,
-        body: String,
+        configured: &Url,
+        (method, url): (Method, Url),
+        headers: Vec<(String, Vec<u8>)>,
+        body: Vec<u8>,
     ) -> Result<ClientResponse, HttpError> {
-        let what = format!("POST {}", shown(&url));
-        let (request, told) = self
-            .access
-            .authorize(&url, None, self.client().post(url.clone()));
-        let request = request
-            .header("content-type", "application/json")
-            .body(body);
+        let what = format!("{method} {}", shown(&url));
+        let request = self.client().request(method, url);
+        let (request, told) = self.access.authorize(configured, None, request);
+        let request = headers
+            .into_iter()
+            .fold(request.body(body), |request, (name, value)| {
+                request.header(name, value)
+            });
         self.send(&what, request, told).await
+    }
+
+    /// `POST` without parameters.
+    pub(in crate::observe) async fn post(&self, url: Url) -> Result<ClientResponse, HttpError> {
+        let headers = vec![("content-type".to_owned(), b"application/json".to_vec())];
+        self.request(&url, (Method::POST, url.clone()), headers, Vec::new())
+            .await
     }
 
     /// The client. Other certificates to trust since the last request make another one.

@@ -129,7 +129,7 @@ impl<'a> ManagementApi<'a> {
         let path = format!("api/counters/{}/reset", utf8_percent_encode(key, SEGMENT));
         let url = join(&self.base, &path);
         let what = format!("POST {}", cut(&crate::observe::http::client::shown(&url)));
-        let answer = self.http.post_json(url, String::new()).await?.ok(&what)?;
+        let answer = self.http.post(url).await?.ok(&what)?;
         if answer.json::<Reset>(&what)?.reset {
             Ok(())
         } else {

@@ -1,9 +1,9 @@
-//! How often a request is made that the verdicts can do without: so seldom that it costs whoever answers at most a
-//! hundredth of the time. The decisions are pure: times are passed in.
+//! How often a request is made that the verdicts can do without: so seldom that it takes the server at most a hundredth of
+//! its time. The decisions are pure: times are passed in.
 //!
 //! In a real limiter `GET /api/nodes` takes 29 µs for each key in Redis, on the node's one core, also after the client has
-//! hung up. So nobody hangs up: a collection waits for its time only, but the request goes on until it is answered, and
-//! what it cost is known.
+//! hung up. So a collection stops waiting after its own time, but the request goes on until it is answered, and its cost is
+//! known.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,14 +1,14 @@
 //! How long decisions take, by a node's metrics: a histogram or a summary, in seconds or milliseconds. Pure.
 
-use crate::limiters::{Latency, Unit, Wanted};
+use crate::limiters::{Latency, Selector, Unit};
 use crate::observation::Histogram;
-use crate::observe::latency::exposition::{Sample, Selector, histogram_of, sane};
+use crate::observe::latency::exposition::{Sample, histogram_of, sane};
 
 /// The series that say it.
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct Durations {
-    selector: crate::limiters::Selector,
-    unit: Unit,
+    pub(in crate::observe) selector: Selector,
+    pub(in crate::observe) unit: Unit,
 }
 
 /// What a reading says of them.
@@ -32,34 +32,12 @@ impl Durations {
         }
     }
 
-    /// Those of `--latency.metric`.
-    pub(in crate::observe) fn of(selector: &Selector) -> Self {
-        let labels = selector
-            .labels
-            .iter()
-            .map(|(name, value)| crate::limiters::Label {
-                name: name.clone(),
-                value: Wanted::Text(value.clone()),
-            });
-        Self {
-            selector: crate::limiters::Selector {
-                metric: selector.name.clone(),
-                labels: labels.collect(),
-            },
-            unit: Unit::Seconds,
+    /// A value of theirs in seconds.
+    pub(in crate::observe) fn seconds(&self, value: f64) -> f64 {
+        match self.unit {
+            Unit::Seconds => value,
+            unit => unit.to_ms(value) / 1e3,
         }
-    }
-
-    /// As `PromQL` writes them, where no label is a pattern.
-    pub(in crate::observe) fn exact(&self) -> Option<Selector> {
-        let labels = self.selector.labels.iter().map(|label| match &label.value {
-            Wanted::Text(text) => Some((label.name.clone(), text.clone())),
-            Wanted::Pattern(_) => None,
-        });
-        Some(Selector {
-            name: self.selector.metric.clone(),
-            labels: labels.collect::<Option<_>>()?,
-        })
     }
 
     /// Whether `name` is one of the series.
@@ -76,7 +54,6 @@ impl Durations {
             let mut all = samples.iter();
             all.any(|sample| self.wants(&sample.name) && takes(sample))
         };
-        let seconds = |value: f64| self.unit.to_ms(value) / 1e3;
         let quantiles = samples
             .iter()
             .filter(|sample| sample.name == *metric && sample.label("quantile").is_some());
@@ -85,12 +62,10 @@ impl Durations {
         if quantiles.is_empty() {
             return match histogram {
                 Some(mut histogram) => {
-                    if self.unit != Unit::Seconds {
-                        for (bound, _) in &mut histogram.buckets {
-                            *bound = seconds(*bound);
-                        }
-                        histogram.sum = histogram.sum.map(seconds);
+                    for (bound, _) in &mut histogram.buckets {
+                        *bound = self.seconds(*bound);
                     }
+                    histogram.sum = histogram.sum.map(|sum| self.seconds(sum));
                     Measured::Histogram(histogram)
                 }
                 None if mine() => Measured::Broken,
@@ -109,7 +84,7 @@ impl Durations {
         let measured = p99s.iter().map(|sample| sample.value);
         let measured = measured.filter(|value| sane(*value) && *value >= 0.0);
         Measured::Summary {
-            p99: measured.reduce(f64::max).map(seconds),
+            p99: measured.reduce(f64::max).map(|p99| self.seconds(p99)),
             count: histogram.count,
         }
     }
@@ -128,7 +103,7 @@ mod tests {
 
     fn read(metric: &str, unit: Unit, text: &str) -> Measured {
         let durations = Durations {
-            selector: crate::limiters::Selector::parse(metric).unwrap(),
+            selector: Selector::parse(metric).unwrap(),
             unit,
         };
         let samples = parse(text, |name| durations.wants(name)).unwrap();

@@ -143,35 +143,6 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Which histogram is meant: a name and labels that must match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selector {
-    /// The histogram's name, without `_bucket`.
-    pub name: String,
-    /// Labels and the values they must have.
-    pub labels: Vec<(String, String)>,
-}
-
-impl Selector {
-    /// Reads `NAME` or `NAME{label="value",…}`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let name_end = text.find('{').unwrap_or(text.len());
-        let (name, rest) = text.split_at(name_end);
-        let name = name.trim_end();
-        if !is_name(name) {
-            return None;
-        }
-        // The value that a sample would have is put in, so that there is one parser of labels.
-        let sample = parse_rest(name, &format!("{rest} 0"))?;
-        let whole = rest.is_empty() || rest.trim_end().ends_with('}');
-        whole.then_some(Self {
-            name: name.to_owned(),
-            labels: sample.labels,
-        })
-    }
-}
-
 /// The histogram `name` among `samples`, summed over all label sets that `takes` accepts; `None` if it is not there.
 ///
 /// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram, nor is one with a bound or a
@@ -209,22 +180,6 @@ pub(in crate::observe) fn histogram_of(
     })
 }
 
-impl std::fmt::Display for Selector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)?;
-        for (index, (label, value)) in self.labels.iter().enumerate() {
-            let open = if index == 0 { '{' } else { ',' };
-            let value = value.replace('\\', r"\\").replace('"', "\\\"");
-            write!(f, "{open}{label}=\"{}\"", value.replace('\n', r"\n"))?;
-        }
-        if self.labels.is_empty() {
-            Ok(())
-        } else {
-            f.write_str("}")
-        }
-    }
-}
-
 /// A key that sorts as the float does.
 fn order(value: f64) -> u64 {
     let bits = value.to_bits();
@@ -239,24 +194,9 @@ fn order(value: f64) -> u64 {
 mod tests {
     use super::*;
 
-    /// What is meant by a selector, as it is read in a node's metrics.
-    trait Read {
-        fn wants(&self, name: &str) -> bool;
-        fn histogram(&self, samples: &[Sample]) -> Option<Histogram>;
-    }
-
-    impl Read for Selector {
-        fn wants(&self, name: &str) -> bool {
-            name.starts_with(&self.name)
-        }
-
-        fn histogram(&self, samples: &[Sample]) -> Option<Histogram> {
-            let takes = |sample: &Sample| {
-                let mut labels = self.labels.iter();
-                labels.all(|(label, value)| sample.label(label) == Some(value))
-            };
-            histogram_of(&self.name, takes, samples)
-        }
+    /// The histogram `d`.
+    fn histogram(samples: &[Sample]) -> Option<Histogram> {
+        histogram_of("d", |_| true, samples)
     }
 
     #[test]
@@ -303,7 +243,6 @@ mod tests {
 
     #[test]
     fn a_figure_that_is_no_count_spoils_its_own_histogram_alone() {
-        let selector = Selector::parse("d").unwrap();
         let read = |text: &str| {
             let text = text.to_owned() + "d_bucket{le=\"+Inf\"} 5\nm 1\n";
             let samples = parse(&text, |_| true).unwrap();
@@ -311,7 +250,7 @@ mod tests {
                 samples.iter().filter(|sample| sample.name == "m").count(),
                 1
             );
-            selector.histogram(&samples)
+            histogram(&samples)
         };
         for value in ["NaN", "+Inf", "-Inf", "1e999", "1e300"] {
             let histogram = read(&format!("d_bucket{{le=\"0.1\"}} 3\nd_sum {value}\n")).unwrap();
@@ -326,55 +265,23 @@ mod tests {
 
     #[test]
     fn a_histogram_of_odd_or_endless_bounds_is_none() {
-        let selector = Selector::parse("d").unwrap();
         let bucket = |le: &str| format!("d_bucket{{le=\"{le}\"}} 1\n");
         let endless: String = (0..=2 * MOST_BUCKETS)
             .map(|le| bucket(&le.to_string()))
             .collect();
         for text in [bucket("NaN"), bucket("-Inf"), bucket("1e300"), endless] {
             let samples = parse(&(text + "d_count 1\n"), |_| true).unwrap();
-            assert_eq!(selector.histogram(&samples), None);
-        }
-    }
-
-    #[test]
-    fn a_selector_is_written_as_it_is_read() {
-        for value in ["a\tb", "\u{7f}", "'", "a\\\"b\nc"] {
-            let selector = Selector {
-                name: "d".to_owned(),
-                labels: vec![("l".to_owned(), value.to_owned())],
-            };
-            assert_eq!(Selector::parse(&selector.to_string()), Some(selector));
+            assert_eq!(histogram(&samples), None);
         }
     }
 
     #[test]
     fn a_missing_inf_bucket_is_made_up_by_the_count() {
-        let selector = Selector::parse("d").unwrap();
         let text = "d_bucket{le=\"0.1\"} 3\nd_bucket{le=\"0.05\"} 1\nd_count 5\nd_sum 0.9\n";
-        let samples = parse(text, |name| selector.wants(name)).unwrap();
-        let histogram = selector.histogram(&samples).unwrap();
-        assert_eq!(histogram.buckets, [(0.05, 1.0), (0.1, 3.0)]);
-        assert!((histogram.count - 5.0).abs() < f64::EPSILON);
-        assert_eq!(selector.histogram(&samples[..2]), None);
-    }
-
-    #[test]
-    fn a_selector_sums_what_it_matches() {
-        let selector = Selector::parse("d{handler=\"/check\"}").unwrap();
-        let text = "d_bucket{handler=\"/check\",method=\"POST\",le=\"1\"} 1\n\
-                    d_bucket{handler=\"/check\",method=\"PUT\",le=\"1\"} 2\n\
-                    d_bucket{handler=\"/x\",le=\"1\"} 50\n\
-                    d_bucket{handler=\"/check\",le=\"+Inf\"} 4\n";
-        let samples = parse(text, |name| selector.wants(name)).unwrap();
-        assert_eq!(selector.histogram(&samples).unwrap().buckets, [(1.0, 3.0)]);
-        assert_eq!(selector.to_string(), "d{handler=\"/check\"}");
-    }
-
-    #[test]
-    fn selectors_that_are_none_are_refused() {
-        for text in ["", "1d", "d{", "d{a=b}", "d{a=\"b\"", "d e"] {
-            assert_eq!(Selector::parse(text), None, "{text:?}");
-        }
+        let samples = parse(text, |name| name.starts_with('d')).unwrap();
+        let whole = histogram(&samples).unwrap();
+        assert_eq!(whole.buckets, [(0.05, 1.0), (0.1, 3.0)]);
+        assert!((whole.count - 5.0).abs() < f64::EPSILON);
+        assert_eq!(histogram(&samples[..2]), None);
     }
 }

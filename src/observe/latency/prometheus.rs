@@ -1,15 +1,17 @@
 //! Latencies from a Prometheus server that scrapes the nodes: the alternative to their own histograms. One query for all
-//! nodes; what it says of one node is the sum over all its series.
+//! nodes; the latency of one node is that of the sum over all its series.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::limiters::{Label, Selector, Wanted};
 use crate::observation::{Histogram, LatencyWindow, NewestChecks, Reason};
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::join;
-use crate::observe::latency::exposition::{Selector, sane};
+use crate::observe::latency::durations::Durations;
+use crate::observe::latency::exposition::sane;
 use crate::observe::latency::histogram::{Quantile, newest, quantile};
 
 /// The most series of an answer: some twenty-five a node.
@@ -33,15 +35,18 @@ struct Series {
     value: (f64, String),
 }
 
-/// The expression for the buckets of all nodes: their rates over the window, those of the newest scrapes, and how old
-/// and how far apart these are.
-fn latency_query(selector: &Selector, window: LatencyWindow) -> String {
+/// The expression for the buckets of all nodes, which `label` tells apart: their rates over the window, those of the newest
+/// scrapes, and how old and how far apart these are.
+fn latency_query(selector: &Selector, label: &str, window: LatencyWindow) -> String {
     let mut buckets = Selector {
-        name: format!("{}_bucket", selector.name),
+        metric: format!("{}_bucket", selector.metric),
         labels: selector.labels.clone(),
     };
     let every = buckets.to_string();
-    buckets.labels.push(("le".to_owned(), "+Inf".to_owned()));
+    buckets.labels.push(Label {
+        name: "le".to_owned(),
+        value: Wanted::Text("+Inf".to_owned()),
+    });
     let one = buckets.to_string();
     let seconds = window.span().as_secs_f64();
     let (window, recent) = (span(window.span()), span(window.newest()));
@@ -51,20 +56,20 @@ fn latency_query(selector: &Selector, window: LatencyWindow) -> String {
     [
         part(
             "window",
-            format!("sum by (node_id, le) (rate({every}[{window}]))"),
+            format!("sum by ({label}, le) (rate({every}[{window}]))"),
         ),
         // Scrapes that are far apart leave too few samples for a rate: the last two there are will do.
         part(
             "newest",
-            format!("sum by (node_id, le) (rate({every}[{recent}]) or irate({every}[{window}]))"),
+            format!("sum by ({label}, le) (rate({every}[{recent}]) or irate({every}[{window}]))"),
         ),
         part(
             "age",
-            format!("max by (node_id) (time() - timestamp({one}))"),
+            format!("max by ({label}) (time() - timestamp({one}))"),
         ),
         part(
             "interval",
-            format!("max by (node_id) ({seconds} / count_over_time({one}[{window}]))"),
+            format!("max by ({label}) ({seconds} / count_over_time({one}[{window}]))"),
         ),
     ]
     .join(" or ")
@@ -122,21 +127,33 @@ impl Latencies {
     }
 }
 
-impl From<Response> for Latencies {
-    fn from(response: Response) -> Self {
+impl Latencies {
+    /// Those of an answer about `durations` in which `label` names the nodes.
+    pub(in crate::observe) fn new(response: Response, durations: &Durations, label: &str) -> Self {
         let mut nodes: BTreeMap<String, OfNode> = BTreeMap::new();
         for series in response.data.result {
-            let label = |name: &str| series.metric.get(name).map_or("", String::as_str);
+            let of = |name: &str| series.metric.get(name).map_or("", String::as_str);
             let value = series.value.1.parse::<f64>().ok();
             let Some(value) = value.filter(|value| sane(*value)) else {
                 continue;
             };
-            let node = nodes.entry(label("node_id").to_owned()).or_default();
-            match label("part") {
-                "window" => add_bucket(&mut node.window, label("le"), value),
-                "newest" => add_bucket(&mut node.newest, label("le"), value),
-                "age" => node.age = Some(value.max(0.0)),
-                "interval" => node.interval = Some(value),
+            let node = nodes.entry(of(label).to_owned()).or_default();
+            let histogram = match of("part") {
+                "window" => &mut node.window,
+                "newest" => &mut node.newest,
+                "age" => {
+                    node.age = Some(value.max(0.0));
+                    continue;
+                }
+                "interval" => {
+                    node.interval = Some(value);
+                    continue;
+                }
+                _ => continue,
+            };
+            match of("le").parse::<f64>() {
+                Ok(le) if le == f64::INFINITY => histogram.count = value,
+                Ok(le) if sane(le) => histogram.buckets.push((durations.seconds(le), value)),
                 _ => {}
             }
         }
@@ -149,25 +166,18 @@ impl From<Response> for Latencies {
     }
 }
 
-fn add_bucket(histogram: &mut Histogram, le: &str, rate: f64) {
-    match le.parse::<f64>() {
-        Ok(le) if le == f64::INFINITY => histogram.count = rate,
-        Ok(le) if sane(le) => histogram.buckets.push((le, rate)),
-        _ => {}
-    }
-}
-
-/// Asks for the latencies of all nodes.
+/// Asks for the latencies of all nodes, which `label` names.
 pub(in crate::observe) async fn latencies(
     http: &Http,
     base: &reqwest::Url,
-    selector: &Selector,
+    durations: &Durations,
+    label: &str,
     window: LatencyWindow,
 ) -> Result<Latencies, HttpError> {
-    let expression = latency_query(selector, window);
+    let expression = latency_query(&durations.selector, label, window);
     let mut url = join(base, "api/v1/query");
     url.query_pairs_mut().append_pair("query", &expression);
-    let what = format!("Prometheus query for {selector}");
+    let what = format!("Prometheus query for {durations}");
     let answer = http.get(url).await.map_err(|mut error| {
         error.message = format!("{what}: {}", error.message);
         error
@@ -183,12 +193,13 @@ pub(in crate::observe) async fn latencies(
             ),
         });
     }
-    Ok(response.into())
+    Ok(Latencies::new(response, durations, label))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limiters::Unit;
 
     const WINDOW: LatencyWindow = LatencyWindow::new(Duration::from_secs(60));
 
@@ -202,13 +213,21 @@ mod tests {
 
     fn answer(result: &[serde_json::Value]) -> Latencies {
         let answer = serde_json::json!({"status": "success", "data": {"resultType": "vector", "result": result}});
-        serde_json::from_value::<Response>(answer).unwrap().into()
+        let response = serde_json::from_value(answer).unwrap();
+        Latencies::new(response, &durations(Unit::Seconds), "node_id")
+    }
+
+    fn durations(unit: Unit) -> Durations {
+        Durations {
+            selector: Selector::parse("d").unwrap(),
+            unit,
+        }
     }
 
     #[test]
     fn one_query_asks_for_all_nodes_with_the_labels_of_the_metric() {
         let selector = Selector::parse("d{handler=\"/check\",q=\"a\\\"b\\\\\"}").unwrap();
-        let query = latency_query(&selector, WINDOW);
+        let query = latency_query(&selector, "node_id", WINDOW);
         let every = r#"d_bucket{handler="/check",q="a\"b\\"}"#;
         let window = format!("sum by (node_id, le) (rate({every}[60s]))");
         assert!(query.contains(&window), "{query}");
@@ -220,7 +239,11 @@ mod tests {
     #[test]
     fn the_query_follows_the_window() {
         let selector = Selector::parse("d").unwrap();
-        let query = latency_query(&selector, LatencyWindow::new(Duration::from_secs(10)));
+        let query = latency_query(
+            &selector,
+            "instance",
+            LatencyWindow::new(Duration::from_secs(10)),
+        );
         for part in [
             "rate(d_bucket[10s])",
             "rate(d_bucket[3333ms]) or irate(d_bucket[10s])",
@@ -267,6 +290,25 @@ mod tests {
         assert_eq!(
             latencies.of("gone", WINDOW).unwrap_err(),
             "prometheus_no_series"
+        );
+    }
+
+    #[test]
+    fn nodes_of_a_kind_that_counts_in_milliseconds_are_those_that_the_server_scrapes() {
+        let of = |le: &str, value: &str| serde_json::json!({"metric": {"part": "window", "instance": "a:9090", "le": le}, "value": [1_700_000_000.0, value]});
+        let answer = serde_json::json!({"data": {"result": [of("50", "9"), of("100", "10"), of("+Inf", "10")]}});
+        let response = serde_json::from_value(answer).unwrap();
+        let latencies = Latencies::new(response, &durations(Unit::Milliseconds), "instance");
+        let (p99, _) = latencies.of("a:9090", WINDOW).unwrap();
+        assert_eq!((p99.bucket.lower, p99.bucket.upper), (0.05, Some(0.1)));
+        let query = latency_query(
+            &Selector::parse("d{k=~\"a.*\"}").unwrap(),
+            "instance",
+            WINDOW,
+        );
+        assert!(
+            query.contains("sum by (instance, le) (rate(d_bucket{k=~\"a.*\"}[60s]))"),
+            "{query}"
         );
     }
 }

@@ -1,20 +1,25 @@
-//! The canary: checks of the exporter's own, through the whole path of a request. Off unless asked for. Each costs a
-//! node one check and Redis two small keys, which the sweep passes over.
+//! The canary: requests of the exporter's own, as the description of the kind says, through the whole path of a request. Off
+//! by default. Each costs a node one check and Redis two small keys, which the sweep skips.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::{StatusCode, Url};
-use serde::Deserialize;
+use reqwest::{Method, Url};
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::elapsed;
+use crate::limiters::{Canary, Template};
 use crate::observation::{LatencyWindow, Reason};
-use crate::observe::http::client::{Http, HttpError};
-use crate::observe::http::management_api::join;
+use crate::observe::http::client::{Http, HttpError, shown};
+use crate::observe::http::management_api::place_on;
 use crate::observe::nodes::probes::gather;
+
+/// What is in the names of counters that the canary makes, also where a limiter escapes the colon of [`CANARY_PREFIX`].
+pub(in crate::observe) const CANARY_MARK: &str = "ratelimiter-exporter-canary";
 
 /// What every canary's key starts with: such keys are nobody's counters.
 pub(in crate::observe) const CANARY_PREFIX: &str = "ratelimiter-exporter-canary:";
@@ -23,22 +28,22 @@ pub(in crate::observe) const CANARY_PREFIX: &str = "ratelimiter-exporter-canary:
 const UNREACHED: u64 = 1_000_000;
 
 /// The window of the canary keys: short, so that they leave Redis soon.
-const WINDOW_MS: u64 = 10_000;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// How many requests a node must admit under a limit of 1 before it fails open. The second may come after Redis was
+/// flushed, restarted or failed over, after the window of a fixed window or after a step of a clock: what was counted then is
+/// gone. That happens between two of three requests, and not twice within a moment.
+const ADMITTED: u32 = 3;
 
 /// How often a node is asked to refuse something; after it failed to, at every collection.
 const REFUSAL_EVERY: Duration = Duration::from_secs(30);
-
-#[derive(Deserialize)]
-struct CheckAnswer {
-    allowed: bool,
-}
 
 /// What a canary brought from one node.
 #[derive(Debug)]
 pub(in crate::observe) struct CanaryReading {
     /// How long the check took, or how it failed.
     pub(in crate::observe) check: Result<Duration, HttpError>,
-    /// Whether one of two checks under a limit of 1 was refused; `None` if that was not asked or not answered.
+    /// Whether one of the checks under a limit of 1 was refused; `None` if none was due, or not all were answered in time.
     pub(in crate::observe) refused: Option<bool>,
 }
 
@@ -127,69 +132,126 @@ impl CanaryHistory {
 /// Asks each node (id, base URL, whether a refusal is due); nodes that did not answer by `cut` are missing.
 pub(in crate::observe) async fn ask_canaries(
     http: &Http,
+    canary: &Arc<Canary>,
     nodes: Vec<(String, Url, bool)>,
     cut: impl Future<Output = ()>,
 ) -> BTreeMap<String, CanaryReading> {
     let mut tasks = JoinSet::new();
     for (id, url, refusal) in nodes {
-        let http = http.clone();
+        let (http, canary) = (http.clone(), Arc::clone(canary));
         tasks.spawn(async move {
-            let reading = ask_one(&http, &url, &id, refusal).await;
+            let reading = ask_one(&http, &canary, &url, &id, refusal).await;
             (id, reading)
         });
     }
     gather(tasks, cut).await
 }
 
-async fn ask_one(http: &Http, url: &Url, id: &str, refusal: bool) -> CanaryReading {
+async fn ask_one(
+    http: &Http,
+    canary: &Canary,
+    url: &Url,
+    id: &str,
+    refusal: bool,
+) -> CanaryReading {
     let started = Instant::now();
     let key = format!("{CANARY_PREFIX}{id}");
-    let check = check(http, url, &key, UNREACHED).await.and_then(|allowed| {
-        if allowed {
-            Ok(started.elapsed())
-        } else {
-            Err(HttpError {
-                status: None,
-                reason: Reason::Unexpected,
-                message: format!("canary check on {id}: refused under a limit of {UNREACHED}"),
-            })
-        }
-    });
+    let check = match check(http, canary, url, &key, UNREACHED).await {
+        // Without a limit of its own, it is decided under one that others may have used up.
+        Ok(false) if canary.sets_limit() => Err(HttpError {
+            status: None,
+            reason: Reason::Unexpected,
+            message: format!("canary check on {id}: refused under a limit of {UNREACHED}"),
+        }),
+        Ok(_) => Ok(started.elapsed()),
+        Err(error) => Err(error),
+    };
     let mut refused = None;
-    if refusal && check.is_ok() {
+    if refusal && canary.sets_limit() && check.is_ok() {
         let key = format!("{CANARY_PREFIX}refusal:{id}");
-        let first = self::check(http, url, &key, 1).await;
-        let second = self::check(http, url, &key, 1).await;
-        if let (Ok(first), Ok(second)) = (first, second) {
-            refused = Some(refuses(first, second));
-        }
+        refused = refuses(|| self::check(http, canary, url, &key, 1)).await;
     }
     CanaryReading { check, refused }
 }
 
-/// Whether the node refuses, by which of two checks under a limit of 1 it admitted. The first is refused while an earlier
-/// one counts, such as that of a second exporter; when that one leaves the window between the two, the second is
-/// admitted, and rightly.
-fn refuses(first: bool, second: bool) -> bool {
-    !(first && second)
+/// Whether one of [`ADMITTED`] checks under a limit of 1 is refused. `ask` sends one and returns whether it was admitted. The
+/// first is refused already while an earlier one counts, such as that of a second exporter.
+async fn refuses<Answered>(mut ask: impl FnMut() -> Answered) -> Option<bool>
+where
+    Answered: Future<Output = Result<bool, HttpError>>,
+{
+    let started = Instant::now();
+    for _ in 0..ADMITTED {
+        if !ask().await.ok()? {
+            return Some(true);
+        }
+    }
+    // Where they took longer than the window, the first is over.
+    (started.elapsed() < WINDOW).then_some(false)
 }
 
-async fn check(http: &Http, base: &Url, key: &str, limit: u64) -> Result<bool, HttpError> {
-    let body = serde_json::json!({"key": key, "limit": limit, "window_ms": WINDOW_MS});
-    let url = join(base, "check");
-    let what = format!("canary POST {}", crate::observe::http::client::shown(&url));
-    let answer = http.post_json(url, body.to_string()).await?;
-    if answer.status == StatusCode::TOO_MANY_REQUESTS {
+/// Sends the canary's request; returns whether it was admitted.
+async fn check(
+    http: &Http,
+    canary: &Canary,
+    base: &Url,
+    key: &str,
+    limit: u64,
+) -> Result<bool, HttpError> {
+    let (limit, window) = (limit.to_string(), WINDOW.as_millis().to_string());
+    // Inside of a JSON string.
+    let quoted = Value::from(key).to_string();
+    let escaped = &quoted[1..quoted.len() - 1];
+    let filled = |template: &Template, key: &str| {
+        template.fill(|group| {
+            let text = match group {
+                "key" => key,
+                "limit" => &limit,
+                _ => &window,
+            };
+            Some(text.as_bytes())
+        })
+    };
+    let headers = canary.headers.iter();
+    let mut headers: Vec<(String, Vec<u8>)> = headers
+        .map(|(name, value)| (name.0.to_ascii_lowercase(), filled(value, key)))
+        .collect();
+    let body = canary.body.as_ref().map(|body| filled(body, escaped));
+    if body.is_some() && !headers.iter().any(|(name, _)| name == "content-type") {
+        headers.push(("content-type".to_owned(), b"application/json".to_vec()));
+    }
+    let place = place_on(base, canary.port, &canary.path.0).unwrap_or_else(|| base.clone());
+    let what = format!("canary {} {}", canary.method, shown(&place));
+    let method = match canary.method.as_str() {
+        "GET" => Method::GET,
+        "PUT" => Method::PUT,
+        _ => Method::POST,
+    };
+    let asked = http.request(base, (method, place), headers, body.unwrap_or_default());
+    let answer = asked.await?;
+    if answer.status.as_u16() == canary.refused {
         return Ok(false);
     }
-    Ok(answer.ok(&what)?.json::<CheckAnswer>(&what)?.allowed)
+    let answer = answer.ok(&what)?;
+    let Some(pointer) = &canary.allowed else {
+        return Ok(true);
+    };
+    let value: Value = answer.json(&what)?;
+    let allowed = value.pointer(&pointer.0).and_then(Value::as_bool);
+    allowed.ok_or_else(|| HttpError {
+        status: None,
+        reason: Reason::InvalidJson,
+        message: format!("{what}: {}: expected true or false", pointer.0),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use reqwest::StatusCode;
+
     use super::*;
 
-    const WINDOW: LatencyWindow = LatencyWindow::new(Duration::from_secs(60));
+    const SPAN: LatencyWindow = LatencyWindow::new(Duration::from_secs(60));
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -206,12 +268,12 @@ mod tests {
     fn a_single_slow_canary_leaves_before_the_grace_period_ends() {
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
-        history.add(at(0), &took(500, None), timeout, WINDOW);
+        history.add(at(0), &took(500, None), timeout, SPAN);
         for step in 1..4 {
-            history.add(at(step * 15), &took(2, None), timeout, WINDOW);
+            history.add(at(step * 15), &took(2, None), timeout, SPAN);
             assert_eq!(history.p99(), Some(Duration::from_millis(500)));
         }
-        history.add(at(60), &took(2, None), timeout, WINDOW);
+        history.add(at(60), &took(2, None), timeout, SPAN);
         assert_eq!(history.p99(), Some(Duration::from_millis(2)));
     }
 
@@ -220,8 +282,8 @@ mod tests {
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
         let mut after = |second, millis| {
-            history.add(at(second), &took(millis, None), timeout, WINDOW);
-            history.newest(WINDOW).map(|newest| newest.as_millis())
+            history.add(at(second), &took(millis, None), timeout, SPAN);
+            history.newest(SPAN).map(|newest| newest.as_millis())
         };
         assert_eq!(after(0, 500), Some(500));
         assert_eq!(after(15, 2), Some(500));
@@ -248,12 +310,12 @@ mod tests {
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
         assert!(history.refusal_due(at(0)));
-        history.add(at(0), &took(1, Some(true)), timeout, WINDOW);
+        history.add(at(0), &took(1, Some(true)), timeout, SPAN);
         assert!(!history.refusal_due(at(15)));
         assert!(history.refusal_due(at(30)));
-        history.add(at(30), &took(1, Some(false)), timeout, WINDOW);
+        history.add(at(30), &took(1, Some(false)), timeout, SPAN);
         assert!(history.refusal_due(at(31)));
-        history.add(at(31), &took(1, None), timeout, WINDOW);
+        history.add(at(31), &took(1, None), timeout, SPAN);
         assert_eq!(history.refused(at(31)), Some(false));
     }
 
@@ -274,12 +336,12 @@ mod tests {
         let timeout = Duration::from_secs(1);
         for refused in [true, false] {
             let mut history = CanaryHistory::default();
-            history.add(at(0), &took(1, Some(refused)), timeout, WINDOW);
-            history.add(at(15), &failed(500), timeout, WINDOW);
+            history.add(at(0), &took(1, Some(refused)), timeout, SPAN);
+            history.add(at(15), &failed(500), timeout, SPAN);
             assert_eq!(history.refused(at(15)), Some(refused));
-            history.add(at(30), &failed(500), timeout, WINDOW);
+            history.add(at(30), &failed(500), timeout, SPAN);
             assert_eq!(history.refused(at(30)), None);
-            history.add(at(45), &took(1, Some(true)), timeout, WINDOW);
+            history.add(at(45), &took(1, Some(true)), timeout, SPAN);
             assert_eq!(history.refused(at(45)), Some(true));
         }
     }
@@ -288,24 +350,60 @@ mod tests {
     fn the_first_canary_that_works_after_failures_says_since_when_they_failed() {
         let timeout = Duration::from_secs(1);
         let mut history = CanaryHistory::default();
-        assert_eq!(history.add(at(0), &took(1, None), timeout, WINDOW), None);
-        assert_eq!(history.add(at(15), &failed(500), timeout, WINDOW), None);
-        assert_eq!(history.add(at(30), &failed(500), timeout, WINDOW), None);
+        assert_eq!(history.add(at(0), &took(1, None), timeout, SPAN), None);
+        assert_eq!(history.add(at(15), &failed(500), timeout, SPAN), None);
+        assert_eq!(history.add(at(30), &failed(500), timeout, SPAN), None);
         // The API's shape says nothing about Redis.
-        assert_eq!(history.add(at(45), &failed(404), timeout, WINDOW), None);
+        assert_eq!(history.add(at(45), &failed(404), timeout, SPAN), None);
         assert_eq!(
-            history.add(at(60), &took(1, None), timeout, WINDOW),
+            history.add(at(60), &took(1, None), timeout, SPAN),
             Some(at(0))
         );
-        assert_eq!(history.add(at(75), &took(1, None), timeout, WINDOW), None);
+        assert_eq!(history.add(at(75), &took(1, None), timeout, SPAN), None);
     }
 
-    #[test]
-    fn a_node_that_refuses_one_of_two_does_not_fail_open() {
-        assert!(!refuses(true, true));
-        assert!(refuses(true, false));
-        assert!(refuses(false, false));
-        // The window of another exporter's canary turned over between the two.
-        assert!(refuses(false, true));
+    /// What is found of a node that answers so: a limiter that counts, forgets all after the given number of checks, and takes
+    /// `takes` for each.
+    async fn found(forgets_after: Option<u32>, counts: bool, takes: Duration) -> Option<bool> {
+        let (mut asked, mut count) = (0, 0);
+        refuses(|| {
+            if forgets_after == Some(asked) {
+                count = 0;
+            }
+            asked += 1;
+            count += u32::from(counts);
+            let admitted = count <= 1;
+            async move {
+                tokio::time::sleep(takes).await;
+                Ok(admitted)
+            }
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counters_that_are_lost_between_two_checks_are_no_node_that_fails_open() {
+        let takes = Duration::from_millis(400);
+        assert_eq!(found(None, true, takes).await, Some(true));
+        for lost in 0..ADMITTED {
+            assert_eq!(found(Some(lost), true, takes).await, Some(true), "{lost}");
+        }
+        assert_eq!(found(None, false, takes).await, Some(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checks_that_take_longer_than_the_window_prove_nothing() {
+        assert_eq!(found(None, false, WINDOW / 2).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_check_that_fails_proves_nothing() {
+        let late = || Err(HttpError::late("POST /check", WINDOW));
+        let mut answers = vec![late(), Ok(true)];
+        let mut answer = || answers.pop().unwrap_or_else(late);
+        assert_eq!(refuses(|| std::future::ready(answer())).await, None);
+        // An earlier check still counts.
+        let refused = || std::future::ready(Ok(false));
+        assert_eq!(refuses(refused).await, Some(true));
     }
 }

@@ -126,14 +126,7 @@ mod tests {
             id: address.to_owned(),
             address: Some(address.to_owned()),
             state: Some(state.to_owned()),
-            reason: None,
-            registered_at: None,
-            heartbeat_ttl_seconds: None,
-            probe_seconds: None,
-            redis_connected: None,
-            redis_reason: None,
-            canary_refused: None,
-            canary_reason: None,
+            ..Node::default()
         }
     }
 

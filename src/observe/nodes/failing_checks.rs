@@ -258,7 +258,7 @@ impl CheckHistory {
 }
 
 /// By how much a counter rose, a restart included: a counter that fell counts from zero.
-fn increase(before: f64, now: f64) -> f64 {
+pub(in crate::observe) fn increase(before: f64, now: f64) -> f64 {
     if now < before { now } else { now - before }
 }
 

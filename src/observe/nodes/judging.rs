@@ -1,17 +1,19 @@
-//! The end of the nodes' line: everything that was read becomes nodes and their metrics. Asks only what depends on the
-//! rest: the second reading of metrics where checks both failed and worked, the canaries, the Prometheus server.
+//! Makes nodes and their metrics of everything that was read. It asks only what depends on the rest: the second reading of
+//! metrics where checks both failed and worked, the canaries, the Prometheus server.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use reqwest::Url;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
-use crate::observation::{Collector, Failure, Reason};
+use crate::limiters::Canary;
+use crate::observation::{Collector, Failure, Node, Reason};
 use crate::observe::deadline::Deadline;
 use crate::observe::http::client::Http;
-use crate::observe::latency::durations::Durations;
+use crate::observe::http::management_api::{address_of, place_on};
 use crate::observe::latency::prometheus::latencies;
 use crate::observe::nodes::canary::ask_canaries;
 use crate::observe::nodes::failing_checks::{CheckCounts, Checks, is_doubtful};
@@ -50,8 +52,8 @@ impl NodeReader {
         };
         self.memory.learn(self.timing, &addresses);
         let mut redis = self.read_metrics(at, deadline, read, &mut judged).await;
-        if self.canary {
-            self.ask_canaries(at, deadline, read, &mut judged, &mut redis)
+        if let Some(canary) = self.requests.canary.clone() {
+            self.ask_canaries(&canary, at, deadline, read, (&mut judged, &mut redis))
                 .await;
         }
         let canary_refused = self
@@ -71,8 +73,14 @@ impl NodeReader {
                 canary_refused: &canary_refused,
             },
         );
+        let asks_refusal = self
+            .requests
+            .canary
+            .as_ref()
+            .is_some_and(|it| it.sets_limit());
         for node in judged.nodes.iter_mut().filter(|node| node.is_up()) {
-            if node.canary_refused.is_none() && self.canaries.contains_key(&node.id) {
+            if asks_refusal && node.canary_refused.is_none() && self.canaries.contains_key(&node.id)
+            {
                 node.canary_reason = Some("canary_unanswered".to_owned());
             }
         }
@@ -237,11 +245,11 @@ impl NodeReader {
     /// then whether it refuses what it must.
     async fn ask_canaries(
         &mut self,
+        canary: &Arc<Canary>,
         at: Moment,
         deadline: &Deadline,
         read: &mut NodesRead,
-        judged: &mut NodesJudged,
-        redis: &mut BTreeMap<String, RedisEvidence>,
+        (judged, redis): (&mut NodesJudged, &mut BTreeMap<String, RedisEvidence>),
     ) {
         let started = Instant::now();
         let nodes: Vec<(String, Url, bool)> = self
@@ -256,7 +264,7 @@ impl NodeReader {
             })
             .collect();
         let ids: Vec<String> = nodes.iter().map(|(id, ..)| id.clone()).collect();
-        let readings = ask_canaries(&self.http, nodes, deadline.passed()).await;
+        let readings = ask_canaries(&self.http, canary, nodes, deadline.passed()).await;
         if readings.len() < ids.len() {
             read.failures.push(cut_off(Collector::Canary));
         }
@@ -272,11 +280,11 @@ impl NodeReader {
                     metrics.take_canary();
                 }
             }
-            if reading.is_cut_off() {
+            if canary.covers_redis && reading.is_cut_off() {
                 redis.insert(id.clone(), RedisEvidence::Broken("canary check failed"));
             }
             match reading.check {
-                Ok(_) => {
+                Ok(_) if canary.covers_redis => {
                     let evidence = redis.entry(id).or_default();
                     match back {
                         Some(since) => *evidence = RedisEvidence::Returned(since),
@@ -284,6 +292,7 @@ impl NodeReader {
                         None => *evidence = RedisEvidence::Works,
                     }
                 }
+                Ok(_) => {}
                 Err(error) => {
                     let (reason, message) = (error.reason, error.message);
                     read.failures
@@ -303,16 +312,16 @@ impl NodeReader {
         judged: &mut NodesJudged,
     ) {
         let started = Instant::now();
-        let Some(selector) = self
-            .requests
-            .series
-            .latency
-            .first()
-            .and_then(Durations::exact)
-        else {
+        let Some(durations) = self.requests.series.latency.first() else {
             return;
         };
-        let query = latencies(http, base, &selector, self.window);
+        // The reference limiter's metrics have the node's id; those of others are known by where they are scraped.
+        let label = if self.has_registry {
+            "node_id"
+        } else {
+            "instance"
+        };
+        let query = latencies(http, base, durations, label, self.window);
         let answer = match deadline.cut(query).await {
             Some(Ok(latencies)) => Ok(latencies),
             Some(Err(error)) => {
@@ -328,13 +337,15 @@ impl NodeReader {
             }
         };
         for node in judged.nodes.iter().filter(|node| node.is_up()) {
+            let scraped_at = self.scraped_at(node).filter(|_| !self.has_registry);
+            let named = scraped_at.as_ref().unwrap_or(&node.id);
             let metrics = judged.metrics.entry(node.id.clone()).or_default();
             metrics.latency_p99_ms = None;
             metrics.latency_p99_bucket = None;
             metrics.latency_source = None;
             metrics.latency_newest = None;
             let latency = match &answer {
-                Ok(latencies) => latencies.of(&node.id, self.window).map_err(str::to_owned),
+                Ok(latencies) => latencies.of(named, self.window).map_err(str::to_owned),
                 Err(reason) => Err(reason.clone()),
             };
             match latency {
@@ -353,6 +364,13 @@ impl NodeReader {
         }
         read.seconds
             .insert(Collector::Prometheus, started.elapsed().as_secs_f64());
+    }
+
+    /// Where the node's metrics are, as host and port.
+    fn scraped_at(&self, node: &Node) -> Option<String> {
+        let port = self.requests.metrics.as_ref()?.port;
+        let url = self.url_of(node.address.as_deref()?)?;
+        address_of(&place_on(&url, port, "")?)
     }
 
     /// Names what the addresses failed in. An address that was never reached is no failure of anything.

@@ -1,5 +1,5 @@
-//! The nodes' line of a collection: Redis's PING and registry, the management API, the nodes themselves. Looks a
-//! second time where the first look would raise an alarm, then hands everything to the judge in `nodes`.
+//! Reads what a collection needs to know of the nodes: Redis's PING and registry, the management API, the nodes themselves.
+//! Where the first reading would raise an alarm, it reads again. `judging` decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,7 +44,6 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) http: Http,
     pub(in crate::observe) urls: Vec<Url>,
     pub(in crate::observe) probe: bool,
-    pub(in crate::observe) canary: bool,
     pub(in crate::observe) prometheus: Option<(Http, Url)>,
     /// What the nodes are asked.
     pub(in crate::observe) requests: Arc<NodeRequests>,
@@ -201,11 +200,11 @@ impl NodeReader {
         read
     }
 
-    /// Looks at the known registrations alone. A clean stop is told from a death by how soon the registration went,
-    /// which takes a look more often than it lives.
+    /// Reads the known registrations alone. A registration that disappears before its TTL could expire was deleted by the
+    /// node, a clean stop. To see that, they are read more often than they expire.
     pub(in crate::observe) async fn glance(&mut self) {
         let ids: Vec<String> = self.memory.ids().cloned().collect();
-        // Whether Redis is there, and what it means if not, is for a collection to say.
+        // What it means that Redis does not answer, a collection decides.
         if ids.is_empty() || !self.has_registry || self.redis_was.current_since.is_none() {
             return;
         }

@@ -3,7 +3,7 @@
 //! Each of them is a decision that Redis did not answer in time, so one is enough where none was answered since the
 //! collection before. Where others were answered, most of them must have failed: a busy node has a timeout now and then.
 
-use crate::observe::nodes::failing_checks::Outage;
+use crate::observe::nodes::failing_checks::{Outage, increase};
 use crate::observe::nodes::state::RedisEvidence;
 
 /// The counts of one node over time.
@@ -43,11 +43,6 @@ impl RedisErrors {
             (false, _) => RedisEvidence::Answered,
         }
     }
-}
-
-/// By how much a counter rose, a restart included: a counter that fell counts from zero.
-fn increase(before: f64, now: f64) -> f64 {
-    if now < before { now } else { now - before }
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What the nodes of a kind are asked, as its description says. Plain data, and how an answer about health is read.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use crate::limiters::{Description, Endpoint, Health};
+use crate::limiters::{Canary, Description, Endpoint, Health};
 use crate::observation::Reason;
 use crate::observe::http::client::{ClientResponse, HttpError};
 use crate::observe::latency::wanted::WantedSeries;
@@ -13,6 +15,7 @@ pub(in crate::observe) struct NodeRequests {
     pub(in crate::observe) health: Option<Health>,
     pub(in crate::observe) metrics: Option<Endpoint>,
     pub(in crate::observe) series: WantedSeries,
+    pub(in crate::observe) canary: Option<Arc<Canary>>,
 }
 
 /// What a node says of its health.
@@ -30,6 +33,7 @@ impl NodeRequests {
             health: nodes.health.clone(),
             metrics: nodes.metrics.clone(),
             series: WantedSeries::new(nodes),
+            canary: nodes.canary.clone().map(Arc::new),
         })
     }
 
@@ -49,15 +53,11 @@ pub(in crate::observe) fn read_health(
     what: &str,
 ) -> Result<Said, HttpError> {
     let fails = !answer.status.is_success();
-    if fails && !(health.covers_redis && answer.status.is_server_error()) {
-        // It is none that is expected, so this is an error.
-        answer.ok(what)?;
-        return Err(HttpError {
-            reason: Reason::HttpStatus,
-            status: None,
-            message: format!("{what}: expected a status from 200 to 299"),
-        });
-    }
+    let answer = if health.covers_redis && answer.status.is_server_error() {
+        answer
+    } else {
+        answer.ok(what)?
+    };
     let node_id = match &health.id {
         None => None,
         Some(_) if fails => None,

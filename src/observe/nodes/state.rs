@@ -21,7 +21,7 @@ use crate::observe::http::api_reading::NodeList;
 use addresses::{ProbeOutcome, Shown, same_address};
 use registration::{by_registration, renewed_at, way_to_redis, without_registry};
 
-/// A registration as it stands in Redis.
+/// A registration as it is in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::observe) struct Registration {
     pub(in crate::observe) address: Option<String>,
@@ -33,7 +33,7 @@ pub(in crate::observe) struct Registration {
 /// What a probe of an address brought.
 #[derive(Clone, Debug)]
 pub(in crate::observe) enum Probe {
-    /// It answered `GET /health` with 200.
+    /// It said that it is healthy.
     Answered {
         node_id: Option<String>,
         seconds: f64,
@@ -231,19 +231,11 @@ impl NodeMemory {
     /// The addresses at which `id` can be asked, the registered one first.
     pub(in crate::observe) fn addresses_of(&self, id: &str) -> Vec<String> {
         let Some(known) = self.known.get(id) else {
-            return self
-                .statics
-                .contains_key(id)
-                .then(|| id.to_owned())
-                .into_iter()
-                .collect();
+            let itself = self.statics.keys().filter(|address| *address == id);
+            return itself.cloned().collect();
         };
-        known
-            .address
-            .iter()
-            .chain(&known.static_address)
-            .cloned()
-            .collect()
+        let addresses = known.address.iter().chain(&known.static_address);
+        addresses.cloned().collect()
     }
 
     /// Whether a failed probe of `address` would mean that a node is down, so that it is worth a second look.
@@ -460,11 +452,8 @@ impl NodeMemory {
             reason: Some(reason),
             registered_at: known.registered_at.clone(),
             heartbeat_ttl_seconds: registered.and_then(|r| r.ttl).map(|ttl| ttl.as_secs_f64()),
-            probe_seconds: None,
-            redis_connected: None,
-            redis_reason: None,
             canary_refused: evidence.canary_refused.get(id).copied(),
-            canary_reason: None,
+            ..Node::default()
         };
         if let ProbeOutcome::Yes(seconds) = answer {
             node.probe_seconds = Some(seconds);
@@ -514,13 +503,11 @@ impl NodeMemory {
                 address: Some(address.clone()),
                 state,
                 reason: Some(reason),
-                registered_at: None,
-                heartbeat_ttl_seconds: None,
                 probe_seconds,
                 redis_connected,
                 redis_reason: redis_reason.map(str::to_owned),
                 canary_refused: evidence.canary_refused.get(address).copied(),
-                canary_reason: None,
+                ..Node::default()
             });
         }
         nodes

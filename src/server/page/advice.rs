@@ -15,7 +15,8 @@ pub(super) fn advice(reason: &str) -> &'static str {
             "a bucket of the node's latency histogram is no number: look at the node's /metrics"
         }
         "prometheus_no_series" => {
-            "the server of --prometheus.url has no such series with the node's id as node_id"
+            "the server of --prometheus.url has no such series with the node's id as node_id, or of other kinds than the \
+             reference limiter with its address as instance"
         }
         "bucket_too_coarse" => {
             "the threshold lies inside the histogram bucket that holds the p99: name a finer histogram with \

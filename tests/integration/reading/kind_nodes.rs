@@ -1,6 +1,7 @@
 //! Processes and APIs of kinds of limiters: limits, health, metrics. A server in this test answers the requests that
 //! `docs/LIMITERS.md` describes; Redis is real.
 
+mod canary;
 mod stand_in;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -468,5 +469,40 @@ async fn nodes_of_a_kind_are_not_applicable_where_no_url_says_where_they_are() -
     scrape.assert_reported(&[]);
     let page = watched.exporter.get("/").await?.text();
     assert!(page.contains("not applicable"), "{page}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn latencies_of_a_kind_come_from_the_prometheus_that_scrapes_its_nodes() -> anyhow::Result<()>
+{
+    let envoy = envoy_node().await?;
+    let id = envoy.address(8080);
+    let mut prometheus = StandIn::new();
+    let scraped_at = envoy.address(9090);
+    prometheus.decide(9090, "/api/v1/query", move |head, _| {
+        let asked = head.contains("ratelimit_service_response_time_seconds_bucket");
+        let by = head.contains("instance") && !head.contains("node_id");
+        let bucket = |le: &str, value: &str| {
+            format!(
+                r#"{{"metric":{{"part":"window","instance":"{scraped_at}","le":"{le}"}},"value":[0,"{value}"]}}"#
+            )
+        };
+        let series = [bucket("0.1", "0"), bucket("0.2", "5"), bucket("+Inf", "5")].join(",");
+        let answer = format!(r#"{{"status":"success","data":{{"result":[{series}]}}}}"#);
+        (if asked && by { 200 } else { 400 }, answer)
+    });
+    prometheus.listen(9090).await?;
+    let flags = [
+        "--limiter.kind=envoy-ratelimit".to_owned(),
+        format!("--ratelimiter.url={}", envoy.url(8080)),
+        format!("--prometheus.url={}", prometheus.url(9090)),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let watched = Watched::with(&flags).await?;
+    let slow = format!("high_latency {id}");
+    let is_slow = |scrape: &Scrape| scrape.reported() == [slow.as_str()];
+    let scrape = watched.exporter.until("it is slow", is_slow).await?;
+    let success = "ratelimiter_scrape_collector_success";
+    assert!(scrape.is(success, &[("collector", "prometheus")], 1));
     Ok(())
 }

@@ -21,10 +21,16 @@ struct Answer {
 
 type Answers = Arc<Mutex<BTreeMap<(u16, String), Answer>>>;
 
+/// The status and the body for a request, by its head and its body.
+type Decide = Box<dyn FnMut(&str, &str) -> (u16, String) + Send>;
+
+type Decisions = Arc<Mutex<BTreeMap<(u16, String), Decide>>>;
+
 /// The server.
 pub(super) struct StandIn {
     pub(super) ip: String,
     answers: Answers,
+    decisions: Decisions,
     asked: Arc<Mutex<Vec<String>>>,
     ports: BTreeMap<u16, AbortOnDropHandle<()>>,
 }
@@ -47,6 +53,7 @@ impl StandIn {
         Self {
             ip: ip.to_owned(),
             answers: Answers::default(),
+            decisions: Decisions::default(),
             asked: Arc::default(),
             ports: BTreeMap::new(),
         }
@@ -78,13 +85,15 @@ impl StandIn {
         let listener = TcpListener::bind(self.address(port));
         let listener = listener.await.with_context(|| self.address(port))?;
         let (answers, asked) = (Arc::clone(&self.answers), Arc::clone(&self.asked));
+        let decisions = Arc::clone(&self.decisions);
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (answers, asked) = (Arc::clone(&answers), Arc::clone(&asked));
+                let decisions = Arc::clone(&decisions);
                 connections.spawn(async move {
                     // A client that has gone is none of its business.
-                    let _ = answer(stream, port, answers, asked).await;
+                    let _ = answer(stream, port, answers, decisions, asked).await;
                 });
             }
         });
@@ -115,6 +124,18 @@ impl StandIn {
         answers.insert((port, path.to_owned()), answer);
     }
 
+    /// What is answered at `path`, with any query, is what `decide` says.
+    pub(super) fn decide(
+        &self,
+        port: u16,
+        path: &str,
+        decide: impl FnMut(&str, &str) -> (u16, String) + Send + 'static,
+    ) {
+        let decisions = &self.decisions;
+        let mut decisions = decisions.lock().unwrap_or_else(PoisonError::into_inner);
+        decisions.insert((port, path.to_owned()), Box::new(decide));
+    }
+
     /// Takes no more connections at `port`.
     pub(super) fn stop(&mut self, port: u16) {
         self.ports.remove(&port);
@@ -131,6 +152,7 @@ async fn answer(
     mut stream: TcpStream,
     port: u16,
     answers: Answers,
+    decisions: Decisions,
     asked: Arc<Mutex<Vec<String>>>,
 ) -> anyhow::Result<()> {
     let mut request = Vec::new();
@@ -160,11 +182,22 @@ async fn answer(
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push(format!("{method} {path} {body}"));
+    let decided = {
+        let mut decisions = decisions.lock().unwrap_or_else(PoisonError::into_inner);
+        let bare = path.split('?').next().unwrap_or_default().to_owned();
+        let decide = decisions.get_mut(&(port, bare));
+        decide.map(|decide| decide(&head, &body))
+    };
+    let decided = decided.map(|(status, body)| Answer {
+        status,
+        body,
+        takes: Duration::ZERO,
+    });
     let found = {
         let answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.get(&(port, path)).cloned()
     };
-    let found = found.unwrap_or(Answer {
+    let found = decided.or(found).unwrap_or(Answer {
         status: 404,
         body: "no such path".to_owned(),
         takes: Duration::ZERO,
