@@ -152,12 +152,11 @@ impl Check<'_> {
             }
         }
         let line = counter.count.referenced.line();
-        for template in counter.count.value.templates() {
+        for template in counter.count.value.counting().templates() {
             self.template("count", template);
         }
-        if let Err(text) = counter.count.value.check(&counter.keys()) {
+        if let Err(text) = counter.count.value.counting().check(&counter.keys()) {
             let method = counter.count.value.name();
-            let text = text.strip_prefix(&format!("{method}: ")).unwrap_or(&text);
             self.tell(line, &format!("count: {method}: {text}"));
         }
         if let Some(when) = &counter.when {

@@ -1,8 +1,10 @@
 //! Whether the keys of a counter expire, by when, and what one does that should and does not.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::limits::Limits;
+use super::description::Counter;
+use super::limits::{Former, Limits};
+use super::reading::Expires;
 use super::units::{duration_ms, float, whole};
 use super::yaml::{Word, from_text, word_or_mapping};
 
@@ -19,41 +21,29 @@ pub enum WithoutExpiry {
 }
 
 /// Whether the keys of a counter expire, and by when.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Expiry {
     /// Whether each must have an expiry.
+    #[serde(rename = "is", deserialize_with = "is_required")]
     pub required: bool,
     /// The longest that it can have, where that is known.
     pub max: Option<Longest>,
     /// Whether a count above the limit may have a longer one.
+    #[serde(default)]
     pub longer_over_limit: bool,
 }
 
-/// `expiry` in its long form.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExpiryRaw {
-    is: ExpiryWord,
-    max: Option<Longest>,
-    #[serde(default)]
-    longer_over_limit: bool,
-}
-
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ExpiryWord {
     Required,
     NormalWithout,
 }
 
-impl From<ExpiryRaw> for Expiry {
-    fn from(raw: ExpiryRaw) -> Self {
-        Self {
-            required: matches!(raw.is, ExpiryWord::Required),
-            max: raw.max,
-            longer_over_limit: raw.longer_over_limit,
-        }
-    }
+fn is_required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let word = ExpiryWord::deserialize(deserializer)?;
+    Ok(matches!(word, ExpiryWord::Required))
 }
 
 impl Word for Expiry {
@@ -61,26 +51,23 @@ impl Word for Expiry {
         "required, normal_without, or {is: one of them, max: 1 window + 5s}";
 
     fn word(word: &str) -> Option<Self> {
-        let is = match word {
-            "required" => ExpiryWord::Required,
-            "normal_without" => ExpiryWord::NormalWithout,
-            _ => return None,
-        };
-        let (max, longer_over_limit) = (None, false);
-        Some(
-            ExpiryRaw {
-                is,
-                max,
-                longer_over_limit,
-            }
-            .into(),
-        )
+        ["required", "normal_without"]
+            .contains(&word)
+            .then_some(Self {
+                required: word == "required",
+                max: None,
+                longer_over_limit: false,
+            })
+    }
+
+    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
+        Self::deserialize(mapping)
     }
 }
 
 impl<'de> Deserialize<'de> for Expiry {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping::<_, ExpiryRaw, _>(deserializer)
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word_or_mapping(deserializer)
     }
 }
 
@@ -106,6 +93,37 @@ impl Longest {
             _ => return None,
         };
         Some(whole(self.windows * window + self.fills * fill).saturating_add(self.plus_ms))
+    }
+}
+
+impl Counter {
+    /// What `left_ms`, a key's PTTL, means for a counter of `count` under `limits`. `former` are the limits before they fell: a
+    /// key that was written under a longer window lives as long as that allowed.
+    pub fn expires(
+        &self,
+        left_ms: i64,
+        (count, limits): (u64, &Limits),
+        former: Option<Former>,
+        tolerance_ms: u64,
+    ) -> Expires {
+        let Ok(in_ms) = u64::try_from(left_ms) else {
+            return Expires::Never(self.without_expiry.filter(|_| self.expiry.required));
+        };
+        let over = limits.capacity().is_none_or(|capacity| count > capacity);
+        let may_be_longer = self.expiry.longer_over_limit && over;
+        let max = self.expiry.max.filter(|_| !may_be_longer);
+        let before = former.and_then(|former| {
+            let most_ms = max?.most_ms(&former.limits)?;
+            Some(most_ms.saturating_sub(former.ago_ms))
+        });
+        let most_ms = max.and_then(|max| max.most_ms(limits));
+        let most_ms = most_ms.map(|most_ms| most_ms.max(before.unwrap_or(0)));
+        match most_ms {
+            Some(most_ms) if in_ms > most_ms.saturating_add(tolerance_ms) => {
+                Expires::TooLate { in_ms, most_ms }
+            }
+            _ => Expires::In(in_ms),
+        }
     }
 }
 

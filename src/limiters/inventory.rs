@@ -94,13 +94,8 @@ impl Inventory {
                 .or_insert_with(|| (0, name.to_vec()));
             *times += 1;
         }
-        let label = description
-            .counter(counter)
-            .map(|it| it.label(counter))
-            .unwrap_or_default();
-        if let Some(fitting) = self.counters.get_mut(counter.counter) {
-            fitting.add(name, label, &finding.outcome);
-        }
+        let label = description.counter(counter).label(counter);
+        self.counters[counter.counter].add(name, label, &finding.outcome);
     }
 
     fn add_foreign(&mut self, description: &Description, name: &[u8]) {

@@ -22,10 +22,7 @@ impl Called {
         matched: &Matched,
         kept: impl Fn(&[u8]) -> Option<&'a [u8]>,
     ) -> Self {
-        let Some(counter) = description.counter(matched) else {
-            let (label, rest) = (matched.name.clone(), Vec::new());
-            return Self { label, rest };
-        };
+        let counter = description.counter(matched);
         let label = counter.label(matched);
         let in_label = |group: &str| match &counter.label {
             Some(label) => label.value.groups().any(|it| it == group),

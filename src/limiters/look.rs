@@ -209,9 +209,7 @@ impl<'d> Look<'d> {
     }
 
     fn ask_limits(&mut self, matched: Matched) {
-        let Some(counter) = self.description.counter(&matched) else {
-            return self.done(None, Outcome::Foreign);
-        };
+        let counter = self.description.counter(&matched);
         let already = (self.known.rules)(counter, &matched).or(matched.limits(&counter.units));
         let mut asked = Vec::new();
         let mut asks = Vec::new();
@@ -236,9 +234,7 @@ impl<'d> Look<'d> {
     }
 
     fn limited(&mut self, matched: Matched, asked: &[usize], answers: &[Answer]) {
-        let Some(counter) = self.description.counter(&matched) else {
-            return self.done(None, Outcome::Foreign);
-        };
+        let counter = self.description.counter(&matched);
         let mut unruled = matched.limits(&counter.units);
         let mut own = false;
         for (place, source) in sources(self.description, counter).enumerate() {
@@ -313,9 +309,7 @@ impl<'d> Look<'d> {
     }
 
     fn ask_count(&mut self, matched: Matched, limits: Limits) {
-        let Some(counter) = self.description.counter(&matched) else {
-            return self.done(None, Outcome::Foreign);
-        };
+        let counter = self.description.counter(&matched);
         let method = counter.count.value.counting();
         let when = self.when(counter, &matched, &limits);
         if !method.knows_windows() {
@@ -357,8 +351,7 @@ impl<'d> Look<'d> {
 
     /// Ends without a count.
     fn refuse(&mut self, matched: Matched, not: Not) {
-        let counter = self.description.counter(&matched);
-        let malformed = counter.map(|counter| counter.malformed).unwrap_or_default();
+        let malformed = self.description.counter(&matched).malformed;
         let outcome = match not {
             Not::Over if self.known.sampled => {
                 self.asks = vec![Ask::Pttl(matched.name.clone())];
@@ -383,9 +376,7 @@ impl<'d> Look<'d> {
     }
 
     fn counted(&mut self, matched: Matched, limits: Limits, answers: &[Answer]) {
-        let Some(counter) = self.description.counter(&matched) else {
-            return self.done(None, Outcome::Foreign);
-        };
+        let counter = self.description.counter(&matched);
         let method = counter.count.value.counting();
         let at = self.at(counter, &matched, &limits);
         let Counted { count, invalid } = match method.read(&at, answers) {
@@ -448,7 +439,13 @@ impl<'d> Look<'d> {
                     return self.done(Some(matched), Outcome::Gone);
                 }
                 (Closer::Expiry, Answer::Integer(left)) => {
-                    reading.expiry = counter.map(|counter| self.expires(counter, &reading, *left));
+                    let expires = counter.expires(
+                        *left,
+                        (reading.count, &reading.limits),
+                        reading.former,
+                        self.known.tolerance_ms,
+                    );
+                    reading.expiry = Some(expires);
                     if matches!(reading.expiry, Some(Expires::TooLate { .. })) {
                         invalid = Some(Invalid::ExpiresTooLate);
                     }
@@ -472,32 +469,5 @@ impl<'d> Look<'d> {
         let window_ms = former.limits.window_ms.max(limits.window_ms);
         former.limits.capacity() > limits.capacity()
             && window_ms.is_some_and(|window_ms| former.ago_ms < window_ms)
-    }
-
-    /// What a key's PTTL, which is not -2, means.
-    fn expires(&self, counter: &Counter, reading: &CounterReading, left: i64) -> Expires {
-        let Ok(in_ms) = u64::try_from(left) else {
-            let without = counter.without_expiry.filter(|_| counter.expiry.required);
-            return Expires::Never(without);
-        };
-        let limits = &reading.limits;
-        let over = limits
-            .capacity()
-            .is_none_or(|capacity| reading.count > capacity);
-        let may_be_longer = counter.expiry.longer_over_limit && over;
-        let max = counter.expiry.max.filter(|_| !may_be_longer);
-        let most_ms = max.and_then(|max| max.most_ms(limits));
-        // A key that was written before the window got shorter lives on as long as it then should.
-        let before = self.former.and_then(|former| {
-            let most_ms = max?.most_ms(&former.limits)?;
-            Some(most_ms.saturating_sub(former.ago_ms))
-        });
-        let most_ms = most_ms.map(|most_ms| most_ms.max(before.unwrap_or(0)));
-        match most_ms {
-            Some(most_ms) if in_ms > most_ms.saturating_add(self.known.tolerance_ms) => {
-                Expires::TooLate { in_ms, most_ms }
-            }
-            _ => Expires::In(in_ms),
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::pattern::Pattern;
 use super::selector::Selector;
@@ -124,7 +124,8 @@ from_text!(Pointer, |text| {
 });
 
 /// A series that says how long decisions take.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Latency {
     /// The series, without `_bucket`, `_sum` and `_count`.
     pub metric: Selector,
@@ -132,76 +133,35 @@ pub struct Latency {
     pub unit: Unit,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LatencyRaw {
-    metric: Selector,
-    unit: LatencyUnit,
-}
-
-#[derive(Debug, Deserialize)]
-enum LatencyUnit {
-    #[serde(rename = "s")]
-    Seconds,
-    #[serde(rename = "ms")]
-    Milliseconds,
-}
-
-impl From<LatencyRaw> for Latency {
-    fn from(raw: LatencyRaw) -> Self {
-        let unit = match raw.unit {
-            LatencyUnit::Seconds => Unit::Seconds,
-            LatencyUnit::Milliseconds => Unit::Milliseconds,
-        };
-        Self {
-            metric: raw.metric,
-            unit,
-        }
-    }
-}
-
 impl Word for Latency {
     const EXPECTED: &'static str =
-        "a selector of series in seconds, or {metric: a selector, unit: s or ms}";
+        "a selector of series in seconds, or {metric: a selector, unit: s, ms, us or ns}";
 
     fn word(word: &str) -> Option<Self> {
         let metric = Selector::parse(word).ok()?;
-        Some(Self {
-            metric,
-            unit: Unit::Seconds,
-        })
+        let unit = Unit::Seconds;
+        Some(Self { metric, unit })
+    }
+
+    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
+        Self::deserialize(mapping)
     }
 }
 
 impl<'de> Deserialize<'de> for Latency {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping::<_, LatencyRaw, _>(deserializer)
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word_or_mapping(deserializer)
     }
 }
 
 /// A counter of decisions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Results {
     /// The series.
     pub metric: Selector,
     /// What the decisions were, from the labels; without it, the label `result`, or the metric's name.
     pub result: Option<Template>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResultsRaw {
-    metric: Selector,
-    result: Option<Template>,
-}
-
-impl From<ResultsRaw> for Results {
-    fn from(raw: ResultsRaw) -> Self {
-        Self {
-            metric: raw.metric,
-            result: raw.result,
-        }
-    }
 }
 
 impl Word for Results {
@@ -210,16 +170,18 @@ impl Word for Results {
 
     fn word(word: &str) -> Option<Self> {
         let metric = Selector::parse(word).ok()?;
-        Some(Self {
-            metric,
-            result: None,
-        })
+        let result = None;
+        Some(Self { metric, result })
+    }
+
+    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
+        Self::deserialize(mapping)
     }
 }
 
 impl<'de> Deserialize<'de> for Results {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping::<_, ResultsRaw, _>(deserializer)
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word_or_mapping(deserializer)
     }
 }
 
@@ -247,7 +209,7 @@ pub struct Canary {
     /// The path.
     pub path: Path,
     /// The body; `$key`, `$limit` and `$window_ms` in it are filled in.
-    pub body: Option<super::template::Template>,
+    pub body: Option<Template>,
     /// Headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
@@ -298,7 +260,7 @@ impl Nodes {
             let unknown = canary
                 .body
                 .iter()
-                .flat_map(super::template::Template::groups)
+                .flat_map(Template::groups)
                 .find(|group| !known.contains(group));
             if let Some(unknown) = unknown {
                 return Err(format!(

@@ -2,7 +2,6 @@
 //! an API.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::ask::{Answer, Ask};
@@ -13,7 +12,8 @@ use super::template::Template;
 use super::units::{Unit, some_duration};
 
 /// A place where limits are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Source {
     /// Fields of the counter's own hash.
     Fields(Fields),
@@ -67,44 +67,6 @@ pub struct Fixed {
     pub window: Option<u64>,
     /// The burst.
     pub burst: Option<u64>,
-}
-
-impl<'de> Deserialize<'de> for Source {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOf;
-
-        impl<'de> Visitor<'de> for OneOf {
-            type Value = Source;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("one of fields, key, fixed and http")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
-                const KINDS: &[&str] = &["fields", "key", "fixed", "http"];
-                let Some(word) = map.next_key::<String>()? else {
-                    return Err(A::Error::custom(
-                        "expected one of fields, key, fixed and http",
-                    ));
-                };
-                let source = match word.as_str() {
-                    "fields" => Source::Fields(map.next_value()?),
-                    "key" => Source::Key(map.next_value()?),
-                    "fixed" => Source::Fixed(map.next_value()?),
-                    "http" => Source::Http(map.next_value()?),
-                    other => return Err(A::Error::unknown_field(other, KINDS)),
-                };
-                match map.next_key::<String>()? {
-                    None => Ok(source),
-                    Some(more) => Err(A::Error::custom(format!(
-                        "unexpected {more:?}: expected one source for each -"
-                    ))),
-                }
-            }
-        }
-
-        deserializer.deserialize_map(OneOf)
-    }
 }
 
 impl Source {

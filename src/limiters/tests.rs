@@ -215,7 +215,7 @@ fn the_first_counter_that_fits_name_and_type_wins() {
     let name = b"LIMITS:LIMITER/user:1/10/5/minute";
     assert_eq!(limits.match_name(name, None), Fit::NeedsType);
     let of_type = |kind| match limits.match_name(name, Some(kind)) {
-        Fit::Counter(matched) => limits.counter(&matched).unwrap().name.value.clone(),
+        Fit::Counter(matched) => limits.counter(&matched).name.value.clone(),
         other => format!("{other:?}"),
     };
     assert_eq!(of_type(Type::String), "fixed-window");

@@ -196,7 +196,6 @@ pub(in crate::observe) fn counter_kinds(description: &Description) -> Vec<Counte
         count: counter.count.value.name().to_owned(),
         refused: counter.refused,
         sticks: counter.sticks(),
-        validated: true,
     });
     counters.collect()
 }

@@ -94,13 +94,14 @@ pub(in crate::observe) struct LimitMemory {
     changes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
     limit: Limit,
     fell: Option<Fall>,
     /// The key has no limit of its own any more; the entry lives until the fall no longer matters.
     removed: bool,
     /// Whether the pass in which the limit was last seen is an odd one.
+    #[serde(skip)]
     seen_in_odd: bool,
 }
 

@@ -97,8 +97,8 @@ impl Described {
         let unread = matches!(reason, Reason::NoLimit | Reason::NoWindow)
             && finding.matched.as_ref().is_some_and(|matched| {
                 let counter = self.description.counter(matched);
-                let api = counter.zip(self.api.as_ref());
-                api.is_some_and(|(counter, api)| api.is_unread(counter, matched))
+                let api = self.api.as_ref();
+                api.is_some_and(|api| api.is_unread(counter, matched))
             });
         if unread { Reason::LimitsUnread } else { reason }
     }
