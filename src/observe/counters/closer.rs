@@ -3,8 +3,8 @@
 
 use redis::{Cmd, RedisResult, Value};
 
-use crate::limiters::{Limits, Longest};
-use crate::observation::{Invalid, Limit};
+use crate::limiters::{Counter, Expires, Limits};
+use crate::observation::Invalid;
 
 /// How far the clocks of nodes and applications may be ahead of Redis's, in milliseconds.
 pub(in crate::observe) const CLOCK_TOLERANCE_MS: u64 = 2_000;
@@ -57,24 +57,18 @@ impl Closer {
         self.left_ms == -1
     }
 
-    /// What of the counter its limiter cannot make. A key expires after `longest` at the most, counted in windows of `limit`.
+    /// What of a key of `counter`, which counts `count` under `limits`, its limiter cannot make.
     pub(in crate::observe) fn invalid(
         self,
-        longest: Option<Longest>,
-        limit: Limit,
+        counter: &Counter,
+        count: u64,
+        limits: &Limits,
     ) -> Option<Invalid> {
         if self.future > 0 {
             return Some(Invalid::InTheFuture);
         }
-        let limits = Limits {
-            limit: Some(limit.limit),
-            window_ms: Some(limit.window_ms),
-            burst: None,
-        };
-        let most_ms = longest?.most_ms(&limits)?;
-        let left_ms = u64::try_from(self.left_ms).unwrap_or(0);
-        let too_late = left_ms > most_ms.saturating_add(CLOCK_TOLERANCE_MS);
-        too_late.then_some(Invalid::ExpiresTooLate)
+        let expires = counter.expires(self.left_ms, (count, limits), None, CLOCK_TOLERANCE_MS);
+        matches!(expires, Expires::TooLate { .. }).then_some(Invalid::ExpiresTooLate)
     }
 }
 
@@ -85,12 +79,13 @@ mod tests {
 
     fn invalid(left_ms: i64, future: u64) -> Option<Invalid> {
         let reference = Description::parse(built_in("reference").unwrap()).unwrap();
-        let limit = Limit {
-            limit: 10,
-            window_ms: 60_000,
+        let limits = Limits {
+            limit: Some(10),
+            window_ms: Some(60_000),
+            burst: None,
         };
         let closer = Closer { left_ms, future };
-        closer.invalid(reference.counters[0].expiry.max, limit)
+        closer.invalid(&reference.counters[0], 5, &limits)
     }
 
     #[test]

@@ -19,7 +19,6 @@ use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched};
 use crate::observation::{CounterKind, shown_key};
 use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::limits::{LimitRule, rule_for};
-use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::Lane;
 use crate::observe::redis::router::Router;
 use crate::text::one_line;
@@ -66,7 +65,6 @@ pub(in crate::observe) struct Means<'a> {
     pub(in crate::observe) lanes: &'a [Lane],
     pub(in crate::observe) clock: &'a Clock,
     pub(in crate::observe) rules: &'a [LimitRule],
-    pub(in crate::observe) sink: &'a mut dyn CounterSink,
 }
 
 impl Means<'_> {

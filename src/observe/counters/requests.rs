@@ -302,7 +302,8 @@ pub(in crate::observe) async fn verify(
     verified
 }
 
-fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
+/// Counts `key` over its window.
+pub(in crate::observe) fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
     let mut command = redis::cmd("ZCOUNT");
     let from = now_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
     command.arg([PREFIX, key].concat()).arg(from).arg("+inf");
@@ -319,7 +320,8 @@ fn limit_name(key: &[u8]) -> Vec<u8> {
     [PREFIX, LIMIT, key].concat()
 }
 
-fn hmget(key: &[u8]) -> redis::Cmd {
+/// Reads the limit that is stored for `key`.
+pub(in crate::observe) fn hmget(key: &[u8]) -> redis::Cmd {
     let mut command = redis::cmd("HMGET");
     command.arg(limit_name(key)).arg("limit").arg("window_ms");
     command

@@ -21,11 +21,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::Longest;
 use crate::observation::Reason;
 use crate::observe::counters::described::{Described, Means};
 use crate::observe::counters::invalidations::Names;
-use crate::observe::counters::limits::{LimitMemory, LimitRule};
+use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
@@ -42,18 +41,9 @@ pub(in crate::observe) struct Sweep<'a> {
     /// One for each link of the router.
     pub(in crate::observe) lanes: Vec<Lane>,
     pub(in crate::observe) clock: &'a Clock,
-    pub(in crate::observe) limits: &'a mut LimitMemory,
-    /// The counters, where they are not the reference limiter's.
-    pub(in crate::observe) described: Option<&'a mut Described>,
-    /// What the last full pass came across.
-    pub(in crate::observe) totals: &'a mut Option<Totals>,
+    pub(in crate::observe) memory: &'a mut CounterMemory,
     /// Which of the written keys are read with their expiry.
     pub(in crate::observe) sample: Sample,
-    /// The longest expiry of a key, where the limiter is the reference.
-    pub(in crate::observe) longest: Option<Longest>,
-    /// Keys, of the reference limiter, in which something is wrong that only a closer reading shows.
-    pub(in crate::observe) suspects: &'a mut HashSet<Vec<u8>>,
-    pub(in crate::observe) rules: &'a [LimitRule],
     pub(in crate::observe) sink: &'a mut dyn CounterSink,
     /// Not all servers are known.
     pub(in crate::observe) alone: bool,
@@ -90,11 +80,11 @@ impl Sweep<'_> {
         stop: Instant,
         result: &mut SweepResult,
     ) {
-        if let Some(described) = &mut self.described {
+        if let Some(described) = &mut self.memory.described {
             described.watch(&watched);
-        } else if !self.suspects.is_empty() {
+        } else if !self.memory.suspects.is_empty() {
             let watched: HashSet<&[u8]> = watched.iter().map(|key| &**key).collect();
-            self.suspects.retain(|key| watched.contains(&**key));
+            self.memory.suspects.retain(|key| watched.contains(&**key));
         }
         let watched = watched.into_iter();
         let (shown, mut others): (Vec<_>, Vec<_>) =
@@ -120,8 +110,8 @@ impl Sweep<'_> {
     }
 
     async fn recheck_some(&mut self, some: &[Box<[u8]>], result: &mut SweepResult) {
-        if let Some((described, mut means)) = self.describing() {
-            described.recheck(&mut means, some, result).await;
+        if let Some((described, means, sink)) = self.describing() {
+            described.recheck(&means, sink, some, result).await;
             return;
         }
         let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
@@ -155,9 +145,9 @@ impl Sweep<'_> {
             let most = self.lanes[lane].pacer.step_size();
             let some: Vec<Vec<u8>> = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
             let mut sample = self.sample.clone();
-            if let Some((described, mut means)) = self.describing() {
+            if let Some((described, means, sink)) = self.describing() {
                 described
-                    .written(&mut means, &some, &mut sample, result)
+                    .written(&means, sink, &some, &mut sample, result)
                     .await;
                 self.sample = sample;
                 continue;
@@ -189,7 +179,7 @@ impl Sweep<'_> {
         if current.round == Round::Limits && self.rest_ended(&mut current, result) {
             // Those of a server that cannot be read are not known.
             if result.failed.is_empty() && !current.moved {
-                self.limits.set_primed();
+                self.memory.limits.set_primed();
             }
             current.begin_counters();
             self.go_on(&mut current, stop, result).await;
@@ -244,8 +234,9 @@ impl Sweep<'_> {
                     };
                     let part = current.part(&self.router.links()[lane].primary);
                     part.go_on(cursor, scans.len(), step);
-                    if let Some((described, mut means)) = self.describing() {
-                        described.passing(&mut means, &names, &mut current.totals, result).await;
+                    if let Some((described, means, sink)) = self.describing() {
+                        let totals = &mut current.totals;
+                        described.passing(&means, sink, &names, totals, result).await;
                         continue;
                     }
                     let sample = &mut current.totals.sample;
@@ -316,8 +307,8 @@ impl Sweep<'_> {
     async fn begin(&mut self, result: &mut SweepResult) -> Pass {
         self.sink.begin_pass();
         let mut pass = Pass::default();
-        pass.totals = Totals::after(self.totals.as_ref());
-        if self.described.is_none() && !self.limits.is_primed() {
+        pass.totals = Totals::after(self.memory.totals.as_ref());
+        if self.memory.described.is_none() && !self.memory.limits.is_primed() {
             pass.round = Round::Limits;
         }
         let sizes = self.router.links().iter().map(|link| async {
@@ -349,30 +340,30 @@ impl Sweep<'_> {
             return;
         }
         let now = self.clock.now().steady;
-        match self.described.as_deref_mut() {
+        match &mut self.memory.described {
             Some(described) => described.end_pass(now),
-            None => self.limits.end_pass(now),
+            None => self.memory.limits.end_pass(now),
         }
         self.sink.end_pass();
-        *self.totals = Some(pass.totals);
+        self.memory.totals = Some(pass.totals);
     }
 
     /// The counters of a described kind, and what reading them takes.
-    fn describing(&mut self) -> Option<(&mut Described, Means<'_>)> {
-        let described = self.described.as_deref_mut()?;
+    fn describing(&mut self) -> Option<(&mut Described, Means<'_>, &mut dyn CounterSink)> {
+        let memory = &mut *self.memory;
+        let described = memory.described.as_mut()?;
         let means = Means {
             router: &self.router,
             lanes: &self.lanes,
             clock: self.clock,
-            rules: self.rules,
-            sink: self.sink,
+            rules: &memory.rules,
         };
-        Some((described, means))
+        Some((described, means, self.sink))
     }
 
     /// What SCAN is asked for, one after the other.
     fn patterns(&self, round: Round) -> Arc<[Vec<u8>]> {
-        match (&self.described, round) {
+        match (&self.memory.described, round) {
             (Some(described), _) => described.description().scans().into(),
             (None, Round::Limits) => Arc::new([b"ratelimit:limit:*".to_vec()]),
             (None, Round::Counters | Round::Both) => Arc::new([b"ratelimit*".to_vec()]),

@@ -14,6 +14,7 @@ use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
 use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::pace::Pacer;
+use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::redis::errors::is_elsewhere;
@@ -23,7 +24,8 @@ impl Described {
     /// Reads watched keys, by their labels. Those whose names are not known wait for the pass.
     pub(in crate::observe) async fn recheck(
         &mut self,
-        means: &mut Means<'_>,
+        means: &Means<'_>,
+        sink: &mut dyn CounterSink,
         labels: &[Box<[u8]>],
         result: &mut SweepResult,
     ) {
@@ -57,13 +59,14 @@ impl Described {
             .filter(|seen| self.wanted.contains(&*seen.label))
             .map(Seen::view)
             .collect();
-        means.sink.recheck(at, &views);
+        sink.recheck(at, &views);
     }
 
     /// Reads names that a pass came across.
     pub(in crate::observe) async fn passing(
         &mut self,
-        means: &mut Means<'_>,
+        means: &Means<'_>,
+        sink: &mut dyn CounterSink,
         names: &[Vec<u8>],
         totals: &mut Totals,
         result: &mut SweepResult,
@@ -81,14 +84,14 @@ impl Described {
                 }
             }
             let at = means.clock.now();
-            let read = self.judge_all(means, &findings, at.steady, result);
+            let read = self.judge_all(sink, &findings, at.steady, result);
             for (label, reason) in &read.unjudged {
                 totals.add_unjudged(*reason, label);
             }
             let views: Vec<CounterView<'_>> = read.seen.iter().map(Seen::view).collect();
-            means.sink.counters(at, &views);
+            sink.counters(at, &views);
             let views: Vec<CounterView<'_>> = read.empty.iter().map(Seen::view).collect();
-            means.sink.recheck(at, &views);
+            sink.recheck(at, &views);
         }
     }
 
@@ -106,7 +109,8 @@ impl Described {
     /// Reads names that were written: they belong to no pass.
     pub(in crate::observe) async fn written(
         &mut self,
-        means: &mut Means<'_>,
+        means: &Means<'_>,
+        sink: &mut dyn CounterSink,
         names: &[Vec<u8>],
         sample: &mut Sample,
         result: &mut SweepResult,
@@ -115,10 +119,10 @@ impl Described {
         let closely = self.with_watched(names, &sampled);
         let (findings, _) = self.look_at(means, names, &closely, result).await;
         let at = means.clock.now();
-        let read = self.judge_all(means, &findings, at.steady, result);
+        let read = self.judge_all(sink, &findings, at.steady, result);
         let all = read.seen.iter().chain(&read.empty);
         let views: Vec<CounterView<'_>> = all.map(Seen::view).collect();
-        means.sink.recheck(at, &views);
+        sink.recheck(at, &views);
     }
 
     /// Which of `names` are read with their expiry: those of the sample, and those that are watched.
@@ -132,7 +136,7 @@ impl Described {
     /// Judges findings, and remembers the names of counters that are read again in the next collection.
     fn judge_all(
         &mut self,
-        means: &Means<'_>,
+        sink: &dyn CounterSink,
         findings: &[Option<Finding>],
         now: Timestamp,
         result: &mut SweepResult,
@@ -152,7 +156,7 @@ impl Described {
                         result.skip(reason, &counter.label);
                         read.unjudged.push((counter.label.clone(), reason));
                     }
-                    self.remember(means, &counter);
+                    self.remember(sink, &counter);
                     read.seen.push(counter);
                 }
                 // It may have been in violation.
@@ -174,11 +178,11 @@ impl Described {
     }
 
     /// Remembers the name of a counter that is read again in the next collection. The next one is called otherwise.
-    fn remember(&mut self, means: &Means<'_>, counter: &Seen) {
+    fn remember(&mut self, sink: &dyn CounterSink, counter: &Seen) {
         let view = counter.view();
         let used = utilization(view.count, view.limit);
         if counter.is_remarkable()
-            || means.sink.ranks(used, view.key)
+            || sink.ranks(used, view.key)
             || self.wanted.contains(&*counter.label)
         {
             self.by_name.insert(counter.name.clone());
@@ -191,7 +195,7 @@ impl Described {
     /// What became of each name, nothing of those that could not be read; and what it took of Redis's time.
     pub(super) async fn look_at(
         &self,
-        means: &mut Means<'_>,
+        means: &Means<'_>,
         names: &[Vec<u8>],
         sampled: &[bool],
         result: &mut SweepResult,
