@@ -11,7 +11,6 @@ pub(crate) mod fuzzing;
 mod http_limits;
 mod inventory;
 mod json;
-mod keys;
 mod labels;
 mod limits;
 mod look;
@@ -49,7 +48,7 @@ pub use nodes::{
 pub use pattern::{LinePattern, Pattern};
 pub use reading::{CounterReading, Expires, Finding, Outcome, Unknown};
 pub use selector::{Label, Selector, Wanted};
-pub use source::{Beside, Fixed, Form, Source};
+pub use source::{Beside, Form, Source};
 pub use template::Template;
 pub use units::{Number, Period, Unit, Units};
 pub use yaml::Mistake;

@@ -1,4 +1,4 @@
-//! Whether the keys of a counter expire, by when, and what one does that should and does not.
+//! Whether the keys of a counter expire, when, and what a key without its required expiry does.
 
 use serde::{Deserialize, Deserializer};
 
@@ -8,19 +8,19 @@ use super::reading::Expires;
 use super::units::{duration_ms, float, whole};
 use super::yaml::{Word, from_text, word_or_mapping};
 
-/// What a counter does that should expire and does not.
+/// What a counter without its required expiry does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WithoutExpiry {
-    /// At its limit, it refuses its client for ever.
+    /// At its limit, it blocks its client for ever.
     Blocks,
-    /// It takes memory for ever and harms nobody else.
+    /// It takes memory for ever. It blocks nobody.
     Leaks,
     /// The limiter sets the expiry at the next request.
     Heals,
 }
 
-/// Whether the keys of a counter expire, and by when.
+/// Whether the keys of a counter expire, and when.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct Expiry {
@@ -83,7 +83,7 @@ pub struct Longest {
 }
 
 impl Longest {
-    /// How long it is under `limits`, in milliseconds, if they tell.
+    /// In milliseconds under `limits`, if that follows from them.
     pub fn most_ms(&self, limits: &Limits) -> Option<u64> {
         let window = float(limits.window_ms?);
         let (limit, capacity) = (limits.limit.map(float), limits.capacity().map(float));

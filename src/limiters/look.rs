@@ -1,8 +1,8 @@
-//! One name, from what it is to what it counts: what to ask Redis next, and what the answers mean. Who uses it asks, so
-//! that many names go through each step together.
+//! The reading of one name, step by step: which commands to send to Redis next, and what their answers mean. The caller sends
+//! them, so that many names go through each step together.
 //!
-//! The steps: the type where names leave it open; limits that are in Redis, and what else tells counters apart; the
-//! count; and, for counters at their limit and for a sample of the others, expiry, companions and times in the future.
+//! The steps: the type, if the name leaves it open; limits that are in Redis, and what else distinguishes counters; the count;
+//! and, for counters at their limit and for a sample of the others, expiry, companions and times in the future.
 
 use super::ask::{Answer, Ask, Type};
 use super::description::{Counter, Description, Malformed, Needed, When as Tells};
@@ -45,7 +45,7 @@ pub struct Merged<'a> {
     pub own: bool,
 }
 
-/// What needs no more than to be known: no limit was another before.
+/// For callers that remember no limits: none fell.
 pub fn never_fell(_: &Counter, _: &Matched, _: Merged<'_>) -> Option<Former> {
     None
 }
@@ -135,12 +135,12 @@ impl<'d> Look<'d> {
         &self.name
     }
 
-    /// What to ask now; nothing once there is a finding.
+    /// The commands to send now. There are none once there is a finding.
     pub fn asks(&self) -> &[Ask] {
         &self.asks
     }
 
-    /// What was found, once nothing is left to ask.
+    /// The result, once there is nothing left to ask.
     pub fn finding(&self) -> Option<&Finding> {
         match &self.step {
             Step::Done(finding) => Some(finding),
@@ -182,18 +182,16 @@ impl<'d> Look<'d> {
     fn typed(&mut self, answers: &[Answer]) {
         self.typed = true;
         let kind = match answers.first() {
-            Some(Answer::Type(kind)) => match kind.as_str() {
-                "string" => Type::String,
-                "list" => Type::List,
-                "zset" => Type::Zset,
-                "hash" => Type::Hash,
-                "none" => return self.done(None, Outcome::Gone),
-                // No counter has such a type.
-                _ => return self.fit(self.description.match_from(usize::MAX, &self.name, None)),
-            },
+            Some(Answer::Type(kind)) if kind != "none" => {
+                Type::ALL.into_iter().find(|known| known.name() == kind)
+            }
             _ => return self.done(None, Outcome::Gone),
         };
-        self.fit(self.description.match_name(&self.name, Some(kind)));
+        self.fit(match kind {
+            Some(_) => self.description.match_name(&self.name, kind),
+            // No counter has such a type.
+            None => self.description.match_from(usize::MAX, &self.name, None),
+        });
     }
 
     fn fit(&mut self, fit: Fit) {
@@ -239,7 +237,7 @@ impl<'d> Look<'d> {
         let mut own = false;
         for (place, source) in sources(self.description, counter).enumerate() {
             let found = match source {
-                Source::Fixed(fixed) => fixed.limits(),
+                Source::Fixed(fixed) => *fixed,
                 Source::Http(http) => (self.known.api)(http, &matched),
                 Source::Fields(_) | Source::Key(_) => {
                     let answer = asked
@@ -340,7 +338,7 @@ impl<'d> Look<'d> {
 
     fn at<'a>(&self, counter: &'a Counter, matched: &'a Matched, limits: &'a Limits) -> At<'a> {
         At {
-            keys: counter.keys(),
+            counter,
             matched,
             limits,
             when: self.when(counter, matched, limits),

@@ -1,5 +1,5 @@
-//! The methods of counting. Each says what to ask Redis for one name, and what the answers count; none knows a limiter.
-//! All arithmetic is total: any bytes give a count or a named reason.
+//! The methods of counting. Each names the commands for one key, and counts by their answers. None knows a limiter. Any bytes
+//! give a count or a named reason.
 
 mod bucket;
 mod gcra;
@@ -29,7 +29,7 @@ use self::slots::Slots;
 use self::two_windows::TwoWindows;
 use self::value::Value;
 use super::ask::{Answer, Ask, Type};
-use super::keys::Keys;
+use super::description::Counter;
 use super::limits::Limits;
 use super::matched::{Matched, When};
 use super::reading::Unknown;
@@ -65,10 +65,10 @@ pub(super) enum Missing {
     Invalid,
 }
 
-/// One name, and all that is known of it before it is read.
+/// One name, and what is known of it before it is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
-    pub(super) keys: Keys<'a>,
+    pub(super) counter: &'a Counter,
     pub(super) matched: &'a Matched,
     pub(super) limits: &'a Limits,
     pub(super) when: Option<When>,
@@ -145,10 +145,10 @@ pub(super) enum Not {
 
 /// How a counter counts.
 pub(super) trait Counting: Debug + Send + Sync {
-    /// What to ask for a name.
+    /// The commands for a name.
     fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not>;
 
-    /// What the answers to [`Self::asks`] count.
+    /// The count by the answers to [`Self::asks`].
     fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not>;
 
     /// The key whose expiry is the counter's.
@@ -156,12 +156,12 @@ pub(super) trait Counting: Debug + Send + Sync {
         at.name()
     }
 
-    /// What tells, by [`Answer::Integer`], how many times are in the future.
+    /// The commands whose answers, each an [`Answer::Integer`], are how many times are in the future.
     fn future_asks(&self, _at: &At<'_>) -> Vec<Ask> {
         Vec::new()
     }
 
-    /// Whether it knows itself what it means that the name's window is not the current one.
+    /// Whether it counts names of other windows than the current one, too.
     fn knows_windows(&self) -> bool {
         false
     }
@@ -171,8 +171,8 @@ pub(super) trait Counting: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Whether it goes with the rest of the counter. The error says what was expected.
-    fn check(&self, _keys: &Keys<'_>) -> Result<(), String> {
+    /// Whether it fits the rest of the counter. The error says what was expected.
+    fn check(&self, _counter: &Counter) -> Result<(), String> {
         Ok(())
     }
 }
@@ -406,8 +406,8 @@ fn is_over(at: &At<'_>, started: Option<f64>, ends: Option<f64>) -> Result<bool,
 }
 
 /// The error of a method that needs another type.
-fn needs(keys: &Keys<'_>, kinds: &[Type]) -> Result<(), String> {
-    if kinds.contains(&keys.kind) {
+fn needs(counter: &Counter, kinds: &[Type]) -> Result<(), String> {
+    if kinds.contains(&counter.kind) {
         return Ok(());
     }
     let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
@@ -415,7 +415,7 @@ fn needs(keys: &Keys<'_>, kinds: &[Type]) -> Result<(), String> {
 }
 
 /// Whether the name says when its window is.
-fn names_window(keys: &Keys<'_>) -> bool {
-    let mut groups = keys.pattern.groups();
+fn names_window(counter: &Counter) -> bool {
+    let mut groups = counter.key.value.groups();
     groups.any(|group| ["window_index", "window_start"].contains(&group))
 }

@@ -1,4 +1,4 @@
-//! From a key's name to the counter that it is: which of a description's counters fits.
+//! Which counter of a description fits the name and type of a key.
 
 use super::ask::Type;
 use super::description::{Counter, Description};
@@ -18,7 +18,7 @@ pub enum Fit {
 }
 
 impl Description {
-    /// What `name` is, by its type where that is known.
+    /// What `name` is. `kind` is the type of the key, if it is known.
     pub fn match_name(&self, name: &[u8], kind: Option<Type>) -> Fit {
         self.match_from(0, name, kind)
     }

@@ -1,5 +1,5 @@
-//! Patterns of names: a regular expression on bytes that fits whole names, and what can be told of it beforehand, which
-//! is what SCAN and CLIENT TRACKING are asked for.
+//! Patterns of names: regular expressions on bytes that fit whole names. From their literal parts follow the pattern for SCAN and
+//! the prefix for CLIENT TRACKING.
 
 use regex::bytes::{Captures, Regex, RegexBuilder};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};

@@ -1,5 +1,4 @@
-//! The places where limits are: rules of the configuration, the name, fields of the value, a key beside it, what is fixed,
-//! an API.
+//! Where limits are besides rules and names: fields of the value, another key, the description itself, an API.
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -9,7 +8,7 @@ use super::http_limits::Http;
 use super::limits::{Fields, Limits, count, of_json};
 use super::matched::Matched;
 use super::template::Template;
-use super::units::{Unit, some_duration};
+use super::units::Unit;
 
 /// A place where limits are.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,7 +19,7 @@ pub enum Source {
     /// A key beside the counter's.
     Key(Box<Beside>),
     /// What holds for all of them.
-    Fixed(Fixed),
+    Fixed(Limits),
     /// An API.
     Http(Box<Http>),
 }
@@ -54,19 +53,6 @@ pub enum Form {
     String,
     /// JSON in a string.
     Json,
-}
-
-/// What holds for all counters of the kind.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fixed {
-    /// The limit.
-    pub limit: Option<u64>,
-    /// The window in milliseconds.
-    #[serde(default, deserialize_with = "some_duration")]
-    pub window: Option<u64>,
-    /// The burst.
-    pub burst: Option<u64>,
 }
 
 impl Source {
@@ -143,17 +129,6 @@ impl Source {
                 }
             }
             _ => Limits::default(),
-        }
-    }
-}
-
-impl Fixed {
-    /// As limits.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            limit: self.limit,
-            window_ms: self.window,
-            burst: self.burst,
         }
     }
 }

@@ -161,6 +161,11 @@ fn mistakes_in_sources_and_nodes_name_their_line() {
             &["htpp", "did you mean http"],
         ),
         (
+            format!("{own}limits:\n  - {{fixed: {{limit: 1}}, http: {{path: /a}}}}\n"),
+            13,
+            &["expected"],
+        ),
+        (
             format!("{own}nodes:\n  health: {{path: healthz}}\n"),
             13,
             &["healthz", "expected a path"],

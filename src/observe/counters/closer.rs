@@ -1,5 +1,5 @@
-//! What is read of a counter of the reference limiter besides its count, and what of that its limiter cannot make. Two
-//! commands for a key, so they are sent only where they decide something, and for a sample. Pure.
+//! Expiry and times in the future of a counter of the reference limiter, and which of them its limiter cannot make. They take
+//! two more commands, so they are read only where they decide something, and for a sample. Pure.
 
 use redis::{Cmd, RedisResult, Value};
 
@@ -18,7 +18,7 @@ pub(in crate::observe) struct Closer {
     future: u64,
 }
 
-/// How many commands it takes.
+/// The commands for one key.
 pub(in crate::observe) const COMMANDS: usize = 2;
 
 /// Keys with longer names are counted only: each command repeats the name.
@@ -41,7 +41,7 @@ impl Closer {
         [left, future]
     }
 
-    /// What the answers say; nothing where the key is of another type, is elsewhere, or may not be read so.
+    /// By the answers; `None` if the key has another type, is at another server, or may not be read.
     pub(in crate::observe) fn of(answers: &[RedisResult<Value>; COMMANDS]) -> Option<Self> {
         let [Ok(Value::Int(left_ms)), Ok(Value::Int(future))] = answers else {
             return None;
@@ -57,7 +57,7 @@ impl Closer {
         self.left_ms == -1
     }
 
-    /// What of a key of `counter`, which counts `count` under `limits`, its limiter cannot make.
+    /// A state of a key of `counter`, with `count` under `limits`, that its limiter cannot make.
     pub(in crate::observe) fn invalid(
         self,
         counter: &Counter,

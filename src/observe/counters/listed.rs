@@ -1,5 +1,5 @@
-//! Counters that are listed whatever their utilization: those that were asked for by name, and for a recording all that
-//! are above their limits, so that a replay can judge them again, by other settings, too.
+//! Counters that are listed whatever their utilization is: those that the configuration names, and for a recording all above
+//! their limits, so that a replay can judge them by other settings.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -53,7 +53,7 @@ impl Listed {
         }
     }
 
-    /// The keys to look at in the next collection.
+    /// The keys to read in the next collection.
     pub(in crate::observe) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
         self.named.iter().chain(self.seen.keys())
     }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_since_when_a_counter_is_above_its_limit() {
+    fn a_counter_above_its_limit_is_listed_with_the_time_since_when() {
         let mut listed = Listed::new(true, BTreeSet::new());
         listed.begin();
         for (second, count) in [(0, 12), (1, 10), (2, 11), (3, 12), (4, 13)] {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_line_can_hold_are_told_to_be_missing() {
+    fn a_list_that_was_cut_short_is_marked_incomplete() {
         let mut listed = Listed::new(true, BTreeSet::new());
         listed.begin();
         for n in 0..=MOST {

@@ -1,5 +1,5 @@
-//! What the sweep asks Redis, a batch at a time: plain I/O on names that it owns, so that several batches can be under
-//! way at once. Decides nothing.
+//! The sweep's requests to Redis about the reference limiter, a batch at a time. Each batch owns its names, so that several can
+//! be under way at once. Decides nothing.
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
@@ -200,7 +200,7 @@ pub(in crate::observe) async fn count(
     }
     for (key, answer) in limits.into_iter().zip(answers.by_ref()) {
         match own_limit(&answer) {
-            // Where it went, it was written: that is told, or the next pass comes across it.
+            // It was written at its new server: Redis reports that, or the next pass reads it.
             Err(error) if is_elsewhere(&error) => {}
             own => counted.limits.push((key, own?)),
         }

@@ -20,7 +20,7 @@ pub(in crate::observe) trait CounterSink: Send {
     /// One batch of the pass, counted at `at`.
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);
 
-    /// Keys that are looked at out of turn, because they have a violation in progress. The pass may bring them again.
+    /// Keys that are read outside the pass: watched or written ones. The pass may bring them again.
     fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]);
 }
 

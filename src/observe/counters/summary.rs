@@ -69,7 +69,7 @@ impl KeysKept {
         self.listed.incomplete
     }
 
-    /// The keys to look at in the next collection besides those in violation.
+    /// The keys to read in the next collection besides those in violation.
     pub(in crate::observe) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
         let found = self.found.heap.iter().map(|Reverse(ranked)| &ranked.key);
         self.exported
@@ -96,7 +96,7 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
             checker,
             kept,
             most,
-            // Twice as many, since a key may come twice: looked at out of turn, and in the pass.
+            // Twice as many, since a key may come twice: outside the pass and in it.
             top: TopKeys::new(most * 2),
         }
     }
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_scan_brings_twice_stands_once() {
+    fn a_key_that_scan_brings_twice_is_shown_once() {
         assert_eq!(
             top(3, &[("a", 1, 10), ("a", 1, 10), ("b", 2, 10)]),
             ["b", "a"]

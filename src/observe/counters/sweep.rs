@@ -1,11 +1,12 @@
-//! The counters straight from Redis: SCAN ahead, count behind, several batches under way, nothing kept of a healthy key.
+//! Reads the counters from Redis: SCAN ahead, counting behind, several batches under way. Nothing is kept of a healthy key.
 //!
-//! Type decides what a counter is, not the name: a ZSET under `ratelimit:`. Limits are learnt from the limit hashes that
-//! SCAN brings, not by asking once more for each key: before anything is counted for the first time in a round of their
-//! own, then in each pass. Before a key is reported, or ranked among the fullest, its own limit is read directly.
+//! SCAN, the pass and the written keys are the same for all kinds of limiters. The names of described kinds are read as their
+//! description says (`described`). Those of the reference limiter are read by requests of their own (`requests`, `judging`):
+//! by its description each key would take four commands in three round trips; here it takes one.
 //!
-//! Where the kind of limiter is described as data, the scans, the pass and what was written are the same, and names are read
-//! as the description says (`described`).
+//! Of the reference limiter, every sorted set under `ratelimit:` is a counter: the type decides, not the name. Its limits come
+//! from the limit hashes that SCAN brings: the first pass reads them in a round of their own, later passes beside the counts.
+//! Before a key is reported, or ranked among the fullest, its own limit is read directly.
 
 mod judging;
 
@@ -56,13 +57,13 @@ type ScanAnswer = (Vec<u8>, Vec<Vec<u8>>);
 struct Scanned {
     lane: usize,
     answer: RedisResult<ScanAnswer>,
-    /// Names that were looked at.
+    /// Names that SCAN walked by.
     step: usize,
     /// Of Redis's time.
     took: Duration,
 }
 
-/// What came of counting a batch.
+/// The outcome of counting a batch.
 struct Done {
     counted: RedisResult<Counted>,
     at: Moment,
@@ -71,8 +72,8 @@ struct Done {
 }
 
 impl Sweep<'_> {
-    /// Looks at the keys that are shown and at those with a violation in progress, whatever happens to the rest. Those that
-    /// are gone are told. What does not fit in before `stop` has its turn in the next collections, which go on behind `last`.
+    /// Reads the keys that are shown and those with a violation in progress, before all others, and notes those that are gone.
+    /// Keys that are not read before `stop` have their turn in the next collections, which continue behind `last`.
     pub(in crate::observe) async fn recheck(
         &mut self,
         watched: Vec<Box<[u8]>>,
@@ -128,8 +129,7 @@ impl Sweep<'_> {
         result.unjudged.append(&mut unjudged);
     }
 
-    /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys of `lane`. Tells
-    /// whether it came to their end before `stop`.
+    /// Counts keys of `lane` that were written. `names` are whole Redis keys. Returns whether all were read before `stop`.
     pub(in crate::observe) async fn look_at(
         &mut self,
         lane: usize,
@@ -163,7 +163,7 @@ impl Sweep<'_> {
         true
     }
 
-    /// Goes on with the pass, or begins one, until `stop`. If it is dropped half-way, the pass is void.
+    /// Continues the pass, or begins one, until `stop`. If this future is dropped, the pass is void.
     pub(in crate::observe) async fn run(
         &mut self,
         stop: Instant,
@@ -190,7 +190,7 @@ impl Sweep<'_> {
             self.end(current);
             result.stopped = None;
         } else if unread.is_some() && self.rest_ended(&mut current, result) {
-            // Nothing is left to go on with: the next collection looks at those who answer once more.
+            // The servers that answer were read to the end: the next collection begins a new pass.
             result.coverage = current.coverage();
             result.stopped = unread;
         } else {
@@ -200,7 +200,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Goes on with the present round of the pass until it ends, or until `stop`.
+    /// Continues the present round of the pass until it ends, or until `stop`.
     async fn go_on(&mut self, current: &mut Pass, stop: Instant, result: &mut SweepResult) {
         let mut scanning = JoinSet::new();
         let scans = self.patterns(current.round);
@@ -208,7 +208,7 @@ impl Sweep<'_> {
         let most_counting = scanning.len();
         let mut counting = JoinSet::new();
         let mut drained = false;
-        // However small the budget is, each collection takes one step at least: it would never end otherwise.
+        // However small the budget is, each collection takes at least one step: the pass would never end otherwise.
         let mut begun = false;
         loop {
             let time = !begun || Instant::now() < stop;
@@ -264,7 +264,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Scans every lane that can be read and has not ended, each ahead of who counts.
+    /// Scans every lane that can be read and has not ended, ahead of the counting.
     fn scan(
         &self,
         pass: &mut Pass,
@@ -449,7 +449,7 @@ fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
     keys.rotate_left(begin);
 }
 
-/// What it takes to scan a server ahead of who counts.
+/// Scans a server ahead of the counting.
 struct Ahead {
     lane: usize,
     connection: MultiplexedConnection,
@@ -462,7 +462,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Scans until the end, or until nobody takes the names any more.
+    /// Scans until the end, or until the receiver is gone.
     async fn run(mut self, sender: mpsc::Sender<Scanned>) {
         while let Some(pattern) = self.scans.get(self.scan) {
             let step = self.names * self.pacer.step_size();

@@ -1,4 +1,4 @@
-//! What a description asks, as commands of Redis, and what Redis said, as its answers. No I/O.
+//! Makes commands of Redis out of a description's questions, and its answers out of those of Redis. No I/O.
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 

@@ -1,4 +1,4 @@
-//! Reads names as the description says: those that a pass comes across, those that were written, and those that are watched.
+//! Reads names as the description says: those of a pass, written ones, and watched ones.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl Described {
         }
     }
 
-    /// Why a limit or a window is not known: `reason`, unless an API was never read that may know it.
+    /// Why a limit or a window is not known: `reason`, unless an API that may have it was never read.
     fn lacking(&self, finding: &Finding, reason: Reason) -> Reason {
         let unread = matches!(reason, Reason::NoLimit | Reason::NoWindow)
             && finding.matched.as_ref().is_some_and(|matched| {
@@ -192,7 +192,7 @@ impl Described {
         }
     }
 
-    /// What became of each name, nothing of those that could not be read; and what it took of Redis's time.
+    /// The result for each name, `None` for those that could not be read; and the time of Redis that it took.
     pub(super) async fn look_at(
         &self,
         means: &Means<'_>,
@@ -265,11 +265,11 @@ impl Described {
     }
 }
 
-/// What some names came to.
+/// The results for some names.
 #[derive(Debug, Default)]
 struct Judgements {
     seen: Vec<Seen>,
-    /// Watched counters that nothing is to be said of.
+    /// Watched counters that are empty.
     empty: Vec<Seen>,
     /// By their labels, and why.
     unjudged: Vec<(Vec<u8>, Reason)>,

@@ -1,5 +1,5 @@
-//! What the answers of a sweep mean: names are sorted by what is to be asked of them, counts are judged by the limits that
-//! are remembered, and read again where that is not enough. Decides nothing about what is asked when.
+//! The reference limiter's names and counts: names are sorted by what to ask about them, counts are judged by the remembered
+//! limits, and keys are read again where that is not enough. Does not decide when anything is read.
 
 use super::{Sweep, paced};
 use crate::clock::Moment;
@@ -356,14 +356,14 @@ impl Sweep<'_> {
         reason != Reason::WrongType || self.memory.limits.had_own(key)
     }
 
-    /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
+    /// Reports counters that do not belong to the pass, also those at zero: they may have been in violation.
     pub(in crate::observe) fn report_outside_pass(&mut self, at: Moment, found: &[JudgedCounter]) {
         let views: Vec<CounterView<'_>> = found.iter().map(JudgedCounter::view).collect();
         self.sink.recheck(at, &views);
     }
 }
 
-/// What was read of a key directly.
+/// The result of reading a key directly.
 enum Read {
     /// Its count, and the limit that holds, with the one before if the count may be left over from that.
     Counted(u64, Limit, Option<FallenLimit>),
@@ -375,7 +375,7 @@ enum Read {
 
 enum Judged {
     Sure(JudgedCounter),
-    /// To be looked at directly before anything is said.
+    /// To be read directly before it is reported.
     Doubtful(Vec<u8>),
     Skipped,
 }
