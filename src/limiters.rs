@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod http_limits;
 mod inventory;
 mod json;
+mod keys;
 mod labels;
 mod limits;
 mod look;

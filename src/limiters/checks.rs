@@ -155,7 +155,7 @@ impl Check<'_> {
         for template in counter.count.value.counting().templates() {
             self.template("count", template);
         }
-        if let Err(text) = counter.count.value.counting().check(counter) {
+        if let Err(text) = counter.count.value.counting().check(&counter.keys()) {
             let method = counter.count.value.name();
             self.tell(line, &format!("count: {method}: {text}"));
         }

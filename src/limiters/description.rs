@@ -6,6 +6,7 @@ use serde_saphyr::Spanned;
 use super::ask::Type;
 use super::expiry::{Expiry, WithoutExpiry};
 use super::http_limits::Http;
+use super::keys::Keys;
 use super::methods::Method;
 use super::nodes::Nodes;
 use super::pattern::{LinePattern, Pattern};
@@ -142,6 +143,15 @@ impl Description {
 }
 
 impl Counter {
+    /// What its keys are.
+    pub(super) fn keys(&self) -> Keys<'_> {
+        Keys {
+            kind: self.kind,
+            pattern: &self.key.value,
+            units: &self.units,
+        }
+    }
+
     /// Whether a key without its required expiry blocks its client for ever.
     pub fn sticks(&self) -> bool {
         self.expiry.required && self.without_expiry == Some(WithoutExpiry::Blocks)

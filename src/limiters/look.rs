@@ -338,7 +338,7 @@ impl<'d> Look<'d> {
 
     fn at<'a>(&self, counter: &'a Counter, matched: &'a Matched, limits: &'a Limits) -> At<'a> {
         At {
-            counter,
+            keys: counter.keys(),
             matched,
             limits,
             when: self.when(counter, matched, limits),
@@ -467,5 +467,36 @@ impl<'d> Look<'d> {
         let window_ms = former.limits.window_ms.max(limits.window_ms);
         former.limits.capacity() > limits.capacity()
             && window_ms.is_some_and(|window_ms| former.ago_ms < window_ms)
+    }
+}
+
+impl Counter {
+    /// What `left_ms`, a key's PTTL, means for a counter of `count` under `limits`. `former` are the limits before they fell: a
+    /// key that was written under a longer window lives as long as that allowed.
+    pub fn expires(
+        &self,
+        left_ms: i64,
+        (count, limits): (u64, &Limits),
+        former: Option<Former>,
+        tolerance_ms: u64,
+    ) -> Expires {
+        let Ok(in_ms) = u64::try_from(left_ms) else {
+            return Expires::Never(self.without_expiry.filter(|_| self.expiry.required));
+        };
+        let over = limits.capacity().is_none_or(|capacity| count > capacity);
+        let may_be_longer = self.expiry.longer_over_limit && over;
+        let max = self.expiry.max.filter(|_| !may_be_longer);
+        let before = former.and_then(|former| {
+            let most_ms = max?.most_ms(&former.limits)?;
+            Some(most_ms.saturating_sub(former.ago_ms))
+        });
+        let most_ms = max.and_then(|max| max.most_ms(limits));
+        let most_ms = most_ms.map(|most_ms| most_ms.max(before.unwrap_or(0)));
+        match most_ms {
+            Some(most_ms) if in_ms > most_ms.saturating_add(tolerance_ms) => {
+                Expires::TooLate { in_ms, most_ms }
+            }
+            _ => Expires::In(in_ms),
+        }
     }
 }

@@ -29,7 +29,7 @@ use self::slots::Slots;
 use self::two_windows::TwoWindows;
 use self::value::Value;
 use super::ask::{Answer, Ask, Type};
-use super::description::Counter;
+use super::keys::Keys;
 use super::limits::Limits;
 use super::matched::{Matched, When};
 use super::reading::Unknown;
@@ -68,7 +68,7 @@ pub(super) enum Missing {
 /// One name, and what is known of it before it is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
-    pub(super) counter: &'a Counter,
+    pub(super) keys: Keys<'a>,
     pub(super) matched: &'a Matched,
     pub(super) limits: &'a Limits,
     pub(super) when: Option<When>,
@@ -172,7 +172,7 @@ pub(super) trait Counting: Debug + Send + Sync {
     }
 
     /// Whether it fits the rest of the counter. The error says what was expected.
-    fn check(&self, _counter: &Counter) -> Result<(), String> {
+    fn check(&self, _keys: &Keys<'_>) -> Result<(), String> {
         Ok(())
     }
 }
@@ -406,8 +406,8 @@ fn is_over(at: &At<'_>, started: Option<f64>, ends: Option<f64>) -> Result<bool,
 }
 
 /// The error of a method that needs another type.
-fn needs(counter: &Counter, kinds: &[Type]) -> Result<(), String> {
-    if kinds.contains(&counter.kind) {
+fn needs(keys: &Keys<'_>, kinds: &[Type]) -> Result<(), String> {
+    if kinds.contains(&keys.kind) {
         return Ok(());
     }
     let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
@@ -415,7 +415,7 @@ fn needs(counter: &Counter, kinds: &[Type]) -> Result<(), String> {
 }
 
 /// Whether the name says when its window is.
-fn names_window(counter: &Counter) -> bool {
-    let mut groups = counter.key.value.groups();
+fn names_window(keys: &Keys<'_>) -> bool {
+    let mut groups = keys.pattern.groups();
     groups.any(|group| ["window_index", "window_start"].contains(&group))
 }

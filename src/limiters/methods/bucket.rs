@@ -6,7 +6,7 @@ use serde_saphyr::Spanned;
 
 use super::{At, Counted, Counting, Not, Number, answer, fields, text, used};
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::Counter;
+use crate::limiters::keys::Keys;
 use crate::limiters::template::Template;
 use crate::limiters::units::{Unit, whole};
 use crate::observation::Invalid;
@@ -74,7 +74,7 @@ impl Bucket {
             let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;
             Ok(number.as_f64())
         };
-        let (level, time) = if at.counter.kind == Type::Hash {
+        let (level, time) = if at.keys.kind == Type::Hash {
             let fields = fields(answer(answers, 0))?;
             let field = |index: usize| fields.get(index).and_then(Option::as_deref);
             (number(field(0))?, number(field(1))?)
@@ -127,7 +127,7 @@ impl Bucket {
 impl Counting for Bucket {
     fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
         let names = [at.fill(&self.level), at.fill(&self.at)];
-        Ok(match at.counter.kind {
+        Ok(match at.keys.kind {
             Type::Hash => vec![Ask::Fields(at.name(), names.to_vec())],
             Type::String | Type::List | Type::Zset => names.into_iter().map(Ask::Get).collect(),
         })
@@ -152,8 +152,8 @@ impl Counting for Bucket {
         vec![&self.level, &self.at]
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::Hash, Type::String])?;
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::Hash, Type::String])?;
         let (scale, debt) = (self.scale, self.debt);
         if !(scale.is_finite() && scale > 0.0 && debt.is_finite() && debt >= 0.0) {
             return Err("expected a scale above 0 and a debt of 0 or more".to_owned());

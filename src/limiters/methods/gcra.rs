@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Not, Number, answer, fields, number};
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::Counter;
+use crate::limiters::keys::Keys;
 use crate::limiters::units::{Unit, float, whole};
 use crate::observation::Invalid;
 
@@ -63,9 +63,9 @@ impl Counting for Gcra {
         })
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::String, Type::Hash])?;
-        if (counter.kind == Type::Hash) != self.field.is_some() {
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::String, Type::Hash])?;
+        if (keys.kind == Type::Hash) != self.field.is_some() {
             return Err("field: expected for type: hash, and only for it".to_owned());
         }
         Ok(())

@@ -6,7 +6,7 @@ use super::{
     At, Counted, Counting, Moment, Not, answer, counted, fields, is_over, sum, used_of_limit,
 };
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::Counter;
+use crate::limiters::keys::Keys;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::Number;
 use crate::observation::Invalid;
@@ -77,8 +77,8 @@ impl Counting for Hash {
         used_of_limit(at, value, false)
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::Hash])?;
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::Hash])?;
         if self.field.is_some() == self.sum {
             return Err("expected one of field and sum: true".to_owned());
         }

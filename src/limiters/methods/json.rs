@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Moment, Not, answer, counted, is_over, text};
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::Counter;
 use crate::limiters::json;
+use crate::limiters::keys::Keys;
 use crate::limiters::limits::of_json;
 use crate::limiters::units::{Number, whole};
 use crate::observation::Invalid;
@@ -61,8 +61,8 @@ impl Counting for Json {
         })
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::String])?;
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::String])?;
         if self.number.is_some() == self.length.is_some() {
             return Err("expected one of number and length".to_owned());
         }

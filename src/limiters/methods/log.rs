@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Not, answer, pickle, reply, text};
 use crate::limiters::ask::{Answer, Ask, MOST_ENTRIES, Type};
-use crate::limiters::description::Counter;
 use crate::limiters::json;
+use crate::limiters::keys::Keys;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit};
 use crate::observation::Invalid;
@@ -197,7 +197,7 @@ impl Log {
 impl Counting for Log {
     fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
         let begin_ms = self.begin_ms(at)?;
-        Ok(match (at.counter.kind, self.weight) {
+        Ok(match (at.keys.kind, self.weight) {
             (Type::Zset, Weight::One) => self.asks_for(at, begin_ms),
             (Type::Zset, Weight::LastFourBytes) => {
                 let min = self.unit.unwrap_or(Unit::Milliseconds).of_ms(begin_ms);
@@ -216,7 +216,7 @@ impl Counting for Log {
     }
 
     fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
-        match (at.counter.kind, self.weight) {
+        match (at.keys.kind, self.weight) {
             (Type::Zset, Weight::One) => {
                 let mut count: u64 = 0;
                 for answer in answers {
@@ -232,15 +232,15 @@ impl Counting for Log {
     }
 
     fn future_asks(&self, at: &At<'_>) -> Vec<Ask> {
-        match self.end_ms(at).filter(|_| at.counter.kind == Type::Zset) {
+        match self.end_ms(at).filter(|_| at.keys.kind == Type::Zset) {
             Some(end_ms) => self.asks_for(at, end_ms + 1.0),
             None => Vec::new(),
         }
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::Zset, Type::List, Type::String])?;
-        if (counter.kind == Type::String) != self.form.is_some() {
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::Zset, Type::List, Type::String])?;
+        if (keys.kind == Type::String) != self.form.is_some() {
             return Err(
                 "expected form: json or form: pickle for strings, and none for others".to_owned(),
             );
@@ -248,7 +248,7 @@ impl Counting for Log {
         if self.at.is_some() && self.form != Some(Form::Json) {
             return Err("at: expected form: json".to_owned());
         }
-        if self.weight != Weight::One && counter.kind != Type::Zset {
+        if self.weight != Weight::One && keys.kind != Type::Zset {
             return Err("weight: expected type: zset".to_owned());
         }
         Ok(())

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Not, answer, counted, integer};
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::Counter;
+use crate::limiters::keys::Keys;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit, duration, float, whole};
 use crate::observation::Invalid;
@@ -48,7 +48,7 @@ impl Slots {
 impl Counting for Slots {
     fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
         let begins = self.begins(at)?;
-        if at.counter.kind == Type::Hash {
+        if at.keys.kind == Type::Hash {
             return Ok(vec![Ask::AllFields(at.name())]);
         }
         let (own, unit) = Self::own(at).ok_or(Not::Garbage(Invalid::NotANumber))?;
@@ -66,7 +66,7 @@ impl Counting for Slots {
     }
 
     fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
-        if at.counter.kind == Type::Hash {
+        if at.keys.kind == Type::Hash {
             let Answer::Pairs(pairs) = answer(answers, 0) else {
                 return super::sum(answer(answers, 0)).map(counted);
             };
@@ -111,17 +111,13 @@ impl Counting for Slots {
         true
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::String, Type::Hash])?;
-        let starts = counter
-            .key
-            .value
-            .groups()
-            .any(|group| group == "window_start");
-        if counter.kind == Type::String && !starts {
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::String, Type::Hash])?;
+        let starts = keys.pattern.groups().any(|group| group == "window_start");
+        if keys.kind == Type::String && !starts {
             return Err("expected a group window_start in the key".to_owned());
         }
-        if (counter.kind == Type::Hash) != self.unit.is_some() {
+        if (keys.kind == Type::Hash) != self.unit.is_some() {
             return Err("unit: expected for type: hash, and only for it".to_owned());
         }
         if self.each == 0 {

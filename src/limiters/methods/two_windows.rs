@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Not, answer, counted, integer, reply, sum};
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::Counter;
+use crate::limiters::keys::Keys;
 use crate::limiters::matched::When;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::{float, whole};
@@ -42,14 +42,14 @@ fn of_window(value: Result<i128, Not>) -> Result<Option<i128>, Not> {
 
 impl TwoWindows {
     fn get(at: &At<'_>, name: Vec<u8>) -> Ask {
-        match at.counter.kind {
+        match at.keys.kind {
             Type::Hash => Ask::AllFields(name),
             Type::String | Type::List | Type::Zset => Ask::Get(name),
         }
     }
 
     fn value(at: &At<'_>, answer: &Answer) -> Result<Option<i128>, Not> {
-        of_window(match at.counter.kind {
+        of_window(match at.keys.kind {
             Type::Hash => sum(answer),
             Type::String | Type::List | Type::Zset => integer(answer),
         })
@@ -108,7 +108,7 @@ impl TwoWindows {
     }
 
     fn by_clock(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
-        let span = at.matched.span(&at.counter.units, at.limits);
+        let span = at.matched.span(at.keys.units, at.limits);
         let span = span.ok_or(Not::Unknown(Unknown::NoWindow))?;
         let window = at.window_ms()?;
         let first = Self::value(at, answer(answers, 0))?;
@@ -173,9 +173,9 @@ impl Counting for TwoWindows {
         true
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::String, Type::Hash])?;
-        let has_previous = counter.key.value.groups().any(|group| group == "previous");
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::String, Type::Hash])?;
+        let has_previous = keys.pattern.groups().any(|group| group == "previous");
         match self.weight {
             Weight::Ttl if self.previous.is_none() || !has_previous => Err(
                 "expected previous, and a group (?P<previous>…)? in the key, beside weight: ttl"
@@ -184,7 +184,7 @@ impl Counting for TwoWindows {
             Weight::Clock if self.previous.is_some() => {
                 Err("previous: expected weight: ttl".to_owned())
             }
-            Weight::Clock if !super::names_window(counter) => {
+            Weight::Clock if !super::names_window(keys) => {
                 Err("expected a group window_index or window_start in the key".to_owned())
             }
             _ => Ok(()),

@@ -8,7 +8,7 @@ use super::{
     used_of_limit,
 };
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::description::Counter;
+use crate::limiters::keys::Keys;
 use crate::limiters::template::Template;
 use crate::limiters::units::{some_duration, whole};
 use crate::observation::Invalid;
@@ -103,8 +103,8 @@ impl Counting for Value {
         self.at.iter().chain(keys).collect()
     }
 
-    fn check(&self, counter: &Counter) -> Result<(), String> {
-        super::needs(counter, &[Type::String])?;
+    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
+        super::needs(keys, &[Type::String])?;
         if self
             .moments()
             .any(|moment| moment.key.is_none() || moment.field.is_some())
