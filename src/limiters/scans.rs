@@ -69,7 +69,7 @@ mod tests {
     fn every_counter_is_come_across_once() {
         assert_eq!(scans("reference"), ["ratelimit:*"]);
         assert_eq!(scans("express-rate-limit"), ["hrl:*", "rl:*"]);
-        assert_eq!(scans("limits"), ["LIMITS:*"]);
+        assert_eq!(scans("limits"), ["LIMIT*"]);
         assert_eq!(scans("bottleneck"), ["b_*_settings"]);
         assert_eq!(scans("gcra"), ["*"]);
         assert_eq!(scans("upstash"), ["@upstash/ratelimit:*"]);
