@@ -49,7 +49,7 @@ pub use nodes::{
 pub use pattern::{LinePattern, Pattern};
 pub use reading::{CounterReading, Expires, Finding, Outcome, Unknown};
 pub use selector::{Label, Selector, Wanted};
-pub use source::{Beside, Fixed, Form, Source};
+pub use source::{Beside, Form, Source};
 pub use template::Template;
 pub use units::{Number, Period, Unit, Units};
 pub use yaml::Mistake;

@@ -41,9 +41,6 @@ pub(super) fn not_applicable(
         InvariantName::StuckCounter if none(|counter| counter.sticks) => {
             Some("a counter of this kind that never expires blocks nobody for ever")
         }
-        InvariantName::InvalidCounter if none(|counter| counter.validated) => {
-            Some("the values of this kind are not validated")
-        }
         InvariantName::NodeDown
         | InvariantName::RedisDisconnected
         | InvariantName::HighLatency
@@ -64,7 +61,6 @@ mod tests {
             count: "value".to_owned(),
             refused: *refused,
             sticks,
-            validated: true,
         });
         LimiterKind {
             name: "own".to_owned(),

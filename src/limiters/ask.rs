@@ -1,9 +1,9 @@
-//! What is asked of Redis for one name, and what it answered, as data. Nothing here talks to Redis.
+//! Commands for Redis about one name, and their answers, as data. No I/O.
 
-/// How many bytes of one value are read. What is longer is not read further.
+/// The most bytes that are read of one value.
 pub const MOST_BYTES: usize = 64 * 1024;
 
-/// How many entries of one list, sorted set or hash are read.
+/// The most entries that are read of one list, sorted set or hash.
 pub const MOST_ENTRIES: usize = 4096;
 
 /// One command. All of them only read.
@@ -81,6 +81,9 @@ pub enum Type {
 }
 
 impl Type {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::String, Self::List, Self::Zset, Self::Hash];
+
     /// As Redis writes it.
     pub fn name(self) -> &'static str {
         match self {

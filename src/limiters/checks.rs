@@ -1,4 +1,4 @@
-//! What the parts of a description must be to go together.
+//! Whether the parts of a description fit together.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ const MEANT: [&str; 9] = [
 ];
 
 impl Description {
-    /// Parses and checks `text`. The mistakes are those of the whole text, unless it cannot be read as far as that.
+    /// Parses and checks `text`. All mistakes are named, unless the text cannot be parsed.
     pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
         let description: Self = parse(text).map_err(|mistake| vec![mistake])?;
         let mistakes = mistakes(&description);
@@ -152,12 +152,11 @@ impl Check<'_> {
             }
         }
         let line = counter.count.referenced.line();
-        for template in counter.count.value.templates() {
+        for template in counter.count.value.counting().templates() {
             self.template("count", template);
         }
-        if let Err(text) = counter.count.value.check(&counter.keys()) {
+        if let Err(text) = counter.count.value.counting().check(&counter.keys()) {
             let method = counter.count.value.name();
-            let text = text.strip_prefix(&format!("{method}: ")).unwrap_or(&text);
             self.tell(line, &format!("count: {method}: {text}"));
         }
         if let Some(when) = &counter.when {

@@ -1,5 +1,4 @@
-//! A kind of limiter as its file describes it: typed, and checked as it is read. What the words mean is said in
-//! `docs/LIMITERS.md`.
+//! A kind of limiter as its file describes it. `docs/LIMITERS.md` says what each setting means.
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -23,7 +22,7 @@ use crate::observation::Refused;
 pub struct Description {
     /// What `limiter.kind` says.
     pub name: String,
-    /// The programs that are meant, for people.
+    /// The programs, for people.
     pub title: String,
     /// The versions that it was checked with.
     #[serde(default)]
@@ -36,7 +35,7 @@ pub struct Description {
     /// Where limits are that the counters do not name themselves.
     #[serde(default)]
     pub limits: Vec<Spanned<Source>>,
-    /// The limiter's own processes; without it, there are none that could be asked.
+    /// The limiter's own processes. Without it, the limiter has none.
     pub nodes: Option<Spanned<Nodes>>,
 }
 
@@ -77,7 +76,7 @@ pub struct Counter {
     pub malformed: Malformed,
 }
 
-/// What tells counters apart whose names and types are the same.
+/// What distinguishes counters with the same names and types.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct When {
@@ -85,7 +84,7 @@ pub struct When {
     pub outlives_windows: Option<f64>,
     /// The hash has this field.
     pub field: Option<String>,
-    /// It is what no counter before this one is, on purpose.
+    /// On purpose: the keys that no counter before this one fits.
     pub otherwise: bool,
 }
 
@@ -109,7 +108,7 @@ pub enum Needed {
     OverLimit,
 }
 
-/// What a value is that cannot be read.
+/// What a key is whose value cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Malformed {
@@ -136,7 +135,7 @@ impl When {
 }
 
 impl Description {
-    /// Whether it says itself what the limit of all such counters is.
+    /// Whether the description itself sets the limit of all such counters.
     pub fn has_fixed_limit(&self, counter: &Counter) -> bool {
         let mut sources = counter.limits.iter().chain(&self.limits);
         sources.any(|source| matches!(&source.value, Source::Fixed(fixed) if fixed.limit.is_some()))
@@ -153,7 +152,7 @@ impl Counter {
         }
     }
 
-    /// Whether one that should expire and does not blocks its client for ever.
+    /// Whether a key without its required expiry blocks its client for ever.
     pub fn sticks(&self) -> bool {
         self.expiry.required && self.without_expiry == Some(WithoutExpiry::Blocks)
     }
@@ -167,7 +166,7 @@ impl Description {
             .filter_map(|source| source.value.http())
     }
 
-    /// Those that may say something of a counter.
+    /// Those that may have the limits of a counter.
     pub fn apis_of<'d>(&'d self, counter: &'d Counter) -> impl Iterator<Item = &'d Http> {
         let sources = counter.limits.iter().chain(&self.limits);
         sources.filter_map(|source| source.value.http())

@@ -1,59 +1,47 @@
-//! Whether the keys of a counter expire, by when, and what one does that should and does not.
+//! Whether the keys of a counter expire, when, and what a key without its required expiry does.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::limits::Limits;
 use super::units::{duration_ms, float, whole};
 use super::yaml::{Word, from_text, word_or_mapping};
 
-/// What a counter does that should expire and does not.
+/// What a counter without its required expiry does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WithoutExpiry {
-    /// At its limit, it refuses its client for ever.
+    /// At its limit, it blocks its client for ever.
     Blocks,
-    /// It takes memory for ever and harms nobody else.
+    /// It takes memory for ever. It blocks nobody.
     Leaks,
     /// The limiter sets the expiry at the next request.
     Heals,
 }
 
-/// Whether the keys of a counter expire, and by when.
-#[derive(Clone, Debug, PartialEq)]
+/// Whether the keys of a counter expire, and when.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Expiry {
     /// Whether each must have an expiry.
+    #[serde(rename = "is", deserialize_with = "is_required")]
     pub required: bool,
     /// The longest that it can have, where that is known.
     pub max: Option<Longest>,
     /// Whether a count above the limit may have a longer one.
+    #[serde(default)]
     pub longer_over_limit: bool,
 }
 
-/// `expiry` in its long form.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExpiryRaw {
-    is: ExpiryWord,
-    max: Option<Longest>,
-    #[serde(default)]
-    longer_over_limit: bool,
-}
-
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ExpiryWord {
     Required,
     NormalWithout,
 }
 
-impl From<ExpiryRaw> for Expiry {
-    fn from(raw: ExpiryRaw) -> Self {
-        Self {
-            required: matches!(raw.is, ExpiryWord::Required),
-            max: raw.max,
-            longer_over_limit: raw.longer_over_limit,
-        }
-    }
+fn is_required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let word = ExpiryWord::deserialize(deserializer)?;
+    Ok(matches!(word, ExpiryWord::Required))
 }
 
 impl Word for Expiry {
@@ -61,26 +49,23 @@ impl Word for Expiry {
         "required, normal_without, or {is: one of them, max: 1 window + 5s}";
 
     fn word(word: &str) -> Option<Self> {
-        let is = match word {
-            "required" => ExpiryWord::Required,
-            "normal_without" => ExpiryWord::NormalWithout,
-            _ => return None,
-        };
-        let (max, longer_over_limit) = (None, false);
-        Some(
-            ExpiryRaw {
-                is,
-                max,
-                longer_over_limit,
-            }
-            .into(),
-        )
+        ["required", "normal_without"]
+            .contains(&word)
+            .then_some(Self {
+                required: word == "required",
+                max: None,
+                longer_over_limit: false,
+            })
+    }
+
+    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
+        Self::deserialize(mapping)
     }
 }
 
 impl<'de> Deserialize<'de> for Expiry {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping::<_, ExpiryRaw, _>(deserializer)
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word_or_mapping(deserializer)
     }
 }
 
@@ -96,7 +81,7 @@ pub struct Longest {
 }
 
 impl Longest {
-    /// How long it is under `limits`, in milliseconds, if they tell.
+    /// In milliseconds under `limits`, if that follows from them.
     pub fn most_ms(&self, limits: &Limits) -> Option<u64> {
         let window = float(limits.window_ms?);
         let (limit, capacity) = (limits.limit.map(float), limits.capacity().map(float));

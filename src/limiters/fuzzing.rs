@@ -67,9 +67,7 @@ pub fn limiter_description(data: &[u8]) {
         let Fit::Counter(matched) = description.match_name(name, Some(kind)) else {
             continue;
         };
-        let counter = description
-            .counter(&matched)
-            .expect("a counter that is none");
+        let counter = description.counter(&matched);
         assert!(counter.key.value.fits(name) && counter.kind == kind);
         let begins = |scan: &Vec<u8>| {
             let special = |byte: &u8| matches!(byte, b'*' | b'\\');
@@ -172,6 +170,6 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
             assert!(matches!(reading.expiry, Some(Expires::Never(Some(_)))));
         }
         let matched = finding.matched.as_ref().expect("a count of no counter");
-        assert!(description.counter(matched).is_some());
+        assert!(matched.counter < description.counters.len());
     }
 }

@@ -12,13 +12,13 @@ use super::template::Template;
 use super::units::{Number, Period, Unit, duration};
 use super::yaml::from_text;
 
-/// Bytes of a group that stand for themselves in a path (RFC 3986 unreserved).
+/// Bytes of a group that need no encoding in a path (RFC 3986 unreserved).
 const UNRESERVED: &[u8] = b"-._~";
 
 /// How many rules of one answer are used.
 const MOST_RULES: usize = 100_000;
 
-/// How often limits are fetched unless something else is said.
+/// How often limits are fetched by default.
 fn every() -> u64 {
     5 * 60 * 1000
 }
@@ -31,11 +31,11 @@ pub struct Http {
     pub url: Option<String>,
     /// The port, if it is another one than the limiter's.
     pub port: Option<u16>,
-    /// The path; groups of a name may stand in it.
+    /// The path, which may contain groups of a name.
     pub path: Option<Template>,
-    /// The header that the bearer token is sent in, where that is not Authorization.
+    /// The header for the bearer token, if it is not Authorization.
     pub token_header: Option<Header>,
-    /// What the API needs to let the exporter in, for people.
+    /// What lets the exporter in, in words, for error messages.
     pub needs: Option<String>,
     /// How often it is fetched, in milliseconds.
     #[serde(default = "every", deserialize_with = "duration")]
@@ -61,7 +61,7 @@ pub struct Levels {
     pub join: String,
 }
 
-/// Rules in JSON. Places are JSON pointers; groups of a name may stand in them.
+/// Rules in JSON. Places are JSON pointers, which may contain groups of a name.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Json {
@@ -70,7 +70,7 @@ pub struct Json {
     /// What a rule must say: text by pointer.
     #[serde(default, rename = "where")]
     pub only: BTreeMap<String, String>,
-    /// What must be the same in rule and name: pointer by group. Where a rule says nothing, it holds for all.
+    /// What must be the same in rule and name: pointer by group. A rule without such a field fits every name.
     #[serde(default, rename = "match")]
     pub matches: BTreeMap<String, String>,
     /// The limit.
@@ -161,7 +161,7 @@ impl Http {
     pub fn parse(&self, text: &[u8]) -> Result<Rules, String> {
         if let Some(line) = &self.line {
             if text.trim_ascii_start().starts_with(b"<") {
-                // What a proxy says in place of the limiter would be no rules at all.
+                // The page of a proxy would be an answer without rules.
                 return Err("expected lines of rules, not a page".to_owned());
             }
             let lines = text.split(|byte| *byte == b'\n');
@@ -191,8 +191,8 @@ impl Http {
         Ok(Rules { rules })
     }
 
-    /// What the rules say of a name: those of the rule that says most of it. Rules that say as much of it and differ
-    /// leave it unknown.
+    /// The limits of a name: those of the rule that says most of the name. If two rules say as much and differ, the limits are
+    /// unknown.
     pub fn limits(&self, rules: &Rules, matched: &Matched) -> Limits {
         let mut best: Option<(usize, Limits)> = None;
         for rule in &rules.rules {

@@ -1,5 +1,5 @@
-//! What a description finds among many names: how many fit each counter and what became of them, what fits none, and
-//! names that two counters could claim. Holds totals and a few examples, however many names there are.
+//! What a description finds among many names: the keys of each counter by outcome, names that fit no counter, and names that
+//! two counters could claim. Keeps totals and a few examples, however many names there are.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use super::description::Description;
 use super::reading::{Expires, Finding, Outcome, Unknown};
 use crate::observation::Invalid;
 
-/// How many examples of one outcome are kept for each counter.
+/// The most examples of one outcome for each counter.
 const MOST_EXAMPLES: usize = 3;
 
-/// How many names are kept that fit no counter.
+/// The most examples of names that fit no counter.
 const MOST_FOREIGN: usize = 5;
 
 /// What was found.
@@ -24,7 +24,7 @@ pub struct Inventory {
     pub ignored: u64,
     /// Names that fit no counter.
     pub foreign: u64,
-    /// Those of them that begin like a counter, so that the exporter comes across them in each pass.
+    /// Of them, those that begin like a counter: the exporter reads them in each pass.
     pub foreign_swept: u64,
     /// A few names that fit no counter, those that begin like one before others.
     pub foreign_examples: Vec<(bool, Vec<u8>)>,
@@ -94,13 +94,8 @@ impl Inventory {
                 .or_insert_with(|| (0, name.to_vec()));
             *times += 1;
         }
-        let label = description
-            .counter(counter)
-            .map(|it| it.label(counter))
-            .unwrap_or_default();
-        if let Some(fitting) = self.counters.get_mut(counter.counter) {
-            fitting.add(name, label, &finding.outcome);
-        }
+        let label = description.counter(counter).label(counter);
+        self.counters[counter.counter].add(name, label, &finding.outcome);
     }
 
     fn add_foreign(&mut self, description: &Description, name: &[u8]) {

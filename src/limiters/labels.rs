@@ -1,5 +1,5 @@
-//! How counters are called so that no two are called alike. A label is what the description says. Where two counters would
-//! be called alike, one of them has what else of its name tells them apart behind it, such as a limit or a prefix.
+//! Labels of counters, each of which is one counter's only. The description says what a label is. Where two counters would have the
+//! same, one of them has more of its name behind the label, such as a limit or a prefix.
 
 use super::description::Description;
 use super::matched::Matched;
@@ -14,18 +14,15 @@ pub struct Called {
 }
 
 impl Called {
-    /// What the counter `matched` is called. `kept` gives the rest of the counter that has a label now. Of two that would be
-    /// called alike, the one with the lesser rest keeps the label, whichever was there first. The other one keeps the longer
-    /// label also when it is alone again, for as long as that is kept.
+    /// What the counter `matched` is called. `kept` returns the rest of the counter that has a label now. Of two counters with the
+    /// same label, the one with the lesser rest keeps it, also if the other one was read first. The other one keeps the longer
+    /// label as long as `kept` has it, also after the first one is gone.
     pub fn of<'a>(
         description: &Description,
         matched: &Matched,
         kept: impl Fn(&[u8]) -> Option<&'a [u8]>,
     ) -> Self {
-        let Some(counter) = description.counter(matched) else {
-            let (label, rest) = (matched.name.clone(), Vec::new());
-            return Self { label, rest };
-        };
+        let counter = description.counter(matched);
         let label = counter.label(matched);
         let in_label = |group: &str| match &counter.label {
             Some(label) => label.value.groups().any(|it| it == group),

@@ -1,23 +1,25 @@
-//! Limits and windows, and how fields and JSON say them.
+//! Limits and windows, and how they are read from fields and JSON.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::units::{Number, Unit, duration_ms, whole};
+use super::units::{Number, Unit, duration_ms, some_duration, whole};
 
-/// What is known of a counter's limit. What one source does not know, the next is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// A counter's limit, window and burst, as far as they are known. Each comes from the first source that has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// How many requests a window has.
     pub limit: Option<u64>,
-    /// How long the window is.
+    /// How long the window is. A description writes it as a duration.
+    #[serde(default, rename = "window", deserialize_with = "some_duration")]
     pub window_ms: Option<u64>,
     /// How many requests may come at once, where that differs from the limit.
     pub burst: Option<u64>,
 }
 
 impl Limits {
-    /// What this knows, and else what `other` knows.
+    /// These, and those of `other` where these are not known.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {

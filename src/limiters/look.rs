@@ -1,8 +1,8 @@
-//! One name, from what it is to what it counts: what to ask Redis next, and what the answers mean. Who uses it asks, so
-//! that many names go through each step together.
+//! The reading of one name, step by step: which commands to send to Redis next, and what their answers mean. The caller sends
+//! them, so that many names go through each step together.
 //!
-//! The steps: the type where names leave it open; limits that are in Redis, and what else tells counters apart; the
-//! count; and, for counters at their limit and for a sample of the others, expiry, companions and times in the future.
+//! The steps: the type, if the name leaves it open; limits that are in Redis, and what else distinguishes counters; the count;
+//! and, for counters at their limit and for a sample of the others, expiry, companions and times in the future.
 
 use super::ask::{Answer, Ask, Type};
 use super::description::{Counter, Description, Malformed, Needed, When as Tells};
@@ -45,7 +45,7 @@ pub struct Merged<'a> {
     pub own: bool,
 }
 
-/// What needs no more than to be known: no limit was another before.
+/// For callers that remember no limits: none fell.
 pub fn never_fell(_: &Counter, _: &Matched, _: Merged<'_>) -> Option<Former> {
     None
 }
@@ -135,12 +135,12 @@ impl<'d> Look<'d> {
         &self.name
     }
 
-    /// What to ask now; nothing once there is a finding.
+    /// The commands to send now. There are none once there is a finding.
     pub fn asks(&self) -> &[Ask] {
         &self.asks
     }
 
-    /// What was found, once nothing is left to ask.
+    /// The result, once there is nothing left to ask.
     pub fn finding(&self) -> Option<&Finding> {
         match &self.step {
             Step::Done(finding) => Some(finding),
@@ -182,18 +182,16 @@ impl<'d> Look<'d> {
     fn typed(&mut self, answers: &[Answer]) {
         self.typed = true;
         let kind = match answers.first() {
-            Some(Answer::Type(kind)) => match kind.as_str() {
-                "string" => Type::String,
-                "list" => Type::List,
-                "zset" => Type::Zset,
-                "hash" => Type::Hash,
-                "none" => return self.done(None, Outcome::Gone),
-                // No counter has such a type.
-                _ => return self.fit(self.description.match_from(usize::MAX, &self.name, None)),
-            },
+            Some(Answer::Type(kind)) if kind != "none" => {
+                Type::ALL.into_iter().find(|known| known.name() == kind)
+            }
             _ => return self.done(None, Outcome::Gone),
         };
-        self.fit(self.description.match_name(&self.name, Some(kind)));
+        self.fit(match kind {
+            Some(_) => self.description.match_name(&self.name, kind),
+            // No counter has such a type.
+            None => self.description.match_from(usize::MAX, &self.name, None),
+        });
     }
 
     fn fit(&mut self, fit: Fit) {
@@ -209,9 +207,7 @@ impl<'d> Look<'d> {
     }
 
     fn ask_limits(&mut self, matched: Matched) {
-        let Some(counter) = self.description.counter(&matched) else {
-            return self.done(None, Outcome::Foreign);
-        };
+        let counter = self.description.counter(&matched);
         let already = (self.known.rules)(counter, &matched).or(matched.limits(&counter.units));
         let mut asked = Vec::new();
         let mut asks = Vec::new();
@@ -236,14 +232,12 @@ impl<'d> Look<'d> {
     }
 
     fn limited(&mut self, matched: Matched, asked: &[usize], answers: &[Answer]) {
-        let Some(counter) = self.description.counter(&matched) else {
-            return self.done(None, Outcome::Foreign);
-        };
+        let counter = self.description.counter(&matched);
         let mut unruled = matched.limits(&counter.units);
         let mut own = false;
         for (place, source) in sources(self.description, counter).enumerate() {
             let found = match source {
-                Source::Fixed(fixed) => fixed.limits(),
+                Source::Fixed(fixed) => *fixed,
                 Source::Http(http) => (self.known.api)(http, &matched),
                 Source::Fields(_) | Source::Key(_) => {
                     let answer = asked
@@ -313,9 +307,7 @@ impl<'d> Look<'d> {
     }
 
     fn ask_count(&mut self, matched: Matched, limits: Limits) {
-        let Some(counter) = self.description.counter(&matched) else {
-            return self.done(None, Outcome::Foreign);
-        };
+        let counter = self.description.counter(&matched);
         let method = counter.count.value.counting();
         let when = self.when(counter, &matched, &limits);
         if !method.knows_windows() {
@@ -357,8 +349,7 @@ impl<'d> Look<'d> {
 
     /// Ends without a count.
     fn refuse(&mut self, matched: Matched, not: Not) {
-        let counter = self.description.counter(&matched);
-        let malformed = counter.map(|counter| counter.malformed).unwrap_or_default();
+        let malformed = self.description.counter(&matched).malformed;
         let outcome = match not {
             Not::Over if self.known.sampled => {
                 self.asks = vec![Ask::Pttl(matched.name.clone())];
@@ -383,9 +374,7 @@ impl<'d> Look<'d> {
     }
 
     fn counted(&mut self, matched: Matched, limits: Limits, answers: &[Answer]) {
-        let Some(counter) = self.description.counter(&matched) else {
-            return self.done(None, Outcome::Foreign);
-        };
+        let counter = self.description.counter(&matched);
         let method = counter.count.value.counting();
         let at = self.at(counter, &matched, &limits);
         let Counted { count, invalid } = match method.read(&at, answers) {
@@ -448,7 +437,13 @@ impl<'d> Look<'d> {
                     return self.done(Some(matched), Outcome::Gone);
                 }
                 (Closer::Expiry, Answer::Integer(left)) => {
-                    reading.expiry = counter.map(|counter| self.expires(counter, &reading, *left));
+                    let expires = counter.expires(
+                        *left,
+                        (reading.count, &reading.limits),
+                        reading.former,
+                        self.known.tolerance_ms,
+                    );
+                    reading.expiry = Some(expires);
                     if matches!(reading.expiry, Some(Expires::TooLate { .. })) {
                         invalid = Some(Invalid::ExpiresTooLate);
                     }
@@ -473,28 +468,32 @@ impl<'d> Look<'d> {
         former.limits.capacity() > limits.capacity()
             && window_ms.is_some_and(|window_ms| former.ago_ms < window_ms)
     }
+}
 
-    /// What a key's PTTL, which is not -2, means.
-    fn expires(&self, counter: &Counter, reading: &CounterReading, left: i64) -> Expires {
-        let Ok(in_ms) = u64::try_from(left) else {
-            let without = counter.without_expiry.filter(|_| counter.expiry.required);
-            return Expires::Never(without);
+impl Counter {
+    /// What `left_ms`, a key's PTTL, means for a counter of `count` under `limits`. `former` are the limits before they fell: a
+    /// key that was written under a longer window lives as long as that allowed.
+    pub fn expires(
+        &self,
+        left_ms: i64,
+        (count, limits): (u64, &Limits),
+        former: Option<Former>,
+        tolerance_ms: u64,
+    ) -> Expires {
+        let Ok(in_ms) = u64::try_from(left_ms) else {
+            return Expires::Never(self.without_expiry.filter(|_| self.expiry.required));
         };
-        let limits = &reading.limits;
-        let over = limits
-            .capacity()
-            .is_none_or(|capacity| reading.count > capacity);
-        let may_be_longer = counter.expiry.longer_over_limit && over;
-        let max = counter.expiry.max.filter(|_| !may_be_longer);
-        let most_ms = max.and_then(|max| max.most_ms(limits));
-        // A key that was written before the window got shorter lives on as long as it then should.
-        let before = self.former.and_then(|former| {
+        let over = limits.capacity().is_none_or(|capacity| count > capacity);
+        let may_be_longer = self.expiry.longer_over_limit && over;
+        let max = self.expiry.max.filter(|_| !may_be_longer);
+        let before = former.and_then(|former| {
             let most_ms = max?.most_ms(&former.limits)?;
             Some(most_ms.saturating_sub(former.ago_ms))
         });
+        let most_ms = max.and_then(|max| max.most_ms(limits));
         let most_ms = most_ms.map(|most_ms| most_ms.max(before.unwrap_or(0)));
         match most_ms {
-            Some(most_ms) if in_ms > most_ms.saturating_add(self.known.tolerance_ms) => {
+            Some(most_ms) if in_ms > most_ms.saturating_add(tolerance_ms) => {
                 Expires::TooLate { in_ms, most_ms }
             }
             _ => Expires::In(in_ms),

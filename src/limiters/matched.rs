@@ -1,4 +1,4 @@
-//! A name that fits a counter: what its groups say, and where its window lies.
+//! A name that fits a counter: its groups, its limit, and its window.
 
 use super::limits::Limits;
 use super::units::{Number, Period, Unit, Units, calendar_end, duration_ms, float, whole};
@@ -111,7 +111,7 @@ impl Matched {
         self.group("window_index").is_some() || self.group("window_start").is_some()
     }
 
-    /// The name of the counter that was before this one by one window, or comes after it.
+    /// The name of this counter in the window before (`back`) or after.
     pub fn neighbour(&self, limits: &Limits, back: bool) -> Option<Vec<u8>> {
         let moved = |value: u64, step: u64| {
             if back {
@@ -131,7 +131,7 @@ impl Matched {
         Some(self.with_group("window_start", text.as_bytes()))
     }
 
-    /// The window that a current index tells: the only whole number of seconds that divides the time now into it.
+    /// The window that follows from the index: the only whole number of seconds by which the time now divides into it.
     pub fn window_by_index(&self, now_ms: u64) -> Option<u64> {
         let index = self
             .whole_number("window_index")

@@ -1,5 +1,5 @@
-//! The methods of counting. Each says what to ask Redis for one name, and what the answers count; none knows a limiter.
-//! All arithmetic is total: any bytes give a count or a named reason.
+//! The methods of counting. Each names the commands for one key, and counts by their answers. None knows a limiter. Any bytes
+//! give a count or a named reason.
 
 mod bucket;
 mod gcra;
@@ -12,11 +12,14 @@ mod slots;
 mod two_windows;
 mod value;
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use self::bucket::{LeakyBucket, TokenBucket};
+use self::bucket::Bucket;
 use self::gcra::Gcra;
 use self::hash::Hash;
 use self::json::Json;
@@ -62,7 +65,7 @@ pub(super) enum Missing {
     Invalid,
 }
 
-/// One name, and all that is known of it before it is read.
+/// One name, and what is known of it before it is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
     pub(super) keys: Keys<'a>,
@@ -141,11 +144,11 @@ pub(super) enum Not {
 }
 
 /// How a counter counts.
-pub(super) trait Counting {
-    /// What to ask for a name.
+pub(super) trait Counting: Debug + Send + Sync {
+    /// The commands for a name.
     fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not>;
 
-    /// What the answers to [`Self::asks`] count.
+    /// The count by the answers to [`Self::asks`].
     fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not>;
 
     /// The key whose expiry is the counter's.
@@ -153,12 +156,12 @@ pub(super) trait Counting {
         at.name()
     }
 
-    /// What tells, by [`Answer::Integer`], how many times are in the future.
+    /// The commands whose answers, each an [`Answer::Integer`], are how many times are in the future.
     fn future_asks(&self, _at: &At<'_>) -> Vec<Ask> {
         Vec::new()
     }
 
-    /// Whether it knows itself what it means that the name's window is not the current one.
+    /// Whether it counts names of other windows than the current one, too.
     fn knows_windows(&self) -> bool {
         false
     }
@@ -168,26 +171,17 @@ pub(super) trait Counting {
         Vec::new()
     }
 
-    /// Whether it goes with the rest of the counter. The error says what was expected.
-    fn check(&self, keys: &Keys<'_>) -> Result<(), String>;
+    /// Whether it fits the rest of the counter. The error says what was expected.
+    fn check(&self, _keys: &Keys<'_>) -> Result<(), String> {
+        Ok(())
+    }
 }
 
-/// A method.
+/// A method of counting, with its settings.
 #[derive(Clone, Debug)]
-pub struct Method(Kind);
-
-#[derive(Clone, Debug)]
-enum Kind {
-    Value(Box<Value>),
-    TwoWindows(TwoWindows),
-    Log(Log),
-    Hash(Box<Hash>),
-    Json(Box<Json>),
-    TokenBucket(Box<TokenBucket>),
-    LeakyBucket(Box<LeakyBucket>),
-    Slots(Slots),
-    Gcra(Gcra),
-    Presence(Presence),
+pub struct Method {
+    name: String,
+    counting: Arc<dyn Counting>,
 }
 
 /// The names of the methods.
@@ -205,43 +199,13 @@ const METHODS: &[&str] = &[
 ];
 
 impl Method {
-    pub(super) fn counting(&self) -> &dyn Counting {
-        match &self.0 {
-            Kind::Value(it) => &**it,
-            Kind::TwoWindows(it) => it,
-            Kind::Log(it) => it,
-            Kind::Hash(it) => &**it,
-            Kind::Json(it) => &**it,
-            Kind::TokenBucket(it) => &**it,
-            Kind::LeakyBucket(it) => &**it,
-            Kind::Slots(it) => it,
-            Kind::Gcra(it) => it,
-            Kind::Presence(it) => it,
-        }
-    }
-
     /// The name that `count` has.
-    pub fn name(&self) -> &'static str {
-        match &self.0 {
-            Kind::Value(_) => "value",
-            Kind::TwoWindows(_) => "two_windows",
-            Kind::Log(_) => "log",
-            Kind::Hash(_) => "hash",
-            Kind::Json(_) => "json",
-            Kind::TokenBucket(_) => "token_bucket",
-            Kind::LeakyBucket(_) => "leaky_bucket",
-            Kind::Slots(_) => "slots",
-            Kind::Gcra(_) => "gcra",
-            Kind::Presence(_) => "presence",
-        }
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    pub(super) fn templates(&self) -> Vec<&Spanned<Template>> {
-        self.counting().templates()
-    }
-
-    pub(super) fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
-        self.counting().check(keys)
+    pub(super) fn counting(&self) -> &dyn Counting {
+        &*self.counting
     }
 }
 
@@ -257,37 +221,39 @@ impl<'de> Deserialize<'de> for Method {
             }
 
             fn visit_str<E: Error>(self, word: &str) -> Result<Method, E> {
-                Ok(Method(match word {
-                    "value" => Kind::Value(Box::default()),
-                    "log" => Kind::Log(Log::default()),
-                    "presence" => Kind::Presence(Presence::default()),
+                let counting: Arc<dyn Counting> = match word {
+                    "value" => Arc::<Value>::default(),
+                    "log" => Arc::<Log>::default(),
+                    "presence" => Arc::<Presence>::default(),
                     other if METHODS.contains(&other) => {
                         let text = format!("{other}: expected its settings: {{{other}: {{…}}}}");
                         return Err(E::custom(text));
                     }
                     other => return Err(E::unknown_variant(other, METHODS)),
-                }))
+                };
+                let name = word.to_owned();
+                Ok(Method { name, counting })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Method, A::Error> {
-                let Some(word) = map.next_key::<String>()? else {
+                let Some(name) = map.next_key::<String>()? else {
                     return Err(A::Error::custom("expected a method"));
                 };
-                let kind = match word.as_str() {
-                    "value" => Kind::Value(map.next_value()?),
-                    "two_windows" => Kind::TwoWindows(map.next_value()?),
-                    "log" => Kind::Log(map.next_value()?),
-                    "hash" => Kind::Hash(map.next_value()?),
-                    "json" => Kind::Json(map.next_value()?),
-                    "token_bucket" => Kind::TokenBucket(map.next_value()?),
-                    "leaky_bucket" => Kind::LeakyBucket(map.next_value()?),
-                    "slots" => Kind::Slots(map.next_value()?),
-                    "gcra" => Kind::Gcra(map.next_value()?),
-                    "presence" => Kind::Presence(map.next_value()?),
+                let counting: Arc<dyn Counting> = match name.as_str() {
+                    "value" => Arc::new(map.next_value::<Value>()?),
+                    "two_windows" => Arc::new(map.next_value::<TwoWindows>()?),
+                    "log" => Arc::new(map.next_value::<Log>()?),
+                    "hash" => Arc::new(map.next_value::<Hash>()?),
+                    "json" => Arc::new(map.next_value::<Json>()?),
+                    "token_bucket" => Arc::new(map.next_value::<Bucket>()?),
+                    "leaky_bucket" => Arc::new(map.next_value::<Bucket>()?.leaky()),
+                    "slots" => Arc::new(map.next_value::<Slots>()?),
+                    "gcra" => Arc::new(map.next_value::<Gcra>()?),
+                    "presence" => Arc::new(map.next_value::<Presence>()?),
                     other => return Err(A::Error::unknown_variant(other, METHODS)),
                 };
                 match map.next_key::<String>()? {
-                    None => Ok(Method(kind)),
+                    None => Ok(Method { name, counting }),
                     Some(more) => Err(A::Error::custom(format!(
                         "unexpected {more:?}: expected one method"
                     ))),
@@ -384,6 +350,20 @@ fn counted(value: i128) -> Counted {
             invalid: Some(Invalid::AboveCapacity),
         },
     }
+}
+
+/// What is used of a limit of which `left` remains, which may be below 0 where `negative` says so.
+fn used_of_limit(at: &At<'_>, left: i128, negative: bool) -> Result<Counted, Not> {
+    let capacity = i128::from(whole(at.capacity()?));
+    let invalid = if left > capacity {
+        Some(Invalid::AboveCapacity)
+    } else if left < 0 && !negative {
+        Some(Invalid::Negative)
+    } else {
+        None
+    };
+    let count = counted(capacity.saturating_sub(left).max(0)).count;
+    Ok(Counted { count, invalid })
 }
 
 /// What is used of a whole of which `left` is left; the smallest part of a request is used as a whole one.

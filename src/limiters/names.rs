@@ -1,4 +1,4 @@
-//! From a key's name to the counter that it is: which of a description's counters fits.
+//! Which counter of a description fits the name and type of a key.
 
 use super::ask::Type;
 use super::description::{Counter, Description};
@@ -18,7 +18,7 @@ pub enum Fit {
 }
 
 impl Description {
-    /// What `name` is, by its type where that is known.
+    /// What `name` is. `kind` is the type of the key, if it is known.
     pub fn match_name(&self, name: &[u8], kind: Option<Type>) -> Fit {
         self.match_from(0, name, kind)
     }
@@ -48,7 +48,7 @@ impl Description {
     /// name is. Types and `when` tell counters apart.
     pub fn rivals(&self, matched: &Matched) -> impl Iterator<Item = usize> {
         let is_open = |it: &&Counter| it.when.as_ref().is_none_or(|when| when.otherwise);
-        let counter = self.counter(matched).filter(is_open);
+        let counter = Some(self.counter(matched)).filter(is_open);
         let later = self.counters.iter().enumerate().skip(matched.counter + 1);
         later
             .filter(|(_, other)| !other.when.as_ref().is_some_and(|when| when.otherwise))
@@ -59,9 +59,9 @@ impl Description {
             .map(|(place, _)| place)
     }
 
-    /// The counter of `matched`.
-    pub fn counter(&self, matched: &Matched) -> Option<&Counter> {
-        self.counters.get(matched.counter)
+    /// The counter that `matched` fits: a name that this description matched.
+    pub fn counter(&self, matched: &Matched) -> &Counter {
+        &self.counters[matched.counter]
     }
 }
 

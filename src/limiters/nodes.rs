@@ -1,8 +1,8 @@
-//! What is known of a limiter's own processes: how to find them, and what to ask them. Plain data.
+//! A limiter's own processes, its nodes: where they are, and which requests they answer. Plain data.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::http_limits::Header;
 use super::pattern::Pattern;
@@ -11,16 +11,16 @@ use super::template::Template;
 use super::units::{Unit, duration};
 use super::yaml::{Word, from_text, word_or_mapping};
 
-/// The processes of a limiter. What is not described here is not applicable.
+/// The nodes of a limiter. What a description does not have is not applicable.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nodes {
-    /// Whether a name in `--ratelimiter.url` stands for several addresses.
+    /// Whether a name in `--ratelimiter.url` has several addresses, one for each node.
     #[serde(default)]
     pub discover: Discover,
     /// Where nodes register themselves.
     pub registry: Option<Registry>,
-    /// How a node says that it is well.
+    /// The health request.
     pub health: Option<Health>,
     /// Where a node's metrics are.
     pub metrics: Option<Endpoint>,
@@ -30,16 +30,16 @@ pub struct Nodes {
     /// Counters of decisions that failed.
     #[serde(default)]
     pub errors: Vec<Selector>,
-    /// Counters of failures that are Redis's.
+    /// Counters of decisions that failed because Redis did not answer.
     #[serde(default)]
     pub redis_errors: Vec<Selector>,
-    /// Counters of decisions that Redis answered; those of `results` without it.
+    /// Counters of decisions that Redis answered. Without them, those of `results`.
     #[serde(default)]
     pub answers: Vec<Selector>,
-    /// Counters of decisions, by what they were.
+    /// Counters of decisions, by result.
     #[serde(default)]
     pub results: Vec<Results>,
-    /// A request that proves the whole way.
+    /// A request that passes through the whole limiter.
     pub canary: Option<Canary>,
 }
 
@@ -72,7 +72,7 @@ pub struct Registry {
     pub renewed: u64,
 }
 
-/// How a node says that it is well: with a status of 200 to 299.
+/// The health request of a node: a status of 200 to 299 is healthy.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
@@ -80,14 +80,14 @@ pub struct Health {
     pub path: Path,
     /// The port, if it is another one than the node's.
     pub port: Option<u16>,
-    /// Where in the answer, which is JSON then, the node's id is.
+    /// Where the node's id is in the answer. The answer is JSON then.
     pub id: Option<Pointer>,
-    /// Whether a node that is well can reach Redis.
+    /// Whether a healthy node can reach Redis.
     #[serde(default)]
     pub covers_redis: bool,
 }
 
-/// Where something is on a node.
+/// A path and port of a node.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
@@ -124,85 +124,45 @@ from_text!(Pointer, |text| {
         .ok_or_else(|| format!("{text:?}: expected a JSON pointer, such as /node/id"))
 });
 
-/// A series that says how long decisions take.
-#[derive(Clone, Debug)]
+/// Series of how long decisions take.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Latency {
     /// The series, without `_bucket`, `_sum` and `_count`.
     pub metric: Selector,
-    /// What it counts in.
+    /// The unit of its values.
     pub unit: Unit,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LatencyRaw {
-    metric: Selector,
-    unit: LatencyUnit,
-}
-
-#[derive(Debug, Deserialize)]
-enum LatencyUnit {
-    #[serde(rename = "s")]
-    Seconds,
-    #[serde(rename = "ms")]
-    Milliseconds,
-}
-
-impl From<LatencyRaw> for Latency {
-    fn from(raw: LatencyRaw) -> Self {
-        let unit = match raw.unit {
-            LatencyUnit::Seconds => Unit::Seconds,
-            LatencyUnit::Milliseconds => Unit::Milliseconds,
-        };
-        Self {
-            metric: raw.metric,
-            unit,
-        }
-    }
 }
 
 impl Word for Latency {
     const EXPECTED: &'static str =
-        "a selector of series in seconds, or {metric: a selector, unit: s or ms}";
+        "a selector of series in seconds, or {metric: a selector, unit: s, ms, us or ns}";
 
     fn word(word: &str) -> Option<Self> {
         let metric = Selector::parse(word).ok()?;
-        Some(Self {
-            metric,
-            unit: Unit::Seconds,
-        })
+        let unit = Unit::Seconds;
+        Some(Self { metric, unit })
+    }
+
+    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
+        Self::deserialize(mapping)
     }
 }
 
 impl<'de> Deserialize<'de> for Latency {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping::<_, LatencyRaw, _>(deserializer)
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word_or_mapping(deserializer)
     }
 }
 
 /// A counter of decisions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Results {
     /// The series.
     pub metric: Selector,
-    /// What the decisions were, from the labels; without it, the label `result`, or the metric's name.
+    /// The result of a decision, made of labels. Without it, the label `result`, or the metric's name.
     pub result: Option<Template>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResultsRaw {
-    metric: Selector,
-    result: Option<Template>,
-}
-
-impl From<ResultsRaw> for Results {
-    fn from(raw: ResultsRaw) -> Self {
-        Self {
-            metric: raw.metric,
-            result: raw.result,
-        }
-    }
 }
 
 impl Word for Results {
@@ -211,21 +171,23 @@ impl Word for Results {
 
     fn word(word: &str) -> Option<Self> {
         let metric = Selector::parse(word).ok()?;
-        Some(Self {
-            metric,
-            result: None,
-        })
+        let result = None;
+        Some(Self { metric, result })
+    }
+
+    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
+        Self::deserialize(mapping)
     }
 }
 
 impl<'de> Deserialize<'de> for Results {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping::<_, ResultsRaw, _>(deserializer)
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word_or_mapping(deserializer)
     }
 }
 
 impl Results {
-    /// What the decisions of a series were, by its labels.
+    /// The result of a series' decisions, by its labels.
     pub fn name<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> String {
         match (&self.result, label("result")) {
             (Some(result), _) => {

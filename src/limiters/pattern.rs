@@ -1,5 +1,7 @@
-//! Patterns of names: a regular expression on bytes that fits whole names, and what can be told of it beforehand, which
-//! is what SCAN and CLIENT TRACKING are asked for.
+//! Patterns of names: regular expressions on bytes that fit whole names. From their literal parts follow the pattern for SCAN and
+//! the prefix for CLIENT TRACKING.
+
+use std::collections::BTreeSet;
 
 use regex::bytes::{Captures, Regex, RegexBuilder};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
@@ -47,8 +49,7 @@ impl Pattern {
         let glob = glob(&parts);
         let unnamed = parts.iter().any(|part| match part {
             Part::Literal(_) => false,
-            Part::Other(HirKind::Capture(capture)) => capture.name.is_none(),
-            Part::Other(_) => true,
+            Part::Other(kind) => !is_named(kind),
         });
         Ok(Self {
             regex,
@@ -171,6 +172,32 @@ fn glob(parts: &[Part<'_>]) -> Vec<u8> {
     glob
 }
 
+/// Whether the named groups say all in which texts that fit `kind` can differ. They do in `(?:S:(?P<namespace>.+)|ER)`: each
+/// branch has other groups.
+fn is_named(kind: &HirKind) -> bool {
+    match kind {
+        HirKind::Capture(capture) => capture.name.is_some(),
+        HirKind::Literal(_) | HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Concat(parts) => parts.iter().all(|part| is_named(part.kind())),
+        HirKind::Alternation(branches) => {
+            let mut seen = BTreeSet::new();
+            branches
+                .iter()
+                .all(|branch| is_named(branch.kind()) && seen.insert(groups_of(branch.kind())))
+        }
+        HirKind::Class(_) | HirKind::Repetition(_) => false,
+    }
+}
+
+/// The named groups that take part in every match of `kind`.
+fn groups_of(kind: &HirKind) -> BTreeSet<&str> {
+    match kind {
+        HirKind::Capture(capture) => capture.name.as_deref().into_iter().collect(),
+        HirKind::Concat(parts) => parts.iter().flat_map(|it| groups_of(it.kind())).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
 /// Whether it is `(?P<key>.+)`.
 fn is_key_to_the_end(kind: &HirKind) -> bool {
     let HirKind::Capture(capture) = kind else {
@@ -225,6 +252,20 @@ mod tests {
             (r"^rl\*(?P<key>.+)(?P<n>\d)$", r"rl\**"),
         ] {
             assert_eq!(glob(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn branches_that_no_group_distinguishes_are_unnamed() {
+        for (text, unnamed) in [
+            (r"^LIMIT(?:S:(?P<namespace>[^/]+)|ER)/(?P<key>.+)$", false),
+            (r"^(?P<a>x)(?:b|c)(?P<key>.+)$", true),
+            (r"^(?:b:(?P<key>.+)|c:(?P<other>.+)|d)$", false),
+            (r"^(?:hrl|rl):(?P<key>.+)$", true),
+            (r"^rl:?(?P<key>.+)$", true),
+        ] {
+            let pattern = Pattern::compile(text).unwrap();
+            assert_eq!(pattern.has_unnamed(), unnamed, "{text}");
         }
     }
 

@@ -1,11 +1,11 @@
-//! What the answers for one name come to.
+//! The result of reading one name.
 
 use super::expiry::WithoutExpiry;
 use super::limits::{Former, Limits};
 use super::matched::Matched;
 use crate::observation::{Invalid, Refused};
 
-/// What became of one name.
+/// The result of reading one name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// The counter, where the name is one.
@@ -19,9 +19,9 @@ pub struct Finding {
 pub enum Outcome {
     /// A counter.
     Counted(CounterReading),
-    /// A window that is over: nothing counts any more. Whether the key has no expiry, if that was asked.
+    /// A window that is over: it counts nothing. Whether the key has no expiry, if that was read.
     Over(Option<bool>),
-    /// A part of a counter that has another name, and is counted there.
+    /// A part of a counter that is counted under another name.
     Part,
     /// The key is gone.
     Gone,
@@ -44,7 +44,7 @@ pub struct CounterReading {
     pub limits: Limits,
     /// Whether refused requests are in the count.
     pub refused: Refused,
-    /// What about it its limiter cannot make.
+    /// A state that its limiter cannot make.
     pub invalid: Option<Invalid>,
     /// Its expiry, where it was asked for.
     pub expiry: Option<Expires>,
@@ -65,7 +65,7 @@ impl CounterReading {
         })
     }
 
-    /// Whether it refuses its client for ever.
+    /// Whether it blocks its client for ever.
     pub fn is_stuck(&self) -> bool {
         let full = self
             .limits

@@ -1,8 +1,6 @@
-//! The places where limits are: rules of the configuration, the name, fields of the value, a key beside it, what is fixed,
-//! an API.
+//! Where limits are besides rules and names: fields of the value, another key, the description itself, an API.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::ask::{Answer, Ask};
@@ -10,17 +8,18 @@ use super::http_limits::Http;
 use super::limits::{Fields, Limits, count, of_json};
 use super::matched::Matched;
 use super::template::Template;
-use super::units::{Unit, some_duration};
+use super::units::Unit;
 
 /// A place where limits are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Source {
     /// Fields of the counter's own hash.
     Fields(Fields),
     /// A key beside the counter's.
     Key(Box<Beside>),
     /// What holds for all of them.
-    Fixed(Fixed),
+    Fixed(Limits),
     /// An API.
     Http(Box<Http>),
 }
@@ -54,57 +53,6 @@ pub enum Form {
     String,
     /// JSON in a string.
     Json,
-}
-
-/// What holds for all counters of the kind.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fixed {
-    /// The limit.
-    pub limit: Option<u64>,
-    /// The window in milliseconds.
-    #[serde(default, deserialize_with = "some_duration")]
-    pub window: Option<u64>,
-    /// The burst.
-    pub burst: Option<u64>,
-}
-
-impl<'de> Deserialize<'de> for Source {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOf;
-
-        impl<'de> Visitor<'de> for OneOf {
-            type Value = Source;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("one of fields, key, fixed and http")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
-                const KINDS: &[&str] = &["fields", "key", "fixed", "http"];
-                let Some(word) = map.next_key::<String>()? else {
-                    return Err(A::Error::custom(
-                        "expected one of fields, key, fixed and http",
-                    ));
-                };
-                let source = match word.as_str() {
-                    "fields" => Source::Fields(map.next_value()?),
-                    "key" => Source::Key(map.next_value()?),
-                    "fixed" => Source::Fixed(map.next_value()?),
-                    "http" => Source::Http(map.next_value()?),
-                    other => return Err(A::Error::unknown_field(other, KINDS)),
-                };
-                match map.next_key::<String>()? {
-                    None => Ok(source),
-                    Some(more) => Err(A::Error::custom(format!(
-                        "unexpected {more:?}: expected one source for each -"
-                    ))),
-                }
-            }
-        }
-
-        deserializer.deserialize_map(OneOf)
-    }
 }
 
 impl Source {
@@ -181,17 +129,6 @@ impl Source {
                 }
             }
             _ => Limits::default(),
-        }
-    }
-}
-
-impl Fixed {
-    /// As limits.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            limit: self.limit,
-            window_ms: self.window,
-            burst: self.burst,
         }
     }
 }

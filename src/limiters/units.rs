@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// The largest count that is told apart from others: a `u64` above it would lose digits on its way through JSON.
+/// The largest count: a larger `u64` would lose digits on its way through JSON.
 const MOST_COUNT: f64 = 9_007_199_254_740_992.0;
 
 /// A unit of time, as values and names count it.

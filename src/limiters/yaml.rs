@@ -86,25 +86,26 @@ pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
     (distance <= (word.len() / 3).max(1)).then_some(name)
 }
 
-/// A type that one word can stand for.
+/// A type that is written as one word, or as a mapping. Its `Deserialize` is that of [`word_or_mapping`]; the derived one, with
+/// `remote = "Self"`, reads the mapping.
 pub(super) trait Word: Sized {
     /// What is expected, for the error.
     const EXPECTED: &'static str;
 
-    /// The value that `word` stands for.
+    /// The value that `word` means.
     fn word(word: &str) -> Option<Self>;
+
+    /// The value of a mapping.
+    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error>;
 }
 
-/// Deserializes `T` from a word, or from a mapping as `M`.
-pub(super) fn word_or_mapping<'de, D, M, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    M: Deserialize<'de> + Into<T>,
-    T: Word,
-{
-    struct Either<M, T>(PhantomData<(M, T)>);
+/// Deserializes `T` from a word or a mapping.
+pub(super) fn word_or_mapping<'de, D: Deserializer<'de>, T: Word>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    struct Either<T>(PhantomData<T>);
 
-    impl<'de, M: Deserialize<'de> + Into<T>, T: Word> Visitor<'de> for Either<M, T> {
+    impl<'de, T: Word> Visitor<'de> for Either<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,11 +117,11 @@ where
         }
 
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-            M::deserialize(MapAccessDeserializer::new(map)).map(Into::into)
+            T::mapping(MapAccessDeserializer::new(map))
         }
     }
 
-    deserializer.deserialize_any(Either::<M, T>(PhantomData))
+    deserializer.deserialize_any(Either::<T>(PhantomData))
 }
 
 /// Implements `Deserialize` for types that are read from a text by `$parse`, which says what it expected.

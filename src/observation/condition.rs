@@ -124,6 +124,4 @@ pub struct CounterKind {
     pub refused: Refused,
     /// Whether one that never expires blocks its client for ever, and is looked for.
     pub sticks: bool,
-    /// Whether states are looked for that the limiter cannot make.
-    pub validated: bool,
 }

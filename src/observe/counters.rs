@@ -6,6 +6,7 @@ pub(in crate::observe) mod described;
 pub(in crate::observe) mod invalidations;
 pub(in crate::observe) mod limits;
 pub(in crate::observe) mod listed;
+pub(in crate::observe) mod memory;
 pub(in crate::observe) mod pace;
 pub(in crate::observe) mod pass;
 pub(in crate::observe) mod reader;

@@ -1,6 +1,6 @@
 //! The rate limiter as a [`Subject`]: it reads nodes and keys side by side, and makes one [`Observation`] of both.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::{Canary, Description, Discover, Longest, Selector, Unit};
+use crate::limiters::{Canary, Description, Discover, Selector, Unit};
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
     KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
@@ -21,8 +21,9 @@ use crate::observe::actor::LimiterActor;
 use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::described::{Described, counter_kinds};
 use crate::observe::counters::invalidations::Tracked;
-use crate::observe::counters::limits::{LimitMemory, LimitRule};
+use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::listed::Listed;
+use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
 use crate::observe::counters::requests::PREFIX;
@@ -133,13 +134,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn longest_of_reference(&self) -> Option<Longest> {
-        match self {
-            Self::Reference(description) => description.counters.first()?.expiry.max,
-            Self::Described(_) => None,
-        }
-    }
-
     /// What is known of it.
     pub fn description(&self) -> &Arc<Description> {
         match self {
@@ -171,7 +165,6 @@ pub struct Limiter {
     /// What is said of its kind.
     pub(in crate::observe) kind: LimiterKind,
     is_reference: bool,
-    description: Arc<Description>,
     pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
@@ -246,13 +239,12 @@ impl Limiter {
                 access,
                 readers: BTreeMap::new(),
                 shards: Vec::new(),
-                limits: LimitMemory::default(),
-                rules: config.limit_rules,
-                described,
+                memory: CounterMemory::new(
+                    Arc::clone(config.kind.description()),
+                    described,
+                    config.limit_rules,
+                ),
                 tracked: Arc::new(tracked),
-                totals: None,
-                longest: config.kind.longest_of_reference(),
-                suspects: HashSet::new(),
                 collections: 0,
                 budget: config.scan_budget,
                 share: config.scan_share,
@@ -275,7 +267,6 @@ impl Limiter {
             counter_list: OptionalRequest::default(),
             kind,
             is_reference,
-            description: Arc::clone(config.kind.description()),
             clock,
             kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
             max_series: config.max_series,
@@ -291,21 +282,6 @@ impl Limiter {
         self.keys.goes_on = true;
         self.keys.shares = shares.clone();
         self
-    }
-
-    /// How many keys never expire although they should, by counter, as far as a full pass has told.
-    fn without_expiry(&self) -> BTreeMap<String, u64> {
-        let totals = self.keys.totals.as_ref();
-        totals
-            .map(|totals| totals.without_expiry(&self.description))
-            .unwrap_or_default()
-    }
-
-    /// How many names fit no counter, where the patterns say which do.
-    fn foreign(&self) -> Option<u64> {
-        let totals = self.keys.totals.as_ref();
-        let totals = totals.filter(|_| self.keys.described.is_some());
-        totals.map(|totals| totals.foreign)
     }
 
     /// Whether a source of the nodes' line is asked for this kind of limiter.
@@ -405,7 +381,7 @@ impl Limiter {
                 Some((up, _)) => Some(up),
                 None => self.is_reference.then_some(read.api.up),
             },
-            default_limit: self.keys.limits.default_limit(),
+            default_limit: self.keys.memory.limits.default_limit(),
             counters_read: keys.read,
             unjudged: keys.unjudged,
             limiter: Some(self.kind.clone()),
@@ -413,8 +389,8 @@ impl Limiter {
                 coverage: keys.coverage,
                 last_full_pass: self.keys.last_full_pass,
                 commands_total: self.keys.commands_total,
-                without_expiry: self.without_expiry(),
-                foreign: self.foreign(),
+                without_expiry: self.keys.memory.without_expiry(),
+                foreign: self.keys.memory.foreign(),
                 ..counted
             }),
             listed: match (self.recording, self.kept.list_is_incomplete()) {
@@ -560,7 +536,7 @@ impl Subject for Limiter {
     }
 
     fn bulk(&self) -> Option<Bulk> {
-        let (version, limits) = self.keys.limits.saved();
+        let (version, limits) = self.keys.memory.limits.saved();
         Some(Bulk {
             version,
             write: Box::new(move |to| limits.write(to)),
@@ -569,7 +545,7 @@ impl Subject for Limiter {
 
     fn recall_bulk(&mut self, bulk: &mut dyn Read) -> Result<(), String> {
         let limits = serde_json::from_reader(bulk).map_err(|error| error.to_string())?;
-        self.keys.limits = limits;
+        self.keys.memory.limits = limits;
         Ok(())
     }
 

@@ -40,26 +40,20 @@ impl Limiter {
 
         self.kept = before.kept;
         let (keys, was) = (&mut self.keys, before.keys);
-        if let (Some(described), Some(before)) = (&mut keys.described, was.described) {
-            let changed = keys.rules != was.rules;
-            let now = nodes.clock.now().steady;
-            described.take_over(before, changed.then(|| was.rules.clone()), now);
-        }
-        keys.limits = was.limits;
+        let now = nodes.clock.now().steady;
+        let same_rules = keys.memory.rules == was.memory.rules;
+        let same_names = keys.tracked == was.tracked;
         keys.commands_total = was.commands_total;
         keys.last_full_pass = was.last_full_pass;
-        if keys.described.is_none() || keys.tracked == was.tracked {
-            keys.totals = was.totals;
-        }
-        if same_redis && keys.tracked == was.tracked {
+        keys.memory.take_over(was.memory, same_names, now);
+        if same_redis && same_names {
             keys.access = was.access;
             keys.readers = was.readers;
             keys.unreachable = was.unreachable;
             keys.shards = was.shards;
             // Under another rule a key that nobody wrote to may be above its limit: then everything is looked at anew. So it is
             // where a description may say something else now.
-            if keys.rules == was.rules && keys.described.is_none() {
-                keys.suspects = was.suspects;
+            if same_rules && keys.memory.described.is_none() {
                 keys.pass = was.pass;
                 keys.pass_took = was.pass_took;
                 keys.pass_begun = was.pass_begun;
@@ -100,7 +94,7 @@ mod tests {
             limit: 10,
             window_ms: 1000,
         };
-        limiter.keys.limits.set_default(ten, at);
+        limiter.keys.memory.limits.set_default(ten, at);
         limiter.keys.commands_total = 7;
         limiter
     }
@@ -124,7 +118,7 @@ mod tests {
         ] {
             let mut next = limiter(after);
             assert_eq!(next.take_over(experienced(&before)), same, "{after:?}");
-            assert_eq!(next.keys.limits.default_limit().is_some(), same);
+            assert_eq!(next.keys.memory.limits.default_limit().is_some(), same);
             assert_eq!(next.keys.commands_total, if same { 7 } else { 0 });
         }
     }

@@ -18,6 +18,9 @@ const ROUNDING: f64 = 1e-3;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Bucket {
+    /// Whether the level is what is in the bucket, not what is left.
+    #[serde(skip)]
+    leaky: bool,
     /// The field, or for strings the key, with the level.
     level: Spanned<Template>,
     /// The field, or for strings the key, with the time of the level.
@@ -55,27 +58,17 @@ enum Refill {
     Steps,
 }
 
-/// `token_bucket`: the level is what is left.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
-pub(super) struct TokenBucket(Bucket);
-
-/// `leaky_bucket`: the level is what is in it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
-pub(super) struct LeakyBucket(Bucket);
-
 impl Bucket {
-    fn asks(&self, at: &At<'_>) -> Vec<Ask> {
-        let names = [at.fill(&self.level), at.fill(&self.at)];
-        match at.keys.kind {
-            Type::Hash => vec![Ask::Fields(at.name(), names.to_vec())],
-            Type::String | Type::List | Type::Zset => names.into_iter().map(Ask::Get).collect(),
+    /// The same settings for a bucket whose level is what is in it.
+    pub(super) fn leaky(self) -> Self {
+        Self {
+            leaky: true,
+            ..self
         }
     }
 
     /// The level, in requests, as it was written, and how much moved since.
-    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<(f64, f64), Not> {
+    fn level(&self, at: &At<'_>, answers: &[Answer]) -> Result<(f64, f64), Not> {
         let number = |value: Option<&[u8]>| {
             let value = value.ok_or(Not::Invalid(Invalid::CompanionMissing))?;
             let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;
@@ -129,6 +122,31 @@ impl Bucket {
             None
         }
     }
+}
+
+impl Counting for Bucket {
+    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
+        let names = [at.fill(&self.level), at.fill(&self.at)];
+        Ok(match at.keys.kind {
+            Type::Hash => vec![Ask::Fields(at.name(), names.to_vec())],
+            Type::String | Type::List | Type::Zset => names.into_iter().map(Ask::Get).collect(),
+        })
+    }
+
+    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
+        let (level, moved) = self.level(at, answers)?;
+        let capacity = at.capacity()?;
+        let count = if self.leaky {
+            whole(((level - moved).max(0.0) - 1e-6).ceil())
+        } else {
+            // A request that waits in debt takes what the next ones would get, not more than the whole.
+            used(capacity, (level + moved).clamp(0.0, capacity))
+        };
+        Ok(Counted {
+            count,
+            invalid: self.invalid(level, capacity),
+        })
+    }
 
     fn templates(&self) -> Vec<&Spanned<Template>> {
         vec![&self.level, &self.at]
@@ -136,65 +154,10 @@ impl Bucket {
 
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         super::needs(keys, &[Type::Hash, Type::String])?;
-        if !(self.scale.is_finite()
-            && self.scale > 0.0
-            && self.debt.is_finite()
-            && self.debt >= 0.0)
-        {
+        let (scale, debt) = (self.scale, self.debt);
+        if !(scale.is_finite() && scale > 0.0 && debt.is_finite() && debt >= 0.0) {
             return Err("expected a scale above 0 and a debt of 0 or more".to_owned());
         }
         Ok(())
-    }
-}
-
-impl Counting for TokenBucket {
-    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
-        Ok(self.0.asks(at))
-    }
-
-    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
-        let (level, moved) = self.0.read(at, answers)?;
-        let capacity = at.capacity()?;
-        // A request that waits in debt takes what the next ones would get, not more than the whole.
-        let left = (level + moved).clamp(0.0, capacity);
-        Ok(Counted {
-            count: used(capacity, left),
-            invalid: self.0.invalid(level, capacity),
-        })
-    }
-
-    fn templates(&self) -> Vec<&Spanned<Template>> {
-        self.0.templates()
-    }
-
-    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
-        self.0
-            .check(keys)
-            .map_err(|text| format!("token_bucket: {text}"))
-    }
-}
-
-impl Counting for LeakyBucket {
-    fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
-        Ok(self.0.asks(at))
-    }
-
-    fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
-        let (level, moved) = self.0.read(at, answers)?;
-        let left = (level - moved).max(0.0);
-        Ok(Counted {
-            count: whole((left - 1e-6).ceil()),
-            invalid: self.0.invalid(level, at.capacity()?),
-        })
-    }
-
-    fn templates(&self) -> Vec<&Spanned<Template>> {
-        self.0.templates()
-    }
-
-    fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
-        self.0
-            .check(keys)
-            .map_err(|text| format!("leaky_bucket: {text}"))
     }
 }

@@ -66,7 +66,7 @@ impl Counting for Gcra {
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         super::needs(keys, &[Type::String, Type::Hash])?;
         if (keys.kind == Type::Hash) != self.field.is_some() {
-            return Err("gcra: field: expected for type: hash, and only for it".to_owned());
+            return Err("field: expected for type: hash, and only for it".to_owned());
         }
         Ok(())
     }

@@ -2,11 +2,13 @@
 
 use serde::Deserialize;
 
-use super::{At, Counted, Counting, Moment, Not, answer, counted, fields, is_over, sum};
+use super::{
+    At, Counted, Counting, Moment, Not, answer, counted, fields, is_over, sum, used_of_limit,
+};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
 use crate::limiters::reading::Unknown;
-use crate::limiters::units::{Number, whole};
+use crate::limiters::units::Number;
 use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -72,24 +74,17 @@ impl Counting for Hash {
         if !self.down {
             return Ok(counted(value));
         }
-        let capacity = i128::from(whole(at.capacity()?));
-        let invalid = match value {
-            value if value < 0 => Some(Invalid::Negative),
-            value if value > capacity => Some(Invalid::AboveCapacity),
-            _ => None,
-        };
-        let count = counted(capacity.saturating_sub(value).max(0)).count;
-        Ok(Counted { count, invalid })
+        used_of_limit(at, value, false)
     }
 
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         super::needs(keys, &[Type::Hash])?;
         if self.field.is_some() == self.sum {
-            return Err("hash: expected one of field and sum: true".to_owned());
+            return Err("expected one of field and sum: true".to_owned());
         }
         let mut moments = self.started.iter().chain(&self.ends);
         if moments.any(|moment| moment.field.is_none() || moment.key.is_some()) {
-            return Err("hash: expected a field in started and ends".to_owned());
+            return Err("expected a field in started and ends".to_owned());
         }
         Ok(())
     }

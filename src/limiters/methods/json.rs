@@ -64,13 +64,11 @@ impl Counting for Json {
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         super::needs(keys, &[Type::String])?;
         if self.number.is_some() == self.length.is_some() {
-            return Err("json: expected one of number and length".to_owned());
+            return Err("expected one of number and length".to_owned());
         }
         let mut moments = self.started.iter().chain(&self.ends);
         if moments.any(|moment| moment.field.is_none() || moment.key.is_some()) {
-            return Err(
-                "json: expected a field, which is a pointer, in started and ends".to_owned(),
-            );
+            return Err("expected a field, which is a pointer, in started and ends".to_owned());
         }
         Ok(())
     }

@@ -242,15 +242,14 @@ impl Counting for Log {
         super::needs(keys, &[Type::Zset, Type::List, Type::String])?;
         if (keys.kind == Type::String) != self.form.is_some() {
             return Err(
-                "log: expected form: json or form: pickle for strings, and none for others"
-                    .to_owned(),
+                "expected form: json or form: pickle for strings, and none for others".to_owned(),
             );
         }
         if self.at.is_some() && self.form != Some(Form::Json) {
-            return Err("log: at: expected form: json".to_owned());
+            return Err("at: expected form: json".to_owned());
         }
         if self.weight != Weight::One && keys.kind != Type::Zset {
-            return Err("log: weight: expected type: zset".to_owned());
+            return Err("weight: expected type: zset".to_owned());
         }
         Ok(())
     }

@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Not, answer, reply};
 use crate::limiters::ask::{Answer, Ask};
-use crate::limiters::keys::Keys;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,9 +20,5 @@ impl Counting for Presence {
         } else {
             Err(Not::Gone)
         }
-    }
-
-    fn check(&self, _keys: &Keys<'_>) -> Result<(), String> {
-        Ok(())
     }
 }

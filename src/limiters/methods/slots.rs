@@ -115,13 +115,13 @@ impl Counting for Slots {
         super::needs(keys, &[Type::String, Type::Hash])?;
         let starts = keys.pattern.groups().any(|group| group == "window_start");
         if keys.kind == Type::String && !starts {
-            return Err("slots: expected a group window_start in the key".to_owned());
+            return Err("expected a group window_start in the key".to_owned());
         }
         if (keys.kind == Type::Hash) != self.unit.is_some() {
-            return Err("slots: unit: expected for type: hash, and only for it".to_owned());
+            return Err("unit: expected for type: hash, and only for it".to_owned());
         }
         if self.each == 0 {
-            return Err("slots: each: expected a duration above 0".to_owned());
+            return Err("each: expected a duration above 0".to_owned());
         }
         Ok(())
     }

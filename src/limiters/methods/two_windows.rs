@@ -1,14 +1,12 @@
 //! `two_windows`: the requests of this window, and those of the one before weighted by how much of it still counts.
 
 use serde::Deserialize;
-use serde_saphyr::Spanned;
 
 use super::{At, Counted, Counting, Not, answer, counted, integer, reply, sum};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
 use crate::limiters::matched::When;
 use crate::limiters::reading::Unknown;
-use crate::limiters::template::Template;
 use crate::limiters::units::{float, whole};
 use crate::observation::Invalid;
 
@@ -175,22 +173,19 @@ impl Counting for TwoWindows {
         true
     }
 
-    fn templates(&self) -> Vec<&Spanned<Template>> {
-        Vec::new()
-    }
-
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         super::needs(keys, &[Type::String, Type::Hash])?;
         let has_previous = keys.pattern.groups().any(|group| group == "previous");
         match self.weight {
             Weight::Ttl if self.previous.is_none() || !has_previous => Err(
-                "two_windows: expected previous, and a group (?P<previous>…)? in the key, beside weight: ttl".to_owned(),
+                "expected previous, and a group (?P<previous>…)? in the key, beside weight: ttl"
+                    .to_owned(),
             ),
             Weight::Clock if self.previous.is_some() => {
-                Err("two_windows: previous: expected weight: ttl".to_owned())
+                Err("previous: expected weight: ttl".to_owned())
             }
             Weight::Clock if !super::names_window(keys) => {
-                Err("two_windows: expected a group window_index or window_start in the key".to_owned())
+                Err("expected a group window_index or window_start in the key".to_owned())
             }
             _ => Ok(()),
         }

@@ -5,6 +5,7 @@ use serde_saphyr::Spanned;
 
 use super::{
     At, Counted, Counting, Moment, Not, Number, answer, counted, is_over, number, reply, text,
+    used_of_limit,
 };
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
@@ -88,16 +89,7 @@ impl Counting for Value {
             let legal = self.negative && counted.invalid == Some(Invalid::Negative);
             return Ok(if legal { Counted::valid(0) } else { counted });
         }
-        let capacity = i128::from(whole(at.capacity()?));
-        let invalid = if value > capacity {
-            Some(Invalid::AboveCapacity)
-        } else if value < 0 && !self.negative {
-            Some(Invalid::Negative)
-        } else {
-            None
-        };
-        let count = counted(capacity.saturating_sub(value).max(0)).count;
-        Ok(Counted { count, invalid })
+        used_of_limit(at, value, self.negative)
     }
 
     fn expiring(&self, at: &At<'_>) -> Vec<u8> {
@@ -117,7 +109,7 @@ impl Counting for Value {
             .moments()
             .any(|moment| moment.key.is_none() || moment.field.is_some())
         {
-            return Err("value: expected a key in started and ends".to_owned());
+            return Err("expected a key in started and ends".to_owned());
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
-//! What is read of a counter of the reference limiter besides its count, and what of that its limiter cannot make. Two
-//! commands for a key, so they are sent only where they decide something, and for a sample. Pure.
+//! Expiry and times in the future of a counter of the reference limiter, and which of them its limiter cannot make. They take
+//! two more commands, so they are read only where they decide something, and for a sample. Pure.
 
 use redis::{Cmd, RedisResult, Value};
 
-use crate::limiters::{Limits, Longest};
-use crate::observation::{Invalid, Limit};
+use crate::limiters::{Counter, Expires, Limits};
+use crate::observation::Invalid;
 
 /// How far the clocks of nodes and applications may be ahead of Redis's, in milliseconds.
 pub(in crate::observe) const CLOCK_TOLERANCE_MS: u64 = 2_000;
@@ -18,7 +18,7 @@ pub(in crate::observe) struct Closer {
     future: u64,
 }
 
-/// How many commands it takes.
+/// The commands for one key.
 pub(in crate::observe) const COMMANDS: usize = 2;
 
 /// Keys with longer names are counted only: each command repeats the name.
@@ -41,7 +41,7 @@ impl Closer {
         [left, future]
     }
 
-    /// What the answers say; nothing where the key is of another type, is elsewhere, or may not be read so.
+    /// By the answers; `None` if the key has another type, is at another server, or may not be read.
     pub(in crate::observe) fn of(answers: &[RedisResult<Value>; COMMANDS]) -> Option<Self> {
         let [Ok(Value::Int(left_ms)), Ok(Value::Int(future))] = answers else {
             return None;
@@ -57,24 +57,18 @@ impl Closer {
         self.left_ms == -1
     }
 
-    /// What of the counter its limiter cannot make. A key expires after `longest` at the most, counted in windows of `limit`.
+    /// A state of a key of `counter`, with `count` under `limits`, that its limiter cannot make.
     pub(in crate::observe) fn invalid(
         self,
-        longest: Option<Longest>,
-        limit: Limit,
+        counter: &Counter,
+        count: u64,
+        limits: &Limits,
     ) -> Option<Invalid> {
         if self.future > 0 {
             return Some(Invalid::InTheFuture);
         }
-        let limits = Limits {
-            limit: Some(limit.limit),
-            window_ms: Some(limit.window_ms),
-            burst: None,
-        };
-        let most_ms = longest?.most_ms(&limits)?;
-        let left_ms = u64::try_from(self.left_ms).unwrap_or(0);
-        let too_late = left_ms > most_ms.saturating_add(CLOCK_TOLERANCE_MS);
-        too_late.then_some(Invalid::ExpiresTooLate)
+        let expires = counter.expires(self.left_ms, (count, limits), None, CLOCK_TOLERANCE_MS);
+        matches!(expires, Expires::TooLate { .. }).then_some(Invalid::ExpiresTooLate)
     }
 }
 
@@ -85,12 +79,13 @@ mod tests {
 
     fn invalid(left_ms: i64, future: u64) -> Option<Invalid> {
         let reference = Description::parse(built_in("reference").unwrap()).unwrap();
-        let limit = Limit {
-            limit: 10,
-            window_ms: 60_000,
+        let limits = Limits {
+            limit: Some(10),
+            window_ms: Some(60_000),
+            burst: None,
         };
         let closer = Closer { left_ms, future };
-        closer.invalid(reference.counters[0].expiry.max, limit)
+        closer.invalid(&reference.counters[0], 5, &limits)
     }
 
     #[test]

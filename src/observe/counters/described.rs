@@ -1,5 +1,5 @@
-//! Counters of a kind of limiter that is described as data: names are read as the description says. What is scanned, and
-//! when, is the sweep's, which is one for all kinds.
+//! Counters of described kinds: names are read as the description says. The sweep, which is the same for all kinds, decides
+//! what is scanned and when.
 
 mod answers;
 mod falls;
@@ -19,7 +19,6 @@ use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched};
 use crate::observation::{CounterKind, shown_key};
 use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::limits::{LimitRule, rule_for};
-use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::Lane;
 use crate::observe::redis::router::Router;
 use crate::text::one_line;
@@ -28,7 +27,7 @@ use falls::Falls;
 pub use inspect::{Inspected, Inspection, inspect};
 use judging::{Judged, judge};
 
-/// Of so many pairs of counters it is said that both could claim a name.
+/// The most pairs of counters that a warning names.
 const MOST_RIVALS: usize = 20;
 
 /// What is known of the counters of a kind between collections.
@@ -43,7 +42,7 @@ pub(in crate::observe) struct Described {
     by_name: HashSet<Vec<u8>>,
     /// The labels that are watched: shown, or in violation.
     wanted: HashSet<Box<[u8]>>,
-    /// The pairs of counters that could claim one name, of which it was said.
+    /// The pairs of counters that could claim one name, and were named in a warning.
     rivals: BTreeSet<(usize, usize)>,
     /// Whether Redis says how much memory a key takes.
     measured: AtomicBool,
@@ -55,18 +54,17 @@ pub(in crate::observe) struct Described {
 #[derive(Clone, Debug)]
 struct Name {
     name: Vec<u8>,
-    /// What tells it apart from others of its label.
+    /// What distinguishes it from others with its label.
     rest: Vec<u8>,
 }
 
-/// What reading takes.
+/// What reading needs.
 pub(in crate::observe) struct Means<'a> {
     pub(in crate::observe) router: &'a Router,
     /// One for each link of the router.
     pub(in crate::observe) lanes: &'a [Lane],
     pub(in crate::observe) clock: &'a Clock,
     pub(in crate::observe) rules: &'a [LimitRule],
-    pub(in crate::observe) sink: &'a mut dyn CounterSink,
 }
 
 impl Means<'_> {
@@ -135,7 +133,7 @@ impl Described {
         }
     }
 
-    /// Says once of each pair of counters that both could claim a name.
+    /// Warns once of each pair of counters that could both claim a name.
     fn note_rivals(&mut self, finding: &Finding) {
         let Some(matched) = &finding.matched else {
             return;
@@ -159,8 +157,8 @@ impl Described {
     }
 }
 
-/// What the rules of the configuration say of a counter, by its label or its whole name. Where the description itself says
-/// that all counters have one limit, a rule for every key is about others.
+/// The limits of a counter by the rules of the configuration, which match its label or its whole name. Where the description sets
+/// one limit for all counters, a rule for every key does not replace it.
 fn ruled(
     rules: &[LimitRule],
     description: &Description,
@@ -189,14 +187,13 @@ fn ruled(
     }
 }
 
-/// What is said of the counters of a kind wherever they are judged or shown.
+/// The counters of a kind, for the checker and the page.
 pub(in crate::observe) fn counter_kinds(description: &Description) -> Vec<CounterKind> {
     let counters = description.counters.iter().map(|counter| CounterKind {
         name: counter.name.value.clone(),
         count: counter.count.value.name().to_owned(),
         refused: counter.refused,
         sticks: counter.sticks(),
-        validated: true,
     });
     counters.collect()
 }

@@ -1,5 +1,5 @@
-//! Redis tells which keys were written (client-side caching in broadcast mode), so that a collection need not look at
-//! those that were not: a count that nobody adds to only falls. Where that is not to be had, everything is looked at.
+//! Redis reports which keys were written (client-side caching in broadcast mode). A collection need not read the others: a
+//! count that nobody adds to only falls. Where Redis does not report writes, every key is read.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -15,17 +15,17 @@ use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
 use crate::observe::redis::errors::RedisFailure;
 
-/// What the names kept between two collections may take, in bytes with all that belongs to them: some 300,000 names of usual
-/// length. With more, a pass over everything is hardly dearer, and memory stays bounded.
+/// The most memory for names between two collections, in bytes: some 300,000 names of usual length. With more of them, a whole
+/// pass costs hardly more.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// What a name takes besides its own bytes: its hash in a table that may be half empty, and its end.
+/// Bytes for a name besides its own: its hash in a table that may be half empty, and its end.
 const BESIDES: usize = 24;
 
-/// Which writes Redis tells.
+/// Which writes Redis reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::observe) struct Tracked {
-    /// What the names begin with; no one is the beginning of another. An empty one is every name of the server.
+    /// The beginnings of the names. None is the beginning of another. The empty one is that of every name.
     prefixes: Vec<Vec<u8>>,
     /// A counter and its sequence are written together: the counter's name says enough.
     sequences: bool,
@@ -49,7 +49,7 @@ impl Tracked {
         }
     }
 
-    /// The command that has Redis tell them.
+    /// The command that makes Redis report them.
     fn command(&self) -> redis::Cmd {
         let mut command = redis::cmd("CLIENT");
         command.arg(&["TRACKING", "ON", "BCAST"]);
@@ -63,9 +63,9 @@ impl Tracked {
 /// Which keys were written since the last collection.
 #[derive(Debug)]
 pub(in crate::observe) enum Changes {
-    /// Redis does not tell, and why, if it said so.
+    /// Redis does not report writes, and why, if it said so.
     Untold(Option<RedisFailure>),
-    /// From now on it tells; of what was before nobody knows.
+    /// Redis reports writes from now on. Earlier writes are not known.
     Unknown,
     /// These, by their whole names, and no others.
     Names(Names),
@@ -113,12 +113,12 @@ struct WrittenNames {
     /// Their hashes, with a seed that nobody outside knows: two names have the same one with a chance of one in billions.
     hashes: HashSet<u64>,
     seed: RandomState,
-    /// Something was missed: too much at once, or everything was flushed.
+    /// Names were lost: there were too many, or the database was flushed.
     missed: bool,
 }
 
 impl WrittenNames {
-    /// Takes in what Redis tells; `sequences` beside their counters are left out.
+    /// Takes in names that Redis reports, without `sequences` beside their counters.
     fn take(&mut self, push: PushInfo, sequences: bool) {
         if push.kind != PushKind::Invalidate {
             return;
@@ -147,7 +147,7 @@ impl WrittenNames {
         }
         let taken = self.names.bytes.len() + name.len() + (self.names.len() + 1) * BESIDES;
         if taken > MOST_BYTES {
-            // Those that are here do not help any more.
+            // A whole pass follows: these names are not needed.
             *self = Self {
                 missed: true,
                 ..Self::default()
@@ -178,15 +178,15 @@ impl Invalidations {
         }
     }
 
-    /// Forgets what was told: the next call begins anew.
+    /// Forgets the names so far: the next call begins anew.
     pub(in crate::observe) fn replace(&mut self) {
         self.connector.replace();
     }
 
-    /// What was written since the last call. Begins to listen if it does not yet.
+    /// What was written since the last call. The first call begins to listen.
     pub(in crate::observe) async fn changes(&mut self) -> Changes {
         let listening = self.connector.current().is_some();
-        // Answers keep their order: with this one, all that Redis had to tell before it is here.
+        // Redis keeps the order: all names that it reported before this answer are here.
         let alive = self.connector.ping_once().await;
         let written = std::mem::take(&mut *lock(&self.written));
         match alive {
@@ -254,7 +254,7 @@ mod tests {
             "CLIENT TRACKING ON BCAST PREFIX ratelimit: PREFIX ratelimiter:nodes:"
         );
         for (kind, expected) in [
-            ("limits", "CLIENT TRACKING ON BCAST PREFIX LIMITS:"),
+            ("limits", "CLIENT TRACKING ON BCAST PREFIX LIMIT"),
             (
                 "express-rate-limit",
                 "CLIENT TRACKING ON BCAST PREFIX hrl: PREFIX rl:",

@@ -1,7 +1,7 @@
-//! Which limit holds for a key, and what it was before. Pure.
+//! The limits of the reference limiter's keys, now and before they fell. Pure.
 //!
-//! Of keys with the default limit nothing is remembered; of keys with a limit of their own, a hash and where the limit is
-//! found.
+//! Nothing is remembered of keys with the default limit. Of each key with a limit of its own, a hash and the place of the limit
+//! in a table are remembered.
 
 mod own;
 mod saved;
@@ -21,7 +21,7 @@ use own::OwnLimits;
 /// only the limiter's callers know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitRule {
-    /// A glob: `*` stands for any run of bytes, `?` for any one.
+    /// A glob: `*` is any run of bytes, `?` is any one byte.
     pub pattern: String,
     /// The limit and window.
     pub limit: Limit,
@@ -76,7 +76,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|&c| c == b'*')
 }
 
-/// What was last seen of limits: which keys have their own, and what a limit was before it fell.
+/// Limits as last seen: those of keys that have their own, and what a limit was before it fell.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct LimitMemory {
     default: Option<Remembered>,
@@ -94,13 +94,14 @@ pub(in crate::observe) struct LimitMemory {
     changes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
     limit: Limit,
     fell: Option<Fall>,
     /// The key has no limit of its own any more; the entry lives until the fall no longer matters.
     removed: bool,
     /// Whether the pass in which the limit was last seen is an odd one.
+    #[serde(skip)]
     seen_in_odd: bool,
 }
 
@@ -160,7 +161,7 @@ impl Remembered {
 type FixedHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 impl LimitMemory {
-    /// Takes over the default limit as it was read now. Tells whether it changed.
+    /// Takes over the default limit as it was read now. Returns whether it changed.
     pub(in crate::observe) fn set_default(&mut self, limit: Limit, now: Timestamp) -> bool {
         let changed = self.default_limit() != Some(limit);
         self.note_window(None, self.default_limit(), limit, now);

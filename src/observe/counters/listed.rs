@@ -1,12 +1,13 @@
-//! Counters that are listed whatever their utilization: those that were asked for by name, and for a recording all that
-//! are above their limits, so that a replay can judge them again, by other settings, too.
+//! Counters that are listed whatever their utilization is: those that the configuration names, and for a recording all above
+//! their limits, so that a replay can judge them by other settings.
 
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
 use crate::clock::Moment;
-use crate::observation::{Condition, Counter, CounterView, FallenLimit, KeyLabel};
+use crate::observation::{Counter, CounterView, KeyLabel};
+use crate::observe::counters::sink::CounterValues;
 
 /// Counters that are listed at the most: a line of a recording must stay one that can be read.
 const MOST: usize = 100_000;
@@ -25,12 +26,7 @@ pub(in crate::observe) struct Listed {
 /// A counter as last counted, and when.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::observe) struct Seen {
-    count: u64,
-    limit: u64,
-    remaining: u64,
-    window_ms: Option<u64>,
-    fell_from: Option<FallenLimit>,
-    condition: Condition,
+    values: CounterValues,
     above: bool,
     /// Since when it is above its limit, in this collection.
     first: Timestamp,
@@ -38,17 +34,11 @@ pub(in crate::observe) struct Seen {
 }
 
 impl Seen {
-    pub(in crate::observe) fn into_counter(self, key: &[u8], label: KeyLabel) -> Counter {
+    pub(in crate::observe) fn to_counter(self, key: &[u8], label: KeyLabel) -> Counter {
         Counter {
-            key: label.of(key),
-            count: self.count,
-            limit: self.limit,
-            remaining: self.remaining,
-            window_ms: self.window_ms,
-            fell_from: self.fell_from,
-            condition: self.condition,
             counted_at: Some(self.last),
             counted_from: Some(self.first).filter(|first| *first != self.last),
+            ..self.values.to_counter(key, label)
         }
     }
 }
@@ -63,7 +53,7 @@ impl Listed {
         }
     }
 
-    /// The keys to look at in the next collection.
+    /// The keys to read in the next collection.
     pub(in crate::observe) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
         self.named.iter().chain(self.seen.keys())
     }
@@ -91,12 +81,7 @@ impl Listed {
             return;
         }
         let seen = Seen {
-            count: counter.count,
-            limit: counter.limit,
-            remaining: counter.remaining,
-            window_ms: counter.window_ms,
-            fell_from: counter.fell_from,
-            condition: counter.condition,
+            values: CounterValues::of(counter),
             above,
             first: at.steady,
             last: at.steady,
@@ -137,6 +122,7 @@ fn is_violating(counter: &CounterView<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation::Condition;
 
     fn at(seconds: i64) -> Moment {
         Moment::from_wall(Timestamp::from_second(1_700_000_000 + seconds).unwrap())
@@ -155,16 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_since_when_a_counter_is_above_its_limit() {
+    fn a_counter_above_its_limit_is_listed_with_the_time_since_when() {
         let mut listed = Listed::new(true, BTreeSet::new());
         listed.begin();
         for (second, count) in [(0, 12), (1, 10), (2, 11), (3, 12), (4, 13)] {
             listed.take(at(second), &view("k", count));
         }
-        let counter = listed
-            .get(b"k")
-            .unwrap()
-            .into_counter(b"k", KeyLabel::Plain);
+        let counter = listed.get(b"k").unwrap().to_counter(b"k", KeyLabel::Plain);
         assert_eq!(counter.count, 13);
         assert_eq!(counter.counted_from, Some(at(2).steady));
         assert_eq!(counter.counted_at, Some(at(4).steady));
@@ -174,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_line_can_hold_are_told_to_be_missing() {
+    fn a_list_that_was_cut_short_is_marked_incomplete() {
         let mut listed = Listed::new(true, BTreeSet::new());
         listed.begin();
         for n in 0..=MOST {

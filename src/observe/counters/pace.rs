@@ -1,4 +1,4 @@
-//! How much of Redis's time sweeps take: a share of it, whoever else is there, in short steps.
+//! How much of Redis's time sweeps take: a fixed share, in short steps.
 //!
 //! One rule, always in force. A step is timed from when it is sent until it is answered; what it takes beyond the round trip
 //! of an idle PING counts as Redis's time, and is followed by pauses until the share holds again. The share is an average: after

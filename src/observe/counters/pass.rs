@@ -107,8 +107,8 @@ impl Pass {
         self.parts.values().map(|part| part.scanned).sum()
     }
 
-    /// The share of the key space whose counters it has covered; `None` if that is not known. A server that never told how
-    /// many keys it holds counts like the others.
+    /// The share of the key space whose counters it has covered; `None` if that is not known. A server whose number of keys is
+    /// not known counts as much as the others on average.
     pub(in crate::observe) fn coverage(&self) -> Option<f64> {
         if self.round == Round::Limits {
             return Some(0.0);

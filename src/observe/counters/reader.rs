@@ -6,7 +6,7 @@ mod between;
 mod servers;
 mod steady;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,11 +16,9 @@ use tokio::sync::oneshot::error::RecvError;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::limiters::Longest;
 use crate::observation::{CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
-use crate::observe::counters::described::Described;
 use crate::observe::counters::invalidations::{Changes, Tracked};
-use crate::observe::counters::limits::{LimitMemory, LimitRule};
+use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
 use crate::observe::counters::reader::between::Between;
@@ -50,18 +48,9 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) readers: BTreeMap<String, ShardReader>,
     /// The primaries and their slots, as they were in the collection before.
     pub(in crate::observe) shards: Vec<Shard>,
-    pub(in crate::observe) limits: LimitMemory,
-    pub(in crate::observe) rules: Vec<LimitRule>,
-    /// The counters, where they are not the reference limiter's.
-    pub(in crate::observe) described: Option<Described>,
+    pub(in crate::observe) memory: CounterMemory,
     /// The writes that Redis tells.
     pub(in crate::observe) tracked: Arc<Tracked>,
-    /// What the last full pass came across.
-    pub(in crate::observe) totals: Option<Totals>,
-    /// The longest expiry of a key, where the limiter is the reference.
-    pub(in crate::observe) longest: Option<Longest>,
-    /// Keys, of the reference limiter, in which something is wrong that only a closer reading shows.
-    pub(in crate::observe) suspects: HashSet<Vec<u8>>,
     /// Collections so far: each reads other written keys with their expiry.
     pub(in crate::observe) collections: u64,
     pub(in crate::observe) budget: Duration,
@@ -199,6 +188,7 @@ impl KeyReader {
             unjudged: unjudged(&result, self.label),
             coverage,
             api: self
+                .memory
                 .described
                 .as_ref()
                 .and_then(|kind| kind.api.as_ref()?.last_run()),
@@ -222,7 +212,7 @@ impl KeyReader {
     ) {
         let shards = shards.await;
         // Before giving up on Redis: the API may be gone by the time that Redis returns.
-        let told = if shards.is_ok() && self.limits.default_limit().is_some() {
+        let told = if shards.is_ok() && self.memory.limits.default_limit().is_some() {
             match tokio::time::timeout(DEFAULT_WITHIN, &mut default).await {
                 Ok(told) => told,
                 Err(_) => return (shards, Some(default)),
@@ -238,7 +228,7 @@ impl KeyReader {
 
     /// Takes the default limit over; tells whether it changed.
     fn set_default(&mut self, limit: Limit, clock: &Clock) -> bool {
-        let changed = self.limits.set_default(limit, clock.now().steady);
+        let changed = self.memory.limits.set_default(limit, clock.now().steady);
         if changed {
             // Keys that nobody wrote to may be above it now.
             self.begin_anew();
@@ -292,7 +282,11 @@ impl KeyReader {
             result.stopped = result.failed.values().next().map(|failure| failure.reason);
             return;
         }
-        let api = self.described.as_mut().and_then(|kind| kind.api.as_mut());
+        let api = self
+            .memory
+            .described
+            .as_mut()
+            .and_then(|kind| kind.api.as_mut());
         if let Some(api) = api {
             let changed = api.refresh(clock.now().steady, &mut result.api).await;
             if changed {
@@ -326,13 +320,8 @@ impl KeyReader {
             router: Router::new(links.collect(), slots),
             lanes,
             clock,
-            limits: &mut self.limits,
-            described: self.described.as_mut(),
-            totals: &mut self.totals,
+            memory: &mut self.memory,
             sample: Sample::new(self.collections),
-            longest: self.longest,
-            suspects: &mut self.suspects,
-            rules: &self.rules,
             sink,
             alone: result.alone.is_some(),
         };
@@ -355,7 +344,7 @@ impl KeyReader {
         let told = self.between.as_ref().is_some_and(|between| between.told);
         self.passed(result, told);
         // What a rule would mend does not change between passes.
-        for (reason, many) in self.totals.iter().flat_map(Totals::unjudged) {
+        for (reason, many) in self.memory.totals.iter().flat_map(Totals::unjudged) {
             result.skipped.entry(reason).or_insert_with(|| many.clone());
         }
     }

@@ -1,5 +1,5 @@
-//! What the sweep asks Redis, a batch at a time: plain I/O on names that it owns, so that several batches can be under
-//! way at once. Decides nothing.
+//! The sweep's requests to Redis about the reference limiter, a batch at a time. Each batch owns its names, so that several can
+//! be under way at once. Decides nothing.
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
@@ -200,7 +200,7 @@ pub(in crate::observe) async fn count(
     }
     for (key, answer) in limits.into_iter().zip(answers.by_ref()) {
         match own_limit(&answer) {
-            // Where it went, it was written: that is told, or the next pass comes across it.
+            // It was written at its new server: Redis reports that, or the next pass reads it.
             Err(error) if is_elsewhere(&error) => {}
             own => counted.limits.push((key, own?)),
         }
@@ -302,7 +302,8 @@ pub(in crate::observe) async fn verify(
     verified
 }
 
-fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
+/// Counts `key` over its window.
+pub(in crate::observe) fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
     let mut command = redis::cmd("ZCOUNT");
     let from = now_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
     command.arg([PREFIX, key].concat()).arg(from).arg("+inf");
@@ -319,7 +320,8 @@ fn limit_name(key: &[u8]) -> Vec<u8> {
     [PREFIX, LIMIT, key].concat()
 }
 
-fn hmget(key: &[u8]) -> redis::Cmd {
+/// Reads the limit that is stored for `key`.
+pub(in crate::observe) fn hmget(key: &[u8]) -> redis::Cmd {
     let mut command = redis::cmd("HMGET");
     command.arg(limit_name(key)).arg("limit").arg("window_ms");
     command

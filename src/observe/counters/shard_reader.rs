@@ -1,6 +1,6 @@
-//! The connections over which one server's counters are read, and what it tells of writes. Reads from a replica if that
-//! is asked for and one follows its primary, else from the primary. What is told and what is read come from the same
-//! server: a replica that is late is late in both.
+//! The connections to one server: for counters, and for its reports of writes. With `--redis.prefer-replica`, the server is a
+//! replica that follows its primary, if there is one; otherwise the primary. Counters and reports come from the same server: a
+//! replica that is late is late in both.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

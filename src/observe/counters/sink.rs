@@ -1,7 +1,7 @@
 //! Where the sweep puts what it counts: the protocol between the two, which nothing outside of this folder sees.
 
 use crate::clock::Moment;
-use crate::observation::CounterView;
+use crate::observation::{Condition, Counter, CounterView, FallenLimit, KeyLabel};
 
 /// Takes counters in batches as they are read, so that nothing has to hold all of them.
 pub(in crate::observe) trait CounterSink: Send {
@@ -20,6 +20,45 @@ pub(in crate::observe) trait CounterSink: Send {
     /// One batch of the pass, counted at `at`.
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);
 
-    /// Keys that are looked at out of turn, because they have a violation in progress. The pass may bring them again.
+    /// Keys that are read outside the pass: watched or written ones. The pass may bring them again.
     fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]);
+}
+
+/// What was read of a counter, without its key.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::observe) struct CounterValues {
+    count: u64,
+    limit: u64,
+    remaining: u64,
+    window_ms: Option<u64>,
+    fell_from: Option<FallenLimit>,
+    condition: Condition,
+}
+
+impl CounterValues {
+    pub(in crate::observe) fn of(counter: &CounterView<'_>) -> Self {
+        Self {
+            count: counter.count,
+            limit: counter.limit,
+            remaining: counter.remaining,
+            window_ms: counter.window_ms,
+            fell_from: counter.fell_from,
+            condition: counter.condition,
+        }
+    }
+
+    /// As a counter of the observation.
+    pub(in crate::observe) fn to_counter(self, key: &[u8], label: KeyLabel) -> Counter {
+        Counter {
+            key: label.of(key),
+            count: self.count,
+            limit: self.limit,
+            remaining: self.remaining,
+            window_ms: self.window_ms,
+            fell_from: self.fell_from,
+            condition: self.condition,
+            counted_at: None,
+            counted_from: None,
+        }
+    }
 }

@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, BinaryHeap, HashSet};
 
 use crate::clock::Moment;
 use crate::observation::{
-    Condition, Counter, CounterView, KeyLabel, KeyTotals, Lacks, UTILIZATION_BOUNDS, utilization,
+    Counter, CounterView, KeyLabel, KeyTotals, Lacks, UTILIZATION_BOUNDS, utilization,
 };
 use crate::observe::counters::listed::Listed;
-use crate::observe::counters::sink::CounterSink;
+use crate::observe::counters::sink::{CounterSink, CounterValues};
 use crate::subject::InvariantChecker;
 
 /// Totals over the counters of one pass, which may take several collections.
@@ -69,7 +69,7 @@ impl KeysKept {
         self.listed.incomplete
     }
 
-    /// The keys to look at in the next collection besides those in violation.
+    /// The keys to read in the next collection besides those in violation.
     pub(in crate::observe) fn watched(&self) -> impl Iterator<Item = &Box<[u8]>> {
         let found = self.found.heap.iter().map(|Reverse(ranked)| &ranked.key);
         self.exported
@@ -96,7 +96,7 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
             checker,
             kept,
             most,
-            // Twice as many, since a key may come twice: looked at out of turn, and in the pass.
+            // Twice as many, since a key may come twice: outside the pass and in it.
             top: TopKeys::new(most * 2),
         }
     }
@@ -146,14 +146,14 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
         let on_top: HashSet<&[u8]> = top.iter().map(|ranked| &*ranked.key).collect();
         let others = listed.keys().filter(|(key, _)| !on_top.contains(key));
         let mut others: Vec<Counter> = others
-            .map(|(key, seen)| seen.into_counter(key, label))
+            .map(|(key, seen)| seen.to_counter(key, label))
             .collect();
         others.sort_unstable_by(|one, other| {
             let used = other.utilization().total_cmp(&one.utilization());
             used.then_with(|| one.key.cmp(&other.key))
         });
         let top = top.iter().map(|ranked| match listed.get(&ranked.key) {
-            Some(seen) => seen.into_counter(&ranked.key, label),
+            Some(seen) => seen.to_counter(&ranked.key, label),
             None => ranked.to_counter(label),
         });
         (totals, top.chain(others).collect())
@@ -217,11 +217,7 @@ struct TopKeys {
 struct Ranked {
     used: f64,
     key: Box<[u8]>,
-    count: u64,
-    limit: u64,
-    remaining: u64,
-    window_ms: Option<u64>,
-    condition: Condition,
+    values: CounterValues,
 }
 
 impl Ranked {
@@ -233,15 +229,9 @@ impl Ranked {
 impl Ranked {
     fn to_counter(&self, label: KeyLabel) -> Counter {
         Counter {
-            key: label.of(&self.key),
-            count: self.count,
-            limit: self.limit,
-            remaining: self.remaining,
-            window_ms: self.window_ms,
+            // Only a recording has it.
             fell_from: None,
-            condition: self.condition,
-            counted_at: None,
-            counted_from: None,
+            ..self.values.to_counter(&self.key, label)
         }
     }
 }
@@ -292,11 +282,7 @@ impl TopKeys {
         self.heap.push(Reverse(Ranked {
             used,
             key: counter.key.into(),
-            count: counter.count,
-            limit: counter.limit,
-            remaining: counter.remaining,
-            window_ms: counter.window_ms,
-            condition: counter.condition,
+            values: CounterValues::of(counter),
         }));
     }
 
@@ -315,6 +301,7 @@ impl TopKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation::Condition;
 
     fn top(most: usize, counters: &[(&str, u64, u64)]) -> Vec<String> {
         let mut top = TopKeys::new(most * 2);
@@ -353,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_scan_brings_twice_stands_once() {
+    fn a_key_that_scan_brings_twice_is_shown_once() {
         assert_eq!(
             top(3, &[("a", 1, 10), ("a", 1, 10), ("b", 2, 10)]),
             ["b", "a"]

@@ -1,11 +1,12 @@
-//! The counters straight from Redis: SCAN ahead, count behind, several batches under way, nothing kept of a healthy key.
+//! Reads the counters from Redis: SCAN ahead, counting behind, several batches under way. Nothing is kept of a healthy key.
 //!
-//! Type decides what a counter is, not the name: a ZSET under `ratelimit:`. Limits are learnt from the limit hashes that
-//! SCAN brings, not by asking once more for each key: before anything is counted for the first time in a round of their
-//! own, then in each pass. Before a key is reported, or ranked among the fullest, its own limit is read directly.
+//! SCAN, the pass and the written keys are the same for all kinds of limiters. The names of described kinds are read as their
+//! description says (`described`). Those of the reference limiter are read by requests of their own (`requests`, `judging`):
+//! by its description each key would take four commands in three round trips; here it takes one.
 //!
-//! Where the kind of limiter is described as data, the scans, the pass and what was written are the same, and names are read
-//! as the description says (`described`).
+//! Of the reference limiter, every sorted set under `ratelimit:` is a counter: the type decides, not the name. Its limits come
+//! from the limit hashes that SCAN brings: the first pass reads them in a round of their own, later passes beside the counts.
+//! Before a key is reported, or ranked among the fullest, its own limit is read directly.
 
 mod judging;
 
@@ -21,11 +22,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::Longest;
 use crate::observation::Reason;
 use crate::observe::counters::described::{Described, Means};
 use crate::observe::counters::invalidations::Names;
-use crate::observe::counters::limits::{LimitMemory, LimitRule};
+use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
@@ -42,18 +42,9 @@ pub(in crate::observe) struct Sweep<'a> {
     /// One for each link of the router.
     pub(in crate::observe) lanes: Vec<Lane>,
     pub(in crate::observe) clock: &'a Clock,
-    pub(in crate::observe) limits: &'a mut LimitMemory,
-    /// The counters, where they are not the reference limiter's.
-    pub(in crate::observe) described: Option<&'a mut Described>,
-    /// What the last full pass came across.
-    pub(in crate::observe) totals: &'a mut Option<Totals>,
+    pub(in crate::observe) memory: &'a mut CounterMemory,
     /// Which of the written keys are read with their expiry.
     pub(in crate::observe) sample: Sample,
-    /// The longest expiry of a key, where the limiter is the reference.
-    pub(in crate::observe) longest: Option<Longest>,
-    /// Keys, of the reference limiter, in which something is wrong that only a closer reading shows.
-    pub(in crate::observe) suspects: &'a mut HashSet<Vec<u8>>,
-    pub(in crate::observe) rules: &'a [LimitRule],
     pub(in crate::observe) sink: &'a mut dyn CounterSink,
     /// Not all servers are known.
     pub(in crate::observe) alone: bool,
@@ -66,13 +57,13 @@ type ScanAnswer = (Vec<u8>, Vec<Vec<u8>>);
 struct Scanned {
     lane: usize,
     answer: RedisResult<ScanAnswer>,
-    /// Names that were looked at.
+    /// Names that SCAN walked by.
     step: usize,
     /// Of Redis's time.
     took: Duration,
 }
 
-/// What came of counting a batch.
+/// The outcome of counting a batch.
 struct Done {
     counted: RedisResult<Counted>,
     at: Moment,
@@ -81,8 +72,8 @@ struct Done {
 }
 
 impl Sweep<'_> {
-    /// Looks at the keys that are shown and at those with a violation in progress, whatever happens to the rest. Those that
-    /// are gone are told. What does not fit in before `stop` has its turn in the next collections, which go on behind `last`.
+    /// Reads the keys that are shown and those with a violation in progress, before all others, and notes those that are gone.
+    /// Keys that are not read before `stop` have their turn in the next collections, which continue behind `last`.
     pub(in crate::observe) async fn recheck(
         &mut self,
         watched: Vec<Box<[u8]>>,
@@ -90,11 +81,11 @@ impl Sweep<'_> {
         stop: Instant,
         result: &mut SweepResult,
     ) {
-        if let Some(described) = &mut self.described {
+        if let Some(described) = &mut self.memory.described {
             described.watch(&watched);
-        } else if !self.suspects.is_empty() {
+        } else if !self.memory.suspects.is_empty() {
             let watched: HashSet<&[u8]> = watched.iter().map(|key| &**key).collect();
-            self.suspects.retain(|key| watched.contains(&**key));
+            self.memory.suspects.retain(|key| watched.contains(&**key));
         }
         let watched = watched.into_iter();
         let (shown, mut others): (Vec<_>, Vec<_>) =
@@ -120,8 +111,8 @@ impl Sweep<'_> {
     }
 
     async fn recheck_some(&mut self, some: &[Box<[u8]>], result: &mut SweepResult) {
-        if let Some((described, mut means)) = self.describing() {
-            described.recheck(&mut means, some, result).await;
+        if let Some((described, means, sink)) = self.describing() {
+            described.recheck(&means, sink, some, result).await;
             return;
         }
         let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
@@ -138,8 +129,7 @@ impl Sweep<'_> {
         result.unjudged.append(&mut unjudged);
     }
 
-    /// Counts keys that were named from elsewhere: they were written to. `names` are whole Redis keys of `lane`. Tells
-    /// whether it came to their end before `stop`.
+    /// Counts keys of `lane` that were written. `names` are whole Redis keys. Returns whether all were read before `stop`.
     pub(in crate::observe) async fn look_at(
         &mut self,
         lane: usize,
@@ -155,9 +145,9 @@ impl Sweep<'_> {
             let most = self.lanes[lane].pacer.step_size();
             let some: Vec<Vec<u8>> = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
             let mut sample = self.sample.clone();
-            if let Some((described, mut means)) = self.describing() {
+            if let Some((described, means, sink)) = self.describing() {
                 described
-                    .written(&mut means, &some, &mut sample, result)
+                    .written(&means, sink, &some, &mut sample, result)
                     .await;
                 self.sample = sample;
                 continue;
@@ -173,7 +163,7 @@ impl Sweep<'_> {
         true
     }
 
-    /// Goes on with the pass, or begins one, until `stop`. If it is dropped half-way, the pass is void.
+    /// Continues the pass, or begins one, until `stop`. If this future is dropped, the pass is void.
     pub(in crate::observe) async fn run(
         &mut self,
         stop: Instant,
@@ -189,7 +179,7 @@ impl Sweep<'_> {
         if current.round == Round::Limits && self.rest_ended(&mut current, result) {
             // Those of a server that cannot be read are not known.
             if result.failed.is_empty() && !current.moved {
-                self.limits.set_primed();
+                self.memory.limits.set_primed();
             }
             current.begin_counters();
             self.go_on(&mut current, stop, result).await;
@@ -200,7 +190,7 @@ impl Sweep<'_> {
             self.end(current);
             result.stopped = None;
         } else if unread.is_some() && self.rest_ended(&mut current, result) {
-            // Nothing is left to go on with: the next collection looks at those who answer once more.
+            // The servers that answer were read to the end: the next collection begins a new pass.
             result.coverage = current.coverage();
             result.stopped = unread;
         } else {
@@ -210,7 +200,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Goes on with the present round of the pass until it ends, or until `stop`.
+    /// Continues the present round of the pass until it ends, or until `stop`.
     async fn go_on(&mut self, current: &mut Pass, stop: Instant, result: &mut SweepResult) {
         let mut scanning = JoinSet::new();
         let scans = self.patterns(current.round);
@@ -218,7 +208,7 @@ impl Sweep<'_> {
         let most_counting = scanning.len();
         let mut counting = JoinSet::new();
         let mut drained = false;
-        // However small the budget is, each collection takes one step at least: it would never end otherwise.
+        // However small the budget is, each collection takes at least one step: the pass would never end otherwise.
         let mut begun = false;
         loop {
             let time = !begun || Instant::now() < stop;
@@ -244,8 +234,9 @@ impl Sweep<'_> {
                     };
                     let part = current.part(&self.router.links()[lane].primary);
                     part.go_on(cursor, scans.len(), step);
-                    if let Some((described, mut means)) = self.describing() {
-                        described.passing(&mut means, &names, &mut current.totals, result).await;
+                    if let Some((described, means, sink)) = self.describing() {
+                        let totals = &mut current.totals;
+                        described.passing(&means, sink, &names, totals, result).await;
                         continue;
                     }
                     let sample = &mut current.totals.sample;
@@ -273,7 +264,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Scans every lane that can be read and has not ended, each ahead of who counts.
+    /// Scans every lane that can be read and has not ended, ahead of the counting.
     fn scan(
         &self,
         pass: &mut Pass,
@@ -316,8 +307,8 @@ impl Sweep<'_> {
     async fn begin(&mut self, result: &mut SweepResult) -> Pass {
         self.sink.begin_pass();
         let mut pass = Pass::default();
-        pass.totals = Totals::after(self.totals.as_ref());
-        if self.described.is_none() && !self.limits.is_primed() {
+        pass.totals = Totals::after(self.memory.totals.as_ref());
+        if self.memory.described.is_none() && !self.memory.limits.is_primed() {
             pass.round = Round::Limits;
         }
         let sizes = self.router.links().iter().map(|link| async {
@@ -349,30 +340,30 @@ impl Sweep<'_> {
             return;
         }
         let now = self.clock.now().steady;
-        match self.described.as_deref_mut() {
+        match &mut self.memory.described {
             Some(described) => described.end_pass(now),
-            None => self.limits.end_pass(now),
+            None => self.memory.limits.end_pass(now),
         }
         self.sink.end_pass();
-        *self.totals = Some(pass.totals);
+        self.memory.totals = Some(pass.totals);
     }
 
     /// The counters of a described kind, and what reading them takes.
-    fn describing(&mut self) -> Option<(&mut Described, Means<'_>)> {
-        let described = self.described.as_deref_mut()?;
+    fn describing(&mut self) -> Option<(&mut Described, Means<'_>, &mut dyn CounterSink)> {
+        let memory = &mut *self.memory;
+        let described = memory.described.as_mut()?;
         let means = Means {
             router: &self.router,
             lanes: &self.lanes,
             clock: self.clock,
-            rules: self.rules,
-            sink: self.sink,
+            rules: &memory.rules,
         };
-        Some((described, means))
+        Some((described, means, self.sink))
     }
 
     /// What SCAN is asked for, one after the other.
     fn patterns(&self, round: Round) -> Arc<[Vec<u8>]> {
-        match (&self.described, round) {
+        match (&self.memory.described, round) {
             (Some(described), _) => described.description().scans().into(),
             (None, Round::Limits) => Arc::new([b"ratelimit:limit:*".to_vec()]),
             (None, Round::Counters | Round::Both) => Arc::new([b"ratelimit*".to_vec()]),
@@ -458,7 +449,7 @@ fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
     keys.rotate_left(begin);
 }
 
-/// What it takes to scan a server ahead of who counts.
+/// Scans a server ahead of the counting.
 struct Ahead {
     lane: usize,
     connection: MultiplexedConnection,
@@ -471,7 +462,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Scans until the end, or until nobody takes the names any more.
+    /// Scans until the end, or until the receiver is gone.
     async fn run(mut self, sender: mpsc::Sender<Scanned>) {
         while let Some(pattern) = self.scans.get(self.scan) {
             let step = self.names * self.pacer.step_size();

@@ -1,4 +1,4 @@
-//! What a sweep brings besides the counters that it streams, and the servers that it reads.
+//! The result of a sweep, without the counters that it streams, and the servers that it reads.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(in crate::observe) struct Lane {
     pub(in crate::observe) pacer: Pacer,
 }
 
-/// What a sweep brought besides the counters that it streamed.
+/// The result of a sweep, without the counters that it streamed.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct SweepResult {
     /// The ids of the registrations that it came across.
@@ -38,7 +38,7 @@ pub(in crate::observe) struct SweepResult {
     pub(in crate::observe) commands: u64,
     /// What the pass took of Redis's time.
     pub(in crate::observe) pass_took: Duration,
-    /// Keys of any kind that the pass looked at, if it ended.
+    /// Keys of any kind that the pass walked by, if it ended.
     pub(in crate::observe) pass_scanned: u64,
     /// How far the pass came, if it did not end.
     pub(in crate::observe) coverage: Option<f64>,
@@ -50,7 +50,7 @@ pub(in crate::observe) struct SweepResult {
     pub(in crate::observe) sources: Vec<String>,
     /// There are counters at servers that are not known, and why those are not.
     pub(in crate::observe) alone: Option<RedisFailure>,
-    /// What may be missing and is, by the server: it fails nobody.
+    /// What is missing and optional, by server: it makes no collection fail.
     pub(in crate::observe) missing: Vec<(String, RedisFailure)>,
     /// APIs with limits that could not be read.
     pub(in crate::observe) api: Vec<Failure>,

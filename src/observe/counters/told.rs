@@ -1,4 +1,4 @@
-//! What is told of a sweep: how far it came, and which keys could not be judged. Pure.
+//! What a sweep reports: how far it came, and which keys could not be judged. Pure.
 
 use std::collections::BTreeMap;
 

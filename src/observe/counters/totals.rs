@@ -1,5 +1,5 @@
-//! What a pass came across besides counts: foreign names, keys that never expire, and counters that cannot be judged. And
-//! which keys are read with their expiry: a sample. Pure.
+//! What a pass finds besides counts: foreign names, keys that never expire, and counters that cannot be judged. And the sample
+//! of keys that are read with their expiry. Pure.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -14,7 +14,7 @@ const ALL_OF: u64 = 100;
 /// sixteenth more than one for every key.
 const ONE_IN: u64 = 32;
 
-/// Reasons why a counter cannot be judged that hold until somebody writes a rule: between passes they are known from the last.
+/// Reasons that hold until somebody adds a rule. Between passes they are known from the last pass.
 const LASTING: [Reason; 4] = [
     Reason::NoLimit,
     Reason::LimitsUnread,
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_stands_for_all() {
+    fn keys_without_expiry_are_estimated_from_the_sample() {
         let expiries = |keys, read, without| Expiries {
             keys,
             read,
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_always_read_stand_for_no_others() {
+    fn keys_that_are_always_read_do_not_raise_the_estimate() {
         let stuck = Expiries {
             keys: 1_000_000,
             read: 31_250,

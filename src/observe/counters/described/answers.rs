@@ -1,4 +1,4 @@
-//! What a description asks, as commands of Redis, and what Redis said, as its answers. No I/O.
+//! Makes commands of Redis out of a description's questions, and its answers out of those of Redis. No I/O.
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
@@ -184,6 +184,12 @@ fn text(value: Value) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limiters::{
+        Counter, CounterReading, Description, Expires, Limits, Look, LookContext, Matched, Outcome,
+        built_in, never_fell,
+    };
+    use crate::observe::counters::closer::{CLOCK_TOLERANCE_MS, Closer};
+    use crate::observe::counters::requests::{hmget, zcount};
 
     fn packed(ask: &Ask) -> String {
         words(&command(ask).1)
@@ -222,6 +228,67 @@ mod tests {
             ),
         ] {
             assert_eq!(packed(&ask), expected);
+        }
+    }
+
+    /// The reading of `ratelimit:k` by the description of the reference limiter, and what it asked.
+    fn described(count: i64, left_ms: i64, future: i64) -> (CounterReading, Vec<String>) {
+        let description = Description::parse(built_in("reference").unwrap()).unwrap();
+        let none = |_: &Counter, _: &Matched| Limits::default();
+        let known = LookContext {
+            rules: &none,
+            api: &|_, _| Limits::default(),
+            former: &never_fell,
+            now_ms: 1_700_000_000_000,
+            tolerance_ms: CLOCK_TOLERANCE_MS,
+            sampled: true,
+        };
+        let mut look = Look::begin(&description, known, b"ratelimit:k", None);
+        let mut asked = Vec::new();
+        let limit = [&b"10"[..], b"60000"].map(|field| Some(field.to_vec()));
+        for answers in [
+            vec![Answer::Fields(limit.to_vec())],
+            vec![Answer::Integer(count)],
+            vec![Answer::Integer(left_ms), Answer::Integer(future)],
+        ] {
+            asked.extend(look.asks().iter().map(packed));
+            look.feed(&answers);
+        }
+        let Some(Outcome::Counted(reading)) = look.finding().map(|it| it.outcome.clone()) else {
+            panic!("{:?}", look.finding());
+        };
+        (reading, asked)
+    }
+
+    #[test]
+    fn the_requests_of_the_reference_limiter_are_those_of_its_description() {
+        let now_ms = 1_700_000_000_000;
+        let [left, future] = Closer::commands(b"ratelimit:k", now_ms);
+        let own = [hmget(b"k"), zcount(b"k", now_ms, 60_000), left, future];
+        let own = own.map(|command| words(&command).replace("+inf", "inf"));
+        // Another way to write the same score.
+        let own = own.map(|words| words.replace("(1700000002000", "1700000002001"));
+        assert_eq!(described(3, 60_000, 0).1, own);
+    }
+
+    #[test]
+    fn the_states_of_the_reference_limiter_are_judged_as_its_description_says() {
+        let description = Description::parse(built_in("reference").unwrap()).unwrap();
+        for count in [1, 10, 11] {
+            for left_ms in [-1, 1, 61_000, 63_000, 63_001, i64::MAX] {
+                for future in [0, 1] {
+                    let (reading, _) = described(count, left_ms, future);
+                    let closer = [Ok(Value::Int(left_ms)), Ok(Value::Int(future))];
+                    let closer = Closer::of(&closer).unwrap();
+                    let counter = &description.counters[0];
+                    let invalid = closer.invalid(counter, reading.count, &reading.limits);
+                    assert_eq!(invalid, reading.invalid, "{count} {left_ms} {future}");
+                    assert_eq!(
+                        closer.is_without_expiry(),
+                        matches!(reading.expiry, Some(Expires::Never(_)))
+                    );
+                }
+            }
         }
     }
 

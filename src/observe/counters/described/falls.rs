@@ -1,4 +1,4 @@
-//! What limits were before they fell: what was admitted, and how long keys live, was legal under the limit of before. Pure.
+//! The limits before they fell: counts and expiries that were legal under them are excused for one window. Pure.
 //!
 //! Rules of the configuration change by a reload: those of before are kept. Of keys whose limit is stored in Redis, a hash
 //! and a limit are remembered.
@@ -112,7 +112,7 @@ impl Falls {
             .retain(|_, (before, at)| is_recent(before, *at, now));
         self.odd = !odd;
         if self.limits.len() > 2 * self.own.len() + 1_000 {
-            // Most are nobody's any more: what is in use is learnt anew, and for one pass no fall of it is noticed.
+            // Most belong to no key any more. Those in use are learnt anew: for one pass none of their falls is noticed.
             *self = Self {
                 rules: self.rules.take(),
                 fell: std::mem::take(&mut self.fell),

@@ -9,15 +9,13 @@ use jiff::SignedDuration;
 use redis::RedisResult;
 
 use super::{Described, Means};
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::limiters::{Description, Inventory};
-use crate::observation::CounterView;
 use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::shard_reader::ready;
-use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{Lane, SweepResult, fail};
 use crate::observe::counters::totals::Sample;
 use crate::observe::redis::cluster::slots_of;
@@ -101,17 +99,16 @@ pub async fn inspect(
     let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
     let slots = slots.then(|| slots_of(shards.iter().map(|now| &now.shard)));
     let servers = result.sources.clone();
-    let mut means = Means {
+    let means = Means {
         router: &Router::new(links, slots),
         lanes: &lanes,
         clock,
         rules: inspection.rules,
-        sink: &mut Nowhere,
     };
     let mut inventory = Inventory::new(inspection.description);
     let described = Described::new(Arc::clone(inspection.description), None);
     let whole = {
-        let all = pin!(described.classify(&mut means, &mut inventory, &mut result));
+        let all = pin!(described.classify(&means, &mut inventory, &mut result));
         matches!(select(all, pin!(stop)).await, Either::Left(_))
     };
     if let Some(failure) = result.failed.into_values().next() {
@@ -128,7 +125,7 @@ pub async fn inspect(
 impl Described {
     async fn classify(
         &self,
-        means: &mut Means<'_>,
+        means: &Means<'_>,
         inventory: &mut Inventory,
         result: &mut SweepResult,
     ) {
@@ -170,25 +167,4 @@ async fn scan(lane: &Lane, cursor: &[u8], step: usize) -> RedisResult<(Vec<u8>, 
     // A name that SCAN walks by costs less than a command.
     let scan = || async move { command.query_async(&mut scanner).await };
     lane.pacer.step(step / 8 + 1, scan).await.0
-}
-
-/// Counters are looked at, and go nowhere.
-struct Nowhere;
-
-impl CounterSink for Nowhere {
-    fn begin_pass(&mut self) {}
-
-    fn end_pass(&mut self) {}
-
-    fn ranks(&self, _: f64, _: &[u8]) -> bool {
-        false
-    }
-
-    fn is_shown(&self, _: &[u8]) -> bool {
-        false
-    }
-
-    fn counters(&mut self, _: Moment, _: &[CounterView<'_>]) {}
-
-    fn recheck(&mut self, _: Moment, _: &[CounterView<'_>]) {}
 }

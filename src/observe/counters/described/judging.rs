@@ -1,4 +1,4 @@
-//! What findings mean: views of counters for the checker, and what could not be judged. Pure.
+//! Makes views of counters for the checker out of findings, or says why a name cannot be judged. Pure.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::observation::{Condition, CounterView, FallenLimit, Lacks, Reason};
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) label: Vec<u8>,
-    /// What tells it apart from others of this label.
+    /// What distinguishes it from others with this label.
     pub(super) rest: Vec<u8>,
     pub(super) name: Vec<u8>,
     count: u64,
@@ -24,7 +24,7 @@ pub(super) struct Seen {
     condition: Condition,
 }
 
-/// What became of a name.
+/// The judgement of a name.
 #[derive(Debug)]
 pub(super) enum Judged {
     Counter(Seen),
@@ -32,7 +32,7 @@ pub(super) enum Judged {
     Unjudged(Vec<u8>, Reason),
     /// A counter whose window is over, or that is gone, where its next window has another name.
     Passed,
-    /// There is nothing that counts.
+    /// It counts nothing.
     Nothing,
 }
 
@@ -128,7 +128,7 @@ impl Seen {
         }
     }
 
-    /// Whether nothing is to be said of it but that it is empty.
+    /// Whether it is empty and nothing is wrong with it.
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0 && !self.condition.stuck && self.condition.invalid.is_none()
     }
@@ -138,7 +138,7 @@ impl Seen {
         self.condition.lacks == Lacks::Limit
     }
 
-    /// Whether it is at its limit or above, or in a state that is reported: it is read in every collection then.
+    /// Whether it is read in every collection: it is at its limit or above, or in a state that is reported.
     pub(super) fn is_remarkable(&self) -> bool {
         let full = self.condition.lacks == Lacks::Nothing && self.count >= self.limit;
         full || self.condition.stuck || self.condition.invalid.is_some()

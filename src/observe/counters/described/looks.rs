@@ -1,4 +1,4 @@
-//! Reads names through their descriptions: what all of them ask in one step goes out together.
+//! Reads names through their descriptions: the commands of one step of all names go out together.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,8 +30,7 @@ pub(super) struct Way<'a> {
     pub(super) measured: &'a AtomicBool,
 }
 
-/// Reads every one of `looks` to its end. What could not be read ends in an error, with the link that is at fault where
-/// one is.
+/// Reads every one of `looks` to its end. A name that could not be read is an error.
 pub(super) async fn read(
     way: &Way<'_>,
     mut looks: Vec<Look<'_>>,
@@ -112,7 +111,8 @@ async fn ask_all(
     answers.collect()
 }
 
-/// Tells empty strings, which GETRANGE answers like missing ones, from those: of the keys that were asked for by name.
+/// Distinguishes empty strings from missing keys, for which GETRANGE has the same answer. Only for the keys of the names
+/// themselves.
 async fn find_empty(
     way: &Way<'_>,
     looks: &[Look<'_>],

@@ -1,4 +1,4 @@
-//! Reads names as the description says: those that a pass comes across, those that were written, and those that are watched.
+//! Reads names as the description says: those of a pass, written ones, and watched ones.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
 use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::pace::Pacer;
+use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::nodes::canary::CANARY_MARK;
@@ -24,7 +25,8 @@ impl Described {
     /// Reads watched keys, by their labels. Those whose names are not known wait for the pass.
     pub(in crate::observe) async fn recheck(
         &mut self,
-        means: &mut Means<'_>,
+        means: &Means<'_>,
+        sink: &mut dyn CounterSink,
         labels: &[Box<[u8]>],
         result: &mut SweepResult,
     ) {
@@ -58,13 +60,14 @@ impl Described {
             .filter(|seen| self.wanted.contains(&*seen.label))
             .map(Seen::view)
             .collect();
-        means.sink.recheck(at, &views);
+        sink.recheck(at, &views);
     }
 
     /// Reads names that a pass came across.
     pub(in crate::observe) async fn passing(
         &mut self,
-        means: &mut Means<'_>,
+        means: &Means<'_>,
+        sink: &mut dyn CounterSink,
         names: &[Vec<u8>],
         totals: &mut Totals,
         result: &mut SweepResult,
@@ -82,24 +85,24 @@ impl Described {
                 }
             }
             let at = means.clock.now();
-            let read = self.judge_all(means, &findings, at.steady, result);
+            let read = self.judge_all(sink, &findings, at.steady, result);
             for (label, reason) in &read.unjudged {
                 totals.add_unjudged(*reason, label);
             }
             let views: Vec<CounterView<'_>> = read.seen.iter().map(Seen::view).collect();
-            means.sink.counters(at, &views);
+            sink.counters(at, &views);
             let views: Vec<CounterView<'_>> = read.empty.iter().map(Seen::view).collect();
-            means.sink.recheck(at, &views);
+            sink.recheck(at, &views);
         }
     }
 
-    /// Why a limit or a window is not known: `reason`, unless an API was never read that may know it.
+    /// Why a limit or a window is not known: `reason`, unless an API that may have it was never read.
     fn lacking(&self, finding: &Finding, reason: Reason) -> Reason {
         let unread = matches!(reason, Reason::NoLimit | Reason::NoWindow)
             && finding.matched.as_ref().is_some_and(|matched| {
                 let counter = self.description.counter(matched);
-                let api = counter.zip(self.api.as_ref());
-                api.is_some_and(|(counter, api)| api.is_unread(counter, matched))
+                let api = self.api.as_ref();
+                api.is_some_and(|api| api.is_unread(counter, matched))
             });
         if unread { Reason::LimitsUnread } else { reason }
     }
@@ -107,7 +110,8 @@ impl Described {
     /// Reads names that were written: they belong to no pass.
     pub(in crate::observe) async fn written(
         &mut self,
-        means: &mut Means<'_>,
+        means: &Means<'_>,
+        sink: &mut dyn CounterSink,
         names: &[Vec<u8>],
         sample: &mut Sample,
         result: &mut SweepResult,
@@ -116,10 +120,10 @@ impl Described {
         let closely = self.with_watched(names, &sampled);
         let (findings, _) = self.look_at(means, names, &closely, result).await;
         let at = means.clock.now();
-        let read = self.judge_all(means, &findings, at.steady, result);
+        let read = self.judge_all(sink, &findings, at.steady, result);
         let all = read.seen.iter().chain(&read.empty);
         let views: Vec<CounterView<'_>> = all.map(Seen::view).collect();
-        means.sink.recheck(at, &views);
+        sink.recheck(at, &views);
     }
 
     /// Which of `names` are read with their expiry: those of the sample, and those that are watched.
@@ -133,7 +137,7 @@ impl Described {
     /// Judges findings, and remembers the names of counters that are read again in the next collection.
     fn judge_all(
         &mut self,
-        means: &Means<'_>,
+        sink: &dyn CounterSink,
         findings: &[Option<Finding>],
         now: Timestamp,
         result: &mut SweepResult,
@@ -153,7 +157,7 @@ impl Described {
                         result.skip(reason, &counter.label);
                         read.unjudged.push((counter.label.clone(), reason));
                     }
-                    self.remember(means, &counter);
+                    self.remember(sink, &counter);
                     read.seen.push(counter);
                 }
                 // It may have been in violation.
@@ -175,11 +179,11 @@ impl Described {
     }
 
     /// Remembers the name of a counter that is read again in the next collection. The next one is called otherwise.
-    fn remember(&mut self, means: &Means<'_>, counter: &Seen) {
+    fn remember(&mut self, sink: &dyn CounterSink, counter: &Seen) {
         let view = counter.view();
         let used = utilization(view.count, view.limit);
         if counter.is_remarkable()
-            || means.sink.ranks(used, view.key)
+            || sink.ranks(used, view.key)
             || self.wanted.contains(&*counter.label)
         {
             self.by_name.insert(counter.name.clone());
@@ -189,10 +193,10 @@ impl Described {
         }
     }
 
-    /// What became of each name, nothing of those that could not be read; and what it took of Redis's time.
+    /// The result for each name, `None` for those that could not be read; and the time of Redis that it took.
     pub(super) async fn look_at(
         &self,
-        means: &mut Means<'_>,
+        means: &Means<'_>,
         names: &[Vec<u8>],
         sampled: &[bool],
         result: &mut SweepResult,
@@ -269,11 +273,11 @@ fn is_canary(name: &[u8]) -> bool {
     name.windows(mark.len()).any(|part| part == mark)
 }
 
-/// What some names came to.
+/// The results for some names.
 #[derive(Debug, Default)]
 struct Judgements {
     seen: Vec<Seen>,
-    /// Watched counters that nothing is to be said of.
+    /// Watched counters that are empty.
     empty: Vec<Seen>,
     /// By their labels, and why.
     unjudged: Vec<(Vec<u8>, Reason)>,

@@ -15,38 +15,10 @@ use crate::observation::Limit;
 /// The limits as they were at one moment, to be written elsewhere. It costs next to nothing until limits change meanwhile.
 #[derive(Debug, Serialize)]
 pub(in crate::observe) struct SavedLimits {
-    default: Option<Row>,
+    default: Option<Remembered>,
     #[serde(serialize_with = "rows")]
     own: OwnLimits,
     primed: bool,
-}
-
-/// What is remembered of one limit: as much as differs from what is usual.
-#[derive(Debug, Serialize, Deserialize)]
-struct Row {
-    limit: Limit,
-    fell: Option<Fall>,
-    removed: bool,
-}
-
-impl From<Remembered> for Row {
-    fn from(remembered: Remembered) -> Self {
-        Self {
-            limit: remembered.limit,
-            fell: remembered.fell,
-            removed: remembered.removed,
-        }
-    }
-}
-
-impl From<Row> for Remembered {
-    fn from(row: Row) -> Self {
-        Self {
-            fell: row.fell,
-            removed: row.removed,
-            ..Self::new(row.limit)
-        }
-    }
 }
 
 /// A row of one number for the key, one for the limit, one for the window, and the rest only where there is any.
@@ -75,7 +47,7 @@ impl LimitMemory {
     /// What is to be saved, and the number of changes that it has seen: what has the same number is the same.
     pub(in crate::observe) fn saved(&self) -> (u64, SavedLimits) {
         let saved = SavedLimits {
-            default: self.default.clone().map(Row::from),
+            default: self.default.clone(),
             own: self.own.snapshot(),
             primed: self.primed,
         };
@@ -87,13 +59,13 @@ impl<'de> Deserialize<'de> for LimitMemory {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Read {
-            default: Option<Row>,
+            default: Option<Remembered>,
             own: ReadOwn,
             primed: bool,
         }
         let read = Read::deserialize(deserializer)?;
         Ok(Self {
-            default: read.default.map(Remembered::from),
+            default: read.default,
             own: read.own.0,
             primed: read.primed,
             // No limit was seen in the pass that begins now.
@@ -137,12 +109,12 @@ impl<'de> Visitor<'de> for OwnVisitor {
                 }
             };
             let limit = Limit { limit, window_ms };
-            let row = Row {
-                limit,
+            let remembered = Remembered {
                 fell,
                 removed,
+                ..Remembered::new(limit)
             };
-            own.put(hash, row.into());
+            own.put(hash, remembered);
         }
         Ok(ReadOwn(own))
     }

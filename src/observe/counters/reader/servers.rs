@@ -32,7 +32,7 @@ impl KeyReader {
             let before = readers.remove(&now.shard.primary);
             async move {
                 if let Err(failure) = &now.ping {
-                    // That it does not answer is told by PING.
+                    // The failed PING reports that it does not answer.
                     let failure = RedisFailure {
                         reason: Reason::RedisDown,
                         message: failure.message.clone(),
@@ -40,7 +40,7 @@ impl KeyReader {
                     return (before, Err(failure), Vec::new());
                 }
                 if let Some(stale) = now.state.iter().find_map(|state| state.stale.clone()) {
-                    // When it is of use again, it has other data: nothing that it told until then counts.
+                    // Once it follows its primary again, it has other data: what it reported until then does not count.
                     return (None, Err(stale), Vec::new());
                 }
                 let Readied {
@@ -126,7 +126,7 @@ impl KeyReader {
         // With one server alone, its address says nothing that the configuration does not.
         let cluster = self.shards.len() > 1;
         for (place, failure) in &result.failed {
-            // That a server is down is told by PING.
+            // The failed PING reports that a server is down.
             if failure.reason != Reason::RedisDown {
                 let subject = self.shards.get(*place).filter(|_| cluster);
                 let subject = subject.map_or("", |shard| shard.primary.as_str());

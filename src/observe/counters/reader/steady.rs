@@ -1,25 +1,24 @@
-//! How far passes have come: when one is due, how long a collection works on it, and when what was seen before no longer
-//! counts.
+//! The progress of passes: when one is due, how long a collection works on it, and when a new one must read every key.
 
 use std::time::Duration;
 
 use crate::observe::counters::reader::KeyReader;
 use crate::observe::counters::sweep_result::SweepResult;
 
-/// In the steady state a pass is spread over this long: what was written is known without it. Well below the quarter of an
-/// hour after which the alert `RatelimiterCoverageBehind` calls it late.
+/// The duration of a pass in the steady state, in which writes are known without it. The alert `RatelimiterCoverageBehind` fires
+/// after a quarter of an hour.
 const STEADY_PASS: Duration = Duration::from_secs(600);
 
-/// In the steady state, over this many collections where nobody goes on between them.
+/// The number of collections for a pass in the steady state where it does not continue between collections.
 const SLICES: u32 = 10;
 
 /// The least that a collection spends on the pass: small key spaces are passed whole.
 const LEAST_SLICE: Duration = Duration::from_millis(50);
 
-/// The most that a collection spends on the pass where it goes on between collections: nobody is kept waiting for it.
+/// The most that a collection spends on the pass where it continues between collections.
 const MOST_SLICE: Duration = Duration::from_secs(1);
 
-/// When more than one in this many of all keys was written, a whole pass costs little more and tells all.
+/// If more than one in this many of all keys was written, a whole pass costs little more.
 const STORM: u64 = 4;
 
 /// What the last full pass took.
@@ -27,7 +26,7 @@ const STORM: u64 = 4;
 pub(in crate::observe) struct Steady {
     /// Of Redis's time.
     pub(super) took: Duration,
-    /// Keys of any kind that it looked at.
+    /// Keys of any kind that it walked by.
     pub(super) scanned: u64,
 }
 
@@ -80,7 +79,7 @@ impl KeyReader {
         }
     }
 
-    /// Nothing that was seen before counts any more: the next pass looks at every key.
+    /// What was seen before no longer counts: the next pass reads every key.
     pub(super) fn begin_anew(&mut self) {
         self.pass = None;
         self.pass_took = Duration::ZERO;

@@ -1,8 +1,9 @@
-//! What the answers of a sweep mean: names are sorted by what is to be asked of them, counts are judged by the limits that
-//! are remembered, and read again where that is not enough. Decides nothing about what is asked when.
+//! The reference limiter's names and counts: names are sorted by what to ask about them, counts are judged by the remembered
+//! limits, and keys are read again where that is not enough. Does not decide when anything is read.
 
 use super::{Sweep, paced};
 use crate::clock::Moment;
+use crate::limiters::Limits;
 use crate::observation::{
     Condition, CounterView, FallenLimit, Invalid, Limit, Reason, utilization,
 };
@@ -68,7 +69,7 @@ impl Sweep<'_> {
                     continue;
                 }
                 if let Some(key) = name.strip_prefix(LIMIT) {
-                    if round != Round::Counters || !self.limits.is_learned(key) {
+                    if round != Round::Counters || !self.memory.limits.is_learned(key) {
                         batch.limits.push(key.to_vec());
                     }
                 } else if name.ends_with(b":seq") {
@@ -77,7 +78,7 @@ impl Sweep<'_> {
                     batch.keys.push(ToCount {
                         window_ms: self.window(&name, at),
                         closely: Closer::suits(&name)
-                            && (sample.takes(&name) || self.suspects.contains(&name)),
+                            && (sample.takes(&name) || self.memory.suspects.contains(&name)),
                         key: name,
                     });
                 }
@@ -88,8 +89,8 @@ impl Sweep<'_> {
 
     /// The window to count `key` over, by all that is known.
     fn window(&mut self, key: &[u8], now: jiff::Timestamp) -> u64 {
-        by_rule(self.rules, key)
-            .or_else(|| self.limits.current(key, now).map(|(limit, _)| limit))
+        by_rule(&self.memory.rules, key)
+            .or_else(|| self.memory.limits.current(key, now).map(|(limit, _)| limit))
             .map_or(60_000, |limit| limit.window_ms)
     }
 
@@ -133,14 +134,14 @@ impl Sweep<'_> {
         for (key, own) in counted.limits {
             match own {
                 Own::None | Own::Some(_) => {
-                    if self.limits.learn(&key, own.limit(), at.steady) {
+                    if self.memory.limits.learn(&key, own.limit(), at.steady) {
                         changed.push(key);
                     }
                 }
                 Own::Invalid(reason) => {
                     if self.is_malformed(&key, reason) {
                         result.skip(reason, &key);
-                        self.limits.set_invalid(&key);
+                        self.memory.limits.set_invalid(&key);
                     }
                     if reason == Reason::WrongType {
                         doubtful.push([LIMIT, &key].concat());
@@ -173,10 +174,10 @@ impl Sweep<'_> {
         for (key, own) in counted.limits {
             match own {
                 Own::None | Own::Some(_) => {
-                    self.limits.learn(&key, own.limit(), at.steady);
+                    self.memory.limits.learn(&key, own.limit(), at.steady);
                 }
                 Own::Invalid(reason) if self.is_malformed(&key, reason) => {
-                    self.limits.set_invalid(&key);
+                    self.memory.limits.set_invalid(&key);
                 }
                 Own::Invalid(_) => {}
             }
@@ -185,11 +186,12 @@ impl Sweep<'_> {
 
     /// Judges a count by the limit that is remembered, if that is good enough.
     fn judge(&mut self, at: Moment, key: Vec<u8>, count: u64, result: &mut SweepResult) -> Judged {
-        let ruled = by_rule(self.rules, &key).map(|limit| (limit, None));
-        if ruled.is_none() && self.limits.is_invalid(&key) {
+        let ruled = by_rule(&self.memory.rules, &key).map(|limit| (limit, None));
+        if ruled.is_none() && self.memory.limits.is_invalid(&key) {
             return Judged::Skipped;
         }
-        let Some((limit, fell_from)) = ruled.or_else(|| self.limits.current(&key, at.steady))
+        let Some((limit, fell_from)) =
+            ruled.or_else(|| self.memory.limits.current(&key, at.steady))
         else {
             result.skip(Reason::NoDefaultLimit, &key);
             return Judged::Skipped;
@@ -215,8 +217,13 @@ impl Sweep<'_> {
         at: Moment,
     ) -> Option<Invalid> {
         let (key, limit) = (&known.key, known.limit);
-        let window_ms = self.limits.longest_window(key, limit, at.steady);
-        closer?.invalid(self.longest, Limit { window_ms, ..limit })
+        let longest = self.memory.limits.longest_window(key, limit, at.steady);
+        let limits = Limits {
+            limit: Some(limit.limit),
+            window_ms: Some(longest),
+            burst: None,
+        };
+        closer?.invalid(self.memory.reference(), known.count, &limits)
     }
 
     /// Reads limit and count of `keys` directly, and returns those that it can judge. What is no counter, or has no valid
@@ -229,15 +236,16 @@ impl Sweep<'_> {
         result: &mut SweepResult,
     ) -> Vec<JudgedCounter> {
         let usual = self
+            .memory
             .limits
             .default_limit()
             .map_or(60_000, |limit| limit.window_ms);
         // By the time when it is asked: a window that begins too early counts what is over.
-        let (clock, lanes, rules) = (self.clock, &self.lanes, self.rules);
+        let (clock, lanes, rules) = (self.clock, &self.lanes, &self.memory.rules);
         let now_ms = |lane: usize| redis_millis(clock.now(), lanes[lane].clock_offset);
         let rule = |key: &[u8]| by_rule(rules, key);
         let windows = keys.into_iter().map(|key| {
-            let remembered = self.limits.current(&key, at.steady);
+            let remembered = self.memory.limits.current(&key, at.steady);
             (key, remembered.map_or(usual, |(limit, _)| limit.window_ms))
         });
         let keys: Vec<Doubtful> = windows.collect();
@@ -262,9 +270,9 @@ impl Sweep<'_> {
                     }
                     // Until it is well again, it is read closely wherever it turns up.
                     if known.invalid.is_some() {
-                        self.suspects.insert(known.key.clone());
-                    } else if !self.suspects.is_empty() {
-                        self.suspects.remove(&known.key);
+                        self.memory.suspects.insert(known.key.clone());
+                    } else if !self.memory.suspects.is_empty() {
+                        self.memory.suspects.remove(&known.key);
                     }
                     found.push(known);
                 }
@@ -303,7 +311,7 @@ impl Sweep<'_> {
                 let reason = untold(why);
                 // After a pass over everything, what is remembered is what it was last: good enough while the
                 // server that holds it is away, since nobody can change it there.
-                if !self.limits.is_primed() {
+                if !self.memory.limits.is_primed() {
                     return Read::Unjudged(reason);
                 }
                 None
@@ -313,17 +321,17 @@ impl Sweep<'_> {
             result.skip(Reason::WrongType, key);
             return Read::Unjudged(Reason::WrongType);
         };
-        if let Some(limit) = by_rule(self.rules, key) {
+        if let Some(limit) = by_rule(&self.memory.rules, key) {
             return Read::Counted(count, limit, None);
         }
         match own {
             None => {}
             Some(Own::Some(limit)) => {
-                self.limits.learn(key, Some(limit), at.steady);
+                self.memory.limits.learn(key, Some(limit), at.steady);
             }
             Some(Own::Invalid(reason)) if self.is_malformed(key, reason) => {
                 result.skip(reason, key);
-                self.limits.set_invalid(key);
+                self.memory.limits.set_invalid(key);
                 return match count {
                     // Whatever its limit is, it is not above it.
                     0 => Read::Gone,
@@ -331,10 +339,10 @@ impl Sweep<'_> {
                 };
             }
             Some(Own::None | Own::Invalid(_)) => {
-                self.limits.learn(key, None, at.steady);
+                self.memory.limits.learn(key, None, at.steady);
             }
         }
-        let limit = self.limits.current_of_counted(key, count, at.steady);
+        let limit = self.memory.limits.current_of_counted(key, count, at.steady);
         let Some((limit, fell_from)) = limit else {
             result.skip(Reason::NoDefaultLimit, key);
             return Read::Unjudged(Reason::NoDefaultLimit);
@@ -345,17 +353,17 @@ impl Sweep<'_> {
     /// Whether what is stored where the limit of `key` would be is a limit that cannot be read. Of another type, it is most
     /// likely another key's counter; unless there was a limit before.
     fn is_malformed(&self, key: &[u8], reason: Reason) -> bool {
-        reason != Reason::WrongType || self.limits.had_own(key)
+        reason != Reason::WrongType || self.memory.limits.had_own(key)
     }
 
-    /// Tells counters that do not belong to the pass, those at zero included: they may have been in violation.
+    /// Reports counters that do not belong to the pass, also those at zero: they may have been in violation.
     pub(in crate::observe) fn report_outside_pass(&mut self, at: Moment, found: &[JudgedCounter]) {
         let views: Vec<CounterView<'_>> = found.iter().map(JudgedCounter::view).collect();
         self.sink.recheck(at, &views);
     }
 }
 
-/// What was read of a key directly.
+/// The result of reading a key directly.
 enum Read {
     /// Its count, and the limit that holds, with the one before if the count may be left over from that.
     Counted(u64, Limit, Option<FallenLimit>),
@@ -367,7 +375,7 @@ enum Read {
 
 enum Judged {
     Sure(JudgedCounter),
-    /// To be looked at directly before anything is said.
+    /// To be read directly before it is reported.
     Doubtful(Vec<u8>),
     Skipped,
 }
