@@ -318,7 +318,11 @@ impl Limiter {
                 Collector::Redis => true,
                 Collector::Probes => self.kind.nodes,
                 Collector::NodeMetrics => self.kind.nodes && has_metrics,
-                _ => false,
+                Collector::ManagementApi
+                | Collector::Registry
+                | Collector::Counters
+                | Collector::Prometheus
+                | Collector::Canary => false,
             }
     }
 

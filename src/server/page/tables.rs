@@ -42,7 +42,7 @@ pub(super) fn invariants(snapshot: &Snapshot) -> Markup {
                             td data-label="Grace" { (long(status.config.grace_period)) }
                         }
                     }
-                    @for it in snapshot.report.not_applicable.iter().filter(|_| is_described(snapshot)) {
+                    @for it in snapshot.report.not_applicable.iter().filter(|_| snapshot.observation.is_described()) {
                         tr {
                             td data-label="Invariant" { b { (it.name) } }
                             td data-label="State" colspan="4" { "not applicable: " (it.why) }
@@ -52,12 +52,6 @@ pub(super) fn invariants(snapshot: &Snapshot) -> Markup {
             }
         }
     }
-}
-
-/// Whether the limiter is of another kind than the reference, whose page says what it always said.
-fn is_described(snapshot: &Snapshot) -> bool {
-    let limiter = snapshot.observation.limiter.as_ref();
-    limiter.is_some_and(|limiter| limiter.name != "reference")
 }
 
 fn threshold_of(status: &InvariantStatus) -> String {
