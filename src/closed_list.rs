@@ -18,7 +18,7 @@ macro_rules! closed_list {
 
         impl $List {
             /// All of them, in the order of their declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            pub const ALL: [Self; [$(Self::$variant),+].len()] = [$(Self::$variant),+];
 
             /// The public name.
             pub fn name(self) -> &'static str {

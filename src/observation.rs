@@ -298,11 +298,7 @@ impl NodeMetrics {
     /// Whether the p99 is only known to lie in a bucket that holds the threshold: any figure in there is made up.
     pub(crate) fn p99_is_too_coarse(&self, threshold_seconds: f64) -> bool {
         let bucket = self.latency_p99_bucket;
-        bucket.is_some_and(|bucket| {
-            let above = bucket.lower >= threshold_seconds;
-            let below = bucket.upper.is_some_and(|it| it <= threshold_seconds);
-            !above && !below
-        })
+        bucket.is_some_and(|bucket| bucket.side(threshold_seconds) == Side::Around)
     }
 
     /// The canary stands in for the histogram, where there is one and it measured anything.
@@ -359,7 +355,28 @@ pub struct Bucket {
     pub upper: Option<f64>,
 }
 
+/// Where a value lies, seen from a threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Above,
+    /// At the threshold, too.
+    Below,
+    /// Somewhere in a bucket that holds the threshold.
+    Around,
+}
+
 impl Bucket {
+    /// Where its values lie.
+    pub(crate) fn side(&self, threshold_seconds: f64) -> Side {
+        if self.lower >= threshold_seconds {
+            Side::Above
+        } else if self.upper.is_some_and(|upper| upper <= threshold_seconds) {
+            Side::Below
+        } else {
+            Side::Around
+        }
+    }
+
     /// Its bounds in milliseconds, for people.
     pub fn in_millis(&self) -> String {
         // 0.07 s are 70.00000000000001 ms.
@@ -450,6 +467,12 @@ pub enum CountersListed {
 }
 
 impl Observation {
+    /// Whether the limiter is of another kind than the reference.
+    pub fn is_described(&self) -> bool {
+        let limiter = self.limiter.as_ref();
+        limiter.is_some_and(|limiter| limiter.name != "reference")
+    }
+
     /// Leaves out what was for the checker alone, once it has judged.
     pub fn judged(&mut self) {
         match self.listed {

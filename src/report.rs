@@ -16,7 +16,7 @@ use crate::observation::{Observation, TOO_COARSE};
 pub use decision::Decision;
 pub use evidence::Evidence;
 pub use explain::{Explained, Explanation, Rule, Terms, source};
-pub use invariant::{InvariantConfig, InvariantName, Severity};
+pub use invariant::{InvariantConfig, InvariantName, Severity, Unit};
 
 /// The subject of Redis itself, as the exporter sees it.
 pub(crate) const REDIS: &str = "redis";
@@ -139,6 +139,9 @@ pub struct SavedEntry {
     pub last_seen: Timestamp,
     /// Since when it is reported.
     pub reported_since: Option<Timestamp>,
+    /// Since when nothing proves that it goes on, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unproved_since: Option<Timestamp>,
     /// For how long nothing proved that it went on, until something did again.
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub unproved: Duration,

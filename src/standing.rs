@@ -101,7 +101,7 @@ fn by_name(report: &Report) -> String {
 
 /// `2 critical, 1 warning`.
 fn by_severity(report: &Report) -> String {
-    let counts = [Severity::Critical, Severity::Warning, Severity::Info].map(|severity| {
+    let counts = Severity::ALL.map(|severity| {
         let of_it = report.invariants.iter();
         let of_it = of_it.filter(|status| status.config.severity == severity);
         (of_it.map(|status| status.violations).sum::<u64>(), severity)

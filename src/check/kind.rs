@@ -204,7 +204,7 @@ fn what_of(reading: &CounterReading) -> String {
             Some(Expires::Never(Some(WithoutExpiry::Heals))) => {
                 "no expiry: the next request sets it"
             }
-            _ => "",
+            Some(Expires::In(_) | Expires::TooLate { .. } | Expires::Never(None)) | None => "",
         };
         without.to_owned()
     }

@@ -15,6 +15,7 @@ use crate::subject::Bulk;
 const LATE: Duration = Duration::from_secs(5);
 
 /// What one collection leaves to be written.
+#[derive(Debug)]
 pub(super) struct ToSave {
     pub(super) path: PathBuf,
     pub(super) state: State,
@@ -22,10 +23,10 @@ pub(super) struct ToSave {
 }
 
 /// Writes state.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Saving(Mutex<Now>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Now {
     next: Option<ToSave>,
     /// Since when one is being written.
@@ -34,12 +35,6 @@ struct Now {
     written: Option<bool>,
     /// The version of what is much, as it is on the disk.
     bulk: Option<u64>,
-}
-
-impl std::fmt::Debug for Saving {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Saving").finish_non_exhaustive()
-    }
 }
 
 impl Saving {

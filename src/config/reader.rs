@@ -12,7 +12,7 @@ use crate::invariants::CheckerConfig;
 use crate::limiters::Selector;
 use crate::observation::{KeyLabel, LatencyWindow, Limit};
 use crate::observe::{LimitRule, RegistryTiming};
-use crate::report::{InvariantName, Severity};
+use crate::report::{InvariantName, Severity, Unit};
 
 /// The most keys that may be exported: every one costs Prometheus four series.
 pub(super) const MOST_SERIES: usize = 100_000;
@@ -80,8 +80,8 @@ const FORMAT_IS_JSON: Kind<bool> = ("logfmt or json", |text| match text {
 });
 
 const SEVERITY: Kind<Severity> = ("critical, warning or info", |text| {
-    let all = [Severity::Critical, Severity::Warning, Severity::Info];
-    all.into_iter().find(|severity| severity.name() == text)
+    let mut all = Severity::ALL.into_iter();
+    all.find(|severity| severity.name() == text)
 });
 
 const COUNT: Kind<u64> = ("a whole number from 0 on", |text| text.parse().ok());
@@ -91,21 +91,17 @@ const WINDOW_MS: Kind<u64> = ("a duration of 1 ms or more, such as 1m", |text| {
     ms.ok().filter(|ms| *ms > 0)
 });
 
-/// What a threshold of this invariant is: seconds for `high_latency`, a ratio for `counter_drift`.
+/// What a threshold of this invariant is.
 fn threshold_of(name: InvariantName) -> Kind<f64> {
-    match name {
-        InvariantName::HighLatency => ("a duration such as 50ms", |text| {
+    match name.threshold_unit() {
+        Some(Unit::Seconds) => ("a duration such as 50ms", |text| {
             Some(parse_duration(text)?.as_secs_f64())
         }),
-        InvariantName::CounterDrift => ("a share of the limit such as 0.1", |text| {
+        Some(Unit::Ratio) => ("a share of the limit such as 0.1", |text| {
             let ratio: f64 = text.parse().ok()?;
             (ratio.is_finite() && ratio >= 0.0).then_some(ratio)
         }),
-        InvariantName::NodeDown
-        | InvariantName::RedisDisconnected
-        | InvariantName::GhostAllowing
-        | InvariantName::StuckCounter
-        | InvariantName::InvalidCounter => ("no threshold: this invariant has none", |_| None),
+        None => ("no threshold: this invariant has none", |_| None),
     }
 }
 

@@ -24,11 +24,16 @@ struct Family {
 }
 
 impl Families {
-    /// Adds a gauge or counter sample. `NaN` is "not known" and adds nothing.
-    pub(super) fn add(&mut self, definition: &'static Definition, labels: &[&str], value: f64) {
-        if value.is_nan() {
+    /// Adds a gauge or counter sample. A value that is not known, or no number, adds nothing.
+    pub(super) fn add(
+        &mut self,
+        definition: &'static Definition,
+        labels: &[&str],
+        value: impl Into<Option<f64>>,
+    ) {
+        let Some(value) = value.into().filter(|value| !value.is_nan()) else {
             return;
-        }
+        };
         let Some(mut metric) = self.metric(definition, labels) else {
             return;
         };

@@ -11,7 +11,7 @@ use crate::clock::unix_seconds;
 use crate::observation::{
     Collector, Histogram, Node, NodeMetrics, Observation, UTILIZATION_BOUNDS,
 };
-use crate::report::{InvariantName, Report};
+use crate::report::{Report, Unit};
 use crate::snapshot::Snapshot;
 
 /// What the exporter tells of itself, apart from its collections.
@@ -43,7 +43,9 @@ pub struct Unauthorized {
 
 /// The metrics in Prometheus's text format.
 pub fn render(snapshot: &Snapshot, exporter: Exporter) -> Result<Vec<u8>, prometheus::Error> {
-    let mut families = families(snapshot, exporter).finish();
+    let mut families = of_limiter(snapshot);
+    of_exporter(&mut families, exporter);
+    let mut families = families.finish();
     families.extend(ProcessCollector::for_self().collect());
     encode(&families)
 }
@@ -61,12 +63,6 @@ fn encode(families: &[MetricFamily]) -> Result<Vec<u8>, prometheus::Error> {
     let mut text = Vec::with_capacity(64 * 1024);
     TextEncoder::new().encode(families, &mut text)?;
     Ok(text)
-}
-
-fn families(snapshot: &Snapshot, exporter: Exporter) -> Families {
-    let mut families = of_limiter(snapshot);
-    of_exporter(&mut families, exporter);
-    families
 }
 
 fn of_limiter(snapshot: &Snapshot) -> Families {
@@ -113,41 +109,26 @@ fn invariants(families: &mut Families, report: &Report) {
         families.add(&d::DROPPED, &[name], number(status.dropped));
         families.add(&d::EVALUABLE, &[name], flag(status.evaluable));
         families.add(&d::GRACE, &[name], config.grace_period.as_secs_f64());
-        match config.name {
-            InvariantName::HighLatency => {
+        match config.name.threshold_unit() {
+            Some(Unit::Seconds) => {
                 families.add(&d::THRESHOLD_SECONDS, &[name], config.threshold);
             }
-            InvariantName::CounterDrift => {
-                families.add(&d::THRESHOLD_RATIO, &[name], config.threshold);
-            }
-            InvariantName::NodeDown
-            | InvariantName::RedisDisconnected
-            | InvariantName::GhostAllowing
-            | InvariantName::StuckCounter
-            | InvariantName::InvalidCounter => {}
+            Some(Unit::Ratio) => families.add(&d::THRESHOLD_RATIO, &[name], config.threshold),
+            None => {}
         }
     }
-    for violation in &report.violations {
+    for violation in report.violations.iter().chain(&report.pending) {
         let (name, subject) = (violation.name.name(), violation.subject.as_str());
-        families.add(
-            &d::VIOLATION,
-            &[name, violation.severity.name(), subject],
-            1.0,
-        );
-        families.add(
-            &d::ACTIVE_SINCE,
-            &[name, subject],
-            unix_seconds(violation.first_seen),
-        );
+        let since = unix_seconds(violation.first_seen);
+        families.add(&d::ACTIVE_SINCE, &[name, subject], since);
+    }
+    for violation in &report.violations {
+        let (name, severity) = (violation.name.name(), violation.severity.name());
+        families.add(&d::VIOLATION, &[name, severity, &violation.subject], 1.0);
     }
     for violation in &report.pending {
-        let (name, subject) = (violation.name.name(), violation.subject.as_str());
-        families.add(&d::PENDING, &[name, subject], 1.0);
-        families.add(
-            &d::ACTIVE_SINCE,
-            &[name, subject],
-            unix_seconds(violation.first_seen),
-        );
+        let labels = [violation.name.name(), &violation.subject];
+        families.add(&d::PENDING, &labels, 1.0);
     }
     // What is not violated comes last: a series that is there already stays at 1.
     for status in &report.invariants {
@@ -161,9 +142,7 @@ fn invariants(families: &mut Families, report: &Report) {
 }
 
 fn nodes(families: &mut Families, observation: &Observation) {
-    if let Some(up) = observation.api_up {
-        families.add(&d::UP, &[], flag(up));
-    }
+    families.add(&d::UP, &[], observation.api_up.map(flag));
     if observation.limiter.as_ref().is_none_or(|kind| kind.nodes) {
         families.add(&d::NODES, &[], number(observation.nodes.len() as u64));
     }
@@ -177,48 +156,28 @@ fn nodes(families: &mut Families, observation: &Observation) {
 
 fn node_state(families: &mut Families, node: &Node) {
     let id = node.id.as_str();
-    if node.state.is_some() {
-        families.add(&d::NODE_UP, &[id], flag(node.is_up()));
-    }
+    let address = node.address.as_deref().unwrap_or_default();
     families.add(
-        &d::NODE_INFO,
-        &[id, node.address.as_deref().unwrap_or_default()],
-        1.0,
-    );
-    families.add(
-        &d::NODE_TTL,
+        &d::NODE_UP,
         &[id],
-        node.heartbeat_ttl_seconds.unwrap_or(f64::NAN),
+        node.state.as_ref().map(|_| flag(node.is_up())),
     );
-    families.add(
-        &d::NODE_PROBE,
-        &[id],
-        node.probe_seconds.unwrap_or(f64::NAN),
-    );
-    families.add(
-        &d::NODE_REDIS,
-        &[id],
-        node.redis_connected.map_or(f64::NAN, flag),
-    );
+    families.add(&d::NODE_INFO, &[id, address], 1.0);
+    families.add(&d::NODE_TTL, &[id], node.heartbeat_ttl_seconds);
+    families.add(&d::NODE_PROBE, &[id], node.probe_seconds);
+    families.add(&d::NODE_REDIS, &[id], node.redis_connected.map(flag));
 }
 
 fn node_metrics(families: &mut Families, id: &str, metrics: &NodeMetrics) {
-    families.add(
-        &d::NODE_P99,
-        &[id],
-        metrics.latency_p99_ms.map_or(f64::NAN, |ms| ms / 1e3),
-    );
+    let p99 = metrics.latency_p99_ms.map(|ms| ms / 1e3);
+    families.add(&d::NODE_P99, &[id], p99);
     if let Some(histogram) = &metrics.check_duration {
         node_histogram(families, id, histogram);
     }
     for (result, count) in &metrics.requests_checked {
         families.add(&d::NODE_CHECKED, &[id, result], *count);
     }
-    families.add(
-        &d::NODE_ERRORS,
-        &[id],
-        metrics.check_errors.unwrap_or(f64::NAN),
-    );
+    families.add(&d::NODE_ERRORS, &[id], metrics.check_errors);
 }
 
 fn node_histogram(families: &mut Families, id: &str, histogram: &Histogram) {
@@ -251,19 +210,16 @@ fn keys(families: &mut Families, observation: &Observation) {
         families.add(&d::KEY_REQUESTS, &[key], number(counter.count));
         families.add(&d::KEY_LIMIT, &[key], number(counter.limit));
         families.add(&d::KEY_REMAINING, &[key], number(counter.remaining));
-        let window = counter.window_ms.map_or(f64::NAN, |ms| number(ms) / 1e3);
+        let window = counter.window_ms.map(|ms| number(ms) / 1e3);
         families.add(&d::KEY_WINDOW, &[key], window);
     }
-    families.add(
-        &d::KEYS_EXPORTED,
-        &[],
-        number(observation.counters.len() as u64),
-    );
+    let exported = number(observation.counters.len() as u64);
+    families.add(&d::KEYS_EXPORTED, &[], exported);
     let Some(totals) = &observation.totals else {
         return;
     };
     families.add(&d::SCAN_COMMANDS, &[], number(totals.commands_total));
-    families.add(&d::SCAN_COVERAGE, &[], totals.coverage.unwrap_or(f64::NAN));
+    families.add(&d::SCAN_COVERAGE, &[], totals.coverage);
     if let Some(at) = totals.last_full_pass {
         families.add(&d::SCAN_LAST, &[], unix_seconds(at));
         families.add(&d::KEYS, &[], number(totals.keys));
@@ -287,11 +243,7 @@ fn keys(families: &mut Families, observation: &Observation) {
 }
 
 fn redis(families: &mut Families, observation: &Observation) {
-    families.add(
-        &d::REDIS_UP,
-        &[],
-        observation.redis_connected.map_or(f64::NAN, flag),
-    );
+    families.add(&d::REDIS_UP, &[], observation.redis_connected.map(flag));
     for shard in &observation.redis.shards {
         families.add(&d::REDIS_SHARD_UP, &[&shard.address], flag(shard.connected));
         if let Some(source) = &shard.swept_from {
@@ -303,55 +255,30 @@ fn redis(families: &mut Families, observation: &Observation) {
             families.add(&d::SCAN_SOURCE, &[&shard.address, source, role], 1.0);
         }
     }
-    families.add(
-        &d::REDIS_PING,
-        &[],
-        observation.redis.ping_seconds.unwrap_or(f64::NAN),
-    );
+    families.add(&d::REDIS_PING, &[], observation.redis.ping_seconds);
     let Some(info) = &observation.redis.info else {
         return;
     };
-    families.add(
-        &d::REDIS_INFO,
-        &[&info.version, &info.role, &info.mode],
-        1.0,
-    );
-    families.add(
-        &d::REDIS_EVICTED,
-        &[],
-        info.evicted_keys.map_or(f64::NAN, number),
-    );
-    families.add(
-        &d::REDIS_MEMORY,
-        &[],
-        info.used_memory.map_or(f64::NAN, number),
-    );
-    families.add(
-        &d::REDIS_MEMORY_MAX,
-        &[],
-        info.max_memory.map_or(f64::NAN, number),
-    );
+    let labels = [&*info.version, &info.role, &info.mode];
+    families.add(&d::REDIS_INFO, &labels, 1.0);
+    families.add(&d::REDIS_EVICTED, &[], info.evicted_keys.map(number));
+    families.add(&d::REDIS_MEMORY, &[], info.used_memory.map(number));
+    families.add(&d::REDIS_MEMORY_MAX, &[], info.max_memory.map(number));
 }
 
 fn collection(families: &mut Families, snapshot: &Snapshot) {
     families.add(&d::SCRAPE_DURATION, &[], snapshot.seconds);
     for (collector, run) in &snapshot.observation.collectors {
-        families.add(
-            &d::COLLECTOR_SUCCESS,
-            &[collector.name()],
-            flag(run.success),
-        );
-        families.add(&d::COLLECTOR_DURATION, &[collector.name()], run.seconds);
+        let name = collector.name();
+        families.add(&d::COLLECTOR_SUCCESS, &[name], flag(run.success));
+        families.add(&d::COLLECTOR_DURATION, &[name], run.seconds);
     }
     for (collector, at) in &snapshot.own.last_success {
         families.add(&d::LAST_SUCCESS, &[collector.name()], unix_seconds(*at));
     }
     for ((collector, reason), count) in &snapshot.own.errors {
-        families.add(
-            &d::ERRORS,
-            &[collector.name(), reason.name()],
-            number(*count),
-        );
+        let labels = [collector.name(), reason.name()];
+        families.add(&d::ERRORS, &labels, number(*count));
     }
     for collector in snapshot.observation.collectors.keys() {
         // So that `increase` sees the first one, too.
@@ -359,9 +286,7 @@ fn collection(families: &mut Families, snapshot: &Snapshot) {
             families.add(&d::ERRORS, &[collector.name(), reason.name()], 0.0);
         }
     }
-    if let Some(written) = snapshot.own.state_written {
-        families.add(&d::STATE_WRITTEN, &[], flag(written));
-    }
+    families.add(&d::STATE_WRITTEN, &[], snapshot.own.state_written.map(flag));
     families.add(&d::COALESCED, &[], number(snapshot.own.coalesced));
 }
 
@@ -430,14 +355,12 @@ mod tests {
             },
             unauthorized: Unauthorized::default(),
         };
-        let mut text = Vec::new();
-        let families = families(&snapshot, exporter).finish();
-        TextEncoder::new().encode(&families, &mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
-        // HELP is the declarations' business, and the version changes.
+        let text = String::from_utf8(render(&snapshot, exporter).unwrap()).unwrap();
+        // HELP comes from the declarations. The version and the process differ from run to run.
+        let others = ["#", "ratelimiter_exporter_build_info", "process_"];
         let lines = text
             .lines()
-            .filter(|line| !line.starts_with('#') && !line.contains("build_info"));
+            .filter(|line| !others.iter().any(|other| line.starts_with(other)));
         lines.map(|line| line.to_owned() + "\n").collect()
     }
 

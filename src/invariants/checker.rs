@@ -2,16 +2,16 @@
 //! observation ends the pass in [`Checker::check`].
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::counters::{draining_from, evidence, is_violated};
+use super::counters::{draining_from, evidence, is_judged};
 use super::grace::{Entry, InProgress};
 use super::not_applicable::not_applicable;
 use super::{CheckerConfig, Verdict};
 use super::{high_latency, node_down, redis_disconnected};
-use crate::clock::{Moment, elapsed, later};
+use crate::clock::{Moment, elapsed};
 use crate::observation::{
     Collector, CounterView, CountersRead, Observation, Reason, decode_key, encode_key, utilization,
 };
@@ -25,6 +25,14 @@ type Key = Box<[u8]>;
 
 /// The longest key, as it is written, that is saved: a file that is written after each collection must stay small.
 const LONGEST_SAVED: usize = 64 * 1024;
+
+/// Why counters are read and not compared with their limits: a limit, a window or a value is not known.
+const NOT_COMPARED: [Reason; 4] = [
+    Reason::NoLimit,
+    Reason::LimitsUnread,
+    Reason::NoWindow,
+    Reason::Unreadable,
+];
 
 /// The invariant checker.
 #[derive(Debug)]
@@ -74,24 +82,24 @@ impl Checker {
 
     fn key_verdict(&mut self, name: InvariantName, counter: &CounterView<'_>, now: Timestamp) {
         let config = self.config.of(name);
-        if !config.enabled {
+        if !config.enabled || !is_judged(name, counter) {
             return;
         }
-        let violated = is_violated(name, counter, config.threshold);
+        let draining =
+            draining_from(name, counter, now).filter(|_| self.config.lowered_limit_grace);
+        let from = draining.map(|(limit, _)| limit);
         let tracker = &mut self.keys[name as usize];
-        if !violated {
-            tracker.over(counter.key, now);
-            return;
+        match evidence(name, counter, config.threshold, from) {
+            None => tracker.over(counter.key, now),
+            Some(evidence) => tracker.violated(
+                counter.key,
+                evidence,
+                now,
+                config.grace_period,
+                draining.map(|(_, until)| until),
+                self.pass,
+            ),
         }
-        let draining = draining_from(counter, now).filter(|_| self.config.lowered_limit_grace);
-        tracker.violated(
-            counter.key,
-            evidence(name, counter, draining.map(|(limit, _)| limit)),
-            now,
-            config.grace_period,
-            draining.map(|(_, until)| until),
-            self.pass,
-        );
     }
 
     /// Applies this time's verdicts on nodes and Redis; what has no verdict is gone.
@@ -106,7 +114,7 @@ impl Checker {
         let grace = self.config.of(name).grace_period;
         let hold = self.config.unknown_hold;
         let tracker = &mut self.named[name as usize];
-        for (subject, verdict) in verdicts {
+        for (subject, verdict) in worst_of_each(verdicts) {
             match verdict {
                 Verdict::Ok => tracker.over(subject.as_str(), now),
                 Verdict::Violated(evidence) => {
@@ -130,6 +138,8 @@ impl Checker {
         tracker.end_unseen(pass, now, |subject, entry| {
             !listed.contains(subject) || elapsed(entry.last_seen, now) >= hold
         });
+        // Nodes have a series for as long as they are known, violated or not.
+        tracker.cleared.clear();
     }
 
     fn end_keys_pass(
@@ -142,57 +152,36 @@ impl Checker {
         let (hold, label) = (self.config.unknown_hold, self.config.key_label);
         let tracker = &mut self.keys[name as usize];
         let unjudged = &observation.unjudged;
-        match &observation.counters_read {
-            CountersRead::Full => tracker.end_unseen(self.pass, now, |key, entry| {
-                let judged = unjudged.is_empty() || !unjudged.contains_key(&label.of(key));
-                judged || elapsed(entry.last_seen, now) >= hold
-            }),
-            CountersRead::Partial { gone, reason } => {
-                let gone: BTreeSet<&str> = gone.iter().map(String::as_str).collect();
-                let is_gone = |key: &Key| !gone.is_empty() && gone.contains(&*label.of(key));
-                tracker.end_unseen(self.pass, now, |key, entry| {
-                    is_gone(key) || elapsed(entry.last_seen, now) >= hold
-                });
-                // A sweep that used up its budget goes on next time: that is how it works, not a failure.
-                if *reason != Reason::Budget {
-                    status.unknown.push(Unknown {
-                        subject: String::new(),
-                        reason: reason.to_string(),
-                    });
-                }
-            }
-            CountersRead::Failed { reason } => {
-                tracker.end_unseen(self.pass, now, |_, entry| {
-                    elapsed(entry.last_seen, now) >= hold
-                });
-                status.unknown.push(Unknown {
-                    subject: String::new(),
-                    reason: reason.to_string(),
-                });
-            }
-        }
-        // Counters of a kind whose limits, windows or values are not known are not compared with their limits.
-        let unread = [
-            Reason::NoLimit,
-            Reason::LimitsUnread,
-            Reason::NoWindow,
-            Reason::Unreadable,
-        ];
-        let failures = observation.failures.iter();
-        let mut unread = failures.filter(|failure| {
-            failure.collector == Collector::Counters && unread.contains(&failure.reason)
+        let (gone, unread) = match &observation.counters_read {
+            CountersRead::Full => (&[][..], None),
+            CountersRead::Partial { gone, reason } => (&gone[..], Some(*reason)),
+            CountersRead::Failed { reason } => (&[][..], Some(*reason)),
+        };
+        let gone: BTreeSet<&str> = gone.iter().map(String::as_str).collect();
+        tracker.end_unseen(self.pass, now, |key, entry| {
+            let is_unknown = match unread {
+                Some(_) => gone.is_empty() || !gone.contains(&*label.of(key)),
+                None => !unjudged.is_empty() && unjudged.contains_key(&label.of(key)),
+            };
+            !is_unknown || elapsed(entry.last_seen, now) >= hold
         });
-        if let Some(failure) = unread.next()
-            && name != InvariantName::InvalidCounter
-        {
-            status.unknown.push(Unknown {
-                subject: String::new(),
-                reason: failure.reason.to_string(),
-            });
-        }
+        // A sweep that used up its budget goes on in the next collection: that is no failure.
+        let unread = unread.filter(|reason| *reason != Reason::Budget);
+        let mut lacking = observation.failures.iter().filter(|failure| {
+            failure.collector == Collector::Counters && NOT_COMPARED.contains(&failure.reason)
+        });
+        let lacking = lacking.next().map(|failure| failure.reason);
+        let lacking = lacking.filter(|_| name != InvariantName::InvalidCounter);
+        let whole = |reason: Reason| Unknown {
+            subject: String::new(),
+            reason: reason.to_string(),
+        };
+        status
+            .unknown
+            .extend(unread.into_iter().chain(lacking).map(whole));
         if !unjudged.is_empty() {
-            let unseen = tracker.unseen(self.pass).map(|key| label.of(key));
-            let unseen: BTreeSet<String> = unseen.collect();
+            let unseen: BTreeSet<String> =
+                tracker.unseen(self.pass).map(|key| label.of(key)).collect();
             let unseen = unseen.into_iter().filter_map(|subject| {
                 let reason = unjudged.get(&subject)?.to_string();
                 Some(Unknown { subject, reason })
@@ -204,15 +193,6 @@ impl Checker {
 
     fn violation(&self, name: InvariantName, subject: String, entry: &Entry) -> Violation {
         let config = self.config.of(name);
-        let over = later(entry.first_seen, config.grace_period);
-        let over = entry.held_until.unwrap_or(over).max(over);
-        // What was last seen may be older than the look at it.
-        let unproved = elapsed(entry.proved_until, entry.last_seen) + entry.unproved;
-        let grace_left = if entry.reported_since.is_some() {
-            std::time::Duration::ZERO
-        } else {
-            elapsed(self.latest, over) + unproved
-        };
         Violation {
             name,
             severity: config.severity,
@@ -222,7 +202,7 @@ impl Checker {
             last_seen: self.wall(entry.last_seen),
             evidence: entry.evidence.clone(),
             decision: entry.decision(self.pass),
-            grace_left,
+            grace_left: entry.grace_left(config.grace_period, self.latest),
         }
     }
 
@@ -265,6 +245,19 @@ impl Checker {
             .cleared
             .extend(cleared.into_iter().map(|subject| (name, subject)));
     }
+}
+
+/// One verdict for each subject: the worst where several have one name, such as two nodes in a recording, or Redis and a
+/// node called `redis`.
+fn worst_of_each(verdicts: Vec<(String, Verdict)>) -> BTreeMap<String, Verdict> {
+    let mut worst: BTreeMap<String, Verdict> = BTreeMap::new();
+    for (subject, verdict) in verdicts {
+        let other = worst.get(&subject);
+        if other.is_none_or(|other| verdict.rank() > other.rank()) {
+            worst.insert(subject, verdict);
+        }
+    }
+    worst
 }
 
 /// The `most` worst of `entries`: highest utilization first, ties by name.
@@ -324,6 +317,7 @@ impl InvariantChecker for Checker {
                 continue;
             }
             if let Some(why) = not_applicable(name, observation.limiter.as_ref()) {
+                self.named[name as usize].entries.clear();
                 self.keys[name as usize].entries.clear();
                 report.not_applicable.push(NotApplicable { name, why });
                 continue;
@@ -355,10 +349,8 @@ impl InvariantChecker for Checker {
     }
 
     fn watched_keys(&self) -> BTreeSet<Key> {
-        let of = |name: InvariantName| self.keys[name as usize].entries.keys().cloned();
-        of(InvariantName::CounterDrift)
-            .chain(of(InvariantName::GhostAllowing))
-            .collect()
+        let in_progress = self.keys.iter().flat_map(|keys| keys.entries.keys());
+        in_progress.cloned().collect()
     }
 
     /// Keys are whole, since a key is counted again by its name; those longer than 64 KiB begin anew after a restart.
@@ -459,7 +451,5 @@ fn named_subjects(
     }
 }
 
-#[cfg(test)]
-mod key_tests;
 #[cfg(test)]
 mod tests;

@@ -1,53 +1,53 @@
 //! The invariants about keys: `counter_drift` and `ghost_allowing` compare a count with its limit, `stuck_counter` and
-//! `invalid_counter` take what was read of the key besides.
+//! `invalid_counter` take what else was read of the key.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::clock::{elapsed, later};
-use crate::observation::CounterView;
+use crate::observation::{CounterView, Lacks};
 use crate::report::{Evidence, InvariantName};
 
-/// Whether `counter` violates `name`; `threshold` is that of `counter_drift`.
-pub(super) fn is_violated(name: InvariantName, counter: &CounterView<'_>, threshold: f64) -> bool {
-    match name {
-        InvariantName::CounterDrift => {
-            counter.is_above_limit() && drifted(counter.count, counter.limit, threshold)
-        }
-        InvariantName::GhostAllowing => counter.is_above_limit(),
-        InvariantName::StuckCounter => counter.condition.stuck,
-        InvariantName::InvalidCounter => counter.condition.invalid.is_some(),
-        InvariantName::NodeDown | InvariantName::RedisDisconnected | InvariantName::HighLatency => {
-            false
-        }
-    }
+/// Whether `name` can be judged by `counter`. Without a limit only the state of the key can.
+pub(super) fn is_judged(name: InvariantName, counter: &CounterView<'_>) -> bool {
+    name == InvariantName::InvalidCounter || counter.condition.lacks != Lacks::Limit
 }
 
-/// What shows that `counter` violates `name`.
+/// What shows that `counter` violates `name`; `None` if it does not. `threshold` is that of `counter_drift`.
 pub(super) fn evidence(
     name: InvariantName,
     counter: &CounterView<'_>,
+    threshold: f64,
     draining_from: Option<u64>,
-) -> Evidence {
-    let CounterView { count, limit, .. } = *counter;
-    match (name, counter.condition.invalid) {
-        (InvariantName::StuckCounter, _) => Evidence::NeverExpires { count, limit },
-        (InvariantName::InvalidCounter, Some(state)) => Evidence::InvalidState { state },
-        (
-            InvariantName::CounterDrift
-            | InvariantName::GhostAllowing
-            | InvariantName::NodeDown
-            | InvariantName::RedisDisconnected
-            | InvariantName::HighLatency,
-            _,
-        )
-        | (InvariantName::InvalidCounter, None) => Evidence::Count {
-            count,
-            limit,
-            remaining: counter.remaining,
-            draining_from,
-        },
+) -> Option<Evidence> {
+    let CounterView {
+        count,
+        limit,
+        remaining,
+        condition,
+        ..
+    } = *counter;
+    let above = || Evidence::Count {
+        count,
+        limit,
+        remaining,
+        draining_from,
+    };
+    match name {
+        InvariantName::CounterDrift => {
+            (counter.is_above_limit() && drifted(count, limit, threshold)).then(above)
+        }
+        InvariantName::GhostAllowing => counter.is_above_limit().then(above),
+        InvariantName::StuckCounter => condition
+            .stuck
+            .then_some(Evidence::NeverExpires { count, limit }),
+        InvariantName::InvalidCounter => condition
+            .invalid
+            .map(|state| Evidence::InvalidState { state }),
+        InvariantName::NodeDown | InvariantName::RedisDisconnected | InvariantName::HighLatency => {
+            None
+        }
     }
 }
 
@@ -72,13 +72,18 @@ fn round_half_ulp(value: f64) -> f64 {
     }
 }
 
-/// The limit that `counter` is draining from, and until when: its count is above the limit but was legal under the one
-/// before, and the window since the fall has not passed.
-pub(super) fn draining_from(counter: &CounterView<'_>, now: Timestamp) -> Option<(u64, Timestamp)> {
-    let fell = counter.fell_from?;
+/// The limit that `counter` is draining from, and until when: its count was legal under the limit before, and the window
+/// since the fall has not passed. Only invariants that compare the count with its limit wait for that.
+pub(super) fn draining_from(
+    name: InvariantName,
+    counter: &CounterView<'_>,
+    now: Timestamp,
+) -> Option<(u64, Timestamp)> {
+    let fell = counter.fell_from.filter(|_| name.compares_counts())?;
     let window = Duration::from_millis(counter.window_ms?);
     let inside = elapsed(fell.at, now) < window;
-    (inside && counter.count <= fell.limit).then_some((fell.limit, later(fell.at, window)))
+    let legal = counter.condition.refused.most_admitted(fell.limit)?;
+    (inside && counter.count <= legal).then_some((fell.limit, later(fell.at, window)))
 }
 
 #[cfg(test)]

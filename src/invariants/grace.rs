@@ -18,8 +18,6 @@ pub(super) struct Entry {
     pub(super) first_seen: Timestamp,
     /// When it was last seen.
     pub(super) last_seen: Timestamp,
-    /// Until when it lasted for certain, by what was last seen: `last_seen` or before.
-    pub(super) proved_until: Timestamp,
     /// Since when nothing proves that it goes on, if that is so.
     pub(super) unproved_since: Option<Timestamp>,
     /// For how long nothing proved that it went on, until something did again: no part of the grace period.
@@ -35,9 +33,36 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// For how long it lasted for certain.
+    fn new(evidence: Evidence, now: Timestamp) -> Self {
+        Self {
+            first_seen: now,
+            last_seen: now,
+            unproved_since: None,
+            unproved: Duration::ZERO,
+            reported_since: None,
+            evidence,
+            held_until: None,
+            pass: 0,
+        }
+    }
+
+    /// How much of the grace period has passed: the time for which the violation lasted for certain, by what was last seen.
     fn lasted(&self) -> Duration {
-        elapsed(self.first_seen, self.proved_until).saturating_sub(self.unproved)
+        let certain = earlier(self.last_seen, self.evidence.age());
+        let until = self
+            .unproved_since
+            .map_or(certain, |since| certain.min(since));
+        elapsed(self.first_seen, until).saturating_sub(self.unproved)
+    }
+
+    /// How long it must still last before it is reported.
+    pub(super) fn grace_left(&self, grace: Duration, now: Timestamp) -> Duration {
+        if self.reported_since.is_some() {
+            return Duration::ZERO;
+        }
+        let passed = self.lasted() + elapsed(self.last_seen, now);
+        let held = self.held_until.map(|until| elapsed(now, until));
+        grace.saturating_sub(passed).max(held.unwrap_or_default())
     }
 
     /// Takes in what was seen now.
@@ -52,10 +77,6 @@ impl Entry {
             self.unproved_since.get_or_insert(self.last_seen);
         }
         self.last_seen = now;
-        let certain = earlier(now, evidence.age());
-        self.proved_until = self
-            .unproved_since
-            .map_or(certain, |since| certain.min(since));
         self.evidence = evidence;
     }
 
@@ -107,17 +128,7 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
         Q: Hash + Eq + ?Sized,
     {
         if !self.entries.contains_key(subject) {
-            let entry = Entry {
-                first_seen: now,
-                last_seen: now,
-                proved_until: now,
-                unproved_since: None,
-                unproved: Duration::ZERO,
-                reported_since: None,
-                evidence: evidence.clone(),
-                held_until,
-                pass,
-            };
+            let entry = Entry::new(evidence.clone(), now);
             self.entries.insert(K::from(subject), entry);
         }
         let Some(entry) = self.entries.get_mut(subject) else {
@@ -201,6 +212,7 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
             first_seen: entry.first_seen,
             last_seen: entry.last_seen,
             reported_since: entry.reported_since,
+            unproved_since: entry.unproved_since,
             unproved: entry.unproved,
             evidence: entry.evidence.clone(),
         })
@@ -211,13 +223,10 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
         let entry = Entry {
             first_seen: saved.first_seen,
             last_seen: saved.last_seen,
-            proved_until: earlier(saved.last_seen, saved.evidence.age()),
-            unproved_since: None,
+            unproved_since: saved.unproved_since,
             unproved: saved.unproved,
             reported_since: saved.reported_since,
-            evidence: saved.evidence,
-            held_until: None,
-            pass: 0,
+            ..Entry::new(saved.evidence, saved.last_seen)
         };
         self.entries.insert(subject, entry);
     }

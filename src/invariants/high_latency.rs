@@ -2,36 +2,26 @@
 //! taken only where the histogram's buckets can carry it.
 
 use super::Verdict;
-use crate::observation::{Bucket, LatencyWindow, NewestChecks, Node, NodeMetrics, TOO_COARSE};
+use crate::observation::{
+    Bucket, LatencyWindow, NewestChecks, Node, NodeMetrics, Side, TOO_COARSE,
+};
 use crate::report::Evidence;
 
 /// The slow checks are over if so few as there are among the newest would come less often than this by chance, were they
 /// still as many as in the whole window. At four looks a minute a false end happens once in hours.
 const UNLIKELY: f64 = 0.001;
 
-/// Where a p99 lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Above,
-    /// At the threshold, too.
-    Below,
-    /// Somewhere in a bucket that holds the threshold.
-    Around,
-}
-
 /// Where the p99 lies, by its bucket or, without one, as measured; `None` if there is none.
 fn side(p99_ms: Option<f64>, bucket: Option<Bucket>, threshold_seconds: f64) -> Option<Side> {
-    match (bucket, p99_ms) {
-        (Some(bucket), _) if bucket.lower >= threshold_seconds => Some(Side::Above),
-        (Some(bucket), _) if bucket.upper.is_some_and(|it| it <= threshold_seconds) => {
-            Some(Side::Below)
-        }
-        (Some(_), _) => Some(Side::Around),
-        (None, Some(ms)) if ms.is_nan() => None,
-        (None, Some(ms)) if above(ms, threshold_seconds) => Some(Side::Above),
-        (None, Some(_)) => Some(Side::Below),
-        (None, None) => None,
+    if let Some(bucket) = bucket {
+        return Some(bucket.side(threshold_seconds));
     }
+    let ms = p99_ms.filter(|ms| !ms.is_nan())?;
+    Some(if above(ms, threshold_seconds) {
+        Side::Above
+    } else {
+        Side::Below
+    })
 }
 
 pub(super) fn verdict(
@@ -153,7 +143,7 @@ fn of_canary(
     window: LatencyWindow,
     threshold_seconds: f64,
 ) -> Verdict {
-    if canary_ms.is_nan() || !above(canary_ms, threshold_seconds) {
+    if !above(canary_ms, threshold_seconds) {
         return Verdict::Ok;
     }
     let newest = newest_ms.map(NewestChecks::measured);

@@ -9,45 +9,34 @@ pub(super) fn not_applicable(
     name: InvariantName,
     limiter: Option<&LimiterKind>,
 ) -> Option<&'static str> {
-    let Some(limiter) = limiter else {
-        return match name {
-            InvariantName::StuckCounter | InvariantName::InvalidCounter => {
-                Some("the observation does not say what its counters can be")
-            }
-            InvariantName::NodeDown
-            | InvariantName::RedisDisconnected
-            | InvariantName::HighLatency
-            | InvariantName::CounterDrift
-            | InvariantName::GhostAllowing => None,
-        };
+    let any = |is: fn(&CounterKind) -> bool| {
+        limiter.is_none_or(|limiter| limiter.counters.iter().any(is))
     };
-    let none = |is: fn(&CounterKind) -> bool| !limiter.counters.iter().any(is);
+    let nodes = limiter.is_none_or(|limiter| limiter.nodes);
+    let latency = limiter.is_none_or(|limiter| limiter.latency);
+    let unless = |applies: bool, why| (!applies).then_some(why);
+    let no_nodes = "this kind of limiter has no nodes that are watched";
     match name {
-        InvariantName::NodeDown | InvariantName::HighLatency if !limiter.nodes => {
-            Some("this kind of limiter has no nodes that are watched")
-        }
-        InvariantName::HighLatency if !limiter.latency => {
-            Some("the nodes of this kind do not say how long their decisions take")
-        }
+        InvariantName::NodeDown => unless(nodes, no_nodes),
+        InvariantName::RedisDisconnected => None,
+        InvariantName::HighLatency => unless(nodes, no_nodes).or(unless(
+            latency,
+            "the nodes of this kind do not say how long their decisions take",
+        )),
         // The canary needs no counts.
-        InvariantName::GhostAllowing if limiter.canary => None,
-        InvariantName::CounterDrift | InvariantName::GhostAllowing
-            if none(|counter| counter.refused != Refused::Counted) =>
-        {
-            Some(
-                "refused requests are in the counts of this kind: a count above the limit is demand",
-            )
+        InvariantName::GhostAllowing if limiter.is_some_and(|limiter| limiter.canary) => None,
+        InvariantName::CounterDrift | InvariantName::GhostAllowing => unless(
+            any(|counter| counter.refused != Refused::Counted),
+            "refused requests are in the counts of this kind: a count above the limit is demand",
+        ),
+        InvariantName::StuckCounter | InvariantName::InvalidCounter if limiter.is_none() => {
+            Some("the observation does not say what its counters can be")
         }
-        InvariantName::StuckCounter if none(|counter| counter.sticks) => {
-            Some("a counter of this kind that never expires blocks nobody for ever")
-        }
-        InvariantName::NodeDown
-        | InvariantName::RedisDisconnected
-        | InvariantName::HighLatency
-        | InvariantName::CounterDrift
-        | InvariantName::GhostAllowing
-        | InvariantName::StuckCounter
-        | InvariantName::InvalidCounter => None,
+        InvariantName::StuckCounter => unless(
+            any(|counter| counter.sticks),
+            "a counter of this kind that never expires blocks nobody for ever",
+        ),
+        InvariantName::InvalidCounter => None,
     }
 }
 

@@ -14,3 +14,15 @@ pub enum Verdict {
     /// The data was read and proves neither, with the reason: what proved a violation is over, so it ends.
     Inconclusive(String),
 }
+
+impl Verdict {
+    /// The higher, the worse.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Inconclusive(_) => 1,
+            Self::Unknown(_) => 2,
+            Self::Violated(_) => 3,
+        }
+    }
+}

@@ -190,7 +190,7 @@ impl Check<'_> {
                 line,
                 "without_expiry: expected leaks or nothing, as being without expiry is normal",
             ),
-            _ => {}
+            (true, Some(_)) | (false, None | Some(WithoutExpiry::Leaks)) => {}
         }
     }
 

@@ -124,7 +124,7 @@ fn class(outcome: &Outcome) -> (u8, &'static str) {
         Outcome::Invalid(invalid) => (1, invalid.name()),
         Outcome::Unknown(unknown) => (4, unknown.name()),
         Outcome::Over(_) => (5, ""),
-        _ => (6, ""),
+        Outcome::Part | Outcome::Gone | Outcome::Ignored | Outcome::Foreign => (6, ""),
     }
 }
 

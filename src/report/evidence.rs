@@ -18,7 +18,7 @@ pub enum Evidence {
         /// Which evidence decided it.
         reason: Option<String>,
     },
-    /// Redis did not answer the exporter well.
+    /// Redis did not answer the exporter's PING, or answered with an error.
     RedisPing {
         /// Why.
         reason: Option<String>,
@@ -76,28 +76,39 @@ impl Evidence {
     /// By how much the violation that it proves may have ended before it was looked at: slow checks that came within
     /// the newest part of the window are taken to be still coming.
     pub(crate) fn age(&self) -> Duration {
-        self.reach().saturating_sub(self.newest())
+        let (reach, newest) = self.reach_and_newest();
+        reach.saturating_sub(newest)
     }
 
     /// How far back what it rests on may lie.
     pub(crate) fn reach(&self) -> Duration {
-        match self {
-            Self::Latency { age_seconds, .. } => {
-                Duration::try_from_secs_f64(*age_seconds).unwrap_or_default()
-            }
-            _ => Duration::ZERO,
-        }
+        self.reach_and_newest().0
     }
 
     /// Whether it came since the last look, `interval` ago, or so lately that it counts as coming now.
     pub(crate) fn is_of_now(&self, interval: Duration) -> bool {
-        self.reach() <= self.newest().max(interval)
+        let (reach, newest) = self.reach_and_newest();
+        reach <= newest.max(interval)
     }
 
-    fn newest(&self) -> Duration {
+    /// How far back what it rests on may lie, and how much of that counts as now.
+    fn reach_and_newest(&self) -> (Duration, Duration) {
         match self {
-            Self::Latency { window_seconds, .. } => window_seconds.newest(),
-            _ => Duration::ZERO,
+            Self::Latency {
+                age_seconds,
+                window_seconds,
+                ..
+            } => (
+                Duration::try_from_secs_f64(*age_seconds).unwrap_or_default(),
+                window_seconds.newest(),
+            ),
+            Self::NodeState { .. }
+            | Self::RedisPing { .. }
+            | Self::NodeRedis { .. }
+            | Self::Count { .. }
+            | Self::FailOpen
+            | Self::NeverExpires { .. }
+            | Self::InvalidState { .. } => (Duration::ZERO, Duration::ZERO),
         }
     }
 }
@@ -133,7 +144,7 @@ impl fmt::Display for Evidence {
                     (None, Some(bucket)) => {
                         write!(f, "p99 latency above {:.1} ms", bucket.lower * 1e3)?;
                     }
-                    (None, None) => f.write_str("p99 latency too high")?,
+                    (None, None) => f.write_str("p99 latency above the threshold")?,
                 }
                 write!(f, ", allowed {:.1} ms", threshold_seconds * 1e3)?;
                 match source {
@@ -149,7 +160,7 @@ impl fmt::Display for Evidence {
             } => {
                 write!(f, "{count} admitted, limit {limit}")?;
                 if *limit == 0 && *remaining > 0 {
-                    write!(f, ", {remaining} said to remain")?;
+                    write!(f, ", the limiter reports {remaining} left")?;
                 }
                 match draining_from {
                     Some(old) => write!(f, ", draining since the limit fell from {old}"),
@@ -158,12 +169,14 @@ impl fmt::Display for Evidence {
             }
             Self::NeverExpires { count, limit } => write!(
                 f,
-                "{count} counted, limit {limit}, and the key has no expiry: the client is blocked for ever"
+                "{count} counted, limit {limit}, and the key never expires: the client is refused for ever"
             ),
             Self::InvalidState { state } => {
                 write!(f, "{state}: {}", state.meaning().trim_end_matches('.'))
             }
-            Self::FailOpen => f.write_str("admitted a second request under a limit of 1"),
+            Self::FailOpen => {
+                f.write_str("the node admitted two canary requests under a limit of 1")
+            }
         }
     }
 }

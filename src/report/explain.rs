@@ -74,13 +74,11 @@ pub struct Terms {
 
 impl From<&InvariantConfig> for Rule {
     fn from(config: &InvariantConfig) -> Self {
-        let with_threshold = [InvariantName::HighLatency, InvariantName::CounterDrift];
+        let unit = config.name.threshold_unit();
         Self {
             terms: Terms {
                 violated_when: config.violated_when(),
-                threshold: with_threshold
-                    .contains(&config.name)
-                    .then_some(config.threshold),
+                threshold: unit.map(|_| config.threshold),
                 grace_period_seconds: config.grace_period.as_secs_f64(),
             },
             severity: config.severity,
@@ -103,7 +101,7 @@ pub fn source(evidence: &Evidence, observation: &Observation) -> String {
                 reason: Reason::RedisDown,
                 ..
             } => "GET /api/counters".to_owned(),
-            _ if is_other_kind(observation) => "the key in Redis".to_owned(),
+            _ if observation.is_described() => "the key in Redis".to_owned(),
             CountersRead::Full | CountersRead::Partial { .. } | CountersRead::Failed { .. } => {
                 "ZCOUNT".to_owned()
             }
@@ -112,12 +110,6 @@ pub fn source(evidence: &Evidence, observation: &Observation) -> String {
         Evidence::NeverExpires { .. } => "PTTL".to_owned(),
         Evidence::InvalidState { .. } => "the key in Redis".to_owned(),
     }
-}
-
-/// Whether the counters are not those of the reference limiter.
-fn is_other_kind(observation: &Observation) -> bool {
-    let limiter = observation.limiter.as_ref();
-    limiter.is_some_and(|limiter| limiter.name != "reference")
 }
 
 impl Report {
@@ -158,7 +150,7 @@ impl Report {
                 seen(explanation)
                     || (explanation.decision == Decision::SwitchedOff && concerns(explanation.name))
                     || (explanation.decision == Decision::NotApplicable
-                        && is_other_kind(observation)
+                        && observation.is_described()
                         && concerns(explanation.name))
             });
         }
@@ -235,18 +227,16 @@ impl Report {
 
 /// Why the invariant `name` is not judged by a counter that was read: what became of it, and the reason.
 fn not_judged(name: InvariantName, condition: Condition) -> Option<(Decision, &'static str)> {
-    let compared = matches!(
-        name,
-        InvariantName::CounterDrift | InvariantName::GhostAllowing
-    );
     match condition.lacks {
         _ if name == InvariantName::InvalidCounter => None,
         Lacks::Count => Some((Decision::Inconclusive, "its value is no count")),
         Lacks::Limit => Some((Decision::Unknown, Reason::NoLimit.name())),
-        Lacks::Nothing if compared && condition.refused == Refused::Counted => Some((
-            Decision::NotApplicable,
-            "refused requests are in this count: one above the limit is demand",
-        )),
+        Lacks::Nothing if name.compares_counts() && condition.refused == Refused::Counted => {
+            Some((
+                Decision::NotApplicable,
+                "refused requests are in this count: one above the limit is demand",
+            ))
+        }
         Lacks::Nothing => None,
     }
 }

@@ -1,55 +1,37 @@
 //! The invariants by name, how bad their violations are, and what is configurable about each.
 
-use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+closed_list! {
+    /// The invariants, in the order in which they are shown. The names are public: alerts and dashboards point at them.
+    pub enum InvariantName;
 
-/// The invariants. The names are public: alerts and dashboards point at them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InvariantName {
     /// A node's state is not `Up`.
-    NodeDown,
+    NodeDown => "node_down",
     /// Redis does not answer the exporter, or a node that is up cannot reach it.
-    RedisDisconnected,
+    RedisDisconnected => "redis_disconnected",
     /// A node's p99 check latency is above the threshold.
-    HighLatency,
+    HighLatency => "high_latency",
     /// A counter is above its limit by more than the threshold.
-    CounterDrift,
+    CounterDrift => "counter_drift",
     /// A counter is above its limit: more was admitted than allowed.
-    GhostAllowing,
+    GhostAllowing => "ghost_allowing",
     /// A counter that blocks its client never expires.
-    StuckCounter,
+    StuckCounter => "stuck_counter",
     /// A counter is in a state that its limiter cannot make.
-    InvalidCounter,
+    InvalidCounter => "invalid_counter",
+}
+
+/// What a threshold is measured in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds.
+    Seconds,
+    /// A share of the limit.
+    Ratio,
 }
 
 impl InvariantName {
-    /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 7] = [
-        Self::NodeDown,
-        Self::RedisDisconnected,
-        Self::HighLatency,
-        Self::CounterDrift,
-        Self::GhostAllowing,
-        Self::StuckCounter,
-        Self::InvalidCounter,
-    ];
-
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NodeDown => "node_down",
-            Self::RedisDisconnected => "redis_disconnected",
-            Self::HighLatency => "high_latency",
-            Self::CounterDrift => "counter_drift",
-            Self::GhostAllowing => "ghost_allowing",
-            Self::StuckCounter => "stuck_counter",
-            Self::InvalidCounter => "invalid_counter",
-        }
-    }
-
     /// What its subjects are called by.
     pub fn subject(self) -> &'static str {
         match self {
@@ -62,46 +44,51 @@ impl InvariantName {
 
     /// Whether its subjects are keys (many, streamed) rather than nodes (few).
     pub fn about_keys(self) -> bool {
-        matches!(
-            self,
-            Self::CounterDrift | Self::GhostAllowing | Self::StuckCounter | Self::InvalidCounter
-        )
-    }
-}
-
-impl fmt::Display for InvariantName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// How bad a violation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Somebody is paged.
-    Critical,
-    /// Somebody looks at it during the day.
-    Warning,
-    /// Worth knowing.
-    Info,
-}
-
-impl Severity {
-    /// The label value.
-    pub fn name(self) -> &'static str {
         match self {
-            Self::Critical => "critical",
-            Self::Warning => "warning",
-            Self::Info => "info",
+            Self::NodeDown | Self::RedisDisconnected | Self::HighLatency => false,
+            Self::CounterDrift
+            | Self::GhostAllowing
+            | Self::StuckCounter
+            | Self::InvalidCounter => true,
+        }
+    }
+
+    /// What its threshold is measured in; `None` where it has none.
+    pub fn threshold_unit(self) -> Option<Unit> {
+        match self {
+            Self::HighLatency => Some(Unit::Seconds),
+            Self::CounterDrift => Some(Unit::Ratio),
+            Self::NodeDown
+            | Self::RedisDisconnected
+            | Self::GhostAllowing
+            | Self::StuckCounter
+            | Self::InvalidCounter => None,
+        }
+    }
+
+    /// Whether it compares the count of a key with its limit.
+    pub fn compares_counts(self) -> bool {
+        match self {
+            Self::CounterDrift | Self::GhostAllowing => true,
+            Self::NodeDown
+            | Self::RedisDisconnected
+            | Self::HighLatency
+            | Self::StuckCounter
+            | Self::InvalidCounter => false,
         }
     }
 }
 
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+closed_list! {
+    /// How bad a violation is.
+    pub enum Severity;
+
+    /// Somebody is paged.
+    Critical => "critical",
+    /// Somebody looks at it during the day.
+    Warning => "warning",
+    /// Worth knowing.
+    Info => "info",
 }
 
 /// One invariant's settings.
@@ -111,7 +98,7 @@ pub struct InvariantConfig {
     pub name: InvariantName,
     /// How long a violation must last before it is reported.
     pub grace_period: Duration,
-    /// `high_latency`: seconds; `counter_drift`: share of the limit; the others have none and ignore it.
+    /// In the unit of [`InvariantName::threshold_unit`]; ignored where there is none.
     pub threshold: f64,
     /// The `severity` label of its violations.
     pub severity: Severity,
@@ -140,9 +127,7 @@ impl InvariantConfig {
             enabled: true,
         }
     }
-}
 
-impl InvariantConfig {
     /// When it is violated, in words, with its threshold.
     pub fn violated_when(&self) -> String {
         match self.name {
@@ -157,8 +142,8 @@ impl InvariantConfig {
             }
             InvariantName::CounterDrift => format!("count > limit × (1 + {})", self.threshold),
             InvariantName::GhostAllowing => {
-                "count > limit; or limit = 0 with something said to remain; or a canary is admitted under a limit \
-                 it has used up"
+                "count > limit; or limit = 0 although the limiter reports requests left; or a canary is admitted \
+                 under a limit that it used up"
                     .to_owned()
             }
             InvariantName::StuckCounter => {

@@ -1,5 +1,8 @@
 //! Time and the four values, by example and against a naive model.
 
+mod corners;
+mod keys;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -223,7 +226,7 @@ fn what_proves_neither_ends_a_violation_and_is_not_evaluable() {
 }
 
 /// Slow checks, the newest of which may be as old as this.
-fn slow_since(seconds: f64) -> Observation {
+fn slow(seconds: f64) -> Observation {
     let mut observation = latency(Some(80.0));
     for metrics in observation.node_metrics.values_mut() {
         metrics.latency_newest = Some(crate::observation::NewestChecks {
@@ -239,24 +242,24 @@ fn slow_since(seconds: f64) -> Observation {
 fn a_grace_period_does_not_pass_on_what_may_be_over() {
     let mut checker = checker();
     assert_eq!(
-        shown(&checker.check(at(0), &slow_since(60.0))),
+        shown(&checker.check(at(0), &slow(60.0))),
         ["high_latency n?"]
     );
     // Scraped once a minute: for all that is known, they were slow until 20 s after the scrape before.
-    let report = checker.check(at(60), &slow_since(60.0));
+    let report = checker.check(at(60), &slow(60.0));
     assert_eq!(shown(&report), ["high_latency n?"]);
     assert_eq!(report.pending[0].grace_left.as_secs(), 40);
     assert_eq!(
-        shown(&checker.check(at(99), &slow_since(60.0))),
+        shown(&checker.check(at(99), &slow(60.0))),
         ["high_latency n?"]
     );
     assert_eq!(
-        shown(&checker.check(at(100), &slow_since(60.0))),
+        shown(&checker.check(at(100), &slow(60.0))),
         ["high_latency n"]
     );
     // It stays reported while it goes on.
     assert_eq!(
-        shown(&checker.check(at(101), &slow_since(120.0))),
+        shown(&checker.check(at(101), &slow(120.0))),
         ["high_latency n"]
     );
 }

@@ -51,7 +51,7 @@ pub(super) fn invariants(snapshot: &Snapshot) -> Markup {
                             td data-label="Grace" { (long(status.config.grace_period)) }
                         }
                     }
-                    @for it in snapshot.report.not_applicable.iter().filter(|_| is_described(snapshot)) {
+                    @for it in snapshot.report.not_applicable.iter().filter(|_| snapshot.observation.is_described()) {
                         tr {
                             td data-label="Invariant" { b { (it.name) } }
                             td data-label="State" colspan="4" { "not applicable: " (it.why) }
@@ -61,12 +61,6 @@ pub(super) fn invariants(snapshot: &Snapshot) -> Markup {
             }
         }
     }
-}
-
-/// Whether the limiter is of another kind than the reference limiter, whose page shows only the invariants that it has.
-fn is_described(snapshot: &Snapshot) -> bool {
-    let limiter = snapshot.observation.limiter.as_ref();
-    limiter.is_some_and(|limiter| limiter.name != "reference")
 }
 
 fn threshold_of(status: &InvariantStatus) -> String {

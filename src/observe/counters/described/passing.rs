@@ -42,7 +42,13 @@ impl Described {
         for (label, finding) in labels.into_iter().zip(findings) {
             let Some(finding) = finding else { continue };
             match self.judge(&finding, at.steady) {
-                Judged::Counter(counter) => seen.push(counter),
+                Judged::Counter(counter) => {
+                    if counter.lacks_limit() {
+                        let reason = self.lacking(&finding, Reason::NoLimit);
+                        result.unjudged.push((counter.label.clone(), reason));
+                    }
+                    seen.push(counter);
+                }
                 Judged::Unjudged(label, reason) => {
                     let reason = self.lacking(&finding, reason);
                     result.unjudged.push((label, reason));
@@ -155,6 +161,9 @@ impl Described {
                     if counter.lacks_limit() {
                         let reason = self.lacking(finding, Reason::NoLimit);
                         result.skip(reason, &counter.label);
+                        if self.wanted.contains(&*counter.label) {
+                            result.unjudged.push((counter.label.clone(), reason));
+                        }
                         read.unjudged.push((counter.label.clone(), reason));
                     }
                     self.remember(sink, &counter);

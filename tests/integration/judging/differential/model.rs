@@ -249,7 +249,7 @@ fn word(invariant: usize, subject: Subject, look: &Timed<'_>, settings: &Setting
         Subject::Canary(id) => match look.look.nodes.get(id).and_then(|node| node.canary) {
             Some(false) => violated(
                 look,
-                "admitted a second request under a limit of 1".to_owned(),
+                "the node admitted two canary requests under a limit of 1".to_owned(),
             ),
             Some(true) | None => Word::Fine,
         },
@@ -420,7 +420,7 @@ fn of_key(invariant: usize, name: &str, look: &Timed<'_>, settings: &Settings) -
         (since < key.window? && key.count <= old).then_some(old)
     };
     let left = match key.remaining {
-        left if key.limit == 0 && left > 0 => format!(", {left} said to remain"),
+        left if key.limit == 0 && left > 0 => format!(", the limiter reports {left} left"),
         _ => String::new(),
     };
     let drain = at
