@@ -348,7 +348,7 @@ mod tests {
             let invocation = parse_words(&words).unwrap();
             assert!(matches!(invocation.task, Task::Check(_)));
             assert_eq!(
-                invocation.values.get("redis.timeout").unwrap().values,
+                invocation.values.given("redis.timeout").unwrap().values,
                 ["2s"]
             );
         }
@@ -363,7 +363,7 @@ mod tests {
         ] {
             let invocation = parse_words(&[word]).unwrap();
             let name = word.trim_start_matches("--").split('=').next().unwrap();
-            let typed = invocation.values.get(name).unwrap();
+            let typed = invocation.values.given(name).unwrap();
             assert_eq!(typed.values, [expected]);
         }
     }
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(
             invocation
                 .values
-                .get("ratelimiter.url")
+                .given("ratelimiter.url")
                 .unwrap()
                 .values
                 .len(),

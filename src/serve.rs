@@ -37,10 +37,11 @@ pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
     for name in config.targets.keys() {
         let file = state::file_of(path, name);
         for file in [state::bulk_of(&file), file] {
-            files::replaceable(&file).map_err(|why| config.refuse_state_file(&file, &why))?;
+            let refused =
+                |why: &str| config.refuse_state_file(format!("{} to be {why}", file.display()));
+            files::replaceable(&file).map_err(|why| refused(&why))?;
             if !files.insert(file.clone()) {
-                let why = "for each target: another target's has the same name";
-                return Err(config.refuse_state_file(&file, why));
+                return Err(refused("the file of one target, not of two"));
             }
         }
     }
@@ -49,10 +50,9 @@ pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
 
 /// Who is let in, by the file that the configuration names. An error also where actions would be taken of anybody.
 pub fn guard(config: &Config) -> Result<Guard, ConfigError> {
-    let web = &config.web;
-    let guard = Guard::new(web.config_file().as_deref());
-    let guard = guard.map_err(|why| web.refuse_config_file(&why))?;
-    web.admits_actions(!guard.authenticates())?;
+    let guard = Guard::new(config.web.config_file.as_deref());
+    let guard = guard.map_err(|why| config.refuse_web_file(&why))?;
+    config.admits_actions(!guard.authenticates())?;
     Ok(guard)
 }
 

@@ -1,6 +1,5 @@
-//! The settings by name: what each is called, what it means, and where its value comes from. Flags beat the
-//! environment, which clap reads with them, the environment beats the file, the file beats the default. Values are still
-//! text here.
+//! The settings by name: what each is called, what it means, and where its value comes from. Flags beat the environment,
+//! which clap reads too; the environment beats the file, and the file beats the default. Values are still text here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,13 +10,10 @@ use regex::Regex;
 use super::{ConfigError, without_password};
 use crate::text::one_line;
 
-/// Where a value is from that nobody gave.
-pub(super) const DEFAULT_OF: &str = "default of --";
-
 /// What the variables of all settings begin with.
 const ENV_PREFIX: &str = "RATELIMITER_EXPORTER_";
 
-/// How alike a name that was meant has to be to one that was written, from 0 to 1.
+/// How similar an unknown name must be to a known one that is suggested, from 0 to 1.
 const LEAST_ALIKE: f64 = 0.6;
 
 /// One setting, by the name of its flag.
@@ -157,8 +153,8 @@ pub fn may_repeat(flag: &str) -> bool {
     flag == "ratelimiter.url"
 }
 
-/// Refuses what begins as our variables do and is no setting's: a mistake of somebody's, unless Kubernetes made it for a
-/// service of the exporter's name. An empty variable counts as not set.
+/// Refuses a variable that has the prefix of the exporter's variables and belongs to no setting, unless Kubernetes made it
+/// for a service with the exporter's name. An empty variable counts as not set.
 pub fn check_variables(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(), ConfigError> {
@@ -179,13 +175,13 @@ pub fn check_variables(
     Ok(())
 }
 
-/// Whether Kubernetes sets this variable in each pod of a namespace with a service whose name begins as ours.
+/// Whether Kubernetes sets this variable: in each pod of a namespace that has a service with the exporter's name.
 fn is_service_link(name: &str, value: &str) -> bool {
     let links = "_SERVICE_HOST=|_SERVICE_PORT(_[^=]*)?=|_PORT_[0-9]+_(TCP|UDP|SCTP)(_[^=]*)?=|_PORT=(tcp|udp|sctp)://";
     Regex::new(links).is_ok_and(|links| links.is_match(&format!("{name}={value}")))
 }
 
-/// The one of `known` that is most like `written`, the first of equals; `None` if none is.
+/// The name in `known` that is most similar to `written`, the first of equals; `None` if none is similar enough.
 pub(super) fn most_alike<'a>(
     written: &str,
     known: impl Iterator<Item = &'a str>,
@@ -205,27 +201,35 @@ pub fn env_name(flag: &str) -> String {
     format!("{ENV_PREFIX}{upper}")
 }
 
-/// A value as typed, with the name by which the user knows it.
+/// A value as it was typed, and where.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Typed {
-    /// `--redis.url`, `RATELIMITER_EXPORTER_REDIS_URL`, `redis.url in FILE`, or `default of --redis.url`.
+    /// `--redis.url`, `RATELIMITER_EXPORTER_REDIS_URL`, `redis.url in FILE:1:1`, or `default of --redis.url`.
     pub origin: String,
-    /// The values; more than one only where a flag may be repeated, none for a mapping.
+    /// The values: several only where a flag may be repeated, none for a mapping.
     pub values: Vec<String>,
 }
 
 impl Typed {
-    /// The value; where there are several, the last one.
+    /// One value.
+    pub(super) fn new(origin: impl Into<String>, value: impl Into<String>) -> Self {
+        Self {
+            origin: origin.into(),
+            values: vec![value.into()],
+        }
+    }
+
+    /// The value, the last one of several.
     pub(super) fn text(&self) -> &str {
         self.values.last().map_or("", String::as_str)
     }
 
-    /// The mistake that it is not as `expected`.
+    /// The error that the value is not as `expected`.
     pub(super) fn refused(&self, expected: impl fmt::Display) -> ConfigError {
         ConfigError::new(&self.origin, self.text(), expected)
     }
 
-    /// The same where it was to be a URL, which may hold a password and may be broken in any way.
+    /// The same, without what may be a password: for a value that should be a URL, and may be invalid in any way.
     pub(super) fn refused_url(&self, expected: impl fmt::Display) -> ConfigError {
         ConfigError::new(&self.origin, without_password(self.text()), expected)
     }
@@ -238,13 +242,14 @@ impl fmt::Debug for Typed {
     }
 }
 
-/// Values by name, each from the best source that has one. Beside the names of the flags there are those that only a file
-/// has, such as `checker.unknown_hold` and `limits[0].match`, and what is for one target, below `targets.NAME`.
+/// The values that were given, by name, each from the source that beats the others. Besides the names of the flags there are
+/// those that only a file has, such as `checker.unknown_hold` and `limits[0].match`; those of a target begin with
+/// `targets.NAME`.
 #[derive(Clone, Debug, Default)]
 pub struct Values(BTreeMap<String, Typed>);
 
 impl Values {
-    /// Adds values of a source, unless a better one (added before) has them.
+    /// Adds values, unless a source that was added before has them.
     pub fn add(&mut self, setting: &'static Setting, origin: String, values: Vec<String>) {
         self.put(setting.flag.to_owned(), Typed { origin, values });
     }
@@ -257,37 +262,32 @@ impl Values {
     /// The same with the configuration file `path`, which `origin` named, instead of any other.
     #[must_use]
     pub fn with_file(mut self, origin: &str, path: &str) -> Self {
-        let typed = Typed {
-            origin: origin.to_owned(),
-            values: vec![path.to_owned()],
-        };
-        self.0.insert("config.file".to_owned(), typed);
+        self.0
+            .insert("config.file".to_owned(), Typed::new(origin, path));
         self
     }
 
-    /// Adds what `other` has by the names that `which` accepts.
+    /// Adds the values of `other` whose names `which` accepts.
     pub(super) fn add_from(&mut self, other: &Self, which: impl Fn(&str) -> bool) {
         for (name, typed) in other.iter().filter(|(name, _)| which(name)) {
             self.put(name.to_owned(), typed.clone());
         }
     }
 
-    /// Adds the defaults.
-    pub(super) fn add_defaults(&mut self) {
-        for setting in SETTINGS {
-            if let Some(default) = setting.default {
-                let origin = format!("{DEFAULT_OF}{}", setting.flag);
-                self.add(setting, origin, vec![default.to_owned()]);
-            }
-        }
-    }
-
-    /// The value of `name`, if it has one.
-    pub fn get(&self, name: &str) -> Option<&Typed> {
+    /// The value that was given for `name`.
+    pub fn given(&self, name: &str) -> Option<&Typed> {
         self.0.get(name)
     }
 
-    /// What has names that begin with `prefix`, by what is behind it.
+    /// The value that was given for `name`, or else its default.
+    pub(super) fn typed(&self, name: &str) -> Option<Typed> {
+        self.given(name).cloned().or_else(|| {
+            let default = find(name)?.default?;
+            Some(Typed::new(format!("default of --{name}"), default))
+        })
+    }
+
+    /// The values whose names begin with `prefix`, by the rest of their names.
     pub(super) fn below(&self, prefix: &str) -> Self {
         let inner = self.iter().filter_map(|(name, typed)| {
             let name = name.strip_prefix(prefix)?.to_owned();

@@ -122,7 +122,7 @@ impl Reloader {
 
     async fn reload(&mut self) -> Result<(), String> {
         let (next, guard) = self.read().await?;
-        fixed(&self.config, &next)?;
+        self.config.may_become(&next)?;
         let taken = self.around.guard.takes(&guard);
         taken.map_err(|error| format!("web.config.file: {error}"))?;
         let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
@@ -242,57 +242,6 @@ impl Prepared {
         }
         (self.name, self.target)
     }
-}
-
-/// Refuses what cannot change while the exporter runs.
-fn fixed(now: &Config, next: &Config) -> Result<(), String> {
-    same(
-        "web.listen-address",
-        &now.web.listen,
-        &next.web.listen,
-        ToString::to_string,
-    )?;
-    let shown_path = |path: &Option<std::path::PathBuf>| {
-        path.as_ref()
-            .map_or("none".to_owned(), |path| path.display().to_string())
-    };
-    let (file, next_file) = (now.web.config_file(), next.web.config_file());
-    same("web.config.file", &file, &next_file, shown_path)?;
-    same(
-        "web.max-connections",
-        &now.web.max_connections,
-        &next.web.max_connections,
-        ToString::to_string,
-    )?;
-    same(
-        "web.read-timeout",
-        &now.web.read_timeout,
-        &next.web.read_timeout,
-        |timeout| format!("{timeout:?}"),
-    )?;
-    same("state.file", &now.state_file, &next.state_file, shown_path)?;
-    same("log.level", &now.log.level, &next.log.level, |level| {
-        level.to_string().to_lowercase()
-    })?;
-    same("log.format", &now.log.json, &next.log.json, |json| {
-        if *json { "json" } else { "logfmt" }.to_owned()
-    })
-}
-
-fn same<T: PartialEq>(
-    name: &str,
-    now: &T,
-    next: &T,
-    shown: impl Fn(&T) -> String,
-) -> Result<(), String> {
-    if now == next {
-        return Ok(());
-    }
-    Err(format!(
-        "{name}: cannot change from {} to {} without a restart",
-        shown(now),
-        shown(next)
-    ))
 }
 
 impl Around {
