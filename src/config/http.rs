@@ -28,15 +28,11 @@ impl Values {
         }
         let ca = format!("{who}.tls-ca-file");
         let secure = urls.iter().any(|url| url.scheme() == "https");
-        let tls = match self.given(&ca) {
-            Some(typed) if !secure => {
-                return Err(typed.refused(format!("an https:// URL in --{who}.url with it")));
-            }
-            _ if secure => Some(self.tls_source(&ca, None)?),
-            _ => None,
-        };
+        if !secure && let Some(typed) = self.given(&ca) {
+            return Err(typed.refused(format!("an https:// URL in --{who}.url with it")));
+        }
         Ok(HttpAccess {
-            tls,
+            tls: secure.then(|| self.tls_source(&ca, None)).transpose()?,
             configured,
             elsewhere: None,
         })
