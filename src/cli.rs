@@ -265,30 +265,30 @@ pub fn command() -> Command {
             Command::new("check")
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
                 .arg(Arg::new("output").long("output").value_name("table|json|jsonl").value_parser(["table", "json", "jsonl"]).default_value("table").help("How to show it; jsonl is a line of a recording, which evaluate replays"))
-                .arg(Arg::new("explain").long("explain").value_name("SUBJECT").help("Say why a node, redis or a key is reported, or is not"))
+                .arg(Arg::new("explain").long("explain").value_name("SUBJECT").help("Explain why a node, redis or a key is reported, or is not"))
                 .arg(Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("Repeat the table in place, until SIGINT or SIGTERM"))
                 .arg(Arg::new("every").long("every").value_name("DURATION").help("From one collection to the next; with --watch, or with --output jsonl until SIGINT or SIGTERM"))
                 .arg(Arg::new("for").long("for").value_name("DURATION").help("End after this time"))
                 .arg(Arg::new("output-file").long("output-file").value_name("FILE").help("Append the recording to this file instead of writing to standard output; .gz at its end means --gzip"))
                 .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Compress the recording as gzip does"))
                 .arg(target())
-                .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; 0s leaves high_latency unknown")),
+                .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; with 0s, high_latency is unknown")),
         )
         .subcommand(
             Command::new("evaluate")
-                .about("Replay recorded observations, one JSON object a line, and say what would have been reported at each")
+                .about("Replay recorded observations, one JSON object a line, and print what would have been reported at each")
                 .arg(Arg::new("FILE").required(true).help("The recording, also compressed by gzip; - for standard input"))
                 .arg(Arg::new("output").long("output").value_name("jsonl|table|json").value_parser(["jsonl", "table", "json"]).help("A line for each observation (jsonl), or the totals; the default is a table with --compare or --report, else jsonl"))
-                .arg(Arg::new("compare").long("compare").value_name("FILE").help("Say what would have been reported by --config.file and by this configuration"))
+                .arg(Arg::new("compare").long("compare").value_name("FILE").help("Compare what --config.file would have reported with this configuration"))
                 .arg(Arg::new("report").long("report").value_name("FILE.html").help("Write a page with figures and time lines"))
-                .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Leave out and count lines that are no observations; the exit status is still 2")),
+                .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Skip and count lines that are not observations; the exit status is still 2")),
         )
         .subcommand(Command::new("actions").about("The action definitions as JSON"))
         .subcommand(
             Command::new("limiters")
                 .about("The kinds of limiters that are built in, or one of them as a file, to copy and change")
                 .arg(Arg::new("NAME").help("The kind whose file to print"))
-                .arg(Arg::new("check").long("check").value_name("FILE|NAME").conflicts_with("NAME").help("Say what the description in FILE, or a kind that is built in, finds in --redis.url"))
+                .arg(Arg::new("check").long("check").value_name("FILE|NAME").conflicts_with("NAME").help("Print what the description in FILE, or a kind that is built in, finds in --redis.url"))
                 .arg(target()),
         )
         .subcommand(

@@ -53,13 +53,13 @@ settings! {
     "web.config.file": "FILE";
     /// Accept POST /api/v1/actions/reset_counter from callers that --web.config.file authenticates
     "web.enable-admin-api": "" = "false";
-    /// Accept actions without authentication, from anybody who reaches the port
+    /// Accept actions without authentication, from every client that reaches the port
     "web.admin-api-insecure": "" = "false";
     /// Connections served at once; further ones wait
     "web.max-connections": "N" = "512";
-    /// Time for a request to arrive, and for an idle connection
+    /// Timeout of a request that arrives, and of an idle connection
     "web.read-timeout": "DURATION" = "90s";
-    /// Accept POST /-/reload, which reads the configuration anew as SIGHUP does
+    /// Accept POST /-/reload, which reloads the configuration as SIGHUP does
     "web.enable-lifecycle": "" = "false";
     /// Time subtracted from Prometheus's scrape timeout, so that the answer arrives in time
     "web.timeout-offset": "DURATION" = "0.5s";
@@ -67,7 +67,7 @@ settings! {
     "web.runbook-url": "URL";
     /// A node of the limiter; repeat or separate by commas: any will do for the API, all are probed
     "ratelimiter.url": "URL" = "http://localhost:8000";
-    /// Time for one request to a node
+    /// Timeout of one request to a node
     "ratelimiter.timeout": "DURATION" = "1s";
     /// File that holds the bearer token for the URLs of --ratelimiter.url
     "ratelimiter.bearer-token-file": "FILE";
@@ -77,7 +77,7 @@ settings! {
     "ratelimiter.password-file": "FILE";
     /// Certificates (PEM) to trust for the URLs of --ratelimiter.url, instead of the system's
     "ratelimiter.tls-ca-file": "FILE";
-    /// Log in also at the addresses that nodes registered in Redis
+    /// Also send the credentials to the addresses that nodes registered in Redis
     "ratelimiter.send-credentials-to-nodes": "" = "false";
     /// Probe GET /health of each node
     "probe.nodes": "BOOL" = "true";
@@ -103,7 +103,7 @@ settings! {
     "redis.tls-server-name": "NAME";
     /// Read the counters from a replica, if one follows its primary
     "redis.prefer-replica": "" = "false";
-    /// Time for connecting to Redis, and for one answer
+    /// Timeout of connecting to Redis, and of one answer
     "redis.timeout": "DURATION" = "1s";
     /// Read the latencies from this Prometheus instead of the nodes
     "prometheus.url": "URL";
@@ -117,21 +117,21 @@ settings! {
     "prometheus.tls-ca-file": "FILE";
     /// The one latency histogram to read, in seconds, instead of the default list
     "latency.metric": "NAME{label=\"value\"}";
-    /// Span that a node's p99 is taken over; 10s to 10m
+    /// Time span that a node's p99 covers; 10s to 10m
     "latency.window": "DURATION" = "60s";
-    /// Keys that are exported, the highest utilization first; 0 to 100000
+    /// How many keys are exported, the highest utilization first; 0 to 100000
     "keys.max-series": "N" = "100";
     /// Show keys as they are, or as the start of their SHA-256
     "keys.label": "plain|hash" = "plain";
     /// Time that one collection may spend on counters
     "scan.budget": "DURATION" = "5s";
-    /// Share of each Redis server's time that reading counters may take
+    /// Largest share of each Redis server's time for reading counters
     "scan.share": "RATIO" = "0.2";
     /// The kind of limiter: one that ratelimiter-exporter limiters lists
     "limiter.kind": "NAME" = "reference";
     /// A file that describes your own kind of limiter, instead of --limiter.kind (docs/LIMITERS.md)
     "limiter.file": "FILE";
-    /// File that keeps violations, nodes and limits over a restart
+    /// File that keeps violations, nodes and limits over restarts
     "state.file": "FILE";
     /// YAML file with any of these settings, invariants, nodes, limits and targets
     "config.file": "FILE";
@@ -139,7 +139,7 @@ settings! {
     "config.check": "" = "false";
     /// Least severe messages to log
     "log.level": "error|warn|info|debug|trace" = "info";
-    /// How a log line is written
+    /// Format of log lines
     "log.format": "logfmt|json" = "logfmt";
 }
 
