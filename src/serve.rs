@@ -79,7 +79,7 @@ pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> 
         "serving"
     );
     let reloader = Reloader::new(config, guard, load, targets, &shutdown);
-    let (served, app) = watch::channel(Arc::new(reloader.app()));
+    let (swap, app) = watch::channel(Arc::new(reloader.app()));
     let running = server.run(app.clone(), shutdown.clone());
     tokio::pin!(running);
     let asked = async {
@@ -111,7 +111,7 @@ pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> 
     tokio::select! {
         () = ended => {}
         () = asked => tracing::warn!("stopping at once"),
-        () = reloader.run(hangup, served) => {}
+        () = reloader.run(hangup, swap) => {}
         () = glances => {}
     }
     Ok(())

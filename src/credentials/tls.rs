@@ -88,19 +88,18 @@ impl TlsFiles {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(ours)?;
-        let builder = match &self.authorities {
-            Some(path) => builder.with_root_certificates(roots(path)?),
-            None => {
-                let system = Verifier::new(provider).map_err(|error| {
-                    let why = format!(
-                        "a file of certificates to trust: the system's are not usable ({error})"
-                    );
-                    TlsError::new(None, why)
-                })?;
-                builder
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(system))
-            }
+        let builder = if let Some(path) = &self.authorities {
+            builder.with_root_certificates(roots(path)?)
+        } else {
+            let system = Verifier::new(provider).map_err(|error| {
+                let why = format!(
+                    "a file of certificates to trust: the system's are not usable ({error})"
+                );
+                TlsError::new(None, why)
+            })?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(system))
         };
         let Some([chain, key]) = &self.identity else {
             return Ok(builder.with_no_client_auth());
