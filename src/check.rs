@@ -1,12 +1,12 @@
-//! `check`: one collection for people or scripts, whose exit status says what came of it; or one after the other, as a
-//! recording that [`crate::evaluate`] replays.
+//! `check`: one collection for people or scripts, with an exit status; or repeated collections, as tables or as a recording
+//! that [`crate::evaluate`] replays. `limiters --check`: what a description finds in Redis.
 
 mod command;
 mod explain;
 mod kind;
 mod line;
-mod looks;
 mod recorder;
+mod schedule;
 mod table;
 mod watch;
 
@@ -15,14 +15,14 @@ pub use command::{Check, Output, check};
 pub(crate) use explain::text as explanation;
 pub use kind::limiter;
 pub use line::{json, line};
-pub use looks::Schedule;
 pub use recorder::{Destination, Recorder};
+pub use schedule::Schedule;
 pub use table::table;
 
 use crate::report::Report;
 use crate::standing::Standing;
 
-/// The exit status of a collection. A single one cannot wait for grace periods, so what is pending counts as a violation.
+/// The exit status of a collection. One collection cannot wait for grace periods, so a pending violation counts.
 fn exit_status(report: &Report) -> u8 {
     let pending = report.invariants.iter().any(|status| status.pending > 0);
     match Standing::of(report) {
@@ -41,7 +41,7 @@ mod tests {
     use crate::subject::InvariantChecker as _;
 
     #[test]
-    fn a_pending_violation_outweighs_what_could_not_be_seen() {
+    fn a_pending_violation_outweighs_an_unknown_invariant() {
         let mut config = CheckerConfig::default();
         config.of_mut(InvariantName::GhostAllowing).enabled = false;
         let mut checker = Checker::new(config);
@@ -57,7 +57,7 @@ mod tests {
                 condition: Condition::default(),
             };
             checker.counters(at, &[counter]);
-            // That Redis was not asked leaves an invariant unknown.
+            // Redis was not asked, so one invariant is unknown.
             exit_status(&checker.check(at, &Observation::default()))
         };
         assert_eq!(status(10), 2);

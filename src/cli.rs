@@ -1,4 +1,4 @@
-//! What was typed: flags, with their variables, and subcommands. Values are not looked at here; `config` validates them.
+//! The command line: flags, with their variables, and subcommands. `config` validates the values of settings.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -14,43 +14,55 @@ use crate::config::{SETTINGS, Setting, Values, env_name, find, may_repeat};
 use crate::evaluate::{Form, Mistakes, Replay};
 use crate::text::{joined, without_login};
 
-/// How long the latency histograms may be watched.
+/// The longest time for which the latency histograms are watched.
 const MOST_SAMPLE: Duration = Duration::from_secs(5 * 60);
 
-/// How often `--watch` looks if nothing else is said.
+/// The default of `--every` with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(5);
 
 const WATCH_ALONE: &str = "--watch goes with --every and --for, and with no output but the table";
 const ONLY_RECORDED: &str = "--every, --for, --output-file and --gzip need --output jsonl; the first two go with --watch, too";
 const NOT_EXPLAINED: &str = "--explain needs --output table or json";
 
-/// A limiter is to be looked at, not kept busy.
+/// More frequent collections would keep the limiter busy.
 const LEAST_PACE: Duration = Duration::from_millis(100);
 
-/// Latencies are over a minute: looks that are further apart than this have little to do with each other.
+/// Collections that are further apart have little in common: latencies cover a minute.
 const MOST_PACE: Duration = Duration::from_secs(60 * 60);
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug)]
 pub enum Task {
     /// Serve.
     Serve,
-    /// Look and show.
-    Check(Check),
     /// Replay a recording.
     Evaluate(Replay),
-    /// The action definitions.
-    Actions,
-    /// The kinds of limiters that are built in, or the file of one.
+    /// List the kinds of limiters that are built in, or print the file of one.
     Limiters {
         /// The kind.
         name: Option<String>,
     },
-    /// What a description finds in Redis.
-    CheckLimiter {
+    /// Do something with one limiter.
+    OfLimiter {
+        /// The name of the limiter, instead of the default one.
+        target: Option<String>,
+        /// What to do.
+        task: LimiterTask,
+    },
+}
+
+/// What to do with one limiter.
+#[derive(Debug)]
+pub enum LimiterTask {
+    /// Collect and show.
+    Check(Check),
+    /// Say what a description finds in Redis.
+    CheckDescription {
         /// The file of a description, or a kind that is built in.
         description: String,
     },
+    /// Print the action definitions.
+    Actions,
     /// Reset a counter.
     ResetCounter {
         /// The key.
@@ -61,15 +73,13 @@ pub enum Task {
 /// A parsed command line.
 #[derive(Debug)]
 pub struct Invocation {
-    /// What is to be done.
+    /// What to do.
     pub task: Task,
-    /// The settings that were given as flags.
+    /// The settings that were given by flags or variables.
     pub values: Values,
-    /// The target that is meant, instead of the default one.
-    pub target: Option<String>,
 }
 
-/// What to print instead of doing anything, and where.
+/// What to print instead.
 #[derive(Debug)]
 pub enum Stop {
     /// Help or version: standard output, exit status 0.
@@ -78,25 +88,26 @@ pub enum Stop {
     Mistake(String),
 }
 
+fn mistake<T>(line: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Mistake(line.into()))
+}
+
 /// Parses `arguments`, the program's name first.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     given_once(&arguments)?;
-    let mut command = command();
-    let matches = command
-        .try_get_matches_from_mut(arguments)
-        .map_err(|error| {
-            use clap::error::ErrorKind;
-            let text = error.to_string();
-            match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Info(text),
-                _ => Stop::Mistake(without_login(&message(&text))),
-            }
-        })?;
+    let matches = command().try_get_matches_from(arguments).map_err(|error| {
+        use clap::error::ErrorKind;
+        let text = error.to_string();
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Info(text),
+            _ => Stop::Mistake(without_login(&message(&text))),
+        }
+    })?;
+    // Settings are global flags, so the innermost command has them.
+    let innermost = matches.subcommand().map_or(&matches, |(_, inner)| inner);
     let mut values = Values::default();
     for setting in SETTINGS {
-        // Settings are global flags, so the innermost command has them.
-        let innermost = matches.subcommand().map_or(&matches, |(_, inner)| inner);
         let flag = setting.flag;
         if let Some(given) = innermost.get_many::<String>(flag) {
             let origin = match innermost.value_source(flag) {
@@ -107,63 +118,59 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         }
     }
     let task = task(&matches)?;
-    let target = matches.subcommand().and_then(|(_, inner)| {
-        let given = inner.try_get_one::<String>("target").ok();
-        given.flatten().cloned()
-    });
-    Ok(Invocation {
-        task,
-        values,
-        target,
-    })
+    Ok(Invocation { task, values })
 }
 
-/// Refuses a setting that is given twice, before and behind the subcommand too: one of the two would not count.
+/// Refuses a setting that is given twice, also before and after the subcommand: one of the two would be ignored.
 fn given_once(arguments: &[OsString]) -> Result<(), Stop> {
     let words = arguments.iter().take_while(|word| *word != "--");
     let names = words.filter_map(|word| word.to_str()?.strip_prefix("--")?.split('=').next());
     let mut seen = BTreeSet::new();
     for name in names.filter(|name| find(name).is_some() && !may_repeat(name)) {
         if !seen.insert(name) {
-            return Err(Stop::Mistake(format!(
-                "--{name}: given twice; expected once"
-            )));
+            return mistake(format!("--{name}: given twice; expected once"));
         }
     }
     Ok(())
 }
 
 fn task(matches: &ArgMatches) -> Result<Task, Stop> {
-    Ok(match matches.subcommand() {
-        Some(("check", matches)) => Task::Check(check(matches)?),
-        Some(("evaluate", matches)) => Task::Evaluate(replay(matches)?),
-        Some(("actions", _)) => Task::Actions,
-        Some(("limiters", matches)) => match matches.get_one::<String>("check") {
-            Some(description) => Task::CheckLimiter {
-                description: description.clone(),
-            },
-            None => Task::Limiters {
-                name: matches.get_one::<String>("NAME").cloned(),
-            },
+    let Some((subcommand, matches)) = matches.subcommand() else {
+        return Ok(Task::Serve);
+    };
+    let given = |name: &str| text(matches, name);
+    let task = match subcommand {
+        "evaluate" => return Ok(Task::Evaluate(replay(matches)?)),
+        "check" => LimiterTask::Check(check(matches)?),
+        "limiters" => match given("check") {
+            Some(description) => LimiterTask::CheckDescription { description },
+            None => {
+                return Ok(Task::Limiters {
+                    name: given("NAME"),
+                });
+            }
         },
-        Some(("reset-counter", matches)) => Task::ResetCounter {
-            key: matches
-                .get_one::<String>("KEY")
-                .cloned()
-                .unwrap_or_default(),
+        "reset-counter" => LimiterTask::ResetCounter {
+            key: given("KEY").unwrap_or_default(),
         },
-        _ => Task::Serve,
-    })
+        _ => LimiterTask::Actions,
+    };
+    let target = given("target");
+    Ok(Task::OfLimiter { target, task })
+}
+
+/// The value of an argument, if the subcommand has such an argument and it was given.
+fn text(matches: &ArgMatches, name: &str) -> Option<String> {
+    matches.try_get_one(name).ok().flatten().cloned()
 }
 
 fn replay(matches: &ArgMatches) -> Result<Replay, Stop> {
-    let text = |name: &str| matches.get_one::<String>(name).cloned();
-    let (compare, report) = (text("compare"), text("report").map(PathBuf::from));
+    let given = |name: &str| text(matches, name);
+    let (compare, report) = (given("compare"), given("report").map(PathBuf::from));
     let sums_up = compare.is_some() || report.is_some();
-    let form = match text("output").as_deref() {
+    let form = match given("output").as_deref() {
         Some("jsonl") if sums_up => {
-            let line = "--compare and --report need --output table or json";
-            return Err(Stop::Mistake(line.to_owned()));
+            return mistake("--compare and --report need --output table or json");
         }
         Some("json") => Form::Json,
         Some("table") => Form::Table,
@@ -171,7 +178,7 @@ fn replay(matches: &ArgMatches) -> Result<Replay, Stop> {
         _ => Form::Lines,
     };
     Ok(Replay {
-        file: text("FILE").unwrap_or_default(),
+        file: given("FILE").unwrap_or_default(),
         mistakes: if matches.get_flag("keep-going") {
             Mistakes::PassOver
         } else {
@@ -184,42 +191,42 @@ fn replay(matches: &ArgMatches) -> Result<Replay, Stop> {
 }
 
 fn check(matches: &ArgMatches) -> Result<Check, Stop> {
-    let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
-    let every = text("every").map(|text| duration("every", text, LEAST_PACE..=MOST_PACE));
-    let length = text("for").map(|text| duration("for", text, LEAST_PACE..=Duration::MAX));
-    let (every, length) = (every.transpose()?, length.transpose()?);
-    let pace = every.map(|every| Schedule { every, length });
-    let file = text("output-file").map(PathBuf::from);
-    let named_so = file
-        .as_ref()
-        .is_some_and(|file| file.extension().is_some_and(|it| it == "gz"));
-    let gzip = matches.get_flag("gzip") || named_so;
+    let given = |name: &str| text(matches, name);
+    let within = |flag, range| {
+        given(flag)
+            .map(|text| duration(flag, &text, range))
+            .transpose()
+    };
+    let every = within("every", LEAST_PACE..=MOST_PACE)?;
+    let length = within("for", LEAST_PACE..=Duration::MAX)?;
+    let sample = within("latency-sample", Duration::ZERO..=MOST_SAMPLE)?;
     let watched = matches.get_flag("watch");
+    let pace = every.or(watched.then_some(WATCH_EVERY));
+    let pace = pace.map(|every| Schedule { every, length });
+    let file = given("output-file").map(PathBuf::from);
+    let packed = file.as_ref().and_then(|file| file.extension()) == Some("gz".as_ref());
+    let gzip = packed || matches.get_flag("gzip");
     let into_file = file.is_some() || gzip;
-    let output = match (text("output"), text("explain")) {
-        (Some("jsonl"), None) if !watched => Output::Lines(pace, Destination { file, gzip }),
-        (Some("table"), None) if watched && !into_file => Output::Watch(Schedule {
-            every: every.unwrap_or(WATCH_EVERY),
-            length,
-        }),
-        _ if watched => return Err(Stop::Mistake(WATCH_ALONE.to_owned())),
-        _ if into_file || every.is_some() || length.is_some() => {
-            return Err(Stop::Mistake(ONLY_RECORDED.to_owned()));
-        }
-        (Some("jsonl"), Some(_)) => return Err(Stop::Mistake(NOT_EXPLAINED.to_owned())),
-        (form, Some(subject)) => Output::Explained {
-            subject: subject.to_owned(),
+    let output = match (given("output").as_deref(), given("explain"), pace) {
+        (Some("jsonl"), None, _) if !watched => Output::Lines(pace, Destination { file, gzip }),
+        (Some("table"), None, Some(pace)) if watched && !into_file => Output::Watch(pace),
+        _ if watched => return mistake(WATCH_ALONE),
+        _ if into_file || every.is_some() || length.is_some() => return mistake(ONLY_RECORDED),
+        (Some("jsonl"), Some(_), _) => return mistake(NOT_EXPLAINED),
+        (form, Some(subject), _) => Output::Explained {
+            subject,
             json: form == Some("json"),
         },
-        (Some("json"), None) => Output::Json,
-        (_, None) => Output::Table,
+        (Some("json"), None, _) => Output::Json,
+        (_, None, _) => Output::Table,
     };
-    if length.is_some() && every.is_none() && !watched {
-        return Err(Stop::Mistake("--for needs --every".to_owned()));
+    if length.is_some() && pace.is_none() {
+        return mistake("--for needs --every");
     }
-    let sample = text("latency-sample").unwrap_or("0s");
-    let watch = duration("latency-sample", sample, Duration::ZERO..=MOST_SAMPLE)?;
-    Ok(Check { output, watch })
+    Ok(Check {
+        output,
+        sample: sample.unwrap_or_default(),
+    })
 }
 
 fn duration(flag: &str, text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Stop> {
@@ -258,30 +265,30 @@ pub fn command() -> Command {
             Command::new("check")
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
                 .arg(Arg::new("output").long("output").value_name("table|json|jsonl").value_parser(["table", "json", "jsonl"]).default_value("table").help("How to show it; jsonl is a line of a recording, which evaluate replays"))
-                .arg(Arg::new("explain").long("explain").value_name("SUBJECT").help("Say why a node, redis or a key is reported, or is not"))
+                .arg(Arg::new("explain").long("explain").value_name("SUBJECT").help("Explain why a node, redis or a key is reported, or is not"))
                 .arg(Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("Repeat the table in place, until SIGINT or SIGTERM"))
                 .arg(Arg::new("every").long("every").value_name("DURATION").help("From one collection to the next; with --watch, or with --output jsonl until SIGINT or SIGTERM"))
                 .arg(Arg::new("for").long("for").value_name("DURATION").help("End after this time"))
                 .arg(Arg::new("output-file").long("output-file").value_name("FILE").help("Append the recording to this file instead of writing to standard output; .gz at its end means --gzip"))
                 .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Compress the recording as gzip does"))
                 .arg(target())
-                .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; 0s leaves high_latency unknown")),
+                .arg(Arg::new("latency-sample").long("latency-sample").value_name("DURATION").default_value("2s").help("How long to watch the nodes' latency histograms; with 0s, high_latency is unknown")),
         )
         .subcommand(
             Command::new("evaluate")
-                .about("Replay recorded observations, one JSON object a line, and say what would have been reported at each")
+                .about("Replay recorded observations, one JSON object a line, and print what would have been reported at each")
                 .arg(Arg::new("FILE").required(true).help("The recording, also compressed by gzip; - for standard input"))
                 .arg(Arg::new("output").long("output").value_name("jsonl|table|json").value_parser(["jsonl", "table", "json"]).help("A line for each observation (jsonl), or the totals; the default is a table with --compare or --report, else jsonl"))
-                .arg(Arg::new("compare").long("compare").value_name("FILE").help("Say what would have been reported by --config.file and by this configuration"))
+                .arg(Arg::new("compare").long("compare").value_name("FILE").help("Compare what --config.file would have reported with this configuration"))
                 .arg(Arg::new("report").long("report").value_name("FILE.html").help("Write a page with figures and time lines"))
-                .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Leave out and count lines that are no observations; the exit status is still 2")),
+                .arg(Arg::new("keep-going").long("keep-going").action(ArgAction::SetTrue).help("Skip and count lines that are not observations; the exit status is still 2")),
         )
         .subcommand(Command::new("actions").about("The action definitions as JSON"))
         .subcommand(
             Command::new("limiters")
                 .about("The kinds of limiters that are built in, or one of them as a file, to copy and change")
                 .arg(Arg::new("NAME").help("The kind whose file to print"))
-                .arg(Arg::new("check").long("check").value_name("FILE|NAME").conflicts_with("NAME").help("Say what the description in FILE, or a kind that is built in, finds in --redis.url"))
+                .arg(Arg::new("check").long("check").value_name("FILE|NAME").conflicts_with("NAME").help("Print what the description in FILE, or a kind that is built in, finds in --redis.url"))
                 .arg(target()),
         )
         .subcommand(
@@ -311,7 +318,7 @@ fn flag(setting: &'static Setting) -> Arg {
         .action(ArgAction::Append)
         .hide_env(true)
         .help(format!("{}{default} [env: {variable}]", setting.help));
-    // An empty variable counts as not set. One that is no UTF-8 is refused by its name, later.
+    // An empty variable counts as not set. `check_variables` refuses one that is not UTF-8.
     if std::env::var(&variable).is_ok_and(|value| !value.is_empty()) {
         arg = arg.env(variable);
     }
@@ -340,15 +347,18 @@ mod tests {
     }
 
     #[test]
-    fn flags_stand_before_and_after_the_subcommand() {
+    fn flags_are_taken_before_and_after_the_subcommand() {
         for words in [
             ["--redis.timeout=2s", "check"],
             ["check", "--redis.timeout=2s"],
         ] {
             let invocation = parse_words(&words).unwrap();
-            assert!(matches!(invocation.task, Task::Check(_)));
+            let Task::OfLimiter { task, .. } = invocation.task else {
+                panic!("{:?}", invocation.task);
+            };
+            assert!(matches!(task, LimiterTask::Check(_)));
             assert_eq!(
-                invocation.values.get("redis.timeout").unwrap().values,
+                invocation.values.given("redis.timeout").unwrap().values,
                 ["2s"]
             );
         }
@@ -363,7 +373,7 @@ mod tests {
         ] {
             let invocation = parse_words(&[word]).unwrap();
             let name = word.trim_start_matches("--").split('=').next().unwrap();
-            let typed = invocation.values.get(name).unwrap();
+            let typed = invocation.values.given(name).unwrap();
             assert_eq!(typed.values, [expected]);
         }
     }
@@ -385,7 +395,7 @@ mod tests {
         assert_eq!(
             invocation
                 .values
-                .get("ratelimiter.url")
+                .given("ratelimiter.url")
                 .unwrap()
                 .values
                 .len(),
@@ -415,11 +425,12 @@ mod tests {
 
     #[test]
     fn limiters_checks_a_description_instead_of_printing_one() {
-        match parse_words(&["limiters", "--check", "own.yml"])
-            .unwrap()
-            .task
-        {
-            Task::CheckLimiter { description } => assert_eq!(description, "own.yml"),
+        let words = ["limiters", "--check", "own.yml", "--target", "eu"];
+        match parse_words(&words).unwrap().task {
+            Task::OfLimiter {
+                target,
+                task: LimiterTask::CheckDescription { description },
+            } => assert_eq!((target.as_deref(), &*description), (Some("eu"), "own.yml")),
             other => panic!("{other:?}"),
         }
         let both = parse_words(&["limiters", "kong", "--check", "own.yml"]);

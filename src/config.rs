@@ -1,4 +1,4 @@
-//! File, environment and flags become one validated [`Config`]. Nothing downstream sees what was typed.
+//! Makes one validated [`Config`] of file, environment and flags. Nothing downstream sees what was typed.
 
 mod file;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -15,7 +15,7 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use judging::Judging;
 pub use limiter::description_of;
@@ -23,32 +23,46 @@ pub use settings::{SETTINGS, Setting, Values, check_variables, env_name, find, m
 pub use targets::TargetConfig;
 pub use web::WebConfig;
 
-use reader::{Reader, SWITCH};
+use reader::SWITCH;
+use settings::Typed;
 
 use crate::invariants::CheckerConfig;
 use crate::observe::ObserveConfig;
 use crate::subject::DEFAULT_TARGET;
 use crate::text::{one_line, without_login};
 
+/// The settings that only a restart changes.
+const FIXED: [&str; 7] = [
+    "web.listen-address",
+    "web.config.file",
+    "web.max-connections",
+    "web.read-timeout",
+    "state.file",
+    "log.level",
+    "log.format",
+];
+
+const ADMIN_API: &str = "web.enable-admin-api";
+
 /// The whole configuration, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What to observe.
+    /// What to observe of the selected limiter, which is the default one unless another is named.
     pub observe: ObserveConfig,
     /// How to judge it.
     pub checker: CheckerConfig,
-    /// Every limiter by name, the default one, which is also told above, among them.
+    /// Every limiter by name, the default one among them.
     pub targets: BTreeMap<String, TargetConfig>,
-    /// Where state survives a restart.
+    /// The file that keeps state over a restart.
     pub state_file: Option<PathBuf>,
-    /// Who said so.
-    state_origin: String,
-    /// Nothing more is wanted than to know that it is valid.
+    /// Whether to validate the configuration and do nothing else.
     pub check_only: bool,
-    /// How to serve it.
+    /// How to serve.
     pub web: WebConfig,
     /// What to log.
     pub log: LogConfig,
+    /// The settings that are compared on a reload, or whose mistakes are found later, as they were typed.
+    typed: BTreeMap<&'static str, Typed>,
 }
 
 /// What to log, and how.
@@ -56,7 +70,7 @@ pub struct Config {
 pub struct LogConfig {
     /// The least severe level that is logged.
     pub level: tracing::Level,
-    /// JSON instead of logfmt.
+    /// Whether lines are JSON instead of logfmt.
     pub json: bool,
 }
 
@@ -66,19 +80,19 @@ pub enum ConfigError {
     /// A value that is not valid.
     #[error("{origin}: invalid value {value:?}: expected {expected}")]
     Value {
-        /// Who gave it: a flag, a variable, or a name and its place in the file.
+        /// Where it is from: a flag, a variable, or a name and its place in the file.
         origin: String,
-        /// The value, with nothing secret in it.
+        /// The value, without secrets.
         value: String,
-        /// What it should have been.
+        /// What was expected.
         expected: String,
     },
-    /// A name that nothing is known by. Its value may be a secret that was put in the wrong place, so it is not shown.
+    /// An unknown name. Its value is not shown: it may be a secret in the wrong place.
     #[error("{origin}: not known here{}", hint(nearest.as_deref()))]
     Unknown {
         /// The name and its place in the file.
         origin: String,
-        /// The known name that is most like it.
+        /// The known name that is most similar to it.
         nearest: Option<String>,
     },
 }
@@ -96,9 +110,9 @@ impl ConfigError {
         value: impl fmt::Display,
         expected: impl fmt::Display,
     ) -> Self {
-        // A URL may stand where none belongs, with its password.
+        // A URL with a password may have been given where no URL belongs.
         Self::Value {
-            // What others wrote in it is one line already, and nothing of its place may be cut off.
+            // Names in it are one line already, and the place at its end must not be cut off.
             origin: without_login(&origin.to_string()),
             value: one_line(&without_login(&value.to_string())),
             expected: one_line(&expected.to_string()),
@@ -112,49 +126,87 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Validates `values` of flags and environment, to which file and defaults are added here.
+    /// Validates the `values` of flags and environment, to which the file is added here.
     pub fn load(mut values: Values) -> Result<Self, ConfigError> {
         add_file(&mut values)?;
-        Self::validated(values)
+        Self::validated(&values)
     }
 
-    /// What is to be said of `--state.file` where state cannot be kept at `path`.
-    pub fn refuse_state_file(&self, path: &Path, expected: &str) -> ConfigError {
-        ConfigError::new(&self.state_origin, path.display(), expected)
+    /// The error that the file of `--state.file` is not as `expected`.
+    pub fn refuse_state_file(&self, expected: impl fmt::Display) -> ConfigError {
+        self.refused("state.file", expected)
     }
 
-    /// What flags, environment and file say, over the defaults.
-    fn validated(mut values: Values) -> Result<Self, ConfigError> {
-        let targets = targets::targets(&values)?;
+    /// The error that the file of `--web.config.file` is not usable.
+    pub fn refuse_web_file(&self, why: &str) -> ConfigError {
+        let expected = format!("a valid web configuration file: {why}");
+        self.refused("web.config.file", expected)
+    }
+
+    /// Refuses actions from callers of whom some do not log in (`anonymous`), unless the configuration accepts these
+    /// explicitly.
+    pub fn admits_actions(&self, anonymous: bool) -> Result<(), ConfigError> {
+        if self.web.enable_admin_api && anonymous && !self.web.admin_api_insecure {
+            return Err(self.refused(
+                ADMIN_API,
+                "basic_auth_users or client_auth_type: RequireAndVerifyClientCert in --web.config.file with it, \
+                 or --web.admin-api-insecure",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses `next` if it changes a setting that only a restart changes.
+    pub fn may_become(&self, next: &Self) -> Result<(), String> {
+        for flag in FIXED {
+            let [now, next] =
+                [self, next].map(|config| config.typed.get(flag).map_or("none", Typed::text));
+            if now != next {
+                return Err(format!(
+                    "{flag}: cannot change from {now} to {next} without a restart"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, flag: &str, expected: impl fmt::Display) -> ConfigError {
+        let typed = self.typed.get(flag).cloned().unwrap_or_default();
+        typed.refused(expected)
+    }
+
+    /// What `values` say, over the defaults.
+    fn validated(values: &Values) -> Result<Self, ConfigError> {
+        let targets = targets::targets(values)?;
         // It is always there.
         let default = targets.get(DEFAULT_TARGET).cloned();
         let default = default.ok_or_else(|| ConfigError::new("targets", "", "one"))?;
-        values.add_defaults();
-        let read = Reader(&values);
+        let kept = FIXED.into_iter().chain([ADMIN_API]);
         Ok(Self {
             observe: default.observe,
             checker: default.checker,
-            check_only: read.get("config.check", SWITCH)?,
-            state_file: read.path("state.file"),
-            state_origin: read
-                .typed("state.file")
-                .map_or_else(String::new, |typed| typed.origin.clone()),
+            check_only: values.get("config.check", SWITCH)?,
+            state_file: values.path("state.file"),
             targets,
-            web: read.web()?,
-            log: read.log()?,
+            web: values.web()?,
+            log: values.log()?,
+            typed: kept
+                .filter_map(|flag| Some((flag, values.typed(flag)?)))
+                .collect(),
         })
     }
 }
 
-/// Adds what the file has. Defaults are not added: they are below what targets inherit.
+/// Adds the values of the configuration file, if one is named.
 fn add_file(values: &mut Values) -> Result<(), ConfigError> {
-    match values.get("config.file").cloned() {
-        Some(named) => file::read(&named.origin, Path::new(named.text()), values),
-        None => Ok(()),
+    if let Some(named) = values.given("config.file") {
+        let file = file::read(named)?;
+        values.add_from(&file, |_| true);
     }
+    Ok(())
 }
 
-/// `text` with what may be a password cut out, also if it is no URL at all.
+/// `text` without what may be a password, even if it is not a URL.
 fn without_password(text: &str) -> String {
     let Some((before, after)) = text.rsplit_once('@') else {
         return text.to_owned();

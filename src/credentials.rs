@@ -1,5 +1,5 @@
-//! Secrets and certificates from files, read again when a file has changed. Whoever uses one asks for it each time. Knows
-//! nothing of the settings that name the files, nor of the servers that are logged in to.
+//! Secrets and certificates from files, which are read again when a file has changed. Knows neither the settings that name
+//! the files, nor the servers that the credentials are for.
 
 mod secret;
 mod tls;

@@ -1,5 +1,5 @@
-//! Paths that somebody named to be written: what stands there already may be a device or somebody else's file, and is not
-//! moved away, cut off or replaced by mistake.
+//! Writing to paths that a user named. A device, or another user's file, that is there already is not moved, emptied or
+//! replaced by mistake.
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, OFlags, access};
 
-/// Whether a file can be kept at `path`, replaced whole each time: an error says why not. Nothing is written.
+/// Whether [`replace`] can write to `path`. An error says what was expected. Nothing is written.
 pub(crate) fn replaceable(path: &Path) -> Result<(), String> {
     let path = through_links(path)?;
     regular_or_nothing(&path)?;
@@ -57,7 +57,7 @@ fn kind(of: FileType) -> &'static str {
     }
 }
 
-/// Replaces the file at `path` by what `write` writes, so that a crash at any moment leaves the old one or the new one, whole.
+/// Replaces the file at `path` by what `write` writes. A crash at any moment leaves the old file or the new one, whole.
 pub(crate) fn replace(
     path: &Path,
     write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
@@ -67,7 +67,7 @@ pub(crate) fn replace(
     let path = through_links(path).map_err(refused)?;
     regular_or_nothing(&path).map_err(refused)?;
     let temporary = with_suffix(&path, ".tmp");
-    // One that was left by a run that was killed is written over. A link could lead to somebody else's file.
+    // The file of a run that was killed is overwritten. A link could lead to another user's file.
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -87,8 +87,7 @@ pub(crate) fn replace(
     written.and_then(|()| fs::rename(&temporary, &path))
 }
 
-/// Opens `path` to be written anew, without a byte of it being lost yet: [`cut_off`] does that when there is something to
-/// write. What is read meanwhile is refused, and so is a disk.
+/// Opens `path` to be overwritten later: nothing is lost before [`cut_off`]. Refuses the file `read`, and a disk.
 pub(crate) fn open_for_later(path: &Path, read: Option<&Path>) -> io::Result<File> {
     let file = OpenOptions::new()
         .write(true)
@@ -106,7 +105,7 @@ pub(crate) fn open_for_later(path: &Path, read: Option<&Path>) -> io::Result<Fil
     Ok(file)
 }
 
-/// Empties a file that was opened to be written anew. Pipes and devices have nothing to be emptied of.
+/// Empties a file before it is overwritten. Pipes and devices have nothing to empty.
 pub(crate) fn cut_off(file: &File) -> io::Result<()> {
     if file.metadata()?.is_file() {
         file.set_len(0)?;
@@ -128,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_regular_file_is_never_replaced() {
+    fn only_regular_files_are_replaced() {
         let folder = std::env::temp_dir().join(format!("exporter-files-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let at = |name: &str| folder.join(name);
@@ -150,7 +149,7 @@ mod tests {
             });
             assert!(why.unwrap_err().contains(expected), "{}", path.display());
         }
-        // A link stays a link, and somebody else's file is not written through one.
+        // A link stays a link, and another user's file is not written through one.
         for name in ["link", "new"] {
             replaceable(&at(name)).unwrap();
             replace(&at(name), |to| to.write_all(b"new")).unwrap();
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_not_written_over_and_nothing_is_lost_before_there_is_something_to_write() {
+    fn the_file_that_is_read_is_not_overwritten_and_nothing_is_lost_before_the_first_write() {
         let path = std::env::temp_dir().join(format!("exporter-later-{}", std::process::id()));
         fs::write(&path, "old").unwrap();
         open_for_later(&path, Some(&path)).unwrap_err();

@@ -1,5 +1,4 @@
-//! Locks that are held for plain assignments only: a panic cannot leave anything half-done behind it, so a poisoned lock is as
-//! good as any.
+//! Locks that are held for plain assignments only: a panic leaves nothing half-done behind, so poison does not matter.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,10 +1,11 @@
-//! Parses, dispatches, returns an exit code: nothing else.
+//! Parses, dispatches, returns an exit status: nothing else.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ratelimiter_exporter::cli::{self, Stop, Task};
+use anyhow::{Context as _, Error, bail};
+use ratelimiter_exporter::cli::{self, LimiterTask, Stop, Task};
 use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values, check_variables};
 use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::observe::{KEY, RESET_COUNTER};
@@ -12,187 +13,155 @@ use ratelimiter_exporter::subject::{ActionDefinition, Actor as _, Parameters};
 use ratelimiter_exporter::{check, limiters, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Something that another try may do, such as listening where another process still does.
+/// A second attempt may succeed: another process still listens on the address, for example.
 const UNAVAILABLE: u8 = 1;
 
-/// Something that stays wrong until somebody mends it, and for the commands: nothing can be said.
+/// A second attempt does not help, or for `check`: something could not be evaluated.
 const MISTAKE: u8 = 2;
 
 /// The answer to `--config.check`.
 const VALID: &str = "the configuration is valid\n";
 
 fn main() -> ExitCode {
+    // The only TLS implementation; it can be installed once.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start threads: {error}")),
+        Err(error) => return fail(MISTAKE, &Error::new(error).context("cannot start threads")),
     };
-    let status = runtime.block_on(run());
-    // Not waiting for threads that wait for a disk or a name server: the end must come when it was asked for.
+    let status = match runtime.block_on(run()) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => fail(MISTAKE, &error),
+    };
+    // Threads that wait for a disk or a name server do not delay the end.
     runtime.shutdown_background();
     status
 }
 
-async fn run() -> ExitCode {
+/// Runs the command line. Returns the exit status; an error is a [`MISTAKE`].
+async fn run() -> anyhow::Result<u8> {
     let invocation = match cli::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
-        Err(Stop::Info(text)) => return print(&text, 0),
-        Err(Stop::Mistake(line)) => return fail(&line),
+        Err(Stop::Info(text)) => return Ok(print(&text)),
+        Err(Stop::Mistake(line)) => bail!(line),
     };
-    if let Err(error) = check_variables(std::env::vars_os()) {
-        return fail(&error.to_string());
-    }
-    if let Task::Evaluate(task) = &invocation.task {
-        return replay(task, invocation.values);
-    }
-    if let Task::Limiters { name } = &invocation.task {
-        return kinds(name.as_deref());
-    }
+    check_variables(std::env::vars_os())?;
     let values = invocation.values;
+    match invocation.task {
+        Task::Serve => serve(values).await,
+        Task::Evaluate(task) => replay(&task, values),
+        Task::Limiters { name: None } => Ok(print(&limiters::list())),
+        Task::Limiters { name: Some(name) } => {
+            let file = limiters::built_in(&name).map_err(Error::msg)?;
+            Ok(print(file))
+        }
+        Task::OfLimiter { target, task } => of_limiter(task, target, values).await,
+    }
+}
+
+async fn serve(values: Values) -> anyhow::Result<u8> {
+    // Before the configuration is read, so that a SIGHUP during the start does not end the exporter.
+    let hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
     let load = move || Config::load(values.clone());
-    let serving = matches!(invocation.task, Task::Serve);
-    // First of all: a reload that is asked for while the exporter starts must not end it instead.
-    let hangup = match serving.then(|| signal(SignalKind::hangup())).transpose() {
-        Ok(hangup) => hangup,
-        Err(error) => return fail(&format!("cannot wait for signals: {error}")),
-    };
-    let config = match load() {
-        Ok(config) => config,
-        Err(error) => return fail(&error.to_string()),
-    };
-    let config = match invocation.target {
-        None => config,
-        Some(name) => match config.select(&name) {
-            Ok(config) => config,
-            Err(line) => return fail(&line),
-        },
-    };
-    let mut guard = None;
-    if config.check_only || serving {
-        match serve::can_keep_state(&config).and_then(|()| serve::guard(&config)) {
-            Ok(made) => guard = Some(made),
-            Err(error) => return fail(&error.to_string()),
+    let config = load()?;
+    serve::can_keep_state(&config)?;
+    let guard = serve::guard(&config)?;
+    if config.check_only {
+        return Ok(print(VALID));
+    }
+    log_to_stderr(config.log);
+    match serve::serve(config, guard, Arc::new(load), hangup).await {
+        Ok(()) => Ok(0),
+        Err(error) => {
+            complain(&error);
+            Ok(UNAVAILABLE)
         }
     }
-    if config.check_only {
-        return print(VALID, 0);
+}
+
+/// Runs a subcommand that is about one limiter.
+async fn of_limiter(
+    task: LimiterTask,
+    target: Option<String>,
+    values: Values,
+) -> anyhow::Result<u8> {
+    let mut config = Config::load(values)?;
+    if let Some(name) = target {
+        config = config.select(&name).map_err(Error::msg)?;
     }
-    // Log lines would run over the picture.
-    let watched = matches!(&invocation.task, Task::Check(task) if task.is_watched());
+    if config.check_only {
+        serve::can_keep_state(&config)?;
+        serve::guard(&config)?;
+        return Ok(print(VALID));
+    }
+    // On a terminal, log lines would overwrite the table of `--watch`.
+    let watched = matches!(&task, LimiterTask::Check(task) if task.is_watched());
     if !(watched && std::io::stderr().is_terminal()) {
         log_to_stderr(config.log);
     }
-    // The one TLS implementation; it can only be installed once, which is here.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    match invocation.task {
-        Task::Serve => {
-            // Both are there for this task.
-            let (Some(guard), Some(hangup)) = (guard, hangup) else {
-                return ExitCode::SUCCESS;
-            };
-            match serve::serve(config, guard, Arc::new(load), hangup).await {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail_with(UNAVAILABLE, &format!("{error:#}")),
-            }
+    match task {
+        LimiterTask::Check(task) => check::check(&task, &config).await,
+        LimiterTask::CheckDescription { description } => {
+            Ok(print(&check::limiter(&description, &config).await?))
         }
-        // Dealt with above, without a limiter.
-        Task::Evaluate(_) | Task::Limiters { .. } => ExitCode::SUCCESS,
-        Task::CheckLimiter { description } => match check::limiter(&description, &config).await {
-            Ok(text) => print(&text, 0),
-            Err(error) => fail(&format!("{error:#}")),
-        },
-        Task::Check(task) => match check::check(&task, &config).await {
-            Ok(status) => ExitCode::from(status),
-            Err(error) => fail(&format!("{error:#}")),
-        },
-        Task::Actions => {
+        LimiterTask::Actions => {
             let actions = config.observe.actor().actions().into_iter();
             let actions: Vec<_> = actions.map(ActionDefinition::with_target).collect();
-            match serde_json::to_string_pretty(&actions) {
-                Ok(text) => print(&(text + "\n"), 0),
-                Err(error) => fail(&error.to_string()),
-            }
+            Ok(print(&(serde_json::to_string_pretty(&actions)? + "\n")))
         }
-        Task::ResetCounter { key } => {
+        LimiterTask::ResetCounter { key } => {
             let parameters = Parameters::from_iter([(KEY.to_owned(), key.into())]);
             let actor = config.observe.actor();
-            match actor.act(RESET_COUNTER, &parameters).await {
-                Ok(()) => print("accepted\n", 0),
-                Err(error) => fail(&error.to_string()),
-            }
+            actor.act(RESET_COUNTER, &parameters).await?;
+            Ok(print("accepted\n"))
         }
     }
 }
 
-fn kinds(name: Option<&str>) -> ExitCode {
-    match name {
-        None => print(&limiters::list(), 0),
-        Some(name) => match limiters::built_in(name) {
-            Ok(file) => print(file, 0),
-            Err(line) => fail(&line),
-        },
-    }
-}
-
-fn replay(task: &Replay, values: Values) -> ExitCode {
-    let current = task.compare.as_ref().map(|file| {
-        let values = values.clone().with_file("--compare", file);
-        Judging::load(values)
-    });
-    let candidate = Judging::load(values);
-    let (candidate, current) = match (candidate, current.transpose()) {
-        (Ok(candidate), Ok(current)) => (candidate, current),
-        (Err(error), _) | (_, Err(error)) => return fail(&error.to_string()),
-    };
+fn replay(task: &Replay, values: Values) -> anyhow::Result<u8> {
+    let current = task
+        .compare
+        .as_ref()
+        .map(|file| values.clone().with_file("--compare", file));
+    let candidate = Judging::load(values)?;
+    let current = current.map(Judging::load).transpose()?;
     if candidate.check_only {
-        return print(VALID, 0);
+        return Ok(print(VALID));
     }
     log_to_stderr(candidate.log);
-    match evaluate::evaluate(task, candidate, current) {
-        Ok(true) => ExitCode::SUCCESS,
-        // What was broken was told.
-        Ok(false) => ExitCode::from(MISTAKE),
-        Err(error) => fail(&format!("{error:#}")),
-    }
+    // A broken line was reported when it was read.
+    let whole = evaluate::evaluate(task, candidate, current)?;
+    Ok(if whole { 0 } else { MISTAKE })
 }
 
-/// Prints `text` and returns `status`. That nobody reads it (a closed pipe) changes neither.
-fn print(text: &str, status: u8) -> ExitCode {
+/// Prints `text` and returns exit status 0, even if the reader has closed the pipe.
+fn print(text: &str) -> u8 {
     let _ = std::io::stdout().write_all(text.as_bytes());
+    0
+}
+
+fn fail(status: u8, error: &Error) -> ExitCode {
+    complain(error);
     ExitCode::from(status)
 }
 
-fn fail(line: &str) -> ExitCode {
-    fail_with(MISTAKE, line)
-}
-
-fn fail_with(status: u8, line: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "ratelimiter-exporter: {line}");
-    ExitCode::from(status)
+fn complain(error: &Error) {
+    let _ = writeln!(std::io::stderr(), "ratelimiter-exporter: {error:#}");
 }
 
 fn log_to_stderr(config: LogConfig) {
-    use tracing_subscriber::filter::LevelFilter;
+    use tracing_subscriber::filter::{LevelFilter, Targets};
     use tracing_subscriber::prelude::*;
     let level = LevelFilter::from_level(config.level);
-    let ours = tracing_subscriber::filter::Targets::new()
+    let ours = Targets::new()
         .with_default(LevelFilter::WARN.min(level))
         .with_target("ratelimiter_exporter", level);
-    let registry = tracing_subscriber::registry().with(ours);
-    if config.json {
-        registry
-            .with(
-                tracing_subscriber::fmt::layer()
-                    .json()
-                    .with_writer(std::io::stderr),
-            )
-            .init();
+    let lines = if config.json {
+        let layer = tracing_subscriber::fmt::layer().json();
+        layer.with_writer(std::io::stderr).boxed()
     } else {
-        registry
-            .with(
-                tracing_logfmt::builder()
-                    .layer()
-                    .with_writer(std::io::stderr),
-            )
-            .init();
-    }
+        let layer = tracing_logfmt::builder().layer();
+        layer.with_writer(std::io::stderr).boxed()
+    };
+    tracing_subscriber::registry().with(ours).with(lines).init();
 }

@@ -1,5 +1,4 @@
-//! Puts the parts together: configuration → limiter, checker, collections, server. What a new configuration changes
-//! while they run is `reload`'s business.
+//! Puts the parts together: configuration, limiter, checker, collections, server. `reload` changes them while they run.
 
 mod reload;
 mod target;
@@ -22,13 +21,16 @@ use crate::server::{App, Guard, Limits, Server};
 use crate::{files, state};
 use reload::Reloader;
 
-/// How long the end may wait for a collection under way, once every answer is out: until its state is written.
+/// How long the end waits, after the last answer, until a collection under way has written its state.
 const LAST_COLLECTION: Duration = Duration::from_secs(3);
 
-/// Reads the configuration anew, from the same flags and variables and from the file as it is now.
+/// Loads the configuration from the flags and variables of the start, and from the file as it is now.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
-/// Whether state can be kept where it is wanted. Only who serves needs that, not who looks at the limiter once.
+/// What the server serves.
+type ServedApp = App<Limiter, Checker>;
+
+/// Whether the state file can be written. The subcommands do not need it.
 pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
     let Some(path) = &config.state_file else {
         return Ok(());
@@ -37,27 +39,26 @@ pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
     for name in config.targets.keys() {
         let file = state::file_of(path, name);
         for file in [state::bulk_of(&file), file] {
-            files::replaceable(&file).map_err(|why| config.refuse_state_file(&file, &why))?;
+            let refused =
+                |why: &str| config.refuse_state_file(format!("{} to be {why}", file.display()));
+            files::replaceable(&file).map_err(|why| refused(&why))?;
             if !files.insert(file.clone()) {
-                let why = "for each target: another target's has the same name";
-                return Err(config.refuse_state_file(&file, why));
+                return Err(refused("the file of one target, not of two"));
             }
         }
     }
     Ok(())
 }
 
-/// Who is let in, by the file that the configuration names. An error also where actions would be taken of anybody.
+/// Which clients are let in, by the file that the configuration names. It is an error if every client could run actions.
 pub fn guard(config: &Config) -> Result<Guard, ConfigError> {
-    let web = &config.web;
-    let guard = Guard::new(web.config_file().as_deref());
-    let guard = guard.map_err(|why| web.refuse_config_file(&why))?;
-    web.admits_actions(!guard.authenticates())?;
+    let guard = Guard::new(config.web.config_file.as_deref());
+    let guard = guard.map_err(|why| config.refuse_web_file(&why))?;
+    config.admits_actions(!guard.authenticates())?;
     Ok(guard)
 }
 
-/// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP makes it `load` the configuration anew:
-/// `hangup` hears of it, from before the configuration was read for the first time.
+/// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP, which `hangup` receives, makes it `load` the configuration.
 pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> anyhow::Result<()> {
     let listen = config.web.listen;
     let limits = Limits {
@@ -77,7 +78,8 @@ pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> 
         path = config.web.telemetry_path,
         "serving"
     );
-    let (reloader, app) = Reloader::new(config, guard, load, targets, &shutdown);
+    let reloader = Reloader::new(config, guard, load, targets, &shutdown);
+    let (swap, app) = watch::channel(Arc::new(reloader.app()));
     let running = server.run(app.clone(), shutdown.clone());
     tokio::pin!(running);
     let asked = async {
@@ -103,21 +105,19 @@ pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> 
         let targets = collects(&app);
         let last = join_all(targets.iter().map(|it| it.finish()));
         if tokio::time::timeout(LAST_COLLECTION, last).await.is_err() {
-            tracing::warn!("stopping without the state of the last collection, which does not end");
+            tracing::warn!("stopping without the state of the last collection: it has not ended");
         }
     };
     tokio::select! {
         () = ended => {}
         () = asked => tracing::warn!("stopping at once"),
-        () = reloader.run(hangup) => {}
+        () = reloader.run(hangup, swap) => {}
         () = glances => {}
     }
     Ok(())
 }
 
 /// The collections of every target that is served now.
-fn collects(
-    app: &watch::Receiver<Arc<App<Limiter, Checker>>>,
-) -> Vec<Arc<Collect<Limiter, Checker>>> {
+fn collects(app: &watch::Receiver<Arc<ServedApp>>) -> Vec<Arc<Collect<Limiter, Checker>>> {
     app.borrow().targets.values().cloned().collect()
 }

@@ -12,20 +12,19 @@ pub(crate) fn shown(text: &str) -> String {
     shortened(text, MOST)
 }
 
-/// Writes `rows` one below the other, each column as wide as its widest cell. The first row is the head.
-pub(crate) fn write_table(out: &mut String, rows: &[Vec<String>]) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
+/// Writes `rows`, each column as wide as its widest cell. The first row is the head.
+pub(crate) fn write_table<R: AsRef<[String]>>(out: &mut String, rows: &[R]) {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        let row = row.as_ref();
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     for row in rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.as_ref().iter().zip(&widths) {
             // Writing into a String cannot fail.
             let _ = write!(line, "{cell:width$}  ");
         }

@@ -1,7 +1,6 @@
-//! What is wrong with YAML, in words for whoever wrote it. The parser's own speak to those who call it, of its options and
-//! types.
+//! The YAML parser's errors, in words for the author of the YAML. The parser's own are about its options and types.
 
-/// What the parser's words begin with or have in them, and what is said instead.
+/// What an error of the parser contains, and what is reported instead.
 const PLAINLY: [(&str, &str); 8] = [
     (
         "multiple YAML documents",
@@ -22,14 +21,14 @@ const PLAINLY: [(&str, &str); 8] = [
     ("invalid u64", "a whole number, as its tag says"),
 ];
 
-/// The parser's `message` without its place, in plain words.
+/// The parser's error `message` in plain words, without its place.
 pub(crate) fn plainly(message: &str) -> String {
     let first = message.lines().next().unwrap_or_default();
     let first = first.strip_prefix("error: ").unwrap_or(first);
     let what = first
         .split_once(" at line ")
         .map_or(first, |(what, _)| what);
-    // Only the hint is about its options.
+    // The hint at its end is about the parser's options.
     let what = what
         .split_once(", set DuplicateKeyPolicy")
         .map_or(what, |(what, _)| what);

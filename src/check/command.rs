@@ -1,4 +1,4 @@
-//! The subcommand: what is to be looked at and shown, put together.
+//! The subcommand `check`: collects, shows, and returns the exit status.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -8,12 +8,11 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::looks::{MOST_TIME, Schedule, look};
 use super::recorder::{Destination, Recorder};
+use super::schedule::{MOST_TIME, Schedule, repeat};
 use super::watch::Screen;
 use super::{exit_status, explain, json, line, table};
 use crate::clock::Clock;
-use crate::collect::Collect;
 use crate::config::Config;
 use crate::invariants::Checker;
 use crate::observation::{decode_key, is_cut_key, names_of};
@@ -21,7 +20,10 @@ use crate::observe::{Limiter, ObserveConfig};
 use crate::snapshot::Snapshot;
 use crate::standing::Standing;
 
-/// What is to be shown.
+/// The collections of a limiter.
+type Collect = crate::collect::Collect<Limiter, Checker>;
+
+/// What to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// One collection as tables.
@@ -35,44 +37,39 @@ pub enum Output {
         /// JSON instead of text.
         json: bool,
     },
-    /// The tables of one collection after the other, on the same place of a terminal.
+    /// The tables of repeated collections, in one place of a terminal.
     Watch(Schedule),
-    /// A line of a recording for each collection, of which there is one without a pace.
+    /// A line of a recording for each collection; for a single one without a schedule.
     Lines(Option<Schedule>, Destination),
 }
 
-/// What is to be done.
+/// What to collect and show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// What to show.
     pub output: Output,
     /// How long the nodes' latency histograms are watched before a single collection: a latency needs two readings.
-    pub watch: Duration,
+    pub sample: Duration,
 }
 
 impl Check {
-    /// Whether somebody watches, on a terminal perhaps.
+    /// Whether the output may be drawn on a terminal.
     pub fn is_watched(&self) -> bool {
         matches!(self.output, Output::Watch(_))
     }
 }
 
-/// Looks, shows, and tells the exit status.
+/// Collects, shows, and returns the exit status.
 pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
-    let recording = matches!(task.output, Output::Lines(..));
     let asked_for = match &task.output {
-        // A name that was cut is no key's. What it stands for is explained if it is listed.
+        // A name that was cut is not a key's. Its subject is explained if it is listed.
         Output::Explained { subject, .. } if !is_cut_key(subject) => Some(decode_key(subject)),
-        Output::Explained { .. }
-        | Output::Table
-        | Output::Json
-        | Output::Watch(_)
-        | Output::Lines(..) => None,
+        _ => None,
     };
     let observe = ObserveConfig {
-        // Counted in any case, since it may be one of a million that are well.
+        // It is counted in any case: it may be one of a million without a violation.
         named_keys: asked_for.iter().map(|key| Box::from(&**key)).collect(),
-        recording,
+        recording: matches!(task.output, Output::Lines(..)),
         ..config.observe.clone()
     };
     let clock = Clock::start();
@@ -80,12 +77,10 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let checker = Checker::new(config.checker.clone());
     let collect = Arc::new(Collect::new(limiter, checker, clock, None));
     let (text, status) = match &task.output {
-        Output::Lines(pace, target) => {
-            return record(&collect, *pace, target, task.watch).await;
-        }
-        Output::Watch(pace) => return watch(&collect, *pace).await,
+        Output::Lines(schedule, to) => return record(&collect, *schedule, to, task.sample).await,
+        Output::Watch(schedule) => return watch(&collect, *schedule).await,
         Output::Explained { subject, json } => {
-            let snapshot = once(&collect, task.watch).await?;
+            let snapshot = once(&collect, task.sample).await?;
             let key = asked_for.map(|key| config.observe.key_label.of(&key));
             let names: Vec<String> = names_of(subject).into_iter().chain(key).collect();
             let explained = snapshot.report.explain(&snapshot.observation, &names);
@@ -97,68 +92,62 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
             (text, explain::standing(&explained).exit_status())
         }
         Output::Json => {
-            let snapshot = once(&collect, task.watch).await?;
+            let snapshot = once(&collect, task.sample).await?;
             (json(&snapshot)? + "\n", exit_status(&snapshot.report))
         }
         Output::Table => {
-            let snapshot = once(&collect, task.watch).await?;
+            let snapshot = once(&collect, task.sample).await?;
             (table(&snapshot), exit_status(&snapshot.report))
         }
     };
-    // That nobody reads it changes nothing about how things stand.
+    // The exit status is the same if the reader has closed the pipe.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(status)
 }
 
-/// One collection, after watching the nodes' latency histograms for `watch`.
-async fn once(
-    collect: &Arc<Collect<Limiter, Checker>>,
-    watch: Duration,
-) -> anyhow::Result<Arc<Snapshot>> {
+/// One collection, after watching the nodes' latency histograms for `sample`.
+async fn once(collect: &Arc<Collect>, sample: Duration) -> anyhow::Result<Arc<Snapshot>> {
     let mut snapshot = collect.snapshot(Instant::now() + MOST_TIME).await;
-    if !watch.is_zero() {
-        tokio::time::sleep(watch).await;
+    if !sample.is_zero() {
+        tokio::time::sleep(sample).await;
         snapshot = collect.snapshot(Instant::now() + MOST_TIME).await;
     }
     snapshot.context("the collection failed")
 }
 
-/// Shows until the time is up, somebody says stop, or nobody looks any more. The exit status is that of the last look.
-async fn watch(collect: &Arc<Collect<Limiter, Checker>>, pace: Schedule) -> anyhow::Result<u8> {
+/// Shows tables until the schedule, a signal or the reader ends it. The exit status is that of the last collection.
+async fn watch(collect: &Arc<Collect>, schedule: Schedule) -> anyhow::Result<u8> {
     let mut screen = Screen::new()?;
     let mut status = Standing::Unknown.exit_status();
-    let looked = look(collect, pace, |snapshot| {
+    let ended = repeat(collect, schedule, |snapshot| {
         status = exit_status(&snapshot.report);
         let text = table(snapshot);
         let (verdict, tables) = text.split_once('\n').unwrap_or_default();
-        let (at, every) = (snapshot.report.at.wall, pace.every);
+        let (at, every) = (snapshot.report.at.wall, schedule.every);
         let took = snapshot.seconds * 1e3;
         let text = format!("{verdict}\n{at:.0}, in {took:.0} ms, every {every:?}\n{tables}");
         Ok(screen.draw(&text)?)
     })
     .await;
-    match looked {
-        Err(error) if reader_is_gone(&error) => Ok(status),
-        looked => looked.map(|()| status),
-    }
+    unless_reader_is_gone(ended).map(|()| status)
 }
 
-/// Records one look, or looks until the time is up, somebody says stop, or nobody reads any further.
+/// Records one collection, or repeats it until the schedule, a signal or the reader ends it.
 async fn record(
-    collect: &Arc<Collect<Limiter, Checker>>,
-    pace: Option<Schedule>,
-    target: &Destination,
-    watch: Duration,
+    collect: &Arc<Collect>,
+    schedule: Option<Schedule>,
+    to: &Destination,
+    sample: Duration,
 ) -> anyhow::Result<u8> {
-    // Before the first look, since an output that cannot be had is known at once.
-    let mut recorder = Recorder::open(target)?;
-    let Some(pace) = pace else {
-        let snapshot = once(collect, watch).await?;
+    // Before the first collection, so that an unusable output is reported at once.
+    let mut recorder = Recorder::open(to)?;
+    let Some(schedule) = schedule else {
+        let snapshot = once(collect, sample).await?;
         recorder.write(&line(&snapshot)?)?;
         recorder.finish()?;
         return Ok(exit_status(&snapshot.report));
     };
-    let progress = if target.file.is_some() || !io::stdout().is_terminal() {
+    let progress = if to.file.is_some() || !io::stdout().is_terminal() {
         ProgressBar::no_length()
     } else {
         // The lines themselves show it.
@@ -166,7 +155,7 @@ async fn record(
     };
     let progress = progress.with_style(ProgressStyle::with_template("{msg}")?);
     let mut observations = 0_u64;
-    let looked = look(collect, pace, |snapshot| {
+    let ended = repeat(collect, schedule, |snapshot| {
         recorder.write(&line(snapshot)?)?;
         observations += 1;
         let violations = snapshot.report.violations.len();
@@ -177,14 +166,16 @@ async fn record(
     })
     .await;
     progress.abandon();
-    let ended = looked.and_then(|()| Ok(recorder.finish()?));
-    match ended {
-        Err(error) if reader_is_gone(&error) => Ok(0),
-        ended => ended.context("the recording").map(|()| 0),
-    }
+    let ended = ended.and_then(|()| Ok(recorder.finish()?));
+    unless_reader_is_gone(ended)
+        .context("the recording")
+        .map(|()| 0)
 }
 
-fn reader_is_gone(error: &anyhow::Error) -> bool {
-    let io = error.downcast_ref::<io::Error>();
-    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+/// A reader that closes the pipe ends the output; that is not an error.
+fn unless_reader_is_gone(ended: anyhow::Result<()>) -> anyhow::Result<()> {
+    ended.or_else(|error| match error.downcast_ref::<io::Error>() {
+        Some(io) if io.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
 }

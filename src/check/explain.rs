@@ -1,4 +1,4 @@
-//! One subject explained for people: what each invariant says of it and why, and the figures that this rests on.
+//! One subject, explained for people: the decision of each invariant with its reason, and the figures that were read.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,23 +7,17 @@ use crate::report::{Decision, Explained, Explanation};
 use crate::standing::Standing;
 use crate::text_table::{shown, write_table};
 
-/// How this subject alone stands, for the exit status.
+/// The standing of this subject alone, for the exit status.
 pub(super) fn standing(explained: &Explained) -> Standing {
     let decisions = || explained.invariants.iter().map(|it| it.decision);
+    let unknown = [Decision::Unknown, Decision::Inconclusive, Decision::NotSeen];
     if decisions().any(Decision::is_violated) {
         Standing::Violated
-    } else if decisions().any(not_evaluated) {
+    } else if decisions().any(|decision| unknown.contains(&decision)) {
         Standing::Unknown
     } else {
         Standing::Holds
     }
-}
-
-fn not_evaluated(decision: Decision) -> bool {
-    matches!(
-        decision,
-        Decision::Unknown | Decision::Inconclusive | Decision::NotSeen
-    )
 }
 
 /// The explanation as text.
@@ -33,12 +27,10 @@ pub(crate) fn text(explained: &Explained) -> String {
         shown(&explained.subject),
         explained.judged_at
     );
-    let mut rows = vec![["INVARIANT", "DECISION", "WHY"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["INVARIANT", "DECISION", "WHY"].map(str::to_owned)];
+    let invariants = explained.invariants.iter();
     rows.extend(
-        explained
-            .invariants
-            .iter()
-            .map(|it| vec![it.name.to_string(), it.decision.to_string(), shown(&it.why)]),
+        invariants.map(|it| [it.name.to_string(), it.decision.to_string(), shown(&it.why)]),
     );
     write_table(&mut out, &rows);
     for explanation in &explained.invariants {
@@ -53,7 +45,7 @@ pub(crate) fn text(explained: &Explained) -> String {
     out
 }
 
-/// What would be reported, and what stands against it.
+/// What would be reported, and what was found.
 fn rule(out: &mut String, explanation: &Explanation) {
     let Some(rule) = &explanation.rule else {
         return;
@@ -84,22 +76,22 @@ fn rule(out: &mut String, explanation: &Explanation) {
     );
 }
 
-/// What was read, as it is told in JSON.
+/// What was read, in the names of the JSON.
 fn figures(out: &mut String, explained: &Explained) {
-    let mut tell = |what: &str, value: serde_json::Result<serde_json::Value>| {
+    for (what, value) in [
+        ("node", serde_json::to_value(&explained.node)),
+        (
+            "node_metrics",
+            serde_json::to_value(&explained.node_metrics),
+        ),
+        ("counter", serde_json::to_value(&explained.counter)),
+        ("redis", serde_json::to_value(&explained.redis)),
+    ] {
         let Ok(serde_json::Value::Object(fields)) = value else {
-            return;
+            continue;
         };
-        let fields = fields.iter().filter(|(_, value)| !value.is_null());
-        for (name, value) in fields {
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
             let _ = writeln!(out, "{what}.{name} = {}", shown(&value.to_string()));
         }
-    };
-    tell("node", serde_json::to_value(&explained.node));
-    tell(
-        "node_metrics",
-        serde_json::to_value(&explained.node_metrics),
-    );
-    tell("counter", serde_json::to_value(&explained.counter));
-    tell("redis", serde_json::to_value(&explained.redis));
+    }
 }

@@ -1,7 +1,6 @@
 //! `limiters --check`: what a description finds in Redis, as tables for the person who writes it.
 
-use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -16,11 +15,11 @@ use crate::observation::encode_key;
 use crate::observe::{Inspected, Inspection, inspect};
 use crate::text_table::{shown, write_table};
 
-/// Bytes of a name that are shown: a cell is shorter.
+/// The most bytes of a name that are escaped for a cell, which is shorter.
 const MOST_SHOWN: usize = 512;
 
-/// Looks for the limiter that `named` describes, in the Redis of `config`, and says what was found. SIGINT and SIGTERM
-/// end it early, with what was found until then.
+/// Says what the description that `named` names finds in the Redis of `config`. SIGINT and SIGTERM end it early, with what was
+/// found until then.
 pub async fn limiter(named: &str, config: &Config) -> anyhow::Result<String> {
     let description = Arc::new(description_of(named)?);
     let observe = &config.observe;
@@ -52,13 +51,12 @@ fn text(description: &Description, found: &Inspected) -> String {
     let mut out = format!("{name} ({title}): {names} in {servers}\n\n");
     let mut rows = vec![row(["COUNTER", "KEYS", "REFUSED", "NOTES"])];
     for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {
-        let notes = notes(fitting);
-        rows.push(row([
-            &counter.name.value,
-            &fitting.keys.to_string(),
-            counter.refused.name(),
-            &notes,
-        ]));
+        rows.push([
+            counter.name.value.clone(),
+            fitting.keys.to_string(),
+            counter.refused.name().to_owned(),
+            notes(fitting),
+        ]);
     }
     rows.push(row(["ignored", &inventory.ignored.to_string(), "", ""]));
     rows.push(row(["no counter", &inventory.foreign.to_string(), "", ""]));
@@ -69,8 +67,11 @@ fn text(description: &Description, found: &Inspected) -> String {
     for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {
         let mut examples: Vec<&Example> = fitting.examples.iter().collect();
         examples.sort_by(|one, other| one.name.cmp(&other.name));
-        let rows_of = examples.iter();
-        rows.extend(rows_of.map(|example| example_row(&counter.name.value, example)));
+        rows.extend(
+            examples
+                .iter()
+                .map(|example| example_row(&counter.name.value, example)),
+        );
     }
     let mut foreign: Vec<_> = inventory.foreign_examples.iter().collect();
     foreign.sort_by_key(|(swept, name)| (!*swept, name));
@@ -80,16 +81,8 @@ fn text(description: &Description, found: &Inspected) -> String {
         } else {
             "not swept"
         };
-        rows.push(row([
-            "no counter",
-            &name_of(name),
-            "",
-            "",
-            "",
-            "",
-            "",
-            what,
-        ]));
+        let name = name_of(name);
+        rows.push(row(["no counter", &name, "", "", "", "", "", what]));
     }
     if rows.len() > 1 {
         out.push('\n');
@@ -106,8 +99,8 @@ fn text(description: &Description, found: &Inspected) -> String {
     out
 }
 
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
+fn row<const N: usize>(cells: [&str; N]) -> [String; N] {
+    cells.map(str::to_owned)
 }
 
 fn keys(many: u64) -> String {
@@ -119,58 +112,57 @@ fn name_of(name: &[u8]) -> String {
     shown(&encode_key(&name[..name.len().min(MOST_SHOWN)]))
 }
 
-fn each<T: Display>(kind: &str, counts: &BTreeMap<T, u64>) -> impl Iterator<Item = String> {
-    let counts = counts.iter();
-    counts.map(move |(reason, many)| format!("{many} {kind}{reason}"))
-}
-
-/// What there is to say of keys besides their counts, and of how many.
+/// What there is to say of the keys besides their number.
 fn notes(fitting: &Fitting) -> String {
-    let mut parts = Vec::new();
-    parts.extend(each("invalid: ", &fitting.invalid));
-    parts.extend(each("", &fitting.unknown));
-    for (many, what) in [
+    let invalid = fitting.invalid.iter();
+    let invalid = invalid.map(|(reason, many)| (*many, format!("invalid: {reason}")));
+    let unknown = fitting.unknown.iter();
+    let unknown = unknown.map(|(reason, many)| (*many, reason.to_string()));
+    let others = [
         (fitting.without_limit, "without a limit"),
         (
             fitting.without_expiry,
             "without the expiry that they should have",
         ),
         (fitting.over, "of a window that is over"),
-    ] {
-        if many > 0 {
-            parts.push(format!("{many} {what}"));
-        }
-    }
-    parts.join(", ")
-}
-
-fn example_row(counter: &str, example: &Example) -> Vec<String> {
-    let mut row = vec![
-        counter.to_owned(),
-        name_of(&example.name),
-        name_of(&example.label),
     ];
-    let (cells, what) = match &example.outcome {
-        Outcome::Counted(reading) => (counted(reading), what_of(reading)),
-        Outcome::Invalid(invalid) => (blank(), format!("invalid: {invalid}")),
-        Outcome::Unknown(unknown) => (blank(), format!("unknown: {unknown}")),
-        Outcome::Over(_) => (blank(), "its window is over".to_owned()),
-        Outcome::Part => (blank(), "counted with another key".to_owned()),
-        Outcome::Gone | Outcome::Ignored | Outcome::Foreign => (blank(), String::new()),
+    let others = others.map(|(many, what)| (many, what.to_owned()));
+    let notes = invalid.chain(unknown).chain(others);
+    let notes = notes.filter(|(many, _)| *many > 0);
+    let notes = notes.map(|(many, what)| format!("{many} {what}"));
+    notes.collect::<Vec<_>>().join(", ")
+}
+
+fn example_row(counter: &str, example: &Example) -> [String; 8] {
+    let what = match &example.outcome {
+        Outcome::Counted(reading) => what_of(reading),
+        Outcome::Invalid(invalid) => format!("invalid: {invalid}"),
+        Outcome::Unknown(unknown) => format!("unknown: {unknown}"),
+        Outcome::Over(_) => "its window is over".to_owned(),
+        Outcome::Part => "counted with another key".to_owned(),
+        Outcome::Gone | Outcome::Ignored | Outcome::Foreign => String::new(),
     };
-    row.extend(cells);
-    row.push(what);
-    row
+    let [count, limit, window, expires] = match &example.outcome {
+        Outcome::Counted(reading) => counted(reading),
+        _ => Default::default(),
+    };
+    let (name, label) = (name_of(&example.name), name_of(&example.label));
+    [
+        counter.to_owned(),
+        name,
+        label,
+        count,
+        limit,
+        window,
+        expires,
+        what,
+    ]
 }
 
-fn blank() -> [String; 4] {
-    [const { String::new() }; 4]
-}
-
+/// Count, limit, window, and whether it expires.
 fn counted(reading: &CounterReading) -> [String; 4] {
-    let limits = &reading.limits;
-    let number = |number: Option<u64>| number.map_or("unknown".to_owned(), |it| it.to_string());
-    let window = match limits.window_ms {
+    let limit = reading.limits.capacity();
+    let window = match reading.limits.window_ms {
         None => "unknown".to_owned(),
         Some(ms) if ms % 1000 == 0 => format!("{} s", ms / 1000),
         Some(ms) => format!("{ms} ms"),
@@ -182,7 +174,7 @@ fn counted(reading: &CounterReading) -> [String; 4] {
     };
     [
         reading.count.to_string(),
-        number(limits.capacity()),
+        limit.map_or("unknown".to_owned(), |limit| limit.to_string()),
         window,
         expires.to_owned(),
     ]
@@ -190,31 +182,26 @@ fn counted(reading: &CounterReading) -> [String; 4] {
 
 fn what_of(reading: &CounterReading) -> String {
     if let Some(invalid) = reading.invalid {
-        format!("invalid: {invalid}")
-    } else if reading.is_stuck() {
-        "stuck: it blocks its client for ever".to_owned()
-    } else if reading.is_over_limit() == Some(true) {
-        "above its limit".to_owned()
-    } else {
-        let without = match reading.expiry {
-            Some(Expires::Never(Some(WithoutExpiry::Blocks))) => {
-                "no expiry: at its limit, it blocks its client for ever"
-            }
-            Some(Expires::Never(Some(WithoutExpiry::Leaks))) => "no expiry: it is never removed",
-            Some(Expires::Never(Some(WithoutExpiry::Heals))) => {
-                "no expiry: the next request sets it"
-            }
-            Some(Expires::In(_) | Expires::TooLate { .. } | Expires::Never(None)) | None => "",
-        };
-        without.to_owned()
+        return format!("invalid: {invalid}");
     }
+    let what = match reading.expiry {
+        _ if reading.is_stuck() => "stuck: it blocks its client for ever",
+        _ if reading.is_over_limit() == Some(true) => "above its limit",
+        Some(Expires::Never(Some(WithoutExpiry::Blocks))) => {
+            "no expiry: at its limit, it blocks its client for ever"
+        }
+        Some(Expires::Never(Some(WithoutExpiry::Leaks))) => "no expiry: it is never removed",
+        Some(Expires::Never(Some(WithoutExpiry::Heals))) => "no expiry: the next request sets it",
+        Some(Expires::In(_) | Expires::TooLate { .. } | Expires::Never(None)) | None => "",
+    };
+    what.to_owned()
 }
 
 fn warnings(description: &Description, found: &Inspected) -> Vec<String> {
     let inventory = &found.inventory;
     let mut warnings = Vec::new();
     if !found.whole {
-        warnings.push("it was ended before all keys were read".to_owned());
+        warnings.push("a signal ended it before all keys were read".to_owned());
     }
     if found.moved > 0 {
         let moved = keys(found.moved);

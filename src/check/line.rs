@@ -1,5 +1,5 @@
-//! A collection as JSON: the observation with the report's findings beside it. A line of a recording is the same, with
-//! the moment of its judgement, so that a replay says what was said then.
+//! A collection as JSON: the observation, and what was reported of it. A line of a recording is the same with the time of
+//! judgement, so that a replay reports the same.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::report::{InvariantName, Violation};
 use crate::snapshot::Snapshot;
 
 #[derive(Debug, Serialize)]
-struct Look<'a> {
+struct Collection<'a> {
     #[serde(flatten)]
     observation: &'a Observation,
     violations: &'a [Violation],
@@ -18,7 +18,7 @@ struct Look<'a> {
     evaluable: BTreeMap<InvariantName, bool>,
 }
 
-impl<'a> Look<'a> {
+impl<'a> Collection<'a> {
     fn new(snapshot: &'a Snapshot, observation: &'a Observation) -> Self {
         let report = &snapshot.report;
         let evaluable = report.invariants.iter();
@@ -35,17 +35,17 @@ impl<'a> Look<'a> {
 
 /// The collection as JSON for people and scripts.
 pub fn json(snapshot: &Snapshot) -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&Look::new(snapshot, &snapshot.observation))
+    serde_json::to_string_pretty(&Collection::new(snapshot, &snapshot.observation))
 }
 
 /// The collection as one line of a recording, without its end.
 pub fn line(snapshot: &Snapshot) -> serde_json::Result<String> {
-    // What was seen was judged at the end of the collection, not when it began.
+    // The collection was judged when it ended, not when it began.
     let at = snapshot.report.at;
     let observation = Observation {
         observed_at: Some(at.wall),
         steady_at: Some(at.steady),
         ..snapshot.observation.clone()
     };
-    serde_json::to_string(&Look::new(snapshot, &observation))
+    serde_json::to_string(&Collection::new(snapshot, &observation))
 }

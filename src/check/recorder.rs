@@ -1,5 +1,5 @@
-//! Where a recording goes: standard output or the end of a file, packed if asked for. A line is whole or not there: each
-//! is handed on before the next look is made, and an orderly end completes what `gzip` wants at the end of a file.
+//! Writes a recording to standard output or to the end of a file, compressed if that is asked for. Each line is written whole
+//! before the next collection, and an orderly end writes what gzip expects at the end of a file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
@@ -16,7 +16,7 @@ use flate2::write::GzEncoder;
 pub struct Destination {
     /// The file that it is appended to; standard output if `None`.
     pub file: Option<PathBuf>,
-    /// Packed as `gzip` does it.
+    /// Whether it is compressed by gzip.
     pub gzip: bool,
 }
 
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Opens the target. What the file holds already stays as it is.
+    /// Opens the destination. What the file holds already stays as it is.
     pub fn open(target: &Destination) -> anyhow::Result<Self> {
         let out: Box<dyn Write + Send> = match &target.file {
             None => Box::new(io::stdout()),
@@ -55,7 +55,7 @@ impl Recorder {
         Ok(Self { out })
     }
 
-    /// Writes one line, and lets nothing of it wait.
+    /// Writes one line through to the destination.
     pub fn write(&mut self, line: &str) -> io::Result<()> {
         let out: &mut dyn Write = match &mut self.out {
             Out::Plain(out) => out,
@@ -66,7 +66,7 @@ impl Recorder {
         out.flush()
     }
 
-    /// Ends it in order.
+    /// Ends the recording.
     pub fn finish(self) -> io::Result<()> {
         match self.out {
             Out::Plain(mut out) => out.flush(),
@@ -75,7 +75,7 @@ impl Recorder {
     }
 }
 
-/// Opens `path` for going on with it. What was cut off by the end of another run is made good, or refused.
+/// Opens `path` to append to it. A line that a previous run left half written is ended; a compressed file is refused then.
 fn append_to(path: &Path, gzip: bool) -> anyhow::Result<File> {
     let mut file = OpenOptions::new()
         .create(true)
@@ -85,7 +85,7 @@ fn append_to(path: &Path, gzip: bool) -> anyhow::Result<File> {
     if file.metadata()?.file_type().is_block_device() {
         bail!("is a disk");
     }
-    // A pipe or a device cannot be gone back in, nor has it anything to go on with.
+    // In a pipe or a device there is nothing to append to.
     if !file.metadata()?.is_file() || file.metadata()?.len() == 0 {
         return Ok(file);
     }
@@ -93,19 +93,20 @@ fn append_to(path: &Path, gzip: bool) -> anyhow::Result<File> {
     let packed = file.read_exact(&mut first).is_ok() && first == [0x1f, 0x8b];
     if packed != gzip {
         let (is, was) = if packed { ("", "not ") } else { ("not ", "") };
-        bail!("is {is}packed by gzip, and what is to follow is {was}packed");
+        bail!("is {is}compressed by gzip, and what is to follow is {was}compressed");
     }
     if packed {
         file.seek(SeekFrom::Start(0))?;
         let mut whole = MultiGzDecoder::new(BufReader::new(&file));
-        io::copy(&mut whole, &mut io::sink())
-            .context("was cut off, and what follows could not be unpacked: move it away first")?;
+        io::copy(&mut whole, &mut io::sink()).context(
+            "was cut off, so that nothing after it could be decompressed: move it away first",
+        )?;
     } else {
         file.seek(SeekFrom::End(-1))?;
         let mut last = [0];
         file.read_exact(&mut last)?;
         if last != *b"\n" {
-            // Half a line stays a broken line, and breaks no other.
+            // Half a line stays a broken line, and the next one is whole.
             file.write_all(b"\n")?;
         }
     }
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_is_gone_on_with() {
+    fn a_recording_is_appended_to() {
         let folder = folder("append");
         let plain = folder.join("plain");
         record(&plain, false, &["a", "b"]).unwrap();
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_run_left_half_done_spoils_nothing() {
+    fn a_recording_that_was_cut_off_spoils_no_line_of_the_next_run() {
         let folder = folder("half");
         let plain = folder.join("plain");
         std::fs::write(&plain, "a\nhal").unwrap();
@@ -169,13 +170,13 @@ mod tests {
         let error = format!("{:#}", record(&packed, true, &["b"]).unwrap_err());
         assert!(error.contains("packed: was cut off"), "{error}");
         let error = format!("{:#}", record(&packed, false, &["b"]).unwrap_err());
-        assert!(error.contains("is packed by gzip"), "{error}");
+        assert!(error.contains("is compressed by gzip"), "{error}");
         assert_eq!(std::fs::read(&packed).unwrap().len(), whole.len() - 3);
         std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
-    fn each_line_can_be_unpacked_before_the_end() {
+    fn each_line_can_be_decompressed_before_the_end() {
         let folder = folder("flush");
         let target = Destination {
             file: Some(folder.join("packed")),

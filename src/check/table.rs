@@ -1,4 +1,4 @@
-//! A collection as tables for people, the verdict above them.
+//! A collection as tables for people, below one line that sums it up.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::text_table::{shown, write_table};
 /// Keys that the table shows.
 const MOST_KEYS: usize = 10;
 
-/// Characters of a bar for a key that has used up its limit.
+/// Characters of the bar of a key that has used up its limit.
 const BAR: usize = 10;
 
 /// The collection as tables: invariants, nodes, the fullest keys, and what was not read.
@@ -39,53 +39,49 @@ pub fn table(snapshot: &Snapshot) -> String {
     out
 }
 
-fn header<const N: usize>(names: [&str; N]) -> Vec<Vec<String>> {
-    vec![names.map(str::to_owned).to_vec()]
-}
-
-fn invariant_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
-    let mut rows = header(["INVARIANT", "STATE", "SUBJECT", "WHAT"]);
-    for status in &snapshot.report.invariants {
+fn invariant_rows(snapshot: &Snapshot) -> Vec<[String; 4]> {
+    let mut rows = vec![["INVARIANT", "STATE", "SUBJECT", "WHAT"].map(str::to_owned)];
+    let report = &snapshot.report;
+    for status in &report.invariants {
         let name = status.config.name;
         let before = rows.len();
-        let row = |state: &str, subject: &str, what: &str| {
-            vec![
-                name.to_string(),
-                state.to_owned(),
-                shown(subject),
-                shown(what),
-            ]
+        let mut add = |state: &str, subject: &str, what: &str| {
+            let (subject, what) = (shown(subject), shown(what));
+            rows.push([name.to_string(), state.to_owned(), subject, what]);
         };
-        let violations = snapshot.report.violations.iter().filter(|v| v.name == name);
-        rows.extend(violations.map(|v| row("VIOLATED", &v.subject, &v.message)));
-        let pending = snapshot.report.pending.iter().filter(|v| v.name == name);
-        rows.extend(pending.map(|v| {
+        for violation in report.violations.iter().filter(|it| it.name == name) {
+            add("VIOLATED", &violation.subject, &violation.message);
+        }
+        for pending in report.pending.iter().filter(|it| it.name == name) {
             let grace = status.config.grace_period;
-            let left = v.grace_left.as_secs_f64().ceil();
-            let what = format!("{left} s left of {grace:?}: {}", v.message);
-            row("PENDING", &v.subject, &what)
-        }));
+            let left = pending.grace_left.as_secs_f64().ceil();
+            let what = format!("{left} s left of {grace:?}: {}", pending.message);
+            add("PENDING", &pending.subject, &what);
+        }
         if status.dropped > 0 {
             let what = format!("and {} subjects more", status.dropped);
-            rows.push(row("VIOLATED", "", &what));
+            add("VIOLATED", "", &what);
         }
-        rows.extend(
-            status
-                .unknown
-                .iter()
-                .map(|u| row("unknown", &u.subject, &u.reason)),
-        );
-        let inconclusive = status.inconclusive.iter();
-        rows.extend(inconclusive.map(|it| row("inconclusive", &it.subject, &it.reason)));
+        for unknown in &status.unknown {
+            add("unknown", &unknown.subject, &unknown.reason);
+        }
+        for inconclusive in &status.inconclusive {
+            add("inconclusive", &inconclusive.subject, &inconclusive.reason);
+        }
         if rows.len() == before {
-            rows.push(row("ok", "", ""));
+            rows.push([
+                name.to_string(),
+                "ok".to_owned(),
+                String::new(),
+                String::new(),
+            ]);
         }
     }
     rows
 }
 
-fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
-    let mut rows = header(["NODE", "ADDRESS", "STATE", "REDIS", "P99"]);
+fn node_rows(snapshot: &Snapshot) -> Vec<[String; 5]> {
+    let mut rows = vec![["NODE", "ADDRESS", "STATE", "REDIS", "P99"].map(str::to_owned)];
     for node in &snapshot.observation.nodes {
         let metrics = snapshot.observation.node_metrics.get(&node.id);
         let p99 = metrics.and_then(|metrics| match metrics.latency_p99_ms {
@@ -97,7 +93,7 @@ fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
             Some(false) => "DISCONNECTED",
             None => "unknown",
         };
-        rows.push(vec![
+        rows.push([
             shown(&node.id),
             shown(node.address.as_deref().unwrap_or("-")),
             shown(node.state.as_deref().unwrap_or("unknown")),
@@ -108,11 +104,11 @@ fn node_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
     rows
 }
 
-fn key_rows(snapshot: &Snapshot) -> Vec<Vec<String>> {
-    let mut rows = header(["KEY", "COUNT", "LIMIT", "LEFT", "USED", ""]);
+fn key_rows(snapshot: &Snapshot) -> Vec<[String; 6]> {
+    let mut rows = vec![["KEY", "COUNT", "LIMIT", "LEFT", "USED", ""].map(str::to_owned)];
     let fullest = snapshot.observation.counters.iter().take(MOST_KEYS);
     rows.extend(fullest.map(|counter| {
-        vec![
+        [
             shown(&counter.key),
             counter.count.to_string(),
             counter.limit.to_string(),
@@ -132,7 +128,7 @@ fn share(used: f64) -> String {
     }
 }
 
-/// A bar for eyes: the figure stands beside it. What is above the limit is an arrow.
+/// A bar beside the figure. An arrow means above the limit.
 fn bar(used: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
@@ -150,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_p99_that_is_only_known_by_its_bucket_is_shown_as_the_bucket() {
+    fn a_p99_of_which_only_the_bucket_is_known_is_shown_as_the_bucket() {
         let bucket = |lower, upper| crate::observation::Bucket { lower, upper };
         assert_eq!(bucket(0.0, Some(0.1)).in_millis(), "0 to 100 ms");
         assert_eq!(bucket(0.07, Some(0.25)).in_millis(), "70 to 250 ms");
@@ -158,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_as_long_as_what_is_used() {
+    fn bars_are_as_long_as_the_share_that_is_used() {
         assert_eq!(bar(0.0), "░░░░░░░░░░");
         assert_eq!(bar(0.52), "█████░░░░░");
         assert_eq!(bar(1.0), "██████████");

@@ -1,16 +1,16 @@
-//! The tables again and again on the same place of a terminal. Elsewhere, one after the other.
+//! Repeated tables: in one place of a terminal, elsewhere one after the other.
 
 use std::io::{self, IsTerminal as _, Write};
 
 use rustix::termios::tcgetwinsize;
 
-/// A page of its own, no cursor.
+/// Switches to the alternate screen, without a cursor.
 const BEGIN: &str = "\x1b[?1049h\x1b[?25l";
 
-/// What was there before.
+/// Switches back.
 const END: &str = "\x1b[?25h\x1b[?1049l";
 
-/// Where the tables are drawn. What was on the terminal before comes back with its end, however that comes.
+/// Where the tables are drawn. When it is dropped, the terminal shows again what it showed before.
 #[derive(Debug)]
 pub(super) struct Screen {
     terminal: bool,
@@ -36,7 +36,7 @@ impl Screen {
         if !self.terminal {
             return write(&format!("{text}\n"));
         }
-        // A terminal that does not know its size gets it all.
+        // A terminal that does not know its size gets all of it.
         let size = tcgetwinsize(io::stdout())
             .ok()
             .filter(|size| size.ws_row > 1);
@@ -50,7 +50,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         if self.terminal {
-            // The last picture stays to be read. If the terminal is gone there is nobody to show it to.
+            // The last tables stay readable. It does not matter if the terminal is gone.
             let _ = write(&format!("{END}{}", self.last));
         }
     }
@@ -74,7 +74,7 @@ fn drawn(text: &str, rows: usize, columns: usize) -> String {
     let mut drawn: Vec<String> = Vec::new();
     for (number, line) in lines[..shown].iter().enumerate() {
         let cut: String = line.chars().take(columns).collect();
-        // The verdict, and what is violated, without relying on colours.
+        // Bold: the first line, and what is violated.
         if number == 0 || line.contains("  VIOLATED  ") {
             drawn.push(format!("\x1b[1m{cut}\x1b[0m"));
         } else {
@@ -84,7 +84,7 @@ fn drawn(text: &str, rows: usize, columns: usize) -> String {
     if !fits {
         drawn.push(format!("… {} lines more", lines.len() - shown));
     }
-    // Home, each line with what is behind it wiped away, and all that is below.
+    // From the top, with the rest of each line and of the screen erased.
     format!("\x1b[H{}\x1b[K\r\n\x1b[J", drawn.join("\x1b[K\r\n"))
 }
 
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_cut_and_counted() {
+    fn lines_that_do_not_fit_are_cut_or_counted() {
         let text = "verdict\na  VIOLATED  b\nthree\nfour\nfive\n";
         let whole = drawn(text, 6, 80);
         assert_eq!(whole.matches("\r\n").count(), 5);

@@ -26,10 +26,11 @@ fn load(text: &str) -> Result<Config, ConfigError> {
     let listen = find("web.listen-address").expect("no such setting");
     let address = "127.0.0.1:0".to_owned();
     values.add(listen, format!("--{}", listen.flag), vec![address]);
-    file::parse(text, "--config.file", FILE, Path::new(""), &mut values)?;
-    let config = Config::validated(with_empty_files(&values))?;
-    // The files that are named are empty, so nobody is known.
-    config.web.admits_actions(true)?;
+    let file = file::parse(text, "--config.file", FILE, Path::new(""))?;
+    values.add_from(&file, |_| true);
+    let config = Config::validated(&with_empty_files(&values))?;
+    // The files that are named are empty, so they have no users.
+    config.admits_actions(true)?;
     Ok(config)
 }
 

@@ -1,17 +1,18 @@
-//! How to log in at the nodes and at Prometheus: tokens, users, and certificates to trust.
+//! Tokens, users, and certificates to trust, for requests to nodes and to Prometheus.
 
 use std::path::Path;
 
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
+use super::ConfigError;
 use super::reader::SWITCH;
-use super::{ConfigError, Reader};
+use super::settings::Values;
 use crate::credentials::{Secret, SecretSource, TlsFiles, TlsSource};
 use crate::observe::{Authorization, HttpAccess};
 
-impl Reader<'_> {
-    /// What the flags that begin with `who` say about `urls`, whose own user and password are taken out of them.
+impl Values {
+    /// What the flags that begin with `who` say about `urls`. Users and passwords are taken out of the URLs.
     pub(super) fn http_access(
         &self,
         who: &str,
@@ -27,21 +28,17 @@ impl Reader<'_> {
         }
         let ca = format!("{who}.tls-ca-file");
         let secure = urls.iter().any(|url| url.scheme() == "https");
-        let tls = match self.typed(&ca) {
-            Some(typed) if !secure => {
-                return Err(typed.refused(format!("an https:// URL in --{who}.url with it")));
-            }
-            _ if secure => Some(self.tls_source(&ca, None)?),
-            _ => None,
-        };
+        if !secure && let Some(typed) = self.given(&ca) {
+            return Err(typed.refused(format!("an https:// URL in --{who}.url with it")));
+        }
         Ok(HttpAccess {
-            tls,
+            tls: secure.then(|| self.tls_source(&ca, None)).transpose()?,
             configured,
             elsewhere: None,
         })
     }
 
-    /// Whether nodes that are found by their registrations are told what the configured ones are.
+    /// The same for nodes: those that are known by their registrations alone may be sent the credentials, too.
     pub(super) fn ratelimiter_access(&self, urls: &mut [Url]) -> Result<HttpAccess, ConfigError> {
         let mut access = self.http_access("ratelimiter", urls)?;
         if self.get("ratelimiter.send-credentials-to-nodes", SWITCH)? {
@@ -50,7 +47,7 @@ impl Reader<'_> {
         Ok(access)
     }
 
-    /// TLS with the files that these flags name: the authorities, which may be left out, and the own chain and key.
+    /// TLS with the files that these flags name: the authorities, which are optional, and the exporter's chain and key.
     pub(super) fn tls_source(
         &self,
         authorities: &str,
@@ -64,11 +61,11 @@ impl Reader<'_> {
             let flags = [authorities]
                 .into_iter()
                 .chain(identity.into_iter().flatten());
-            let mut typed = flags.filter_map(|flag| self.typed(flag));
+            let mut typed = flags.filter_map(|flag| self.given(flag));
             let named = typed.find(|typed| error.path.as_deref() == Some(Path::new(typed.text())));
             match named {
                 Some(typed) => typed.refused(error.expected),
-                // Where it is nobody's fault, these would be the way out.
+                // The system's certificates are not usable: this flag would replace them.
                 None => ConfigError::new(format!("--{authorities}"), "", error.expected),
             }
         })
@@ -77,7 +74,7 @@ impl Reader<'_> {
     fn authorization(&self, who: &str) -> Result<Option<Authorization>, ConfigError> {
         let [token, username, password] =
             ["bearer-token-file", "username", "password-file"].map(|name| format!("{who}.{name}"));
-        match [&token, &username, &password].map(|name| self.typed(name)) {
+        match [&token, &username, &password].map(|name| self.given(name)) {
             [None, None, None] => Ok(None),
             [Some(_), None, None] => Ok(self.secret(&token)?.map(Authorization::Bearer)),
             [None, Some(user), Some(_)] => {
@@ -94,7 +91,7 @@ impl Reader<'_> {
     }
 }
 
-/// Takes user and password out of `url`: what is left may be shown.
+/// Takes user and password out of `url`, so that it can be shown.
 fn taken_out(url: &mut Url) -> Option<Authorization> {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let (user, password) = (decoded(url.username()), url.password().map(decoded));

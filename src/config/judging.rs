@@ -1,35 +1,33 @@
-//! The part of the configuration that a replay needs. What it says of the limiter, and where its secrets are, is not
-//! looked at: a recording is judged where neither is to be had.
+//! The part of the configuration that a replay needs. The rest is not read: a recording is judged on machines that do not
+//! have the files with the limiter's secrets.
 
 use super::reader::SWITCH;
 use super::settings::Values;
-use super::{ConfigError, LogConfig, Reader, add_file};
+use super::{ConfigError, LogConfig, add_file};
 use crate::invariants::CheckerConfig;
 
-/// How to judge what was observed elsewhere, validated.
+/// How to judge a recording, validated.
 #[derive(Clone, Debug)]
 pub struct Judging {
-    /// The file that it was read from, if from any.
+    /// The configuration file, if there is one.
     pub file: Option<String>,
     /// The invariants, and how time is treated.
     pub checker: CheckerConfig,
-    /// Nothing more is wanted than to know that it is valid.
+    /// Whether to validate the configuration and do nothing else.
     pub check_only: bool,
     /// What to log.
     pub log: LogConfig,
 }
 
 impl Judging {
-    /// Validates this part of `values`, with what the file has and the defaults.
+    /// Validates this part of `values`, to which the file is added here.
     pub fn load(mut values: Values) -> Result<Self, ConfigError> {
         add_file(&mut values)?;
-        values.add_defaults();
-        let read = Reader(&values);
         Ok(Self {
-            file: read.text("config.file"),
-            checker: read.checker()?,
-            check_only: read.get("config.check", SWITCH)?,
-            log: read.log()?,
+            file: values.text("config.file"),
+            checker: values.checker()?,
+            check_only: values.get("config.check", SWITCH)?,
+            log: values.log()?,
         })
     }
 }

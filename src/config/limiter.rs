@@ -1,42 +1,36 @@
-//! The kind of limiter: one that is built in, or a description in a file, checked here.
+//! The kind of limiter: a kind that is built in, or a description in a file, which is checked here.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use reqwest::Url;
 
+use super::ConfigError;
 use super::reader::SWITCH;
-use super::{ConfigError, Reader};
+use super::settings::{Typed, Values};
 use crate::limiters::{Description, built_in};
 use crate::observe::Kind;
 
-/// The kind that the exporter watches unless it is told another.
+/// The kind that has code of its own.
 const REFERENCE: &str = "reference";
 
-impl Reader<'_> {
-    /// What `limiter.file`, or else `limiter.kind`, says.
+impl Values {
+    /// The kind that `limiter.file` describes, or else `limiter.kind` names.
     pub(super) fn limiter_kind(&self) -> Result<Kind, ConfigError> {
         if let Some(typed) = self.typed("limiter.file") {
-            let path = self.text("limiter.file").unwrap_or_default();
-            let description = of_file(&typed.origin, &path)?;
-            return Ok(Kind::Described(Arc::new(description)));
+            return Ok(Kind::Described(Arc::new(of_file(&typed)?)));
         }
-        let origin = self.typed("limiter.kind").map(|typed| typed.origin.clone());
-        let origin = origin.unwrap_or_default();
-        let name = self.text("limiter.kind");
-        let name = name.unwrap_or_else(|| REFERENCE.to_owned());
-        let text =
-            built_in(&name).map_err(|expected| ConfigError::new(&origin, &name, expected))?;
-        let description = described(text)
-            .map(Arc::new)
-            .map_err(|mistakes| ConfigError::new(&origin, &name, mistakes))?;
-        Ok(match name.as_str() {
+        let typed = self.typed("limiter.kind").unwrap_or_default();
+        let text = built_in(typed.text()).map_err(|expected| typed.refused(expected))?;
+        let description = Arc::new(described(&typed, text)?);
+        Ok(match typed.text() {
             REFERENCE => Kind::Reference(description),
             _ => Kind::Described(description),
         })
     }
 }
 
-impl Reader<'_> {
+impl Values {
     /// That what is switched on for `kind`, whose nodes are at `urls`, is something that its description has.
     pub(super) fn check_kind(&self, kind: &Kind, urls: &[Url]) -> Result<(), ConfigError> {
         if kind.is_reference() {
@@ -45,7 +39,7 @@ impl Reader<'_> {
         let description = kind.description();
         let nodes = description.nodes.as_ref().map(|nodes| &nodes.value);
         let name = &description.name;
-        let wrong = |flag, expected| match self.typed(flag) {
+        let wrong = |flag, expected| match self.given(flag) {
             Some(typed) => Err(typed.refused(expected)),
             None => Ok(()),
         };
@@ -64,8 +58,8 @@ impl Reader<'_> {
             ),
             (
                 "prometheus.url",
-                self.typed("prometheus.url").is_some(),
-                has_latency || (nodes.is_some() && self.typed("latency.metric").is_some()),
+                self.given("prometheus.url").is_some(),
+                has_latency || (nodes.is_some() && self.given("latency.metric").is_some()),
                 "nodes.latency",
             ),
         ] {
@@ -85,30 +79,29 @@ impl Reader<'_> {
     }
 }
 
-/// The description in the file at `path`, which `origin` names.
-fn of_file(origin: &str, path: &str) -> Result<Description, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::new(origin, path, format!("a readable file ({error})")))?;
-    described(&text).map_err(|mistakes| ConfigError::new(origin, path, mistakes))
-}
-
 /// The description that `limiters --check` names: a kind that is built in, or else a file.
 pub fn description_of(named: &str) -> Result<Description, ConfigError> {
-    const ORIGIN: &str = "--check";
+    let typed = Typed::new("--check", named);
     match built_in(named) {
-        Ok(text) => described(text).map_err(|mistakes| ConfigError::new(ORIGIN, named, mistakes)),
-        Err(unknown) if !std::path::Path::new(named).exists() => {
-            let expected = format!("a file, or a kind that is built in ({unknown})");
-            Err(ConfigError::new(ORIGIN, named, expected))
+        Ok(text) => described(&typed, text),
+        Err(unknown) if !Path::new(named).exists() => {
+            Err(typed.refused(format!("a file, or a kind that is built in ({unknown})")))
         }
-        Err(_) => of_file(ORIGIN, named),
+        Err(_) => of_file(&typed),
     }
 }
 
-/// The description in `text`, or all of its mistakes.
-fn described(text: &str) -> Result<Description, String> {
+/// The description in the file that `typed` names.
+fn of_file(typed: &Typed) -> Result<Description, ConfigError> {
+    let text = std::fs::read_to_string(typed.text())
+        .map_err(|error| typed.refused(format!("a readable file ({error})")))?;
+    described(typed, &text)
+}
+
+/// The description in `text`, or all of its mistakes as an error of `typed`.
+fn described(typed: &Typed, text: &str) -> Result<Description, ConfigError> {
     Description::parse(text).map_err(|mistakes| {
         let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        format!("a valid description: {}", mistakes.join("; "))
+        typed.refused(format!("a valid description: {}", mistakes.join("; ")))
     })
 }

@@ -1,11 +1,11 @@
-//! Validates values one by one, and names the one that is wrong, wherever it is from.
+//! Makes values out of text, one by one. An error names the value that is wrong, and where it is from.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
 
-use super::settings::{DEFAULT_OF, Typed, Values};
+use super::settings::{Typed, Values};
 use super::{ConfigError, LogConfig, without_password};
 use crate::credentials::SecretSource;
 use crate::invariants::CheckerConfig;
@@ -14,13 +14,13 @@ use crate::observation::{KeyLabel, LatencyWindow, Limit};
 use crate::observe::{LimitRule, RegistryTiming};
 use crate::report::{InvariantName, Severity, Unit};
 
-/// The most keys that may be exported: every one costs Prometheus four series.
+/// The most keys that may be exported: each one costs Prometheus four series.
 pub(super) const MOST_SERIES: usize = 100_000;
 
-/// Shorter, and scrapes find no two samples in it; longer, and what is slow now is not seen for what was fast before.
+/// In a shorter window, scrapes find no two samples; in a longer one, the past hides that a node is slow now.
 const LATENCY_WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(600)];
 
-/// What a value has to be, and what it is then.
+/// What a value must be, and how it is parsed.
 pub(super) type Kind<T> = (&'static str, fn(&str) -> Option<T>);
 
 pub(super) const SWITCH: Kind<bool> = ("true or false", |text| text.parse().ok());
@@ -105,36 +105,23 @@ fn threshold_of(name: InvariantName) -> Kind<f64> {
     }
 }
 
-/// Reads values by name.
-pub(super) struct Reader<'a>(pub(super) &'a Values);
-
-impl Reader<'_> {
-    pub(super) fn typed(&self, name: &str) -> Option<&Typed> {
-        self.0.get(name)
-    }
-
-    /// Whether `name` has its default alone.
-    pub(super) fn is_default(&self, name: &str) -> bool {
-        let typed = self.typed(name);
-        typed.is_some_and(|typed| typed.origin.starts_with(DEFAULT_OF))
-    }
-
+impl Values {
     pub(super) fn optional<T>(
         &self,
         name: &str,
         (expected, parse): Kind<T>,
     ) -> Result<Option<T>, ConfigError> {
-        let read = |typed: &Typed| parse(typed.text()).ok_or_else(|| typed.refused(expected));
+        let read = |typed: Typed| parse(typed.text()).ok_or_else(|| typed.refused_url(expected));
         self.typed(name).map(read).transpose()
     }
 
-    /// The same of what is always there, by its default.
+    /// The same for a value that is always there.
     pub(super) fn get<T>(&self, name: &str, kind: Kind<T>) -> Result<T, ConfigError> {
         let read = self.optional(name, kind)?;
         read.ok_or_else(|| ConfigError::new(format!("--{name}"), "nothing", kind.0))
     }
 
-    /// The same where the default is in `into`.
+    /// The same for a value whose default is in `into`.
     fn replace<T>(&self, into: &mut T, name: &str, kind: Kind<T>) -> Result<(), ConfigError> {
         if let Some(value) = self.optional(name, kind)? {
             *into = value;
@@ -151,34 +138,25 @@ impl Reader<'_> {
     }
 
     pub(super) fn secret(&self, name: &str) -> Result<Option<SecretSource>, ConfigError> {
-        let read = |typed: &Typed| {
+        let read = |typed: Typed| {
             let source = SecretSource::file(&typed.origin, Path::new(typed.text()));
             source.map_err(|error| typed.refused(format!("a readable file ({error})")))
         };
         self.typed(name).map(read).transpose()
     }
 
-    /// URLs, which may repeat and be separated by commas; none may be shown with its password.
-    pub(super) fn urls(&self, name: &str) -> Result<Vec<Url>, ConfigError> {
+    /// The URLs of nodes: several values, each of which may hold several by commas.
+    pub(super) fn node_urls(&self) -> Result<Vec<Url>, ConfigError> {
         let (expected, parse) = HTTP_URL;
-        let typed = self.typed(name);
+        let typed = self.typed("ratelimiter.url").unwrap_or_default();
         let mut urls = Vec::new();
-        for (typed, value) in typed
-            .iter()
-            .flat_map(|it| it.values.iter().map(move |v| (it, v)))
-        {
+        for value in &typed.values {
             for part in value.split(',') {
                 let refused = || ConfigError::new(&typed.origin, without_password(value), expected);
                 urls.push(parse(part.trim()).ok_or_else(refused)?);
             }
         }
         Ok(urls)
-    }
-
-    pub(super) fn url(&self, name: &str) -> Result<Option<Url>, ConfigError> {
-        let (expected, parse) = HTTP_URL;
-        let read = |typed: &Typed| parse(typed.text()).ok_or_else(|| typed.refused_url(expected));
-        self.typed(name).map(read).transpose()
     }
 
     pub(super) fn log(&self) -> Result<LogConfig, ConfigError> {
@@ -224,10 +202,10 @@ impl Reader<'_> {
         if timing.heartbeat * 2 < timing.ttl {
             return Ok(timing);
         }
-        // The one that a target set for itself made it wrong, else the interval is most likely.
+        // The value that a target has for itself is the wrong one, else the interval most likely is.
         let given = [ttl, heartbeat]
             .into_iter()
-            .filter_map(|name| self.typed(name));
+            .filter_map(|name| self.given(name));
         let own = given.max_by_key(|typed| typed.origin.starts_with("targets."));
         let origin = own.map_or(heartbeat, |typed| &typed.origin);
         let expected = format!(
@@ -246,9 +224,9 @@ impl Reader<'_> {
         let mut rules = Vec::new();
         for index in 0.. {
             let name = format!("limits[{index}]");
-            let Some(rule) = self.typed(&name) else { break };
+            let Some(rule) = self.given(&name) else { break };
             let fields = ["match", "limit", "window"].map(|field| format!("{name}.{field}"));
-            if let Some(missing) = fields.iter().find(|field| self.typed(field).is_none()) {
+            if let Some(missing) = fields.iter().find(|field| self.given(field).is_none()) {
                 let missing = format!("without {missing}");
                 let expected = "match, limit and window, all three";
                 return Err(ConfigError::new(&rule.origin, missing, expected));
@@ -266,7 +244,7 @@ impl Reader<'_> {
     }
 }
 
-/// A duration in Prometheus's way of writing (`1m30s`, `500ms`, `0.5s`); never negative.
+/// A duration as Prometheus writes it (`1m30s`, `500ms`, `0.5s`); never negative.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let unit = text.bytes().any(|c| c.is_ascii_alphabetic());
     let plain = text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'.');

@@ -1,11 +1,12 @@
-//! `--redis.*`: the URL, who logs in, and TLS. The URL may name several hosts, which no URL parser takes as a whole.
+//! `--redis.*`: the URL, logins, and TLS. The URL may name several hosts, which no URL parser accepts as a whole.
 
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 
+use super::ConfigError;
 use super::reader::{Kind, SWITCH, TIMEOUT};
-use super::{ConfigError, Reader};
+use super::settings::Values;
 use crate::credentials::{Secret, SecretSource};
 use crate::observe::{Login, RedisDeployment, Tls};
 
@@ -17,9 +18,9 @@ const SERVER_NAME: Kind<String> = ("a host name or an IP address", |name| {
     ServerName::try_from(name).ok().map(|_| name.to_owned())
 });
 
-impl Reader<'_> {
+impl Values {
     pub(super) fn redis(&self) -> Result<RedisDeployment, ConfigError> {
-        let typed = self.typed("redis.url").cloned().unwrap_or_default();
+        let typed = self.typed("redis.url").unwrap_or_default();
         let url = RedisUrl::parse(typed.text()).ok_or_else(|| typed.refused_url(EXPECTED))?;
         let password = self.secret("redis.password-file")?;
         let tls = self.redis_tls(url.tls)?;
@@ -49,14 +50,14 @@ impl Reader<'_> {
         ];
         if !wanted {
             let mut given = [authorities, chain, key, "redis.tls-server-name"].into_iter();
-            // Who gives certificates means to use them, and would not notice that they are not.
-            if let Some(typed) = given.find_map(|flag| self.typed(flag)) {
+            // A user who gives certificates would not notice that they are not used.
+            if let Some(typed) = given.find_map(|flag| self.given(flag)) {
                 let expected = "a URL of rediss:// or rediss+sentinel:// in --redis.url with it";
                 return Err(typed.refused(expected));
             }
             return Ok(None);
         }
-        let identity = match (self.typed(chain), self.typed(key)) {
+        let identity = match (self.given(chain), self.given(key)) {
             (Some(_), Some(_)) => Some([chain, key]),
             (None, None) => None,
             (Some(alone), None) | (None, Some(alone)) => {
@@ -132,7 +133,7 @@ impl RedisUrl {
         parts.next().is_none().then_some(url)
     }
 
-    /// A path is a socket's and has no place for the database, which so follows as others write it, too.
+    /// `[USER@]/PATH[?db=DB]`: other clients of Redis write the database this way, too.
     fn of_socket(rest: &str) -> Option<Self> {
         let (user, path) = rest.split_at(rest.find('/')?);
         let (path, database) = path.split_once("?db=").unwrap_or((path, "0"));
@@ -152,7 +153,7 @@ impl RedisUrl {
         Some(url)
     }
 
-    /// What stands before the at sign.
+    /// Sets user and password to what is before the at sign.
     fn set_user(&mut self, user: Option<&str>) {
         let Some(user) = user else { return };
         let (name, password) = user.split_once(':').unwrap_or((user, ""));

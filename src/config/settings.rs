@@ -1,6 +1,5 @@
-//! The settings by name: what each is called, what it means, and where its value comes from. Flags beat the
-//! environment, which clap reads with them, the environment beats the file, the file beats the default. Values are still
-//! text here.
+//! The settings by name: what each is called, what it means, and where its value comes from. Flags beat the environment,
+//! which clap reads too; the environment beats the file, and the file beats the default. Values are still text here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,13 +10,10 @@ use regex::Regex;
 use super::{ConfigError, without_password};
 use crate::text::one_line;
 
-/// Where a value is from that nobody gave.
-pub(super) const DEFAULT_OF: &str = "default of --";
-
 /// What the variables of all settings begin with.
 const ENV_PREFIX: &str = "RATELIMITER_EXPORTER_";
 
-/// How alike a name that was meant has to be to one that was written, from 0 to 1.
+/// How similar an unknown name must be to a known one that is suggested, from 0 to 1.
 const LEAST_ALIKE: f64 = 0.6;
 
 /// One setting, by the name of its flag.
@@ -57,13 +53,13 @@ settings! {
     "web.config.file": "FILE";
     /// Accept POST /api/v1/actions/reset_counter from callers that --web.config.file authenticates
     "web.enable-admin-api": "" = "false";
-    /// Accept actions without authentication, from anybody who reaches the port
+    /// Accept actions without authentication, from every client that reaches the port
     "web.admin-api-insecure": "" = "false";
     /// Connections served at once; further ones wait
     "web.max-connections": "N" = "512";
-    /// Time for a request to arrive, and for an idle connection
+    /// Timeout of a request that arrives, and of an idle connection
     "web.read-timeout": "DURATION" = "90s";
-    /// Accept POST /-/reload, which reads the configuration anew as SIGHUP does
+    /// Accept POST /-/reload, which reloads the configuration as SIGHUP does
     "web.enable-lifecycle": "" = "false";
     /// Time subtracted from Prometheus's scrape timeout, so that the answer arrives in time
     "web.timeout-offset": "DURATION" = "0.5s";
@@ -71,7 +67,7 @@ settings! {
     "web.runbook-url": "URL";
     /// A node of the limiter; repeat or separate by commas: any will do for the API, all are probed
     "ratelimiter.url": "URL" = "http://localhost:8000";
-    /// Time for one request to a node
+    /// Timeout of one request to a node
     "ratelimiter.timeout": "DURATION" = "1s";
     /// File that holds the bearer token for the URLs of --ratelimiter.url
     "ratelimiter.bearer-token-file": "FILE";
@@ -81,7 +77,7 @@ settings! {
     "ratelimiter.password-file": "FILE";
     /// Certificates (PEM) to trust for the URLs of --ratelimiter.url, instead of the system's
     "ratelimiter.tls-ca-file": "FILE";
-    /// Log in also at the addresses that nodes registered in Redis
+    /// Also send the credentials to the addresses that nodes registered in Redis
     "ratelimiter.send-credentials-to-nodes": "" = "false";
     /// Ask each node for its health
     "probe.nodes": "BOOL" = "true";
@@ -107,7 +103,7 @@ settings! {
     "redis.tls-server-name": "NAME";
     /// Read the counters from a replica, if one follows its primary
     "redis.prefer-replica": "" = "false";
-    /// Time for connecting to Redis, and for one answer
+    /// Timeout of connecting to Redis, and of one answer
     "redis.timeout": "DURATION" = "1s";
     /// Read the latencies from this Prometheus instead of the nodes
     "prometheus.url": "URL";
@@ -121,21 +117,21 @@ settings! {
     "prometheus.tls-ca-file": "FILE";
     /// The one latency histogram to read, in seconds, instead of the default list
     "latency.metric": "NAME{label=\"value\"}";
-    /// Span that a node's p99 is taken over; 10s to 10m
+    /// Time span that a node's p99 covers; 10s to 10m
     "latency.window": "DURATION" = "60s";
-    /// Keys that are exported, the highest utilization first; 0 to 100000
+    /// How many keys are exported, the highest utilization first; 0 to 100000
     "keys.max-series": "N" = "100";
     /// Show keys as they are, or as the start of their SHA-256
     "keys.label": "plain|hash" = "plain";
     /// Time that one collection may spend on counters
     "scan.budget": "DURATION" = "5s";
-    /// Share of each Redis server's time that reading counters may take
+    /// Largest share of each Redis server's time for reading counters
     "scan.share": "RATIO" = "0.2";
     /// The kind of limiter: one that ratelimiter-exporter limiters lists
     "limiter.kind": "NAME" = "reference";
     /// A file that describes your own kind of limiter, instead of --limiter.kind (docs/LIMITERS.md)
     "limiter.file": "FILE";
-    /// File that keeps violations, nodes and limits over a restart
+    /// File that keeps violations, nodes and limits over restarts
     "state.file": "FILE";
     /// YAML file with any of these settings, invariants, nodes, limits and targets
     "config.file": "FILE";
@@ -143,7 +139,7 @@ settings! {
     "config.check": "" = "false";
     /// Least severe messages to log
     "log.level": "error|warn|info|debug|trace" = "info";
-    /// How a log line is written
+    /// Format of log lines
     "log.format": "logfmt|json" = "logfmt";
 }
 
@@ -157,8 +153,8 @@ pub fn may_repeat(flag: &str) -> bool {
     flag == "ratelimiter.url"
 }
 
-/// Refuses what begins as our variables do and is no setting's: a mistake of somebody's, unless Kubernetes made it for a
-/// service of the exporter's name. An empty variable counts as not set.
+/// Refuses a variable that has the prefix of the exporter's variables and belongs to no setting, unless Kubernetes made it
+/// for a service with the exporter's name. An empty variable counts as not set.
 pub fn check_variables(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(), ConfigError> {
@@ -179,13 +175,13 @@ pub fn check_variables(
     Ok(())
 }
 
-/// Whether Kubernetes sets this variable in each pod of a namespace with a service whose name begins as ours.
+/// Whether Kubernetes sets this variable: in each pod of a namespace that has a service with the exporter's name.
 fn is_service_link(name: &str, value: &str) -> bool {
     let links = "_SERVICE_HOST=|_SERVICE_PORT(_[^=]*)?=|_PORT_[0-9]+_(TCP|UDP|SCTP)(_[^=]*)?=|_PORT=(tcp|udp|sctp)://";
     Regex::new(links).is_ok_and(|links| links.is_match(&format!("{name}={value}")))
 }
 
-/// The one of `known` that is most like `written`, the first of equals; `None` if none is.
+/// The name in `known` that is most similar to `written`, the first of equals; `None` if none is similar enough.
 pub(super) fn most_alike<'a>(
     written: &str,
     known: impl Iterator<Item = &'a str>,
@@ -205,27 +201,35 @@ pub fn env_name(flag: &str) -> String {
     format!("{ENV_PREFIX}{upper}")
 }
 
-/// A value as typed, with the name by which the user knows it.
+/// A value as it was typed, and where.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Typed {
-    /// `--redis.url`, `RATELIMITER_EXPORTER_REDIS_URL`, `redis.url in FILE`, or `default of --redis.url`.
+    /// `--redis.url`, `RATELIMITER_EXPORTER_REDIS_URL`, `redis.url in FILE:1:1`, or `default of --redis.url`.
     pub origin: String,
-    /// The values; more than one only where a flag may be repeated, none for a mapping.
+    /// The values: several only where a flag may be repeated, none for a mapping.
     pub values: Vec<String>,
 }
 
 impl Typed {
-    /// The value; where there are several, the last one.
+    /// One value.
+    pub(super) fn new(origin: impl Into<String>, value: impl Into<String>) -> Self {
+        Self {
+            origin: origin.into(),
+            values: vec![value.into()],
+        }
+    }
+
+    /// The value, the last one of several.
     pub(super) fn text(&self) -> &str {
         self.values.last().map_or("", String::as_str)
     }
 
-    /// The mistake that it is not as `expected`.
+    /// The error that the value is not as `expected`.
     pub(super) fn refused(&self, expected: impl fmt::Display) -> ConfigError {
         ConfigError::new(&self.origin, self.text(), expected)
     }
 
-    /// The same where it was to be a URL, which may hold a password and may be broken in any way.
+    /// The same, without what may be a password: for a value that should be a URL, and may be invalid in any way.
     pub(super) fn refused_url(&self, expected: impl fmt::Display) -> ConfigError {
         ConfigError::new(&self.origin, without_password(self.text()), expected)
     }
@@ -238,13 +242,14 @@ impl fmt::Debug for Typed {
     }
 }
 
-/// Values by name, each from the best source that has one. Beside the names of the flags there are those that only a file
-/// has, such as `checker.unknown_hold` and `limits[0].match`, and what is for one target, below `targets.NAME`.
+/// The values that were given, by name, each from the source that beats the others. Besides the names of the flags there are
+/// those that only a file has, such as `checker.unknown_hold` and `limits[0].match`; those of a target begin with
+/// `targets.NAME`.
 #[derive(Clone, Debug, Default)]
 pub struct Values(BTreeMap<String, Typed>);
 
 impl Values {
-    /// Adds values of a source, unless a better one (added before) has them.
+    /// Adds values, unless a source that was added before has them.
     pub fn add(&mut self, setting: &'static Setting, origin: String, values: Vec<String>) {
         self.put(setting.flag.to_owned(), Typed { origin, values });
     }
@@ -257,37 +262,32 @@ impl Values {
     /// The same with the configuration file `path`, which `origin` named, instead of any other.
     #[must_use]
     pub fn with_file(mut self, origin: &str, path: &str) -> Self {
-        let typed = Typed {
-            origin: origin.to_owned(),
-            values: vec![path.to_owned()],
-        };
-        self.0.insert("config.file".to_owned(), typed);
+        self.0
+            .insert("config.file".to_owned(), Typed::new(origin, path));
         self
     }
 
-    /// Adds what `other` has by the names that `which` accepts.
+    /// Adds the values of `other` whose names `which` accepts.
     pub(super) fn add_from(&mut self, other: &Self, which: impl Fn(&str) -> bool) {
         for (name, typed) in other.iter().filter(|(name, _)| which(name)) {
             self.put(name.to_owned(), typed.clone());
         }
     }
 
-    /// Adds the defaults.
-    pub(super) fn add_defaults(&mut self) {
-        for setting in SETTINGS {
-            if let Some(default) = setting.default {
-                let origin = format!("{DEFAULT_OF}{}", setting.flag);
-                self.add(setting, origin, vec![default.to_owned()]);
-            }
-        }
-    }
-
-    /// The value of `name`, if it has one.
-    pub fn get(&self, name: &str) -> Option<&Typed> {
+    /// The value that was given for `name`.
+    pub fn given(&self, name: &str) -> Option<&Typed> {
         self.0.get(name)
     }
 
-    /// What has names that begin with `prefix`, by what is behind it.
+    /// The value that was given for `name`, or else its default.
+    pub(super) fn typed(&self, name: &str) -> Option<Typed> {
+        self.given(name).cloned().or_else(|| {
+            let default = find(name)?.default?;
+            Some(Typed::new(format!("default of --{name}"), default))
+        })
+    }
+
+    /// The values whose names begin with `prefix`, by the rest of their names.
     pub(super) fn below(&self, prefix: &str) -> Self {
         let inner = self.iter().filter_map(|(name, typed)| {
             let name = name.strip_prefix(prefix)?.to_owned();

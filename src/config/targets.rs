@@ -1,20 +1,20 @@
-//! Further limiters: what each has for itself, and what it has from the top of the configuration. Where a limiter is and
-//! who logs in there is never taken over: credentials are for the servers that they were given for.
+//! The limiters by name: which settings each has for itself, and which it inherits from the top of the configuration.
+//! Addresses and credentials are never inherited: credentials are used only for the servers that they were given for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::reader::{KEY_LABEL, LATENCY_WINDOW, METRIC, SERIES, SHARE, SWITCH, TIMEOUT};
+use super::reader::{HTTP_URL, KEY_LABEL, LATENCY_WINDOW, METRIC, SERIES, SHARE, SWITCH, TIMEOUT};
 use super::settings::{Typed, Values};
-use super::{Config, ConfigError, Reader};
+use super::{Config, ConfigError};
 use crate::invariants::CheckerConfig;
 use crate::observe::ObserveConfig;
 use crate::subject::DEFAULT_TARGET;
 use crate::text::without_login;
 
-/// What tells where a limiter is: every target says so itself.
+/// The addresses of a limiter: every target has its own.
 const REQUIRED: [&str; 2] = ["redis.url", "ratelimiter.url"];
 
-/// What a target has from the top unless it says otherwise. Everything else is its own.
+/// What a target inherits from the top unless it has its own, besides the sections without flags.
 const INHERITED: [&str; 11] = [
     "ratelimiter.timeout",
     "probe.nodes",
@@ -38,33 +38,30 @@ pub struct TargetConfig {
     pub checker: CheckerConfig,
 }
 
-/// All limiters by name, the default one among them. `typed` is what was given, without defaults.
-pub(super) fn targets(typed: &Values) -> Result<BTreeMap<String, TargetConfig>, ConfigError> {
-    let given = typed.iter().filter_map(|(name, target)| {
+/// All limiters by name, the default one among them.
+pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>, ConfigError> {
+    let given = values.iter().filter_map(|(name, target)| {
         let name = name.strip_prefix("targets.")?;
-        (!name.contains('.') && !name.contains('[')).then_some((name, target))
+        (!name.contains('.')).then_some((name, target))
     });
     let given: Vec<(&str, &Typed)> = given.collect();
-    let mut values = typed.clone();
-    values.add_defaults();
-    let top = Reader(&values);
-    // Also where every target says otherwise.
-    top.checker()?;
-    top.limit_rules()?;
+    // These must be valid even where every target has its own.
+    values.checker()?;
+    values.limit_rules()?;
     let mut targets = BTreeMap::new();
     for (name, target) in &given {
-        targets.insert((*name).to_owned(), limiter_of(name, target, typed)?);
+        targets.insert((*name).to_owned(), limiter_of(name, target, values)?);
     }
     if targets.contains_key(DEFAULT_TARGET) {
-        if let Some(lost) = REQUIRED.iter().find_map(|flag| typed.get(flag)) {
+        if let Some(lost) = REQUIRED.iter().find_map(|flag| values.given(flag)) {
             return Err(lost.refused_url("it in targets.default alone, which is what is watched"));
         }
         return Ok(targets);
     }
     if let Some((_, first)) = given.first()
-        && REQUIRED.iter().any(|flag| typed.get(flag).is_none())
+        && REQUIRED.iter().any(|flag| values.given(flag).is_none())
     {
-        // The defaults would be watched instead, and be down for ever.
+        // Otherwise the exporter would watch the default addresses, where there may be no limiter.
         let names: Vec<&str> = targets.keys().map(String::as_str).collect();
         return Err(ConfigError::new(
             &first.origin,
@@ -72,22 +69,22 @@ pub(super) fn targets(typed: &Values) -> Result<BTreeMap<String, TargetConfig>, 
             "one called default, or redis.url and ratelimiter.url outside of targets: /metrics is about one of them",
         ));
     }
-    targets.insert(DEFAULT_TARGET.to_owned(), top.limiter()?);
+    targets.insert(DEFAULT_TARGET.to_owned(), values.limiter()?);
     Ok(targets)
 }
 
-/// The limiter called `name`: what it says for itself, then what it has from the top, then the defaults.
-fn limiter_of(name: &str, target: &Typed, typed: &Values) -> Result<TargetConfig, ConfigError> {
-    let mut values = typed.below(&format!("targets.{name}."));
-    let kind = Reader(&values).limiter_kind()?;
+/// The limiter called `name`: its own values, then those that it inherits from `top`, then the defaults.
+fn limiter_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, ConfigError> {
+    let mut values = top.below(&format!("targets.{name}."));
+    let kind = values.limiter_kind()?;
     let is_reference = kind.is_reference();
     let nodes = kind.description().nodes.as_ref();
     let has_canary = nodes.is_some_and(|nodes| nodes.value.canary.is_some())
-        && values.get("ratelimiter.url").is_some();
+        && values.given("ratelimiter.url").is_some();
     let missing = REQUIRED
         .iter()
         .filter(|flag| is_reference || **flag == "redis.url")
-        .find(|flag| values.get(flag).is_none());
+        .find(|flag| values.given(flag).is_none());
     if let Some(missing) = missing {
         return Err(ConfigError::new(
             &target.origin,
@@ -95,26 +92,25 @@ fn limiter_of(name: &str, target: &Typed, typed: &Values) -> Result<TargetConfig
             "redis.url and ratelimiter.url of its own",
         ));
     }
-    // Rules count in their order, so those of the top are not mixed into its own.
-    let own_limits = values.get("limits").is_some();
-    values.add_from(typed, |name| {
+    // The order of rules matters, so those of the top are not mixed into its own.
+    let own_limits = values.given("limits").is_some();
+    values.add_from(top, |name| {
         let section = ["invariants.", "checker.", "nodes."];
         let limits = name.starts_with("limits") && !own_limits;
         // The canary of the others is none of a kind that has none.
         let inherited = INHERITED.contains(&name) && (has_canary || name != "probe.canary");
         inherited || limits || section.iter().any(|it| name.starts_with(it))
     });
-    values.add_defaults();
-    Reader(&values).limiter()
+    values.limiter()
 }
 
-impl Reader<'_> {
+impl Values {
     fn limiter(&self) -> Result<TargetConfig, ConfigError> {
-        let mut ratelimiter_urls = self.urls("ratelimiter.url")?;
-        let mut prometheus_url = self.url("prometheus.url")?;
+        let mut ratelimiter_urls = self.node_urls()?;
+        let mut prometheus_url = self.optional("prometheus.url", HTTP_URL)?;
         let kind = self.limiter_kind()?;
-        if !kind.is_reference() && self.is_default("ratelimiter.url") {
-            // It is where the reference limiter is.
+        if !kind.is_reference() && self.given("ratelimiter.url").is_none() {
+            // The default is the address of the reference limiter.
             ratelimiter_urls.clear();
         }
         self.check_kind(&kind, &ratelimiter_urls)?;
@@ -146,7 +142,7 @@ impl Reader<'_> {
 }
 
 impl Config {
-    /// The configuration with the target called `name` in the place of the default one.
+    /// The configuration with the target called `name` in place of the default target.
     pub fn select(self, name: &str) -> Result<Self, String> {
         let Some(target) = self.targets.get(name).cloned() else {
             let names: Vec<&str> = self.targets.keys().map(String::as_str).collect();

@@ -161,7 +161,7 @@ fn the_file_sets_invariants_nodes_and_limits() {
 }
 
 #[test]
-fn a_listen_address_whose_name_does_not_resolve_is_told_as_that() {
+fn a_listen_address_whose_name_does_not_resolve_is_reported_as_such() {
     let error = load(&[("web.listen-address", "nohost.invalid:9972")]).unwrap_err();
     assert!(
         error.to_string().ends_with("the name does not resolve"),

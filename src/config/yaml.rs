@@ -1,14 +1,14 @@
-//! YAML of which every key and value knows its place. Knows nothing of settings.
+//! YAML with the place of every key and value. Knows nothing of settings.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
 use crate::yaml::plainly;
 
-/// How deep a document may nest. Settings do five levels; every level takes of a stack that has an end.
+/// How deep a document may nest: settings nest five levels deep, and every level takes some of the stack.
 const MOST_LEVELS: usize = 16;
 
-/// What one place holds; the place comes around it by [`Spanned`].
+/// A value. [`Spanned`] adds its place.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Nothing,
@@ -19,11 +19,11 @@ pub(super) enum Node {
     Map(Vec<Entry>),
 }
 
-/// A key, and what belongs to it.
+/// A key and its value.
 pub(super) type Entry = (Spanned<String>, Spanned<Node>);
 
 impl Node {
-    /// Its text, where it is a value.
+    /// The text of a scalar.
     pub(super) fn text(self) -> Option<String> {
         match self {
             Self::Plain(text) | Self::Text(text) => Some(text),
@@ -31,7 +31,7 @@ impl Node {
         }
     }
 
-    /// What it is, in a message.
+    /// The node in an error message.
     pub(super) fn shown(&self) -> &str {
         match self {
             Self::Nothing => "nothing",
@@ -42,7 +42,7 @@ impl Node {
     }
 }
 
-/// Parses `text`, or says why that is not possible and, if that is known, where.
+/// Parses `text`. An error has the place, if it is known, and the reason.
 pub(super) fn parse(text: &str) -> Result<Spanned<Node>, (Option<Location>, String)> {
     if text.trim().is_empty() {
         let nowhere = Location::UNKNOWN;
@@ -137,14 +137,14 @@ mod tests {
                 "/a/b/d Text(\"x\") 3:10",
                 "/a/e[0] Plain(\"true\") 4:7",
                 "/a/e[1] Plain(\"5.0\") 4:13",
-                // Where nothing stands, the colon is the place.
+                // The place of a missing value is the colon.
                 "/a/f Nothing 5:4",
             ]
         );
     }
 
     #[test]
-    fn an_alias_stands_for_its_anchor() {
+    fn an_alias_has_the_value_of_its_anchor() {
         let text = "a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}\n";
         let mut found = Vec::new();
         leaves("", &parse(text).unwrap(), &mut found);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_is_reported_with_its_place() {
+    fn a_syntax_error_is_reported_with_its_place() {
         for (text, line) in [
             ("a: 1\na: 2\n", 2),
             ("a: [1, 2\nb: 3\n", 2),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_without_the_names_of_the_parsers_options_and_types() {
+    fn errors_do_not_name_the_parsers_options_and_types() {
         for text in [
             "a: 1\na: 2\n",
             "a: 1\n---\nb: 2\n",
@@ -180,12 +180,12 @@ mod tests {
             "~: 1\n",
             &format!("a: {}{}", "[".repeat(20), "]".repeat(20)),
         ] {
-            let (at, told) = parse(text).unwrap_err();
+            let (at, message) = parse(text).unwrap_err();
             assert!(at.is_some());
             for word in [
                 "Policy", "policy", "Option", "from_str", "u64", "Depth", "scalar", "weak", "_",
             ] {
-                assert!(!told.contains(word), "{text:?}: {told}");
+                assert!(!message.contains(word), "{text:?}: {message}");
             }
         }
     }

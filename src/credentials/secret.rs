@@ -1,13 +1,12 @@
 //! Values that must never be shown, and where they come from.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::{fmt, io};
 
-use super::watched::Stamp;
-use crate::lock::lock;
+use super::watched::Watched;
 
-/// A secret. Its `Debug` and `Display` say nothing; only [`Secret::expose`] gives it away.
+/// A secret. Its `Debug` and `Display` do not show it; only [`Secret::expose`] does.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -35,7 +34,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Where a secret comes from. Whoever uses one asks for it each time, so that it can change meanwhile.
+/// Where a secret comes from. It may change, so its users ask for it each time.
 #[derive(Clone, Debug)]
 pub struct SecretSource(Source);
 
@@ -45,16 +44,21 @@ enum Source {
     File(Arc<SecretFile>),
 }
 
-#[derive(Debug)]
 struct SecretFile {
     /// The setting that names it.
     origin: String,
     path: PathBuf,
-    kept: Mutex<(Stamp, Secret)>,
+    watched: Watched<Secret>,
+}
+
+impl fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.fmt(f)
+    }
 }
 
 impl PartialEq for SecretSource {
-    /// Whether both give the same secret, now and after every change.
+    /// Whether both have the same secret, now and after every change.
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Source::Fixed(one), Source::Fixed(other)) => one == other,
@@ -67,59 +71,40 @@ impl PartialEq for SecretSource {
 impl Eq for SecretSource {}
 
 impl SecretSource {
-    /// One that never changes.
+    /// A secret that never changes.
     pub fn fixed(secret: Secret) -> Self {
         Self(Source::Fixed(secret))
     }
 
-    /// The file at `path`, named by the setting `origin`, whose end of line is not part of it.
-    pub fn file(origin: &str, path: &Path) -> Result<Self, std::io::Error> {
-        let path = path.to_owned();
-        let kept = (Stamp::of(&path), read(&path)?);
-        if kept.1.expose().is_empty() {
-            let kind = std::io::ErrorKind::InvalidData;
-            return Err(std::io::Error::new(kind, "it is empty"));
-        }
+    /// The content of the file at `path`, which the setting `origin` names, without the newlines at its end.
+    pub fn file(origin: &str, path: &Path) -> Result<Self, io::Error> {
         Ok(Self(Source::File(Arc::new(SecretFile {
             origin: origin.to_owned(),
-            path,
-            kept: Mutex::new(kept),
+            path: path.to_owned(),
+            watched: Watched::new(vec![path.to_owned()], || read(path))?,
         }))))
     }
 
-    /// The secret as it is now. What cannot be read, or is empty as a file that is just being written, is not taken.
+    /// The secret as it is now. An empty file is an error: it may be half written.
     pub fn current(&self) -> Secret {
-        let file = match &self.0 {
-            Source::Fixed(secret) => return secret.clone(),
-            Source::File(file) => file,
-        };
-        let mut kept = lock(&file.kept);
-        let stamp = Stamp::of(&file.path);
-        if stamp != kept.0 {
-            let (origin, path) = (&file.origin, file.path.display());
-            // Noted in any case, so that what is wrong is said once.
-            kept.0 = stamp;
-            match read(&file.path) {
-                Ok(secret) if secret.expose().is_empty() => {
-                    tracing::error!("{origin}: {path}: is empty; the previous one stays in use");
-                }
-                Ok(secret) => {
-                    kept.1 = secret;
-                    tracing::info!("{origin}: {path}: read again");
-                }
-                Err(error) => {
-                    tracing::error!("{origin}: {path}: {error}; the previous one stays in use");
-                }
+        match &self.0 {
+            Source::Fixed(secret) => secret.clone(),
+            Source::File(file) => {
+                let name = format_args!("{}: {}", file.origin, file.path.display());
+                file.watched.current(name, || read(&file.path))
             }
         }
-        kept.1.clone()
     }
 }
 
-fn read(path: &Path) -> Result<Secret, std::io::Error> {
+fn read(path: &Path) -> Result<Secret, io::Error> {
     let text = std::fs::read_to_string(path)?;
-    // The newline that editors leave at its end is not part of it.
-    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+    // Editors leave a newline at the end.
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty"));
+    }
+    Ok(Secret::new(secret))
 }
 
 #[cfg(test)]
@@ -127,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_again_when_it_changed_and_only_then_taken_when_there_is_something_in_it() {
+    fn a_file_that_changed_is_read_again_and_an_empty_one_leaves_the_previous_secret() {
         let path = std::env::temp_dir().join(format!("exporter-secret-{}", std::process::id()));
         std::fs::write(&path, "one\n").unwrap();
         let source = SecretSource::file("--x", &path).unwrap();

@@ -1,26 +1,19 @@
-//! The client's side of TLS: from PEM files to what rustls takes, read again when one of the files has changed.
+//! The client's side of TLS: PEM files become what rustls takes, and are read again when one of them has changed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::Verifier;
 
-use super::watched::Stamp;
-use crate::lock::lock;
+use super::watched::Watched;
 
-/// Whom to trust and how to show oneself. Whoever uses it asks for it each time, so that it can change meanwhile.
+/// Certificates to trust, and the exporter's own. They may change, so their users ask for them each time.
 #[derive(Clone)]
-pub struct TlsSource(Arc<Watched>);
-
-struct Watched {
-    files: TlsFiles,
-    kept: Mutex<(Vec<Stamp>, Arc<ClientConfig>)>,
-}
+pub struct TlsSource(Arc<(TlsFiles, Watched<Arc<ClientConfig>>)>);
 
 /// The files, all of them PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,22 +28,22 @@ pub struct TlsFiles {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}expected {expected}", shown(path.as_deref()))]
 pub struct TlsError {
-    /// `None` where it is no file's fault.
+    /// `None` if the error is not about one file.
     pub path: Option<PathBuf>,
-    /// What it should have been.
+    /// What was expected.
     pub expected: String,
 }
 
 impl fmt::Debug for TlsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.files.fmt(f)
+        self.0.0.fmt(f)
     }
 }
 
 impl PartialEq for TlsSource {
-    /// Whether both are read from the same files, so that they say the same now and after every change.
+    /// Whether both are read from the same files, so that they are equal now and after every change.
     fn eq(&self, other: &Self) -> bool {
-        self.0.files == other.0.files
+        self.0.0 == other.0.0
     }
 }
 
@@ -59,40 +52,24 @@ impl Eq for TlsSource {}
 impl TlsSource {
     /// Reads the files for the first time.
     pub fn read(files: TlsFiles) -> Result<Self, TlsError> {
-        let kept = (files.stamps(), Arc::new(files.client()?));
-        let kept = Mutex::new(kept);
-        Ok(Self(Arc::new(Watched { files, kept })))
+        let paths = files.paths().map(Path::to_owned).collect();
+        let watched = Watched::new(paths, || files.client().map(Arc::new))?;
+        Ok(Self(Arc::new((files, watched))))
     }
 
-    /// TLS as the files say now. While one of them cannot be used, or a certificate is there without its key yet, it is as
-    /// it was before.
+    /// TLS as the files say now; as before while a file is not usable, or a certificate does not have its key yet.
     pub fn current(&self) -> Arc<ClientConfig> {
-        let mut kept = lock(&self.0.kept);
-        let stamps = self.0.files.stamps();
-        if stamps != kept.0 {
-            // Noted in any case, so that what is wrong is said once.
-            kept.0 = stamps;
-            match self.0.files.client() {
-                Ok(config) => {
-                    kept.1 = Arc::new(config);
-                    tracing::info!("TLS files read again: {}", self.0.files);
-                }
-                Err(error) => {
-                    tracing::error!("TLS file: {error}; the previous one stays in use");
-                }
-            }
-        }
-        Arc::clone(&kept.1)
+        let (files, watched) = &*self.0;
+        watched.current(format_args!("TLS files {files}"), || {
+            files.client().map(Arc::new)
+        })
     }
 }
 
 impl fmt::Display for TlsFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths: Vec<_> = self
-            .paths()
-            .map(|path| path.display().to_string())
-            .collect();
-        f.write_str(&paths.join(", "))
+        let paths = self.paths().map(|path| path.display().to_string());
+        f.write_str(&paths.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -105,26 +82,24 @@ impl TlsFiles {
             .map(PathBuf::as_path)
     }
 
-    fn stamps(&self) -> Vec<Stamp> {
-        self.paths().map(Stamp::of).collect()
-    }
-
     fn client(&self) -> Result<ClientConfig, TlsError> {
         let ours = |error: rustls::Error| TlsError::new(None, format!("usable TLS: {error}"));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(ours)?;
-        let builder = match &self.authorities {
-            Some(path) => builder.with_root_certificates(roots(path)?),
-            None => builder.dangerous().with_custom_certificate_verifier(
-                system_verifier(provider).map_err(|error| {
-                    let why = format!(
-                        "a file of certificates to trust: the system's are not usable ({error})"
-                    );
-                    TlsError::new(None, why)
-                })?,
-            ),
+        let builder = if let Some(path) = &self.authorities {
+            builder.with_root_certificates(roots(path)?)
+        } else {
+            let system = Verifier::new(provider).map_err(|error| {
+                let why = format!(
+                    "a file of certificates to trust: the system's are not usable ({error})"
+                );
+                TlsError::new(None, why)
+            })?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(system))
         };
         let Some([chain, key]) = &self.identity else {
             return Ok(builder.with_no_client_auth());
@@ -154,7 +129,7 @@ fn shown(path: Option<&Path>) -> String {
     path.map_or(String::new(), |path| format!("{}: ", path.display()))
 }
 
-/// For clients that have no `https://` to ask: they need no certificates, and a machine need not have any.
+/// For clients that use no `https://` URL: the machine may have no certificates.
 pub(crate) fn trusting_nobody() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
@@ -162,12 +137,6 @@ pub(crate) fn trusting_nobody() -> Result<ClientConfig, rustls::Error> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth())
-}
-
-fn system_verifier(
-    provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
-    Ok(Arc::new(rustls_platform_verifier::Verifier::new(provider)?))
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {

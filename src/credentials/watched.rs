@@ -1,19 +1,23 @@
-//! Files whose content may change while the exporter runs: whether one did, seen without reading it.
+//! Values from files that may change while the exporter runs.
 
+use std::fmt::Display;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-/// What tells one content of a file from the next. A file that is not there has one too.
+use crate::lock::lock;
+
+/// What distinguishes one content of a file from the next. A missing file has one, too.
 ///
-/// Asking is a system call or two that wait for no local disk, so it is done where the answer is needed, in async code as
-/// well. A disk across a network that is dead can hang the exporter this way.
+/// It takes a system call or two, which do not wait for a local disk, so async code may ask for it. A network file system
+/// that hangs can hang the exporter this way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(Option<[i128; 6]>);
 
 impl Stamp {
-    /// The present stamp of `path`, or of what it is a link to.
+    /// The present stamp of `path`, or of the file that it links to.
     pub(crate) fn of(path: &Path) -> Self {
-        // Not the time of modification alone: Kubernetes replaces a file by pointing a link at another, perhaps older one,
+        // The time of modification is not enough: Kubernetes replaces a file by pointing a link at another, perhaps older one,
         // and two writes may fall into one tick of the file system's clock.
         Self(std::fs::metadata(path).ok().map(|data| {
             [
@@ -26,4 +30,49 @@ impl Stamp {
             ]
         }))
     }
+}
+
+/// A value that is read from files, and read again when one of them has changed.
+pub(super) struct Watched<T> {
+    files: Vec<PathBuf>,
+    kept: Mutex<(Vec<Stamp>, T)>,
+}
+
+impl<T: Clone> Watched<T> {
+    /// Reads the value for the first time.
+    pub(super) fn new<E>(
+        files: Vec<PathBuf>,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Self, E> {
+        let kept = Mutex::new((stamps(&files), read()?));
+        Ok(Self { files, kept })
+    }
+
+    /// The value as the files have it now, or the previous one while they cannot be read. The log calls them `name`.
+    pub(super) fn current<E: Display>(
+        &self,
+        name: impl Display,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> T {
+        let mut kept = lock(&self.kept);
+        let stamps = stamps(&self.files);
+        if stamps != kept.0 {
+            // Kept in any case, so that an error is logged once.
+            kept.0 = stamps;
+            match read() {
+                Ok(value) => {
+                    kept.1 = value;
+                    tracing::info!("{name}: read again");
+                }
+                Err(error) => {
+                    tracing::error!("{name}: {error}; the previous one stays in use");
+                }
+            }
+        }
+        kept.1.clone()
+    }
+}
+
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    files.iter().map(|path| Stamp::of(path)).collect()
 }

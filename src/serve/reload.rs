@@ -1,5 +1,5 @@
-//! The configuration read anew while the exporter serves: everything is validated and built first, then swapped in; on
-//! any error the one of before stays in force. One reload after the other, whoever asks.
+//! Reloads the configuration while the exporter serves: everything is validated and built first, then swapped in. After an
+//! error, the previous configuration stays in force. Reloads run one after the other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::Load;
 use super::target::Target;
+use super::{Load, ServedApp};
 use crate::clock::Clock;
 use crate::collect::{Between, Collect};
 use crate::config::{Config, ConfigError, TargetConfig};
@@ -21,100 +21,86 @@ use crate::observe::{Limiter, SetupError};
 use crate::server::{Admin, App, Guard, ReloadNow};
 use crate::subject::{ActionDefinition, DEFAULT_TARGET, InvariantChecker, Subject};
 
-/// Who asked for a reload, and waits to hear how it went.
+/// Where the outcome of a reload is sent to the client that asked for it.
 type Asked = oneshot::Sender<Result<(), String>>;
 
-/// Requests that may wait while a reload is under way; further ones wait for a place here.
+/// Requests that may wait while a reload is under way; further ones wait to be queued.
 const MOST_WAITING: usize = 16;
 
-/// How long a reload waits for its files: for a disk that spins up, not for one that is dead.
+/// How long a reload waits for its files: long enough for a disk that spins up.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a reload waits for collections under way, which end by the timeouts of scrapes: ten seconds by default.
 const MOST_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is served now, and how it becomes something else.
+/// What is served now, and how it changes.
 pub(super) struct Reloader {
     /// In force.
     config: Config,
-    load: Load,
     targets: BTreeMap<String, Target>,
-    around: Around,
-    app: watch::Sender<Arc<App<Limiter, Checker>>>,
-    asked: mpsc::Receiver<Asked>,
-    /// A reading that was not waited for to its end.
-    reading: Option<JoinHandle<Result<(Config, Guard), ConfigError>>>,
-}
-
-/// What every configuration is served with.
-struct Around {
-    clock: Clock,
-    /// The one that the server asks: a configuration that is read anew brings one of its own, which nobody does.
+    load: Load,
+    /// The one that the server asks. A reload makes one of its own, to see whether the file of this one is valid.
     guard: Guard,
+    clock: Clock,
     ending: CancellationToken,
     outcome: watch::Sender<Reload>,
     ask: mpsc::Sender<Asked>,
+    asked: mpsc::Receiver<Asked>,
+    /// A reading of files that took too long, and may still be under way.
+    reading: Option<JoinHandle<Result<(Config, Guard), ConfigError>>>,
 }
 
 impl Reloader {
-    /// Begins with `config`; returns what is to be served.
+    /// Begins with `config`.
     pub(super) fn new(
         config: Config,
         guard: Guard,
         load: Load,
         targets: BTreeMap<String, Target>,
         ending: &CancellationToken,
-    ) -> (Self, watch::Receiver<Arc<App<Limiter, Checker>>>) {
+    ) -> Self {
         let clock = Clock::start();
-        let outcome = watch::Sender::new(Reload {
-            ok: true,
-            at: clock.now().wall,
-        });
+        let at = clock.now().wall;
         let (ask, asked) = mpsc::channel(MOST_WAITING);
-        let around = Around {
-            clock,
-            guard,
-            ending: ending.clone(),
-            outcome,
-            ask,
-        };
-        let (app, served) = watch::channel(Arc::new(around.app(&config, &targets)));
-        let reloader = Self {
+        Self {
             config,
-            load,
             targets,
-            around,
-            app,
+            load,
+            guard,
+            clock,
+            ending: ending.clone(),
+            outcome: watch::Sender::new(Reload { ok: true, at }),
+            ask,
             asked,
             reading: None,
-        };
-        (reloader, served)
+        }
     }
 
-    /// Reloads whenever it is asked to, by SIGHUP or over HTTP. Never ends.
-    pub(super) async fn run(mut self, mut hangup: Signal) {
+    /// Reloads at each SIGHUP and at each request over HTTP, and passes what is to be served to `app`. Never ends.
+    pub(super) async fn run(mut self, mut hangup: Signal, app: watch::Sender<Arc<ServedApp>>) {
         loop {
             let waiting = tokio::select! {
                 _ = hangup.recv() => None,
-                // The sender is held here, so there is always somebody who may ask.
+                // This also holds the sender, so the channel never closes.
                 asked = self.asked.recv() => asked,
             };
             let result = self.reload().await;
-            let at = self.around.clock.now().wall;
+            let at = self.clock.now().wall;
             match &result {
                 Ok(()) => {
-                    self.around.outcome.send_replace(Reload { ok: true, at });
+                    self.outcome.send_replace(Reload { ok: true, at });
+                    app.send_replace(Arc::new(self.app()));
                     tracing::info!("the new configuration is in force");
                 }
                 Err(error) => {
-                    self.around.outcome.send_modify(|reload| reload.ok = false);
+                    self.outcome.send_modify(|reload| reload.ok = false);
                     tracing::error!(
                         "not reloaded, the previous configuration stays in force: {error}"
                     );
                 }
             }
             if let Some(waiting) = waiting {
-                // Who asked may have gone.
+                // The client may have gone.
                 let _ = waiting.send(result);
             }
         }
@@ -122,12 +108,12 @@ impl Reloader {
 
     async fn reload(&mut self) -> Result<(), String> {
         let (next, guard) = self.read().await?;
-        fixed(&self.config, &next)?;
-        let taken = self.around.guard.takes(&guard);
+        self.config.may_become(&next)?;
+        let taken = self.guard.takes(&guard);
         taken.map_err(|error| format!("web.config.file: {error}"))?;
         let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
 
-        // All of them stand still while they change, so that nobody sees some of it.
+        // No target collects while they change, so that no client sees a part of the change.
         let collects: Vec<_> = prepared
             .iter()
             .map(|prepared| Arc::clone(&prepared.target.collect))
@@ -139,13 +125,10 @@ impl Reloader {
             })?;
 
         // From here on nothing can fail.
+        let prepared = prepared.into_iter().zip(between);
         self.targets = prepared
-            .into_iter()
-            .zip(between)
             .map(|(prepared, between)| prepared.take_place(between))
             .collect();
-        let app = self.around.app(&next, &self.targets);
-        self.app.send_replace(Arc::new(app));
         self.config = next;
         Ok(())
     }
@@ -153,12 +136,10 @@ impl Reloader {
     async fn read(&mut self) -> Result<(Config, Guard), String> {
         let unfinished = |reading: &JoinHandle<_>| !reading.is_finished();
         if self.reading.as_ref().is_some_and(unfinished) {
-            return Err(
-                "its files are being read since the last attempt, and still are".to_owned(),
-            );
+            return Err("the last attempt still waits for its files".to_owned());
         }
         let load = Arc::clone(&self.load);
-        // On a thread that may wait for a disk: one of them, however often somebody asks.
+        // On a thread that may wait for a disk: on one, however many requests there are.
         let mut reading = tokio::task::spawn_blocking(move || {
             let config = load()?;
             let guard = super::guard(&config)?;
@@ -166,7 +147,7 @@ impl Reloader {
         });
         match tokio::time::timeout(READ_PATIENCE, &mut reading).await {
             Ok(Ok(next)) => next.map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(format!("reading it failed: {error}")),
+            Ok(Err(error)) => Err(format!("reading its files failed: {error}")),
             Err(_) => {
                 self.reading = Some(reading);
                 Err(format!("its files were not read within {READ_PATIENCE:?}"))
@@ -174,10 +155,10 @@ impl Reloader {
         }
     }
 
-    /// Everything of `next` that could fail.
+    /// Does everything of `next` that can fail.
     fn prepare(&self, next: &Config) -> Result<Vec<Prepared>, SetupError> {
         let file = next.state_file.as_deref();
-        // That of those who are there: there is always a default target.
+        // All targets have the same, and there is always a default target.
         let shares = self.targets.values().next();
         let shares = shares.map(|there| there.shares.clone()).unwrap_or_default();
         let prepared = next.targets.iter().map(|(name, config)| {
@@ -194,9 +175,50 @@ impl Reloader {
         });
         prepared.collect()
     }
+
+    /// What is served now.
+    pub(super) fn app(&self) -> ServedApp {
+        let web = &self.config.web;
+        let targets = self.targets.iter();
+        App {
+            targets: targets
+                .map(|(name, target)| (name.clone(), Arc::clone(&target.collect)))
+                .collect(),
+            telemetry_path: web.telemetry_path.clone(),
+            timeout_offset: web.timeout_offset,
+            actions: self.actions(),
+            admin: web.enable_admin_api.then(|| self.admin()),
+            runbook_url: web.runbook_url.clone(),
+            clock: self.clock.clone(),
+            guard: self.guard.clone(),
+            reload: self.outcome.subscribe(),
+            reload_now: web
+                .enable_lifecycle
+                .then(|| reload_over_http(self.ask.clone())),
+            ending: self.ending.clone(),
+        }
+    }
+
+    /// The actions of the default target, which every other target has, too.
+    fn actions(&self) -> Vec<ActionDefinition> {
+        let default = self.targets.get(DEFAULT_TARGET).into_iter();
+        let actions = default.flat_map(|target| target.actor.actions());
+        actions.map(ActionDefinition::with_target).collect()
+    }
+
+    fn admin(&self) -> Admin {
+        let actors = self.targets.iter();
+        Admin {
+            actors: actors
+                .map(|(name, target)| (name.clone(), Arc::clone(&target.actor)))
+                .collect(),
+            read_timeout: self.config.web.read_timeout,
+            anybody: self.config.web.admin_api_insecure,
+        }
+    }
 }
 
-/// A moment in which none of them collects, in their order. While one does, the others are not kept waiting for it.
+/// A moment in which none of them collects, in their order. While this waits for one, the others may collect.
 async fn all_between<S: Subject + 'static, C: InvariantChecker + 'static>(
     collects: &[Arc<Collect<S, C>>],
 ) -> Vec<Between<'_, S, C>> {
@@ -230,7 +252,7 @@ struct Prepared {
     name: String,
     config: TargetConfig,
     target: Target,
-    /// What takes over in the target; `None` if it was not watched before.
+    /// The limiter that takes over in the target; `None` if the target is new.
     next: Option<Limiter>,
 }
 
@@ -244,109 +266,15 @@ impl Prepared {
     }
 }
 
-/// Refuses what cannot change while the exporter runs.
-fn fixed(now: &Config, next: &Config) -> Result<(), String> {
-    same(
-        "web.listen-address",
-        &now.web.listen,
-        &next.web.listen,
-        ToString::to_string,
-    )?;
-    let shown_path = |path: &Option<std::path::PathBuf>| {
-        path.as_ref()
-            .map_or("none".to_owned(), |path| path.display().to_string())
-    };
-    let (file, next_file) = (now.web.config_file(), next.web.config_file());
-    same("web.config.file", &file, &next_file, shown_path)?;
-    same(
-        "web.max-connections",
-        &now.web.max_connections,
-        &next.web.max_connections,
-        ToString::to_string,
-    )?;
-    same(
-        "web.read-timeout",
-        &now.web.read_timeout,
-        &next.web.read_timeout,
-        |timeout| format!("{timeout:?}"),
-    )?;
-    same("state.file", &now.state_file, &next.state_file, shown_path)?;
-    same("log.level", &now.log.level, &next.log.level, |level| {
-        level.to_string().to_lowercase()
-    })?;
-    same("log.format", &now.log.json, &next.log.json, |json| {
-        if *json { "json" } else { "logfmt" }.to_owned()
-    })
-}
-
-fn same<T: PartialEq>(
-    name: &str,
-    now: &T,
-    next: &T,
-    shown: impl Fn(&T) -> String,
-) -> Result<(), String> {
-    if now == next {
-        return Ok(());
-    }
-    Err(format!(
-        "{name}: cannot change from {} to {} without a restart",
-        shown(now),
-        shown(next)
-    ))
-}
-
-impl Around {
-    /// What is served under `config`.
-    fn app(&self, config: &Config, targets: &BTreeMap<String, Target>) -> App<Limiter, Checker> {
-        let web = &config.web;
-        App {
-            targets: targets
-                .iter()
-                .map(|(name, target)| (name.clone(), Arc::clone(&target.collect)))
-                .collect(),
-            telemetry_path: web.telemetry_path.clone(),
-            timeout_offset: web.timeout_offset,
-            actions: actions(targets),
-            admin: web.enable_admin_api.then(|| admin(config, targets)),
-            runbook_url: web.runbook_url.clone(),
-            clock: self.clock.clone(),
-            guard: self.guard.clone(),
-            reload: self.outcome.subscribe(),
-            reload_now: web
-                .enable_lifecycle
-                .then(|| reload_over_http(self.ask.clone())),
-            ending: self.ending.clone(),
-        }
-    }
-}
-
 fn reload_over_http(ask: mpsc::Sender<Asked>) -> ReloadNow {
     Box::new(move || {
         let ask = ask.clone();
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            // Whoever is waited for is gone only when the exporter ends.
+            // The other side is gone only when the exporter ends.
             let stopping = || "the exporter is stopping".to_owned();
             ask.send(answer).await.map_err(|_| stopping())?;
             answered.await.unwrap_or_else(|_| Err(stopping()))
         })
     })
-}
-
-/// The actions that are offered: those on the default target, of which all the others are, too.
-fn actions(targets: &BTreeMap<String, Target>) -> Vec<ActionDefinition> {
-    let default = targets.get(DEFAULT_TARGET).into_iter();
-    let actions = default.flat_map(|target| target.actor.actions());
-    actions.map(ActionDefinition::with_target).collect()
-}
-
-fn admin(config: &Config, targets: &BTreeMap<String, Target>) -> Admin {
-    let actors = targets.iter();
-    Admin {
-        actors: actors
-            .map(|(name, target)| (name.clone(), Arc::clone(&target.actor)))
-            .collect(),
-        read_timeout: config.web.read_timeout,
-        anybody: config.web.admin_api_insecure,
-    }
 }

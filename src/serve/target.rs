@@ -1,4 +1,4 @@
-//! One limiter of those that are watched, with a clock, collections and state of its own.
+//! One of the limiters that are watched, with a clock, collections and state of its own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Gets ready to watch the limiter called `name`, with the state that was saved; nothing is asked yet.
+    /// Prepares to watch the limiter called `name`, with the state that was saved. Sends nothing yet.
     pub(super) fn start(
         name: &str,
         config: &TargetConfig,
@@ -51,7 +51,7 @@ impl Target {
                     }
                 }
                 Err(error) => {
-                    tracing::error!("--state.file: not taken back: {error}; starting empty");
+                    tracing::error!("--state.file: {error}; starting empty");
                 }
             }
         }
@@ -70,17 +70,17 @@ impl Target {
         })
     }
 
-    /// A limiter by another configuration, which may take this one's place.
+    /// The limiter with another configuration, which may take over from this one.
     pub(super) fn other(&self, config: &TargetConfig) -> Result<Limiter, SetupError> {
         let limiter = Limiter::new(config.observe.clone(), self.clock.clone())?;
         Ok(limiter.going_on(&self.shares))
     }
 }
 
-/// Gets ready to watch every limiter of the configuration.
+/// Prepares to watch every limiter of the configuration.
 pub(super) fn start_all(config: &Config) -> Result<BTreeMap<String, Target>, SetupError> {
     let file = config.state_file.as_deref();
-    // One for the process: targets that share a server share what may be taken of its time.
+    // One for the process: targets that share a server share its time.
     let shares = RedisShares::default();
     let started = config.targets.iter().map(|(name, target)| {
         let target = Target::start(name, target, file, &shares)?;
@@ -89,7 +89,7 @@ pub(super) fn start_all(config: &Config) -> Result<BTreeMap<String, Target>, Set
     started.collect()
 }
 
-/// The state of the run before; `None`, with the reason in the log, if there is none to be had.
+/// The state of the previous run; `None`, with the reason in the log, if it cannot be read.
 fn recalled(path: &Path) -> Option<State> {
     match state::load(path) {
         Ok(state) => state,
