@@ -38,9 +38,13 @@ use crate::observe::redis::server_state::redis_millis;
 
 /// Everything a sweep needs.
 pub(in crate::observe) struct Sweep<'a> {
-    pub(in crate::observe) router: Router,
+    pub(in crate::observe) router: &'a Router,
     /// One for each link of the router.
-    pub(in crate::observe) lanes: Vec<Lane>,
+    pub(in crate::observe) lanes: &'a [Lane],
+    /// The pass that goes on.
+    pub(in crate::observe) pass: &'a mut Option<Pass>,
+    /// The watched key that was rechecked last: those behind it are next.
+    pub(in crate::observe) rechecked: &'a mut Option<Box<[u8]>>,
     pub(in crate::observe) clock: &'a Clock,
     pub(in crate::observe) limits: &'a mut LimitMemory,
     /// The counters, where they are not the reference limiter's.
@@ -82,11 +86,10 @@ struct Done {
 
 impl Sweep<'_> {
     /// Looks at the keys that are shown and at those with a violation in progress, whatever happens to the rest. Those that
-    /// are gone are told. What does not fit in before `stop` has its turn in the next collections, which go on behind `last`.
+    /// are gone are told. What does not fit in before `stop` has its turn in the next collections.
     pub(in crate::observe) async fn recheck(
         &mut self,
         watched: Vec<Box<[u8]>>,
-        last: &mut Option<Box<[u8]>>,
         stop: Instant,
         result: &mut SweepResult,
     ) {
@@ -99,7 +102,7 @@ impl Sweep<'_> {
         let watched = watched.into_iter();
         let (shown, mut others): (Vec<_>, Vec<_>) =
             watched.partition(|key| self.sink.is_shown(key));
-        from_behind(&mut others, last.as_deref());
+        from_behind(&mut others, self.rechecked.as_deref());
         let names = self.step();
         for (number, some) in shown.chunks(names).enumerate() {
             if number > 0 && Instant::now() >= stop {
@@ -115,7 +118,7 @@ impl Sweep<'_> {
                 break;
             }
             self.recheck_some(some, result).await;
-            *last = some.last().cloned();
+            *self.rechecked = some.last().cloned();
         }
     }
 
@@ -174,13 +177,8 @@ impl Sweep<'_> {
     }
 
     /// Goes on with the pass, or begins one, until `stop`. If it is dropped half-way, the pass is void.
-    pub(in crate::observe) async fn run(
-        &mut self,
-        stop: Instant,
-        pass: &mut Option<Pass>,
-        result: &mut SweepResult,
-    ) {
-        let mut current = match pass.take() {
+    pub(in crate::observe) async fn run(&mut self, stop: Instant, result: &mut SweepResult) {
+        let mut current = match self.pass.take() {
             Some(current) => current,
             None => self.begin(result).await,
         };
@@ -206,7 +204,7 @@ impl Sweep<'_> {
         } else {
             result.coverage = current.coverage();
             result.stopped = Some(unread.unwrap_or(Reason::Budget));
-            *pass = Some(current);
+            *self.pass = Some(current);
         }
     }
 
@@ -361,8 +359,8 @@ impl Sweep<'_> {
     fn describing(&mut self) -> Option<(&mut Described, Means<'_>)> {
         let described = self.described.as_deref_mut()?;
         let means = Means {
-            router: &self.router,
-            lanes: &self.lanes,
+            router: self.router,
+            lanes: self.lanes,
             clock: self.clock,
             rules: self.rules,
             sink: self.sink,
