@@ -374,8 +374,8 @@ impl KeyReader {
             self.pass_begun = Instant::now();
         }
         let pings = shards.iter().filter_map(|now| now.ping.as_ref().ok());
-        let step = pings.max().copied().unwrap_or_default();
-        if self.goes_on && deadline.left() < step * ROUND_TRIPS {
+        let round_trip = pings.max().copied().unwrap_or_default();
+        if self.goes_on && deadline.left() < round_trip * ROUND_TRIPS {
             // Cut off half-way, the pass would be void.
             self.is_owed = true;
             result.coverage = self.pass.as_ref().map_or(Some(0.0), Pass::coverage);

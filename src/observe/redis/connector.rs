@@ -76,20 +76,18 @@ impl Connector {
     /// The connection: the one that is open, or a new one. The flag says whether it was made before this call.
     pub(in crate::observe) async fn get(&self) -> RedisResult<(Open, bool)> {
         let mut task = self.task.lock().await;
-        if let Some(before) = task.take_if(|task| task.is_finished()) {
-            // Why there was no connection then says nothing about now.
-            *lock(&self.open) = outcome(before.await).ok();
+        if let Some(before) = &mut *task {
+            // It began before this call: if it failed, that says nothing about now.
+            let made = outcome(before.await).ok();
+            *task = None;
+            *lock(&self.open) = made;
         }
-        if task.is_none()
-            && let Some(open) = &*lock(&self.open)
-        {
+        if let Some(open) = &*lock(&self.open) {
             return Ok((open.clone(), true));
         }
-        let running = task.get_or_insert_with(|| {
-            let endpoint = Arc::clone(&self.endpoint);
-            AbortOnDropHandle::new(tokio::spawn(async move { endpoint.open().await }))
-        });
-        let made = outcome(running.await);
+        let endpoint = Arc::clone(&self.endpoint);
+        let begin = || AbortOnDropHandle::new(tokio::spawn(async move { endpoint.open().await }));
+        let made = outcome(task.get_or_insert_with(begin).await);
         *task = None;
         *lock(&self.open) = made.as_ref().ok().cloned();
         Ok((made?, false))
