@@ -135,7 +135,7 @@ impl Bench {
         Ok(())
     }
 
-    /// A load on a node of which nobody else wants anything: it starts anew, since what an exporter asked of it before
+    /// A load on a node without other clients: the node starts anew, since what an exporter asked of it before
     /// may keep it busy for long.
     async fn run(&mut self, load: Load, time: Duration) -> anyhow::Result<f64> {
         let nothing = std::future::pending::<anyhow::Result<()>>();
