@@ -249,7 +249,7 @@ mod tests {
             "CLIENT TRACKING ON BCAST PREFIX ratelimit: PREFIX ratelimiter:nodes:"
         );
         for (kind, expected) in [
-            ("limits", "CLIENT TRACKING ON BCAST PREFIX LIMITS:"),
+            ("limits", "CLIENT TRACKING ON BCAST PREFIX LIMIT"),
             (
                 "express-rate-limit",
                 "CLIENT TRACKING ON BCAST PREFIX hrl: PREFIX rl:",
