@@ -4,6 +4,7 @@ pub(in crate::observe) mod address;
 pub(in crate::observe) mod cluster;
 pub(in crate::observe) mod connector;
 pub(in crate::observe) mod deployment;
+pub(in crate::observe) mod endpoint;
 pub(in crate::observe) mod errors;
 pub(in crate::observe) mod greeting;
 pub(in crate::observe) mod peer;

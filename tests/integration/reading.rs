@@ -4,6 +4,7 @@ mod bad_answers;
 mod captures;
 mod connections;
 mod credentials;
+mod distant_redis;
 mod faults;
 mod keys;
 mod kind_check;

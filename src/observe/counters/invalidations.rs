@@ -99,10 +99,9 @@ impl Names {
 }
 
 /// Listens for invalidations on a connection of its own.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::observe) struct Invalidations {
     address: String,
-    tracked: Arc<Tracked>,
     connector: Connector,
     written: Arc<Mutex<WrittenNames>>,
 }
@@ -160,18 +159,13 @@ impl WrittenNames {
 }
 
 impl Invalidations {
-    pub(in crate::observe) fn new(
-        access: Arc<Access>,
-        address: &str,
-        tracked: Arc<Tracked>,
-    ) -> Self {
+    pub(in crate::observe) fn new(access: Arc<Access>, address: &str, tracked: &Tracked) -> Self {
         let written = Arc::new(Mutex::new(WrittenNames::default()));
         let receiver = Arc::clone(&written);
         let sequences = tracked.sequences;
         Self {
             address: address.to_owned(),
-            tracked,
-            connector: Connector::listening(access, address, move |push| {
+            connector: Connector::listening(access, address, tracked.command(), move |push| {
                 lock(&receiver).take(push, sequences);
             }),
             written,
@@ -179,34 +173,35 @@ impl Invalidations {
     }
 
     /// Forgets the names so far: the next call begins anew.
-    pub(in crate::observe) fn replace(&mut self) {
+    pub(in crate::observe) fn replace(&self) {
         self.connector.replace();
     }
 
-    /// What was written since the last call. The first call begins to listen.
-    pub(in crate::observe) async fn changes(&mut self) -> Changes {
-        let listening = self.connector.current().is_some();
+    /// For a caller that gave up on an answer.
+    pub(in crate::observe) fn verify(&self) {
+        self.connector.verify();
+    }
+
+    /// What was written since the last call. Begins to listen if it does not yet.
+    pub(in crate::observe) async fn changes(&self) -> Changes {
         // Redis keeps the order: all names that it reported before this answer are here.
         let alive = self.connector.ping_once().await;
         let written = std::mem::take(&mut *lock(&self.written));
-        match alive {
-            Ok(connection) if !listening => {
-                let mut connection = connection;
-                let command = self.tracked.command();
-                let begun: redis::RedisResult<()> = command.query_async(&mut connection).await;
-                if let Err(error) = begun {
-                    self.connector.replace();
-                    let what = format!(
-                        "CLIENT TRACKING {} (every collection reads all keys)",
-                        self.address
-                    );
-                    return Changes::Untold(Some(RedisFailure::of(&what, &error)));
-                }
-                Changes::Unknown
-            }
-            Ok(_) if !written.missed => Changes::Names(written.names),
-            Ok(_) => Changes::Unknown,
-            Err(_) => Changes::Untold(None),
+        let Ok(open) = alive else {
+            return Changes::Untold(None);
+        };
+        if let Some(error) = &open.refused {
+            self.connector.replace();
+            let what = format!(
+                "CLIENT TRACKING {} (every collection reads all keys)",
+                self.address
+            );
+            return Changes::Untold(Some(RedisFailure::of(&what, error)));
+        }
+        if open.is_first_use() || written.missed {
+            Changes::Unknown
+        } else {
+            Changes::Names(written.names)
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::observe::counters::invalidations::{Changes, Tracked};
 use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
-use crate::observe::counters::reader::between::Between;
+use crate::observe::counters::reader::between::{Between, Servers};
 use crate::observe::counters::reader::steady::{Steady, slice};
 use crate::observe::counters::shard_reader::{Ready, ShardReader, Unreachable};
 use crate::observe::counters::sink::CounterSink;
@@ -40,6 +40,10 @@ use crate::observe::redis::topology::ShardNow;
 /// milliseconds, and one that hangs must not hold up the counters.
 const DEFAULT_WITHIN: Duration = Duration::from_millis(50);
 
+/// A collection works on the pass only if it has time for so many round trips: those of one step, of the answers on the way
+/// when it stops, and of what is read again. A pass that goes on between collections needs no such time.
+const ROUND_TRIPS: u32 = 16;
+
 /// Reads counters and remembers limits.
 #[derive(Debug)]
 pub(in crate::observe) struct KeyReader {
@@ -50,7 +54,7 @@ pub(in crate::observe) struct KeyReader {
     pub(in crate::observe) shards: Vec<Shard>,
     pub(in crate::observe) memory: CounterMemory,
     /// The writes that Redis tells.
-    pub(in crate::observe) tracked: Arc<Tracked>,
+    pub(in crate::observe) tracked: Tracked,
     /// Collections so far: each reads other written keys with their expiry.
     pub(in crate::observe) collections: u64,
     pub(in crate::observe) budget: Duration,
@@ -69,6 +73,8 @@ pub(in crate::observe) struct KeyReader {
     /// What the pass under way has taken of Redis's time so far, and when it began.
     pub(in crate::observe) pass_took: Duration,
     pub(in crate::observe) pass_begun: Instant,
+    /// A pass is to begin between collections, as a collection had no time for it.
+    pub(in crate::observe) is_owed: bool,
     /// What the collection before knows for those who go on with its pass.
     pub(in crate::observe) between: Option<Between>,
     /// What was found since.
@@ -156,12 +162,14 @@ impl KeyReader {
         };
         let cut_off = deadline.cut(line).await.is_none();
         if cut_off {
-            // The connections may have answers on the way that nobody waits for any more.
-            self.readers.clear();
+            self.readers.values().for_each(ShardReader::verify);
+            // What was written was perhaps told and not looked at.
+            self.steady = None;
+            self.behind = true;
+            self.is_owed = true;
         }
         self.replace_failed(&result);
-        if cut_off || result.failed.len() > dead {
-            // What was written was perhaps told and not looked at.
+        if self.pass.is_none() && cut_off || result.failed.len() > dead {
             self.begin_anew();
         }
         self.commands_total += result.commands;
@@ -180,7 +188,8 @@ impl KeyReader {
             None => Some(1.0),
             Some(_) => result.coverage,
         };
-        let sources = self.readers.iter();
+        let sources = self.shards.iter().zip(&result.sources).enumerate();
+        let sources = sources.filter(|(place, _)| !result.failed.contains_key(place));
         KeysRead {
             node_ids: result.node_ids.iter().map(|id| encode_key(id)).collect(),
             failures: self.failures(&result),
@@ -193,7 +202,7 @@ impl KeyReader {
                 .as_ref()
                 .and_then(|kind| kind.api.as_ref()?.last_run()),
             sources: sources
-                .map(|(primary, reader)| (primary.clone(), reader.source.clone()))
+                .map(|(_, (shard, source))| (shard.primary.clone(), source.clone()))
                 .collect(),
             seconds: seconds.unwrap_or_else(|| started.elapsed()).as_secs_f64(),
         }
@@ -262,6 +271,26 @@ impl KeyReader {
         lanes
     }
 
+    /// A sweep over `servers`.
+    fn sweep_of<'a>(
+        &'a mut self,
+        servers: &'a Servers,
+        clock: &'a Clock,
+        sink: &'a mut dyn CounterSink,
+    ) -> Sweep<'a> {
+        Sweep {
+            router: &servers.router,
+            lanes: &servers.lanes,
+            pass: &mut self.pass,
+            rechecked: &mut self.rechecked,
+            clock,
+            memory: &mut self.memory,
+            sample: Sample::new(self.collections),
+            sink,
+            alone: servers.alone,
+        }
+    }
+
     async fn sweep(
         &mut self,
         clock: &Clock,
@@ -306,31 +335,26 @@ impl KeyReader {
         });
         let told = servers.iter().flatten();
         let told = told.map(|server| !matches!(server.changes, Changes::Untold(_)));
+        let told = told.fold(result.failed.is_empty(), |all, one| all && one);
+        let servers = Arc::new(Servers {
+            router: Router::new(links.collect(), slots),
+            lanes: self.lanes(shards, &servers, &result.sources),
+            alone: result.alone.is_some(),
+        });
         self.between = Some(Between {
-            clock_offsets: shards.iter().map(clock_offset).collect(),
+            servers: Arc::clone(&servers),
             dead: result.failed.clone(),
             sources: result.sources.clone(),
-            slots: slots.clone(),
-            alone: result.alone.is_some(),
-            told: told.fold(result.failed.is_empty(), |all, one| all && one),
+            told,
         });
-        let lanes = self.lanes(shards, &servers, &result.sources);
         self.collections += 1;
-        let mut sweep = Sweep {
-            router: Router::new(links.collect(), slots),
-            lanes,
-            clock,
-            memory: &mut self.memory,
-            sample: Sample::new(self.collections),
-            sink,
-            alone: result.alone.is_some(),
-        };
-        sweep
-            .recheck(watched.to_vec(), &mut self.rechecked, half, result)
-            .await;
+        let mut sweep = self.sweep_of(&servers, clock, sink);
+        sweep.recheck(watched.to_vec(), half, result).await;
+        let mut behind = false;
         for (lane, names) in written {
-            self.behind |= !sweep.look_at(lane, &names, stop, result).await;
+            behind |= !sweep.look_at(lane, &names, stop, result).await;
         }
+        self.behind |= behind;
         if self.behind {
             // Not everything is known any more; the pass under way goes on.
             self.steady = None;
@@ -338,11 +362,21 @@ impl KeyReader {
         if self.pass.is_none() {
             self.pass_begun = Instant::now();
         }
-        let most = slice(self.steady, self.goes_on, self.share, self.budget);
-        let slice = stop.min(Instant::now() + most);
-        sweep.run(slice, &mut self.pass, result).await;
-        let told = self.between.as_ref().is_some_and(|between| between.told);
-        self.passed(result, told);
+        let pings = shards.iter().filter_map(|now| now.ping.as_ref().ok());
+        let round_trip = pings.max().copied().unwrap_or_default();
+        if self.goes_on && deadline.left() < round_trip * ROUND_TRIPS {
+            // Cut off half-way, the pass would be void.
+            self.is_owed = true;
+            result.coverage = self.pass.as_ref().map_or(Some(0.0), Pass::coverage);
+            result.stopped = Some(Reason::Budget);
+        } else {
+            let most = slice(self.steady, self.goes_on, self.share, self.budget);
+            let slice = stop.min(Instant::now() + most);
+            self.sweep_of(&servers, clock, sink)
+                .run(slice, result)
+                .await;
+            self.passed(result, told);
+        }
         // What a rule would mend does not change between passes.
         for (reason, many) in self.memory.totals.iter().flat_map(Totals::unjudged) {
             result.skipped.entry(reason).or_insert_with(|| many.clone());

@@ -20,8 +20,8 @@ use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::server_state::{follows, stale};
 use crate::observe::redis::topology::ShardNow;
 
-/// The connections to one server.
-#[derive(Debug)]
+/// The connections to one server. Clones share them.
+#[derive(Clone, Debug)]
 pub(in crate::observe) struct ShardReader {
     /// `host:port` of the server that is read.
     pub(in crate::observe) source: String,
@@ -40,42 +40,46 @@ pub(in crate::observe) struct Ready {
 }
 
 impl ShardReader {
-    fn new((access, tracked): (&Arc<Access>, &Arc<Tracked>), source: &str) -> Self {
+    pub(in crate::observe) fn new(
+        (access, tracked): (&Arc<Access>, &Tracked),
+        source: &str,
+    ) -> Self {
         Self {
             source: source.to_owned(),
-            invalidations: Invalidations::new(Arc::clone(access), source, Arc::clone(tracked)),
+            invalidations: Invalidations::new(Arc::clone(access), source, tracked),
             scanner: Connector::new(Arc::clone(access), source),
             connector: Connector::readonly(Arc::clone(access), source),
         }
     }
 
     /// Whatever is on the way is not waited for, and writes until now are not known.
-    pub(in crate::observe) fn replace(&mut self) {
+    pub(in crate::observe) fn replace(&self) {
         self.invalidations.replace();
         self.scanner.replace();
         self.connector.replace();
     }
 
-    async fn connect(&mut self) -> Result<Ready, RedisFailure> {
-        let ((scanner, first), (connection, second)) =
-            tokio::try_join!(self.scanner.ping(), self.connector.ping())?;
+    /// For a caller that gave up on an answer.
+    pub(in crate::observe) fn verify(&self) {
+        self.invalidations.verify();
+        self.scanner.verify();
+        self.connector.verify();
+    }
+
+    async fn connect(&self) -> Result<Ready, RedisFailure> {
+        let changes = async { Ok(self.invalidations.changes().await) };
+        let ((scanner, first), (connection, second), changes) =
+            tokio::try_join!(self.scanner.ping(), self.connector.ping(), changes)?;
         Ok(Ready {
             scanner,
             connection,
-            changes: self.invalidations.changes().await,
+            changes,
             ping: first.min(second),
         })
     }
 
-    /// The connections to scan and to count on, as they are, if there are any.
-    pub(in crate::observe) fn current(
-        &self,
-    ) -> Option<(MultiplexedConnection, MultiplexedConnection)> {
-        Some((self.scanner.current()?, self.connector.current()?))
-    }
-
     /// This reader, if its server is a replica that can be read: of a `cluster` it must say that it may be.
-    async fn of_replica(mut self, cluster: bool) -> Result<(Self, Ready), ReplicaFault> {
+    async fn of_replica(self, cluster: bool) -> Result<(Self, Ready), ReplicaFault> {
         self.follows(cluster).await?;
         let unreachable = |failure| ReplicaFault {
             failure,
@@ -86,7 +90,7 @@ impl ShardReader {
     }
 
     /// Makes sure that the server is a replica that has its primary's data now.
-    async fn follows(&mut self, cluster: bool) -> Result<(), ReplicaFault> {
+    async fn follows(&self, cluster: bool) -> Result<(), ReplicaFault> {
         let connected = self.connector.ping().await;
         let (mut connection, _) = connected.map_err(|failure| ReplicaFault {
             failure,
@@ -159,7 +163,7 @@ pub(in crate::observe) struct Readied {
 /// `unreachable` are left alone; those that cannot be reached now come in, also if this is cut off half-way.
 pub(in crate::observe) async fn ready(
     before: Option<ShardReader>,
-    means: (&Arc<Access>, &Arc<Tracked>),
+    means: (&Arc<Access>, &Tracked),
     now: &ShardNow,
     unreachable: &Mutex<Unreachable>,
 ) -> Readied {
@@ -220,7 +224,7 @@ pub(in crate::observe) async fn ready(
     let (reader, ready) = if let Ok((reader, ready)) = found {
         (reader, Ok(ready))
     } else {
-        let mut reader = before
+        let reader = before
             .filter(|before| before.source == *primary)
             .unwrap_or_else(|| ShardReader::new(means, primary));
         let ready = reader.connect().await;

@@ -38,9 +38,13 @@ use crate::observe::redis::server_state::redis_millis;
 
 /// Everything a sweep needs.
 pub(in crate::observe) struct Sweep<'a> {
-    pub(in crate::observe) router: Router,
+    pub(in crate::observe) router: &'a Router,
     /// One for each link of the router.
-    pub(in crate::observe) lanes: Vec<Lane>,
+    pub(in crate::observe) lanes: &'a [Lane],
+    /// The pass that goes on.
+    pub(in crate::observe) pass: &'a mut Option<Pass>,
+    /// The watched key that was rechecked last: those behind it are next.
+    pub(in crate::observe) rechecked: &'a mut Option<Box<[u8]>>,
     pub(in crate::observe) clock: &'a Clock,
     pub(in crate::observe) memory: &'a mut CounterMemory,
     /// Which of the written keys are read with their expiry.
@@ -73,11 +77,10 @@ struct Done {
 
 impl Sweep<'_> {
     /// Reads the keys that are shown and those with a violation in progress, before all others, and notes those that are gone.
-    /// Keys that are not read before `stop` have their turn in the next collections, which continue behind `last`.
+    /// Keys that are not read before `stop` have their turn in the next collections.
     pub(in crate::observe) async fn recheck(
         &mut self,
         watched: Vec<Box<[u8]>>,
-        last: &mut Option<Box<[u8]>>,
         stop: Instant,
         result: &mut SweepResult,
     ) {
@@ -90,7 +93,7 @@ impl Sweep<'_> {
         let watched = watched.into_iter();
         let (shown, mut others): (Vec<_>, Vec<_>) =
             watched.partition(|key| self.sink.is_shown(key));
-        from_behind(&mut others, last.as_deref());
+        from_behind(&mut others, self.rechecked.as_deref());
         let names = self.step();
         for (number, some) in shown.chunks(names).enumerate() {
             if number > 0 && Instant::now() >= stop {
@@ -106,7 +109,7 @@ impl Sweep<'_> {
                 break;
             }
             self.recheck_some(some, result).await;
-            *last = some.last().cloned();
+            *self.rechecked = some.last().cloned();
         }
     }
 
@@ -164,13 +167,8 @@ impl Sweep<'_> {
     }
 
     /// Continues the pass, or begins one, until `stop`. If this future is dropped, the pass is void.
-    pub(in crate::observe) async fn run(
-        &mut self,
-        stop: Instant,
-        pass: &mut Option<Pass>,
-        result: &mut SweepResult,
-    ) {
-        let mut current = match pass.take() {
+    pub(in crate::observe) async fn run(&mut self, stop: Instant, result: &mut SweepResult) {
+        let mut current = match self.pass.take() {
             Some(current) => current,
             None => self.begin(result).await,
         };
@@ -196,7 +194,7 @@ impl Sweep<'_> {
         } else {
             result.coverage = current.coverage();
             result.stopped = Some(unread.unwrap_or(Reason::Budget));
-            *pass = Some(current);
+            *self.pass = Some(current);
         }
     }
 
@@ -353,8 +351,8 @@ impl Sweep<'_> {
         let memory = &mut *self.memory;
         let described = memory.described.as_mut()?;
         let means = Means {
-            router: &self.router,
-            lanes: &self.lanes,
+            router: self.router,
+            lanes: self.lanes,
             clock: self.clock,
             rules: &memory.rules,
         };

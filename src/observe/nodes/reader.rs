@@ -246,7 +246,7 @@ impl NodeReader {
         let Some(basics) = basics else {
             read.failures.push(cut_off(Collector::Redis));
             read.failures.push(cut_off(Collector::Registry));
-            self.topology.replace();
+            self.topology.verify();
             self.redis_was.up_since = None;
             self.redis_was.current_since = None;
             return;
@@ -326,7 +326,7 @@ impl NodeReader {
         }
         let reading = deadline.cut(read_registrations(&mut self.topology, &ids));
         let Some(result) = reading.await else {
-            return self.topology.replace();
+            return self.topology.verify();
         };
         for id in &ids {
             if !result.unread.contains(id) {

@@ -23,9 +23,9 @@ pub(in crate::observe) struct Shard {
 
 /// The slots, and the state of the cluster, which may be denied.
 pub(in crate::observe) async fn ask_cluster(
-    connector: &mut Connector,
+    connector: &Connector,
 ) -> RedisResult<(Value, RedisResult<String>)> {
-    let (mut connection, _) = connector.get().await?;
+    let mut connection = connector.get().await?.0.connection;
     let mut pipe = redis::pipe();
     pipe.ignore_errors();
     pipe.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("INFO");

@@ -36,10 +36,17 @@ impl Sentinels {
         }
     }
 
+    /// For a caller that gave up on an answer.
+    pub(in crate::observe) fn verify(&self) {
+        for (_, connector) in &self.connectors {
+            connector.verify();
+        }
+    }
+
     /// The address of the primary, from the first one to know it.
     pub(in crate::observe) async fn primary(&mut self) -> Result<String, RedisFailure> {
         let master = &self.master;
-        let asked = self.connectors.iter_mut().enumerate();
+        let asked = self.connectors.iter().enumerate();
         let asked = asked.map(|(place, (address, connector))| async move {
             match ask(connector, master).await {
                 Ok(Some(primary)) => Ok((place, primary)),
@@ -72,8 +79,8 @@ impl Sentinels {
     }
 }
 
-async fn ask(connector: &mut Connector, master: &str) -> RedisResult<Option<String>> {
-    let (mut connection, _) = connector.get().await?;
+async fn ask(connector: &Connector, master: &str) -> RedisResult<Option<String>> {
+    let mut connection = connector.get().await?.0.connection;
     let answer: Option<(String, String)> = redis::cmd("SENTINEL")
         .arg("GET-MASTER-ADDR-BY-NAME")
         .arg(master)

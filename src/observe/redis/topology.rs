@@ -1,7 +1,7 @@
 //! Which servers hold the data now, and the connections to them that find it out: one server, the primary that the sentinels
 //! name, or all primaries of a cluster. Found anew at every collection, so that a failover or a resharding is followed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,21 +156,18 @@ impl Topology {
     }
 
     /// Drops the connections that broke.
-    pub(in crate::observe) fn note(
-        &mut self,
-        router: &Router,
-        broken: &BTreeMap<usize, RedisError>,
-    ) {
+    pub(in crate::observe) fn note(&self, router: &Router, broken: &BTreeMap<usize, RedisError>) {
         for (link, error) in broken {
-            if let Some(connector) = self.connectors.get_mut(&router.links()[*link].primary) {
+            if let Some(connector) = self.connectors.get(&router.links()[*link].primary) {
                 connector.note(error);
             }
         }
     }
 
-    /// Drops every connection: answers may be on the way that nobody waits for any more.
-    pub(in crate::observe) fn replace(&mut self) {
-        self.connectors.clear();
+    /// For a caller that gave up on an answer.
+    pub(in crate::observe) fn verify(&self) {
+        self.sentinels.iter().for_each(Sentinels::verify);
+        self.connectors.values().for_each(Connector::verify);
     }
 
     async fn find(&mut self, discovered: &mut Discovered) -> Result<(), RedisFailure> {
@@ -210,13 +207,10 @@ impl Topology {
             let last = self.shards.first().map(|shard| &shard.primary);
             let mut seeds = self.seeds.clone();
             seeds.sort_by_key(|seed| Some(seed) != last);
-            let mut taken = self.take_connectors(seeds);
-            let pings = taken.iter_mut().map(|(seed, connector)| async move {
-                connector.ping().await.map(|_| seed.clone())
-            });
-            let found = first_success(pings.collect()).await;
-            self.connectors.extend(taken);
-            if let Ok(seed) = found {
+            let pings = self.connectors(seeds.into_iter()).into_iter();
+            let pings =
+                pings.map(|(seed, connector)| async move { connector.ping().await.map(|_| seed) });
+            if let Ok(seed) = first_success(pings.collect()).await {
                 return seed;
             }
         }
@@ -228,39 +222,34 @@ impl Topology {
         &mut self,
         denied: &mut Vec<RedisFailure>,
     ) -> Result<Option<RedisFailure>, RedisFailure> {
-        let mut addresses: Vec<String> = self
-            .shards
-            .iter()
-            .map(|shard| shard.primary.clone())
-            .collect();
-        addresses.extend(self.seeds.iter().cloned());
-        addresses.sort_by_key(|address| {
-            let open = self.connectors.get(address).and_then(Connector::current);
-            open.is_none()
-        });
-        let mut taken = self.take_connectors(addresses);
-        let asked = taken.iter_mut().map(|(address, connector)| async move {
-            match ask_cluster(connector).await {
-                Ok((slots, state)) => {
-                    let shards = parse_slots(&slots, address);
-                    let what = format!("CLUSTER INFO {address}");
-                    let denied = state.as_ref().err();
-                    let denied = denied.map(|error| RedisFailure::of(&what, error));
-                    let problem = problem(state.as_deref().unwrap_or_default(), &shards);
-                    Ok(Some((problem, shards, denied)))
+        let known = self.shards.iter().map(|shard| &shard.primary);
+        let addresses: Vec<String> = known.chain(&self.seeds).cloned().collect();
+        let mut connectors = self.connectors(addresses.into_iter());
+        connectors.sort_by_key(|(_, connector)| connector.current().is_none());
+        let asked = connectors
+            .into_iter()
+            .map(|(address, connector)| async move {
+                match ask_cluster(&connector).await {
+                    Ok((slots, state)) => {
+                        let shards = parse_slots(&slots, &address);
+                        let what = format!("CLUSTER INFO {address}");
+                        let denied = state.as_ref().err();
+                        let denied = denied.map(|error| RedisFailure::of(&what, error));
+                        let problem = problem(state.as_deref().unwrap_or_default(), &shards);
+                        Ok(Some((problem, shards, denied)))
+                    }
+                    // The server was replaced by one that is in no cluster.
+                    Err(error) if error.to_string().contains("cluster support disabled") => {
+                        Ok(None)
+                    }
+                    Err(error) => {
+                        connector.note(&error);
+                        let what = format!("CLUSTER SLOTS {address}");
+                        Err(RedisFailure::of(&what, &error))
+                    }
                 }
-                // The server was replaced by one that is in no cluster.
-                Err(error) if error.to_string().contains("cluster support disabled") => Ok(None),
-                Err(error) => {
-                    connector.note(&error);
-                    let what = format!("CLUSTER SLOTS {address}");
-                    Err(RedisFailure::of(&what, &error))
-                }
-            }
-        });
-        let found = first_success(asked.collect()).await;
-        self.connectors.extend(taken);
-        match found {
+            });
+        match first_success(asked.collect()).await {
             Ok(Some((problem, shards, without))) => {
                 denied.extend(without);
                 self.shards = shards;
@@ -277,19 +266,23 @@ impl Topology {
         }
     }
 
-    /// The connectors to these addresses, each once, to be put back.
-    fn take_connectors(&mut self, addresses: Vec<String>) -> Vec<(String, Connector)> {
-        let mut taken: Vec<(String, Connector)> = Vec::with_capacity(addresses.len());
-        let mut seen = BTreeSet::new();
+    /// The connectors to these addresses, each once.
+    fn connectors(&mut self, addresses: impl Iterator<Item = String>) -> Vec<(String, Connector)> {
+        let mut connectors: Vec<(String, Connector)> = Vec::new();
         for address in addresses {
-            if seen.insert(address.clone()) {
-                let connector = self.connectors.remove(&address);
-                let connector =
-                    connector.unwrap_or_else(|| Connector::new(Arc::clone(&self.access), &address));
-                taken.push((address, connector));
+            if connectors.iter().all(|(known, _)| *known != address) {
+                let connector = self.connector(&address);
+                connectors.push((address, connector));
             }
         }
-        taken
+        connectors
+    }
+
+    /// The connector to `address`. It stays when whoever uses it is cut off.
+    fn connector(&mut self, address: &str) -> Connector {
+        let new = || Connector::new(Arc::clone(&self.access), address);
+        let kept = self.connectors.entry(address.to_owned());
+        kept.or_insert_with(new).clone()
     }
 
     async fn ask_shards(&mut self, clock: &Clock) -> Vec<ShardNow> {
@@ -297,22 +290,12 @@ impl Topology {
             replicas: self.replicas,
             cluster: (!self.cluster).then_some(self.keys),
         };
-        let asked = self.shards.iter().map(|shard| {
-            let connector = self.connectors.remove(&shard.primary);
-            let mut connector = connector
-                .unwrap_or_else(|| Connector::new(Arc::clone(&self.access), &shard.primary));
-            async move {
-                let now = ask_shard(shard, &mut connector, clock, wanted).await;
-                (now, connector)
-            }
-        });
-        let asked: Vec<_> = asked.collect();
-        let mut shards = Vec::with_capacity(asked.len());
-        for (now, connector) in join_all(asked).await {
-            self.connectors.insert(now.shard.primary.clone(), connector);
-            shards.push(now);
-        }
-        shards
+        let shards = self.shards.clone();
+        let asked: Vec<_> = shards
+            .iter()
+            .map(|shard| ask_shard(shard, self.connector(&shard.primary), clock, wanted))
+            .collect();
+        join_all(asked).await
     }
 }
 
@@ -325,12 +308,7 @@ fn proof_of_cluster(now: &ShardNow) -> Option<String> {
         .then(|| moved.unwrap_or_else(|| "INFO says so".to_owned()))
 }
 
-async fn ask_shard(
-    shard: &Shard,
-    connector: &mut Connector,
-    clock: &Clock,
-    wanted: Wanted,
-) -> ShardNow {
+async fn ask_shard(shard: &Shard, connector: Connector, clock: &Clock, wanted: Wanted) -> ShardNow {
     let mut now = ShardNow {
         shard: shard.clone(),
         ping: Ok(Duration::ZERO),

@@ -66,7 +66,7 @@ pub async fn inspect(
     }
     let shards = found.shards;
     let unreachable = Mutex::default();
-    let tracked = Arc::new(Tracked::described(inspection.description));
+    let tracked = Tracked::described(inspection.description);
     let readied = shards
         .iter()
         .map(|now| ready(None, (&access, &tracked), now, &unreachable));

@@ -1,32 +1,43 @@
 //! The pass between two collections: goes on for a moment with the servers as the collection before left them.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observe::counters::reader::KeyReader;
-use crate::observe::counters::shard_reader::ShardReader;
 use crate::observe::counters::sink::CounterSink;
-use crate::observe::counters::sweep::Sweep;
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
-use crate::observe::counters::totals::Sample;
-use crate::observe::redis::errors::{RedisFailure, not_connected};
-use crate::observe::redis::router::{Link, Router, Slots};
+use crate::observe::redis::errors::RedisFailure;
+use crate::observe::redis::router::Router;
 
 /// How long the pass goes on between collections before others have their turn: a collection is kept waiting for as long.
 const BETWEEN_SLICE: Duration = Duration::from_millis(100);
 
-/// The servers as a collection left them.
+/// The servers of a collection, with their connections.
+pub(in crate::observe) struct Servers {
+    pub(super) router: Router,
+    /// One for each link of the router.
+    pub(super) lanes: Vec<Lane>,
+    /// Not all servers are known.
+    pub(super) alone: bool,
+}
+
+impl fmt::Debug for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.router.fmt(f)
+    }
+}
+
+/// What a collection leaves to those who go on with its pass.
 #[derive(Debug)]
 pub(in crate::observe) struct Between {
-    pub(super) clock_offsets: Vec<SignedDuration>,
+    pub(super) servers: Arc<Servers>,
     pub(super) dead: BTreeMap<usize, RedisFailure>,
     pub(super) sources: Vec<String>,
-    pub(super) slots: Option<Slots>,
-    pub(super) alone: bool,
     /// All servers tell what is written.
     pub(super) told: bool,
 }
@@ -49,38 +60,13 @@ impl KeyReader {
             sources: between.sources.clone(),
             ..SweepResult::default()
         };
-        let (mut links, mut lanes) = (Vec::new(), Vec::new());
-        for (place, shard) in self.shards.iter().enumerate() {
-            let reader = self.readers.get(&shard.primary);
-            let reader = reader.filter(|_| !between.dead.contains_key(&place));
-            let (scanner, connection) = reader.and_then(ShardReader::current).unzip();
-            if scanner.is_none() && !between.dead.contains_key(&place) {
-                return false;
-            }
-            links.push(Link {
-                primary: shard.primary.clone(),
-                connection: connection.ok_or_else(not_connected),
-            });
-            lanes.push(Lane {
-                scanner,
-                clock_offset: between.clock_offsets[place],
-                pacer: self.shares.pacer(&between.sources[place], self.share),
-            });
-        }
-        let mut sweep = Sweep {
-            router: Router::new(links, between.slots.clone()),
-            lanes,
-            clock,
-            memory: &mut self.memory,
-            sample: Sample::new(self.collections),
-            sink,
-            alone: between.alone,
-        };
         let stop = Instant::now() + BETWEEN_SLICE;
-        sweep.run(stop, &mut self.pass, &mut result).await;
+        let mut sweep = self.sweep_of(&between.servers, clock, sink);
+        sweep.run(stop, &mut result).await;
+        self.is_owed = false;
         self.commands_total += result.commands;
         self.passed(&mut result, between.told);
-        if result.stopped.is_none() && !between.alone {
+        if result.stopped.is_none() && !between.servers.alone {
             self.last_full_pass = Some(clock.now().wall);
         }
         let found = &mut self.found_between;

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use crate::observation::{Collector, Failure, Reason};
 use crate::observe::counters::invalidations::{Changes, Names};
 use crate::observe::counters::reader::KeyReader;
-use crate::observe::counters::shard_reader::{Readied, Ready, ready};
+use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, ready};
 use crate::observe::counters::sweep_result::SweepResult;
 use crate::observe::counters::told::passed_over;
 use crate::observe::redis::cluster::Shard;
@@ -20,16 +20,23 @@ impl KeyReader {
         result: &mut SweepResult,
     ) -> Vec<Option<Ready>> {
         let found: Vec<Shard> = shards.iter().map(|now| now.shard.clone()).collect();
-        if self.shards != found
-            && let Some(pass) = &mut self.pass
-        {
-            pass.moved = true;
+        if self.shards != found {
+            // What the collection before left is by the places of the servers of before.
+            self.between = None;
+            if let Some(pass) = &mut self.pass {
+                pass.moved = true;
+            }
+            self.readers
+                .retain(|primary, _| found.iter().any(|shard| shard.primary == *primary));
+            self.shards = found;
         }
-        self.shards = found;
-        let mut readers = std::mem::take(&mut self.readers);
         let (means, unreachable) = ((&self.access, &self.tracked), &self.unreachable);
         let work = shards.iter().map(|now| {
-            let before = readers.remove(&now.shard.primary);
+            let primary = &now.shard.primary;
+            let reader = self.readers.entry(primary.clone());
+            // Kept here, so that its connections stay when this is cut off.
+            let reader = reader.or_insert_with(|| ShardReader::new(means, primary));
+            let before = Some(reader.clone());
             async move {
                 if let Err(failure) = &now.ping {
                     // The failed PING reports that it does not answer.
@@ -59,9 +66,10 @@ impl KeyReader {
             let source = reader.as_ref().map_or(primary, |reader| &reader.source);
             result.sources.push(source.clone());
             result.missing.extend(passed_over);
-            if let Some(reader) = reader {
-                self.readers.insert(primary.clone(), reader);
-            }
+            match reader {
+                Some(reader) => self.readers.insert(primary.clone(), reader),
+                None => self.readers.remove(primary),
+            };
             if let Ok(Ready {
                 changes: Changes::Untold(Some(failure)),
                 ..
@@ -82,10 +90,10 @@ impl KeyReader {
     }
 
     /// Drops the connections to servers that failed: there may be answers on the way that nobody waits for.
-    pub(super) fn replace_failed(&mut self, result: &SweepResult) {
+    pub(super) fn replace_failed(&self, result: &SweepResult) {
         for (place, shard) in self.shards.iter().enumerate() {
             if result.failed.contains_key(&place)
-                && let Some(reader) = self.readers.get_mut(&shard.primary)
+                && let Some(reader) = self.readers.get(&shard.primary)
             {
                 reader.replace();
             }

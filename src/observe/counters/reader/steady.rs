@@ -55,7 +55,7 @@ pub(super) fn slice(
 impl KeyReader {
     /// Whether the pass has to go on before the next collection. In the steady state it keeps to its time.
     pub(super) fn is_due(&self) -> bool {
-        self.pass.is_some()
+        (self.pass.is_some() || self.is_owed)
             && self.steady.is_none_or(|last| {
                 let passed = self.pass_begun.elapsed().div_duration_f64(STEADY_PASS);
                 self.pass_took < last.took.mul_f64(passed.min(1.0))

@@ -250,8 +250,8 @@ impl Sweep<'_> {
         });
         let keys: Vec<Doubtful> = windows.collect();
         let names = keys.iter().flat_map(|(key, _)| names_of(key));
-        let work = || verify(&self.router, &keys, now_ms, rule, usual);
-        let answers = paced((&self.router, &self.lanes), names, work).await;
+        let work = || verify(self.router, &keys, now_ms, rule, usual);
+        let answers = paced((self.router, self.lanes), names, work).await;
         result.commands += Verified::COMMANDS * keys.len() as u64;
         let mut found = Vec::with_capacity(keys.len());
         for ((key, _), answer) in keys.into_iter().zip(answers) {

@@ -1,0 +1,79 @@
+//! A Redis that is far away, and scrapes that leave little time: connections take several round trips.
+
+use std::time::Duration;
+
+use lab::node::{NodeOptions, NodeProcess};
+use lab::proxy::{Mode, Proxy};
+use lab::redis_server::RedisServer;
+use lab::seed::{counters, fill_to};
+use tokio::time::Instant;
+
+use crate::harness::{Exporter, PATIENCE, Scrape, base_flags};
+
+const PASS_ENDED: &str = "ratelimiter_scan_last_full_pass_timestamp_seconds";
+
+const KEYS: u32 = 200;
+
+/// Between two scrapes: passes go on meanwhile.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Scrapes with a timeout of one second until `holds`.
+async fn until(
+    exporter: &Exporter,
+    what: &str,
+    holds: impl Fn(&Scrape) -> bool,
+) -> anyhow::Result<Scrape> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let scrape = exporter.scrape_within(1.0).await?;
+        if holds(&scrape) {
+            return Ok(scrape);
+        }
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "never: {what}; log:\n{}\n{}",
+            exporter.log(),
+            scrape.text
+        );
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// How many connections Redis has accepted so far.
+async fn accepted(redis: &mut redis::aio::MultiplexedConnection) -> anyhow::Result<u64> {
+    let info: String = redis::cmd("INFO").arg("stats").query_async(redis).await?;
+    let count = info
+        .lines()
+        .find_map(|line| line.strip_prefix("total_connections_received:"));
+    Ok(count.unwrap_or_default().trim().parse()?)
+}
+
+#[tokio::test]
+async fn a_scrape_that_is_shorter_than_connecting_takes_keeps_no_key_from_being_counted()
+-> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let mut direct = redis.connection().await?;
+    counters(&mut direct, u64::from(KEYS), 1, 10, true).await?;
+    let node = NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?;
+    let proxy = Proxy::start(format!("127.0.0.1:{}", redis.port())).await?;
+    proxy.set(Mode::Delay(Duration::from_millis(25))).await?;
+    let exporter = Exporter::start(&base_flags(
+        &proxy.url("redis"),
+        std::slice::from_ref(&node),
+    ))
+    .await?;
+    let whole = |scrape: &Scrape| {
+        scrape.is("ratelimiter_keys", &[], KEYS)
+            && scrape.value(PASS_ENDED, &[]).is_some_and(|at| at > 0.0)
+    };
+    until(&exporter, "all keys are counted", whole).await?;
+
+    // What is cut off then leaves the connections as they are.
+    let before = accepted(&mut direct).await?;
+    let written = "a key that is written meanwhile is counted";
+    fill_to(&mut direct, b"written", 11).await?;
+    let found = |scrape: &Scrape| scrape.reported() == ["ghost_allowing written"];
+    until(&exporter, written, found).await?;
+    assert_eq!(accepted(&mut direct).await?, before, "{}", exporter.log());
+    Ok(())
+}
