@@ -79,6 +79,7 @@ pub async fn run(options: NodeOptions) -> Result<(), StartError> {
     let registration = Registration {
         id: options.id.clone(),
         address: options.advertise.unwrap_or_else(|| address.to_string()),
+        heartbeat_seconds: options.heartbeat_seconds,
     };
     tokio::time::timeout(START_PATIENCE, registration.renew(&limiter))
         .await
