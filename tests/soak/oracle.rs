@@ -199,9 +199,13 @@ fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expect
         && facts
             .redis
             .always(since - heartbeat, ended, |redis| redis == Redis::Up);
-    let denied = facts.redis.always(since, ended, |redis| {
-        matches!(redis, Redis::ReadOnly | Redis::Full)
-    });
+    // A node whose way was open again meanwhile got the time of two heartbeats: its checks were answered.
+    let denied = node
+        .way
+        .always(since - heartbeat, ended, |way| way == Way::Open)
+        && facts.redis.always(since, ended, |redis| {
+            matches!(redis, Redis::ReadOnly | Redis::Full)
+        });
     let steady = !emptied(facts, since - ttl - heartbeat, ended);
     // What it saw before counts only as long as it runs.
     let watched = facts.exporter.always(since, ended, |runs| runs);
@@ -250,8 +254,7 @@ fn high_latency(facts: &Facts, number: usize, begun: f64, ended: f64) -> Expecte
     }
 }
 
-/// Whether slow checks came for so long that they can be reported now. The p99 of a minute needs some in each minute, and
-/// the grace period passes only as far as they were seen, where what came within 20 s counts as coming now.
+/// Whether slow checks came for so long that they can be reported now. The p99 needs some in each window, and the grace period passes only as far as they were seen, where what came within a third of the window counts as coming now.
 fn could_be_slow(facts: &Facts, node: &NodeFacts, begun: f64) -> bool {
     let (window, grace) = (facts.times.latency_window, facts.times.latency_grace);
     // What counts as coming now.

@@ -1,5 +1,8 @@
 //! A limiter of the lab with its exporter, what is done to it, and the facts about it. Every process ends with the world.
 
+mod failover;
+mod nodes;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -350,119 +353,6 @@ impl World {
             What::NodeReplaced(_) | What::NodeMoved(_) | What::Flushed | What::Traffic(_) => {}
         }
         Ok(())
-    }
-
-    /// Starts nodes that could not be started before: without Redis they do not start.
-    pub(crate) async fn revive(&mut self) {
-        for slot in &mut self.slots {
-            let possible = {
-                let facts = self.shared.facts.borrow();
-                let way = facts.nodes[slot.facts].way.now();
-                facts.redis.now() == Redis::Up && way == Way::Open
-            };
-            if slot.waits && possible && slot.process.restart().await.is_ok() {
-                slot.waits = false;
-                let at = self.shared.seconds();
-                let mut facts = self.shared.facts.borrow_mut();
-                let node = &mut facts.nodes[slot.facts];
-                node.life.set(at, Life::Runs);
-                node.delay.set(at, 0);
-            }
-        }
-    }
-
-    /// The replica is promoted, and all nodes but one follow. `since` then the former primary has not been the primary.
-    async fn fail_over(&mut self, stays: Option<usize>, since: f64) -> anyhow::Result<()> {
-        self.servers.fail_over().await?;
-        let address = self.servers.address();
-        self.front.lead_to(&address).await?;
-        for (number, slot) in self.slots.iter().enumerate() {
-            if stays != Some(number) {
-                slot.proxy.lead_to(&address).await?;
-            }
-        }
-        self.connection = self.servers.primary().connection().await?;
-        let now = self.now();
-        let window = {
-            let mut facts = self.shared.facts.borrow_mut();
-            let lost_since = self.behind_since.unwrap_or(since - 1.0);
-            facts.lost.push((lost_since, now));
-            facts.emptied.push(now);
-            for changes in &mut facts.limit_changes {
-                changes.push(now);
-            }
-            facts.times.window
-        };
-        // Until it follows the new primary.
-        self.behind_since = Some(now);
-        for key in 0..KEYS {
-            let sample = look(&mut self.connection, key, window, now).await;
-            if sample.is_some_and(|sample| sample.limit.is_none()) {
-                // That it was repaired is lost: somebody repairs it again.
-                let name = format!("ratelimit:limit:user:{key}");
-                self.ask(&["DEL", &name]).await?;
-            }
-        }
-        self.malformed_again().await?;
-        self.redis(Redis::Up);
-        Ok(())
-    }
-
-    async fn replace(&mut self, node: usize) -> anyhow::Result<()> {
-        if self.slots[node].waits {
-            return Ok(());
-        }
-        self.slots[node].process.kill();
-        let at = self.now();
-        self.life(node, Life::Killed);
-        let slot = &mut self.slots[node];
-        let times = self.shared.facts.borrow().times;
-        let mut options = node_options(&format!("node-{}", self.ids + 1), &slot.proxy, times);
-        options.listen = Some(slot.process.address().parse().context("a node's address")?);
-        // Without Redis it does not start: then the old one waits to come back.
-        match NodeProcess::start(options).await {
-            Ok(process) => {
-                self.ids += 1;
-                slot.process = process;
-                let mut facts = self.shared.facts.borrow_mut();
-                let way = facts.nodes[slot.facts].way.now();
-                facts.nodes[slot.facts].replaced = Some(at);
-                slot.facts = facts.nodes.len();
-                let id = format!("node-{}", self.ids);
-                let mut next = born(id, slot.process.address(), self.shared.seconds());
-                next.way = Track::new(next.born, way);
-                facts.nodes.push(next);
-            }
-            Err(_) => slot.waits = true,
-        }
-        Ok(())
-    }
-
-    /// The node goes to another port, as a container that is scheduled anew.
-    async fn relocate(&mut self, node: usize) -> anyhow::Result<()> {
-        if self.slots[node].waits {
-            return Ok(());
-        }
-        self.slots[node].process.kill();
-        self.life(node, Life::Killed);
-        let slot = &mut self.slots[node];
-        let times = self.shared.facts.borrow().times;
-        let options = node_options(slot.process.id(), &slot.proxy, times);
-        match NodeProcess::start(options).await {
-            Ok(process) => {
-                slot.process = process;
-                let at = self.shared.seconds();
-                let mut facts = self.shared.facts.borrow_mut();
-                let moved = &mut facts.nodes[slot.facts];
-                moved.address = slot.process.address();
-                moved.moved = at;
-                moved.life.set(at, Life::Runs);
-                moved.delay.set(at, 0);
-            }
-            Err(_) => slot.waits = true,
-        }
-        let rate = self.shared.facts.borrow().traffic.now();
-        self.set_traffic(rate)
     }
 
     fn life(&self, node: usize, life: Life) {
