@@ -1,4 +1,4 @@
-# Everything one does with this repository. `make help` lists it.
+# The tasks of this repository. `make help` lists them.
 
 CARGO_FLAGS ?=
 DEMO_ARGS ?=
@@ -12,13 +12,13 @@ LIMITERS_APPS := tests/limiters/apps
 DEMO_LIBRARIES := $(if $(findstring limits,$(DEMO_ARGS)),deps-limiters $(LIMITERS)/python/made) \
 	$(if $(findstring express,$(DEMO_ARGS)),deps-limiters $(LIMITERS)/node/made)
 
-# An index of packages that is busy is asked again. What fails three times fails.
+# An index of packages may be busy: three attempts.
 thrice = { $(1) || { sleep 5; $(1); } || { sleep 20; $(1); }; }
 
 # Python's own files stay out of the tree.
 export PYTHONDONTWRITEBYTECODE := 1
 
-# Where rustup puts cargo, for shells that have not read its profile. Last, so that it beats nothing.
+# The folder of rustup, for shells that have not read its profile. Last, so that any other cargo comes first.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
@@ -119,9 +119,9 @@ fuzz: ## Throw hostile input at every way in (FUZZ_SECONDS=60 for each; docs/FUZ
 dashboards: deps-dashboards $(DASHBOARDS_VENV)/made ## Generate grafana/dashboards from grafana/generator
 	$(DASHBOARDS_VENV)/bin/python grafana/generator
 
-# What the tests of the page saw, as the README shows it.
+# The tests of the page make the pictures.
 screenshots: deps build ## Take the pictures of the page in docs/ anew
-	cargo test --test integration $(CARGO_FLAGS) -- page::it_says_how_things_stand
+	cargo test --test integration $(CARGO_FLAGS) -- page::it_shows_the_state
 	@for state in healthy violated blind; do cp $(TARGET)/debug/screenshots/$$state.png docs/page-$$state.png; done
 
 check-dashboards: deps-dashboards $(DASHBOARDS_VENV)/made
@@ -133,7 +133,7 @@ rules: ## Make deploy/kubernetes/prometheusrule.yml from alerts/ratelimiter.rule
 dist: deps-dist ## Make the release tarball in target/dist, and try what is in it
 	@scripts/dist
 
-# Not part of `make test`: it needs root, Debian's mirror and two release builds. deploy/README.md tells more.
+# Not part of `make test`: it needs root, Debian's mirror and two release builds. deploy/README.md says more.
 image-test: deps-image-test ## Build the images of the Dockerfile without a registry, and run them confined
 	@scripts/image-test
 
@@ -169,7 +169,7 @@ $(LIMITERS)/node/made: $(LIMITERS_APPS)/package.json $(LIMITERS_APPS)/package-lo
 		exit 2; }
 	touch $@
 
-deps: ## See that everything tests need is here; as root, install it
+deps: ## Check that the programs of the tests are installed; as root, install them
 	@scripts/deps cargo cargo-fmt cargo-clippy cc redis-server redis-cli prometheus promtool prometheus-alertmanager amtool curl jq setpriv python3 chromium \
 		systemd-analyze faketime
 

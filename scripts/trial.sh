@@ -1,14 +1,13 @@
 # shellcheck shell=bash
-# Shared by the scripts that start servers to try something out: a folder of one's own and processes that go away with
-# the script, however it ends; free ports; waiting for an event. Sourced, not run. A script that has more to give back
-# does so in a function `give_back`.
+# For scripts that start servers for a test: a folder and processes that end with the script, however it ends; free ports;
+# waiting for an event. Sourced, not run. A script with more to clean up does that in a function `give_back`.
 
-# A server that is well answers within seconds.
+# A healthy server answers within seconds.
 PATIENCE=30
 
 SCRIPT=${0##*/}
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/$SCRIPT.XXXXXX")
-# The processes that were started, to be killed at the end.
+# The processes to kill at the end.
 STARTED=()
 
 give_back() {
@@ -35,7 +34,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Says why, with what was logged, and ends.
+# Prints why, with the logs, and ends.
 fail() {
     local log
     echo "$SCRIPT: $*" >&2

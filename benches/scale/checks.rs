@@ -11,7 +11,7 @@ use lab::http::Connection;
 use lab::node::{NodeOptions, NodeProcess};
 use tokio::task::JoinSet;
 
-use super::exporter::{Exporter, full_pass};
+use super::exporter::{Api, Exporter, full_pass};
 use super::figures::{Figures, Wanted};
 use super::scraping::EVERY;
 use super::seeded::{Seeded, WINDOW_MS};
@@ -46,11 +46,13 @@ pub(crate) async fn measure(keys: u64, figures: &mut Figures) -> anyhow::Result<
         seeded,
     };
     bench.store_limits().await?;
+    let api = Api::start().await?;
     let mut sweeps = Pairs::default();
     for _ in 0..SWEEPS {
         for load in [Load::Paced, Load::Flood] {
             let without = bench.run(load, RUN).await?;
-            let exporter = bench.exporter().await?;
+            // With an API that costs nothing: what the limiter's own costs the node is measured by itself, below.
+            let exporter = bench.exporter(&api.url).await?;
             let pass = async {
                 let (metrics, _) = exporter.scrape().await?;
                 if full_pass(&metrics).is_none() {
@@ -63,9 +65,19 @@ pub(crate) async fn measure(keys: u64, figures: &mut Figures) -> anyhow::Result<
             sweeps.add(load, without, run);
         }
     }
-    sweeps.print(keys, "a first pass", figures);
+    sweeps.print(keys, "a first pass", Wanted::AtMost(1.3), figures);
 
-    let exporter = bench.exporter().await?;
+    let mut asked = Pairs::default();
+    for load in [Load::Paced, Load::Flood] {
+        let without = bench.run(load, RUN).await?;
+        let address = bench.node.address();
+        let nodes = async { lab::http::get(&address, "/api/nodes", PATIENCE).await };
+        let run = bench.run_while(load, RUN, nodes).await?;
+        asked.add(load, without, run);
+    }
+    asked.print(keys, "GET /api/nodes", Wanted::Nothing, figures);
+
+    let exporter = bench.exporter(&bench.node.url()).await?;
     exporter.scrape_until_full_pass(keys).await?;
     let mut steady = Pairs::default();
     let mut round = 0;
@@ -84,7 +96,12 @@ pub(crate) async fn measure(keys: u64, figures: &mut Figures) -> anyhow::Result<
             steady.add(load, without, run);
         }
     }
-    steady.print(keys, "a steady scrape every 15 s", figures);
+    steady.print(
+        keys,
+        "a steady scrape every 15 s",
+        Wanted::AtMost(1.3),
+        figures,
+    );
     Ok(())
 }
 
@@ -102,8 +119,8 @@ struct Bench {
 }
 
 impl Bench {
-    async fn exporter(&self) -> anyhow::Result<Exporter> {
-        Exporter::start(&self.seeded.redis.url(), &self.node.url(), &[]).await
+    async fn exporter(&self, api: &str) -> anyhow::Result<Exporter> {
+        Exporter::start(&self.seeded.redis.url(), api, &[]).await
     }
 
     /// Limits that no run reaches, with a window so short that the counters stay small.
@@ -118,7 +135,7 @@ impl Bench {
         Ok(())
     }
 
-    /// A load on a node of which nobody else wants anything: it starts anew, since what an exporter asked of it before
+    /// A load on a node without other clients: the node starts anew, since what an exporter asked of it before
     /// may keep it busy for long.
     async fn run(&mut self, load: Load, time: Duration) -> anyhow::Result<f64> {
         let nothing = std::future::pending::<anyhow::Result<()>>();
@@ -213,7 +230,7 @@ impl Pairs {
         }
     }
 
-    fn print(self, keys: u64, during: &str, figures: &mut Figures) {
+    fn print(self, keys: u64, during: &str, wanted: Wanted, figures: &mut Figures) {
         let ratios: Vec<f64> = self
             .paced
             .iter()
@@ -223,7 +240,7 @@ impl Pairs {
         let from = format!("ms without {without:.2?}, with {with:.2?}");
         // In each run: the worst one counts.
         let what = format!("p99 of /check during {during} ÷ without, the worst run");
-        figures.add(keys, &what, largest(&ratios), Wanted::AtMost(1.3), &from);
+        figures.add(keys, &what, largest(&ratios), wanted, &from);
         let ratios: Vec<f64> = self
             .flood
             .iter()

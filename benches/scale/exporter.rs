@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::seeded::WINDOW_MS;
 
-/// Answers `GET /api/limits` and the like, so that nothing but the sweep asks Redis.
+/// Answers `GET /api/limits` and the like without Redis, so that only the sweep uses Redis.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) url: String,
@@ -34,7 +34,7 @@ impl Api {
                     _ => "",
                 };
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-                // A client that hung up is no matter here.
+                // The client may have hung up.
                 let _ = stream.write_all((head + body).as_bytes()).await;
             }
         });

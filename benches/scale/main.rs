@@ -1,6 +1,5 @@
-//! What the exporter costs others and itself, against what Redis itself costs: everything is compared within one run, since
-//! machines are noisy. Prints a line for each figure, with what is wanted of it; asserts nothing. Talks to servers of its
-//! own on loopback and ends them.
+//! What the exporter costs others and itself, compared with Redis in the same run, since machines are noisy. It prints a line
+//! for each figure, with the bound for it, and asserts nothing. It starts its servers on loopback and ends them.
 //!
 //! `make bench` runs it all. `BENCH_ARGS` may hold:
 //!

@@ -1,4 +1,4 @@
-//! Parts by themselves, in this process: the checker, and the rendering of the metrics.
+//! Parts alone, in this process: the checker, and the rendering of the metrics.
 
 use ratelimiter_exporter::clock::Clock;
 use ratelimiter_exporter::export::{Exporter, Reload, Unauthorized, render};

@@ -41,16 +41,22 @@ def variables(*own):
             f"label_values({build}, cluster)",
         ),
         variable(
+            "namespace",
+            "Namespace",
+            "The label namespace of the scrape; empty if there is none.",
+            f'label_values({build}{{cluster="$cluster"}}, namespace)',
+        ),
+        variable(
             "job",
             "Job",
             "The scrape job of the exporters of one limiter.",
-            f'label_values({build}{{cluster="$cluster"}}, job)',
+            f'label_values({build}{{cluster="$cluster", namespace="$namespace"}}, job)',
         ),
         variable(
             "instance",
             "Instance",
             "Exporters of the job. Several that watch the same limiter are merged; choose one if they watch different ones.",
-            f'label_values({build}{{cluster="$cluster", job="$job"}}, instance)',
+            f'label_values({build}{{cluster="$cluster", namespace="$namespace", job="$job"}}, instance)',
             multi=True,
             includeAll=True,
             allValue=".+",
@@ -87,7 +93,7 @@ def dashboard(uid, title, description, variables, rows):
         "iconColor": RED,
         "datasource": DATASOURCE,
         # Alerts are about the limiter, not about one exporter: rules may have merged the label instance away.
-        "expr": 'ALERTS{cluster="$cluster", job="$job", alertstate="firing", alertname=~"Ratelimiter.+"}',
+        "expr": 'ALERTS{cluster="$cluster", namespace="$namespace", job="$job", alertstate="firing", alertname=~"Ratelimiter.+"}',
         "titleFormat": "{{alertname}}",
         "textFormat": "{{severity}} {{subject}}",
         "tagKeys": "alertname,severity",

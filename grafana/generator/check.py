@@ -106,12 +106,12 @@ class Dashboards(unittest.TestCase):
             with self.subTest(name):
                 variables = board["templating"]["list"]
                 names = [variable["name"] for variable in variables]
-                self.assertEqual(names[:4], ["datasource", "cluster", "job", "instance"])
+                self.assertEqual(names[:5], ["datasource", "cluster", "namespace", "job", "instance"])
                 for panel in panels(board):
                     for target in panel["targets"]:
-                        for name in names[1:4]:
+                        for name in names[1:5]:
                             self.assertIn(f"${name}", target["expr"])
-                for own in names[4:]:
+                for own in names[5:]:
                     self.assertIn(f"${{{own}:regex}}", json.dumps(board["panels"]))
 
     def test_rates_follow_the_scrape_interval(self):
@@ -133,7 +133,7 @@ class Dashboards(unittest.TestCase):
                 for url in filter(None, named(board, "url")):
                     target = re.match(r"/d/([^?]+)\?", url).group(1)
                     self.assertIn(target, UIDS | {"${__data.fields.drilldown}"})
-                    for name in ["datasource", "cluster", "job", "instance"]:
+                    for name in ["datasource", "cluster", "namespace", "job", "instance"]:
                         self.assertIn(f"${{{name}:queryparam}}", url)
 
     def test_panels_have_ids_of_their_own_and_do_not_overlap(self):

@@ -131,7 +131,7 @@ def _history():
         ),
         timeline(
             "Violations",
-            "The invariants about counters for this key, pending phases included. A key has a row from its first "
+            "The invariants about counters for this key, pending violations included. A key has a row from its first "
             "violation until 10 minutes after its last.",
             [query(states_of([KEY_SUBJECT]), "{{name}}")],
             STATES,

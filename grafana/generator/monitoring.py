@@ -1,4 +1,4 @@
-"""The row about the monitoring itself on the overview: what it costs, and what it could not see."""
+"""The row about the exporter itself on the overview: what it costs, and what it could not read."""
 
 from board import row
 from parts import (
@@ -33,7 +33,7 @@ def monitoring():
         ),
         timeline(
             "Sources",
-            "Whether each source delivered everything it was asked for. A gap: it was not asked.",
+            "Whether the exporter read everything from each source. A gap: it did not ask.",
             [
                 query(
                     f"min by (collector) ({series('ratelimiter_scrape_collector_success')})",
@@ -67,7 +67,7 @@ def monitoring():
         ),
         graph(
             "Age of the last full pass",
-            "Seconds since every key was last looked at. It grows while passes do not fit into --scan.budget.",
+            "Seconds since the last full pass over all keys. It grows while passes do not fit into --scan.budget.",
             [
                 query(
                     f"time() - max({series('ratelimiter_scan_last_full_pass_timestamp_seconds')})",
@@ -94,7 +94,7 @@ def monitoring():
         ),
         graph(
             "Redis commands for counters",
-            "Commands per second that the exporter sends to Redis to read counters and limits: what watching costs.",
+            "Commands per second that the exporter sends to Redis to read counters and limits.",
             [
                 query(
                     f"sum(rate({series('ratelimiter_scan_commands_total')}[$__rate_interval]))",

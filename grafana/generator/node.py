@@ -42,7 +42,7 @@ def _now():
         "Node $node_id",
         stat(
             "State",
-            "Up, Down, or Unknown while the evidence does not carry a judgement.",
+            "Up, Down, or Unknown where the evidence proves neither.",
             [query(_STATE, "state", instant=True)],
             size=(4, 4),
             unit="none",
@@ -113,7 +113,7 @@ def _history():
         ),
         timeline(
             "Violations",
-            "The invariants about this node, pending phases included.",
+            "The invariants about this node, pending violations included.",
             [query(states_of([NODE_SUBJECT]), "{{name}}")],
             STATES,
             size=(12, 6),

@@ -97,7 +97,7 @@ def _verdict():
         ),
         stat(
             "Nodes",
-            "Each known node: up, down, or unknown while the evidence does not carry a judgement. A click leads to the node. "
+            "Each known node: up, down, or unknown where the evidence proves neither. A click leads to the node. "
             "A library inside applications has no nodes.",
             [
                 query(
@@ -144,7 +144,7 @@ def _verdict():
         ),
         stat(
             "Exporter",
-            "Whether Prometheus reaches the exporter. While it does not, nothing else on this page is true any more.",
+            "Whether Prometheus reaches the exporter. While it does not, everything else on this page is out of date.",
             [query(f"max({series('up')})", "exporter", instant=True)],
             size=(2, 4),
             unit="none",
@@ -231,7 +231,7 @@ def _redis():
         ),
         graph(
             "Evicted keys",
-            "Keys per second that Redis threw away for want of memory. An evicted counter lets requests through uncounted: "
+            "Keys per second that Redis evicted because its memory was full. An evicted counter lets requests through uncounted: "
             "anything above 0 is wrong.",
             [
                 query(
@@ -360,7 +360,7 @@ def build():
     return dashboard(
         "ratelimiter-overview",
         "Rate limiter / Overview",
-        "Whether the rate limiter enforces its limits, what is violated since when, and what could not be seen.",
+        "Whether the rate limiter enforces its limits, what is violated since when, and what could not be read.",
         variables(),
         [_verdict(), violations(), _latency(), _redis(), _keys(), monitoring()],
     )

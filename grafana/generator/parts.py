@@ -1,9 +1,9 @@
-"""What the dashboards are put together from: queries, panels, variables, links. One way for each thing, so that all
-panels look and behave alike. Plain data in Grafana's own JSON; what is in the dashboards is in the files beside this."""
+"""The parts of the dashboards: queries, panels, variables, links. One way for each thing, so that all panels look and
+behave alike. Plain data in Grafana's own JSON; the files beside this one put it together."""
 
-# One limiter at a time: `cluster` and `job` say which. Several instances of a job are replicas that watch the same
-# limiter, so every query merges them with max or min: the one that sees more wins.
-SCOPE = 'cluster="$cluster", job="$job", instance=~"$instance"'
+# One limiter at a time: `cluster`, `namespace` and `job` choose it. Several instances of a job are replicas that watch the
+# same limiter, so every query merges them with max or min: the one that sees more wins.
+SCOPE = 'cluster="$cluster", namespace="$namespace", job="$job", instance=~"$instance"'
 
 # Node ids and keys may hold any character. Escaped as a regular expression inside backquotes, where PromQL knows no
 # escapes of its own, all of them but a backquote arrive as they are. Grafana's default escapes no double quotes.
@@ -16,7 +16,10 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 TAG = "ratelimiter"
 
 # What the links carry along to another dashboard.
-CONTEXT = "${__url_time_range}&${datasource:queryparam}&${cluster:queryparam}&${job:queryparam}&${instance:queryparam}"
+CONTEXT = "&".join(
+    ["${__url_time_range}"]
+    + [f"${{{name}:queryparam}}" for name in ["datasource", "cluster", "namespace", "job", "instance"]]
+)
 
 # Colours that differ in lightness too, and never stand alone: each state has its word.
 GREEN, BLUE, YELLOW, ORANGE, RED, GREY = "green", "blue", "yellow", "orange", "dark-red", "#808080"

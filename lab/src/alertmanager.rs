@@ -1,7 +1,7 @@
-//! A real Alertmanager of one's own, on a free port of loopback, with somebody's configuration.
+//! A real Alertmanager, on a free port of loopback.
 //!
-//! The configuration is taken as it is but for what binds it to a place: where receivers are
-//! notified, and with which secrets. It leaves out clusters of Alertmanagers.
+//! Its configuration is a file, in which only the URLs and secrets of the receivers may be replaced. It leaves out clusters of
+//! Alertmanagers.
 
 use std::path::{Path, PathBuf};
 
@@ -48,22 +48,21 @@ impl Alertmanager {
         Ok(Self { server })
     }
 
-    /// The alerts that it holds, as its API tells them; those that are muted among them.
+    /// The alerts that it holds, muted ones included, from its API.
     pub async fn alerts(&self) -> anyhow::Result<Vec<Value>> {
         let alerts = self.server.ask("/api/v2/alerts").await?;
         serde_json::from_value(alerts).context("no list of alerts")
     }
 }
 
-/// A configuration whose receivers are webhooks of our own.
+/// A configuration whose receivers are webhooks on this machine.
 #[derive(Debug, Clone)]
 pub struct AlertmanagerConfig(Value);
 
 impl AlertmanagerConfig {
-    /// Reads a configuration and points every webhook of every receiver to `url(receiver)`, without
-    /// the secrets it may need where it is meant to go.
+    /// Reads a configuration and replaces the URL of every webhook by `url(receiver)`, without its secrets.
     ///
-    /// An error when a receiver notifies by other means: they would be left pointing elsewhere.
+    /// An error where a receiver notifies by other means: it would notify somebody for real.
     pub fn redirected(file: &Path, url: impl Fn(&str) -> String) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read {}", file.display()))?;
@@ -84,7 +83,7 @@ fn redirected(text: &str, url: impl Fn(&str) -> String) -> anyhow::Result<Alertm
             ensure!(means == "webhook_configs", "receiver {name:?} has {means}");
             for webhook in configs.as_array_mut().into_iter().flatten() {
                 webhook["url"] = Value::from(url(&name));
-                // With its credentials and certificates, which are files of another place.
+                // Its credentials and certificates are files that do not exist here.
                 webhook
                     .as_object_mut()
                     .map(|fields| fields.remove("http_config"));
@@ -125,7 +124,7 @@ receivers:
     }
 
     #[test]
-    fn a_receiver_that_would_be_left_pointing_elsewhere_is_an_error() {
+    fn a_receiver_by_mail_is_an_error() {
         let text = "receivers: [{name: mail, email_configs: [{to: a@example.org}]}]";
         let error = redirected(text, str::to_owned).unwrap_err();
         assert!(error.to_string().contains("email_configs"), "{error}");

@@ -1,5 +1,4 @@
-//! A load balancer on loopback: each connection goes to the next of its targets, and past those that refuse. It knows
-//! nothing of what passes through.
+//! A load balancer on loopback: each connection goes to the next of its targets that accepts it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

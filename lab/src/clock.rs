@@ -1,6 +1,4 @@
 //! The one place of the lab that reads the time.
-//!
-//! It leaves out every calculation: callers get a reading and do the rest themselves.
 
 use std::time::Instant;
 

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use tokio::time::MissedTickBehavior;
@@ -56,7 +56,7 @@ const ABORTED: i32 = 130;
 /// What the demo is started with.
 #[derive(Debug, Clone)]
 pub struct DemoOptions {
-    /// End after the tour, successfully only if every invariant was seen to fail and recover.
+    /// End after the tour, successfully only if every invariant was violated and held again.
     pub exit: bool,
     /// Where the exporter listens.
     pub listen: SocketAddr,
@@ -72,27 +72,19 @@ pub struct DemoOptions {
     pub apps: PathBuf,
 }
 
-/// What runs in a demo, as far as watching it needs to know.
+/// Everything that runs in a demo beside Prometheus and Alertmanager.
 trait Watched {
     /// What is wrong at present, in a few words.
     fn faults_in_force(&self) -> String;
 
-    /// An error, with what it said last, when the exporter has ended.
-    fn check_exporter(&mut self) -> anyhow::Result<()>;
+    /// The exporter.
+    fn exporter(&mut self) -> &mut Process;
+
+    /// Ends everything in order; what does not end in time is killed.
+    async fn shut_down(&mut self);
 }
 
-/// An error, with what it said last, when the process has ended.
-fn check_running(name: &str, process: &mut Process) -> anyhow::Result<()> {
-    if process.is_running() {
-        return Ok(());
-    }
-    let output = process.output();
-    let lines: Vec<&str> = output.lines().collect();
-    let last = lines[lines.len().saturating_sub(10)..].join("\n");
-    bail!("{name} has ended; it said last:\n{last}")
-}
-
-/// Runs the demo until it is over or told to stop. False when it was to prove itself and did not.
+/// Runs the demo until its end or a signal. With [`DemoOptions::exit`], false unless everything was seen.
 ///
 /// Call it on a thread that lives as long as the process: its children die with that thread.
 pub async fn run(options: DemoOptions) -> anyhow::Result<bool> {
@@ -128,22 +120,12 @@ async fn run_until(
         cluster = starting => Arc::new(Mutex::new(cluster?)),
         () = stop.cancelled() => return Ok(!options.exit),
     };
-    let mut paging = tokio::select! {
-        paging = start_paging(options, screen) => paging,
-        () = stop.cancelled() => Ok(None),
-    };
-    let outcome = match &paging {
-        Ok(paging) => show(options, screen, stop, &cluster, paging.as_ref()).await,
-        Err(_) => Ok(false),
-    };
-
-    screen.say("stopping everything".to_owned());
-    if let Ok(Some(paging)) = &mut paging {
-        paging.shut_down().await;
-    }
-    cluster.lock().await.shut_down().await;
+    let outcome = with_paging(options, screen, stop, &*cluster, async |paging| {
+        show(options, screen, stop, &cluster, paging).await
+    });
+    let outcome = outcome.await;
     control::forget(&options.dir);
-    paging.and(outcome)
+    outcome
 }
 
 /// The same with an application in place of the reference limiter.
@@ -161,19 +143,30 @@ async fn run_library(
         library = Library::start(options, kind, exporter) => Mutex::new(library?),
         () = stop.cancelled() => return Ok(!options.exit),
     };
+    with_paging(options, screen, stop, &library, async |paging| {
+        announce(screen, options, paging);
+        library.lock().await.announce(screen);
+        let record = Record::new(kind.invariants(), &[]);
+        let tour = async |seen| library::tour(&library, kind, &seen).await;
+        walk(options, screen, stop, (&library, paging), record, tour).await
+    })
+    .await
+}
+
+/// Starts Prometheus and Alertmanager where they are installed, shows the demo, and ends everything.
+async fn with_paging(
+    options: &DemoOptions,
+    screen: &Screen,
+    stop: &CancellationToken,
+    watched: &Mutex<impl Watched>,
+    show: impl AsyncFnOnce(Option<&Paging>) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
     let mut paging = tokio::select! {
         paging = start_paging(options, screen) => paging,
         () = stop.cancelled() => Ok(None),
     };
     let outcome = match &paging {
-        Ok(paging) => {
-            let paging = paging.as_ref();
-            announce(screen, options, paging);
-            library.lock().await.announce(screen);
-            let record = Record::new(kind.invariants(), &[]);
-            let tour = async |seen| library::tour(&library, kind, &seen).await;
-            walk(options, screen, stop, (&library, paging), record, tour).await
-        }
+        Ok(paging) => show(paging.as_ref()).await,
         Err(_) => Ok(false),
     };
 
@@ -181,12 +174,12 @@ async fn run_library(
     if let Ok(Some(paging)) = &mut paging {
         paging.shut_down().await;
     }
-    library.lock().await.shut_down().await;
+    watched.lock().await.shut_down().await;
     paging.and(outcome)
 }
 
-/// None where they are not installed. Where they are and do not start, for want of a newer version
-/// perhaps, the demo can show the rest, but not prove everything.
+/// None where they are not installed. Where they are installed and do not start, perhaps because they are too old, the demo
+/// shows the rest; with `--exit` it fails.
 async fn start_paging(options: &DemoOptions, screen: &Screen) -> anyhow::Result<Option<Paging>> {
     let missing = Paging::missing();
     if !missing.is_empty() {
@@ -206,7 +199,7 @@ async fn start_paging(options: &DemoOptions, screen: &Screen) -> anyhow::Result<
     }
 }
 
-/// The part of the demo in which everything runs.
+/// The demo of the reference limiter, once everything runs.
 async fn show(
     options: &DemoOptions,
     screen: &Screen,
@@ -231,7 +224,7 @@ async fn show(
     outcome
 }
 
-/// Watches everything while the tour lasts, or for longer. False when it was to prove itself and did not.
+/// Watches everything while the tour lasts, or for longer. With `--exit`, false unless everything was seen.
 async fn walk<'a>(
     options: &DemoOptions,
     screen: &'a Screen,
@@ -292,8 +285,7 @@ fn announce(screen: &Screen, options: &DemoOptions, paging: Option<&Paging>) {
     }
 }
 
-/// Reads `/metrics` again and again, tells what changed, and keeps the record. It ends with an
-/// error when the exporter does.
+/// Reads `/metrics` again and again, prints what changed, and keeps the record. It ends with an error when the exporter ends.
 async fn watch_metrics(
     address: &str,
     watched: &Mutex<impl Watched>,
@@ -322,8 +314,11 @@ async fn watch_metrics(
                 line
             }
             Err(error) => {
-                if let Err(error) = watched.lock().await.check_exporter() {
-                    return error;
+                let mut watched = watched.lock().await;
+                let exporter = watched.exporter();
+                if !exporter.is_running() {
+                    let last = exporter.last_output();
+                    return anyhow!("the exporter has ended; its output ends with:\n{last}");
                 }
                 if views.borrow().is_read() {
                     format!("{error:#}")
@@ -342,7 +337,7 @@ async fn watch_metrics(
     }
 }
 
-/// Where a client on this machine finds what listens on `listen`.
+/// The address at which a client on this machine reaches a server that listens on `listen`.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port()))

@@ -1,9 +1,7 @@
 //! Prometheus's text format, read into samples: the one reader of the lab and of the tests.
 //!
-//! It leaves out the comments (HELP, TYPE), timestamps and `OpenMetrics`. What it cannot read is an
-//! error: a test must not pass because a line was passed over. The exporter has a reader of its
-//! own, for nodes that say anything at all; the two share nothing, so that neither hides the
-//! other's mistakes.
+//! It leaves out the comments (HELP, TYPE), timestamps and `OpenMetrics`. A line that it cannot read is an error: no test passes
+//! because a line was skipped. It shares nothing with the exporter's own reader, so that neither hides the other's mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,13 +1,12 @@
 //! The misbehaviours of a limiter node, as switches.
 //!
-//! Each was recorded from a real limiter, or is what a broken proxy in front of one does. All off
-//! is a node that works as the design says. Faults of processes and networks are not here: they
-//! are done to a node from outside, by `process` and `proxy`.
+//! Each was recorded from a real limiter, or is what a broken proxy before one does. With all of them off, a node is healthy.
+//! `process` and `proxy` inject the faults of processes and networks.
 
 use serde::{Deserialize, Serialize};
 
 /// What a node does wrong. In JSON every field may be left out, and an unknown one is an error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -52,35 +51,8 @@ pub struct Faults {
     pub check_status: Option<u16>,
     /// The node's clock is this much ahead: the requests that it admits are later than they were.
     pub clock_ahead_ms: u32,
-    /// After a 500 the connection is closed without `Connection: close`, as a real one does.
-    pub close_after_500: bool,
-}
-
-impl Default for Faults {
-    fn default() -> Self {
-        Self {
-            check_delay_ms: 0,
-            health_delay_ms: 0,
-            api_delay_ms: 0,
-            histogram_never_counts: false,
-            stored_limits_not_enforced: false,
-            no_heartbeat: false,
-            heartbeat_delay_ms: 0,
-            api_status: None,
-            api_body: None,
-            api_truncate: false,
-            api_endless: false,
-            api_hang: false,
-            node_state: None,
-            fail_open: false,
-            metrics_status: None,
-            metrics_body: None,
-            health_status: None,
-            check_status: None,
-            clock_ahead_ms: 0,
-            close_after_500: true,
-        }
-    }
+    /// The connection stays open after a 500. A real node closes it, without `Connection: close`.
+    pub keep_open_after_500: bool,
 }
 
 #[cfg(test)]
@@ -95,7 +67,6 @@ mod tests {
             ..Faults::default()
         };
         assert_eq!(faults, expected);
-        assert!(faults.close_after_500);
         assert_eq!(
             serde_json::from_str::<Faults>("{}").unwrap(),
             Faults::default()
@@ -107,7 +78,7 @@ mod tests {
         let faults = Faults {
             api_status: Some(500),
             api_body: Some("{\"nodes\":".to_owned()),
-            close_after_500: false,
+            keep_open_after_500: true,
             ..Faults::default()
         };
         let text = serde_json::to_string(&faults).unwrap();

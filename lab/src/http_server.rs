@@ -1,7 +1,7 @@
 //! A small HTTP server for loopback: plain HTTP/1.1, one function that answers everything.
 //!
-//! It leaves out TLS, limits on the number of connections, and an orderly end: it is gone, with
-//! its connections, when its handle is. What a request may carry is the function's business.
+//! It leaves out TLS, limits on the number of connections, and an orderly end: it ends with its handle, and its connections
+//! with it.
 
 use std::convert::Infallible;
 

@@ -1,7 +1,7 @@
 //! A laboratory for the exporter: a reference rate limiter, real servers, traffic and faults.
 //!
 //! Everything here runs on loopback and exists to be watched: limiter nodes that behave as the
-//! design's table says (and misbehave on request), a Redis of one's own, a proxy that cuts the
+//! design's table says (and misbehave on request), servers to start, a proxy that cuts the
 //! network, counters written behind the limiter's back, and the demo that walks through all of
 //! it. It leaves out everything of the exporter itself, which never depends on this crate.
 //!
@@ -11,12 +11,15 @@
 //! | [`redis_server`], [`redis_cluster`], [`sentinels`] | a real Redis, alone, as a cluster, or with replica and sentinels |
 //! | [`proxy`], [`link`] | a network to cut, a connection that recovers |
 //! | [`node`], [`faults`] | the limiter node: as a process from outside, and what it does wrong on request |
-//! | [`prometheus`], [`alertmanager`], [`webhook`] | a real Prometheus and Alertmanager, and who is notified by them |
+//! | [`application`] | a real application with a real limiter, of `tests/limiters/apps` |
+//! | [`prometheus`], [`alertmanager`], [`webhook`] | a real Prometheus and Alertmanager, and a receiver of its notifications |
 //! | [`http`], [`traffic`], [`seed`] | requests, steady traffic, counters by the million |
-//! | [`exposition`] | Prometheus's text format, read |
+//! | [`jobs`] | long tests side by side |
+//! | [`exposition`] | reads Prometheus's text format |
 //! | [`demo`] | the guided tour of faults, and `lab fault` that acts on it |
 
 pub mod alertmanager;
+pub mod application;
 pub mod balancer;
 pub mod clock;
 pub mod demo;
@@ -24,6 +27,7 @@ pub mod exposition;
 pub mod faults;
 pub mod http;
 mod http_server;
+pub mod jobs;
 pub mod link;
 pub mod node;
 pub mod ports;
@@ -44,7 +48,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-/// Pause between two looks of [`wait_for`]: short beside any deadline, long beside a request.
+/// Pause between two checks of [`wait_for`]: short beside any deadline, long beside a request.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The `lab` executable that was built beside the running one.
@@ -65,17 +69,27 @@ pub fn exporter_binary() -> PathBuf {
     beside_current_exe("ratelimiter-exporter").unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-/// Looks condition up again and again until it is true; an error once `timeout` has passed.
+/// The address that the exporter logs once it listens.
+pub fn exporter_address(log: &str) -> Option<String> {
+    // The last line may be incomplete.
+    let lines = log
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'));
+    let mut words = lines.flat_map(str::split_whitespace);
+    words.find_map(|word| Some(word.strip_prefix("address=")?.to_owned()))
+}
+
+/// Checks the condition again and again until it is true; an error once `timeout` has passed.
 ///
-/// One look that hangs is cut off at the same deadline.
+/// A check that hangs ends at the same deadline.
 pub async fn wait_for<F, Fut>(timeout: Duration, mut condition: F) -> anyhow::Result<()>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = bool>,
 {
     wait_for_some(timeout, || {
-        let look = condition();
-        async move { look.await.then_some(()) }
+        let check = condition();
+        async move { check.await.then_some(()) }
     })
     .await
 }
@@ -86,7 +100,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
-    let looking = async {
+    let checking = async {
         loop {
             if let Some(found) = condition().await {
                 return found;
@@ -94,7 +108,7 @@ where
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     };
-    match tokio::time::timeout(timeout, looking).await {
+    match tokio::time::timeout(timeout, checking).await {
         Ok(found) => Ok(found),
         Err(_) => bail!("what was waited for did not happen within {timeout:?}"),
     }
@@ -120,15 +134,15 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_ends_with_the_event_or_with_an_error_at_the_deadline() {
-        let mut looks = 0;
+        let mut checks = 0;
         wait_for(Duration::from_secs(5), || {
-            looks += 1;
-            let done = looks == 3;
+            checks += 1;
+            let done = checks == 3;
             async move { done }
         })
         .await
         .unwrap();
-        assert_eq!(looks, 3);
+        assert_eq!(checks, 3);
 
         let never = wait_for(Duration::from_millis(30), || async { false }).await;
         assert!(never.unwrap_err().to_string().contains("30ms"));

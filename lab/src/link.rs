@@ -1,8 +1,7 @@
-//! A way to Redis that recovers by itself.
+//! A connection to Redis that recovers by itself.
 //!
-//! The client's multiplexed connection stays broken once it broke; this one is replaced by the
-//! next operation after a failure. Every operation has a deadline that includes waiting for the
-//! connection. It leaves out reconnecting in the background: nothing happens unless asked.
+//! The client's multiplexed connection stays broken after a failure; here the next operation replaces it. Every operation has a
+//! deadline, which includes waiting for the connection. Nothing reconnects in the background.
 
 use std::time::Duration;
 
@@ -50,7 +49,7 @@ impl Link {
         if let Ok(outcome) = tokio::time::timeout(self.patience, attempts).await {
             return outcome;
         }
-        // Whoever holds the slot is replacing the connection already.
+        // Another operation that holds the slot is replacing the connection already.
         if let Ok(mut slot) = self.slot.try_lock() {
             slot.connection = None;
         }
@@ -97,8 +96,7 @@ impl Link {
     }
 }
 
-/// Connects with both of the client's timeouts set: its own defaults are shorter than a slow
-/// machine's bad moment.
+/// Connects with both of the client's timeouts set: its defaults are too short for a busy machine.
 pub async fn connect(client: &Client, timeout: Duration) -> anyhow::Result<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(timeout))

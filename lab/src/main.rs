@@ -10,10 +10,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use lab::demo::{self, DemoOptions, Fault, Kind};
 use lab::faults::Faults;
-use lab::node::{self, NodeOptions, StartError};
+use lab::node::{self, NoRedis, NodeOptions};
 use lab::traffic::{Traffic, TrafficOptions};
 
-/// What a real node exits with when it starts without Redis.
+/// The exit status of a real node that starts without Redis.
 const NO_REDIS: u8 = 3;
 
 /// A laboratory for ratelimiter-exporter: reference nodes, traffic, faults and the demo.
@@ -122,7 +122,7 @@ struct DemoArgs {
     apps: PathBuf,
 }
 
-/// One thread: whoever starts a child here is the main thread, with which the child may die.
+/// One thread: a child ends with the thread that started it.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match Args::parse().command {
@@ -165,11 +165,8 @@ async fn run_node(args: NodeArgs) -> ExitCode {
     match node::run(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lab node: {error}");
-            match error {
-                StartError::NoRedis(_) => ExitCode::from(NO_REDIS),
-                StartError::Other(_) => ExitCode::FAILURE,
-            }
+            eprintln!("lab node: {error:#}");
+            ExitCode::from(if error.is::<NoRedis>() { NO_REDIS } else { 1 })
         }
     }
 }

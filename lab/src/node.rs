@@ -1,7 +1,4 @@
-//! A limiter node: how to start one, and the process seen from outside.
-//!
-//! What a node does inside is in the modules below; it runs as a process of its own, because a
-//! node that is killed or hangs must do so for real.
+//! A limiter node as a process: a node that is killed or hangs must do so for real. The modules below are the node itself.
 
 mod answer;
 mod api;
@@ -16,7 +13,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use hyper::Method;
 
 use crate::faults::Faults;
@@ -24,7 +21,7 @@ use crate::http;
 use crate::process::Process;
 use crate::temp::TempDir;
 
-pub use serve::{StartError, run};
+pub use serve::{NoRedis, run};
 
 /// How long a node may take to register and listen.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -201,32 +198,15 @@ impl NodeProcess {
 
 async fn launch(options: &NodeOptions, folder: &Path) -> anyhow::Result<(Process, SocketAddr)> {
     let log = folder.join("node.log");
-    // A line of an earlier run must not be taken for this one's.
+    // So that the line of an earlier run is not there.
     let _ = std::fs::remove_file(&log);
     let program = crate::beside_current_exe("lab")?;
     let mut process = Process::spawn(&program, options.to_args()?, Some(&log))?;
-    let outcome = crate::wait_for_some(START_PATIENCE, || {
-        // In this order, so that what it printed before it ended is not missed.
-        let running = process.is_running();
-        let address = listening_address(&process.output());
-        async move {
-            match address {
-                Some(address) => Some(Some(address)),
-                None if running => None,
-                None => Some(None),
-            }
-        }
-    })
-    .await
-    .with_context(|| format!("node {} does not listen", options.id))?;
-    match outcome {
-        Some(address) => Ok((process, address)),
-        None => bail!(
-            "node {} ended at once; it says:\n{}",
-            options.id,
-            process.output()
-        ),
-    }
+    let address = process.until_printed(START_PATIENCE, listening_address);
+    let address = address
+        .await
+        .with_context(|| format!("node {} does not listen", options.id))?;
+    Ok((process, address))
 }
 
 /// The options with a port of their own, if they name none: one that is still free when the node comes back.

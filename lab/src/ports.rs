@@ -1,8 +1,8 @@
 //! Free ports on loopback, below those that the kernel gives to outgoing connections.
 //!
-//! A server that is to come back on its port must not find it taken by the source port of somebody's request, so
-//! `127.0.0.1:0`, which draws from the same range, is not for such servers. A port is only free until somebody takes it:
-//! who binds it next must be ready to try another.
+//! `127.0.0.1:0` and outgoing connections take ports of the same range. So a server that restarts on its port needs another
+//! one: otherwise a client may have taken it meanwhile. A port is free only until another program takes it: be ready to try
+//! another one.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};

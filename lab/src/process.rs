@@ -16,6 +16,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a child may take to end after SIGTERM before it is killed.
 const TERMINATE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The end of a process's output that an error shows.
+const SHOWN_LINES: usize = 20;
+
 /// A running child; see the module.
 #[derive(Debug)]
 pub struct Process {
@@ -76,6 +79,39 @@ impl Process {
         String::from_utf8_lossy(&bytes.and_then(Result::ok).unwrap_or_default()).into_owned()
     }
 
+    /// The last lines of [`Process::output`], for an error.
+    pub fn last_output(&self) -> String {
+        let output = self.output();
+        let all: Vec<&str> = output.lines().collect();
+        all[all.len().saturating_sub(SHOWN_LINES)..].join("\n")
+    }
+
+    /// Waits until `find` finds something in its output; an error where it ends first.
+    pub async fn until_printed<T>(
+        &mut self,
+        patience: Duration,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let found = crate::wait_for_some(patience, || {
+            // In this order, so that what it printed just before its end is not missed.
+            let running = self.is_running();
+            let found = find(&self.output());
+            async move { (found.is_some() || !running).then_some(found) }
+        });
+        let found = found.await;
+        let output = || {
+            format!(
+                "the output of {} ends with:\n{}",
+                self.name,
+                self.last_output()
+            )
+        };
+        found.with_context(output)?.with_context(|| {
+            let name = &self.name;
+            format!("{name} has ended; {}", output())
+        })
+    }
+
     /// Whether it has not ended yet. A stopped process runs.
     pub fn is_running(&mut self) -> bool {
         self.exit_status().is_none()
@@ -100,11 +136,10 @@ impl Process {
 
     /// Asks it to end by SIGTERM, then insists after five seconds; returns how it ended.
     ///
-    /// A paused process is resumed for this, or it could not hear the request.
+    /// A paused process is resumed for this: otherwise it would not get the signal.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         if self.is_running() {
-            // It may end at any moment from here on, and then there is nobody to signal: what
-            // counts is only that it ends.
+            // It may have ended by now; then the signals fail.
             let _ = self.signal(Signal::TERM);
             let _ = self.signal(Signal::CONT);
             let ended = crate::wait_for(TERMINATE_PATIENCE, || {
@@ -119,12 +154,12 @@ impl Process {
             .with_context(|| format!("{} could not be reaped", self.name))
     }
 
-    /// Stops it where it is (SIGSTOP): it keeps its sockets and answers nothing.
+    /// Pauses it (SIGSTOP): it keeps its sockets and answers nothing.
     pub fn pause(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes it (SIGCONT).
     pub fn resume(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
     }
@@ -153,6 +188,35 @@ impl Drop for Process {
     }
 }
 
+/// Waits until a server that was started answers and its output holds what it prints once its port is its own: an answer
+/// alone may come from another server that took the port first. False where the process ended instead.
+pub(crate) async fn until_ready<Fut: Future<Output = bool>>(
+    process: &mut Process,
+    patience: Duration,
+    is_ready: impl Fn(&str) -> bool,
+    answers: impl Fn() -> Fut,
+) -> anyhow::Result<bool> {
+    let ready = crate::wait_for_some(patience, || {
+        let running = process.is_running();
+        let ready = is_ready(&process.output());
+        let answers = answers();
+        async move {
+            if !running {
+                return Some(false);
+            }
+            (ready && answers.await).then_some(true)
+        }
+    });
+    let ready = ready.await;
+    ready.with_context(|| {
+        let output = process.last_output();
+        format!(
+            "{} is not ready; its output ends with:\n{output}",
+            process.name
+        )
+    })
+}
+
 /// The first of these programs, by their order, that is on the `PATH`.
 pub fn on_path(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -164,6 +228,17 @@ pub fn on_path(names: &[&str]) -> Option<PathBuf> {
             .collect::<Vec<_>>()
     };
     names.iter().flat_map(places).find(|place| place.is_file())
+}
+
+/// The library of Debian's package libfaketime for programs with several threads. Debian puts it into the folder of the
+/// architecture.
+pub fn faketime() -> anyhow::Result<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").context("cannot read /usr/lib")?;
+    folders
+        .flatten()
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.is_file())
+        .context("libfaketimeMT.so.1 is missing: run make deps, which installs faketime")
 }
 
 #[cfg(test)]
@@ -197,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn terminating_reaps_and_says_how_it_ended() {
+    async fn terminating_reaps_and_returns_the_status() {
         let mut child = sleeper();
         child.pause().unwrap();
         let status = child.terminate().await.unwrap();
@@ -208,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_thread_that_started_a_child_takes_it_along() {
-        // mem::forget stands for a parent that is killed: nothing runs its destructors.
+        // mem::forget is like a parent that is killed: nothing runs its destructors.
         let pid = std::thread::spawn(|| {
             let mut child = sleeper();
             // Wait for setpriv to have set the signal: it has by the time it became `sleep`.
@@ -223,7 +298,7 @@ mod tests {
         })
         .join()
         .unwrap();
-        // Killed by the kernel, it stays a zombie of this process: its state says so.
+        // Killed by the kernel, it is a zombie of this process.
         crate::wait_for(Duration::from_secs(5), || async {
             std::fs::read_to_string(format!("/proc/{pid}/stat"))
                 .is_ok_and(|stat| stat.contains(") Z "))

@@ -1,7 +1,7 @@
-//! A real Prometheus of one's own, on a free port of loopback.
+//! A real Prometheus, on a free port of loopback.
 //!
-//! It scrapes and evaluates what it is told and sends its alerts to one Alertmanager. Its data go
-//! with it. Everything else that a Prometheus can be configured to do takes a file of its own.
+//! It scrapes targets, evaluates rules, and sends its alerts to one Alertmanager. Its data are removed with it. For anything
+//! else, start it with a configuration file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::web_server::{Config, Program, WebServer};
 /// The longest a scrape may take; the documentation recommends the same.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Its service discovery looks every five seconds, also at what is written in its configuration.
+/// Its service discovery takes five seconds, also for targets that its configuration names.
 const DISCOVERY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a Prometheus is started with.
@@ -57,7 +57,7 @@ impl Prometheus {
     }
 
     /// Starts it in a folder of its own in `base`, and waits until it is ready and knows its
-    /// Alertmanager: what fires before is told only a minute later, when alerts are sent again.
+    /// Alertmanager: alerts that fire earlier arrive only a minute later, when Prometheus sends them again.
     pub async fn start_in(base: &Path, options: &PrometheusOptions) -> anyhow::Result<Self> {
         let config = Config::Text("prometheus.yml", config(options)?);
         let prometheus = Self::launch(base, config).await?;
@@ -100,7 +100,7 @@ impl Prometheus {
         Ok(value.map(str::parse).transpose()?)
     }
 
-    /// Its pending and firing alerts, as its API tells them.
+    /// Its pending and firing alerts, from its API.
     pub async fn alerts(&self) -> anyhow::Result<Vec<Value>> {
         let mut answer = self.server.ask("/api/v1/alerts").await?;
         let alerts = answer["data"]["alerts"].take();
@@ -108,7 +108,7 @@ impl Prometheus {
     }
 }
 
-/// JSON, which is YAML that needs no thought about quotes.
+/// The configuration as JSON, which is also YAML.
 fn config(options: &PrometheusOptions) -> anyhow::Result<String> {
     let duration = |duration: Duration| format!("{}ms", duration.as_millis());
     let jobs: Vec<Value> = options

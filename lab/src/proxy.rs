@@ -1,7 +1,6 @@
 //! A TCP proxy on loopback that cuts, stalls, dribbles and delays the network on request.
 //!
-//! It knows nothing of what passes through. It leaves out losing or garbling bytes: TCP does not
-//! do that to anyone either.
+//! It does not know what passes through. It neither loses nor changes bytes: TCP does not do that either.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,7 +41,7 @@ pub struct Proxy {
     /// Of connections from now on.
     target: std::sync::Mutex<String>,
     mode: watch::Sender<Mode>,
-    /// Who takes connections, or else the socket that keeps the port.
+    /// The task that accepts connections, or else the socket that keeps the port.
     acceptor: Mutex<(Option<AbortOnDropHandle<()>>, Option<TcpSocket>)>,
 }
 
@@ -50,7 +49,7 @@ impl Proxy {
     /// Listens on a free port of 127.0.0.1 and passes connections on to `target` (`HOST:PORT`).
     pub async fn start(target: impl Into<String>) -> anyhow::Result<Self> {
         let target = target.into();
-        // Not any port: it comes back on the same one after it refused.
+        // Not an ephemeral port: after it refused, it listens on the same port again.
         let listener = TcpListener::bind(("127.0.0.1", crate::ports::free_port())).await?;
         let address = listener.local_addr()?;
         let mode = watch::Sender::new(Mode::Pass);
@@ -178,7 +177,7 @@ async fn pump(
         let sent = match now {
             Mode::Delay(delay) => {
                 tokio::time::sleep(delay).await;
-                // It may have been told to hang while this chunk was under way.
+                // The mode may have changed to Hang while this chunk was under way.
                 flowing(&mut mode).await;
                 to.write_all(chunk).await
             }
@@ -189,7 +188,7 @@ async fn pump(
             Mode::Stall(most) if answers => {
                 let (first, rest) = chunk.split_at(most.min(length));
                 let sent = to.write_all(first).await;
-                // Until it is told something else.
+                // Until the mode changes.
                 let _ = mode.wait_for(|mode| *mode != now).await;
                 flowing(&mut mode).await;
                 sent.and(to.write_all(rest).await)
@@ -207,7 +206,7 @@ async fn pump(
 async fn byte_by_byte(to: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> std::io::Result<()> {
     for byte in chunk {
         to.write_all(std::slice::from_ref(byte)).await?;
-        // So that whoever reads gets to see it alone.
+        // So that the reader gets it alone.
         tokio::task::yield_now().await;
     }
     Ok(())

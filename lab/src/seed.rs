@@ -1,7 +1,7 @@
 //! Counters written straight into Redis, behind the limiter's back.
 //!
-//! What no healthy limiter writes: counts above their limit, and a million keys at once. The
-//! members look real except for their names, by which they can be taken out again.
+//! Counts above their limit, which no healthy limiter writes, and a million keys at once. The members look real but for their
+//! names, by which they can be removed again.
 
 use redis::aio::ConnectionLike;
 use redis::{RedisResult, Script};

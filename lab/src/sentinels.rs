@@ -143,12 +143,9 @@ pub async fn primary_and_replica() -> anyhow::Result<(RedisServer, RedisServer)>
     Ok((primary, replica))
 }
 
-/// What a server says of its replication.
+/// The section of INFO about a server's replication.
 pub async fn replication(server: &RedisServer) -> anyhow::Result<String> {
-    let mut connection = server.connection().await?;
-    let mut command = redis::cmd("INFO");
-    command.arg("replication");
-    Ok(command.query_async(&mut connection).await?)
+    server.run(&["INFO", "replication"]).await
 }
 
 async fn connect(port: u16) -> anyhow::Result<redis::aio::MultiplexedConnection> {

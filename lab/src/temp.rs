@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// How often it is tried to remove a folder that somebody still writes to.
+/// Attempts to remove a folder that another process still writes to.
 const REMOVAL_ATTEMPTS: u32 = 50;
 
 /// Between two of these attempts.
 const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// A folder of one's own, removed with everything in it on drop.
+/// A temporary folder, removed with everything in it on drop.
 #[derive(Debug)]
 pub struct TempDir {
     path: PathBuf,
@@ -29,14 +29,14 @@ impl TempDir {
 
     /// Creates a folder in `base`.
     pub fn new_in(base: &Path, what: &str) -> anyhow::Result<Self> {
-        // Tests run as threads of one process: the process id alone does not tell them apart.
+        // Tests run as threads of one process, so that the process id alone is not unique.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = base.join(format!(
             "ratelimiter-lab-{what}-{}-{number}",
             std::process::id()
         ));
-        // A folder of that name belongs to a process that is gone: ids come round again.
+        // A folder of that name is left over from another process with the same id.
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path)
             .with_context(|| format!("cannot create the folder {}", path.display()))?;
@@ -52,7 +52,7 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         // Processes of a process that was killed, such as a browser's, take a moment to end, and make new files meanwhile.
-        // Nothing sensible can be done about any other failure here, and it hurts nobody.
+        // Any other failure leaves the folder behind, which does no harm.
         for _ in 0..REMOVAL_ATTEMPTS {
             match std::fs::remove_dir_all(&self.path) {
                 Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {

@@ -1,6 +1,6 @@
 //! Steady traffic of rate limit checks against nodes on this machine.
 //!
-//! Every node has workers of its own, so one that hangs holds up nobody else. It leaves out
+//! Every node has its own workers, so that a node that hangs delays no other. It leaves out
 //! measuring: latency is the nodes' business, here are only counts.
 
 use std::net::SocketAddr;

@@ -1,16 +1,14 @@
-//! Somebody else's server as a process: a configuration file, a folder for its data, a free port.
-//!
-//! What Prometheus and Alertmanager have in common. What they are told, and asked, is elsewhere.
+//! Prometheus or Alertmanager as a process: a configuration file, a folder for its data, a free port.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use serde_json::Value;
 
 use crate::http;
 use crate::ports::free_port;
-use crate::process::Process;
+use crate::process::{Process, until_ready};
 use crate::temp::TempDir;
 
 /// How long one may take to start: it reads nothing, but a busy machine takes its time.
@@ -19,7 +17,7 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// For a question to its API.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many ports are tried: losing the race for one is rare, losing five is something else.
+/// Another program may take a port that was free; five of them are another fault.
 const PORT_ATTEMPTS: u32 = 5;
 
 /// How such a server is started.
@@ -77,7 +75,12 @@ impl WebServer {
             let args = own.iter().map(String::as_str).chain(further);
             let log = folder.path().join("log");
             let mut process = Process::spawn(&program.path, args, Some(&log))?;
-            if wait_until_ready(&address, &mut process, program.says_ready).await? {
+            let says_ready = |output: &str| output.contains(program.says_ready);
+            let answers = || async {
+                let answer = http::get(&address, "/-/ready", Duration::from_secs(1)).await;
+                answer.is_ok_and(|answer| answer.status == 200)
+            };
+            if until_ready(&mut process, START_PATIENCE, says_ready, answers).await? {
                 return Ok(Self {
                     address,
                     process,
@@ -112,27 +115,4 @@ impl WebServer {
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         self.process.terminate().await.map(drop)
     }
-}
-
-/// False when the process ended instead, as it does when another one took the port.
-async fn wait_until_ready(
-    address: &str,
-    process: &mut Process,
-    says_ready: &str,
-) -> anyhow::Result<bool> {
-    let ready = crate::wait_for_some(START_PATIENCE, || {
-        let running = process.is_running();
-        // An answer alone may come from another server that took the port first.
-        let says_so = process.output().contains(says_ready);
-        async move {
-            if !running {
-                return Some(false);
-            }
-            let answer = http::get(address, "/-/ready", Duration::from_secs(1)).await;
-            let answers = answer.is_ok_and(|answer| answer.status == 200);
-            (says_so && answers).then_some(true)
-        }
-    })
-    .await;
-    ready.with_context(|| format!("no server on {address}; it says:\n{}", process.output()))
 }

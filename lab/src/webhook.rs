@@ -1,7 +1,6 @@
-//! A receiver of Alertmanager's webhooks, which stands for the pager, the chat and the rest.
+//! A receiver of Alertmanager's webhooks in place of the pager, the chat and the rest.
 //!
-//! Who is notified is told by the path: `/pager` is the receiver `pager`. It keeps what arrives,
-//! in order and with the time of arrival, and leaves out everything that a real pager does then.
+//! The path names the receiver: `/pager` is the receiver `pager`. It keeps what arrives, in order and with the time of arrival.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,8 +20,7 @@ use crate::{clock, http_server};
 /// Alertmanager truncates nothing by itself; a group of some thousand alerts still fits.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
-/// How many notifications are kept. A tour brings a few dozen; who brings more is refused, and
-/// the refusals are counted.
+/// How many notifications are kept. A tour brings a few dozen; more are refused and counted.
 const MAX_KEPT: usize = 10_000;
 
 /// A running receiver; its port closes when it is dropped.
@@ -42,10 +40,10 @@ pub struct Inbox {
     pub refused: Vec<String>,
 }
 
-/// One notification: a group of alerts that Alertmanager tells one receiver of.
+/// One notification: a group of alerts that Alertmanager sends to one receiver.
 #[derive(Debug, Clone)]
 pub struct Notification {
-    /// When it was here.
+    /// When it arrived.
     pub at: Instant,
     /// The receiver, as the path says.
     pub receiver: String,
@@ -116,7 +114,7 @@ impl Webhook {
         })
     }
 
-    /// Where the receiver called so is notified.
+    /// The URL of the receiver with this name.
     pub fn url(&self, receiver: &str) -> String {
         format!("http://{}/{receiver}", self.address)
     }

@@ -40,7 +40,7 @@ async fn demo(kind: &str) -> anyhow::Result<String> {
     Ok(printed)
 }
 
-/// Who is told of what in the demo, besides the dead man's switch, without times and summaries.
+/// The notifications that the demo prints, without the watchdog, times and summaries.
 fn pages(printed: &str) -> Vec<String> {
     let lines = printed.lines().filter(|line| line.contains(" <- FIRED "));
     let words = lines.map(|line| line.split_whitespace().skip(2).take(5).collect::<Vec<_>>());
@@ -49,7 +49,7 @@ fn pages(printed: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn flask_limiter_loses_an_expiry_and_the_pager_is_told() -> anyhow::Result<()> {
+async fn a_lost_expiry_of_flask_limiter_reaches_the_pager() -> anyhow::Result<()> {
     let printed = demo("limits").await?;
     assert_eq!(
         pages(&printed),
@@ -64,7 +64,8 @@ async fn flask_limiter_loses_an_expiry_and_the_pager_is_told() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn express_heals_a_lost_expiry_and_the_chat_is_told_of_one_too_late() -> anyhow::Result<()> {
+async fn express_heals_a_lost_expiry_and_one_that_is_too_late_reaches_the_chat()
+-> anyhow::Result<()> {
     let printed = demo("express").await?;
     assert_eq!(
         pages(&printed),

@@ -13,7 +13,7 @@ use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
 use lab::traffic::{Traffic, TrafficOptions};
 
-/// Far more than anything here takes; a test that waits this long has failed.
+/// Far more than anything takes here: a test that waits as long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running exporter, ended with its handle.
@@ -27,20 +27,14 @@ pub(crate) struct Exporter {
 impl Exporter {
     pub(crate) async fn start(flags: &[String]) -> anyhow::Result<Self> {
         let mut exporter = Self::spawn("127.0.0.1:0", flags)?;
-        let process = &exporter.process;
-        let address = lab::wait_for_some(PATIENCE, || {
-            let output = process.output();
-            let found = output
-                .split_whitespace()
-                .find_map(|word| word.strip_prefix("address="));
-            let found = found.filter(|_| output.ends_with('\n')).map(str::to_owned);
-            async move { found }
-        });
-        exporter.address = address.await.with_context(|| process.output())?;
+        let process = &mut exporter.process;
+        exporter.address = process
+            .until_printed(PATIENCE, lab::exporter_address)
+            .await?;
         Ok(exporter)
     }
 
-    /// One that need not say where it listens: its log may be as quiet as it likes, and of any format.
+    /// The same for an exporter with any log level and format: its address is fixed, not read from its log.
     pub(crate) async fn start_quietly(flags: &[String]) -> anyhow::Result<Self> {
         let address = format!("127.0.0.1:{}", lab::ports::free_port());
         let exporter = Self::spawn(&address, flags)?;
@@ -110,7 +104,7 @@ impl Exporter {
         Scrape::parse(answer.text())
     }
 
-    /// Scrapes until `holds`; the error tells what the last one reported.
+    /// Scrapes until `holds`; the error has what the last scrape reported.
     pub(crate) async fn until(
         &self,
         what: &str,
@@ -181,9 +175,9 @@ pub(crate) fn base_flags(redis: &str, nodes: &[NodeProcess]) -> Vec<String> {
     ]
 }
 
-/// One command of these words, whatever it answers.
+/// Runs a command of these words; any answer will do.
 pub(crate) async fn redis_do(
-    redis: &mut redis::aio::MultiplexedConnection,
+    redis: &mut impl redis::aio::ConnectionLike,
     words: &[&str],
 ) -> anyhow::Result<()> {
     let mut command = redis::cmd(words[0]);
@@ -192,12 +186,12 @@ pub(crate) async fn redis_do(
     Ok(())
 }
 
-/// A client for what the lab's own cannot say: users and headers. Each request has a connection of its own.
+/// A client with users and headers, which the lab's client does not have. Each request has a connection of its own.
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
     Ok(client_builder().build()?)
 }
 
-/// The same, to be told more about TLS.
+/// The same, before TLS is set up.
 pub(crate) fn client_builder() -> reqwest::ClientBuilder {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -224,7 +218,7 @@ pub(crate) async fn run(args: Vec<String>) -> anyhow::Result<Output> {
     Ok(output.with_context(|| format!("{args:?} does not end"))??)
 }
 
-/// What a program that ended said on standard error.
+/// What a program printed on standard error.
 pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -254,6 +248,22 @@ impl Scrape {
         self.samples.is(name, labels, value)
     }
 
+    #[track_caller]
+    pub(crate) fn assert_is(&self, name: &str, labels: &[(&str, &str)], value: u32) {
+        let found = self.value(name, labels);
+        let is = self.is(name, labels, value);
+        assert!(
+            is,
+            "{name} {labels:?}: {found:?}, not {value}\n{}",
+            self.text
+        );
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_reported(&self, expected: &[&str]) {
+        assert_eq!(self.reported(), expected, "{}", self.text);
+    }
+
     /// Every value of `label` in the series called `name`.
     pub(crate) fn labels(&self, name: &str, label: &str) -> Vec<String> {
         self.samples.labels(name, label)
@@ -267,6 +277,19 @@ impl Scrape {
             .collect()
     }
 
+    /// Whether an invariant could be evaluated for all its subjects; none where it is not evaluated.
+    pub(crate) fn evaluable(&self, name: &str) -> Option<bool> {
+        let value = self.value("ratelimiter_invariant_evaluable", &[("name", name)]);
+        value.map(|value| value > 0.5)
+    }
+
+    /// Whether a collector read everything; none where the limiter has no such collector.
+    pub(crate) fn succeeded(&self, collector: &str) -> Option<bool> {
+        let labels = [("collector", collector)];
+        let value = self.value("ratelimiter_scrape_collector_success", &labels);
+        value.map(|value| value > 0.5)
+    }
+
     /// How often a collector failed for a reason.
     pub(crate) fn errors(&self, collector: &str, reason: &str) -> f64 {
         let labels = [("collector", collector), ("reason", reason)];
@@ -275,7 +298,7 @@ impl Scrape {
     }
 }
 
-/// Waits until something was sent to the server at `address` that it has not read: it is paused, and was asked.
+/// Waits until the server at `address`, which is paused, has a request that it has not read.
 pub(crate) async fn until_asked(address: &str) -> anyhow::Result<()> {
     let port: u16 = address.rsplit_once(':').unwrap_or_default().1.parse()?;
     // As the kernel writes it: local address, remote address, state, and what waits to be sent and to be read.
@@ -293,7 +316,7 @@ pub(crate) async fn until_asked(address: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// That promtool has nothing to say about these metrics.
+/// An error where promtool finds fault with these metrics.
 pub(crate) async fn promtool(metrics: String) -> anyhow::Result<()> {
     use std::process::Stdio;
     use tokio::io::AsyncWriteExt as _;

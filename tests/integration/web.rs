@@ -1,4 +1,4 @@
-//! The port: who is let in, and what a client may take.
+//! The port: which clients may log in, and how many connections and how much time a client gets.
 
 mod access;
 mod changes;

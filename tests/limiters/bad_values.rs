@@ -158,7 +158,7 @@ fn a_value_of_more_than_64_kib_is_too_large() {
     for method in methods(&description) {
         let outcome = outcome(&description, method, &long);
         let named = match method {
-            // Entry by entry, they are read: Redis is asked for their size first.
+            // They are read entry by entry, after their size.
             "list" | "sum" => matches!(outcome, Outcome::Invalid(Invalid::NotANumber)),
             "json" | "json-log" | "pickle" => outcome == Outcome::Unknown(Unknown::TooLarge),
             _ => outcome == Outcome::Invalid(Invalid::TooLarge),

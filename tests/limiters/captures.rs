@@ -7,7 +7,7 @@ use ratelimiter_exporter::limiters::{Description, Outcome};
 use crate::rows::{ROWS, Row};
 use crate::store::Store;
 
-/// The counters of a store: how each is called and what it counts. What must not be is told.
+/// The counters of a store: the label of each and its count. Anything wrong is an error.
 fn counts(
     row: &Row,
     description: &Description,

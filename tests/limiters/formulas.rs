@@ -239,7 +239,7 @@ fn spring_cloud_gateway_refills_by_the_second() {
 }
 
 #[test]
-fn apisix_tells_its_formats_apart() {
+fn apisix_has_its_formats_distinguished() {
     let mut store = Store::default();
     let v1 = "plugin-limit-count:v1:/apisix/routes/1:123456:10.0.0.1";
     let old = "plugin-limit-count/apisix/routes/1:123456:10.0.0.1";
@@ -336,7 +336,7 @@ fn redisson_counts_permits_and_knows_its_limit() {
 }
 
 #[test]
-fn rack_attack_tells_its_period_by_the_number_in_the_name() {
+fn rack_attack_has_its_period_in_the_number_of_the_name() {
     let mut store = Store::default();
     for period in [1, 60, 300, 3_600] {
         let name = |index: u64| format!("cache:rack::attack:{index}:req/ip:2001:db8::1");

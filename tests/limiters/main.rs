@@ -1,5 +1,5 @@
 //! Kinds of limiters, on what real ones left in Redis: each dump in `captures/` is put into a store in memory, which
-//! answers what is asked of Redis, and (`restored.rs`) into a real server whose clock is the dump's own.
+//! answers the commands to Redis, and (`restored.rs`) into a real server whose clock is the dump's own.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,6 +18,7 @@ mod formulas;
     reason = "shared with the integration tests, which use all of it"
 )]
 mod harness;
+mod older;
 mod own;
 mod restored;
 mod rows;

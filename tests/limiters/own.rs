@@ -1,4 +1,4 @@
-//! Methods that no built-in kind needs, in a description of one's own.
+//! Methods that no built-in kind needs, in descriptions that the tests write.
 
 use ratelimiter_exporter::limiters::{Description, Expires, Outcome};
 
@@ -8,7 +8,7 @@ const NOW_MS: u64 = 1_795_691_687_250;
 const NOW_S: u64 = NOW_MS / 1000;
 
 #[test]
-fn slots_and_json_count_for_descriptions_of_ones_own() {
+fn slots_and_json_count_in_descriptions_of_users() {
     let text = "
 name: own
 title: dramatiq's window and litestar

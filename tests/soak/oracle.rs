@@ -254,7 +254,8 @@ fn high_latency(facts: &Facts, number: usize, begun: f64, ended: f64) -> Expecte
     }
 }
 
-/// Whether slow checks came for so long that they can be reported now. The p99 needs some in each window, and the grace period passes only as far as they were seen, where what came within a third of the window counts as coming now.
+/// Whether slow checks came for so long that they can be reported now. The p99 needs some in each window. The grace period
+/// passes only as far as they were seen; what came within a third of the window counts as coming now.
 fn could_be_slow(facts: &Facts, node: &NodeFacts, begun: f64) -> bool {
     let (window, grace) = (facts.times.latency_window, facts.times.latency_grace);
     // What counts as coming now.

@@ -117,11 +117,5 @@ async fn follows(replica: &RedisServer) -> bool {
 }
 
 async fn ask(server: &RedisServer, words: &[&str]) -> anyhow::Result<()> {
-    let mut command = redis::Cmd::new();
-    for word in words {
-        command.arg(*word);
-    }
-    let mut connection = server.connection().await?;
-    command.query_async::<redis::Value>(&mut connection).await?;
-    Ok(())
+    server.run::<redis::Value>(words).await.map(drop)
 }

@@ -3,7 +3,7 @@
 /// How many scenarios run at once: they mostly wait.
 const AT_ONCE: usize = 10;
 
-/// What was asked for.
+/// The arguments.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     filters: Vec<String>,
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Never fails: a flag that is not known is passed over, as its value cannot be told from a name.
+    /// Never fails: it skips flags that it does not know.
     pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Self {
         let mut arguments = Self {
             filters: Vec::new(),

@@ -16,18 +16,18 @@ use crate::exporter::Exporter;
 /// For one request of a scenario's own.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A limiter and its exporter. Dropped in this order: nobody sees another one go.
+/// A limiter and its exporter. Dropped in this order, so that none notices the end of another.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) exporter: Exporter,
     pub(crate) nodes: Vec<NodeProcess>,
     pub(crate) redis: RedisServer,
-    /// The logs; last, so that nobody misses it.
+    /// The logs; last, so that it is there until all others have ended.
     _folder: TempDir,
 }
 
 impl Bench {
-    /// Redis, `count` nodes named `node-1` and so on, and an exporter that was told of the first one, with further
+    /// Redis, `count` nodes named `node-1` and so on, and an exporter that knows the first one, with further
     /// flags. It has been scraped, and nothing is wrong.
     pub(crate) async fn start(count: usize, flags: &[&str]) -> anyhow::Result<Self> {
         let redis = RedisServer::start(&[]).await?;
@@ -59,7 +59,7 @@ impl Bench {
         Self::launch(told.as_deref(), redis, nodes, redis_url, flags).await
     }
 
-    /// [`Bench::around`] with an exporter that is told of no node but by `flags`.
+    /// [`Bench::around`] with an exporter that knows only the nodes in `flags`.
     pub(crate) async fn untold(
         redis: RedisServer,
         nodes: Vec<NodeProcess>,

@@ -1,4 +1,4 @@
-//! What happens to nodes, Redis and the exporter every day, and must page nobody.
+//! Everyday events of nodes, Redis and the exporter, which must page nobody.
 
 use std::net::SocketAddr;
 use std::time::Duration;

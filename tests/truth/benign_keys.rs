@@ -1,4 +1,4 @@
-//! What happens to keys and limits every day, and must page nobody.
+//! Everyday events of keys and limits, which must page nobody.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The whole chain: a limiter, its exporter, a Prometheus with the rules and an Alertmanager with the configuration of
-//! `alerts/`, and a receiver that stands for pager, chat and dead man's switch.
+//! `alerts/`, and a receiver in place of pager, chat and dead man's switch.
 //!
-//! Everything in `alerts/` is taken as it is, but for where Alertmanager's receivers are and what they want to be told by.
+//! Everything in `alerts/` is used as it is, but for the URLs and secrets of the receivers.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -30,7 +30,7 @@ const SLACK: Duration = secs(10);
 /// How much two clocks, or two timers of one, may be apart.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Somebody is told of something.
+/// An alert and its receiver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Page {
     receiver: String,
@@ -39,7 +39,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// `receiver` is told of the alert `Ratelimiter…` of this subject.
+    /// `receiver` gets the alert `Ratelimiter…` of this subject.
     pub(crate) fn new(receiver: &str, alert: &str, subject: &str) -> Self {
         Self {
             receiver: receiver.to_owned(),
@@ -68,7 +68,7 @@ impl fmt::Display for Page {
     }
 }
 
-/// What stands between a fault and its page, as the exporter, the rules and Alertmanager are configured.
+/// The intervals between a fault and its page, as the exporter, the rules and Alertmanager are configured.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timing {
     /// The exporter's grace period.
@@ -111,7 +111,7 @@ impl Timing {
         }
     }
 
-    /// From the repair to its resolution. Alertmanager tells what happened to a group every `group_interval` after the
+    /// From the repair to its resolution. Alertmanager sends the changes of a group every `group_interval` after the
     /// page, so that the first such moment counts at which the alert is over; the repair comes `since_page` after it.
     fn to_resolution(self, since_page: Duration) -> Bounds {
         let interval = secs(self.interval);
@@ -139,7 +139,7 @@ pub(crate) struct Told {
     pub(crate) resolved_bounds: Bounds,
 }
 
-/// The running chain. Dropped in this order: nobody sees another one go.
+/// The running chain. Dropped in this order, so that none notices the end of another.
 #[derive(Debug)]
 pub(crate) struct Chain {
     prometheus: Prometheus,
@@ -167,7 +167,7 @@ impl Chain {
         Self::behind(bench, None).await
     }
 
-    /// The rules have been evaluated, and nobody was told of anything.
+    /// The rules have been evaluated, and no page arrived.
     async fn behind(bench: Bench, traffic: Option<Traffic>) -> anyhow::Result<Self> {
         let folder = TempDir::new("truth-chain")?;
         let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts");
@@ -221,7 +221,7 @@ impl Chain {
         self.explained(outcome).await
     }
 
-    /// Waits until everybody who was told of the fault was told that it is over, since the repair at `repair`, and
+    /// Waits until every receiver of the page has its resolution, since the repair at `repair`, and
     /// says how long everything took.
     pub(crate) async fn resolved(
         &self,
@@ -322,7 +322,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Nobody was told of anything else, and nobody but the dead man's switch of the watchdog.
+    /// No other page arrived, and the watchdog reached the dead man's switch only.
     fn nothing_but(&self, expected: &BTreeSet<Page>) -> anyhow::Result<()> {
         let inbox = self.inbox.borrow();
         let surplus = surplus(&inbox, expected);
@@ -370,7 +370,7 @@ impl Told {
     }
 }
 
-/// When the receiver was first told this.
+/// When the receiver first got this.
 fn since(inbox: &Inbox, page: &Page, status: Status) -> Option<Instant> {
     let mut notifications = inbox.notifications.iter();
     let told = notifications.find(|notification| {
@@ -381,7 +381,7 @@ fn since(inbox: &Inbox, page: &Page, status: Status) -> Option<Instant> {
     told.map(|notification| Instant::from_std(notification.at))
 }
 
-/// What the receiver was told of it, repetitions left out.
+/// What the receiver got of it, without repetitions.
 fn statuses(inbox: &Inbox, page: &Page) -> Vec<Status> {
     let mut statuses: Vec<Status> = inbox
         .notifications
@@ -396,7 +396,7 @@ fn statuses(inbox: &Inbox, page: &Page) -> Vec<Status> {
     statuses
 }
 
-/// The first thing that somebody was told and must not have been.
+/// The first page that must not have arrived.
 fn surplus(inbox: &Inbox, expected: &BTreeSet<Page>) -> Option<String> {
     if let Some(refused) = inbox.refused.first() {
         return Some(format!("not a notification: {refused}"));
@@ -406,5 +406,5 @@ fn surplus(inbox: &Inbox, expected: &BTreeSet<Page>) -> Option<String> {
         alerts.map(|alert| (alert.status, Page::of(&notification.receiver, alert)))
     });
     let wrong = all.find(|(_, page)| *page != Page::watchdog() && !expected.contains(page));
-    wrong.map(|(status, page)| format!("{page} was told without a cause ({status:?})"))
+    wrong.map(|(status, page)| format!("{page} arrived without a cause ({status:?})"))
 }

@@ -32,7 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             || Box::pin(two_servers()),
         ),
         Scenario::new(
-            "one key over its limit behind 500 others (the API tells 100)",
+            "one key over its limit behind 500 others (the API lists 100)",
             "`ghost_allowing{key}` at the first collection",
             8,
             || Box::pin(behind_others(500, 1)),

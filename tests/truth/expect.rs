@@ -1,4 +1,4 @@
-//! What scrapes must say, and when: at once, after a grace period, within a time, or nothing.
+//! What scrapes must report, and when: at once, after a grace period, within a time, or nothing.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::exporter::Exporter;
 use crate::runner::Seen;
 use crate::scrape::{Findings, Scrape, findings, shown};
 
-/// Between the scrapes of a hunt.
+/// Between scrapes while a fault must be found.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the machine may take to come to rest: a slow check stays in the p99 for a minute.
+/// How long the machine may take to become quiet: a slow check stays in the p99 for a minute.
 const CALM_WITHIN: Duration = Duration::from_secs(150);
 
 /// Between the scrapes of a watch over something benign.
 const WATCH_EVERY: Duration = Duration::from_millis(600);
 
-/// How long a finding must stand alone after it was made.
+/// How long nothing else may be reported after a finding.
 const STANDS_FOR: Duration = Duration::from_secs(3);
 
 /// What must be found.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use lab::process::Process;
 use tokio::time::Instant;
 
@@ -91,31 +91,12 @@ impl Exporter {
 }
 
 async fn launch(folder: &Path, args: &[String], run: u32) -> anyhow::Result<(Process, String)> {
-    // A log of its own, so that the line of an earlier run is not taken for this one's.
+    // A log for each run, so that the line of an earlier run is not there.
     let log = folder.join(format!("exporter-{run}.log"));
     let listen = "--web.listen-address=127.0.0.1:0".to_owned();
     let args = std::iter::once(&listen).chain(args);
     let mut process = Process::spawn(&lab::exporter_binary(), args, Some(&log))?;
-    let address = lab::wait_for_some(START_PATIENCE, || {
-        let running = process.is_running();
-        let output = process.output();
-        let address = output
-            .split_whitespace()
-            .filter(|_| output.ends_with('\n'))
-            .find_map(|word| word.strip_prefix("address="))
-            .map(str::to_owned);
-        async move {
-            match address {
-                Some(address) => Some(Some(address)),
-                None if running => None,
-                None => Some(None),
-            }
-        }
-    })
-    .await
-    .context("the exporter does not listen")?;
-    match address {
-        Some(address) => Ok((process, address)),
-        None => bail!("the exporter ended at once; it says:\n{}", process.output()),
-    }
+    let address = process.until_printed(START_PATIENCE, lab::exporter_address);
+    let address = address.await.context("the exporter does not listen")?;
+    Ok((process, address))
 }

@@ -183,7 +183,7 @@ async fn killed_and_forgotten() -> anyhow::Result<Seen> {
     Ok(seen)
 }
 
-/// A collection looks at a registration twice, a quarter of a second apart, before it calls a node dead.
+/// A collection reads a registration twice, a quarter of a second apart, before it reports a node as dead.
 async fn runs_out_in_a_collection() -> anyhow::Result<Seen> {
     let mut bench = Bench::start(3, &[]).await?;
     let mut connection = bench.redis().await?;
@@ -213,7 +213,7 @@ async fn static_killed() -> anyhow::Result<Seen> {
     bench.nodes[0].kill();
     let expect = Expect::at_once([("node_down", "node-1")]);
     let seen = bench.exporter.finds(fault, expect).await?;
-    // The other node is asked instead.
+    // The exporter asks the other node instead.
     let scrape = bench.exporter.scrape().await?;
     anyhow::ensure!(scrape.is("ratelimiter_up", 1), "ratelimiter_up is not 1");
     Ok(seen)
@@ -341,7 +341,7 @@ async fn told_by_the_api() -> anyhow::Result<Seen> {
     let fault = Instant::now();
     bench.nodes[0].set_faults(&faults).await?;
     let expect = Expect::at_once([("node_down", "node-1")]);
-    // `/api/nodes` is an optional request: an answer that took 100 ms is asked for again after 10 s.
+    // `/api/nodes` is an optional request: after an answer that took 100 ms, the next request follows after 10 s.
     bench.exporter.finds_within(fault, secs(30), expect).await
 }
 

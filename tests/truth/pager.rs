@@ -1,4 +1,4 @@
-//! From fault to pager: a fault for each invariant, and who is told of it, when, and that it is over.
+//! From fault to pager: a fault for each invariant, which receiver gets its page and its resolution, and when.
 
 use lab::faults::Faults;
 use lab::seed::{fill_to, remove_extra};
@@ -12,7 +12,7 @@ use crate::runner::{Scenario, Seen};
 /// The key that goes over its limit, which is a hundred.
 const KEY: &str = "tenant:1";
 
-/// Alerts that wake somebody: as `alerts/alertmanager.yml` routes them.
+/// Alerts for the pager, as `alerts/alertmanager.yml` routes them.
 const CRITICAL: Timing = Timing {
     grace: 0,
     hold: 30,
@@ -22,7 +22,7 @@ const CRITICAL: Timing = Timing {
     interval: 60,
 };
 
-/// What is told at once.
+/// Pages without a grace period.
 const GHOST: Timing = Timing {
     hold: 0,
     wait: 0,
@@ -33,10 +33,9 @@ const GHOST: Timing = Timing {
 const WARNING: Timing = Timing {
     grace: 30,
     hold: 0,
-    fades: 0,
     keep: 120,
-    wait: 15,
     interval: 300,
+    ..CRITICAL
 };
 
 /// The percentile covers a minute: slow checks stay in it for as long.
@@ -186,7 +185,7 @@ async fn counters_of_a_kind() -> anyhow::Result<Seen> {
     for key in [&stuck, &invalid] {
         redis.set_ex::<_, _, ()>(key, 10, 3_000).await?;
     }
-    // Refused requests are in the count: demand, of which nobody is told.
+    // Refused requests are in the count: demand, which pages nobody.
     redis.set_ex::<_, _, ()>(&busy, 50, 3_000).await?;
     let fault = Instant::now();
     redis.persist::<_, ()>(&stuck).await?;

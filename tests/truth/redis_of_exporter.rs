@@ -107,7 +107,7 @@ async fn over_while_cut_off() -> anyhow::Result<Seen> {
     let fault = Instant::now();
     extra_members(&mut writes, b"tenant", 11, 60_000).await?;
     let over = || Expect::at_once([("ghost_allowing", "tenant")]);
-    // `/api/counters` is an optional request: an answer that took 100 ms is asked for again after 10 s.
+    // `/api/counters` is an optional request: after an answer that took 100 ms, the next request follows after 10 s.
     let seen = bench.exporter.finds_within(fault, secs(30), over()).await?;
     proxy.set(Mode::Pass).await?;
     until_link(&mut replica, "up").await?;
@@ -128,7 +128,7 @@ async fn password_rollout() -> anyhow::Result<Seen> {
     bench.exporter.silent_for(secs(2)).await?;
     let mut connection = bench.redis().await?;
     let require = ["CONFIG", "SET", "requirepass", "open-sesame"];
-    // The nodes stay connected, as who was let in before does.
+    // The nodes stay connected: their connections were accepted before.
     redis_do(&mut connection, &require).await?;
     bench.exporter.silent_for(secs(2)).await?;
     bench.exporter.restart().await?;

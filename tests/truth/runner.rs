@@ -1,11 +1,11 @@
-//! Runs scenarios, some at a time, and prints what came of them. Those that are about milliseconds run at the end, no more
-//! at once than there are cores: beside eight others, a check may really take longer than they allow.
+//! Runs scenarios side by side and prints their table. Scenarios about milliseconds run at the end, no more at once than there
+//! are cores: beside eight others, a check may really take longer than they allow.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use lab::jobs::{self, Job};
 use tokio::time::Instant;
 
 use crate::chain::Told;
@@ -61,90 +61,55 @@ impl Scenario {
 pub(crate) struct Seen {
     /// In words.
     pub(crate) what: String,
-    /// From the fault to the scrape, or the page, that told it; none where there is no fault.
+    /// From the fault to the scrape, or the page, that reported it; none where there is no fault.
     pub(crate) seconds: Option<f64>,
-    /// Who was told, in the scenarios that go as far.
+    /// The pages, in the scenarios with a pager.
     pub(crate) told: Vec<Told>,
 }
 
 /// Runs them all, `at_once` at a time, prints the table, and returns how many failed.
 pub(crate) async fn run(scenarios: Vec<Scenario>, at_once: usize) -> usize {
     let started = Instant::now();
-    let mut results: Vec<Option<Result<Seen, String>>> = Vec::new();
-    results.resize_with(scenarios.len(), || None);
     let mut order: Vec<usize> = (0..scenarios.len()).collect();
-    order.sort_by_key(|index| {
-        let scenario = scenarios[*index];
-        (scenario.time_critical, std::cmp::Reverse(scenario.seconds))
+    order.sort_by_key(|&index| {
+        let scenario = scenarios[index];
+        (scenario.time_critical, Reverse(scenario.seconds))
     });
-    let mut waiting = VecDeque::from(order);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut running = JoinSet::new();
-    let mut names = std::collections::HashMap::new();
-    loop {
-        while let Some(&index) = waiting.front() {
-            let scenario = scenarios[index];
-            let most = if scenario.time_critical {
-                at_once.min(cores)
-            } else {
-                at_once
-            };
-            if running.len() >= most {
-                break;
-            }
-            waiting.pop_front();
-            let task = running.spawn_local(async move {
-                let began = Instant::now();
-                let patience = PATIENCE.max(2 * Duration::from_secs(scenario.seconds.into()));
-                let outcome = tokio::time::timeout(patience, (scenario.run)()).await;
-                let outcome = match outcome {
-                    Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
-                    Err(_) => Err(format!("not finished after {patience:?}")),
-                };
-                (outcome, began.elapsed())
-            });
-            names.insert(task.id(), index);
-        }
-        let Some(ended) = running.join_next_with_id().await else {
-            break;
+    let jobs = order.iter().map(|&index| {
+        let scenario = scenarios[index];
+        let most = if scenario.time_critical {
+            cores
+        } else {
+            at_once
         };
-        let (id, outcome, took) = match ended {
-            Ok((id, (outcome, took))) => (id, outcome, took),
-            Err(error) => (error.id(), Err(error.to_string()), Duration::ZERO),
-        };
-        if let Some(&index) = names.get(&id) {
-            let verdict = match &outcome {
-                Ok(_) => "ok",
-                Err(_) => "FAILED",
-            };
-            let name = scenarios[index].name;
-            eprintln!("{verdict:6} {:5.1} s  {name}", took.as_secs_f64());
-            if let Err(error) = &outcome {
-                eprintln!("       {error}");
-            }
-            results[index] = Some(outcome);
+        Job {
+            name: scenario.name.to_owned(),
+            at_once: at_once.min(most),
+            patience: PATIENCE.max(2 * Duration::from_secs(scenario.seconds.into())),
+            run: (scenario.run)(),
         }
-    }
+    });
+    let results = jobs::run(jobs.collect()).await;
+    let mut results: Vec<_> = order.into_iter().zip(results).collect();
+    results.sort_by_key(|(index, _)| *index);
+    let results: Vec<_> = results.into_iter().map(|(_, result)| result).collect();
     print_table(&scenarios, &results);
     print_pages(&scenarios, &results);
-    let failed = results
-        .iter()
-        .filter(|result| !matches!(result, Some(Ok(_))))
-        .count();
+    let failed = results.iter().filter(|result| result.is_err()).count();
     let passed = results.len() - failed;
     println!("\n{passed} passed, {failed} failed");
     eprintln!("in {:.0} s", started.elapsed().as_secs_f64());
     failed
 }
 
-fn print_table(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>]) {
+fn print_table(scenarios: &[Scenario], results: &[Result<Seen, String>]) {
     println!("| scenario | expected | seen | seconds from fault to report |");
     println!("|---|---|---|---|");
     for (scenario, result) in scenarios.iter().zip(results) {
         let (what, seconds) = match result {
-            Some(Ok(seen)) => (seen.what.clone(), seen.seconds),
-            Some(Err(error)) => (format!("**FAILED**: {}", error.replace('\n', " ")), None),
-            None => ("**FAILED**: not run".to_owned(), None),
+            Ok(seen) => (seen.what.clone(), seen.seconds),
+            Err(error) => (format!("**FAILED**: {}", error.replace('\n', " ")), None),
         };
         let seconds = seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1}"));
         let (name, expected) = (scenario.name, scenario.expected);
@@ -155,13 +120,13 @@ fn print_table(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>])
     }
 }
 
-/// What was told to whom, with the time that the configured intervals take at the least and at the most.
-fn print_pages(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>]) {
+/// The pages and their receivers, with the time that the configured intervals take at the least and at the most.
+fn print_pages(scenarios: &[Scenario], results: &[Result<Seen, String>]) {
     let told = scenarios
         .iter()
         .zip(results)
         .flat_map(|(scenario, result)| {
-            let seen = result.iter().flatten();
+            let seen = result.iter();
             let told = seen.flat_map(|seen| &seen.told);
             let (_, fault) = scenario.name.split_once(": ").unwrap_or_default();
             told.map(move |told| (fault, told))
@@ -169,7 +134,7 @@ fn print_pages(scenarios: &[Scenario], results: &[Option<Result<Seen, String>>])
     for (row, (fault, told)) in told.enumerate() {
         if row == 0 {
             println!(
-                "\n| fault | told | seconds from fault to page | at best / at the latest | seconds from repair to its end told | at best / at the latest |"
+                "\n| fault | page | seconds from fault to page | at best / at the latest | seconds from repair to resolution | at best / at the latest |"
             );
             println!("|---|---|---|---|---|---|");
         }

@@ -158,7 +158,7 @@ async fn no_scripts() -> anyhow::Result<Seen> {
     let fault = Instant::now();
     let forbid = ["ACL", "SETUSER", "default", "-eval", "-evalsha"];
     redis_do(&mut connection, &forbid).await?;
-    // Both nodes are asked in turn.
+    // The exporter asks both nodes in turn.
     let before = traffic.failed();
     crate::bench::until(|| traffic.failed() >= before + 2).await?;
     let expect = Expect::at_once(BOTH_NODES);

@@ -1,6 +1,5 @@
-//! Everything the demo runs, and what is done to it.
-//!
-//! Its parts are held by handle: whatever happens to the demo, they end with it.
+//! Everything that the demo of the reference limiter runs, and the faults that it injects. However the demo ends, its parts end
+//! with it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,8 +13,8 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::Watched;
 use super::control::Fault;
-use super::{Watched, check_running};
 use crate::link::Link;
 use crate::node::{NodeOptions, NodeProcess};
 use crate::process::Process;
@@ -30,19 +29,19 @@ const NODES: usize = 3;
 const LIMIT: i64 = 100;
 const WINDOW_MS: i64 = 60_000;
 
-/// Two checks a second and key: a little more than the limit, so the limiter has work to do.
+/// Two checks a second and key are a little more than the limit, so that the limiter refuses some.
 const CHECKS_PER_SECOND: f64 = 60.0;
 const KEYS: usize = 30;
 
 /// How often a counter over its limit is filled up again, as its oldest members leave the window.
 const TOP_UP: Duration = Duration::from_secs(1);
 
-/// For what the demo itself does in Redis; it must not wait long for one that is paused.
+/// For the demo's own commands: they must not wait long for a Redis that is paused.
 const REDIS_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Cluster {
-    // In the order in which they are to end, should the demo end without shutting down.
+    // In the order in which they end where the demo does not shut down.
     traffic: Option<Traffic>,
     exporter: Process,
     exporter_address: SocketAddr,
@@ -56,7 +55,7 @@ pub(super) struct Cluster {
     over: BTreeMap<String, u32>,
 }
 
-/// What `lab fault` and curious people read in the demo's folder.
+/// The demo as its file describes it, for `lab fault` and for people.
 #[derive(Debug, Serialize)]
 pub(super) struct ClusterState {
     exporter: Part,
@@ -80,8 +79,19 @@ impl Watched for Cluster {
         faults.join(", ")
     }
 
-    fn check_exporter(&mut self) -> anyhow::Result<()> {
-        check_running("the exporter", &mut self.exporter)
+    fn exporter(&mut self) -> &mut Process {
+        &mut self.exporter
+    }
+
+    async fn shut_down(&mut self) {
+        if let Some(traffic) = self.traffic.take() {
+            traffic.stop().await;
+        }
+        let _ = self.exporter.terminate().await;
+        for node in &mut self.nodes {
+            let _ = node.terminate().await;
+        }
+        let _ = self.redis.stop().await;
     }
 }
 
@@ -157,7 +167,7 @@ impl Cluster {
         }
     }
 
-    /// Does something to one of the parts, and says what was done.
+    /// Injects or ends a fault, and returns what was done.
     pub(super) async fn apply(&mut self, fault: Fault) -> anyhow::Result<String> {
         match fault {
             Fault::KillNode { id } => {
@@ -168,7 +178,7 @@ impl Cluster {
                 let node = self.node(&id)?;
                 ensure!(!node.process_mut().is_running(), "{id} is running");
                 node.restart().await?;
-                // A new process is as fast as the next one, whatever the old one was.
+                // The new process is not slow.
                 self.faults.remove(&format!("{id} checks"));
                 self.note(&id, None)
             }
@@ -230,28 +240,13 @@ impl Cluster {
         }
     }
 
-    /// Ends everything in order; what does not end in time is killed.
-    pub(super) async fn shut_down(&mut self) {
-        if let Some(traffic) = self.traffic.take() {
-            traffic.stop().await;
-        }
-        let _ = self.exporter.terminate().await;
-        for node in &mut self.nodes {
-            let _ = node.terminate().await;
-        }
-        let _ = self.redis.stop().await;
-    }
-
     fn node(&mut self, id: &str) -> anyhow::Result<&mut NodeProcess> {
         let node = self.nodes.iter_mut().find(|node| node.id() == id);
         node.with_context(|| format!("there is no node {id:?}"))
     }
 
-    /// Keeps what is wrong with `what`, or that nothing is any more.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the last word of every arm of apply"
-    )]
+    /// Records that `what` has a fault, or none any more.
+    #[expect(clippy::unnecessary_wraps, reason = "every arm of apply ends with it")]
     fn note(&mut self, what: &str, fault: Option<&str>) -> anyhow::Result<String> {
         let words = format!("{what} {}", fault.unwrap_or("as it should be"));
         if fault.is_some() {
@@ -263,7 +258,7 @@ impl Cluster {
     }
 }
 
-/// Keeps counters over their limits while they are meant to be.
+/// Keeps counters over their limits until [`Fault::ClearOverLimit`].
 pub(super) async fn keep_over_limits(cluster: &Arc<Mutex<Cluster>>) -> AbortOnDropHandle<()> {
     let link = Arc::clone(&cluster.lock().await.link);
     let cluster = Arc::clone(cluster);
@@ -272,7 +267,7 @@ pub(super) async fn keep_over_limits(cluster: &Arc<Mutex<Cluster>>) -> AbortOnDr
             tokio::time::sleep(TOP_UP).await;
             let over = cluster.lock().await.over.clone();
             for (key, percent) in over {
-                // A Redis that is down at the moment is somebody's intention.
+                // Redis may be down: that is another fault.
                 let _ = top_up(&link, &key, percent).await;
             }
         }
@@ -295,7 +290,7 @@ async fn top_up(link: &Link, key: &str, percent: u32) -> anyhow::Result<()> {
     .await
 }
 
-/// So many percent over the limit, rounded up: over it in any case.
+/// `percent` over the limit, rounded up, so that it is over in any case.
 fn over(limit: i64, percent: u32) -> u64 {
     let limit = u64::try_from(limit).unwrap_or(0);
     limit.saturating_add(limit.saturating_mul(percent.into()).div_ceil(100))

@@ -1,7 +1,7 @@
-//! How `lab fault` reaches a running demo: a file that says where it is, and HTTP on loopback.
+//! How `lab fault` reaches a running demo: a file with its address, and HTTP on loopback.
 //!
-//! The demo does what is asked, because it alone holds the handles. There is no authentication:
-//! who can reach loopback can break a demo, and nothing else.
+//! The demo injects the faults, because it has the handles. There is no authentication: a client on loopback can break a demo,
+//! and nothing else.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::{http, http_server};
 
 const STATE_FILE: &str = "demo.json";
 
-/// Starting a node or a Redis again is the slowest of what can be asked for.
+/// To start a node or a Redis again takes the longest.
 const FAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 const MAX_BODY: usize = 64 * 1024;
@@ -83,7 +83,7 @@ pub enum Fault {
     },
 }
 
-/// What the file says. The rest is for people.
+/// The address in the file. The rest of the file is for people.
 #[derive(Debug, Deserialize)]
 struct Whereabouts {
     control: String,
@@ -97,7 +97,7 @@ struct State {
     cluster: ClusterState,
 }
 
-/// Does something to the demo that runs in `dir`, and returns what it says it did.
+/// Injects or ends a fault in the demo that runs in `dir`, and returns what the demo did.
 pub async fn send_fault(dir: &Path, fault: &Fault) -> anyhow::Result<String> {
     let Some(control) = control_address(dir) else {
         bail!(

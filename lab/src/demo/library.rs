@@ -1,13 +1,11 @@
-//! The demo of a limiter that is a library inside an application: the application, its clients, its Redis, the exporter by its
+//! The demo of a limiter that is a library: an application of `make limiters`, its clients, its Redis, the exporter with its
 //! kind, and a counter that goes wrong.
-//!
-//! The applications and their libraries are those that `make limiters` watches.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
@@ -16,10 +14,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::screen::Screen;
 use super::seen::Seen;
 use super::view::View;
-use super::{DemoOptions, Watched, check_running};
+use super::{DemoOptions, Watched};
+use crate::application::{Application, ApplicationOptions};
 use crate::http;
-use crate::ports::free_port;
-use crate::process::{Process, on_path};
+use crate::process::Process;
 use crate::redis_server::RedisServer;
 use crate::temp::TempDir;
 
@@ -27,16 +25,13 @@ use crate::temp::TempDir;
 const LIMIT: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The client that is at its limit after ten seconds, and always asks.
+/// The client that reaches its limit after ten seconds and goes on.
 const BUSY: &str = "busy";
 const BUSY_EVERY: Duration = Duration::from_millis(500);
 
-/// Those who stay far below.
+/// Clients that stay far below their limits.
 const OTHERS: [&str; 5] = ["ann", "bob", "eve", "joe", "liz"];
 const OTHERS_EVERY: Duration = Duration::from_secs(6);
-
-/// Python and Node read thousands of files before they answer.
-const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// For one request of a client.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
@@ -44,13 +39,13 @@ const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 /// Nothing is violated, and the busy client is at its limit.
 const READY: Duration = Duration::from_secs(60);
 
-/// Both invariants have a grace period of 60 s.
+/// The invariants of both kinds have a grace period of 60 s.
 const GRACE: Duration = Duration::from_secs(90);
 
-/// How long after a repair nothing is violated any more: a collection, and a busy machine.
+/// From a repair until nothing is violated: a collection on a busy machine.
 const HEALED: Duration = Duration::from_secs(30);
 
-/// What somebody sets by hand who means to be strict.
+/// An expiry that is far too long.
 const A_DAY: i64 = 86_400;
 
 /// A kind of limiter that the demo can show.
@@ -64,7 +59,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As `--limiter.kind` knows it.
+    /// Its name for `--limiter.kind`.
     fn name(self) -> &'static str {
         match self {
             Self::Limits => "limits",
@@ -72,8 +67,8 @@ impl Kind {
         }
     }
 
-    /// What the tour breaks. A counter of express-rate-limit without expiry heals at the next request; one that expires too
-    /// late does not.
+    /// The invariants that the tour violates. A counter of express-rate-limit without expiry heals at the next request; one
+    /// that expires too late does not.
     pub(super) fn invariants(self) -> &'static [&'static str] {
         match self {
             Self::Limits => &["stuck_counter"],
@@ -81,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// Where the application has its limited endpoint.
+    /// The path of the application's limited endpoint.
     fn path(self) -> &'static str {
         match self {
             Self::Limits => "fixed-window",
@@ -89,7 +84,7 @@ impl Kind {
         }
     }
 
-    /// What its counters of a client begin with in Redis.
+    /// The beginning of the names of a client's counters in Redis.
     fn counter(self, client: &str) -> String {
         match self {
             Self::Limits => format!("LIMITS:LIMITER/{client}/"),
@@ -97,34 +92,12 @@ impl Kind {
         }
     }
 
-    /// What `env` is given: variables, interpreter and file.
-    fn command(self, apps: &Path) -> anyhow::Result<Vec<String>> {
-        let installed = installed()?;
-        let (variable, interpreter, file) = match self {
-            Self::Limits => (
-                "PYTHONDONTWRITEBYTECODE=1".to_owned(),
-                installed.join("python/bin/python"),
-                "flask-limiter.py",
-            ),
-            Self::ExpressRateLimit => (
-                format!(
-                    "NODE_PATH={}",
-                    installed.join("node/node_modules").display()
-                ),
-                on_path(&["node"]).context("node is missing: run make deps-limiters")?,
-                "express-rate-limit.js",
-            ),
-        };
-        ensure!(
-            interpreter.is_file() && installed.is_dir(),
-            "the libraries of {self} are not installed in {}: run make demo DEMO_ARGS=\"--kind {}\"",
-            installed.display(),
-            self.name()
-        );
-        let file = apps.join(file);
-        ensure!(file.is_file(), "no application {}", file.display());
-        let words = [interpreter, file].map(|path| path.display().to_string());
-        Ok([vec![variable], words.to_vec()].concat())
+    /// The application's file.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Limits => "flask-limiter.py",
+            Self::ExpressRateLimit => "express-rate-limit.js",
+        }
     }
 }
 
@@ -137,20 +110,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Where the Makefile installs libraries: beside the folder of this profile.
-fn installed() -> anyhow::Result<PathBuf> {
-    let lab = crate::beside_current_exe("lab")?;
-    let target = lab.parent().and_then(Path::parent);
-    Ok(target.context("no target folder")?.join("limiters"))
-}
-
-/// Everything that runs, in the order in which it is to end.
+/// Everything that runs, in the order in which it ends.
 #[derive(Debug)]
 pub(super) struct Library {
     clients: Option<AbortOnDropHandle<()>>,
     exporter: Process,
-    app: Process,
-    address: String,
+    application: Application,
     redis: RedisServer,
     _folder: TempDir,
     fault: Option<String>,
@@ -161,8 +126,15 @@ impl Watched for Library {
         self.fault.clone().unwrap_or_else(|| "no fault".to_owned())
     }
 
-    fn check_exporter(&mut self) -> anyhow::Result<()> {
-        check_running("the exporter", &mut self.exporter)
+    fn exporter(&mut self) -> &mut Process {
+        &mut self.exporter
+    }
+
+    async fn shut_down(&mut self) {
+        self.clients = None;
+        let _ = self.exporter.terminate().await;
+        self.application.terminate().await;
+        let _ = self.redis.stop().await;
     }
 }
 
@@ -173,28 +145,18 @@ impl Library {
         exporter: &Path,
     ) -> anyhow::Result<Self> {
         let folder = TempDir::new_in(&options.dir, "demo")?;
-        let mut words = kind.command(&options.apps)?;
         let redis = RedisServer::start_in(folder.path(), &[]).await?;
-        let port = free_port();
-        let address = format!("127.0.0.1:{port}");
-        words.extend([
-            port.to_string(),
-            redis.url(),
-            LIMIT.to_string(),
-            WINDOW.as_secs().to_string(),
-        ]);
-        let log = folder.path().join("application.log");
-        let mut app = Process::spawn(Path::new("env"), &words, Some(&log))?;
-        crate::wait_for(START_PATIENCE, || {
-            let running = app.is_running();
-            let ready = http::get(&address, "/ready", REQUEST_PATIENCE);
-            async move { !running || ready.await.is_ok_and(|answer| answer.status == 200) }
+        let application = Application::start(ApplicationOptions {
+            file: &options.apps.join(kind.file()),
+            variables: &[],
+            redis_url: &redis.url(),
+            limit: LIMIT,
+            window: WINDOW,
+            folder: folder.path(),
         })
-        .await
-        .with_context(|| format!("{kind} does not answer"))?;
-        check_running("the application", &mut app)?;
+        .await?;
 
-        // The names of express-rate-limit's counters say no limit.
+        // The names of express-rate-limit's counters hold no limit.
         let config = folder.path().join("exporter.yml");
         let window = WINDOW.as_secs();
         let rule = format!("limits: [{{match: '*', limit: {LIMIT}, window: {window}s}}]\n");
@@ -207,12 +169,11 @@ impl Library {
         ];
         let log = folder.path().join("exporter.log");
         let exporter = Process::spawn(exporter, args, Some(&log))?;
-        let clients = tokio::spawn(clients(address.clone(), kind.path()));
+        let clients = tokio::spawn(clients(application.address().to_owned(), kind.path()));
         Ok(Self {
             clients: Some(AbortOnDropHandle::new(clients)),
             exporter,
-            app,
-            address,
+            application,
             redis,
             _folder: folder,
             fault: None,
@@ -220,24 +181,17 @@ impl Library {
     }
 
     pub(super) fn announce(&self, screen: &Screen) {
-        screen.say(format!("  application   http://{}/", self.address));
+        let application = self.application.address();
+        screen.say(format!("  application   http://{application}/"));
         screen.say(format!("  redis         {}\n", self.redis.url()));
-    }
-
-    /// Ends everything in order; what does not end in time is killed.
-    pub(super) async fn shut_down(&mut self) {
-        self.clients = None;
-        let _ = self.exporter.terminate().await;
-        let _ = self.app.terminate().await;
-        let _ = self.redis.stop().await;
     }
 }
 
-/// Asks for all clients, each in its own time, for as long as it is not aborted.
+/// Sends the requests of all clients, until it is aborted.
 async fn clients(address: String, path: &str) {
     let ask = async |client: &str, every: Duration| {
         loop {
-            // An application that does not answer shows in the exporter's figures.
+            // The demo watches the exporter, not the answers.
             let _ = http::get(&address, &format!("/{path}?key={client}"), REQUEST_PATIENCE).await;
             tokio::time::sleep(every).await;
         }
@@ -247,7 +201,7 @@ async fn clients(address: String, path: &str) {
     tokio::join!(ask(BUSY, BUSY_EVERY), ann, bob, eve, joe, liz);
 }
 
-/// The fault, its page, and what the runbook says against it.
+/// The fault, its page, and the runbook's command against it.
 pub(super) async fn tour(library: &Mutex<Library>, kind: Kind, seen: &Seen<'_>) {
     seen.until("nothing is violated", READY, View::is_quiet)
         .await;
@@ -300,8 +254,8 @@ async fn break_and_heal(
     Ok(())
 }
 
-/// Runs a command on the counter of the busy client while that is at its limit, in one step: otherwise the window may end in
-/// between. Returns its key.
+/// Runs a command on the busy client's counter while that is at its limit, and returns its key. A script does both, because the
+/// window may end in between.
 async fn changed(
     redis: &MultiplexedConnection,
     kind: Kind,

@@ -1,7 +1,7 @@
-//! A Prometheus and an Alertmanager beside the demo, and what they tell to whom.
+//! A Prometheus and an Alertmanager beside the demo, and their pages.
 //!
-//! Rules and routes are those of `alerts/` as they are, but for where the receivers are: each of
-//! them is this demo. It leaves out repetitions: an alert is told when it fires and when it is over.
+//! The rules and routes are those of `alerts/`; only the addresses of the receivers are the demo's. It leaves out repetitions:
+//! an alert is printed when it fires and when it is resolved.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,8 +19,7 @@ use crate::prometheus::{Prometheus, PrometheusOptions, Target};
 use crate::temp::TempDir;
 use crate::webhook::{Alert, Inbox, Status, Webhook};
 
-/// Between scrapes. Shorter than what is recommended, because somebody is waiting; the rules are
-/// evaluated as often as they say themselves.
+/// Between scrapes: shorter than recommended, because somebody is waiting. The rules have their own interval.
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The running servers, in the order in which they are to end.
@@ -33,7 +32,7 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    /// What would have to be installed first.
+    /// The programs that are not installed.
     pub(super) fn missing() -> Vec<&'static str> {
         let programs = [
             ("prometheus", Prometheus::installed()),
@@ -76,7 +75,7 @@ impl Paging {
         })
     }
 
-    /// What has been told, and a way to wait for more.
+    /// The notifications that have arrived, and a way to wait for more.
     pub(super) fn inbox(&self) -> watch::Receiver<Inbox> {
         self.webhook.inbox()
     }
@@ -127,7 +126,7 @@ pub(super) async fn print_pages(
     }
 }
 
-/// A receiver is told of an alert: one line for people.
+/// A notification of one alert: one line for people.
 struct Page<'a>(&'a str, &'a Alert);
 
 impl fmt::Display for Page<'_> {

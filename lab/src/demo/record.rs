@@ -1,4 +1,4 @@
-//! What the tour has shown: when each invariant was seen violated and held again, and who was told.
+//! What the tour has shown: when each invariant was violated and held again, and when its page and the end of that arrived.
 //!
 //! It leaves out subjects: the tour does one thing at a time to each invariant.
 
@@ -19,7 +19,7 @@ pub(super) const INVARIANTS: [&str; 5] = [
 ];
 
 /// Those whose page is ended while the tour lasts. The others are for people who look into the chat
-/// now and then: their end is told five minutes after the page.
+/// now and then: their end arrives five minutes after the page.
 pub(super) const ENDS_SOON: [&str; 3] = ["node_down", "ghost_allowing", "redis_disconnected"];
 
 /// The record.
@@ -64,7 +64,7 @@ impl Record {
         }
     }
 
-    /// Notes that somebody was told of an alert.
+    /// Notes a page, or its end.
     pub(super) fn note_page(&mut self, alert: &Alert, elapsed: Duration) {
         let mut invariants = self.invariants.iter();
         if let Some(&name) = invariants.find(|name| **name == alert.label("name")) {
@@ -73,14 +73,14 @@ impl Record {
         }
     }
 
-    /// Whether somebody was told that the invariant is violated, or that this is over.
+    /// Whether the page of this invariant, or its end, arrived.
     pub(super) fn was_told(&self, name: &str, status: Status) -> bool {
         self.told
             .get(name)
             .is_some_and(|span| status == Status::Firing || span.ended.is_some())
     }
 
-    /// Every invariant was violated once and held again. With pages, all were told, and of those
+    /// Every invariant was violated once and held again. With pages, all arrived, and of those
     /// that end soon the end, too.
     pub(super) fn is_complete(&self) -> bool {
         let over = |name: &&str| {
@@ -111,7 +111,7 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut columns = vec!["first at 1", "back at 0"];
         if self.with_pages {
-            columns.extend(["first told", "end told"]);
+            columns.extend(["first page", "resolved"]);
         }
         write!(f, "{:<20}", "invariant")?;
         for column in columns {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn with_pages_somebody_must_have_been_told_of_everything() {
+    fn with_pages_the_record_is_complete_once_all_arrived() {
         let mut record = Record::new(&INVARIANTS, &ENDS_SOON).with_pages(true);
         record.note(&view(&INVARIANTS), SECOND);
         record.note(&view(&[]), 2 * SECOND);

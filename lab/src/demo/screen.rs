@@ -1,4 +1,4 @@
-//! What the demo prints: plain lines, from a thread of their own.
+//! The output of the demo: plain lines, printed by one thread.
 //!
 //! A reader that stops reading, or goes away, must not hold up the demo's orderly end: so the
 //! demo never waits for the terminal, and takes a broken one as a request to stop.
@@ -21,7 +21,7 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// `stop` is cancelled when there is nobody left to print for.
+    /// Cancels `stop` when nobody reads the output any more.
     pub(super) fn new(stop: CancellationToken) -> Self {
         let (lines, queue) = channel::<String>();
         let (printing, done) = channel::<()>();
@@ -43,7 +43,7 @@ impl Screen {
     }
 
     pub(super) fn say(&self, line: String) {
-        // Without a printing thread there is nobody to tell.
+        // Without a printing thread, nobody reads it.
         let _ = self.lines.send(line);
     }
 

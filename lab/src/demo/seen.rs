@@ -1,5 +1,5 @@
-//! What the demo sees: `/metrics`, and the pages where there is a pager. A tour waits for it here, and goes on without it once
-//! it takes too long: the record tells.
+//! What a tour waits for: values in `/metrics`, and pages where there is a pager. Once that takes too long, it goes on without
+//! them, and the record shows that.
 
 use std::time::Duration;
 
@@ -37,7 +37,11 @@ impl Seen<'_> {
         };
         let told = pages.wait_for(|record| record.was_told(name, status));
         let told = tokio::time::timeout(patience, told).await.is_ok();
-        self.go_on(told, &format!("{name} is told ({status:?})"), patience);
+        self.go_on(
+            told,
+            &format!("{name} is {status:?} at the pager"),
+            patience,
+        );
     }
 
     pub(super) async fn until_holds(&self, name: &str, patience: Duration) {

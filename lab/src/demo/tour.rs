@@ -25,7 +25,7 @@ const DRIFT: Duration = Duration::from_secs(50);
 /// The grace period of `high_latency` is 60 s, and so is the window of the percentile.
 const LATENCY: Duration = Duration::from_secs(90);
 
-/// The end of a page is told with the next `group_interval`, of a minute, after a scrape and an evaluation.
+/// Alertmanager sends the end of a page with the next `group_interval`, of a minute, after a scrape and an evaluation.
 const END_OF_PAGE: Duration = Duration::from_secs(100);
 
 /// Well above the 50 ms at which the invariant is violated, well below the client's timeout.

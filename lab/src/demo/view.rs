@@ -1,6 +1,4 @@
-//! What the exporter says, as far as the demo shows it: which invariants are violated or pending.
-//!
-//! It looks at two families and leaves out everything else in the text.
+//! What the demo shows of `/metrics`: which invariants are violated or pending.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -67,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_violated_and_pending_is_told() {
+    fn a_view_shows_what_is_violated_and_pending() {
         let view = View::parse(
             r#"# HELP invariant_violation x
 invariant_violation{name="node_down",severity="critical",subject="node-1"} 0

@@ -1,6 +1,6 @@
 //! The answers of a node: the ordinary ones, and the bodies of a node that misbehaves.
 //!
-//! Which answer is given is decided elsewhere; this says how each looks on the wire.
+//! `api` chooses one; here is its form on the wire.
 
 use std::convert::Infallible;
 use std::io;

@@ -135,7 +135,7 @@ impl Api {
             }
         };
         timer.status = Some(answer.status().as_u16());
-        if answer.status() == StatusCode::INTERNAL_SERVER_ERROR && faults.close_after_500 {
+        if answer.status() == StatusCode::INTERNAL_SERVER_ERROR && !faults.keep_open_after_500 {
             hangup.after_this_answer();
         }
         answer

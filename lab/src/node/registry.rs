@@ -1,6 +1,6 @@
 //! A node's registration: written at the start, renewed while it lives, deleted when it stops.
 //!
-//! A node that dies leaves it to run out. Nobody else's registration is touched.
+//! The registration of a node that dies expires.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -35,34 +35,19 @@ const START_PATIENCE: Duration = Duration::from_secs(1);
 /// When an idle connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a node did not start.
+/// Redis did not take the registration of a node that starts. A real node exits with 3 then.
 #[derive(Debug)]
-pub enum StartError {
-    /// Redis did not take its registration; a real node exits with 3 then.
-    NoRedis(anyhow::Error),
-    /// Anything else.
-    Other(anyhow::Error),
-}
+pub struct NoRedis;
 
-impl fmt::Display for StartError {
+impl fmt::Display for NoRedis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoRedis(error) => write!(f, "cannot start without Redis: {error:#}"),
-            Self::Other(error) => write!(f, "cannot start: {error:#}"),
-        }
+        f.write_str("cannot start without Redis")
     }
 }
 
-impl std::error::Error for StartError {}
-
-impl From<anyhow::Error> for StartError {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Other(error)
-    }
-}
-
-/// Runs a node until SIGTERM or SIGINT. It says `listening ADDRESS` once it is registered.
-pub async fn run(options: NodeOptions) -> Result<(), StartError> {
+/// Runs a node until SIGTERM or SIGINT. It prints `listening ADDRESS` once it is registered. Without Redis, the error has the
+/// context [`NoRedis`].
+pub async fn run(options: NodeOptions) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
 
@@ -85,7 +70,7 @@ pub async fn run(options: NodeOptions) -> Result<(), StartError> {
         .await
         .context("no answer in time")
         .flatten()
-        .map_err(StartError::NoRedis)?;
+        .context(NoRedis)?;
 
     let api = Arc::new(Api {
         node_id: options.id,
@@ -99,7 +84,7 @@ pub async fn run(options: NodeOptions) -> Result<(), StartError> {
         .clone()
         .keep_alive(Arc::clone(&limiter), faults);
     let heartbeat = AbortOnDropHandle::new(tokio::spawn(beat));
-    // Whoever started the node waits for this line; nobody left to read it is no trouble.
+    // The program that started the node waits for this line. It may be gone: then the node runs on.
     let _ = writeln!(io::stdout(), "listening {address}");
 
     tokio::select! {
@@ -138,7 +123,7 @@ async fn connection(stream: TcpStream, api: Arc<Api>) {
     let service = service_fn(|request| {
         let api = Arc::clone(&api);
         let hangup = hangup.clone();
-        // A task of its own: a real node works on when its client has hung up.
+        // In a task: a real node continues after its client has hung up.
         let requests = api.requests.clone();
         requests.spawn(async move { api.serve(request, &hangup).await })
     });

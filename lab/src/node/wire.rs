@@ -1,4 +1,4 @@
-//! A socket that can be told to end after the answer under way.
+//! A socket that ends after the answer under way, where that is asked for.
 //!
 //! A real node closes the connection after a 500 without saying so in the headers. hyper would
 //! add `Connection: close`, so the end is made here, below it: once the answer has been flushed

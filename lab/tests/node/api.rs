@@ -213,7 +213,7 @@ async fn a_500_closes_the_connection_without_saying_so() {
     assert!(closed);
 
     let keeping = Faults {
-        close_after_500: false,
+        keep_open_after_500: true,
         ..failing
     };
     limiter.node.set_faults(&keeping).await.unwrap();
@@ -268,7 +268,7 @@ async fn faults_are_switched_over_http_and_an_unknown_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_broken_api_is_broken_in_the_ways_it_is_told() {
+async fn a_broken_api_fails_as_its_switches_say() {
     let limiter = Limiter::start().await;
     let put = |body| limiter.send(Method::PUT, "/lab/faults", body);
     let address = limiter.node.address();

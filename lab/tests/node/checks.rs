@@ -129,7 +129,7 @@ async fn a_limit_of_nothing_refuses_and_a_window_of_nothing_never_does() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_422_and_counts_nothing() {
+async fn an_invalid_check_is_422_and_counts_nothing() {
     let limiter = Limiter::start().await;
     for body in [
         json!({}),

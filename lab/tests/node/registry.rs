@@ -33,7 +33,7 @@ async fn a_node_registers_with_a_ttl_and_says_so() {
 }
 
 #[tokio::test]
-async fn the_registration_is_renewed_unless_told_otherwise() {
+async fn the_registration_is_renewed_unless_a_fault_forbids_it() {
     let healthy = Limiter::start().await;
     let options = NodeOptions {
         faults: Faults {

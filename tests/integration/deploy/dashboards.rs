@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::harness::PATIENCE;
 use board::{Board, Panel, Query, Values, ask, boards, label_values};
-use expected::{Answers, CONTEXT, EMPTY_IN_HEALTH, EXPECTED};
+use expected::{Answers, CONTEXT, EMPTY_IN_HEALTH, expectations};
 use limiter::{Fault, KEY, Limiter};
 
 /// What Prometheus adds to each target, and what others export everywhere.
@@ -34,7 +34,7 @@ const NOT_OURS: [&str; 5] = [
 #[tokio::test]
 async fn every_query_is_promql() -> anyhow::Result<()> {
     let mut values = Values::new();
-    for name in ["cluster", "job", "instance", "node_id", "key"] {
+    for name in ["cluster", "namespace", "job", "instance", "node_id", "key"] {
         values.set(name, "x");
     }
     // A recording rule for each: promtool parses them all and names the ones that it cannot.
@@ -124,7 +124,7 @@ fn metrics(expr: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_provisioning_says_where_things_are() -> anyhow::Result<()> {
+fn the_provisioning_names_files_that_exist() -> anyhow::Result<()> {
     let read = |file: &str| -> anyhow::Result<serde_json::Value> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("grafana")
@@ -154,7 +154,7 @@ fn every_panel_is_expected_to_show_something() -> anyhow::Result<()> {
     let all: Vec<_> = panels.collect();
     let there: BTreeSet<_> = all.iter().copied().collect();
     assert_eq!(all.len(), there.len(), "two panels with one name");
-    let expected: BTreeSet<_> = EXPECTED.iter().map(|e| (e.board, e.panel)).collect();
+    let expected: BTreeSet<_> = expectations().map(|e| (e.board, e.panel)).collect();
     let context: BTreeSet<_> = CONTEXT
         .iter()
         .map(|(board, panel, _)| (*board, *panel))
@@ -164,7 +164,7 @@ fn every_panel_is_expected_to_show_something() -> anyhow::Result<()> {
         expected.union(&context).copied().collect::<BTreeSet<_>>(),
         there
     );
-    let faults: Vec<Fault> = EXPECTED.iter().map(|e| e.fault).collect();
+    let faults: Vec<Fault> = expectations().map(|e| e.fault).collect();
     for fault in Fault::ALL {
         assert!(faults.contains(&fault), "no panel is for {fault:?}");
     }
@@ -246,9 +246,8 @@ async fn all_is_well(limiter: &Limiter, boards: &[Board]) -> anyhow::Result<Valu
                     at()
                 );
             }
-            let of_panel = EXPECTED
-                .iter()
-                .filter(|e| e.board == board.name && e.panel == panel.title);
+            let of_panel =
+                expectations().filter(|e| e.board == board.name && e.panel == panel.title);
             for expected in of_panel {
                 let shows = (expected.shows)(&answers);
                 anyhow::ensure!(!shows, "{} shows {:?}: {answers:?}", at(), expected.fault);
@@ -266,7 +265,7 @@ async fn shown(
     fault: Fault,
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    let mut missing: Vec<_> = EXPECTED.iter().filter(|e| e.fault == fault).collect();
+    let mut missing: Vec<_> = expectations().filter(|e| e.fault == fault).collect();
     let mut annotated = fault != Fault::KeysOver;
     let mut last = String::new();
     while !(missing.is_empty() && annotated) {

@@ -1,5 +1,5 @@
-//! `scripts/deps` on machines that lack Rust. The programs that it calls are stand-ins in a folder, which is all its PATH has:
-//! nothing is installed here.
+//! `scripts/deps` on machines that lack programs. Its PATH is a folder with scripts in place of the programs that it calls:
+//! nothing is installed.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ use lab::temp::TempDir;
 use crate::harness::said;
 use crate::repository::path;
 
-/// What the script needs of any machine.
-const TOOLS: [&str; 6] = ["bash", "cut", "sort", "grep", "cat", "chmod"];
+/// The programs of any machine that the script needs.
+const TOOLS: [&str; 7] = ["bash", "cut", "sort", "tr", "grep", "cat", "chmod"];
 
 /// A machine whose programs are those of one folder.
 struct Machine {
@@ -71,9 +71,9 @@ impl Machine {
         )?)
     }
 
-    fn deps(&self) -> anyhow::Result<Output> {
+    fn deps(&self, programs: &[&str]) -> anyhow::Result<Output> {
         let mut command = Command::new(self.program("bash"));
-        command.arg(path("scripts/deps")).arg("cargo");
+        command.arg(path("scripts/deps")).args(programs);
         command.env_clear().env("PATH", self.folder.path());
         Ok(command.output()?)
     }
@@ -95,7 +95,7 @@ fn a_machine_without_rust_prints_the_one_command_that_is_missing() -> anyhow::Re
         (true, false, by_rustup),
     ] {
         let machine = Machine::new(root, has_rustup)?;
-        let output = machine.deps()?;
+        let output = machine.deps(&["cargo"])?;
         let said = said(&output);
         assert_eq!(output.status.code(), Some(2), "{said}");
         let missing = format!("missing: Rust >= 1.89 (cargo, rustc). Run: {command}\n");
@@ -107,9 +107,20 @@ fn a_machine_without_rust_prints_the_one_command_that_is_missing() -> anyhow::Re
 }
 
 #[test]
+fn one_command_installs_all_programs_that_are_missing() -> anyhow::Result<()> {
+    let machine = Machine::new(false, false)?;
+    let output = machine.deps(&["redis-server", "promtool", "redis-cli", "prometheus"])?;
+    assert_eq!(output.status.code(), Some(2));
+    let expected = "missing: redis-server promtool redis-cli prometheus. On Debian, run: \
+         sudo apt-get install --no-install-recommends prometheus redis-server redis-tools\n";
+    assert_eq!(said(&output), expected);
+    Ok(())
+}
+
+#[test]
 fn root_gets_rust_by_rustup_where_debian_has_it() -> anyhow::Result<()> {
     let machine = Machine::new(true, true)?;
-    let output = machine.deps()?;
+    let output = machine.deps(&["cargo"])?;
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(
         machine.calls(),
@@ -128,7 +139,7 @@ fn a_rust_that_is_too_old_is_left_alone_and_its_update_named() -> anyhow::Result
     machine.add("cargo", "echo cargo 1.63.0")?;
     machine.add("rustc", "echo rustc 1.63.0")?;
     machine.add("rustup", "exit 1")?;
-    let output = machine.deps()?;
+    let output = machine.deps(&["cargo"])?;
     let said = said(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(

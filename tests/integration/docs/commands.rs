@@ -1,5 +1,5 @@
-//! Every command that a document shows in a block of the console is run against a limiter with an exporter, or is listed here
-//! with the reason why it cannot be. The commands of the runbooks are run by `deploy/alerts/commands.rs`.
+//! Every command that a document shows in a block of the console runs against a limiter with an exporter, or is listed here
+//! with the reason why it cannot. `deploy/alerts/commands.rs` runs the commands of the runbooks.
 
 use std::process::Stdio;
 
@@ -8,13 +8,13 @@ use lab::temp::TempDir;
 
 use super::markdown::{Document, documents};
 use crate::harness::{Cluster, PATIENCE, base_flags};
-use crate::repository::{path, run_tool};
+use crate::repository::{path, run_tool, text};
 
-/// What is done with a command.
+/// How a command is tested.
 enum How {
     /// It runs as it is, in a folder of its own, and prints this.
     Run(&'static str),
-    /// make says that it knows the target and what it would do.
+    /// `make --dry-run` knows the target.
     Make,
     /// It is not run, for this reason.
     Not(&'static str),
@@ -28,7 +28,7 @@ const ROOT: &str = "it needs root and systemd; deploy/shipped/systemd.rs checks 
 const SCHEMAS: &str = "it needs a program from PyPI that make test does not";
 const ALERTS: &str = "deploy/alerts/tools.rs runs it";
 
-/// By how the command begins; the first that fits.
+/// By the beginning of the command; the first that fits.
 const COMMANDS: &[(&str, How)] = &[
     ("make ", How::Make),
     ("cargo ", How::Not(CARGO)),
@@ -84,7 +84,7 @@ fn how(command: &str) -> Option<&'static How> {
     found.map(|(_, how)| how)
 }
 
-/// The commands in the document's blocks of the console, each on one line and without a comment behind it.
+/// The commands in the document's blocks of the console, each on one line and without its comment.
 fn commands(document: &Document) -> Vec<String> {
     let blocks = document.blocks().into_iter();
     let mut commands = Vec::new();
@@ -124,7 +124,7 @@ impl Place {
         })
     }
 
-    /// The command with the addresses of this place. What would go on until a signal ends soon.
+    /// The command with the addresses of this place. A command that would run until a signal gets an end.
     fn here(&self, command: &str) -> String {
         let mut words: Vec<String> = Vec::new();
         let mut taken = command.split_whitespace();
@@ -178,8 +178,8 @@ impl Place {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
         let status = output.status.code().unwrap_or(-1);
-        // `check` ends with 1 or 2 where something is violated or unknown: on a busy machine, a latency. Then it says nothing
-        // about its command line.
+        // `check` ends with 1 or 2 where something is violated or unknown, such as a latency on a busy machine. A mistake in its
+        // command line is on standard error.
         let looked = command.starts_with("ratelimiter-exporter check") && (1..=2).contains(&status);
         anyhow::ensure!(
             status == 0 || looked && !errors.contains("ratelimiter-exporter: "),
@@ -221,6 +221,33 @@ async fn every_command_in_a_document_runs_or_says_why_not() -> anyhow::Result<()
         }
     }
     assert!(run > 10, "{run}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn targets_and_subcommands_between_backticks_exist() -> anyhow::Result<()> {
+    let makefile = text("Makefile")?;
+    let command = ratelimiter_exporter::cli::command();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for document in documents()? {
+        for span in document.spans() {
+            let mut words = span.split_whitespace();
+            let exists = match (words.next(), words.next()) {
+                (Some("make"), Some(target)) => makefile.contains(&format!("\n{target}:")),
+                (Some("ratelimiter-exporter"), Some(word)) if !word.starts_with('-') => {
+                    command.find_subcommand(word).is_some()
+                }
+                _ => continue,
+            };
+            seen += 1;
+            if !exists {
+                wrong.push(format!("{}: {span}", document.path));
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }

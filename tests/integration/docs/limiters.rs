@@ -143,7 +143,7 @@ async fn the_readme_shows_a_configuration_that_watches_the_reference_limiter() -
     let scrape = cluster.exporter.scrape().await?;
     for node in ["node-1", "node-2"] {
         let id = [("node_id", node)];
-        assert!(scrape.is("ratelimiter_node_up", &id, 1), "{}", scrape.text);
+        scrape.assert_is("ratelimiter_node_up", &id, 1);
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The metric reference names every metric that there is, with its labels and its type, and no other; and every collector
-//! and reason. What the maps for contributors name is there.
+//! The metric reference names every metric with its labels and its type, and no other; and every collector and reason. The
+//! files that the maps for contributors name exist.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn the_metric_reference_is_complete() -> anyhow::Result<()> {
         format!("{}{labels} {kind}", definition.name)
     });
     let once: BTreeSet<String> = documented.iter().cloned().collect();
-    assert_eq!(once.len(), documented.len(), "a metric stands twice");
+    assert_eq!(once.len(), documented.len(), "a metric is listed twice");
     assert_eq!(once, declared.collect());
     let reasons = Reason::ALL.iter().map(|reason| reason.name());
     let collectors = Collector::ALL.iter().map(|collector| collector.name());
@@ -47,7 +47,7 @@ fn the_metric_reference_is_complete() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_maps_name_only_what_is_there() -> anyhow::Result<()> {
+fn the_maps_name_only_files_that_exist() -> anyhow::Result<()> {
     let mut missing = Vec::new();
     for (map, folders) in [
         ("CONTRIBUTING.md", &[""][..]),

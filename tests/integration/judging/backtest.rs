@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{run, said};
 
-/// Ten minutes, a look every 15 s: a node that goes down twice for a minute, one key far above its limit for five, and
+/// Ten minutes, an observation every 15 s: a node that goes down twice for a minute, one key far above its limit for five, and
 /// one a little above it for as long.
 fn recording() -> String {
     let mut text = String::new();
@@ -129,7 +129,7 @@ async fn the_table_shows_both_and_what_only_one_reports() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
-async fn the_page_needs_nothing_but_itself_and_shows_text_as_text() -> anyhow::Result<()> {
+async fn the_page_loads_nothing_and_escapes_text() -> anyhow::Result<()> {
     let backtest = Backtest::new()?;
     let path = backtest.path("report.html");
     backtest.run(&[&format!("--report={path}")]).await?;
@@ -141,7 +141,7 @@ async fn the_page_needs_nothing_but_itself_and_shows_text_as_text() -> anyhow::R
     }
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
     assert!(page.contains("prefers-color-scheme: dark"));
-    // A line for the node with its two times down, in the lane of those who would have reported them.
+    // A line for the node with its two times down, in the lane of the configurations that would have reported them.
     let reported = "<title>reported from 2023-11-14T22:14:20Z to 2023-11-14T22:15:20Z</title>";
     assert_eq!(page.matches(reported).count(), 1, "{page}");
     let pending = "<title>pending from 2023-11-14T22:14:20Z to 2023-11-14T22:15:20Z</title>";

@@ -25,7 +25,7 @@ use serde_json::Value;
 const SEQUENCES: u32 = 10_000;
 
 #[test]
-fn evaluate_says_what_a_naive_model_says() -> anyhow::Result<()> {
+fn evaluate_agrees_with_a_naive_model() -> anyhow::Result<()> {
     let config = Config {
         cases: SEQUENCES,
         failure_persistence: None,

@@ -20,7 +20,7 @@ fn minimal(count: u64, limit: u64) -> String {
     )
 }
 
-/// What `evaluate` prints for a file with this text, its exit status, and what it says besides.
+/// The lines that `evaluate` prints for a file with this text, its exit status, and its standard error.
 async fn evaluate(
     text: impl AsRef<[u8]>,
     flags: &[&str],
@@ -101,7 +101,7 @@ async fn no_violation_is_left_out_however_many_there_are() -> anyhow::Result<()>
 }
 
 #[tokio::test]
-async fn a_broken_line_is_named_and_ends_it_unless_told_to_go_on() -> anyhow::Result<()> {
+async fn a_broken_line_is_named_and_ends_the_replay_without_keep_going() -> anyhow::Result<()> {
     let text = minimal(1, 10) + "{\"nodes\":[],\"counters\":[}\n" + &minimal(1, 10);
     let (lines, status, said) = evaluate(&text, &[]).await?;
     assert_eq!((lines.len(), status), (1, 2));
@@ -113,7 +113,7 @@ async fn a_broken_line_is_named_and_ends_it_unless_told_to_go_on() -> anyhow::Re
 
     let (lines, status, said) = evaluate(&text, &["--keep-going"]).await?;
     assert_eq!((lines.len(), status), (2, 2));
-    // The line that was passed over has taken its second all the same.
+    // The line that was skipped has taken its second.
     assert_eq!(lines[1]["observed_at"], "1970-01-01T00:00:02Z");
     assert!(said.contains("line 2 column 25"), "{said}");
     assert!(

@@ -112,13 +112,13 @@ fn told(line: &Value, list: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_replay_says_what_was_said_live() -> anyhow::Result<()> {
+async fn a_replay_reports_what_was_reported_live() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(2, &[]).await?;
     let _traffic = cluster.traffic(50.0)?;
     let mut redis = cluster.redis.connection().await?;
     let folder = TempDir::new("record-config")?;
     let config = folder.path().join("config.yml");
-    // Grace periods of a whole number of looks, so that many are over just then.
+    // Grace periods of a whole number of observations, so that many end exactly then.
     std::fs::write(
         &config,
         "invariants:\n  counter_drift: {grace_period: 200ms}\n  ghost_allowing: {grace_period: 100ms}\n  \
@@ -151,10 +151,7 @@ async fn a_replay_says_what_was_said_live() -> anyhow::Result<()> {
     recording
         .until("a node again", |line| !has(line, "violations", "node_down"))
         .await?;
-    let _: () = redis::cmd("DEL")
-        .arg("ratelimit:over:0")
-        .query_async(&mut redis)
-        .await?;
+    redis_do(&mut redis, &["DEL", "ratelimit:over:0"]).await?;
     recording
         .until("one less", |line| !line.to_string().contains("\"over:0\""))
         .await?;
@@ -185,7 +182,7 @@ async fn every_key_above_its_limit_is_recorded_whatever_is_exported() -> anyhow:
     }
     let folder = TempDir::new("record-config")?;
     let config = folder.path().join("config.yml");
-    // They are no violation of those who record.
+    // They are no violations for the exporter that records.
     std::fs::write(&config, "invariants:\n  ghost_allowing: {enabled: false}\n")?;
     let flag = format!("--config.file={}", config.display());
     let more = ["--keys.max-series=3", &flag];
@@ -229,7 +226,7 @@ async fn keys_are_hashed_and_lines_packed_on_request() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn one_line_is_a_recording_too_and_tells_how_things_stand() -> anyhow::Result<()> {
+async fn one_line_is_a_recording_and_the_exit_status_is_its_verdict() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let mut redis = cluster.redis.connection().await?;
     fill_to(&mut redis, b"over", 11).await?;
@@ -247,7 +244,7 @@ async fn one_line_is_a_recording_too_and_tells_how_things_stand() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn a_replay_of_a_described_kind_says_what_was_said_live() -> anyhow::Result<()> {
+async fn a_replay_of_a_described_kind_reports_what_was_reported_live() -> anyhow::Result<()> {
     let redis = RedisServer::start(&[]).await?;
     let mut connection = redis.connection().await?;
     let folder = TempDir::new("record-config")?;
@@ -295,7 +292,7 @@ async fn a_replay_of_a_described_kind_says_what_was_said_live() -> anyhow::Resul
     recording.interrupt().await?;
 
     let recorded = recording.lines();
-    // The recording says what its counters prove, whatever kind the replay is configured for.
+    // The recording says what its counters prove; the kind in the configuration of the replay does not matter.
     let own = folder.path().join("own.yml");
     let text = std::fs::read_to_string(&config)?;
     std::fs::write(&own, text.replace("limiter: {kind: limits}\n", ""))?;

@@ -5,12 +5,14 @@ use lab::node::{NodeOptions, NodeProcess};
 use lab::proxy::{Mode, Proxy};
 use lab::redis_server::RedisServer;
 use lab::seed::{extra_members, fill_to, remove_extra};
+use lab::temp::TempDir;
+use redis::aio::MultiplexedConnection;
 
-use crate::harness::{Cluster, Exporter, Scrape, base_flags};
+use crate::harness::{Cluster, Exporter, Scrape, base_flags, redis_do};
 
-/// Graces cut short, so that a test need not wait for them; thresholds are the defaults.
-async fn short_graces(nodes: usize) -> anyhow::Result<(Cluster, lab::temp::TempDir)> {
-    let folder = lab::temp::TempDir::new("short-graces")?;
+/// Short grace periods, so that a test need not wait for them; the thresholds are the defaults.
+async fn short_graces(nodes: usize) -> anyhow::Result<(Cluster, TempDir)> {
+    let folder = TempDir::new("short-graces")?;
     let path = folder.path().join("config.yml");
     let text = "invariants:\n  high_latency: {grace_period: 300ms}\n  counter_drift: {grace_period: 300ms}\n";
     std::fs::write(&path, text)?;
@@ -27,10 +29,9 @@ async fn reports(exporter: &Exporter, expected: &[&str]) -> anyhow::Result<Scrap
 
 /// The sweep begins with the limit of before, and what it found by that is judged anew before it is reported.
 #[tokio::test]
-async fn a_default_limit_that_was_raised_behind_a_slow_api_is_no_false_report() -> anyhow::Result<()>
-{
+async fn a_default_limit_that_was_raised_behind_a_slow_api_raises_no_alarm() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(1, &[]).await?;
-    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    cluster.exporter.scrape().await?.assert_reported(&[]);
     let before = &mut cluster.nodes[0];
     let mut options = NodeOptions::new(before.id(), cluster.redis.url());
     options.listen = Some(before.address().parse()?);
@@ -40,12 +41,12 @@ async fn a_default_limit_that_was_raised_behind_a_slow_api_is_no_false_report() 
     *before = NodeProcess::start(options).await?;
     fill_to(&mut cluster.redis.connection().await?, b"user", 15).await?;
     let scrape = cluster.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), [""; 0]);
-    assert!(scrape.is("ratelimiter_keys", &[], 1), "{}", scrape.text);
+    scrape.assert_reported(&[]);
+    scrape.assert_is("ratelimiter_keys", &[], 1);
     let limit = [("key", "user")];
     let scrape = cluster.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), [""; 0]);
-    assert!(scrape.is("ratelimiter_key_requests_limit", &limit, 20));
+    scrape.assert_reported(&[]);
+    scrape.assert_is("ratelimiter_key_requests_limit", &limit, 20);
     Ok(())
 }
 
@@ -68,15 +69,15 @@ async fn a_healthy_cluster_is_evaluable_and_quiet() -> anyhow::Result<()> {
                 .all(|name| scrape.is("ratelimiter_invariant_evaluable", &[("name", name)], 1))
         })
         .await?;
-    assert_eq!(scrape.reported(), [""; 0]);
-    assert!(scrape.is("ratelimiter_up", &[], 1));
-    assert!(scrape.is("ratelimiter_redis_up", &[], 1));
-    assert!(scrape.is("ratelimiter_nodes", &[], 3));
-    assert!(scrape.is("ratelimiter_scan_coverage_ratio", &[], 1));
+    scrape.assert_reported(&[]);
+    scrape.assert_is("ratelimiter_up", &[], 1);
+    scrape.assert_is("ratelimiter_redis_up", &[], 1);
+    scrape.assert_is("ratelimiter_nodes", &[], 3);
+    scrape.assert_is("ratelimiter_scan_coverage_ratio", &[], 1);
     for node in ["node-1", "node-2", "node-3"] {
         let labels = [("node_id", node)];
-        assert!(scrape.is("ratelimiter_node_up", &labels, 1));
-        assert!(scrape.is("ratelimiter_node_redis_connected", &labels, 1));
+        scrape.assert_is("ratelimiter_node_up", &labels, 1);
+        scrape.assert_is("ratelimiter_node_redis_connected", &labels, 1);
         assert!(
             scrape
                 .value("ratelimiter_node_latency_p99_seconds", &labels)
@@ -87,11 +88,11 @@ async fn a_healthy_cluster_is_evaluable_and_quiet() -> anyhow::Result<()> {
                 .value("ratelimiter_node_check_duration_seconds_count", &labels)
                 .is_some()
         );
-        assert!(scrape.is(
+        scrape.assert_is(
             "invariant_violation",
             &[("name", "node_down"), ("subject", node)],
-            0
-        ));
+            0,
+        );
     }
     // Every metric that this cluster can fill is there.
     let fillable = ratelimiter_exporter::export::DEFINITIONS
@@ -126,10 +127,11 @@ async fn a_killed_node_is_down_until_it_returns() -> anyhow::Result<()> {
     reports(&cluster.exporter, &[]).await?;
     cluster.nodes[1].kill();
     // At the very next collection.
-    assert_eq!(
-        cluster.exporter.scrape().await?.reported(),
-        ["node_down node-2"]
-    );
+    cluster
+        .exporter
+        .scrape()
+        .await?
+        .assert_reported(&["node_down node-2"]);
     cluster.nodes[1].restart().await?;
     reports(&cluster.exporter, &[]).await?;
     Ok(())
@@ -141,8 +143,8 @@ async fn a_node_that_stops_cleanly_leaves_without_an_alarm() -> anyhow::Result<(
     reports(&cluster.exporter, &[]).await?;
     cluster.nodes[1].terminate().await?;
     let scrape = cluster.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), [""; 0]);
-    assert!(scrape.is("ratelimiter_nodes", &[], 1));
+    scrape.assert_reported(&[]);
+    scrape.assert_is("ratelimiter_nodes", &[], 1);
     Ok(())
 }
 
@@ -152,23 +154,23 @@ async fn redis_that_hangs_or_is_gone_is_disconnected_until_it_returns() -> anyho
     reports(&cluster.exporter, &[]).await?;
     cluster.redis.pause()?;
     let scrape = cluster.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), ["redis_disconnected redis"]);
-    assert!(scrape.is("ratelimiter_redis_up", &[], 0));
+    scrape.assert_reported(&["redis_disconnected redis"]);
+    scrape.assert_is("ratelimiter_redis_up", &[], 0);
     assert!(scrape.errors("redis", "timeout") > 0.0);
-    assert!(scrape.is(
+    scrape.assert_is(
         "ratelimiter_invariant_evaluable",
         &[("name", "ghost_allowing")],
-        0
-    ));
+        0,
+    );
     cluster.redis.resume()?;
-    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    cluster.exporter.scrape().await?.assert_reported(&[]);
 
     cluster.redis.stop().await?;
     let scrape = cluster.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), ["redis_disconnected redis"]);
+    scrape.assert_reported(&["redis_disconnected redis"]);
     assert!(scrape.errors("redis", "refused") > 0.0);
     cluster.redis.restart().await?;
-    assert_eq!(cluster.exporter.scrape().await?.reported(), [""; 0]);
+    cluster.exporter.scrape().await?.assert_reported(&[]);
     Ok(())
 }
 
@@ -191,58 +193,56 @@ async fn slow_checks_are_high_latency_until_they_are_few() -> anyhow::Result<()>
     Ok(())
 }
 
+/// A limiter with short grace periods, where the key `k` has a limit of 100.
+async fn limited_to_100() -> anyhow::Result<(Cluster, MultiplexedConnection, TempDir)> {
+    let (cluster, config) = short_graces(1).await?;
+    let mut redis = cluster.redis.connection().await?;
+    let limit = ["HSET", "ratelimit:limit:k", "limit", "100"];
+    let set = [&limit[..], &["window_ms", "60000"]].concat();
+    redis_do(&mut redis, &set).await?;
+    Ok((cluster, redis, config))
+}
+
 #[tokio::test]
 async fn fifteen_percent_over_is_a_ghost_at_once_and_a_drift_after_its_grace() -> anyhow::Result<()>
 {
-    let (cluster, _config) = short_graces(1).await?;
-    let mut redis = cluster.redis.connection().await?;
-    let _: () = redis::cmd("HSET")
-        .arg("ratelimit:limit:k")
-        .arg(&["limit", "100", "window_ms", "60000"])
-        .query_async(&mut redis)
-        .await?;
+    let (cluster, mut redis, _config) = limited_to_100().await?;
     fill_to(&mut redis, b"k", 100).await?;
     reports(&cluster.exporter, &[]).await?;
     extra_members(&mut redis, b"k", 15, 60_000).await?;
     let scrape = cluster.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), ["ghost_allowing k"]);
-    assert!(scrape.is(
+    scrape.assert_reported(&["ghost_allowing k"]);
+    scrape.assert_is(
         "ratelimiter_invariant_pending",
         &[("name", "counter_drift"), ("subject", "k")],
-        1
-    ));
+        1,
+    );
     let scrape = reports(&cluster.exporter, &["counter_drift k", "ghost_allowing k"]).await?;
-    assert!(scrape.is("ratelimiter_key_requests", &[("key", "k")], 115));
-    assert!(scrape.is("ratelimiter_key_requests_limit", &[("key", "k")], 100));
-    assert!(scrape.is(
+    scrape.assert_is("ratelimiter_key_requests", &[("key", "k")], 115);
+    scrape.assert_is("ratelimiter_key_requests_limit", &[("key", "k")], 100);
+    scrape.assert_is(
         "ratelimiter_invariant_violations",
         &[("name", "counter_drift")],
-        1
-    ));
+        1,
+    );
     remove_extra(&mut redis, b"k").await?;
     let scrape = reports(&cluster.exporter, &[]).await?;
-    assert!(scrape.is(
+    scrape.assert_is(
         "invariant_violation",
         &[("name", "counter_drift"), ("subject", "k")],
-        0
-    ));
-    assert!(scrape.is(
+        0,
+    );
+    scrape.assert_is(
         "ratelimiter_invariant_violations_started_total",
         &[("name", "counter_drift")],
-        1
-    ));
+        1,
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn five_percent_over_is_a_ghost_and_no_drift() -> anyhow::Result<()> {
-    let (cluster, _config) = short_graces(1).await?;
-    let mut redis = cluster.redis.connection().await?;
-    let _: () = redis::cmd("HSET")
-        .arg("ratelimit:limit:k")
-        .arg(&["limit", "100", "window_ms", "60000"])
-        .query_async(&mut redis)
-        .await?;
+    let (cluster, mut redis, _config) = limited_to_100().await?;
     fill_to(&mut redis, b"k", 105).await?;
     let scrape = reports(&cluster.exporter, &["ghost_allowing k"]).await?;
     assert_eq!(
@@ -271,8 +271,8 @@ async fn the_api_and_redis_fail_apart_and_together() -> anyhow::Result<()> {
     }
     let scrape = cluster.exporter.scrape().await?;
     assert_eq!(scrape.reported(), [""; 0], "a 500 of the API pages nobody");
-    assert!(scrape.is("ratelimiter_up", &[], 0));
-    assert!(scrape.is("ratelimiter_key_requests", &[("key", "k")], 3));
+    scrape.assert_is("ratelimiter_up", &[], 0);
+    scrape.assert_is("ratelimiter_key_requests", &[("key", "k")], 3);
     assert!(
         scrape.is("ratelimiter_key_requests_limit", &[("key", "k")], 10),
         "the default is remembered"
@@ -281,12 +281,12 @@ async fn the_api_and_redis_fail_apart_and_together() -> anyhow::Result<()> {
 
     cluster.redis.stop().await?;
     let scrape = cluster.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), ["redis_disconnected redis"]);
+    scrape.assert_reported(&["redis_disconnected redis"]);
     assert!(
         scrape.is("ratelimiter_nodes", &[], 2),
         "what is known is not forgotten"
     );
-    assert!(scrape.is("ratelimiter_node_up", &[("node_id", "node-2")], 1));
+    scrape.assert_is("ratelimiter_node_up", &[("node_id", "node-2")], 1);
     Ok(())
 }
 

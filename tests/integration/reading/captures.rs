@@ -66,7 +66,7 @@ fn exchanges() -> anyhow::Result<Vec<Exchange>> {
     Ok(all)
 }
 
-/// Answers each path as it was recorded; what was not recorded is 404. Tells what was asked for.
+/// Answers each path as it was recorded, and 404 for any other. Returns the paths of the requests.
 struct Replay {
     url: String,
     served: Arc<Mutex<Vec<String>>>,
@@ -302,7 +302,7 @@ fn read(exchange: &Exchange, observation: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Requests that the exporter never sends as they were recorded are answers all the same: each is refused by status.
+/// Recorded answers to requests that the exporter never sends: it refuses each by its status.
 async fn refused_by_status(odd: Vec<Exchange>, nobody: &str) -> anyhow::Result<()> {
     for exchange in odd {
         assert!(
@@ -333,7 +333,7 @@ async fn refused_by_status(odd: Vec<Exchange>, nobody: &str) -> anyhow::Result<(
             let redis = format!("--redis.url={nobody}");
             let exporter = Exporter::start(&[url, redis, UNHURRIED.to_owned()]).await?;
             let failures = exporter.get("/api/v1/observation").await?.text();
-            // What answers a HEAD tells a length and has no body.
+            // The answer to a HEAD has a length and no body.
             let named = if exchange.file.contains("head") {
                 "truncated".to_owned()
             } else {

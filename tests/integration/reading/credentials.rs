@@ -1,4 +1,4 @@
-//! Logging in at the nodes, at Prometheus and at Redis: who is told what, and that it changes with its file.
+//! Logging in at the nodes, at Prometheus and at Redis: which server gets which secret, and that a secret changes with its file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -117,7 +117,7 @@ fn file(folder: &TempDir, name: &str, text: &str) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
-async fn nodes_from_redis_are_told_nothing_unless_that_is_asked_for() -> anyhow::Result<()> {
+async fn nodes_from_redis_get_no_token_unless_a_flag_allows_it() -> anyhow::Result<()> {
     let folder = TempDir::new("credentials")?;
     let token = file(&folder, "token", "first\n")?;
     let redis = RedisServer::start(&[]).await?;
@@ -149,7 +149,7 @@ async fn nodes_from_redis_are_told_nothing_unless_that_is_asked_for() -> anyhow:
     assert_eq!(configured.heard(), ["Bearer second"]);
     assert_eq!(stranger.heard(), ["Bearer second"]);
 
-    // What stands in a URL is for that URL, whatever is asked for.
+    // A password in a URL is for every request to that URL.
     let mut inside = open.clone();
     inside.remove(2);
     inside[1] = format!("--ratelimiter.url=http://me:p%40ss@{}", configured.address);
@@ -233,7 +233,7 @@ async fn the_password_of_redis_changes_with_its_file() -> anyhow::Result<()> {
     ])
     .await?;
     let scrape = exporter.scrape().await?;
-    assert!(scrape.is("ratelimiter_redis_up", &[], 1));
+    scrape.assert_is("ratelimiter_redis_up", &[], 1);
     redis::cmd("CONFIG")
         .arg(&["SET", "requirepass", "second"])
         .query_async::<()>(&mut connection)

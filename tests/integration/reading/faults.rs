@@ -59,10 +59,8 @@ async fn every_fault(
     good: impl Fn(&Scrape) -> bool,
 ) -> anyhow::Result<()> {
     let good = |scrape: &Scrape| {
-        let read = collectors.iter().all(|collector| {
-            let labels = [("collector", *collector)];
-            scrape.is("ratelimiter_scrape_collector_success", &labels, 1)
-        });
+        let mut collectors = collectors.iter();
+        let read = collectors.all(|collector| scrape.succeeded(collector) == Some(true));
         read && scrape.reported().is_empty() && good(scrape)
     };
     exporter.until("good before any fault", good).await?;
@@ -72,9 +70,8 @@ async fn every_fault(
         proxy.set(fault).await?;
         let during = in_time(exporter, &what).await?;
         for collector in collectors {
-            let labels = [("collector", *collector)];
             anyhow::ensure!(
-                during.is("ratelimiter_scrape_collector_success", &labels, 0)
+                during.succeeded(collector) == Some(false)
                     && failures(&during, collector, reasons)
                         > failures(&before, collector, reasons),
                 "{what}: {collector} is not named: {}",
@@ -98,10 +95,6 @@ async fn every_fault(
     let dribbled = in_time(exporter, "one byte at a time").await?;
     anyhow::ensure!(good(&dribbled), "one byte at a time: {}", dribbled.text);
     Ok(())
-}
-
-fn evaluable(scrape: &Scrape, name: &str, value: u32) -> bool {
-    scrape.is("ratelimiter_invariant_evaluable", &[("name", name)], value)
 }
 
 /// A node whose registered address is that of a proxy before it.
@@ -139,15 +132,15 @@ async fn every_fault_on_the_way_to_redis_is_named_and_over_when_it_is_over() -> 
         |scrape| {
             scrape.is("ratelimiter_redis_up", &[], 0)
                 && scrape.reported() == ["redis_disconnected redis"]
-                && evaluable(scrape, "counter_drift", 0)
-                && evaluable(scrape, "ghost_allowing", 0)
+                && scrape.evaluable("counter_drift") == Some(false)
+                && scrape.evaluable("ghost_allowing") == Some(false)
                 && scrape.is("ratelimiter_node_up", &[("node_id", "node-1")], 1)
                 && scrape.is("ratelimiter_up", &[], 1)
         },
         |scrape| {
             scrape.is("ratelimiter_redis_up", &[], 1)
                 && scrape.is("ratelimiter_key_requests", &key, 5)
-                && evaluable(scrape, "ghost_allowing", 1)
+                && scrape.evaluable("ghost_allowing") == Some(true)
         },
     )
     .await
@@ -219,8 +212,8 @@ async fn every_fault_on_the_way_to_prometheus_is_named_and_over_when_it_is_over(
         &["prometheus"],
         |scrape| {
             p99(scrape).is_none()
-                && evaluable(scrape, "high_latency", 0)
-                && evaluable(scrape, "node_down", 1)
+                && scrape.evaluable("high_latency") == Some(false)
+                && scrape.evaluable("node_down") == Some(true)
         },
         |scrape| p99(scrape).is_some(),
     )
@@ -328,7 +321,11 @@ async fn a_prometheus_that_hangs_is_waited_for_once_however_many_nodes_there_are
     );
     let latencies = scrape.labels("ratelimiter_node_latency_p99_seconds", "node_id");
     anyhow::ensure!(latencies.is_empty(), "{latencies:?}");
-    anyhow::ensure!(evaluable(&scrape, "high_latency", 0), "{}", scrape.text);
+    anyhow::ensure!(
+        scrape.evaluable("high_latency") == Some(false),
+        "{}",
+        scrape.text
+    );
     Ok(())
 }
 

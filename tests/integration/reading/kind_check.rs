@@ -69,7 +69,7 @@ fn documented(begin: &str) -> anyhow::Result<String> {
     block.with_context(|| format!("no block in docs/LIMITERS.md begins with {begin:?}"))
 }
 
-/// The example of the documentation: its description, on the keys that it tells of, prints what it says.
+/// The example of the documentation: its description prints what the document shows, on the keys that it names.
 #[tokio::test]
 async fn the_documented_description_finds_what_the_document_says() -> anyhow::Result<()> {
     let description = documented("name: own")?;

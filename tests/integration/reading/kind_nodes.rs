@@ -1,5 +1,5 @@
-//! What processes and APIs of kinds of limiters are asked: limits, health, metrics. A stand-in answers as they do, as far as
-//! `docs/LIMITERS.md` says what is asked; Redis is real.
+//! Processes and APIs of kinds of limiters: limits, health, metrics. A server in this test answers the requests that
+//! `docs/LIMITERS.md` describes; Redis is real.
 
 mod stand_in;
 
@@ -31,7 +31,7 @@ impl Watched {
         Self::with(&["--limiter.kind", kind, "--ratelimiter.url", url]).await
     }
 
-    /// As a description of one's own.
+    /// In a description that the test writes.
     async fn described(description: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = TempDir::new("kind-nodes")?;
         let file = folder.path().join("own.yml");
@@ -72,11 +72,6 @@ fn limit(scrape: &Scrape, label: &str) -> Option<f64> {
     scrape.value("ratelimiter_key_requests_limit", &[("key", label)])
 }
 
-fn evaluable(scrape: &Scrape, name: &str) -> Option<bool> {
-    let value = scrape.value("ratelimiter_invariant_evaluable", &[("name", name)]);
-    value.map(|value| value > 0.5)
-}
-
 /// What a built-in kind says, with its limits fetched every second.
 fn fetched_often(kind: &str) -> anyhow::Result<String> {
     let file = format!("{}/limiters/{kind}.yml", env!("CARGO_MANIFEST_DIR"));
@@ -109,8 +104,8 @@ async fn limits_of_an_api_are_remembered_while_it_is_away() -> anyhow::Result<()
     let label = "edge remote_address_10.0.0.1";
     let known = |scrape: &Scrape| limit(scrape, label) == Some(10.0);
     let scrape = watched.exporter.until("the limit is known", known).await?;
-    assert!(scrape.is("ratelimiter_key_requests", &[("key", label)], 12));
-    assert!(scrape.is("ratelimiter_up", &[], 1), "{}", scrape.text);
+    scrape.assert_is("ratelimiter_key_requests", &[("key", label)], 12);
+    scrape.assert_is("ratelimiter_up", &[], 1);
     envoy.stop(6070);
     let away = |scrape: &Scrape| scrape.errors("management_api", "refused") > 0.0;
     let scrape = watched.exporter.until("the API is away", away).await?;
@@ -125,7 +120,7 @@ async fn limits_of_an_api_are_remembered_while_it_is_away() -> anyhow::Result<()
     envoy.listen(6070).await?;
     let changed = |scrape: &Scrape| limit(scrape, label) == Some(20.0);
     let scrape = watched.exporter.until("it is back", changed).await?;
-    assert!(scrape.is("ratelimiter_up", &[], 1));
+    scrape.assert_is("ratelimiter_up", &[], 1);
     assert!(
         scrape
             .reported()
@@ -149,7 +144,7 @@ async fn limits_of_an_api_that_was_never_read_are_unknown_and_judged_once_it_was
     let unread = |scrape: &Scrape| scrape.errors("counters", "limits_unread") > 0.0;
     let scrape = watched.exporter.until("no limit is known", unread).await?;
     for name in ["stuck_counter", "counter_drift"] {
-        assert_eq!(evaluable(&scrape, name), Some(false), "{name}");
+        assert_eq!(scrape.evaluable(name), Some(false), "{name}");
     }
     let page = watched.exporter.get("/").await?.text();
     assert!(page.contains("limits_unread"), "{page}");
@@ -163,7 +158,7 @@ async fn limits_of_an_api_that_was_never_read_are_unknown_and_judged_once_it_was
     };
     let scrape = watched.exporter.until("it never expires", stuck).await?;
     assert_eq!(limit(&scrape, label), Some(10.0));
-    assert_eq!(evaluable(&scrape, "stuck_counter"), Some(true));
+    assert_eq!(scrape.evaluable("stuck_counter"), Some(true));
     Ok(())
 }
 
@@ -304,7 +299,7 @@ async fn a_node_that_is_asked_on_its_three_ports_is_up_and_down_by_its_health() 
     let watched = Watched::start("envoy-ratelimit", &envoy.url(8080)).await?;
     let up = |scrape: &Scrape| node(scrape, "up", &id, 1);
     let scrape = watched.exporter.until("the node is up", up).await?;
-    assert!(scrape.is("ratelimiter_nodes", &[], 1), "{}", scrape.text);
+    scrape.assert_is("ratelimiter_nodes", &[], 1);
     for (result, count) in [("allowed", 10), ("denied", 2)] {
         let labels = [("node_id", id.as_str()), ("result", result)];
         let is = scrape.is("ratelimiter_node_requests_checked_total", &labels, count);
@@ -324,8 +319,8 @@ async fn a_node_that_is_asked_on_its_three_ports_is_up_and_down_by_its_health() 
         "node_metrics",
     ];
     assert_eq!(collectors, expected);
-    assert!(scrape.reported().is_empty(), "{:?}", scrape.reported());
-    // Nothing of the reference limiter is asked.
+    scrape.assert_reported(&[]);
+    // No request of the reference limiter is made.
     assert_eq!(envoy.asked("GET /health "), 0);
     assert_eq!(envoy.asked("GET /api/"), 0);
     envoy.answer(8080, "/healthcheck", 500, "");
@@ -351,7 +346,7 @@ async fn failures_of_redis_that_rise_are_a_lost_redis_of_that_node() -> anyhow::
     let watched = Watched::start("envoy-ratelimit", &urls).await?;
     let two = |scrape: &Scrape| scrape.is("ratelimiter_nodes", &[], 2);
     let scrape = watched.exporter.until("two nodes", two).await?;
-    assert!(scrape.reported().is_empty(), "{:?}", scrape.reported());
+    scrape.assert_reported(&[]);
     lost.answer(9090, "/metrics", 200, &metrics(10, 3, 10, 0));
     let expected = format!("redis_disconnected {id}");
     let broken = |scrape: &Scrape| scrape.reported() == [expected.as_str()];
@@ -454,8 +449,8 @@ async fn a_name_is_as_many_nodes_as_it_has_addresses() -> anyhow::Result<()> {
     let ids = scrape.labels("ratelimiter_node_up", "node_id");
     assert_eq!(ids.len(), nodes.len(), "{ids:?}");
     // It does not say how long its decisions take.
-    assert_eq!(evaluable(&scrape, "high_latency"), None);
-    assert_eq!(evaluable(&scrape, "node_down"), Some(true));
+    assert_eq!(scrape.evaluable("high_latency"), None);
+    assert_eq!(scrape.evaluable("node_down"), Some(true));
     Ok(())
 }
 
@@ -465,12 +460,12 @@ async fn nodes_of_a_kind_are_not_applicable_where_no_url_says_where_they_are() -
     let watched = Watched::with(&["--limiter.kind", "kong"]).await?;
     let scrape = watched.exporter.scrape().await?;
     for name in ["node_down", "high_latency"] {
-        assert_eq!(evaluable(&scrape, name), None, "{name}");
+        assert_eq!(scrape.evaluable(name), None, "{name}");
     }
     for absent in ["ratelimiter_up", "ratelimiter_nodes", "ratelimiter_node_up"] {
         assert_eq!(scrape.value(absent, &[]), None, "{absent}");
     }
-    assert!(scrape.reported().is_empty(), "{:?}", scrape.reported());
+    scrape.assert_reported(&[]);
     let page = watched.exporter.get("/").await?.text();
     assert!(page.contains("not applicable"), "{page}");
     Ok(())

@@ -13,22 +13,11 @@ use lab::temp::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::redis_access::{limiter, reason};
+use super::redis_access::{all_but, limiter, reason};
 use super::topology::{KEYS, Sharded, WINDOW_MS, ghosts};
 use crate::certificates::certificates;
-use crate::harness::{Exporter, PATIENCE, Scrape, base_flags};
+use crate::harness::{Exporter, PATIENCE, base_flags};
 use redis::aio::MultiplexedConnection;
-
-fn evaluable(scrape: &Scrape, name: &str) -> Option<f64> {
-    scrape.value("ratelimiter_invariant_evaluable", &[("name", name)])
-}
-
-fn collector(scrape: &Scrape, name: &str) -> Option<f64> {
-    scrape.value(
-        "ratelimiter_scrape_collector_success",
-        &[("collector", name)],
-    )
-}
 
 /// A counter over its limit on each shard.
 async fn put_over(sharded: &Sharded) -> anyhow::Result<Vec<String>> {
@@ -46,18 +35,10 @@ async fn a_valkey_cluster_is_watched_as_a_cluster() -> anyhow::Result<()> {
     let mut sharded = Sharded::around(cluster, "", &[]).await?;
     let over = put_over(&sharded).await?;
     let scrape = sharded.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), ghosts(&over.iter().collect::<Vec<_>>()));
-    assert!(
-        scrape.is("ratelimiter_keys", &[], KEYS + 3),
-        "{}",
-        scrape.text
-    );
+    assert_eq!(scrape.reported(), ghosts(&over));
+    scrape.assert_is("ratelimiter_keys", &[], KEYS + 3);
     let labels = [("mode", "cluster"), ("version", "9.1.2")];
-    assert!(
-        scrape.is("ratelimiter_redis_info", &labels, 1),
-        "{}",
-        scrape.text
-    );
+    scrape.assert_is("ratelimiter_redis_info", &labels, 1);
 
     let dead = sharded.cluster.address(1);
     sharded.cluster.primaries[1].kill();
@@ -65,11 +46,7 @@ async fn a_valkey_cluster_is_watched_as_a_cluster() -> anyhow::Result<()> {
     let expected = "redis_disconnected redis".to_owned();
     assert!(scrape.reported().contains(&expected), "{}", scrape.text);
     let shard = [("shard", &*dead)];
-    assert!(
-        scrape.is("ratelimiter_redis_shard_up", &shard, 0),
-        "{}",
-        scrape.text
-    );
+    scrape.assert_is("ratelimiter_redis_shard_up", &shard, 0);
     Ok(())
 }
 
@@ -81,19 +58,10 @@ async fn a_valkey_alone_is_watched_over_its_own_schemes() -> anyhow::Result<()> 
     let exporter = Exporter::start(&base_flags(&url, std::slice::from_ref(&node))).await?;
     for _ in 0..2 {
         let scrape = exporter.scrape().await?;
-        assert_eq!(
-            scrape.reported(),
-            ["ghost_allowing over"],
-            "{}",
-            scrape.text
-        );
+        scrape.assert_reported(&["ghost_allowing over"]);
         let labels = [("mode", "standalone"), ("version", "9.1.2")];
-        assert!(
-            scrape.is("ratelimiter_redis_info", &labels, 1),
-            "{}",
-            scrape.text
-        );
-        assert_eq!(collector(&scrape, "redis"), Some(1.0), "{}", scrape.text);
+        scrape.assert_is("ratelimiter_redis_info", &labels, 1);
+        assert_eq!(scrape.succeeded("redis"), Some(true), "{}", scrape.text);
     }
     Ok(())
 }
@@ -101,8 +69,7 @@ async fn a_valkey_alone_is_watched_over_its_own_schemes() -> anyhow::Result<()> 
 /// A cluster whose exporter may not ask for what `denied` names.
 async fn without(denied: &[&str]) -> anyhow::Result<Sharded> {
     let cluster = RedisCluster::start(3, false).await?;
-    let user = ["ACL", "SETUSER", "some", "on", "nopass", "~*", "+@all"];
-    cluster.tell_all(&[&user[..], denied].concat()).await?;
+    cluster.tell_all(&all_but(denied)).await?;
     Sharded::around(cluster, "some@", &[]).await
 }
 
@@ -112,33 +79,24 @@ async fn a_cluster_is_found_by_a_user_without_info() -> anyhow::Result<()> {
     let over = put_over(&sharded).await?;
     for _ in 0..2 {
         let scrape = sharded.exporter.scrape().await?;
-        assert_eq!(
-            scrape.reported(),
-            ghosts(&over.iter().collect::<Vec<_>>()),
-            "{}",
-            scrape.text
-        );
-        assert!(
-            scrape.is("ratelimiter_keys", &[], KEYS + 3),
-            "{}",
-            scrape.text
-        );
-        assert_eq!(evaluable(&scrape, "ghost_allowing"), Some(1.0));
-        assert_eq!(collector(&scrape, "redis"), Some(1.0), "{}", scrape.text);
+        assert_eq!(scrape.reported(), ghosts(&over), "{}", scrape.text);
+        scrape.assert_is("ratelimiter_keys", &[], KEYS + 3);
+        assert_eq!(scrape.evaluable("ghost_allowing"), Some(true));
+        assert_eq!(scrape.succeeded("redis"), Some(true), "{}", scrape.text);
         assert!(scrape.errors("redis", "noperm") > 0.0, "{}", scrape.text);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_cluster_whose_servers_are_not_told_is_not_read_in_full() -> anyhow::Result<()> {
+async fn counters_of_a_cluster_that_names_no_servers_are_not_evaluable() -> anyhow::Result<()> {
     let sharded = without(&["-info", "-cluster"]).await?;
     for _ in 0..2 {
         let scrape = sharded.exporter.scrape().await?;
         for name in ["ghost_allowing", "counter_drift"] {
-            assert_eq!(evaluable(&scrape, name), Some(0.0), "{}", scrape.text);
+            assert_eq!(scrape.evaluable(name), Some(false), "{}", scrape.text);
         }
-        assert_eq!(collector(&scrape, "counters"), Some(0.0));
+        assert_eq!(scrape.succeeded("counters"), Some(false));
         assert_eq!(
             scrape.value("ratelimiter_scan_last_full_pass_timestamp_seconds", &[]),
             None,
@@ -169,7 +127,7 @@ async fn until_replication(connection: &MultiplexedConnection, words: &str) -> a
 async fn until_cut_off(replica: &RedisServer) -> anyhow::Result<()> {
     let mut connection = replica.connection().await?;
     until_replication(&connection, "master_link_status:down").await?;
-    // So that nobody takes over what it was asked.
+    // So that the connection has answered everything before it is used again.
     redis::cmd("PING")
         .query_async::<()>(&mut connection)
         .await?;
@@ -194,10 +152,10 @@ async fn counters_of_a_replica_whose_link_is_down_are_unknown() -> anyhow::Resul
     for _ in 0..2 {
         let scrape = exporter.scrape().await?;
         for name in ["ghost_allowing", "counter_drift"] {
-            assert_eq!(evaluable(&scrape, name), Some(0.0), "{}", scrape.text);
+            assert_eq!(scrape.evaluable(name), Some(false), "{}", scrape.text);
         }
         for stale in ["counters", "registry"] {
-            assert_eq!(collector(&scrape, stale), Some(0.0), "{}", scrape.text);
+            assert_eq!(scrape.succeeded(stale), Some(false), "{}", scrape.text);
             assert!(
                 scrape.errors(stale, "replica_stale") > 0.0,
                 "{}",
@@ -205,13 +163,9 @@ async fn counters_of_a_replica_whose_link_is_down_are_unknown() -> anyhow::Resul
             );
         }
         // The replica itself answers.
-        assert!(scrape.is("ratelimiter_redis_up", &[], 1), "{}", scrape.text);
+        scrape.assert_is("ratelimiter_redis_up", &[], 1);
         let down = [("name", "node_down"), ("subject", "node-1")];
-        assert!(
-            scrape.is("invariant_violation", &down, 0),
-            "{}",
-            scrape.text
-        );
+        scrape.assert_is("invariant_violation", &down, 0);
         // What was found before is held.
         assert!(
             scrape
@@ -230,7 +184,7 @@ async fn counters_of_a_replica_whose_link_is_down_are_unknown() -> anyhow::Resul
     primary.restart().await?;
     exporter
         .until("the replica follows again", |scrape| {
-            evaluable(scrape, "ghost_allowing") == Some(1.0)
+            scrape.evaluable("ghost_allowing") == Some(true)
         })
         .await?;
     Ok(())
@@ -285,19 +239,14 @@ async fn a_replica_that_cannot_be_reached_costs_one_timeout_and_is_named() -> an
     assert!(taken > 0, "{}", first.text);
     for scrapes in 2..5 {
         let scrape = exporter.scrape().await?;
-        assert_eq!(
-            scrape.reported(),
-            ["ghost_allowing over"],
-            "{}",
-            scrape.text
-        );
+        scrape.assert_reported(&["ghost_allowing over"]);
         assert_eq!(silent.taken.load(Ordering::Relaxed), taken);
         assert!(
             (scrape.errors("counters", "timeout") - f64::from(scrapes)).abs() < 0.5,
             "{}",
             scrape.text
         );
-        assert_eq!(collector(&scrape, "counters"), Some(1.0), "{}", scrape.text);
+        assert_eq!(scrape.succeeded("counters"), Some(true), "{}", scrape.text);
     }
     let observation = exporter.get("/api/v1/observation").await?.text();
     let named = format!("127.0.0.1:{port}");
@@ -316,12 +265,7 @@ async fn redis_is_reached_over_a_unix_socket() -> anyhow::Result<()> {
     let flags = base_flags(&url, std::slice::from_ref(&node));
     let exporter = Exporter::start(&flags).await?;
     let scrape = exporter.scrape().await?;
-    assert_eq!(
-        scrape.reported(),
-        ["ghost_allowing over"],
-        "{}",
-        scrape.text
-    );
+    scrape.assert_reported(&["ghost_allowing over"]);
     drop(redis);
     let observation = exporter.get("/api/v1/observation").await?.text();
     assert!(
@@ -364,7 +308,7 @@ async fn with_tls(cert: &str, key: &str, ca: &str) -> anyhow::Result<(RedisServe
 }
 
 #[tokio::test]
-async fn what_answers_in_place_of_redis_is_named_with_what_was_meant() -> anyhow::Result<()> {
+async fn a_server_that_is_no_redis_is_named_with_the_right_url() -> anyhow::Result<()> {
     let folder = TempDir::new("mistaken")?;
     let [ca, cert, key] = certificates(folder.path(), "right")?;
     let (redis, tls_port) = with_tls(&cert, &key, &ca).await?;
@@ -417,7 +361,7 @@ async fn what_answers_in_place_of_redis_is_named_with_what_was_meant() -> anyhow
 }
 
 #[tokio::test]
-async fn a_certificate_of_version_1_is_called_one() -> anyhow::Result<()> {
+async fn a_certificate_of_version_1_is_named_in_the_reason() -> anyhow::Result<()> {
     let folder = TempDir::new("version-1")?;
     let put = |name: &str, text: &str| -> anyhow::Result<String> {
         let path = folder.path().join(name);

@@ -1,5 +1,7 @@
 //! Redis in its other shapes: a cluster, sentinels, replicas, TLS; and what the exporter says while they change.
 
+use std::fmt::Display;
+
 use lab::node::{NodeOptions, NodeProcess};
 use lab::redis_cluster::RedisCluster;
 use lab::redis_server::RedisServer;
@@ -9,7 +11,7 @@ use lab::temp::TempDir;
 use redis::aio::ConnectionLike;
 
 use crate::certificates::certificates;
-use crate::harness::{Exporter, Scrape, base_flags};
+use crate::harness::{Exporter, Scrape, base_flags, redis_do};
 
 /// Longer than any of these tests: no count may leave its window half-way.
 pub(super) const WINDOW_MS: i64 = 600_000;
@@ -77,25 +79,16 @@ impl Sharded {
 /// As a node does it, in two commands, which go to one slot.
 async fn register(redis: &mut impl ConnectionLike, id: &str) -> anyhow::Result<()> {
     let name = format!("ratelimiter:nodes:{id}");
-    let mut set = redis::cmd("HSET");
-    set.arg(&name).arg(&[
-        "address",
-        "127.0.0.1:9",
-        "registered_at",
-        "2026-01-01T00:00:00Z",
-    ]);
-    set.query_async::<()>(redis).await?;
-    let mut expire = redis::cmd("EXPIRE");
-    expire.arg(&name).arg(30);
-    expire.query_async::<()>(redis).await?;
-    Ok(())
+    let address = ["address", "127.0.0.1:9"];
+    let since = ["registered_at", "2026-01-01T00:00:00Z"];
+    let set = [&["HSET", &name][..], &address, &since].concat();
+    redis_do(redis, &set).await?;
+    redis_do(redis, &["EXPIRE", &name, "30"]).await
 }
 
-pub(super) fn ghosts(keys: &[&String]) -> Vec<String> {
-    let mut ghosts: Vec<String> = keys
-        .iter()
-        .map(|key| format!("ghost_allowing {key}"))
-        .collect();
+pub(super) fn ghosts(keys: impl IntoIterator<Item = impl Display>) -> Vec<String> {
+    let keys = keys.into_iter();
+    let mut ghosts: Vec<String> = keys.map(|key| format!("ghost_allowing {key}")).collect();
     ghosts.sort();
     ghosts
 }
@@ -117,30 +110,25 @@ async fn every_shard_of_a_cluster_is_swept_and_limits_are_found_on_other_shards(
     for (number, key) in generous.iter().enumerate() {
         extra_members(&mut redis, key.as_bytes(), 15, WINDOW_MS).await?;
         // A key's limit has a slot of its own, most often on another shard.
-        let mut set = redis::cmd("HSET");
-        set.arg(format!("ratelimit:limit:{key}"))
-            .arg(&["limit", "20", "window_ms", "600000"]);
-        set.query_async::<()>(&mut redis).await?;
+        let name = format!("ratelimit:limit:{key}");
+        let set = ["HSET", &name, "limit", "20", "window_ms", "600000"];
+        redis_do(&mut redis, &set).await?;
         register(&mut redis, &format!("far-{number}")).await?;
     }
     for _ in 0..2 {
         // The first pass, and the steady state after it.
         let scrape = sharded.exporter.scrape().await?;
-        assert_eq!(scrape.reported(), ghosts(&over.iter().collect::<Vec<_>>()));
-        assert!(
-            scrape.is("ratelimiter_keys", &[], KEYS + 6),
-            "{}",
-            scrape.text
-        );
-        assert!(scrape.is("ratelimiter_redis_up", &[], 1));
-        assert!(scrape.is("ratelimiter_scan_coverage_ratio", &[], 1));
+        assert_eq!(scrape.reported(), ghosts(&over));
+        scrape.assert_is("ratelimiter_keys", &[], KEYS + 6);
+        scrape.assert_is("ratelimiter_redis_up", &[], 1);
+        scrape.assert_is("ratelimiter_scan_coverage_ratio", &[], 1);
         for number in 0..3 {
             assert_eq!(
                 shard_up(&scrape, &sharded.cluster.address(number)),
                 Some(1.0)
             );
             let id = format!("far-{number}");
-            assert!(scrape.is("ratelimiter_node_up", &[("node_id", &id)], 1));
+            scrape.assert_is("ratelimiter_node_up", &[("node_id", &id)], 1);
         }
     }
     for (key, late) in over.iter().zip(sharded.key_of_each("late").await?) {
@@ -152,7 +140,7 @@ async fn every_shard_of_a_cluster_is_swept_and_limits_are_found_on_other_shards(
     }
     let late = sharded.key_of_each("late").await?;
     let scrape = sharded.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), ghosts(&late.iter().collect::<Vec<_>>()));
+    assert_eq!(scrape.reported(), ghosts(&late));
     Ok(())
 }
 
@@ -166,7 +154,7 @@ async fn a_shard_that_is_gone_is_named_and_the_others_are_watched() -> anyhow::R
         register(&mut redis, &format!("far-{number}")).await?;
     }
     let before = sharded.exporter.scrape().await?;
-    assert_eq!(before.reported(), ghosts(&over.iter().collect::<Vec<_>>()));
+    assert_eq!(before.reported(), ghosts(&over));
 
     let dead = sharded.cluster.address(1);
     sharded.cluster.primaries[1].kill();
@@ -174,7 +162,7 @@ async fn a_shard_that_is_gone_is_named_and_the_others_are_watched() -> anyhow::R
     for scrapes in 0..3 {
         let scrape = sharded.exporter.scrape().await?;
         // What was known of the dead shard's keys is held; nothing is said to be gone.
-        let mut expected = ghosts(&over.iter().collect::<Vec<_>>());
+        let mut expected = ghosts(&over);
         expected.push("redis_disconnected redis".to_owned());
         assert_eq!(scrape.reported(), expected, "{}", scrape.text);
         assert_eq!(shard_up(&scrape, &dead), Some(0.0));
@@ -192,9 +180,9 @@ async fn a_shard_that_is_gone_is_named_and_the_others_are_watched() -> anyhow::R
             "{errors:?}"
         );
         let counters = [("collector", "counters")];
-        assert!(scrape.is("ratelimiter_scrape_collector_success", &counters, 0));
+        scrape.assert_is("ratelimiter_scrape_collector_success", &counters, 0);
         for name in ["ghost_allowing", "counter_drift"] {
-            assert!(scrape.is("ratelimiter_invariant_evaluable", &[("name", name)], 0));
+            scrape.assert_is("ratelimiter_invariant_evaluable", &[("name", name)], 0);
         }
         for number in 0..3 {
             let labels = [("name", "node_down"), ("subject", &format!("far-{number}"))];
@@ -208,11 +196,7 @@ async fn a_shard_that_is_gone_is_named_and_the_others_are_watched() -> anyhow::R
     extra_members(&mut living, over[2].as_bytes(), 1, WINDOW_MS).await?;
     let labels = [("key", over[2].as_str())];
     let scrape = sharded.exporter.scrape().await?;
-    assert!(
-        scrape.is("ratelimiter_key_requests", &labels, 12),
-        "{}",
-        scrape.text
-    );
+    scrape.assert_is("ratelimiter_key_requests", &labels, 12);
     Ok(())
 }
 
@@ -242,7 +226,7 @@ async fn a_failover_of_a_shard_is_followed() -> anyhow::Result<()> {
     let expected = [format!("ghost_allowing {}", over[0])];
     assert_eq!(sharded.exporter.scrape().await?.reported(), expected);
 
-    // The very server that the exporter was told of.
+    // The server of `--redis.url`.
     sharded.cluster.primaries[0].kill();
     sharded
         .exporter
@@ -263,11 +247,7 @@ async fn a_failover_of_a_shard_is_followed() -> anyhow::Result<()> {
                 && scrape.is("ratelimiter_scan_coverage_ratio", &[], 1)
         })
         .await?;
-    assert!(
-        scrape.is("ratelimiter_keys", &[], KEYS + 1),
-        "{}",
-        scrape.text
-    );
+    scrape.assert_is("ratelimiter_keys", &[], KEYS + 1);
     assert_eq!(shard_up(&scrape, &sharded.cluster.address(0)), None);
     Ok(())
 }
@@ -287,7 +267,7 @@ async fn keys_are_followed_while_their_slot_moves() -> anyhow::Result<()> {
     let holds = |scrape: &Scrape, over: &[&String]| {
         assert_eq!(scrape.reported(), ghosts(over), "{}", scrape.text);
         for name in ["ghost_allowing", "counter_drift"] {
-            assert!(scrape.is("ratelimiter_invariant_evaluable", &[("name", name)], 1));
+            scrape.assert_is("ratelimiter_invariant_evaluable", &[("name", name)], 1);
         }
     };
     holds(&sharded.exporter.scrape().await?, &[&keys[0]]);
@@ -331,12 +311,12 @@ async fn the_primary_that_the_sentinels_name_is_followed() -> anyhow::Result<()>
         "{}",
         scrape.text
     );
-    assert_eq!(scrape.reported(), [""; 0]);
+    scrape.assert_reported(&[]);
 
-    // The first sentinel goes as well: the others are asked.
+    // The first sentinel is killed as well: the exporter asks the others.
     group.sentinels[0].0.kill();
     let scrape = exporter.scrape().await?;
-    assert!(scrape.is("ratelimiter_redis_up", &[], 1), "{}", scrape.text);
+    scrape.assert_is("ratelimiter_redis_up", &[], 1);
     group.sentinels.remove(0);
     group.primary.kill();
     exporter
@@ -360,12 +340,12 @@ async fn the_primary_that_the_sentinels_name_is_followed() -> anyhow::Result<()>
             redis_back && found && source(scrape, &replica)
         })
         .await?;
-    // Without sentinels the primary that was named last is still watched, and that they are gone is told.
+    // Without sentinels, the exporter watches the primary that was named last, and reports that they are gone.
     group.sentinels.clear();
     let scrape = exporter.scrape().await?;
-    assert!(scrape.is("ratelimiter_redis_up", &[], 1), "{}", scrape.text);
+    scrape.assert_is("ratelimiter_redis_up", &[], 1);
     let redis = [("collector", "redis")];
-    assert!(scrape.is("ratelimiter_scrape_collector_success", &redis, 0));
+    scrape.assert_is("ratelimiter_scrape_collector_success", &redis, 0);
     Ok(())
 }
 
@@ -395,18 +375,14 @@ async fn sentinels_that_hang_are_not_waited_for_one_after_another() -> anyhow::R
 }
 
 #[tokio::test]
-async fn a_name_that_no_sentinel_knows_is_told() -> anyhow::Result<()> {
+async fn a_name_that_no_sentinel_knows_is_reported() -> anyhow::Result<()> {
     let group = Sentinels::start().await?;
     let url = group.url().replace("/prime", "/other");
     let exporter = Exporter::start(&[format!("--redis.url={url}")]).await?;
     let scrape = exporter.scrape().await?;
-    assert!(scrape.is("ratelimiter_redis_up", &[], 0), "{}", scrape.text);
+    scrape.assert_is("ratelimiter_redis_up", &[], 0);
     let errors = [("collector", "redis"), ("reason", "unexpected")];
-    assert!(
-        scrape.is("ratelimiter_exporter_errors_total", &errors, 1),
-        "{}",
-        scrape.text
-    );
+    scrape.assert_is("ratelimiter_exporter_errors_total", &errors, 1);
     Ok(())
 }
 
@@ -444,7 +420,7 @@ async fn a_replica_is_read_while_it_follows_and_the_primary_else() -> anyhow::Re
                 && scrape.reported() == ["ghost_allowing over"]
         })
         .await?;
-    // What is written is told by the replica.
+    // The replica reports what is written.
     extra_members(&mut redis, b"over-too", 11, WINDOW_MS).await?;
     exporter
         .until("a new one too", |scrape| {
@@ -460,10 +436,7 @@ async fn a_replica_is_read_while_it_follows_and_the_primary_else() -> anyhow::Re
             role(scrape, "primary")
         })
         .await?;
-    assert_eq!(
-        scrape.reported(),
-        ["ghost_allowing over", "ghost_allowing over-too"]
-    );
+    scrape.assert_reported(&["ghost_allowing over", "ghost_allowing over-too"]);
     assert!(zcounts(&primary).await? > 200);
     Ok(())
 }
@@ -479,8 +452,7 @@ async fn replicas_of_a_cluster_are_read() -> anyhow::Result<()> {
     let scrape = sharded
         .exporter
         .until("everything is found", |scrape| {
-            scrape.reported() == ghosts(&over.iter().collect::<Vec<_>>())
-                && scrape.is("ratelimiter_keys", &[], KEYS + 3)
+            scrape.reported() == ghosts(&over) && scrape.is("ratelimiter_keys", &[], KEYS + 3)
         })
         .await?;
     for number in 0..3 {
@@ -491,11 +463,7 @@ async fn replicas_of_a_cluster_are_read() -> anyhow::Result<()> {
             ("address", &*address),
             ("role", "replica"),
         ];
-        assert!(
-            scrape.is("ratelimiter_scan_source_info", &labels, 1),
-            "{}",
-            scrape.text
-        );
+        scrape.assert_is("ratelimiter_scan_source_info", &labels, 1);
         assert_eq!(zcounts(&sharded.cluster.primaries[number]).await?, 0);
     }
     Ok(())
@@ -534,13 +502,8 @@ async fn redis_over_tls_with_certificates_on_both_sides() -> anyhow::Result<()> 
         flags
     };
     let scrape = Exporter::start(&flags(&ca, true)).await?.scrape().await?;
-    assert_eq!(
-        scrape.reported(),
-        ["ghost_allowing over"],
-        "{}",
-        scrape.text
-    );
-    assert!(scrape.is("ratelimiter_redis_up", &[], 1));
+    scrape.assert_reported(&["ghost_allowing over"]);
+    scrape.assert_is("ratelimiter_redis_up", &[], 1);
 
     // A server that is not the one meant.
     let scrape = Exporter::start(&flags(&other_ca, true))
@@ -548,19 +511,11 @@ async fn redis_over_tls_with_certificates_on_both_sides() -> anyhow::Result<()> 
         .scrape()
         .await?;
     let errors = [("collector", "redis"), ("reason", "tls")];
-    assert!(
-        scrape.is("ratelimiter_exporter_errors_total", &errors, 1),
-        "{}",
-        scrape.text
-    );
-    assert!(scrape.is("ratelimiter_redis_up", &[], 0));
-    // Without a certificate of one's own the server hangs up.
+    scrape.assert_is("ratelimiter_exporter_errors_total", &errors, 1);
+    scrape.assert_is("ratelimiter_redis_up", &[], 0);
+    // Without a client certificate, the server hangs up.
     let scrape = Exporter::start(&flags(&ca, false)).await?.scrape().await?;
-    assert!(
-        scrape.is("ratelimiter_exporter_errors_total", &errors, 1),
-        "{}",
-        scrape.text
-    );
-    assert!(scrape.is("ratelimiter_redis_up", &[], 0));
+    scrape.assert_is("ratelimiter_exporter_errors_total", &errors, 1);
+    scrape.assert_is("ratelimiter_redis_up", &[], 0);
     Ok(())
 }

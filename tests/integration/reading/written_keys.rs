@@ -79,18 +79,18 @@ async fn a_described_key_that_was_written_is_found_at_once_and_the_rest_is_left_
     let before = commands(&exporter.scrape().await?);
     stick(&mut connection, "user:7").await?;
     let scrape = exporter.scrape().await?;
-    assert_eq!(scrape.reported(), ["stuck_counter user:7"]);
+    scrape.assert_reported(&["stuck_counter user:7"]);
     let cost = commands(&scrape).unwrap_or(f64::MAX) - before.unwrap_or_default();
     assert!(cost < 30_000.0, "{cost} commands for one written key");
-    assert!(scrape.is("ratelimiter_scan_coverage_ratio", &[], 1));
+    scrape.assert_is("ratelimiter_scan_coverage_ratio", &[], 1);
     // A key that is in violation is read again in each collection, written or not.
-    assert_eq!(
-        exporter.scrape().await?.reported(),
-        ["stuck_counter user:7"]
-    );
+    exporter
+        .scrape()
+        .await?
+        .assert_reported(&["stuck_counter user:7"]);
     remove(&mut connection, "user:7").await?;
     let scrape = exporter.scrape().await?;
-    assert_eq!(scrape.reported(), [""; 0]);
+    scrape.assert_reported(&[]);
     let first = scrape.labels("ratelimiter_key_requests", "key");
     let mut set = redis::cmd("SET");
     set.arg(name("user:9")).arg(9).arg("PX").arg(3_600_000);
@@ -166,8 +166,8 @@ async fn described_keys_on_every_shard_of_a_cluster_are_found_when_they_are_writ
         // The first pass, and the steady state after it.
         let scrape = exporter.scrape().await?;
         assert_eq!(scrape.reported(), stuck(&early), "{}", scrape.text);
-        assert!(scrape.is("ratelimiter_keys", &[], 303), "{}", scrape.text);
-        assert!(scrape.is("ratelimiter_scan_coverage_ratio", &[], 1));
+        scrape.assert_is("ratelimiter_keys", &[], 303);
+        scrape.assert_is("ratelimiter_scan_coverage_ratio", &[], 1);
     }
     for user in &early {
         remove(&mut connection, user).await?;
@@ -181,7 +181,7 @@ async fn described_keys_on_every_shard_of_a_cluster_are_found_when_they_are_writ
 }
 
 #[tokio::test]
-async fn a_replica_tells_what_was_written_of_a_described_kind() -> anyhow::Result<()> {
+async fn a_replica_reports_what_was_written_of_a_described_kind() -> anyhow::Result<()> {
     let (primary, replica) = primary_and_replica().await?;
     let mut connection = primary.connection().await?;
     fill(&mut connection, 300, 300).await?;

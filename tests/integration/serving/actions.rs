@@ -1,4 +1,4 @@
-//! Actions: as data, from the command line, and over HTTP only when that was asked for.
+//! Actions: as data, from the command line, and over HTTP only with `--web.enable-admin-api`.
 
 use hyper::Method;
 use lab::seed::fill_to;
@@ -58,7 +58,7 @@ async fn reset_counter_resets_keys_of_any_text() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn over_http_it_is_opt_in() -> anyhow::Result<()> {
+async fn over_http_actions_are_off_by_default() -> anyhow::Result<()> {
     let path = "/api/v1/actions/reset_counter";
     let closed = Cluster::start(1, &[]).await?;
     let answer = closed
@@ -100,7 +100,7 @@ async fn over_http_it_is_opt_in() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn over_http_it_is_for_who_is_known_and_leaves_a_trace() -> anyhow::Result<()> {
+async fn over_http_an_action_needs_a_login_and_is_logged() -> anyhow::Result<()> {
     let folder = lab::temp::TempDir::new("admin")?;
     let file = folder.path().join("web.yml");
     let hash = bcrypt::hash("open sesame", 4)?;
@@ -174,7 +174,7 @@ async fn over_http_it_is_for_who_is_known_and_leaves_a_trace() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn over_http_it_is_for_everybody_only_when_that_is_said() -> anyhow::Result<()> {
+async fn over_http_an_action_without_a_login_needs_a_flag() -> anyhow::Result<()> {
     let folder = lab::temp::TempDir::new("admin-open")?;
     let file = folder.path().join("web.yml");
     std::fs::write(&file, "basic_auth_users: {}\n")?;

@@ -13,7 +13,7 @@ fn check(cluster: &Cluster, more: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn check_tells_how_things_stand_by_its_exit_status() -> anyhow::Result<()> {
+async fn check_has_the_verdict_as_its_exit_status() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(2, &[]).await?;
     // Without traffic there is no latency to judge.
     let output = run(check(&cluster, &["--latency-sample=100ms"])).await?;
@@ -188,7 +188,7 @@ async fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
     let taken = format!("--web.listen-address=127.0.0.1:{}", redis.port());
     let output = run(vec![taken]).await?;
     let said = said(&output);
-    // Not 2, upon which whoever supervises it gives up: the port may be free in a moment.
+    // Not 2, after which a supervisor does not restart it: the port may be free in a moment.
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
         said.contains("--web.listen-address: cannot listen on 127.0.0.1:"),
@@ -201,7 +201,7 @@ async fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
 async fn check_explains_one_subject_also_when_nothing_is_wrong() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let mut redis = cluster.redis.connection().await?;
-    // More than are listed, all fuller than the one that is asked about.
+    // More than are listed, all fuller than the one of `--explain`.
     for key in 0..5 {
         fill_to(&mut redis, format!("fuller:{key}").as_bytes(), 9).await?;
     }

@@ -11,7 +11,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file begins with a comment that tells what is to be said about it, with FILE for its path.
+/// Every file begins with a comment: the expected error, with FILE for its path.
 #[tokio::test]
 async fn each_mistake_is_one_line_with_its_place_and_what_was_expected() -> anyhow::Result<()> {
     let folder = repository().join("tests/integration/serving/config");

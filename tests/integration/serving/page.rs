@@ -42,7 +42,7 @@ const COLOUR_ALONE: &str = r#"[...document.querySelectorAll(".ok, .bad, .pending
   .map((element) => element.outerHTML)"#;
 
 #[tokio::test]
-async fn it_says_how_things_stand_to_every_reader() -> anyhow::Result<()> {
+async fn it_shows_the_state_to_every_reader() -> anyhow::Result<()> {
     let mut browser = Browser::start().await?;
     for (name, verdict, state) in [
         (
@@ -109,7 +109,7 @@ fn picture(name: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn what_others_wrote_is_text_and_nothing_else_runs() -> anyhow::Result<()> {
+async fn text_of_others_is_escaped_and_runs_no_script() -> anyhow::Result<()> {
     let state = State::violated().await?;
     let answer = state.cluster.exporter.get("/").await?;
     let policy = answer.headers["content-security-policy"].to_str()?;
@@ -123,7 +123,7 @@ async fn what_others_wrote_is_text_and_nothing_else_runs() -> anyhow::Result<()>
     assert!(keys.iter().any(|key| key == EVIL_KEY), "{keys:?}");
     let made = "document.querySelectorAll('main script, main img, main b[onclick]').length";
     assert_eq!(browser.value(made).await?, 0);
-    // What got past the escaping all the same would not run.
+    // A script that got past the escaping would not run.
     browser
         .value("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.owned = 1\">')")
         .await?;
@@ -159,7 +159,7 @@ async fn it_refreshes_itself_and_keeps_the_readers_place() -> anyhow::Result<()>
     let name = name.as_str().unwrap_or_default();
     let place = format!("document.getElementById('{name}').getBoundingClientRect().top");
     let before = browser.value(&place).await?.as_f64();
-    // Another violation, which stands above it.
+    // Another violation, above it.
     let line = "document.querySelector('h1').textContent";
     assert_eq!(
         browser.value(line).await?,

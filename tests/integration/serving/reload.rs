@@ -81,17 +81,18 @@ async fn a_reload_changes_settings_and_forgets_nothing_in_progress() -> anyhow::
     assert!(after.is(RELOADED, &[], 1));
     assert!(after.value(RELOADED_AT, &[]) > before.value(RELOADED_AT, &[]));
 
-    // A rule for keys that nobody wrote to since: they are looked at all the same.
+    // A rule for keys that were not written since: they are counted again.
     let text = "limits: [{match: over, limit: 100, window: 1h}]\n";
     assert_eq!(reloading.reload(text).await?.0, 200);
     let ruled = reloading.scrape().await?;
-    assert_eq!(ruled.reported(), [""; 0], "{}", ruled.text);
+    ruled.assert_reported(&[]);
     assert!(ruled.is("ratelimiter_key_requests_limit", &[("key", "over")], 100));
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_not_valid_or_cannot_change_leaves_the_old_one_in_force() -> anyhow::Result<()> {
+async fn an_invalid_or_impossible_reload_leaves_the_old_configuration_in_force()
+-> anyhow::Result<()> {
     let reloading = Reloading::start("invariants: {counter_drift: {grace_period: 7m}}\n").await?;
     let before = reloading.scrape().await?;
     for (text, expected) in [
@@ -161,7 +162,7 @@ async fn a_file_whose_reading_hangs_fails_the_reload_until_it_is_back() -> anyho
 }
 
 #[tokio::test]
-async fn sighup_reloads_without_the_lifecycle_api_which_is_off_by_itself() -> anyhow::Result<()> {
+async fn sighup_reloads_without_the_lifecycle_api_which_is_off_by_default() -> anyhow::Result<()> {
     let folder = TempDir::new("reload")?;
     let file = folder.path().join("config.yml");
     std::fs::write(&file, "invariants: {counter_drift: {grace_period: 1m}}\n")?;
@@ -230,9 +231,9 @@ async fn another_redis_is_another_limiter_of_which_nothing_is_known() -> anyhow:
     let answer = first.exporter.send(Method::POST, "/-/reload", "").await?;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let scrape = first.exporter.scrape().await?;
-    assert_eq!(scrape.reported(), [""; 0]);
-    assert!(scrape.is("ratelimiter_keys", &[], 0));
-    assert!(scrape.is("ratelimiter_nodes", &[], 1));
+    scrape.assert_reported(&[]);
+    scrape.assert_is("ratelimiter_keys", &[], 0);
+    scrape.assert_is("ratelimiter_nodes", &[], 1);
     Ok(())
 }
 

@@ -177,7 +177,8 @@ async fn several_limiters_by_their_names_each_a_job_of_its_own() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn plainly_as_the_readme_says() -> anyhow::Result<()> {
+async fn a_prometheus_with_the_configuration_of_the_readme_gets_the_metrics() -> anyhow::Result<()>
+{
     let folder = TempDir::new("scraped-plainly")?;
     let cluster = Cluster::start(1, &[]).await?;
     let address = cluster.exporter.address.as_str();

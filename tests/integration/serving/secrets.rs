@@ -30,7 +30,7 @@ async fn echo() -> anyhow::Result<(String, AbortOnDropHandle<()>)> {
             let mut head = vec![0; 4096];
             let length = stream.read(&mut head).await.unwrap_or(0);
             let head = String::from_utf8_lossy(&head[..length]).into_owned();
-            // What was told first: it must be in what is quoted.
+            // The secret comes first in the request, so that an answer which quotes it shows it.
             let told = head.lines().find(|line| line.starts_with("authorization"));
             let body = told.unwrap_or("nothing");
             let answer = format!(
@@ -43,7 +43,7 @@ async fn echo() -> anyhow::Result<(String, AbortOnDropHandle<()>)> {
     Ok((address, AbortOnDropHandle::new(task)))
 }
 
-/// Everything that a running exporter shows, to whoever may look and to whoever may not, and what it leaves on the disk.
+/// Everything that a running exporter shows, to clients that are logged in and to others, and what it leaves on the disk.
 async fn shown(flags: &[String], login: Option<(&str, &str)>) -> anyhow::Result<String> {
     let folder = TempDir::new("shown")?;
     let state = format!("--state.file={}", folder.path().join("state").display());

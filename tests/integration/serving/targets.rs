@@ -58,21 +58,21 @@ impl Two {
 }
 
 #[tokio::test]
-async fn each_target_is_judged_for_itself_and_only_metrics_tells_of_the_exporter()
--> anyhow::Result<()> {
+async fn each_target_is_judged_alone_and_only_metrics_has_the_exporters_own() -> anyhow::Result<()>
+{
     let two = Two::start("invariants: {ghost_allowing: {severity: info}}").await?;
     let mut redis = two.eu.redis.connection().await?;
     fill_to(&mut redis, b"over", 15).await?;
 
     let metrics = two.exporter.scrape().await?;
-    assert_eq!(metrics.reported(), [""; 0]);
+    metrics.assert_reported(&[]);
     assert!(metrics.text.contains("process_open_fds"));
     let eu = two.probe("eu").await?;
-    assert_eq!(eu.reported(), ["ghost_allowing over"]);
+    eu.assert_reported(&["ghost_allowing over"]);
     let labels = [("name", "ghost_allowing"), ("severity", "info")];
     assert!(eu.is("invariant_violation", &labels, 1));
     assert!(eu.is("ratelimiter_keys", &[], 1));
-    // The log tells them apart.
+    // The log names the target.
     let log = two.exporter.log();
     let line = log.lines().find(|line| line.contains("violated: "));
     let told = line.is_some_and(|line| line.contains("limiter=eu"));
@@ -92,7 +92,7 @@ async fn each_target_is_judged_for_itself_and_only_metrics_tells_of_the_exporter
     let default = two.probe("default").await?;
     assert!(default.is("ratelimiter_keys", &[], 0));
 
-    // One that hangs keeps nobody else waiting.
+    // A target that hangs delays no other.
     let mut two = two;
     two.eu.redis.pause()?;
     let (eu, metrics) = tokio::join!(two.probe("eu"), two.exporter.scrape());
@@ -278,7 +278,7 @@ async fn each_target_has_state_of_its_own_that_survives_a_restart() -> anyhow::R
 }
 
 #[tokio::test]
-async fn check_looks_at_the_target_that_it_is_told() -> anyhow::Result<()> {
+async fn check_reads_the_target_that_is_named() -> anyhow::Result<()> {
     let two = Two::start("").await?;
     let mut redis = two.eu.redis.connection().await?;
     fill_to(&mut redis, b"over", 15).await?;

@@ -208,12 +208,12 @@ async fn password_guessing_does_not_block_other_users() -> anyhow::Result<()> {
     let metrics = metrics.basic_auth("ann", Some("right")).send().await?;
     let scrape = Scrape::parse(metrics.text().await?)?;
     let name = "ratelimiter_exporter_http_requests_unauthorized_total";
-    assert!(scrape.is(name, &[("credentials", "wrong")], 60));
+    scrape.assert_is(name, &[("credentials", "wrong")], 60);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_handshake_that_never_ends_keeps_nobody_waiting() -> anyhow::Result<()> {
+async fn a_handshake_that_never_ends_delays_nobody() -> anyhow::Result<()> {
     let folder = TempDir::new("handshake")?;
     let [ca, cert, key] = certificates(folder.path(), "own")?;
     let file = folder.path().join("web.yml");

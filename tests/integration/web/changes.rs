@@ -1,4 +1,4 @@
-//! A web configuration file that changes while the exporter runs: certificates, what is asked of clients, and a file that
+//! A web configuration file that changes while the exporter runs: certificates, the required logins, and a file that
 //! is not taken.
 
 use anyhow::Context as _;
@@ -46,7 +46,7 @@ async fn tls_with_client_certificates_that_change_without_a_restart() -> anyhow:
     assert_eq!(get(tls_client(&other_ca, None)).await?, 200);
     assert!(get(tls_client(&ca, None)).await.is_err());
 
-    // From now on, clients show who they are.
+    // From now on, clients need a certificate.
     std::fs::write(&file, &both)?;
     assert!(get(tls_client(&other_ca, None)).await.is_err());
     let other = Some([&*other_cert, &*other_key]);

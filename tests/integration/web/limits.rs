@@ -90,7 +90,7 @@ async fn bodies_that_are_too_large_or_do_not_come_are_refused() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn who_sends_nothing_or_byte_by_byte_is_let_go() -> anyhow::Result<()> {
+async fn a_client_that_sends_nothing_or_single_bytes_is_disconnected() -> anyhow::Result<()> {
     let exporter = exporter(&["--web.read-timeout=1s"]).await?;
     let mut silent = TcpStream::connect(&exporter.address).await?;
     let mut idle = TcpStream::connect(&exporter.address).await?;
@@ -135,7 +135,7 @@ async fn connections_beyond_the_limit_wait_until_one_ends() -> anyhow::Result<()
 }
 
 #[tokio::test]
-async fn who_holds_all_connections_does_not_hold_them_for_ever() -> anyhow::Result<()> {
+async fn idle_connections_are_closed_when_all_are_taken() -> anyhow::Result<()> {
     let exporter = exporter(&["--web.max-connections=4", "--web.read-timeout=1s"]).await?;
     let mut held = Vec::new();
     for _ in 0..20 {
@@ -147,7 +147,7 @@ async fn who_holds_all_connections_does_not_hold_them_for_ever() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn strangers_hold_a_connection_for_one_answer_only() -> anyhow::Result<()> {
+async fn a_client_without_a_login_keeps_a_connection_for_one_answer() -> anyhow::Result<()> {
     let folder = TempDir::new("strangers")?;
     let file = folder.path().join("web.yml");
     let hash = bcrypt::hash("right", 4)?;
@@ -168,7 +168,7 @@ async fn strangers_hold_a_connection_for_one_answer_only() -> anyhow::Result<()>
         assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
         strangers.push(stream);
     }
-    // All of them are still there on their side, and in nobody's way.
+    // All of them are still open on the client's side.
     let ann = b"GET /-/healthy HTTP/1.1\r\nhost: x\r\nauthorization: Basic YW5uOnJpZ2h0\r\n\r\n";
     assert_eq!(exchange(&exporter, ann).await?, "HTTP/1.1 200 OK");
     drop(strangers);

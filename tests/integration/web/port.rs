@@ -30,7 +30,7 @@ async fn it_is_healthy_at_once_and_ready_after_the_first_collection() -> anyhow:
 }
 
 #[tokio::test]
-async fn paths_and_methods_are_told_apart() -> anyhow::Result<()> {
+async fn unknown_paths_are_404_and_other_methods_405() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let exporter = &cluster.exporter;
     assert_eq!(exporter.get("/nowhere").await?.status, 404);
@@ -81,11 +81,11 @@ async fn scrapes_that_arrive_together_share_one_collection() -> anyhow::Result<(
         cluster.exporter.scrape()
     );
     for scrape in [answers.0?, answers.1?, answers.2?] {
-        assert_eq!(scrape.reported(), ["node_down node-1"]);
+        scrape.assert_reported(&["node_down node-1"]);
     }
     cluster.nodes[0].resume()?;
     let scrape = cluster.exporter.scrape().await?;
-    assert!(scrape.is("ratelimiter_exporter_scrapes_coalesced_total", &[], 2));
+    scrape.assert_is("ratelimiter_exporter_scrapes_coalesced_total", &[], 2);
     Ok(())
 }
 
@@ -101,12 +101,12 @@ async fn a_scrape_ends_inside_prometheus_timeout_with_what_it_got() -> anyhow::R
     let took = scrape.value("ratelimiter_scrape_duration_seconds", &[]);
     assert!(took.is_some_and(|took| took < 3.0), "{took:?}");
     assert!(scrape.errors("redis", "deadline") > 0.0, "{}", scrape.text);
-    assert!(scrape.is("ratelimiter_node_up", &[("node_id", "node-1")], 1));
+    scrape.assert_is("ratelimiter_node_up", &[("node_id", "node-1")], 1);
     Ok(())
 }
 
 #[tokio::test]
-async fn who_has_next_to_no_time_takes_none_from_the_others() -> anyhow::Result<()> {
+async fn a_request_without_time_does_not_shorten_the_others() -> anyhow::Result<()> {
     let cluster = Cluster::start(2, &[]).await?;
     let exporter = &cluster.exporter;
     let hurried = async {
@@ -132,7 +132,7 @@ async fn who_has_next_to_no_time_takes_none_from_the_others() -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn promtool_finds_nothing_to_complain_about() -> anyhow::Result<()> {
+async fn promtool_accepts_the_metrics() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(2, &[]).await?;
     let traffic = cluster.traffic(100.0)?;
     cluster.exporter.scrape().await?;
@@ -169,7 +169,7 @@ async fn metrics_are_compressed_when_asked_for() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn readers_that_stall_keep_nobody_waiting_and_are_let_go() -> anyhow::Result<()> {
+async fn clients_that_stop_reading_delay_nobody_and_are_disconnected() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &["--keys.max-series=5000"]).await?;
     let mut redis = cluster.redis.connection().await?;
     // An answer of several megabytes: more than the kernel takes off the exporter's hands.
@@ -203,7 +203,7 @@ async fn readers_that_stall_keep_nobody_waiting_and_are_let_go() -> anyhow::Resu
     // Connections of before may have gone meanwhile.
     assert!(open_files() >= before + 4, "{before}, {}", open_files());
     let scrape = cluster.exporter.scrape().await?;
-    assert!(scrape.is("ratelimiter_keys_exported", &[], 5_000));
+    scrape.assert_is("ratelimiter_keys_exported", &[], 5_000);
     lab::wait_for(PATIENCE, || async { open_files() <= before }).await?;
     drop(stalled);
     Ok(())

@@ -33,7 +33,7 @@ pub(crate) struct Strategy {
     pub(crate) path: &'static str,
     /// The counter of the kind's description that its keys are.
     pub(crate) counter: &'static str,
-    /// The pattern of its names in Redis; CLIENT stands for the client.
+    /// The pattern of its names in Redis; CLIENT is the client.
     pub(crate) names: &'static str,
     /// The exporter's label, likewise.
     pub(crate) label: &'static str,

@@ -1,4 +1,4 @@
-//! What was asked for: words of names, and two flags.
+//! The arguments: words of names, and flags.
 
 use std::collections::BTreeSet;
 
@@ -29,14 +29,14 @@ impl Case {
     }
 }
 
-/// What was asked for.
+/// The arguments.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     /// In the order of the table.
     pub(crate) cases: Vec<Case>,
     /// How many may run at once.
     pub(crate) at_once: usize,
-    /// Whether the exporter watches. Without it, only the applications are tried: for whoever adds one.
+    /// Whether the exporter watches. Without it, only the application is tested, as for a new one.
     pub(crate) exporter: bool,
 }
 

@@ -95,7 +95,12 @@ impl Bug {
             // What these leave stays.
             Shows::KeysWithoutExpiry(_) | Shows::Invalid(_) => self.on(&bench).await,
         };
-        outcome.with_context(|| format!("the application says:\n{}\nand", bench.app.says()))
+        outcome.with_context(|| {
+            format!(
+                "the output of the application ends with:\n{}\nand",
+                bench.app.last_output()
+            )
+        })
     }
 
     async fn on(&self, bench: &Bench) -> anyhow::Result<Row> {

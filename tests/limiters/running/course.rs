@@ -32,14 +32,14 @@ const STEADY: Duration = Duration::from_secs(50);
 /// Between two requests of it.
 const STEADY_EVERY: Duration = Duration::from_millis(300);
 
-/// An application with its Redis and, if asked for, its exporter. Dropped in this order: nobody sees another one go.
+/// An application with its Redis and, if asked for, its exporter. Dropped in this order, so that none notices the end of another.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) application: &'static Application,
     pub(crate) exporter: Option<Exporter>,
     pub(crate) app: App,
     pub(crate) redis: RedisServer,
-    /// The logs; last, so that nobody misses it.
+    /// The logs; last, so that it is there until all others have ended.
     pub(crate) folder: TempDir,
 }
 
@@ -60,7 +60,12 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Vec<Row>> {
     let mut bench = Bench::start(application, with_exporter).await?;
     let outcome = bench.whole().await;
-    outcome.with_context(|| format!("the application says:\n{}\nand", bench.app.says()))
+    outcome.with_context(|| {
+        format!(
+            "the output of the application ends with:\n{}\nand",
+            bench.app.last_output()
+        )
+    })
 }
 
 impl Bench {
@@ -124,7 +129,7 @@ impl Bench {
         Ok(rows)
     }
 
-    /// Each client of each strategy asks, below, at and far above the limit, within one window and remembered by nobody.
+    /// Each client of each strategy asks, below, at and far above the limit, within one window, and all counters forget it.
     /// Nothing is reported meanwhile; then the exported counts are those of the answers.
     pub(crate) async fn burst(&self, prefix: &str) -> anyhow::Result<Answers> {
         self.within_window(async || {

@@ -71,7 +71,7 @@ pub(crate) async fn spoil(
         match kind.as_str() {
             "string" => redis.set(&name, GARBAGE).await?,
             "list" => redis.lpush(&name, GARBAGE).await?,
-            // Full, as only a sample of those below their limit is asked for times in the future.
+            // At their limit: of counters below it, only a sample is checked for times in the future.
             "zset" => {
                 let members: Vec<(f64, u32)> = (0..LIMIT).map(|member| (FUTURE, member)).collect();
                 let _: () = redis.del(&name).await?;

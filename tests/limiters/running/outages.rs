@@ -52,7 +52,7 @@ pub(crate) async fn scripts_flushed(bench: &Bench) -> anyhow::Result<Row> {
 }
 
 /// Redis has no memory left and evicts nothing: new clients get what the table says, and once there is room again they are
-/// allowed. Nothing is violated; the exported memory shows it, which the alert on it goes by.
+/// allowed. Nothing is violated; the exported memory shows it, and the alert uses that.
 pub(crate) async fn full(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let known = bench.each(|strategy| async move {
         let outcome = bench.app.ask(strategy.path, "known").await;

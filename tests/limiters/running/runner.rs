@@ -1,9 +1,8 @@
-//! Runs the applications, some at a time, and prints what came of them.
+//! Runs the applications side by side and prints their table.
 
-use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use lab::jobs::{self, Job};
 use tokio::time::Instant;
 
 use crate::arguments::{Arguments, Case};
@@ -28,62 +27,30 @@ pub(crate) struct Seen {
     pub(crate) rest: (),
 }
 
-/// What became of an application.
+/// The rows of an application, or why it failed.
 type Outcome = Result<Vec<Row>, String>;
 
 /// Runs them, prints the table, and returns how many failed.
 pub(crate) async fn run(arguments: &Arguments) -> usize {
     let started = Instant::now();
     let with_exporter = arguments.exporter;
-    let mut waiting: VecDeque<usize> = (0..arguments.cases.len()).collect();
-    let mut results: Vec<Option<Outcome>> = Vec::new();
-    results.resize_with(waiting.len(), || None);
-    let mut running = JoinSet::new();
-    let mut indexes = HashMap::new();
-    loop {
-        while running.len() < arguments.at_once
-            && let Some(index) = waiting.pop_front()
-        {
-            let case = arguments.cases[index];
-            let task = running.spawn_local(async move {
-                let began = Instant::now();
-                let run = async {
-                    match case {
-                        Case::Course(application) => course::run(application, with_exporter).await,
-                        Case::Bug(bug) => bug.run().await.map(|row| vec![row]),
-                    }
-                };
-                let outcome = tokio::time::timeout(PATIENCE, run).await;
-                let outcome = match outcome {
-                    Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
-                    Err(_) => Err(format!("not finished after {PATIENCE:?}")),
-                };
-                (outcome, began.elapsed())
-            });
-            indexes.insert(task.id(), index);
-        }
-        let Some(ended) = running.join_next_with_id().await else {
-            break;
-        };
-        let (id, outcome, took) = match ended {
-            Ok((id, (outcome, took))) => (id, outcome, took),
-            Err(error) => (error.id(), Err(error.to_string()), Duration::ZERO),
-        };
-        if let Some(&index) = indexes.get(&id) {
-            let name = match arguments.cases[index] {
-                Case::Course(application) => application.file.to_owned(),
-                Case::Bug(bug) => format!("{}: {}", bug.file, bug.what),
-            };
-            let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
-            eprintln!("{verdict:6} {:5.1} s  {name}", took.as_secs_f64());
-            if let Err(error) = &outcome {
-                eprintln!("       {error}");
+    let jobs = arguments.cases.iter().map(|&case| Job {
+        name: match case {
+            Case::Course(application) => application.file.to_owned(),
+            Case::Bug(bug) => format!("{}: {}", bug.file, bug.what),
+        },
+        at_once: arguments.at_once,
+        patience: PATIENCE,
+        run: Box::pin(async move {
+            match case {
+                Case::Course(application) => course::run(application, with_exporter).await,
+                Case::Bug(bug) => bug.run().await.map(|row| vec![row]),
             }
-            results[index] = Some(outcome);
-        }
-    }
+        }),
+    });
+    let results: Vec<Outcome> = jobs::run(jobs.collect()).await;
     print_table(&arguments.cases, &results);
-    let passed = results.iter().flatten().filter(|one| one.is_ok()).count();
+    let passed = results.iter().filter(|one| one.is_ok()).count();
     let failed = results.len() - passed;
     if !with_exporter {
         println!("\nNo exporter watched: this shows the applications alone.");
@@ -93,7 +60,7 @@ pub(crate) async fn run(arguments: &Arguments) -> usize {
     failed
 }
 
-fn print_table(cases: &[Case], results: &[Option<Outcome>]) {
+fn print_table(cases: &[Case], results: &[Outcome]) {
     println!("| application | libraries | event | expected | seen |");
     println!("|---|---|---|---|---|");
     for (case, result) in cases.iter().zip(results) {
@@ -102,7 +69,7 @@ fn print_table(cases: &[Case], results: &[Option<Outcome>]) {
         let libraries = versions(application.packages, application.is_python());
         let libraries = libraries.unwrap_or_else(|error| format!("**{error:#}**"));
         match result {
-            Some(Ok(rows)) => {
+            Ok(rows) => {
                 for row in rows {
                     let Row {
                         event,
@@ -112,11 +79,10 @@ fn print_table(cases: &[Case], results: &[Option<Outcome>]) {
                     println!("| {file} | {libraries} | {event} | {expected} | {seen} |");
                 }
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 let line = error.lines().last().unwrap_or_default();
                 println!("| {file} | {libraries} | | | **FAILED**: {line} |");
             }
-            None => println!("| {file} | {libraries} | | | **FAILED**: not run |"),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use lab::application::installed;
 
-use crate::app::installed;
 use crate::expected::Answers;
 use crate::runner::Seen;
 
@@ -91,7 +91,7 @@ fn of_python(package: &str) -> Option<String> {
 }
 
 fn of_node(package: &str) -> Option<String> {
-    let folder = installed().join("node/node_modules").join(package);
+    let folder = installed().ok()?.join("node/node_modules").join(package);
     let text = std::fs::read_to_string(folder.join("package.json")).ok()?;
     let package: serde_json::Value = serde_json::from_str(&text).ok()?;
     Some(package["version"].as_str()?.to_owned())

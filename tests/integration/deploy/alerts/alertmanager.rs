@@ -1,7 +1,7 @@
-//! A real Alertmanager with the configuration as it is: what mutes what, asked of itself, and who is told with which
-//! token. Time is not waited for: an alert that is muted says so at once.
+//! A real Alertmanager with `alerts/alertmanager.yml`: which alerts it mutes and groups, and with which token it notifies.
+//! The tests wait for no time to pass: Alertmanager shows at once that an alert is muted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -14,7 +14,6 @@ use tokio::net::TcpListener;
 use super::files::{alerts, path, text};
 use crate::harness::PATIENCE;
 
-/// A running Alertmanager, ended with its handle.
 #[derive(Debug)]
 struct Alertmanager(lab::alertmanager::Alertmanager);
 
@@ -57,25 +56,34 @@ impl Alertmanager {
 /// An alert is its labels.
 type Alert = BTreeMap<String, String>;
 
+/// The labels that distinguish limiters.
+const LIMITER: [&str; 3] = ["cluster", "namespace", "job"];
+
+/// A limiter that has this value of one label; all limiters share the values of the other two.
+#[derive(Clone, Copy)]
+struct Limiter<'a>(&'a str, &'a str);
+
 /// `NAME`, `NAME subject` or `NAME collector=COLLECTOR` of a limiter.
-fn alert(job: &str, what: &str) -> Alert {
+fn alert(limiter: Limiter<'_>, what: &str) -> Alert {
     let (name, subject) = what.split_once(' ').unwrap_or((what, ""));
     let (label, value) = subject.split_once('=').unwrap_or(("subject", subject));
-    let mut labels = vec![("alertname", name), ("cluster", "eu"), ("job", job)];
+    let mut labels = Alert::from(LIMITER.map(|label| {
+        let own = label == limiter.0;
+        let value = if own { limiter.1 } else { "shared" };
+        (label.to_owned(), value.to_owned())
+    }));
+    labels.insert("alertname".to_owned(), name.to_owned());
     if !value.is_empty() {
-        labels.push((label, value));
+        labels.insert(label.to_owned(), value.to_owned());
     }
-    let owned = labels
-        .into_iter()
-        .map(|(label, value)| (label.to_owned(), value.to_owned()));
-    owned.collect()
+    labels
 }
 
-/// What fires, what of it is muted, and what is not.
+/// Alerts that fire at once: some of them are muted, the others reach a receiver.
 struct Scenario {
     name: &'static str,
     muted: &'static [&'static str],
-    told: &'static [&'static str],
+    sent: &'static [&'static str],
 }
 
 const SCENARIOS: [Scenario; 7] = [
@@ -93,7 +101,7 @@ const SCENARIOS: [Scenario; 7] = [
             "RatelimiterCoverageBehind",
             "RatelimiterRedisMemoryHigh",
         ],
-        told: &[
+        sent: &[
             "RatelimiterRedisDisconnected redis",
             "RatelimiterNodeDown node-1",
             "RatelimiterCollectorFailing collector=prometheus",
@@ -105,13 +113,13 @@ const SCENARIOS: [Scenario; 7] = [
         ],
     },
     Scenario {
-        name: "Redis answers again, since a moment",
+        name: "Redis answers again, for less than 90 s",
         muted: &[
             "RatelimiterRedisDisconnected node-1",
             "RatelimiterManyNodesWithoutRedis",
             "RatelimiterHighLatency node-1",
         ],
-        told: &[
+        sent: &[
             "RatelimiterRedisUnavailable redis",
             "RatelimiterGhostAllowing key",
         ],
@@ -119,7 +127,7 @@ const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "one node lost Redis, which answers",
         muted: &[],
-        told: &[
+        sent: &[
             "RatelimiterRedisDisconnected node-1",
             "RatelimiterHighLatency node-1",
             "RatelimiterHighLatency node-2",
@@ -134,7 +142,7 @@ const SCENARIOS: [Scenario; 7] = [
             "RatelimiterRedisDisconnected node-1",
             "RatelimiterCollectorFailing collector=probes",
         ],
-        told: &[
+        sent: &[
             "RatelimiterNodeDown node-1",
             "RatelimiterNodeDown node-2",
             "RatelimiterHighLatency node-3",
@@ -151,7 +159,7 @@ const SCENARIOS: [Scenario; 7] = [
             "RatelimiterNodeDown node-2",
             "RatelimiterHighLatency node-1",
         ],
-        told: &[
+        sent: &[
             "RatelimiterManyNodesDown",
             "RatelimiterHighLatency node-3",
             "RatelimiterGhostAllowing node-1",
@@ -163,7 +171,7 @@ const SCENARIOS: [Scenario; 7] = [
             "RatelimiterRedisDisconnected node-1",
             "RatelimiterRedisDisconnected node-2",
         ],
-        told: &[
+        sent: &[
             "RatelimiterManyNodesWithoutRedis",
             "RatelimiterNodeDown node-3",
             "RatelimiterGhostAllowing node-1",
@@ -175,7 +183,7 @@ const SCENARIOS: [Scenario; 7] = [
             "RatelimiterLatencyNearThreshold node-1",
             "RatelimiterCollectorFailing collector=counters",
         ],
-        told: &[
+        sent: &[
             "RatelimiterHighLatency node-1",
             "RatelimiterLatencyNearThreshold node-2",
             "RatelimiterCollectionStale collector=counters",
@@ -185,14 +193,17 @@ const SCENARIOS: [Scenario; 7] = [
 ];
 
 #[tokio::test]
-async fn what_follows_from_something_else_is_muted_and_nothing_else() -> anyhow::Result<()> {
+async fn an_alert_mutes_those_that_follow_from_it_and_none_of_another_limiter() -> anyhow::Result<()>
+{
     let alertmanager = Alertmanager::start(&path("alerts/alertmanager.yml")).await?;
     let mut expected = BTreeMap::new();
-    // Each is a limiter of its own, so that all of them also show that one limiter never mutes another.
-    for scenario in &SCENARIOS {
-        let of = |what: &&str| alert(scenario.name, what);
-        expected.extend(scenario.muted.iter().map(|what| (of(what), true)));
-        expected.extend(scenario.told.iter().map(|what| (of(what), false)));
+    // Each scenario has a limiter of its own, which differs from the others in one label.
+    for label in LIMITER {
+        for scenario in &SCENARIOS {
+            let of = |what: &&str| alert(Limiter(label, scenario.name), what);
+            expected.extend(scenario.muted.iter().map(|what| (of(what), true)));
+            expected.extend(scenario.sent.iter().map(|what| (of(what), false)));
+        }
     }
     let all: Vec<Alert> = expected.keys().cloned().collect();
     alertmanager.post(&all).await?;
@@ -207,18 +218,45 @@ async fn what_follows_from_something_else_is_muted_and_nothing_else() -> anyhow:
 }
 
 #[tokio::test]
-async fn whatever_fires_ghost_allowing_is_told() -> anyhow::Result<()> {
+async fn limiters_that_differ_in_one_label_have_pages_of_their_own() -> anyhow::Result<()> {
+    let alertmanager = Alertmanager::start(&path("alerts/alertmanager.yml")).await?;
+    let limiters = LIMITER.map(|label| ["one", "other"].map(|value| Limiter(label, value)));
+    let mut expected = BTreeSet::new();
+    let mut all = Vec::new();
+    for limiter in limiters.into_iter().flatten() {
+        expected.insert(alert(limiter, "RatelimiterNodeDown"));
+        all.push(alert(limiter, "RatelimiterNodeDown node-1"));
+        all.push(alert(limiter, "RatelimiterNodeDown node-2"));
+    }
+    alertmanager.post(&all).await?;
+    let groups = async || -> anyhow::Result<BTreeSet<Alert>> {
+        let groups = alertmanager.0.server.ask("/api/v2/alerts/groups").await?;
+        let groups = groups.as_array().context("no list of groups")?.iter();
+        let labels = groups.map(|group| Ok(serde_json::from_value(group["labels"].clone())?));
+        labels.collect()
+    };
+    let seen = lab::wait_for(PATIENCE, || async {
+        groups().await.is_ok_and(|found| found == expected)
+    });
+    if seen.await.is_err() {
+        assert_eq!(groups().await?, expected);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_alert_mutes_ghost_allowing() -> anyhow::Result<()> {
     let alertmanager = Alertmanager::start(&path("alerts/alertmanager.yml")).await?;
     let mut all = Vec::new();
     for name in alerts()?.iter().map(super::files::Rule::alert) {
         for what in ["", " redis", " node-1", " collector=counters"] {
-            all.push(alert("limiter", &format!("{name}{what}")));
+            all.push(alert(Limiter("job", "any"), &format!("{name}{what}")));
         }
     }
     alertmanager.post(&all).await?;
     let found = lab::wait_for_some(PATIENCE, || async {
         let found = alertmanager.alerts().await.ok()?;
-        // Some are muted by now, so Alertmanager knows what mutes.
+        // Some are muted by now, so Alertmanager has applied the rules.
         let muted = found.values().filter(|muted| **muted).count();
         (found.len() == all.len() && muted > 10).then_some(found)
     })
@@ -235,7 +273,7 @@ async fn a_page_carries_the_token_of_the_file() -> anyhow::Result<()> {
     let receiver = TcpListener::bind("127.0.0.1:0").await?;
     let folder = TempDir::new("configuration")?;
     let config = folder.path().join("alertmanager.yml");
-    // The two places that are marked to be changed, and nothing else.
+    // Only the addresses, as the comments in the file say.
     let url = format!("http://{}", receiver.local_addr()?);
     std::fs::write(
         &config,
@@ -245,7 +283,7 @@ async fn a_page_carries_the_token_of_the_file() -> anyhow::Result<()> {
     std::fs::write(folder.path().join("secrets/pager-token"), "a-token\n")?;
 
     let alertmanager = Alertmanager::start(&config).await?;
-    let mut page = alert("limiter", "RatelimiterGhostAllowing key");
+    let mut page = alert(Limiter("job", "any"), "RatelimiterGhostAllowing key");
     page.insert("severity".to_owned(), "critical".to_owned());
     alertmanager.post(&[page]).await?;
     let head = tokio::time::timeout(PATIENCE, async {

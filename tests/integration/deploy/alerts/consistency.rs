@@ -1,4 +1,4 @@
-//! The rules, their tests and Alertmanager's configuration name what there is, and leave out nothing.
+//! The rules, their tests and Alertmanager's configuration are complete, and name only what exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::files::{alertmanager, alerts, rules, tests};
 use super::known::Known;
 use super::promql::names;
 
-/// The alert that takes what no other alert does.
+/// The alert of invariants that have none of their own.
 const CATCH_ALL: &str = "RatelimiterInvariantViolated";
 
 /// The alert that always fires.
@@ -35,9 +35,9 @@ fn every_metric_label_and_value_in_a_rule_is_exported() -> anyhow::Result<()> {
 }
 
 #[test]
-fn no_rule_tells_exporters_apart_by_labels_that_change_with_the_pod() -> anyhow::Result<()> {
+fn every_rule_aggregates_by_cluster_namespace_and_job() -> anyhow::Result<()> {
     for rule in rules()? {
-        // `le` is the histogram's own; whatever is around it aggregates again.
+        // `le` belongs to the histogram, and the expression around it aggregates again.
         let expression = rule.expr.replace("without (le)", "");
         let mut words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         assert!(words.all(|word| word != "without"), "{expression}");
@@ -128,7 +128,7 @@ fn every_invariant_has_an_alert_of_its_own_and_the_catch_all_has_the_rest() -> a
 }
 
 #[test]
-fn every_alert_says_what_it_must_and_no_label_holds_a_value() -> anyhow::Result<()> {
+fn every_alert_has_its_annotations_and_says_what_to_do_first() -> anyhow::Result<()> {
     for alert in alerts()? {
         let name = alert.alert();
         assert!(name.starts_with("Ratelimiter"), "{name}");
@@ -147,6 +147,14 @@ fn every_alert_says_what_it_must_and_no_label_holds_a_value() -> anyhow::Result<
         assert!(
             dashboards >= 1 && dashboards == dashboard.matches("/d/").count(),
             "{name}: {dashboard}"
+        );
+        // Alerts of these severities notify nobody on call.
+        let quiet = ["info", "none"].map(Some);
+        let severity = alert.labels.get("severity").map(String::as_str);
+        let description = &alert.annotations["description"];
+        assert!(
+            quiet.contains(&severity) || description.to_lowercase().contains(" first "),
+            "{name}: {description}"
         );
         for (label, text) in &alert.labels {
             assert_eq!(label, "severity", "{name}");
@@ -186,15 +194,17 @@ fn no_page_waits_between_2_and_10_minutes() -> anyhow::Result<()> {
 }
 
 #[test]
-fn alertmanager_groups_by_no_subject_and_never_mutes_ghost_allowing() -> anyhow::Result<()> {
+fn alertmanager_distinguishes_the_limiters_that_the_rules_distinguish() -> anyhow::Result<()> {
+    let limiter = ["cluster", "namespace", "job"];
     let config = alertmanager()?;
     let names: BTreeSet<String> = alerts()?
         .iter()
         .map(|alert| alert.alert().to_owned())
         .collect();
+    // Not by subject: a hundred keys are one page.
     assert_eq!(
         config.route.group_by.unwrap_or_default(),
-        ["alertname", "cluster", "job"]
+        [&["alertname"], limiter.as_slice()].concat()
     );
     let mut routes = config.route.routes;
     let mut waits = Vec::new();
@@ -212,8 +222,7 @@ fn alertmanager_groups_by_no_subject_and_never_mutes_ghost_allowing() -> anyhow:
     assert_eq!(waits, ["0s"]);
     for rule in config.inhibit_rules {
         assert!(
-            rule.equal
-                .starts_with(&["cluster".to_owned(), "job".to_owned()]),
+            rule.equal.starts_with(&limiter.map(str::to_owned)),
             "{rule:?}"
         );
         let target: Vec<&String> = rule

@@ -1,5 +1,5 @@
 //! Which metrics and labels a `PromQL` expression names. It reads expressions that promtool has found valid, and knows
-//! nothing of what they mean. (The parsers to be had as crates bring dozens of others along.)
+//! nothing of what they mean. (Crates that parse `PromQL` have dozens of dependencies.)
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub(super) struct Selector {
     pub(super) matchers: Vec<Matcher>,
 }
 
-/// One matcher: `label="value"`, by whatever operator.
+/// One matcher: `label="value"`, with any operator.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Matcher {
     pub(super) label: String,

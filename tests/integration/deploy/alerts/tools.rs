@@ -1,4 +1,4 @@
-//! What promtool and amtool say of the files.
+//! promtool and amtool accept the files.
 
 use anyhow::Context as _;
 use lab::temp::TempDir;
@@ -35,7 +35,7 @@ fn amtool_finds_the_configuration_valid_and_every_alert_has_its_receiver() -> an
             ("info", "nowhere"),
             ("none", "deadman"),
         ] {
-            // Without a severity of its own, an alert has what the exporter's configuration says, which is never none.
+            // An alert without a severity in its rule has that of the exporter's configuration, which is never none.
             if fixed.map_or(severity == "none", |fixed| fixed != severity) {
                 continue;
             }
@@ -66,7 +66,7 @@ fn documented(start: &str) -> anyhow::Result<String> {
     let begins = format!("```console\n$ {start}");
     let (_, rest) = readme.split_once(&begins).with_context(|| begins.clone())?;
     let (block, _) = rest.split_once("```").context("the block has no end")?;
-    Ok(format!("{start}{block}"))
+    Ok(format!("{start}{}", block.replace("\n$ ", "\n")))
 }
 
 #[test]
@@ -74,6 +74,7 @@ fn the_documented_commands_that_adapt_the_rules_work() -> anyhow::Result<()> {
     let folder = TempDir::new("adapted")?;
     let adapted = folder.path().join("ratelimiter.rules.yml");
     let target = adapted.display().to_string();
+    let alertmanager = folder.path().join("alertmanager.yml").display().to_string();
     for (start, gone, come) in [
         (
             "sed -e 's|alerts/runbooks/",
@@ -88,12 +89,17 @@ fn the_documented_commands_that_adapt_the_rules_work() -> anyhow::Result<()> {
             "job, shard",
         ),
     ] {
-        let command =
-            documented(start)?.replace("/etc/prometheus/rules/ratelimiter.rules.yml", &target);
+        let command = documented(start)?
+            .replace("/etc/prometheus/rules/ratelimiter.rules.yml", &target)
+            .replace("/etc/alertmanager/alertmanager.yml", &alertmanager);
         run("sh", &["-ec", &command])?;
         check_rules(&target)?;
         let rules = std::fs::read_to_string(&adapted)?;
         assert!(!rules.contains(gone) && rules.contains(come), "{command}");
     }
+    run("amtool", &["check-config", &alertmanager])?;
+    let routes = std::fs::read_to_string(&alertmanager)?;
+    let everywhere = routes.matches("namespace, job").count();
+    assert_eq!(routes.matches("namespace, job, shard").count(), everywhere);
     Ok(())
 }

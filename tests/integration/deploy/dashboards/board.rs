@@ -8,7 +8,7 @@ use lab::prometheus::Prometheus;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-/// How far a graph looks back here.
+/// The time range of a graph here.
 pub(super) const RANGE_SECONDS: u32 = 10;
 
 /// A dashboard.
@@ -42,7 +42,7 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// One that is asked over the time shown.
+    /// A query over the time range.
     pub(super) fn range(expr: &str) -> Self {
         Self {
             name: String::new(),

@@ -42,13 +42,15 @@ impl Answers {
     }
 }
 
+/// A panel, a fault, and what its answers show at some moment of the fault, and never while all is well.
+type Shows = (&'static str, Fault, fn(&Answers) -> bool);
+
 /// One panel in one fault.
 #[derive(Debug)]
 pub(super) struct Expected {
     pub(super) board: &'static str,
     pub(super) panel: &'static str,
     pub(super) fault: Fault,
-    /// True at some moment of the fault, and not while all is well.
     pub(super) shows: fn(&Answers) -> bool,
 }
 
@@ -94,20 +96,6 @@ pub(super) const EMPTY_IN_HEALTH: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-const fn expect(
-    board: &'static str,
-    panel: &'static str,
-    fault: Fault,
-    shows: fn(&Answers) -> bool,
-) -> Expected {
-    Expected {
-        board,
-        panel,
-        fault,
-        shows,
-    }
-}
-
 pub(super) fn above(floor: f64) -> impl Fn(f64) -> bool {
     move |value| value > floor
 }
@@ -117,85 +105,64 @@ pub(super) fn is(number: f64) -> impl Fn(f64) -> bool {
 }
 
 /// Every panel but those of [`CONTEXT`], in each fault that it is for.
-pub(super) const EXPECTED: &[Expected] = &[
-    // The overview: right now.
-    expect("overview", "Limiter", Fault::KeysOver, |a| {
-        a.any("A", is(3.0))
-    }),
-    expect("overview", "Limiter", Fault::RedisHangs, |a| {
-        a.any("A", above(1.5))
-    }),
-    expect("overview", "Violations by severity", Fault::KeysOver, |a| {
+pub(super) fn expectations() -> impl Iterator<Item = Expected> {
+    let boards = [("overview", OVERVIEW), ("node", NODE), ("key", OF_KEY)];
+    boards.into_iter().flat_map(|(board, panels)| {
+        let panels = panels.iter();
+        panels.map(move |&(panel, fault, shows)| Expected {
+            board,
+            panel,
+            fault,
+            shows,
+        })
+    })
+}
+
+const OVERVIEW: &[Shows] = &[
+    // Right now.
+    ("Limiter", Fault::KeysOver, |a| a.any("A", is(3.0))),
+    ("Limiter", Fault::RedisHangs, |a| a.any("A", above(1.5))),
+    ("Violations by severity", Fault::KeysOver, |a| {
         a.with("A", &[("severity", "critical")], above(10.5))
     }),
-    expect("overview", "Violations by severity", Fault::KeysOver, |a| {
+    ("Violations by severity", Fault::KeysOver, |a| {
         a.with("A", &[("severity", "warning")], above(0.5))
     }),
-    expect("overview", "Violations by severity", Fault::KeysOver, |a| {
+    ("Violations by severity", Fault::KeysOver, |a| {
         a.any("B", above(0.5))
     }),
-    expect("overview", "Nodes", Fault::NodeKilled, |a| {
+    ("Nodes", Fault::NodeKilled, |a| {
         a.with("A", &[("node_id", "node-3")], is(0.0))
     }),
-    expect("overview", "Redis", Fault::RedisHangs, |a| {
-        a.any("A", is(0.0))
+    ("Redis", Fault::RedisHangs, |a| a.any("A", is(0.0))),
+    ("Age of the oldest reading", Fault::RedisHangs, |a| {
+        a.any("A", above(5.0))
     }),
-    expect(
-        "overview",
-        "Age of the oldest reading",
-        Fault::RedisHangs,
-        |a| a.any("A", above(5.0)),
-    ),
-    expect("overview", "Exporter", Fault::ExporterHangs, |a| {
-        a.any("A", is(0.0))
-    }),
+    ("Exporter", Fault::ExporterHangs, |a| a.any("A", is(0.0))),
     // Violations.
-    expect(
-        "overview",
-        "Violations by name and subject",
-        Fault::KeysOver,
-        |a| {
-            let drift = &[("name", "counter_drift")];
-            a.with("A", drift, is(2.0))
-        },
-    ),
-    expect(
-        "overview",
-        "Violations by name and subject",
-        Fault::KeysOver,
-        |a| {
-            let drift = &[("name", "counter_drift")];
-            a.with("A", drift, is(3.0))
-        },
-    ),
-    expect(
-        "overview",
-        "Violations by name and subject",
-        Fault::KeysOver,
-        |a| a.with("B", &[("name", "counter_drift"), ("subject", KEY)], is(2.0)),
-    ),
-    expect(
-        "overview",
-        "Violations by name and subject",
-        Fault::KeysOver,
-        |a| {
-            a.with(
-                "B",
-                &[("name", "ghost_allowing"), ("subject", KEY)],
-                is(3.0),
-            )
-        },
-    ),
-    expect(
-        "overview",
-        "Violations by name and subject",
-        Fault::RedisHangs,
-        |a| {
-            a.with("A", &[("name", "ghost_allowing")], is(3.0))
-                && a.with("B", &[("subject", "redis")], is(3.0))
-        },
-    ),
-    expect("overview", "Active violations", Fault::KeysOver, |a| {
+    ("Violations by name and subject", Fault::KeysOver, |a| {
+        let drift = &[("name", "counter_drift")];
+        a.with("A", drift, is(2.0))
+    }),
+    ("Violations by name and subject", Fault::KeysOver, |a| {
+        let drift = &[("name", "counter_drift")];
+        a.with("A", drift, is(3.0))
+    }),
+    ("Violations by name and subject", Fault::KeysOver, |a| {
+        a.with("B", &[("name", "counter_drift"), ("subject", KEY)], is(2.0))
+    }),
+    ("Violations by name and subject", Fault::KeysOver, |a| {
+        a.with(
+            "B",
+            &[("name", "ghost_allowing"), ("subject", KEY)],
+            is(3.0),
+        )
+    }),
+    ("Violations by name and subject", Fault::RedisHangs, |a| {
+        a.with("A", &[("name", "ghost_allowing")], is(3.0))
+            && a.with("B", &[("subject", "redis")], is(3.0))
+    }),
+    ("Active violations", Fault::KeysOver, |a| {
         row(
             a,
             "counter_drift",
@@ -205,7 +172,7 @@ pub(super) const EXPECTED: &[Expected] = &[
             "ratelimiter-key",
         )
     }),
-    expect("overview", "Active violations", Fault::KeysOver, |a| {
+    ("Active violations", Fault::KeysOver, |a| {
         row(
             a,
             "counter_drift",
@@ -222,7 +189,7 @@ pub(super) const EXPECTED: &[Expected] = &[
             "ratelimiter-key",
         )
     }),
-    expect("overview", "Active violations", Fault::NodeKilled, |a| {
+    ("Active violations", Fault::NodeKilled, |a| {
         row(
             a,
             "node_down",
@@ -232,7 +199,7 @@ pub(super) const EXPECTED: &[Expected] = &[
             "ratelimiter-node",
         )
     }),
-    expect("overview", "Active violations", Fault::RedisHangs, |a| {
+    ("Active violations", Fault::RedisHangs, |a| {
         let redis = "redis_disconnected";
         row(
             a,
@@ -244,171 +211,128 @@ pub(super) const EXPECTED: &[Expected] = &[
         )
     }),
     // Latency and traffic.
-    expect(
-        "overview",
-        "Check latency p50 and p99 by node",
-        Fault::SlowNode,
-        |a| {
-            let node = &[("node_id", "node-2")];
-            a.with("A", node, above(0.25)) && a.with("B", node, above(0.25)) && a.any("C", is(0.25))
-        },
-    ),
-    expect("overview", "Checks by result", Fault::ChecksFail, |a| {
+    ("Check latency p50 and p99 by node", Fault::SlowNode, |a| {
+        let node = &[("node_id", "node-2")];
+        a.with("A", node, above(0.25)) && a.with("B", node, above(0.25)) && a.any("C", is(0.25))
+    }),
+    ("Checks by result", Fault::ChecksFail, |a| {
         a.any("B", above(0.0))
     }),
     // Redis.
-    expect("overview", "PING", Fault::KeyStorm, |a| {
-        a.any("A", above(0.01))
-    }),
-    expect("overview", "Memory", Fault::RedisFull, |a| {
+    ("PING", Fault::KeyStorm, |a| a.any("A", above(0.01))),
+    ("Memory", Fault::RedisFull, |a| {
         a.any("A", above(10e6)) && a.any("B", is(f64::from(15 << 20)))
     }),
-    expect("overview", "Evicted keys", Fault::RedisFull, |a| {
-        a.any("A", above(0.0))
-    }),
+    ("Evicted keys", Fault::RedisFull, |a| a.any("A", above(0.0))),
     // Keys.
-    expect(
-        "overview",
-        "Top keys by utilization",
-        Fault::KeysOver,
-        |a| {
-            let key = &[("key", KEY)];
-            a.with("A", key, is(2.0)) && a.with("B", key, is(20.0)) && a.with("D", key, is(0.0))
-        },
-    ),
-    expect(
-        "overview",
-        "Top keys by utilization",
-        Fault::LimitChanged,
-        |a| {
-            let key = &[("key", KEY)];
-            a.with("A", key, is(5.0)) && a.with("C", key, is(4.0)) && a.with("E", key, is(500.0))
-        },
-    ),
-    expect(
-        "overview",
-        "Utilization of all keys",
-        Fault::KeysOver,
-        |a| a.between("A", "1", "2") > 10.5 && a.between("A", "1.5", "2") > 0.5,
-    ),
+    ("Top keys by utilization", Fault::KeysOver, |a| {
+        let key = &[("key", KEY)];
+        a.with("A", key, is(2.0)) && a.with("B", key, is(20.0)) && a.with("D", key, is(0.0))
+    }),
+    ("Top keys by utilization", Fault::LimitChanged, |a| {
+        let key = &[("key", KEY)];
+        a.with("A", key, is(5.0)) && a.with("C", key, is(4.0)) && a.with("E", key, is(500.0))
+    }),
+    ("Utilization of all keys", Fault::KeysOver, |a| {
+        a.between("A", "1", "2") > 10.5 && a.between("A", "1.5", "2") > 0.5
+    }),
     // The monitoring itself.
-    expect(
-        "overview",
-        "Collection time by source",
-        Fault::SlowAnswers,
-        |a| a.with("A", &[("collector", "probes")], above(0.25)) && a.any("B", above(0.25)),
-    ),
-    expect("overview", "Sources", Fault::ApiBroken, |a| {
+    ("Collection time by source", Fault::SlowAnswers, |a| {
+        a.with("A", &[("collector", "probes")], above(0.25)) && a.any("B", above(0.25))
+    }),
+    ("Sources", Fault::ApiBroken, |a| {
         a.with("A", &[("collector", "management_api")], is(0.0))
     }),
-    expect(
-        "overview",
-        "Errors by source and reason",
-        Fault::ApiBroken,
-        |a| {
-            let reason = &[("collector", "management_api"), ("reason", "http_status")];
-            a.with("A", reason, above(0.0))
-        },
-    ),
-    expect(
-        "overview",
-        "Coverage of the key space",
-        Fault::KeyStorm,
-        |a| a.any("A", |value| value < 0.99),
-    ),
-    expect(
-        "overview",
-        "Age of the last full pass",
-        Fault::RedisHangs,
-        |a| a.any("A", above(5.0)),
-    ),
-    expect("overview", "Keys and series", Fault::KeysOver, |a| {
-        a.any("C", is(3.0))
+    ("Errors by source and reason", Fault::ApiBroken, |a| {
+        let reason = &[("collector", "management_api"), ("reason", "http_status")];
+        a.with("A", reason, above(0.0))
     }),
-    expect(
-        "overview",
+    ("Coverage of the key space", Fault::KeyStorm, |a| {
+        a.any("A", |value| value < 0.99)
+    }),
+    ("Age of the last full pass", Fault::RedisHangs, |a| {
+        a.any("A", above(5.0))
+    }),
+    ("Keys and series", Fault::KeysOver, |a| a.any("C", is(3.0))),
+    (
         "Redis commands for counters",
         Fault::KeyStorm,
         // Behind a delay every step waits for its round trip, and pauses by --scan.share.
         |a| a.any("A", above(100.0)),
     ),
-    // A node.
-    expect("node", "State", Fault::NodeKilled, |a| a.any("A", is(0.0))),
-    expect("node", "Its way to Redis", Fault::ChecksFail, |a| {
+];
+
+const NODE: &[Shows] = &[
+    ("State", Fault::NodeKilled, |a| a.any("A", is(0.0))),
+    ("Its way to Redis", Fault::ChecksFail, |a| {
         a.any("A", is(0.0))
     }),
-    expect("node", "p99 against the threshold", Fault::SlowNode, |a| {
+    ("p99 against the threshold", Fault::SlowNode, |a| {
         a.any("A", above(1.0))
     }),
-    expect(
-        "node",
-        "Registration runs out in",
-        Fault::NoHeartbeat,
-        |a| a.any("A", |ttl| ttl < 19.0),
-    ),
-    expect("node", "Checks", Fault::ChecksFail, |a| a.any("A", is(0.0))),
-    expect("node", "State over time", Fault::NodeKilled, |a| {
+    ("Registration runs out in", Fault::NoHeartbeat, |a| {
+        a.any("A", |ttl| ttl < 19.0)
+    }),
+    ("Checks", Fault::ChecksFail, |a| a.any("A", is(0.0))),
+    ("State over time", Fault::NodeKilled, |a| {
         a.any("A", is(0.0))
     }),
-    expect("node", "State over time", Fault::ChecksFail, |a| {
+    ("State over time", Fault::ChecksFail, |a| {
         a.any("B", is(0.0))
     }),
-    expect("node", "Violations", Fault::SlowNode, |a| {
+    ("Violations", Fault::SlowNode, |a| {
         a.with("A", &[("name", "high_latency")], is(2.0))
     }),
-    expect("node", "Violations", Fault::SlowNode, |a| {
+    ("Violations", Fault::SlowNode, |a| {
         a.with("A", &[("name", "high_latency")], is(3.0))
     }),
-    expect("node", "Violations", Fault::NodeKilled, |a| {
+    ("Violations", Fault::NodeKilled, |a| {
         a.with("A", &[("name", "node_down")], is(3.0))
     }),
-    expect("node", "Check latency", Fault::SlowNode, |a| {
+    ("Check latency", Fault::SlowNode, |a| {
         a.between("A", "0.5", "1") > 1.0
     }),
-    expect("node", "Check latency quantiles", Fault::SlowNode, |a| {
+    ("Check latency quantiles", Fault::SlowNode, |a| {
         let queries = ["A", "B", "C", "D"];
         queries.iter().all(|query| a.any(query, above(0.25))) && a.any("E", is(0.25))
     }),
-    expect(
-        "node",
+    (
         "Heartbeat: TTL of the registration",
         Fault::NoHeartbeat,
         |a| a.any("A", |ttl| ttl < 19.0),
     ),
-    expect("node", "GET /health", Fault::SlowAnswers, |a| {
+    ("GET /health", Fault::SlowAnswers, |a| {
         a.any("A", above(0.25))
     }),
-    expect("node", "Checks by result", Fault::ChecksFail, |a| {
+    ("Checks by result", Fault::ChecksFail, |a| {
         a.any("B", above(0.0))
     }),
-    // A key.
-    expect("key", "State", Fault::KeysOver, |a| a.any("A", is(3.0))),
-    expect("key", "In violation for", Fault::KeysOver, |a| {
+];
+
+const OF_KEY: &[Shows] = &[
+    ("State", Fault::KeysOver, |a| a.any("A", is(3.0))),
+    ("In violation for", Fault::KeysOver, |a| {
         a.any("A", above(1.0))
     }),
-    expect("key", "Utilization", Fault::KeysOver, |a| {
-        a.any("A", is(2.0))
-    }),
-    expect("key", "Count", Fault::KeysOver, |a| a.any("A", is(20.0))),
-    expect("key", "Limit", Fault::LimitChanged, |a| a.any("A", is(4.0))),
-    expect("key", "Remaining", Fault::KeysOver, |a| a.any("A", is(0.0))),
-    expect("key", "Window", Fault::LimitChanged, |a| {
-        a.any("A", is(500.0))
-    }),
-    expect("key", "Count against limit", Fault::KeysOver, |a| {
+    ("Utilization", Fault::KeysOver, |a| a.any("A", is(2.0))),
+    ("Count", Fault::KeysOver, |a| a.any("A", is(20.0))),
+    ("Limit", Fault::LimitChanged, |a| a.any("A", is(4.0))),
+    ("Remaining", Fault::KeysOver, |a| a.any("A", is(0.0))),
+    ("Window", Fault::LimitChanged, |a| a.any("A", is(500.0))),
+    ("Count against limit", Fault::KeysOver, |a| {
         a.any("A", is(20.0)) && a.any("B", is(10.0)) && a.any("C", is(11.0))
     }),
-    expect("key", "Remaining over time", Fault::KeysOver, |a| {
+    ("Remaining over time", Fault::KeysOver, |a| {
         a.any("A", is(0.0))
     }),
-    expect("key", "Violations", Fault::KeysOver, |a| {
+    ("Violations", Fault::KeysOver, |a| {
         a.with("A", &[("name", "counter_drift")], is(2.0))
     }),
-    expect("key", "Violations", Fault::KeysOver, |a| {
+    ("Violations", Fault::KeysOver, |a| {
         a.with("A", &[("name", "counter_drift")], is(3.0))
             && a.with("A", &[("name", "ghost_allowing")], is(3.0))
     }),
-    expect("key", "Window over time", Fault::LimitChanged, |a| {
+    ("Window over time", Fault::LimitChanged, |a| {
         a.any("A", is(500.0))
     }),
 ];

@@ -1,5 +1,5 @@
 //! The overview and the key over limiters without nodes: libraries inside applications, whose refused requests are counted. Every
-//! query brings data, or its panel says in words why there is none; demand above the limit is told from a violation.
+//! query brings data, or its panel says in words why there is none; demand above the limit does not look like a violation.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -141,6 +141,7 @@ fn values(kind: &str) -> Values {
     let mut values = Values::new();
     let chosen = [
         ("cluster", "lab"),
+        ("namespace", ""),
         ("job", kind),
         ("instance", ".+"),
         ("key", KEY),

@@ -149,7 +149,10 @@ impl Limiter {
                 targets: vec![Target {
                     job: "ratelimiter".to_owned(),
                     address: exporter.address.clone(),
-                    labels: vec![("cluster".to_owned(), "lab".to_owned())],
+                    labels: vec![
+                        ("cluster".to_owned(), "lab".to_owned()),
+                        ("namespace".to_owned(), "demo".to_owned()),
+                    ],
                 }],
                 rule_files: vec![rules],
                 alertmanager: None,
@@ -267,7 +270,7 @@ impl Limiter {
         Ok(())
     }
 
-    /// 20 MiB of what nobody needs, in keys that may go first, and no room for all of it.
+    /// 20 MiB of useless keys, which may be evicted first, and no room for all of them.
     async fn fill_redis(&self) -> anyhow::Result<()> {
         let mut redis = self.redis.connection().await?;
         self.config("maxmemory-policy", "volatile-ttl").await?;

@@ -49,7 +49,7 @@ fn reachable(address: &str, port: u64) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_exporter_and_the_lab_accept_what_they_are_told() -> anyhow::Result<()> {
+async fn the_exporter_and_the_lab_accept_their_command_lines() -> anyhow::Result<()> {
     let exporter = texts(&service("exporter")?["command"])?;
     accepted(exporter.clone()).await?;
     let mut watched = Vec::new();
@@ -164,7 +164,7 @@ fn alertmanager_takes_its_configuration() -> anyhow::Result<()> {
     let [(source, target)] = mounts.as_slice() else {
         anyhow::bail!("not one mount");
     };
-    // Where its image looks.
+    // The path in its image.
     assert_eq!(target, "/etc/alertmanager/alertmanager.yml");
     run_tool("amtool", &["check-config", &source.display().to_string()])?;
     Ok(())

@@ -73,8 +73,7 @@ fn what_is_copied_is_there_and_in_the_build_context() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_images_run_as_nobody_and_are_built_with_the_oldest_rust_that_will_do() -> anyhow::Result<()>
-{
+fn the_images_run_as_nobody_and_are_built_with_the_oldest_supported_rust() -> anyhow::Result<()> {
     let instructions = instructions()?;
     let count = |wanted: &str| instructions.iter().filter(|line| *line == wanted).count();
     let rust = env!("CARGO_PKG_RUST_VERSION");

@@ -35,7 +35,7 @@ enum Fault {
     Gone(&'static str),
     CutOff(&'static str),
     Slow(&'static str),
-    /// A few slow checks, and then too few checks to tell.
+    /// A few slow checks, and then too few checks to judge.
     Stalled(&'static str),
     Idle(&'static str),
     Unread(&'static str),

@@ -23,7 +23,7 @@ const SEVERITIES: [&str; 5] = ["critical", "critical", "warning", "warning", "cr
 struct Timed<'a> {
     look: &'a Look,
     wall: i64,
-    /// As told, and with steps backwards taken out.
+    /// As `observed_at` says, without steps backwards.
     steady: i64,
     before: i64,
     now: i64,

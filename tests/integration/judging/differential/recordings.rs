@@ -49,7 +49,7 @@ pub(super) struct Look {
     pub(super) redis_reason: Option<&'static str>,
     pub(super) keys: BTreeMap<&'static str, Key>,
     pub(super) read: Read,
-    /// Keys that were looked at and could not be judged.
+    /// Keys that were read and could not be judged.
     pub(super) unjudged: Vec<&'static str>,
 }
 

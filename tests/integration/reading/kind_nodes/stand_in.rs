@@ -120,7 +120,7 @@ impl StandIn {
         self.ports.remove(&port);
     }
 
-    /// How often something was asked that begins so.
+    /// The number of requests with this beginning.
     pub(super) fn asked(&self, begins: &str) -> usize {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.iter().filter(|what| what.starts_with(begins)).count()

@@ -1,4 +1,4 @@
-//! The three states that the page must tell apart, brought about for real.
+//! The three states that the page distinguishes, with real servers.
 
 use lab::faults::Faults;
 use lab::seed::fill_to;
@@ -13,7 +13,7 @@ pub(super) const EVIL_KEY: &str = "<script>owned=1</script><img src=x onerror=ow
 /// A threshold that a busy machine does not reach by itself.
 const CONFIG: &str = "invariants: {high_latency: {threshold: 250ms}}\n";
 
-/// A limiter in some state, and an exporter that has looked at it.
+/// A limiter in some state, and an exporter with a collection of it.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) cluster: Cluster,
