@@ -12,7 +12,7 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) enum Servers {
     One(RedisServer),
-    WithReplica(Sentinels),
+    WithReplica(Box<Sentinels>),
 }
 
 impl Servers {
@@ -23,7 +23,7 @@ impl Servers {
         let group = Sentinels::start().await?;
         // A failover is an event of the schedule, and no consequence of the others.
         group.act_on_request_only().await?;
-        Ok(Self::WithReplica(group))
+        Ok(Self::WithReplica(Box::new(group)))
     }
 
     pub(crate) fn primary(&self) -> &RedisServer {
@@ -106,7 +106,7 @@ impl Servers {
     fn group(&self) -> anyhow::Result<&Sentinels> {
         match self {
             Self::One(_) => anyhow::bail!("there is no replica"),
-            Self::WithReplica(group) => Ok(group),
+            Self::WithReplica(group) => Ok(group.as_ref()),
         }
     }
 }

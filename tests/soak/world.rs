@@ -217,25 +217,8 @@ impl World {
                 self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
                     .await?;
             }
-            What::RedisFailsOver(node, dies) => {
-                let at = self.now();
-                self.redis(Redis::FailsOver);
-                let place = self.slots[node].facts;
-                self.shared.facts.borrow_mut().nodes[place]
-                    .way
-                    .set(at, Way::FormerPrimary);
-                if !self.servers.replica_is_behind().await {
-                    self.behind_since = None;
-                }
-                if dies {
-                    self.servers.primary_mut().kill();
-                }
-                self.fail_over(Some(node), at).await?;
-            }
-            What::ReplicaBehind => {
-                self.behind_since.get_or_insert(self.shared.seconds());
-                self.servers.cut_replica().await?;
-            }
+            What::RedisFailsOver(node, dies) => self.primary_goes(node, dies).await?,
+            What::ReplicaBehind => self.replica_falls_behind().await?,
             What::Flushed => {
                 let at = self.now();
                 let flushed = self.ask(&["FLUSHALL"]).await;

@@ -1,11 +1,33 @@
 //! The replica becomes the primary, with what it has.
 
-use crate::facts::Redis;
+use crate::facts::{Redis, Way};
 use crate::sampling::look;
 use crate::schedule::KEYS;
 use crate::world::World;
 
 impl World {
+    /// The replica is promoted. This node goes on with the former primary, which dies or becomes a replica.
+    pub(super) async fn primary_goes(&mut self, node: usize, dies: bool) -> anyhow::Result<()> {
+        let at = self.now();
+        self.redis(Redis::FailsOver);
+        let place = self.slots[node].facts;
+        self.shared.facts.borrow_mut().nodes[place]
+            .way
+            .set(at, Way::FormerPrimary);
+        if !self.servers.replica_is_behind().await {
+            self.behind_since = None;
+        }
+        if dies {
+            self.servers.primary_mut().kill();
+        }
+        self.fail_over(Some(node), at).await
+    }
+
+    pub(super) async fn replica_falls_behind(&mut self) -> anyhow::Result<()> {
+        self.behind_since.get_or_insert(self.shared.seconds());
+        self.servers.cut_replica().await
+    }
+
     /// The replica is promoted, and all nodes but one follow. `since` is when it began.
     pub(super) async fn fail_over(
         &mut self,
