@@ -72,6 +72,9 @@ struct NodeArgs {
         allow_negative_numbers = true
     )]
     default_window_ms: i64,
+    /// How often it renews its registration, which lives three times as long
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    heartbeat_seconds: u64,
     /// What it does wrong, as in PUT /lab/faults
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = parse_faults)]
     faults: Box<Faults>,
@@ -156,6 +159,7 @@ async fn run_node(args: NodeArgs) -> ExitCode {
         advertise: args.advertise,
         default_limit: args.default_limit,
         default_window_ms: args.default_window_ms,
+        heartbeat_seconds: args.heartbeat_seconds,
         faults: *args.faults,
     };
     match node::run(options).await {

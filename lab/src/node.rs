@@ -44,6 +44,8 @@ pub struct NodeOptions {
     pub default_limit: i64,
     /// The window of keys without one of their own, in milliseconds.
     pub default_window_ms: i64,
+    /// How often it renews its registration, which lives three times as long.
+    pub heartbeat_seconds: u64,
     /// What it does wrong from the start.
     pub faults: Faults,
 }
@@ -58,6 +60,7 @@ impl NodeOptions {
             advertise: None,
             default_limit: 10,
             default_window_ms: 60_000,
+            heartbeat_seconds: 10,
             faults: Faults::default(),
         }
     }
@@ -69,6 +72,7 @@ impl NodeOptions {
             format!("--redis={}", self.redis_url),
             format!("--default-limit={}", self.default_limit),
             format!("--default-window-ms={}", self.default_window_ms),
+            format!("--heartbeat-seconds={}", self.heartbeat_seconds),
             format!("--faults={}", serde_json::to_string(&self.faults)?),
         ];
         args.extend(self.listen.map(|address| format!("--listen={address}")));

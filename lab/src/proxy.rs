@@ -38,7 +38,8 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    target: String,
+    /// Of connections from now on.
+    target: std::sync::Mutex<String>,
     mode: watch::Sender<Mode>,
     /// The task that accepts connections, or else the socket that keeps the port.
     acceptor: Mutex<(Option<AbortOnDropHandle<()>>, Option<TcpSocket>)>,
@@ -55,7 +56,7 @@ impl Proxy {
         let acceptor = spawn_acceptor(listener, target.clone(), mode.subscribe());
         Ok(Self {
             address,
-            target,
+            target: std::sync::Mutex::new(target),
             mode,
             acceptor: Mutex::new((Some(acceptor), None)),
         })
@@ -69,6 +70,14 @@ impl Proxy {
     /// `SCHEME://127.0.0.1:PORT`.
     pub fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}", self.address)
+    }
+
+    /// Cuts all connections; new ones go to `target`.
+    pub async fn lead_to(&self, target: impl Into<String>) -> anyhow::Result<()> {
+        let mode = *self.mode.borrow();
+        *self.target.lock().expect("nothing panics with the target") = target.into();
+        self.set(Mode::Refuse).await?;
+        self.set(mode).await
     }
 
     /// Changes what it does; in force when this returns.
@@ -88,11 +97,9 @@ impl Proxy {
                 .and_then(|()| socket.listen(1024));
             let listener =
                 listener.with_context(|| format!("cannot listen on {} again", self.address))?;
-            *acceptor = Some(spawn_acceptor(
-                listener,
-                self.target.clone(),
-                self.mode.subscribe(),
-            ));
+            let target = self.target.lock().expect("nothing panics with the target");
+            let mode = self.mode.subscribe();
+            *acceptor = Some(spawn_acceptor(listener, target.clone(), mode));
         }
         Ok(())
     }
@@ -278,6 +285,23 @@ mod tests {
         proxy.set(Mode::Pass).await.unwrap();
         let mut new = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(ping(&mut new, SOON).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_leads_elsewhere_cuts_what_led_to_the_first_target() {
+        let (first, _echo) = echo().await;
+        let proxy = Proxy::start(first).await.unwrap();
+        let mut old = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(ping(&mut old, SOON).await, Some(7));
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let second = listener.local_addr().unwrap().to_string();
+        proxy.lead_to(second).await.unwrap();
+        let cut = tokio::time::timeout(SOON, old.read_u8()).await.unwrap();
+        assert!(cut.is_err());
+        let _new = TcpStream::connect(proxy.address()).await.unwrap();
+        let arrived = tokio::time::timeout(SOON, listener.accept()).await;
+        assert!(arrived.unwrap().is_ok());
     }
 
     #[tokio::test]

@@ -77,6 +77,38 @@ impl Sentinels {
         format!("redis+sentinel://{}/{PRIMARY_NAME}", addresses.join(","))
     }
 
+    /// From now on the sentinels act on [`Sentinels::fail_over`] alone, whatever becomes of the primary.
+    pub async fn act_on_request_only(&self) -> anyhow::Result<()> {
+        for (_, port) in &self.sentinels {
+            let mut set = redis::cmd("SENTINEL");
+            set.arg("SET").arg(PRIMARY_NAME);
+            set.arg("down-after-milliseconds").arg(86_400_000);
+            set.query_async::<()>(&mut connect(*port).await?).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the sentinels promote the replica, whether the primary is alive or not; then the fields are swapped.
+    pub async fn fail_over(&mut self) -> anyhow::Result<()> {
+        let (_, port) = &self.sentinels[0];
+        // Refused while they do not know yet that the replica is well, or finish the last failover.
+        let accepted = || async {
+            let asked = async {
+                let mut fail_over = redis::cmd("SENTINEL");
+                fail_over.arg("FAILOVER").arg(PRIMARY_NAME);
+                let mut connection = connect(*port).await?;
+                anyhow::Ok(fail_over.query_async::<()>(&mut connection).await?)
+            };
+            asked.await.is_ok()
+        };
+        crate::wait_for(PATIENCE, accepted)
+            .await
+            .context("the sentinels refuse the failover")?;
+        self.wait_for_failover().await?;
+        std::mem::swap(&mut self.primary, &mut self.replica);
+        Ok(())
+    }
+
     /// Waits until every sentinel names the replica as the primary.
     pub async fn wait_for_failover(&self) -> anyhow::Result<()> {
         for (_, port) in &self.sentinels {
@@ -112,7 +144,7 @@ pub async fn primary_and_replica() -> anyhow::Result<(RedisServer, RedisServer)>
 }
 
 /// The section of INFO about a server's replication.
-pub(crate) async fn replication(server: &RedisServer) -> anyhow::Result<String> {
+pub async fn replication(server: &RedisServer) -> anyhow::Result<String> {
     server.run(&["INFO", "replication"]).await
 }
 

@@ -1,6 +1,8 @@
 //! What was true when: each fact as a line of values over time, in seconds from the start. The oracle reads it; nothing of
 //! it comes from the exporter.
 
+use crate::schedule::Times;
+
 /// A value over time.
 #[derive(Clone, Debug)]
 pub(crate) struct Track<T>(Vec<(f64, T)>);
@@ -59,6 +61,8 @@ pub(crate) enum Way {
     Open,
     Refused,
     Hangs,
+    /// To a server that is not the primary any more.
+    FormerPrimary,
 }
 
 /// Redis.
@@ -71,6 +75,8 @@ pub(crate) enum Redis {
     Full,
     /// It wants a password, which nobody has.
     Denied,
+    /// The replica is being promoted: some sentinels name the one server, some the other.
+    FailsOver,
 }
 
 /// One node under one id.
@@ -88,6 +94,8 @@ pub(crate) struct NodeFacts {
     pub(crate) way: Track<Way>,
     /// Milliseconds that checks take longer.
     pub(crate) delay: Track<u64>,
+    /// Milliseconds that its clock is ahead.
+    pub(crate) ahead: Track<u32>,
     /// What its own histogram counted.
     pub(crate) checks: Vec<Checks>,
 }
@@ -116,6 +124,7 @@ pub(crate) struct Sample {
 /// Everything that was true.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
+    pub(crate) times: Times,
     pub(crate) nodes: Vec<NodeFacts>,
     /// The address in `--ratelimiter.url`.
     pub(crate) configured: String,
@@ -124,6 +133,8 @@ pub(crate) struct Facts {
     pub(crate) redis: Track<Redis>,
     /// Moments at which registrations went without their nodes' doing.
     pub(crate) emptied: Vec<f64>,
+    /// What was written from the first moment on was lost at the second one, in a failover.
+    pub(crate) lost: Vec<(f64, f64)>,
     /// Checks a second.
     pub(crate) traffic: Track<u64>,
     /// Seconds between scrapes.
@@ -142,6 +153,17 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// From when on what was written at `at` is there for good: a failover may have lost it, until the next heartbeat.
+    pub(crate) fn kept_since(&self, at: f64) -> f64 {
+        self.lost.iter().fold(at, |at, (from, to)| {
+            if (*from..=*to).contains(&at) {
+                to + self.times.heartbeat + 1.0
+            } else {
+                at
+            }
+        })
+    }
+
     /// The longest time between two collections, of those that reach into this span.
     pub(crate) fn longest_interval(&self, from: f64, to: f64) -> f64 {
         let mut longest: f64 = 0.0;

@@ -22,6 +22,7 @@ mod schedule;
     reason = "shared with the truth suite, which uses all of it"
 )]
 mod scrape;
+mod servers;
 mod world;
 
 use std::process::ExitCode;
@@ -162,8 +163,12 @@ fn tell(seed: u64, schedule: &Schedule, outcome: &Outcome) {
     }
     if let Some(last) = outcome.disagreements.last() {
         println!(
-            "  canary {}, state file {}, {} scrape",
-            schedule.canary, schedule.state_file, schedule.servers
+            "  canary {}, state file {}, {} scrape, replica {}, {:?}",
+            schedule.canary,
+            schedule.state_file,
+            schedule.servers,
+            schedule.replica,
+            schedule.times
         );
         let until = last.at * 1e3;
         for event in &schedule.events {

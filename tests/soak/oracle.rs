@@ -17,23 +17,14 @@ pub(crate) enum Expected {
 /// By invariant and subject.
 pub(crate) type Expectations = BTreeMap<(String, String), Expected>;
 
-/// A heartbeat (10 s), and what a busy machine may add.
-const HEARTBEAT: f64 = 15.0;
+/// What a busy machine may add to a heartbeat.
+const BUSY: f64 = 5.0;
 
-/// When a heartbeat is overdue at the latest (20 s), the time between scrapes and a busy machine not included.
-const OVERDUE: f64 = 22.0;
-
-/// The life of a registration.
-const TTL: f64 = 30.0;
-
-/// The window of the counters, and that of the p99.
-const WINDOW: f64 = 60.0;
+/// For how long the future of a counter may be in violation, after the clock that was ahead is right again.
+const FUTURE: f64 = 120.0;
 
 /// How far back a machine that stands still spoils a scrape.
 const STILL: f64 = 3.0;
-
-/// How long an unknown verdict is held.
-const HOLD: f64 = 300.0;
 
 /// What a scrape from `begun` to `ended` is expected to say.
 pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectations {
@@ -66,7 +57,9 @@ pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectation
         let subject = format!("user:{key}");
         let (ghost, drift) = counter(facts, key, begun, ended);
         expected.insert(("ghost_allowing".to_owned(), subject.clone()), ghost);
-        expected.insert(("counter_drift".to_owned(), subject), drift);
+        expected.insert(("counter_drift".to_owned(), subject.clone()), drift);
+        let invalid = invalid_counter(facts, begun, ended);
+        expected.insert(("invalid_counter".to_owned(), subject), invalid);
     }
     if facts.hiccup(begun - STILL, ended) {
         // Whether a request was answered in time was up to the machine.
@@ -83,6 +76,7 @@ fn readable(redis: Redis) -> bool {
 
 /// Whether the exporter has seen the node alive and registered in a collection since it last forgot everything.
 fn was_seen(facts: &Facts, node: &NodeFacts, before: f64) -> bool {
+    let heartbeat = facts.times.heartbeat + BUSY;
     let (runs_since, runs) = facts.exporter.since(before);
     let mut scrapes = facts.scrapes.iter();
     runs && scrapes.any(|(begun, ended)| {
@@ -93,10 +87,10 @@ fn was_seen(facts: &Facts, node: &NodeFacts, before: f64) -> bool {
                 .always(begun - 0.5, *ended, |life| life == Life::Runs)
             && facts
                 .redis
-                .always(begun - HEARTBEAT, *ended, |redis| redis == Redis::Up)
+                .always(begun - heartbeat, *ended, |redis| redis == Redis::Up)
             && node
                 .way
-                .always((begun - HEARTBEAT).max(node.born), *ended, |way| {
+                .always((begun - heartbeat).max(node.born), *ended, |way| {
                     way == Way::Open
                 })
     })
@@ -119,18 +113,20 @@ fn emptied(facts: &Facts, from: f64, to: f64) -> bool {
 }
 
 fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expected {
+    let heartbeat = facts.times.heartbeat + BUSY;
+    let ttl = facts.times.registration_ttl;
     let (since, life) = node.life.since(begun);
     let down = |life| matches!(life, Life::Killed | Life::Hangs);
     if down(life) && node.life.always(begun, ended, down) {
         let died = first_of_the_fault(node, since);
         // A registration that went early, as in a clean stop, is told from one by having been seen before.
-        let doubtful = emptied(facts, died - HEARTBEAT, died + TTL + 1.0)
+        let doubtful = emptied(facts, died - heartbeat, died + ttl + 1.0)
             || !facts
                 .redis
-                .always(died - HEARTBEAT, died, |redis| redis == Redis::Up)
+                .always(died - heartbeat, died, |redis| redis == Redis::Up)
             || !node
                 .way
-                .always((died - HEARTBEAT).max(node.born), died, |way| {
+                .always((died - heartbeat).max(node.born), died, |way| {
                     way == Way::Open
                 });
         return if was_seen(facts, node, died) && !doubtful && begun - died < 3_000.0 {
@@ -147,7 +143,8 @@ fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expecte
                 .way
                 .always((since - 1.0).max(node.born), since, |way| way == Way::Open)
             && was_seen(facts, node, since)
-            && facts.exporter.always(since - 12.0, ended, |runs| runs);
+            && facts.exporter.always(since - 12.0, ended, |runs| runs)
+            && facts.kept_since(since) <= since;
         return if deleted && registry_read(facts, since, begun, ended) {
             Expected::MustNot
         } else {
@@ -156,7 +153,7 @@ fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expecte
     }
     let settled = (begun - 3.0).max(node.born + 1.0);
     let runs = node.life.always(settled, ended, |life| life == Life::Runs);
-    let found = registry_read(facts, node.moved, begun, ended);
+    let found = registry_read(facts, facts.kept_since(node.moved), begun, ended);
     if settled < begun && runs && found && answers_quickly(node, begun, ended) {
         return Expected::MustNot;
     }
@@ -190,25 +187,33 @@ fn redis_down(facts: &Facts, begun: f64, ended: f64) -> Expected {
 }
 
 fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expected {
-    let interval = facts.longest_interval(begun - OVERDUE, begun);
-    let since = begun - OVERDUE - interval;
+    let heartbeat = facts.times.heartbeat + BUSY;
+    let overdue = 2.0 * facts.times.heartbeat + 2.0;
+    let ttl = facts.times.registration_ttl;
+    let interval = facts.longest_interval(begun - overdue, begun);
+    let since = begun - overdue - interval;
     let runs = node
         .life
         .always(since.max(node.born), ended, |life| life == Life::Runs);
     let cut = node.way.always(since, ended, |way| way != Way::Open)
         && facts
             .redis
-            .always(since - HEARTBEAT, ended, |redis| redis == Redis::Up);
-    let denied = facts.redis.always(since, ended, |redis| {
-        matches!(redis, Redis::ReadOnly | Redis::Full)
-    });
-    let steady = !emptied(facts, since - TTL - HEARTBEAT, ended);
+            .always(since - heartbeat, ended, |redis| redis == Redis::Up);
+    // A node whose way was open again meanwhile got the time of two heartbeats: its checks were answered.
+    let denied = node
+        .way
+        .always(since - heartbeat, ended, |way| way == Way::Open)
+        && (facts.redis.always(since, ended, |redis| redis == Redis::Full)
+            // The registrations of a replica without its primary are unknown: only failing checks prove anything.
+            || facts.redis.always(since, ended, |redis| redis == Redis::ReadOnly)
+                && facts.traffic.always(since, ended, |rate| rate >= 60));
+    let steady = !emptied(facts, since - ttl - heartbeat, ended);
     // What it saw before counts only as long as it runs.
     let watched = facts.exporter.always(since, ended, |runs| runs);
     if runs && (cut || denied) && steady && watched && was_seen(facts, node, since) {
         return Expected::Must;
     }
-    let calm = begun - HEARTBEAT;
+    let calm = begun - heartbeat;
     let healthy = node
         .way
         .always(calm.max(node.born), ended, |way| way == Way::Open)
@@ -224,63 +229,67 @@ fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expect
 }
 
 fn high_latency(facts: &Facts, number: usize, begun: f64, ended: f64) -> Expected {
+    let (window, grace) = (facts.times.latency_window, facts.times.latency_grace);
     let node = &facts.nodes[number];
-    if begun - node.born < WINDOW || !could_be_slow(facts, node, begun) {
+    if begun - node.born < grace || !could_be_slow(facts, node, begun) {
         return Expected::MustNot;
     }
-    let interval = facts.longest_interval(begun - WINDOW - 30.0, begun);
-    let since = begun - (WINDOW + 3.0 + 2.0 * interval);
+    let interval = facts.longest_interval(begun - 1.5 * window, begun);
+    let since = begun - (grace + 3.0 + 2.0 * interval);
     let slow = node.delay.always(since, ended, |delay| delay >= 120)
         && node
             .way
-            .always(since - WINDOW, ended, |way| way == Way::Open)
+            .always(since - window, ended, |way| way == Way::Open)
         && node
             .life
             .always(since - 1.0, ended, |life| life == Life::Runs)
         && facts
             .redis
-            .always(since - WINDOW, ended, |redis| redis == Redis::Up)
+            .always(since - window, ended, |redis| redis == Redis::Up)
         && facts.traffic.always(since, ended, |rate| rate >= 60)
         && facts.exporter.always(since - interval, ended, |runs| runs);
-    if slow && interval <= 20.0 {
+    if slow && interval <= window / 3.0 {
         Expected::Must
     } else {
         Expected::May
     }
 }
 
-/// Whether slow checks came for so long that they can be reported now. The p99 of a minute needs some in each minute, and
-/// the grace period passes only as far as they were seen, where what came within 20 s counts as coming now.
+/// Whether slow checks came for so long that they can be reported now. The p99 needs some in each window. The grace period
+/// passes only as far as they were seen; what came within a third of the window counts as coming now.
 fn could_be_slow(facts: &Facts, node: &NodeFacts, begun: f64) -> bool {
-    let interval = facts.longest_interval(begun - 3.0 * WINDOW, begun);
+    let (window, grace) = (facts.times.latency_window, facts.times.latency_grace);
+    // What counts as coming now.
+    let recent = window / 3.0;
+    let interval = facts.longest_interval(begun - 3.0 * window, begun);
     let seen = || node.checks.iter().filter(|checks| checks.slow > 0.0);
     let (mut first, mut last) = (begun, None);
     for checks in seen().rev().filter(|checks| checks.from <= begun) {
-        if first - checks.to > WINDOW + 2.0 + 2.0 * interval {
+        if first - checks.to > window + 2.0 + 2.0 * interval {
             break;
         }
         first = checks.from;
         last.get_or_insert(checks.to);
     }
-    if last.unwrap_or(first) - first < WINDOW - 20.0 - 2.0 {
+    if last.unwrap_or(first) - first < grace - recent - 2.0 {
         return false;
     }
     // Where there were many in the minute before, and many checks came after without one slow among them, it was over.
-    let quiet = 25.0 + 2.0 * interval;
+    let quiet = recent + 5.0 + 2.0 * interval;
     let mut over = seen().filter(|checks| {
         let (from, to) = (checks.to, checks.to + quiet);
         let quiet_since = seen().all(|other| other.to <= from || other.from >= to);
         let many: f64 = seen()
-            .filter(|other| other.from >= from - 30.0 && other.to <= from)
+            .filter(|other| other.from >= from - window / 2.0 && other.to <= from)
             .map(|other| other.slow)
             .sum();
         let flows = facts
             .traffic
-            .always(from - WINDOW, begun, |rate| rate >= 60)
+            .always(from - window, begun, |rate| rate >= 60)
             && node.life.always(from, begun, |life| life == Life::Runs)
             && node.way.always(from, begun, |way| way == Way::Open)
             && facts.redis.always(from, begun, |redis| redis == Redis::Up);
-        to <= begun && begun - to < WINDOW - 25.0 && quiet_since && many >= 100.0 && flows
+        to <= begun && begun - to < grace - recent - 5.0 && quiet_since && many >= 100.0 && flows
     });
     over.next().is_none()
 }
@@ -288,6 +297,7 @@ fn could_be_slow(facts: &Facts, node: &NodeFacts, begun: f64) -> bool {
 /// What is expected of the address in `--ratelimiter.url` as a node by itself: it is one as long as the exporter never saw
 /// an id there.
 fn configured_address(facts: &Facts, begun: f64, ended: f64) -> Expected {
+    let ttl = facts.times.registration_ttl;
     let there = |node: &&NodeFacts| node.address == facts.configured && node.born <= begun;
     let Some(node) = facts.nodes.iter().rfind(there) else {
         return Expected::May;
@@ -303,12 +313,12 @@ fn configured_address(facts: &Facts, begun: f64, ended: f64) -> Expected {
     // Nothing of it is left when the exporter starts: neither its registration nor a state file.
     let unknown = !facts.state_file
         && runs_since > 5.0
-        && node.life.always(runs_since - TTL - 2.0, ended, gone)
-        && node.born < runs_since - TTL - 2.0
-        && gone_since < runs_since - TTL - 2.0
+        && node.life.always(runs_since - ttl - 2.0, ended, gone)
+        && node.born < runs_since - ttl - 2.0
+        && gone_since < runs_since - ttl - 2.0
         && facts
             .redis
-            .always(runs_since - TTL, ended, |redis| redis == Redis::Up);
+            .always(runs_since - ttl, ended, |redis| redis == Redis::Up);
     if unknown {
         Expected::Must
     } else {
@@ -316,9 +326,22 @@ fn configured_address(facts: &Facts, begun: f64, ended: f64) -> Expected {
     }
 }
 
+/// Requests in the future come from clocks that are ahead, and from nothing else that happens here. Whether they come for as
+/// long as the grace period, no schedule knows.
+fn invalid_counter(facts: &Facts, begun: f64, ended: f64) -> Expected {
+    let mut nodes = facts.nodes.iter();
+    let from = begun - FUTURE;
+    if nodes.any(|node| node.ahead.ever(from, ended, |millis| millis >= 2_000)) {
+        Expected::May
+    } else {
+        Expected::MustNot
+    }
+}
+
 /// What is expected of `ghost_allowing` and `counter_drift`.
 fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expected) {
-    let interval = facts.longest_interval(begun - 2.0 * WINDOW, begun);
+    let window = facts.times.window;
+    let interval = facts.longest_interval(begun - 2.0 * window, begun);
     let above = |sample: &Sample, ratio: f64| {
         let limit = sample.limit.map(figure);
         limit.is_some_and(|limit| figure(sample.count) > limit * ratio)
@@ -340,13 +363,13 @@ fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expe
         seen_since(since).filter(|sample| sample.at < begun).count() >= 2
             && seen_since(since).all(|sample| above(sample, ratio))
             && up(since - 1.5)
-            && !changed(since - WINDOW - interval - 5.0)
+            && !changed(since - window - interval - 5.0)
             && facts.exporter.always(since - interval, ended, |runs| runs)
     };
     // It could be read and judged all the time, so that nothing is held.
     let legible = up(begun - 2.0)
         && !changed(begun - 2.0)
-        && seen_since(begun - HOLD).all(|sample| sample.limit.is_some())
+        && seen_since(begun - facts.times.unknown_hold).all(|sample| sample.limit.is_some())
         && seen_since(begun - 2.0)
             .filter(|sample| sample.at < begun)
             .count()
@@ -358,9 +381,11 @@ fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expe
         _ => Expected::May,
     };
     let ghost = expected(must(1.0, 0.0), legible && never(1.0, begun - 2.0));
-    let drifted = seen_since(begun - 28.0).filter(|sample| sample.at < begun);
+    let drifted =
+        seen_since(begun - (facts.times.drift_grace - 2.0)).filter(|sample| sample.at < begun);
     let just_begun = drifted.clone().any(|sample| !above(sample, 1.1));
     let never_drifted = never(1.1, begun - 2.0) || just_begun;
-    let drift = expected(must(1.1, 30.0 + interval), legible && never_drifted);
+    let grace = facts.times.drift_grace;
+    let drift = expected(must(1.1, grace + interval), legible && never_drifted);
     (ghost, drift)
 }

@@ -67,7 +67,7 @@ pub(crate) async fn run(schedule: &Schedule, length: u64) -> anyhow::Result<Outc
     let mut world = World::start(schedule).await?;
     let shared = Rc::clone(&world.shared);
     let begun = tokio::time::Instant::now();
-    let sampling = tokio::task::spawn_local(sample(Rc::clone(&shared), world.client()));
+    let sampling = tokio::task::spawn_local(sample(Rc::clone(&shared), world.client()?));
     let reading = tokio::task::spawn_local(read_checks(Rc::clone(&shared)));
     let watching = tokio::task::spawn_local(watch_machine(Rc::clone(&shared)));
     let judge = Rc::new(RefCell::new(Judge::default()));

@@ -12,20 +12,26 @@ use crate::facts::{Checks, Life, Sample};
 use crate::schedule::KEYS;
 use crate::world::Shared;
 
-/// The limit and window of keys without their own.
+/// The limit of keys without their own.
 const DEFAULT_LIMIT: u64 = 10;
-const WINDOW_MS: i64 = 60_000;
+
+/// Seconds as whole milliseconds.
+pub(crate) fn millis(seconds: f64) -> i64 {
+    let whole = Duration::from_secs_f64(seconds).as_millis();
+    i64::try_from(whole).unwrap_or(i64::MAX)
+}
 
 /// For one command of the world's own.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The count of a key inside its window, and its limit; `None` if Redis does not say, or it is no counter.
+/// The count of a key inside its window of so many seconds, and its limit; `None` if Redis does not say, or it is no counter.
 pub(crate) async fn look(
     connection: &mut MultiplexedConnection,
     key: usize,
+    window: f64,
     at: f64,
 ) -> Option<Sample> {
-    let from = lab::clock::now_ms() - WINDOW_MS;
+    let from = lab::clock::now_ms() - millis(window);
     let mut pipe = redis::pipe();
     pipe.cmd("ZCOUNT")
         .arg(format!("ratelimit:user:{key}"))
@@ -46,6 +52,7 @@ pub(crate) async fn look(
 /// Looks at every counter five times a second. Never ends.
 pub(crate) async fn sample(shared: Rc<Shared>, client: redis::Client) {
     let mut connection = None;
+    let window = shared.facts.borrow().times.window;
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
         if connection.is_none() {
@@ -56,7 +63,7 @@ pub(crate) async fn sample(shared: Rc<Shared>, client: redis::Client) {
         };
         for key in 0..KEYS {
             let at = shared.seconds();
-            if let Some(sample) = look(open, key, at).await {
+            if let Some(sample) = look(open, key, window, at).await {
                 shared.facts.borrow_mut().samples[key].push(sample);
             } else {
                 connection = None;

@@ -40,6 +40,11 @@ pub(crate) enum What {
     RedisFull,
     /// It wants a password, and nobody stays connected.
     RedisDenies,
+    /// The replica is promoted. This node goes on with the former primary, which was killed (true) or is made a replica;
+    /// the other nodes follow.
+    RedisFailsOver(usize, bool),
+    /// What is written does not reach the replica.
+    ReplicaBehind,
     /// Everything is deleted.
     Flushed,
     /// Entries behind the limiter's back: this many more than its limit allows.
@@ -77,15 +82,59 @@ impl fmt::Display for Event {
 }
 
 /// What a seed decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     pub(crate) nodes: usize,
     pub(crate) canary: bool,
     pub(crate) state_file: bool,
+    /// Whether Redis has a replica, and sentinels.
+    pub(crate) replica: bool,
+    pub(crate) times: Times,
     /// How many scrape.
     pub(crate) servers: usize,
     /// In order of their beginnings.
     pub(crate) events: Vec<Event>,
+}
+
+/// The times that the exporter and the nodes are set to, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Times {
+    pub(crate) heartbeat: f64,
+    pub(crate) registration_ttl: f64,
+    /// The window of the counters.
+    pub(crate) window: f64,
+    pub(crate) latency_window: f64,
+    pub(crate) latency_grace: f64,
+    pub(crate) drift_grace: f64,
+    pub(crate) unknown_hold: f64,
+    /// How far apart scrapes may be, apart from 1 s and 5 s.
+    intervals: [u64; 3],
+}
+
+impl Times {
+    const DEFAULT: Self = Self {
+        heartbeat: 10.0,
+        registration_ttl: 30.0,
+        window: 60.0,
+        latency_window: 60.0,
+        latency_grace: 60.0,
+        drift_grace: 30.0,
+        unknown_hold: 300.0,
+        intervals: [15, 30, 60],
+    };
+
+    /// A third of the defaults, for more to happen in an hour. A registration is read every 8 s, and must not go from fresh
+    /// to gone in between: it lives for 15 s.
+    const SHORT: Self = Self {
+        heartbeat: 5.0,
+        registration_ttl: 15.0,
+        window: 20.0,
+        latency_window: 20.0,
+        latency_grace: 20.0,
+        drift_grace: 10.0,
+        unknown_hold: 100.0,
+        intervals: [5, 10, 20],
+    };
 }
 
 /// Nothing happens before: the exporter has seen everything healthy.
@@ -98,10 +147,12 @@ impl Schedule {
         let nodes = usize::try_from(random.within(3, 5)).unwrap_or(3);
         let (canary, state_file) = (random.once_in(3), !random.once_in(3));
         let servers = if random.once_in(3) { 2 } else { 1 };
+        let replica = random.once_in(2);
+        let times = random.one_of(&[Times::DEFAULT, Times::SHORT]);
         let mut events: Vec<Event> = Vec::new();
         let mut at = CALM;
         while at < length {
-            let what = what(&mut random, nodes);
+            let what = what(&mut random, nodes, replica, times);
             let until = at + lasts(&mut random, what);
             let event = Event { at, until, what };
             if !events.iter().any(|before| excludes(before, &event)) {
@@ -114,16 +165,18 @@ impl Schedule {
             nodes,
             canary,
             state_file,
+            replica,
+            times,
             servers,
             events,
         }
     }
 }
 
-fn what(random: &mut Random, nodes: usize) -> What {
+fn what(random: &mut Random, nodes: usize, replica: bool, times: Times) -> What {
     let node = usize::try_from(random.below(nodes as u64)).unwrap_or(0);
     let key = usize::try_from(random.below(KEYS as u64)).unwrap_or(0);
-    match random.below(28) {
+    match random.below(if replica { 33 } else { 28 }) {
         0 | 1 => What::NodeKilled(node),
         2 => What::NodeReplaced(node),
         3 | 4 => What::NodeStopped(node),
@@ -145,6 +198,8 @@ fn what(random: &mut Random, nodes: usize) -> What {
         24 => What::NodeMoved(node.max(1)),
         25 => What::RedisDenies,
         26 => What::ClockAhead(node, random.one_of(&[500, 2_000, 30_000])),
+        28..=30 => What::RedisFailsOver(node, random.once_in(2)),
+        31 | 32 => What::ReplicaBehind,
         _ => random.one_of(&[
             What::Traffic(0),
             What::Traffic(2),
@@ -152,9 +207,9 @@ fn what(random: &mut Random, nodes: usize) -> What {
             What::Traffic(200),
             What::Interval(1),
             What::Interval(5),
-            What::Interval(15),
-            What::Interval(30),
-            What::Interval(60),
+            What::Interval(times.intervals[0]),
+            What::Interval(times.intervals[1]),
+            What::Interval(times.intervals[2]),
         ]),
     }
 }
@@ -167,6 +222,7 @@ fn lasts(random: &mut Random, what: What) -> u64 {
         What::Flushed | What::NodeReplaced(_) | What::NodeMoved(_) | What::Traffic(_) => 0,
         // Prometheus comes back.
         What::Interval(_) => random.one_of(&[15_000, 60_000, 130_000]),
+        What::RedisFailsOver(..) => random.one_of(&[1_000, 20_000, 45_000, 90_000]),
         What::SlowChecks(..) => random.one_of(&[2_000, 20_000, 75_000, 110_000]),
         _ => random.one_of(&[1_000, 6_000, 20_000, 45_000, 75_000]),
     }
@@ -174,18 +230,18 @@ fn lasts(random: &mut Random, what: What) -> u64 {
 
 /// Whether both are done to the same thing at the same time: the second would undo the first.
 fn excludes(before: &Event, event: &Event) -> bool {
-    let same = match (before.what.node(), event.what.node()) {
-        (Some(one), Some(other)) => one == other,
-        (None, None) => before.what.is_about_redis() && event.what.is_about_redis(),
-        _ => false,
-    };
+    let same = before.what.node().is_some() && before.what.node() == event.what.node();
+    let both_redis = before.what.is_about_redis() && event.what.is_about_redis();
+    // While the former primary is away, or not told yet, there is no replica.
+    let replica = event.what == What::ReplicaBehind
+        && matches!(before.what, What::ReplicaBehind | What::RedisFailsOver(..));
     let same_key = before.what.key().is_some() && before.what.key() == event.what.key();
     let exporter = |what| matches!(what, What::ExporterKilled | What::ExporterStopped);
     let both_exporter = exporter(before.what) && exporter(event.what);
     let malformed = before.what == What::KeyMalformed && event.what == What::KeyMalformed;
     let interval = |what| matches!(what, What::Interval(_));
     let both_interval = interval(before.what) && interval(event.what);
-    (same || same_key || both_exporter || malformed || both_interval)
+    (same || both_redis || replica || same_key || both_exporter || malformed || both_interval)
         && event.at <= before.until + 500
 }
 
@@ -207,6 +263,7 @@ impl What {
             | Self::LinkRefused(node)
             | Self::LinkHangs(node)
             | Self::SlowChecks(node, _)
+            | Self::RedisFailsOver(node, _)
             | Self::ApiHangs(node) => Some(node),
             _ => None,
         }
@@ -229,6 +286,7 @@ impl What {
                 | Self::RedisReadOnly
                 | Self::RedisFull
                 | Self::RedisDenies
+                | Self::RedisFailsOver(..)
                 | Self::Flushed
         )
     }

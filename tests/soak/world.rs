@@ -1,14 +1,17 @@
 //! A limiter of the lab with its exporter, what is done to it, and the facts about it. Every process ends with the world.
 
+mod failover;
+mod nodes;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::proxy::{Mode, Proxy};
-use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
 use lab::traffic::{Traffic, TrafficOptions};
 use redis::aio::MultiplexedConnection;
@@ -16,8 +19,9 @@ use tokio::time::Instant;
 
 use crate::exporter::Exporter;
 use crate::facts::{Facts, Life, NodeFacts, Redis, Track, Way, figure};
-use crate::sampling::{PATIENCE, look};
-use crate::schedule::{KEYS, Schedule, What};
+use crate::sampling::{PATIENCE, look, millis};
+use crate::schedule::{KEYS, Schedule, Times, What};
+use crate::servers::Servers;
 
 /// What is shared with who scrapes and samples.
 #[derive(Debug)]
@@ -53,8 +57,12 @@ pub(crate) struct World {
     traffic: Option<Traffic>,
     malformed: Option<Traffic>,
     slots: Vec<Slot>,
-    redis: RedisServer,
+    servers: Servers,
+    /// Leads to the primary.
+    front: Proxy,
     connection: MultiplexedConnection,
+    /// Since when the replica may lack what was written.
+    behind_since: Option<f64>,
     /// How many reasons there are for checks to fail by themselves.
     poisons: u32,
     ids: usize,
@@ -66,12 +74,14 @@ impl World {
         let start = Instant::now();
         let now = || start.elapsed().as_secs_f64();
         let folder = TempDir::new("soak")?;
-        let redis = RedisServer::start(&[]).await?;
+        let times = schedule.times;
+        let servers = Servers::start(schedule.replica).await?;
+        let front = Proxy::start(servers.address()).await?;
         let (mut slots, mut nodes) = (Vec::new(), Vec::new());
         for number in 0..schedule.nodes {
-            let proxy = Proxy::start(format!("127.0.0.1:{}", redis.port())).await?;
+            let proxy = Proxy::start(servers.address()).await?;
             let id = format!("node-{}", number + 1);
-            let process = NodeProcess::start(NodeOptions::new(&id, proxy.url("redis"))).await?;
+            let process = NodeProcess::start(node_options(&id, &proxy, times)).await?;
             nodes.push(born(id, process.address(), now()));
             slots.push(Slot {
                 process,
@@ -81,8 +91,11 @@ impl World {
             });
         }
         let urls: Vec<String> = slots.iter().map(|slot| slot.process.url()).collect();
+        let config = folder.path().join("exporter.yml");
+        std::fs::write(&config, settings(times))?;
         let mut args = vec![
-            format!("--redis.url={}", redis.url()),
+            format!("--config.file={}", config.display()),
+            format!("--redis.url={}", servers.url()),
             format!("--ratelimiter.url={}", urls[0]),
         ];
         if schedule.canary {
@@ -95,11 +108,13 @@ impl World {
         let exporter = Exporter::start(folder.path(), args).await?;
         let at = now();
         let facts = Facts {
+            times,
             nodes,
             configured: slots[0].process.address(),
             state_file: schedule.state_file,
             redis: Track::new(0.0, Redis::Up),
             emptied: Vec::new(),
+            lost: Vec::new(),
             traffic: Track::new(at, 0),
             interval: Track::new(at, 1),
             exporter: Track::new(at, true),
@@ -115,15 +130,17 @@ impl World {
             address: RefCell::new(Some(exporter.address().to_owned())),
             in_flight: RefCell::default(),
         };
-        let connection = redis.connection().await?;
+        let connection = servers.primary().connection().await?;
         let mut world = Self {
             shared: Rc::new(shared),
             exporter,
             traffic: None,
             malformed: None,
             slots,
-            redis,
+            servers,
+            front,
             connection,
+            behind_since: None,
             poisons: 0,
             ids: schedule.nodes,
             _folder: folder,
@@ -152,6 +169,7 @@ impl World {
                 };
                 // A node that is dead begins anew without any.
                 let _ = self.slots[node].process.set_faults(&faults).await;
+                self.ahead(node, clock_ahead_ms);
             }
             What::NodeStopped(node) => {
                 // From the signal on it may be gone.
@@ -176,14 +194,16 @@ impl World {
             What::ApiHangs(node) => self.api_hangs(node, true).await,
             What::RedisKilled => {
                 self.redis(Redis::Dead);
-                self.redis.kill();
+                self.behind_since.get_or_insert(self.shared.seconds());
+                self.servers.primary_mut().kill();
             }
             What::RedisStalls => {
-                self.redis.pause()?;
+                self.servers.primary_mut().pause()?;
                 self.redis(Redis::Stalled);
             }
             What::RedisReadOnly => {
                 self.ask(&["REPLICAOF", "127.0.0.1", "1"]).await?;
+                self.behind_since.get_or_insert(self.shared.seconds());
                 self.redis(Redis::ReadOnly);
             }
             What::RedisFull => {
@@ -197,6 +217,8 @@ impl World {
                 self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
                     .await?;
             }
+            What::RedisFailsOver(node, dies) => self.primary_goes(node, dies).await?,
+            What::ReplicaBehind => self.replica_falls_behind().await?,
             What::Flushed => {
                 let at = self.now();
                 let flushed = self.ask(&["FLUSHALL"]).await;
@@ -248,20 +270,22 @@ impl World {
                 self.way(node, Mode::Pass, Way::Open).await?;
             }
             What::SlowChecks(node, _) => self.slow(node, 0).await,
-            What::ApiHangs(node) | What::ClockAhead(node, _) => {
+            What::ApiHangs(node) => self.api_hangs(node, false).await,
+            What::ClockAhead(node, _) => {
                 self.api_hangs(node, false).await;
+                self.ahead(node, 0);
             }
             What::RedisKilled => {
                 let at = self.now();
-                self.redis.restart().await?;
-                self.connection = self.redis.connection().await?;
+                self.servers.restart().await?;
+                self.connection = self.servers.primary().connection().await?;
                 self.shared.facts.borrow_mut().emptied.push(at);
                 self.redis(Redis::Up);
                 self.malformed_again().await?;
             }
             What::RedisStalls => {
-                self.redis.resume()?;
-                self.connection = self.redis.connection().await?;
+                self.servers.primary_mut().resume()?;
+                self.connection = self.servers.primary().connection().await?;
                 self.redis(Redis::Up);
             }
             What::RedisReadOnly => {
@@ -276,6 +300,17 @@ impl World {
                 self.ask(&["CONFIG", "SET", "requirepass", ""]).await?;
                 self.redis(Redis::Up);
             }
+            What::RedisFailsOver(node, _) => {
+                if self.shared.facts.borrow().redis.now() == Redis::FailsOver {
+                    self.fail_over(None, self.now()).await?;
+                }
+                let proxy = &self.slots[node].proxy;
+                proxy.lead_to(self.servers.address()).await?;
+                self.way(node, Mode::Pass, Way::Open).await?;
+                self.servers.rejoin().await?;
+                self.behind_since = None;
+            }
+            What::ReplicaBehind => self.servers.mend_replica().await?,
             What::CounterOver(key, more) => self.take_back(key, more).await,
             What::LimitSet(key, _) => self.set_limit(key, None).await?,
             What::LimitMalformed(key) => {
@@ -303,87 +338,20 @@ impl World {
         Ok(())
     }
 
-    /// Starts nodes that could not be started before: without Redis they do not start.
-    pub(crate) async fn revive(&mut self) {
-        for slot in &mut self.slots {
-            let possible = {
-                let facts = self.shared.facts.borrow();
-                let way = facts.nodes[slot.facts].way.now();
-                facts.redis.now() == Redis::Up && way == Way::Open
-            };
-            if slot.waits && possible && slot.process.restart().await.is_ok() {
-                slot.waits = false;
-                let at = self.shared.seconds();
-                let mut facts = self.shared.facts.borrow_mut();
-                let node = &mut facts.nodes[slot.facts];
-                node.life.set(at, Life::Runs);
-                node.delay.set(at, 0);
-            }
-        }
-    }
-
-    async fn replace(&mut self, node: usize) -> anyhow::Result<()> {
-        if self.slots[node].waits {
-            return Ok(());
-        }
-        self.slots[node].process.kill();
-        let at = self.now();
-        self.life(node, Life::Killed);
-        let slot = &mut self.slots[node];
-        let mut options =
-            NodeOptions::new(format!("node-{}", self.ids + 1), slot.proxy.url("redis"));
-        options.listen = Some(slot.process.address().parse().context("a node's address")?);
-        // Without Redis it does not start: then the old one waits to come back.
-        match NodeProcess::start(options).await {
-            Ok(process) => {
-                self.ids += 1;
-                slot.process = process;
-                let mut facts = self.shared.facts.borrow_mut();
-                let way = facts.nodes[slot.facts].way.now();
-                facts.nodes[slot.facts].replaced = Some(at);
-                slot.facts = facts.nodes.len();
-                let id = format!("node-{}", self.ids);
-                let mut next = born(id, slot.process.address(), self.shared.seconds());
-                next.way = Track::new(next.born, way);
-                facts.nodes.push(next);
-            }
-            Err(_) => slot.waits = true,
-        }
-        Ok(())
-    }
-
-    /// The node goes to another port, as a container that is scheduled anew.
-    async fn relocate(&mut self, node: usize) -> anyhow::Result<()> {
-        if self.slots[node].waits {
-            return Ok(());
-        }
-        self.slots[node].process.kill();
-        self.life(node, Life::Killed);
-        let slot = &mut self.slots[node];
-        let id = slot.process.id().to_owned();
-        match NodeProcess::start(NodeOptions::new(id, slot.proxy.url("redis"))).await {
-            Ok(process) => {
-                slot.process = process;
-                let at = self.shared.seconds();
-                let mut facts = self.shared.facts.borrow_mut();
-                let moved = &mut facts.nodes[slot.facts];
-                moved.address = slot.process.address();
-                moved.moved = at;
-                moved.life.set(at, Life::Runs);
-                moved.delay.set(at, 0);
-            }
-            Err(_) => slot.waits = true,
-        }
-        let rate = self.shared.facts.borrow().traffic.now();
-        self.set_traffic(rate)
-    }
-
     fn life(&self, node: usize, life: Life) {
         let at = self.now();
         let place = self.slots[node].facts;
         self.shared.facts.borrow_mut().nodes[place]
             .life
             .set(at, life);
+    }
+
+    fn ahead(&self, node: usize, millis: u32) {
+        let at = self.now();
+        let place = self.slots[node].facts;
+        self.shared.facts.borrow_mut().nodes[place]
+            .ahead
+            .set(at, millis);
     }
 
     async fn way(&self, node: usize, mode: Mode, way: Way) -> anyhow::Result<()> {
@@ -472,7 +440,9 @@ impl World {
     }
 
     async fn push_over(&mut self, key: usize, more: u64) -> anyhow::Result<()> {
-        let Some(sample) = look(&mut self.connection, key, self.shared.seconds()).await else {
+        let window = self.shared.facts.borrow().times.window;
+        let at = self.shared.seconds();
+        let Some(sample) = look(&mut self.connection, key, window, at).await else {
             return Ok(());
         };
         let missing = sample.limit.unwrap_or(0).saturating_sub(sample.count) + more;
@@ -482,7 +452,8 @@ impl World {
             let member = format!("extra-{number}");
             let _ = self.ask(&["ZADD", &name, &now, &member]).await;
         }
-        let _ = self.ask(&["PEXPIRE", &name, "61000"]).await;
+        let expiry = millis(window + 1.0).to_string();
+        let _ = self.ask(&["PEXPIRE", &name, &expiry]).await;
         Ok(())
     }
 
@@ -501,7 +472,8 @@ impl World {
         let at = self.now();
         let done = match limit {
             Some(limit) => {
-                self.ask(&["HSET", &name, "limit", limit, "window_ms", "60000"])
+                let window = millis(self.shared.facts.borrow().times.window).to_string();
+                self.ask(&["HSET", &name, "limit", limit, "window_ms", &window])
                     .await
             }
             None => self.ask(&["DEL", &name]).await,
@@ -521,7 +493,7 @@ impl World {
         let asked = command.query_async::<redis::Value>(&mut self.connection);
         let answer = tokio::time::timeout(PATIENCE, asked).await;
         if !matches!(answer, Ok(Ok(_)))
-            && let Ok(connection) = self.redis.connection().await
+            && let Ok(connection) = self.servers.primary().connection().await
         {
             self.connection = connection;
         }
@@ -529,15 +501,42 @@ impl World {
         Ok(())
     }
 
-    /// The world's own way to Redis, for samples.
-    pub(crate) fn client(&self) -> redis::Client {
-        self.redis.client()
+    /// The world's own way to the primary, for samples.
+    pub(crate) fn client(&self) -> anyhow::Result<redis::Client> {
+        Ok(redis::Client::open(self.front.url("redis"))?)
     }
 
     /// What the exporter logged.
     pub(crate) fn exporter_log(&self) -> String {
         self.exporter.log()
     }
+}
+
+fn node_options(id: &str, proxy: &Proxy, times: Times) -> NodeOptions {
+    NodeOptions {
+        default_window_ms: millis(times.window),
+        heartbeat_seconds: Duration::from_secs_f64(times.heartbeat).as_secs(),
+        ..NodeOptions::new(id, proxy.url("redis"))
+    }
+}
+
+/// The exporter's configuration file.
+fn settings(times: Times) -> String {
+    format!(
+        "latency.window: {}s
+nodes: {{registration_ttl: {}s, heartbeat_interval: {}s}}
+checker: {{unknown_hold: {}s}}
+invariants:
+  high_latency: {{grace_period: {}s}}
+  counter_drift: {{grace_period: {}s}}
+",
+        times.latency_window,
+        times.registration_ttl,
+        times.heartbeat,
+        times.unknown_hold,
+        times.latency_grace,
+        times.drift_grace,
+    )
 }
 
 fn born(id: String, address: String, at: f64) -> NodeFacts {
@@ -550,6 +549,7 @@ fn born(id: String, address: String, at: f64) -> NodeFacts {
         life: Track::new(at, Life::Runs),
         way: Track::new(at, Way::Open),
         delay: Track::new(at, 0),
+        ahead: Track::new(at, 0),
         checks: Vec::new(),
     }
 }

@@ -13,11 +13,8 @@ use super::limiter::Limiter;
 use crate::clock;
 use crate::faults::Faults;
 
-/// How long a registration lives without being renewed.
-const TTL_SECONDS: u64 = 30;
-
-/// How often it is renewed: two renewals may fail before it runs out.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How many heartbeats a registration lives: two renewals may fail before it runs out.
+const HEARTBEATS: u64 = 3;
 
 /// A clean stop closes the port within 0.2 s, Redis or no Redis.
 const DEREGISTER_PATIENCE: Duration = Duration::from_millis(150);
@@ -26,6 +23,7 @@ const DEREGISTER_PATIENCE: Duration = Duration::from_millis(150);
 pub(super) struct Registration {
     pub(super) id: String,
     pub(super) address: String,
+    pub(super) heartbeat_seconds: u64,
 }
 
 impl Registration {
@@ -47,7 +45,7 @@ impl Registration {
                     .ignore()
                     .cmd("EXPIRE")
                     .arg(name)
-                    .arg(TTL_SECONDS)
+                    .arg(HEARTBEATS * self.heartbeat_seconds)
                     .ignore()
                     .query_async::<()>(&mut conn)
                     .await?;
@@ -63,7 +61,7 @@ impl Registration {
         limiter: Arc<Limiter>,
         faults: watch::Receiver<Arc<Faults>>,
     ) {
-        let mut beats = tokio::time::interval(HEARTBEAT);
+        let mut beats = tokio::time::interval(Duration::from_secs(self.heartbeat_seconds));
         // A node that hung renews once when it goes on, not once for every beat it missed.
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick is at once, and that renewal has been done.

@@ -64,6 +64,7 @@ pub async fn run(options: NodeOptions) -> anyhow::Result<()> {
     let registration = Registration {
         id: options.id.clone(),
         address: options.advertise.unwrap_or_else(|| address.to_string()),
+        heartbeat_seconds: options.heartbeat_seconds,
     };
     tokio::time::timeout(START_PATIENCE, registration.renew(&limiter))
         .await
