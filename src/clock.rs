@@ -1,14 +1,14 @@
-//! The one place that reads the clock. Everything else gets a [`Moment`] passed in, so that grace periods and
-//! windows are tested without sleeping. Network deadlines are tokio's business and are not here.
+//! The only place that reads the clock. All other code gets a [`Moment`], so that tests of grace periods and windows do
+//! not sleep. Network deadlines use tokio's clock and are not here.
 
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A point in time, told twice: as the wall clock says it, and on a timeline that never steps.
+/// A point in time, by the wall clock and on a timeline that never steps.
 ///
-/// Grace periods are elapsed time, so they are measured on `steady`; people and Prometheus are told `wall`.
-/// A replay has only recorded wall times, so there both are the same.
+/// Grace periods are elapsed time, so they are measured on `steady`; people and Prometheus get `wall`. A replay has
+/// only recorded wall times, so there both are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// What the wall clock says. It can be stepped in both directions.
@@ -34,7 +34,7 @@ pub fn elapsed(earlier: Timestamp, later: Timestamp) -> Duration {
     Duration::try_from(later.duration_since(earlier)).unwrap_or(Duration::ZERO)
 }
 
-/// `at` plus `duration`, held at the largest representable time instead of overflowing.
+/// `at` plus `duration`; at most the largest time that can be represented.
 pub fn later(at: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration)
         .ok()
@@ -42,7 +42,7 @@ pub fn later(at: Timestamp, duration: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
-/// `duration` before `at`; at the beginning of time it stops.
+/// `at` minus `duration`; at least the smallest time that can be represented.
 pub fn earlier(at: Timestamp, duration: Duration) -> Timestamp {
     jiff::SignedDuration::try_from(duration)
         .ok()
@@ -50,7 +50,7 @@ pub fn earlier(at: Timestamp, duration: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MIN)
 }
 
-/// Seconds since the Unix epoch, as Prometheus wants its timestamps.
+/// Seconds since the Unix epoch, the form of timestamps in Prometheus.
 pub fn unix_seconds(at: Timestamp) -> f64 {
     at.as_duration().as_secs_f64()
 }
@@ -72,7 +72,7 @@ impl Clock {
         }
     }
 
-    /// Goes on with an older steady timeline, whose present time `resume` tells from the wall clock's.
+    /// Continues an older steady timeline. `resume` returns its present time for the present time of the wall clock.
     #[must_use]
     pub fn resume(self, resume: impl FnOnce(Timestamp) -> Timestamp) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! One collection: observe, then check. Scrapes that arrive together share one run, and a run ends by the earliest
-//! deadline among them, with what it got. Its settings can change between two runs.
+//! One collection: observe, then check. Scrapes that arrive together share one collection. It ends by the earliest of
+//! their deadlines, with what it has read until then. Settings can change between two collections.
 
 mod saving;
 mod single_flight;
@@ -27,15 +27,15 @@ use crate::subject::{InvariantChecker, Subject};
 use saving::{Saving, ToSave};
 use single_flight::SingleFlight;
 
-/// How often the registry is looked at between collections: well inside the life of a registration (30 s), which
-/// Prometheus's default scrape interval (1 min) is not. It costs two commands a node.
+/// How often the exporter reads the registry between collections. Registrations live for 30 s, which is shorter than
+/// Prometheus's default scrape interval of 1 min. A reading costs two commands for each node.
 pub const GLANCE_EVERY: Duration = Duration::from_secs(8);
 
-/// How long after its deadline a collection may end. Everything in it is cut off at the deadline; what follows is the
-/// checking of what was seen, a second for a million keys.
+/// How long after its deadline a collection may end. All reading ends at the deadline; the checks after it take about a
+/// second for a million keys.
 const OVERDUE: Duration = Duration::from_secs(15);
 
-/// How long what goes on between collections keeps others waiting at the most, with some to spare.
+/// How long work between collections delays others at the most, with some margin.
 const HELD: Duration = Duration::from_millis(200);
 
 /// Runs collections.
@@ -47,12 +47,12 @@ pub struct Collect<S, C> {
     coalesced: AtomicU64,
     tasks: TaskTracker,
     saving: Saving,
-    /// Collections so far, by which one that goes on between them knows that it is over.
+    /// Collections begun so far. Work between collections ends when this number changes.
     begun: AtomicU64,
-    /// Nobody goes on between collections while there are any.
+    /// The [`Hold`]s that exist. Work between collections pauses while there is one.
     holds: AtomicUsize,
     ending: CancellationToken,
-    /// What its log lines are told apart by.
+    /// The span of its log lines, with the name of the limiter.
     span: Span,
 }
 
@@ -61,14 +61,15 @@ struct Work<S, C> {
     subject: S,
     checker: C,
     clock: Clock,
-    /// Where state survives a restart.
+    /// The file of `--state.file`.
     state_file: Option<PathBuf>,
     reported: Reported,
     own: OwnCounters,
 }
 
 impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
-    /// Gets ready to collect, by `clock`. With a `state_file`, what is known is written there after each collection.
+    /// Prepares collections of `subject`, with the times of `clock`. With a `state_file`, the state is written there
+    /// after each collection.
     pub fn new(subject: S, checker: C, clock: Clock, state_file: Option<PathBuf>) -> Self {
         Self {
             work: tokio::sync::Mutex::new(Work {
@@ -91,7 +92,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         }
     }
 
-    /// Puts `limiter` into every line that is logged, where several are watched.
+    /// Adds the name `limiter` to every log line, for an exporter that watches several.
     #[must_use]
     pub fn named(self, limiter: &str) -> Self {
         Self {
@@ -100,7 +101,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         }
     }
 
-    /// A collection that ends by `deadline`: the one under way if there is one, else a new one. `None` if it died, or is
+    /// A collection that ends by `deadline`: the one under way, or else a new one. `None` if its task panicked or it is
     /// long overdue.
     pub async fn snapshot(self: &Arc<Self>, deadline: Instant) -> Option<Arc<Snapshot>> {
         let mut done = self.join(deadline);
@@ -109,7 +110,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         snapshot.ok()?.ok()?.clone()
     }
 
-    /// Makes sure that a collection is under way or done, without waiting for it.
+    /// Joins or starts a collection, without waiting for it.
     pub fn start(self: &Arc<Self>, deadline: Instant) {
         drop(self.join(deadline));
     }
@@ -119,11 +120,10 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         self.last.borrow().clone()
     }
 
-    /// How long ago a collection should have ended at the latest, if it should: none can be completed then, whatever is
-    /// asked for.
+    /// How long a collection is overdue. While one is, no collection can be completed.
     pub fn overdue(&self, at: Instant) -> Option<Duration> {
-        let owed = lock(&self.single_flight).owed?;
-        at.checked_duration_since(owed + OVERDUE)
+        let due = lock(&self.single_flight).due?;
+        at.checked_duration_since(due + OVERDUE)
     }
 
     /// Waits until no collection is under way, and keeps the next one waiting.
@@ -150,7 +150,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
             return done;
         };
         let this = Arc::clone(self);
-        // The run is a task of its own, so that a client that hangs up takes nothing from the others.
+        // The collection is a task of its own, so that it continues for other clients when one disconnects.
         let run = async move {
             let number = this.begun.fetch_add(1, Ordering::Relaxed) + 1;
             let mut work = this.work.lock().await;
@@ -163,11 +163,11 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
             leader.finished.send_replace(Some(snapshot));
             let to_save = work.to_save();
             drop(work);
-            // Nobody waits for the disk.
+            // No client waits for the disk.
             if let Some(to_save) = to_save {
                 this.saving.save(to_save).await;
             }
-            // Not kept alive by this: who is not asked any more has nothing to go on with.
+            // Work between collections does not keep `Collect` alive: a target that was removed stops.
             let (ending, asked) = (this.ending.clone(), Arc::downgrade(&this));
             drop(this);
             let going_on = async {
@@ -181,13 +181,14 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         done
     }
 
-    /// Goes on for a moment after the collection with this number. Returns whether there is more to do before the next.
+    /// Continues for a moment the work that the collection with this number left. Returns whether there is more to do
+    /// before the next.
     async fn go_on(&self, number: u64) -> bool {
         if self.holds.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(HELD).await;
             return true;
         }
-        // It is fair: a collection that waits is next.
+        // The lock is fair: a collection that waits for it is next.
         let mut work = self.work.lock().await;
         self.begun.load(Ordering::Relaxed) == number && {
             let Work {
@@ -197,13 +198,13 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         }
     }
 
-    /// Nobody goes on between collections while this is held, so that there is a moment in which nothing is under way.
+    /// Pauses work between collections while this is held, so that there is a moment in which nothing is under way.
     pub fn hold(&self) -> Hold<'_> {
         self.holds.fetch_add(1, Ordering::Relaxed);
         Hold(&self.holds)
     }
 
-    /// Now and then a light look at the subject, if nothing else is going on. Never ends.
+    /// Calls [`Self::glance`] every [`GLANCE_EVERY`]. Never ends.
     pub async fn glance_at_times(&self) {
         loop {
             tokio::time::sleep(GLANCE_EVERY).await;
@@ -211,16 +212,16 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         }
     }
 
-    /// A light look at the subject, if nothing else is going on.
+    /// Observes the little that would be missed between two collections, unless one is under way.
     pub async fn glance(&self) {
-        // What goes on between collections makes room; a collection looks for itself.
+        // Work between collections gives up the lock in time. A collection does not, and reads all of this itself.
         if let Ok(mut work) = tokio::time::timeout(HELD, self.work.lock()).await {
             work.subject.glance().await;
         }
     }
 }
 
-/// Keeps others from going on between collections.
+/// Pauses work between collections.
 #[derive(Debug)]
 pub struct Hold<'a>(&'a AtomicUsize);
 
@@ -235,8 +236,8 @@ impl Drop for Hold<'_> {
 pub struct Between<'a, S, C>(tokio::sync::MutexGuard<'a, Work<S, C>>);
 
 impl<S: Subject, C: InvariantChecker> Between<'_, S, C> {
-    /// Goes on with `next` and other settings. What is in progress and what is remembered stays, unless `next` observes
-    /// something else.
+    /// Continues with the subject `next` and new settings of the checker. Violations in progress and memory stay,
+    /// unless `next` observes another limiter.
     pub fn reconfigure(&mut self, next: S, checker: C::Config) {
         let work = &mut *self.0;
         let before = std::mem::replace(&mut work.subject, next);
@@ -257,10 +258,10 @@ impl<S: Subject, C: InvariantChecker> Work<S, C> {
         let started = self.clock.now();
         let mut observation = self.subject.observe(deadline, &mut self.checker).await;
         observation.cut_long_texts();
-        // The moment of the whole: counters were judged as they were read, none later than this.
+        // The time of the collection. Counters were judged when they were read, none later than this.
         let now = self.clock.now();
         let report = self.checker.check(now, &observation);
-        report.withhold_made_up(&mut observation);
+        report.withhold_imprecise_p99(&mut observation);
         observation.judged();
         self.count_own(&observation, now.wall);
         self.reported = log_changes(&self.reported, &report, &observation);
@@ -272,7 +273,7 @@ impl<S: Subject, C: InvariantChecker> Work<S, C> {
         }
     }
 
-    /// What is to be written now, if state is kept.
+    /// The state to write now, if there is a state file.
     fn to_save(&self) -> Option<ToSave> {
         Some(ToSave {
             path: self.state_file.clone()?,

@@ -1,4 +1,4 @@
-//! Observation and report become metric families, built anew for every scrape. Pure.
+//! Makes metric families of observation and report, anew for every scrape. Pure.
 
 mod definitions;
 mod families;

@@ -1,7 +1,7 @@
-//! The invariants: pure decisions on what was observed. No I/O, no clock of its own, no async; `now` is passed in.
+//! The invariants: pure decisions about an observation. No I/O, no clock, no async; the caller passes `now`.
 //!
-//! Each invariant maps an observation to a [`Verdict`] per subject, in a file of its own. [`Checker`] adds time:
-//! grace periods, holding what is unknown, forgetting what is gone.
+//! Each invariant has its own file and maps an observation to a [`Verdict`] for each subject. [`Checker`] adds time: it
+//! applies grace periods, holds violations whose subject is unknown, and forgets subjects that are gone.
 
 mod checker;
 mod config;

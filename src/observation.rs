@@ -1,4 +1,4 @@
-//! What was seen: plain data, and its JSON form. No decisions are made here and nothing is fetched.
+//! What a collection read: plain data, and its JSON form. It decides nothing and fetches nothing.
 //!
 //! A value that could not be read is `None`, never zero, and a [`Failure`] beside it says why. The first four
 //! fields of [`Observation`] are the whole of the minimal JSON form; everything else is optional.
@@ -19,7 +19,7 @@ pub use failure::{Collector, Failure, Reason};
 pub use key::{decode_key, encode_key, hash_key, is_cut_key, names_of, shown_key};
 pub use latency_window::LatencyWindow;
 
-/// Everything one collection saw, apart from the counters that were streamed past the checker.
+/// Everything that one collection read, except the counters that it streamed to the checker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Observation {
     /// The limiter's nodes, by id.
@@ -29,7 +29,7 @@ pub struct Observation {
     pub counters: Vec<Counter>,
     /// What the nodes' own metrics say, by node id.
     pub node_metrics: BTreeMap<String, NodeMetrics>,
-    /// The span that their p99 is taken over, in seconds; 60 where it is not there.
+    /// The time span that their p99 covers, in seconds; 60 if absent.
     #[serde(default, skip_serializing_if = "LatencyWindow::is_default")]
     pub latency_window_seconds: LatencyWindow,
     /// Whether Redis answered the exporter's PING in time; `null` when the collection was cut off before that.
@@ -38,46 +38,46 @@ pub struct Observation {
     /// When this was observed, by the wall clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Timestamp>,
-    /// The same on the timeline that never steps, in a recording: grace periods are replayed on it.
+    /// The same on the timeline that never steps, in a recording: a replay measures grace periods on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steady_at: Option<Timestamp>,
-    /// The keys in here are hashes already.
+    /// Whether the keys are hashes already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keys_hashed: bool,
     /// Redis as the exporter sees it.
     #[serde(default)]
     pub redis: RedisReading,
-    /// Whether the management API answered; `None` when it was not asked.
+    /// Whether the management API answered; `None` if no request was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_up: Option<bool>,
-    /// The limit and window of keys without one of their own.
+    /// The limit and window of keys without a limit of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_limit: Option<Limit>,
     /// How far the counters were read.
     #[serde(default)]
     pub counters_read: CountersRead,
-    /// Keys, as they are shown, that were looked at directly and could not be judged, and why: a violation in progress is
-    /// held. For the checker, and for a recording.
+    /// Keys, as they are shown, that were read one by one and could not be judged, and why. Their violations in
+    /// progress are held. For the checker, and for a recording.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unjudged: BTreeMap<String, Reason>,
     /// Which counters are listed.
     #[serde(skip)]
     pub listed: CountersListed,
-    /// Totals over all live counters, exact whatever the caps.
+    /// Exact totals over all live counters, listed or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<KeyTotals>,
-    /// The kind of limiter, where that is known: what it does not have is not applicable.
+    /// The kind of limiter, if it is known. Invariants about what it does not have are not applicable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limiter: Option<LimiterKind>,
     /// What could not be read, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
-    /// How each source did, by collector.
+    /// The outcome of each collector.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub collectors: BTreeMap<Collector, CollectorRun>,
 }
 
-/// Requires the field to be there, but lets it be `null`.
+/// Requires the field, which may be `null`.
 fn required_nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -92,31 +92,31 @@ pub struct Node {
     /// `host:port`, when known.
     #[serde(default)]
     pub address: Option<String>,
-    /// `Up`, `Down`, or what the management API says; `null` when the evidence does not carry a judgement.
+    /// `Up`, `Down`, or what the management API says; `null` if the evidence does not decide it.
     #[serde(deserialize_with = "required_nullable")]
     pub state: Option<String>,
     /// Which evidence decided the state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// When the registration was written, as the limiter tells it.
+    /// When the registration was written, as the limiter reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered_at: Option<String>,
-    /// Seconds until the registration runs out; `None` without a registration or without a TTL.
+    /// Seconds until the registration expires; `None` without a registration or without a TTL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_ttl_seconds: Option<f64>,
     /// How long the node took to answer the request for its health, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_seconds: Option<f64>,
-    /// Whether the node reaches Redis; `None` when there is no evidence either way.
+    /// Whether the node reaches Redis; `None` without evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_connected: Option<bool>,
     /// Which evidence decided `redis_connected`, or why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_reason: Option<String>,
-    /// Whether the node refused what it must refuse; `None` when the canary did not ask.
+    /// Whether the node refused the request of the canary that it must refuse; `None` if none was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_refused: Option<bool>,
-    /// Why it is not known whether it does, although it was asked.
+    /// Why `canary_refused` is unknown although the request was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_reason: Option<String>,
 }
@@ -145,13 +145,13 @@ pub struct Counter {
     /// The limit before it was last seen to fall, while that still matters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fell_from: Option<FallenLimit>,
-    /// What else is known of it, where its limiter is not the reference.
+    /// The state of its key, if its limiter is not the reference.
     #[serde(default, skip_serializing_if = "Condition::is_plain")]
     pub condition: Condition,
-    /// When it was counted, for the last time in this collection; on the timeline that never steps, in a recording.
+    /// When it was last counted in this collection; on the timeline that never steps, in a recording.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted_at: Option<Timestamp>,
-    /// When it was counted for the first time in this collection, if that was more than once.
+    /// When it was first counted in this collection, if it was counted more than once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted_from: Option<Timestamp>,
 }
@@ -162,7 +162,7 @@ impl Counter {
         utilization(self.count, self.limit)
     }
 
-    /// The counter as the checker takes it, with `key` as the bytes that its key stands for.
+    /// The counter as the checker takes it. `key` are the bytes of its key.
     pub fn view<'a>(&self, key: &'a [u8]) -> CounterView<'a> {
         CounterView {
             key,
@@ -176,7 +176,7 @@ impl Counter {
     }
 }
 
-/// A counter on its way through the checker: what [`Counter`] holds, without owning the key.
+/// A counter for the checker: [`Counter`] without owning the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterView<'a> {
     /// The key's bytes.
@@ -191,13 +191,13 @@ pub struct CounterView<'a> {
     pub window_ms: Option<u64>,
     /// The limit before it was last seen to fall, while that still matters.
     pub fell_from: Option<FallenLimit>,
-    /// What else is known of it.
+    /// The state of its key.
     pub condition: Condition,
 }
 
 impl CounterView<'_> {
-    /// Whether more was admitted than allowed: the count is above the limit, or the limit is zero and something is said to
-    /// remain. Counts that refused requests are in do not prove it.
+    /// Whether more was admitted than allowed: the count is above the limit, or the limit is zero and the limiter
+    /// reports requests left. Counts that include refused requests do not prove it.
     pub fn is_above_limit(&self) -> bool {
         let most = self.condition.refused.most_admitted(self.limit);
         let (true, Some(most)) = (self.condition.lacks == Lacks::Nothing, most) else {
@@ -264,14 +264,14 @@ pub struct NodeMetrics {
     /// The 99th percentile of the check latency over the window, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_p99_ms: Option<f64>,
-    /// The histogram bucket that holds the p99, in seconds; without it the value itself is taken as exact.
+    /// The histogram bucket that holds the p99, in seconds; without it the value itself counts as exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_p99_bucket: Option<Bucket>,
-    /// Which source the latency comes from.
+    /// The source of the latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_source: Option<String>,
-    /// The newest of the checks that the p99 is taken over: only slow ones that are still coming prove that a node is
-    /// slow. Without them the p99 alone decides.
+    /// The newest of the checks that the p99 covers. Only slow checks that are still coming prove that a node is slow;
+    /// without this the p99 alone decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_newest: Option<NewestChecks>,
     /// The slowest canary of the window, in milliseconds: it decides where the bucket above cannot.
@@ -295,13 +295,14 @@ pub struct NodeMetrics {
 }
 
 impl NodeMetrics {
-    /// Whether the p99 is only known to lie in a bucket that holds the threshold: any figure in there is made up.
+    /// Whether only the bucket of the p99 is known, and the threshold lies inside it. Any figure in that bucket would
+    /// be made up.
     pub(crate) fn p99_is_too_coarse(&self, threshold_seconds: f64) -> bool {
         let bucket = self.latency_p99_bucket;
         bucket.is_some_and(|bucket| bucket.side(threshold_seconds) == Side::Around)
     }
 
-    /// The canary stands in for the histogram, where there is one and it measured anything.
+    /// Uses the canary's latency instead of the histogram's, if the canary measured one.
     pub fn take_canary(&mut self) {
         if self.canary_p99_ms.is_some() {
             self.latency_p99_ms = self.canary_p99_ms;
@@ -322,13 +323,13 @@ pub struct NewestChecks {
     /// How far back they reach, in seconds: to the first collection that is at least a sixth of the window ago.
     #[serde(default)]
     pub seconds: f64,
-    /// Their p99 in milliseconds, where it was measured; `None` without checks, and where there is a bucket.
+    /// Their p99 in milliseconds, if it was measured; `None` without checks, and with a bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99_ms: Option<f64>,
     /// The bucket that holds their p99, in seconds; `None` without checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<Bucket>,
-    /// How many of them are as slow as the p99 of the window: in its bucket or above.
+    /// How many of them are as slow as the p99 of the window: in its bucket or above it.
     #[serde(default)]
     pub slow: f64,
     /// How many would be, if such checks came as often as they did in the whole window.
@@ -337,7 +338,7 @@ pub struct NewestChecks {
 }
 
 impl NewestChecks {
-    /// Checks of which the slowest is known, and nothing else.
+    /// Checks of which only the slowest is known.
     pub fn measured(p99_ms: f64) -> Self {
         Self {
             p99_ms: Some(p99_ms),
@@ -355,7 +356,7 @@ pub struct Bucket {
     pub upper: Option<f64>,
 }
 
-/// Where a value lies, seen from a threshold.
+/// On which side of a threshold a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Above,
@@ -366,7 +367,7 @@ pub(crate) enum Side {
 }
 
 impl Bucket {
-    /// Where its values lie.
+    /// On which side of the threshold its values lie.
     pub(crate) fn side(&self, threshold_seconds: f64) -> Side {
         if self.lower >= threshold_seconds {
             Side::Above
@@ -379,7 +380,7 @@ impl Bucket {
 
     /// Its bounds in milliseconds, for people.
     pub fn in_millis(&self) -> String {
-        // 0.07 s are 70.00000000000001 ms.
+        // 0.07 × 1000 is 70.00000000000001.
         let millis = |seconds: f64| (seconds * 1e6).round() / 1e3;
         let lower = millis(self.lower);
         match self.upper {
@@ -389,14 +390,14 @@ impl Bucket {
     }
 }
 
-/// A cumulative histogram: finite bucket bounds in rising order, and the totals.
+/// A cumulative histogram: finite bucket bounds in ascending order, and the totals.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Upper bounds in seconds and the cumulative count at or below each; without +Inf.
     pub buckets: Vec<(f64, f64)>,
     /// All samples.
     pub count: f64,
-    /// The sum of all samples, in seconds; `None` if the node tells none, or one that is no number.
+    /// The sum of all samples, in seconds; `None` if the node reports none, or a value that is not a number.
     pub sum: Option<f64>,
 }
 
@@ -409,7 +410,7 @@ pub struct RedisReading {
     /// Why Redis counts as disconnected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What INFO said; of a cluster, the sum of what all primaries said.
+    /// The answer to INFO; for a cluster, the sum over all primaries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<RedisInfo>,
     /// Each server that holds data.
@@ -454,15 +455,15 @@ pub struct RedisInfo {
     pub operations_per_second: Option<u64>,
 }
 
-/// Which counters an observation lists, and so what of the rest it may leave out.
+/// Which counters an observation lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CountersListed {
-    /// The fullest, to be shown: keys that are only there for the checker are left out once it has judged.
+    /// The fullest ones, to be shown. Keys that only the checker needs are left out once it has judged.
     #[default]
     Fullest,
-    /// These and all above their limits, for a recording: it is judged again.
+    /// The fullest ones and all above their limits, for a recording, which is judged again.
     AboveLimits,
-    /// As many of these as a line of a recording can hold, and there were more.
+    /// As many of these as a line of a recording holds; there were more.
     TooMany,
 }
 
@@ -473,7 +474,7 @@ impl Observation {
         limiter.is_some_and(|limiter| limiter.name != "reference")
     }
 
-    /// Leaves out what was for the checker alone, once it has judged.
+    /// Removes what only the checker needs, once it has judged.
     pub fn judged(&mut self) {
         match self.listed {
             CountersListed::Fullest => {
@@ -482,7 +483,7 @@ impl Observation {
                     gone.clear();
                 }
             }
-            // The checker saw them all, but who reads this does not.
+            // The checker saw them all, but the reader of this observation does not.
             CountersListed::TooMany if self.counters_read == CountersRead::Full => {
                 self.counters_read = CountersRead::Partial {
                     gone: Vec::new(),
@@ -498,12 +499,12 @@ impl Observation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CountersRead {
-    /// All of them: a key that did not show is gone.
+    /// All of them: a key that was not seen is gone.
     #[default]
     Full,
-    /// Some of them: a key that did not show is unknown, except for those in `gone`.
+    /// Some of them: a key that was not seen is unknown, except for those in `gone`.
     Partial {
-        /// Keys, as they are shown, that were looked at directly and do not exist. For the checker, and for a recording.
+        /// Keys, as they are shown, that were read one by one and do not exist. For the checker, and for a recording.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         gone: Vec<String>,
         /// Why it stopped.
@@ -525,16 +526,16 @@ pub struct KeyTotals {
     pub utilization: Vec<u64>,
     /// The sum of the utilizations of keys whose utilization is finite.
     pub utilization_sum: f64,
-    /// Share of the key space that was looked at, 0 to 1; `None` when it is not known.
+    /// Share of the key space that was swept, 0 to 1; `None` if unknown.
     pub coverage: Option<f64>,
     /// When the last full pass ended, by the wall clock.
     pub last_full_pass: Option<Timestamp>,
     /// Redis commands sent for counters since the exporter started.
     pub commands_total: u64,
-    /// Of the live counters, those whose limit is not known: they have no utilization.
+    /// Live counters whose limit is not known: they have no utilization.
     #[serde(default)]
     pub without_limit: u64,
-    /// Keys that should expire and do not, by kind of counter, estimated from a sample of the last full pass.
+    /// Keys that should expire and do not, by kind of counter: estimated from a sample of the last full pass.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub without_expiry: BTreeMap<String, u64>,
     /// Names in the last full pass that fit no counter of the kind; `None` where they are not counted.
@@ -546,10 +547,10 @@ pub struct KeyTotals {
 pub const UTILIZATION_BOUNDS: [f64; 11] =
     [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0, 1.1, 1.5, 2.0];
 
-/// How a source did in one collection.
+/// The outcome of a collector in one collection.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CollectorRun {
-    /// Whether it delivered everything it was asked for.
+    /// Whether it read everything that it should.
     pub success: bool,
     /// How long it took, in seconds.
     pub seconds: f64,

@@ -1,4 +1,4 @@
-//! What the checker says after a collection: a neutral result that export, the page and `check` each translate.
+//! The result of the checker after a collection, in a neutral form that export, the page and `check` translate.
 
 mod decision;
 mod evidence;
@@ -30,15 +30,15 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Violations inside their grace period, capped likewise.
     pub pending: Vec<Violation>,
-    /// Subjects that were reported and no longer are, for a while after.
+    /// Subjects whose reported violation has ended. They stay here for a while.
     pub cleared: Vec<(InvariantName, String)>,
     /// One status for each invariant that is switched on and applies.
     pub invariants: Vec<InvariantStatus>,
-    /// The invariants that say nothing about this kind of limiter, and why.
+    /// The invariants that do not apply to this kind of limiter, and why.
     pub not_applicable: Vec<NotApplicable>,
 }
 
-/// An invariant that says nothing about a kind of limiter.
+/// An invariant that does not apply to a kind of limiter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotApplicable {
     /// Which.
@@ -48,9 +48,9 @@ pub struct NotApplicable {
 }
 
 impl Report {
-    /// Takes figures out of the observation that look measured and are not: a p99 of which no more is known than that it
-    /// lies in a bucket that holds the threshold. The bucket stays, and the canary's figure stands in if there is one.
-    pub fn withhold_made_up(&self, observation: &mut Observation) {
+    /// Removes p99 figures that look measured and are not: only the bucket of the p99 is known, and the threshold lies
+    /// inside it. The bucket stays. The canary's figure, if there is one, replaces the p99.
+    pub fn withhold_imprecise_p99(&self, observation: &mut Observation) {
         let mut statuses = self.invariants.iter();
         let latency = statuses.find(|status| status.config.name == InvariantName::HighLatency);
         let Some(latency) = latency else {
@@ -80,16 +80,16 @@ pub struct Violation {
     pub first_seen: Timestamp,
     /// When it was last seen, by the wall clock.
     pub last_seen: Timestamp,
-    /// What it rests on.
+    /// The evidence.
     pub evidence: Evidence,
     /// Why it is reported, or is not.
     pub decision: Decision,
-    /// How long it must still last before it is reported; zero once it is.
+    /// How much longer it must last before it is reported; zero once it is reported.
     #[serde(skip)]
     pub grace_left: Duration,
 }
 
-/// How one invariant stands.
+/// The status of one invariant.
 #[derive(Clone, Debug)]
 pub struct InvariantStatus {
     /// Its settings.
@@ -100,11 +100,11 @@ pub struct InvariantStatus {
     pub unknown: Vec<Unknown>,
     /// The subjects whose data was read and proves neither, with the reason.
     pub inconclusive: Vec<Unknown>,
-    /// Nodes and `redis`, as evaluated this time: each has a series, violated or not.
+    /// The nodes and `redis` of this collection. Each has a series, violated or not.
     pub subjects: Vec<String>,
-    /// Subjects in reported violation, exact.
+    /// The exact number of subjects whose violation is reported.
     pub violations: u64,
-    /// Subjects inside their grace period, exact.
+    /// The exact number of subjects inside their grace period.
     pub pending: u64,
     /// Reported violations that are not listed.
     pub dropped: u64,
@@ -113,7 +113,7 @@ pub struct InvariantStatus {
 }
 
 impl InvariantStatus {
-    /// Every subject that could not be evaluated, whichever way.
+    /// Every subject that could not be evaluated, unknown or inconclusive.
     pub fn unevaluated(&self) -> impl Iterator<Item = &Unknown> {
         self.unknown.iter().chain(&self.inconclusive)
     }
@@ -128,7 +128,7 @@ pub struct Unknown {
     pub reason: String,
 }
 
-/// A violation in progress as it survives a restart.
+/// A violation in progress, as it is saved for a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedEntry {
     /// The subject: a node id, `redis`, or a key as escaped text.
@@ -139,12 +139,12 @@ pub struct SavedEntry {
     pub last_seen: Timestamp,
     /// Since when it is reported.
     pub reported_since: Option<Timestamp>,
-    /// Since when nothing proves that it goes on, if that is so.
+    /// Since when nothing proves that it continues; `None` while something does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unproved_since: Option<Timestamp>,
-    /// For how long nothing proved that it went on, until something did again.
+    /// How long, in total, nothing proved that it continued.
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub unproved: Duration,
-    /// What it rests on.
+    /// The evidence.
     pub evidence: Evidence,
 }

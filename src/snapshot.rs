@@ -1,4 +1,4 @@
-//! What one collection brought: plain data, for whoever shows it.
+//! The result of one collection: plain data, for everything that shows it.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use crate::observation::{Collector, Observation, Reason};
 use crate::report::Report;
 
-/// Everything one collection brought, for whoever shows it.
+/// The result of one collection.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// What was seen.
+    /// What was read.
     pub observation: Observation,
-    /// What it means.
+    /// The verdicts on it.
     pub report: Report,
     /// How long the collection took, in seconds.
     pub seconds: f64,
@@ -27,7 +27,8 @@ pub struct OwnCounters {
     pub errors: BTreeMap<(Collector, Reason), u64>,
     /// When each collector last succeeded, by the wall clock.
     pub last_success: BTreeMap<Collector, Timestamp>,
-    /// Whether the state of the collection before was written; `None` without a file for it, and before the first.
+    /// Whether the state of the previous collection was written; `None` without `--state.file`, and before the first
+    /// write.
     pub state_written: Option<bool>,
     /// Scrapes that shared another one's collection.
     pub coalesced: u64,

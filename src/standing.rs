@@ -1,22 +1,22 @@
-//! How things stand after a collection, in one word and in one line, for whoever shows it. Pure.
+//! The overall verdict after a collection, in one word and in one line. Pure.
 
 use crate::report::{Report, Severity};
 
-/// How things stand: the worst first.
+/// The overall verdict, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// Something is reported.
     Violated,
-    /// Nothing is reported, but something could not be seen.
+    /// Nothing is reported, but something could not be evaluated.
     Unknown,
     /// Something is inside its grace period.
     Pending,
-    /// All is well, and all of it was seen.
+    /// Everything was evaluated, and all invariants hold.
     Holds,
 }
 
 impl Standing {
-    /// How things stand by `report`.
+    /// The overall verdict of `report`.
     pub fn of(report: &Report) -> Self {
         let invariants = &report.invariants;
         if invariants.iter().any(|status| status.violations > 0) {
@@ -31,7 +31,7 @@ impl Standing {
     }
 
     /// The exit status: 0 all invariants hold, 1 at least one is violated, if only pending, 2 something could not be
-    /// seen.
+    /// evaluated.
     pub fn exit_status(self) -> u8 {
         match self {
             Self::Holds => 0,
@@ -40,7 +40,7 @@ impl Standing {
         }
     }
 
-    /// A sign that is told from the others by its shape.
+    /// A sign that differs from the others by its shape, not only by color.
     pub fn sign(self) -> char {
         match self {
             Self::Violated => '✕',
@@ -121,7 +121,7 @@ mod tests {
     use crate::observation::{Condition, CounterView, Observation};
     use crate::subject::InvariantChecker as _;
 
-    /// The verdict when the default of two counters' limits is 10 and the rest is as told.
+    /// The verdict for these counts under a limit of 10.
     fn of(redis_connected: Option<bool>, counts: &[u64]) -> String {
         let mut checker = Checker::new(CheckerConfig::default());
         let at = Moment::from_wall("2026-01-27T02:06:57Z".parse().unwrap());

@@ -1,8 +1,8 @@
-//! State that survives a restart: violations in progress, nodes, limits. Read once at the start. The steady timeline goes on
-//! where it was, so that no grace period is cut or begun anew.
+//! State that survives a restart: violations in progress, nodes, limits. Read once at the start. The steady timeline
+//! continues where it was, so that no grace period is shortened or begins anew.
 //!
-//! There are two files, each replaced whole. What is small is written after each collection, since times are in it. Limits, of
-//! which there can be many, have a file beside it and are written when they changed.
+//! There are two files, each replaced whole. The small one has times in it and is written after each collection. There
+//! can be many limits, so they have a file beside it, which is written when they changed.
 
 use std::fs;
 use std::io;
@@ -27,7 +27,7 @@ pub struct State {
     saved_steady: Timestamp,
     /// Violations in progress: (invariant, subject is a key, entry).
     pub violations: Vec<(InvariantName, bool, SavedEntry)>,
-    /// What the subject remembers, in its own form.
+    /// The memory of the subject, in its own form.
     pub subject: serde_json::Value,
 }
 
@@ -68,8 +68,8 @@ impl State {
         }
     }
 
-    /// Where the steady timeline goes on at the wall time `now`: the time without an exporter has elapsed, too. A
-    /// wall clock that was set back in the meantime adds nothing.
+    /// Where the steady timeline continues at the wall time `now`. The time without an exporter counts as elapsed. A
+    /// wall clock that was set back meanwhile adds nothing.
     pub fn resume_at(&self, now: Timestamp) -> Timestamp {
         later(self.saved_steady, elapsed(self.saved_wall, now))
     }
@@ -101,12 +101,12 @@ pub fn save(path: &Path, state: &State) -> io::Result<()> {
     files::replace(path, |to| Ok(serde_json::to_writer(to, state)?))
 }
 
-/// Where the limits are that belong to the state at `path`.
+/// The path of the limits that belong to the state at `path`.
 pub fn bulk_of(path: &Path) -> PathBuf {
     with_suffix(path, ".limits")
 }
 
-/// Writes what belongs to the state at `path` and is much.
+/// Writes the limits that belong to the state at `path`.
 pub fn save_bulk(
     path: &Path,
     write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
@@ -114,7 +114,7 @@ pub fn save_bulk(
     files::replace(&bulk_of(path), write)
 }
 
-/// Has what belongs to the state at `path` taken back, if there is any. A damaged file is moved aside.
+/// Reads the limits that belong to the state at `path` back, if there are any. A damaged file is moved aside.
 pub fn load_bulk(
     path: &Path,
     recall: impl FnOnce(&mut dyn io::Read) -> Result<(), String>,
@@ -141,8 +141,7 @@ fn damaged(path: &Path, error: String) -> StateError {
     }
 }
 
-/// The state file of one limiter among several: that of the default one as it is given, others with their names behind a
-/// dot.
+/// The state file of one limiter among several: `path` for the default one, `path.NAME` for others.
 pub fn file_of(path: &Path, target: &str) -> PathBuf {
     if target == DEFAULT_TARGET {
         return path.to_owned();

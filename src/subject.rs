@@ -1,5 +1,5 @@
-//! The seam for a second kind of subject: what can be observed, checked and acted upon. [`crate::collect`] knows only
-//! these traits and the neutral data that passes through them.
+//! The interface for other kinds of subjects: what can be observed, checked and acted upon. [`crate::collect`] knows
+//! only these traits and the neutral data that passes through them.
 
 mod action;
 
@@ -20,17 +20,17 @@ pub use action::{
     Act, ActionDefinition, ActionError, Actor, Parameter, ParameterType, Parameters, Risk,
 };
 
-/// The name of the subject that everything is about where none is named.
+/// The name of the default subject.
 pub const DEFAULT_TARGET: &str = "default";
 
-/// Writes something to where it is told, some time later and elsewhere.
+/// A function that writes to a given destination, later and on another thread.
 pub type WriteLater = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
-/// Much that is remembered, as it is now.
+/// The large part of a memory, as it is now.
 pub struct Bulk {
-    /// Of the same version it is the same.
+    /// The content with the same version is the same.
     pub version: u64,
-    /// Writes it. Holds it without a copy as far as that goes.
+    /// Writes the content, which it shares instead of copying it where it can.
     pub write: WriteLater,
 }
 
@@ -52,20 +52,20 @@ pub trait Subject: fmt::Debug + Send {
         checker: &mut C,
     ) -> impl Future<Output = Observation> + Send;
 
-    /// A light look between collections that are far apart, at what would otherwise be missed.
+    /// Reads what would be missed between collections that are far apart.
     fn glance(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Goes on for a moment with what the last collection had no time for, and streams the counters that this brings into
-    /// `checker`. Returns whether there is more to do before the next collection.
+    /// Continues for a moment with what the last collection had no time for, and streams these counters into `checker`.
+    /// Returns whether there is more to do before the next collection.
     fn go_on<C: InvariantChecker>(&mut self, checker: &mut C) -> impl Future<Output = bool> + Send {
         let _ = checker;
         std::future::ready(false)
     }
 
-    /// What it remembers between collections, to survive a restart: what is small and changes all the time.
+    /// The small part of its memory, which changes all the time, to survive a restart.
     fn memory(&self) -> serde_json::Value;
 
-    /// What it remembers besides that is much and seldom changes; written only when it did.
+    /// The large part of its memory, which seldom changes. It is written only after a change.
     fn bulk(&self) -> Option<Bulk> {
         None
     }
@@ -76,16 +76,16 @@ pub trait Subject: fmt::Debug + Send {
         Ok(())
     }
 
-    /// Takes back what [`Subject::memory`] returned; an error says what was wrong with it, and nothing is taken.
+    /// Takes back what [`Subject::memory`] returned; an error says what was wrong, and then nothing is taken over.
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String>;
 
-    /// Takes over from the one before, whose settings were others: what it remembers, and connections that are still
-    /// of use. Returns whether both observe the same thing; if not, nothing is taken over.
+    /// Takes over from the previous subject, which had other settings: its memory, and connections that are still
+    /// usable. Returns whether both observe the same thing; if not, nothing is taken over.
     fn take_over(&mut self, before: Self) -> bool
     where
         Self: Sized;
 
-    /// What acts on it: apart from it, so that no action waits for a collection under way.
+    /// The actor for it. It is a separate value, so that no action waits for a collection under way.
     fn actor(&self) -> Arc<dyn Actor>;
 }
 
@@ -109,7 +109,7 @@ pub trait InvariantChecker: fmt::Debug + Send {
     /// Takes saved entries back, as if the checker had run all along.
     fn restore(&mut self, saved: Vec<(InvariantName, bool, SavedEntry)>);
 
-    /// Takes over new settings. What is in progress stays, as far as they allow.
+    /// Takes over new settings. Violations in progress stay as far as these allow.
     fn reconfigure(&mut self, config: Self::Config);
 
     /// Forgets everything in progress.

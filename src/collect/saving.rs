@@ -1,5 +1,5 @@
-//! Writes state while collections go on: what a collection left is written after it, on a thread that may wait for the disk,
-//! and by one at a time. What is newer takes the place of what was not written yet.
+//! Writes the state after each collection, on a thread that may wait for the disk, while collections continue. There is
+//! one write at a time. A newer state replaces one that still waits.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -11,10 +11,10 @@ use crate::lock::lock;
 use crate::state::{self, State};
 use crate::subject::Bulk;
 
-/// How long it takes to write state at the most, where all is well. A disk that takes longer is as good as gone.
+/// The longest time that a write may take before the state counts as not written.
 const LATE: Duration = Duration::from_secs(5);
 
-/// What one collection leaves to be written.
+/// The state that one collection leaves to be written.
 #[derive(Debug)]
 pub(super) struct ToSave {
     pub(super) path: PathBuf,
@@ -29,23 +29,23 @@ pub(super) struct Saving(Mutex<Now>);
 #[derive(Debug, Default)]
 struct Now {
     next: Option<ToSave>,
-    /// Since when one is being written.
+    /// Since when a state is being written.
     busy_since: Option<Instant>,
     /// Whether the last state was written; `None` before the first.
     written: Option<bool>,
-    /// The version of what is much, as it is on the disk.
+    /// The version of [`Bulk`] that is on the disk.
     bulk: Option<u64>,
 }
 
 impl Saving {
-    /// Whether the last state was written, in good time; `None` if there was none.
+    /// Whether the last state was written, and in time; `None` before the first.
     pub(super) fn written(&self) -> Option<bool> {
         let now = lock(&self.0);
         let late = now.busy_since.is_some_and(|since| since.elapsed() > LATE);
         if late { Some(false) } else { now.written }
     }
 
-    /// Writes `to_save`, or leaves it to whoever writes now.
+    /// Writes `to_save`, or leaves it to the task that is writing now.
     pub(super) async fn save(&self, to_save: ToSave) {
         {
             let mut now = lock(&self.0);
@@ -63,7 +63,7 @@ impl Saving {
                     return;
                 };
                 now.busy_since = Some(Instant::now());
-                // What is on the disk is let go: nobody should have to make a copy because of it.
+                // Drops a bulk that is on the disk already: while it is held, a change of the limits would copy them.
                 let on_disk = now.bulk;
                 next.bulk = next.bulk.filter(|bulk| on_disk != Some(bulk.version));
                 (next, on_disk)
@@ -90,10 +90,10 @@ impl Saving {
     }
 }
 
-/// Writes it, but for what is on the disk. Returns the version of what is much.
+/// Writes the state, and the bulk if there is one. Returns the version of the bulk on the disk.
 fn write(to_save: ToSave, on_disk: Option<u64>) -> std::io::Result<Option<u64>> {
     let ToSave { path, state, bulk } = to_save;
-    // First what is taken back only together with the other.
+    // The bulk first: it is read back only together with the state.
     let bulk = match bulk {
         Some(bulk) => {
             state::save_bulk(&path, bulk.write)?;
@@ -152,9 +152,9 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
-    /// A disk that hangs: what is written waits for the receiver.
+    /// A disk that hangs: the write waits for the receiver.
     #[tokio::test]
-    async fn what_hangs_holds_up_nobody_and_the_newest_state_follows() {
+    async fn a_disk_that_hangs_delays_no_collection_and_the_newest_state_follows() {
         let folder = std::env::temp_dir().join(format!("exporter-hangs-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("state.json");
@@ -163,7 +163,7 @@ mod tests {
         first.bulk = Some(Bulk {
             version: 1,
             write: Box::new(move |_: &mut dyn io::Write| {
-                // The sender says nothing: it goes.
+                // The disk answers again: the sender is dropped.
                 assert!(hangs.recv().is_err());
                 Ok(())
             }),

@@ -1,5 +1,6 @@
-//! Who shares which collection. Requests that arrive together share one, which ends by the earliest deadline among them.
-//! Somebody with next to no time does not take it from the others, though: such a collection sees nothing.
+//! Which requests share a collection. Requests that arrive together share one, which ends by the earliest of their
+//! deadlines. A request with almost no time left does not shorten the collection of the others: such a collection would
+//! read nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::snapshot::Snapshot;
 
-/// What a collection is left that was begun with more: twice the time that a source gets by default.
+/// The least time that a shared collection keeps if it began with more: twice the default timeout of a source.
 const LEAST: Duration = Duration::from_secs(2);
 
 type Done = watch::Receiver<Option<Arc<Snapshot>>>;
@@ -17,13 +18,13 @@ type Done = watch::Receiver<Option<Arc<Snapshot>>>;
 /// The collections that are under way or about to be.
 #[derive(Debug, Default)]
 pub(super) struct SingleFlight {
-    /// The one that may be joined: the last that was begun.
+    /// The last one that was begun. Requests may join it.
     current: Option<Shared>,
-    /// When the collection that is wanted was to be finished; `None` while none is.
-    pub(super) owed: Option<Instant>,
+    /// When the collection that is wanted should have ended; `None` while none is wanted.
+    pub(super) due: Option<Instant>,
 }
 
-/// A collection, seen by who waits for it.
+/// A collection, as its waiting requests see it.
 #[derive(Debug)]
 struct Shared {
     begun: Instant,
@@ -31,7 +32,7 @@ struct Shared {
     done: Done,
 }
 
-/// A collection, seen by who makes it.
+/// A collection, as its task sees it.
 #[derive(Debug)]
 pub(super) struct Leader {
     pub(super) deadline: watch::Receiver<Instant>,
@@ -39,15 +40,15 @@ pub(super) struct Leader {
 }
 
 impl SingleFlight {
-    /// Joins the collection under way, or begins one, which is then to be made.
+    /// Joins the collection under way, or begins one: then the caller runs it with the [`Leader`].
     pub(super) fn join(&mut self, now: Instant, deadline: Instant) -> (Done, Option<Leader>) {
-        let owed = self.owed.get_or_insert(deadline);
-        *owed = deadline.min(*owed);
-        // One whose task died can be joined no more.
+        let due = self.due.get_or_insert(deadline);
+        *due = deadline.min(*due);
+        // A collection whose task panicked cannot be joined.
         let alive = |shared: &&Shared| shared.done.has_changed().is_ok();
         let current = self.current.as_ref().filter(alive);
-        if let Some(shared) = current.filter(|shared| shared.will_do(now, deadline)) {
-            shared.hasten(deadline);
+        if let Some(shared) = current.filter(|shared| shared.has_enough_time(now, deadline)) {
+            shared.shorten(deadline);
             return (shared.done.clone(), None);
         }
         let (deadline, deadline_seen) = watch::channel(deadline);
@@ -64,25 +65,26 @@ impl SingleFlight {
         (done, Some(leader))
     }
 
-    /// The collection of `leader` is over; another one may have been begun behind it.
+    /// The collection of `leader` is over. Another one may have begun meanwhile.
     pub(super) fn end(&mut self, leader: &Leader) {
         let next = self
             .current
             .take()
             .filter(|shared| !shared.done.same_channel(&leader.finished.subscribe()));
-        self.owed = next.as_ref().map(|shared| *shared.deadline.borrow());
+        self.due = next.as_ref().map(|shared| *shared.deadline.borrow());
         self.current = next;
     }
 }
 
 impl Shared {
-    /// Whether it is of use to who has until `deadline`: not if it was given less than half of that, and little.
-    fn will_do(&self, now: Instant, deadline: Instant) -> bool {
+    /// Whether its time is enough for a request with `deadline`: it has at least [`LEAST`], or half of the time of the
+    /// request.
+    fn has_enough_time(&self, now: Instant, deadline: Instant) -> bool {
         let given = self.deadline.borrow().duration_since(self.begun);
         given >= LEAST || given * 2 >= deadline.duration_since(now)
     }
 
-    fn hasten(&self, deadline: Instant) {
+    fn shorten(&self, deadline: Instant) {
         let deadline = deadline.max(self.begun + LEAST);
         self.deadline.send_if_modified(|current| {
             let sooner = deadline < *current;
@@ -99,7 +101,7 @@ mod tests {
     const MILLIS: fn(u64) -> Duration = Duration::from_millis;
 
     #[test]
-    fn who_is_in_a_hurry_hastens_the_others_but_takes_no_more_than_they_can_spare() {
+    fn an_earlier_deadline_shortens_a_collection_to_two_seconds_at_the_least() {
         for (joiner, left) in [
             (MILLIS(9500), 9500),
             (MILLIS(4500), 4500),
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collection_with_next_to_no_time_is_not_shared_by_who_has_more() {
+    fn a_collection_with_almost_no_time_is_not_shared_with_requests_that_have_more() {
         for (first, joiner, shared) in [
             (MILLIS(1), MILLIS(9500), false),
             (MILLIS(200), MILLIS(201), true),
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_one_is_joined_while_the_one_before_is_still_under_way_and_owed_after_it() {
+    fn the_next_collection_is_joined_while_the_previous_one_is_under_way_and_due_after_it() {
         let (mut single_flight, now) = (SingleFlight::default(), Instant::now());
         let (_, first) = single_flight.join(now, now + MILLIS(1));
         let (_, second) = single_flight.join(now, now + MILLIS(9500));
@@ -143,11 +145,11 @@ mod tests {
         let (joined, third) = single_flight.join(now, now + MILLIS(9500));
         assert!(third.is_none() && joined.same_channel(&second.finished.subscribe()));
         single_flight.end(&first.unwrap());
-        assert_eq!(single_flight.owed, Some(now + MILLIS(9500)));
+        assert_eq!(single_flight.due, Some(now + MILLIS(9500)));
         let (_, third) = single_flight.join(now, now + MILLIS(9500));
         assert!(third.is_none());
         single_flight.end(&second);
-        assert_eq!(single_flight.owed, None);
+        assert_eq!(single_flight.due, None);
         assert!(single_flight.join(now, now + MILLIS(9500)).1.is_some());
     }
 }

@@ -13,11 +13,11 @@ const GOOD: u8 = 0;
 const PANICS: u8 = 1;
 const HANGS: u8 = 2;
 
-/// Behaves as it is told, whatever the deadline.
+/// Behaves as the test sets it, whatever the deadline.
 #[derive(Debug)]
-struct Obedient(Arc<AtomicU8>);
+struct Controlled(Arc<AtomicU8>);
 
-impl Subject for Obedient {
+impl Subject for Controlled {
     async fn observe<C: InvariantChecker>(
         &mut self,
         _: watch::Receiver<Instant>,
@@ -25,7 +25,7 @@ impl Subject for Obedient {
     ) -> Observation {
         match self.0.load(Ordering::Relaxed) {
             GOOD => Observation::default(),
-            PANICS => panic!("as it was told"),
+            PANICS => panic!("as the test wants"),
             _ => std::future::pending().await,
         }
     }
@@ -49,7 +49,7 @@ impl Subject for Obedient {
     }
 }
 
-/// Nothing can be done.
+/// An actor without actions.
 #[derive(Debug)]
 struct Idle;
 
@@ -67,14 +67,14 @@ impl Actor for Idle {
     }
 }
 
-fn collect(behaviour: &Arc<AtomicU8>) -> Arc<Collect<Obedient, Checker>> {
+fn collect(behaviour: &Arc<AtomicU8>) -> Arc<Collect<Controlled, Checker>> {
     let checker = Checker::new(CheckerConfig::default());
-    let subject = Obedient(Arc::clone(behaviour));
+    let subject = Controlled(Arc::clone(behaviour));
     Arc::new(Collect::new(subject, checker, Clock::start(), None))
 }
 
 #[tokio::test]
-async fn collections_that_die_are_overdue_until_one_does_not() {
+async fn collections_that_panic_are_overdue_until_one_succeeds() {
     let behaviour = Arc::new(AtomicU8::new(PANICS));
     let collect = collect(&behaviour);
     let now = Instant::now();
@@ -91,7 +91,7 @@ async fn collections_that_die_are_overdue_until_one_does_not() {
 }
 
 #[tokio::test]
-async fn one_that_hangs_is_overdue_and_nobody_waits_for_it_for_ever() {
+async fn a_collection_that_hangs_is_overdue_and_no_request_waits_for_ever() {
     let collect = collect(&Arc::new(AtomicU8::new(HANGS)));
     let now = Instant::now();
     // As if both had waited as long as there is patience.
@@ -165,7 +165,7 @@ fn stores(cluster: &'static str) -> Stores {
     }
 }
 
-/// What can be said of a cluster of stores.
+/// The invariants for a cluster of stores.
 fn about_stores() -> CheckerConfig {
     let mut config = CheckerConfig::default();
     for name in InvariantName::ALL {
@@ -202,7 +202,7 @@ impl Collect<Stores, Checker> {
         lines.collect()
     }
 
-    /// Lets a time pass that nobody waits for.
+    /// Lets time pass without waiting.
     async fn pass(&self, time: Duration) {
         let clock = &mut self.work.lock().await.clock;
         let steady = later(clock.now().steady, time);
@@ -233,7 +233,7 @@ async fn another_subject_is_collected_checked_and_exported_without_a_limiter() {
     collect.pass(Duration::from_secs(1)).await;
     assert_eq!(collect.violations().await, expected("1", "1"));
 
-    // What is in progress stays where the same is observed, and is forgotten where it is not.
+    // Violations in progress stay if the same cluster is observed, and are forgotten otherwise.
     let next = Stores {
         nodes: vec![("s1", "Up", 3.0), ("s2", "Up", 1.0), ("s3", "Up", 80.0)],
         ..stores("a")

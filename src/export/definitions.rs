@@ -1,4 +1,4 @@
-//! Every metric, declared once: name, kind, labels, help. The metric reference in `docs/` is checked against this.
+//! Every metric, declared once: name, kind, labels, help. A test checks the metric reference in `docs/` against this.
 
 /// What kind of metric it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! The one place where families are made and checked: encoding raw families validates nothing, so an empty family,
-//! a duplicate series or a wrong number of labels would reach Prometheus and cost the whole scrape.
+//! The only place that makes and checks families. The encoder validates nothing: with an empty family, a duplicate
+//! series or a wrong number of labels, Prometheus would refuse the whole scrape.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,7 +24,7 @@ struct Family {
 }
 
 impl Families {
-    /// Adds a gauge or counter sample. A value that is not known, or no number, adds nothing.
+    /// Adds a gauge or counter sample. A value that is unknown or not a number adds nothing.
     pub(super) fn add(
         &mut self,
         definition: &'static Definition,
@@ -67,7 +67,7 @@ impl Families {
         };
         let mut histogram = Histogram::default();
         let mut highest = f64::NEG_INFINITY;
-        // A bound that is there already would be a series that is there already; +Inf is added when this is written.
+        // The same bound twice would be a duplicate series. The encoder adds +Inf.
         let rising = buckets.into_iter().filter(move |(bound, _)| {
             let rises = bound.is_finite() && *bound > highest;
             highest = if rises { *bound } else { highest };
@@ -86,7 +86,7 @@ impl Families {
         self.push(definition, metric);
     }
 
-    /// The sample's labels, unless the series is there already.
+    /// A metric with these labels; `None` if the series already exists.
     fn metric(&mut self, definition: &'static Definition, labels: &[&str]) -> Option<Metric> {
         debug_assert_eq!(labels.len(), definition.labels.len(), "{}", definition.name);
         let family = self
@@ -141,7 +141,8 @@ impl Families {
     }
 }
 
-/// A label value for every reader: some stop at a NUL, which is written as keys write it, and some refuse what is long.
+/// A label value that every reader accepts. Some stop at a NUL, which is escaped as in keys, and some refuse long
+/// values.
 fn printable(value: &str) -> String {
     cut(&value.replace('\0', "\\x00")).into_owned()
 }

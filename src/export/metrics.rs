@@ -14,12 +14,12 @@ use crate::observation::{
 use crate::report::{Report, Unit};
 use crate::snapshot::Snapshot;
 
-/// What the exporter tells of itself, apart from its collections.
+/// What the exporter reports about itself, besides its collections.
 #[derive(Clone, Copy, Debug)]
 pub struct Exporter {
-    /// How loading the configuration went.
+    /// The last load of the configuration.
     pub reload: Reload,
-    /// How often somebody was not let in.
+    /// Requests that were refused with 401.
     pub unauthorized: Unauthorized,
 }
 
@@ -35,9 +35,9 @@ pub struct Reload {
 /// Requests that were answered with 401 since the exporter started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unauthorized {
-    /// Those that told nobody's name: a browser's first one is.
+    /// Requests without credentials, such as the first request of a browser.
     pub missing: u64,
-    /// Those whose user or password is not one that is let in.
+    /// Requests whose user or password is wrong.
     pub wrong: u64,
 }
 
@@ -50,8 +50,8 @@ pub fn render(snapshot: &Snapshot, exporter: Exporter) -> Result<Vec<u8>, promet
     encode(&families)
 }
 
-/// The metrics of one of several limiters. Of the exporter itself only what dashboards choose limiters by and alerts reckon
-/// from: its version, and since when it runs.
+/// The metrics of one of several limiters. About the exporter itself they have only its version, by which dashboards
+/// choose limiters, and its start time, which alerts use.
 pub fn render_target(snapshot: &Snapshot) -> Result<Vec<u8>, prometheus::Error> {
     let mut families = of_limiter(snapshot).finish();
     let process = ProcessCollector::for_self().collect().into_iter();
@@ -90,11 +90,11 @@ fn number(count: u64) -> f64 {
     count as f64
 }
 
-/// A node's own count, which it tells as a float.
+/// A count that a node reports as a float.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "counts are whole and not negative; a node that says otherwise is held at the nearest"
+    reason = "counts are whole and not negative; any other value becomes the nearest count"
 )]
 fn whole(count: f64) -> u64 {
     count as u64
@@ -130,7 +130,7 @@ fn invariants(families: &mut Families, report: &Report) {
         let labels = [violation.name.name(), &violation.subject];
         families.add(&d::PENDING, &labels, 1.0);
     }
-    // What is not violated comes last: a series that is there already stays at 1.
+    // Subjects without a violation come last: a series that already exists stays at 1.
     for status in &report.invariants {
         let (name, severity) = (status.config.name, status.config.severity.name());
         let cleared = report.cleared.iter().filter(|(of, _)| *of == name);
@@ -281,7 +281,7 @@ fn collection(families: &mut Families, snapshot: &Snapshot) {
         families.add(&d::ERRORS, &labels, number(*count));
     }
     for collector in snapshot.observation.collectors.keys() {
-        // So that `increase` sees the first one, too.
+        // With a series from the start, `increase` also sees the first failure.
         for reason in common_reasons(*collector) {
             families.add(&d::ERRORS, &[collector.name(), reason.name()], 0.0);
         }
@@ -314,7 +314,7 @@ fn build(families: &mut Families) {
     families.add(&d::BUILD_INFO, &build, 1.0);
 }
 
-/// The reasons that a collector is most likely to fail for.
+/// The most likely reasons for a failure of a collector.
 fn common_reasons(collector: Collector) -> &'static [crate::observation::Reason] {
     use crate::observation::Reason as R;
     match collector {
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_tells_a_bound_twice_or_a_nul_costs_no_scrape() {
+    fn a_bound_given_twice_or_a_nul_does_not_cost_the_scrape() {
         let text = rendered(
             r#"{"nodes":[{"id":"a\u0000b","state":"Up"}],"counters":[],"redis_connected":true,
                 "node_metrics":{"n":{"check_duration":{"buckets":[[0.1,1.0],[0.1,2.0],[0.05,1.0]],"count":3,"sum":1}}}}"#,

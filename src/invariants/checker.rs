@@ -1,5 +1,5 @@
-//! The checker: verdicts plus time. Counters are streamed through [`Checker::counters`] in batches; the rest of the
-//! observation ends the pass in [`Checker::check`].
+//! The checker: verdicts plus time. [`Checker::counters`] takes the counters in batches; [`Checker::check`] takes the
+//! rest of the observation and ends the pass.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +23,10 @@ use crate::subject::InvariantChecker;
 
 type Key = Box<[u8]>;
 
-/// The longest key, as it is written, that is saved: a file that is written after each collection must stay small.
+/// The longest key, as it is written, that is saved. The file is written after each collection, so it must stay small.
 const LONGEST_SAVED: usize = 64 * 1024;
 
-/// Why counters are read and not compared with their limits: a limit, a window or a value is not known.
+/// Reasons for which a counter was read but not compared with its limit: a limit, a window or a value is not known.
 const NOT_COMPARED: [Reason; 4] = [
     Reason::NoLimit,
     Reason::LimitsUnread,
@@ -40,9 +40,9 @@ pub struct Checker {
     config: CheckerConfig,
     named: [InProgress<String>; 7],
     keys: [InProgress<Key>; 7],
-    /// The number of the pass in progress; entries remember in which they were looked at.
+    /// The number of the pass in progress. Each entry remembers the last pass that evaluated it.
     pass: u64,
-    /// The latest steady time seen: time that runs backwards stands still instead.
+    /// The latest steady time seen. An earlier time counts as this one.
     latest: Timestamp,
     /// Wall clock minus steady timeline.
     offset: SignedDuration,
@@ -69,7 +69,8 @@ impl Checker {
     fn advance(&mut self, at: Moment) -> Timestamp {
         self.latest = self.latest.max(at.steady);
         let offset = at.wall.duration_since(at.steady);
-        // Followed only when the wall clock is stepped: otherwise first_seen would jitter from scrape to scrape.
+        // The offset changes only when the wall clock is stepped: otherwise first_seen would jitter from scrape to
+        // scrape.
         if (offset - self.offset).abs() > SignedDuration::from_secs(1) {
             self.offset = offset;
         }
@@ -102,7 +103,7 @@ impl Checker {
         }
     }
 
-    /// Applies this time's verdicts on nodes and Redis; what has no verdict is gone.
+    /// Applies the verdicts of this collection on nodes and Redis. A subject without a verdict is gone.
     fn named_verdicts(
         &mut self,
         name: InvariantName,
@@ -138,7 +139,7 @@ impl Checker {
         tracker.end_unseen(pass, now, |subject, entry| {
             !listed.contains(subject) || elapsed(entry.last_seen, now) >= hold
         });
-        // Nodes have a series for as long as they are known, violated or not.
+        // Each known node has a series, violated or not.
         tracker.cleared.clear();
     }
 
@@ -165,7 +166,7 @@ impl Checker {
             };
             !is_unknown || elapsed(entry.last_seen, now) >= hold
         });
-        // A sweep that used up its budget goes on in the next collection: that is no failure.
+        // A sweep that used up its budget continues in the next collection: that is no failure.
         let unread = unread.filter(|reason| *reason != Reason::Budget);
         let mut lacking = observation.failures.iter().filter(|failure| {
             failure.collector == Collector::Counters && NOT_COMPARED.contains(&failure.reason)
@@ -206,7 +207,7 @@ impl Checker {
         }
     }
 
-    /// Lists what is in progress for `name` into the report: all nodes, and the worst keys up to the cap.
+    /// Adds the violations of `name` in progress to the report: all nodes, and the worst keys up to the cap.
     fn list(&self, name: InvariantName, report: &mut Report, status: &mut InvariantStatus) {
         let mut named: Vec<_> = self.named[name as usize].entries.iter().collect();
         named.sort_unstable_by_key(|(subject, _)| *subject);
@@ -247,8 +248,8 @@ impl Checker {
     }
 }
 
-/// One verdict for each subject: the worst where several have one name, such as two nodes in a recording, or Redis and a
-/// node called `redis`.
+/// One verdict for each subject. If several subjects have the same name, the worst verdict counts: two nodes of one id
+/// in a recording, or Redis and a node called `redis`.
 fn worst_of_each(verdicts: Vec<(String, Verdict)>) -> BTreeMap<String, Verdict> {
     let mut worst: BTreeMap<String, Verdict> = BTreeMap::new();
     for (subject, verdict) in verdicts {
@@ -276,7 +277,7 @@ fn worst_first<'a>(
             | Evidence::NeverExpires { .. }
             | Evidence::InvalidState { .. } => 0.0,
         };
-        // Utilizations are never negative, so their bits sort as they do.
+        // Utilizations are never negative, so their bits sort like their values.
         (Reverse(used.to_bits()), *key)
     };
     if entries.len() > most && most > 0 {
@@ -353,7 +354,8 @@ impl InvariantChecker for Checker {
         in_progress.cloned().collect()
     }
 
-    /// Keys are whole, since a key is counted again by its name; those longer than 64 KiB begin anew after a restart.
+    /// Saves whole keys, since the exporter counts a key again by its name. Violations of keys longer than 64 KiB begin
+    /// anew after a restart.
     fn save(&self) -> Vec<(InvariantName, bool, SavedEntry)> {
         let mut saved = Vec::new();
         for name in InvariantName::ALL {
@@ -380,7 +382,7 @@ impl InvariantChecker for Checker {
         }
     }
 
-    /// What is in progress stays, except for invariants that are now switched off.
+    /// Violations in progress stay, except those of invariants that are now switched off.
     fn reconfigure(&mut self, config: CheckerConfig) {
         for invariant in config.invariants.iter().filter(|i| !i.enabled) {
             let index = invariant.name as usize;

@@ -1,11 +1,11 @@
-//! What the checker is told once, and the defaults.
+//! The settings of the checker, and their defaults.
 
 use std::time::Duration;
 
 use crate::observation::KeyLabel;
 use crate::report::{InvariantConfig, InvariantName};
 
-/// Everything the checker is told once.
+/// The settings of the checker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckerConfig {
     /// One entry for each invariant, in the order of [`InvariantName::ALL`].
@@ -14,11 +14,11 @@ pub struct CheckerConfig {
     pub unknown_hold: Duration,
     /// How long a key that was reported keeps its series at 0 afterwards.
     pub cleared_hold: Duration,
-    /// Whether a count that was legal under a limit that fell waits one window before it is reported.
+    /// Whether a count that was legal under the limit before it fell is reported only after one window.
     pub lowered_limit_grace: bool,
     /// How keys are shown.
     pub key_label: KeyLabel,
-    /// Violating keys listed (and exported) per invariant; totals are exact all the same.
+    /// The most violating keys that are listed and exported for each invariant. Totals are exact.
     pub max_listed: usize,
 }
 

@@ -1,5 +1,5 @@
 //! The invariants about keys: `counter_drift` and `ghost_allowing` compare a count with its limit, `stuck_counter` and
-//! `invalid_counter` take what else was read of the key.
+//! `invalid_counter` use the state of the key.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::clock::{elapsed, later};
 use crate::observation::{CounterView, Lacks};
 use crate::report::{Evidence, InvariantName};
 
-/// Whether `name` can be judged by `counter`. Without a limit only the state of the key can.
+/// Whether `counter` can be judged for `name`. Without a limit, only the state of the key can be judged.
 pub(super) fn is_judged(name: InvariantName, counter: &CounterView<'_>) -> bool {
     name == InvariantName::InvalidCounter || counter.condition.lacks != Lacks::Limit
 }
 
-/// What shows that `counter` violates `name`; `None` if it does not. `threshold` is that of `counter_drift`.
+/// The evidence that `counter` violates `name`; `None` if it does not. `threshold` is that of `counter_drift`.
 pub(super) fn evidence(
     name: InvariantName,
     counter: &CounterView<'_>,
@@ -57,12 +57,12 @@ pub(super) fn evidence(
     reason = "counts above 2^53 are decided exactly by the margin's sign long before precision matters"
 )]
 pub(super) fn drifted(count: u64, limit: u64, threshold: f64) -> bool {
-    // The excess is compared, not the product: limit × 1.1 is not exact in binary (11 of 10 would count as above
-    // 10 × 1.1 or not by luck), and exactly at the threshold is healthy.
+    // Compares the excess, not the product: limit × 1.1 is not exact in binary, so chance would decide whether 11 is
+    // above 10 × 1.1. Exactly at the threshold is healthy.
     count > limit && (count - limit) as f64 > round_half_ulp(limit as f64 * threshold)
 }
 
-/// Takes away the noise that a decimal threshold brings into the product (10 × 0.1 = 1.0000000000000002).
+/// Removes the rounding error that a decimal threshold causes in the product (10 × 0.1 = 1.0000000000000002).
 fn round_half_ulp(value: f64) -> f64 {
     let nearest = value.round();
     if (value - nearest).abs() <= nearest.abs() * 1e-12 {
@@ -72,8 +72,8 @@ fn round_half_ulp(value: f64) -> f64 {
     }
 }
 
-/// The limit that `counter` is draining from, and until when: its count was legal under the limit before, and the window
-/// since the fall has not passed. Only invariants that compare the count with its limit wait for that.
+/// The limit that `counter` is draining from, and until when. Its count was legal under the limit before it fell, and
+/// less than a window has passed since. Only invariants that compare the count with its limit wait for that.
 pub(super) fn draining_from(
     name: InvariantName,
     counter: &CounterView<'_>,

@@ -1,6 +1,6 @@
 //! Grace tracking for the subjects of one invariant: pending, reported, held while unknown, cleared.
 //!
-//! All times are on the steady timeline and come from the caller, who makes sure that they never run backwards.
+//! All times are on the steady timeline. The caller passes them and ensures that they never run backwards.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -18,15 +18,15 @@ pub(super) struct Entry {
     pub(super) first_seen: Timestamp,
     /// When it was last seen.
     pub(super) last_seen: Timestamp,
-    /// Since when nothing proves that it goes on, if that is so.
+    /// Since when nothing proves that it continues; `None` while something does.
     pub(super) unproved_since: Option<Timestamp>,
-    /// For how long nothing proved that it went on, until something did again: no part of the grace period.
+    /// How long, in total, nothing proved that it continued. This time does not count towards the grace period.
     pub(super) unproved: Duration,
     /// Since when it is reported; `None` inside the grace period.
     pub(super) reported_since: Option<Timestamp>,
-    /// What it rests on, as last seen.
+    /// The latest evidence.
     pub(super) evidence: Evidence,
-    /// Until when it stays pending however long its grace period, because it is expected to drain by itself.
+    /// Until when it stays pending, whatever its grace period, because it is expected to drain by itself.
     pub(super) held_until: Option<Timestamp>,
     /// In which pass the subject was last seen in violation.
     pub(super) pass: u64,
@@ -46,7 +46,7 @@ impl Entry {
         }
     }
 
-    /// How much of the grace period has passed: the time for which the violation lasted for certain, by what was last seen.
+    /// How much of the grace period has passed: the time for which the violation was proved, up to the last evidence.
     fn lasted(&self) -> Duration {
         let certain = earlier(self.last_seen, self.evidence.age());
         let until = self
@@ -65,7 +65,7 @@ impl Entry {
         grace.saturating_sub(passed).max(held.unwrap_or_default())
     }
 
-    /// Takes in what was seen now.
+    /// Adds the evidence of now.
     fn see(&mut self, evidence: Evidence, now: Timestamp) {
         let interval = elapsed(self.last_seen, now);
         if evidence.is_of_now(interval) {
@@ -80,10 +80,10 @@ impl Entry {
         self.evidence = evidence;
     }
 
-    /// The decision on it, if `pass` is the last that could have looked at it.
+    /// The decision on it, if `pass` is the last pass that could have evaluated it.
     pub(super) fn decision(&self, pass: u64) -> Decision {
-        let looked_at = self.pass == pass;
-        match (self.reported_since, looked_at) {
+        let evaluated = self.pass == pass;
+        match (self.reported_since, evaluated) {
             (Some(_), true) => Decision::Reported,
             (Some(_), false) => Decision::HeldUnknown,
             (None, false) => Decision::PendingUnknown,
@@ -114,7 +114,7 @@ impl<K> Default for InProgress<K> {
 impl<K: Hash + Eq + Clone> InProgress<K> {
     /// The subject was seen in violation in `pass`.
     ///
-    /// `held_until` keeps it pending however long it lasts, for a violation that is expected to drain by itself.
+    /// Until `held_until` it stays pending, however long it lasts: such a violation is expected to drain by itself.
     pub(super) fn violated<Q>(
         &mut self,
         subject: &Q,
@@ -145,7 +145,7 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
         }
     }
 
-    /// The subject was seen healthy, or is gone: whatever was in progress is over at once.
+    /// The subject is healthy or gone: a violation in progress ends at once.
     pub(super) fn over<Q>(&mut self, subject: &Q, now: Timestamp)
     where
         K: Borrow<Q>,
@@ -161,7 +161,7 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
         }
     }
 
-    /// Ends every violation that `ends` chooses among those not looked at in `pass`.
+    /// Ends every violation that `ends` chooses among those not evaluated in `pass`.
     pub(super) fn end_unseen(
         &mut self,
         pass: u64,
@@ -179,13 +179,13 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
         }
     }
 
-    /// Subjects with a violation in progress that were not looked at in `pass`.
+    /// Subjects with a violation in progress that were not evaluated in `pass`.
     pub(super) fn unseen(&self, pass: u64) -> impl Iterator<Item = &K> {
         let unseen = self.entries.iter().filter(move |(_, it)| it.pass != pass);
         unseen.map(|(subject, _)| subject)
     }
 
-    /// Forgets what was cleared longer than `hold` ago, and the oldest beyond `most`.
+    /// Forgets subjects that were cleared longer than `hold` ago, and the oldest ones above `most`.
     pub(super) fn forget_cleared(&mut self, now: Timestamp, hold: Duration, most: usize) {
         self.cleared
             .retain(|_, cleared_at| elapsed(*cleared_at, now) < hold);
@@ -254,13 +254,15 @@ mod tests {
         }
     }
 
-    /// When it is reported: slow at these seconds, and at the others the newest checks are too few to tell.
+    /// When it is reported. At the seconds of `slow_at` checks are slow; at the others the newest checks are too few to
+    /// decide.
     fn reported_at(every: i64, slow_at: impl Fn(i64) -> bool) -> Option<i64> {
         let mut violations: InProgress<String> = InProgress::default();
         (0..400)
             .step_by(usize::try_from(every).unwrap())
             .find(|second| {
-                // The newest checks reach back to the first look at least 10 s ago; the oldest of all is a minute old.
+                // The newest checks reach back to the last collection that is at least 10 s ago; the oldest check is a
+                // minute old.
                 let reach = every * (10 + every - 1).div_euclid(every).max(1);
                 let seen = (second - reach..=*second).any(&slow_at);
                 let age = if seen { reach } else { reach.max(60) };
@@ -271,9 +273,9 @@ mod tests {
     }
 
     #[test]
-    fn grace_stands_still_while_nothing_proves_that_checks_are_slow() {
+    fn grace_does_not_pass_while_nothing_proves_that_checks_are_slow() {
         assert_eq!(reported_at(1, |_| true), Some(60));
-        // Two stalls, 55 s apart, are no slow node; one each minute is, after the fourth.
+        // Two stalls, 55 s apart, do not make a slow node. One stall every 55 s does, after the fourth.
         assert_eq!(
             reported_at(1, |second| [0, 1, 55, 56].contains(&second)),
             None
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lasts_is_reported_in_time_however_far_apart_the_looks_are() {
+    fn a_lasting_violation_is_reported_in_time_however_far_apart_collections_are() {
         for (every, reported) in [(1, 60), (5, 60), (15, 60), (30, 90), (60, 120)] {
             assert_eq!(
                 reported_at(every, |_| true),

@@ -1,5 +1,5 @@
-//! `high_latency`: a node's p99 check latency is above the threshold, and slow checks are still coming. The verdict is
-//! taken only where the histogram's buckets can carry it.
+//! `high_latency`: a node's p99 check latency is above the threshold, and slow checks are still coming. There is a
+//! verdict only if the histogram's buckets are fine enough for one.
 
 use super::Verdict;
 use crate::observation::{
@@ -7,11 +7,12 @@ use crate::observation::{
 };
 use crate::report::Evidence;
 
-/// The slow checks are over if so few as there are among the newest would come less often than this by chance, were they
-/// still as many as in the whole window. At four looks a minute a false end happens once in hours.
+/// The slow checks are over if the newest checks have fewer slow ones than chance explains: if slow checks still came
+/// as often as in the whole window, so few would have a probability below this. At four collections a minute, a
+/// violation ends wrongly once in hours.
 const UNLIKELY: f64 = 0.001;
 
-/// Where the p99 lies, by its bucket or, without one, as measured; `None` if there is none.
+/// On which side of the threshold the p99 lies, by its bucket or, without one, as measured; `None` without a p99.
 fn side(p99_ms: Option<f64>, bucket: Option<Bucket>, threshold_seconds: f64) -> Option<Side> {
     if let Some(bucket) = bucket {
         return Some(bucket.side(threshold_seconds));
@@ -31,7 +32,7 @@ pub(super) fn verdict(
     threshold_seconds: f64,
 ) -> Verdict {
     if node.is_some_and(|node| node.state.is_some() && !node.is_up()) {
-        // Nothing is served, so nothing is served slowly.
+        // A node that is down serves nothing, so it is not slow.
         return Verdict::Ok;
     }
     let Some(metrics) = metrics else {
@@ -53,7 +54,7 @@ pub(super) fn verdict(
                 }
             })
         }
-        // The coarse histogram counts the canaries, too, so without this it would always stand before them.
+        // The coarse histogram counts the canaries, too, but they were also measured one by one.
         Some(Side::Around) => match metrics.canary_p99_ms {
             Some(canary_ms) => of_canary(
                 canary_ms,
@@ -66,7 +67,7 @@ pub(super) fn verdict(
     }
 }
 
-/// The p99 of the whole window is above the threshold. Whether it still is, the newest checks say.
+/// The p99 of the whole window is above the threshold. The newest checks show whether checks are still slow.
 fn still_coming(
     newest: Option<NewestChecks>,
     window: LatencyWindow,
@@ -80,7 +81,7 @@ fn still_coming(
         Some(Side::Above) => Verdict::Violated(evidence(newest.seconds)),
         Some(Side::Below) if is_over(newest) => Verdict::Ok,
         Some(Side::Around) if is_over(newest) => too_coarse(),
-        // Too few to tell: the slow ones are somewhere in the window.
+        // Too few to decide: the slow checks are somewhere in the window.
         Some(Side::Below | Side::Around) | None => {
             let oldest = window.span().as_secs_f64().max(newest.seconds);
             Verdict::Violated(evidence(oldest))
@@ -88,18 +89,18 @@ fn still_coming(
     }
 }
 
-/// Whether the slow checks are over, by how many are among the newest.
+/// Whether the slow checks are over, by their number among the newest checks.
 fn is_over(newest: NewestChecks) -> bool {
     at_most(newest.slow, newest.slow_expected) < UNLIKELY
 }
 
-/// How likely it is that at most `many` come where `expected` are expected (Poisson).
+/// The probability that at most `many` come where `expected` are expected (Poisson).
 fn at_most(many: f64, expected: f64) -> f64 {
     if expected.is_nan() || many >= expected {
         return 1.0;
     }
     if expected > 500.0 {
-        // Far from exact and far from the limit: three standard deviations are about one in a thousand.
+        // An approximation is enough here: three standard deviations are about one in a thousand.
         let deviations = (expected - many) / expected.sqrt();
         return if deviations > 3.1 { 0.0 } else { 1.0 };
     }
@@ -118,7 +119,7 @@ fn too_coarse() -> Verdict {
     Verdict::Inconclusive(TOO_COARSE.to_owned())
 }
 
-/// Why there is no latency: the source was read and counted nothing, or it could not be read.
+/// The verdict without a latency: the source was read and counted nothing, or it could not be read.
 fn unmeasured(reason: Option<&str>) -> Verdict {
     let reason = reason.unwrap_or("no_samples");
     match reason {
@@ -129,14 +130,14 @@ fn unmeasured(reason: Option<&str>) -> Verdict {
     }
 }
 
-/// Whether `ms` is above the threshold, exactly at which is healthy: 4.9 ms is no more than 0.0049 s, although the
-/// product of the latter with 1000 is a little less than the former.
+/// Whether `ms` is above the threshold. Exactly at the threshold is healthy: 4.9 ms is not above 0.0049 s, although
+/// 0.0049 × 1000 is a little less than 4.9 in floating point.
 fn above(ms: f64, threshold_seconds: f64) -> bool {
     let allowed = threshold_seconds * 1e3;
     ms - allowed > allowed * 1e-12
 }
 
-/// A canary is a single check, taken as measured.
+/// The verdict by the canaries, each of which is measured.
 fn of_canary(
     canary_ms: f64,
     newest_ms: Option<f64>,
@@ -239,7 +240,7 @@ mod tests {
             by_newest(newest(Some((0.0, 0.1)), 0.0, 20.0)),
             Verdict::Inconclusive("bucket_too_coarse".to_owned())
         );
-        // Too few to tell, or none: some time within the window.
+        // Too few to decide, or none: some time within the window.
         let few = by_newest(newest(Some((0.001, 0.005)), 0.0, 3.0));
         assert_eq!(age(few), Some(60.0));
         assert_eq!(age(by_newest(newest(None, 0.0, 0.0))), Some(60.0));
@@ -304,7 +305,7 @@ mod tests {
                 panic!("{before:?}");
             };
             assert_eq!(age_seconds.to_bits(), f64::to_bits(age));
-            // The same, where the canary is all there is.
+            // The same, where the canaries are the only checks.
             metrics.take_canary();
             assert_eq!(
                 verdict(None, Some(&metrics), LatencyWindow::default(), 0.05),

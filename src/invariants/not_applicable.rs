@@ -1,10 +1,11 @@
-//! Which invariants say nothing about a kind of limiter, and why: no series, no alert, and nothing that is unknown.
+//! Which invariants do not apply to a kind of limiter, and why. They have no series and no alert, and are never
+//! unknown.
 
 use crate::observation::{CounterKind, LimiterKind, Refused};
 use crate::report::InvariantName;
 
-/// Why `name` does not apply to `limiter`; `None` if it does. Without a kind, all apply that the minimal observation
-/// has data for.
+/// Why `name` does not apply to `limiter`; `None` if it does. Without a kind, those invariants apply for which the
+/// minimal observation has data.
 pub(super) fn not_applicable(
     name: InvariantName,
     limiter: Option<&LimiterKind>,

@@ -15,10 +15,10 @@ pub(super) fn of_redis(observation: &Observation) -> Verdict {
     }
 }
 
-/// `None` where the question does not arise: the observation carries no such evidence at all, as in a replay.
+/// `None` if the observation has no evidence about this, as in some recordings.
 pub(super) fn of_node(node: &Node) -> Option<Verdict> {
     if node.state.is_some() && !node.is_up() {
-        // A node that is down is node_down's business: paging twice for it tells nobody anything.
+        // A node that is down is reported as node_down. A second page would say nothing new.
         return Some(Verdict::Ok);
     }
     match (node.redis_connected, &node.redis_reason) {

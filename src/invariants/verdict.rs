@@ -1,4 +1,4 @@
-//! What an invariant says of one subject.
+//! The verdict of an invariant on one subject.
 
 use crate::report::Evidence;
 
@@ -7,16 +7,17 @@ use crate::report::Evidence;
 pub enum Verdict {
     /// The invariant holds.
     Ok,
-    /// It does not.
+    /// The invariant is violated.
     Violated(Evidence),
-    /// The data could not be read this time, with the reason: a violation in progress stays what it is.
+    /// The data could not be read this time, with the reason. A violation in progress is held.
     Unknown(String),
-    /// The data was read and proves neither, with the reason: what proved a violation is over, so it ends.
+    /// The data was read and proves neither, with the reason. A violation in progress ends, since nothing proves it any
+    /// more.
     Inconclusive(String),
 }
 
 impl Verdict {
-    /// The higher, the worse.
+    /// How bad the verdict is: higher is worse.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self::Ok => 0,

@@ -1,5 +1,5 @@
-//! Everything that others wrote, cut to a bounded length before it is judged and shown: a node may call itself what it
-//! likes, and Prometheus refuses a whole scrape for one label that is too long.
+//! Cuts everything that others wrote to a bounded length, before it is judged and shown. A node may have any id, and
+//! Prometheus refuses a whole scrape for one label that is too long.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use super::{Node, Observation, RedisInfo, RedisReading};
 use crate::text::cut;
 
 impl Observation {
-    /// Cuts every text of others except keys, which are cut where they are shown: the checker needs them whole.
+    /// Cuts every text of others except keys. The checker needs whole keys; they are cut where they are shown.
     pub fn cut_long_texts(&mut self) {
         for node in &mut self.nodes {
             let Node {
@@ -100,7 +100,7 @@ mod tests {
         observation.cut_long_texts();
         let shown = serde_json::to_string(&observation).unwrap();
         assert!(!shown.contains(&"x".repeat(500)), "{shown}");
-        // They still go together.
+        // The node and its metrics still have the same id.
         assert!(
             observation
                 .node_metrics

@@ -1,18 +1,18 @@
-//! What a counter is besides its count and its limit, where its limiter is not the reference: what the count proves,
-//! whether its key expires, and whether its limiter can have made it.
+//! The state of a counter besides its count and its limit: what the count proves, whether its key expires, and whether
+//! its limiter can have made it.
 
 use serde::{Deserialize, Serialize};
 
-/// Whether refused requests are in a count: what a count above the limit proves.
+/// Whether a count includes refused requests. This decides what a count above the limit proves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refused {
-    /// They are: a count above the limit is demand.
+    /// All refused requests: a count above the limit is demand.
     Counted,
-    /// They are not: a count above the limit is a request too many that was admitted.
+    /// None: a count above the limit proves that a request too many was admitted.
     #[default]
     NotCounted,
-    /// The first one is, or one for each process: a count above limit + 1 is a request too many that was admitted.
+    /// The first one, or one for each process: a count above limit + 1 proves that a request too many was admitted.
     Capped,
 }
 
@@ -26,7 +26,7 @@ impl Refused {
         }
     }
 
-    /// The highest count that was admitted rightly under `limit`; none where no count proves anything.
+    /// The highest count that can be right under `limit`; `None` if no count proves anything.
     pub fn most_admitted(self, limit: u64) -> Option<u64> {
         match self {
             Self::Counted => None,
@@ -37,7 +37,7 @@ impl Refused {
 }
 
 closed_list! {
-    /// What about a counter its limiter cannot make.
+    /// A state of a counter that its limiter cannot make.
     pub enum Invalid;
     /// There should be a number, or a time, and is none.
     NotANumber => "not_a_number",
@@ -57,16 +57,16 @@ closed_list! {
     CompanionMissing => "companion_missing",
 }
 
-/// What of a counter is not known.
+/// What is unknown about a counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lacks {
     /// Everything is known.
     #[default]
     Nothing,
-    /// Its limit: count and limit are not compared, and it is not shown.
+    /// Its limit: the count is not compared with it, and the counter is not shown.
     Limit,
-    /// Its count, because its value is no count.
+    /// Its count: the value is not a count.
     Count,
 }
 
@@ -76,17 +76,17 @@ pub enum Lacks {
 pub struct Condition {
     /// Whether refused requests are in the count.
     pub refused: Refused,
-    /// Whether it is at its limit, or above, and never expires, so that its client is blocked for ever.
+    /// Whether it is at or above its limit and never expires, so that its client is blocked for ever.
     pub stuck: bool,
-    /// What about it its limiter cannot make.
+    /// The state that its limiter cannot make, if it is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invalid: Option<Invalid>,
-    /// What of it is not known.
+    /// What is unknown about it.
     pub lacks: Lacks,
 }
 
 impl Condition {
-    /// Whether there is nothing to say of it, as of a counter of the reference limiter that is well.
+    /// Whether it is as for a counter of the reference limiter without a fault.
     pub fn is_plain(&self) -> bool {
         *self == Self::default()
     }
@@ -99,14 +99,14 @@ fn yes() -> bool {
 /// The kind of limiter that is observed, and what its counters can prove.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimiterKind {
-    /// Its name: of the description.
+    /// The name of its description.
     pub name: String,
     /// Whether it has nodes of its own that are watched.
     pub nodes: bool,
-    /// Whether these say how long decisions take.
+    /// Whether these nodes report how long decisions take.
     #[serde(default = "yes")]
     pub latency: bool,
-    /// Whether the canary asks these to refuse a request.
+    /// Whether the canary checks that these nodes refuse a request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub canary: bool,
     /// Its counters.
@@ -118,10 +118,10 @@ pub struct LimiterKind {
 pub struct CounterKind {
     /// Its name in the description.
     pub name: String,
-    /// How it counts: the method's name.
+    /// The name of the method by which it counts.
     pub count: String,
     /// Whether refused requests are in the count.
     pub refused: Refused,
-    /// Whether one that never expires blocks its client for ever, and is looked for.
+    /// Whether one that never expires blocks its client for ever. Only such kinds have `stuck_counter`.
     pub sticks: bool,
 }

@@ -18,7 +18,7 @@ closed_list! {
     Probes => "probes",
     /// The metrics of the nodes.
     NodeMetrics => "node_metrics",
-    /// The Prometheus server that is asked for latencies.
+    /// The Prometheus server that latencies are read from.
     Prometheus => "prometheus",
     /// The canary.
     Canary => "canary",
@@ -68,7 +68,7 @@ closed_list! {
     Busy => "busy",
     /// Redis Cluster does not serve the slot.
     Clusterdown => "clusterdown",
-    /// A key of Redis Cluster is on its way from one server to another.
+    /// A key of Redis Cluster is moving from one server to another.
     Resharding => "resharding",
     /// Any other error answer of Redis.
     RedisError => "redis_error",
@@ -80,19 +80,19 @@ closed_list! {
     InvalidWindow => "invalid_window",
     /// The default limit is not known (yet).
     NoDefaultLimit => "no_default_limit",
-    /// The limit of a counter is known from nowhere: no rule, its name, or the limiter's settings.
+    /// The limit of a counter is unknown: no rule, name or setting of the limiter gives it.
     NoLimit => "no_limit",
-    /// The limiter's API that limits are in was not read yet.
+    /// The limits are in an API of the limiter that was not read yet.
     LimitsUnread => "limits_unread",
-    /// How long the window of a counter is, is known from nowhere.
+    /// The window of a counter is unknown.
     NoWindow => "no_window",
-    /// A value is compressed, or in a form that is not read.
+    /// A value is compressed, or in a form that the exporter does not read.
     Unreadable => "unreadable",
-    /// The sweep used up its budget and goes on next time.
+    /// The sweep used up its budget and continues in the next collection.
     Budget => "budget",
-    /// Nothing could be asked, because Redis did not answer.
+    /// Nothing could be read, because Redis did not answer.
     RedisDown => "redis_down",
-    /// The source answered, but not what it must.
+    /// The source answered, but not as it must.
     Unexpected => "unexpected",
 }
 
@@ -101,7 +101,7 @@ closed_list! {
 pub struct Failure {
     /// Which source.
     pub collector: Collector,
-    /// What it was asked about: a node, a URL, a key; empty for the source as a whole.
+    /// What could not be read: a node, a URL, a key; empty for the source as a whole.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subject: String,
     /// Why, from the closed list.

@@ -1,6 +1,6 @@
-//! Keys of any bytes as text, there and back. A label value and a JSON string must be UTF-8 and some parsers stop
-//! at a NUL, so the bytes that cannot stand for themselves are written `\xNN`; everything else is left as it is. Where keys
-//! are shown, long ones are cut, with a hash of the whole behind: one key must not make a label that costs the scrape.
+//! Writes keys of any bytes as text, and reads them back. A label value and a JSON string must be UTF-8, and some
+//! parsers stop at a NUL: such bytes are written `\xNN`, and everything else is unchanged. Long keys are cut where they
+//! are shown, and end with a hash of the whole: a label that is too long would cost the scrape.
 
 use sha2::{Digest, Sha256};
 
@@ -8,7 +8,7 @@ use crate::text::{self, MOST, is_cut};
 
 /// `key` as it is shown: as [`encode_key`] writes it, cut at 512 bytes. No two keys are shown alike.
 pub fn shown_key(key: &[u8]) -> String {
-    // What is beyond is cut off in any case.
+    // The rest is cut off in any case.
     let shown = encode_key(&key[..key.len().min(MOST)]);
     if key.len() > MOST || shown.len() > MOST {
         return text::cut_to(&shown, key);
@@ -16,7 +16,8 @@ pub fn shown_key(key: &[u8]) -> String {
     shown
 }
 
-/// The names by which a subject that somebody typed, as a node's id or as a key that [`encode_key`] wrote, may be shown.
+/// The names under which a subject may be shown. It was typed as a node's id, or as a key in the form of
+/// [`encode_key`].
 pub fn names_of(subject: &str) -> Vec<String> {
     let mut names = vec![text::cut(subject).into_owned()];
     if names[0] != subject {
@@ -30,9 +31,8 @@ pub fn is_cut_key(name: &str) -> bool {
     is_cut(name)
 }
 
-/// Writes `key` as text: invalid UTF-8 and NUL become `\xNN`, and so does a backslash that would otherwise look
-/// like such an escape, or an ellipsis that would look like the end of a key that was cut. [`decode_key`] gives the bytes
-/// back.
+/// Writes `key` as text. Invalid UTF-8 and NUL become `\xNN`. So does a backslash that would look like such an escape,
+/// and an ellipsis that would look like the end of a cut key. [`decode_key`] is the inverse.
 pub fn encode_key(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(text) if !text.contains('\0') && !text.contains("\\x") && !is_cut(text) => {
@@ -107,7 +107,7 @@ fn push_hex(out: &mut String, byte: u8) {
     out.push(char::from(HEX[usize::from(byte & 15)]));
 }
 
-/// The byte that `\xNN` at the start of `bytes` stands for.
+/// The byte of the escape `\xNN` at the start of `bytes`.
 fn escaped_byte(bytes: &[u8]) -> Option<u8> {
     let [b'\\', b'x', high, low, ..] = bytes else {
         return None;
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_cannot_stand_for_themselves_are_escaped() {
+    fn bytes_that_text_cannot_hold_are_escaped() {
         assert_eq!(encode_key(b"a\0b"), "a\\x00b");
         assert_eq!(encode_key(b"\xff\xfek"), "\\xff\\xfek");
         assert_eq!(encode_key(b"\\xff"), "\\x5cxff");
@@ -156,7 +156,7 @@ mod tests {
         assert_ne!(one, shown_key(long("2").as_bytes()));
         // The hash is what sha256sum prints of the whole key.
         assert!(one.contains(&format!("…{}", hash_key(long("1").as_bytes()))));
-        // Somebody may store a key that looks like it.
+        // A real key may look like a cut one.
         let alike = shown_key(one.as_bytes());
         assert!(alike != one && alike.len() <= MOST, "{alike}");
         assert_eq!(decode_key(&alike), one.as_bytes());

@@ -1,10 +1,10 @@
-//! The span that a node's p99 is taken over, and the part of it that counts as now.
+//! The time span that a node's p99 covers, and the part of it that counts as now.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The span that a node's p99 is taken over (`--latency.window`); in JSON, in seconds.
+/// The time span that a node's p99 covers (`--latency.window`); in JSON, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct LatencyWindow(Duration);
@@ -20,9 +20,9 @@ impl LatencyWindow {
         self.0
     }
 
-    /// How far back the newest checks reach at most, where collections are not further apart: a third of the window. Slow
-    /// checks that came since then are taken to be still coming. Shorter, and a node with little traffic would show none
-    /// between two slow ones; longer, and an outage that is over would be reported.
+    /// How far back the newest checks reach at most, unless collections are further apart: a third of the window. Slow
+    /// checks since then count as still coming. If it were shorter, a node with little traffic would show none between
+    /// two slow ones; if it were longer, an outage that is over would be reported.
     pub fn newest(self) -> Duration {
         self.0 / 3
     }

@@ -10,7 +10,7 @@ closed_list! {
     HeldUnknown => "held_unknown",
     /// Violated, and the grace period is not over: it is pending.
     InGrace => "in_grace",
-    /// The count was legal under the limit before it fell: it is pending for a window, however long its grace period.
+    /// The count was legal under the limit before it fell: it is pending for one window, whatever its grace period.
     Draining => "draining",
     /// Pending, and it could not be evaluated this time: it stays pending for `checker.unknown_hold`.
     PendingUnknown => "pending_unknown",
@@ -20,13 +20,13 @@ closed_list! {
     Cleared => "cleared",
     /// It could not be evaluated, and no violation was in progress.
     Unknown => "unknown",
-    /// It was read, and what was read proves neither: a violation that was in progress has ended.
+    /// It was read, and proves neither that the invariant holds nor that it is violated: a violation that was in progress has ended.
     Inconclusive => "inconclusive",
-    /// There is no such node, and no such key with requests inside its window. Without `check --explain`, which counts the key that it is asked about, a key that is neither in violation nor among the fullest is not seen either.
+    /// There is no such node, and no such key with requests inside its window. The API also says this of a key that is neither in violation nor among the fullest; `check --explain` counts the key that it explains.
     NotSeen => "not_seen",
     /// The invariant is switched off.
     SwitchedOff => "switched_off",
-    /// The invariant says nothing about this kind of limiter.
+    /// The invariant does not apply to this kind of limiter.
     NotApplicable => "not_applicable",
 }
 

@@ -1,4 +1,4 @@
-//! What a verdict rests on. Evidence is kept with a violation and written out for people only when asked for.
+//! The evidence of a verdict. It is kept as data with the violation, and becomes text only when it is shown.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::observation::{Bucket, Invalid, LatencyWindow};
 
-/// What shows that an invariant is violated.
+/// The evidence that an invariant is violated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Evidence {
     /// A node's state.
     NodeState {
-        /// What it is instead of `Up`.
+        /// The state instead of `Up`.
         state: String,
         /// Which evidence decided it.
         reason: Option<String>,
@@ -38,22 +38,22 @@ pub enum Evidence {
         threshold_seconds: f64,
         /// Which source.
         source: Option<String>,
-        /// How long ago the newest checks that are as slow may have come, in seconds.
+        /// The greatest possible age of the newest checks that are this slow, in seconds.
         #[serde(default)]
         age_seconds: f64,
-        /// The span that the p99 is taken over, in seconds; 60 where it is not there.
+        /// The time span that the p99 covers, in seconds; 60 if absent.
         #[serde(default, skip_serializing_if = "LatencyWindow::is_default")]
         window_seconds: LatencyWindow,
     },
     /// A counter above its limit.
     Count {
-        /// Admitted inside the window.
+        /// Requests admitted inside the window.
         count: u64,
-        /// Allowed per window.
+        /// Requests allowed per window.
         limit: u64,
-        /// What the limiter says is left.
+        /// Requests left, as the limiter reports it.
         remaining: u64,
-        /// The limit before it fell, while the count is legal under that.
+        /// The limit before it fell, while the count is legal under it.
         draining_from: Option<u64>,
     },
     /// A node admitted what its limit forbids.
@@ -62,36 +62,36 @@ pub enum Evidence {
     NeverExpires {
         /// What is counted.
         count: u64,
-        /// Allowed per window.
+        /// Requests allowed per window.
         limit: u64,
     },
-    /// A counter that its limiter cannot make.
+    /// A counter in a state that its limiter cannot make.
     InvalidState {
-        /// What about it.
+        /// The state.
         state: Invalid,
     },
 }
 
 impl Evidence {
-    /// By how much the violation that it proves may have ended before it was looked at: slow checks that came within
-    /// the newest part of the window are taken to be still coming.
+    /// How long before the collection the violation may have ended. Slow checks within the newest part of the window
+    /// count as still coming.
     pub(crate) fn age(&self) -> Duration {
         let (reach, newest) = self.reach_and_newest();
         reach.saturating_sub(newest)
     }
 
-    /// How far back what it rests on may lie.
+    /// How old the evidence may be.
     pub(crate) fn reach(&self) -> Duration {
         self.reach_and_newest().0
     }
 
-    /// Whether it came since the last look, `interval` ago, or so lately that it counts as coming now.
+    /// Whether the evidence is newer than the previous collection, `interval` ago, or new enough to count as now.
     pub(crate) fn is_of_now(&self, interval: Duration) -> bool {
         let (reach, newest) = self.reach_and_newest();
         reach <= newest.max(interval)
     }
 
-    /// How far back what it rests on may lie, and how much of that counts as now.
+    /// How old the evidence may be, and the age that counts as now.
     fn reach_and_newest(&self) -> (Duration, Duration) {
         match self {
             Self::Latency {

@@ -1,4 +1,4 @@
-//! Why a subject is reported, or is not: all that a report and its observation say of it, put together. Pure.
+//! Why a subject is reported, or is not: everything that a report and its observation say about it. Pure.
 
 use std::time::Duration;
 
@@ -18,17 +18,17 @@ use crate::observation::{
 pub struct Explained {
     /// The node id, `redis`, or the key as it is shown.
     pub subject: String,
-    /// When the collection was judged, by the wall clock.
+    /// When the checker evaluated the collection, by the wall clock.
     pub judged_at: Timestamp,
     /// The decision of each invariant that the subject may belong to.
     pub invariants: Vec<Explanation>,
-    /// What was read of it as a node.
+    /// What was read about it as a node.
     pub node: Option<Node>,
     /// What the node's own metrics say.
     pub node_metrics: Option<NodeMetrics>,
-    /// What was read of it as a key.
+    /// What was read about it as a key.
     pub counter: Option<Counter>,
-    /// What was read of Redis, if that is the subject.
+    /// What was read about Redis, if that is the subject.
     pub redis: Option<RedisReading>,
 }
 
@@ -47,7 +47,7 @@ pub struct Explanation {
     pub violation: Option<Violation>,
     /// Where its evidence comes from.
     pub source: Option<String>,
-    /// How long it must still last before it is reported, in seconds; `None` without a violation in progress.
+    /// How much longer it must last before it is reported, in seconds; `None` without a violation in progress.
     pub grace_left_seconds: Option<f64>,
 }
 
@@ -89,7 +89,7 @@ impl From<&InvariantConfig> for Rule {
 /// Where the evidence of a violation comes from.
 pub fn source(evidence: &Evidence, observation: &Observation) -> String {
     let or =
-        |told: &Option<String>, otherwise: &str| told.as_deref().unwrap_or(otherwise).to_owned();
+        |given: &Option<String>, otherwise: &str| given.as_deref().unwrap_or(otherwise).to_owned();
     match evidence {
         Evidence::NodeState { reason, .. } | Evidence::NodeRedis { reason } => {
             or(reason, "the observation")
@@ -113,7 +113,7 @@ pub fn source(evidence: &Evidence, observation: &Observation) -> String {
 }
 
 impl Report {
-    /// Everything about the subject that goes by one of `names`, the first of which is the one to show.
+    /// Everything about the subject that has one of `names`. The first name is shown.
     pub fn explain(&self, observation: &Observation, names: &[String]) -> Explained {
         let is_it = |subject: &str| names.iter().any(|name| name == subject);
         let node = observation.nodes.iter().find(|node| is_it(&node.id));
@@ -124,7 +124,7 @@ impl Report {
         let metrics = observation.node_metrics.iter();
         let metrics = metrics.into_iter().find(|(id, _)| is_it(id));
         let known_otherwise = node.is_some() || is_it(REDIS);
-        // A key that is looked for is counted, whether it exists or not.
+        // `check --explain` counts its key whether it exists or not.
         let counter =
             counter.filter(|counter| counter.count > 0 || counter.condition.invalid.is_some());
         let mut invariants: Vec<Explanation> = InvariantName::ALL
@@ -183,7 +183,7 @@ impl Report {
             .cleared
             .iter()
             .any(|(of, subject)| *of == name && is_it(subject));
-        // Of keys, it is the sweep as a whole that could not be made; of nodes, each for itself.
+        // A key is unknown if the whole sweep failed. Each node is unknown for itself.
         let unknown = status.and_then(|status| {
             let whole = |subject: &str| subject.is_empty() && counter.is_none();
             status
@@ -225,7 +225,7 @@ impl Report {
     }
 }
 
-/// Why the invariant `name` is not judged by a counter that was read: what became of it, and the reason.
+/// Why a counter that was read is not judged for `name`: the decision and its reason.
 fn not_judged(name: InvariantName, condition: Condition) -> Option<(Decision, &'static str)> {
     match condition.lacks {
         _ if name == InvariantName::InvalidCounter => None,

@@ -32,7 +32,7 @@ pub enum Unit {
 }
 
 impl InvariantName {
-    /// What its subjects are called by.
+    /// What the `subject` label of its violations holds.
     pub fn subject(self) -> &'static str {
         match self {
             Self::NodeDown | Self::HighLatency => "node id",
@@ -107,7 +107,7 @@ pub struct InvariantConfig {
 }
 
 impl InvariantConfig {
-    /// The contract's defaults for `name`.
+    /// The defaults for `name`.
     pub fn default_for(name: InvariantName) -> Self {
         let (grace, threshold, severity) = match name {
             InvariantName::NodeDown | InvariantName::RedisDisconnected => {

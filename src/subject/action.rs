@@ -1,4 +1,4 @@
-//! What can be done about a subject: actions as data, for those who decide whether to take them, and who takes them.
+//! What can be done about a subject: actions as data, for those who decide about them, and the trait that takes them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::observation::Reason;
 
-/// What an action is given: values by the names of its parameters.
+/// The parameters of an action: values by name.
 pub type Parameters = Map<String, Value>;
 
 /// An action under way.
@@ -32,13 +32,13 @@ pub trait Actor: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ActionError {
-    /// In one word: it holds nothing of what was asked for.
+    /// In one word. It repeats nothing of the request.
     pub reason: Reason,
     /// In full, for the caller.
     pub message: String,
 }
 
-/// An action, described for whoever decides whether to take it.
+/// An action, described for those who decide whether to take it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ActionDefinition {
     /// Its name.
@@ -49,7 +49,7 @@ pub struct ActionDefinition {
     pub parameters: BTreeMap<&'static str, Parameter>,
     /// How much harm it can do.
     pub risk_level: Risk,
-    /// Whether somebody has to approve it first.
+    /// Whether a person has to approve it first.
     pub requires_approval: bool,
 }
 
@@ -57,7 +57,7 @@ pub struct ActionDefinition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Risk {
-    /// Little, and it mends itself.
+    /// Little, and it heals by itself.
     Low,
     /// Some.
     Medium,
@@ -103,7 +103,7 @@ impl ActionDefinition {
     /// The name of the parameter that [`ActionDefinition::with_target`] adds.
     pub const TARGET: &'static str = "target";
 
-    /// The action as it is offered where several subjects are watched: it is named which of them it is for.
+    /// The action for an exporter that watches several subjects, with a parameter that names the subject.
     #[must_use]
     pub fn with_target(mut self) -> Self {
         let target = Parameter {
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_held_against_the_definition() {
+    fn parameters_are_checked_against_the_definition() {
         let parameter = |required| Parameter {
             kind: ParameterType::String,
             description: "",

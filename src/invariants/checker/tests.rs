@@ -1,4 +1,4 @@
-//! Time and the four values, by example and against a naive model.
+//! Grace periods and the four verdicts, by example and against a naive model.
 
 mod corners;
 mod keys;
@@ -152,7 +152,7 @@ fn many_scrapes_at_once_do_not_shorten_it() {
 }
 
 #[test]
-fn time_that_runs_backwards_stands_still() {
+fn time_that_runs_backwards_does_not_count() {
     let mut checker = checker();
     checker.check(at(100), &latency(Some(80.0)));
     assert_eq!(
@@ -170,7 +170,7 @@ fn time_that_runs_backwards_stands_still() {
 }
 
 #[test]
-fn a_wall_clock_that_steps_changes_what_is_told_but_not_when_it_fires() {
+fn a_wall_clock_that_steps_changes_the_times_shown_but_not_when_a_violation_is_reported() {
     let mut checker = checker();
     let moment = |wall_s: i64, steady_s: i64| Moment {
         wall: wall(wall_s * 1000),
@@ -216,7 +216,7 @@ fn what_proves_neither_ends_a_violation_and_is_not_evaluable() {
     let status = &report.invariants[2];
     assert!(!status.evaluable && status.unknown.is_empty());
     assert_eq!(status.inconclusive[0].reason, "no_samples");
-    // A grace period that began before does not go on through it.
+    // A grace period that began before it does not continue.
     checker.check(at(40), &latency(Some(80.0)));
     let report = checker.check(at(99), &latency(Some(80.0)));
     assert_eq!(shown(&report), ["high_latency n?"]);
@@ -225,7 +225,7 @@ fn what_proves_neither_ends_a_violation_and_is_not_evaluable() {
     assert_eq!(shown(&checker.check(at(101), &latency(None))), [""; 0]);
 }
 
-/// Slow checks, the newest of which may be as old as this.
+/// Slow checks. The newest may be `seconds` old.
 fn slow(seconds: f64) -> Observation {
     let mut observation = latency(Some(80.0));
     for metrics in observation.node_metrics.values_mut() {
@@ -239,13 +239,13 @@ fn slow(seconds: f64) -> Observation {
 }
 
 #[test]
-fn a_grace_period_does_not_pass_on_what_may_be_over() {
+fn a_grace_period_does_not_pass_while_the_slow_checks_may_be_over() {
     let mut checker = checker();
     assert_eq!(
         shown(&checker.check(at(0), &slow(60.0))),
         ["high_latency n?"]
     );
-    // Scraped once a minute: for all that is known, they were slow until 20 s after the scrape before.
+    // Scraped once a minute: it is certain only that checks were slow until 20 s after the previous scrape.
     let report = checker.check(at(60), &slow(60.0));
     assert_eq!(shown(&report), ["high_latency n?"]);
     assert_eq!(report.pending[0].grace_left.as_secs(), 40);
@@ -257,7 +257,7 @@ fn a_grace_period_does_not_pass_on_what_may_be_over() {
         shown(&checker.check(at(100), &slow(60.0))),
         ["high_latency n"]
     );
-    // It stays reported while it goes on.
+    // It stays reported while checks are slow.
     assert_eq!(
         shown(&checker.check(at(101), &slow(120.0))),
         ["high_latency n"]
@@ -278,14 +278,14 @@ fn a_p99_that_is_known_by_its_bucket_alone_is_not_shown_as_measured() {
     let mut checker = checker();
     let report = checker.check(at(0), &coarse);
     let mut shown = coarse.clone();
-    report.withhold_made_up(&mut shown);
+    report.withhold_imprecise_p99(&mut shown);
     let metrics = &shown.node_metrics["n"];
     assert_eq!(metrics.latency_p99_ms, None);
     assert_eq!(
         metrics.latency_unknown.as_deref(),
         Some("bucket_too_coarse")
     );
-    // What is recorded says the same in a replay, and more by another threshold.
+    // A replay of the recording says the same; with another threshold it can decide more.
     let again = checker.check(at(1), &shown);
     assert_eq!(
         again.invariants[2].inconclusive,
@@ -302,13 +302,13 @@ fn a_p99_that_is_known_by_its_bucket_alone_is_not_shown_as_measured() {
         latency(Some(99.0)),
     ] {
         let mut shown = fine.clone();
-        checker.check(at(2), &fine).withhold_made_up(&mut shown);
+        checker.check(at(2), &fine).withhold_imprecise_p99(&mut shown);
         assert_eq!(shown.node_metrics, fine.node_metrics);
     }
 }
 
 #[test]
-fn what_is_gone_takes_its_state_along() {
+fn a_node_that_left_and_came_back_begins_anew() {
     let mut checker = checker();
     checker.check(at(0), &latency(Some(80.0)));
     let mut without = latency(None);
@@ -420,7 +420,7 @@ fn a_lowered_limit_is_pending_for_one_window() {
     assert_eq!(shown(&report), ["counter_drift k?", "ghost_allowing k?"]);
     let report = count_draining(&mut checker, at(60), &counters, CountersRead::Full, fell);
     assert_eq!(shown(&report), ["counter_drift k", "ghost_allowing k"]);
-    // What was not legal under the old limit either is no drain.
+    // A count that was not legal under the old limit either does not drain.
     let mut checker = self::checker();
     let report = count_draining(
         &mut checker,
@@ -501,7 +501,7 @@ fn an_invariant_that_is_switched_off_says_nothing() {
     assert_eq!(report.invariants.len(), 4);
 }
 
-/// What happens to one subject between two looks.
+/// What a collection sees of the one subject.
 #[derive(Clone, Copy, Debug)]
 enum Seen {
     Ok,
@@ -526,7 +526,7 @@ fn steps() -> impl Strategy<Value = Vec<(i64, i64, Seen)>> {
 }
 
 proptest! {
-    /// The checker against a model that is too simple to be wrong: the whole history, looked through each time.
+    /// Compares the checker with a model that is too simple to be wrong: it goes through the whole history each time.
     #[test]
     fn the_checker_does_what_a_naive_model_does(steps in steps()) {
         let (grace, hold) = (60_000, 300_000);
@@ -576,7 +576,7 @@ proptest! {
         }
     }
 
-    /// Keys: whatever is counted, streamed in whatever batches, each violator is found and nobody else.
+    /// Any counters, in any batches: every key in violation is found, and no other.
     #[test]
     fn every_violating_key_is_found_and_no_other(
         counters in proptest::collection::btree_map("[a-e]{1,3}", (0_u64..30, 0_u64..20), 0..40),

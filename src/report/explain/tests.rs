@@ -1,4 +1,4 @@
-//! Each reason, brought about.
+//! Each decision, by a situation that leads to it.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ fn checker(change: impl FnOnce(&mut CheckerConfig)) -> Checker {
 }
 
 /// One node, Redis, and a key with a count against a limit of 10 that may have fallen from 100.
-fn look(
+fn collected(
     checker: &mut Checker,
     now: i64,
     state: Option<&str>,
@@ -67,8 +67,8 @@ fn look(
     (checker.check(at(now), &observation), observation)
 }
 
-fn decisions(looked: &(Report, Observation), subject: &str) -> Vec<String> {
-    let explained = looked.0.explain(&looked.1, &[subject.to_owned()]);
+fn decisions(seen: &(Report, Observation), subject: &str) -> Vec<String> {
+    let explained = seen.0.explain(&seen.1, &[subject.to_owned()]);
     let decisions = explained.invariants.iter();
     decisions
         .map(|it| format!("{} {}", it.name, it.decision))
@@ -85,12 +85,12 @@ fn a_node_is_explained_from_grace_to_report_and_back() {
     let mut checker = checker(|config| {
         config.of_mut(InvariantName::NodeDown).grace_period = Duration::from_secs(30);
     });
-    let up = look(&mut checker, 0, Some("Up"), None, FULL);
+    let up = collected(&mut checker, 0, Some("Up"), None, FULL);
     assert_eq!(
         decisions(&up, "n"),
         ["node_down holds", "high_latency unknown"]
     );
-    let down = look(&mut checker, 10, Some("Down"), None, FULL);
+    let down = collected(&mut checker, 10, Some("Down"), None, FULL);
     assert_eq!(decisions(&down, "n")[0], "node_down in_grace");
     let explained = down.0.explain(&down.1, &["n".to_owned()]);
     let node_down = &explained.invariants[0];
@@ -100,62 +100,62 @@ fn a_node_is_explained_from_grace_to_report_and_back() {
     );
     assert_eq!(node_down.grace_left_seconds, Some(30.0));
     assert_eq!(node_down.source.as_deref(), Some("not_probed"));
-    let unknown = look(&mut checker, 20, None, None, FULL);
+    let unknown = collected(&mut checker, 20, None, None, FULL);
     assert_eq!(decisions(&unknown, "n")[0], "node_down pending_unknown");
-    let down = look(&mut checker, 40, Some("Down"), None, FULL);
+    let down = collected(&mut checker, 40, Some("Down"), None, FULL);
     assert_eq!(decisions(&down, "n")[0], "node_down reported");
-    let unknown = look(&mut checker, 50, None, None, FULL);
+    let unknown = collected(&mut checker, 50, None, None, FULL);
     assert_eq!(decisions(&unknown, "n")[0], "node_down held_unknown");
     let explained = unknown.0.explain(&unknown.1, &["n".to_owned()]);
     assert_eq!(
         explained.invariants[0].why,
         "was reported; could not be evaluated this time: not_probed"
     );
-    let up = look(&mut checker, 60, Some("Up"), None, FULL);
+    let up = collected(&mut checker, 60, Some("Up"), None, FULL);
     assert_eq!(decisions(&up, "n")[0], "node_down holds");
-    let unknown = look(&mut checker, 70, None, None, FULL);
+    let unknown = collected(&mut checker, 70, None, None, FULL);
     assert_eq!(decisions(&unknown, "n")[0], "node_down unknown");
 }
 
 #[test]
 fn a_key_is_explained_from_its_drain_on() {
     let mut checker = checker(|_| {});
-    let over = look(&mut checker, 0, Some("Up"), Some((20, Some(0))), FULL);
+    let over = collected(&mut checker, 0, Some("Up"), Some((20, Some(0))), FULL);
     let both = ["counter_drift draining", "ghost_allowing draining"];
     assert_eq!(decisions(&over, "k"), both);
     let explained = over.0.explain(&over.1, &["k".to_owned()]);
     assert_eq!(explained.invariants[1].grace_left_seconds, Some(60.0));
     assert_eq!(explained.invariants[1].source.as_deref(), Some("ZCOUNT"));
-    let over = look(&mut checker, 60, Some("Up"), Some((20, Some(0))), FULL);
+    let over = collected(&mut checker, 60, Some("Up"), Some((20, Some(0))), FULL);
     let both = ["counter_drift reported", "ghost_allowing reported"];
     assert_eq!(decisions(&over, "k"), both);
-    let failed = look(&mut checker, 70, Some("Up"), None, FAILED);
+    let failed = collected(&mut checker, 70, Some("Up"), None, FAILED);
     let both = ["counter_drift held_unknown", "ghost_allowing held_unknown"];
     assert_eq!(decisions(&failed, "k"), both);
     assert_eq!(
         decisions(&failed, "other"),
         ["counter_drift unknown", "ghost_allowing unknown"]
     );
-    let well = look(&mut checker, 80, Some("Up"), Some((5, None)), FULL);
+    let well = collected(&mut checker, 80, Some("Up"), Some((5, None)), FULL);
     let both = ["counter_drift cleared", "ghost_allowing cleared"];
     assert_eq!(decisions(&well, "k"), both);
-    let well = look(&mut checker, 680, Some("Up"), Some((5, None)), FULL);
+    let well = collected(&mut checker, 680, Some("Up"), Some((5, None)), FULL);
     let both = ["counter_drift holds", "ghost_allowing holds"];
     assert_eq!(decisions(&well, "k"), both);
 }
 
 #[test]
-fn what_is_switched_off_or_not_there_is_told_so() {
+fn a_subject_that_is_missing_and_an_invariant_that_is_switched_off_are_explained() {
     let mut checker = checker(|config| {
         config.of_mut(InvariantName::GhostAllowing).enabled = false;
     });
-    let looked = look(&mut checker, 0, Some("Up"), Some((5, None)), FULL);
+    let seen = collected(&mut checker, 0, Some("Up"), Some((5, None)), FULL);
     assert_eq!(
-        decisions(&looked, "k"),
+        decisions(&seen, "k"),
         ["counter_drift holds", "ghost_allowing switched_off"]
     );
-    assert_eq!(decisions(&looked, "redis"), ["redis_disconnected holds"]);
-    let nobody = decisions(&looked, "nobody");
+    assert_eq!(decisions(&seen, "redis"), ["redis_disconnected holds"]);
+    let nobody = decisions(&seen, "nobody");
     assert_eq!(nobody.len(), 7, "{nobody:?}");
     assert!(nobody[..4].iter().all(|it| it.ends_with(" not_seen")));
     assert!(nobody[5..].iter().all(|it| it.ends_with(" not_applicable")));

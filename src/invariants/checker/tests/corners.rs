@@ -1,4 +1,4 @@
-//! Corners: restarts, limits that fell or are not known any more, and subjects that share a name.
+//! Corners: restarts, limits that fell or are no longer known, and subjects that share a name.
 
 use super::*;
 use crate::observation::{CounterKind, FallenLimit, Invalid, Lacks, LimiterKind, Refused};
@@ -140,11 +140,11 @@ fn a_violation_stays_while_the_limit_of_its_key_is_unknown() {
 
 #[test]
 fn a_restart_adds_nothing_to_a_grace_period_for_which_nothing_was_proved() {
-    // Slow for a moment, then nothing is known of now, then slow again.
-    let looks = [(0, 0.0), (15, 60.0), (45, 60.0), (60, 0.0), (75, 0.0)];
+    // Slow for a moment, then nothing proves that it is slow, then slow again.
+    let collections = [(0, 0.0), (15, 60.0), (45, 60.0), (60, 0.0), (75, 0.0)];
     let reported = |restart_after: Option<i64>| {
         let mut checker = checker();
-        let reported = looks.map(|(seconds, age)| {
+        let reported = collections.map(|(seconds, age)| {
             let report = checker.check(at(seconds), &slow(age));
             if restart_after == Some(seconds) {
                 let saved = serde_json::to_string(&checker.save()).unwrap();
@@ -155,7 +155,7 @@ fn a_restart_adds_nothing_to_a_grace_period_for_which_nothing_was_proved() {
         });
         reported.concat()
     };
-    let pending = vec!["high_latency n?".to_owned(); looks.len()];
+    let pending = vec!["high_latency n?".to_owned(); collections.len()];
     assert_eq!(reported(None), pending);
     assert_eq!(reported(Some(45)), pending);
 }
@@ -168,7 +168,7 @@ fn the_grace_that_is_left_is_what_a_violation_must_still_last() {
         let grace_left = report.pending[0].grace_left.as_secs();
         assert_eq!(grace_left, left, "after {seconds} s");
     }
-    // It is not looked at, and may go on.
+    // It is not evaluated, and may continue.
     let mut checker = self::checker();
     checker.check(at(0), &slow(0.0));
     let report = checker.check(at(50), &unread());
@@ -209,7 +209,7 @@ fn a_node_called_redis_does_not_hide_that_redis_is_down() {
 }
 
 #[test]
-fn what_does_not_apply_meanwhile_begins_anew() {
+fn a_violation_begins_anew_if_its_invariant_did_not_apply_meanwhile() {
     let mut checker = checker();
     checker.check(at(0), &latency(Some(80.0)));
     let mut other = latency(Some(80.0));

@@ -1,4 +1,4 @@
-//! How the checker and an observation understand each other about keys.
+//! The names of keys are the same in the checker and in an observation.
 
 use std::collections::BTreeMap;
 
