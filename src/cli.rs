@@ -56,7 +56,7 @@ pub enum Task {
 pub enum LimiterTask {
     /// Collect and show.
     Check(Check),
-    /// Say what a description finds in Redis.
+    /// Show what a description finds in Redis.
     CheckDescription {
         /// The file of a description, or a kind that is built in.
         description: String,

@@ -1,4 +1,4 @@
-//! Makes one validated [`Config`] of file, environment and flags. Nothing downstream sees what was typed.
+//! Makes one validated [`Config`] of file, environment and flags. No other module sees what was typed.
 
 mod file;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -47,7 +47,7 @@ const ADMIN_API: &str = "web.enable-admin-api";
 /// The whole configuration, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What to observe of the selected limiter, which is the default one unless another is named.
+    /// What to observe. The limiter is the default one unless another is selected.
     pub observe: ObserveConfig,
     /// How to judge it.
     pub checker: CheckerConfig,
@@ -61,7 +61,7 @@ pub struct Config {
     pub web: WebConfig,
     /// What to log.
     pub log: LogConfig,
-    /// The settings that are compared on a reload, or whose mistakes are found later, as they were typed.
+    /// Settings as they were typed: those that a reload compares, and those whose mistakes are found later.
     typed: BTreeMap<&'static str, Typed>,
 }
 
@@ -80,7 +80,7 @@ pub enum ConfigError {
     /// A value that is not valid.
     #[error("{origin}: invalid value {value:?}: expected {expected}")]
     Value {
-        /// Where it is from: a flag, a variable, or a name and its place in the file.
+        /// Its origin: a flag, a variable, or a name and its place in the file.
         origin: String,
         /// The value, without secrets.
         value: String,
@@ -112,7 +112,7 @@ impl ConfigError {
     ) -> Self {
         // A URL with a password may have been given where no URL belongs.
         Self::Value {
-            // Names in it are one line already, and the place at its end must not be cut off.
+            // Names in it are one line already. The place at its end must not be cut off.
             origin: without_login(&origin.to_string()),
             value: one_line(&without_login(&value.to_string())),
             expected: one_line(&expected.to_string()),
@@ -126,7 +126,7 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Validates the `values` of flags and environment, to which the file is added here.
+    /// Validates the `values` of flags and environment, and of the file that they name.
     pub fn load(mut values: Values) -> Result<Self, ConfigError> {
         add_file(&mut values)?;
         Self::validated(&values)
@@ -143,7 +143,7 @@ impl Config {
         self.refused("web.config.file", expected)
     }
 
-    /// Refuses actions from callers of whom some do not log in (`anonymous`), unless the configuration accepts these
+    /// Refuses actions if some callers do not log in (`anonymous`), unless the configuration accepts such callers
     /// explicitly.
     pub fn admits_actions(&self, anonymous: bool) -> Result<(), ConfigError> {
         if self.web.enable_admin_api && anonymous && !self.web.admin_api_insecure {
@@ -175,7 +175,7 @@ impl Config {
         typed.refused(expected)
     }
 
-    /// What `values` say, over the defaults.
+    /// The configuration of `values`, with defaults for the rest.
     fn validated(values: &Values) -> Result<Self, ConfigError> {
         let targets = targets::targets(values)?;
         // It is always there.

@@ -1,5 +1,5 @@
-//! Secrets and certificates from files, which are read again when a file has changed. Knows neither the settings that name
-//! the files, nor the servers that the credentials are for.
+//! Secrets and certificates from files, which are read again when a file has changed. The settings that name the files,
+//! and the servers that the credentials are for, are not known here.
 
 mod secret;
 mod tls;

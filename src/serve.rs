@@ -21,7 +21,7 @@ use crate::server::{App, Guard, Limits, Server};
 use crate::{files, state};
 use reload::Reloader;
 
-/// How long the end waits, after the last answer, until a collection under way has written its state.
+/// How long the exporter waits before it exits, after the last answer, for a collection under way to write its state.
 const LAST_COLLECTION: Duration = Duration::from_secs(3);
 
 /// Loads the configuration from the flags and variables of the start, and from the file as it is now.
@@ -30,7 +30,7 @@ pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 /// What the server serves.
 type ServedApp = App<Limiter, Checker>;
 
-/// Whether the state file can be written. The subcommands do not need it.
+/// Refuses a state file that cannot be written. The subcommands do not need it.
 pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
     let Some(path) = &config.state_file else {
         return Ok(());
@@ -50,7 +50,8 @@ pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Which clients are let in, by the file that the configuration names. It is an error if every client could run actions.
+/// Which clients may log in, by the file that the configuration names. It is an error if every client could run
+/// actions.
 pub fn guard(config: &Config) -> Result<Guard, ConfigError> {
     let guard = Guard::new(config.web.config_file.as_deref());
     let guard = guard.map_err(|why| config.refuse_web_file(&why))?;

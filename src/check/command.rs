@@ -30,7 +30,7 @@ pub enum Output {
     Table,
     /// One collection as JSON.
     Json,
-    /// Why one subject is reported, or is not, as text or as JSON.
+    /// The explanation of one subject, as text or as JSON.
     Explained {
         /// The node id, `redis`, or the key as it is shown.
         subject: String,
@@ -62,12 +62,12 @@ impl Check {
 /// Collects, shows, and returns the exit status.
 pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
     let asked_for = match &task.output {
-        // A name that was cut is not a key's. Its subject is explained if it is listed.
+        // A name that was cut is not a key. Its subject is explained if it is listed.
         Output::Explained { subject, .. } if !is_cut_key(subject) => Some(decode_key(subject)),
         _ => None,
     };
     let observe = ObserveConfig {
-        // It is counted in any case: it may be one of a million without a violation.
+        // The key is counted in any case: it may be one of a million without a violation.
         named_keys: asked_for.iter().map(|key| Box::from(&**key)).collect(),
         recording: matches!(task.output, Output::Lines(..)),
         ..config.observe.clone()

@@ -7,7 +7,7 @@ use crate::report::{Decision, Explained, Explanation};
 use crate::standing::Standing;
 use crate::text_table::{shown, write_table};
 
-/// The standing of this subject alone, for the exit status.
+/// The overall verdict on this subject alone, for the exit status.
 pub(super) fn standing(explained: &Explained) -> Standing {
     let decisions = || explained.invariants.iter().map(|it| it.decision);
     let unknown = [Decision::Unknown, Decision::Inconclusive, Decision::NotSeen];

@@ -15,11 +15,11 @@ use crate::observation::encode_key;
 use crate::observe::{Inspected, Inspection, inspect};
 use crate::text_table::{shown, write_table};
 
-/// The most bytes of a name that are escaped for a cell, which is shorter.
+/// The most bytes of a name that are escaped for a cell. The cell shows fewer.
 const MOST_SHOWN: usize = 512;
 
-/// Says what the description that `named` names finds in the Redis of `config`. SIGINT and SIGTERM end it early, with what was
-/// found until then.
+/// Shows what the description that `named` names finds in the Redis of `config`. SIGINT and SIGTERM end it early; it
+/// shows what was found until then.
 pub async fn limiter(named: &str, config: &Config) -> anyhow::Result<String> {
     let description = Arc::new(description_of(named)?);
     let observe = &config.observe;
@@ -107,12 +107,12 @@ fn keys(many: u64) -> String {
     format!("{many} key{}", if many == 1 { "" } else { "s" })
 }
 
-/// A name of any bytes, as it fits into a table on a terminal.
+/// A name of any bytes, escaped and cut for a table on a terminal.
 fn name_of(name: &[u8]) -> String {
     shown(&encode_key(&name[..name.len().min(MOST_SHOWN)]))
 }
 
-/// What there is to say of the keys besides their number.
+/// What was found about the keys besides their number.
 fn notes(fitting: &Fitting) -> String {
     let invalid = fitting.invalid.iter();
     let invalid = invalid.map(|(reason, many)| (*many, format!("invalid: {reason}")));

@@ -1,5 +1,5 @@
-//! A collection as JSON: the observation, and what was reported of it. A line of a recording is the same with the time of
-//! judgement, so that a replay reports the same.
+//! A collection as JSON: the observation, and what was reported. A line of a recording also has the time at which the
+//! checker judged it, so that a replay reports the same.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Writes a recording to standard output or to the end of a file, compressed if that is asked for. Each line is written whole
-//! before the next collection, and an orderly end writes what gzip expects at the end of a file.
+//! Writes a recording to standard output or to the end of a file, with or without compression. Each line is written
+//! whole before the next collection, and an orderly end writes the trailer of gzip.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
-/// Where a recording goes.
+/// The destination of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// The file that it is appended to; standard output if `None`.
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Opens the destination. What the file holds already stays as it is.
+    /// Opens the destination. The present content of the file stays.
     pub fn open(target: &Destination) -> anyhow::Result<Self> {
         let out: Box<dyn Write + Send> = match &target.file {
             None => Box::new(io::stdout()),
@@ -75,7 +75,7 @@ impl Recorder {
     }
 }
 
-/// Opens `path` to append to it. A line that a previous run left half written is ended; a compressed file is refused then.
+/// Opens `path` to append to it. If a previous run left half a line, the line is ended; a compressed file is refused.
 fn append_to(path: &Path, gzip: bool) -> anyhow::Result<File> {
     let mut file = OpenOptions::new()
         .create(true)

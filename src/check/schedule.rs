@@ -1,4 +1,4 @@
-//! Repeats collections on a schedule, until it ends or a signal ends it.
+//! Repeats collections until the schedule or a signal ends them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,8 @@ pub struct Schedule {
     pub length: Option<Duration>,
 }
 
-/// Calls `each` with every collection. SIGINT or SIGTERM ends it between two calls; a collection under way is given up.
+/// Calls `each` with every collection. SIGINT or SIGTERM ends it between two calls; a collection under way is
+/// abandoned.
 pub(super) async fn repeat<S: Subject + 'static, C: InvariantChecker + 'static>(
     collect: &Arc<Collect<S, C>>,
     schedule: Schedule,

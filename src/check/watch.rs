@@ -1,4 +1,4 @@
-//! Repeated tables: in one place of a terminal, elsewhere one after the other.
+//! Shows repeated tables: on a terminal in one place, elsewhere one after the other.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -10,7 +10,7 @@ const BEGIN: &str = "\x1b[?1049h\x1b[?25l";
 /// Switches back.
 const END: &str = "\x1b[?25h\x1b[?1049l";
 
-/// Where the tables are drawn. When it is dropped, the terminal shows again what it showed before.
+/// Draws the tables. When it is dropped, the terminal shows its previous content again.
 #[derive(Debug)]
 pub(super) struct Screen {
     terminal: bool,
@@ -30,13 +30,13 @@ impl Screen {
         })
     }
 
-    /// Shows `text` instead of what is shown.
+    /// Replaces what is shown by `text`.
     pub(super) fn draw(&mut self, text: &str) -> io::Result<()> {
         text.clone_into(&mut self.last);
         if !self.terminal {
             return write(&format!("{text}\n"));
         }
-        // A terminal that does not know its size gets all of it.
+        // If the terminal does not report its size, it gets the whole text.
         let size = tcgetwinsize(io::stdout())
             .ok()
             .filter(|size| size.ws_row > 1);
@@ -62,7 +62,7 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// `text` over what is there, cut to the terminal, so that nothing scrolls away.
+/// The output that replaces the screen by `text`, cut to the size of the terminal so that nothing scrolls away.
 fn drawn(text: &str, rows: usize, columns: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let fits = lines.len() < rows;
@@ -84,7 +84,7 @@ fn drawn(text: &str, rows: usize, columns: usize) -> String {
     if !fits {
         drawn.push(format!("… {} lines more", lines.len() - shown));
     }
-    // From the top, with the rest of each line and of the screen erased.
+    // Starts at the top, and erases the rest of each line and of the screen.
     format!("\x1b[H{}\x1b[K\r\n\x1b[J", drawn.join("\x1b[K\r\n"))
 }
 

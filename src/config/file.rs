@@ -1,7 +1,7 @@
-//! The configuration file: YAML with any of the settings, in sections, and with what has no flags: `invariants`, `checker`,
-//! `nodes`, `limits`, and `targets`, which has all of this for further limiters. A key may have one dot in place of a level.
-//! An unknown name is refused with its place and the nearest known name. Values stay text, like those of flags: `reader`
-//! validates both.
+//! Reads the configuration file. It is YAML with any of the settings in sections, and with sections that have no flags:
+//! `invariants`, `checker`, `nodes`, `limits`, and `targets`, which has all of this for further limiters. A key may
+//! have one dot instead of a level. An unknown name is refused with its place and the nearest known name. Values stay
+//! text, like those of flags: `reader` validates both.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ const MOST_TARGETS: usize = 100;
 /// The sections that targets do not have.
 const OF_THE_EXPORTER: [&str; 3] = ["web.", "state.", "log."];
 
-/// What has no flags, besides the invariants.
+/// The names without flags, besides the invariants.
 const WITHOUT_FLAGS: [&str; 11] = [
     "checker.unknown_hold",
     "checker.cleared_hold",
@@ -99,7 +99,8 @@ struct FileReader<'a> {
 }
 
 impl FileReader<'_> {
-    /// `name` and its place, which is not cut off however long the name is. A URL with a password may be in place of a name.
+    /// `name` and its place. A long name is cut so that the place is not, and a URL in place of a name is without its
+    /// password.
     fn origin(&self, name: &str, at: Location) -> String {
         let name = one_line(&without_password(name));
         format!("{name} in {}:{}:{}", self.file, at.line(), at.column())
@@ -115,7 +116,7 @@ impl FileReader<'_> {
         ConfigError::new(origin, self.file, format!("valid YAML: {why}"))
     }
 
-    /// Takes all of a mapping, whose names begin with `prefix`.
+    /// Takes all entries of a mapping. Their names begin with `prefix`.
     fn entries(&mut self, prefix: &str, entries: Vec<yaml::Entry>) -> Result<(), ConfigError> {
         for (key, node) in entries {
             let (at, key) = (key.referenced, key.value);
@@ -130,7 +131,7 @@ impl FileReader<'_> {
         Ok(())
     }
 
-    /// Takes what is called `name`: a value, or a mapping with more of them.
+    /// Takes the value called `name`, or all values of the mapping `name`.
     fn take(&mut self, name: String, at: Location, node: Spanned<Node>) -> Result<(), ConfigError> {
         let (prefix, inner) = self.split(&name, at)?;
         let of_all = |known: &&String| !OF_THE_EXPORTER.iter().any(|it| known.starts_with(it));
@@ -153,7 +154,7 @@ impl FileReader<'_> {
                 Err(self.refused(&name, node.referenced, other.shown(), "a mapping"))
             }
             _ => {
-                // The name of a value, or of a section: what is before a dot.
+                // The names of values and of sections. A section is what is before a dot.
                 let names = known().flat_map(|known| {
                     let ends = known.match_indices('.').map(|(at, _)| at);
                     ends.chain([known.len()]).map(|end| &known[..end])
@@ -166,7 +167,7 @@ impl FileReader<'_> {
         }
     }
 
-    /// What `name` begins with if it is a target's, and the rest, without the numbers of rules.
+    /// The beginning of `name` if it is a target's, and the rest without the numbers of rules.
     fn split(&mut self, name: &str, at: Location) -> Result<(String, String), ConfigError> {
         let mut inner = name.to_owned();
         let mut prefix = String::new();
@@ -182,7 +183,7 @@ impl FileReader<'_> {
         Ok((prefix, inner))
     }
 
-    /// Adds the target, unless it is there already.
+    /// Adds the target, unless it was added before.
     fn target(&mut self, target: &str, at: Location) -> Result<(), ConfigError> {
         let name = format!("targets.{target}");
         if self.values.given(&name).is_some() {
@@ -201,7 +202,7 @@ impl FileReader<'_> {
         self.put(name, at, at, Vec::new())
     }
 
-    /// Takes the list `limits`, where rules are called by their numbers.
+    /// Takes the list `limits`. Each rule is named by its number.
     fn rules(
         &mut self,
         name: &str,
@@ -254,7 +255,7 @@ impl FileReader<'_> {
         self.put(name, key, at, values)
     }
 
-    /// Refuses what the file has twice, once nested and once with a dot.
+    /// Stores a value. Refuses one that the file has twice, once nested and once with a dot.
     fn put(
         &mut self,
         name: String,

@@ -9,20 +9,20 @@ use super::{Config, ConfigError, DEFAULT_TARGET, SETTINGS, Values, file, find};
 /// What the file is called in errors.
 const FILE: &str = "fuzzed.yml";
 
-/// An error is one line of bounded length with a place that is in the file, whatever the YAML expands to; what is valid
-/// is within the bounds that the documentation gives.
+/// Checks that an error is one line of bounded length with a place in the file, whatever the YAML expands to, and that
+/// a valid configuration is within the documented bounds.
 pub(crate) fn config(text: &str) {
     match load(text) {
         Ok(config) => is_sound(&config),
         // A name that looks like a place could be taken for one.
         Err(_) if text.contains(FILE) => {}
-        Err(error) => tells_its_place(text, &error.to_string()),
+        Err(error) => has_its_place(text, &error.to_string()),
     }
 }
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     let mut values = Values::default();
-    // Flags beat the file: a name to listen on would be looked up.
+    // Flags override the file: a host name in it would be resolved.
     let listen = find("web.listen-address").expect("no such setting");
     let address = "127.0.0.1:0".to_owned();
     values.add(listen, format!("--{}", listen.flag), vec![address]);
@@ -48,7 +48,7 @@ fn with_empty_files(values: &Values) -> Values {
     replaced
 }
 
-fn tells_its_place(text: &str, error: &str) {
+fn has_its_place(text: &str, error: &str) {
     assert_eq!(error.lines().count(), 1, "{error:?}");
     assert!(error.len() < 32 * 1024, "{} bytes of error", error.len());
     assert!(
@@ -64,7 +64,7 @@ fn tells_its_place(text: &str, error: &str) {
     let Some((line, column)) = place else {
         panic!("without a place: {error:?}");
     };
-    // YAML's line ends are three. An end that comes too soon is behind the last character.
+    // YAML has three line ends. An end that comes too soon is behind the last character.
     let text = text.replace("\r\n", "\n");
     let columns = match text.split(['\r', '\n']).nth(line.wrapping_sub(1)) {
         Some(line) => line.chars().count() + 1,

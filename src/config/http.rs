@@ -12,7 +12,7 @@ use crate::credentials::{Secret, SecretSource, TlsFiles, TlsSource};
 use crate::observe::{Authorization, HttpAccess};
 
 impl Values {
-    /// What the flags that begin with `who` say about `urls`. Users and passwords are taken out of the URLs.
+    /// The access to `urls` by the flags that begin with `who`. Takes users and passwords out of the URLs.
     pub(super) fn http_access(
         &self,
         who: &str,
@@ -38,7 +38,8 @@ impl Values {
         })
     }
 
-    /// The same for nodes: those that are known by their registrations alone may be sent the credentials, too.
+    /// The same for nodes. The exporter may also send the credentials to nodes that it knows only by their
+    /// registrations.
     pub(super) fn ratelimiter_access(&self, urls: &mut [Url]) -> Result<HttpAccess, ConfigError> {
         let mut access = self.http_access("ratelimiter", urls)?;
         if self.get("ratelimiter.send-credentials-to-nodes", SWITCH)? {

@@ -1,5 +1,5 @@
-//! The part of the configuration that a replay needs. The rest is not read: a recording is judged on machines that do not
-//! have the files with the limiter's secrets.
+//! The part of the configuration that a replay needs. The rest is not read: the machine of a replay may not have the
+//! files with the limiter's secrets.
 
 use super::reader::SWITCH;
 use super::settings::Values;
@@ -20,7 +20,7 @@ pub struct Judging {
 }
 
 impl Judging {
-    /// Validates this part of `values`, to which the file is added here.
+    /// Validates this part of `values`, and of the file that they name.
     pub fn load(mut values: Values) -> Result<Self, ConfigError> {
         add_file(&mut values)?;
         Ok(Self {

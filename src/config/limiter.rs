@@ -31,7 +31,7 @@ impl Values {
 }
 
 impl Values {
-    /// That what is switched on for `kind`, whose nodes are at `urls`, is something that its description has.
+    /// Refuses settings that `kind`, whose nodes are at `urls`, has nothing for in its description.
     pub(super) fn check_kind(&self, kind: &Kind, urls: &[Url]) -> Result<(), ConfigError> {
         if kind.is_reference() {
             return Ok(());

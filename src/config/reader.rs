@@ -1,4 +1,4 @@
-//! Makes values out of text, one by one. An error names the value that is wrong, and where it is from.
+//! Parses and validates the values, one by one. An error names the value and its origin.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::report::{InvariantName, Severity, Unit};
 /// The most keys that may be exported: each one costs Prometheus four series.
 pub(super) const MOST_SERIES: usize = 100_000;
 
-/// In a shorter window, scrapes find no two samples; in a longer one, the past hides that a node is slow now.
+/// A shorter window often has fewer than two samples. In a longer one, old checks hide that a node is slow now.
 const LATENCY_WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(600)];
 
-/// What a value must be, and how it is parsed.
+/// What a value must be, and the function that parses it.
 pub(super) type Kind<T> = (&'static str, fn(&str) -> Option<T>);
 
 pub(super) const SWITCH: Kind<bool> = ("true or false", |text| text.parse().ok());
@@ -145,7 +145,7 @@ impl Values {
         self.typed(name).map(read).transpose()
     }
 
-    /// The URLs of nodes: several values, each of which may hold several by commas.
+    /// The URLs of nodes: several values, each of which may have several URLs, separated by commas.
     pub(super) fn node_urls(&self) -> Result<Vec<Url>, ConfigError> {
         let (expected, parse) = HTTP_URL;
         let typed = self.typed("ratelimiter.url").unwrap_or_default();
@@ -192,7 +192,7 @@ impl Values {
         Ok(checker)
     }
 
-    /// `nodes`: how the limiter's registry works.
+    /// `nodes`: the times of the limiter's registry.
     pub(super) fn registry(&self) -> Result<RegistryTiming, ConfigError> {
         let [ttl, heartbeat] = ["nodes.registration_ttl", "nodes.heartbeat_interval"];
         let mut timing = RegistryTiming::default();
@@ -202,7 +202,7 @@ impl Values {
         if timing.heartbeat * 2 < timing.ttl {
             return Ok(timing);
         }
-        // The value that a target has for itself is the wrong one, else the interval most likely is.
+        // If the target has a value of its own, the error names that one; else it names the interval.
         let given = [ttl, heartbeat]
             .into_iter()
             .filter_map(|name| self.given(name));

@@ -1,5 +1,5 @@
-//! The settings by name: what each is called, what it means, and where its value comes from. Flags beat the environment,
-//! which clap reads too; the environment beats the file, and the file beats the default. Values are still text here.
+//! The settings: their names, their help texts, and the origin of each value. Flags override the environment, which
+//! clap reads too. The environment overrides the file, and the file overrides the default. Values are still text here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use regex::Regex;
 use super::{ConfigError, without_password};
 use crate::text::one_line;
 
-/// What the variables of all settings begin with.
+/// The prefix of the variables of all settings.
 const ENV_PREFIX: &str = "RATELIMITER_EXPORTER_";
 
 /// How similar an unknown name must be to a known one that is suggested, from 0 to 1.
@@ -65,7 +65,7 @@ settings! {
     "web.timeout-offset": "DURATION" = "0.5s";
     /// URL of the folder with the runbooks: the page at / links to URL/ALERT.md
     "web.runbook-url": "URL";
-    /// A node of the limiter; repeat or separate by commas: any will do for the API, all are probed
+    /// A node of the limiter; repeat or separate by commas: the exporter uses the API of any, and probes all
     "ratelimiter.url": "URL" = "http://localhost:8000";
     /// Timeout of one request to a node
     "ratelimiter.timeout": "DURATION" = "1s";
@@ -81,7 +81,7 @@ settings! {
     "ratelimiter.send-credentials-to-nodes": "" = "false";
     /// Ask each node for its health
     "probe.nodes": "BOOL" = "true";
-    /// Send each node a check of the exporter's own at each collection
+    /// Send each node a canary at each collection: a check of the exporter's own
     "probe.canary": "" = "false";
     /// The limiter's Redis: redis://HOST:PORT[,HOST:PORT…][/DB], redis+sentinel://HOST:PORT[,…]/NAME[/DB], redis+unix:///PATH; rediss for TLS; or valkey
     "redis.url": "URL" = "redis://localhost:6379";
@@ -95,7 +95,7 @@ settings! {
     "redis.sentinel-password-file": "FILE";
     /// Certificates (PEM) to trust for Redis, instead of the system's
     "redis.tls-ca-file": "FILE";
-    /// The exporter's own certificate chain (PEM) for Redis
+    /// The certificate chain (PEM) of the exporter for Redis
     "redis.tls-cert-file": "FILE";
     /// The key (PEM) of --redis.tls-cert-file
     "redis.tls-key-file": "FILE";
@@ -201,7 +201,7 @@ pub fn env_name(flag: &str) -> String {
     format!("{ENV_PREFIX}{upper}")
 }
 
-/// A value as it was typed, and where.
+/// A value as it was typed, with its origin.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Typed {
     /// `--redis.url`, `RATELIMITER_EXPORTER_REDIS_URL`, `redis.url in FILE:1:1`, or `default of --redis.url`.
@@ -229,7 +229,7 @@ impl Typed {
         ConfigError::new(&self.origin, self.text(), expected)
     }
 
-    /// The same, without what may be a password: for a value that should be a URL, and may be invalid in any way.
+    /// The same, without what may be a password. For a value that should be a URL, and may be invalid in any way.
     pub(super) fn refused_url(&self, expected: impl fmt::Display) -> ConfigError {
         ConfigError::new(&self.origin, without_password(self.text()), expected)
     }
@@ -242,9 +242,8 @@ impl fmt::Debug for Typed {
     }
 }
 
-/// The values that were given, by name, each from the source that beats the others. Besides the names of the flags there are
-/// those that only a file has, such as `checker.unknown_hold` and `limits[0].match`; those of a target begin with
-/// `targets.NAME`.
+/// The values that were given, by name, each from the source that overrides the others. Only a file has values without
+/// a flag, such as `checker.unknown_hold` and `limits[0].match`. The names of a target begin with `targets.NAME`.
 #[derive(Clone, Debug, Default)]
 pub struct Values(BTreeMap<String, Typed>);
 
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_no_settings_is_refused_unless_kubernetes_made_it() {
+    fn a_variable_that_belongs_to_no_setting_is_refused_unless_kubernetes_made_it() {
         use std::os::unix::ffi::OsStringExt as _;
         let read = |name: &str, value: &[u8]| {
             let value = OsString::from_vec(value.to_vec());

@@ -1,5 +1,5 @@
-//! The limiters by name: which settings each has for itself, and which it inherits from the top of the configuration.
-//! Addresses and credentials are never inherited: credentials are used only for the servers that they were given for.
+//! The limiters by name. Each has settings of its own, and inherits others from the top of the configuration. Addresses
+//! and credentials are never inherited: credentials are used only for the servers that they were given for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
         (!name.contains('.')).then_some((name, target))
     });
     let given: Vec<(&str, &Typed)> = given.collect();
-    // These must be valid even where every target has its own.
+    // These must be valid even if every target has its own.
     values.checker()?;
     values.limit_rules()?;
     let mut targets = BTreeMap::new();
@@ -92,12 +92,12 @@ fn limiter_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, 
             "redis.url and ratelimiter.url of its own",
         ));
     }
-    // The order of rules matters, so those of the top are not mixed into its own.
+    // The order of rules matters, so the rules of the top are not added to its own.
     let own_limits = values.given("limits").is_some();
     values.add_from(top, |name| {
         let section = ["invariants.", "checker.", "nodes."];
         let limits = name.starts_with("limits") && !own_limits;
-        // The canary of the others is none of a kind that has none.
+        // A canary for all targets does not apply to a kind without one.
         let inherited = INHERITED.contains(&name) && (has_canary || name != "probe.canary");
         inherited || limits || section.iter().any(|it| name.starts_with(it))
     });

@@ -218,7 +218,7 @@ fn a_registry_in_a_file_is_refused_as_nothing_reads_it() {
 }
 
 #[test]
-fn the_canary_of_all_targets_is_none_of_a_kind_that_has_none() {
+fn a_canary_for_all_targets_does_not_apply_to_a_kind_without_one() {
     let folder = lab::temp::TempDir::new("kind-canary").unwrap();
     let file = folder.path().join("exporter.yml");
     let with = |own: &str| {

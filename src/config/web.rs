@@ -48,11 +48,11 @@ pub struct WebConfig {
     pub config_file: Option<PathBuf>,
     /// Connections served at once.
     pub max_connections: usize,
-    /// How long head and body of a request may each take to arrive, idle time before it included.
+    /// How long the head of a request may take to arrive, idle time before it included, and how long its body may.
     pub read_timeout: Duration,
     /// Whether actions are accepted over HTTP.
     pub enable_admin_api: bool,
-    /// Whether they are accepted from callers that do not log in, too.
+    /// Whether they are also accepted from callers that do not log in.
     pub admin_api_insecure: bool,
     /// Whether the configuration may be reloaded over HTTP.
     pub enable_lifecycle: bool,

@@ -1,4 +1,4 @@
-//! YAML with the place of every key and value. Knows nothing of settings.
+//! Parses YAML with the place of every key and value. Settings are not known here.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Node {
 
 struct NodeVisitor;
 
-/// Debug writes a number with its point: 5.0 is no whole number.
+/// Debug keeps the point of a number: 5.0 is not a whole number.
 macro_rules! plain {
     ($($visit:ident: $type:ty),*) => {
         $(fn $visit<E>(self, value: $type) -> Result<Node, E> {

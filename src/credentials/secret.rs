@@ -1,4 +1,4 @@
-//! Values that must never be shown, and where they come from.
+//! Values that must never be shown, and the files that they come from.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

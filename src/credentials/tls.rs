@@ -1,4 +1,5 @@
-//! The client's side of TLS: PEM files become what rustls takes, and are read again when one of them has changed.
+//! TLS for the exporter's connections: makes a configuration for rustls of PEM files, and reads them again when one of
+//! them has changed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,8 @@ impl TlsSource {
         Ok(Self(Arc::new((files, watched))))
     }
 
-    /// TLS as the files say now; as before while a file is not usable, or a certificate does not have its key yet.
+    /// The configuration of the files as they are now. It stays as before while a file is not usable, or while a
+    /// certificate and its key do not match.
     pub fn current(&self) -> Arc<ClientConfig> {
         let (files, watched) = &*self.0;
         watched.current(format_args!("TLS files {files}"), || {

@@ -7,10 +7,10 @@ use std::sync::Mutex;
 
 use crate::lock::lock;
 
-/// What distinguishes one content of a file from the next. A missing file has one, too.
+/// What distinguishes one content of a file from the next. A missing file also has a stamp.
 ///
-/// It takes a system call or two, which do not wait for a local disk, so async code may ask for it. A network file system
-/// that hangs can hang the exporter this way.
+/// It takes one or two system calls, which do not wait for a local disk, so async code may call it. A network file
+/// system that hangs can hang the exporter this way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(Option<[i128; 6]>);
 

@@ -109,7 +109,7 @@ definitions! {
     REDIS_UP = Gauge "ratelimiter_redis_up" []
         "1 if Redis answered PING in time, else 0.";
     REDIS_SHARD_UP = Gauge "ratelimiter_redis_shard_up" ["shard"]
-        "1 if the primary answered PING in time, else 0. One series for each primary of a cluster, one alone without.";
+        "1 if the primary answered PING in time, else 0. One series for each primary of a cluster, or for the single server.";
     REDIS_PING = Gauge "ratelimiter_redis_ping_duration_seconds" []
         "Time Redis took to answer PING, in seconds.";
     REDIS_INFO = Gauge "ratelimiter_redis_info" ["version", "role", "mode"]

@@ -86,7 +86,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Whether it is as for a counter of the reference limiter without a fault.
+    /// Whether it is the default: the condition of a counter of the reference limiter without a fault.
     pub fn is_plain(&self) -> bool {
         *self == Self::default()
     }

@@ -39,19 +39,19 @@ pub(super) struct Reloader {
     config: Config,
     targets: BTreeMap<String, Target>,
     load: Load,
-    /// The one that the server asks. A reload makes one of its own, to see whether the file of this one is valid.
+    /// The guard that the server uses. A reload makes a second one, to validate the file of this one.
     guard: Guard,
     clock: Clock,
     ending: CancellationToken,
     outcome: watch::Sender<Reload>,
     ask: mpsc::Sender<Asked>,
     asked: mpsc::Receiver<Asked>,
-    /// A reading of files that took too long, and may still be under way.
+    /// A previous reading of the files that took too long. It may still be under way.
     reading: Option<JoinHandle<Result<(Config, Guard), ConfigError>>>,
 }
 
 impl Reloader {
-    /// Begins with `config`.
+    /// Starts with `config` in force.
     pub(super) fn new(
         config: Config,
         guard: Guard,
@@ -139,7 +139,7 @@ impl Reloader {
             return Err("the last attempt still waits for its files".to_owned());
         }
         let load = Arc::clone(&self.load);
-        // On a thread that may wait for a disk: on one, however many requests there are.
+        // On a thread that may wait for a disk. There is only one such thread, however many requests there are.
         let mut reading = tokio::task::spawn_blocking(move || {
             let config = load()?;
             let guard = super::guard(&config)?;
@@ -155,7 +155,7 @@ impl Reloader {
         }
     }
 
-    /// Does everything of `next` that can fail.
+    /// Does everything for `next` that can fail.
     fn prepare(&self, next: &Config) -> Result<Vec<Prepared>, SetupError> {
         let file = next.state_file.as_deref();
         // All targets have the same, and there is always a default target.
@@ -218,7 +218,7 @@ impl Reloader {
     }
 }
 
-/// A moment in which none of them collects, in their order. While this waits for one, the others may collect.
+/// Waits for a moment in which none of them collects, in their order. While this waits for one, the others may collect.
 async fn all_between<S: Subject + 'static, C: InvariantChecker + 'static>(
     collects: &[Arc<Collect<S, C>>],
 ) -> Vec<Between<'_, S, C>> {

@@ -1,5 +1,5 @@
-//! What was true when: each fact as a line of values over time, in seconds from the start. The oracle reads it; nothing of
-//! it comes from the exporter.
+//! The facts: each is a series of values over time, in seconds from the start. The oracle reads them. None of them
+//! comes from the exporter.
 
 use crate::schedule::Times;
 
@@ -12,7 +12,7 @@ impl<T: Copy + PartialEq> Track<T> {
         Self(vec![(at, value)])
     }
 
-    /// From `at` on it is `value`.
+    /// From `at` on, the value is `value`.
     pub(crate) fn set(&mut self, at: f64, value: T) {
         self.0.push((at, value));
     }
@@ -21,7 +21,7 @@ impl<T: Copy + PartialEq> Track<T> {
         self.0[self.0.len() - 1].1
     }
 
-    /// Every value between two moments, those in force at the first one included.
+    /// Every value between two moments, including the one in force at the first moment.
     fn between(&self, from: f64, to: f64) -> impl Iterator<Item = T> {
         let first = self.0.iter().rposition(|(at, _)| *at <= from);
         let rest = self.0[first.unwrap_or(0)..].iter();
@@ -39,7 +39,7 @@ impl<T: Copy + PartialEq> Track<T> {
         self.between(from, to).any(holds)
     }
 
-    /// When it last became what it is at `at`, and what that is.
+    /// The value at `at`, and since when it has been that.
     pub(crate) fn since(&self, at: f64) -> (f64, T) {
         let place = self.0.iter().rposition(|(begun, _)| *begun <= at);
         self.0[place.unwrap_or(0)]
@@ -55,13 +55,13 @@ pub(crate) enum Life {
     Stopped,
 }
 
-/// A node's way to Redis.
+/// A node's connection to Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Open,
     Refused,
     Hangs,
-    /// To a server that is not the primary any more.
+    /// It leads to a server that is no longer the primary.
     FormerPrimary,
 }
 
@@ -73,9 +73,9 @@ pub(crate) enum Redis {
     Stalled,
     ReadOnly,
     Full,
-    /// It wants a password, which nobody has.
+    /// It requires a password, which no client has.
     Denied,
-    /// The replica is being promoted: some sentinels name the one server, some the other.
+    /// The replica is being promoted: some sentinels name the former primary, some the new one.
     FailsOver,
 }
 
@@ -96,32 +96,32 @@ pub(crate) struct NodeFacts {
     pub(crate) delay: Track<u64>,
     /// Milliseconds that its clock is ahead.
     pub(crate) ahead: Track<u32>,
-    /// What its own histogram counted.
+    /// The checks that its own histogram counted.
     pub(crate) checks: Vec<Checks>,
 }
 
-/// Checks of one node, as its histogram counted them between two readings that have nothing to do with the exporter. Which
-/// checks were slow on a busy machine, no schedule knows.
+/// Checks of one node, as its histogram counted them between two readings of the test. On a busy machine the schedule
+/// does not show which checks were slow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checks {
     pub(crate) from: f64,
     pub(crate) to: f64,
     /// How many took longer than 50 ms.
     pub(crate) slow: f64,
-    /// Seconds that the second reading took.
+    /// How long the second reading took, in seconds.
     pub(crate) took: f64,
 }
 
-/// A look into Redis that has nothing to do with the exporter.
+/// A counter in Redis, as the test read it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) at: f64,
     pub(crate) count: u64,
-    /// `None` if what is stored is no limit.
+    /// `None` if the stored value is not a limit.
     pub(crate) limit: Option<u64>,
 }
 
-/// Everything that was true.
+/// All facts.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) times: Times,
@@ -131,9 +131,9 @@ pub(crate) struct Facts {
     /// Whether the exporter keeps its state in a file.
     pub(crate) state_file: bool,
     pub(crate) redis: Track<Redis>,
-    /// Moments at which registrations went without their nodes' doing.
+    /// When registrations were deleted by others than their nodes.
     pub(crate) emptied: Vec<f64>,
-    /// What was written from the first moment on was lost at the second one, in a failover.
+    /// Writes from the first moment on were lost at the second one, in a failover.
     pub(crate) lost: Vec<(f64, f64)>,
     /// Checks a second.
     pub(crate) traffic: Track<u64>,
@@ -141,19 +141,19 @@ pub(crate) struct Facts {
     pub(crate) interval: Track<u64>,
     /// Whether the exporter runs.
     pub(crate) exporter: Track<bool>,
-    /// Whether there is a malformed key that is asked for.
+    /// Whether there is a malformed key with requests.
     pub(crate) malformed_key: Track<bool>,
-    /// By key: what was seen of it, and when its limit was changed.
+    /// For each key: its samples, and when its limit changed.
     pub(crate) samples: Vec<Vec<Sample>>,
     pub(crate) limit_changes: Vec<Vec<f64>>,
     /// Scrapes that were answered: begun and ended.
     pub(crate) scrapes: Vec<(f64, f64)>,
-    /// When the machine stood still, from and to: no process on it can keep to its times then.
+    /// Spans in which the machine stalled: no process was on time.
     pub(crate) hiccups: Vec<(f64, f64)>,
 }
 
 impl Facts {
-    /// From when on what was written at `at` is there for good: a failover may have lost it, until the next heartbeat.
+    /// Since when a write of `at` is in Redis for good: at once or, if a failover lost it, since the next heartbeat.
     pub(crate) fn kept_since(&self, at: f64) -> f64 {
         self.lost.iter().fold(at, |at, (from, to)| {
             if (*from..=*to).contains(&at) {
@@ -164,7 +164,7 @@ impl Facts {
         })
     }
 
-    /// The longest time between two collections, of those that reach into this span.
+    /// The longest interval between two collections that overlaps this span.
     pub(crate) fn longest_interval(&self, from: f64, to: f64) -> f64 {
         let mut longest: f64 = 0.0;
         let mut before = 0.0;
@@ -177,14 +177,14 @@ impl Facts {
         longest
     }
 
-    /// Whether the machine stood still at some time.
+    /// Whether the machine stalled at some time in this span.
     pub(crate) fn hiccup(&self, from: f64, to: f64) -> bool {
         let mut hiccups = self.hiccups.iter().rev();
         hiccups.any(|(begun, ended)| *begun <= to && *ended >= from)
     }
 }
 
-/// A number of things as a figure.
+/// A count as a float.
 pub(crate) fn figure(many: u64) -> f64 {
     u32::try_from(many).map_or(f64::INFINITY, f64::from)
 }

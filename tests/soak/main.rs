@@ -1,8 +1,9 @@
-//! Soak: random sequences of faults against an oracle. Each seed is a limiter of its own on loopback, with real processes;
-//! what the exporter says at each scrape is held against what it must, may and must not say.
+//! Soak: random sequences of faults against an oracle. Each seed is a limiter of its own on loopback, with real
+//! processes. Each scrape is compared with what the exporter must, may and must not report.
 //!
-//! `make soak SOAK_ARGS="--minutes 20 --seed 7 --seeds 4"`: seeds 7 to 10, 20 minutes each, at once. A run that disagrees
-//! prints its schedule up to there, and is tried again with fewer events as long as it still fails (`--shrink 0`: not).
+//! `make soak SOAK_ARGS="--minutes 20 --seed 7 --seeds 4"`: seeds 7 to 10, 20 minutes each, at once. A run that
+//! disagrees prints its schedule up to the disagreement. It is repeated with fewer events as long as it still fails
+//! (`--shrink 0`: not).
 
 #[path = "../truth/exporter.rs"]
 #[expect(
@@ -33,7 +34,7 @@ use facts::figure;
 use run::{Disagreement, Outcome, run};
 use schedule::Schedule;
 
-/// How much of the schedule before a disagreement is printed, in milliseconds: what came before changes what is said now.
+/// How much of the schedule before a disagreement is printed, in milliseconds: earlier events affect what is reported.
 const SHOWN: f64 = 240_000.0;
 
 struct Arguments {
@@ -82,7 +83,7 @@ impl Arguments {
     }
 }
 
-/// One thread: children die with the thread that started them, and this one outlives every run.
+/// One thread: child processes end with the thread that started them, and this one lives longer than every run.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -104,7 +105,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// How many seeds disagreed.
+/// Runs all seeds. Returns how many disagreed.
 async fn soak(arguments: &Arguments) -> u64 {
     let length = arguments.length();
     let mut failed = 0;
@@ -126,7 +127,7 @@ async fn soak(arguments: &Arguments) -> u64 {
                     continue;
                 }
             };
-            tell(seed, &schedule, &outcome);
+            print_outcome(seed, &schedule, &outcome);
             if let Some(first) = outcome.disagreements.first() {
                 failed += 1;
                 shrink(&schedule, first, arguments.shrink).await;
@@ -136,9 +137,9 @@ async fn soak(arguments: &Arguments) -> u64 {
     failed
 }
 
-fn tell(seed: u64, schedule: &Schedule, outcome: &Outcome) {
+fn print_outcome(seed: u64, schedule: &Schedule, outcome: &Outcome) {
     println!(
-        "seed {seed}: {} events, {} scrapes, {} times had to be reported, {} times had not to be, the machine stood still {} times",
+        "seed {seed}: {} events, {} scrapes, {} expected reports, {} expected absences, the machine stalled {} times",
         outcome.events.values().sum::<u64>(),
         outcome.scrapes,
         outcome.musts,
@@ -180,7 +181,7 @@ fn tell(seed: u64, schedule: &Schedule, outcome: &Outcome) {
     }
 }
 
-/// Leaves events out as long as the run fails in the same way, and prints what is left.
+/// Removes events as long as the run fails in the same way, and prints the rest.
 async fn shrink(schedule: &Schedule, first: &Disagreement, tries: u32) {
     #[expect(
         clippy::cast_possible_truncation,
@@ -219,7 +220,7 @@ async fn shrink(schedule: &Schedule, first: &Disagreement, tries: u32) {
     if tries == 0 {
         return;
     }
-    println!("  it takes no more than these {}:", left.events.len());
+    println!("  these {} are enough:", left.events.len());
     for event in &left.events {
         println!("    {event}");
     }

@@ -1,5 +1,5 @@
-//! What the exporter must say, may say and must not say at a scrape, by the facts and the documents alone: it shares no
-//! code with the exporter. Where the documents leave a delay, the oracle leaves it, too; what lies between is "may".
+//! What the exporter must, may and must not report at a scrape, by the facts and the documents alone. It shares no code
+//! with the exporter. Where the documents allow a delay, the oracle allows it, too: within it the report is "may".
 
 use std::collections::BTreeMap;
 
@@ -17,16 +17,16 @@ pub(crate) enum Expected {
 /// By invariant and subject.
 pub(crate) type Expectations = BTreeMap<(String, String), Expected>;
 
-/// What a busy machine may add to a heartbeat.
+/// The delay that a busy machine may add to a heartbeat.
 const BUSY: f64 = 5.0;
 
-/// For how long the future of a counter may be in violation, after the clock that was ahead is right again.
+/// How long a counter may have requests in the future after the clock that was ahead is right again.
 const FUTURE: f64 = 120.0;
 
-/// How far back a machine that stands still spoils a scrape.
+/// How long after the machine stalled nothing is expected of a scrape.
 const STILL: f64 = 3.0;
 
-/// What a scrape from `begun` to `ended` is expected to say.
+/// What a scrape from `begun` to `ended` is expected to report.
 pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectations {
     let mut expected = Expectations::new();
     for (number, node) in facts.nodes.iter().enumerate() {
@@ -34,12 +34,12 @@ pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectation
             continue;
         }
         let mut add = |name: &str, what| {
-            // The id may be that of an earlier life: the latest one counts.
+            // The id may be that of an earlier process: the latest one counts.
             expected.insert((name.to_owned(), node.id.clone()), what);
         };
         let replaced = node.replaced.is_some_and(|at| at <= ended);
         if replaced {
-            // What became of a node whose address answers for another one: the documents leave that open for an hour.
+            // The state of a node whose address now answers with another id: the documents leave it open for an hour.
             add("node_down", Expected::May);
             add("redis_disconnected", Expected::May);
             add("high_latency", Expected::May);
@@ -62,7 +62,7 @@ pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectation
         expected.insert(("invalid_counter".to_owned(), subject), invalid);
     }
     if facts.hiccup(begun - STILL, ended) {
-        // Whether a request was answered in time was up to the machine.
+        // The machine was busy: requests may have timed out.
         for what in expected.values_mut() {
             *what = Expected::May;
         }
@@ -96,7 +96,8 @@ fn was_seen(facts: &Facts, node: &NodeFacts, before: f64) -> bool {
     })
 }
 
-/// Whether a collection since `at` could read the registry: without it, nobody can tell that a node left, or where it went.
+/// Whether a collection since `at` could read the registry. Without it the exporter cannot know that a node left or
+/// moved.
 fn registry_read(facts: &Facts, at: f64, begun: f64, ended: f64) -> bool {
     let this = (begun, ended);
     let mut scrapes = facts.scrapes.iter().chain([&this]);
@@ -119,7 +120,8 @@ fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expecte
     let down = |life| matches!(life, Life::Killed | Life::Hangs);
     if down(life) && node.life.always(begun, ended, down) {
         let died = first_of_the_fault(node, since);
-        // A registration that went early, as in a clean stop, is told from one by having been seen before.
+        // The exporter may take a registration that disappeared early for a clean stop, unless it saw the registration
+        // before.
         let doubtful = emptied(facts, died - heartbeat, died + ttl + 1.0)
             || !facts
                 .redis
@@ -160,14 +162,15 @@ fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expecte
     Expected::May
 }
 
-/// Whether the node answers others than the exporter far within the exporter's timeout of 1 s: on a busy machine it may not.
+/// Whether the node answers the test far within the exporter's timeout of 1 s. On a busy machine it may not.
 fn answers_quickly(node: &NodeFacts, begun: f64, ended: f64) -> bool {
     let near = |checks: &&Checks| checks.to >= begun - 1.5 && checks.to <= ended + 2.5;
     let mut near = node.checks.iter().filter(near).peekable();
     near.peek().is_some() && near.all(|checks| checks.took < 0.3)
 }
 
-/// When a node that was killed while it hung began to hang: the same fault to whoever looks.
+/// When the fault began. For a node that was killed while it hung, this is when it began to hang: the exporter cannot
+/// distinguish the two.
 fn first_of_the_fault(node: &NodeFacts, since: f64) -> f64 {
     match node.life.since(since - 0.001) {
         (before, Life::Hangs) if before < since => before,
@@ -199,16 +202,16 @@ fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expect
         && facts
             .redis
             .always(since - heartbeat, ended, |redis| redis == Redis::Up);
-    // A node whose way was open again meanwhile got the time of two heartbeats: its checks were answered.
+    // A node that reached Redis meanwhile has the time of two heartbeats: its checks were answered.
     let denied = node
         .way
         .always(since - heartbeat, ended, |way| way == Way::Open)
         && (facts.redis.always(since, ended, |redis| redis == Redis::Full)
-            // The registrations of a replica without its primary are unknown: only failing checks prove anything.
+            // The registrations of a replica without its primary are unknown: only failing checks are evidence.
             || facts.redis.always(since, ended, |redis| redis == Redis::ReadOnly)
                 && facts.traffic.always(since, ended, |rate| rate >= 60));
     let steady = !emptied(facts, since - ttl - heartbeat, ended);
-    // What it saw before counts only as long as it runs.
+    // What the exporter saw before counts only as long as it runs.
     let watched = facts.exporter.always(since, ended, |runs| runs);
     if runs && (cut || denied) && steady && watched && was_seen(facts, node, since) {
         return Expected::Must;
@@ -255,11 +258,11 @@ fn high_latency(facts: &Facts, number: usize, begun: f64, ended: f64) -> Expecte
     }
 }
 
-/// Whether slow checks came for so long that they can be reported now. The p99 needs some in each window. The grace period
-/// passes only as far as they were seen; what came within a third of the window counts as coming now.
+/// Whether slow checks came for so long that they can be reported now. The p99 needs some in each window. The grace
+/// period passes only while they are seen; checks within the last third of the window count as coming now.
 fn could_be_slow(facts: &Facts, node: &NodeFacts, begun: f64) -> bool {
     let (window, grace) = (facts.times.latency_window, facts.times.latency_grace);
-    // What counts as coming now.
+    // The span that counts as now.
     let recent = window / 3.0;
     let interval = facts.longest_interval(begun - 3.0 * window, begun);
     let seen = || node.checks.iter().filter(|checks| checks.slow > 0.0);
@@ -274,7 +277,7 @@ fn could_be_slow(facts: &Facts, node: &NodeFacts, begun: f64) -> bool {
     if last.unwrap_or(first) - first < grace - recent - 2.0 {
         return false;
     }
-    // Where there were many in the minute before, and many checks came after without one slow among them, it was over.
+    // If there were many slow checks in the minute before, and then many checks without a slow one, the fault was over.
     let quiet = recent + 5.0 + 2.0 * interval;
     let mut over = seen().filter(|checks| {
         let (from, to) = (checks.to, checks.to + quiet);
@@ -294,8 +297,8 @@ fn could_be_slow(facts: &Facts, node: &NodeFacts, begun: f64) -> bool {
     over.next().is_none()
 }
 
-/// What is expected of the address in `--ratelimiter.url` as a node by itself: it is one as long as the exporter never saw
-/// an id there.
+/// What is expected of the address in `--ratelimiter.url` as a node. It is a node of its own as long as the exporter
+/// has never seen an id there.
 fn configured_address(facts: &Facts, begun: f64, ended: f64) -> Expected {
     let ttl = facts.times.registration_ttl;
     let there = |node: &&NodeFacts| node.address == facts.configured && node.born <= begun;
@@ -310,7 +313,7 @@ fn configured_address(facts: &Facts, begun: f64, ended: f64) -> Expected {
     let (runs_since, _) = facts.exporter.since(begun);
     let (gone_since, _) = node.life.since(begun);
     let gone = |life| life != Life::Runs;
-    // Nothing of it is left when the exporter starts: neither its registration nor a state file.
+    // When the exporter starts, it knows nothing of the node: there is neither its registration nor a state file.
     let unknown = !facts.state_file
         && runs_since > 5.0
         && node.life.always(runs_since - ttl - 2.0, ended, gone)
@@ -326,8 +329,8 @@ fn configured_address(facts: &Facts, begun: f64, ended: f64) -> Expected {
     }
 }
 
-/// Requests in the future come from clocks that are ahead, and from nothing else that happens here. Whether they come for as
-/// long as the grace period, no schedule knows.
+/// Only clocks that are ahead cause requests in the future here. The schedule does not show whether they come for as
+/// long as the grace period.
 fn invalid_counter(facts: &Facts, begun: f64, ended: f64) -> Expected {
     let mut nodes = facts.nodes.iter();
     let from = begun - FUTURE;
@@ -350,14 +353,14 @@ fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expe
         let samples = facts.samples[key].iter();
         samples.filter(move |sample| sample.at >= from)
     };
-    // A replica without its primary (which is how Redis is made read-only) has counters of before: they are unknown.
+    // A replica without its primary has old counters, which are unknown. The soak makes Redis read-only in this way.
     let fresh = |redis| matches!(redis, Redis::Up | Redis::Full);
     let up = |from: f64| facts.redis.always(from, ended, fresh);
     let changed = |from: f64| {
         let mut changes = facts.limit_changes[key].iter();
         changes.any(|at| (from..=ended).contains(at))
     };
-    // For at least `grace` it was above, and a limit that fell is no excuse any more.
+    // It was above the limit for at least `grace`, and the window after a lowered limit is over.
     let must = |ratio: f64, grace: f64| {
         let since = begun - grace - 1.0;
         seen_since(since).filter(|sample| sample.at < begun).count() >= 2
@@ -366,7 +369,7 @@ fn counter(facts: &Facts, key: usize, begun: f64, ended: f64) -> (Expected, Expe
             && !changed(since - window - interval - 5.0)
             && facts.exporter.always(since - interval, ended, |runs| runs)
     };
-    // It could be read and judged all the time, so that nothing is held.
+    // It could be read and judged all the time, so no violation is held.
     let legible = up(begun - 2.0)
         && !changed(begun - 2.0)
         && seen_since(begun - facts.times.unknown_hold).all(|sample| sample.limit.is_some())

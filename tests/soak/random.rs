@@ -1,4 +1,4 @@
-//! Random numbers that a seed repeats: `SplitMix64`, which is plenty for a schedule.
+//! Random numbers that a seed repeats: `SplitMix64`, which is enough for a schedule.
 
 /// A stream of numbers.
 #[derive(Clone, Debug)]
@@ -16,12 +16,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to `end`, without it.
+    /// A number from 0 to below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
-    /// From `first` to `last`.
+    /// A number from `first` to `last`.
     pub(crate) fn within(&mut self, first: u64, last: u64) -> u64 {
         first + self.below(last - first + 1)
     }

@@ -1,4 +1,4 @@
-//! One run of a schedule: events at their times, scrapes beside them, each judged by the oracle.
+//! One run of a schedule: events at their times and scrapes at the same time. The oracle judges each scrape.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ use crate::world::{Shared, World};
 /// Far more than a collection takes.
 const SCRAPE_PATIENCE: Duration = Duration::from_secs(15);
 
-/// What the exporter said against what it must or must not say, for the first time.
+/// The first scrape at which the exporter disagrees with the oracle about a subject.
 #[derive(Clone, Debug)]
 pub(crate) struct Disagreement {
     /// Seconds from the start.
@@ -33,14 +33,14 @@ impl Disagreement {
     }
 }
 
-/// What a run brought.
+/// The result of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) scrapes: u64,
-    /// Subjects that had to be reported at a scrape, and those that had not to be.
+    /// How often a subject had to be reported at a scrape, and how often it must not be.
     pub(crate) musts: u64,
     pub(crate) must_nots: u64,
-    /// Violations from the first scrape that had to report them to the first that had not to.
+    /// Violations, each from the first scrape that had to report it to the first one that no longer had to.
     pub(crate) in_time: u64,
     pub(crate) late: u64,
     pub(crate) missed: u64,
@@ -100,7 +100,7 @@ pub(crate) async fn run(schedule: &Schedule, length: u64) -> anyhow::Result<Outc
             world.end(event.what).await
         };
         if let Err(error) = done {
-            // Such as a command to a Redis that another event took away: no effect, and no fact.
+            // For example a command to a Redis that another event stopped: it has no effect and makes no fact.
             eprintln!("    {event}: {error:#}");
         } else if begins {
             *events.entry(event.what.kind()).or_default() += 1;
@@ -162,8 +162,8 @@ async fn scrapes(
     Ok(())
 }
 
-/// Until the next scrape of this server. What the interval is now counts, so that a long one can end early. The second
-/// server scrapes at odd times beside the first.
+/// Waits until the next scrape of this server. The present interval counts, so that a long one can end early. The
+/// second server scrapes at other times than the first.
 async fn wait_for_turn(shared: &Shared, server: usize, asked: f64) {
     loop {
         let interval = figure(shared.facts.borrow().interval.now());
@@ -181,8 +181,7 @@ async fn wait_for_turn(shared: &Shared, server: usize, asked: f64) {
     }
 }
 
-/// Waits until every counter and every node was looked at once more, which belongs to the scrape as well, or there is no
-/// answer.
+/// Waits until every counter and every node was read once more, which belongs to the scrape, or does not answer.
 async fn sampled_after(shared: &Shared, ended: f64) {
     let sampled = || {
         let facts = shared.facts.borrow();
@@ -199,7 +198,7 @@ async fn sampled_after(shared: &Shared, ended: f64) {
     }
 }
 
-/// Holds what is said against what is expected.
+/// Compares the reports with the expectations.
 #[derive(Debug, Default)]
 struct Judge {
     outcome: Outcome,

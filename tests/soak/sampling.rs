@@ -1,5 +1,4 @@
-//! What is seen of the limiter without the exporter: counters in Redis, the nodes' histograms, and whether the machine itself
-//! keeps to its times.
+//! What the test reads of the limiter itself: counters in Redis, the nodes' histograms, and whether the machine stalls.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,11 +20,12 @@ pub(crate) fn millis(seconds: f64) -> i64 {
     i64::try_from(whole).unwrap_or(i64::MAX)
 }
 
-/// For one command of the world's own.
+/// Timeout of one command of the test.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The count of a key inside its window of so many seconds, and its limit; `None` if Redis does not say, or it is no counter.
-pub(crate) async fn look(
+/// The count of a key inside its window, and its limit; `None` if Redis does not answer, or if the key is not a
+/// counter.
+pub(crate) async fn read_counter(
     connection: &mut MultiplexedConnection,
     key: usize,
     window: f64,
@@ -49,7 +49,7 @@ pub(crate) async fn look(
     Some(Sample { at, count, limit })
 }
 
-/// Looks at every counter five times a second. Never ends.
+/// Reads every counter five times a second. Never ends.
 pub(crate) async fn sample(shared: Rc<Shared>, client: redis::Client) {
     let mut connection = None;
     let window = shared.facts.borrow().times.window;
@@ -63,7 +63,7 @@ pub(crate) async fn sample(shared: Rc<Shared>, client: redis::Client) {
         };
         for key in 0..KEYS {
             let at = shared.seconds();
-            if let Some(sample) = look(open, key, window, at).await {
+            if let Some(sample) = read_counter(open, key, window, at).await {
                 shared.facts.borrow_mut().samples[key].push(sample);
             } else {
                 connection = None;
@@ -107,7 +107,7 @@ pub(crate) async fn read_checks(shared: Rc<Shared>) {
             };
             let to = shared.seconds();
             let (from, earlier) = before.insert(address, (to, slow)).unwrap_or((to, slow));
-            // It began anew.
+            // The node started again, so its histogram began anew.
             let more = if slow < earlier { slow } else { slow - earlier };
             let checks = Checks {
                 from,
@@ -120,7 +120,7 @@ pub(crate) async fn read_checks(shared: Rc<Shared>) {
     }
 }
 
-/// How many checks took longer than 50 ms, since the node began.
+/// How many checks took longer than 50 ms since the node started.
 fn slow_checks(metrics: &str) -> Option<f64> {
     let metrics = Exposition::parse(metrics).ok()?;
     let all = metrics.value("ratelimiter_check_duration_seconds_count", &[])?;
@@ -131,10 +131,10 @@ fn slow_checks(metrics: &str) -> Option<f64> {
     Some(all - fast)
 }
 
-/// How long this process may wait for its turn beyond the time that it asked for.
+/// How much longer than requested a sleep of this process may take.
 const TURN: f64 = 0.3;
 
-/// Notes when the machine stands still. Never ends.
+/// Records when the machine stalls. Never ends.
 pub(crate) async fn watch_machine(shared: Rc<Shared>) {
     loop {
         let from = shared.seconds();

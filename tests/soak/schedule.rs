@@ -1,4 +1,4 @@
-//! What happens when: faults and harmless events by a seed, overlapping and repeated. Pure.
+//! The schedule of a seed: faults and harmless events, overlapping and repeated. Pure.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub(crate) enum What {
     NodeReplaced(usize),
     /// SIGKILL; at once it starts again under its id, on another port.
     NodeMoved(usize),
-    /// Its clock is this many milliseconds ahead of the others'.
+    /// Its clock is ahead of the others by this many milliseconds.
     ClockAhead(usize, u32),
     /// SIGTERM; later it is started again.
     NodeStopped(usize),
@@ -34,26 +34,26 @@ pub(crate) enum What {
     RedisKilled,
     /// SIGSTOP, then SIGCONT.
     RedisStalls,
-    /// A replica of a host that is dead.
+    /// It becomes a replica of a host that is dead.
     RedisReadOnly,
-    /// No memory is left.
+    /// It is out of memory.
     RedisFull,
-    /// It wants a password, and nobody stays connected.
+    /// It requires a password, and all clients are disconnected.
     RedisDenies,
-    /// The replica is promoted. This node goes on with the former primary, which was killed (true) or is made a replica;
-    /// the other nodes follow.
+    /// The replica is promoted. This node keeps the former primary, which was killed (true) or becomes a replica; the
+    /// other nodes use the new one.
     RedisFailsOver(usize, bool),
-    /// What is written does not reach the replica.
+    /// Writes do not reach the replica.
     ReplicaBehind,
     /// Everything is deleted.
     Flushed,
-    /// Entries behind the limiter's back: this many more than its limit allows.
+    /// The test adds entries without the limiter, so that there are this many more than the limit allows.
     CounterOver(usize, u64),
     /// The key's limit is set.
     LimitSet(usize, u64),
     /// What is stored as the key's limit is no number.
     LimitMalformed(usize),
-    /// A key that is no counter, and is asked for again and again.
+    /// A malformed key gets requests all the time.
     KeyMalformed,
     /// The exporter is killed and started again.
     ExporterKilled,
@@ -123,8 +123,8 @@ impl Times {
         intervals: [15, 30, 60],
     };
 
-    /// A third of the defaults, for more to happen in an hour. A registration is read every 8 s, and must not go from fresh
-    /// to gone in between: it lives for 15 s.
+    /// A third of the defaults, so that more happens in an hour. A registration lives for 15 s: the exporter reads it
+    /// every 8 s, and it must not expire between two readings.
     const SHORT: Self = Self {
         heartbeat: 5.0,
         registration_ttl: 15.0,
@@ -137,7 +137,7 @@ impl Times {
     };
 }
 
-/// Nothing happens before: the exporter has seen everything healthy.
+/// No event comes before this: the exporter must first see everything healthy.
 const CALM: u64 = 4_000;
 
 impl Schedule {
@@ -158,7 +158,7 @@ impl Schedule {
             if !events.iter().any(|before| excludes(before, &event)) {
                 events.push(event);
             }
-            // Bursts, and pauses in which things are to heal.
+            // Bursts, and pauses in which faults heal.
             at += random.one_of(&[200, 1_000, 3_000, 8_000, 15_000, 40_000]);
         }
         Self {
@@ -228,11 +228,11 @@ fn lasts(random: &mut Random, what: What) -> u64 {
     }
 }
 
-/// Whether both are done to the same thing at the same time: the second would undo the first.
+/// Whether both affect the same thing at the same time: the end of one would undo the other.
 fn excludes(before: &Event, event: &Event) -> bool {
     let same = before.what.node().is_some() && before.what.node() == event.what.node();
     let both_redis = before.what.is_about_redis() && event.what.is_about_redis();
-    // While the former primary is away, or not told yet, there is no replica.
+    // While the former primary is away, or does not follow yet, there is no replica.
     let replica = event.what == What::ReplicaBehind
         && matches!(before.what, What::ReplicaBehind | What::RedisFailsOver(..));
     let same_key = before.what.key().is_some() && before.what.key() == event.what.key();
@@ -246,7 +246,7 @@ fn excludes(before: &Event, event: &Event) -> bool {
 }
 
 impl What {
-    /// Its name without to what and how.
+    /// Its name without its parameters.
     pub(crate) fn kind(self) -> String {
         let whole = format!("{self:?}");
         whole.split('(').next().unwrap_or_default().to_owned()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lab::redis_server::RedisServer;
 use lab::sentinels::{Sentinels, replication};
 
-/// How long a replica may take to have its primary's data again.
+/// How long a replica may take to get the data of its primary.
 const SYNC_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The servers. After a failover the primary is another one.
@@ -21,7 +21,7 @@ impl Servers {
             return Ok(Self::One(RedisServer::start(&[]).await?));
         }
         let group = Sentinels::start().await?;
-        // A failover is an event of the schedule, and no consequence of the others.
+        // Only the schedule causes failovers, not the other events.
         group.act_on_request_only().await?;
         Ok(Self::WithReplica(Box::new(group)))
     }
@@ -40,7 +40,7 @@ impl Servers {
         }
     }
 
-    /// What `--redis.url` is.
+    /// The value of `--redis.url`.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::One(server) => server.url(),
@@ -48,7 +48,7 @@ impl Servers {
         }
     }
 
-    /// Where nodes find the primary.
+    /// The address of the primary.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.primary().port())
     }
@@ -60,7 +60,7 @@ impl Servers {
         ask(self.primary(), &["REPLICAOF", "NO", "ONE"]).await
     }
 
-    /// Whether the replica lacks something, or nobody knows.
+    /// Whether the replica may lack data.
     pub(crate) async fn replica_is_behind(&self) -> bool {
         let Ok(group) = self.group() else {
             return true;
@@ -68,7 +68,7 @@ impl Servers {
         !follows(&group.replica).await
     }
 
-    /// What is written from now on does not reach the replica: it fails to log in at the primary.
+    /// Writes from now on do not reach the replica: it fails to log in at the primary.
     pub(crate) async fn cut_replica(&self) -> anyhow::Result<()> {
         let group = self.group()?;
         ask(&group.replica, &["CONFIG", "SET", "masterauth", "wrong"]).await?;

@@ -1,4 +1,5 @@
-//! A limiter of the lab with its exporter, what is done to it, and the facts about it. Every process ends with the world.
+//! A limiter of the lab with its exporter, the events that change it, and the facts about it. Every process ends when
+//! the world is dropped.
 
 mod failover;
 mod nodes;
@@ -19,11 +20,11 @@ use tokio::time::Instant;
 
 use crate::exporter::Exporter;
 use crate::facts::{Facts, Life, NodeFacts, Redis, Track, Way, figure};
-use crate::sampling::{PATIENCE, look, millis};
+use crate::sampling::{PATIENCE, millis, read_counter};
 use crate::schedule::{KEYS, Schedule, Times, What};
 use crate::servers::Servers;
 
-/// What is shared with who scrapes and samples.
+/// What the world shares with the tasks that scrape and sample.
 #[derive(Debug)]
 pub(crate) struct Shared {
     start: Instant,
@@ -46,11 +47,11 @@ struct Slot {
     proxy: Proxy,
     /// Its place among the facts.
     facts: usize,
-    /// It is to run, and does not yet: without Redis it does not start.
+    /// Whether it should run and does not yet: without Redis it does not start.
     waits: bool,
 }
 
-/// The limiter. Dropped in this order: nobody sees another one go.
+/// The limiter. Fields are dropped in this order, so that no part notices the end of another.
 pub(crate) struct World {
     pub(crate) shared: Rc<Shared>,
     exporter: Exporter,
@@ -61,9 +62,9 @@ pub(crate) struct World {
     /// Leads to the primary.
     front: Proxy,
     connection: MultiplexedConnection,
-    /// Since when the replica may lack what was written.
+    /// Since when the replica may lack writes.
     behind_since: Option<f64>,
-    /// How many reasons there are for checks to fail by themselves.
+    /// How many events under way make checks fail by themselves.
     poisons: u32,
     ids: usize,
     _folder: TempDir,
@@ -172,7 +173,7 @@ impl World {
                 self.ahead(node, clock_ahead_ms);
             }
             What::NodeStopped(node) => {
-                // From the signal on it may be gone.
+                // It may end as soon as it has the signal.
                 let stopping = self.now();
                 if self.slots[node].waits {
                     return Ok(());
@@ -253,7 +254,7 @@ impl World {
         Ok(())
     }
 
-    /// An event ends: what it did is undone.
+    /// An event ends, and is undone.
     pub(crate) async fn end(&mut self, what: What) -> anyhow::Result<()> {
         match what {
             What::NodeKilled(node) | What::NodeStopped(node) => {
@@ -442,7 +443,7 @@ impl World {
     async fn push_over(&mut self, key: usize, more: u64) -> anyhow::Result<()> {
         let window = self.shared.facts.borrow().times.window;
         let at = self.shared.seconds();
-        let Some(sample) = look(&mut self.connection, key, window, at).await else {
+        let Some(sample) = read_counter(&mut self.connection, key, window, at).await else {
             return Ok(());
         };
         let missing = sample.limit.unwrap_or(0).saturating_sub(sample.count) + more;
@@ -478,9 +479,9 @@ impl World {
             }
             None => self.ask(&["DEL", &name]).await,
         };
-        // Whether it arrived or not: from now on it may have.
+        // The command may have arrived, whatever the answer.
         self.shared.facts.borrow_mut().limit_changes[key].push(at);
-        // A Redis that cannot be written to keeps what it has: an event without an effect.
+        // A Redis that refuses writes keeps its data: the event has no effect.
         let _ = done;
         Ok(())
     }
@@ -501,7 +502,7 @@ impl World {
         Ok(())
     }
 
-    /// The world's own way to the primary, for samples.
+    /// A client of the primary, for samples.
     pub(crate) fn client(&self) -> anyhow::Result<redis::Client> {
         Ok(redis::Client::open(self.front.url("redis"))?)
     }

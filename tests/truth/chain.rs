@@ -1,7 +1,7 @@
 //! The whole chain: a limiter, its exporter, a Prometheus with the rules and an Alertmanager with the configuration of
-//! `alerts/`, and a receiver in place of pager, chat and dead man's switch.
+//! `alerts/`, and a receiver instead of pager, chat and dead man's switch.
 //!
-//! Everything in `alerts/` is used as it is, but for the URLs and secrets of the receivers.
+//! The files in `alerts/` are used unchanged, except for the URLs and secrets of the receivers.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,13 +21,13 @@ use tokio::time::Instant;
 
 use crate::bench::{Bench, secs};
 
-/// Between scrapes, and between evaluations: what the documentation recommends and the rules are written for.
+/// The interval of scrapes and of evaluations: the documentation recommends it and the rules are written for it.
 pub(crate) const INTERVAL: Duration = secs(15);
 
-/// What a busy machine may add to what the intervals allow, from the fault to the receiver.
+/// The delay that a busy machine may add to the configured intervals, from the fault to the receiver.
 const SLACK: Duration = secs(10);
 
-/// How much two clocks, or two timers of one, may be apart.
+/// The greatest difference between two clocks, or between two timers of one clock.
 const TICK: Duration = Duration::from_millis(500);
 
 /// An alert and its receiver.
@@ -48,7 +48,7 @@ impl Page {
         }
     }
 
-    /// What always fires, at the dead man's switch.
+    /// The alert that always fires, at the dead man's switch.
     fn watchdog() -> Self {
         Self::new("deadman", "Watchdog", "")
     }
@@ -75,7 +75,7 @@ pub(crate) struct Timing {
     pub(crate) grace: u64,
     /// `for` of the alert.
     pub(crate) hold: u64,
-    /// How long the exporter goes on reporting what is over, as far as that is known beforehand.
+    /// How long the exporter still reports a fault that is over, as far as that is known beforehand.
     pub(crate) fades: u64,
     /// `keep_firing_for` of the alert.
     pub(crate) keep: u64,
@@ -100,8 +100,8 @@ impl fmt::Display for Bounds {
 }
 
 impl Timing {
-    /// From the fault to its page: grace, `for` and `group_wait` always pass. A scrape and an evaluation may have just
-    /// been when the fault comes, and the grace period ends between two scrapes.
+    /// From the fault to its page. The grace period, `for` and `group_wait` always pass. At the latest, the fault comes
+    /// just after a scrape and an evaluation, and the grace period ends between two scrapes.
     fn to_page(self) -> Bounds {
         let best = secs(self.grace + self.hold + self.wait);
         let scrapes = if self.grace > 0 { 2 } else { 1 };
@@ -111,8 +111,8 @@ impl Timing {
         }
     }
 
-    /// From the repair to its resolution. Alertmanager sends the changes of a group every `group_interval` after the
-    /// page, so that the first such moment counts at which the alert is over; the repair comes `since_page` after it.
+    /// From the repair to its resolution. The repair comes `since_page` after the page. Alertmanager sends the changes
+    /// of a group every `group_interval` after the page: the first such moment counts at which the alert is over.
     fn to_resolution(self, since_page: Duration) -> Bounds {
         let interval = secs(self.interval);
         let next = |over: Duration| {
@@ -129,9 +129,9 @@ impl Timing {
     }
 }
 
-/// A page that came and went, with the seconds that took.
+/// A page that was sent and resolved, how long both took, and the bounds for that.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct PageTimes {
     pub(crate) page: Page,
     pub(crate) paged: Duration,
     pub(crate) paged_bounds: Bounds,
@@ -139,7 +139,7 @@ pub(crate) struct Told {
     pub(crate) resolved_bounds: Bounds,
 }
 
-/// The running chain. Dropped in this order, so that none notices the end of another.
+/// The running chain. Fields are dropped in this order, so that no part notices the end of another.
 #[derive(Debug)]
 pub(crate) struct Chain {
     prometheus: Prometheus,
@@ -159,7 +159,7 @@ impl Chain {
         Self::behind(bench, Some(traffic)).await
     }
 
-    /// A limiter of another kind, a library without nodes: its keys are in Redis, and everything is behind that.
+    /// A limiter of another kind, a library without nodes, with its keys in Redis, and everything behind it.
     pub(crate) async fn of_kind(kind: &str) -> anyhow::Result<Self> {
         let redis = RedisServer::start(&[]).await?;
         let (url, flag) = (redis.url(), format!("--limiter.kind={kind}"));
@@ -167,7 +167,7 @@ impl Chain {
         Self::behind(bench, None).await
     }
 
-    /// The rules have been evaluated, and no page arrived.
+    /// Starts everything behind `bench`. When this returns, the rules have been evaluated and no page has arrived.
     async fn behind(bench: Bench, traffic: Option<Traffic>) -> anyhow::Result<Self> {
         let folder = TempDir::new("truth-chain")?;
         let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts");
@@ -196,14 +196,14 @@ impl Chain {
             bench,
             _folder: folder,
         };
-        // The rules know a healthy limiter before anything happens to it.
+        // The rules must have seen a healthy limiter before the first fault.
         let scraped = "sum(ratelimiter:scrape_duration_seconds:max)";
         lab::wait_for(2 * INTERVAL + SLACK, || async {
             matches!(chain.prometheus.value(scraped).await, Ok(Some(_)))
         })
         .await
         .context("no rule has seen a scrape")?;
-        // Between two evaluations, not right after one: the fault is to come at a moment like any other.
+        // Not right after an evaluation: the fault must come at a moment like any other.
         tokio::time::sleep(INTERVAL / 2).await;
         chain.nothing_but(&BTreeSet::new())?;
         Ok(chain)
@@ -221,24 +221,24 @@ impl Chain {
         self.explained(outcome).await
     }
 
-    /// Waits until every receiver of the page has its resolution, since the repair at `repair`, and
-    /// says how long everything took.
+    /// Waits until every receiver of the pages has their resolutions after the repair at `repair`, and returns how long
+    /// everything took.
     pub(crate) async fn resolved(
         &self,
         fault: Instant,
         repair: Instant,
         pages: &[(Page, Timing)],
-    ) -> anyhow::Result<Vec<Told>> {
-        let outcome = self.told(fault, repair, pages).await;
+    ) -> anyhow::Result<Vec<PageTimes>> {
+        let outcome = self.wait_for_resolution(fault, repair, pages).await;
         self.explained(outcome).await
     }
 
-    async fn told(
+    async fn wait_for_resolution(
         &self,
         fault: Instant,
         repair: Instant,
         pages: &[(Page, Timing)],
-    ) -> anyhow::Result<Vec<Told>> {
+    ) -> anyhow::Result<Vec<PageTimes>> {
         let bounds = |(page, timing): &(Page, Timing)| {
             let inbox = self.inbox.borrow();
             let at = since(&inbox, page, Status::Firing).context("never paged")?;
@@ -253,11 +253,11 @@ impl Chain {
         self.arrive(deadline, pages, Status::Resolved).await?;
 
         let mut firing = self.prometheus.alerts().await?;
-        let told = |alert: &Value| {
+        let notified = |alert: &Value| {
             let severity = &alert["labels"]["severity"];
             alert["state"] == "firing" && (severity == "critical" || severity == "warning")
         };
-        firing.retain(told);
+        firing.retain(notified);
         ensure!(
             firing.is_empty(),
             "still firing after the last resolution: {firing:?}"
@@ -273,15 +273,15 @@ impl Chain {
                 "{page} came and went: {statuses:?}"
             );
             let resolved_at = since(&inbox, page, Status::Resolved).context("never resolved")?;
-            let told = Told {
+            let times = PageTimes {
                 page: page.clone(),
                 paged: paged_at.duration_since(fault),
                 paged_bounds: timing.to_page(),
                 resolved: resolved_at.saturating_duration_since(repair),
                 resolved_bounds,
             };
-            told.within_bounds()?;
-            all.push(told);
+            times.within_bounds()?;
+            all.push(times);
         }
         Ok(all)
     }
@@ -330,7 +330,7 @@ impl Chain {
         Ok(())
     }
 
-    /// An error with what Prometheus and Alertmanager know, or it could not be understood afterwards.
+    /// Adds to an error what Prometheus and Alertmanager know: without this it could not be understood afterwards.
     async fn explained<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
         let Err(error) = outcome else {
             return outcome;
@@ -354,7 +354,7 @@ impl Chain {
     }
 }
 
-impl Told {
+impl PageTimes {
     fn within_bounds(&self) -> anyhow::Result<()> {
         for (what, took, bounds) in [
             ("paged", self.paged, self.paged_bounds),
@@ -370,18 +370,18 @@ impl Told {
     }
 }
 
-/// When the receiver first got this.
+/// When the receiver first got the page with this status.
 fn since(inbox: &Inbox, page: &Page, status: Status) -> Option<Instant> {
     let mut notifications = inbox.notifications.iter();
-    let told = notifications.find(|notification| {
+    let notification = notifications.find(|notification| {
         let mut alerts = notification.alerts.iter();
         alerts
             .any(|alert| alert.status == status && Page::of(&notification.receiver, alert) == *page)
     });
-    told.map(|notification| Instant::from_std(notification.at))
+    notification.map(|notification| Instant::from_std(notification.at))
 }
 
-/// What the receiver got of it, without repetitions.
+/// The statuses that the receiver got of the page, without repetitions.
 fn statuses(inbox: &Inbox, page: &Page) -> Vec<Status> {
     let mut statuses: Vec<Status> = inbox
         .notifications

@@ -6,7 +6,7 @@ use redis::AsyncCommands as _;
 use tokio::time::Instant;
 
 use crate::bench::put_limit;
-use crate::chain::{Chain, Page, Timing, Told};
+use crate::chain::{Chain, Page, PageTimes, Timing};
 use crate::runner::{Scenario, Seen};
 
 /// The key that goes over its limit, which is a hundred.
@@ -100,12 +100,17 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// The first page is that of the fault.
-fn seen(told: Vec<Told>) -> Seen {
-    let pages: Vec<String> = told.iter().map(|told| told.page.to_string()).collect();
+fn seen(page_times: Vec<PageTimes>) -> Seen {
+    let pages: Vec<String> = page_times
+        .iter()
+        .map(|page_times| page_times.page.to_string())
+        .collect();
     Seen {
         what: pages.join("; "),
-        seconds: told.first().map(|told| told.paged.as_secs_f64()),
-        told,
+        seconds: page_times
+            .first()
+            .map(|page_times| page_times.paged.as_secs_f64()),
+        page_times,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::jobs::{self, Job};
 use tokio::time::Instant;
 
-use crate::chain::Told;
+use crate::chain::PageTimes;
 
 /// What a scenario may take at most, its waiting included, unless it says itself that it takes long.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -64,7 +64,7 @@ pub(crate) struct Seen {
     /// From the fault to the scrape, or the page, that reported it; none where there is no fault.
     pub(crate) seconds: Option<f64>,
     /// The pages, in the scenarios with a pager.
-    pub(crate) told: Vec<Told>,
+    pub(crate) page_times: Vec<PageTimes>,
 }
 
 /// Runs them all, `at_once` at a time, prints the table, and returns how many failed.
@@ -122,16 +122,16 @@ fn print_table(scenarios: &[Scenario], results: &[Result<Seen, String>]) {
 
 /// The pages and their receivers, with the time that the configured intervals take at the least and at the most.
 fn print_pages(scenarios: &[Scenario], results: &[Result<Seen, String>]) {
-    let told = scenarios
+    let page_times = scenarios
         .iter()
         .zip(results)
         .flat_map(|(scenario, result)| {
             let seen = result.iter();
-            let told = seen.flat_map(|seen| &seen.told);
+            let page_times = seen.flat_map(|seen| &seen.page_times);
             let (_, fault) = scenario.name.split_once(": ").unwrap_or_default();
-            told.map(move |told| (fault, told))
+            page_times.map(move |page_times| (fault, page_times))
         });
-    for (row, (fault, told)) in told.enumerate() {
+    for (row, (fault, page_times)) in page_times.enumerate() {
         if row == 0 {
             println!(
                 "\n| fault | page | seconds from fault to page | at best / at the latest | seconds from repair to resolution | at best / at the latest |"
@@ -140,11 +140,11 @@ fn print_pages(scenarios: &[Scenario], results: &[Result<Seen, String>]) {
         }
         println!(
             "| {fault} | {} | {:.1} | {} | {:.1} | {} |",
-            told.page,
-            told.paged.as_secs_f64(),
-            told.paged_bounds,
-            told.resolved.as_secs_f64(),
-            told.resolved_bounds
+            page_times.page,
+            page_times.paged.as_secs_f64(),
+            page_times.paged_bounds,
+            page_times.resolved.as_secs_f64(),
+            page_times.resolved_bounds
         );
     }
 }

@@ -302,7 +302,9 @@ fn a_p99_that_is_known_by_its_bucket_alone_is_not_shown_as_measured() {
         latency(Some(99.0)),
     ] {
         let mut shown = fine.clone();
-        checker.check(at(2), &fine).withhold_imprecise_p99(&mut shown);
+        checker
+            .check(at(2), &fine)
+            .withhold_imprecise_p99(&mut shown);
         assert_eq!(shown.node_metrics, fine.node_metrics);
     }
 }

@@ -1,12 +1,12 @@
-//! The replica becomes the primary, with what it has.
+//! Failovers: the replica becomes the primary, with the data that it has.
 
 use crate::facts::{Redis, Way};
-use crate::sampling::look;
+use crate::sampling::read_counter;
 use crate::schedule::KEYS;
 use crate::world::World;
 
 impl World {
-    /// The replica is promoted. This node goes on with the former primary, which dies or becomes a replica.
+    /// The replica is promoted. This node keeps the former primary, which is killed or becomes a replica.
     pub(super) async fn primary_goes(&mut self, node: usize, dies: bool) -> anyhow::Result<()> {
         let at = self.now();
         self.redis(Redis::FailsOver);
@@ -28,7 +28,7 @@ impl World {
         self.servers.cut_replica().await
     }
 
-    /// The replica is promoted, and all nodes but one follow. `since` is when it began.
+    /// The replica is promoted, and all nodes but one use it. `since` is when that began.
     pub(super) async fn fail_over(
         &mut self,
         stays: Option<usize>,
@@ -57,9 +57,9 @@ impl World {
         // Until it follows the new primary.
         self.behind_since = Some(now);
         for key in 0..KEYS {
-            let sample = look(&mut self.connection, key, window, now).await;
+            let sample = read_counter(&mut self.connection, key, window, now).await;
             if sample.is_some_and(|sample| sample.limit.is_none()) {
-                // That it was repaired is lost: somebody repairs it again.
+                // The failover lost its repair, so it is repaired again.
                 let name = format!("ratelimit:limit:user:{key}");
                 self.ask(&["DEL", &name]).await?;
             }

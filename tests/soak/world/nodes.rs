@@ -37,7 +37,7 @@ impl World {
         let times = self.shared.facts.borrow().times;
         let mut options = node_options(&format!("node-{}", self.ids + 1), &slot.proxy, times);
         options.listen = Some(slot.process.address().parse().context("a node's address")?);
-        // Without Redis it does not start: then the old one waits to come back.
+        // Without Redis it does not start: then the old one starts later.
         match NodeProcess::start(options).await {
             Ok(process) => {
                 self.ids += 1;
@@ -56,7 +56,7 @@ impl World {
         Ok(())
     }
 
-    /// The node goes to another port, as a container that is scheduled anew.
+    /// The node moves to another port, like a container that is rescheduled.
     pub(super) async fn relocate(&mut self, node: usize) -> anyhow::Result<()> {
         if self.slots[node].waits {
             return Ok(());
