@@ -20,8 +20,9 @@ const MOST_SAMPLE: Duration = Duration::from_secs(5 * 60);
 /// The default of `--every` with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(5);
 
-const WATCH_ALONE: &str = "--watch goes with --every and --for, and with no output but the table";
-const ONLY_RECORDED: &str = "--every, --for, --output-file and --gzip need --output jsonl; the first two go with --watch, too";
+const WATCH_ALONE: &str =
+    "--watch works with --every and --for, and with no output except the table";
+const ONLY_RECORDED: &str = "--output-file and --gzip need --output jsonl; --every and --for need --output jsonl or --watch";
 const NOT_EXPLAINED: &str = "--explain needs --output table or json";
 
 /// More frequent collections would keep the limiter busy.
@@ -264,10 +265,10 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("check")
                 .about("One collection as a table; exit status 0 all hold, 1 a violation, 2 something could not be evaluated")
-                .arg(Arg::new("output").long("output").value_name("table|json|jsonl").value_parser(["table", "json", "jsonl"]).default_value("table").help("How to show it; jsonl is a line of a recording, which evaluate replays"))
+                .arg(Arg::new("output").long("output").value_name("table|json|jsonl").value_parser(["table", "json", "jsonl"]).default_value("table").help("Output format; jsonl is a line of a recording, which evaluate replays"))
                 .arg(Arg::new("explain").long("explain").value_name("SUBJECT").help("Explain why a node, redis or a key is reported, or is not"))
                 .arg(Arg::new("watch").long("watch").action(ArgAction::SetTrue).help("Repeat the table in place, until SIGINT or SIGTERM"))
-                .arg(Arg::new("every").long("every").value_name("DURATION").help("From one collection to the next; with --watch, or with --output jsonl until SIGINT or SIGTERM"))
+                .arg(Arg::new("every").long("every").value_name("DURATION").help("Time from one collection to the next; with --watch, or with --output jsonl until SIGINT or SIGTERM"))
                 .arg(Arg::new("for").long("for").value_name("DURATION").help("End after this time"))
                 .arg(Arg::new("output-file").long("output-file").value_name("FILE").help("Append the recording to this file instead of writing to standard output; .gz at its end means --gzip"))
                 .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Compress the recording as gzip does"))

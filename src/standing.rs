@@ -74,7 +74,7 @@ pub fn summary(report: &Report, standing: Standing) -> String {
         Standing::Violated => {
             let unseen = match unseen {
                 0 => String::new(),
-                unseen => format!("; {unseen} of {of} invariants not fully seen"),
+                unseen => format!("; {unseen} of {of} invariants not fully evaluated"),
             };
             format!("{}: {}{unseen}", by_severity(report), by_name(report))
         }
@@ -156,7 +156,7 @@ mod tests {
         );
         assert_eq!(
             of(None, &[11]),
-            "✕ 1 critical: ghost_allowing; 1 of 5 invariants not fully seen"
+            "✕ 1 critical: ghost_allowing; 1 of 5 invariants not fully evaluated"
         );
     }
 }

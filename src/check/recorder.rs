@@ -93,7 +93,7 @@ fn append_to(path: &Path, gzip: bool) -> anyhow::Result<File> {
     let packed = file.read_exact(&mut first).is_ok() && first == [0x1f, 0x8b];
     if packed != gzip {
         let (is, was) = if packed { ("", "not ") } else { ("not ", "") };
-        bail!("is {is}compressed by gzip, and what is to follow is {was}compressed");
+        bail!("is {is}compressed by gzip, and the new lines would be {was}compressed");
     }
     if packed {
         file.seek(SeekFrom::Start(0))?;

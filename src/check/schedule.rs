@@ -20,7 +20,7 @@ const LEAST_TIME: Duration = Duration::from_secs(1);
 /// How often to collect, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// From one collection to the next.
+    /// Time from one collection to the next.
     pub every: Duration,
     /// How long; `None` until a signal.
     pub length: Option<Duration>,

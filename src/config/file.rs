@@ -264,7 +264,7 @@ impl FileReader<'_> {
         values: Vec<String>,
     ) -> Result<(), ConfigError> {
         if self.values.given(&name).is_some() {
-            return Err(self.malformed(Some(key), &format!("{name} is here twice")));
+            return Err(self.malformed(Some(key), &format!("{name} is given twice")));
         }
         let origin = self.origin(&name, at);
         self.values.put(name, Typed { origin, values });
@@ -321,7 +321,7 @@ mod tests {
         ] {
             let error = read(text).unwrap_err().to_string();
             let place = format!("--config.file: f.yml:{place}: ");
-            let why = format!("expected valid YAML: {name} is here twice");
+            let why = format!("expected valid YAML: {name} is given twice");
             assert!(
                 error.starts_with(&place) && error.ends_with(&why),
                 "{error}"

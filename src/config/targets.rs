@@ -54,7 +54,7 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
     }
     if targets.contains_key(DEFAULT_TARGET) {
         if let Some(lost) = REQUIRED.iter().find_map(|flag| values.given(flag)) {
-            return Err(lost.refused_url("it in targets.default alone, which is what is watched"));
+            return Err(lost.refused_url("it in targets.default alone, which replaces it"));
         }
         return Ok(targets);
     }
@@ -66,7 +66,7 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
         return Err(ConfigError::new(
             &first.origin,
             names.join(", "),
-            "one called default, or redis.url and ratelimiter.url outside of targets: /metrics is about one of them",
+            "one called default, or redis.url and ratelimiter.url outside of targets: /metrics shows the default limiter",
         ));
     }
     targets.insert(DEFAULT_TARGET.to_owned(), values.limiter()?);

@@ -28,14 +28,14 @@ pub(super) fn not_applicable(
         InvariantName::GhostAllowing if limiter.is_some_and(|limiter| limiter.canary) => None,
         InvariantName::CounterDrift | InvariantName::GhostAllowing => unless(
             any(|counter| counter.refused != Refused::Counted),
-            "refused requests are in the counts of this kind: a count above the limit is demand",
+            "the counts of this kind include refused requests: a count above the limit is demand",
         ),
         InvariantName::StuckCounter | InvariantName::InvalidCounter if limiter.is_none() => {
-            Some("the observation does not say what its counters can be")
+            Some("the observation does not say which states its counters can have")
         }
         InvariantName::StuckCounter => unless(
             any(|counter| counter.sticks),
-            "a counter of this kind that never expires blocks nobody for ever",
+            "a counter of this kind that never expires blocks no client for ever",
         ),
         InvariantName::InvalidCounter => None,
     }

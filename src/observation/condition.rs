@@ -39,19 +39,19 @@ impl Refused {
 closed_list! {
     /// A state of a counter that its limiter cannot make.
     pub enum Invalid;
-    /// There should be a number, or a time, and is none.
+    /// A number or a time is expected, and the value is neither.
     NotANumber => "not_a_number",
     /// The value has another form.
     Malformed => "malformed",
-    /// A number is larger than 64 KiB.
+    /// The text of a number is longer than 64 KiB.
     TooLarge => "too_large",
-    /// It is below 0.
+    /// The value is below 0.
     Negative => "negative",
-    /// It is more than the whole.
+    /// The value is above the capacity.
     AboveCapacity => "above_capacity",
-    /// Its window, or a time in it, begins later than clocks may differ.
+    /// Its window, or a time in it, is further in the future than clocks may differ.
     InTheFuture => "in_the_future",
-    /// It expires later than it can.
+    /// It expires later than its limiter can set.
     ExpiresTooLate => "expires_too_late",
     /// A key or field beside it is missing.
     CompanionMissing => "companion_missing",

@@ -175,7 +175,7 @@ impl fmt::Display for Evidence {
                 write!(f, "{state}: {}", state.meaning().trim_end_matches('.'))
             }
             Self::FailOpen => {
-                f.write_str("the node admitted two canary requests under a limit of 1")
+                f.write_str("the node admitted three canary requests under a limit of 1")
             }
         }
     }

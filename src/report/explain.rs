@@ -229,12 +229,12 @@ impl Report {
 fn not_judged(name: InvariantName, condition: Condition) -> Option<(Decision, &'static str)> {
     match condition.lacks {
         _ if name == InvariantName::InvalidCounter => None,
-        Lacks::Count => Some((Decision::Inconclusive, "its value is no count")),
+        Lacks::Count => Some((Decision::Inconclusive, "its value is not a count")),
         Lacks::Limit => Some((Decision::Unknown, Reason::NoLimit.name())),
         Lacks::Nothing if name.compares_counts() && condition.refused == Refused::Counted => {
             Some((
                 Decision::NotApplicable,
-                "refused requests are in this count: one above the limit is demand",
+                "this count includes refused requests: a count above the limit is demand",
             ))
         }
         Lacks::Nothing => None,
@@ -260,9 +260,11 @@ fn why(decision: Decision, left: Duration, reason: Option<&str>) -> String {
         Decision::Holds => "evaluated; the invariant holds".to_owned(),
         Decision::Cleared => "was reported; the invariant holds again".to_owned(),
         Decision::Unknown => format!("could not be evaluated{reason}"),
-        Decision::Inconclusive => format!("was read, and proves neither{reason}"),
+        Decision::Inconclusive => format!(
+            "was read, and proves neither that the invariant holds nor that it is violated{reason}"
+        ),
         Decision::NotSeen => {
-            "nothing of that name was seen: no node, and no key with requests in its window"
+            "there is no node of this name, and no key of this name with requests in its window"
                 .to_owned()
         }
         Decision::NotApplicable => format!("not applicable{reason}"),

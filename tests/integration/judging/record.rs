@@ -339,7 +339,7 @@ async fn a_described_key_is_explained_by_what_its_count_proves() -> anyhow::Resu
     holds(&busy, "stuck_counter", "holds");
     assert!(busy.contains("counter.count = 15"), "{busy}");
     let odd = explained("odd").await?;
-    holds(&odd, "counter_drift", "its value is no count");
+    holds(&odd, "counter_drift", "its value is not a count");
     holds(&odd, "invalid_counter", "in_grace");
     assert!(odd.contains("counter.condition"), "{odd}");
     let nobody = explained("nobody").await?;

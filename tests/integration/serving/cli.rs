@@ -159,7 +159,7 @@ async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
         ),
         (
             &["check", "--watch", "--output=json"],
-            &["--watch", "no output but the table"],
+            &["--watch", "no output except the table"],
         ),
         (&["evaluate"], &["FILE"]),
         (&["--no-such-flag"], &["--no-such-flag"]),

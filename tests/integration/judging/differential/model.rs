@@ -249,7 +249,7 @@ fn word(invariant: usize, subject: Subject, look: &Timed<'_>, settings: &Setting
         Subject::Canary(id) => match look.look.nodes.get(id).and_then(|node| node.canary) {
             Some(false) => violated(
                 look,
-                "the node admitted two canary requests under a limit of 1".to_owned(),
+                "the node admitted three canary requests under a limit of 1".to_owned(),
             ),
             Some(true) | None => Word::Fine,
         },
