@@ -19,7 +19,6 @@ pub(super) fn not_applicable(
     let no_nodes = "this kind of limiter has no nodes that are watched";
     match name {
         InvariantName::NodeDown => unless(nodes, no_nodes),
-        InvariantName::RedisDisconnected => None,
         InvariantName::HighLatency => unless(nodes, no_nodes).or(unless(
             latency,
             "the nodes of this kind do not say how long their decisions take",
@@ -37,7 +36,7 @@ pub(super) fn not_applicable(
             any(|counter| counter.sticks),
             "a counter of this kind that never expires blocks no client for ever",
         ),
-        InvariantName::InvalidCounter => None,
+        InvariantName::RedisDisconnected | InvariantName::InvalidCounter => None,
     }
 }
 
