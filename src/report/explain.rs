@@ -260,9 +260,9 @@ fn why(decision: Decision, left: Duration, reason: Option<&str>) -> String {
         Decision::Holds => "evaluated; the invariant holds".to_owned(),
         Decision::Cleared => "was reported; the invariant holds again".to_owned(),
         Decision::Unknown => format!("could not be evaluated{reason}"),
-        Decision::Inconclusive => format!(
-            "was read, and proves neither that the invariant holds nor that it is violated{reason}"
-        ),
+        Decision::Inconclusive => {
+            format!("was read, and does not prove whether the invariant holds{reason}")
+        }
         Decision::NotSeen => {
             "there is no node of this name, and no key of this name with requests in its window"
                 .to_owned()

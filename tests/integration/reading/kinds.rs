@@ -288,7 +288,7 @@ async fn demand_above_the_limit_is_shown_and_no_violation() -> anyhow::Result<()
     );
     let page = watched.exporter.get("/").await?.text();
     assert!(
-        page.contains("not applicable: refused requests are in the counts"),
+        page.contains("not applicable: the counts of this kind include refused requests"),
         "{page}"
     );
     assert!(page.contains("demand"), "{page}");
