@@ -98,7 +98,7 @@ mod tests {
         let answer = ClientResponse {
             status: StatusCode::from_u16(status).unwrap(),
             body: bytes::Bytes::copy_from_slice(body.as_bytes()),
-            told: Vec::new(),
+            secrets: Vec::new(),
         };
         read_health(&health, answer, "GET /").map_err(|error| error.reason)
     }
