@@ -41,7 +41,7 @@ impl LimiterActor {
             message,
         };
         let http = Http::new(self.timeout, self.access.clone()).map_err(failed)?;
-        let mut last = failed("reset_counter: no --ratelimiter.url to ask".to_owned());
+        let mut last = failed("reset_counter: no --ratelimiter.url is configured".to_owned());
         for url in &self.urls {
             match ManagementApi::new(&http, url.clone())
                 .reset_counter(key)

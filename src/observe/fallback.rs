@@ -6,8 +6,8 @@ use futures_util::stream;
 /// How many attempts run at the same time after the first one failed.
 const AT_ONCE: usize = 4;
 
-/// Runs the first attempt alone. If it fails, returns the quickest success of the others, so that several attempts that hang
-/// take no longer than two. Without a success, returns all failures in the order in which they came.
+/// Runs the first attempt alone. If it fails, returns the quickest success of the others, so that several attempts that
+/// hang take no longer than two. Without a success, returns all failures in the order in which they came.
 pub(in crate::observe) async fn first_success<T, E>(
     attempts: Vec<impl Future<Output = Result<T, E>>>,
 ) -> Result<T, Vec<E>> {

@@ -15,8 +15,8 @@ use crate::observe::latency::wanted::WantedSeries;
 /// A password that the server received, and may send back.
 const PASSWORD: &str = "hunter2";
 
-/// Several readings of one node's `/metrics` over time, separated by form feeds. An error must name a line, and a latency must
-/// lie in its bucket. Returns the observation.
+/// Several readings of one node's `/metrics` over time, separated by form feeds. An error must name a line, and a latency
+/// must lie in its bucket. Returns the observation.
 pub(crate) fn node_metrics(data: &[u8]) -> Observation {
     let mut observation = Observation::default();
     let Ok(text) = std::str::from_utf8(data) else {
@@ -65,8 +65,8 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
     observation
 }
 
-/// The same bytes as each JSON answer. An error must be one line without a secret, a limit must be valid, and an address must
-/// lead to a host and a port and nothing else.
+/// The same bytes as each JSON answer. An error must be one line without a secret, a limit must be valid, and an address
+/// must lead to a host and a port and nothing else.
 pub fn management_api(data: &[u8]) {
     let answer = ClientResponse {
         status: reqwest::StatusCode::OK,

@@ -276,8 +276,8 @@ impl Limiter {
         })
     }
 
-    /// Continues passes between collections ([`Subject::go_on`]). All limiters with these `shares` share one budget of Redis's
-    /// time.
+    /// Continues passes between collections ([`Subject::go_on`]). All limiters with these `shares` use one budget of
+    /// Redis's time.
     #[must_use]
     pub fn going_on(mut self, shares: &RedisShares) -> Self {
         self.keys.goes_on = true;
@@ -405,8 +405,8 @@ impl Limiter {
     }
 }
 
-/// While Redis cannot be read, the API's counters are better than none: the first 100, in the API's order. When the API is not
-/// asked, there are no counters: earlier counts say nothing about the present.
+/// While Redis cannot be read, the API's counters are better than none: the first 100, in the API's order. When the API is
+/// not asked, there are no counters: earlier counts say nothing about the present.
 async fn counters_of_api(
     (http, request): (&Http, &mut OptionalRequest),
     (at, deadline): (Moment, &Deadline),
@@ -504,7 +504,7 @@ impl Subject for Limiter {
             self.keys.run(&self.clock, &deadline, needs, &mut summary),
         );
         let ids = std::mem::take(&mut keys.node_ids);
-        self.nodes.late(&deadline, ids, &mut read).await;
+        self.nodes.add_swept_nodes(&deadline, ids, &mut read).await;
         let judged = self.nodes.judge(at, &deadline, &mut read).await;
         if matches!(keys.read, CountersRead::Failed { .. }) {
             let api = (&self.nodes.http, &mut self.counter_list);

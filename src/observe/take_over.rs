@@ -1,5 +1,5 @@
-//! What survives a reload of the configuration. The new limiter takes over the memory of the old one. Where the settings did
-//! not change, it also takes over the connections and the pass under way.
+//! What survives a reload of the configuration. The new limiter takes over the memory of the old one. Where the settings
+//! did not change, it also takes over the connections and the pass under way.
 
 use crate::observe::http::management_api::address_of;
 use crate::observe::limiter::Limiter;
@@ -51,8 +51,8 @@ impl Limiter {
             keys.readers = was.readers;
             keys.unreachable = was.unreachable;
             keys.shards = was.shards;
-            // Under a changed rule, a key without new requests may be above its limit: the pass starts anew. The same holds for
-            // described kinds, whose description may have changed.
+            // Under a changed rule, a key without new requests may be above its limit: the pass starts anew. The same holds
+            // for described kinds, whose description may have changed.
             if same_rules && keys.memory.described.is_none() {
                 keys.pass = was.pass;
                 keys.pass_took = was.pass_took;

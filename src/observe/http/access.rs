@@ -1,5 +1,5 @@
-//! Logins over HTTP, and the servers that receive them. Credentials go to the configured origins. Nodes' addresses come from
-//! Redis, where every client with write access can store any address. So nodes get no credentials, unless
+//! Logins over HTTP, and the servers that receive them. Credentials go to the configured origins. Nodes' addresses come
+//! from Redis, where every client with write access can store any address. So nodes get no credentials, unless
 //! `--ratelimiter.send-credentials-to-nodes` is set.
 
 use std::sync::Arc;
@@ -38,8 +38,8 @@ impl HttpAccess {
         self.tls.as_ref().map(TlsSource::current)
     }
 
-    /// Adds the login for the server at `url` to `request`. A token goes into `token_header` if that is set. Also returns the
-    /// secrets, in each form in which the server may repeat them.
+    /// Adds the login for the server at `url` to `request`. A token goes into `token_header` if that is set. Also returns
+    /// the secrets, in each form in which the server may repeat them.
     pub(in crate::observe) fn authorize(
         &self,
         url: &Url,

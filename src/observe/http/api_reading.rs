@@ -1,5 +1,5 @@
-//! What a collection reads from the management API: the default limit and, when it is due, the list of nodes. The first base
-//! URL that answers is used.
+//! What a collection reads from the management API: the default limit and, when it is due, the list of nodes. The first
+//! base URL that answers is used.
 
 use jiff::Timestamp;
 use reqwest::Url;

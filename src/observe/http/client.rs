@@ -1,5 +1,5 @@
-//! The HTTP client for nodes and Prometheus. Requests are bounded, and each failure has a named reason. Each request opens a
-//! new connection. So a server that accepts no new connections is noticed, and no request is repeated.
+//! The HTTP client for nodes and Prometheus. Requests are bounded, and each failure has a named reason. Each request opens
+//! a new connection. So a server that accepts no new connections is noticed, and no request is repeated.
 
 use std::error::Error as _;
 use std::io;
@@ -204,9 +204,9 @@ impl Http {
         let tls = self.access.tls_now();
         if tls.as_ref().map(Arc::as_ptr) != current.tls.as_ref().map(Arc::as_ptr) {
             match Current::new(tls, self.timeout) {
-                Ok(anew) => *current = anew,
+                Ok(new) => *current = new,
                 Err(error) => {
-                    tracing::error!("cannot use the changed certificates for HTTP: {error}")
+                    tracing::error!("cannot use the changed certificates for HTTP: {error}");
                 }
             }
         }
@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_whose_fields_have_line_ends_fails_in_one_line() {
+    fn an_error_about_fields_with_line_breaks_is_one_line() {
         let answer = ClientResponse {
             status: StatusCode::OK,
             body: Bytes::from_static(b"{\"a\\nb\":[{\"c\":2\"."),

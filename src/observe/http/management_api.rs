@@ -90,7 +90,8 @@ impl<'a> ManagementApi<'a> {
         Ok(self.get::<Nodes>("api/nodes").await?.nodes)
     }
 
-    /// `GET /api/counters`. An optional request, because it costs the node some 50 ms. Sent only while Redis cannot be read.
+    /// `GET /api/counters`. An optional request, because it costs the node some 50 ms. Sent only while Redis cannot be
+    /// read.
     pub(in crate::observe) async fn counters(&self) -> Result<Vec<ApiCounter>, HttpError> {
         Ok(self.get::<Counters>("api/counters").await?.counters)
     }
@@ -155,7 +156,8 @@ pub(in crate::observe) fn join(base: &Url, path: &str) -> Url {
     url
 }
 
-/// The URL of `place`, a path with or without a query, on the server at `base`: below its path, or at `port` if one is given.
+/// The URL of `place`, a path with or without a query, on the server at `base`: below its path, or at `port` if one is
+/// given.
 pub(in crate::observe) fn place_on(base: &Url, port: Option<u16>, place: &str) -> Option<Url> {
     let mut url = base.clone();
     let (path, query) = match place.split_once('?') {

@@ -1,9 +1,9 @@
-//! Optional requests, which no verdict needs, and when each is due: so seldom that it takes at most a hundredth of the server's
-//! time. The decisions are pure: times are passed in.
+//! Optional requests, which no verdict needs, and when each is due: so seldom that it takes at most a hundredth of the
+//! server's time. The decisions are pure: times are passed in.
 //!
 //! In a real limiter `GET /api/nodes` takes 29 µs for each key in Redis, on the node's one core, even after the client has
-//! hung up. So a collection stops waiting at its timeout, but the request goes on until it is answered. So its whole cost is
-//! known.
+//! hung up. So a collection stops waiting at its timeout, but the request goes on until it is answered. So its whole cost
+//! is known.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,8 +51,8 @@ impl OptionalRequest {
         lock(&self.pace).is_due(now)
     }
 
-    /// Makes the request at `now`, and waits at most `patience` for its answer. `None` means that the request is still under way.
-    /// Its answer will be discarded.
+    /// Makes the request at `now`, and waits at most `patience` for its answer. `None` means that the request is still
+    /// under way. Its answer will be discarded.
     pub(in crate::observe) async fn make<T: Send + 'static>(
         &mut self,
         now: Timestamp,

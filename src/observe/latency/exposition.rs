@@ -145,8 +145,8 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 
 /// The histogram `name` among `samples`, summed over all label sets that `takes` accepts. `None` if it does not exist.
 ///
-/// `_count` replaces a missing `+Inf` bucket. Without both, or with a bound or a bucket that is not a usable number, there is no
-/// histogram. A sum that is not a usable number is left out.
+/// `_count` replaces a missing `+Inf` bucket. Without both, or with a bound or a bucket that is not a usable number, there
+/// is no histogram. A sum that is not a usable number is left out.
 pub(in crate::observe) fn histogram_of(
     name: &str,
     takes: impl Fn(&Sample) -> bool,

@@ -12,7 +12,8 @@ use crate::observation::{Bucket, Histogram, LatencyWindow, NewestChecks};
 /// window that is longer than this needs no such sample.
 const LONGEST_GAP: Duration = Duration::from_secs(5 * 60);
 
-/// How many samples of a histogram are kept: one a second fills a window of 60 s. Samples that are closer replace each other.
+/// How many samples of a histogram are kept: one a second fills a window of 60 s. Samples that are closer replace each
+/// other.
 const MOST_SAMPLES: u32 = 64;
 
 /// A quantile and the bucket that holds it.
@@ -30,8 +31,8 @@ pub(in crate::observe) struct History {
 }
 
 impl History {
-    /// Adds the histogram that was read at `now`, and drops the samples that left `window`. Other bucket bounds start the history
-    /// anew.
+    /// Adds the histogram that was read at `now`, and drops the samples that left `window`. Other bucket bounds start the
+    /// history anew.
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
@@ -177,8 +178,8 @@ fn counts(histogram: &Histogram, bucket: Bucket) -> (f64, f64) {
     (total, total - below.map_or(0.0, |(_, count)| *count))
 }
 
-/// The counts at or below each bound, and the total. Counts that fall are raised: the reading may have come in the middle of a
-/// reset.
+/// The counts at or below each bound, and the total. Counts that fall are raised: the reading may have come in the middle
+/// of a reset.
 fn cumulative(histogram: &Histogram) -> (Vec<(f64, f64)>, f64) {
     let mut cumulative = Vec::with_capacity(histogram.buckets.len());
     let mut most = 0.0_f64;

@@ -1,5 +1,5 @@
-//! Reads the nodes' own metrics: latency over a window, and how checks were answered. Keeps the samples that increases need.
-//! Pure: the text comes in, the metrics come out. `nodes` decides what failing checks mean.
+//! Reads the nodes' own metrics: latency over a window, and how checks were answered. Keeps the samples that increases
+//! need. Pure: the text comes in, the metrics come out. `nodes` decides what failing checks mean.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,8 @@ impl ScrapedMetrics {
                     *reading.requests_checked.entry(result).or_default() += sample.value;
                 }
             }
-            // An error, because without this value the counter would look as if it had been reset, and verdicts depend on it.
+            // An error, because without this value the counter would look as if it had been reset, and verdicts depend on
+            // it.
             let count = || {
                 sample.count().ok_or_else(|| {
                     let (line, name, value) = (sample.line, &sample.name, sample.value);
@@ -81,8 +82,8 @@ pub(in crate::observe) struct LatencyHistory {
 }
 
 impl LatencyHistory {
-    /// Adds a reading, and returns the node's metrics over `window`. `answered` says whether checks were answered since the reading
-    /// before, whatever the histograms count.
+    /// Adds a reading, and returns the node's metrics over `window`. `answered` says whether checks were answered since the
+    /// reading before, whatever the histograms count.
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,

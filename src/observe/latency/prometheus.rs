@@ -1,5 +1,5 @@
-//! Latencies from a Prometheus server that scrapes the nodes: the alternative to the nodes' own histograms. One query asks for
-//! all nodes. The latency of a node is that of the sum over all its series.
+//! Latencies from a Prometheus server that scrapes the nodes: the alternative to the nodes' own histograms. One query asks
+//! for all nodes. The latency of a node is that of the sum over all its series.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,8 +35,8 @@ struct Series {
     value: (f64, String),
 }
 
-/// The query for the buckets of all nodes, which `label` distinguishes: their rates over the window and over the newest scrapes,
-/// the age of the last scrape, and the interval between scrapes.
+/// The query for the buckets of all nodes, which `label` distinguishes: their rates over the window and over the newest
+/// scrapes, the age of the last scrape, and the interval between scrapes.
 fn latency_query(selector: &Selector, label: &str, window: LatencyWindow) -> String {
     let mut buckets = Selector {
         metric: format!("{}_bucket", selector.metric),
@@ -75,7 +75,7 @@ fn latency_query(selector: &Selector, label: &str, window: LatencyWindow) -> Str
     .join(" or ")
 }
 
-/// A span in PromQL, which has no fractions.
+/// A span in a query of Prometheus, which has no fractions.
 fn span(span: Duration) -> String {
     match (span.as_millis(), span.subsec_millis()) {
         (_, 0) => format!("{}s", span.as_secs()),

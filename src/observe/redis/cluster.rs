@@ -37,8 +37,8 @@ pub(in crate::observe) async fn ask_cluster(
     Ok((slots, state))
 }
 
-/// Which primary serves which slots, by the answer of `asked` to `CLUSTER SLOTS`. A primary without a host is on the host of
-/// `asked`.
+/// Which primary serves which slots, by the answer of `asked` to `CLUSTER SLOTS`. A primary without a host is on the host
+/// of `asked`.
 pub(in crate::observe) fn parse_slots(answer: &Value, asked: &str) -> Vec<Shard> {
     let mut shards: Vec<Shard> = Vec::new();
     let Value::Array(ranges) = answer else {

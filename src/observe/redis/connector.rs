@@ -1,7 +1,7 @@
 //! A connection to Redis that is kept, and replaced after a failure.
 //!
-//! A separate task makes each connection, and `--redis.timeout` bounds it. A caller that gives up does not stop the task: the
-//! next caller takes over the connection. So a collection may be shorter than the time that connecting takes.
+//! A separate task makes each connection, and `--redis.timeout` bounds it. A caller that gives up does not stop the task:
+//! the next caller takes over the connection. So a collection may be shorter than the time that connecting takes.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,8 +39,8 @@ impl Connector {
         })
     }
 
-    /// A connector whose connections may read from a replica of a cluster. A server outside of a cluster refuses READONLY, and
-    /// its replicas can be read without it.
+    /// A connector whose connections may read from a replica of a cluster. A server outside of a cluster refuses READONLY,
+    /// and its replicas can be read without it.
     pub(in crate::observe) fn readonly(access: Arc<Access>, address: &str) -> Self {
         Self::to(Endpoint {
             access,
@@ -93,8 +93,8 @@ impl Connector {
         Ok((made?, false))
     }
 
-    /// Checks the connection, for a caller that gave up on an answer. A task sends PING, which Redis answers after all earlier
-    /// commands. Without an answer, the connection is replaced.
+    /// Checks the connection, for a caller that gave up on an answer. A task sends PING, which Redis answers after all
+    /// earlier commands. Without an answer, the connection is replaced.
     pub(in crate::observe) fn verify(&self) {
         let open = lock(&self.open).clone();
         if let (Some(open), Ok(mut task)) = (open, self.task.try_lock())

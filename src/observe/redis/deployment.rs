@@ -15,8 +15,8 @@ use crate::observe::redis::address::host_of;
 /// Where Redis is and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisDeployment {
-    /// The addresses to begin with, one at least: the server, nodes of the cluster, or the sentinels. Each is a `host:port` or
-    /// the path of a Unix socket.
+    /// The addresses to begin with, one at least: the server, nodes of the cluster, or the sentinels. Each is a `host:port`
+    /// or the path of a Unix socket.
     pub seeds: Vec<String>,
     /// The name by which the sentinels know the primary. `None` if the seeds are not sentinels.
     pub sentinel_master: Option<String>,
@@ -83,7 +83,7 @@ impl TlsAccess {
             .trim_start_matches('[')
             .trim_end_matches(']');
         ServerName::try_from(host.to_owned())
-            .map_err(|error| format!("{host}: no name for a certificate: {error}"))
+            .map_err(|error| format!("{host}: not a valid name for a certificate: {error}"))
     }
 }
 
@@ -100,12 +100,12 @@ impl Access {
         self.said_unwanted.store(false, Ordering::Relaxed);
     }
 
-    /// Notes that Redis at `address` has no password. That is no failure, because passwords are rolled out in steps. It is logged
-    /// once.
+    /// Notes that Redis at `address` has no password. That is no failure, because passwords are rolled out in steps. It is
+    /// logged once.
     pub(in crate::observe) fn note_password_unwanted(&self, address: &str) {
         if !self.said_unwanted.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "Redis at {address} wants no password, though one is configured; going on without logging in"
+                "Redis at {address} has no password, although one is configured: connecting without a login"
             );
         }
     }

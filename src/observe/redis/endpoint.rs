@@ -33,8 +33,8 @@ use crate::observe::redis::peer::Peer;
 /// few kilobytes each at worst.
 const MOST_ANSWER: usize = 64 * 1024 * 1024;
 
-/// How long to wait for a server's reason after it closed the connection, and for the first bytes of a server that may not be
-/// Redis.
+/// How long to wait for a server's reason after it closed the connection, and for the first bytes of a server that may not
+/// be Redis.
 const DIAGNOSIS: Duration = Duration::from_millis(200);
 
 /// Where a connection leads, and how it is made.
@@ -100,8 +100,8 @@ impl Endpoint {
         (peer == Peer::Tls).then(|| tls_failed(peer.hint()))
     }
 
-    /// Why Redis hangs up on every new client, if it says so: it has too many clients, or is in protected mode. Redis sends that
-    /// before the client asks anything. A client that writes at once mostly sees only a closed connection.
+    /// Why Redis hangs up on every new client, if it says so: it has too many clients, or is in protected mode. Redis sends
+    /// that before the client asks anything. A client that writes at once mostly sees only a closed connection.
     async fn refusal(&self) -> Option<RedisError> {
         let mut line = Vec::new();
         let listen = async {

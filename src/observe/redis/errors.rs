@@ -109,8 +109,8 @@ fn by_code(error: &RedisError) -> Reason {
     }
 }
 
-/// Whether `error` makes the connection useless: it is an error of the connection, not an answer, or Redis requires a login,
-/// which only a new connection does.
+/// Whether `error` makes the connection useless: it is an error of the connection, not an answer, or Redis requires a
+/// login, which only a new connection does.
 pub(in crate::observe) fn breaks(error: &RedisError) -> bool {
     !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) || wants_login(error)
 }

@@ -1,6 +1,6 @@
-//! The first commands on a new connection, before the driver takes over: AUTH, SELECT and one PING. They are sent here, not by
-//! the driver, so that Redis's own message about a login is kept, an unneeded password is no failure, and a server that is not
-//! Redis is noticed.
+//! The first commands on a new connection, before the driver takes over: AUTH, SELECT and one PING. They are sent here, not
+//! by the driver, so that Redis's own message about a login is kept, an unneeded password is no failure, and a server that
+//! is not Redis is noticed.
 
 use redis::{RedisError, RedisResult, ServerError, ServerErrorKind, Value};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -143,7 +143,7 @@ fn no_redis(answer: &[u8]) -> RedisError {
     } else {
         let shown = String::from_utf8_lossy(&answer[..answer.len().min(SHOWN)]);
         format!(
-            "answered {:?}, which is no answer of Redis",
+            "answered {:?}, which is not an answer of Redis",
             one_line(&shown)
         )
     };

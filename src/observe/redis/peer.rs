@@ -1,5 +1,5 @@
-//! Recognizes which kind of server answers in place of Redis, by the first bytes of its answer, so that the error message can
-//! suggest the right URL. Asks over a new connection, after the first one failed.
+//! Recognizes which kind of server answers in place of Redis, by the first bytes of its answer, so that the error message
+//! can suggest the right URL. Asks over a new connection, after the first one failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Peer {
                 "the server answers without TLS: a URL with redis:// was probably meant, not rediss://"
             }
             Self::Tls => "the server speaks TLS: a URL with rediss:// was probably meant",
-            Self::Http => "the server speaks HTTP: it is no Redis",
+            Self::Http => "the server speaks HTTP: it is not Redis",
         }
     }
 

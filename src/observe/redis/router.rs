@@ -119,7 +119,8 @@ impl Router {
         for routed in batch {
             let (pipe, batch) = by_link.entry(routed.link).or_default();
             if routed.redirected {
-                // Without ASKING, a server refuses a key that is still being moved to it. For other keys it changes nothing.
+                // Without ASKING, a server refuses a key that is still being moved to it. For other keys it changes
+                // nothing.
                 pipe.cmd("ASKING");
             }
             pipe.add_command(commands[routed.place].1.clone());

@@ -60,7 +60,7 @@ impl Sentinels {
                     let detail = error.detail().unwrap_or_default();
                     if detail.to_ascii_lowercase().contains("unknown command") {
                         failure.message +=
-                            ": it is no sentinel; a URL with redis:// was probably meant";
+                            ": it is not a sentinel; a URL with redis:// was probably meant";
                     }
                     Err(failure)
                 }

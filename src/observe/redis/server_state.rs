@@ -10,8 +10,8 @@ use crate::observation::{Reason, RedisInfo};
 use crate::observe::redis::address::join;
 use crate::observe::redis::errors::{RedisFailure, is_elsewhere};
 
-/// How many keys are asked for to find out whether there is a cluster, if INFO does not say so. Each is in a different slot:
-/// with two primaries, one of them holds all 16 in one of 60,000 clusters.
+/// How many keys are asked for to find out whether there is a cluster, if INFO does not say so. Each is in a different
+/// slot: with two primaries, the asked one holds all 16 in one of 60,000 clusters.
 const NAMES_ASKED: u32 = 16;
 
 /// The state of a server, as it reports it.
@@ -60,8 +60,8 @@ pub(in crate::observe) fn redis_millis(now: Moment, offset: SignedDuration) -> i
 pub(in crate::observe) struct Wanted {
     /// The connected replicas.
     pub(in crate::observe) replicas: bool,
-    /// Whether the server is a node of a cluster, if INFO does not say so. Keys with this prefix are asked for, which the Redis
-    /// user may read.
+    /// Whether the server is a node of a cluster, if INFO does not say so. Keys with this prefix are asked for, which the
+    /// Redis user may read.
     pub(in crate::observe) cluster: Option<&'static [u8]>,
 }
 
@@ -87,9 +87,7 @@ pub(in crate::observe) async fn server_state(
     let of_info = text.as_deref().and_then(time_of_info);
     let without = match of_info {
         Some(_) => "its clock is read from INFO",
-        None => {
-            "how far its clock is from the exporter's is not known, windows are counted by the exporter's"
-        }
+        None => "the offset of its clock is unknown, windows are counted by the exporter's clock",
     };
     let time =
         time.and_then(|time| state.note_denied(&format!("TIME {address} ({without})"), time));
@@ -127,8 +125,8 @@ impl ServerState {
     }
 }
 
-/// Finds out without INFO whether there is a cluster, and whether a replica has lost its primary. A node of a cluster answers
-/// with a redirect when it is asked for a key of another node.
+/// Finds out without INFO whether there is a cluster, and whether a replica has lost its primary. A node of a cluster
+/// answers with a redirect when it is asked for a key of another node.
 async fn ask_otherwise(
     connection: &mut MultiplexedConnection,
     address: &str,

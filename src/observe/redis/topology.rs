@@ -1,5 +1,5 @@
-//! Finds the servers that hold the data, and keeps the connections for that: one server, the primary that the sentinels name,
-//! or all primaries of a cluster. Every collection finds them anew, and so follows a failover or a resharding.
+//! Finds the servers that hold the data, and keeps the connections for that: one server, the primary that the sentinels
+//! name, or all primaries of a cluster. Every collection finds them anew, and so follows a failover or a resharding.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
