@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observe::counters::reader::KeyReader;
+use crate::observe::counters::shard_reader::ShardReader;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
 use crate::observe::redis::errors::RedisFailure;
@@ -16,6 +17,9 @@ use crate::observe::redis::router::Router;
 
 /// How long the pass goes on between collections before others have their turn: a collection is kept waiting for as long.
 const BETWEEN_SLICE: Duration = Duration::from_millis(100);
+
+/// How long a server may keep such a moment waiting for its answer. Then the pass is void, and the next collection begins.
+const MOST_BETWEEN: Duration = Duration::from_secs(1);
 
 /// The servers of a collection, with their connections.
 pub(in crate::observe) struct Servers {
@@ -62,9 +66,15 @@ impl KeyReader {
         };
         let stop = Instant::now() + BETWEEN_SLICE;
         let mut sweep = self.sweep_of(&between.servers, clock, sink);
-        sweep.run(stop, &mut result).await;
-        self.is_owed = false;
+        let run = tokio::time::timeout(MOST_BETWEEN, sweep.run(stop, &mut result));
+        let cut_off = run.await.is_err();
         self.commands_total += result.commands;
+        self.is_owed = cut_off;
+        if cut_off {
+            self.readers.values().for_each(ShardReader::verify);
+            self.begin_anew();
+            return false;
+        }
         self.passed(&mut result, between.told);
         if result.stopped.is_none() && !between.servers.alone {
             self.last_full_pass = Some(clock.now().wall);
