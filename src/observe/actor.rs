@@ -1,5 +1,5 @@
-//! The limiter's actions, through its management API. `update_limit` is deferred: stored limits are not enforced by every
-//! limiter.
+//! The limiter's actions, through its management API. There is no `update_limit` yet: not every limiter enforces stored
+//! limits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,13 +21,13 @@ pub const RESET_COUNTER: &str = "reset_counter";
 /// The parameter of [`RESET_COUNTER`].
 pub const KEY: &str = "key";
 
-/// Acts on a limiter. Nothing is connected before an action is taken.
+/// Acts on a limiter. Connects only when an action is called.
 #[derive(Clone, Debug)]
 pub struct LimiterActor {
-    /// Base URLs of nodes: the first that accepts an action takes it.
+    /// Base URLs of nodes. The first that accepts an action executes it.
     pub(in crate::observe) urls: Vec<Url>,
     pub(in crate::observe) access: HttpAccess,
-    /// For one request.
+    /// The timeout of one request.
     pub(in crate::observe) timeout: Duration,
     /// How keys are logged.
     pub(in crate::observe) key_label: KeyLabel,
@@ -41,7 +41,7 @@ impl LimiterActor {
             message,
         };
         let http = Http::new(self.timeout, self.access.clone()).map_err(failed)?;
-        let mut last = failed("reset_counter: no --ratelimiter.url to ask".to_owned());
+        let mut last = failed("reset_counter: no --ratelimiter.url is configured".to_owned());
         for url in &self.urls {
             match ManagementApi::new(&http, url.clone())
                 .reset_counter(key)

@@ -1,6 +1,6 @@
-//! What makes a server's certificate unusable, in plain words.
+//! Explains why a server's certificate is unusable, in plain words.
 
-/// What a failed handshake says about the server's certificate in words that only a library understands, in plain ones.
+/// A plain explanation for a handshake error of the TLS library about the server's certificate.
 pub(in crate::observe) fn certificate_hint(error: &str) -> Option<&'static str> {
     if error.contains("UnsupportedCertVersion") {
         Some(

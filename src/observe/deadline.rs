@@ -27,7 +27,7 @@ impl Deadline {
         }
     }
 
-    /// What `work` brings, or `None` once the deadline passes.
+    /// The result of `work`, or `None` if the deadline passes first.
     pub(in crate::observe) async fn cut<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

@@ -1,13 +1,13 @@
-//! One answer where several could give it.
+//! Gets one answer from several servers that could give it.
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-/// How many are asked at once after the first one failed.
+/// How many attempts run at the same time after the first one failed.
 const AT_ONCE: usize = 4;
 
-/// The first success: of the first attempt alone, and when that fails, of whichever of the others is the quickest, so that
-/// several that hang take no longer than two. Without a success, all failures in the order in which they came.
+/// Runs the first attempt alone. If it fails, returns the quickest success of the others, so that several attempts that
+/// hang take no longer than two. Without a success, returns all failures in the order in which they came.
 pub(in crate::observe) async fn first_success<T, E>(
     attempts: Vec<impl Future<Output = Result<T, E>>>,
 ) -> Result<T, Vec<E>> {
@@ -36,7 +36,7 @@ mod tests {
 
     use super::*;
 
-    /// Fails, hangs, or succeeds, and counts that it was asked.
+    /// Fails, hangs, or succeeds, and counts the call.
     async fn attempt(kind: &str, asked: &AtomicUsize) -> Result<String, String> {
         asked.fetch_add(1, Ordering::Relaxed);
         match kind {
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_hangs_behind_the_first_keeps_nobody_waiting() {
+    async fn a_hanging_fallback_does_not_delay_the_others() {
         for (kinds, outcome, count) in [
             (&["a", "b"][..], Ok("a"), 1),
             (&["fails", "hangs", "hangs", "a", "b"], Ok("a"), 4),

@@ -1,4 +1,4 @@
-//! Answers of any bytes from a node: its metrics, and the JSON of its management API and of Prometheus.
+//! Entry points for fuzzing: arbitrary bytes as a node's metrics, and as the JSON of its management API and of Prometheus.
 
 use jiff::{Timestamp, ToSpan as _};
 
@@ -12,11 +12,11 @@ use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics};
 use crate::observe::latency::prometheus;
 use crate::observe::latency::wanted::WantedSeries;
 
-/// A password that the server was sent, and may send back.
-const TOLD: &str = "hunter2";
+/// A password that the server received, and may send back.
+const PASSWORD: &str = "hunter2";
 
-/// Several readings of `/metrics` (parted by form feeds), as one node gives them over time: an error names a line, a
-/// latency lies in the bucket it is said to lie in. Returns what was observed.
+/// Several readings of one node's `/metrics` over time, separated by form feeds. An error must name a line, and a latency
+/// must lie in its bucket. Returns the observation.
 pub(crate) fn node_metrics(data: &[u8]) -> Observation {
     let mut observation = Observation::default();
     let Ok(text) = std::str::from_utf8(data) else {
@@ -49,7 +49,7 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
         assert_ne!(
             metrics.latency_p99_ms.is_some(),
             metrics.latency_unknown.is_some(),
-            "a latency is known or it is said why not"
+            "a latency is known, or the reason why not is"
         );
         if let (Some(p99), Some(bucket)) = (metrics.latency_p99_ms, metrics.latency_p99_bucket) {
             assert!(p99.is_finite(), "p99 of {p99}");
@@ -65,13 +65,13 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
     observation
 }
 
-/// The same bytes as every answer that is JSON: an error is one line and holds no secret, a limit is one, and an address leads to a host
-/// and a port and to nothing else.
+/// The same bytes as each JSON answer. An error must be one line without a secret, a limit must be valid, and an address
+/// must lead to a host and a port and nothing else.
 pub fn management_api(data: &[u8]) {
     let answer = ClientResponse {
         status: reqwest::StatusCode::OK,
         body: bytes::Bytes::copy_from_slice(data),
-        told: vec![Secret::new(TOLD)],
+        secrets: vec![Secret::new(PASSWORD)],
     };
     let refused = ClientResponse {
         status: reqwest::StatusCode::INTERNAL_SERVER_ERROR,
@@ -120,11 +120,11 @@ fn read<T: serde::de::DeserializeOwned>(answer: &ClientResponse) -> Option<T> {
     }
 }
 
-/// One line of bounded length that does not repeat what the server was told.
+/// A message is one line of bounded length, and does not repeat the secret.
 fn is_a_message(message: &str) {
     assert!(!message.contains(char::is_control), "{message:?}");
     assert!(message.len() < 16 * 1024, "{} bytes", message.len());
-    assert!(!message.contains(TOLD), "{message:?}");
+    assert!(!message.contains(PASSWORD), "{message:?}");
 }
 
 fn leads_to_host_and_port(address: &str) {

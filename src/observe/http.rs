@@ -1,4 +1,4 @@
-//! HTTP towards nodes and Prometheus: the client, its logins, and the management API.
+//! HTTP to nodes and Prometheus: the client, its logins, and the management API.
 
 pub(in crate::observe) mod access;
 pub(in crate::observe) mod api_reading;

@@ -1,4 +1,4 @@
-//! How long checks take: what nodes export, what Prometheus knows, and the p99 of it.
+//! The latency of checks: the nodes' metrics, Prometheus's answers, and the p99 of both.
 
 pub(in crate::observe) mod durations;
 pub(in crate::observe) mod exposition;

@@ -1,4 +1,4 @@
-//! The rate limiter as a [`Subject`]: it reads nodes and keys side by side, and makes one [`Observation`] of both.
+//! The rate limiter as a [`Subject`]: it reads nodes and keys at the same time, and makes one [`Observation`] of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -49,31 +49,31 @@ use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
 /// What to observe, validated.
 #[derive(Clone, Debug)]
 pub struct ObserveConfig {
-    /// Base URLs of nodes; any will do for the API, and all are probed.
+    /// Base URLs of nodes. Any of them can answer for the API, and all are probed.
     pub ratelimiter_urls: Vec<Url>,
-    /// The login there.
+    /// The login at the nodes.
     pub ratelimiter_access: HttpAccess,
-    /// For one request to a node.
+    /// The timeout of one request to a node.
     pub ratelimiter_timeout: Duration,
     /// Whether nodes are probed.
     pub probe_nodes: bool,
-    /// Whether nodes are asked to check requests of the exporter's own.
+    /// Whether the exporter sends canary requests to the nodes.
     pub probe_canary: bool,
-    /// Where Redis is.
+    /// The servers of Redis, and the login.
     pub redis: RedisDeployment,
-    /// The Prometheus to ask for latencies instead of the nodes.
+    /// The Prometheus that is asked for latencies instead of the nodes.
     pub prometheus_url: Option<Url>,
-    /// How to log in there.
+    /// The login at Prometheus.
     pub prometheus_access: HttpAccess,
-    /// The one histogram to use instead of the default list.
+    /// The one histogram that is used instead of the default list.
     pub latency_metric: Option<Selector>,
-    /// The span that latencies are taken over.
+    /// The span over which latencies are computed.
     pub latency_window: LatencyWindow,
     /// How long the sweep of the counters may take in one collection.
     pub scan_budget: Duration,
-    /// The share of each server's time that sweeps may take: above 0, 1 at the most.
+    /// The share of each server's time that sweeps may take: above 0, at most 1.
     pub scan_share: f64,
-    /// How the limiter's registry works.
+    /// The timing of the limiter's registry.
     pub registry: RegistryTiming,
     /// How keys are shown.
     pub key_label: KeyLabel,
@@ -81,16 +81,16 @@ pub struct ObserveConfig {
     pub max_series: usize,
     /// Keys that are counted and listed in any case.
     pub named_keys: BTreeSet<Box<[u8]>>,
-    /// For a recording: every key above its limit is listed, with all that a replay needs.
+    /// For a recording: every key above its limit is listed, with all that a replay needs to know.
     pub recording: bool,
     /// The kind of limiter.
     pub kind: Kind,
-    /// Limits by key that the configuration knows.
+    /// Limits by key, from the configuration.
     pub limit_rules: Vec<LimitRule>,
 }
 
 impl ObserveConfig {
-    /// How its kind is described in observations.
+    /// The kind, as observations describe it.
     fn limiter_kind(&self) -> LimiterKind {
         let is_reference = self.kind.is_reference();
         let description = self.kind.description();
@@ -108,7 +108,7 @@ impl ObserveConfig {
         }
     }
 
-    /// What acts on this limiter.
+    /// The actor for this limiter.
     pub fn actor(&self) -> LimiterActor {
         LimiterActor {
             // Other kinds have no API that resets a counter.
@@ -127,14 +127,14 @@ impl ObserveConfig {
 /// The kind of a limiter.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// The reference limiter, as it is built in.
+    /// The reference limiter, whose description is built in.
     Reference(Arc<Description>),
-    /// Any other, by its description.
+    /// Any other limiter, by its description.
     Described(Arc<Description>),
 }
 
 impl Kind {
-    /// What is known of it.
+    /// Its description.
     pub fn description(&self) -> &Arc<Description> {
         match self {
             Self::Reference(description) | Self::Described(description) => description,
@@ -153,16 +153,16 @@ pub enum SetupError {
     /// The HTTP client could not be made.
     #[error("cannot set up the HTTP client: {0}")]
     Http(String),
-    /// The way to Redis is not usable.
+    /// The TLS settings for Redis are not usable.
     #[error("TLS to Redis: {0}")]
     Redis(String),
 }
 
-/// The rate limiter, as observed by the exporter.
+/// The rate limiter that the exporter observes.
 #[derive(Debug)]
 pub struct Limiter {
     clock: Clock,
-    /// What is said of its kind.
+    /// The kind, as observations describe it.
     pub(in crate::observe) kind: LimiterKind,
     is_reference: bool,
     pub(in crate::observe) redis: RedisDeployment,
@@ -177,7 +177,7 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Gets ready to observe; nothing is asked yet.
+    /// Prepares to observe. Connects to nothing yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
         let is_reference = config.kind.is_reference();
         let described_nodes = config.kind.description().nodes.as_ref();
@@ -276,8 +276,8 @@ impl Limiter {
         })
     }
 
-    /// Its passes go on between collections ([`Subject::go_on`]). All limiters with these `shares` take their share of Redis's
-    /// time together.
+    /// Continues passes between collections ([`Subject::go_on`]). All limiters with these `shares` use one budget of
+    /// Redis's time.
     #[must_use]
     pub fn going_on(mut self, shares: &RedisShares) -> Self {
         self.keys.goes_on = true;
@@ -285,7 +285,7 @@ impl Limiter {
         self
     }
 
-    /// Whether a source of the nodes' line is asked for this kind of limiter.
+    /// Whether this kind of limiter has anything for `collector` to ask.
     fn asks(&self, collector: Collector) -> bool {
         let has_metrics = self.nodes.requests.metrics.is_some();
         self.is_reference
@@ -352,7 +352,7 @@ impl Limiter {
                 (*collector, run)
             })
             .collect();
-        // What may be missing is counted, and failed nobody.
+        // A failure of an optional command is counted, but no collector failed by it.
         failures.extend(read.denied);
         let (redis_connected, ping_seconds, reason) = match &read.ping {
             None => (None, None, None),
@@ -405,8 +405,8 @@ impl Limiter {
     }
 }
 
-/// While Redis cannot be read, the API's counters are better than none: the first 100, by its own order. When it is not asked,
-/// there are none: counts of before say nothing about now.
+/// While Redis cannot be read, the API's counters are better than none: the first 100, in the API's order. When the API is
+/// not asked, there are no counters: earlier counts say nothing about the present.
 async fn counters_of_api(
     (http, request): (&Http, &mut OptionalRequest),
     (at, deadline): (Moment, &Deadline),
@@ -442,7 +442,7 @@ async fn counters_of_api(
             let limit = u64::try_from(counter.limit).ok()?;
             let remaining = u64::try_from(counter.remaining).unwrap_or(0);
             let key = decode_key(&counter.key);
-            // The API does not know the limit that the canary sends along.
+            // The API does not know the limit that the canary request contains.
             let canary = key.starts_with(CANARY_PREFIX.as_bytes());
             (!canary).then_some((key, counter.count, limit, remaining))
         })
@@ -468,7 +468,7 @@ async fn counters_of_api(
     }
 }
 
-/// What survives a restart.
+/// The memory that survives a restart.
 #[derive(Serialize)]
 struct Memory<'a> {
     nodes: &'a NodeMemory,
@@ -504,7 +504,7 @@ impl Subject for Limiter {
             self.keys.run(&self.clock, &deadline, needs, &mut summary),
         );
         let ids = std::mem::take(&mut keys.node_ids);
-        self.nodes.late(&deadline, ids, &mut read).await;
+        self.nodes.add_swept_nodes(&deadline, ids, &mut read).await;
         let judged = self.nodes.judge(at, &deadline, &mut read).await;
         if matches!(keys.read, CountersRead::Failed { .. }) {
             let api = (&self.nodes.http, &mut self.counter_list);

@@ -1,4 +1,4 @@
-//! The nodes: registrations, probes, checks and canary as evidence, and the state that follows from it.
+//! The nodes: the evidence (registrations, probes, checks, canary), and the node states that follow from it.
 
 pub(in crate::observe) mod canary;
 pub(in crate::observe) mod discovery;

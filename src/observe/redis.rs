@@ -1,4 +1,4 @@
-//! Redis: connections, TLS, topology (single server, cluster, sentinels), routing and errors. Knows no limiter.
+//! Redis: connections, TLS, topology (single server, cluster, sentinels), routing and errors. Knows nothing about limiters.
 
 pub(in crate::observe) mod address;
 pub(in crate::observe) mod cluster;

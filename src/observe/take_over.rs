@@ -1,11 +1,11 @@
-//! What lives on when the configuration is read anew: a limiter takes over from the one with the settings of before what
-//! it remembers and, where nothing about it changed, its connections and the pass under way.
+//! What survives a reload of the configuration. The new limiter takes over the memory of the old one. Where the settings
+//! did not change, it also takes over the connections and the pass under way.
 
 use crate::observe::http::management_api::address_of;
 use crate::observe::limiter::Limiter;
 
 impl Limiter {
-    /// Takes over from `before` if both observe the same limiter, which its Redis tells. Otherwise nothing.
+    /// Takes over from `before` if both observe the same limiter: the same Redis and the same kind. Returns whether it did.
     pub(in crate::observe) fn go_on_from(&mut self, before: Self) -> bool {
         let same_kind =
             self.kind.name == before.kind.name && self.kind.counters == before.kind.counters;
@@ -51,8 +51,8 @@ impl Limiter {
             keys.readers = was.readers;
             keys.unreachable = was.unreachable;
             keys.shards = was.shards;
-            // Under another rule a key that nobody wrote to may be above its limit: then everything is looked at anew. So it is
-            // where a description may say something else now.
+            // Under a changed rule, a key without new requests may be above its limit: the pass starts anew. The same holds
+            // for described kinds, whose description may have changed.
             if same_rules && keys.memory.described.is_none() {
                 keys.pass = was.pass;
                 keys.pass_took = was.pass_took;
@@ -75,7 +75,7 @@ mod tests {
     use crate::subject::Subject as _;
 
     fn limiter(settings: &[(&str, &str)]) -> Limiter {
-        // As `main` does; the first one counts.
+        // As in `main`. Only the first call has an effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut values = Values::default();
         for (flag, value) in settings {
@@ -86,7 +86,7 @@ mod tests {
         Limiter::new(config.observe, Clock::start()).unwrap()
     }
 
-    /// One that remembers a default limit and has open what can be open.
+    /// A limiter that remembers a default limit and a number of commands.
     fn experienced(settings: &[(&str, &str)]) -> Limiter {
         let mut limiter = limiter(settings);
         let at = limiter.nodes.clock.now().steady;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_limiter_is_remembered_and_another_is_not() {
+    fn the_same_limiter_keeps_its_memory_and_another_does_not() {
         let before = [("redis.url", "redis://a:1,b:1/2")];
         for (after, same) in [
             (&[("redis.url", "redis://a:1,b:1/2")][..], true),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn histories_live_on_under_another_window() {
+    fn histories_survive_a_changed_window() {
         let mut before = experienced(&[]);
         before.nodes.histories.entry("n".to_owned()).or_default();
         let mut next = limiter(&[("latency.window", "10s")]);
@@ -134,12 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn connections_live_on_only_where_their_settings_do() {
+    fn connections_survive_only_if_their_settings_are_unchanged() {
         let before = experienced(&[]);
         let access = Arc::clone(&before.keys.access);
         let mut next = limiter(&[("keys.max-series", "5")]);
         assert!(next.take_over(before));
-        // The connections of before were made with the old access, and so is every new one of theirs.
+        // The kept connections were made with the old access, and make new ones with it.
         assert!(Arc::ptr_eq(&next.keys.access, &access));
 
         let before = next;

@@ -1,5 +1,6 @@
-//! How to log in over HTTP, and to whom: credentials go to the origins that were configured. The addresses of nodes come
-//! out of Redis, where every client that can write can put any address, so they get none unless that was asked for.
+//! Logins over HTTP, and the servers that receive them. Credentials go to the configured origins. Nodes' addresses come
+//! from Redis, where every client with write access can store any address. So nodes get no credentials, unless
+//! `--ratelimiter.send-credentials-to-nodes` is set.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use url::Origin;
 
 use crate::credentials::{Secret, SecretSource, TlsSource};
 
-/// What to log in with.
+/// The credentials of a login.
 #[derive(Clone, Debug)]
 pub enum Authorization {
     /// A bearer token.
@@ -20,10 +21,10 @@ pub enum Authorization {
     Basic(String, SecretSource),
 }
 
-/// How to reach servers over HTTP.
+/// The trusted certificates, and the logins.
 #[derive(Clone, Debug, Default)]
 pub struct HttpAccess {
-    /// The certificates to trust; `None` where nothing is asked over TLS.
+    /// The trusted certificates. `None` if no request uses TLS.
     pub tls: Option<TlsSource>,
     /// The login for each server.
     pub configured: Vec<(Origin, Authorization)>,
@@ -32,13 +33,13 @@ pub struct HttpAccess {
 }
 
 impl HttpAccess {
-    /// Whom to trust now.
+    /// The currently trusted certificates.
     pub(in crate::observe) fn tls_now(&self) -> Option<Arc<ClientConfig>> {
         self.tls.as_ref().map(TlsSource::current)
     }
 
-    /// `request`, with what the server at `url` is told, a token in `token_header` where there is one; and that, in each
-    /// form in which it may come back.
+    /// Adds the login for the server at `url` to `request`. A token goes into `token_header` if that is set. Also returns
+    /// the secrets, in each form in which the server may repeat them.
     pub(in crate::observe) fn authorize(
         &self,
         url: &Url,
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_configured_origins_are_told() {
+    fn only_configured_origins_get_credentials() {
         let url = |text: &str| Url::parse(text).unwrap();
         let token = || Authorization::Bearer(SecretSource::fixed(Secret::new("t")));
         let mut access = HttpAccess {

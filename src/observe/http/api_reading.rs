@@ -1,5 +1,5 @@
-//! The management API's line of a collection: the default limit and, when it is due, the list of nodes, from the first
-//! base that answers.
+//! What a collection reads from the management API: the default limit and, when it is due, the list of nodes. The first
+//! base URL that answers is used.
 
 use jiff::Timestamp;
 use reqwest::Url;
@@ -12,12 +12,12 @@ use crate::observe::http::client::{Http, HttpError, shown};
 use crate::observe::http::management_api::{ApiNode, ManagementApi, join};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 
-/// What the management API said.
+/// The answers of the management API.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct ApiReading {
-    /// It answered, and without an error.
+    /// The API answered without an error.
     pub(in crate::observe) up: bool,
-    /// Where it answered.
+    /// The base URL that answered.
     pub(in crate::observe) base: Option<Url>,
     pub(in crate::observe) limit: Option<Limit>,
     pub(in crate::observe) nodes: NodeList,
@@ -25,19 +25,19 @@ pub(in crate::observe) struct ApiReading {
     pub(in crate::observe) seconds: f64,
 }
 
-/// What `GET /api/nodes` brought.
+/// The result of `GET /api/nodes`.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) enum NodeList {
-    /// It was not due: what it said of a node's state the last time holds.
+    /// The request was not due: the node states of the last answer stay valid.
     #[default]
     NotDue,
-    /// It was due, and there was no list.
+    /// The request was due, and failed.
     Failed,
     Listed(Vec<ApiNode>),
 }
 
 impl NodeList {
-    /// The nodes that were listed in this collection. An older list does not prove that a node still exists.
+    /// The nodes that this collection's answer lists. An older list does not prove that a node still exists.
     pub(in crate::observe) fn nodes(&self) -> &[ApiNode] {
         match self {
             Self::NotDue | Self::Failed => &[],
@@ -45,7 +45,7 @@ impl NodeList {
         }
     }
 
-    /// What was listed of a node, in this collection: by its id, or by its address, for the API cuts ids at their last colon.
+    /// The entry of a node in this collection's answer, by id or else by address: the API cuts ids at their last colon.
     pub(in crate::observe) fn of(&self, id: &str, address: Option<&str>) -> Option<&ApiNode> {
         let nodes = self.nodes();
         let by_id = nodes.iter().find(|node| node.id == id);
@@ -53,16 +53,16 @@ impl NodeList {
     }
 }
 
-/// The list of nodes as a request, between collections.
+/// The request for the list of nodes, and its state between collections.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct NodeListRequest {
     request: OptionalRequest,
-    /// Where the last one was answered with an error: the API is not up there before the next one says otherwise.
+    /// The base URL whose last answer was an error. The API counts as down there until the next answer.
     failed_at: Option<Url>,
 }
 
-/// Asks the first base, and where that fails all the others at once: several that hang take no longer than two. The
-/// default limit is sent on as soon as it is known, or known to be unreadable.
+/// Asks the first base URL, and if it fails all others at the same time: several that hang take no longer than two. The
+/// default limit is sent to `default` as soon as it is known, or cannot be read.
 pub(in crate::observe) async fn ask_api(
     http: &Http,
     bases: Vec<Url>,
@@ -82,7 +82,7 @@ pub(in crate::observe) async fn ask_api(
     };
     let failed =
         |error: HttpError| Failure::new(Collector::ManagementApi, "", error.reason, error.message);
-    // Also those of bases that were asked before the one that answered.
+    // Includes the failures of base URLs that were asked before the one that answered.
     let failures = Mutex::new(Vec::new());
     let attempts = bases.into_iter().map(|base| {
         let failures = &failures;
@@ -102,7 +102,7 @@ pub(in crate::observe) async fn ask_api(
         reading.base = Some(base);
     }
     reading.failures = failures.into_inner();
-    // Nobody waits if the sweep was cut off.
+    // If the sweep was cut off, the receiver is gone.
     let _ = default.send(reading.limit);
     if let Some(base) = &reading.base {
         if due {
@@ -115,7 +115,7 @@ pub(in crate::observe) async fn ask_api(
                     list.failed_at = Some(base.clone());
                     reading.failures.push(failed(error));
                 }
-                // It scans the whole key space on the node: that it takes long is no drama.
+                // The node scans its whole key space for this request, so a late answer does not mean that the API is down.
                 None => {
                     let what = format!("GET {}", shown(&join(base, "api/nodes")));
                     let late = HttpError::late(&what, http.timeout());

@@ -1,5 +1,5 @@
-//! HTTP to nodes and Prometheus: one bounded request at a time, every way to fail mapped to a named reason. Each request
-//! has a connection of its own, so that a server that takes no new ones shows, and nothing is asked twice.
+//! The HTTP client for nodes and Prometheus. Requests are bounded, and each failure has a named reason. Each request opens
+//! a new connection. So a server that accepts no new connections is noticed, and no request is repeated.
 
 use std::error::Error as _;
 use std::io;
@@ -25,13 +25,13 @@ const MAX_BODY: usize = 8 * 1024 * 1024;
 #[error("{message}")]
 pub(in crate::observe) struct HttpError {
     pub(in crate::observe) reason: Reason,
-    /// The status, where that is what was wrong.
+    /// The status, if the status was the failure.
     pub(in crate::observe) status: Option<StatusCode>,
     pub(in crate::observe) message: String,
 }
 
 impl HttpError {
-    /// `what` was not answered in time.
+    /// The failure of a request `what` that was not answered in time.
     pub(in crate::observe) fn late(what: &str, within: Duration) -> Self {
         Self {
             reason: Reason::Timeout,
@@ -46,17 +46,17 @@ impl HttpError {
 pub(in crate::observe) struct ClientResponse {
     pub(in crate::observe) status: StatusCode,
     pub(in crate::observe) body: Bytes,
-    /// What the server was told with the request, and may have put into its answer.
-    pub(in crate::observe) told: Vec<Secret>,
+    /// The secrets in the request, which the answer may repeat.
+    pub(in crate::observe) secrets: Vec<Secret>,
 }
 
 impl ClientResponse {
-    /// The answer, if its status is one of success; otherwise the failure that it is.
+    /// The answer, if its status is a success. Otherwise the failure.
     pub(in crate::observe) fn ok(self, what: &str) -> Result<Self, HttpError> {
         if self.status.is_success() {
             return Ok(self);
         }
-        // Cut after the secrets are out: half of one would not be found.
+        // Cut after the secrets are removed: half a secret would not be found.
         let body = self.without_secrets(String::from_utf8_lossy(&self.body).into_owned());
         let start: String = body.chars().take(80).collect();
         Err(HttpError {
@@ -69,7 +69,7 @@ impl ClientResponse {
         })
     }
 
-    /// The body as JSON of the expected shape; an error names the field.
+    /// The body as JSON of the expected shape. An error names the field.
     pub(in crate::observe) fn json<T: serde::de::DeserializeOwned>(
         &self,
         what: &str,
@@ -78,7 +78,7 @@ impl ClientResponse {
         serde_path_to_error::deserialize(&mut reader).map_err(|error| HttpError {
             status: None,
             reason: Reason::InvalidJson,
-            // It names fields as the answer does.
+            // The error contains field names from the answer.
             message: format!(
                 "{what}: {}",
                 one_line(&self.without_secrets(error.to_string()))
@@ -86,15 +86,16 @@ impl ClientResponse {
         })
     }
 
-    /// Servers that are made to find faults repeat what they were sent.
+    /// Removes the secrets: debugging servers repeat the request in their answer.
     fn without_secrets(&self, text: String) -> String {
-        let told = self.told.iter().map(Secret::expose);
-        told.filter(|secret| !secret.is_empty())
+        let secrets = self.secrets.iter().map(Secret::expose);
+        secrets
+            .filter(|secret| !secret.is_empty())
             .fold(text, |text, secret| text.replace(secret, "<secret>"))
     }
 }
 
-/// What all requests to one kind of server share.
+/// The settings and the client for requests to one kind of server.
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct Http {
     access: HttpAccess,
@@ -117,7 +118,7 @@ impl Current {
         };
         let client = Client::builder()
             .tls_backend_preconfigured(trust)
-            // Scrapes are further apart than limiters keep connections open.
+            // Limiters close idle connections sooner than the next scrape comes.
             .pool_max_idle_per_host(0)
             .connect_timeout(timeout)
             .redirect(redirect::Policy::none())
@@ -130,7 +131,7 @@ impl Current {
 }
 
 impl Http {
-    /// An error is one line that says what is not usable.
+    /// Fails if the certificates are not usable. The error is one line.
     pub(in crate::observe) fn new(timeout: Duration, access: HttpAccess) -> Result<Self, String> {
         let current = Current::new(access.tls_now(), timeout)?;
         Ok(Self {
@@ -140,7 +141,7 @@ impl Http {
         })
     }
 
-    /// The same, but a request may take `timeout`.
+    /// The same client with another timeout.
     pub(in crate::observe) fn within(&self, timeout: Duration) -> Self {
         Self {
             timeout,
@@ -148,7 +149,7 @@ impl Http {
         }
     }
 
-    /// What one request may take.
+    /// The timeout of one request.
     pub(in crate::observe) fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -158,7 +159,7 @@ impl Http {
         self.get_beside(&url.clone(), url, None).await
     }
 
-    /// `GET` of another place on the server at `configured`, with the login for that one.
+    /// `GET` of another URL on the server at `configured`, with the login for that server.
     pub(in crate::observe) async fn get_beside(
         &self,
         configured: &Url,
@@ -167,11 +168,11 @@ impl Http {
     ) -> Result<ClientResponse, HttpError> {
         let what = format!("GET {}", shown(&url));
         let request = self.client().get(url);
-        let (request, told) = self.access.authorize(configured, token_header, request);
-        self.send(&what, request, told).await
+        let (request, secrets) = self.access.authorize(configured, token_header, request);
+        self.send(&what, request, secrets).await
     }
 
-    /// A request of any method to the server at `configured`, with the login for that one.
+    /// A request of any method to the server at `configured`, with the login for that server.
     pub(in crate::observe) async fn request(
         &self,
         configured: &Url,
@@ -181,13 +182,13 @@ impl Http {
     ) -> Result<ClientResponse, HttpError> {
         let what = format!("{method} {}", shown(&url));
         let request = self.client().request(method, url);
-        let (request, told) = self.access.authorize(configured, None, request);
+        let (request, secrets) = self.access.authorize(configured, None, request);
         let request = headers
             .into_iter()
             .fold(request.body(body), |request, (name, value)| {
                 request.header(name, value)
             });
-        self.send(&what, request, told).await
+        self.send(&what, request, secrets).await
     }
 
     /// `POST` without parameters.
@@ -197,14 +198,16 @@ impl Http {
             .await
     }
 
-    /// The client. Other certificates to trust since the last request make another one.
+    /// The client. It is rebuilt if the trusted certificates changed since the last request.
     fn client(&self) -> Client {
         let mut current = lock(&self.current);
         let tls = self.access.tls_now();
         if tls.as_ref().map(Arc::as_ptr) != current.tls.as_ref().map(Arc::as_ptr) {
             match Current::new(tls, self.timeout) {
-                Ok(anew) => *current = anew,
-                Err(error) => tracing::error!("HTTP with other certificates to trust: {error}"),
+                Ok(new) => *current = new,
+                Err(error) => {
+                    tracing::error!("cannot use the changed certificates for HTTP: {error}");
+                }
             }
         }
         current.client.clone()
@@ -214,17 +217,21 @@ impl Http {
         &self,
         what: &str,
         request: RequestBuilder,
-        told: Vec<Secret>,
+        secrets: Vec<Secret>,
     ) -> Result<ClientResponse, HttpError> {
         let asked = async { read(what, request.send().await).await };
         let outcome = tokio::time::timeout(self.timeout, asked).await;
         let (status, body) =
             outcome.unwrap_or_else(|_| Err(HttpError::late(what, self.timeout)))?;
-        Ok(ClientResponse { status, body, told })
+        Ok(ClientResponse {
+            status,
+            body,
+            secrets,
+        })
     }
 }
 
-/// Reads the answer whole, up to [`MAX_BODY`].
+/// Reads the whole answer, up to [`MAX_BODY`].
 async fn read(
     what: &str,
     response: reqwest::Result<Response>,
@@ -260,7 +267,7 @@ async fn read(
     Ok((status, body.freeze()))
 }
 
-/// What lies below `error`, from the outermost cause on.
+/// The causes of `error`, from the outermost on.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(error.source(), |&cause| cause.source())
 }
@@ -299,24 +306,24 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
     }
 }
 
-/// Whether TLS is at the bottom of it. Connectors wrap one I/O error into another, which `source` passes over.
+/// Whether TLS caused the error. Connectors wrap one I/O error into another, and `source` skips the inner one.
 fn is_tls(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| {
         inner.is::<rustls::Error>() || inner.downcast_ref().is_some_and(is_tls)
     })
 }
 
-/// The innermost cause: what the outer layers add is which request it was, and that is said already.
+/// The innermost cause. The outer layers only name the request, which the message does already.
 fn root(error: &reqwest::Error) -> String {
     causes(error)
         .last()
         .map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// A URL as it may be shown: without user and password.
+/// The URL without user and password, for messages.
 pub(in crate::observe) fn shown(url: &Url) -> String {
     let mut url = url.clone();
-    // These fail only for URLs that cannot have credentials.
+    // Both calls fail only for URLs that cannot have credentials.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.to_string()
@@ -327,11 +334,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_whose_fields_have_line_ends_fails_in_one_line() {
+    fn an_error_about_fields_with_line_breaks_is_one_line() {
         let answer = ClientResponse {
             status: StatusCode::OK,
             body: Bytes::from_static(b"{\"a\\nb\":[{\"c\":2\"."),
-            told: Vec::new(),
+            secrets: Vec::new(),
         };
         let error = answer.json::<serde_json::Value>("GET /").unwrap_err();
         assert!(error.message.contains("a\\nb"), "{}", error.message);

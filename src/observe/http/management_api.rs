@@ -1,4 +1,4 @@
-//! The client of the limiter's management API. `/api/blocks` is never asked: it costs a node seconds.
+//! The client of the limiter's management API. It never asks for `/api/blocks`, which costs a node seconds.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
@@ -8,7 +8,7 @@ use crate::observation::{Limit, Reason, is_cut_key};
 use crate::observe::http::client::{Http, HttpError};
 use crate::text::cut;
 
-/// What may stand for itself in a path segment (RFC 3986 unreserved).
+/// The characters that need no escape in a path segment (RFC 3986 unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -25,7 +25,7 @@ pub(in crate::observe) struct ApiNode {
     pub(in crate::observe) registered_at: Option<String>,
 }
 
-/// A counter as `GET /api/counters` lists it; the list stops at 100.
+/// A counter as `GET /api/counters` lists it. The list ends at 100.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(in crate::observe) struct ApiCounter {
     pub(in crate::observe) key: String,
@@ -54,7 +54,7 @@ pub(in crate::observe) struct Limits {
 }
 
 impl Limits {
-    /// The limit, if it is one; an error names the field.
+    /// The limit, if it is valid. An error names the field.
     pub(in crate::observe) fn checked(&self) -> Result<Limit, String> {
         let wrong = |field, value, expected| format!("{field} is {value}, expected {expected}");
         let limit = u64::try_from(self.default_limit)
@@ -85,12 +85,13 @@ impl<'a> ManagementApi<'a> {
         Self { http, base }
     }
 
-    /// `GET /api/nodes`: scans the whole key space on the node, so it is an optional request.
+    /// `GET /api/nodes`. An optional request, because the node scans its whole key space for it.
     pub(in crate::observe) async fn nodes(&self) -> Result<Vec<ApiNode>, HttpError> {
         Ok(self.get::<Nodes>("api/nodes").await?.nodes)
     }
 
-    /// `GET /api/counters`: costs the node some 50 ms, so it is an optional request, made only while Redis cannot be read.
+    /// `GET /api/counters`. An optional request, because it costs the node some 50 ms. Sent only while Redis cannot be
+    /// read.
     pub(in crate::observe) async fn counters(&self) -> Result<Vec<ApiCounter>, HttpError> {
         Ok(self.get::<Counters>("api/counters").await?.counters)
     }
@@ -108,7 +109,7 @@ impl<'a> ManagementApi<'a> {
         })
     }
 
-    /// `POST /api/counters/KEY/reset`. Fire and forget: that the counter is gone is not verified.
+    /// `POST /api/counters/KEY/reset`. Fire and forget: it does not verify that the counter is gone.
     pub(in crate::observe) async fn reset_counter(&self, key: &str) -> Result<(), HttpError> {
         if matches!(key, "" | "." | "..") {
             return Err(HttpError {
@@ -155,7 +156,8 @@ pub(in crate::observe) fn join(base: &Url, path: &str) -> Url {
     url
 }
 
-/// `place`, a path with or without a query, on the server at `base`: below its path, or at `port` where that is another one.
+/// The URL of `place`, a path with or without a query, on the server at `base`: below its path, or at `port` if one is
+/// given.
 pub(in crate::observe) fn place_on(base: &Url, port: Option<u16>, place: &str) -> Option<Url> {
     let mut url = base.clone();
     let (path, query) = match place.split_once('?') {
@@ -174,7 +176,7 @@ pub(in crate::observe) fn place_on(base: &Url, port: Option<u16>, place: &str) -
     Some(url)
 }
 
-/// `host:port` of a static URL.
+/// `host:port` of a configured URL.
 pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
     Some(format!(
         "{}:{}",
@@ -186,7 +188,7 @@ pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
 /// The base URL of a node that registered as `host:port`.
 pub(in crate::observe) fn base_of(address: &str) -> Option<Url> {
     let url = Url::parse(&format!("http://{address}/")).ok()?;
-    // An address is host and port, nothing else: `unknown` (a registration without one) has no port.
+    // An address is host and port, nothing else. `unknown`, which a registration without an address contains, has no port.
     (url.host_str().is_some_and(|host| !host.is_empty())
         && (url.port().is_some() || address.ends_with(":80"))
         && url.path() == "/"
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_joins_with_and_without_a_slash() {
+    fn a_base_url_joins_with_and_without_a_final_slash() {
         for base in ["http://h:1", "http://h:1/"] {
             let base = Url::parse(base).unwrap();
             assert_eq!(join(&base, "api/nodes").as_str(), "http://h:1/api/nodes");
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_below_the_path_of_the_url_or_at_a_port_of_its_own() {
+    fn a_place_is_below_the_path_of_the_url_or_at_another_port() {
         let base = Url::parse("http://h:80/limiter/").unwrap();
         let place = |port, place| place_on(&base, port, place).unwrap().to_string();
         assert_eq!(place(None, "/health"), "http://h/limiter/health");

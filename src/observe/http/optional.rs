@@ -1,9 +1,9 @@
-//! How often a request is made that the verdicts can do without: so seldom that it takes the server at most a hundredth of
-//! its time. The decisions are pure: times are passed in.
+//! Optional requests, which no verdict needs, and when each is due: so seldom that it takes at most a hundredth of the
+//! server's time. The decisions are pure: times are passed in.
 //!
-//! In a real limiter `GET /api/nodes` takes 29 µs for each key in Redis, on the node's one core, also after the client has
-//! hung up. So a collection stops waiting after its own time, but the request goes on until it is answered, and its cost is
-//! known.
+//! In a real limiter `GET /api/nodes` takes 29 µs for each key in Redis, on the node's one core, even after the client has
+//! hung up. So a collection stops waiting at its timeout, but the request goes on until it is answered. So its whole cost
+//! is known.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,27 +17,27 @@ use crate::lock::lock;
 use crate::observation::Reason;
 use crate::observe::http::client::HttpError;
 
-/// The share of the time that the request may take is one in this many.
+/// The request may take this part of the server's time: one in so many.
 const SHARE: u32 = 100;
 
 /// The longest time between two requests.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// The longest time that doubling leads to, where requests fail: what they cost is not known then.
+/// The longest wait that doubling leads to, after requests whose cost is unknown because they failed.
 const LONGEST_DOUBLED: Duration = Duration::from_secs(600);
 
-/// How long an answer is waited for.
+/// The timeout of an optional request.
 pub(in crate::observe) const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 
-/// A request, from one collection to the next.
+/// A request, and its state between collections.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct OptionalRequest {
     pace: Arc<Mutex<Pace>>,
-    /// The one that is under way, or the last one.
+    /// The request under way, or the last one.
     task: Option<AbortOnDropHandle<()>>,
 }
 
-/// When a request was made last, and how long to wait before the next.
+/// When the last request was made, and how long to wait before the next.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
     last: Option<Timestamp>,
@@ -46,13 +46,13 @@ struct Pace {
 }
 
 impl OptionalRequest {
-    /// Whether it may be made at `now`.
+    /// Whether the request may be made at `now`.
     pub(in crate::observe) fn is_due(&self, now: Timestamp) -> bool {
         lock(&self.pace).is_due(now)
     }
 
-    /// Makes the request at `now`, and waits for its answer for `patience` at the most. `None`: it is still under way, and what it
-    /// brings is thrown away.
+    /// Makes the request at `now`, and waits at most `patience` for its answer. `None` means that the request is still
+    /// under way. Its answer will be discarded.
     pub(in crate::observe) async fn make<T: Send + 'static>(
         &mut self,
         now: Timestamp,
@@ -61,7 +61,7 @@ impl OptionalRequest {
     ) -> Option<Result<T, HttpError>> {
         lock(&self.pace).under_way = true;
         let pace = Arc::clone(&self.pace);
-        let (tell, told) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(async move {
             let started = Instant::now();
             let outcome = request.await;
@@ -71,21 +71,21 @@ impl OptionalRequest {
                 Err(error) if !is_answer(error.reason) => pace.failed(now, took),
                 _ => pace.answered(now, took),
             }
-            // Nobody waits for it any more if it comes late.
-            let _ = tell.send(outcome);
+            // After a late answer, the receiver is gone.
+            let _ = sender.send(outcome);
         });
         self.task = Some(AbortOnDropHandle::new(task));
-        timeout(patience, told).await.ok()?.ok()
+        timeout(patience, receiver).await.ok()?.ok()
     }
 }
 
 impl Pace {
-    /// Time that ran backwards makes no request come sooner.
+    /// Whether a request may be made. A clock that runs backwards makes none come sooner.
     fn is_due(&self, now: Timestamp) -> bool {
         !self.under_way && self.last.is_none_or(|last| elapsed(last, now) >= self.wait)
     }
 
-    /// It was made at `now`, and the answer took `took`.
+    /// Notes a request that was made at `now` and answered after `took`.
     fn answered(&mut self, now: Timestamp, took: Duration) {
         *self = Self {
             last: Some(now),
@@ -94,7 +94,7 @@ impl Pace {
         };
     }
 
-    /// It was made at `now`, and failed after `took`.
+    /// Notes a request that was made at `now` and failed after `took`.
     fn failed(&mut self, now: Timestamp, took: Duration) {
         let doubled = (self.wait * 2).min(LONGEST_DOUBLED);
         self.answered(now, took);
@@ -102,7 +102,7 @@ impl Pace {
     }
 }
 
-/// Whether a request that failed so was answered: then its time is all that it cost.
+/// Whether a request with this failure was answered. Then its cost is its duration.
 fn is_answer(reason: Reason) -> bool {
     matches!(reason, Reason::HttpStatus | Reason::InvalidJson)
 }
@@ -118,21 +118,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_took_long_is_asked_for_seldom() {
+    fn a_slow_request_is_made_seldom() {
         let mut pace = Pace::default();
         assert!(pace.is_due(at(0)));
         pace.answered(at(0), Duration::from_millis(300));
         assert!(!pace.is_due(at(29_999)) && pace.is_due(at(30_000)));
         pace.answered(at(30_000), Duration::from_millis(2));
         assert!(!pace.is_due(at(30_199)) && pace.is_due(at(30_200)));
-        // The clock stood still or ran backwards.
+        // The clock stopped or ran backwards.
         assert!(!pace.is_due(at(0)));
         pace.answered(at(0), Duration::from_secs(58));
         assert!(!pace.is_due(at(5_799_999)) && pace.is_due(at(5_800_000)));
     }
 
     #[test]
-    fn what_fails_waits_twice_as_long_as_before_and_ten_minutes_at_most() {
+    fn a_failing_request_waits_twice_as_long_each_time_up_to_ten_minutes() {
         let mut pace = Pace::default();
         let second = Duration::from_secs(1);
         let mut waits = Vec::new();
@@ -141,7 +141,7 @@ mod tests {
             waits.push(pace.wait.as_secs());
         }
         assert_eq!(waits, [100, 200, 400, 600, 600]);
-        // Unless it took long.
+        // A failure that took long is waited for longer.
         pace.failed(at(0), second * 10);
         assert_eq!(pace.wait.as_secs(), 1000);
         pace.answered(at(0), Duration::from_millis(10));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_hangs_up_on_a_request_that_takes_long_and_its_whole_time_counts() {
+    async fn a_slow_request_goes_on_after_its_collection_and_its_whole_time_counts() {
         let second = Duration::from_secs(1);
         let mut request = OptionalRequest::default();
         let slow = async move {
@@ -160,7 +160,7 @@ mod tests {
         assert!(!request.is_due(at(86_400_000)));
         tokio::time::sleep(second * 30).await;
         assert!(!request.is_due(at(2_999_999)) && request.is_due(at(3_000_000)));
-        // A collection that is cut off does not end it either.
+        // A collection that is cut off does not end the request, either.
         let slow = async move {
             tokio::time::sleep(second * 10).await;
             Ok(())

@@ -1,26 +1,26 @@
-//! How long decisions take, by a node's metrics: a histogram or a summary, in seconds or milliseconds. Pure.
+//! The durations of decisions in a node's metrics: a histogram or a summary, in seconds or milliseconds. Pure.
 
 use crate::limiters::{Latency, Selector, Unit};
 use crate::observation::Histogram;
 use crate::observe::latency::exposition::{Sample, histogram_of, sane};
 
-/// The series that say it.
+/// The series of a histogram or a summary, and their unit.
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct Durations {
     pub(in crate::observe) selector: Selector,
     pub(in crate::observe) unit: Unit,
 }
 
-/// What a reading says of them.
+/// The durations in one reading.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::observe) enum Measured {
-    /// There are no such series.
+    /// The series do not exist.
     Missing,
-    /// There are, and they are neither a histogram nor a summary with a p99.
+    /// The series exist, but are neither a histogram nor a summary with a p99.
     Broken,
-    /// In seconds.
+    /// A histogram, in seconds.
     Histogram(Histogram),
-    /// The p99 in seconds as the node computes it, if it has samples; how many there ever were.
+    /// The p99 in seconds as the node computes it, if it has samples, and the number of all samples.
     Summary { p99: Option<f64>, count: f64 },
 }
 
@@ -32,7 +32,7 @@ impl Durations {
         }
     }
 
-    /// A value of theirs in seconds.
+    /// Converts a value of the series to seconds.
     pub(in crate::observe) fn seconds(&self, value: f64) -> f64 {
         match self.unit {
             Unit::Seconds => value,
@@ -46,7 +46,7 @@ impl Durations {
             .is_some_and(|rest| matches!(rest, "" | "_bucket" | "_sum" | "_count"))
     }
 
-    /// What they say in `samples`, over all label sets that match.
+    /// The durations in `samples`, summed over all matching label sets.
     pub(in crate::observe) fn read(&self, samples: &[Sample]) -> Measured {
         let metric = &self.selector.metric;
         let takes = |sample: &Sample| self.selector.selects(metric, |name| sample.label(name));
@@ -80,7 +80,7 @@ impl Durations {
         let Some(histogram) = histogram.filter(|_| !p99s.is_empty()) else {
             return Measured::Broken;
         };
-        // A series without samples says NaN.
+        // A series without samples has the value NaN.
         let measured = p99s.iter().map(|sample| sample.value);
         let measured = measured.filter(|value| sane(*value) && *value >= 0.0);
         Measured::Summary {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_may_be_patterns() {
+    fn labels_can_be_patterns() {
         let text = "d_count{key=\"a.1\"} 1\nd_count{key=\"a.2\"} 2\nd_count{key=\"b\"} 4\n";
         let found = read("d{key=~\"a\\\\..*\"}", Unit::Seconds, text);
         let Measured::Histogram(histogram) = found else {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_summary_counts_and_one_without_a_p99_is_broken() {
+    fn the_slowest_summary_is_used_and_one_without_a_p99_is_broken() {
         let text = "d{le=\"x\",quantile=\"0.5\"} 1\nd{quantile=\"0.99\",of=\"a\"} 0.002\n\
                     d{quantile=\"0.99\",of=\"b\"} 0.07\nd_count{of=\"a\"} 5\nd_count{of=\"b\"} 6\n";
         let expected = Measured::Summary {

@@ -1,29 +1,29 @@
-//! Reads the few series we want out of a node's Prometheus text. Other lines are passed over unparsed, so that a
-//! node's unrelated oddities cost nothing and break nothing. Reads both text formats (0.0.4 and `OpenMetrics`).
+//! Reads the wanted series from a node's Prometheus text, in either text format (0.0.4 and `OpenMetrics`). Other lines are
+//! skipped unparsed: mistakes in them do no harm.
 
 use std::collections::BTreeMap;
 
 use crate::observation::Histogram;
 
-/// The largest value that is taken: no counter gets here in a lifetime, and sums of such values stay finite.
+/// The largest value that is accepted: no counter reaches it, and sums of such values stay finite.
 const MOST: f64 = 1e18;
 
-/// The most buckets of a histogram: a hundred times what is usual. Each costs a series, and memory for a minute.
+/// How many buckets a histogram may have: a hundred times the usual number. Each costs a series, and memory for a minute.
 const MOST_BUCKETS: usize = 1000;
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::observe) struct Sample {
-    /// The number of its line.
+    /// Its line number.
     pub(in crate::observe) line: usize,
     pub(in crate::observe) name: String,
     pub(in crate::observe) labels: Vec<(String, String)>,
-    /// Any number, also one that cannot be counted with.
+    /// Any number, including NaN and infinity.
     pub(in crate::observe) value: f64,
 }
 
 impl Sample {
-    /// The value, if it can be one of a counter.
+    /// The value, if a counter can have it.
     pub(in crate::observe) fn count(&self) -> Option<f64> {
         Some(self.value).filter(|value| sane(*value) && *value >= 0.0)
     }
@@ -38,9 +38,9 @@ impl Sample {
 
 /// The samples whose name `wanted` accepts. An error names the line.
 ///
-/// Any text that has no line of metrics in it is an error: a proxy's page says nothing of the node, and what it does not
-/// hold must not look as if the node did not count it. What the answer calls itself is no guide: Flask calls
-/// everything `text/html`.
+/// A text without any line of metrics is an error: a proxy's page says nothing about the node, and a series that is missing
+/// from it must not look like one that the node does not count. The content type is no help: Flask sends `text/html` for
+/// everything.
 pub(in crate::observe) fn parse(
     text: &str,
     wanted: impl Fn(&str) -> bool,
@@ -68,7 +68,7 @@ pub(in crate::observe) fn parse(
     Ok(samples)
 }
 
-/// Whether any line is one of metrics, or a comment in front of them. No page in HTML or XML is.
+/// Whether the text has a sample or a comment of metrics. A page in HTML or XML has none.
 fn is_metrics(text: &str) -> bool {
     let is_sample = |line: &str| {
         let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace());
@@ -83,7 +83,7 @@ fn is_metrics(text: &str) -> bool {
     !text.trim_start().starts_with('<') && lines.any(|line| is_comment(line) || is_sample(line))
 }
 
-/// Whether this may name a metric.
+/// Whether this is a valid metric name.
 fn is_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
@@ -110,7 +110,7 @@ fn parse_rest(name: &str, rest: &str) -> Option<Sample> {
             rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
         }
     }
-    // What may follow the value, a timestamp or an exemplar, is of no use here.
+    // A timestamp or an exemplar may follow the value. Neither is needed.
     let value = rest.split_ascii_whitespace().next()?;
     Some(Sample {
         line: 1,
@@ -120,12 +120,12 @@ fn parse_rest(name: &str, rest: &str) -> Option<Sample> {
     })
 }
 
-/// Whether this is a number that can be counted with. `NaN` and infinity are no counts, and JSON cannot say them.
+/// Whether the value is usable. `NaN` and infinity are not: they are no counts, and JSON cannot contain them.
 pub(in crate::observe) fn sane(value: f64) -> bool {
     value.abs() <= MOST
 }
 
-/// A quoted label value and what follows it.
+/// A quoted label value, and the text after it.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let text = text.strip_prefix('"')?;
     let mut value = String::new();
@@ -143,10 +143,10 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// The histogram `name` among `samples`, summed over all label sets that `takes` accepts; `None` if it is not there.
+/// The histogram `name` among `samples`, summed over all label sets that `takes` accepts. `None` if it does not exist.
 ///
-/// A missing `+Inf` bucket is made up by `_count`; with neither there is no histogram, nor is one with a bound or a
-/// bucket that is no number. A sum that is none is no sum.
+/// `_count` replaces a missing `+Inf` bucket. Without both, or with a bound or a bucket that is not a usable number, there
+/// is no histogram. A sum that is not a usable number is left out.
 pub(in crate::observe) fn histogram_of(
     name: &str,
     takes: impl Fn(&Sample) -> bool,
@@ -180,7 +180,7 @@ pub(in crate::observe) fn histogram_of(
     })
 }
 
-/// A key that sorts as the float does.
+/// A key that sorts like the float.
 fn order(value: f64) -> u64 {
     let bits = value.to_bits();
     if bits >> 63 == 0 {
@@ -210,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_line_that_is_no_sample_names_its_line() {
+    fn an_invalid_sample_is_an_error_with_its_line_number() {
         let error = parse("m 1\nm{a=\"x} 2\n", |name| name == "m").unwrap_err();
         assert!(error.starts_with("line 2:"), "{error}");
     }
 
     #[test]
-    fn a_page_for_people_is_not_metrics() {
+    fn a_web_page_is_not_metrics() {
         let pages = [
             "<!DOCTYPE html>\n<html><body>\nretry 5\n</body></html>\n",
             "\n  <html>\nm 1\n</html>",
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_that_is_no_count_spoils_its_own_histogram_alone() {
+    fn a_value_that_is_not_a_count_breaks_only_its_own_histogram() {
         let read = |text: &str| {
             let text = text.to_owned() + "d_bucket{le=\"+Inf\"} 5\nm 1\n";
             let samples = parse(&text, |_| true).unwrap();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_of_odd_or_endless_bounds_is_none() {
+    fn a_histogram_with_invalid_or_too_many_bounds_is_rejected() {
         let bucket = |le: &str| format!("d_bucket{{le=\"{le}\"}} 1\n");
         let endless: String = (0..=2 * MOST_BUCKETS)
             .map(|le| bucket(&le.to_string()))
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_inf_bucket_is_made_up_by_the_count() {
+    fn the_count_replaces_a_missing_inf_bucket() {
         let text = "d_bucket{le=\"0.1\"} 3\nd_bucket{le=\"0.05\"} 1\nd_count 5\nd_sum 0.9\n";
         let samples = parse(text, |name| name.starts_with('d')).unwrap();
         let whole = histogram(&samples).unwrap();

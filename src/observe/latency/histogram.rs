@@ -1,4 +1,4 @@
-//! p99 from a node's own histogram: bucket increases over a window, kept between collections. Pure.
+//! The p99 of a node's own histogram: the increases of its buckets over a window, kept between collections. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use crate::clock::elapsed;
 use crate::observation::{Bucket, Histogram, LatencyWindow, NewestChecks};
 
-/// With scrapes further apart than the window, the last sample before it is used, if it is not older than this. A window
-/// that is longer needs none.
+/// If scrapes are further apart than the window, the last sample before the window is used, unless it is older than this. A
+/// window that is longer than this needs no such sample.
 const LONGEST_GAP: Duration = Duration::from_secs(5 * 60);
 
-/// Samples kept per histogram: one a second fills a window of 60 s. Closer ones replace each other.
+/// How many samples of a histogram are kept: one a second fills a window of 60 s. Samples that are closer replace each
+/// other.
 const MOST_SAMPLES: u32 = 64;
 
 /// A quantile and the bucket that holds it.
@@ -30,7 +31,8 @@ pub(in crate::observe) struct History {
 }
 
 impl History {
-    /// Adds what was read at `now`, and drops what left `window`. A changed bucket layout starts the history anew.
+    /// Adds the histogram that was read at `now`, and drops the samples that left `window`. Other bucket bounds start the
+    /// history anew.
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
@@ -49,23 +51,23 @@ impl History {
             self.samples.clear();
         }
         if self.samples.back().is_some_and(|(at, _)| *at >= now) {
-            return; // a duplicate, or time ran backwards: nothing new can be learnt from it
+            return; // a duplicate, or the clock ran backwards
         }
         let span = window.span();
-        // Too close to the one before the last: the last one carries nothing that this one does not.
+        // Too close to the sample before the last one: the new sample replaces the last one, and no count is lost.
         let crowded = self.samples.len() >= 2
             && elapsed(self.samples[self.samples.len() - 2].0, now) < span / MOST_SAMPLES;
         if crowded {
             self.samples.pop_back();
         }
         self.samples.push_back((now, histogram));
-        // One sample from before the window is kept for scrapes that are further apart than it is long.
+        // One sample from before the window is kept, for scrapes that are further apart than the window is long.
         while self.samples.len() > 2 && elapsed(self.samples[1].0, now) > span {
             self.samples.pop_front();
         }
     }
 
-    /// What was counted over the `window` (or since the last collection, if that is longer ago).
+    /// The increase over `window`, or since the last collection if that is longer ago.
     pub(in crate::observe) fn recent(
         &self,
         now: Timestamp,
@@ -74,7 +76,7 @@ impl History {
         self.since(self.first(now, window)?)
     }
 
-    /// The newest of what [`Self::recent`] counted, of which `p99` is the quantile.
+    /// The newest checks of [`Self::recent`], whose quantile is `p99`.
     pub(in crate::observe) fn newest(
         &self,
         now: Timestamp,
@@ -90,7 +92,7 @@ impl History {
         Some(newest(recent, &self.since(begins)?, p99, seconds))
     }
 
-    /// The first sample of what is recent; there is another after it.
+    /// The index of the first recent sample. There is at least one sample after it.
     fn first(&self, now: Timestamp, window: LatencyWindow) -> Option<usize> {
         let mut first = self
             .samples
@@ -105,7 +107,7 @@ impl History {
         Some(first)
     }
 
-    /// What was counted since the sample at `first`; `None` if there is none after it.
+    /// The increase since the sample at `first`. `None` if there is no sample after it.
     fn since(&self, first: usize) -> Option<Histogram> {
         let mut sum: Option<Histogram> = None;
         let pairs = self.samples.iter().skip(first);
@@ -120,7 +122,8 @@ impl History {
     }
 }
 
-/// Bucket by bucket, as `rate` does it: a counter that fell was reset and counts from zero. Sums are not needed.
+/// The increase of each bucket, as `rate` computes it: a counter that fell was reset, and counts from zero. The sum is not
+/// needed.
 fn increase(before: &Histogram, after: &Histogram) -> Histogram {
     let since = |before: f64, after: f64| {
         if after < before {
@@ -149,7 +152,7 @@ fn add(mut sum: Histogram, more: &Histogram) -> Histogram {
     sum
 }
 
-/// The newest of the checks of a window, of which `p99` is the quantile: those of the last `seconds`.
+/// The newest checks of a window whose quantile is `p99`: those of the last `seconds`.
 pub(in crate::observe) fn newest(
     window: &Histogram,
     newest: &Histogram,
@@ -167,7 +170,7 @@ pub(in crate::observe) fn newest(
     }
 }
 
-/// How many samples there are, and how many of them are in `bucket` or above.
+/// The number of samples, and how many of them are in `bucket` or above.
 fn counts(histogram: &Histogram, bucket: Bucket) -> (f64, f64) {
     let (cumulative, total) = cumulative(histogram);
     let below = cumulative.iter().rev();
@@ -175,7 +178,8 @@ fn counts(histogram: &Histogram, bucket: Bucket) -> (f64, f64) {
     (total, total - below.map_or(0.0, |(_, count)| *count))
 }
 
-/// The counts at or below each bound, made to rise (a reset may have been caught half-way), and the total.
+/// The counts at or below each bound, and the total. Counts that fall are raised: the reading may have come in the middle
+/// of a reset.
 fn cumulative(histogram: &Histogram) -> (Vec<(f64, f64)>, f64) {
     let mut cumulative = Vec::with_capacity(histogram.buckets.len());
     let mut most = 0.0_f64;
@@ -186,10 +190,10 @@ fn cumulative(histogram: &Histogram) -> (Vec<(f64, f64)>, f64) {
     (cumulative, histogram.count.max(most))
 }
 
-/// The `q` quantile of a cumulative histogram; `None` without samples or without finite buckets.
+/// The `q` quantile of a cumulative histogram. `None` without samples or without finite buckets.
 ///
-/// Interpolates as Prometheus's `histogram_quantile`: linearly inside the bucket, from 0 in the first one, and the
-/// highest finite bound for the +Inf bucket. Buckets that are not cumulative (a reset caught half-way) are made so.
+/// Interpolates as Prometheus's `histogram_quantile`: linearly inside the bucket, from 0 in the first bucket, and the
+/// highest finite bound for the +Inf bucket.
 pub(in crate::observe) fn quantile(histogram: &Histogram, q: f64) -> Option<Quantile> {
     let highest = histogram.buckets.last()?.0;
     let (cumulative, total) = cumulative(histogram);
@@ -267,14 +271,14 @@ mod tests {
     }
 
     #[test]
-    fn one_collection_is_no_increase() {
+    fn one_collection_has_no_increase() {
         let mut history = History::default();
         history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]), WINDOW);
         assert_eq!(history.recent(at(0), WINDOW), None);
     }
 
     #[test]
-    fn what_left_the_window_no_longer_counts() {
+    fn checks_before_the_window_do_not_count() {
         let mut history = History::default();
         for step in 0..10 {
             let slow = if step == 0 { 0.0 } else { 100.0 };
@@ -303,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_layout_starts_anew() {
+    fn changed_bucket_bounds_start_the_history_anew() {
         let mut history = History::default();
         history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]), WINDOW);
         let other = Histogram {
@@ -318,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn scrapes_further_apart_than_the_window_use_the_last_one() {
+    fn scrapes_further_apart_than_the_window_use_the_sample_before_it() {
         let mut history = History::default();
         history.add(at(0), histogram(&[1.0, 1.0, 1.0, 1.0]), WINDOW);
         history.add(at(120), histogram(&[3.0, 3.0, 3.0, 3.0]), WINDOW);
@@ -331,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn scrapes_in_quick_succession_are_bounded() {
+    fn frequent_scrapes_keep_a_bounded_number_of_samples() {
         let mut history = History::default();
         for step in 0..10_000_i64 {
             let now = at(0) + Duration::from_millis(u64::try_from(step).unwrap() * 50);

@@ -1,5 +1,5 @@
-//! What the nodes' own metrics say: latency over a window, and how checks were answered. Remembers what is needed
-//! to see increases. Pure: the text comes in, the metrics come out. What failing checks mean is decided in `nodes`.
+//! Reads the nodes' own metrics: latency over a window, and how checks were answered. Keeps the samples that increases
+//! need. Pure: the text comes in, the metrics come out. `nodes` decides what failing checks mean.
 
 use std::collections::BTreeMap;
 
@@ -11,25 +11,25 @@ use crate::observe::latency::exposition::{Sample, parse, sane};
 use crate::observe::latency::histogram::{History, quantile};
 use crate::observe::latency::wanted::{WantedSeries, is_named, is_one_of};
 
-/// The most results that are taken. There are two: more is a mistake that would cost a series each.
+/// How many results are accepted. Two are usual. Hundreds are a mistake that would cost a series each.
 const MOST_RESULTS: usize = 100;
 
-/// What one reading of a node's metrics holds that matters here.
+/// One reading of a node's metrics.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct ScrapedMetrics {
     samples: Vec<Sample>,
-    /// Decisions by result.
+    /// The number of decisions by result.
     pub(in crate::observe) requests_checked: BTreeMap<String, f64>,
-    /// Decisions that failed.
+    /// The number of failed decisions.
     pub(in crate::observe) check_errors: Option<f64>,
-    /// Decisions that were answered: each proves that the node reached Redis.
+    /// The number of answered decisions. Each proves that the node reached Redis.
     pub(in crate::observe) check_answers: f64,
-    /// Failures of Redis.
+    /// The number of Redis's failures.
     pub(in crate::observe) redis_errors: f64,
 }
 
 impl ScrapedMetrics {
-    /// Reads the text; an error names the line.
+    /// Reads the text. An error names the line.
     pub(in crate::observe) fn parse(text: &str, wanted: &WantedSeries) -> Result<Self, String> {
         let samples = parse(text, |name| wanted.wants(name))?;
         let mut reading = Self::default();
@@ -41,7 +41,8 @@ impl ScrapedMetrics {
                     *reading.requests_checked.entry(result).or_default() += sample.value;
                 }
             }
-            // Left out, it would look like a counter that began anew: a verdict rests on it.
+            // An error, because without this value the counter would look as if it had been reset, and verdicts depend on
+            // it.
             let count = || {
                 sample.count().ok_or_else(|| {
                     let (line, name, value) = (sample.line, &sample.name, sample.value);
@@ -49,7 +50,7 @@ impl ScrapedMetrics {
                 })
             };
             if is_named(&wanted.errors, sample) {
-                // The metric exists, so that no such series means none so far.
+                // The metric exists, so a missing series means no errors so far.
                 let errors = reading.check_errors.get_or_insert(0.0);
                 if is_one_of(&wanted.errors, sample) {
                     *errors += count()?;
@@ -81,8 +82,8 @@ pub(in crate::observe) struct LatencyHistory {
 }
 
 impl LatencyHistory {
-    /// Takes a reading in and returns the node's metrics by it, over `window`. `answered` says whether checks were answered since the one
-    /// before, whatever the histograms count.
+    /// Adds a reading, and returns the node's metrics over `window`. `answered` says whether checks were answered since the
+    /// reading before, whatever the histograms count.
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,

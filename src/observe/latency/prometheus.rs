@@ -1,5 +1,5 @@
-//! Latencies from a Prometheus server that scrapes the nodes: the alternative to their own histograms. One query for all
-//! nodes; the latency of one node is that of the sum over all its series.
+//! Latencies from a Prometheus server that scrapes the nodes: the alternative to the nodes' own histograms. One query asks
+//! for all nodes. The latency of a node is that of the sum over all its series.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::observe::latency::durations::Durations;
 use crate::observe::latency::exposition::sane;
 use crate::observe::latency::histogram::{Quantile, newest, quantile};
 
-/// The most series of an answer: some twenty-five a node.
+/// How many series an answer may have. A node has some twenty-five.
 const MOST_SERIES: usize = 50_000;
 
 /// The answer to an instant query.
@@ -35,8 +35,8 @@ struct Series {
     value: (f64, String),
 }
 
-/// The expression for the buckets of all nodes, which `label` tells apart: their rates over the window, those of the newest
-/// scrapes, and how old and how far apart these are.
+/// The query for the buckets of all nodes, which `label` distinguishes: their rates over the window and over the newest
+/// scrapes, the age of the last scrape, and the interval between scrapes.
 fn latency_query(selector: &Selector, label: &str, window: LatencyWindow) -> String {
     let mut buckets = Selector {
         metric: format!("{}_bucket", selector.metric),
@@ -58,7 +58,7 @@ fn latency_query(selector: &Selector, label: &str, window: LatencyWindow) -> Str
             "window",
             format!("sum by ({label}, le) (rate({every}[{window}]))"),
         ),
-        // Scrapes that are far apart leave too few samples for a rate: the last two there are will do.
+        // If scrapes are far apart, there are too few samples for `rate`. `irate` uses the last two.
         part(
             "newest",
             format!("sum by ({label}, le) (rate({every}[{recent}]) or irate({every}[{window}]))"),
@@ -75,7 +75,7 @@ fn latency_query(selector: &Selector, label: &str, window: LatencyWindow) -> Str
     .join(" or ")
 }
 
-/// A span as a query has it, which knows no fractions.
+/// A span in a query of Prometheus, which has no fractions.
 fn span(span: Duration) -> String {
     match (span.as_millis(), span.subsec_millis()) {
         (_, 0) => format!("{}s", span.as_secs()),
@@ -83,25 +83,25 @@ fn span(span: Duration) -> String {
     }
 }
 
-/// What the server says of one node.
+/// Prometheus's answer about one node.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct OfNode {
-    /// Counts a second over the window.
+    /// The counts per second over the window.
     window: Histogram,
-    /// The same of the newest scrapes.
+    /// The counts per second over the newest scrapes.
     newest: Histogram,
-    /// How old the last scrape is, in seconds.
+    /// The age of the last scrape, in seconds.
     age: Option<f64>,
-    /// How far apart scrapes are, in seconds.
+    /// The interval between scrapes, in seconds.
     interval: Option<f64>,
 }
 
-/// What the server says of the nodes, by id.
+/// Prometheus's answer about the nodes, by id.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::observe) struct Latencies(BTreeMap<String, OfNode>);
 
 impl Latencies {
-    /// The p99 of a node and its newest checks, or why there is none.
+    /// The p99 of a node and its newest checks, or the reason why there is none.
     pub(in crate::observe) fn of(
         &self,
         node_id: &str,
@@ -116,7 +116,7 @@ impl Latencies {
             return Ok((p99, None));
         };
         let checks = newest(&of_node.window, &of_node.newest, p99, age + interval);
-        // Rates became counts over the shortest time that they may be those of.
+        // The rates become counts: multiplied with the shortest time that they may cover.
         let span = interval.max(window.newest().as_secs_f64() / 2.0);
         let checks = NewestChecks {
             slow: checks.slow * span,
@@ -128,7 +128,7 @@ impl Latencies {
 }
 
 impl Latencies {
-    /// Those of an answer about `durations` in which `label` names the nodes.
+    /// The latencies in an answer about `durations`. `label` names the nodes.
     pub(in crate::observe) fn new(response: Response, durations: &Durations, label: &str) -> Self {
         let mut nodes: BTreeMap<String, OfNode> = BTreeMap::new();
         for series in response.data.result {
@@ -166,7 +166,7 @@ impl Latencies {
     }
 }
 
-/// Asks for the latencies of all nodes, which `label` names.
+/// Asks for the latencies of all nodes. `label` names the nodes.
 pub(in crate::observe) async fn latencies(
     http: &Http,
     base: &reqwest::Url,
@@ -254,8 +254,8 @@ mod tests {
     }
 
     #[test]
-    fn the_figure_lies_in_the_bucket_beside_it_however_many_series_a_node_has() {
-        // The server adds the series up: 90 fast checks in one, 10 slow ones in another.
+    fn the_p99_lies_in_its_bucket_however_many_series_a_node_has() {
+        // Prometheus sums the series: nine in ten checks are fast, one is slow.
         let latencies = answer(&[
             series("window", "n", Some("+Inf"), "10"),
             series("window", "n", Some("0.1"), "9"),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_latencies_says_why() {
+    fn a_node_without_latency_has_a_reason() {
         let latencies = answer(&[
             series("window", "idle", Some("+Inf"), "0"),
             series("window", "idle", Some("0.1"), "0"),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_of_a_kind_that_counts_in_milliseconds_are_those_that_the_server_scrapes() {
+    fn latencies_in_milliseconds_are_read_by_instance() {
         let of = |le: &str, value: &str| serde_json::json!({"metric": {"part": "window", "instance": "a:9090", "le": le}, "value": [1_700_000_000.0, value]});
         let answer = serde_json::json!({"data": {"result": [of("50", "9"), of("100", "10"), of("+Inf", "10")]}});
         let response = serde_json::from_value(answer).unwrap();

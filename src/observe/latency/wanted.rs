@@ -1,25 +1,25 @@
-//! Which of a node's series are read, as the description of its kind says. Plain data.
+//! Which of a node's series are read, by the description of its kind. Plain data.
 
 use crate::limiters::{Nodes, Results, Selector};
 use crate::observe::latency::durations::Durations;
 use crate::observe::latency::exposition::Sample;
 
-/// The series that matter.
+/// The series that are read.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct WantedSeries {
-    /// How long decisions take; the first that counts is used.
+    /// The durations of decisions. The first one with samples is used.
     pub(in crate::observe) latency: Vec<Durations>,
     pub(in crate::observe) results: Vec<Results>,
-    /// Decisions that failed.
+    /// The counts of failed decisions.
     pub(in crate::observe) errors: Vec<Selector>,
-    /// Decisions that Redis answered.
+    /// The counts of decisions that Redis answered.
     pub(in crate::observe) answers: Vec<Selector>,
-    /// Failures of Redis.
+    /// The counts of Redis's failures.
     pub(in crate::observe) redis_errors: Vec<Selector>,
 }
 
 impl WantedSeries {
-    /// Those of a description.
+    /// The series of a description.
     pub(in crate::observe) fn new(nodes: &Nodes) -> Self {
         let results = nodes.results.iter().map(|results| results.metric.clone());
         Self {
@@ -35,7 +35,7 @@ impl WantedSeries {
         }
     }
 
-    /// Those that are read by default of the reference limiter.
+    /// The series of the reference limiter.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(in crate::observe) fn of_reference() -> Self {
         let text = crate::limiters::built_in("reference").unwrap_or_default();
@@ -46,7 +46,7 @@ impl WantedSeries {
             .unwrap_or_default()
     }
 
-    /// Whether a series called `name` may be among them.
+    /// Whether a series with this name may be among them.
     pub(in crate::observe) fn wants(&self, name: &str) -> bool {
         let mut counters = [&self.errors, &self.answers, &self.redis_errors]
             .into_iter()
@@ -56,7 +56,7 @@ impl WantedSeries {
             || self.latency.iter().any(|latency| latency.wants(name))
     }
 
-    /// Whether latencies are read by the same series as by `other`.
+    /// Whether `other` reads latencies from the same series.
     pub(in crate::observe) fn same_latency(&self, other: &Self) -> bool {
         let shown = |it: &Self| {
             it.latency
@@ -68,13 +68,13 @@ impl WantedSeries {
     }
 }
 
-/// Whether `sample` is one of `selectors`.
+/// Whether one of `selectors` selects `sample`.
 pub(in crate::observe) fn is_one_of(selectors: &[Selector], sample: &Sample) -> bool {
     let mut selectors = selectors.iter();
     selectors.any(|selector| selector.selects(&sample.name, |name| sample.label(name)))
 }
 
-/// Whether a series of that name is among `selectors`.
+/// Whether one of `selectors` has the metric of `sample`, whatever its labels.
 pub(in crate::observe) fn is_named(selectors: &[Selector], sample: &Sample) -> bool {
     selectors.iter().any(|it| it.metric == sample.name)
 }

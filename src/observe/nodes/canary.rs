@@ -1,5 +1,5 @@
-//! The canary: requests of the exporter's own, as the description of the kind says, through the whole path of a request. Off
-//! by default. Each costs a node one check and Redis two small keys, which the sweep skips.
+//! The canary: the exporter sends a real request to a node, as the description of the kind says. Off by default. Each costs
+//! a node one check and Redis two small keys, which the sweep skips.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,37 +18,37 @@ use crate::observe::http::client::{Http, HttpError, shown};
 use crate::observe::http::management_api::place_on;
 use crate::observe::nodes::probes::gather;
 
-/// What is in the names of counters that the canary makes, also where a limiter escapes the colon of [`CANARY_PREFIX`].
+/// The mark in the names of the canary's counters. It is found even if a limiter escapes the colon of [`CANARY_PREFIX`].
 pub(in crate::observe) const CANARY_MARK: &str = "ratelimiter-exporter-canary";
 
-/// What every canary's key starts with: such keys are nobody's counters.
+/// The prefix of every canary key. Such keys do not belong to any client.
 pub(in crate::observe) const CANARY_PREFIX: &str = "ratelimiter-exporter-canary:";
 
-/// A limit that one check a collection never reaches.
+/// A limit that one check per collection never reaches.
 const UNREACHED: u64 = 1_000_000;
 
-/// The window of the canary keys: short, so that they leave Redis soon.
+/// The window of the canary keys: short, so that they expire soon.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// How many requests a node must admit under a limit of 1 before it fails open. The second may come after Redis was
-/// flushed, restarted or failed over, after the window of a fixed window or after a step of a clock: what was counted then is
-/// gone. That happens between two of three requests, and not twice within a moment.
+/// How many requests under a limit of 1 a node must admit before it counts as failing open. Between two requests, the count
+/// may be lost: Redis was flushed, restarted or failed over, a fixed window ended, or a clock jumped. That does not happen
+/// twice within a moment.
 const ADMITTED: u32 = 3;
 
-/// How often a node is asked to refuse something; after it failed to, at every collection.
+/// How often a node is sent a request that it must refuse. After it failed to refuse, at every collection.
 const REFUSAL_EVERY: Duration = Duration::from_secs(30);
 
-/// What a canary brought from one node.
+/// The result of one node's canary.
 #[derive(Debug)]
 pub(in crate::observe) struct CanaryReading {
     /// How long the check took, or how it failed.
     pub(in crate::observe) check: Result<Duration, HttpError>,
-    /// Whether one of the checks under a limit of 1 was refused; `None` if none was due, or not all were answered in time.
+    /// Whether one of the checks under a limit of 1 was refused. `None` if none was due, or not all were answered in time.
     pub(in crate::observe) refused: Option<bool>,
 }
 
 impl CanaryReading {
-    /// Whether the node does not reach Redis. Anything else than a 5xx or silence is the API's shape, not its Redis.
+    /// Whether the node does not reach Redis: it answered 5xx, or timed out. Other failures concern the API, not Redis.
     pub(in crate::observe) fn is_cut_off(&self) -> bool {
         let Err(error) = &self.check else {
             return false;
@@ -58,20 +58,20 @@ impl CanaryReading {
     }
 }
 
-/// What is remembered of one node's canaries.
+/// The history of one node's canaries.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct CanaryHistory {
     latencies: VecDeque<(Timestamp, Duration)>,
     refused: Option<bool>,
-    /// When it last answered that.
+    /// When `refused` was last answered.
     refusal_asked: Option<Timestamp>,
     last: Option<Timestamp>,
-    /// The last canary before the node was cut off from Redis.
+    /// When the last canary before the node lost Redis was sent.
     cut_off: Option<Timestamp>,
 }
 
 impl CanaryHistory {
-    /// Whether it is time to ask for a refusal.
+    /// Whether a request that must be refused is due.
     pub(in crate::observe) fn refusal_due(&self, now: Timestamp) -> bool {
         self.refused == Some(false)
             || self
@@ -79,8 +79,8 @@ impl CanaryHistory {
                 .is_none_or(|asked| elapsed(asked, now) >= REFUSAL_EVERY)
     }
 
-    /// Takes a reading in. If the canaries before failed for want of Redis and this one did not, returns when the last one
-    /// before them was.
+    /// Adds a reading. If this canary succeeded after canaries that did not reach Redis, returns when the last one before
+    /// those was sent.
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
@@ -90,7 +90,7 @@ impl CanaryHistory {
     ) -> Option<Timestamp> {
         let took = match &reading.check {
             Ok(took) => Some(*took),
-            // It took at least that long.
+            // The check took at least that long.
             Err(error) => (error.reason == Reason::Timeout).then_some(timeout),
         };
         if let Some(took) = took {
@@ -109,13 +109,13 @@ impl CanaryHistory {
         self.cut_off.take_if(|_| reading.check.is_ok())
     }
 
-    /// Whether it refuses what it must refuse; `None` once it was due to be asked again and did not answer that.
+    /// Whether the node refuses what it must. `None` once the next request was due and had no answer.
     pub(in crate::observe) fn refused(&self, now: Timestamp) -> Option<bool> {
         let asked = self.refusal_asked?;
         self.refused.filter(|_| elapsed(asked, now) < REFUSAL_EVERY)
     }
 
-    /// The slowest of the newest canaries: of those that count as now, or the last one.
+    /// The slowest of the newest canaries: those within [`LatencyWindow::newest`], or the last one.
     pub(in crate::observe) fn newest(&self, window: LatencyWindow) -> Option<Duration> {
         let (last, _) = *self.latencies.back()?;
         let newest = self.latencies.iter();
@@ -123,13 +123,13 @@ impl CanaryHistory {
         newest.map(|(_, took)| *took).max()
     }
 
-    /// The p99 of the window: of the few canaries there are, the slowest.
+    /// The p99 of the window: the slowest canary, because there are only few.
     pub(in crate::observe) fn p99(&self) -> Option<Duration> {
         self.latencies.iter().map(|(_, took)| *took).max()
     }
 }
 
-/// Asks each node (id, base URL, whether a refusal is due); nodes that did not answer by `cut` are missing.
+/// Asks each node (id, base URL, whether a refusal is due). Nodes that have not answered when `cut` resolves are missing.
 pub(in crate::observe) async fn ask_canaries(
     http: &Http,
     canary: &Arc<Canary>,
@@ -157,7 +157,7 @@ async fn ask_one(
     let started = Instant::now();
     let key = format!("{CANARY_PREFIX}{id}");
     let check = match check(http, canary, url, &key, UNREACHED).await {
-        // Without a limit of its own, it is decided under one that others may have used up.
+        // If the canary cannot set its limit, other clients may have used up the limit, and a refusal is right.
         Ok(false) if canary.sets_limit() => Err(HttpError {
             status: None,
             reason: Reason::Unexpected,
@@ -174,8 +174,8 @@ async fn ask_one(
     CanaryReading { check, refused }
 }
 
-/// Whether one of [`ADMITTED`] checks under a limit of 1 is refused. `ask` sends one and returns whether it was admitted. The
-/// first is refused already while an earlier one counts, such as that of a second exporter.
+/// Whether one of [`ADMITTED`] checks under a limit of 1 is refused. `ask` sends a check and returns whether it was
+/// admitted. The first may be refused because an earlier check still counts, such as that of a second exporter.
 async fn refuses<Answered>(mut ask: impl FnMut() -> Answered) -> Option<bool>
 where
     Answered: Future<Output = Result<bool, HttpError>>,
@@ -186,11 +186,11 @@ where
             return Some(true);
         }
     }
-    // Where they took longer than the window, the first is over.
+    // If the checks took longer than the window, the first no longer counts.
     (started.elapsed() < WINDOW).then_some(false)
 }
 
-/// Sends the canary's request; returns whether it was admitted.
+/// Sends the canary's request. Returns whether it was admitted.
 async fn check(
     http: &Http,
     canary: &Canary,
@@ -199,7 +199,7 @@ async fn check(
     limit: u64,
 ) -> Result<bool, HttpError> {
     let (limit, window) = (limit.to_string(), WINDOW.as_millis().to_string());
-    // Inside of a JSON string.
+    // The key as the content of a JSON string.
     let quoted = Value::from(key).to_string();
     let escaped = &quoted[1..quoted.len() - 1];
     let filled = |template: &Template, key: &str| {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_slow_canary_leaves_before_the_grace_period_ends() {
+    fn a_single_slow_canary_leaves_the_window_before_the_grace_period_ends() {
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
         history.add(at(0), &took(500, None), timeout, SPAN);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn canaries_leave_with_the_window() {
+    fn canaries_before_the_window_do_not_count() {
         let window = LatencyWindow::new(Duration::from_secs(12));
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_asked_now_and_then_and_always_after_a_failure() {
+    fn refusals_are_tested_now_and_then_and_at_every_collection_after_a_failure() {
         let mut history = CanaryHistory::default();
         let timeout = Duration::from_secs(1);
         assert!(history.refusal_due(at(0)));
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_that_is_not_answered_any_more_is_not_ok_for_ever() {
+    fn a_refusal_that_is_no_longer_answered_becomes_unknown() {
         let timeout = Duration::from_secs(1);
         for refused in [true, false] {
             let mut history = CanaryHistory::default();
@@ -347,13 +347,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_canary_that_works_after_failures_says_since_when_they_failed() {
+    fn the_first_success_after_failures_returns_since_when_canaries_failed() {
         let timeout = Duration::from_secs(1);
         let mut history = CanaryHistory::default();
         assert_eq!(history.add(at(0), &took(1, None), timeout, SPAN), None);
         assert_eq!(history.add(at(15), &failed(500), timeout, SPAN), None);
         assert_eq!(history.add(at(30), &failed(500), timeout, SPAN), None);
-        // The API's shape says nothing about Redis.
+        // A 404 says nothing about Redis.
         assert_eq!(history.add(at(45), &failed(404), timeout, SPAN), None);
         assert_eq!(
             history.add(at(60), &took(1, None), timeout, SPAN),
@@ -362,8 +362,8 @@ mod tests {
         assert_eq!(history.add(at(75), &took(1, None), timeout, SPAN), None);
     }
 
-    /// What is found of a node that answers so: a limiter that counts, forgets all after the given number of checks, and takes
-    /// `takes` for each.
+    /// The verdict on a limiter that counts or not, loses its counts after the given number of checks, and takes `takes`
+    /// for each check.
     async fn found(forgets_after: Option<u32>, counts: bool, takes: Duration) -> Option<bool> {
         let (mut asked, mut count) = (0, 0);
         refuses(|| {
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn counters_that_are_lost_between_two_checks_are_no_node_that_fails_open() {
+    async fn a_counter_lost_between_two_checks_does_not_count_as_failing_open() {
         let takes = Duration::from_millis(400);
         assert_eq!(found(None, true, takes).await, Some(true));
         for lost in 0..ADMITTED {

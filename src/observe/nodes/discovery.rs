@@ -1,5 +1,5 @@
-//! Nodes by DNS: a name in the configuration is as many nodes as it has addresses. A name that does not resolve keeps those
-//! that it had.
+//! Discovers nodes by DNS: a name in the configuration is as many nodes as it has addresses. A name that does not resolve
+//! keeps its last addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,23 +12,23 @@ use crate::clock::elapsed;
 use crate::observation::{Collector, Failure, Node, Reason};
 use crate::observe::http::management_api::address_of;
 
-/// The most addresses of one name that are nodes.
+/// How many addresses of one name are used at most.
 const MOST_ADDRESSES: usize = 100;
 
-/// How long DNS may be behind: a node that has stopped is in the answers of caches for as long.
+/// How long DNS may be behind: caches return the address of a stopped node for so long.
 const BEHIND: Duration = Duration::from_secs(30);
 
-/// What names stand for.
+/// The addresses of the configured names.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Discovery {
     /// By `host:port` of the configured URL.
     resolved: BTreeMap<String, Vec<Url>>,
-    /// When each address last answered, or turned up.
+    /// When each address last answered, or first appeared.
     last_well: BTreeMap<String, Timestamp>,
 }
 
 impl Discovery {
-    /// The URLs of the nodes that `urls` stand for, and the names that do not resolve.
+    /// The URLs of the nodes behind `urls`, and the failures of names that do not resolve.
     pub(in crate::observe) async fn nodes_of(
         &mut self,
         urls: &[Url],
@@ -69,8 +69,8 @@ impl Discovery {
         (nodes, failures)
     }
 
-    /// A node that does not answer and is known by DNS alone may have been stopped: until DNS can have caught up, it is not
-    /// known whether it is down.
+    /// Makes the state of nodes unknown that are known by DNS alone and do not answer: they may have been stopped, and DNS
+    /// needs time to notice. After [`BEHIND`] they are down.
     pub(in crate::observe) fn excuse(&mut self, now: Timestamp, nodes: &mut [Node]) {
         let known: BTreeSet<String> = self
             .resolved
@@ -96,7 +96,7 @@ impl Discovery {
     }
 }
 
-/// The name and the port of a URL whose host is a name. Over TLS the name is needed as it is.
+/// The name and the port of a URL whose host is a name. `None` over TLS, which needs the name for the certificate.
 fn name_of(url: &Url) -> Option<(&str, u16)> {
     let name = url.domain().filter(|_| url.scheme() == "http")?;
     Some((name, url.port_or_known_default()?))
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_stopped_is_not_down_before_dns_can_have_caught_up() {
+    fn a_stopped_node_is_not_down_until_dns_had_time_to_notice() {
         let mut discovery = Discovery::default();
         let found = urls(&["http://10.0.0.1:8080", "http://10.0.0.2:8080"]);
         discovery.resolved.insert("envoy:8080".to_owned(), found);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_does_not_resolve_keeps_its_addresses_and_addresses_are_left_as_they_are() {
+    async fn a_name_that_does_not_resolve_keeps_its_addresses_and_ip_addresses_are_not_resolved() {
         let mut discovery = Discovery::default();
         let before = urls(&["http://10.0.0.1:81/a"]);
         discovery

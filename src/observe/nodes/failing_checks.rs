@@ -1,10 +1,10 @@
-//! What a node's failing checks say of its way to Redis. Pure: readings come in, a verdict comes out.
+//! Decides by a node's failing checks whether the node reaches Redis. Pure: readings come in, a verdict comes out.
 //!
-//! Some checks fail by themselves: one malformed key makes its own checks answer 500 for ever, on a node that reaches
-//! Redis very well. So few errors prove nothing: they leave the verdict to the heartbeats and the canary. Many errors
-//! within a short time and no other answer are proof, unless the node was lately seen to have such runs and to work.
-//! Checks that succeed after a time in which all failed prove that the way is back. A node that is asked for nothing
-//! but a malformed key cannot be distinguished from a broken one here; the canary can.
+//! Some checks fail although the node reaches Redis: every check of a malformed key answers 500, for ever. So few errors
+//! prove nothing, and the heartbeats and the canary decide. Many errors within a short time without any other answer are
+//! proof, unless the node lately had such runs while it worked. Checks that succeed after a time in which all failed prove
+//! that the node reaches Redis again. If all requests are for a malformed key, the node looks broken here. Only the canary
+//! can distinguish these cases.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,38 +14,39 @@ use jiff::Timestamp;
 use crate::clock::elapsed;
 use crate::observe::nodes::state::RedisEvidence;
 
-/// So many errors, and no other answer, within [`WITHIN`] are proof. Fewer are left to the heartbeats, which need no
-/// longer than that to prove the same.
+/// So many errors without another answer within [`WITHIN`] are proof. With fewer errors the heartbeats decide, which prove
+/// the same in that time.
 const ENOUGH: f64 = 10.0;
 
-/// The time that overdue heartbeats take to show: at fewer errors than [`ENOUGH`] in it, failing checks are no quicker.
+/// The time after which overdue heartbeats are noticed. With fewer errors than [`ENOUGH`] in it, checks prove
+/// nothing sooner than heartbeats.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a mix of errors and answers is remembered as usual: some collections, also with little traffic.
+/// How long a mix of errors and answers counts as usual: several collections, even with little traffic.
 const USUAL_FOR: Duration = Duration::from_secs(300);
 
-/// How long a proof stands while no checks are reported: between the scrapes of two Prometheus servers there may be
-/// none. Well below the time that an alert waits for.
-const PROOF_STANDS: Duration = Duration::from_secs(5);
+/// How long a proof stays valid without new checks: between the scrapes of two Prometheus servers there may be none. Well
+/// below the `for` of the alerts.
+const PROOF_VALID_FOR: Duration = Duration::from_secs(5);
 
-/// A run of errors is proof if the usual mix would bring it less often than this. At four collections a minute it
-/// happens once in hours, and it does not last.
+/// A run of errors is proof if its probability in the usual mix is below this. At four collections a minute, a false proof
+/// comes once in hours, and does not last.
 const UNLIKELY: f64 = 0.001;
 
-/// A run of errors is proof only if it is so many times as long as the longest that ended by itself.
+/// A run of errors is proof only if it is so many times as long as the longest run that ended by itself.
 const LONGER: f64 = 2.0;
 
-/// What kept the nodes from Redis, or from writing to it, and is over since the last collection.
+/// An outage of Redis itself that ended since the last collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::observe) enum Outage {
-    /// Redis did not answer, or was restarted: checks failed meanwhile.
+    /// Redis did not answer, or was restarted. Meanwhile checks failed.
     Away,
-    /// Redis took no writes that need memory: heartbeats failed meanwhile, and checks were answered all the same.
+    /// Redis refused writes that need memory. Meanwhile heartbeats failed, although checks were answered.
     OutOfMemory,
 }
 
 impl Outage {
-    /// Why a node's way to Redis is unknown just after it.
+    /// The reason why a node's connection to Redis is unknown just after the outage.
     pub(in crate::observe) fn reason(self) -> &'static str {
         match self {
             Self::Away => "redis_just_returned",
@@ -54,7 +55,7 @@ impl Outage {
     }
 }
 
-/// How `/check` has answered so far, by a node's own counters.
+/// All answers of `/check` so far, by a node's own counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in crate::observe) struct CheckCounts {
     /// 5xx answers.
@@ -63,53 +64,53 @@ pub(in crate::observe) struct CheckCounts {
     pub(in crate::observe) answers: f64,
 }
 
-/// How `/check` answered since the reading before.
+/// The answers of `/check` since the reading before.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in crate::observe) struct Checks {
     pub(in crate::observe) errors_rose: bool,
     pub(in crate::observe) answers_rose: bool,
-    /// Errors since there were other answers; 0 where both rose, for then the order is not known.
+    /// The errors since the last other answer. 0 if both rose, because then their order is unknown.
     run: f64,
-    /// Those of the run that are not older than [`WITHIN`].
+    /// The errors of the run that are not older than [`WITHIN`].
     recent: f64,
-    /// The share of errors among the answers of collections before in which there were both.
+    /// The share of errors in earlier collections that had both errors and answers.
     usual: f64,
-    /// The longest run of errors that ended by itself lately.
+    /// The longest recent run of errors that ended by itself: checks were answered again, and no heartbeat was overdue.
     longest: f64,
-    /// When the reading before was taken.
+    /// When the reading before this one was taken.
     since: Option<Timestamp>,
 }
 
 impl Checks {
-    /// Whether `more` errors on top of the run, and no other answer, are more than the usual mix explains.
+    /// Whether the run with `more` errors, and no other answer, is longer than the usual mix explains.
     fn prove_a_fault(&self, more: f64) -> bool {
         let run = self.run + more;
         self.recent + more >= ENOUGH && unusual(self.usual, run) && run > LONGER * self.longest
     }
 }
 
-/// Whether a run of so many errors is not to be expected where this share of the answers is errors.
+/// Whether so long a run of errors is improbable if `share` of the answers are errors.
 fn unusual(share: f64, run: f64) -> bool {
     run > 0.0 && share.powf(run) < UNLIKELY
 }
 
-/// A time in which checks failed and none was answered otherwise.
+/// A time in which all checks failed.
 #[derive(Clone, Copy, Debug)]
 struct Failing {
-    /// The last reading before it: other answers may have come until then.
+    /// When the last reading before it was taken. Other answers may have come until then.
     since: Timestamp,
     errors: f64,
-    /// The share of errors that was usual before it.
+    /// The usual share of errors before it.
     usual: f64,
 }
 
-/// Errors beside other answers.
+/// A collection with other answers, and the errors beside them.
 #[derive(Clone, Copy, Debug)]
 struct Mix {
     at: Timestamp,
     errors: f64,
     answers: f64,
-    /// The errors that came in a run before the answers.
+    /// The errors of the run that these answers ended.
     run: f64,
 }
 
@@ -117,27 +118,27 @@ struct Mix {
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct CheckHistory {
     last: Option<(Timestamp, CheckCounts)>,
-    /// The errors since there were other answers, by reading.
+    /// The errors since the last other answer, by reading.
     run: VecDeque<(Timestamp, f64)>,
-    /// A heartbeat was overdue during the run, so it is no part of any mix.
+    /// A heartbeat was overdue during the run, so the run is not part of the usual mix.
     without_heartbeat: bool,
     failing: Option<Failing>,
     mixes: VecDeque<Mix>,
-    /// When a fault was proved last, and by what; `None` once checks said something else.
+    /// When a fault was last proved, and by what. `None` once checks contradict it.
     proof: Option<(Timestamp, &'static str)>,
-    /// Whether the last reading told of any checks.
+    /// Whether the last reading contained new checks.
     any_checks: bool,
 }
 
 impl CheckHistory {
-    /// Takes a reading in.
+    /// Adds a reading.
     pub(in crate::observe) fn add(&mut self, now: Timestamp, counts: CheckCounts) -> Checks {
         let Some((since, before)) = self.last.replace((now, counts)) else {
             return Checks::default();
         };
         self.mixes.retain(|mix| elapsed(mix.at, now) < USUAL_FOR);
         if counts.errors < before.errors || counts.answers < before.answers {
-            // Another process, which has done nothing yet.
+            // A new process: earlier checks say nothing about it.
             self.proof = None;
             self.failing = None;
             self.run.clear();
@@ -177,13 +178,13 @@ impl CheckHistory {
         checks
     }
 
-    /// A heartbeat of the node is overdue, or cannot be read: a run of errors at this time is not how it usually works.
+    /// Notes that the node's heartbeat is overdue or cannot be read. A run of errors in this time does not count as usual.
     pub(in crate::observe) fn heartbeat_overdue(&mut self) {
         self.without_heartbeat = !self.run.is_empty();
     }
 
-    /// What the last reading, which brought `checks`, says of the way to Redis. `outage` just ended and explains errors
-    /// since the reading before; `later` is a reading shortly after `first`, where what happened last decides.
+    /// The verdict on the connection to Redis after the last reading, whose `checks` are given. `outage` just ended, and
+    /// explains errors since the reading before. `later` is a reading shortly after `first`, and takes precedence.
     pub(in crate::observe) fn conclude(
         &mut self,
         now: Timestamp,
@@ -192,7 +193,7 @@ impl CheckHistory {
         outage: Option<Outage>,
         later: Option<CheckCounts>,
     ) -> RedisEvidence {
-        let evidence = way_to_redis(checks, first, outage, later);
+        let evidence = evidence_of(checks, first, outage, later);
         let (errors, answers) = since(first, later);
         let evidence = match (evidence, checks.since) {
             (RedisEvidence::Answered, _) => match self.failing.take() {
@@ -214,7 +215,7 @@ impl CheckHistory {
         self.believe(now, evidence, outage)
     }
 
-    /// What is to be believed at `now`, when the last reading brought `evidence`, and `outage` just ended.
+    /// Keeps a proof valid for [`PROOF_VALID_FOR`] without new checks. `evidence` is that of the last reading.
     fn believe(
         &mut self,
         now: Timestamp,
@@ -224,7 +225,7 @@ impl CheckHistory {
         match (&evidence, self.proof) {
             (RedisEvidence::Broken(why), _) => self.proof = Some((now, why)),
             (RedisEvidence::None, Some((at, why)))
-                if !self.any_checks && outage.is_none() && elapsed(at, now) < PROOF_STANDS =>
+                if !self.any_checks && outage.is_none() && elapsed(at, now) < PROOF_VALID_FOR =>
             {
                 return RedisEvidence::Broken(why);
             }
@@ -243,8 +244,8 @@ impl CheckHistory {
         }
     }
 
-    /// The errors of the run within [`WITHIN`] before `now`. Those of a longer stretch, which began at `since`, count as
-    /// if they had come evenly.
+    /// The errors of the run within [`WITHIN`] before `now`. If the last reading covers more time, since `since`, its
+    /// errors count as if they had come evenly.
     fn recent(&self, since: Timestamp, now: Timestamp) -> f64 {
         let recent = self
             .run
@@ -257,12 +258,12 @@ impl CheckHistory {
     }
 }
 
-/// By how much a counter rose, a restart included: a counter that fell counts from zero.
+/// The increase of a counter. A counter that fell was reset, and counts from zero.
 pub(in crate::observe) fn increase(before: f64, now: f64) -> f64 {
     if now < before { now } else { now - before }
 }
 
-/// By how much errors and answers rose from `first` to `later`, if there is one.
+/// The increases of errors and answers from `first` to `later`, if there is one.
 fn since(first: CheckCounts, later: Option<CheckCounts>) -> (f64, f64) {
     later.map_or((0.0, 0.0), |later| {
         (
@@ -272,15 +273,15 @@ fn since(first: CheckCounts, later: Option<CheckCounts>) -> (f64, f64) {
     })
 }
 
-/// What failing checks say of the node's way to Redis, `later` included.
-fn way_to_redis(
+/// The verdict of checks on the node's connection to Redis, including `later`.
+fn evidence_of(
     checks: Checks,
     first: CheckCounts,
     outage: Option<Outage>,
     later: Option<CheckCounts>,
 ) -> RedisEvidence {
     let (errors, answers) = since(first, later);
-    // Where both rose, or an outage is just over, what happened last decides.
+    // If both rose, or an outage is just over, the later reading decides.
     if answers > 0.0 {
         return RedisEvidence::Answered;
     }
@@ -300,7 +301,7 @@ fn way_to_redis(
     }
 }
 
-/// Whether one more reading of the node's counters may decide what those so far, up to `later`, do not.
+/// Whether the readings so far, up to `later`, leave a doubt that one more reading may resolve.
 pub(in crate::observe) fn is_doubtful(
     checks: Checks,
     first: CheckCounts,
@@ -314,7 +315,7 @@ pub(in crate::observe) fn is_doubtful(
     match outage {
         Some(Outage::OutOfMemory) => true,
         Some(Outage::Away) => checks.errors_rose,
-        // Where nothing came in the first reading after, hardly enough will in the next ones.
+        // If the first later reading has no new errors, the next ones will hardly have enough.
         None => {
             checks.errors_rose && !checks.prove_a_fault(errors) && (later.is_none() || errors > 0.0)
         }

@@ -8,7 +8,7 @@ use crate::observe::latency::wanted::WantedSeries;
 use crate::observe::nodes::failing_checks::{CheckCounts, CheckHistory, Checks};
 use crate::observe::nodes::redis_errors::RedisErrors;
 
-/// One node over time.
+/// The history of one node.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct NodeHistory {
     latency: LatencyHistory,
@@ -17,7 +17,7 @@ pub(in crate::observe) struct NodeHistory {
 }
 
 impl NodeHistory {
-    /// Takes a reading in; returns the node's metrics by it, and how checks were answered since the one before.
+    /// Adds a reading. Returns the node's metrics, and the answers to checks since the reading before.
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
@@ -32,7 +32,7 @@ impl NodeHistory {
     }
 }
 
-/// How checks were answered, by a reading.
+/// The answers to checks, in a reading.
 pub(in crate::observe) fn counts_of(reading: &ScrapedMetrics) -> CheckCounts {
     CheckCounts {
         errors: reading.check_errors.unwrap_or(0.0),

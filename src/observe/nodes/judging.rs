@@ -1,5 +1,5 @@
-//! Makes nodes and their metrics of everything that was read. It asks only what depends on the rest: the second reading of
-//! metrics where checks both failed and worked, the canaries, the Prometheus server.
+//! Makes nodes and their metrics from all readings. Asks only what depends on those: metrics a second time if checks both
+//! failed and worked, the canaries, the Prometheus server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::observe::nodes::canary::ask_canaries;
 use crate::observe::nodes::failing_checks::{CheckCounts, Checks, is_doubtful};
 use crate::observe::nodes::history::counts_of;
 use crate::observe::nodes::probes::{Ask, ask_all};
-use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, SECOND_LOOK, cut_off};
+use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RECHECK_AFTER, cut_off};
 use crate::observe::nodes::state::{NodeEvidence, Probe, RedisEvidence};
 
-/// How often doubtful counters are read again, [`SECOND_LOOK`] apart: for a second, in which a busy node fails often
-/// enough to prove that all fail.
-const LOOKS: u32 = 4;
+/// How often doubtful counters are read again, [`RECHECK_AFTER`] apart: for one second. In that time a busy node fails
+/// often enough to prove that all checks fail.
+const RECHECKS: u32 = 4;
 
 impl NodeReader {
     /// Judges the nodes and reads their metrics.
@@ -40,7 +40,7 @@ impl NodeReader {
             .filter_map(|(address, reading)| Some((address.clone(), reading.probe.clone()?)))
             .collect();
         let mut judged = NodesJudged::default();
-        // Before anything is booked on a node: what several nodes answer at is nobody's.
+        // Addresses first: an address at which several nodes answer counts for none of them.
         let addresses = NodeEvidence {
             now: at.steady,
             health: self.requests.health_path(),
@@ -100,7 +100,7 @@ impl NodeReader {
         judged
     }
 
-    /// Takes in the nodes' `/metrics`, and what their checks say of Redis.
+    /// Reads the nodes' `/metrics`, and concludes from their checks whether they reach Redis.
     async fn read_metrics(
         &mut self,
         at: Moment,
@@ -130,7 +130,7 @@ impl NodeReader {
             };
             let before = self.read_at.insert(id.clone(), address.clone());
             if before.is_some_and(|before| before != *address) {
-                // Another process, or several: its counters have nothing to do with those of before.
+                // Another process, or several: its counters do not continue the earlier ones.
                 self.histories.remove(id);
             }
             let overdue = self.is_overdue(id, read);
@@ -148,7 +148,7 @@ impl NodeReader {
                 }
             }
             if !self.has_registry {
-                // Without heartbeats beside them, answers that fail have other causes than Redis.
+                // Without heartbeats to confirm it, failing checks may have other causes than Redis.
                 continue;
             }
             if overdue {
@@ -156,7 +156,7 @@ impl NodeReader {
             }
             checks.insert(id.clone(), (address, counts_of(reading), rise));
         }
-        let later = self.look_later(deadline, read, &checks).await;
+        let later = self.recheck_doubtful(deadline, read, &checks).await;
         let of_checks = checks.into_iter().map(|(id, (address, first, checks))| {
             let later = later.get(address).copied();
             let history = self.histories.entry(id.clone()).or_default();
@@ -176,9 +176,8 @@ impl NodeReader {
             || registered.is_none_or(|registered| self.timing.is_overdue(registered))
     }
 
-    /// Reads the counters that leave doubts again, until they leave none, for a second at the most. The last counts of
-    /// each address.
-    async fn look_later(
+    /// Reads doubtful counters again until no doubt is left, for at most a second. Returns the last counts of each address.
+    async fn recheck_doubtful(
         &self,
         deadline: &Deadline,
         read: &NodesRead,
@@ -189,15 +188,15 @@ impl NodeReader {
             metrics: true,
         };
         let mut later: BTreeMap<String, CheckCounts> = BTreeMap::new();
-        for _ in 0..LOOKS {
+        for _ in 0..RECHECKS {
             let doubtful = checks.values().filter(|(address, first, checks)| {
                 is_doubtful(*checks, *first, read.outage, later.get(*address).copied())
             });
             let doubtful: Vec<&String> = doubtful.map(|(address, ..)| *address).collect();
-            if doubtful.is_empty() || deadline.left() <= SECOND_LOOK * 2 {
+            if doubtful.is_empty() || deadline.left() <= RECHECK_AFTER * 2 {
                 break;
             }
-            tokio::time::sleep(SECOND_LOOK).await;
+            tokio::time::sleep(RECHECK_AFTER).await;
             let targets = self.targets(doubtful);
             let found = ask_all(&self.http, targets, ask, &self.requests, deadline.passed()).await;
             let readings = found.into_iter().filter_map(|(address, reading)| {
@@ -208,12 +207,12 @@ impl NodeReader {
         later
     }
 
-    /// Which address each answering node is asked at: its registered one, else one that answers with its id, or that it is
-    /// known by. What several nodes answer at is nobody's.
+    /// The address at which each answering node is asked: its registered one, else one that answers with its id or by which
+    /// it is known. An address at which several nodes answer is left out.
     fn owners(&self, now: Timestamp, read: &NodesRead) -> BTreeMap<String, String> {
         let mut owners: BTreeMap<String, String> = BTreeMap::new();
         for (address, reading) in &read.addresses {
-            let told = match &reading.probe {
+            let answered_id = match &reading.probe {
                 Some(Probe::Answered { node_id, .. }) => node_id.clone(),
                 Some(Probe::Failed(_)) => continue,
                 None => None,
@@ -229,8 +228,8 @@ impl NodeReader {
                 let mut ids = read.registry.found.keys();
                 ids.find(|id| registered_at(id)).cloned()
             };
-            let id = told.or_else(registered);
-            // A node that is not well does not say who it is: it is the one that did.
+            let id = answered_id.or_else(registered);
+            // An unhealthy node answers without an id: its last id is used.
             let shown = || self.memory.shown_at(address).filter(|_| !self.has_registry);
             let id = id.or_else(|| shown().map(str::to_owned));
             let id = id.unwrap_or_else(|| address.clone());
@@ -241,8 +240,8 @@ impl NodeReader {
         owners
     }
 
-    /// One check to each node that answers: its way to Redis, its latency where no histogram tells it, and now and
-    /// then whether it refuses what it must.
+    /// Sends one check to each node that answers. It shows whether the node reaches Redis, its latency if there is no
+    /// histogram, and now and then whether the node still refuses.
     async fn ask_canaries(
         &mut self,
         canary: &Arc<Canary>,
@@ -315,7 +314,8 @@ impl NodeReader {
         let Some(durations) = self.requests.series.latency.first() else {
             return;
         };
-        // The reference limiter's metrics have the node's id; those of others are known by where they are scraped.
+        // The reference limiter's metrics contain the node's id. Those of other limiters are identified by the scraped
+        // address.
         let label = if self.has_registry {
             "node_id"
         } else {
@@ -366,14 +366,14 @@ impl NodeReader {
             .insert(Collector::Prometheus, started.elapsed().as_secs_f64());
     }
 
-    /// Where the node's metrics are, as host and port.
+    /// The host and port of the node's metrics.
     fn scraped_at(&self, node: &Node) -> Option<String> {
         let port = self.requests.metrics.as_ref()?.port;
         let url = self.url_of(node.address.as_deref()?)?;
         address_of(&place_on(&url, port, "")?)
     }
 
-    /// Names what the addresses failed in. An address that was never reached is no failure of anything.
+    /// Adds the failures of addresses. An address that was never reached is no failure, unless it is configured.
     fn address_failures(&self, read: &mut NodesRead) {
         let mut failures = Vec::new();
         for (address, reading) in &read.addresses {
@@ -382,13 +382,13 @@ impl NodeReader {
                 let (reason, message) = (error.reason, error.message.clone());
                 failures.push(Failure::new(Collector::Probes, address, reason, message));
             }
-            // A node that is gone has no metrics either: its probe has said so. Without probes nobody has.
-            let telling = match reading.probe {
+            // A node that is gone has no metrics either, and its probe is already a failure. Without probes, only this is.
+            let counts = match reading.probe {
                 Some(Probe::Answered { .. }) => true,
                 Some(Probe::Failed(_)) => false,
                 None => matters,
             };
-            if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| telling) {
+            if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| counts) {
                 let (reason, message) = (error.reason, error.message.clone());
                 failures.push(Failure::new(
                     Collector::NodeMetrics,

@@ -1,4 +1,4 @@
-//! Asks many addresses at once for `/health` and `/metrics`, a bounded number at a time, until a deadline.
+//! Asks many addresses for `/health` and `/metrics`, a bounded number at the same time, until a deadline.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,28 +16,28 @@ use crate::observe::latency::node_metrics::ScrapedMetrics;
 use crate::observe::nodes::requests::{NodeRequests, read_health};
 use crate::observe::nodes::state::Probe;
 
-/// Requests under way at once.
+/// How many addresses are asked at the same time.
 const CONCURRENT: usize = 32;
 
-/// What is asked of an address.
+/// What to ask an address for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::observe) struct Ask {
     pub(in crate::observe) health: bool,
     pub(in crate::observe) metrics: bool,
 }
 
-/// What an address answered.
+/// The answers of an address.
 #[derive(Debug)]
 pub(in crate::observe) struct AddressReading {
     pub(in crate::observe) probe: Option<Probe>,
-    /// Why the probe failed, for people.
+    /// Why the probe failed, as a message.
     pub(in crate::observe) probe_error: Option<HttpError>,
-    /// Whether it reaches Redis, where its health covers that.
+    /// Whether the node reaches Redis, if its health covers that.
     pub(in crate::observe) redis: Option<bool>,
     pub(in crate::observe) metrics: Option<Result<ScrapedMetrics, HttpError>>,
 }
 
-/// Asks every target; those that did not answer when `cut` resolved are missing from the result.
+/// Asks every target. Targets that have not answered when `cut` resolves are missing from the result.
 pub(in crate::observe) async fn ask_all(
     http: &Http,
     targets: Vec<(String, Url)>,
@@ -58,7 +58,7 @@ pub(in crate::observe) async fn ask_all(
     gather(tasks, cut).await
 }
 
-/// What the tasks brought by `cut`, by name; those that are late then are aborted, and missing.
+/// The results of the tasks, by name. Tasks that are late when `cut` resolves are aborted, and missing.
 pub(in crate::observe) async fn gather<T: Send + 'static>(
     mut tasks: JoinSet<(String, T)>,
     cut: impl Future<Output = ()>,
@@ -67,7 +67,7 @@ pub(in crate::observe) async fn gather<T: Send + 'static>(
     tokio::pin!(cut);
     loop {
         tokio::select! {
-            () = &mut cut => return results, // dropping the set aborts what is late
+            () = &mut cut => return results, // dropping the set aborts late tasks
             next = tasks.join_next() => match next {
                 Some(Ok((name, result))) => {
                     results.insert(name, result);
@@ -83,11 +83,11 @@ async fn ask_one(http: &Http, url: &Url, ask: Ask, requests: &NodeRequests) -> A
     let health = async {
         let health = requests.health.as_ref().filter(|_| ask.health)?;
         let started = Instant::now();
-        let said = async {
+        let reading = async {
             let (what, answer) = get(http, url, health.port, &health.path.0).await?;
             read_health(health, answer, &what)
         };
-        Some((said.await, started.elapsed()))
+        Some((reading.await, started.elapsed()))
     };
     let metrics = async {
         let metrics = requests.metrics.as_ref().filter(|_| ask.metrics)?;
@@ -117,15 +117,15 @@ async fn ask_one(http: &Http, url: &Url, ask: Ask, requests: &NodeRequests) -> A
         seconds: took.as_secs_f64(),
     };
     match (health, &metrics) {
-        (Some((Ok(said), took)), _) => {
-            reading.redis = said.redis;
-            reading.probe = Some(answered(said.node_id, took));
+        (Some((Ok(health), took)), _) => {
+            reading.redis = health.redis;
+            reading.probe = Some(answered(health.node_id, took));
         }
         (Some((Err(error), _)), _) => {
             reading.probe = Some(Probe::Failed(error.reason));
             reading.probe_error = Some(error);
         }
-        // A node whose health is not described shows by its metrics that it is there.
+        // Without a described health, a node's metrics prove that it is up.
         (None, Some((read, took))) if ask.health && requests.health.is_none() => match read {
             Err(error) if error.reason != Reason::InvalidMetrics => {
                 reading.probe = Some(Probe::Failed(error.reason));
@@ -139,7 +139,7 @@ async fn ask_one(http: &Http, url: &Url, ask: Ask, requests: &NodeRequests) -> A
     reading
 }
 
-/// Asks the node at `url` for a path, at another port where there is one; with what was asked, for people.
+/// Asks the node at `url` for a path, at another port if one is given. Also returns the request's name for messages.
 async fn get(
     http: &Http,
     url: &Url,

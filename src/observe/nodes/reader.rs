@@ -1,5 +1,5 @@
-//! Reads what a collection needs to know of the nodes: Redis's PING and registry, the management API, the nodes themselves.
-//! Where the first reading would raise an alarm, it reads again. `judging` decides.
+//! Reads what a collection needs to know about the nodes: Redis's PING and registry, the management API, the nodes
+//! themselves. If the first reading would raise an alarm, reads again. `judging` decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,36 +31,36 @@ use crate::observe::nodes::state::{NodeMemory, Probe, RegistryReading, RegistryT
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::{ShardNow, Topology};
 
-/// Base URLs that are tried for the management API in one collection.
+/// How many base URLs are tried for the management API in one collection.
 const API_TRIES: usize = 4;
 
-/// How long to wait before a second look at a node that stopped answering: a clean stop deletes its registration
-/// and closes its port within 0.2 s, in no particular order.
-pub(in crate::observe) const SECOND_LOOK: Duration = Duration::from_millis(250);
+/// How long to wait before a node that stopped answering is asked again: a clean stop deletes the registration and closes
+/// the port within 0.2 s, in no particular order.
+pub(in crate::observe) const RECHECK_AFTER: Duration = Duration::from_millis(250);
 
-/// Everything about nodes that lives on between collections.
+/// The settings for reading nodes, and the state between collections.
 #[derive(Debug)]
 pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) http: Http,
     pub(in crate::observe) urls: Vec<Url>,
     pub(in crate::observe) probe: bool,
     pub(in crate::observe) prometheus: Option<(Http, Url)>,
-    /// What the nodes are asked.
+    /// The requests to the nodes.
     pub(in crate::observe) requests: Arc<NodeRequests>,
-    /// Whether nodes register themselves, and are listed by a management API.
+    /// Whether nodes register themselves, and a management API lists them.
     pub(in crate::observe) has_registry: bool,
-    /// What names stand for, where each may be several nodes.
+    /// The addresses of names, if each name may be several nodes.
     pub(in crate::observe) discovery: Option<Discovery>,
-    /// The URLs of the nodes that are known by the configuration.
+    /// The URLs of the configured nodes, with names resolved.
     pub(in crate::observe) node_urls: Vec<Url>,
-    /// The span that latencies are taken over.
+    /// The span over which latencies are computed.
     pub(in crate::observe) window: LatencyWindow,
     pub(in crate::observe) timing: RegistryTiming,
     pub(in crate::observe) clock: Clock,
     pub(in crate::observe) topology: Topology,
     pub(in crate::observe) memory: NodeMemory,
     pub(in crate::observe) histories: BTreeMap<String, NodeHistory>,
-    /// The address that each history is of.
+    /// The address that each history was read from.
     pub(in crate::observe) read_at: BTreeMap<String, String>,
     pub(in crate::observe) canaries: BTreeMap<String, CanaryHistory>,
     pub(in crate::observe) last_api: Option<Url>,
@@ -68,30 +68,30 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) redis_was: RedisWas,
 }
 
-/// Redis as the collection before left it.
+/// The state of Redis in the collection before.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct RedisWas {
-    /// Since when it has answered without a break or a restart.
+    /// Since when Redis has answered without a break or a restart.
     up_since: Option<Timestamp>,
-    /// Since when its registrations are as they are at the primary, without a break.
+    /// Since when its registrations have been those of the primary, without a break.
     current_since: Option<Timestamp>,
-    /// It is a replica, which can lose its primary at any time.
+    /// The server is a replica, which can lose its primary at any time.
     is_replica: bool,
     run_id: Option<String>,
-    /// Its memory was full when it last said how full that is.
+    /// Its memory was full in the last reading.
     full: bool,
-    /// Since when it is not full any more.
+    /// Since when it is no longer full.
     memory_freed: Option<Timestamp>,
 }
 
-/// From this share of `maxmemory` on, Redis may take no writes that need memory.
+/// From this share of `maxmemory` on, Redis may refuse writes that need memory.
 const FULL: f64 = 1.0;
 
-/// Below this share, a memory that was full is not full any more: more than keys that expire make room for.
+/// Below this share, a memory that was full counts as freed. Expiring keys alone do not free so much.
 const FREED: f64 = 0.95;
 
 impl RedisWas {
-    /// Takes in how full the memory is; tells whether it was full until now.
+    /// Notes how full the memory is. Returns whether it was full until now.
     fn freed(&mut self, share: Option<f64>, now: Timestamp) -> bool {
         let Some(share) = share else { return false };
         if share >= FULL {
@@ -105,16 +105,16 @@ impl RedisWas {
     }
 }
 
-/// What the line brought, not judged yet.
+/// The readings of one collection, not judged yet.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct NodesRead {
-    /// How long PING took, or why it failed; `None` if the deadline passed first.
+    /// How long PING took, or why it failed. `None` if the deadline passed first.
     pub(in crate::observe) ping: Option<Result<Duration, RedisFailure>>,
     pub(in crate::observe) info: Option<RedisInfo>,
     pub(in crate::observe) shards: Vec<RedisShard>,
     pub(in crate::observe) api: ApiReading,
     pub(in crate::observe) failures: Vec<Failure>,
-    /// What may be missing: it is counted, and fails no collector.
+    /// Failures of optional commands. They are counted, and fail no collector.
     pub(in crate::observe) denied: Vec<Failure>,
     pub(in crate::observe) seconds: BTreeMap<Collector, f64>,
     pub(in crate::observe) registry: RegistryReading,
@@ -123,7 +123,7 @@ pub(in crate::observe) struct NodesRead {
     pub(in crate::observe) outage: Option<Outage>,
 }
 
-/// The nodes as judged, and their metrics.
+/// The judged nodes, and their metrics.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct NodesJudged {
     pub(in crate::observe) nodes: Vec<Node>,
@@ -131,7 +131,7 @@ pub(in crate::observe) struct NodesJudged {
 }
 
 impl NodeReader {
-    /// The first look, and the second where it is needed.
+    /// Reads everything once, and a second time if needed.
     pub(in crate::observe) async fn run(
         &mut self,
         at: Moment,
@@ -189,9 +189,10 @@ impl NodeReader {
             .iter()
             .map(|n| n.id.clone())
             .collect();
-        self.look_up(deadline, listed, &mut read).await;
+        self.read_new_registrations(deadline, listed, &mut read)
+            .await;
         self.probe_new(deadline, &mut read).await;
-        self.look_again(deadline, &mut read).await;
+        self.recheck(deadline, &mut read).await;
         let seconds = started.elapsed().as_secs_f64();
         if self.probe {
             read.seconds.insert(Collector::Probes, seconds);
@@ -200,20 +201,20 @@ impl NodeReader {
         read
     }
 
-    /// Reads the known registrations alone. A registration that disappears before its TTL could expire was deleted by the
-    /// node, a clean stop. To see that, they are read more often than they expire.
+    /// Reads only the known registrations. If a registration disappears before its TTL could expire, the node deleted it: a
+    /// clean stop. To notice that, registrations must be read more often than they expire.
     pub(in crate::observe) async fn glance(&mut self) {
         let ids: Vec<String> = self.memory.ids().cloned().collect();
-        // What it means that Redis does not answer, a collection decides.
+        // While Redis does not answer, only collections judge.
         if ids.is_empty() || !self.has_registry || self.redis_was.current_since.is_none() {
             return;
         }
-        // On a replica without its primary registrations run out that were renewed.
+        // On a replica without its primary, even renewed registrations expire.
         if self.redis_was.is_replica && self.topology.is_stale().await {
             return;
         }
         let before = self.clock.now();
-        // Nothing is connected for it: on a new connection Redis may be a new one, and what is missing there was not
+        // This uses open connections only. A new connection may lead to another Redis, where a missing registration was not
         // deleted.
         let read = read_registrations(&mut self.topology, &ids).await;
         if read.unread.len() < ids.len() {
@@ -231,14 +232,14 @@ impl NodeReader {
         }
     }
 
-    /// Nodes that only the sweep came across.
-    pub(in crate::observe) async fn late(
+    /// Reads and probes the nodes that only the sweep found.
+    pub(in crate::observe) async fn add_swept_nodes(
         &mut self,
         deadline: &Deadline,
         ids: Vec<String>,
         read: &mut NodesRead,
     ) {
-        self.look_up(deadline, ids, read).await;
+        self.read_new_registrations(deadline, ids, read).await;
         self.probe_new(deadline, read).await;
     }
 
@@ -273,7 +274,7 @@ impl NodeReader {
         if run_id.is_some() {
             self.redis_was.run_id = run_id;
         }
-        // Errors since the last collection prove nothing about a node if Redis itself was away in that time.
+        // If Redis itself was unavailable since the last collection, errors in that time prove nothing about a node.
         let freed = self.redis_was.freed(basics.memory_used, at.steady);
         read.outage = match basics.ping {
             Ok(_) if !was_up || restarted => Some(Outage::Away),
@@ -281,7 +282,7 @@ impl NodeReader {
             _ => None,
         };
         let registrations = basics.registrations.filter(|read| {
-            // Where nothing could be read of any node, the management API's list is better.
+            // If no registration could be read, the management API's list is better.
             read.unread.is_empty() || !read.found.is_empty() || !read.malformed.is_empty()
         });
         let readable = self.has_registry && registrations.is_some();
@@ -305,8 +306,13 @@ impl NodeReader {
         read.seconds.insert(Collector::Registry, basics.seconds);
     }
 
-    /// Reads registrations that were not read yet.
-    async fn look_up(&mut self, deadline: &Deadline, ids: Vec<String>, read: &mut NodesRead) {
+    /// Reads the registrations that were not read yet.
+    async fn read_new_registrations(
+        &mut self,
+        deadline: &Deadline,
+        ids: Vec<String>,
+        read: &mut NodesRead,
+    ) {
         let known: BTreeSet<&String> = self.memory.ids().collect();
         let new: Vec<String> = ids
             .into_iter()
@@ -340,7 +346,7 @@ impl NodeReader {
         read.registry.read_at = Some(self.clock.now().steady);
     }
 
-    /// Asks the addresses that turned up in this collection.
+    /// Asks the addresses that this collection found.
     async fn probe_new(&self, deadline: &Deadline, read: &mut NodesRead) {
         let registered = read
             .registry
@@ -376,9 +382,9 @@ impl NodeReader {
         read.addresses.extend(found.await);
     }
 
-    /// Where a node that used to answer does not, waits out a clean stop and looks again, registration last: a node
-    /// that stops by itself has deleted it by then. Where checks both failed and worked, sees what they do now.
-    async fn look_again(&mut self, deadline: &Deadline, read: &mut NodesRead) {
+    /// If a node no longer answers, waits for a clean stop to end, then probes it again and reads its registration last: a
+    /// node that stops cleanly has deleted its registration by then.
+    async fn recheck(&mut self, deadline: &Deadline, read: &mut NodesRead) {
         let failed: BTreeMap<String, Reason> = read
             .addresses
             .iter()
@@ -389,13 +395,13 @@ impl NodeReader {
                 _ => None,
             })
             .collect();
-        // A timeout took long enough already.
+        // A probe that timed out has already taken long enough.
         let quick = failed
             .iter()
             .filter(|(_, reason)| **reason != Reason::Timeout);
         let again: Vec<String> = quick.map(|(address, _)| address.clone()).collect();
-        if !again.is_empty() && deadline.left() > SECOND_LOOK * 2 {
-            tokio::time::sleep(SECOND_LOOK).await;
+        if !again.is_empty() && deadline.left() > RECHECK_AFTER * 2 {
+            tokio::time::sleep(RECHECK_AFTER).await;
             self.probe(deadline, self.targets(&again), read).await;
         }
         let ids: Vec<String> = self
@@ -410,7 +416,7 @@ impl NodeReader {
         self.read_registrations(deadline, ids, read).await;
     }
 
-    /// Takes in which nodes the configuration stands for now; returns the names that do not resolve.
+    /// Resolves the configured names to nodes. Returns the failures of names that do not resolve.
     async fn find_nodes(&mut self, deadline: &Deadline) -> Vec<Failure> {
         let Some(discovery) = &mut self.discovery else {
             return Vec::new();
@@ -424,7 +430,7 @@ impl NodeReader {
         failures
     }
 
-    /// The base URLs to try for the API, the one that answered last first.
+    /// The base URLs to try for the API. The one that answered last comes first.
     fn api_bases(&self) -> Vec<Url> {
         if !self.has_registry {
             return Vec::new();
@@ -446,7 +452,7 @@ impl NodeReader {
         bases
     }
 
-    /// The URL to ask at `address`: a static one may have a scheme and a path of its own.
+    /// The URL to ask at `address`. A configured one may have another scheme and a path.
     pub(in crate::observe) fn url_of(&self, address: &str) -> Option<Url> {
         let mut statics = self.node_urls.iter();
         let found = statics.find(|url| address_of(url).as_deref() == Some(address));

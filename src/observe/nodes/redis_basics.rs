@@ -1,5 +1,4 @@
-//! Redis's part of a collection: which servers there are, PING, Redis's clock and INFO, and the
-//! registrations of known nodes.
+//! What a collection asks of Redis: its servers, PING, its clock and INFO, and the registrations of known nodes.
 
 use std::time::Duration;
 
@@ -12,25 +11,25 @@ use crate::observe::nodes::registry::{Registrations, registrations};
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::{Discovered, ShardNow, Topology};
 
-/// What Redis answered.
+/// The answers of Redis.
 pub(in crate::observe) struct RedisBasics {
     /// The slowest PING, or why one of them failed.
     pub(in crate::observe) ping: Result<Duration, RedisFailure>,
     pub(in crate::observe) info: Option<RedisInfo>,
-    /// The share of `maxmemory` that the fullest server uses, if all told.
+    /// The share of `maxmemory` that the fullest server uses, if all servers report it.
     pub(in crate::observe) memory_used: Option<f64>,
     pub(in crate::observe) shards: Vec<RedisShard>,
     /// `None` if no server answered.
     pub(in crate::observe) registrations: Option<Registrations>,
-    /// It is a replica that has lost its primary: it is not asked for registrations.
+    /// The server is a replica that has lost its primary. It is not asked for registrations.
     pub(in crate::observe) stale: bool,
     pub(in crate::observe) failures: Vec<Failure>,
-    /// What the Redis user may not ask for: it is named, and fails no collector.
+    /// Optional commands that the Redis user may not send. They are listed, and fail no collector.
     pub(in crate::observe) denied: Vec<Failure>,
     pub(in crate::observe) seconds: f64,
 }
 
-/// Finds the servers and PINGs each; then clock, INFO and the registrations of known nodes.
+/// Finds the servers and sends PING to each. Then reads clock, INFO and the registrations of known nodes.
 pub(in crate::observe) async fn redis_basics(
     topology: &mut Topology,
     clock: &Clock,
@@ -40,9 +39,9 @@ pub(in crate::observe) async fn redis_basics(
     let started = Instant::now();
     let basics = match topology.discover(clock).await {
         Ok(discovered) => {
-            let basics = taken(&discovered);
+            let basics = basics_of(&discovered);
             if discovered.shards.iter().any(|now| now.ping.is_ok()) {
-                // Nobody waits if the sweep was cut off.
+                // If the sweep was cut off, the receiver is gone.
                 let _ = shards.send(discovered.shards);
                 if basics.stale {
                     return basics.after(started);
@@ -75,7 +74,7 @@ impl RedisBasics {
     }
 }
 
-/// Reads the registrations of `ids` and drops the connections that broke over it.
+/// Reads the registrations of `ids`, and drops the connections that broke meanwhile.
 pub(in crate::observe) async fn read_registrations(
     topology: &mut Topology,
     ids: &[String],
@@ -88,7 +87,7 @@ pub(in crate::observe) async fn read_registrations(
 
 fn with_registrations(mut basics: RedisBasics, read: Registrations) -> RedisBasics {
     basics.failures.extend(malformed(&read));
-    // A server that did not answer PING has been named.
+    // A server that did not answer PING is already among the failures.
     if basics.ping.is_ok() {
         basics.failures.extend(unread(&read));
     }
@@ -96,11 +95,11 @@ fn with_registrations(mut basics: RedisBasics, read: Registrations) -> RedisBasi
     basics
 }
 
-fn taken(discovered: &Discovered) -> RedisBasics {
+fn basics_of(discovered: &Discovered) -> RedisBasics {
     let mut failures = Vec::new();
     let mut denied = Vec::new();
     let mut lost = None;
-    // With one server alone, its address says nothing that the configuration does not.
+    // The address of a single server is known from the configuration.
     let subject = |now: &ShardNow| {
         let named = discovered.cluster.then(|| now.shard.primary.clone());
         named.unwrap_or_default()
@@ -171,7 +170,8 @@ fn shard(now: &ShardNow) -> RedisShard {
     }
 }
 
-/// The share of its memory that the fullest server uses; `None` if one did not tell. Where there is no limit, none of it.
+/// The share of its memory that the fullest server uses. `None` if one server does not report it. A server without a limit
+/// counts as empty.
 fn fullest(shards: &[ShardNow]) -> Option<f64> {
     let mut fullest: f64 = 0.0;
     for now in shards {
@@ -186,7 +186,7 @@ fn fullest(shards: &[ShardNow]) -> Option<f64> {
     (!shards.is_empty()).then_some(fullest)
 }
 
-/// The INFO of all servers in one: figures are summed, so they are told only if every server told them.
+/// The INFO of all servers combined. Figures are summed, and missing unless every server reports them.
 fn merged(shards: &[ShardNow]) -> Option<RedisInfo> {
     let infos: Vec<&RedisInfo> = shards
         .iter()
@@ -203,7 +203,7 @@ fn merged(shards: &[ShardNow]) -> Option<RedisInfo> {
     };
     let mut runs: Vec<&str> = infos.iter().map(|info| info.run_id.as_str()).collect();
     runs.sort_unstable();
-    // One server without a limit has room for whatever falls to it.
+    // If one server has no limit, the sum has none.
     let max_memory = sum(|info| info.max_memory);
     let unlimited = infos.iter().any(|info| info.max_memory == Some(0));
     Some(RedisInfo {
@@ -222,7 +222,7 @@ fn merged(shards: &[ShardNow]) -> Option<RedisInfo> {
     })
 }
 
-/// What is wrong with registrations that are there.
+/// The failures for malformed registrations.
 pub(in crate::observe) fn malformed(read: &Registrations) -> impl Iterator<Item = Failure> {
     read.malformed.iter().map(|(id, reason)| {
         let message = format!("ratelimiter:nodes:{id}: expected a hash with an address");
@@ -230,7 +230,7 @@ pub(in crate::observe) fn malformed(read: &Registrations) -> impl Iterator<Item 
     })
 }
 
-/// That registrations could not be read, if so.
+/// The failure for registrations that could not be read, if there are any.
 pub(in crate::observe) fn unread(read: &Registrations) -> Option<Failure> {
     Some(read.why.clone()?.counted(Collector::Registry, ""))
 }

@@ -1,7 +1,8 @@
-//! What failures of Redis that a node counts say of its way to Redis. Pure: counts come in, a verdict comes out.
+//! Decides by the failures of Redis that a node counts whether the node reaches Redis. Pure: counts come in, a verdict
+//! comes out.
 //!
-//! Each of them is a decision that Redis did not answer in time, so one is enough where none was answered since the
-//! collection before. Where others were answered, most of them must have failed: a busy node has a timeout now and then.
+//! Each failure is a decision that Redis did not answer in time. If no decision was answered since the collection before,
+//! one failure is enough. Otherwise more must have failed than were answered: a busy node has a timeout now and then.
 
 use crate::observe::nodes::failing_checks::{Outage, increase};
 use crate::observe::nodes::state::RedisEvidence;
@@ -9,14 +10,14 @@ use crate::observe::nodes::state::RedisEvidence;
 /// The counts of one node over time.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct RedisErrors {
-    /// Failures and answers as last read.
+    /// Failures and answers in the last reading.
     last: Option<(f64, f64)>,
-    /// The last decisions failed.
+    /// Most of the last decisions failed.
     failing: bool,
 }
 
 impl RedisErrors {
-    /// Takes in what was counted so far. `outage` is one of Redis itself that just ended: it explains failures.
+    /// Adds the counts of a reading. `outage` is an outage of Redis itself that just ended, and explains failures.
     pub(in crate::observe) fn add(
         &mut self,
         failed: f64,
@@ -30,7 +31,7 @@ impl RedisErrors {
         let answered = increase(answered_before, answered);
         if failed <= 0.0 && answered <= 0.0 {
             return if self.failing {
-                // Nothing was decided since: it may have come back, or not.
+                // No decisions since then: Redis may be back, or not.
                 RedisEvidence::Inconclusive("no_decisions")
             } else {
                 RedisEvidence::None
@@ -39,7 +40,7 @@ impl RedisErrors {
         self.failing = failed > answered;
         match (self.failing, outage) {
             (true, Some(outage)) => RedisEvidence::Inconclusive(outage.reason()),
-            (true, None) => RedisEvidence::Broken("decisions fail for want of Redis"),
+            (true, None) => RedisEvidence::Broken("decisions fail because Redis does not answer"),
             (false, _) => RedisEvidence::Answered,
         }
     }
@@ -58,16 +59,17 @@ mod tests {
             .collect()
     }
 
-    const BROKEN: RedisEvidence = RedisEvidence::Broken("decisions fail for want of Redis");
+    const BROKEN: RedisEvidence =
+        RedisEvidence::Broken("decisions fail because Redis does not answer");
 
     #[test]
-    fn failures_prove_a_lost_redis_where_hardly_anything_is_answered() {
+    fn failures_prove_a_lost_redis_if_hardly_any_decision_is_answered() {
         use RedisEvidence::{Answered, Inconclusive, None};
         let first = evidence(&[(7.0, 0.0), (7.0, 0.0)]);
         assert_eq!(
             first,
             [None, None],
-            "counts of before the exporter was there"
+            "counts from before the exporter started"
         );
         let lost = evidence(&[(0.0, 5.0), (1.0, 5.0), (1.0, 5.0), (1.0, 6.0), (1.0, 6.0)]);
         let quiet = Inconclusive("no_decisions");

@@ -1,4 +1,4 @@
-//! The registry of nodes in Redis: the registrations of given nodes, read as they are.
+//! Reads the registrations of given nodes from Redis. Does not judge them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,19 +10,19 @@ use crate::observe::nodes::state::Registration;
 use crate::observe::redis::errors::{RedisFailure, is_unserved, reason_of};
 use crate::observe::redis::router::{Answers, Router};
 
-/// What every registration's key starts with.
+/// The prefix of every registration's key.
 pub(in crate::observe) const NODE_PREFIX: &[u8] = b"ratelimiter:nodes:";
 
-/// What a look at some registrations brought: those that are there, those that are malformed, and those that could not
-/// be read, because whoever holds them did not answer.
+/// The registrations that were found, those that are malformed, and those that could not be read because their server did
+/// not answer.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct Registrations {
     pub(in crate::observe) found: BTreeMap<String, Registration>,
     pub(in crate::observe) malformed: Vec<(String, Reason)>,
     pub(in crate::observe) unread: BTreeSet<String>,
-    /// Why not, for the first of them.
+    /// Why the first of `unread` could not be read.
     pub(in crate::observe) why: Option<RedisFailure>,
-    /// The links that broke on the way.
+    /// The links that broke meanwhile.
     pub(in crate::observe) broken: BTreeMap<usize, RedisError>,
 }
 
@@ -48,7 +48,7 @@ pub(in crate::observe) async fn registrations(router: &Router, ids: &[String]) -
     for (id, pair) in ids.iter().zip(each.chunks(2)) {
         match pair {
             [Ok(Value::Array(fields)), Ok(Value::Int(ttl))] => {
-                // -2: there is no such key. A hash that exists has at least one field, ours or not.
+                // -2: the key does not exist. A hash that exists has at least one field.
                 if *ttl != -2 {
                     let text = |field: Option<&Value>| match field {
                         Some(Value::BulkString(bytes)) => Some(encode_key(bytes)),

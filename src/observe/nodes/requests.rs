@@ -1,4 +1,4 @@
-//! What the nodes of a kind are asked, as its description says. Plain data, and how an answer about health is read.
+//! The requests to the nodes of a kind, by its description, and how an answer about health is read.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::observation::Reason;
 use crate::observe::http::client::{ClientResponse, HttpError};
 use crate::observe::latency::wanted::WantedSeries;
 
-/// The requests, and what is read in the answers.
+/// The requests, and the series to read in the answers.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct NodeRequests {
     pub(in crate::observe) health: Option<Health>,
@@ -18,11 +18,11 @@ pub(in crate::observe) struct NodeRequests {
     pub(in crate::observe) canary: Option<Arc<Canary>>,
 }
 
-/// What a node says of its health.
+/// A node's answer about its health.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::observe) struct Said {
+pub(in crate::observe) struct HealthReading {
     pub(in crate::observe) node_id: Option<String>,
-    /// Whether it reaches Redis, where its health covers that.
+    /// Whether the node reaches Redis, if its health covers that.
     pub(in crate::observe) redis: Option<bool>,
 }
 
@@ -37,7 +37,7 @@ impl NodeRequests {
         })
     }
 
-    /// The path that tells whether a node is up.
+    /// The path whose answer shows whether a node is up.
     pub(in crate::observe) fn health_path(&self) -> &str {
         let metrics = self.metrics.as_ref().map(|metrics| metrics.path.0.as_str());
         let health = self.health.as_ref().map(|health| health.path.0.as_str());
@@ -45,13 +45,13 @@ impl NodeRequests {
     }
 }
 
-/// What `answer` says. A node that answers that something fails is up and does not reach Redis, if that is what its health
-/// is about; otherwise it is not well.
+/// Reads an answer about health. If the health covers Redis, a node that answers 5xx is up and does not reach Redis.
+/// Any other failure status means that the node is unhealthy.
 pub(in crate::observe) fn read_health(
     health: &Health,
     answer: ClientResponse,
     what: &str,
-) -> Result<Said, HttpError> {
+) -> Result<HealthReading, HttpError> {
     let fails = !answer.status.is_success();
     let answer = if health.covers_redis && answer.status.is_server_error() {
         answer
@@ -76,7 +76,7 @@ pub(in crate::observe) fn read_health(
             }
         }
     };
-    Ok(Said {
+    Ok(HealthReading {
         node_id,
         redis: health.covers_redis.then_some(!fails),
     })
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    fn said(description: &str, status: u16, body: &str) -> Result<Said, Reason> {
+    fn health(description: &str, status: u16, body: &str) -> Result<HealthReading, Reason> {
         let text = format!(
             "name: own\ntitle: own\ncounters: [{{name: a, key: '^a(?P<key>.+)$', type: string, count: value, \
              refused: counted, expiry: required, without_expiry: leaks}}]\nnodes:\n  health: {description}\n"
@@ -98,7 +98,7 @@ mod tests {
         let answer = ClientResponse {
             status: StatusCode::from_u16(status).unwrap(),
             body: bytes::Bytes::copy_from_slice(body.as_bytes()),
-            told: Vec::new(),
+            secrets: Vec::new(),
         };
         read_health(&health, answer, "GET /").map_err(|error| error.reason)
     }
@@ -106,29 +106,29 @@ mod tests {
     #[test]
     fn health_is_text_or_json_with_an_id_and_may_cover_redis() {
         let is = |node_id: Option<&str>, redis| {
-            Ok(Said {
+            Ok(HealthReading {
                 node_id: node_id.map(str::to_owned),
                 redis,
             })
         };
         let text = "{path: /healthcheck}";
-        assert_eq!(said(text, 200, "OK"), is(None, None));
-        assert_eq!(said(text, 500, ""), Err(Reason::HttpStatus));
-        assert_eq!(said(text, 302, ""), Err(Reason::HttpStatus));
+        assert_eq!(health(text, 200, "OK"), is(None, None));
+        assert_eq!(health(text, 500, ""), Err(Reason::HttpStatus));
+        assert_eq!(health(text, 302, ""), Err(Reason::HttpStatus));
         let json = "{path: /health, id: /node/id}";
         assert_eq!(
-            said(json, 200, r#"{"node":{"id":"a"}}"#),
+            health(json, 200, r#"{"node":{"id":"a"}}"#),
             is(Some("a"), None)
         );
-        assert_eq!(said(json, 200, "{}"), is(None, None));
+        assert_eq!(health(json, 200, "{}"), is(None, None));
         assert_eq!(
-            said(json, 200, r#"{"node":{"id":1}}"#),
+            health(json, 200, r#"{"node":{"id":1}}"#),
             Err(Reason::InvalidJson)
         );
-        assert_eq!(said(json, 200, "OK"), Err(Reason::InvalidJson));
+        assert_eq!(health(json, 200, "OK"), Err(Reason::InvalidJson));
         let covers = "{path: /health, covers_redis: true}";
-        assert_eq!(said(covers, 200, ""), is(None, Some(true)));
-        assert_eq!(said(covers, 503, ""), is(None, Some(false)));
-        assert_eq!(said(covers, 404, ""), Err(Reason::HttpStatus));
+        assert_eq!(health(covers, 200, ""), is(None, Some(true)));
+        assert_eq!(health(covers, 503, ""), is(None, Some(false)));
+        assert_eq!(health(covers, 404, ""), Err(Reason::HttpStatus));
     }
 }

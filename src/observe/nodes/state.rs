@@ -1,10 +1,9 @@
-//! From evidence to node states. Pure: what was read comes in, nodes come out, and what must be remembered between
-//! collections stays in [`NodeMemory`].
+//! Derives node states from evidence. Pure: readings come in, nodes come out, and [`NodeMemory`] keeps what the next
+//! collection needs.
 //!
-//! Evidence, best first: the management API's word when it is not `Up`; a probe of the node itself; its
-//! registration. A node whose address the exporter never reached is judged by its registration alone, so that
-//! addresses that resolve only inside the limiter's network raise nothing. What is believed of an address is what that
-//! address showed: see `addresses`.
+//! Evidence, best first: the state in the management API, if that is not `Up`; a probe of the node itself; its
+//! registration. If the exporter never reached a node's address, the node is judged by its registration alone. So addresses
+//! that resolve only inside the limiter's network cause no alarm. `addresses` decides which node answers at an address.
 
 mod addresses;
 mod registration;
@@ -19,31 +18,31 @@ use crate::clock::elapsed;
 use crate::observation::{Node, Reason};
 use crate::observe::http::api_reading::NodeList;
 use addresses::{ProbeOutcome, Shown, same_address};
-use registration::{by_registration, renewed_at, way_to_redis, without_registry};
+use registration::{by_registration, reaches_redis, renewed_at, without_registry};
 
 /// A registration as it is in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::observe) struct Registration {
     pub(in crate::observe) address: Option<String>,
     pub(in crate::observe) registered_at: Option<String>,
-    /// Until it runs out; `None` for one that never does.
+    /// The time until it expires. `None` if it never does.
     pub(in crate::observe) ttl: Option<Duration>,
 }
 
-/// What a probe of an address brought.
+/// The result of probing an address.
 #[derive(Clone, Debug)]
 pub(in crate::observe) enum Probe {
-    /// It said that it is healthy.
+    /// The node is healthy.
     Answered {
         node_id: Option<String>,
         seconds: f64,
     },
-    /// It did not.
+    /// The node did not answer, or is unhealthy.
     Failed(Reason),
 }
 
 impl Probe {
-    /// The id that it answered with, if so.
+    /// The id in the answer, if there is one.
     fn node_id(&self) -> Option<&str> {
         match self {
             Self::Answered { node_id, .. } => node_id.as_deref(),
@@ -52,72 +51,72 @@ impl Probe {
     }
 }
 
-/// The registry as read in this collection.
+/// The registry, as this collection read it.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct RegistryReading {
-    /// The limiter has none: nodes are known by their addresses alone.
+    /// The limiter has no registry: nodes are known by their addresses alone.
     pub(in crate::observe) absent: bool,
-    /// Whether what is not in `found` is really not there.
+    /// Whether a registration that is not in `found` does not exist.
     pub(in crate::observe) readable: bool,
     pub(in crate::observe) found: BTreeMap<String, Registration>,
-    /// Ids of which nothing could be read, because the server that holds them did not answer.
+    /// The ids that could not be read, because the server that holds them did not answer.
     pub(in crate::observe) unread: BTreeSet<String>,
-    /// When the last of it was read: what is missing may have run out until then.
+    /// When the last registration was read. Missing ones may have expired until then.
     pub(in crate::observe) read_at: Option<Timestamp>,
     /// Since when Redis has answered without a break or a restart.
     pub(in crate::observe) redis_up_since: Option<Timestamp>,
     /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
     /// its node.
     pub(in crate::observe) redis_restarted: bool,
-    /// Since when Redis takes writes that need memory again, if it was seen not to.
+    /// Since when Redis accepts writes that need memory again, if it was full before.
     pub(in crate::observe) memory_freed: Option<Timestamp>,
 }
 
 impl RegistryReading {
-    /// Whether it can be told if `id` is registered.
-    fn tells_of(&self, id: &str) -> bool {
+    /// Whether it is known if `id` is registered.
+    fn covers(&self, id: &str) -> bool {
         self.readable && !self.unread.contains(id)
     }
 }
 
-/// What a node's own counters and the canary say of its way to Redis.
+/// Whether a node reaches Redis, by its own counters and the canary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::observe) enum RedisEvidence {
-    /// Nothing either way.
+    /// No evidence.
     #[default]
     None,
-    /// It reaches Redis.
+    /// The canary was answered: the node reaches Redis.
     Works,
-    /// Its health covers Redis, and it is well.
+    /// The node's health covers Redis, and is good.
     Healthy,
-    /// It does not, and why.
+    /// The node does not reach Redis. The text is the evidence.
     Broken(&'static str),
-    /// Checks were answered since the last collection, and none failed after that. Heartbeats that are overdue count
-    /// more: the answers may be older.
+    /// Checks were answered since the last collection, and none failed after that. Overdue heartbeats outweigh this,
+    /// because the answers may be older.
     Answered,
-    /// As [`Self::Answered`], after a time in which all of them failed, which began after the time given.
+    /// As [`Self::Answered`], after a time in which all checks failed. That time began after the given one.
     Returned(Timestamp),
-    /// There were errors that an outage explains which is over.
+    /// There were errors, but an outage of Redis that is over explains them.
     Inconclusive(&'static str),
 }
 
-/// Everything that one collection has to judge nodes by.
+/// All evidence of one collection.
 #[derive(Debug)]
 pub(in crate::observe) struct NodeEvidence<'a> {
     pub(in crate::observe) now: Timestamp,
-    /// The path that tells whether a node is up.
+    /// The path whose answer shows whether a node is up.
     pub(in crate::observe) health: &'a str,
     pub(in crate::observe) registry: &'a RegistryReading,
     /// `GET /api/nodes`.
     pub(in crate::observe) api: &'a NodeList,
-    /// Probes by address; an address without one was not probed.
+    /// Probes by address. An address without a probe was not asked.
     pub(in crate::observe) probes: &'a BTreeMap<String, Probe>,
     pub(in crate::observe) redis: &'a BTreeMap<String, RedisEvidence>,
-    /// Canary refusals by node id.
+    /// Whether the canary was refused, by node id.
     pub(in crate::observe) canary_refused: &'a BTreeMap<String, bool>,
 }
 
-/// How registrations work in the limiter, and how long the dead are remembered.
+/// The timing of the limiter's registrations, and how long dead nodes are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryTiming {
     /// The TTL that a heartbeat gives a registration.
@@ -139,12 +138,12 @@ impl Default for RegistryTiming {
 }
 
 impl RegistryTiming {
-    /// A TTL below this says that two heartbeats are missing.
+    /// A TTL below this means that two heartbeats are missing.
     fn overdue_below(&self) -> Duration {
         self.ttl.saturating_sub(self.heartbeat * 2)
     }
 
-    /// Whether this registration, as just read, says that two heartbeats are missing.
+    /// Whether two heartbeats are missing, by a registration that was just read.
     pub(in crate::observe) fn is_overdue(&self, registration: &Registration) -> bool {
         registration
             .ttl
@@ -152,7 +151,7 @@ impl RegistryTiming {
     }
 }
 
-/// What is remembered of nodes between collections, and across restarts of the exporter.
+/// The memory of nodes between collections and across restarts of the exporter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::observe) struct NodeMemory {
     known: BTreeMap<String, NodeRecord>,
@@ -167,33 +166,33 @@ pub(in crate::observe) struct NodeMemory {
 struct NodeRecord {
     address: Option<String>,
     registered_at: Option<String>,
-    /// The registration's TTL as last seen, and when.
+    /// The last TTL of the registration, and when it was read.
     registration: Option<SeenTtl>,
-    /// The registration was deleted by the node: it left.
+    /// The node deleted its registration: it left.
     deregistered: bool,
-    /// The registration went with Redis's data: that it is missing says nothing until it was seen again.
+    /// The registration was lost with Redis's data. Until it is seen again, its absence says nothing.
     lost: bool,
-    /// The exporter has reached it at its registered address.
+    /// The exporter has reached the node at its registered address.
     reached: bool,
-    /// The static address that answers with this id, where that is not its registered one.
+    /// The static address that answers with this id, if that is not the registered one.
     static_address: Option<String>,
     last_alive: Option<Timestamp>,
-    /// When it became known.
+    /// When the node became known.
     #[serde(default)]
     first_seen: Option<Timestamp>,
-    /// When its checks were seen to succeed after all had failed: heartbeats that were due before say nothing any more.
+    /// When checks succeeded again after all had failed. Heartbeats that were due before that do not count.
     #[serde(default)]
     way_back: Option<Timestamp>,
-    /// What the management API said of it when it was last asked, if that was not `Up`.
+    /// The state in the last list of the management API, if that was not `Up`.
     #[serde(skip)]
-    said: Option<Said>,
+    api_state: Option<ApiState>,
 }
 
-/// The management API's word on a node.
+/// The state of a node in the management API.
 #[derive(Clone, Debug, PartialEq)]
-struct Said {
+struct ApiState {
     state: String,
-    /// When the node of which it was said had registered: one that registered anew is another process.
+    /// When that node had registered. A node that registered anew is another process.
     registered_at: Option<String>,
 }
 
@@ -211,12 +210,12 @@ impl NodeMemory {
         memory
     }
 
-    /// The ids whose registrations are to be looked at directly.
+    /// The ids whose registrations are read directly.
     pub(in crate::observe) fn ids(&self) -> impl Iterator<Item = &String> {
         self.known.keys()
     }
 
-    /// The addresses to probe: static ones and those of known nodes.
+    /// The addresses to probe: the static ones, and those of known nodes.
     pub(in crate::observe) fn addresses(&self) -> Vec<String> {
         let known = self
             .known
@@ -238,7 +237,7 @@ impl NodeMemory {
         addresses.cloned().collect()
     }
 
-    /// Whether a failed probe of `address` would mean that a node is down, so that it is worth a second look.
+    /// Whether a failed probe of `address` would mean that a node is down. Then it is probed again first.
     pub(in crate::observe) fn was_reached(&self, address: &str) -> bool {
         self.known.values().any(|known| {
             (known.reached && known.address.as_deref() == Some(address))
@@ -256,7 +255,7 @@ impl NodeMemory {
         self.statics.contains_key(address)
     }
 
-    /// Takes in which nodes there are, and where. Once more in the same collection changes nothing.
+    /// Notes which nodes exist, and at which addresses. A second call in the same collection changes nothing.
     pub(in crate::observe) fn learn(
         &mut self,
         timing: RegistryTiming,
@@ -266,10 +265,10 @@ impl NodeMemory {
         self.learn_api_only(evidence);
         self.learn_addresses(timing, evidence);
         self.drop_superseded(evidence);
-        self.learn_said(evidence.api);
+        self.learn_api_states(evidence.api);
     }
 
-    /// Judges every node that is known or shows in the evidence.
+    /// Judges every node that is known or appears in the evidence.
     pub(in crate::observe) fn judge(
         &mut self,
         timing: RegistryTiming,
@@ -296,7 +295,7 @@ impl NodeMemory {
         nodes
     }
 
-    /// Takes in the registrations as they are at `now`, and notices which were deleted.
+    /// Notes the registrations at `now`, and which ones were deleted.
     pub(in crate::observe) fn learn_registrations(
         &mut self,
         now: Timestamp,
@@ -331,15 +330,15 @@ impl NodeMemory {
             if let Some(seen) = known.registration.filter(|_| !known.lost) {
                 let could_have_run_out =
                     seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
-                // Renewals after the last look only move the end further away, so a registration that is gone
-                // before it could have run out was deleted.
+                // Renewals since the last reading only move the expiry further away. So a registration that is
+                // missing before it could have expired was deleted.
                 known.deregistered |= !could_have_run_out;
             }
         }
     }
 
-    /// While Redis cannot be read, the API's list is all there is. While it can, ids that only the API tells are
-    /// left out: it cuts an id at its last colon.
+    /// Adds nodes from the API's list while Redis cannot be read. Otherwise ids that only the API knows are ignored,
+    /// because the API cuts an id at its last colon.
     fn learn_api_only(&mut self, evidence: &NodeEvidence<'_>) {
         if evidence.registry.readable {
             return;
@@ -362,15 +361,15 @@ impl NodeMemory {
         }
     }
 
-    /// Remembers what the API says of nodes that are not `Up`, until it is asked again.
-    fn learn_said(&mut self, api: &NodeList) {
+    /// Remembers the API's states other than `Up`, until the API is asked again.
+    fn learn_api_states(&mut self, api: &NodeList) {
         if matches!(api, NodeList::NotDue) {
             return;
         }
         for (id, known) in &mut self.known {
             let listed = api.of(id, known.address.as_deref());
-            let said = listed.filter(|node| node.state != "Up");
-            known.said = said.map(|node| Said {
+            let state = listed.filter(|node| node.state != "Up");
+            known.api_state = state.map(|node| ApiState {
                 state: node.state.clone(),
                 registered_at: known.registered_at.clone(),
             });
@@ -389,12 +388,12 @@ impl NodeMemory {
         let (answer, at_registered) = self.answer_of(id, evidence);
         let configured = self.known.get(id).is_some_and(|known| {
             let address = known.address.as_deref();
-            known.static_address.is_some() || address.is_some_and(|given| self.is_meant(given))
+            known.static_address.is_some() || address.is_some_and(|given| self.is_configured(given))
         });
         let known = self.known.get_mut(id)?;
         known.reached |= at_registered;
         if let Some(RedisEvidence::Returned(since)) = evidence.redis.get(id) {
-            // Heartbeats that were overdue before the failing began have another cause, such as a full Redis.
+            // A heartbeat that was overdue before checks failed has another cause, such as a full Redis.
             let renewed = known.registration.and_then(|seen| renewed_at(seen, timing));
             if renewed.is_some_and(|renewed| elapsed(renewed, *since) <= timing.heartbeat * 2) {
                 known.way_back = Some(now);
@@ -408,15 +407,15 @@ impl NodeMemory {
             return None;
         }
 
-        // An older word is one on a node that has not left since, nor come back: the API lists what is registered.
-        let said = known.said.as_ref().filter(|said| {
+        // An older state holds only if the node has neither left nor registered anew since: the API lists registered nodes.
+        let api_state = known.api_state.as_ref().filter(|it| {
             !matches!(evidence.api, NodeList::NotDue)
-                || !evidence.registry.tells_of(id)
-                || registered.is_some_and(|now| now.registered_at == said.registered_at)
+                || !evidence.registry.covers(id)
+                || registered.is_some_and(|now| now.registered_at == it.registered_at)
         });
-        let (state, reason) = match (said, &answer) {
-            (Some(said), _) => (
-                Some(said.state.clone()),
+        let (state, reason) = match (api_state, &answer) {
+            (Some(api_state), _) => (
+                Some(api_state.state.clone()),
                 "said by the management API".to_owned(),
             ),
             (_, ProbeOutcome::Yes(_)) => (
@@ -457,7 +456,7 @@ impl NodeMemory {
         };
         if let ProbeOutcome::Yes(seconds) = answer {
             node.probe_seconds = Some(seconds);
-            let (connected, reason) = way_to_redis(id, known, registered, timing, evidence);
+            let (connected, reason) = reaches_redis(id, known, registered, timing, evidence);
             node.redis_connected = connected;
             node.redis_reason = reason.map(str::to_owned);
         } else if node.is_up() {
@@ -466,7 +465,7 @@ impl NodeMemory {
         Some(node)
     }
 
-    /// Static addresses that never told an id, and that are not the address of a known node.
+    /// Static addresses that never answered with an id, and are not the address of a known node.
     fn unidentified_statics(&self, evidence: &NodeEvidence<'_>) -> Vec<Node> {
         let known_here = |address: &str| {
             self.known.values().any(|known| {

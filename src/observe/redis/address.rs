@@ -1,11 +1,11 @@
-//! Addresses of servers, as they are written: `host:port`, or the path of a Unix socket.
+//! Addresses of servers: `host:port`, or the path of a Unix socket.
 
 /// Whether an address is the path of a Unix socket rather than a `host:port`.
 pub(in crate::observe) fn is_socket(address: &str) -> bool {
     address.starts_with('/')
 }
 
-/// The host of an address, as others can be named beside it. Whoever is behind a socket is on this machine.
+/// The host of an address. A server behind a Unix socket is on this machine.
 pub(in crate::observe) fn host_of(address: &str) -> &str {
     if is_socket(address) {
         return "127.0.0.1";

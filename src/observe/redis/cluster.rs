@@ -1,4 +1,4 @@
-//! Who serves which slots of a cluster, as one of its nodes says.
+//! Which primary serves which slots of a cluster, by the answer of one of its nodes.
 
 use redis::{RedisResult, Value};
 
@@ -8,11 +8,11 @@ use crate::observe::redis::connector::Connector;
 use crate::observe::redis::errors::{RedisFailure, not_connected};
 use crate::observe::redis::router::Slots;
 
-/// The most primaries that are connected to: what Redis's own documentation gives as the largest sensible cluster. A
-/// node that lies about its cluster cannot make us connect everywhere.
+/// How many primaries are connected to at most. Redis's documentation gives this number as the largest sensible cluster. So
+/// a node with wrong answers cannot make the exporter connect everywhere.
 const MOST_PRIMARIES: usize = 1000;
 
-/// A primary, and what it serves.
+/// A primary and its slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::observe) struct Shard {
     /// `host:port`.
@@ -21,7 +21,7 @@ pub(in crate::observe) struct Shard {
     pub(in crate::observe) slots: Vec<(u16, u16)>,
 }
 
-/// The slots, and the state of the cluster, which may be denied.
+/// Asks for the slots and for the state of the cluster. The Redis user may lack the right to the state.
 pub(in crate::observe) async fn ask_cluster(
     connector: &Connector,
 ) -> RedisResult<(Value, RedisResult<String>)> {
@@ -37,7 +37,8 @@ pub(in crate::observe) async fn ask_cluster(
     Ok((slots, state))
 }
 
-/// `CLUSTER SLOTS` as told by `asked`: which primary serves what. An answer without a host means the one asked.
+/// Which primary serves which slots, by the answer of `asked` to `CLUSTER SLOTS`. A primary without a host is on the host
+/// of `asked`.
 pub(in crate::observe) fn parse_slots(answer: &Value, asked: &str) -> Vec<Shard> {
     let mut shards: Vec<Shard> = Vec::new();
     let Value::Array(ranges) = answer else {
@@ -81,7 +82,7 @@ pub(in crate::observe) fn parse_slots(answer: &Value, asked: &str) -> Vec<Shard>
     shards
 }
 
-/// What `CLUSTER INFO` says of the cluster as a whole.
+/// The failure of the cluster as a whole, by `CLUSTER INFO`.
 pub(in crate::observe) fn problem(info: &str, shards: &[Shard]) -> Option<RedisFailure> {
     let fails = info.lines().any(|line| line.trim() == "cluster_state:fail");
     if !fails && !shards.is_empty() {
@@ -98,7 +99,7 @@ pub(in crate::observe) fn problem(info: &str, shards: &[Shard]) -> Option<RedisF
     })
 }
 
-/// The ranges of `shards` in rising order, each with its shard's place.
+/// The ranges of `shards` in rising order, each with the index of its shard.
 pub(in crate::observe) fn slots_of<'a>(shards: impl Iterator<Item = &'a Shard>) -> Slots {
     let mut slots: Slots = shards
         .enumerate()
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_one_primary_are_one_shard_and_a_missing_host_is_the_one_asked() {
+    fn ranges_of_one_primary_are_one_shard_and_a_missing_host_is_that_of_the_node_asked() {
         let range = |first, last, port, host: &str| {
             let replica = node("10.0.0.9", 1);
             Value::Array(vec![

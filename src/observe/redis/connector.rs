@@ -1,7 +1,7 @@
 //! A connection to Redis that is kept, and replaced after a failure.
 //!
-//! Each connection is made by a task of its own, which ends by the timeout of Redis. A caller that gives up does not stop it:
-//! the next caller takes over what was made meanwhile. So a collection may be shorter than connecting takes.
+//! A separate task makes each connection, and `--redis.timeout` bounds it. A caller that gives up does not stop the task:
+//! the next caller takes over the connection. So a collection may be shorter than the time that connecting takes.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::observe::redis::errors::{RedisFailure, breaks, not_connected};
 pub(in crate::observe) struct Connector {
     endpoint: Arc<Endpoint>,
     open: Arc<Mutex<Option<Open>>>,
-    /// Makes a connection, or finds out whether the one that is open is still of use.
+    /// Makes a connection, or checks whether the open one still works.
     task: Arc<tokio::sync::Mutex<Option<Task>>>,
 }
 
@@ -39,8 +39,8 @@ impl Connector {
         })
     }
 
-    /// A connector whose connections may read what a replica of a cluster holds. A server that is no node of a cluster
-    /// refuses that, and its replicas are read as they are.
+    /// A connector whose connections may read from a replica of a cluster. A server outside of a cluster refuses READONLY,
+    /// and its replicas can be read without it.
     pub(in crate::observe) fn readonly(access: Arc<Access>, address: &str) -> Self {
         Self::to(Endpoint {
             access,
@@ -50,7 +50,7 @@ impl Connector {
         })
     }
 
-    /// A connector whose connections begin with `first` and hand what Redis pushes to `on_push`.
+    /// A connector whose connections begin with `first` and pass what Redis pushes to `on_push`.
     pub(in crate::observe) fn listening(
         access: Arc<Access>,
         address: &str,
@@ -73,11 +73,11 @@ impl Connector {
         }
     }
 
-    /// The connection: the one that is open, or a new one. The flag says whether it was made before this call.
+    /// The open connection, or a new one. The flag says whether it was made before this call.
     pub(in crate::observe) async fn get(&self) -> RedisResult<(Open, bool)> {
         let mut task = self.task.lock().await;
         if let Some(before) = &mut *task {
-            // It began before this call: if it failed, that says nothing about now.
+            // The task began before this call: its failure says nothing about the present.
             let made = outcome(before.await).ok();
             *task = None;
             *lock(&self.open) = made;
@@ -93,8 +93,8 @@ impl Connector {
         Ok((made?, false))
     }
 
-    /// For a caller that gave up on an answer: a task sends PING, which Redis answers after everything before. Where no answer
-    /// comes, the connection is replaced.
+    /// Checks the connection, for a caller that gave up on an answer. A task sends PING, which Redis answers after all
+    /// earlier commands. Without an answer, the connection is replaced.
     pub(in crate::observe) fn verify(&self) {
         let open = lock(&self.open).clone();
         if let (Some(open), Ok(mut task)) = (open, self.task.try_lock())
@@ -110,13 +110,13 @@ impl Connector {
         }
     }
 
-    /// The connection, if there is one: while it lasts, Redis was not restarted.
+    /// The open connection, if there is one. While it lasts, Redis was not restarted.
     pub(in crate::observe) fn current(&self) -> Option<MultiplexedConnection> {
         let open = lock(&self.open);
         open.as_ref().map(|open| open.connection.clone())
     }
 
-    /// Drops the connection; the next use makes a new one.
+    /// Drops the connection. The next use makes a new one.
     pub(in crate::observe) fn replace(&self) {
         *lock(&self.open) = None;
         if let Ok(mut task) = self.task.try_lock() {
@@ -124,24 +124,24 @@ impl Connector {
         }
     }
 
-    /// Drops the connection if `error` says that it is of no use any more.
+    /// Drops the connection if `error` breaks it.
     pub(in crate::observe) fn note(&self, error: &RedisError) {
         if breaks(error) {
             self.replace();
         }
     }
 
-    /// PING on the connection there is, or on a new one if there is none. A broken one is dropped, not replaced.
+    /// Sends PING on the open connection, or on a new one. A broken connection is dropped, and not replaced.
     pub(in crate::observe) async fn ping_once(&self) -> RedisResult<Open> {
         let (open, _) = self.get().await?;
         ping(&open).await.inspect_err(|_| self.replace())?;
         Ok(open)
     }
 
-    /// A connection on which PING was answered well, and how long that took.
+    /// A connection on which Redis answered PONG, and how long that took.
     ///
-    /// A connection that broke since it was last used is replaced at once: that Redis restarted in between is no
-    /// reason to call it disconnected now.
+    /// A connection that broke since its last use is replaced at once: Redis may have restarted meanwhile, and is not
+    /// disconnected now.
     pub(in crate::observe) async fn ping(
         &self,
     ) -> Result<(MultiplexedConnection, Duration), RedisFailure> {
@@ -190,7 +190,7 @@ async fn ping(open: &Open) -> RedisResult<Value> {
     redis::cmd("PING").query_async(&mut connection).await
 }
 
-/// What a task made. One of ours neither panics nor is aborted while somebody waits for it.
+/// The result of a task. The tasks do not panic, and nothing aborts them while a caller waits.
 fn outcome(made: Result<RedisResult<Open>, tokio::task::JoinError>) -> RedisResult<Open> {
     made.unwrap_or_else(|_| Err(not_connected()))
 }

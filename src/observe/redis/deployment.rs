@@ -1,5 +1,5 @@
-//! Where Redis is and how to log in there, validated: one server, the nodes of a cluster, or sentinels that know the
-//! primary. Makes the settings of a connection; the connecting itself is `connector`'s.
+//! The validated settings for Redis: its servers (one server, nodes of a cluster, or sentinels), login and TLS. `connector`
+//! makes the connections.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::observe::redis::address::host_of;
 /// Where Redis is and how to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisDeployment {
-    /// Where the servers to begin with are, one at least: the server, nodes of the cluster, or the sentinels. `host:port`, or
-    /// the path of a Unix socket.
+    /// The addresses to begin with, one at least: the server, nodes of the cluster, or the sentinels. Each is a `host:port`
+    /// or the path of a Unix socket.
     pub seeds: Vec<String>,
-    /// By what name the sentinels know the primary; `None` if the seeds are no sentinels.
+    /// The name by which the sentinels know the primary. `None` if the seeds are not sentinels.
     pub sentinel_master: Option<String>,
     /// The number of the database.
     pub database: i64,
@@ -26,55 +26,55 @@ pub struct RedisDeployment {
     pub login: Login,
     /// The user and password at the sentinels.
     pub sentinel_login: Login,
-    /// TLS to Redis and to the sentinels; `None` for plain TCP.
+    /// TLS to Redis and to the sentinels. `None` for plain TCP.
     pub tls: Option<Tls>,
-    /// For connecting, and for one answer.
+    /// The timeout for connecting, and for one answer.
     pub timeout: Duration,
-    /// Whether the sweep reads from a replica where there is one.
+    /// Whether the sweep reads from a replica if there is one.
     pub prefer_replica: bool,
 }
 
-/// A user and a password, as far as they are given.
+/// A user and a password. Both are optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {
     /// The user.
     pub username: Option<String>,
-    /// The password, as it is when a connection is made.
+    /// The password. Each new connection uses its current value.
     pub password: Option<SecretSource>,
 }
 
 /// TLS settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Whom to trust and how to show oneself, as it is when a connection is made.
+    /// The trusted authorities and the client's certificate. Each new connection uses their current values.
     pub source: TlsSource,
-    /// The name that certificates must bear; `None` for the host of the address.
+    /// The name that certificates must contain. `None` for the host of the address.
     pub server_name: Option<String>,
 }
 
-/// What every connection of one kind is made with.
+/// The settings that all connections of one kind share.
 pub(in crate::observe) struct Access {
     login: Login,
     pub(in crate::observe) database: i64,
     pub(in crate::observe) tls: Option<TlsAccess>,
     pub(in crate::observe) timeout: Duration,
-    /// It was said that a password is not wanted.
+    /// The log already says that Redis needs no password.
     said_unwanted: AtomicBool,
 }
 
-/// How TLS is spoken.
+/// The settings of TLS.
 pub(in crate::observe) struct TlsAccess {
     source: TlsSource,
     name: Option<ServerName<'static>>,
 }
 
 impl TlsAccess {
-    /// What makes a connection, with certificates as they are now.
+    /// A connector with the current certificates.
     pub(in crate::observe) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.source.current())
     }
 
-    /// The name that the certificate of `address` (`host:port`) must bear.
+    /// The name that the certificate of `address` (`host:port`) must contain.
     pub(in crate::observe) fn name_at(&self, address: &str) -> Result<ServerName<'static>, String> {
         if let Some(name) = &self.name {
             return Ok(name.clone());
@@ -83,28 +83,29 @@ impl TlsAccess {
             .trim_start_matches('[')
             .trim_end_matches(']');
         ServerName::try_from(host.to_owned())
-            .map_err(|error| format!("{host}: no name for a certificate: {error}"))
+            .map_err(|error| format!("{host}: not a valid name for a certificate: {error}"))
     }
 }
 
 impl Access {
-    /// Who logs in, with the password as it is now. A user alone is one that needs no password.
+    /// The user and the current password. A user without a password needs none.
     pub(in crate::observe) fn credentials(&self) -> Option<(Option<&str>, Option<Secret>)> {
         let user = self.login.username.as_deref();
         let password = self.login.password.as_ref().map(SecretSource::current);
         (user.is_some() || password.is_some()).then_some((user, password))
     }
 
-    /// Redis took the password.
+    /// Notes that Redis accepted the password.
     pub(in crate::observe) fn note_password_wanted(&self) {
         self.said_unwanted.store(false, Ordering::Relaxed);
     }
 
-    /// Redis at `address` has no password. Said once: so passwords are rolled out.
+    /// Notes that Redis at `address` has no password. That is no failure, because passwords are rolled out in steps. It is
+    /// logged once.
     pub(in crate::observe) fn note_password_unwanted(&self, address: &str) {
         if !self.said_unwanted.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "Redis at {address} wants no password, though one is configured; going on without logging in"
+                "Redis at {address} has no password, although one is configured: connecting without a login"
             );
         }
     }
@@ -119,8 +120,8 @@ impl fmt::Debug for Access {
 }
 
 impl RedisDeployment {
-    /// Whether `other` leads to the same data, however it is reached: they have a host in common, the database, and what
-    /// the sentinels know the primary by.
+    /// Whether `other` leads to the same data: both have a seed, the database, and the sentinels' name of the primary in
+    /// common.
     pub(in crate::observe) fn same_place(&self, other: &Self) -> bool {
         let common = self.seeds.iter().any(|seed| other.seeds.contains(seed));
         common && self.sentinel_master == other.sentinel_master && self.database == other.database

@@ -1,5 +1,5 @@
-//! How one connection to a server of Redis is made: TCP or a Unix socket, TLS, login, and the command that it begins with.
-//! What comes in on it is bounded. Where it cannot be made, finds out why. Keeps nothing: that is `connector`'s.
+//! Makes one connection to a Redis server: TCP or a Unix socket, TLS, login, and the first command. Bounds the size of
+//! answers. If the connection fails, finds out why. `connector` keeps connections.
 
 use std::fmt;
 use std::io;
@@ -29,11 +29,12 @@ use crate::observe::redis::errors::{RedisFailure, breaks};
 use crate::observe::redis::greeting::{LONGEST_LINE, greet};
 use crate::observe::redis::peer::Peer;
 
-/// The most that may come in after a request went out. The largest answers are those of pipelines of SCAN, some
-/// thousand keys of a few kilobytes each at worst.
+/// How many bytes may arrive after a request was sent. Pipelines of SCAN have the largest answers: some thousand keys of a
+/// few kilobytes each at worst.
 const MOST_ANSWER: usize = 64 * 1024 * 1024;
 
-/// How long a server that closed the connection has to say why, and one that may be no Redis to show what it is.
+/// How long to wait for a server's reason after it closed the connection, and for the first bytes of a server that may not
+/// be Redis.
 const DIAGNOSIS: Duration = Duration::from_millis(200);
 
 /// Where a connection leads, and how it is made.
@@ -41,13 +42,13 @@ pub(in crate::observe) struct Endpoint {
     pub(in crate::observe) access: Arc<Access>,
     /// A `host:port`, or the path of a socket.
     pub(in crate::observe) address: String,
-    /// What each connection begins with.
+    /// The first command on each connection.
     pub(in crate::observe) first: Option<Cmd>,
-    /// What is done with what Redis pushes. The connection speaks RESP3 then.
+    /// Receives what Redis pushes. If set, the connection speaks RESP3.
     pub(in crate::observe) on_push: Option<OnPush>,
 }
 
-/// A function that takes what Redis pushes.
+/// A function that receives what Redis pushes.
 pub(in crate::observe) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
 impl fmt::Debug for Endpoint {
@@ -56,18 +57,18 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// A connection that was made, and the task that drives it, which ends with the last clone.
+/// An open connection, and the task that drives it. The task ends with the last clone.
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct Open {
     pub(in crate::observe) connection: MultiplexedConnection,
-    /// What Redis said if it refused the first command.
+    /// The error, if Redis refused the first command.
     pub(in crate::observe) refused: Option<RedisError>,
     used: Arc<AtomicBool>,
     _driver: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Open {
-    /// Whether this was never asked of the connection before.
+    /// Whether this is the first call for this connection.
     pub(in crate::observe) fn is_first_use(&self) -> bool {
         !self.used.swap(true, Ordering::Relaxed)
     }
@@ -76,7 +77,7 @@ impl Open {
 impl Endpoint {
     /// Makes a connection within the timeout, or says why there is none.
     pub(in crate::observe) async fn open(&self) -> RedisResult<Open> {
-        // On the heap: TLS makes it large.
+        // On the heap: TLS makes the future large.
         let connect = Box::pin(self.connect());
         match tokio::time::timeout(self.access.timeout, connect).await {
             Ok(Err(error)) if error.is_connection_dropped() && !error.is_connection_refusal() => {
@@ -87,7 +88,7 @@ impl Endpoint {
         }
     }
 
-    /// Why the server hangs up, if that can be seen.
+    /// Why the server hangs up, if that can be found out.
     async fn why_dropped(&self) -> Option<RedisError> {
         if self.access.tls.is_some() || is_socket(&self.address) {
             return None;
@@ -99,8 +100,8 @@ impl Endpoint {
         (peer == Peer::Tls).then(|| tls_failed(peer.hint()))
     }
 
-    /// Why Redis hangs up on everybody new, if it says so: it has too many clients, or is in protected mode. It says that
-    /// before it is asked anything, so whoever asks at once mostly gets to know only that the connection is gone.
+    /// Why Redis hangs up on every new client, if it says so: it has too many clients, or is in protected mode. Redis sends
+    /// that before the client asks anything. A client that writes at once mostly sees only a closed connection.
     async fn refusal(&self) -> Option<RedisError> {
         let mut line = Vec::new();
         let listen = async {
@@ -140,7 +141,7 @@ impl Endpoint {
         Ok(open)
     }
 
-    /// How long another connection may take that only shows what went wrong with the one before.
+    /// How long a second connection may take, which only finds out why the first one failed.
     fn patience(&self) -> Duration {
         DIAGNOSIS.min(self.access.timeout / 4)
     }
@@ -156,7 +157,7 @@ impl Endpoint {
             let peer = Peer::plainly_at(&self.address, self.patience()).await;
             peer.filter(|peer| *peer != Peer::Tls)
         };
-        // A Redis without TLS takes the handshake for the beginning of a long line, and waits for its end.
+        // A Redis without TLS reads the handshake as the beginning of a long line, and waits for the end of it.
         let no_handshake = async {
             tokio::time::sleep(self.access.timeout / 2).await;
             match speaks_plainly().await {
@@ -174,7 +175,7 @@ impl Endpoint {
         if let Some(hint) = certificate_hint(&error) {
             return Err(tls_failed(&format!("{error}: {hint}")));
         }
-        // What is refused in the language of TLS is refused by somebody who speaks it.
+        // A server that refuses with a TLS alert, or whose certificate was read, speaks TLS.
         let about_tls = ["certificate", "alert"]
             .iter()
             .any(|word| error.contains(word));
@@ -225,7 +226,7 @@ fn tls_failed(why: &str) -> RedisError {
     failure.into()
 }
 
-/// A stream that ends with an error when too much comes in after the last write.
+/// A stream that fails when too many bytes arrive after the last write.
 #[derive(Debug)]
 struct Bounded<S> {
     inner: S,

@@ -1,4 +1,5 @@
-//! What Redis's errors and those of the way to it mean: a named reason, words to show, and what to do about them.
+//! Maps errors of Redis and of the connection to it to a named reason and a message, and says which of them break the
+//! connection.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::observation::{Collector, Failure, Reason};
 
-/// A failure of Redis, named.
+/// A failure of Redis, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(in crate::observe) struct RedisFailure {
@@ -15,7 +16,7 @@ pub(in crate::observe) struct RedisFailure {
 }
 
 impl RedisFailure {
-    /// What came of `what`: the command and the server.
+    /// The failure of `what`: the command and the server.
     pub(in crate::observe) fn of(what: &str, error: &RedisError) -> Self {
         Self {
             reason: reason_of(error),
@@ -23,14 +24,14 @@ impl RedisFailure {
         }
     }
 
-    /// About `collector`, as it is counted.
+    /// The failure as it is counted for `collector`.
     pub(in crate::observe) fn counted(self, collector: Collector, subject: &str) -> Failure {
         Failure::new(collector, subject, self.reason, self.message)
     }
 }
 
 impl From<RedisFailure> for RedisError {
-    /// As an error of the connection, which it is to all who branch on it.
+    /// Wraps it as an I/O error, so that callers treat it as an error of the connection.
     fn from(failure: RedisFailure) -> Self {
         std::io::Error::other(failure).into()
     }
@@ -38,15 +39,15 @@ impl From<RedisFailure> for RedisError {
 
 type StdError = dyn std::error::Error + Send + Sync;
 
-/// What an error is about, if it was one of ours when it began.
+/// The [`RedisFailure`] that `error` was made from, if it was.
 fn ours(error: &RedisError) -> Option<&RedisFailure> {
-    // The library's source is the pointer that it keeps the error behind.
+    // The library's `source` is the `Arc` around the error.
     let source = std::error::Error::source(error)?.downcast_ref::<Arc<StdError>>()?;
     let error = source.downcast_ref::<std::io::Error>()?;
     error.get_ref()?.downcast_ref()
 }
 
-/// What Redis said, in its own words; of what it did not say, the library's.
+/// Redis's own message if Redis answered, else the library's.
 fn words_of(error: &RedisError) -> String {
     if let Some(ours) = ours(error) {
         return ours.message.clone();
@@ -60,12 +61,12 @@ fn words_of(error: &RedisError) -> String {
     }
 }
 
-/// Whether Redis wants a login on a connection that had none, or has lost it.
+/// Whether Redis requires a login on this connection, which never logged in or lost its login.
 pub(in crate::observe) fn wants_login(error: &RedisError) -> bool {
     error.code() == Some("NOAUTH")
 }
 
-/// The closed reason for what Redis or the way to it said.
+/// The reason for an error of Redis or of the connection to it.
 pub(in crate::observe) fn reason_of(error: &RedisError) -> Reason {
     if let Some(ours) = ours(error) {
         return ours.reason;
@@ -83,13 +84,13 @@ pub(in crate::observe) fn reason_of(error: &RedisError) -> Reason {
             _ => by_code(error),
         },
         ErrorKind::AuthenticationFailed => Reason::Auth,
-        // The parser tells an answer that ended early as one that it cannot read.
+        // The parser reports an answer that ended early as one that it cannot read.
         ErrorKind::Parse if error.to_string().contains("end of input") => Reason::Truncated,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Reason::RedisError,
         ErrorKind::Extension => by_code(error),
         _ if error.is_timeout() => Reason::Timeout,
         ErrorKind::Io if error.to_string().contains("larger than") => Reason::TooLarge,
-        // With TLS 1.3 a server refuses our certificate when the handshake is over for us.
+        // With TLS 1.3 a server refuses the client's certificate after the client has finished the handshake.
         ErrorKind::Io if error.to_string().contains("received fatal alert") => Reason::Tls,
         _ if error.is_connection_refusal() => Reason::Refused,
         ErrorKind::Io if error.to_string().contains("lookup address") => Reason::Dns,
@@ -108,13 +109,13 @@ fn by_code(error: &RedisError) -> Reason {
     }
 }
 
-/// Whether `error` makes the connection useless: it is one of the connection rather than an answer, or the answer that it
-/// has to log in, which connections do when they begin.
+/// Whether `error` makes the connection useless: it is an error of the connection, not an answer, or Redis requires a
+/// login, which only a new connection does.
 pub(in crate::observe) fn breaks(error: &RedisError) -> bool {
     !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) || wants_login(error)
 }
 
-/// Whether `error` says that the key is elsewhere, or on its way.
+/// Whether `error` is a redirect: another server holds the key, or the key is being moved.
 pub(in crate::observe) fn is_elsewhere(error: &RedisError) -> bool {
     matches!(
         error.kind(),
@@ -124,7 +125,7 @@ pub(in crate::observe) fn is_elsewhere(error: &RedisError) -> bool {
     )
 }
 
-/// Whether `error` means that the key could not be asked for, rather than what it is.
+/// Whether `error` means that no server could answer about the key. Other errors are answers about the key.
 pub(in crate::observe) fn is_unserved(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Server(kind) => matches!(
@@ -141,7 +142,7 @@ pub(in crate::observe) fn is_unserved(error: &RedisError) -> bool {
     }
 }
 
-/// There is no connection.
+/// The error for a missing connection.
 pub(in crate::observe) fn not_connected() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::NotConnected).into()
 }

@@ -1,6 +1,6 @@
-//! The first words on a new connection, before the driver takes it over: the login, the database, and one PING. Spoken here
-//! so that Redis's own words on a login are kept, a password that it does not want is no failure, and what is no Redis is
-//! noticed.
+//! The first commands on a new connection, before the driver takes over: AUTH, SELECT and one PING. They are sent here, not
+//! by the driver, so that Redis's own message about a login is kept, an unneeded password is no failure, and a server that
+//! is not Redis is noticed.
 
 use redis::{RedisError, RedisResult, ServerError, ServerErrorKind, Value};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -11,13 +11,13 @@ use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::peer::Peer;
 use crate::text::one_line;
 
-/// The longest line that is read, in bytes. What protected mode says takes some thousand.
+/// The longest line that is read, in bytes. The message of protected mode has about a thousand.
 pub(in crate::observe) const LONGEST_LINE: u64 = 4096;
 
-/// How much of what is no answer of Redis is shown.
+/// How many bytes of an answer that is not Redis's are shown.
 const SHOWN: usize = 40;
 
-/// Logs in at `address` and chooses the database. What Redis answers to PING is of no matter, if it is an answer of Redis.
+/// Logs in at `address` and chooses the database. Any answer to PING will do, if it is an answer of Redis.
 pub(in crate::observe) async fn greet(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     access: &Access,
@@ -31,7 +31,7 @@ pub(in crate::observe) async fn greet(
         }
     }
     match ask(stream, &["PING"]).await? {
-        // Said to everybody new before it hangs up.
+        // Redis sends these to every new client before it hangs up.
         Err(error) if matches!(error.code(), "DENIED" | "ERR") => Err(error.into()),
         _ => Ok(()),
     }
@@ -59,12 +59,12 @@ async fn log_in(
     Ok(())
 }
 
-/// Redis before 6.0 has passwords only.
+/// Redis before 6.0 has passwords, but no users.
 fn knows_no_users(error: &ServerError) -> bool {
     says(error, "wrong number of arguments")
 }
 
-/// Whether Redis has no password, in the words of 6.0 and later, and of before.
+/// Whether Redis has no password: the message of 6.0 and later, or that of older versions.
 fn wants_no_password(error: &ServerError) -> bool {
     says(error, "without any password configured") || says(error, "no password is set")
 }
@@ -73,10 +73,10 @@ fn says(error: &ServerError, words: &str) -> bool {
     error.details().is_some_and(|said| said.contains(words))
 }
 
-/// What Redis said to the command `what`, with the reason for it.
+/// The failure of the command `what`, with its reason.
 fn refused(what: &str, error: ServerError) -> RedisError {
     let login = what == "AUTH" && error.kind().is_none_or(is_general);
-    // What is said to everybody new comes as an answer to the first command.
+    // A message to every new client looks like the answer to the first command.
     let to_everybody = error.code() == "DENIED" || says(&error, "max number of clients");
     let error = RedisError::from(error);
     if to_everybody {
@@ -89,7 +89,7 @@ fn refused(what: &str, error: ServerError) -> RedisError {
     failure.into()
 }
 
-/// A server that does not know AUTH repeats what it was told, and so shows the password.
+/// Removes the password from the message: a server that does not know AUTH repeats its arguments.
 fn without(password: &str, refused: &RedisError) -> RedisError {
     let mut failure = RedisFailure::of("", refused);
     let words = failure.message.trim_start_matches(": ");
@@ -106,7 +106,7 @@ fn is_general(kind: ServerErrorKind) -> bool {
     matches!(kind, ServerErrorKind::ResponseError)
 }
 
-/// One command and its answer, which is a line.
+/// Sends one command and reads its answer, which is one line.
 async fn ask(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     words: &[&str],
@@ -143,7 +143,7 @@ fn no_redis(answer: &[u8]) -> RedisError {
     } else {
         let shown = String::from_utf8_lossy(&answer[..answer.len().min(SHOWN)]);
         format!(
-            "answered {:?}, which is no answer of Redis",
+            "answered {:?}, which is not an answer of Redis",
             one_line(&shown)
         )
     };
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_is_refused_is_told_in_redis_own_words() {
+    fn a_refused_login_is_reported_with_redis_own_message() {
         for (line, reason, message) in [
             (
                 "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_repeats_the_password_does_not_show_it() {
+    fn a_server_that_repeats_the_password_does_not_leak_it() {
         for line in [
             "-ERR unknown command `AUTH`, with args beginning with: `open-ses\r\n",
             "-ERR no such thing as open-sesame\r\n",
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_nobody_wants_is_known_by_the_words_of_every_version() {
+    fn an_unneeded_password_is_recognized_by_the_message_of_every_version() {
         for line in [
             "-ERR AUTH <password> called without any password configured for the default user. Are you sure your \
              configuration is correct?\r\n",

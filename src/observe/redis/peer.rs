@@ -1,5 +1,5 @@
-//! What answers in place of Redis, by the first bytes that it sends: for a message that says what was probably meant. Asks
-//! over a connection of its own, after the one that was meant failed.
+//! Recognizes which kind of server answers in place of Redis, by the first bytes of its answer, so that the error message
+//! can suggest the right URL. Asks over a new connection, after the first one failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A kind of server.
+/// A kind of server, by its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::observe) enum Peer {
-    /// It speaks Redis's protocol, without TLS.
+    /// Redis's protocol, without TLS.
     Redis,
-    /// It speaks TLS.
+    /// TLS.
     Tls,
-    /// It speaks HTTP, without TLS.
+    /// HTTP, without TLS.
     Http,
 }
 
 impl Peer {
-    /// Which server begins an answer like this.
+    /// The kind of server whose answer begins with these bytes.
     pub(in crate::observe) fn of(answer: &[u8]) -> Option<Self> {
         match answer {
             [b'+' | b'-', ..] => Some(Self::Redis),
@@ -31,23 +31,23 @@ impl Peer {
         }
     }
 
-    /// What is wrong, and what was probably meant.
+    /// What is wrong, and which URL was probably meant.
     pub(in crate::observe) fn hint(self) -> &'static str {
         match self {
             Self::Redis => {
                 "the server answers without TLS: a URL with redis:// was probably meant, not rediss://"
             }
             Self::Tls => "the server speaks TLS: a URL with rediss:// was probably meant",
-            Self::Http => "the server speaks HTTP: it is no Redis",
+            Self::Http => "the server speaks HTTP: it is not Redis",
         }
     }
 
-    /// What answers a plain PING at `address`.
+    /// The kind of server that answers a plain PING at `address`.
     pub(in crate::observe) async fn plainly_at(address: &str, patience: Duration) -> Option<Self> {
         Self::answering(address, b"PING\r\n", patience).await
     }
 
-    /// What answers the beginning of a TLS handshake at `address`.
+    /// The kind of server that answers the first message of a TLS handshake at `address`.
     pub(in crate::observe) async fn securely_at(address: &str, patience: Duration) -> Option<Self> {
         Self::answering(address, &client_hello().ok()?, patience).await
     }
@@ -70,7 +70,7 @@ impl Peer {
     }
 }
 
-/// The first message of a TLS handshake. No certificate is looked at, so it trusts nobody.
+/// The first message of a TLS handshake. The answer's certificate is never read, so no authority is trusted.
 fn client_hello() -> Result<Vec<u8>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_known_by_the_first_bytes_of_an_answer() {
+    fn servers_are_recognized_by_the_first_bytes_of_an_answer() {
         for (answer, peer) in [
             (&b"+PONG\r\n"[..], Some(Peer::Redis)),
             (b"-NOAUTH Authentication required.\r\n", Some(Peer::Redis)),

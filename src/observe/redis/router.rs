@@ -1,5 +1,5 @@
-//! Sends commands to the servers that hold their keys: all to one, or by slot to the primaries of a cluster, and on to
-//! where a key has moved. Decides nothing about what the answers mean.
+//! Sends each command to the server that holds its key: to the only server, or in a cluster to the primary of the key's
+//! slot. Follows redirects. Does not interpret the answers.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use crate::observe::redis::address::host_of;
 use crate::observe::redis::errors::breaks;
 
-/// How often an answer that a key is elsewhere is followed: once to where it is on its way to, once more from there.
+/// How often one command is sent at most: to the slot's primary, to the server that a redirect names, and once more from
+/// there.
 const MOST_HOPS: usize = 3;
 
 /// One server that holds keys, and the connection to it, or why there is none.
@@ -24,7 +25,7 @@ pub(in crate::observe) struct Link {
 /// Which link serves which slots: ranges in rising order, both ends included. Empty if there are no slots.
 pub(in crate::observe) type Slots = Vec<(u16, u16, usize)>;
 
-/// Where each key is asked for.
+/// Routes commands to the servers that hold their keys.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct Router {
     links: Vec<Link>,
@@ -38,7 +39,7 @@ pub(in crate::observe) struct Answers {
     pub(in crate::observe) broken: BTreeMap<usize, RedisError>,
 }
 
-/// A command on its way: its place in the order, where to, and whether it follows a redirect.
+/// A command under way: its place in the order, its link, and whether it follows a redirect.
 struct Routed {
     place: usize,
     link: usize,
@@ -46,7 +47,7 @@ struct Routed {
 }
 
 impl Router {
-    /// With `slots`, keys go by their slots; without, all go to the only link.
+    /// With `slots`, each key goes to the link of its slot. Without, all keys go to the only link.
     pub(in crate::observe) fn new(links: Vec<Link>, slots: Option<Slots>) -> Self {
         Self { links, slots }
     }
@@ -55,12 +56,12 @@ impl Router {
         &self.links
     }
 
-    /// Whether keys go by their slots.
+    /// Whether keys are routed by slot.
     pub(in crate::observe) fn is_cluster(&self) -> bool {
         self.slots.is_some()
     }
 
-    /// The link that `key` (the whole name) is asked for at.
+    /// The link that holds `key` (the whole name).
     pub(in crate::observe) fn link_of(&self, key: &[u8]) -> Option<usize> {
         let Some(slots) = &self.slots else {
             return (!self.links.is_empty()).then_some(0);
@@ -71,7 +72,7 @@ impl Router {
         (slot <= *last).then_some(*link)
     }
 
-    /// Asks each command about its key.
+    /// Sends each command to the link of its key, and follows redirects.
     pub(in crate::observe) async fn ask(&self, commands: Vec<(Vec<u8>, Cmd)>) -> Answers {
         let mut answers = Answers::default();
         let mut batch = Vec::with_capacity(commands.len());
@@ -108,7 +109,7 @@ impl Router {
         answers
     }
 
-    /// One pipeline to each link that has commands, all at once.
+    /// Sends one pipeline to each link that has commands, all at the same time.
     async fn send(
         &self,
         commands: &[(Vec<u8>, Cmd)],
@@ -118,7 +119,8 @@ impl Router {
         for routed in batch {
             let (pipe, batch) = by_link.entry(routed.link).or_default();
             if routed.redirected {
-                // Without it, a server refuses a key that is still on its way to it; otherwise it does nothing.
+                // Without ASKING, a server refuses a key that is still being moved to it. For other keys it changes
+                // nothing.
                 pipe.cmd("ASKING");
             }
             pipe.add_command(commands[routed.place].1.clone());
@@ -138,7 +140,7 @@ impl Router {
         }
         let mut answered = Vec::new();
         while let Some(done) = asked.join_next().await {
-            // A task of ours neither panics nor is aborted while the set lives.
+            // These tasks do not panic, and nothing aborts them while the set lives.
             let Ok((batch, answers)) = done else {
                 continue;
             };
@@ -161,7 +163,7 @@ impl Router {
         answered
     }
 
-    /// The link that `error` sends us to. An address without a host is on the host that said so.
+    /// The link that `error` redirects to. An address without a host means the host of the server that answered.
     fn redirect(&self, error: &RedisError, from: usize) -> Option<usize> {
         let (address, _) = error.redirect_node()?;
         let address = match address.strip_prefix(':') {
@@ -177,7 +179,7 @@ fn unserved() -> RedisError {
     (kind, "no primary serves the key's slot").into()
 }
 
-/// The slot of a key: CRC16 of what stands between the first braces, if anything does, else of the whole key.
+/// The slot of a key: CRC16 of its hash tag (the text in the first braces) unless that is empty, else of the whole key.
 pub(in crate::observe) fn slot_of(key: &[u8]) -> u16 {
     const CRC: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
     let tag = key.iter().position(|&c| c == b'{').and_then(|open| {
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_go_by_their_slots_and_unserved_slots_to_nobody() {
+    fn keys_are_routed_by_slot_and_unserved_slots_have_no_link() {
         let link = |primary: &str| Link {
             primary: primary.to_owned(),
             connection: Err(unserved()),

@@ -1,4 +1,4 @@
-//! Who the primary is, as the sentinels know it.
+//! Asks the sentinels for the address of the primary.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::observe::redis::errors::RedisFailure;
 #[derive(Debug)]
 pub(in crate::observe) struct Sentinels {
     master: String,
-    /// The one that answered last first.
+    /// The sentinel that answered last comes first.
     connectors: Vec<(String, Connector)>,
 }
 
 impl Sentinels {
-    /// Those at `addresses`, who know the primary as `master`.
+    /// The sentinels at `addresses`, which know the primary by the name `master`.
     pub(in crate::observe) fn new(
         access: &Arc<Access>,
         addresses: &[String],
@@ -36,14 +36,14 @@ impl Sentinels {
         }
     }
 
-    /// For a caller that gave up on an answer.
+    /// Checks the connections, for a caller that gave up on an answer.
     pub(in crate::observe) fn verify(&self) {
         for (_, connector) in &self.connectors {
             connector.verify();
         }
     }
 
-    /// The address of the primary, from the first one to know it.
+    /// The address of the primary, from the first sentinel that knows it.
     pub(in crate::observe) async fn primary(&mut self) -> Result<String, RedisFailure> {
         let master = &self.master;
         let asked = self.connectors.iter().enumerate();
@@ -60,7 +60,7 @@ impl Sentinels {
                     let detail = error.detail().unwrap_or_default();
                     if detail.to_ascii_lowercase().contains("unknown command") {
                         failure.message +=
-                            ": it is no sentinel; a URL with redis:// was probably meant";
+                            ": it is not a sentinel; a URL with redis:// was probably meant";
                     }
                     Err(failure)
                 }

@@ -1,5 +1,5 @@
-//! What a server says of itself: its clock, INFO, its replicas, whether it is a replica that lost its primary, and whether
-//! it is one of a cluster. Each as far as the Redis user may ask for it: what may not be asked is named, and does no harm.
+//! Reads the state of one server: its clock, INFO, its replicas, whether it is a replica that lost its primary, and whether
+//! it is a node of a cluster. A command that the Redis user may not send is listed, and does not fail the collection.
 
 use jiff::{SignedDuration, Timestamp};
 use redis::aio::MultiplexedConnection;
@@ -10,30 +10,30 @@ use crate::observation::{Reason, RedisInfo};
 use crate::observe::redis::address::join;
 use crate::observe::redis::errors::{RedisFailure, is_elsewhere};
 
-/// How many names are asked for where INFO does not say if there is a cluster. Each is in a slot of its own: with two
-/// primaries, all of them are at one in one of 60,000 clusters.
+/// How many keys are asked for to find out whether there is a cluster, if INFO does not say so. Each is in a different
+/// slot: with two primaries, the asked one holds all 16 in one of 60,000 clusters.
 const NAMES_ASKED: u32 = 16;
 
-/// What a server says of itself.
+/// The state of a server, as it reports it.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct ServerState {
-    /// Redis's wall clock minus the exporter's: windows are counted by Redis's. Zero when it is not known.
+    /// Redis's wall clock minus the exporter's: windows are counted by Redis's clock. Zero if unknown.
     pub(in crate::observe) clock_offset: SignedDuration,
     pub(in crate::observe) info: Option<RedisInfo>,
-    /// `host:port` of the replicas that are connected, if they were asked for.
+    /// `host:port` of the connected replicas, if they were asked for.
     pub(in crate::observe) replicas: Vec<String>,
-    /// It is a replica, and why what it holds is as old as it is.
+    /// The server is a replica that lost its primary, so its data is old.
     pub(in crate::observe) stale: Option<RedisFailure>,
-    /// It said that a key is elsewhere: there is a cluster, whatever INFO says.
+    /// The redirect that the server answered: there is a cluster, whatever INFO says.
     pub(in crate::observe) elsewhere: Option<String>,
-    /// What could not be asked, without harm.
+    /// Commands that Redis refused. They are optional.
     pub(in crate::observe) denied: Vec<RedisFailure>,
-    /// The connection broke over it.
+    /// The connection broke while the state was read.
     pub(in crate::observe) broke: Option<RedisFailure>,
 }
 
 impl ServerState {
-    /// Nothing was told.
+    /// The state of a server that did not answer.
     pub(in crate::observe) fn failed(address: &str, error: &RedisError) -> Self {
         let what = format!("TIME and INFO {address}");
         Self {
@@ -42,7 +42,7 @@ impl ServerState {
         }
     }
 
-    /// Whether the server is one of a cluster, as far as it can be told.
+    /// Whether the server is known to be a node of a cluster.
     pub(in crate::observe) fn is_of_cluster(&self) -> bool {
         let info = self.info.as_ref();
         info.is_some_and(|info| info.mode == "cluster") || self.elsewhere.is_some()
@@ -55,17 +55,17 @@ pub(in crate::observe) fn redis_millis(now: Moment, offset: SignedDuration) -> i
     now.as_millisecond()
 }
 
-/// What is asked besides TIME and INFO.
+/// What to ask besides TIME and INFO.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::observe) struct Wanted {
-    /// The replicas that are connected.
+    /// The connected replicas.
     pub(in crate::observe) replicas: bool,
-    /// Whether the server is one of a cluster, where INFO does not tell: by keys that begin like this, which the Redis user may
-    /// ask for.
+    /// Whether the server is a node of a cluster, if INFO does not say so. Keys with this prefix are asked for, which the
+    /// Redis user may read.
     pub(in crate::observe) cluster: Option<&'static [u8]>,
 }
 
-/// Asks the server at `address` for TIME, INFO and what is wanted besides.
+/// Asks the server at `address` for TIME, INFO and what else is wanted.
 pub(in crate::observe) async fn server_state(
     connection: &mut MultiplexedConnection,
     address: &str,
@@ -82,16 +82,15 @@ pub(in crate::observe) async fn server_state(
     let mut answers = answers.into_iter();
     let mut state = ServerState::default();
     let (time, info) = (answers.next(), answers.next());
-    let text = info.and_then(|info| state.told(&format!("INFO {address}"), info));
+    let text = info.and_then(|info| state.note_denied(&format!("INFO {address}"), info));
     let text = text.and_then(|info| redis::from_redis_value::<String>(info).ok());
     let of_info = text.as_deref().and_then(time_of_info);
     let without = match of_info {
         Some(_) => "its clock is read from INFO",
-        None => {
-            "how far its clock is from the exporter's is not known, windows are counted by the exporter's"
-        }
+        None => "the offset of its clock is unknown, windows are counted by the exporter's clock",
     };
-    let time = time.and_then(|time| state.told(&format!("TIME {address} ({without})"), time));
+    let time =
+        time.and_then(|time| state.note_denied(&format!("TIME {address} ({without})"), time));
     let time = time.and_then(|time| redis::from_redis_value::<(i64, i64)>(time).ok());
     let redis_now = time.and_then(|(seconds, micros)| {
         let now = Timestamp::from_second(seconds).ok()?;
@@ -102,7 +101,7 @@ pub(in crate::observe) async fn server_state(
     }
     if let Some(role) = answers.next() {
         let what = format!("ROLE {address} (its replicas are not known)");
-        let role = state.told(&what, role);
+        let role = state.note_denied(&what, role);
         state.replicas = role.map(|role| replicas_of(&role)).unwrap_or_default();
     }
     state.info = text.as_deref().map(parse_info);
@@ -114,8 +113,8 @@ pub(in crate::observe) async fn server_state(
 }
 
 impl ServerState {
-    /// The answer to `what`; an error is noted.
-    fn told(&mut self, what: &str, answer: RedisResult<Value>) -> Option<Value> {
+    /// The answer to `what`. An error is noted in `denied`.
+    fn note_denied(&mut self, what: &str, answer: RedisResult<Value>) -> Option<Value> {
         match answer {
             Ok(answer) => Some(answer),
             Err(error) => {
@@ -126,8 +125,8 @@ impl ServerState {
     }
 }
 
-/// Finds out without INFO whether there is a cluster, and whether a replica has lost its primary: a server of a cluster
-/// names the others when it is asked for what is theirs.
+/// Finds out without INFO whether there is a cluster, and whether a replica has lost its primary. A node of a cluster
+/// answers with a redirect when it is asked for a key of another node.
 async fn ask_otherwise(
     connection: &mut MultiplexedConnection,
     address: &str,
@@ -159,7 +158,7 @@ async fn ask_otherwise(
     Ok(())
 }
 
-/// What `INFO replication` says of a replica whose link to its primary is down; `None` for everybody else.
+/// The failure of a replica whose link to its primary is down, by `INFO replication`. `None` for every other server.
 pub(in crate::observe) fn stale(address: &str, info: &str) -> Option<RedisFailure> {
     let replica = field(info, "role").is_some_and(|role| role == "slave" || role == "replica");
     if !replica || field(info, "master_link_status") != Some("down") {
@@ -167,7 +166,7 @@ pub(in crate::observe) fn stale(address: &str, info: &str) -> Option<RedisFailur
     }
     let host = field(info, "master_host").zip(field(info, "master_port"));
     let primary = host.map(|(host, port)| join(host, port));
-    // Each is -1 where it does not apply.
+    // Each is -1 if it does not apply.
     let ages = [
         "master_link_down_since_seconds",
         "master_last_io_seconds_ago",
@@ -190,7 +189,7 @@ fn lost(address: &str, primary: Option<&str>, seconds: Option<u64>) -> RedisFail
     }
 }
 
-/// The replicas in a primary's answer to ROLE: `master`, an offset, and `host`, `port`, offset of each.
+/// The replicas in a primary's answer to ROLE: `master`, an offset, then host, port and offset of each replica.
 fn replicas_of(role: &Value) -> Vec<String> {
     let Value::Array(parts) = role else {
         return Vec::new();
@@ -221,7 +220,7 @@ fn is_replica(role: &Value) -> bool {
     matches!(parts.first(), Some(Value::BulkString(role)) if role == b"slave")
 }
 
-/// Whether a server is a replica that has its primary's data: the fourth field of its ROLE.
+/// Whether a server is a replica that is connected to its primary: the fourth field of its ROLE.
 pub(in crate::observe) fn follows(role: &Value) -> bool {
     let Value::Array(parts) = role else {
         return false;
@@ -235,13 +234,13 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
 
-/// The server's clock, where INFO tells it.
+/// The server's clock, if INFO contains it.
 fn time_of_info(info: &str) -> Option<Timestamp> {
     let micros = field(info, "server_time_usec")?.parse().ok()?;
     Timestamp::from_microsecond(micros).ok()
 }
 
-/// Valkey has names of its own for its version and its mode. The `redis_version` beside it is the one that it is compatible
+/// Valkey has its own names for its version and its mode. Its `redis_version` is the version of Redis that it is compatible
 /// with.
 fn parse_info(text: &str) -> RedisInfo {
     let words = |names: &[&str]| {
@@ -266,14 +265,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replica_without_its_primary_says_how_old_it_is() {
+    fn a_replica_that_lost_its_primary_is_stale_with_its_age() {
         let info = |status: &str, ages: &str| {
             format!(
                 "role:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\nmaster_link_status:{status}\r\n{ages}"
             )
         };
         let down = "master_last_io_seconds_ago:-1\r\nmaster_link_down_since_seconds:12\r\n";
-        for (info, told) in [
+        for (info, expected) in [
             (
                 info("down", down),
                 Some("replica a:1: lost its primary 10.0.0.1:6379 12 s ago: its data is that old"),
@@ -288,7 +287,7 @@ mod tests {
             let failure = stale("a:1", &info);
             assert_eq!(
                 failure.map(|failure| failure.message).as_deref(),
-                told,
+                expected,
                 "{info}"
             );
         }

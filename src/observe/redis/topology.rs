@@ -1,5 +1,5 @@
-//! Which servers hold the data now, and the connections to them that find it out: one server, the primary that the sentinels
-//! name, or all primaries of a cluster. Found anew at every collection, so that a failover or a resharding is followed.
+//! Finds the servers that hold the data, and keeps the connections for that: one server, the primary that the sentinels
+//! name, or all primaries of a cluster. Every collection finds them anew, and so follows a failover or a resharding.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,47 +19,47 @@ use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::sentinels::Sentinels;
 use crate::observe::redis::server_state::{ServerState, Wanted, server_state, stale};
 
-/// A primary as it was found now.
+/// A primary, as this collection found it.
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct ShardNow {
     pub(in crate::observe) shard: Shard,
     pub(in crate::observe) ping: Result<Duration, RedisFailure>,
     pub(in crate::observe) state: Option<ServerState>,
-    /// It is one of a cluster whose others are not known, and why not.
+    /// Set if the server is a node of a cluster whose other nodes are unknown: the reason why.
     pub(in crate::observe) alone: Option<RedisFailure>,
 }
 
-/// All primaries, and what is wrong besides.
+/// All primaries, and the failures that are not those of one primary.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct Discovered {
     pub(in crate::observe) shards: Vec<ShardNow>,
     pub(in crate::observe) cluster: bool,
-    /// Redis as a whole does not serve, whatever the single server answers.
+    /// Redis as a whole is unavailable, whatever single servers answer.
     pub(in crate::observe) problem: Option<RedisFailure>,
-    /// What failed without harm: the primary is known from before, or this one can be watched alone.
+    /// A failure that the collection survives: the primary is known from before, or this server can be watched alone.
     pub(in crate::observe) harmless: Option<RedisFailure>,
-    /// What the Redis user may not ask for, and need not.
+    /// Optional commands that the Redis user may not send.
     pub(in crate::observe) denied: Vec<RedisFailure>,
 }
 
-/// The servers, as found last, and one connection to each.
+/// The servers that were found last, and one connection to each.
 #[derive(Debug)]
 pub(in crate::observe) struct Topology {
     access: Arc<Access>,
     seeds: Vec<String>,
     keys: &'static [u8],
     sentinels: Option<Sentinels>,
-    /// The servers are nodes of a cluster, as they say themselves.
+    /// The servers say that they are nodes of a cluster.
     cluster: bool,
-    /// Replicas are to be named too.
+    /// Replicas are asked for, too.
     replicas: bool,
     connectors: BTreeMap<String, Connector>,
-    /// As last found.
+    /// The primaries that were found last.
     shards: Vec<Shard>,
 }
 
 impl Topology {
-    /// `keys` is what keys begin with that the Redis user may ask for.
+    /// `keys` is the prefix of the keys that the Redis user may read.
     pub(in crate::observe) fn new(
         target: &RedisDeployment,
         keys: &'static [u8],
@@ -83,7 +83,7 @@ impl Topology {
         })
     }
 
-    /// Finds the primaries and looks at each. Fails only if it cannot even be told where they would be.
+    /// Finds the primaries and reads the state of each. Fails only if no address of a primary is known.
     pub(in crate::observe) async fn discover(
         &mut self,
         clock: &Clock,
@@ -121,12 +121,12 @@ impl Topology {
         Ok(discovered)
     }
 
-    /// How connections to the servers that hold data are made.
+    /// The settings for connections to the servers that hold data.
     pub(in crate::observe) fn access(&self) -> Arc<Access> {
         Arc::clone(&self.access)
     }
 
-    /// Whether the only server is a replica that has lost its primary. Nothing is connected anew.
+    /// Whether the only server is a replica that has lost its primary. Makes no new connection.
     pub(in crate::observe) async fn is_stale(&self) -> bool {
         let [shard] = &self.shards[..] else {
             return false;
@@ -141,7 +141,7 @@ impl Topology {
         info.is_ok_and(|info| stale(&shard.primary, &info).is_some())
     }
 
-    /// Routes by what was found last. Nothing is connected anew.
+    /// A router for the servers that were found last. Makes no new connection.
     pub(in crate::observe) fn router(&self) -> Router {
         let links = self.shards.iter().map(|shard| {
             let open = self.connectors.get(&shard.primary);
@@ -164,7 +164,7 @@ impl Topology {
         }
     }
 
-    /// For a caller that gave up on an answer.
+    /// Checks the connections, for a caller that gave up on an answer.
     pub(in crate::observe) fn verify(&self) {
         self.sentinels.iter().for_each(Sentinels::verify);
         self.connectors.values().for_each(Connector::verify);
@@ -175,7 +175,7 @@ impl Topology {
             match self.find_cluster(&mut discovered.denied).await {
                 Ok(problem) => discovered.problem = problem,
                 Err(failure) if self.shards.is_empty() => return Err(failure),
-                // Each primary that was known says itself what is wrong with it.
+                // The known primaries are asked anyway, and report their own failures.
                 Err(failure) => discovered.denied.push(failure),
             }
             if self.cluster {
@@ -200,10 +200,10 @@ impl Topology {
         Ok(())
     }
 
-    /// The first seed that answers, or the first of all if none does.
+    /// The first seed that answers, or else the first seed.
     async fn first_seed(&mut self) -> String {
         if let [_, _, ..] = &self.seeds[..] {
-            // The one that answered last first: those before it may be hung, and are not waited for again.
+            // The seed that answered last comes first: the seeds before it may hang, and need not be waited for again.
             let last = self.shards.first().map(|shard| &shard.primary);
             let mut seeds = self.seeds.clone();
             seeds.sort_by_key(|seed| Some(seed) != last);
@@ -217,7 +217,7 @@ impl Topology {
         self.seeds[0].clone()
     }
 
-    /// Asks a node of the cluster, those with a connection first, who serves which slots.
+    /// Asks a node of the cluster which primaries serve which slots. Nodes with an open connection are asked first.
     async fn find_cluster(
         &mut self,
         denied: &mut Vec<RedisFailure>,
@@ -238,7 +238,7 @@ impl Topology {
                         let problem = problem(state.as_deref().unwrap_or_default(), &shards);
                         Ok(Some((problem, shards, denied)))
                     }
-                    // The server was replaced by one that is in no cluster.
+                    // The server was replaced by one without a cluster.
                     Err(error) if error.to_string().contains("cluster support disabled") => {
                         Ok(None)
                     }
@@ -266,7 +266,7 @@ impl Topology {
         }
     }
 
-    /// The connectors to these addresses, each once.
+    /// The connectors to these addresses, without duplicates.
     fn connectors(&mut self, addresses: impl Iterator<Item = String>) -> Vec<(String, Connector)> {
         let mut connectors: Vec<(String, Connector)> = Vec::new();
         for address in addresses {
@@ -278,7 +278,7 @@ impl Topology {
         connectors
     }
 
-    /// The connector to `address`. It stays when whoever uses it is cut off.
+    /// The connector to `address`. It is kept when the deadline cuts off its user.
     fn connector(&mut self, address: &str) -> Connector {
         let new = || Connector::new(Arc::clone(&self.access), address);
         let kept = self.connectors.entry(address.to_owned());
@@ -299,7 +299,7 @@ impl Topology {
     }
 }
 
-/// How it is known that a server is one of a cluster, if it is.
+/// The evidence that a server is a node of a cluster, if it is one.
 fn proof_of_cluster(now: &ShardNow) -> Option<String> {
     let state = now.state.as_ref()?;
     let moved = state.elsewhere.clone();

@@ -113,7 +113,7 @@ async fn a_password_can_be_rolled_out_to_the_exporter_first() -> anyhow::Result<
         assert!(scrape.errors("counters", "auth") == 0.0);
     }
     let log = exporter.log();
-    assert_eq!(log.matches("wants no password").count(), 1, "{log}");
+    assert_eq!(log.matches("has no password").count(), 1, "{log}");
 
     redis_do(
         &mut connection,

@@ -1,4 +1,4 @@
-//! Latency over time: what a node's histogram and the checker say together, scrape by scrape, with the time passed in.
+//! Latency over time: a node's histogram and the checker together, scrape by scrape, with the time passed in.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use crate::report::{InvariantName, Report};
 use crate::subject::InvariantChecker as _;
 
 #[test]
-fn results_without_end_do_not_become_series() {
+fn too_many_results_do_not_become_series() {
     let one = |n| format!("ratelimiter_requests_checked_total{{result=\"{n}\"}} 1\n");
     let text: String = (0..=MOST_RESULTS).map(one).collect();
     let error = ScrapedMetrics::parse(&text, &WantedSeries::of_reference()).unwrap_err();
@@ -19,7 +19,7 @@ fn results_without_end_do_not_become_series() {
 }
 
 #[test]
-fn one_sum_that_is_no_number_costs_the_sum_alone() {
+fn an_invalid_sum_loses_only_the_sum() {
     let text = "ratelimiter_check_duration_seconds_bucket{le=\"0.1\"} 3\n\
                 ratelimiter_check_duration_seconds_bucket{le=\"+Inf\"} 3\n\
                 ratelimiter_check_duration_seconds_sum NaN\n\
@@ -41,7 +41,7 @@ fn one_sum_that_is_no_number_costs_the_sum_alone() {
     );
     let histogram = metrics.check_duration.unwrap();
     assert_eq!((histogram.count, histogram.sum), (3.0, None));
-    // What a verdict rests on is there as a whole or not at all.
+    // A count that a verdict depends on is an error if it is invalid.
     let text = text.replace("status=\"200\"} 3", "status=\"200\"} NaN");
     let error = ScrapedMetrics::parse(&text, &WantedSeries::of_reference()).unwrap_err();
     assert!(
@@ -51,7 +51,7 @@ fn one_sum_that_is_no_number_costs_the_sum_alone() {
 }
 
 #[test]
-fn a_histogram_of_no_numbers_is_named_and_the_next_one_is_used() {
+fn an_invalid_histogram_is_reported_and_the_next_one_is_used() {
     let broken = "ratelimiter_check_duration_seconds_bucket{le=\"0.1\"} NaN\n";
     let reading = |text: &str| ScrapedMetrics::parse(text, &WantedSeries::of_reference()).unwrap();
     let mut history = LatencyHistory::default();
@@ -77,16 +77,16 @@ fn a_histogram_of_no_numbers_is_named_and_the_next_one_is_used() {
     assert_eq!(metrics.latency_unknown.as_deref(), Some("first_sample"));
 }
 
-/// The edges of the limiter's own histogram, in ms.
+/// The bucket bounds of the limiter's own histogram, in ms.
 const FINE: [i64; 9] = [1, 5, 10, 25, 50, 100, 250, 500, 1000];
 
-/// Those of the web framework: the threshold of 50 ms lies inside the first bucket.
+/// The bucket bounds of the web framework's histogram. The threshold of 50 ms lies inside the first bucket.
 const COARSE: [i64; 3] = [100, 1000, 10_000];
 
-/// One check: when it ended, and how long it took, in ms.
+/// One check: its end and its duration, in ms.
 type Check = (i64, i64);
 
-/// Checks that begin evenly, `a_second` of them, and take `took(begin)`.
+/// Checks that begin at even intervals, `a_second` of them, and take `took(begin)`.
 fn checks(seconds: i64, a_second: i64, took: impl Fn(i64) -> i64) -> Vec<Check> {
     let begins = (0..seconds * a_second).map(|n| n * 1000 / a_second + 137);
     begins
@@ -94,7 +94,7 @@ fn checks(seconds: i64, a_second: i64, took: impl Fn(i64) -> i64) -> Vec<Check> 
         .collect()
 }
 
-/// How long a check takes that begins at `begin`, when everything stands still in `stalls`, from and to.
+/// The duration of a check that begins at `begin`. Checks that begin in one of `stalls` (from, to) wait for its end.
 fn stalled(begin: i64, stalls: &[(i64, i64)]) -> i64 {
     let stall = stalls
         .iter()
@@ -102,12 +102,12 @@ fn stalled(begin: i64, stalls: &[(i64, i64)]) -> i64 {
     stall.map_or(2, |(_, to)| to - begin + 2)
 }
 
-/// Every `period` ms.
+/// Scrapes every `period` ms.
 fn every(period: i64, until: i64) -> Vec<i64> {
     (0..=until / period).map(|n| n * period).collect()
 }
 
-/// Two servers, each every `period` ms.
+/// The scrapes of two servers, each every `period` ms.
 fn two_servers(period: i64, apart: i64, until: i64) -> Vec<i64> {
     let mut times = every(period, until);
     times.extend(every(period, until - apart).iter().map(|at| at + apart));
@@ -115,7 +115,7 @@ fn two_servers(period: i64, apart: i64, until: i64) -> Vec<i64> {
     times
 }
 
-/// What is usual: scrapes from every second to every five minutes, and two servers.
+/// Usual scrape times: from every second to every five minutes, and by two servers.
 fn rhythms(until: i64) -> Vec<Vec<i64>> {
     let mut rhythms: Vec<Vec<i64>> = [1, 2, 5, 10, 15, 20, 30, 60, 120, 300]
         .map(|seconds| every(seconds * 1000, until))
@@ -126,9 +126,9 @@ fn rhythms(until: i64) -> Vec<Vec<i64>> {
     rhythms
 }
 
-/// What one scrape said of `high_latency`.
+/// The status of `high_latency` at one scrape.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Said {
+enum Status {
     Reported,
     Pending,
     Unknown,
@@ -136,28 +136,28 @@ enum Said {
     Holds,
 }
 
-fn said(report: &Report) -> Said {
+fn status_of(report: &Report) -> Status {
     let status = report.invariants.iter();
     let status = status
         .filter(|status| status.config.name == InvariantName::HighLatency)
         .collect::<Vec<_>>()[0];
     if status.violations > 0 {
-        Said::Reported
+        Status::Reported
     } else if status.pending > 0 {
-        Said::Pending
+        Status::Pending
     } else if !status.unknown.is_empty() {
-        Said::Unknown
+        Status::Unknown
     } else if !status.inconclusive.is_empty() {
-        Said::Inconclusive
+        Status::Inconclusive
     } else {
-        Said::Holds
+        Status::Holds
     }
 }
 
 /// A node's histogram.
 struct Counts<'a> {
     edges: &'a [i64],
-    /// How many checks took no longer than each edge.
+    /// How many checks took no longer than each bound.
     up_to: Vec<u64>,
     all: u64,
 }
@@ -185,18 +185,18 @@ impl Counts<'_> {
     }
 }
 
-/// What is said at each scrape.
-fn replay(edges: &[i64], checks: &[Check], scrapes: &[i64]) -> Vec<(i64, Said)> {
+/// The status at each scrape.
+fn replay(edges: &[i64], checks: &[Check], scrapes: &[i64]) -> Vec<(i64, Status)> {
     replay_over(LatencyWindow::default(), edges, checks, scrapes)
 }
 
-/// The same with the p99 of another window.
+/// The status at each scrape, with the p99 of another window.
 fn replay_over(
     window: LatencyWindow,
     edges: &[i64],
     checks: &[Check],
     scrapes: &[i64],
-) -> Vec<(i64, Said)> {
+) -> Vec<(i64, Status)> {
     let mut checks = checks.to_vec();
     checks.sort_unstable();
     let selectors = WantedSeries::of_reference();
@@ -225,7 +225,7 @@ fn replay_over(
         };
         (
             *at,
-            said(&checker.check(Moment::from_wall(now), &observation)),
+            status_of(&checker.check(Moment::from_wall(now), &observation)),
         )
     };
     scrapes.iter().map(look).collect()
@@ -233,12 +233,14 @@ fn replay_over(
 
 fn never_reported(what: &str, edges: &[i64], checks: &[Check], until: i64) {
     for scrapes in rhythms(until) {
-        let said = replay(edges, checks, &scrapes);
-        let reported = said.iter().find(|(_, said)| *said == Said::Reported);
+        let statuses = replay(edges, checks, &scrapes);
+        let reported = statuses
+            .iter()
+            .find(|(_, status)| *status == Status::Reported);
         assert_eq!(
             reported,
             None,
-            "{what}, edges {edges:?}, scraped at {:?}: {said:?}",
+            "{what}, edges {edges:?}, scraped at {:?}: {statuses:?}",
             &scrapes[..4]
         );
     }
@@ -265,7 +267,7 @@ fn an_outage_that_is_over_is_not_reported_later() {
             // The checks wait for Redis, or give up after a second.
             let waits = |begin| stalled(begin, &stall);
             let gives_up = |begin| stalled(begin, &stall).min(1000);
-            // With other traffic after it, as before, or none.
+            // After the outage, traffic goes on or ends.
             for a_second in [1, 10] {
                 never_reported("waits", edges, &checks(380, a_second, waits), 380_000);
                 never_reported("gives up", edges, &checks(380, a_second, gives_up), 380_000);
@@ -282,7 +284,7 @@ fn an_outage_that_is_over_is_not_reported_later() {
 }
 
 #[test]
-fn what_was_slow_and_is_repaired_is_soon_no_longer_reported() {
+fn a_repaired_node_is_soon_no_longer_reported() {
     for edges in [&FINE[..], &COARSE[..]] {
         for (a_second, lasts) in [(1, 20_000), (10, 20_000), (100, 20_000)] {
             let slow = |begin| {
@@ -294,14 +296,16 @@ fn what_was_slow_and_is_repaired_is_soon_no_longer_reported() {
             };
             let checks = checks(400, a_second, slow);
             for scrapes in rhythms(400_000).into_iter().take(5) {
-                let said = replay(edges, &checks, &scrapes);
-                let last = said.iter().rfind(|(_, said)| *said == Said::Reported);
+                let statuses = replay(edges, &checks, &scrapes);
+                let last = statuses
+                    .iter()
+                    .rfind(|(_, status)| *status == Status::Reported);
                 let last = last.map(|(at, _)| *at);
                 let period = scrapes[1] - scrapes[0];
                 let latest = 135_300 + lasts.max(period);
                 assert!(
                     last.is_some_and(|at| (120_000..=latest).contains(&at)),
-                    "{a_second} a second, every {period} ms: last reported {last:?}: {said:?}"
+                    "{a_second} a second, every {period} ms: last reported {last:?}: {statuses:?}"
                 );
             }
         }
@@ -309,7 +313,7 @@ fn what_was_slow_and_is_repaired_is_soon_no_longer_reported() {
 }
 
 #[test]
-fn what_is_repaired_is_reported_for_a_third_of_the_window_at_most() {
+fn a_repaired_node_is_reported_for_a_third_of_the_window_at_most() {
     let slow = |begin| {
         if (600_000..735_000).contains(&begin) {
             300
@@ -321,15 +325,15 @@ fn what_is_repaired_is_reported_for_a_third_of_the_window_at_most() {
     let mut ends = Vec::new();
     for seconds in [10, 60, 600] {
         let window = LatencyWindow::new(std::time::Duration::from_secs(seconds));
-        let said = replay_over(window, &FINE, &checks, &every(1000, 1_000_000));
-        let reported = |(at, said): &(i64, Said)| (*said == Said::Reported).then_some(*at);
+        let statuses = replay_over(window, &FINE, &checks, &every(1000, 1_000_000));
+        let reported = |(at, status): &(i64, Status)| (*status == Status::Reported).then_some(*at);
         let (first, last) = (
-            said.iter().find_map(reported),
-            said.iter().rev().find_map(reported),
+            statuses.iter().find_map(reported),
+            statuses.iter().rev().find_map(reported),
         );
         let window = i64::try_from(seconds).unwrap() * 1000;
         let third = window / 3;
-        // A hundredth of the window must be slow first.
+        // The p99 is slow only after a hundredth of the window.
         let latest = 662_000 + window / 100;
         assert!(
             first.is_some_and(|at| (660_000..=latest).contains(&at)),
@@ -345,9 +349,9 @@ fn what_is_repaired_is_reported_for_a_third_of_the_window_at_most() {
 }
 
 #[test]
-fn what_stays_slow_is_reported_however_often_it_is_scraped() {
+fn a_slow_node_is_reported_at_any_scrape_interval() {
     for edges in [&FINE[..], &COARSE[..]] {
-        // All of them, one in five, and few of few.
+        // All checks are slow, one in five, or one in thirty.
         let all = |begin| if begin >= 60_000 { 300 } else { 2 };
         let fifth = |begin| {
             if begin >= 60_000 && begin / 1000 % 5 == 0 {
@@ -363,7 +367,7 @@ fn what_stays_slow_is_reported_however_often_it_is_scraped() {
                 2
             }
         };
-        // Between slow checks that are 30 s apart, up to half of the time does not count: none came.
+        // If slow checks are 30 s apart, up to half of the time does not count, because no slow check came in it.
         for (checks, uncounted) in [
             (checks(1500, 1, all), 0),
             (checks(1500, 10, all), 0),
@@ -371,17 +375,22 @@ fn what_stays_slow_is_reported_however_often_it_is_scraped() {
             (checks(1500, 1, thirtieth), 60_000),
         ] {
             for scrapes in rhythms(1_380_000) {
-                let said = replay(edges, &checks, &scrapes);
-                let first = said.iter().find(|(_, said)| *said == Said::Reported);
+                let statuses = replay(edges, &checks, &scrapes);
+                let first = statuses
+                    .iter()
+                    .find(|(_, status)| *status == Status::Reported);
                 let period = scrapes[2] - scrapes[0];
-                // Seen at the second scrape after it began, at the latest, and proved for a minute from then on.
+                // Noticed at the second scrape at the latest, and proved for a minute from then on.
                 if uncounted > 0 && period > 20_000 {
-                    // Few slow checks and few scrapes may prove it for moments only: it is pending at the least.
+                    // With few slow checks and few scrapes, the proof may last for moments only. So it is at least pending.
                     let from = 60_000 + 30_000 + 2 * period;
-                    let mut late = said.iter().filter(|(at, _)| *at > from);
+                    let mut late = statuses.iter().filter(|(at, _)| *at > from);
                     assert!(
-                        late.all(|(_, said)| matches!(said, Said::Pending | Said::Reported)),
-                        "every {period} ms: {said:?}"
+                        late.all(|(_, status)| matches!(
+                            status,
+                            Status::Pending | Status::Reported
+                        )),
+                        "every {period} ms: {statuses:?}"
                     );
                     continue;
                 }
@@ -389,14 +398,14 @@ fn what_stays_slow_is_reported_however_often_it_is_scraped() {
                 let latest = 60_000 + 30_000 + 2 * period + proved.max(2 * period);
                 assert!(
                     first.is_some_and(|(at, _)| *at >= 120_000 && *at <= latest),
-                    "every {period} ms: {first:?}, at the latest {latest}: {said:?}"
+                    "every {period} ms: {first:?}, at the latest {latest}: {statuses:?}"
                 );
-                let rest = said
+                let rest = statuses
                     .iter()
                     .skip_while(|(at, _)| Some(*at) < first.map(|it| it.0));
                 assert!(
-                    rest.clone().all(|(_, said)| *said == Said::Reported),
-                    "every {period} ms: {said:?}"
+                    rest.clone().all(|(_, status)| *status == Status::Reported),
+                    "every {period} ms: {statuses:?}"
                 );
             }
         }

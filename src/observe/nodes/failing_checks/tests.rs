@@ -1,4 +1,4 @@
-//! Series of readings, and what they prove.
+//! Series of readings, and the verdicts on them.
 
 use super::*;
 
@@ -32,7 +32,7 @@ impl Node {
         node
     }
 
-    /// A collection `seconds` after the last one, with so many more errors and answers, and in a later reading.
+    /// A collection `seconds` after the last one, with the increases of errors and answers in it and in a later reading.
     fn collect(&mut self, seconds: f64, rise: Rise, later: Option<Rise>) -> RedisEvidence {
         self.collect_after(None, seconds, rise, later)
     }
@@ -55,7 +55,7 @@ impl Node {
     }
 }
 
-/// The verdicts over collections 15 s apart: errors and answers in each, and in a later reading where there was one.
+/// The verdicts on collections 15 s apart: the errors and answers in each, and in a later reading if there is one.
 fn verdicts(collections: &[(f64, f64, Option<Rise>)]) -> Vec<RedisEvidence> {
     let mut node = Node::new();
     let collections = collections.iter();
@@ -65,7 +65,7 @@ fn verdicts(collections: &[(f64, f64, Option<Rise>)]) -> Vec<RedisEvidence> {
 }
 
 #[test]
-fn many_errors_alone_are_a_broken_way_and_errors_beside_answers_depend_on_what_is_next() {
+fn many_errors_alone_prove_a_lost_redis_and_errors_beside_answers_depend_on_the_next_reading() {
     assert_eq!(verdicts(&[(10.0, 0.0, None)]), [BROKEN]);
     assert_eq!(verdicts(&[(3.0, 3.0, Some((10.0, 0.0)))]), [BROKEN]);
     assert_eq!(verdicts(&[(9.0, 3.0, Some((9.0, 0.0)))]), [NONE]);
@@ -78,7 +78,7 @@ fn many_errors_alone_are_a_broken_way_and_errors_beside_answers_depend_on_what_i
 fn one_failing_check_on_a_quiet_node_is_no_proof() {
     assert_eq!(verdicts(&[(1.0, 0.0, None)]), [NONE]);
     assert_eq!(verdicts(&[(9.0, 0.0, None)]), [NONE]);
-    // A malformed key and another one, each every 6 s, 3 s apart, seen once a second.
+    // A malformed key and a good one, each every 6 s, 3 s apart, scraped once a second.
     let mut node = Node::new();
     for second in 0..72 {
         let rise = match second % 6 {
@@ -103,7 +103,7 @@ fn errors_that_come_slower_than_heartbeats_are_left_to_the_heartbeats() {
 }
 
 #[test]
-fn a_run_that_ended_by_itself_is_remembered_although_it_proved_a_fault() {
+fn a_run_that_ended_by_itself_counts_as_usual_although_it_proved_a_fault() {
     let mut node = Node::new();
     let mut broken = 0;
     // Twelve malformed checks in two seconds, then twelve others, every half a minute.
@@ -117,7 +117,7 @@ fn a_run_that_ended_by_itself_is_remembered_although_it_proved_a_fault() {
 }
 
 #[test]
-fn an_outage_of_the_way_is_not_remembered_as_usual() {
+fn a_lost_connection_to_redis_does_not_count_as_usual() {
     let mut node = Node::new();
     node.collect(15.0, (0.0, 50.0), None);
     for _ in 0..3 {
@@ -145,9 +145,9 @@ fn a_node_that_answers_again_after_an_outage_is_cleared_at_once() {
     assert_eq!(after((0.0, 1.0), None), ANSWERED);
 }
 
-/// They may be from before its end: the limiter's script trims before it adds, and goes on.
+/// The answers may be older than the end of the outage: the limiter's script trims before it adds, so it answers even then.
 #[test]
-fn answers_of_an_out_of_memory_redis_prove_nothing_about_its_end() {
+fn answers_of_a_redis_that_was_out_of_memory_do_not_prove_that_it_recovered() {
     let after = |later| {
         let mut node = Node::new();
         node.collect_after(Some(Outage::OutOfMemory), 15.0, (0.0, 50.0), later)
@@ -158,7 +158,7 @@ fn answers_of_an_out_of_memory_redis_prove_nothing_about_its_end() {
 }
 
 #[test]
-fn checks_that_succeed_after_nothing_but_failures_prove_that_the_way_is_back() {
+fn checks_that_succeed_after_nothing_but_failures_prove_that_redis_is_reached_again() {
     let failing = |node: &mut Node| {
         node.collect(15.0, (0.0, 50.0), None);
         node.collect(15.0, (50.0, 0.0), None);
@@ -169,16 +169,16 @@ fn checks_that_succeed_after_nothing_but_failures_prove_that_the_way_is_back() {
     failing(&mut node);
     assert_eq!(node.collect(15.0, (0.0, 9.0), None), back);
     assert_eq!(node.collect(15.0, (0.0, 9.0), None), ANSWERED);
-    // Where failures and answers fall into one collection, the later reading tells.
+    // If one collection has both failures and answers, the later reading decides.
     let mut node = Node::new();
     failing(&mut node);
     assert_eq!(node.collect(15.0, (9.0, 9.0), Some((0.0, 1.0))), back);
-    // Or the next collection.
+    // Without answers in the later reading, the next collection decides.
     let mut node = Node::new();
     failing(&mut node);
     assert_eq!(node.collect(15.0, (1.0, 1.0), Some((0.0, 0.0))), NONE);
     assert_eq!(node.collect(15.0, (0.0, 1.0), None), back);
-    // Few failures will do where none were usual.
+    // Few failures are enough if failures were not usual.
     let mut node = Node::new();
     node.collect(15.0, (0.0, 3.0), None);
     node.collect(15.0, (2.0, 0.0), None);
@@ -186,7 +186,7 @@ fn checks_that_succeed_after_nothing_but_failures_prove_that_the_way_is_back() {
 }
 
 #[test]
-fn a_malformed_key_between_other_answers_proves_no_return() {
+fn a_malformed_key_between_other_answers_does_not_prove_a_return() {
     let mut node = Node::new();
     node.collect(15.0, (24.0, 15.0), Some((1.0, 1.0)));
     for _ in 0..3 {
@@ -196,7 +196,7 @@ fn a_malformed_key_between_other_answers_proves_no_return() {
     }
 }
 
-/// Later readings into little traffic see nothing, or the malformed key alone.
+/// With little traffic, a later reading contains no checks, or the malformed key alone.
 #[test]
 fn a_malformed_key_beside_little_traffic_is_usual() {
     let mixed = (24.0, 15.0, Some((1.0, 0.0)));
@@ -206,7 +206,7 @@ fn a_malformed_key_beside_little_traffic_is_usual() {
 }
 
 #[test]
-fn a_broken_way_shows_behind_a_malformed_key_once_the_run_is_long() {
+fn a_lost_redis_is_found_despite_a_malformed_key_once_the_run_is_long() {
     let mixed = (24.0, 15.0, Some((1.0, 0.0)));
     let broken = (39.0, 0.0, None);
     let seen = verdicts(&[(0.0, 15.0, None), mixed, mixed, broken, broken]);
@@ -214,7 +214,7 @@ fn a_broken_way_shows_behind_a_malformed_key_once_the_run_is_long() {
 }
 
 #[test]
-fn a_broken_way_stays_broken_after_the_collection_in_which_it_broke() {
+fn a_lost_redis_stays_reported_after_the_collection_in_which_it_was_lost() {
     let breaking = (5.0, 5.0, Some((10.0, 0.0)));
     let broken = (10.0, 0.0, None);
     let seen = verdicts(&[(0.0, 50.0, None), breaking, broken, broken]);
@@ -222,7 +222,7 @@ fn a_broken_way_stays_broken_after_the_collection_in_which_it_broke() {
 }
 
 #[test]
-fn a_proof_stands_for_seconds_in_which_nothing_is_heard_and_until_something_speaks_against_it() {
+fn a_proof_stays_valid_for_seconds_without_checks_and_until_contradicted() {
     let outage = Some(Outage::Away);
     for (millis, evidence, outage, errors, expected) in [
         (300, NONE, None, 3.0, BROKEN),
@@ -230,9 +230,9 @@ fn a_proof_stands_for_seconds_in_which_nothing_is_heard_and_until_something_spea
         (5_000, NONE, None, 3.0, NONE),
         (300, ANSWERED, None, 3.0, ANSWERED),
         (300, NONE, outage, 3.0, NONE),
-        // Errors that are no proof.
+        // Errors, too few for proof.
         (300, NONE, None, 4.0, NONE),
-        // Another process.
+        // A new process.
         (300, NONE, None, 0.0, NONE),
     ] {
         let mut history = CheckHistory::default();
@@ -242,8 +242,8 @@ fn a_proof_stands_for_seconds_in_which_nothing_is_heard_and_until_something_spea
         let now = start + Duration::from_millis(millis);
         history.add(now, counts(errors, 10.0));
         assert_eq!(history.believe(now, evidence, outage), expected);
-        // It is not made longer by being believed.
-        let later = start + PROOF_STANDS;
+        // Using the proof does not prolong it.
+        let later = start + PROOF_VALID_FOR;
         assert_eq!(history.believe(later, NONE, None), NONE);
     }
 }

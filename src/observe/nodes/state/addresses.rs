@@ -1,6 +1,6 @@
-//! What each address showed of itself: which node answers there, or that several do, behind a load balancer or a
-//! virtual address. An address that answers with another id than before may also be a node that was replaced, so it is
-//! called balanced only once the node before is seen to live on, and not for ever.
+//! Tracks which node answers at each address, and whether several do, behind a load balancer or a virtual address. If an
+//! address answers with another id than before, the node may also have been replaced. So the address counts as balanced
+//! only once the earlier node shows life, and not for ever.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,67 +13,67 @@ use super::{NodeEvidence, NodeMemory, NodeRecord, Probe, RegistryTiming};
 use crate::clock::elapsed;
 use crate::observation::Reason;
 
-/// How long an address that showed several nodes is believed to have several: long beside the time in which a balancer
-/// hands out the next one, and short beside the life of a node that was taken for one.
-const BELIEVED_FOR: Duration = Duration::from_secs(600);
+/// How long an address counts as balanced after it showed several nodes. Much longer than a balancer takes to choose
+/// another node, and much shorter than a node lives whose address was mistaken for a balancer.
+const BALANCED_FOR: Duration = Duration::from_secs(600);
 
-/// Ids that are remembered of one address. A balancer shows itself by the second.
+/// How many ids are remembered of one address. Two are enough to recognize a balancer.
 const MOST_EARLIER: usize = 16;
 
-/// What one address showed.
+/// The ids that one address answered with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::observe) struct Shown {
-    /// The id that it last answered with.
+    /// The id of its last answer.
     id: Option<String>,
-    /// When it last answered with that.
+    /// When it last answered with that id.
     #[serde(default)]
     last: Option<Timestamp>,
-    /// The ids that it answered with before.
+    /// The ids of earlier answers.
     #[serde(default)]
     earlier: BTreeMap<String, Earlier>,
-    /// When it last changed between nodes that both live.
+    /// When it last changed between two nodes that are both alive.
     #[serde(default)]
     balanced_at: Option<Timestamp>,
-    /// A node that it answered with before is still registered: it may have died, or live on behind a balancer.
+    /// An earlier node is still registered: it may have died, or be alive behind a balancer.
     #[serde(skip)]
     doubtful: bool,
 }
 
-/// An id that an address does not answer with any more.
+/// An id that an address no longer answers with.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Earlier {
-    /// When it last answered with it, if that is known.
+    /// When it last answered with this id, if known.
     last: Option<Timestamp>,
-    /// When it first answered with another one.
+    /// When it first answered with another id.
     until: Timestamp,
 }
 
-/// An answer to a node's probes, best first.
+/// The result of a node's probes, best first.
 pub(in crate::observe) enum ProbeOutcome {
     Yes(f64),
-    /// It does not answer where it did before, or where the configuration says that it should.
+    /// No answer at an address where the node answered before, or which is configured.
     No(Reason),
-    /// It does not answer where it never did.
+    /// No answer at an address where the node never answered.
     NeverReached,
     NotAsked,
 }
 
-/// What there is of the life of a node that an address answered with before.
+/// The signs of life of a node that answered at an address earlier.
 enum Signs {
-    /// It showed life after that.
+    /// The node showed life later.
     Alive,
-    /// Its registration has not run out.
+    /// The node's registration has not expired.
     Registered,
     None,
 }
 
 impl Shown {
-    /// The id that it last answered with.
+    /// The id of the last answer.
     pub(in crate::observe) fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Takes an answer in. `registered` tells whether a node is registered.
+    /// Notes an answer. `registered` returns whether a node is registered.
     fn answered(&mut self, id: &str, now: Timestamp, registered: impl Fn(&str) -> bool) {
         let returns = self.earlier.remove(id).is_some();
         if self.id.as_deref() != Some(id) {
@@ -91,10 +91,10 @@ impl Shown {
         self.last = Some(now);
     }
 
-    /// Looks after the nodes that it answered with before. `signs` tells what there is of a node's life since a time.
+    /// Checks whether earlier nodes are alive. `signs` returns the signs of life of a node since a time.
     fn compare(&mut self, now: Timestamp, signs: impl Fn(&str, Timestamp) -> Signs) {
         self.earlier
-            .retain(|_, earlier| elapsed(earlier.until, now) < BELIEVED_FOR);
+            .retain(|_, earlier| elapsed(earlier.until, now) < BALANCED_FOR);
         self.doubtful = false;
         for (other, earlier) in &self.earlier {
             match signs(other, earlier.until) {
@@ -105,21 +105,20 @@ impl Shown {
         }
     }
 
-    /// Whether several nodes answer here, as far as is known at `now`.
+    /// Whether several nodes seem to answer here at `now`.
     pub(in crate::observe) fn is_balanced(&self, now: Timestamp) -> bool {
         let balanced = self.balanced_at;
-        self.doubtful || balanced.is_some_and(|at| elapsed(at, now) < BELIEVED_FOR)
+        self.doubtful || balanced.is_some_and(|at| elapsed(at, now) < BALANCED_FOR)
     }
 
-    /// When the node `id`, which answered here before another one, last did so; `None` if it was not here.
-    pub(in crate::observe) fn left(&self, id: &str) -> Option<Timestamp> {
+    /// When the earlier node `id` last answered here. `None` if it never did.
+    pub(in crate::observe) fn last_answer_of(&self, id: &str) -> Option<Timestamp> {
         self.earlier.get(id)?.last
     }
 }
 
 impl NodeMemory {
-    /// Takes over another list of static addresses and forgets those that are no longer in it, with what is known of
-    /// nodes by them alone.
+    /// Replaces the list of static addresses. Forgets the removed ones, and nodes that were known only by them.
     pub(in crate::observe) fn set_statics(&mut self, addresses: impl IntoIterator<Item = String>) {
         let mut before = std::mem::take(&mut self.statics);
         self.statics = addresses
@@ -136,7 +135,7 @@ impl NodeMemory {
         self.others.extend(before);
     }
 
-    /// `address` says nothing of any node, other than of those that are registered there.
+    /// Forgets which node `address` belongs to, except for nodes that are registered there.
     fn forget_address(&mut self, address: &str) {
         self.known.retain(|_, known| {
             if known.static_address.as_deref() == Some(address) {
@@ -146,7 +145,7 @@ impl NodeMemory {
         });
     }
 
-    /// Whether several nodes answer at `address`, so that what it answers says nothing of any one.
+    /// Whether several nodes answer at `address`. Then its answers say nothing about any one of them.
     pub(in crate::observe) fn is_balanced(&self, address: &str, now: Timestamp) -> bool {
         let mut places = [&self.statics, &self.others].into_iter();
         places.any(|shown| {
@@ -155,7 +154,7 @@ impl NodeMemory {
         })
     }
 
-    /// Takes in which node answers at which address.
+    /// Notes which node answers at which address.
     pub(in crate::observe) fn learn_addresses(
         &mut self,
         timing: RegistryTiming,
@@ -186,7 +185,7 @@ impl NodeMemory {
                 {
                     Signs::Alive
                 } else if registration.address.as_ref() == Some(address) {
-                    // Another node has taken its address: it is no more.
+                    // Another node has taken over its address: this node has ended.
                     Signs::None
                 } else {
                     Signs::Registered
@@ -220,8 +219,8 @@ impl NodeMemory {
         }
     }
 
-    /// Drops nodes that were replaced: at their registered address another registered node answers, or at the only
-    /// address where they ever answered one that became known after that, and their registration is gone.
+    /// Drops replaced nodes. Either another registered node answers at a node's registered address. Or its registration is
+    /// gone, and a node that became known later answers at the only address where it ever answered.
     pub(in crate::observe) fn drop_superseded(&mut self, evidence: &NodeEvidence<'_>) {
         let now = evidence.now;
         let registered = &evidence.registry.found;
@@ -239,16 +238,20 @@ impl NodeMemory {
                     .is_some_and(|other| other.address.as_ref() == Some(address))
         };
         let replaced = |id: &str, known: &NodeRecord| {
-            let gone = evidence.registry.tells_of(id) && !registered.contains_key(id);
+            let gone = evidence.registry.covers(id) && !registered.contains_key(id);
             let alone = gone && !known.reached && known.static_address.is_none();
             alone
                 && self.statics.values().any(|shown| {
                     let successor = shown.id().and_then(|id| self.known.get(id));
                     let since = successor.and_then(|successor| successor.first_seen);
-                    !shown.is_balanced(now) && shown.left(id).zip(since).is_some_and(|(l, s)| s > l)
+                    !shown.is_balanced(now)
+                        && shown
+                            .last_answer_of(id)
+                            .zip(since)
+                            .is_some_and(|(l, s)| s > l)
                 })
         };
-        // Without registrations an address is one node: the one that answers there now.
+        // Without registrations, an address is one node: the one that answers there now.
         let moved_on = |id: &str, known: &NodeRecord| {
             let answering = known
                 .address
@@ -269,14 +272,14 @@ impl NodeMemory {
         }
     }
 
-    /// Whether the configuration names `address`: then it is meant to be reached.
-    pub(in crate::observe) fn is_meant(&self, address: &str) -> bool {
+    /// Whether the configuration contains `address`. Then it must be reachable.
+    pub(in crate::observe) fn is_configured(&self, address: &str) -> bool {
         let mut statics = self.statics.keys();
         statics.any(|given| same_address(given, address))
     }
 
-    /// The best of the probes of a node's addresses, and whether that is an answer at its registered one. An answer with
-    /// another node's id is no answer of this one, and one of an address with several nodes is nobody's.
+    /// The best result of the probes of a node's addresses, and whether it is an answer at the registered one. Answers with
+    /// another node's id and those of balanced addresses do not count.
     pub(in crate::observe) fn answer_of(
         &self,
         id: &str,
@@ -287,7 +290,7 @@ impl NodeMemory {
             return (answer, false);
         };
         let registered = known.address.iter().map(|address| {
-            let believed = known.reached || self.is_meant(address);
+            let believed = known.reached || self.is_configured(address);
             (address, true, believed)
         });
         let given = known.static_address.iter();
@@ -314,7 +317,7 @@ impl NodeMemory {
     }
 }
 
-/// Whether two addresses name the same place, as far as that shows: loopback has many names.
+/// Whether two addresses are known to be the same: loopback has many names.
 pub(in crate::observe) fn same_address(a: &str, b: &str) -> bool {
     let normal = |address: &str| {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
@@ -335,7 +338,7 @@ mod tests {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
     }
 
-    /// Each answer: when, with which id, and which nodes live elsewhere then.
+    /// Each answer: its time, its id, and which nodes are alive elsewhere.
     fn shown(answers: &[(i64, &str, &[&str])]) -> Shown {
         let mut shown = Shown::default();
         for (seconds, id, alive) in answers {
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_balanced_once_the_node_before_is_seen_to_live_on() {
+    fn an_address_is_balanced_once_the_earlier_node_shows_life() {
         assert!(!shown(&[(0, "a", &[]), (15, "b", &[])]).is_balanced(at(15)));
         let confirmed = shown(&[(0, "a", &[]), (15, "b", &[]), (30, "b", &["a"])]);
         assert!(confirmed.is_balanced(at(30)));
@@ -362,14 +365,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_stays_with_one_node_is_that_nodes_in_the_end() {
+    fn an_address_that_stays_with_one_node_is_no_longer_balanced_after_ten_minutes() {
         let moved = shown(&[(0, "a", &[]), (15, "b", &["a"]), (500, "b", &["a"])]);
         assert!(moved.is_balanced(at(600)));
         assert!(!moved.is_balanced(at(615)));
     }
 
     #[test]
-    fn while_the_node_before_is_registered_nobody_is_judged_by_the_address() {
+    fn while_the_earlier_node_is_registered_the_address_counts_as_balanced() {
         let mut shown = shown(&[(0, "a", &[]), (15, "b", &[])]);
         shown.compare(at(20), |_, _| Signs::Registered);
         assert!(shown.is_balanced(at(20)));
@@ -378,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_without_end_are_not_remembered() {
+    fn the_remembered_ids_of_an_address_are_bounded() {
         let mut shown = Shown::default();
         for number in 0..100 {
             shown.answered(&number.to_string(), at(number), |_| false);
@@ -387,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_version_saved_is_read() {
+    fn the_state_of_an_older_version_is_read() {
         let shown: Shown = serde_json::from_str(r#"{"id":"n1","balanced":true}"#).unwrap();
         assert_eq!(shown.id(), Some("n1"));
         assert!(!shown.is_balanced(at(0)));

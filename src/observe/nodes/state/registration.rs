@@ -1,4 +1,4 @@
-//! What a node's registration says: of its state where it cannot be probed, and of its way to Redis.
+//! Judges a node by its registration: its state if it cannot be probed, and whether it reaches Redis.
 
 use jiff::Timestamp;
 
@@ -7,14 +7,14 @@ use super::{
 };
 use crate::clock::elapsed;
 
-/// When a registration was renewed last, by what its TTL was when it was read; `None` if it has none.
+/// When a registration was last renewed, by its TTL when it was read. `None` without a TTL.
 pub(in crate::observe) fn renewed_at(seen: SeenTtl, timing: RegistryTiming) -> Option<Timestamp> {
     seen.at
         .checked_sub(timing.ttl.saturating_sub(seen.ttl?))
         .ok()
 }
 
-/// The state of a node whose address was never reached, or that was not probed; `None` if it has left.
+/// The state of a node whose address was never reached or not probed. `None` if the node has left.
 pub(in crate::observe) fn by_registration(
     id: &str,
     known: &NodeRecord,
@@ -37,7 +37,7 @@ pub(in crate::observe) fn by_registration(
     if evidence.registry.absent {
         return unknown("not_probed");
     }
-    if !evidence.registry.tells_of(id) {
+    if !evidence.registry.covers(id) {
         return if listed {
             up("listed by the management API")
         } else {
@@ -48,7 +48,7 @@ pub(in crate::observe) fn by_registration(
         return None;
     }
     let Some(seen) = known.registration else {
-        // Known from the API's list or a static address only, and Redis does not know it.
+        // The node is known only from the API's list or a static address. Redis does not know it.
         return if listed {
             up("listed by the management API")
         } else if known.reached {
@@ -62,7 +62,7 @@ pub(in crate::observe) fn by_registration(
         .redis_up_since
         .is_some_and(|since| elapsed(since, evidence.now) >= timing.heartbeat * 2);
     if !settled {
-        // Redis came back empty: the registrations return with the next heartbeats.
+        // Redis may have come back empty: the next heartbeats restore the registrations.
         return unknown("redis_restarted");
     }
     let read_at = evidence.registry.read_at.unwrap_or(evidence.now);
@@ -74,8 +74,8 @@ pub(in crate::observe) fn by_registration(
     }
 }
 
-/// Whether a node that answers reaches Redis, with the evidence.
-pub(in crate::observe) fn way_to_redis(
+/// Whether a node that answers reaches Redis, and the evidence or the reason why that is unknown.
+pub(in crate::observe) fn reaches_redis(
     id: &str,
     known: &NodeRecord,
     registered: Option<&Registration>,
@@ -89,7 +89,7 @@ pub(in crate::observe) fn way_to_redis(
     (reaches, Some(reason))
 }
 
-/// The same, where there are no heartbeats; `None` and no reason where there is no evidence.
+/// The same for a limiter without heartbeats. Without evidence, `None` and no reason.
 pub(in crate::observe) fn without_registry(
     id: &str,
     evidence: &NodeEvidence<'_>,
@@ -124,7 +124,7 @@ fn by_all(
         | RedisEvidence::None => {}
     }
     match (heartbeats(id, known, registered, timing, evidence), checks) {
-        // A Redis out of memory still answers checks that trim before they add, and takes no registrations.
+        // A Redis that is out of memory still answers checks that trim before they add, but refuses registrations.
         (heartbeats @ (Some(_), _), _) => heartbeats,
         (_, RedisEvidence::Works) => (Some(true), "canary check answered"),
         (_, RedisEvidence::Healthy) => (Some(true), "its health covers Redis"),
@@ -136,7 +136,7 @@ fn by_all(
     }
 }
 
-/// What the registration's age says of the node's way to Redis.
+/// Whether the node reaches Redis, by the age of its registration.
 fn heartbeats(
     id: &str,
     known: &NodeRecord,
@@ -144,7 +144,7 @@ fn heartbeats(
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
 ) -> (Option<bool>, &'static str) {
-    if !evidence.registry.tells_of(id) {
+    if !evidence.registry.covers(id) {
         return (None, "redis_down");
     }
     let Some(seen) = known.registration else {
@@ -156,12 +156,12 @@ fn heartbeats(
     let Some(ttl) = seen.ttl else {
         return (None, "registration_without_ttl");
     };
-    // Missing registrations are judged by what their TTL would be by now.
+    // A missing registration is judged by the TTL that it would have now.
     let left = ttl.saturating_sub(elapsed(seen.at, evidence.now));
     if left >= timing.overdue_below() {
         return (Some(true), "heartbeats in time");
     }
-    // After an outage every registration is old: nodes get the time of two heartbeats to renew it.
+    // After an outage every registration is old. Nodes get the time of two heartbeats to renew it.
     let settled_since = |time: Timestamp| elapsed(time, evidence.now) >= timing.heartbeat * 2;
     if !evidence.registry.redis_up_since.is_some_and(settled_since) {
         return (None, "redis_just_returned");

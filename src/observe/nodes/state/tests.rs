@@ -1,4 +1,4 @@
-//! Each rule of the evidence, by what an operator would see.
+//! Each rule of the evidence, by the node states that an operator sees.
 
 use super::*;
 use crate::observe::http::management_api::ApiNode;
@@ -7,7 +7,7 @@ pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
 }
 
-/// What a collection finds, built up by name.
+/// The evidence of one collection, and the memory.
 #[derive(Default)]
 pub(super) struct World {
     pub(super) memory: NodeMemory,
@@ -119,13 +119,13 @@ fn a_killed_node_is_down_although_it_is_still_registered_and_stays_down_when_it_
 }
 
 #[test]
-fn a_registration_that_runs_out_while_the_collection_looks_twice_was_not_deleted() {
+fn a_registration_that_expires_during_a_recheck_was_not_deleted() {
     let mut world = World::new();
     world
         .registered("n1", "h:1", 25)
         .answers("h:1", "n1")
         .judge(0);
-    // The collection began a second before the registration ran out, and read the registry last after that.
+    // The collection began a second before the registration expired, and read the registry again after that.
     world.registry.read_at = Some(at(26));
     assert_eq!(world.gone("n1").fails("h:1").judge(24), ["n1 Down redis?"]);
 }
@@ -158,7 +158,7 @@ fn a_clean_stop_leaves_without_an_alarm() {
 }
 
 #[test]
-fn a_clean_stop_between_scrapes_that_are_far_apart_is_seen_by_glances() {
+fn a_clean_stop_between_distant_scrapes_is_noticed_by_glances() {
     let mut world = World::new();
     world
         .registered("n1", "h:1", 25)
@@ -190,7 +190,7 @@ fn a_node_that_was_never_reached_is_judged_by_its_registration() {
 }
 
 #[test]
-fn an_address_that_changed_was_never_reached() {
+fn a_changed_address_counts_as_never_reached() {
     let mut world = World::new();
     world
         .registered("n1", "h:1", 25)
@@ -283,14 +283,14 @@ fn an_id_that_the_api_cut_at_a_colon_is_not_counted_twice() {
 }
 
 #[test]
-fn the_apis_word_counts_when_it_is_not_up() {
+fn the_api_state_counts_if_it_is_not_up() {
     let mut world = World::new();
     world.registered("n1", "h:1", 25).answers("h:1", "n1");
     world.listed("n1", "h:1", "Draining");
     assert_eq!(world.judge(0), ["n1 Draining"]);
 }
 
-/// A node that the API called `Draining` when it was last asked.
+/// A node whose last state in the API was `Draining`.
 fn drained() -> World {
     let mut world = World::new();
     world.registered("n1", "h:1", 25).answers("h:1", "n1");
@@ -300,7 +300,7 @@ fn drained() -> World {
 }
 
 #[test]
-fn the_apis_word_holds_until_it_is_asked_again() {
+fn the_api_state_holds_until_the_api_is_asked_again() {
     let mut world = drained();
     assert_eq!(world.judge(15), ["n1 Draining"]);
     world.registry.readable = false;
@@ -318,7 +318,7 @@ fn the_apis_word_holds_until_it_is_asked_again() {
 }
 
 #[test]
-fn the_apis_older_word_is_none_on_a_node_that_left_or_came_back() {
+fn an_older_api_state_does_not_hold_for_a_node_that_left_or_came_back() {
     let mut world = drained();
     world.gone("n1").fails("h:1");
     assert_eq!(world.judge(15), [""; 0]);
@@ -330,13 +330,13 @@ fn the_apis_older_word_is_none_on_a_node_that_left_or_came_back() {
 }
 
 #[test]
-fn while_redis_is_away_the_apis_list_is_taken() {
+fn while_redis_is_unavailable_the_api_list_is_used() {
     let mut world = World::new();
     world.registry.readable = false;
     world.registry.redis_up_since = None;
     world.listed("n1", "inside:1", "Up");
     assert_eq!(world.fails("inside:1").judge(0), ["n1 Up redis?"]);
-    // An older list does not prove that it still exists.
+    // An older list does not prove that the node still exists.
     for api in [NodeList::NotDue, NodeList::Failed] {
         world.api = api;
         assert_eq!(world.judge(5), ["n1 ? redis?"]);
@@ -344,7 +344,7 @@ fn while_redis_is_away_the_apis_list_is_taken() {
 }
 
 #[test]
-fn nodes_behind_a_balancer_that_cannot_be_reached_themselves_are_not_down() {
+fn nodes_that_are_reachable_only_through_a_balancer_are_not_down() {
     let mut world = World::new();
     world.memory = NodeMemory::new(["lb:80".to_owned()]);
     world.fails("inside:1").fails("inside:2");
@@ -357,7 +357,7 @@ fn nodes_behind_a_balancer_that_cannot_be_reached_themselves_are_not_down() {
         assert!(seen.iter().all(|node| node.contains(" Up")), "{seen:?}");
         assert_eq!(seen.len(), 2);
     }
-    // One that dies is found by its registration, the balancer's own end is nobody's.
+    // A dead node is found by its registration. If the balancer fails, no node is down.
     world.gone("n1").answers("lb:80", "n2");
     world.registry.read_at = Some(at(960));
     assert_eq!(world.judge(960)[0], "n1 Down redis?");
@@ -395,7 +395,7 @@ fn a_node_behind_a_mapped_port_is_not_down_once_its_url_is_removed() {
 }
 
 #[test]
-fn a_node_that_crashed_and_came_back_under_another_id_is_found_when_it_hangs_later() {
+fn a_node_that_crashed_and_came_back_under_another_id_is_down_when_it_hangs_later() {
     let mut world = World::new();
     world.memory = NodeMemory::new(["mapped:1".to_owned()]);
     world
@@ -409,7 +409,7 @@ fn a_node_that_crashed_and_came_back_under_another_id_is_found_when_it_hangs_lat
         .fails("inside:2")
         .answers("mapped:1", "new");
     world.judge(15);
-    // The old registration has run out: it was replaced, and is nobody's page.
+    // The old registration has expired: the node was replaced, and causes no alert.
     world.gone("old").registered("new", "inside:2", 25);
     assert_eq!(world.judge(30), ["new Up"]);
     let saved = serde_json::to_string(&world.memory).unwrap();
@@ -418,7 +418,7 @@ fn a_node_that_crashed_and_came_back_under_another_id_is_found_when_it_hangs_lat
 }
 
 #[test]
-fn an_address_that_an_older_state_file_calls_balanced_recovers() {
+fn an_address_that_is_balanced_in_an_older_state_file_recovers() {
     let saved = r#"{"known":{},"statics":{"mapped:1":{"id":"old","balanced":true}}}"#;
     let mut world = World::new();
     world.memory = serde_json::from_str(saved).unwrap();
@@ -431,7 +431,7 @@ fn an_address_that_an_older_state_file_calls_balanced_recovers() {
 }
 
 #[test]
-fn a_configured_node_that_is_dead_for_an_hour_stays_down_until_it_is_removed() {
+fn a_configured_node_stays_down_until_it_is_removed() {
     let mut world = World::new();
     world.memory = NodeMemory::new(["h:1".to_owned(), "mapped:2".to_owned()]);
     world

@@ -1,10 +1,10 @@
-//! What registrations and checks say of a node's way to Redis.
+//! Whether a node reaches Redis, by registrations and checks.
 
 use super::super::tests::{World, at};
 use super::*;
 
 #[test]
-fn a_heartbeat_that_is_late_is_no_alarm_and_one_that_is_overdue_is() {
+fn a_late_heartbeat_is_no_alarm_and_an_overdue_one_is() {
     let mut world = World::new();
     world.registered("n1", "h:1", 11).answers("h:1", "n1");
     assert_eq!(world.judge(0), ["n1 Up"]);
@@ -16,7 +16,7 @@ fn a_heartbeat_that_is_late_is_no_alarm_and_one_that_is_overdue_is() {
 }
 
 #[test]
-fn a_redis_out_of_memory_that_still_answers_the_canary_is_found_by_the_heartbeat() {
+fn a_redis_out_of_memory_that_still_answers_the_canary_is_found_by_heartbeats() {
     let mut world = World::new();
     world.redis.insert("n1".to_owned(), RedisEvidence::Works);
     world.registered("n1", "h:1", 25).answers("h:1", "n1");
@@ -25,7 +25,7 @@ fn a_redis_out_of_memory_that_still_answers_the_canary_is_found_by_the_heartbeat
         world.registered("n1", "h:1", 9).judge(16),
         ["n1 Up no-redis"]
     );
-    // Where heartbeats tell nothing, the canary does.
+    // While heartbeats prove nothing, the canary decides.
     world.registry.redis_up_since = Some(at(15));
     assert_eq!(world.judge(16), ["n1 Up"]);
 }
@@ -53,7 +53,7 @@ fn after_an_outage_a_node_that_answers_checks_need_not_wait_for_its_heartbeat() 
     let answered = RedisEvidence::Answered;
     world.redis.insert("n1".to_owned(), answered);
     assert_eq!(world.registered("n1", "h:1", 2).judge(61), ["n1 Up"]);
-    // Once it should have beaten, answers do not excuse it.
+    // Once two heartbeats were due, answers no longer excuse the node.
     assert_eq!(world.judge(81), ["n1 Up no-redis"]);
 }
 
@@ -77,7 +77,7 @@ fn a_redis_that_restarted_empty_is_no_clean_stop() {
 }
 
 #[test]
-fn checks_that_succeed_end_a_heartbeat_that_was_overdue_because_they_all_failed() {
+fn checks_that_succeed_again_excuse_a_heartbeat_that_was_overdue_while_all_failed() {
     let mut world = World::new();
     world.registered("n1", "h:1", 25).answers("h:1", "n1");
     world.judge(0);
@@ -88,7 +88,7 @@ fn checks_that_succeed_end_a_heartbeat_that_was_overdue_because_they_all_failed(
     let returned = RedisEvidence::Returned(at(0));
     world.redis.insert("n1".to_owned(), returned);
     assert_eq!(world.gone("n1").judge(40), ["n1 Up"]);
-    // The heartbeat has the time of two to come.
+    // The node gets the time of two heartbeats.
     world.redis.clear();
     assert_eq!(world.judge(45), ["n1 Up"]);
     assert_eq!(world.judge(60), ["n1 Up no-redis"]);
