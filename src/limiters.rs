@@ -14,9 +14,9 @@ mod json;
 mod keys;
 mod labels;
 mod limits;
-mod look;
 mod matched;
 mod methods;
+mod name_reader;
 mod names;
 mod nodes;
 mod pattern;
@@ -33,15 +33,15 @@ mod yaml;
 pub use crate::observation::{Invalid, Refused};
 pub use ask::{Answer, Ask, MOST_BYTES, MOST_ENTRIES, Type};
 pub use built_in::{BUILT_IN, built_in, list};
-pub use description::{Companion, Counter, Description, Malformed, Needed, When as Tells};
+pub use description::{Companion, Counter, Description, Malformed, Needed, When as KeyCondition};
 pub use expiry::{Expiry, Longest, WithoutExpiry};
 pub use http_limits::{Header, Http, Json, Levels, Rules};
 pub use inventory::{Example, Fitting, Inventory};
 pub use labels::Called;
 pub use limits::{Fields, Former, Limits};
-pub use look::{Look, LookContext, Merged, never_fell};
 pub use matched::{Matched, Span, When};
 pub use methods::Method;
+pub use name_reader::{Merged, NameContext, NameReader, never_fell};
 pub use names::Fit;
 pub use nodes::{
     Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Pointer, Registry, Results,

@@ -1,8 +1,8 @@
 //! Descriptions of any text, and values of any bytes for each method of counting.
 
 use super::{
-    Answer, BUILT_IN, Counter, Description, Expires, Fit, Http, Inventory, Limits, Look,
-    LookContext, Matched, Outcome, Type, never_fell,
+    Answer, BUILT_IN, Counter, Description, Expires, Fit, Http, Inventory, Limits, Matched,
+    NameContext, NameReader, Outcome, Type, never_fell,
 };
 
 /// Parts the inputs.
@@ -139,7 +139,7 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
     for (limit, sampled) in [(None, false), (Some(0), true), (Some(10), true)] {
         let rules = |_: &Counter, _: &Matched| limits(limit);
         let api = |_: &Http, _: &Matched| Limits::default();
-        let known = LookContext {
+        let known = NameContext {
             rules: &rules,
             api: &api,
             former: &never_fell,
@@ -147,16 +147,20 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
             tolerance_ms: 2_000,
             sampled,
         };
-        let mut look = Look::begin(description, known, name, Some(kind));
+        let mut reader = NameReader::begin(description, known, name, Some(kind));
         let mut answers = answers.iter().cycle();
         let mut steps = 0;
-        while look.finding().is_none() {
-            let said: Vec<Answer> = answers.by_ref().take(look.asks().len()).cloned().collect();
-            look.feed(&said);
+        while reader.finding().is_none() {
+            let said: Vec<Answer> = answers
+                .by_ref()
+                .take(reader.asks().len())
+                .cloned()
+                .collect();
+            reader.feed(&said);
             steps += 1;
             assert!(steps < MOST_STEPS, "{name:?} is read without end");
         }
-        let finding = look.finding().expect("the loop ended by it");
+        let finding = reader.finding().expect("the loop ended by it");
         let mut inventory = Inventory::new(description);
         inventory.add(description, name, finding);
         assert!(inventory.names <= 1);

@@ -1,5 +1,5 @@
-//! Labels of counters, each of which is one counter's only. The description says what a label is. Where two counters would have the
-//! same, one of them has more of its name behind the label, such as a limit or a prefix.
+//! Labels of counters, each of which is one counter's only. The description says what a label is. Where two counters would have
+//! the same, one of them has more of its name behind the label, such as a limit or a prefix.
 
 use super::description::Description;
 use super::matched::Matched;
@@ -14,9 +14,9 @@ pub struct Called {
 }
 
 impl Called {
-    /// What the counter `matched` is called. `kept` returns the rest of the counter that has a label now. Of two counters with the
-    /// same label, the one with the lesser rest keeps it, also if the other one was read first. The other one keeps the longer
-    /// label as long as `kept` has it, also after the first one is gone.
+    /// What the counter `matched` is called. `kept` returns the rest of the counter that has a label now. Of two counters with
+    /// the same label, the one with the lesser rest keeps it, also if the other one was read first. The other one keeps the
+    /// longer label as long as `kept` has it, also after the first one is gone.
     pub fn of<'a>(
         description: &Description,
         matched: &Matched,
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_of_several_programs_are_told_apart() {
+    fn counters_of_several_programs_have_different_labels() {
         let names = [("hrl:user:1", Type::String), ("rl:user:1", Type::String)];
         let [_, labels] = labels("express-rate-limit", &names);
         assert_eq!(labels, ["user:1", "user:1 (express)"]);

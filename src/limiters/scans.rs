@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn every_counter_is_come_across_once() {
+    fn every_counter_is_scanned_once() {
         assert_eq!(scans("reference"), ["ratelimit:*"]);
         assert_eq!(scans("express-rate-limit"), ["hrl:*", "rl:*"]);
         assert_eq!(scans("limits"), ["LIMIT*"]);

@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_time_tells_its_unit() {
+    fn the_unit_of_a_time_follows_from_its_size() {
         for (value, unit) in [
             (1.79e9, Unit::Seconds),
             (1.79e12, Unit::Milliseconds),

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use ratelimiter_exporter::limiters::{
-    BUILT_IN, Counter, Description, Http, Limits, Look, LookContext, Matched, Outcome, Type,
+    BUILT_IN, Counter, Description, Http, Limits, Matched, NameContext, NameReader, Outcome, Type,
     never_fell,
 };
 
@@ -228,7 +228,7 @@ fn answers_that_do_not_belong_to_the_question_end_too() {
     ];
     let rules = |_: &Counter, _: &Matched| Rule::new(Some(10), Some(60)).0;
     let api = |_: &Http, _: &Matched| Rule::new(Some(10), Some(60)).0;
-    let known = LookContext {
+    let known = NameContext {
         rules: &rules,
         api: &api,
         former: &never_fell,
@@ -240,15 +240,15 @@ fn answers_that_do_not_belong_to_the_question_end_too() {
         let kind = Description::parse(text).unwrap();
         for name in names() {
             for answer in &answers {
-                let mut look = Look::begin(&kind, known, &name, Some(Type::String));
+                let mut reader = NameReader::begin(&kind, known, &name, Some(Type::String));
                 for step in 0..16 {
-                    if look.finding().is_some() {
+                    if reader.finding().is_some() {
                         break;
                     }
                     assert!(step < 15, "{text}: {answer:?}");
                     // Also fewer answers than there were questions.
-                    let given = vec![answer.clone(); look.asks().len().saturating_sub(step % 2)];
-                    look.feed(&given);
+                    let given = vec![answer.clone(); reader.asks().len().saturating_sub(step % 2)];
+                    reader.feed(&given);
                 }
             }
         }

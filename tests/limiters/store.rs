@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ratelimiter_exporter::limiters::{
-    Answer, Ask, Counter, Description, Finding, Http, Limits, Look, LookContext, MOST_BYTES,
-    MOST_ENTRIES, Matched, never_fell,
+    Answer, Ask, Counter, Description, Finding, Http, Limits, MOST_BYTES, MOST_ENTRIES, Matched,
+    NameContext, NameReader, never_fell,
 };
 use serde_json::Value as Json;
 
@@ -191,7 +191,7 @@ impl Store {
     ) -> Finding {
         let rules = |_: &Counter, _: &Matched| rule.0;
         let api = |_: &Http, _: &Matched| Limits::default();
-        let known = LookContext {
+        let known = NameContext {
             rules: &rules,
             api: &api,
             former: &never_fell,
@@ -199,13 +199,13 @@ impl Store {
             tolerance_ms: 2_000,
             sampled,
         };
-        let mut look = Look::begin(description, known, name, None);
+        let mut reader = NameReader::begin(description, known, name, None);
         for _ in 0..16 {
-            if let Some(finding) = look.finding() {
+            if let Some(finding) = reader.finding() {
                 return finding.clone();
             }
-            let answers: Vec<_> = look.asks().iter().map(|ask| self.answer(ask)).collect();
-            look.feed(&answers);
+            let answers: Vec<_> = reader.asks().iter().map(|ask| self.answer(ask)).collect();
+            reader.feed(&answers);
         }
         panic!("{}: no end", String::from_utf8_lossy(name));
     }

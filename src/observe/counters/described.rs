@@ -5,7 +5,7 @@ mod answers;
 mod falls;
 mod inspect;
 mod judging;
-mod looks;
+mod name_batch;
 mod passing;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -59,7 +59,7 @@ struct Name {
 }
 
 /// What reading needs.
-pub(in crate::observe) struct Means<'a> {
+pub(in crate::observe) struct ReadContext<'a> {
     pub(in crate::observe) router: &'a Router,
     /// One for each link of the router.
     pub(in crate::observe) lanes: &'a [Lane],
@@ -67,7 +67,7 @@ pub(in crate::observe) struct Means<'a> {
     pub(in crate::observe) rules: &'a [LimitRule],
 }
 
-impl Means<'_> {
+impl ReadContext<'_> {
     /// How many names one step reads.
     fn step(&self) -> usize {
         let steps = self.lanes.iter().map(|lane| lane.pacer.step_size());

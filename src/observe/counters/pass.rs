@@ -55,7 +55,7 @@ impl Default for Part {
 
 impl Part {
     /// A SCAN for one of `scans` patterns has gone over `names` of any kind and come to `cursor`.
-    pub(in crate::observe) fn go_on(&mut self, cursor: Vec<u8>, scans: usize, names: usize) {
+    pub(in crate::observe) fn advance(&mut self, cursor: Vec<u8>, scans: usize, names: usize) {
         // Each pattern is looked for among all names.
         self.scanned += names.div_ceil(scans.max(1)) as u64;
         if cursor == b"0" {
@@ -190,7 +190,7 @@ mod tests {
         let mut part = Part::default();
         let mut ended = Vec::new();
         for cursor in ["7", "0", "9", "0"] {
-            part.go_on(cursor.as_bytes().to_vec(), 2, 100);
+            part.advance(cursor.as_bytes().to_vec(), 2, 100);
             ended.push((part.scan, part.ended));
         }
         assert_eq!(ended, [(0, false), (1, false), (1, false), (2, true)]);

@@ -224,14 +224,14 @@ pub(in crate::observe) async fn count(
 }
 
 /// Which server could not tell, if one is known to be asked, and why.
-pub(in crate::observe) type Untold = (Option<usize>, RedisError);
+pub(in crate::observe) type ReadFailure = (Option<usize>, RedisError);
 
 /// What was read of a key directly.
 #[derive(Debug)]
 pub(in crate::observe) struct Verified {
-    pub(in crate::observe) own: Result<Own, Untold>,
+    pub(in crate::observe) own: Result<Own, ReadFailure>,
     /// `None` for what is no counter.
-    pub(in crate::observe) count: Result<Option<u64>, Untold>,
+    pub(in crate::observe) count: Result<Option<u64>, ReadFailure>,
     /// What else was read.
     pub(in crate::observe) closer: Option<Closer>,
 }

@@ -159,11 +159,12 @@ pub(in crate::observe) struct Readied {
     pub(in crate::observe) passed_over: Vec<(String, RedisFailure)>,
 }
 
-/// Gets ready to read the counters of `now`, and to be told of the tracked writes, with the connections of before as far as they are of use. Replicas in
-/// `unreachable` are left alone; those that cannot be reached now come in, also if this is cut off half-way.
+/// Gets ready to read the counters of `now`, and to be told of the tracked writes, with the connections of before as far as
+/// they are of use. Replicas in `unreachable` are left alone; those that cannot be reached now come in, also if this is cut off
+/// half-way.
 pub(in crate::observe) async fn ready(
     before: Option<ShardReader>,
-    means: (&Arc<Access>, &Tracked),
+    context: (&Arc<Access>, &Tracked),
     now: &ShardNow,
     unreachable: &Mutex<Unreachable>,
 ) -> Readied {
@@ -197,7 +198,7 @@ pub(in crate::observe) async fn ready(
     let attempts = candidates.into_iter().map(|address| {
         let reader = before
             .take_if(|before| before.source == *address)
-            .unwrap_or_else(|| ShardReader::new(means, address));
+            .unwrap_or_else(|| ShardReader::new(context, address));
         let faults = &faults;
         async move {
             // Noted before it is known, in case nobody waits for the outcome.
@@ -226,7 +227,7 @@ pub(in crate::observe) async fn ready(
     } else {
         let reader = before
             .filter(|before| before.source == *primary)
-            .unwrap_or_else(|| ShardReader::new(means, primary));
+            .unwrap_or_else(|| ShardReader::new(context, primary));
         let ready = reader.connect().await;
         (reader, ready)
     };

@@ -126,7 +126,7 @@ pub(super) fn answer(ask: &Ask, said: RedisResult<Value>) -> Result<Answer, Redi
         // A list that is empty is not there.
         (Ask::Length(_), Value::Int(0)) => Answer::Missing,
         (_, Value::Int(number)) => Answer::Integer(number),
-        // Or an empty string: `looks` finds out.
+        // Or an empty string: `readers` finds out.
         (Ask::Get(_), Value::BulkString(text)) if text.is_empty() => Answer::Missing,
         (Ask::Get(_), Value::BulkString(text)) if text.len() > MOST_BYTES => Answer::TooLarge,
         (Ask::Get(_), Value::BulkString(text)) => Answer::Text(text),
@@ -185,8 +185,8 @@ fn text(value: Value) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::limiters::{
-        Counter, CounterReading, Description, Expires, Limits, Look, LookContext, Matched, Outcome,
-        built_in, never_fell,
+        Counter, CounterReading, Description, Expires, Limits, Matched, NameContext, NameReader,
+        Outcome, built_in, never_fell,
     };
     use crate::observe::counters::closer::{CLOCK_TOLERANCE_MS, Closer};
     use crate::observe::counters::requests::{hmget, zcount};
@@ -235,7 +235,7 @@ mod tests {
     fn described(count: i64, left_ms: i64, future: i64) -> (CounterReading, Vec<String>) {
         let description = Description::parse(built_in("reference").unwrap()).unwrap();
         let none = |_: &Counter, _: &Matched| Limits::default();
-        let known = LookContext {
+        let known = NameContext {
             rules: &none,
             api: &|_, _| Limits::default(),
             former: &never_fell,
@@ -243,7 +243,7 @@ mod tests {
             tolerance_ms: CLOCK_TOLERANCE_MS,
             sampled: true,
         };
-        let mut look = Look::begin(&description, known, b"ratelimit:k", None);
+        let mut reader = NameReader::begin(&description, known, b"ratelimit:k", None);
         let mut asked = Vec::new();
         let limit = [&b"10"[..], b"60000"].map(|field| Some(field.to_vec()));
         for answers in [
@@ -251,11 +251,11 @@ mod tests {
             vec![Answer::Integer(count)],
             vec![Answer::Integer(left_ms), Answer::Integer(future)],
         ] {
-            asked.extend(look.asks().iter().map(packed));
-            look.feed(&answers);
+            asked.extend(reader.asks().iter().map(packed));
+            reader.feed(&answers);
         }
-        let Some(Outcome::Counted(reading)) = look.finding().map(|it| it.outcome.clone()) else {
-            panic!("{:?}", look.finding());
+        let Some(Outcome::Counted(reading)) = reader.finding().map(|it| it.outcome.clone()) else {
+            panic!("{:?}", reader.finding());
         };
         (reading, asked)
     }

@@ -8,7 +8,7 @@ use futures_util::future::{Either, join_all, select};
 use jiff::SignedDuration;
 use redis::RedisResult;
 
-use super::{Described, Means};
+use super::{Described, ReadContext};
 use crate::clock::Clock;
 use crate::limiters::{Description, Inventory};
 use crate::observe::counters::invalidations::Tracked;
@@ -99,7 +99,7 @@ pub async fn inspect(
     let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
     let slots = slots.then(|| slots_of(shards.iter().map(|now| &now.shard)));
     let servers = result.sources.clone();
-    let means = Means {
+    let context = ReadContext {
         router: &Router::new(links, slots),
         lanes: &lanes,
         clock,
@@ -108,7 +108,7 @@ pub async fn inspect(
     let mut inventory = Inventory::new(inspection.description);
     let described = Described::new(Arc::clone(inspection.description), None);
     let whole = {
-        let all = pin!(described.classify(&means, &mut inventory, &mut result));
+        let all = pin!(described.classify(&context, &mut inventory, &mut result));
         matches!(select(all, pin!(stop)).await, Either::Left(_))
     };
     if let Some(failure) = result.failed.into_values().next() {
@@ -125,22 +125,23 @@ pub async fn inspect(
 impl Described {
     async fn classify(
         &self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         inventory: &mut Inventory,
         result: &mut SweepResult,
     ) {
         let mut sample = Sample::default();
-        for lane in 0..means.lanes.len() {
+        for lane in 0..context.lanes.len() {
             let mut cursor = b"0".to_vec();
             loop {
                 // Everything: a pattern that fits nothing shows by what it misses.
-                let (next, names) = match scan(&means.lanes[lane], &cursor, means.step()).await {
+                let (next, names) = match scan(&context.lanes[lane], &cursor, context.step()).await
+                {
                     Ok(scanned) => scanned,
                     Err(error) => return fail(lane, &error, result),
                 };
-                for names in names.chunks(means.step()) {
+                for names in names.chunks(context.step()) {
                     let sampled: Vec<bool> = names.iter().map(|it| sample.takes(it)).collect();
-                    let (findings, _) = self.look_at(means, names, &sampled, result).await;
+                    let (findings, _) = self.read_names(context, names, &sampled, result).await;
                     for (name, finding) in names.iter().zip(findings) {
                         if let Some(finding) = finding {
                             inventory.add(&self.description, name, &finding);

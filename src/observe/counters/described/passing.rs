@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use redis::RedisError;
 
 use super::judging::{Judged, Seen};
-use super::looks::{Spent, Way, read};
-use super::{Described, Means, Name, ruled};
-use crate::limiters::{Counter, Finding, Http, Limits, Look, LookContext, Matched, Merged};
+use super::name_batch::{RedisAccess, Spent, read};
+use super::{Described, Name, ReadContext, ruled};
+use crate::limiters::{Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader};
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
 use crate::observe::counters::limits::LimitRule;
@@ -25,7 +25,7 @@ impl Described {
     /// Reads watched keys, by their labels. Those whose names are not known wait for the pass.
     pub(in crate::observe) async fn recheck(
         &mut self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         sink: &mut dyn CounterSink,
         labels: &[Box<[u8]>],
         result: &mut SweepResult,
@@ -36,8 +36,8 @@ impl Described {
         });
         let (labels, names): (Vec<_>, Vec<_>) = known.unzip();
         let sampled = vec![true; names.len()];
-        let findings = self.look_at(means, &names, &sampled, result).await.0;
-        let at = means.clock.now();
+        let findings = self.read_names(context, &names, &sampled, result).await.0;
+        let at = context.clock.now();
         let mut seen = Vec::new();
         for (label, finding) in labels.into_iter().zip(findings) {
             let Some(finding) = finding else { continue };
@@ -72,16 +72,16 @@ impl Described {
     /// Reads names that a pass came across.
     pub(in crate::observe) async fn passing(
         &mut self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         sink: &mut dyn CounterSink,
         names: &[Vec<u8>],
         totals: &mut Totals,
         result: &mut SweepResult,
     ) {
-        for names in names.chunks(means.step()) {
+        for names in names.chunks(context.step()) {
             let sampled: Vec<bool> = names.iter().map(|it| totals.sample.takes(it)).collect();
             let closely = self.with_watched(names, &sampled);
-            let (findings, took) = self.look_at(means, names, &closely, result).await;
+            let (findings, took) = self.read_names(context, names, &closely, result).await;
             result.pass_took += took;
             for (finding, sampled) in findings.iter().zip(sampled) {
                 let Some(finding) = finding else { continue };
@@ -90,7 +90,7 @@ impl Described {
                     self.note_rivals(finding);
                 }
             }
-            let at = means.clock.now();
+            let at = context.clock.now();
             let read = self.judge_all(sink, &findings, at.steady, result);
             for (label, reason) in &read.unjudged {
                 totals.add_unjudged(*reason, label);
@@ -116,7 +116,7 @@ impl Described {
     /// Reads names that were written: they belong to no pass.
     pub(in crate::observe) async fn written(
         &mut self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         sink: &mut dyn CounterSink,
         names: &[Vec<u8>],
         sample: &mut Sample,
@@ -124,8 +124,8 @@ impl Described {
     ) {
         let sampled: Vec<bool> = names.iter().map(|name| sample.takes(name)).collect();
         let closely = self.with_watched(names, &sampled);
-        let (findings, _) = self.look_at(means, names, &closely, result).await;
-        let at = means.clock.now();
+        let (findings, _) = self.read_names(context, names, &closely, result).await;
+        let at = context.clock.now();
         let read = self.judge_all(sink, &findings, at.steady, result);
         let all = read.seen.iter().chain(&read.empty);
         let views: Vec<CounterView<'_>> = all.map(Seen::view).collect();
@@ -203,14 +203,14 @@ impl Described {
     }
 
     /// The result for each name, `None` for those that could not be read; and the time of Redis that it took.
-    pub(super) async fn look_at(
+    pub(super) async fn read_names(
         &self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         names: &[Vec<u8>],
         sampled: &[bool],
         result: &mut SweepResult,
     ) -> (Vec<Option<Finding>>, Duration) {
-        let known = means.rules;
+        let known = context.rules;
         let description = &*self.description;
         let rules =
             |counter: &Counter, matched: &Matched| ruled(known, description, counter, matched);
@@ -218,7 +218,7 @@ impl Described {
         let api = |api: &Http, matched: &Matched| {
             apis.map_or_else(Limits::default, |apis| apis.limits(api, matched))
         };
-        let at = means.clock.now();
+        let at = context.clock.now();
         let falls = &self.falls;
         let former = |counter: &Counter, matched: &Matched, merged: Merged<'_>| {
             let before = |rules: &[LimitRule]| {
@@ -230,16 +230,16 @@ impl Described {
         };
         let lanes: Vec<usize> = names
             .iter()
-            .map(|name| means.router.link_of(name).unwrap_or(0))
+            .map(|name| context.router.link_of(name).unwrap_or(0))
             .collect();
-        let looks = names
+        let readers = names
             .iter()
             .zip(sampled)
             .zip(&lanes)
             .map(|((name, sampled), lane)| {
-                let offset = means.lanes.get(*lane).map(|lane| lane.clock_offset);
+                let offset = context.lanes.get(*lane).map(|lane| lane.clock_offset);
                 let now_ms = redis_millis(at, offset.unwrap_or_default());
-                let known = LookContext {
+                let known = NameContext {
                     rules: &rules,
                     api: &api,
                     former: &former,
@@ -247,19 +247,19 @@ impl Described {
                     tolerance_ms: CLOCK_TOLERANCE_MS,
                     sampled: *sampled,
                 };
-                Look::begin(&self.description, known, name, None)
+                NameReader::begin(&self.description, known, name, None)
             });
-        let looks: Vec<Look<'_>> = looks.collect();
+        let readers: Vec<NameReader<'_>> = readers.collect();
         let asked: BTreeSet<usize> = lanes.iter().copied().collect();
-        let asked = asked.into_iter().filter_map(|lane| means.lanes.get(lane));
+        let asked = asked.into_iter().filter_map(|lane| context.lanes.get(lane));
         let pacers: Vec<&Pacer> = asked.map(|lane| &lane.pacer).collect();
         let mut spent = Spent::default();
-        let way = Way {
-            router: means.router,
+        let access = RedisAccess {
+            router: context.router,
             pacers: &pacers,
             measured: &self.measured,
         };
-        let findings = read(&way, looks, &mut spent).await;
+        let findings = read(&access, readers, &mut spent).await;
         result.commands += spent.commands;
         let findings = findings.into_iter().zip(names).zip(lanes);
         let findings = findings

@@ -39,7 +39,7 @@ pub(in crate::observe) struct Between {
     pub(super) dead: BTreeMap<usize, RedisFailure>,
     pub(super) sources: Vec<String>,
     /// All servers tell what is written.
-    pub(super) told: bool,
+    pub(super) all_report: bool,
 }
 
 impl KeyReader {
@@ -65,7 +65,7 @@ impl KeyReader {
         sweep.run(stop, &mut result).await;
         self.is_owed = false;
         self.commands_total += result.commands;
-        self.passed(&mut result, between.told);
+        self.passed(&mut result, between.all_report);
         if result.stopped.is_none() && !between.servers.alone {
             self.last_full_pass = Some(clock.now().wall);
         }

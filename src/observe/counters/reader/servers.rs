@@ -6,8 +6,8 @@ use crate::observation::{Collector, Failure, Reason};
 use crate::observe::counters::invalidations::{Changes, Names};
 use crate::observe::counters::reader::KeyReader;
 use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, ready};
+use crate::observe::counters::sweep_report::passed_over;
 use crate::observe::counters::sweep_result::SweepResult;
-use crate::observe::counters::told::passed_over;
 use crate::observe::redis::cluster::Shard;
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::ShardNow;
@@ -30,12 +30,12 @@ impl KeyReader {
                 .retain(|primary, _| found.iter().any(|shard| shard.primary == *primary));
             self.shards = found;
         }
-        let (means, unreachable) = ((&self.access, &self.tracked), &self.unreachable);
+        let (context, unreachable) = ((&self.access, &self.tracked), &self.unreachable);
         let work = shards.iter().map(|now| {
             let primary = &now.shard.primary;
             let reader = self.readers.entry(primary.clone());
             // Kept here, so that its connections stay when this is cut off.
-            let reader = reader.or_insert_with(|| ShardReader::new(means, primary));
+            let reader = reader.or_insert_with(|| ShardReader::new(context, primary));
             let before = Some(reader.clone());
             async move {
                 if let Err(failure) = &now.ping {
@@ -54,7 +54,7 @@ impl KeyReader {
                     reader,
                     ready,
                     passed_over,
-                } = ready(before, means, now, unreachable).await;
+                } = ready(before, context, now, unreachable).await;
                 (Some(reader), ready, passed_over)
             }
         });
@@ -71,7 +71,7 @@ impl KeyReader {
                 None => self.readers.remove(primary),
             };
             if let Ok(Ready {
-                changes: Changes::Untold(Some(failure)),
+                changes: Changes::NotReported(Some(failure)),
                 ..
             }) = &ready
             {
@@ -116,8 +116,8 @@ impl KeyReader {
                 }
                 Some(Changes::Unknown) => self.begin_anew(),
                 // The pass under way relied on being told.
-                Some(Changes::Untold(_)) | None if self.steady.is_some() => self.begin_anew(),
-                Some(Changes::Untold(_)) | None => {}
+                Some(Changes::NotReported(_)) | None if self.steady.is_some() => self.begin_anew(),
+                Some(Changes::NotReported(_)) | None => {}
             }
         }
         if self.steady.is_some_and(|last| last.is_storm(count)) {

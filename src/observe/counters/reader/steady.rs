@@ -63,11 +63,11 @@ impl KeyReader {
     }
 
     /// Takes in how far the pass came. `told`: all servers tell what is written.
-    pub(super) fn passed(&mut self, result: &mut SweepResult, told: bool) {
+    pub(super) fn passed(&mut self, result: &mut SweepResult, all_report: bool) {
         self.pass_took += std::mem::take(&mut result.pass_took);
         if result.stopped.is_none() {
             // Where it fell behind, one more pass over everything brings what was passed by.
-            let known = told && !self.behind;
+            let known = all_report && !self.behind;
             self.steady = known.then_some(Steady {
                 took: self.pass_took,
                 scanned: result.pass_scanned,

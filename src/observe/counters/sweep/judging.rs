@@ -11,8 +11,8 @@ use crate::observe::counters::closer::Closer;
 use crate::observe::counters::limits::by_rule;
 use crate::observe::counters::pass::Round;
 use crate::observe::counters::requests::{
-    Batch, Counted, CountedKey, Doubtful, LIMIT, Own, PREFIX, ToCount, Untold, Verified, names_of,
-    verify,
+    Batch, Counted, CountedKey, Doubtful, LIMIT, Own, PREFIX, ReadFailure, ToCount, Verified,
+    names_of, verify,
 };
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::{Sample, Totals};
@@ -291,7 +291,7 @@ impl Sweep<'_> {
         at: Moment,
         result: &mut SweepResult,
     ) -> Read {
-        let mut untold = |(lane, error): Untold| match lane {
+        let mut note_failure = |(lane, error): ReadFailure| match lane {
             Some(lane) if !is_elsewhere(&error) => {
                 fail(lane, &error, result);
                 reason_of(&error)
@@ -303,12 +303,12 @@ impl Sweep<'_> {
         };
         let count = match answer.count {
             Ok(count) => count,
-            Err(why) => return Read::Unjudged(untold(why)),
+            Err(why) => return Read::Unjudged(note_failure(why)),
         };
         let own = match answer.own {
             Ok(own) => Some(own),
             Err(why) => {
-                let reason = untold(why);
+                let reason = note_failure(why);
                 // After a pass over everything, what is remembered is what it was last: good enough while the
                 // server that holds it is away, since nobody can change it there.
                 if !self.memory.limits.is_primed() {

@@ -5,7 +5,7 @@
 //! and, for counters at their limit and for a sample of the others, expiry, companions and times in the future.
 
 use super::ask::{Answer, Ask, Type};
-use super::description::{Counter, Description, Malformed, Needed, When as Tells};
+use super::description::{Counter, Description, Malformed, Needed, When as KeyCondition};
 use super::expiry::WithoutExpiry;
 use super::http_limits::Http;
 use super::limits::{Former, Limits};
@@ -19,7 +19,7 @@ use crate::observation::Invalid;
 
 /// What is known besides Redis, and how much is to be read.
 #[derive(Clone, Copy)]
-pub struct LookContext<'k> {
+pub struct NameContext<'k> {
     /// Limits by the rules of the configuration, which come first.
     pub rules: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
     /// Limits from APIs, as they were last fetched.
@@ -50,9 +50,9 @@ pub fn never_fell(_: &Counter, _: &Matched, _: Merged<'_>) -> Option<Former> {
     None
 }
 
-impl std::fmt::Debug for LookContext<'_> {
+impl std::fmt::Debug for NameContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LookContext")
+        f.debug_struct("NameContext")
             .field("now_ms", &self.now_ms)
             .field("tolerance_ms", &self.tolerance_ms)
             .field("sampled", &self.sampled)
@@ -62,9 +62,9 @@ impl std::fmt::Debug for LookContext<'_> {
 
 /// The reading of one name.
 #[derive(Debug)]
-pub struct Look<'d> {
+pub struct NameReader<'d> {
     description: &'d Description,
-    known: LookContext<'d>,
+    known: NameContext<'d>,
     name: Vec<u8>,
     asks: Vec<Ask>,
     step: Step,
@@ -108,15 +108,15 @@ fn sources<'d>(
         .map(|source| &source.value)
 }
 
-impl<'d> Look<'d> {
+impl<'d> NameReader<'d> {
     /// Begins with `name`, whose type may be known.
     pub fn begin(
         description: &'d Description,
-        known: LookContext<'d>,
+        known: NameContext<'d>,
         name: &[u8],
         kind: Option<Type>,
     ) -> Self {
-        let mut look = Self {
+        let mut reader = Self {
             description,
             known,
             name: name.to_vec(),
@@ -126,8 +126,8 @@ impl<'d> Look<'d> {
             own: false,
             typed: false,
         };
-        look.fit(description.match_name(name, kind));
-        look
+        reader.fit(description.match_name(name, kind));
+        reader
     }
 
     /// The name.
@@ -217,9 +217,13 @@ impl<'d> Look<'d> {
                 asks.push(ask);
             }
         }
-        if let Some(tells) = counter.when.as_ref().filter(|tells| tells.is_asked()) {
+        if let Some(condition) = counter
+            .when
+            .as_ref()
+            .filter(|condition| condition.is_asked())
+        {
             let name = matched.name.clone();
-            asks.push(match &tells.field {
+            asks.push(match &condition.field {
                 Some(field) => Ask::Fields(name, vec![field.clone().into_bytes()]),
                 None => Ask::Pttl(name),
             });
@@ -263,9 +267,13 @@ impl<'d> Look<'d> {
             own: self.own,
         };
         self.former = (self.known.former)(counter, &matched, merged);
-        if let Some(tells) = counter.when.as_ref().filter(|tells| tells.is_asked()) {
+        if let Some(condition) = counter
+            .when
+            .as_ref()
+            .filter(|condition| condition.is_asked())
+        {
             let answer = answers.get(asked.len());
-            match self.is_told(tells, counter, &matched, &limits, answer) {
+            match self.meets_condition(condition, counter, &matched, &limits, answer) {
                 Some(true) => {}
                 Some(false) => {
                     let kind = Some(counter.kind);
@@ -278,10 +286,10 @@ impl<'d> Look<'d> {
         self.ask_count(matched, limits);
     }
 
-    /// Whether the key is what `tells` says; nothing where it is gone.
-    fn is_told(
+    /// Whether the key is what `condition` says; nothing where it is gone.
+    fn meets_condition(
         &self,
-        tells: &Tells,
+        condition: &KeyCondition,
         counter: &Counter,
         matched: &Matched,
         limits: &Limits,
@@ -295,11 +303,11 @@ impl<'d> Look<'d> {
             Some(Answer::Integer(left)) => u64::try_from(*left).ok(),
             _ => None,
         };
-        let told = matched
+        let needed = matched
             .span(&counter.units, limits)
             .zip(left)
-            .zip(tells.outlives_windows);
-        Some(told.is_some_and(|((span, left), windows)| {
+            .zip(condition.outlives_windows);
+        Some(needed.is_some_and(|((span, left), windows)| {
             let window = float(span.end_ms.saturating_sub(span.start_ms));
             let until = whole(windows * window).saturating_add(span.start_ms);
             self.known.now_ms.saturating_add(left) >= until
