@@ -177,7 +177,7 @@ impl Invalidations {
         self.connector.replace();
     }
 
-    /// For a caller that stopped waiting for an answer: the connection is checked before its next use.
+    /// For a caller that stopped waiting for an answer: checks the connection in the background.
     pub(in crate::observe) fn verify(&self) {
         self.connector.verify();
     }

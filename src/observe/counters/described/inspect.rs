@@ -1,5 +1,5 @@
-//! A description on a real Redis, once: every name is classified, and what fits a counter is read as the description
-//! says. For a person who writes a description; nothing is judged and nothing remembered.
+//! Tries a description on a real Redis, once: classifies every name and reads the counters. It is for authors of descriptions.
+//! Nothing is judged or remembered.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -24,33 +24,33 @@ use crate::observe::redis::errors::not_connected;
 use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::topology::Topology;
 
-/// What is inspected, and how.
+/// The parameters of an inspection.
 #[derive(Clone, Copy, Debug)]
 pub struct Inspection<'a> {
     /// The Redis.
     pub redis: &'a RedisDeployment,
     /// The share of each server's time that may be taken.
     pub share: f64,
-    /// Limits by key that the configuration knows.
+    /// The limits in the configuration.
     pub rules: &'a [LimitRule],
-    /// What is looked for.
+    /// The description to try.
     pub description: &'a Arc<Description>,
 }
 
-/// What a description found in Redis.
+/// The result of an inspection.
 #[derive(Debug)]
 pub struct Inspected {
-    /// What was found.
+    /// The findings.
     pub inventory: Inventory,
     /// Whether every name was classified.
     pub whole: bool,
     /// The servers that were read.
     pub servers: Vec<String>,
-    /// Keys that moved to another server meanwhile, and were not read.
+    /// How many keys were not read because they moved to another server meanwhile.
     pub moved: u64,
 }
 
-/// Classifies all names, until `stop` is ready. The error says which server could not be read, and why.
+/// Classifies all names, until `stop` is ready. The error names the server that could not be read, and why.
 pub async fn inspect(
     inspection: Inspection<'_>,
     clock: &Clock,
@@ -61,7 +61,7 @@ pub async fn inspect(
     let found = topology.discover(clock).await;
     let found = found.map_err(|failure| failure.message)?;
     if let Some(failure) = found.problem.or(found.harmless) {
-        // Of a cluster, all of it is read or nothing.
+        // A cluster is read completely or not at all.
         return Err(failure.message);
     }
     let shards = found.shards;
@@ -90,7 +90,7 @@ pub async fn inspect(
             clock_offset: offset.unwrap_or(SignedDuration::ZERO),
             pacer,
         });
-        // Its connections live as long as it does.
+        // Dropping a reader would close its connections.
         readers.push(readied.reader);
     }
     if links.is_empty() {
@@ -133,7 +133,7 @@ impl Described {
         for lane in 0..context.lanes.len() {
             let mut cursor = b"0".to_vec();
             loop {
-                // Everything: a pattern that fits nothing shows by what it misses.
+                // All names are scanned, to show the ones that a wrong pattern misses.
                 let (next, names) = match scan(&context.lanes[lane], &cursor, context.step()).await
                 {
                     Ok(scanned) => scanned,
@@ -160,12 +160,12 @@ impl Described {
     }
 }
 
-/// The names that come after `cursor`, and where they end.
+/// The names from `cursor` on, and the next cursor.
 async fn scan(lane: &Lane, cursor: &[u8], step: usize) -> RedisResult<(Vec<u8>, Vec<Vec<u8>>)> {
     let mut scanner = lane.scanner.clone().ok_or_else(not_connected)?;
     let mut command = redis::cmd("SCAN");
     command.arg(cursor).arg("COUNT").arg(step);
-    // A name that SCAN walks by costs less than a command.
+    // SCAN walks over a name at less than the cost of a command.
     let scan = || async move { command.query_async(&mut scanner).await };
     lane.pacer.step(step / 8 + 1, scan).await.0
 }

@@ -1,4 +1,4 @@
-//! Reads names through their descriptions: the commands of one step of all names go out together.
+//! Reads many names by their description. The commands for one step of all names are sent together.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,27 +10,27 @@ use crate::limiters::{Answer, Ask, Finding, NameReader};
 use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::redis::router::Router;
 
-/// More steps than any description takes.
+/// The most steps for a name: more than any description takes.
 const MOST_STEPS: usize = 16;
 
-/// What reading took.
+/// The cost of reading.
 #[derive(Debug, Default)]
 pub(super) struct Spent {
     pub(super) commands: u64,
-    /// Of Redis's time.
+    /// How much of Redis's time it took.
     pub(super) took: Duration,
 }
 
-/// How Redis is asked.
+/// The connections to Redis and their pacers.
 pub(super) struct RedisAccess<'a> {
     pub(super) router: &'a Router,
-    /// Of the servers that are asked.
+    /// The pacers of the servers that are asked.
     pub(super) pacers: &'a [&'a Pacer],
-    /// Whether Redis says how much memory a key takes.
+    /// Whether Redis reports the memory of a key.
     pub(super) measured: &'a AtomicBool,
 }
 
-/// Reads every one of `readers` to its end. A name that could not be read is an error.
+/// Runs all `readers` until each has a finding. A name that could not be read is an error.
 pub(super) async fn read(
     access: &RedisAccess<'_>,
     mut readers: Vec<NameReader<'_>>,
@@ -77,7 +77,7 @@ fn endless() -> RedisError {
     std::io::Error::other("a description that asks without end").into()
 }
 
-/// The answers to `asked`, in their order. What is too large is not read.
+/// The answers to `asked`, in the same order. Values that are too large are not read.
 async fn ask_all(
     access: &RedisAccess<'_>,
     asked: &[(usize, Ask)],
@@ -92,7 +92,7 @@ async fn ask_all(
     for ((_, ask), many) in asked.iter().zip(many) {
         let said: Vec<RedisResult<Value>> = sizes.by_ref().take(many).collect();
         if measured && is_unmeasured(ask, &said) {
-            // Not asked again: each refusal is a line in the log of Redis.
+            // Not sent again: each refusal adds an entry to the ACL log of Redis.
             access.measured.store(false, Ordering::Relaxed);
         }
         large.push(!is_read(ask, &said));
@@ -111,8 +111,8 @@ async fn ask_all(
     answers.collect()
 }
 
-/// Distinguishes empty strings from missing keys, for which GETRANGE has the same answer. Only for the keys of the names
-/// themselves.
+/// Distinguishes empty strings from missing keys, for which GETRANGE has the same answer. Only the keys of the names themselves
+/// are checked.
 async fn find_empty(
     access: &RedisAccess<'_>,
     readers: &[NameReader<'_>],

@@ -1,4 +1,4 @@
-//! Reads names as the description says: those of a pass, written ones, and watched ones.
+//! Reads names by their description: names from a pass, written names, and watched names.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::observe::redis::errors::is_elsewhere;
 use crate::observe::redis::server_state::redis_millis;
 
 impl Described {
-    /// Reads watched keys, by their labels. Those whose names are not known wait for the pass.
+    /// Reads watched keys, given by their labels. Keys whose names are unknown are read when the pass finds them.
     pub(in crate::observe) async fn recheck(
         &mut self,
         context: &ReadContext<'_>,
@@ -53,7 +53,7 @@ impl Described {
                     let reason = self.lacking(&finding, reason);
                     result.unjudged.push((label, reason));
                 }
-                // The key of the window that is now is written, or the pass comes across it.
+                // The key of the current window is read when it is written, or when the pass finds it.
                 Judged::Passed => {}
                 Judged::Nothing => {
                     self.names.remove(label);
@@ -69,7 +69,7 @@ impl Described {
         sink.recheck(at, &views);
     }
 
-    /// Reads names that a pass came across.
+    /// Reads names from a pass.
     pub(in crate::observe) async fn passing(
         &mut self,
         context: &ReadContext<'_>,
@@ -102,7 +102,7 @@ impl Described {
         }
     }
 
-    /// Why a limit or a window is not known: `reason`, unless an API that may have it was never read.
+    /// Why a limit or a window is unknown: `reason`, unless an API that may have it never answered.
     fn lacking(&self, finding: &Finding, reason: Reason) -> Reason {
         let unread = matches!(reason, Reason::NoLimit | Reason::NoWindow)
             && finding.matched.as_ref().is_some_and(|matched| {
@@ -113,7 +113,7 @@ impl Described {
         if unread { Reason::LimitsUnread } else { reason }
     }
 
-    /// Reads names that were written: they belong to no pass.
+    /// Reads written names, outside the pass.
     pub(in crate::observe) async fn written(
         &mut self,
         context: &ReadContext<'_>,
@@ -132,7 +132,7 @@ impl Described {
         sink.recheck(at, &views);
     }
 
-    /// Which of `names` are read with their expiry: those of the sample, and those that are watched.
+    /// Which of `names` are read with their expiry: sampled ones and watched ones.
     fn with_watched(&self, names: &[Vec<u8>], sampled: &[bool]) -> Vec<bool> {
         let names = names.iter().zip(sampled);
         names
@@ -169,7 +169,7 @@ impl Described {
                     self.remember(sink, &counter);
                     read.seen.push(counter);
                 }
-                // It may have been in violation.
+                // It may have been in violation, so its end is reported.
                 Judged::Counter(counter) if self.wanted.contains(&*counter.label) => {
                     read.empty.push(counter);
                 }
@@ -187,7 +187,7 @@ impl Described {
         read
     }
 
-    /// Remembers the name of a counter that is read again in the next collection. The next one is called otherwise.
+    /// Remembers the name of a counter that the next collection reads again. In the next window, the counter has another name.
     fn remember(&mut self, sink: &dyn CounterSink, counter: &Seen) {
         let view = counter.view();
         let used = utilization(view.count, view.limit);
@@ -202,7 +202,7 @@ impl Described {
         }
     }
 
-    /// The result for each name, `None` for those that could not be read; and the time of Redis that it took.
+    /// The finding of each name, `None` if it could not be read, and how much of Redis's time the reading took.
     pub(super) async fn read_names(
         &self,
         context: &ReadContext<'_>,
@@ -276,7 +276,7 @@ impl Described {
     }
 }
 
-/// Whether a counter is that of the exporter's own requests.
+/// Whether the counter counts the exporter's own canary requests.
 fn is_canary(name: &[u8]) -> bool {
     let mark = CANARY_MARK.as_bytes();
     name.windows(mark.len()).any(|part| part == mark)
@@ -288,7 +288,7 @@ struct Judgements {
     seen: Vec<Seen>,
     /// Watched counters that are empty.
     empty: Vec<Seen>,
-    /// By their labels, and why.
+    /// Labels of counters that could not be judged, and why.
     unjudged: Vec<(Vec<u8>, Reason)>,
 }
 
