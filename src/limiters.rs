@@ -1,5 +1,5 @@
-//! Kinds of limiters, as data: a description in YAML, checked; names to counters; answers of Redis to counts. Pure: no
-//! I/O, no clock, no async, and no limiter's name outside of the descriptions in `limiters/`.
+//! Kinds of limiters as data: parses and checks descriptions in YAML, assigns names to counters, and turns answers of Redis into
+//! counts. Pure: no I/O, no clock, no async. Limiters are named only in the descriptions in `limiters/`.
 
 mod ask;
 mod built_in;

@@ -1,4 +1,4 @@
-//! The kinds that are built in.
+//! The built-in kinds of limiters.
 
 use super::description::Description;
 use super::yaml::nearest;
@@ -70,7 +70,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("skipper", include_str!("../../limiters/skipper.yml")),
 ];
 
-/// The file of a kind, or an error that names what is near.
+/// The file of a kind, or an error that suggests the nearest name.
 pub fn built_in(name: &str) -> Result<&'static str, String> {
     let found = BUILT_IN.iter().find(|(kind, _)| *kind == name);
     found.map(|(_, text)| *text).ok_or_else(|| {
@@ -82,7 +82,7 @@ pub fn built_in(name: &str) -> Result<&'static str, String> {
     })
 }
 
-/// The kinds and what they are, a line each.
+/// The kinds with their titles, a line each.
 pub fn list() -> String {
     let width = BUILT_IN
         .iter()

@@ -1,4 +1,4 @@
-//! Whether the parts of a description fit together.
+//! Checks whether the parts of a description fit together.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::source::Source;
 use super::template::Template;
 use super::yaml::{Mistake, nearest, parse};
 
-/// The groups of a name that mean something by themselves.
+/// The groups of a name that have a meaning in every description.
 const KNOWN_GROUPS: [&str; 9] = [
     "key",
     "limit",
@@ -25,7 +25,7 @@ const KNOWN_GROUPS: [&str; 9] = [
 ];
 
 impl Description {
-    /// Parses and checks `text`. All mistakes are named, unless the text cannot be parsed.
+    /// Parses and checks `text`. The error has all mistakes, or only the first if the text cannot be parsed.
     pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
         let description: Self = parse(text).map_err(|mistake| vec![mistake])?;
         let mistakes = mistakes(&description);
@@ -37,7 +37,7 @@ impl Description {
     }
 }
 
-/// What is wrong with `description`.
+/// The mistakes in `description`.
 fn mistakes(description: &Description) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     if !is_name(&description.name) {
