@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_file_is_valid_and_named_as_it_is_called() {
+    fn every_built_in_file_is_valid_and_has_the_name_of_its_kind() {
         for (name, text) in BUILT_IN {
             match Description::parse(text) {
                 Ok(description) => assert_eq!(description.name, *name),

@@ -173,7 +173,10 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
             assert!(capacity.is_some_and(|capacity| reading.count >= capacity));
             assert!(matches!(reading.expiry, Some(Expires::Never(Some(_)))));
         }
-        let matched = finding.matched.as_ref().expect("a count belongs to a counter");
+        let matched = finding
+            .matched
+            .as_ref()
+            .expect("a count belongs to a counter");
         assert!(matched.counter < description.counters.len());
     }
 }

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_cannot_be_mistaken_are_called_as_the_description_says() {
+    fn unambiguous_counters_have_the_label_of_the_description() {
         let names = [
             ("LIMITS:LIMITER/user:1/login/5/1/minute", Type::String),
             ("LIMITS:LIMITER/user:1/search/100/1/hour", Type::List),

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn scan_is_asked_for_what_all_names_begin_and_end_with() {
+    fn scan_patterns_have_the_common_beginning_and_end_of_all_names() {
         for (text, expected) in [
             (r"^ratelimit:(?P<key>.+)$", "ratelimit:*"),
             (

@@ -41,7 +41,7 @@ impl Description {
         beginnings
     }
 
-    /// Whether a pattern has no literal beginning, so that Redis reports the writes to all names.
+    /// Whether a pattern has no literal beginning, so that the exporter reads every name of the database.
     pub fn has_open_pattern(&self) -> bool {
         let mut counters = self.counters.iter();
         counters.any(|counter| counter.key.value.prefix().is_empty())

@@ -394,7 +394,7 @@ fn traefiks_middlewares_have_period_and_burst() {
 }
 
 #[test]
-fn what_scan_is_asked_for_follows_from_the_patterns() {
+fn scan_patterns_follow_from_the_key_patterns() {
     let globs = |kind: &str| {
         let description = Description::parse(built_in(kind).unwrap()).unwrap();
         let glob =

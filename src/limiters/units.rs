@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_number_is_none() {
+    fn text_that_is_no_number_is_none() {
         for text in [
             &b""[..],
             b" 1",
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_calendar_month_has_the_days_that_it_has() {
+    fn calendar_months_have_their_real_lengths() {
         // 1 January, 1 February 2027.
         let (january, february) = (1_798_761_600_000, 1_801_440_000_000);
         assert_eq!(calendar_end(january, Period::Month), Some(february));

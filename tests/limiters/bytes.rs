@@ -1,4 +1,4 @@
-//! Whatever a name or a value is, every kind ends with a finding.
+//! Any bytes in names and values end with a finding, for every kind.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ use crate::store::{Rule, Store, Value};
 
 const NOW_MS: u64 = 1_795_691_687_250;
 
-/// Texts that are nearly what a limiter writes.
+/// Texts that resemble what a limiter writes.
 fn texts() -> impl Strategy<Value = Vec<u8>> {
     let odd = [
         "",
@@ -91,7 +91,7 @@ fn values() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Names of real limiters, and names that are nearly such.
+/// Names of real limiters, and names that resemble them.
 fn names() -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = Vec::new();
     for row in ROWS {
@@ -195,7 +195,7 @@ fn no_bytes_break_any_kind() {
                 });
                 for kind in &kinds {
                     for name in store.keys.keys() {
-                        let finding = store.look(kind, rule, now_ms, sampled, name);
+                        let finding = store.read_name(kind, rule, now_ms, sampled, name);
                         if let Outcome::Counted(reading) = finding.outcome {
                             prop_assert!(
                                 reading.is_over_limit() != Some(true)
@@ -211,7 +211,7 @@ fn no_bytes_break_any_kind() {
 }
 
 #[test]
-fn answers_that_do_not_belong_to_the_question_end_too() {
+fn answers_of_the_wrong_type_end_with_a_finding() {
     use ratelimiter_exporter::limiters::Answer;
     let answers = [
         Answer::Missing,
@@ -246,7 +246,7 @@ fn answers_that_do_not_belong_to_the_question_end_too() {
                         break;
                     }
                     assert!(step < 15, "{text}: {answer:?}");
-                    // Also fewer answers than there were questions.
+                    // Every second step gets fewer answers than commands.
                     let given = vec![answer.clone(); reader.asks().len().saturating_sub(step % 2)];
                     reader.feed(&given);
                 }

@@ -1,4 +1,4 @@
-//! A Redis in memory that answers what a description asks: as much of it as that takes.
+//! A Redis in memory that answers the commands of descriptions, and no others.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(crate) struct Store {
     pub(crate) keys: BTreeMap<Vec<u8>, (Value, i64)>,
 }
 
-/// What tests say of limits.
+/// The limits from the configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rule(pub(crate) Limits);
 
@@ -68,7 +68,7 @@ impl Store {
         self.set(key, Value::Zset(members.collect()), pttl);
     }
 
-    /// One moment of a capture.
+    /// The store at one moment of a capture.
     pub(crate) fn of_moment(moment: &Json) -> Self {
         let mut store = Self::default();
         for key in moment["keys"].as_array().unwrap() {
@@ -180,8 +180,8 @@ impl Store {
         }
     }
 
-    /// What becomes of `name`.
-    pub(crate) fn look(
+    /// Reads `name` to its finding.
+    pub(crate) fn read_name(
         &self,
         description: &Description,
         rule: Rule,
@@ -223,7 +223,7 @@ impl Value {
     }
 }
 
-/// The bytes of a text in a capture, in which those that are no UTF-8 are written `\xNN`.
+/// The bytes of a text in a capture, where `\xNN` is a byte that is not UTF-8.
 fn bytes(text: &Json) -> Vec<u8> {
     let text = text.as_str().unwrap().as_bytes();
     let mut bytes = Vec::new();

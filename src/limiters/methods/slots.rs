@@ -94,7 +94,7 @@ impl Counting for Slots {
         for (begin, value) in self.begins(at)?.into_iter().zip(answers) {
             match integer(value) {
                 Ok(value) => {
-                    // The newest slot that exists has the count of all.
+                    // The newest slot that exists reports the sum. Older slots are parts of it.
                     if sum.is_none() && begin > own {
                         return Err(Not::Part);
                     }

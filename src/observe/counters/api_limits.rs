@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_asked_again_after_its_time_and_what_failed_sooner() {
+    fn an_answer_is_refreshed_after_its_interval_and_a_failure_sooner() {
         let every = Duration::from_secs(300);
         let mut answered = Answered::default();
         assert!(answered.is_due(at(0), every));

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_is_nothing() {
+    fn a_failed_reading_gives_no_closer_reading() {
         let wrong_type = || Err((redis::ErrorKind::Client, "not an integer").into());
         assert_eq!(Closer::of(&[Ok(Value::Int(5)), wrong_type()]), None);
         let read = Closer::of(&[Ok(Value::Int(-1)), Ok(Value::Int(0))]);

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tracked_is_what_the_patterns_begin_with() {
+    fn tracked_prefixes_follow_from_the_patterns() {
         let packed = |tracked: &Tracked| {
             let command = tracked.command();
             let words = command.args_iter().map(|arg| match arg {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_by_bytes_too_and_what_is_not_kept_is_missed() {
+    fn written_names_are_bounded_by_bytes_and_dropped_names_count_as_missed() {
         let mut written = WrittenNames::default();
         let long = "x".repeat(MOST_BYTES / 2 - 1 - BESIDES);
         for _ in 0..3 {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_is_everything() {
+    fn a_flush_counts_as_a_write_to_every_key() {
         let mut written = WrittenNames::default();
         let flushed = PushInfo {
             kind: PushKind::Invalidate,

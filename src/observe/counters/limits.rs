@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_is_new_fell_from_the_default_once_all_was_seen() {
+    fn a_new_limit_fell_from_the_default_after_a_full_pass() {
         let mut memory = LimitMemory::default();
         memory.set_default(limit(10), at(0));
         assert_eq!(fell(&mut memory, Some(5), 0), None);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strict_limit_that_stood_before_its_key_was_used_did_not_fall() {
+    fn a_strict_limit_set_before_its_key_was_used_did_not_fall() {
         let mut memory = LimitMemory::default();
         memory.set_default(limit(10), at(0));
         memory.learn(b"k", Some(limit(5)), at(0));
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rose_or_began_after_a_fall_is_not_left_over_from_before() {
+    fn a_count_that_rose_or_began_after_a_fall_is_not_left_over() {
         let fallen = |default_falls: bool| {
             let mut memory = LimitMemory::default();
             memory.set_default(limit(10), at(0));
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_under_a_longer_window_may_live_as_long_as_that() {
+    fn a_key_written_under_a_longer_window_may_live_as_long_as_that_window() {
         let limit = |window_ms| Limit {
             limit: 10,
             window_ms,

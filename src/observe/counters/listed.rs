@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_asked_for_is_listed_in_any_case() {
+    fn a_configured_key_is_listed_at_any_utilization() {
         let mut listed = Listed::new(false, BTreeSet::from([Box::from(*b"k")]));
         listed.begin();
         listed.take(at(0), &view("k", 0));

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_would_mend_is_remembered_and_what_passes_is_not() {
+    fn reasons_that_a_rule_would_remove_are_remembered_and_temporary_ones_are_not() {
         let mut totals = Totals::default();
         totals.add_unjudged(Reason::NoLimit, b"a");
         totals.add_unjudged(Reason::NoLimit, b"b");

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_only_reads_and_no_more_than_is_used() {
+    fn commands_only_read_and_only_as_much_as_is_used() {
         let key = || b"k".to_vec();
         for (ask, expected) in [
             (Ask::Get(key()), "GETRANGE k 0 65536"),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_of_any_size_is_measured_before_it_is_read() {
+    fn values_of_unbounded_size_are_measured_before_they_are_read() {
         let key = || b"k".to_vec();
         let fields = Ask::Fields(key(), vec![b"a".to_vec(), b"b".to_vec()]);
         let members = Ask::Members {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_not_read() {
+    fn values_that_are_too_large_are_not_read() {
         let key = || b"k".to_vec();
         let is_read = |ask: &Ask, said: &[i64]| {
             let said: Vec<_> = said.iter().map(|number| Ok(Value::Int(*number))).collect();
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_missing_and_what_is_long_is_not_read() {
+    fn empty_values_are_missing_and_long_values_are_not_read() {
         let get = Ask::Get(b"k".to_vec());
         let text = |length| Ok(Value::BulkString(vec![b'1'; length]));
         assert_eq!(answer(&get, text(0)).unwrap(), Answer::Missing);

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_limit_that_falls_is_known_with_what_it_was_for_one_window() {
+    fn a_fallen_limit_is_remembered_for_one_window() {
         let mut falls = Falls::default();
         let (ten, five, two) = (limits(10, 60), limits(5, 60), limits(2, 60));
         falls.learn(b"a", ten, at(0));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_got_shorter_and_rules_that_changed_are_falls_and_a_rise_is_none() {
+    fn shorter_windows_and_lower_rules_are_falls_and_rises_are_not() {
         let mut falls = Falls::default();
         falls.rules_changed(Vec::new(), at(0));
         let by = |before: Limits, now: Limits| falls.by_rules(&now, |_| before, at(5));

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_is_got_and_only_news_are_news() {
+    fn put_stores_limits_and_reports_only_changes() {
         let mut limits = OwnLimits::default();
         assert!(limits.put(1, own(5)));
         assert!(!limits.put(1, own(5)));

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_change_has_the_same_number() {
+    fn limits_that_did_not_change_have_the_same_number() {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let mut memory = LimitMemory::default();
         memory.set_default(limit(10), now);
