@@ -180,7 +180,7 @@ pub(in crate::observe) async fn ready(
                 let left = until.saturating_duration_since(Instant::now()).as_secs() + 1;
                 let failure = RedisFailure {
                     reason: failure.reason,
-                    message: format!("{}; it is left alone for {left} s more", failure.message),
+                    message: format!("{}; the next attempt is in {left} s", failure.message),
                 };
                 passed_over.push((replica.clone(), failure));
             }

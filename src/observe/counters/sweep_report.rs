@@ -87,7 +87,7 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
             &example,
             *reason,
             format!(
-                "{times} keys passed over ({reason}), key {example:?} among them: expected {expected}"
+                "{times} keys skipped ({reason}), for example {example:?}: expected {expected}"
             ),
         );
         failure.times = *times;
