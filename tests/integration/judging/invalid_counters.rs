@@ -151,10 +151,12 @@ async fn reading_expiries_costs_a_sweep_less_than_a_tenth() -> anyhow::Result<()
     let output = run(flags.map(str::to_owned).to_vec()).await?;
     let observation: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(observation["totals"]["keys"], 20_000, "{}", said(&output));
-    // Each name costs one ZCOUNT, each of the sample a PTTL and a second ZCOUNT. SCAN may bring a name twice.
-    let sample = calls(&mut redis, "pttl").await?;
-    let names = calls(&mut redis, "zcount").await? - sample;
-    assert!(names >= 20_000 && sample >= 100, "{sample} of {names}");
-    assert!(2 * sample < names / 10, "{sample} of {names}");
+    // Each name costs one ZCOUNT, each of the sample a PTTL and a second ZCOUNT. A key that may be among the fullest is read
+    // once more, with its expiry: how many that are depends on the order in which SCAN brings them.
+    let pttl = calls(&mut redis, "pttl").await?;
+    let names = calls(&mut redis, "zcount").await? - pttl;
+    anyhow::ensure!(names >= 20_000, "{names} names");
+    let sample = pttl.saturating_sub(names - 20_000);
+    assert!((100..1_000).contains(&sample), "{sample} of {names}");
     Ok(())
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observe::counters::reader::KeyReader;
+use crate::observe::counters::shard_reader::ShardReader;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
 use crate::observe::redis::errors::RedisFailure;
@@ -16,6 +17,10 @@ use crate::observe::redis::router::Router;
 
 /// How long the pass continues between collections before it yields. A collection may have to wait for this long.
 const BETWEEN_SLICE: Duration = Duration::from_millis(100);
+
+/// How long the exporter waits for a server's answer between collections. After that, the pass is lost, and the next collection
+/// can begin.
+const MOST_BETWEEN: Duration = Duration::from_secs(1);
 
 /// The servers of a collection, with their connections.
 pub(in crate::observe) struct Servers {
@@ -62,9 +67,15 @@ impl KeyReader {
         };
         let stop = Instant::now() + BETWEEN_SLICE;
         let mut sweep = self.sweep_of(&between.servers, clock, sink);
-        sweep.run(stop, &mut result).await;
-        self.is_owed = false;
+        let run = tokio::time::timeout(MOST_BETWEEN, sweep.run(stop, &mut result));
+        let cut_off = run.await.is_err();
         self.commands_total += result.commands;
+        self.is_owed = cut_off;
+        if cut_off {
+            self.readers.values().for_each(ShardReader::verify);
+            self.begin_anew();
+            return false;
+        }
         self.passed(&mut result, between.all_report);
         if result.stopped.is_none() && !between.servers.alone {
             self.last_full_pass = Some(clock.now().wall);
