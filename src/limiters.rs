@@ -1,5 +1,5 @@
-//! Kinds of limiters, as data: a description in YAML, checked; names to counters; answers of Redis to counts. Pure: no
-//! I/O, no clock, no async, and no limiter's name outside of the descriptions in `limiters/`.
+//! Kinds of limiters as data: parses and checks descriptions in YAML, assigns names to counters, and turns answers of Redis into
+//! counts. Pure: no I/O, no clock, no async. Limiters are named only in the descriptions in `limiters/`.
 
 mod ask;
 mod built_in;
@@ -14,9 +14,9 @@ mod json;
 mod keys;
 mod labels;
 mod limits;
-mod look;
 mod matched;
 mod methods;
+mod name_reader;
 mod names;
 mod nodes;
 mod pattern;
@@ -33,15 +33,15 @@ mod yaml;
 pub use crate::observation::{Invalid, Refused};
 pub use ask::{Answer, Ask, MOST_BYTES, MOST_ENTRIES, Type};
 pub use built_in::{BUILT_IN, built_in, list};
-pub use description::{Companion, Counter, Description, Malformed, Needed, When as Tells};
+pub use description::{Companion, Counter, Description, Malformed, Needed, When as KeyCondition};
 pub use expiry::{Expiry, Longest, WithoutExpiry};
 pub use http_limits::{Header, Http, Json, Levels, Rules};
 pub use inventory::{Example, Fitting, Inventory};
 pub use labels::Called;
 pub use limits::{Fields, Former, Limits};
-pub use look::{Look, LookContext, Merged, never_fell};
 pub use matched::{Matched, Span, When};
 pub use methods::Method;
+pub use name_reader::{Merged, NameContext, NameReader, never_fell};
 pub use names::Fit;
 pub use nodes::{
     Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Pointer, Registry, Results,

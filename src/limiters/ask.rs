@@ -1,4 +1,4 @@
-//! Commands for Redis about one name, and their answers, as data. No I/O.
+//! Redis commands for one name, and their answers, as data. No I/O.
 
 /// The most bytes that are read of one value.
 pub const MOST_BYTES: usize = 64 * 1024;
@@ -6,7 +6,7 @@ pub const MOST_BYTES: usize = 64 * 1024;
 /// The most entries that are read of one list, sorted set or hash.
 pub const MOST_ENTRIES: usize = 4096;
 
-/// One command. All of them only read.
+/// One command. No command writes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
     /// `TYPE key`, answered by [`Answer::Type`].
@@ -15,7 +15,7 @@ pub enum Ask {
     Pttl(Vec<u8>),
     /// `EXISTS key`, answered by [`Answer::Integer`].
     Exists(Vec<u8>),
-    /// `GETRANGE key 0 MOST_BYTES`, one byte more than is used.
+    /// `GETRANGE key 0 MOST_BYTES`, which returns one byte more than is used.
     Get(Vec<u8>),
     /// `HMGET key field …`, answered by [`Answer::Fields`], one for each field, or by [`Answer::TooLarge`].
     Fields(Vec<u8>, Vec<Vec<u8>>),
@@ -52,7 +52,7 @@ pub enum Answer {
     Missing,
     /// The key holds another type.
     WrongType,
-    /// The value is longer, or has more entries, than is read.
+    /// The value is longer, or has more entries, than the exporter reads.
     TooLarge,
     /// A type's name as Redis writes it.
     Type(String),
@@ -60,7 +60,7 @@ pub enum Answer {
     Integer(i64),
     /// A value.
     Text(Vec<u8>),
-    /// Values, or none where there is none.
+    /// Values, `None` for each that is missing.
     Fields(Vec<Option<Vec<u8>>>),
     /// Fields and their values.
     Pairs(Vec<(Vec<u8>, Vec<u8>)>),

@@ -1,4 +1,4 @@
-//! The kinds that are built in.
+//! The built-in kinds of limiters.
 
 use super::description::Description;
 use super::yaml::nearest;
@@ -70,7 +70,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("skipper", include_str!("../../limiters/skipper.yml")),
 ];
 
-/// The file of a kind, or an error that names what is near.
+/// The file of a kind, or an error that suggests the nearest name.
 pub fn built_in(name: &str) -> Result<&'static str, String> {
     let found = BUILT_IN.iter().find(|(kind, _)| *kind == name);
     found.map(|(_, text)| *text).ok_or_else(|| {
@@ -82,7 +82,7 @@ pub fn built_in(name: &str) -> Result<&'static str, String> {
     })
 }
 
-/// The kinds and what they are, a line each.
+/// The kinds with their titles, a line each.
 pub fn list() -> String {
     let width = BUILT_IN
         .iter()
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_file_is_valid_and_named_as_it_is_called() {
+    fn every_built_in_file_is_valid_and_has_the_name_of_its_kind() {
         for (name, text) in BUILT_IN {
             match Description::parse(text) {
                 Ok(description) => assert_eq!(description.name, *name),

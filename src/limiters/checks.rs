@@ -1,4 +1,4 @@
-//! Whether the parts of a description fit together.
+//! Checks whether the parts of a description fit together.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use super::source::Source;
 use super::template::Template;
 use super::yaml::{Mistake, nearest, parse};
 
-/// The groups of a name that mean something by themselves.
-const MEANT: [&str; 9] = [
+/// The groups of a name that have a meaning in every description.
+const KNOWN_GROUPS: [&str; 9] = [
     "key",
     "limit",
     "window",
@@ -25,7 +25,7 @@ const MEANT: [&str; 9] = [
 ];
 
 impl Description {
-    /// Parses and checks `text`. All mistakes are named, unless the text cannot be parsed.
+    /// Parses and checks `text`. The error has all mistakes, or only the first if the text cannot be parsed.
     pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
         let description: Self = parse(text).map_err(|mistake| vec![mistake])?;
         let mistakes = mistakes(&description);
@@ -37,7 +37,7 @@ impl Description {
     }
 }
 
-/// What is wrong with `description`.
+/// The mistakes in `description`.
 fn mistakes(description: &Description) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     if !is_name(&description.name) {
@@ -60,7 +60,7 @@ fn mistakes(description: &Description) -> Vec<Mistake> {
         check.all(&description.limits);
         if !names.insert(counter.name.value.as_str()) {
             let line = counter.name.referenced.line();
-            check.tell(line, "name: another counter has the same");
+            check.add_mistake(line, "name: another counter has the same");
         }
     }
     if let Some(Err(text)) = description.nodes.as_ref().map(|nodes| nodes.value.check()) {
@@ -99,7 +99,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn tell(&mut self, line: u64, text: &str) {
+    fn add_mistake(&mut self, line: u64, text: &str) {
         let text = format!("counter {:?}: {text}", self.counter.name.value);
         self.mistakes.push(Mistake {
             line: Some(line),
@@ -116,23 +116,24 @@ impl Check<'_> {
         let line = counter.key.referenced.line();
         if !is_name(&counter.name.value) {
             let line = counter.name.referenced.line();
-            self.tell(line, "name: expected small letters, digits and - only");
+            self.add_mistake(line, "name: expected small letters, digits and - only");
         }
         if !self.has_group("key") {
-            self.tell(line, "key: expected a group (?P<key>…) in the pattern");
+            self.add_mistake(line, "key: expected a group (?P<key>…) in the pattern");
         }
         let groups: Vec<&str> = counter.key.value.groups().collect();
         for group in groups {
-            let meant = nearest(group, MEANT).filter(|meant| *meant != group && group.len() > 3);
-            if let Some(meant) = meant.filter(|_| !MEANT.contains(&group)) {
-                self.tell(
+            let known =
+                nearest(group, KNOWN_GROUPS).filter(|known| *known != group && group.len() > 3);
+            if let Some(known) = known.filter(|_| !KNOWN_GROUPS.contains(&group)) {
+                self.add_mistake(
                     line,
-                    &format!("key: unknown group {group:?} (did you mean {meant}?)"),
+                    &format!("key: unknown group {group:?} (did you mean {known}?)"),
                 );
             }
         }
         if self.has_group("multiple") && !self.has_group("unit") {
-            self.tell(line, "key: expected the group unit beside multiple");
+            self.add_mistake(line, "key: expected the group unit beside multiple");
         }
         if let Some(label) = &counter.label {
             self.template("label", label);
@@ -148,7 +149,7 @@ impl Check<'_> {
             if from_fields && counter.kind != Type::Hash {
                 let line = source.referenced.line();
                 let text = "limits: fields: expected type: hash for the counter".to_owned();
-                self.tell(line, &text);
+                self.add_mistake(line, &text);
             }
         }
         let line = counter.count.referenced.line();
@@ -157,7 +158,7 @@ impl Check<'_> {
         }
         if let Err(text) = counter.count.value.counting().check(&counter.keys()) {
             let method = counter.count.value.name();
-            self.tell(line, &format!("count: {method}: {text}"));
+            self.add_mistake(line, &format!("count: {method}: {text}"));
         }
         if let Some(when) = &counter.when {
             let windows = self.has_group("window_start") || self.has_group("window_index");
@@ -176,17 +177,17 @@ impl Check<'_> {
                 None
             };
             if let Some(text) = text {
-                self.tell(counter.key.referenced.line(), text);
+                self.add_mistake(counter.key.referenced.line(), text);
             }
         }
         let required = counter.expiry.required;
         let line = counter.name.referenced.line();
         match (required, counter.without_expiry) {
-            (true, None) => self.tell(
+            (true, None) => self.add_mistake(
                 line,
                 "without_expiry: expected blocks, leaks or heals, as expiry is required",
             ),
-            (false, Some(WithoutExpiry::Blocks | WithoutExpiry::Heals)) => self.tell(
+            (false, Some(WithoutExpiry::Blocks | WithoutExpiry::Heals)) => self.add_mistake(
                 line,
                 "without_expiry: expected leaks or nothing, as being without expiry is normal",
             ),
@@ -209,6 +210,6 @@ impl Check<'_> {
                 groups.join(", ")
             ),
         };
-        self.tell(template.referenced.line(), &text);
+        self.add_mistake(template.referenced.line(), &text);
     }
 }

@@ -1,4 +1,4 @@
-//! A kind of limiter as its file describes it. `docs/LIMITERS.md` says what each setting means.
+//! The description of a kind of limiter. `docs/LIMITERS.md` explains each setting.
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -20,22 +20,22 @@ use crate::observation::Refused;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
-    /// What `limiter.kind` says.
+    /// The value of `limiter.kind`.
     pub name: String,
-    /// The programs, for people.
+    /// The programs, for display.
     pub title: String,
-    /// The versions that it was checked with.
+    /// The versions of the programs that it was tested with.
     #[serde(default)]
     pub seen: String,
-    /// What counts; the first that fits a name and its type wins.
+    /// The counters. The first that fits a name and its type is used.
     pub counters: Vec<Counter>,
     /// Names that belong to the limiter and count nothing.
     #[serde(default)]
     pub ignore: Vec<Pattern>,
-    /// Where limits are that the counters do not name themselves.
+    /// Sources of limits for all counters, after the counters' own sources.
     #[serde(default)]
     pub limits: Vec<Spanned<Source>>,
-    /// The limiter's own processes. Without it, the limiter has none.
+    /// The limiter's own processes, if it has any.
     pub nodes: Option<Spanned<Nodes>>,
 }
 
@@ -43,79 +43,79 @@ pub struct Description {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counter {
-    /// What it is called in messages and metrics.
+    /// Its name in messages and metrics.
     pub name: Spanned<String>,
     /// The names of its keys.
     pub key: Spanned<Pattern>,
     /// The type of its keys.
     #[serde(rename = "type")]
     pub kind: Type,
-    /// How a counter is called; `$key` without it.
+    /// The label of a counter. The default is `$key`.
     pub label: Option<Spanned<Template>>,
     /// How it counts.
     pub count: Spanned<Method>,
-    /// Whether requests that were refused are in the count.
+    /// Whether refused requests are in the count.
     pub refused: Refused,
     /// Whether its keys expire.
     pub expiry: Expiry,
-    /// What a counter does that should expire and does not.
+    /// What happens to a counter that should expire and does not.
     pub without_expiry: Option<WithoutExpiry>,
-    /// What, besides name and type, a key must be.
+    /// A condition that a key must meet besides its name and type.
     pub when: Option<When>,
-    /// How the groups of the name are written.
+    /// The units of the groups in the name.
     #[serde(default)]
     pub units: Units,
-    /// Where its limits are, if not in rules and in its name.
+    /// Sources of its limits, after rules and its name.
     #[serde(default)]
     pub limits: Vec<Spanned<Source>>,
-    /// Keys that must be there beside it.
+    /// Keys that must exist beside it.
     #[serde(default)]
     pub companions: Vec<Companion>,
-    /// What a value is that cannot be read.
+    /// What a malformed value means.
     #[serde(default)]
     pub malformed: Malformed,
 }
 
-/// What distinguishes counters with the same names and types.
+/// A condition that distinguishes counters with the same names and types.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct When {
-    /// The key expires at least so many windows after the beginning of the window in its name.
+    /// The key expires at least this many windows after the beginning of the window in its name.
     pub outlives_windows: Option<f64>,
     /// The hash has this field.
     pub field: Option<String>,
-    /// On purpose: the keys that no counter before this one fits.
+    /// The counter is meant for the keys that no earlier counter fits.
     pub otherwise: bool,
 }
 
-/// A key beside a counter's.
+/// A key beside the key of a counter.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Companion {
-    /// Its name, from the groups of the counter's.
+    /// Its name, made of the groups of the counter's name.
     pub key: Spanned<Template>,
-    /// When it must be there.
+    /// When it must exist.
     pub needed: Needed,
 }
 
-/// When a companion must be there.
+/// When a companion must exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Needed {
-    /// As long as the counter is there.
+    /// As long as the counter exists.
     Always,
     /// While the count is above the limit.
     OverLimit,
 }
 
-/// What a key is whose value cannot be read.
+/// What a malformed value means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Malformed {
     /// A counter in a state that its limiter cannot make.
     #[default]
     Invalid,
-    /// Something else whose name fits.
+    /// A key of something else whose name happens to fit.
     Foreign,
 }
 
@@ -128,14 +128,14 @@ from_text!(LinePattern, |text| Self::compile(text).map_err(
 from_text!(Template, |text| Self::parse(text));
 
 impl When {
-    /// Whether Redis is asked for it.
+    /// Whether checking it takes a Redis command.
     pub(super) fn is_asked(&self) -> bool {
         !self.otherwise
     }
 }
 
 impl Description {
-    /// Whether the description itself sets the limit of all such counters.
+    /// Whether the description itself sets the limit of all keys of `counter`.
     pub fn has_fixed_limit(&self, counter: &Counter) -> bool {
         let mut sources = counter.limits.iter().chain(&self.limits);
         sources.any(|source| matches!(&source.value, Source::Fixed(fixed) if fixed.limit.is_some()))
@@ -143,7 +143,7 @@ impl Description {
 }
 
 impl Counter {
-    /// What its keys are.
+    /// The type, names and units of its keys.
     pub(super) fn keys(&self) -> Keys<'_> {
         Keys {
             kind: self.kind,
@@ -152,21 +152,21 @@ impl Counter {
         }
     }
 
-    /// Whether a key without its required expiry blocks its client for ever.
+    /// Whether a key that has lost its required expiry blocks its client for ever.
     pub fn sticks(&self) -> bool {
         self.expiry.required && self.without_expiry == Some(WithoutExpiry::Blocks)
     }
 }
 
 impl Description {
-    /// The APIs with limits, of its counters and of all of them.
+    /// All APIs with limits: those of single counters and those for all counters.
     pub fn apis(&self) -> impl Iterator<Item = &Http> {
         let own = self.counters.iter().flat_map(|counter| &counter.limits);
         own.chain(&self.limits)
             .filter_map(|source| source.value.http())
     }
 
-    /// Those that may have the limits of a counter.
+    /// The APIs that may have the limits of `counter`.
     pub fn apis_of<'d>(&'d self, counter: &'d Counter) -> impl Iterator<Item = &'d Http> {
         let sources = counter.limits.iter().chain(&self.limits);
         sources.filter_map(|source| source.value.http())

@@ -1,4 +1,4 @@
-//! Whether the keys of a counter expire, when, and what a key without its required expiry does.
+//! Whether and when the keys of a counter expire, and what happens if a key has lost its required expiry.
 
 use serde::{Deserialize, Deserializer};
 
@@ -6,13 +6,13 @@ use super::limits::Limits;
 use super::units::{duration_ms, float, whole};
 use super::yaml::{Word, from_text, word_or_mapping};
 
-/// What a counter without its required expiry does.
+/// What happens to a counter without its required expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WithoutExpiry {
     /// At its limit, it blocks its client for ever.
     Blocks,
-    /// It takes memory for ever. It blocks nobody.
+    /// It takes memory for ever, but blocks nobody.
     Leaks,
     /// The limiter sets the expiry at the next request.
     Heals,
@@ -22,12 +22,12 @@ pub enum WithoutExpiry {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct Expiry {
-    /// Whether each must have an expiry.
+    /// Whether each key must have an expiry.
     #[serde(rename = "is", deserialize_with = "is_required")]
     pub required: bool,
-    /// The longest that it can have, where that is known.
+    /// The longest possible expiry, if it is known.
     pub max: Option<Longest>,
-    /// Whether a count above the limit may have a longer one.
+    /// Whether a counter above its limit may have a longer expiry.
     #[serde(default)]
     pub longer_over_limit: bool,
 }
@@ -69,19 +69,19 @@ impl<'de> Deserialize<'de> for Expiry {
     }
 }
 
-/// The longest expiry: so many windows, so many times as long as filling or draining a bucket takes, and some time.
+/// The longest expiry: the sum of a number of windows, a multiple of the time to fill or drain a bucket, and a fixed time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Longest {
     /// Windows.
     pub windows: f64,
-    /// Times that filling the whole bucket takes: the window × burst ÷ limit.
+    /// Multiples of the time to fill the bucket: the window × burst ÷ limit.
     pub fills: f64,
     /// Milliseconds.
     pub plus_ms: u64,
 }
 
 impl Longest {
-    /// In milliseconds under `limits`, if that follows from them.
+    /// The longest expiry under `limits` in milliseconds, if they are known well enough.
     pub fn most_ms(&self, limits: &Limits) -> Option<u64> {
         let window = float(limits.window_ms?);
         let (limit, capacity) = (limits.limit.map(float), limits.capacity().map(float));

@@ -1,20 +1,20 @@
-//! Descriptions of any text, and values of any bytes for each method of counting.
+//! Fuzz targets: descriptions of any text, and values of any bytes for each counting method.
 
 use super::{
-    Answer, BUILT_IN, Counter, Description, Expires, Fit, Http, Inventory, Limits, Look,
-    LookContext, Matched, Outcome, Type, never_fell,
+    Answer, BUILT_IN, Counter, Description, Expires, Fit, Http, Inventory, Limits, Matched,
+    NameContext, NameReader, Outcome, Type, never_fell,
 };
 
-/// Parts the inputs.
+/// Separates the inputs.
 const PARTS: u8 = 0x0c;
 
-/// Parts the values of one answer.
+/// Separates the values of one answer.
 const VALUES: u8 = 0x1f;
 
-/// More steps than any description takes.
+/// The most steps for a name: more than any description takes.
 const MOST_STEPS: usize = 16;
 
-/// Methods that no built-in kind has.
+/// A description with the methods that no built-in kind has.
 const OWN: &str = r"
 name: own
 title: own
@@ -28,8 +28,8 @@ counters:
   - {name: left, key: '^left:(?P<key>.+)$', type: string, count: {value: {down: true, fraction: true}}, refused: not_counted, expiry: normal_without}
 ";
 
-/// A description, and behind a form feed a name: mistakes are one line each with a line that is there; a name that fits a
-/// counter is come across by a scan, has a label, and is read to its end.
+/// The input is a description and, after a form feed, a name. Each mistake is one line and refers to an existing line. A name
+/// that fits a counter is found by a scan, has a label, and gets a finding.
 pub fn limiter_description(data: &[u8]) {
     let (text, name) = match data.iter().position(|byte| *byte == PARTS) {
         Some(at) => (&data[..at], &data[at + 1..]),
@@ -41,7 +41,7 @@ pub fn limiter_description(data: &[u8]) {
     let description = match Description::parse(text) {
         Ok(description) => description,
         Err(mistakes) => {
-            assert!(!mistakes.is_empty(), "a mistake that is not named");
+            assert!(!mistakes.is_empty(), "an error without a mistake");
             let lines = text.replace("\r\n", "\n").split(['\r', '\n']).count() as u64;
             for mistake in mistakes {
                 let said = mistake.to_string();
@@ -74,14 +74,14 @@ pub fn limiter_description(data: &[u8]) {
             let literal = scan.iter().position(special).unwrap_or(scan.len());
             name.starts_with(&scan[..literal])
         };
-        assert!(scans.iter().any(begins), "no scan comes across {name:?}");
+        assert!(scans.iter().any(begins), "no scan finds {name:?}");
         counter.label(&matched);
         read(&description, name, kind, &[Answer::Text(b"1".to_vec())]);
     }
 }
 
-/// A kind, a name, a type and answers of Redis, parted by form feeds: the reading ends with a finding that says no more than is
-/// known.
+/// The input is a kind, a name, a type and answers of Redis, separated by form feeds. The reading ends with a finding that claims
+/// no more than is known.
 pub fn limiter_values(data: &[u8]) {
     let mut parts = data.split(|byte| *byte == PARTS);
     let mut part = || parts.next().unwrap_or_default();
@@ -104,7 +104,7 @@ pub fn limiter_values(data: &[u8]) {
     read(&description, name, of_type, &answers);
 }
 
-/// The answer that is written as its kind and its value.
+/// Parses an answer, which is written as its kind and its value.
 fn answer(written: &[u8]) -> Answer {
     let Some((kind, value)) = written.split_first() else {
         return Answer::Missing;
@@ -129,7 +129,7 @@ fn answer(written: &[u8]) -> Answer {
     }
 }
 
-/// Reads `name` with these answers, one after the other and from the first again.
+/// Reads `name` with these answers in turn, over and over.
 fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) {
     let limits = |limit| Limits {
         limit,
@@ -139,7 +139,7 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
     for (limit, sampled) in [(None, false), (Some(0), true), (Some(10), true)] {
         let rules = |_: &Counter, _: &Matched| limits(limit);
         let api = |_: &Http, _: &Matched| Limits::default();
-        let known = LookContext {
+        let known = NameContext {
             rules: &rules,
             api: &api,
             former: &never_fell,
@@ -147,16 +147,20 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
             tolerance_ms: 2_000,
             sampled,
         };
-        let mut look = Look::begin(description, known, name, Some(kind));
+        let mut reader = NameReader::begin(description, known, name, Some(kind));
         let mut answers = answers.iter().cycle();
         let mut steps = 0;
-        while look.finding().is_none() {
-            let said: Vec<Answer> = answers.by_ref().take(look.asks().len()).cloned().collect();
-            look.feed(&said);
+        while reader.finding().is_none() {
+            let said: Vec<Answer> = answers
+                .by_ref()
+                .take(reader.asks().len())
+                .cloned()
+                .collect();
+            reader.feed(&said);
             steps += 1;
-            assert!(steps < MOST_STEPS, "{name:?} is read without end");
+            assert!(steps < MOST_STEPS, "reading {name:?} does not end");
         }
-        let finding = look.finding().expect("the loop ended by it");
+        let finding = reader.finding().expect("the loop ends with a finding");
         let mut inventory = Inventory::new(description);
         inventory.add(description, name, finding);
         assert!(inventory.names <= 1);
@@ -169,7 +173,10 @@ fn read(description: &Description, name: &[u8], kind: Type, answers: &[Answer]) 
             assert!(capacity.is_some_and(|capacity| reading.count >= capacity));
             assert!(matches!(reading.expiry, Some(Expires::Never(Some(_)))));
         }
-        let matched = finding.matched.as_ref().expect("a count of no counter");
+        let matched = finding
+            .matched
+            .as_ref()
+            .expect("a count belongs to a counter");
         assert!(matched.counter < description.counters.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Limits from an API: where to ask, and what an answer says of a name. Nothing here fetches.
+//! Limits from an API: the address to ask, and the limits of a name in an answer. Nothing here does I/O.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use super::template::Template;
 use super::units::{Number, Period, Unit, duration};
 use super::yaml::from_text;
 
-/// Bytes of a group that need no encoding in a path (RFC 3986 unreserved).
+/// Bytes besides letters and digits that need no encoding in a path (RFC 3986, unreserved).
 const UNRESERVED: &[u8] = b"-._~";
 
-/// How many rules of one answer are used.
+/// The most rules of one answer that are used.
 const MOST_RULES: usize = 100_000;
 
-/// How often limits are fetched by default.
+/// The default interval at which limits are fetched.
 fn every() -> u64 {
     5 * 60 * 1000
 }
@@ -27,25 +27,25 @@ fn every() -> u64 {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// The whole address; the limiter's own without it.
+    /// The full URL. The default is the limiter's address.
     pub url: Option<String>,
-    /// The port, if it is another one than the limiter's.
+    /// The port, if it is not the limiter's.
     pub port: Option<u16>,
     /// The path, which may contain groups of a name.
     pub path: Option<Template>,
     /// The header for the bearer token, if it is not Authorization.
     pub token_header: Option<Header>,
-    /// What lets the exporter in, in words, for error messages.
+    /// What the exporter needs for access, in words, for error messages.
     pub needs: Option<String>,
-    /// How often it is fetched, in milliseconds.
+    /// The interval at which it is fetched, in milliseconds.
     #[serde(default = "every", deserialize_with = "duration")]
     pub every: u64,
-    /// For an answer of lines: the lines that are rules. Groups: `limit`, `window`, `unit`, `burst`; all others must be
-    /// what they are in the name.
+    /// For an answer of lines: the pattern of the lines that are rules. Groups are `limit`, `window`, `unit`, `burst`. All other
+    /// groups must have the same text in the name.
     pub line: Option<LinePattern>,
-    /// For an answer of lines: a group of them that is a path of levels.
+    /// For an answer of lines: a group that is a path of levels.
     pub levels: Option<Levels>,
-    /// For an answer in JSON: where the rules are and what they say.
+    /// For an answer in JSON: where the rules and their limits are.
     pub json: Option<Json>,
 }
 
@@ -55,22 +55,22 @@ pub struct Http {
 pub struct Levels {
     /// The group, in the line and in the name.
     pub group: String,
-    /// What is between levels in the line.
+    /// The separator of levels in the line.
     pub split: String,
-    /// What is between levels, and between a level and its value, in the name.
+    /// The separator of levels, and of a level and its value, in the name.
     pub join: String,
 }
 
-/// Rules in JSON. Places are JSON pointers, which may contain groups of a name.
+/// Rules in JSON. The parts of a rule are given as JSON pointers, which may contain groups of a name.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Json {
-    /// The list, or the mapping, of rules; the whole answer is one rule without it.
+    /// The list or mapping of rules. Without it, the whole answer is one rule.
     pub each: Option<String>,
-    /// What a rule must say: text by pointer.
+    /// The text that a rule must have, by pointer.
     #[serde(default, rename = "where")]
     pub only: BTreeMap<String, String>,
-    /// What must be the same in rule and name: pointer by group. A rule without such a field fits every name.
+    /// The fields that must equal a group of the name: pointer by group. A rule without such a field fits every name.
     #[serde(default, rename = "match")]
     pub matches: BTreeMap<String, String>,
     /// The limit.
@@ -79,7 +79,7 @@ pub struct Json {
     pub window: Option<Template>,
     /// The burst.
     pub burst: Option<Template>,
-    /// The unit of a window that is a number; seconds without it.
+    /// The unit of a window that is a number. The default is seconds.
     pub unit: Option<Unit>,
 }
 
@@ -110,7 +110,7 @@ enum Rule {
 }
 
 impl Http {
-    /// Whether what must be there is there, and nothing that contradicts it.
+    /// Whether the required settings are there and none contradicts another.
     pub(super) fn check(&self) -> Result<(), String> {
         match (&self.line, &self.json) {
             (Some(line), None) if !line.groups().any(|group| group == "limit") => {
@@ -128,15 +128,15 @@ impl Http {
         Ok(())
     }
 
-    /// The path with the groups of `matched` in it, percent-encoded; the whole address where that is fixed. `None` where
-    /// a group would lead to another path.
+    /// The path with the groups of `matched` filled in, percent-encoded, or the full URL if that is configured. `None` if a group
+    /// would lead to another path.
     pub fn place(&self, matched: &Matched) -> Option<String> {
         let mut groups = self.path.iter().flat_map(Template::groups);
         let leads_away = groups.any(|group| matches!(matched.group(group), Some(b"." | b"..")));
         (!leads_away).then(|| self.filled(|group| matched.group(group)))
     }
 
-    /// The same, where it is the same for every name.
+    /// [`Self::place`], if it is the same for every name.
     pub fn only_place(&self) -> Option<String> {
         let groups = self.path.iter().flat_map(Template::groups).count();
         (groups == 0).then(|| self.filled(|_| None))
@@ -157,11 +157,11 @@ impl Http {
         String::from_utf8_lossy(&filled).into_owned()
     }
 
-    /// Reads an answer. The error says what was expected.
+    /// Parses an answer. The error says what was expected.
     pub fn parse(&self, text: &[u8]) -> Result<Rules, String> {
         if let Some(line) = &self.line {
             if text.trim_ascii_start().starts_with(b"<") {
-                // The page of a proxy would be an answer without rules.
+                // The error page of a proxy must not count as an answer without rules.
                 return Err("expected lines of rules, not a page".to_owned());
             }
             let lines = text.split(|byte| *byte == b'\n');
@@ -191,8 +191,8 @@ impl Http {
         Ok(Rules { rules })
     }
 
-    /// The limits of a name: those of the rule that says most of the name. If two rules say as much and differ, the limits are
-    /// unknown.
+    /// The limits of a name, from the rule that matches most of the name. If two rules match equally much and differ, the
+    /// limits are unknown.
     pub fn limits(&self, rules: &Rules, matched: &Matched) -> Limits {
         let mut best: Option<(usize, Limits)> = None;
         for rule in &rules.rules {
@@ -213,7 +213,7 @@ impl Http {
         best.map(|(_, limits)| limits).unwrap_or_default()
     }
 
-    /// How much of the name a rule says, if it holds for it.
+    /// How much of the name the rule matches, if it applies to the name.
     fn weigh(&self, rule: &Rule, matched: &Matched) -> Option<(usize, Limits)> {
         match rule {
             Rule::Line { limits, groups } => {
@@ -302,7 +302,7 @@ fn of_line(pattern: &LinePattern, text: &[u8]) -> Option<Rule> {
 }
 
 impl Levels {
-    /// How many bytes of `name` the levels of `rule` are, if they fit it.
+    /// How many bytes of `name` the levels of `rule` match, if they fit it.
     fn weigh(&self, rule: &[u8], name: &[u8]) -> Option<usize> {
         let rule = std::str::from_utf8(rule).ok()?;
         let levels: Vec<&str> = rule.split(self.split.as_str()).collect();
@@ -313,10 +313,10 @@ impl Levels {
         self.fits(&levels, name).then_some(weight)
     }
 
-    /// Each level is at the beginning of what is left, and the rest of it, if it has one, is its value.
+    /// Whether the levels fit the name, one after the other. The value of a level, if it has one, follows it.
     fn fits(&self, levels: &[&str], name: &[u8]) -> bool {
         let join = self.join.as_bytes();
-        // The ends that the levels so far can have in the name: a handful, and never more than the name is long.
+        // The offsets in the name where the levels so far can end: a handful, and never more than the length of the name.
         let mut begins = vec![0_usize];
         for (number, level) in levels.iter().enumerate() {
             let last = number + 1 == levels.len();
@@ -339,7 +339,7 @@ impl Levels {
                     continue;
                 }
                 if !self.split.is_empty() && rest.starts_with(self.split.as_bytes()) {
-                    // A value with the separator in it.
+                    // The value may contain the separator.
                     next.push(at + self.split.len());
                 }
                 let ends = rest

@@ -1,5 +1,5 @@
-//! What a description finds among many names: the keys of each counter by outcome, names that fit no counter, and names that
-//! two counters could claim. Keeps totals and a few examples, however many names there are.
+//! Summarizes what a description finds among many names: the keys of each counter by outcome, names that fit no counter, and
+//! names that two counters could claim. It keeps totals and a few examples, so its size does not depend on the number of names.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const MOST_EXAMPLES: usize = 3;
 /// The most examples of names that fit no counter.
 const MOST_FOREIGN: usize = 5;
 
-/// What was found.
+/// The summary.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     /// Names that were classified.
@@ -24,23 +24,23 @@ pub struct Inventory {
     pub ignored: u64,
     /// Names that fit no counter.
     pub foreign: u64,
-    /// Of them, those that begin like a counter: the exporter reads them in each pass.
+    /// How many of them begin like a counter. The exporter reads those in each pass.
     pub foreign_swept: u64,
-    /// A few names that fit no counter, those that begin like one before others.
+    /// A few names that fit no counter. Names that begin like a counter come first.
     pub foreign_examples: Vec<(bool, Vec<u8>)>,
-    /// Names that two counters could claim: by the places of the one that counts them and of the other, how many, and
-    /// one of them.
+    /// Names that two counters could claim: their number and an example, by the index of the counter that counts them and the
+    /// index of the other one.
     pub rivals: BTreeMap<(usize, usize), (u64, Vec<u8>)>,
 }
 
-/// What fits one counter.
+/// The keys of one counter.
 #[derive(Clone, Debug, Default)]
 pub struct Fitting {
-    /// Keys.
+    /// All keys.
     pub keys: u64,
-    /// Keys without a limit that is known.
+    /// Keys whose limit is unknown.
     pub without_limit: u64,
-    /// Keys that never expire and should, among those whose expiry was read.
+    /// Keys that never expire although they should, among those whose expiry was read.
     pub without_expiry: u64,
     /// Keys whose window is over.
     pub over: u64,
@@ -48,7 +48,7 @@ pub struct Fitting {
     pub unknown: BTreeMap<Unknown, u64>,
     /// Keys in a state that the limiter cannot make.
     pub invalid: BTreeMap<Invalid, u64>,
-    /// A few of each.
+    /// A few examples of each outcome.
     pub examples: Vec<Example>,
 }
 
@@ -57,14 +57,14 @@ pub struct Fitting {
 pub struct Example {
     /// Its name.
     pub name: Vec<u8>,
-    /// How the counter is called.
+    /// The counter's label.
     pub label: Vec<u8>,
-    /// What became of it.
+    /// The result of reading it.
     pub outcome: Outcome,
 }
 
 impl Inventory {
-    /// For `description`; nothing is found yet.
+    /// An empty summary for `description`.
     pub fn new(description: &Description) -> Self {
         Self {
             counters: vec![Fitting::default(); description.counters.len()],
@@ -72,10 +72,10 @@ impl Inventory {
         }
     }
 
-    /// Takes in what became of `name`.
+    /// Adds the finding of `name`.
     pub fn add(&mut self, description: &Description, name: &[u8], finding: &Finding) {
         let counter = match (&finding.outcome, &finding.matched) {
-            // It was there when SCAN named it.
+            // The key has expired since SCAN returned it.
             (Outcome::Gone, _) => return,
             (Outcome::Ignored, _) => {
                 self.names += 1;
@@ -113,7 +113,7 @@ impl Inventory {
     }
 }
 
-/// What an outcome is an example of.
+/// The class of an outcome, for choosing examples.
 fn class(outcome: &Outcome) -> (u8, &'static str) {
     match outcome {
         Outcome::Counted(reading) => match (reading.invalid, reading.limits.capacity()) {

@@ -1,8 +1,8 @@
-//! JSON of others: of a bounded depth, and nothing where it is none.
+//! Parses JSON from other programs. Its depth is bounded, and anything else is `None`.
 
 use serde_json::Value;
 
-/// How deep a value may nest.
+/// The deepest nesting of a value.
 const MOST_LEVELS: usize = 16;
 
 /// Parses `text`, if it is JSON that does not nest deeper than 16 levels.

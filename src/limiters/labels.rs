@@ -1,22 +1,22 @@
-//! Labels of counters, each of which is one counter's only. The description says what a label is. Where two counters would have the
-//! same, one of them has more of its name behind the label, such as a limit or a prefix.
+//! Unique labels of counters. The description says how a label is made. If two counters would have the same label, more of the
+//! name is appended to one of them, such as a limit or a prefix.
 
 use super::description::Description;
 use super::matched::Matched;
 
-/// What a counter is called.
+/// The label of a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Called {
-    /// Its label.
+    /// The label.
     pub label: Vec<u8>,
-    /// What the description's label leaves out of its name: another counter with the same label has another rest.
+    /// The part of the name that the description's label leaves out. It differs between counters with the same label.
     pub rest: Vec<u8>,
 }
 
 impl Called {
-    /// What the counter `matched` is called. `kept` returns the rest of the counter that has a label now. Of two counters with the
-    /// same label, the one with the lesser rest keeps it, also if the other one was read first. The other one keeps the longer
-    /// label as long as `kept` has it, also after the first one is gone.
+    /// The label of the counter `matched`. `kept` returns the rest of the counter that has a label now. Of two counters with
+    /// the same label, the one with the lesser rest keeps it, even if the other one was read first. The other one keeps its
+    /// longer label as long as `kept` has it, even after the first one is gone.
     pub fn of<'a>(
         description: &Description,
         matched: &Matched,
@@ -28,7 +28,7 @@ impl Called {
             Some(label) => label.value.groups().any(|it| it == group),
             None => group == "key",
         };
-        // The window passes, and the counter stays the same.
+        // The next window is the same counter.
         let passes = |group: &str| ["window_start", "window_index", "previous"].contains(&group);
         if in_label("name") {
             let rest = Vec::new();
@@ -71,7 +71,7 @@ mod tests {
 
     use std::collections::HashMap;
 
-    /// The labels of these counters, all of which are kept, in two passes.
+    /// The labels of these counters after each of two passes. All of them are kept.
     fn labels(kind: &str, names: &[(&str, Type)]) -> [Vec<String>; 2] {
         let description = Description::parse(built_in(kind).unwrap()).unwrap();
         let mut kept: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
@@ -97,7 +97,7 @@ mod tests {
             ("LIMITS:LIMITER/user:1/10/1/minute", Type::String),
             ("LIMITS:LIMITER/user:1/100/1/hour", Type::String),
             ("LIMITS:LIMITER/user:2/10/1/minute", Type::String),
-            // The other way round: which one is read first makes no difference.
+            // The other way round: the order of reading makes no difference.
             ("LIMITS:LIMITER/user:3/5/1/minute", Type::String),
             ("LIMITS:LIMITER/user:3/10/1/minute", Type::String),
         ];
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_cannot_be_mistaken_are_called_as_the_description_says() {
+    fn unambiguous_counters_have_the_label_of_the_description() {
         let names = [
             ("LIMITS:LIMITER/user:1/login/5/1/minute", Type::String),
             ("LIMITS:LIMITER/user:1/search/100/1/hour", Type::List),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_of_several_programs_are_told_apart() {
+    fn counters_of_several_programs_have_different_labels() {
         let names = [("hrl:user:1", Type::String), ("rl:user:1", Type::String)];
         let [_, labels] = labels("express-rate-limit", &names);
         assert_eq!(labels, ["user:1", "user:1 (express)"]);

@@ -1,25 +1,25 @@
-//! Limits and windows, and how they are read from fields and JSON.
+//! Limits and windows, and how to read them from fields and JSON.
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::units::{Number, Unit, duration_ms, some_duration, whole};
 
-/// A counter's limit, window and burst, as far as they are known. Each comes from the first source that has it.
+/// A counter's limit, window and burst, as far as they are known. Each is from the first source that has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// How many requests a window has.
+    /// How many requests a window admits.
     pub limit: Option<u64>,
     /// How long the window is. A description writes it as a duration.
     #[serde(default, rename = "window", deserialize_with = "some_duration")]
     pub window_ms: Option<u64>,
-    /// How many requests may come at once, where that differs from the limit.
+    /// How many requests may come at once, if that differs from the limit.
     pub burst: Option<u64>,
 }
 
 impl Limits {
-    /// These, and those of `other` where these are not known.
+    /// Fills what is unknown from `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl Limits {
         }
     }
 
-    /// The count that is full: the burst, or else the limit.
+    /// The count of a full counter: the burst, or else the limit.
     pub fn capacity(&self) -> Option<u64> {
         self.burst.or(self.limit)
     }
@@ -39,7 +39,7 @@ impl Limits {
     }
 }
 
-/// What the limits of a counter were before they fell.
+/// The limits of a counter before they fell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Former {
     /// The limits.
@@ -48,15 +48,15 @@ pub struct Former {
     pub ago_ms: u64,
 }
 
-/// Fields of a hash, or pointers into JSON, and the unit that a window is in.
+/// Fields of a hash, or pointers into JSON, and the unit of the window.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fields {
-    /// The limit's.
+    /// The field of the limit.
     pub limit: Option<String>,
-    /// The window's.
+    /// The field of the window.
     pub window: Option<String>,
-    /// The burst's.
+    /// The field of the burst.
     pub burst: Option<String>,
     /// The unit of the window.
     pub unit: Option<Unit>,
@@ -68,7 +68,7 @@ impl Fields {
         names.into_iter().flatten().map(String::as_str).collect()
     }
 
-    /// The limits that `text` finds at the places. A window is in the unit, or says its own.
+    /// The limits, from the text that `text` returns for each field. The window is in the unit, or names its own.
     pub(super) fn limits(&self, text: impl Fn(&str) -> Option<Vec<u8>>) -> Limits {
         let at = |place: &Option<String>| place.as_deref().and_then(&text);
         let unit = self.unit.unwrap_or(Unit::Seconds);
@@ -84,7 +84,7 @@ impl Fields {
     }
 }
 
-/// The text of what a pointer points to, if it is a number or text.
+/// The number or text at `pointer`, as text.
 pub(super) fn of_json(value: &Value, pointer: &str) -> Option<Vec<u8>> {
     match value.pointer(pointer)? {
         Value::String(text) => Some(text.clone().into_bytes()),
@@ -93,7 +93,7 @@ pub(super) fn of_json(value: &Value, pointer: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// The count that `text` is.
+/// Parses `text` as a count.
 pub(super) fn count(text: &[u8]) -> Option<u64> {
     match Number::parse(text)? {
         Number::Whole(value) => u64::try_from(value).ok(),

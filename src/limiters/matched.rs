@@ -1,4 +1,4 @@
-//! A name that fits a counter: its groups, its limit, and its window.
+//! A name that fits a counter, with its groups, limit and window.
 
 use super::limits::Limits;
 use super::units::{Number, Period, Unit, Units, calendar_end, duration_ms, float, whole};
@@ -6,15 +6,15 @@ use super::units::{Number, Period, Unit, Units, calendar_end, duration_ms, float
 /// A name that fits a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matched {
-    /// Which counter, by its place in the description.
+    /// The counter's index in the description.
     pub counter: usize,
-    /// The whole name.
+    /// The full name.
     pub name: Vec<u8>,
     groups: Vec<(String, std::ops::Range<usize>)>,
 }
 
 impl Matched {
-    /// The name of a counter, by the counter's place and where the groups are in the name.
+    /// A name that fits the counter with this index, and the ranges of its groups.
     pub(super) fn new(
         counter: usize,
         name: Vec<u8>,
@@ -27,7 +27,7 @@ impl Matched {
         }
     }
 
-    /// A group that took part in the match; `name` is the whole name.
+    /// A group that took part in the match. `name` is the full name.
     pub fn group(&self, name: &str) -> Option<&[u8]> {
         if name == "name" {
             return Some(&self.name);
@@ -41,7 +41,7 @@ impl Matched {
         self.group("key").unwrap_or_default()
     }
 
-    /// The name with the group `group` replaced by `text`; the name itself without such a group.
+    /// The name with the group `group` replaced by `text`. Unchanged if there is no such group.
     pub fn with_group(&self, group: &str, text: &[u8]) -> Vec<u8> {
         let Some((_, range)) = self.groups.iter().find(|(name, _)| name == group) else {
             return self.name.clone();
@@ -65,7 +65,7 @@ impl Matched {
         }
     }
 
-    /// What the name says of its limit.
+    /// The limits in the name.
     pub fn limits(&self, units: &Units) -> Limits {
         let window = self
             .group("window")
@@ -85,7 +85,7 @@ impl Matched {
         }
     }
 
-    /// The window that the name is of, where it names one.
+    /// The window in the name, if there is one.
     pub fn span(&self, units: &Units, limits: &Limits) -> Option<Span> {
         let window_ms = limits.window_ms?;
         if let Some(index) = self.whole_number("window_index") {
@@ -106,12 +106,12 @@ impl Matched {
         Some(Span { start_ms, end_ms })
     }
 
-    /// Whether the name says when its window is.
+    /// Whether the name contains the time of its window.
     pub fn has_span(&self) -> bool {
         self.group("window_index").is_some() || self.group("window_start").is_some()
     }
 
-    /// The name of this counter in the window before (`back`) or after.
+    /// The name of this counter in the previous window (`back`) or the next.
     pub fn neighbour(&self, limits: &Limits, back: bool) -> Option<Vec<u8>> {
         let moved = |value: u64, step: u64| {
             if back {
@@ -131,7 +131,8 @@ impl Matched {
         Some(self.with_group("window_start", text.as_bytes()))
     }
 
-    /// The window that follows from the index: the only whole number of seconds by which the time now divides into it.
+    /// The length of the window, if it follows from the index: the only whole number of seconds that gives this index when it
+    /// divides the current time.
     pub fn window_by_index(&self, now_ms: u64) -> Option<u64> {
         let index = self
             .whole_number("window_index")
@@ -143,7 +144,7 @@ impl Matched {
     }
 }
 
-/// A window, as long as a name says: digits of `unit`, or a duration.
+/// Parses the length of a window: digits in `unit`, or a duration.
 fn window(text: &[u8], unit: Unit) -> Option<u64> {
     match Number::parse(text) {
         Some(number) if number.as_f64() >= 0.0 => Some(whole(unit.to_ms(number.as_f64()))),
@@ -152,7 +153,7 @@ fn window(text: &[u8], unit: Unit) -> Option<u64> {
     }
 }
 
-/// The window of a name.
+/// The window in a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// When it begins.
@@ -161,21 +162,21 @@ pub struct Span {
     pub end_ms: u64,
 }
 
-/// Where a window is from now.
+/// The position of a window relative to now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// Now is in it.
     Current,
-    /// It was the one before.
+    /// It was the previous one.
     Previous,
-    /// It is over for longer.
+    /// It ended earlier than the previous one.
     Over,
-    /// It begins later than clocks may differ.
+    /// It begins further in the future than clocks may differ.
     Future,
 }
 
 impl Span {
-    /// Where it is. A window that begins within `tolerance_ms` has begun.
+    /// The position of the window. A window that begins within `tolerance_ms` counts as begun.
     pub fn when(self, now_ms: u64, tolerance_ms: u64) -> When {
         let length = self.end_ms.saturating_sub(self.start_ms);
         if self.start_ms > now_ms.saturating_add(tolerance_ms) {

@@ -1,5 +1,5 @@
-//! The methods of counting. Each names the commands for one key, and counts by their answers. None knows a limiter. Any bytes
-//! give a count or a named reason.
+//! The counting methods. Each returns the commands for one key and counts by their answers. No method depends on a certain
+//! limiter. Any bytes give a count or a named reason.
 
 mod bucket;
 mod gcra;
@@ -37,35 +37,35 @@ use super::template::Template;
 use super::units::{Number, Unit, float, whole};
 use crate::observation::Invalid;
 
-/// A time that is written somewhere.
+/// Where a stored time is.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Moment {
-    /// The key with it, for strings.
+    /// The key that has the time, for strings.
     pub(super) key: Option<Spanned<Template>>,
-    /// The field, or pointer, with it.
+    /// The field or pointer that has the time.
     pub(super) field: Option<String>,
     /// Its unit.
     pub(super) unit: Unit,
-    /// What it means that it is missing.
+    /// What a missing time means.
     #[serde(default)]
     pub(super) missing: Missing,
 }
 
-/// What it means that a time is missing.
+/// What a missing time means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Missing {
-    /// That nothing is known of it.
+    /// The time is unknown.
     #[default]
     Nothing,
-    /// That the window is over.
+    /// The window is over.
     Over,
-    /// That the limiter did not make this.
+    /// The state is invalid: the limiter cannot make it.
     Invalid,
 }
 
-/// One name, and what is known of it before it is read.
+/// One name, and what is known before it is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
     pub(super) keys: Keys<'a>,
@@ -139,45 +139,45 @@ pub(super) enum Not {
     WrongType,
     Unknown(Unknown),
     Invalid(Invalid),
-    /// The value cannot be read at all: what that means depends on the counter.
+    /// The value is malformed. The counter's setting says what that means.
     Garbage(Invalid),
 }
 
-/// How a counter counts.
+/// A counting method.
 pub(super) trait Counting: Debug + Send + Sync {
     /// The commands for a name.
     fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not>;
 
-    /// The count by the answers to [`Self::asks`].
+    /// The count, from the answers to [`Self::asks`].
     fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not>;
 
-    /// The key whose expiry is the counter's.
+    /// The key that has the counter's expiry.
     fn expiring(&self, at: &At<'_>) -> Vec<u8> {
         at.name()
     }
 
-    /// The commands whose answers, each an [`Answer::Integer`], are how many times are in the future.
+    /// The commands that count times in the future. Each answer is an [`Answer::Integer`].
     fn future_asks(&self, _at: &At<'_>) -> Vec<Ask> {
         Vec::new()
     }
 
-    /// Whether it counts names of other windows than the current one, too.
+    /// Whether it also counts names of windows other than the current one.
     fn knows_windows(&self) -> bool {
         false
     }
 
-    /// The templates in it.
+    /// The templates in its settings.
     fn templates(&self) -> Vec<&Spanned<Template>> {
         Vec::new()
     }
 
-    /// Whether it fits the rest of the counter. The error says what was expected.
+    /// Checks that it fits the rest of the counter. The error says what was expected.
     fn check(&self, _keys: &Keys<'_>) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// A method of counting, with its settings.
+/// A counting method with its settings.
 #[derive(Clone, Debug)]
 pub struct Method {
     name: String,
@@ -199,7 +199,7 @@ const METHODS: &[&str] = &[
 ];
 
 impl Method {
-    /// The name that `count` has.
+    /// The name of the method, as written in `count`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -280,7 +280,7 @@ fn text(answer: &Answer) -> Result<&[u8], Not> {
     }
 }
 
-/// The number that an answer is.
+/// The number in an answer.
 fn number(answer: &Answer) -> Result<Number, Not> {
     match text(answer) {
         Ok(text) => Number::parse(text).ok_or(Not::Garbage(Invalid::NotANumber)),
@@ -289,7 +289,7 @@ fn number(answer: &Answer) -> Result<Number, Not> {
     }
 }
 
-/// The whole number that an answer is, as a counter that INCR makes.
+/// The whole number in an answer, as INCR writes it.
 fn integer(answer: &Answer) -> Result<i128, Not> {
     match number(answer)? {
         Number::Whole(value) => Ok(value),
@@ -297,7 +297,7 @@ fn integer(answer: &Answer) -> Result<i128, Not> {
     }
 }
 
-/// The integer that an answer of a command is.
+/// The integer in an answer.
 fn reply(answer: &Answer) -> Result<i64, Not> {
     match answer {
         Answer::Integer(value) => Ok(*value),
@@ -307,19 +307,19 @@ fn reply(answer: &Answer) -> Result<i64, Not> {
     }
 }
 
-/// The fields of an answer; if all are missing, the key is.
+/// The fields of an answer. If all are missing, the key is missing.
 fn fields(answer: &Answer) -> Result<&[Option<Vec<u8>>], Not> {
     match answer {
         Answer::Fields(fields) if fields.iter().all(Option::is_none) => Err(Not::Gone),
         Answer::Fields(fields) => Ok(fields),
         Answer::Missing => Err(Not::Gone),
-        // Each is a number.
+        // The fields are numbers, so a long value is malformed.
         Answer::TooLarge => Err(Not::Garbage(Invalid::TooLarge)),
         _ => Err(Not::WrongType),
     }
 }
 
-/// The sum of the fields of a hash, each a count.
+/// The sum of the fields of a hash. Each field is a count.
 fn sum(answer: &Answer) -> Result<i128, Not> {
     match answer {
         Answer::Pairs(pairs) if pairs.is_empty() => Err(Not::Gone),
@@ -337,7 +337,7 @@ fn sum(answer: &Answer) -> Result<i128, Not> {
     }
 }
 
-/// The count that an integer is; below 0 is 0 and named.
+/// Converts an integer to a count. A negative one counts 0 and is reported as invalid.
 fn counted(value: i128) -> Counted {
     match u64::try_from(value) {
         Ok(count) => Counted::valid(count),
@@ -352,7 +352,7 @@ fn counted(value: i128) -> Counted {
     }
 }
 
-/// What is used of a limit of which `left` remains, which may be below 0 where `negative` says so.
+/// How much of the limit is used if `left` remains. `negative`: whether `left` may be below 0.
 fn used_of_limit(at: &At<'_>, left: i128, negative: bool) -> Result<Counted, Not> {
     let capacity = i128::from(whole(at.capacity()?));
     let invalid = if left > capacity {
@@ -366,14 +366,14 @@ fn used_of_limit(at: &At<'_>, left: i128, negative: bool) -> Result<Counted, Not
     Ok(Counted { count, invalid })
 }
 
-/// What is used of a whole of which `left` is left; the smallest part of a request is used as a whole one.
+/// How much of the capacity is used if `left` remains. A part of a request counts as a whole one.
 fn used(capacity: f64, left: f64) -> u64 {
-    // Rounding of the last digits is no request.
+    // A rounding error in the last digits must not count as a request.
     whole((capacity - left - 1e-6).ceil())
 }
 
 impl Moment {
-    /// The time in milliseconds, if it is there.
+    /// The time in milliseconds, if it exists.
     fn read(&self, value: Option<&[u8]>) -> Result<Option<f64>, Not> {
         let Some(value) = value else {
             return match self.missing {
@@ -405,7 +405,7 @@ fn is_over(at: &At<'_>, started: Option<f64>, ends: Option<f64>) -> Result<bool,
     Ok(ends.is_some_and(|ends| at.now() > ends))
 }
 
-/// The error of a method that needs another type.
+/// Checks that the counter has one of the types that the method supports.
 fn needs(keys: &Keys<'_>, kinds: &[Type]) -> Result<(), String> {
     if kinds.contains(&keys.kind) {
         return Ok(());
@@ -414,7 +414,7 @@ fn needs(keys: &Keys<'_>, kinds: &[Type]) -> Result<(), String> {
     Err(format!("expected type: {}", names.join(" or ")))
 }
 
-/// Whether the name says when its window is.
+/// Whether the name contains the time of its window.
 fn names_window(keys: &Keys<'_>) -> bool {
     let mut groups = keys.pattern.groups();
     groups.any(|group| ["window_index", "window_start"].contains(&group))

@@ -1,15 +1,15 @@
-//! Which counter of a description fits the name and type of a key.
+//! Finds the counter of a description that fits the name and type of a key.
 
 use super::ask::Type;
 use super::description::{Counter, Description};
 use super::matched::Matched;
 
-/// What a name is.
+/// What a name belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fit {
     /// A counter.
     Counter(Matched),
-    /// Counters of several types have such names: the key's type must be known.
+    /// Counters of several types have such names: the type of the key is needed.
     NeedsType,
     /// It belongs to the limiter and counts nothing.
     Ignored,
@@ -18,7 +18,7 @@ pub enum Fit {
 }
 
 impl Description {
-    /// What `name` is. `kind` is the type of the key, if it is known.
+    /// What `name` belongs to. `kind` is the type of the key, if it is known.
     pub fn match_name(&self, name: &[u8], kind: Option<Type>) -> Fit {
         self.match_from(0, name, kind)
     }
@@ -44,8 +44,8 @@ impl Description {
         }
     }
 
-    /// The other counters that could claim the name of `matched`, by their places: the description leaves open what the
-    /// name is. Types and `when` tell counters apart.
+    /// The indices of other counters that could claim the name of `matched`, because neither type nor `when` distinguishes them
+    /// from it.
     pub fn rivals(&self, matched: &Matched) -> impl Iterator<Item = usize> {
         let is_open = |it: &&Counter| it.when.as_ref().is_none_or(|when| when.otherwise);
         let counter = Some(self.counter(matched)).filter(is_open);
@@ -66,7 +66,7 @@ impl Description {
 }
 
 impl Counter {
-    /// How a counter is called.
+    /// The label of a counter by the description. It may not be unique.
     pub fn label(&self, matched: &Matched) -> Vec<u8> {
         match &self.label {
             Some(label) => label.value.fill(|group| matched.group(group)),

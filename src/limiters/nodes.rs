@@ -1,4 +1,4 @@
-//! A limiter's own processes, its nodes: where they are, and which requests they answer. Plain data.
+//! The nodes of a limiter, which are its own processes: their addresses, and the requests that they answer. Plain data.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use super::template::Template;
 use super::units::{Unit, duration};
 use super::yaml::{Word, from_text, word_or_mapping};
 
-/// The nodes of a limiter. What a description does not have is not applicable.
+/// The nodes of a limiter. What a description leaves out does not apply to its nodes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nodes {
-    /// Whether a name in `--ratelimiter.url` has several addresses, one for each node.
+    /// How the addresses of nodes follow from `--ratelimiter.url`.
     #[serde(default)]
     pub discover: Discover,
-    /// Where nodes register themselves.
+    /// The registry of nodes in Redis.
     pub registry: Option<Registry>,
     /// The health request.
     pub health: Option<Health>,
-    /// Where a node's metrics are.
+    /// The endpoint of a node's metrics.
     pub metrics: Option<Endpoint>,
-    /// Histograms and summaries of how long a decision takes; the first that counts is used.
+    /// Histograms and summaries of the duration of decisions. The first one with samples is used.
     #[serde(default)]
     pub latency: Vec<Latency>,
     /// Counters of decisions that failed.
@@ -33,28 +33,28 @@ pub struct Nodes {
     /// Counters of decisions that failed because Redis did not answer.
     #[serde(default)]
     pub redis_errors: Vec<Selector>,
-    /// Counters of decisions that Redis answered. Without them, those of `results`.
+    /// Counters of decisions that Redis answered. The default is `results`.
     #[serde(default)]
     pub answers: Vec<Selector>,
     /// Counters of decisions, by result.
     #[serde(default)]
     pub results: Vec<Results>,
-    /// A request that passes through the whole limiter.
+    /// A test request that passes through the whole limiter.
     pub canary: Option<Canary>,
 }
 
-/// How addresses are found.
+/// How the addresses of nodes are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Discover {
-    /// Each is one node.
+    /// Each URL is one node.
     #[default]
     None,
-    /// A name is as many nodes as it has addresses.
+    /// Each DNS address of a name is one node.
     Dns,
 }
 
-/// A registry in Redis: a hash for each node.
+/// A registry in Redis, with a hash for each node.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
@@ -64,15 +64,15 @@ pub struct Registry {
     pub address: String,
     /// The field with the time of registration.
     pub registered_at: Option<String>,
-    /// The expiry that a registration gets, in milliseconds.
+    /// The expiry of a registration, in milliseconds.
     #[serde(deserialize_with = "duration")]
     pub ttl: u64,
-    /// How often it is renewed, in milliseconds.
+    /// The interval at which a registration is renewed, in milliseconds.
     #[serde(deserialize_with = "duration")]
     pub renewed: u64,
 }
 
-/// The health request of a node: a status of 200 to 299 is healthy.
+/// The health request of a node. A status from 200 to 299 is healthy.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
@@ -80,9 +80,9 @@ pub struct Health {
     pub path: Path,
     /// The port, if it is another one than the node's.
     pub port: Option<u16>,
-    /// Where the node's id is in the answer. The answer is JSON then.
+    /// Where the node's id is in the answer, which must be JSON then.
     pub id: Option<Pointer>,
-    /// Whether a healthy node can reach Redis.
+    /// Whether a healthy answer also proves that the node can reach Redis.
     #[serde(default)]
     pub covers_redis: bool,
 }
@@ -124,7 +124,7 @@ from_text!(Pointer, |text| {
         .ok_or_else(|| format!("{text:?}: expected a JSON pointer, such as /node/id"))
 });
 
-/// Series of how long decisions take.
+/// Series of the duration of decisions.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct Latency {
@@ -161,7 +161,7 @@ impl<'de> Deserialize<'de> for Latency {
 pub struct Results {
     /// The series.
     pub metric: Selector,
-    /// The result of a decision, made of labels. Without it, the label `result`, or the metric's name.
+    /// The result of a decision, made of labels. The default is the label `result`, or else the metric's name.
     pub result: Option<Template>,
 }
 
@@ -187,7 +187,7 @@ impl<'de> Deserialize<'de> for Results {
 }
 
 impl Results {
-    /// The result of a series' decisions, by its labels.
+    /// The result of the decisions that a series counts, from its labels.
     pub fn name<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> String {
         match (&self.result, label("result")) {
             (Some(result), _) => {
@@ -200,7 +200,7 @@ impl Results {
     }
 }
 
-/// A request that the limiter decides on.
+/// A request that the limiter admits or refuses.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
@@ -211,32 +211,32 @@ pub struct Canary {
     pub path: Path,
     /// The port, if it is another one than the node's.
     pub port: Option<u16>,
-    /// The body, of JSON unless the headers say otherwise. `$key`, `$limit` and `$window_ms` are filled in.
+    /// The body. It is JSON unless the headers say otherwise. `$key`, `$limit` and `$window_ms` are filled in.
     pub body: Option<Template>,
-    /// Headers, filled in likewise.
+    /// The headers. The same variables are filled in.
     #[serde(default)]
     pub headers: BTreeMap<Header, Template>,
     /// The status of a refusal. A status from 200 to 299 admits.
     #[serde(default = "too_many_requests")]
     pub refused: u16,
-    /// Where in an answer that admits by its status, which is JSON then, is whether it admits.
+    /// Where an answer with a status from 200 to 299, which must be JSON then, says whether the request was admitted.
     pub allowed: Option<Pointer>,
-    /// Whether a node that answers has reached Redis, and one that answers 5xx or not at all has not.
+    /// Whether the answer shows if the node reaches Redis: it does not if it answers 5xx or not at all.
     #[serde(default)]
     pub covers_redis: bool,
 }
 
-/// What is filled in.
+/// The variables that are filled in.
 const FILLED_IN: [&str; 3] = ["key", "limit", "window_ms"];
 
 impl Canary {
-    /// What of [`FILLED_IN`] the request has in it.
+    /// The variables in the request.
     fn groups(&self) -> impl Iterator<Item = &str> {
         let templates = self.body.iter().chain(self.headers.values());
         templates.flat_map(Template::groups)
     }
 
-    /// Whether the request says under which limit it is decided: only then can the node be made to refuse.
+    /// Whether the request contains the limit to apply. Only then can the exporter make the node refuse.
     pub fn sets_limit(&self) -> bool {
         self.groups().any(|group| group == "limit")
     }
@@ -254,7 +254,7 @@ impl Canary {
             ));
         }
         if self.sets_limit() && !self.groups().any(|group| group == "key") {
-            // Counters of other keys would be judged by it.
+            // Without $key, the limit would apply to other clients' counters.
             return Err("expected $key beside $limit".to_owned());
         }
         Ok(())
@@ -270,7 +270,7 @@ fn too_many_requests() -> u16 {
 }
 
 impl Nodes {
-    /// Whether the parts go together.
+    /// Checks that the parts fit together.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(registry) = &self.registry {
             if !registry.key.groups().any(|group| group == "id") {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use regex::bytes::{Captures, Regex, RegexBuilder};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
-/// The largest program that a pattern may compile to: thirty times what any built-in one takes.
+/// The largest size of a compiled pattern, in bytes: thirty times what any built-in one takes.
 const MOST_COMPILED: usize = 1 << 20;
 
 /// A compiled pattern.
@@ -65,22 +65,22 @@ impl Pattern {
         self.regex.capture_names().flatten()
     }
 
-    /// What every name that fits begins with: the prefix for CLIENT TRACKING.
+    /// The literal beginning of every name that fits: the prefix for CLIENT TRACKING.
     pub fn prefix(&self) -> &[u8] {
         &self.prefix
     }
 
-    /// The pattern for SCAN: the literal parts of the names, with `*` for what is between them.
+    /// The pattern for SCAN: the literal parts of the names, with `*` between them.
     pub fn glob(&self) -> &[u8] {
         &self.glob
     }
 
-    /// Whether it is a literal and then the key to the end, so that names need no regular expression.
+    /// Whether it is a literal followed by the key, so that matching needs no regular expression.
     pub fn is_plain(&self) -> bool {
         self.plain
     }
 
-    /// Whether names that fit can differ in more than their groups.
+    /// Whether names that fit can differ outside their groups.
     pub fn has_unnamed(&self) -> bool {
         self.unnamed
     }
@@ -93,7 +93,7 @@ impl Pattern {
         name.starts_with(&self.prefix) && self.regex.is_match(name)
     }
 
-    /// The groups of `name`, where it fits.
+    /// The groups of `name`, if it fits.
     pub fn captures<'n>(&self, name: &'n [u8]) -> Option<Captures<'n>> {
         if !name.starts_with(&self.prefix) {
             return None;
@@ -102,7 +102,7 @@ impl Pattern {
     }
 }
 
-/// A pattern of lines: it fits a part of a line.
+/// A pattern for lines. It may match a part of a line.
 #[derive(Clone, Debug)]
 pub struct LinePattern(Regex);
 
@@ -121,7 +121,7 @@ impl LinePattern {
         self.0.capture_names().flatten()
     }
 
-    /// The groups of `line`, where it fits.
+    /// The groups of `line`, if it fits.
     pub fn captures<'n>(&self, line: &'n [u8]) -> Option<Captures<'n>> {
         self.0.captures(line)
     }
@@ -144,7 +144,7 @@ enum Part<'h> {
     Other(&'h HirKind),
 }
 
-/// The parts of a concatenation, without anchors; literals side by side are one part.
+/// The parts of a concatenation, without anchors. Adjacent literals are one part.
 fn flatten<'h>(hir: &'h Hir, parts: &mut Vec<Part<'h>>) {
     match hir.kind() {
         HirKind::Concat(inner) => inner.iter().for_each(|part| flatten(part, parts)),
@@ -172,8 +172,8 @@ fn glob(parts: &[Part<'_>]) -> Vec<u8> {
     glob
 }
 
-/// Whether the named groups say all in which texts that fit `kind` can differ. They do in `(?:S:(?P<namespace>.+)|ER)`: each
-/// branch has other groups.
+/// Whether the named groups contain every difference between texts that fit `kind`. They do in `(?:S:(?P<namespace>.+)|ER)`,
+/// because its branches have different groups.
 fn is_named(kind: &HirKind) -> bool {
     match kind {
         HirKind::Capture(capture) => capture.name.is_some(),
@@ -213,7 +213,7 @@ fn is_key_to_the_end(kind: &HirKind) -> bool {
     all && repetition.min == 1 && repetition.max.is_none() && capture.name.as_deref() == Some("key")
 }
 
-/// `text` with the characters escaped that mean something in a glob of Redis.
+/// Escapes the special characters of a Redis glob in `text`.
 pub(super) fn escaped(text: &[u8]) -> Vec<u8> {
     let mut glob = Vec::with_capacity(text.len());
     for byte in text {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn scan_is_asked_for_what_all_names_begin_and_end_with() {
+    fn scan_patterns_have_the_common_beginning_and_end_of_all_names() {
         for (text, expected) in [
             (r"^ratelimit:(?P<key>.+)$", "ratelimit:*"),
             (

@@ -8,7 +8,7 @@ use crate::observation::{Invalid, Refused};
 /// The result of reading one name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// The counter, where the name is one.
+    /// The counter, if the name is one.
     pub matched: Option<Matched>,
     /// What was read.
     pub outcome: Outcome,
@@ -19,43 +19,43 @@ pub struct Finding {
 pub enum Outcome {
     /// A counter.
     Counted(CounterReading),
-    /// A window that is over: it counts nothing. Whether the key has no expiry, if that was read.
+    /// A window that is over counts nothing. The value is whether the key has no expiry, if that was read.
     Over(Option<bool>),
     /// A part of a counter that is counted under another name.
     Part,
     /// The key is gone.
     Gone,
-    /// The name is the limiter's and counts nothing.
+    /// The name belongs to the limiter and counts nothing.
     Ignored,
-    /// The name is something else's.
+    /// The name belongs to something else.
     Foreign,
     /// It could not be read.
     Unknown(Unknown),
-    /// It is in a state that its limiter cannot make, and has no count.
+    /// It is in a state that its limiter cannot make and that has no count.
     Invalid(Invalid),
 }
 
 /// A counter as it is now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CounterReading {
-    /// How many requests count.
+    /// The count of requests.
     pub count: u64,
-    /// Its limit, as far as it is known.
+    /// Its limits, as far as they are known.
     pub limits: Limits,
     /// Whether refused requests are in the count.
     pub refused: Refused,
-    /// A state that its limiter cannot make.
+    /// The invalid state that it is in: one that its limiter cannot make.
     pub invalid: Option<Invalid>,
-    /// Its expiry, where it was asked for.
+    /// Its expiry, if it was read.
     pub expiry: Option<Expires>,
-    /// What its limits were before they fell.
+    /// The limits before they fell.
     pub former: Option<Former>,
-    /// Whether its limit is stored in Redis for it alone.
+    /// Whether its limit is stored in Redis for this counter alone.
     pub own: bool,
 }
 
 impl CounterReading {
-    /// Whether the count proves that more was admitted than the limit: none where the limit is unknown.
+    /// Whether the count proves that more requests were admitted than the limit. `None` if the limit is unknown.
     pub fn is_over_limit(&self) -> Option<bool> {
         let limit = self.limits.capacity()?;
         Some(match self.refused {
@@ -78,28 +78,28 @@ impl CounterReading {
 /// When a key expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expires {
-    /// In so many milliseconds.
+    /// In this many milliseconds.
     In(u64),
-    /// In longer than it can be.
+    /// Later than the limiter can set it.
     TooLate {
-        /// Milliseconds.
+        /// The expiry, in milliseconds.
         in_ms: u64,
-        /// The longest that it can be.
+        /// The longest possible expiry, in milliseconds.
         most_ms: u64,
     },
-    /// Never; what that does, unless it is normal.
+    /// Never, with the consequence, unless that is normal.
     Never(Option<WithoutExpiry>),
 }
 
 closed_list! {
     /// Why a counter could not be read.
     pub enum Unknown;
-    /// Its limit is not known, and the count follows from it.
+    /// The limit is unknown, and the count depends on it.
     NoLimit => "no_limit",
-    /// Its window is not known, and the count follows from it.
+    /// The window is unknown, and the count depends on it.
     NoWindow => "no_window",
-    /// It has more entries than are read.
+    /// It is longer, or has more entries, than the exporter reads.
     TooLarge => "too_large",
-    /// Its value is compressed or in a form that is not read.
+    /// The value is compressed or in an unsupported format.
     Unreadable => "unreadable",
 }

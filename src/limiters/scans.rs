@@ -1,9 +1,9 @@
-//! The patterns for SCAN: they bring every counter of a kind, and as few other names as possible.
+//! The patterns for SCAN: they match every counter of a kind, and as few other names as possible.
 
 use super::description::Description;
 use super::pattern::{Pattern, escaped};
 
-/// The most scans of one pass. Each goes over all names of the server.
+/// The most patterns for one pass. SCAN walks over all names of the server for each.
 const MOST_SCANS: usize = 6;
 
 impl Description {
@@ -31,24 +31,24 @@ impl Description {
         beginnings.iter().map(scan).collect()
     }
 
-    /// The beginnings of counters' names, for CLIENT TRACKING. None is the beginning of another.
+    /// The prefixes of counters' names, for CLIENT TRACKING. No prefix begins with another one.
     pub fn prefixes(&self) -> Vec<&[u8]> {
         let patterns = self.counters.iter().map(|counter| &counter.key.value);
         let mut beginnings: Vec<&[u8]> = patterns.map(Pattern::prefix).collect();
         beginnings.sort_unstable();
-        // Sorted, a beginning comes right before those that it is the beginning of.
+        // In sorted order, a prefix comes right before the longer ones that begin with it.
         beginnings.dedup_by(|next, before| next.starts_with(before));
         beginnings
     }
 
-    /// Whether a pattern has no literal beginning, so that every name of the database is read.
+    /// Whether a pattern has no literal beginning, so that the exporter reads every name of the database.
     pub fn has_open_pattern(&self) -> bool {
         let mut counters = self.counters.iter();
         counters.any(|counter| counter.key.value.prefix().is_empty())
     }
 }
 
-/// What both begin with.
+/// The common beginning of both.
 fn common<'a>(one: &'a [u8], other: &[u8]) -> &'a [u8] {
     let pairs = one.iter().zip(other);
     &one[..pairs.take_while(|(a, b)| a == b).count()]
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn every_counter_is_come_across_once() {
+    fn every_counter_is_scanned_once() {
         assert_eq!(scans("reference"), ["ratelimit:*"]);
         assert_eq!(scans("express-rate-limit"), ["hrl:*", "rl:*"]);
         assert_eq!(scans("limits"), ["LIMIT*"]);

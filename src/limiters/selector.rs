@@ -1,33 +1,33 @@
-//! Selectors of series, such as `x_seconds{handler="/check",code=~"5.."}`, as a description names them.
+//! Selectors of series in a description, such as `x_seconds{handler="/check",code=~"5.."}`.
 
 use regex::bytes::Regex;
 
 use super::yaml::from_text;
 
-/// A metric's name and what its labels must be.
+/// The name of a metric and the conditions on its labels.
 #[derive(Clone, Debug)]
 pub struct Selector {
     /// The metric's name.
     pub metric: String,
-    /// What labels must be.
+    /// The conditions on labels.
     pub labels: Vec<Label>,
 }
 
-/// What one label must be.
+/// The condition on one label.
 #[derive(Clone, Debug)]
 pub struct Label {
     /// The label's name.
     pub name: String,
-    /// What its value must be.
+    /// The condition on its value.
     pub value: Wanted,
 }
 
-/// What a label's value must be. A label that is not there is empty.
+/// The condition on a label's value. A missing label is empty.
 #[derive(Clone, Debug)]
 pub enum Wanted {
-    /// This text.
+    /// It equals this text.
     Text(String),
-    /// Something that the pattern fits as a whole.
+    /// The pattern matches all of it.
     Pattern(Regex),
 }
 
@@ -64,7 +64,7 @@ impl Selector {
         Ok(Self { metric, labels })
     }
 
-    /// Whether a series of this name and with these labels is meant.
+    /// Whether it selects a series with this name and these labels.
     pub fn selects<'a>(&self, metric: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         let holds = |wanted: &Label| {
             let value = label(&wanted.name).unwrap_or_default();
@@ -98,7 +98,7 @@ impl std::fmt::Display for Selector {
     }
 }
 
-/// A pattern as it was written.
+/// The pattern as the description writes it.
 fn inner(whole: &str) -> &str {
     let inner = whole
         .strip_prefix("^(?:")

@@ -1,4 +1,4 @@
-//! Where limits are besides rules and names: fields of the value, another key, the description itself, an API.
+//! The sources of limits besides rules and names: fields of the value, another key, the description itself, an API.
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -10,40 +10,40 @@ use super::matched::Matched;
 use super::template::Template;
 use super::units::Unit;
 
-/// A place where limits are.
+/// A source of limits.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// Fields of the counter's own hash.
     Fields(Fields),
-    /// A key beside the counter's.
+    /// A key beside the key of the counter.
     Key(Box<Beside>),
-    /// What holds for all of them.
+    /// Limits in the description, the same for all keys.
     Fixed(Limits),
     /// An API.
     Http(Box<Http>),
 }
 
-/// A key beside the counter's.
+/// A key beside the key of the counter.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Beside {
-    /// Its name, from the groups of the counter's.
+    /// Its name, made of the groups of the counter's name.
     pub name: Spanned<Template>,
-    /// What it holds.
+    /// The form of its value.
     #[serde(rename = "type")]
     pub form: Form,
-    /// The limit's field, or pointer; the whole value of a string is the limit.
+    /// The field or pointer of the limit. The limit is the whole value of a string.
     pub limit: Option<String>,
-    /// The window's.
+    /// The field or pointer of the window.
     pub window: Option<String>,
-    /// The burst's.
+    /// The field or pointer of the burst.
     pub burst: Option<String>,
     /// The unit of the window.
     pub unit: Option<Unit>,
 }
 
-/// What a key holds that limits are in.
+/// The form of a value that contains limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
@@ -56,7 +56,7 @@ pub enum Form {
 }
 
 impl Source {
-    /// The template of a key beside the counter's.
+    /// The template of the other key's name, if it is a key.
     pub(super) fn template(&self) -> Option<&Spanned<Template>> {
         match self {
             Self::Key(beside) => Some(&beside.name),
@@ -64,7 +64,7 @@ impl Source {
         }
     }
 
-    /// What to ask Redis, if it is not known `already`.
+    /// The Redis command, unless everything is known `already`.
     pub(super) fn ask(&self, matched: &Matched, already: &Limits) -> Option<Ask> {
         if already.is_complete() && (already.burst.is_some() || !self.has_burst()) {
             return None;
@@ -105,7 +105,7 @@ impl Source {
         }
     }
 
-    /// What `answer` says; nothing where it cannot be read.
+    /// The limits in `answer`. Empty if it cannot be read.
     pub(super) fn read(&self, answer: &Answer) -> Limits {
         match (self, answer) {
             (Self::Fields(it), Answer::Fields(values)) => {

@@ -1,4 +1,4 @@
-//! Texts with `$group` or `${group}` in them, filled from the groups of a name. `$name` is the whole name.
+//! Texts with `$group` or `${group}`, which are filled from the groups of a name. `$name` is the full name.
 
 /// A parsed template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Template {
         })
     }
 
-    /// Filled by `group`; a group that took no part in the match is empty.
+    /// Fills in the groups. A group that took no part in the match is empty.
     pub fn fill<'a>(&self, group: impl Fn(&str) -> Option<&'a [u8]>) -> Vec<u8> {
         let mut filled = Vec::new();
         for part in &self.parts {

@@ -206,7 +206,7 @@ fn mistakes_in_sources_and_nodes_name_their_line() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let text = COUNTER
         .replace("$scope $key", "$user")
         .replace("type: string", "type: hash");
@@ -259,7 +259,7 @@ fn labels_are_made_of_groups() {
 }
 
 #[test]
-fn envoys_rules_are_told_by_their_levels() {
+fn envoys_rules_are_matched_by_their_levels() {
     let envoy = Description::parse(built_in("envoy-ratelimit").unwrap()).unwrap();
     let Source::Http(http) = &envoy.limits[0].value else {
         panic!("no http")
@@ -394,7 +394,7 @@ fn traefiks_middlewares_have_period_and_burst() {
 }
 
 #[test]
-fn what_scan_is_asked_for_follows_from_the_patterns() {
+fn scan_patterns_follow_from_the_key_patterns() {
     let globs = |kind: &str| {
         let description = Description::parse(built_in(kind).unwrap()).unwrap();
         let glob =

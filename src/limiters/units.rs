@@ -1,8 +1,8 @@
-//! Times, units and numbers as limiters write them. Everything here is total: any bytes give a value or nothing.
+//! Times, units and numbers as limiters write them. Every function is total: any bytes give a value or nothing.
 
 use serde::Deserialize;
 
-/// The largest count: a larger `u64` would lose digits on its way through JSON.
+/// The largest count: JSON numbers lose digits above it.
 const MOST_COUNT: f64 = 9_007_199_254_740_992.0;
 
 /// A unit of time, as values and names count it.
@@ -31,7 +31,7 @@ impl Unit {
         Self::Nanoseconds,
     ];
 
-    /// Milliseconds in this unit. Divided and never multiplied by a fraction, so that whole seconds stay whole.
+    /// Converts milliseconds to this unit. It divides and never multiplies by a fraction, so that whole seconds stay whole.
     pub fn of_ms(self, ms: f64) -> f64 {
         match self {
             Self::Seconds => ms / 1e3,
@@ -41,7 +41,7 @@ impl Unit {
         }
     }
 
-    /// `value` of this unit in milliseconds.
+    /// Converts `value` in this unit to milliseconds.
     pub fn to_ms(self, value: f64) -> f64 {
         match self {
             Self::Seconds => value * 1e3,
@@ -51,7 +51,7 @@ impl Unit {
         }
     }
 
-    /// The range of Unix times in this unit that no other unit has for any time from 1973 to 5138.
+    /// The Unix times from 1973 to 5138 in this unit. The ranges of different units do not overlap.
     pub fn range(self) -> (f64, f64) {
         match self {
             Self::Seconds => (1e8, 1e11),
@@ -95,7 +95,7 @@ impl Number {
         value.is_finite().then_some(Self::Fraction(value))
     }
 
-    /// As a floating-point number; beyond 2^53 the last digits are lost.
+    /// Converts to a floating-point number. Beyond 2^53, the last digits are lost.
     pub fn as_f64(self) -> f64 {
         match self {
             #[expect(clippy::cast_precision_loss, reason = "said in the documentation")]
@@ -105,13 +105,13 @@ impl Number {
     }
 }
 
-/// As a floating-point number; beyond 2^53 the last digits are lost.
+/// Converts to a floating-point number. Beyond 2^53, the last digits are lost.
 #[expect(clippy::cast_precision_loss, reason = "said in the documentation")]
 pub(super) fn float(value: u64) -> f64 {
     value as f64
 }
 
-/// Rounded down, never below 0 and never above 2^53; what is no number is 0.
+/// Rounds down, to at least 0 and at most 2^53. NaN is 0.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -169,7 +169,7 @@ pub enum Period {
 }
 
 impl Period {
-    /// Reads the word.
+    /// Parses the word.
     pub fn parse(word: &[u8]) -> Option<Self> {
         let word = std::str::from_utf8(word).ok()?.to_ascii_lowercase();
         let word = match word.strip_suffix('s') {
@@ -188,7 +188,7 @@ impl Period {
         })
     }
 
-    /// How long it is. A month has 30 days here and a year 365.
+    /// Its length in milliseconds. A month has 30 days here, and a year 365.
     pub fn ms(self) -> u64 {
         const DAY: u64 = 86_400_000;
         match self {
@@ -203,7 +203,7 @@ impl Period {
     }
 }
 
-/// When a calendar's month or year (in UTC) that begins at `start_ms` ends.
+/// The end of a calendar month or year in UTC that begins at `start_ms`.
 pub(super) fn calendar_end(start_ms: u64, period: Period) -> Option<u64> {
     let begun = jiff::Timestamp::from_millisecond(i64::try_from(start_ms).ok()?).ok()?;
     let begun = begun.to_zoned_datetime(jiff::tz::TimeZone::UTC);
@@ -216,16 +216,16 @@ pub(super) fn calendar_end(start_ms: u64, period: Period) -> Option<u64> {
     u64::try_from(end.timestamp().as_millisecond()).ok()
 }
 
-/// How the groups of a name are written.
+/// The units of the groups in a name.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Units {
-    /// The unit of the group `window`, where it is digits alone.
+    /// The unit of the group `window`, if it has only digits.
     pub window: Unit,
-    /// How long a month is.
+    /// The length of a month, in milliseconds.
     #[serde(deserialize_with = "duration")]
     pub month: u64,
-    /// How long a year is.
+    /// The length of a year, in milliseconds.
     #[serde(deserialize_with = "duration")]
     pub year: u64,
     /// Whether months and years are those of the calendar, in UTC.
@@ -244,7 +244,7 @@ impl Default for Units {
 }
 
 impl Units {
-    /// How long a period is.
+    /// The length of a period, in milliseconds.
     pub fn length(&self, period: Period) -> u64 {
         match period {
             Period::Month => self.month,
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_number_is_none() {
+    fn text_that_is_no_number_is_none() {
         for text in [
             &b""[..],
             b" 1",
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_time_tells_its_unit() {
+    fn the_unit_of_a_time_follows_from_its_size() {
         for (value, unit) in [
             (1.79e9, Unit::Seconds),
             (1.79e12, Unit::Milliseconds),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_calendar_month_has_the_days_that_it_has() {
+    fn calendar_months_have_their_real_lengths() {
         // 1 January, 1 February 2027.
         let (january, february) = (1_798_761_600_000, 1_801_440_000_000);
         assert_eq!(calendar_end(january, Period::Month), Some(february));

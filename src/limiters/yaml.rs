@@ -1,4 +1,4 @@
-//! Reading YAML into types that check themselves: a value that is a word or a mapping, and mistakes by line.
+//! Parses YAML into types that check themselves. Supports values that are a word or a mapping, and mistakes with line numbers.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,13 +6,13 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-/// How deep a description may nest: limits, http, json, match, and some to spare.
+/// The deepest nesting of a description: limits, http, json, match, and some to spare.
 const MOST_LEVELS: usize = 12;
 
 /// A mistake in a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The line, from 1, where it is known.
+    /// The line, counted from 1, if it is known.
     pub line: Option<u64>,
     /// What is wrong and what was expected, in one line.
     pub text: String,
@@ -45,7 +45,7 @@ pub(super) fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, Mista
     })
 }
 
-/// `text` with its control characters escaped: names in the file may hold any.
+/// Escapes the control characters in `text`: names in the file may contain any.
 fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -58,7 +58,7 @@ fn escaped(text: &str) -> String {
     line
 }
 
-/// Adds the nearest of the names that were expected, where one is near to the one that is unknown.
+/// Adds the expected name that is nearest to the unknown one, if one is near.
 fn with_nearest(text: &str) -> String {
     let unknown = text.split('`').nth(1).filter(|_| text.contains("unknown"));
     let nearest = unknown
@@ -76,7 +76,7 @@ fn with_nearest(text: &str) -> String {
     }
 }
 
-/// The name that is most like `word`, if one is.
+/// The name that is most similar to `word`, if one is near.
 pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = names
         .into_iter()
@@ -89,13 +89,13 @@ pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
 /// A type that is written as one word, or as a mapping. Its `Deserialize` is that of [`word_or_mapping`]; the derived one, with
 /// `remote = "Self"`, reads the mapping.
 pub(super) trait Word: Sized {
-    /// What is expected, for the error.
+    /// The expected forms, for the error.
     const EXPECTED: &'static str;
 
-    /// The value that `word` means.
+    /// Parses `word`.
     fn word(word: &str) -> Option<Self>;
 
-    /// The value of a mapping.
+    /// Deserializes a mapping.
     fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error>;
 }
 
@@ -124,7 +124,7 @@ pub(super) fn word_or_mapping<'de, D: Deserializer<'de>, T: Word>(
     deserializer.deserialize_any(Either::<T>(PhantomData))
 }
 
-/// Implements `Deserialize` for types that are read from a text by `$parse`, which says what it expected.
+/// Implements `Deserialize` for types that `$parse` parses from text. Its error says what was expected.
 macro_rules! from_text {
     ($type:ty, $parse:expr) => {
         impl<'de> serde::Deserialize<'de> for $type {

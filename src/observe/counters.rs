@@ -15,6 +15,6 @@ pub(in crate::observe) mod shard_reader;
 pub(in crate::observe) mod sink;
 pub(in crate::observe) mod summary;
 pub(in crate::observe) mod sweep;
+pub(in crate::observe) mod sweep_report;
 pub(in crate::observe) mod sweep_result;
-pub(in crate::observe) mod told;
 pub(in crate::observe) mod totals;

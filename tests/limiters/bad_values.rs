@@ -1,4 +1,4 @@
-//! What no limiter writes, in the value of each method: it is named, and never a count.
+//! Values that no limiter writes, for each method: they are reported as invalid and never counted.
 
 use ratelimiter_exporter::limiters::{Description, Invalid, Outcome, Unknown};
 
@@ -25,7 +25,7 @@ counters:
   - {name: gcra, key: '^gcra:(?P<key>.+)$', type: string, count: {gcra: {unit: ms}}, refused: counted, expiry: normal_without}
 ";
 
-/// What becomes of `value`, written as `method` writes numbers.
+/// The outcome of `value`, written in the place where `method` has a number.
 fn outcome(description: &Description, method: &str, value: &[u8]) -> Outcome {
     let name = match method {
         "windows" => format!("windows:a:{}", NOW_MS / 60_000),
@@ -46,7 +46,7 @@ fn outcome(description: &Description, method: &str, value: &[u8]) -> Outcome {
     store.set(&name, written, -1);
     let rule = Rule::new(Some(10), Some(60));
     store
-        .look(description, rule, NOW_MS, true, name.as_bytes())
+        .read_name(description, rule, NOW_MS, true, name.as_bytes())
         .outcome
 }
 
@@ -58,7 +58,7 @@ fn methods(description: &Description) -> Vec<&str> {
 }
 
 #[test]
-fn what_is_no_number_is_invalid_for_every_method() {
+fn text_that_is_no_number_is_invalid_for_every_method() {
     let description = Description::parse(METHODS).unwrap();
     let deep = vec![b'['; 1_000];
     let values: [&[u8]; 10] = [
@@ -107,7 +107,7 @@ fn an_empty_value_is_invalid_and_an_empty_list_of_times_is_empty() {
 fn a_negative_number_is_never_a_count() {
     let description = Description::parse(METHODS).unwrap();
     for method in methods(&description) {
-        // A time before 1970 is one that is over; a pickle begins otherwise.
+        // A time before 1970 is in the past, and a pickle begins with another byte.
         let expected = match method {
             "list" | "json-log" => None,
             "pickle" => Some(Invalid::Malformed),
@@ -119,7 +119,7 @@ fn a_negative_number_is_never_a_count() {
             other => panic!("{method}: {other:?}"),
         };
         assert_eq!(invalid, expected, "{method}");
-        // Of a whole of 10, less than nothing is left.
+        // A remainder below 0 means that all 10 requests are used.
         let down = ["left", "tokens"].contains(&method);
         assert!(
             if down { count >= 10 } else { count == 0 },
@@ -158,7 +158,7 @@ fn a_value_of_more_than_64_kib_is_too_large() {
     for method in methods(&description) {
         let outcome = outcome(&description, method, &long);
         let named = match method {
-            // They are read entry by entry, after their size.
+            // These are read entry by entry, after their size.
             "list" | "sum" => matches!(outcome, Outcome::Invalid(Invalid::NotANumber)),
             "json" | "json-log" | "pickle" => outcome == Outcome::Unknown(Unknown::TooLarge),
             _ => outcome == Outcome::Invalid(Invalid::TooLarge),
@@ -167,7 +167,7 @@ fn a_value_of_more_than_64_kib_is_too_large() {
     }
 }
 
-/// A pickle that would run a program, and lists that nothing in Python writes.
+/// A pickle that would run a program, and malformed lists.
 #[test]
 fn pickles_are_read_and_never_executed() {
     let description = Description::parse(METHODS).unwrap();

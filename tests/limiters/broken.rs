@@ -1,4 +1,4 @@
-//! What is broken is found: the same captures, with the expiry taken away, over the limit, with garbage.
+//! Faults are found in the same captures: without expiry, above the limit, with garbage.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use ratelimiter_exporter::limiters::{
 use crate::rows::{ROWS, Row};
 use crate::store::{Store, Value};
 
-/// What a moment is: in it, `user:1` or the one counter of all is at its limit.
+/// The moment at which `user:1`, or the one counter of all clients, is at its limit.
 pub(crate) const AT_LIMIT: usize = 1;
 
 /// The captures whose full counter blocks its client for ever once it has no expiry.
@@ -52,7 +52,7 @@ pub(crate) fn full_counter(row: &Row) -> (Vec<u8>, Refused) {
     (name, reading.refused)
 }
 
-/// What becomes of the full counter.
+/// The label and reading of the full counter.
 fn full(row: &Row, moment: &Moment) -> (Vec<u8>, CounterReading) {
     let readings = readings(row, moment);
     readings
@@ -64,17 +64,17 @@ fn full(row: &Row, moment: &Moment) -> (Vec<u8>, CounterReading) {
 fn readings(row: &Row, moment: &Moment) -> Vec<(Vec<u8>, CounterReading)> {
     let mut readings = Vec::new();
     for name in moment.store.keys.keys() {
-        if let Outcome::Counted(reading) = look(row, moment, name).outcome {
+        if let Outcome::Counted(reading) = read_name(row, moment, name).outcome {
             readings.push((name.clone(), reading));
         }
     }
     readings
 }
 
-fn look(row: &Row, moment: &Moment, name: &[u8]) -> Finding {
+fn read_name(row: &Row, moment: &Moment, name: &[u8]) -> Finding {
     moment
         .store
-        .look(&moment.description, row.rule(), moment.now_ms, false, name)
+        .read_name(&moment.description, row.rule(), moment.now_ms, false, name)
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_counter_that_lost_its_expiry_is_stuck_where_that_blocks_its_client() {
         let sampled =
             moment
                 .store
-                .look(&moment.description, row.rule(), moment.now_ms, true, &name);
+                .read_name(&moment.description, row.rule(), moment.now_ms, true, &name);
         let Outcome::Counted(sampled) = sampled.outcome else {
             panic!("{}: {sampled:?}", row.capture);
         };
@@ -107,7 +107,7 @@ fn a_counter_that_lost_its_expiry_is_stuck_where_that_blocks_its_client() {
             "{}",
             row.capture
         );
-        // Others are below their limits, and not asked.
+        // Counters below their limits are not read closely.
         assert!(
             readings(row, &moment)
                 .iter()
@@ -117,13 +117,13 @@ fn a_counter_that_lost_its_expiry_is_stuck_where_that_blocks_its_client() {
     assert_eq!(stuck, STUCK);
 }
 
-/// Makes two requests more of what is full, as the limiter would write them.
+/// Adds two requests to a full counter, as the limiter would write them.
 pub(crate) fn overfill(value: &mut Value) {
     let raised = |text: &[u8]| {
         let text = std::str::from_utf8(text).unwrap();
         match text.parse::<i128>() {
             Ok(value) if value <= 10 => "12".to_owned(),
-            // Times at which a bucket is empty: two intervals of 6 s.
+            // The time at which a bucket is empty: two more intervals of 6 s.
             Ok(value) if value > 100_000_000_000_000_000 => (value + 12_000_000_000).to_string(),
             Ok(value) => (value + 12_000_000).to_string(),
             Err(_) => (text.parse::<f64>().unwrap() + 12.0).to_string(),
@@ -161,7 +161,7 @@ fn a_count_above_the_limit_is_found_unless_refused_requests_count() {
         let mut moment = moment(row, AT_LIMIT);
         let (name, before) = full(row, &moment);
         overfill(&mut moment.store.keys.get_mut(&name).unwrap().0);
-        let finding = look(row, &moment, &name);
+        let finding = read_name(row, &moment, &name);
         let Outcome::Counted(reading) = finding.outcome else {
             panic!("{}: {finding:?}", row.capture);
         };
@@ -183,12 +183,12 @@ fn a_count_above_the_limit_is_found_unless_refused_requests_count() {
     }
 }
 
-/// Writes `garbage` in the place of what counts.
+/// Replaces the part of the value that counts by `garbage`.
 pub(crate) fn spoil(value: &mut Value, garbage: &[u8]) {
     match value {
         Value::String(text) => *text = garbage.to_vec(),
         Value::List(entries) => entries[0] = garbage.to_vec(),
-        // Scores are numbers: one in a year is a clock that is wrong.
+        // A score must be a number: one that is far in the future shows a wrong clock.
         Value::Zset(members) => members[0].1 *= 1.02,
         Value::Hash(fields) => {
             for (_, value) in fields {
@@ -213,12 +213,12 @@ fn garbage_is_invalid() {
         ] {
             let mut moment = whole.clone();
             let (name, _) = full(row, &moment);
-            // A limiter without a reservoir.
+            // An empty field means a limiter without a reservoir.
             if row.capture == "bottleneck-limiter" && garbage.is_empty() {
                 continue;
             }
             spoil(&mut moment.store.keys.get_mut(&name).unwrap().0, garbage);
-            let finding = look(row, &moment, &name);
+            let finding = read_name(row, &moment, &name);
             let too_long = row.capture == "drf-django-redis" && garbage.len() > 65_536;
             let found = match &finding.outcome {
                 Outcome::Counted(reading) => reading.invalid.is_some(),
@@ -226,7 +226,7 @@ fn garbage_is_invalid() {
                 Outcome::Unknown(unknown) => too_long && unknown.name() == "too_large",
                 _ => false,
             };
-            // Without the fields, the limit of a reservoir is unknown, and a bucket is something else.
+            // Without its fields, a reservoir has no known limit, and a bucket belongs to something else.
             let unreadable = matches!(
                 finding.outcome,
                 Outcome::Counted(_) | Outcome::Invalid(_) | Outcome::Unknown(_)
@@ -252,7 +252,7 @@ fn an_expiry_that_is_longer_than_it_can_be_is_invalid() {
             let finding =
                 moment
                     .store
-                    .look(&moment.description, row.rule(), moment.now_ms, true, name);
+                    .read_name(&moment.description, row.rule(), moment.now_ms, true, name);
             let (Outcome::Counted(reading), Some(matched)) = (finding.outcome, finding.matched)
             else {
                 continue;
@@ -283,7 +283,7 @@ fn a_companion_that_is_missing_is_found() {
         let (name, reading) = full(row, &moment);
         assert_eq!(reading.invalid, None, "{capture}");
         assert!(moment.store.keys.remove(companion.as_bytes()).is_some());
-        let invalid = match look(row, &moment, &name).outcome {
+        let invalid = match read_name(row, &moment, &name).outcome {
             Outcome::Counted(reading) => reading.invalid,
             Outcome::Invalid(invalid) => Some(invalid),
             other => panic!("{capture}: {other:?}"),

@@ -1,10 +1,10 @@
-//! Whatever a name or a value is, every kind ends with a finding.
+//! Any bytes in names and values end with a finding, for every kind.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use ratelimiter_exporter::limiters::{
-    BUILT_IN, Counter, Description, Http, Limits, Look, LookContext, Matched, Outcome, Type,
+    BUILT_IN, Counter, Description, Http, Limits, Matched, NameContext, NameReader, Outcome, Type,
     never_fell,
 };
 
@@ -13,7 +13,7 @@ use crate::store::{Rule, Store, Value};
 
 const NOW_MS: u64 = 1_795_691_687_250;
 
-/// Texts that are nearly what a limiter writes.
+/// Texts that resemble what a limiter writes.
 fn texts() -> impl Strategy<Value = Vec<u8>> {
     let odd = [
         "",
@@ -91,7 +91,7 @@ fn values() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Names of real limiters, and names that are nearly such.
+/// Names of real limiters, and names that resemble them.
 fn names() -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = Vec::new();
     for row in ROWS {
@@ -195,7 +195,7 @@ fn no_bytes_break_any_kind() {
                 });
                 for kind in &kinds {
                     for name in store.keys.keys() {
-                        let finding = store.look(kind, rule, now_ms, sampled, name);
+                        let finding = store.read_name(kind, rule, now_ms, sampled, name);
                         if let Outcome::Counted(reading) = finding.outcome {
                             prop_assert!(
                                 reading.is_over_limit() != Some(true)
@@ -211,7 +211,7 @@ fn no_bytes_break_any_kind() {
 }
 
 #[test]
-fn answers_that_do_not_belong_to_the_question_end_too() {
+fn answers_of_the_wrong_type_end_with_a_finding() {
     use ratelimiter_exporter::limiters::Answer;
     let answers = [
         Answer::Missing,
@@ -228,7 +228,7 @@ fn answers_that_do_not_belong_to_the_question_end_too() {
     ];
     let rules = |_: &Counter, _: &Matched| Rule::new(Some(10), Some(60)).0;
     let api = |_: &Http, _: &Matched| Rule::new(Some(10), Some(60)).0;
-    let known = LookContext {
+    let known = NameContext {
         rules: &rules,
         api: &api,
         former: &never_fell,
@@ -240,15 +240,15 @@ fn answers_that_do_not_belong_to_the_question_end_too() {
         let kind = Description::parse(text).unwrap();
         for name in names() {
             for answer in &answers {
-                let mut look = Look::begin(&kind, known, &name, Some(Type::String));
+                let mut reader = NameReader::begin(&kind, known, &name, Some(Type::String));
                 for step in 0..16 {
-                    if look.finding().is_some() {
+                    if reader.finding().is_some() {
                         break;
                     }
                     assert!(step < 15, "{text}: {answer:?}");
-                    // Also fewer answers than there were questions.
-                    let given = vec![answer.clone(); look.asks().len().saturating_sub(step % 2)];
-                    look.feed(&given);
+                    // Every second step gets fewer answers than commands.
+                    let given = vec![answer.clone(); reader.asks().len().saturating_sub(step % 2)];
+                    reader.feed(&given);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What real limiters left counts what their traffic was, and none of it is reported.
+//! The counts of real limiters' dumps are those of their traffic, and nothing is reported.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use ratelimiter_exporter::limiters::{Description, Outcome};
 use crate::rows::{ROWS, Row};
 use crate::store::Store;
 
-/// The counters of a store: the label of each and its count. Anything wrong is an error.
+/// The label and count of each counter in a store. Fails on any invalid state.
 fn counts(
     row: &Row,
     description: &Description,
@@ -17,7 +17,7 @@ fn counts(
 ) -> Vec<(String, u64)> {
     let mut counts = Vec::new();
     for name in store.keys.keys() {
-        let finding = store.look(description, row.rule(), now_ms, sampled, name);
+        let finding = store.read_name(description, row.rule(), now_ms, sampled, name);
         let name = String::from_utf8_lossy(name);
         match finding.outcome {
             Outcome::Counted(reading) => {
@@ -99,7 +99,7 @@ fn no_key_of_a_real_limiter_could_be_claimed_by_two_counters() {
             let now_ms = moment["at_ms"].as_u64().unwrap();
             let store = Store::of_moment(&moment);
             for name in store.keys.keys() {
-                let finding = store.look(&description, row.rule(), now_ms, true, name);
+                let finding = store.read_name(&description, row.rule(), now_ms, true, name);
                 let Some(matched) = finding.matched else {
                     continue;
                 };

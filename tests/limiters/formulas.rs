@@ -1,4 +1,4 @@
-//! Limiters without captures: states made by their formulas.
+//! Limiters without captures: the states follow their formulas.
 
 use ratelimiter_exporter::limiters::{
     CounterReading, Description, Expires, Invalid, Outcome, WithoutExpiry, built_in,
@@ -6,14 +6,14 @@ use ratelimiter_exporter::limiters::{
 
 use crate::store::{Rule, Store, Value};
 
-/// A Tuesday in November 2026, 47.25 s into a minute.
+/// A Thursday in November 2026, 47.25 s into a minute.
 const NOW_MS: u64 = 1_795_691_687_250;
 const NOW_S: u64 = NOW_MS / 1000;
 
 fn outcome(kind: &str, store: &Store, rule: Rule, name: &str) -> Outcome {
     let description = Description::parse(built_in(kind).unwrap()).unwrap();
     store
-        .look(&description, rule, NOW_MS, true, name.as_bytes())
+        .read_name(&description, rule, NOW_MS, true, name.as_bytes())
         .outcome
 }
 
@@ -239,7 +239,7 @@ fn spring_cloud_gateway_refills_by_the_second() {
 }
 
 #[test]
-fn apisix_has_its_formats_distinguished() {
+fn apisix_formats_are_distinguished() {
     let mut store = Store::default();
     let v1 = "plugin-limit-count:v1:/apisix/routes/1:123456:10.0.0.1";
     let old = "plugin-limit-count/apisix/routes/1:123456:10.0.0.1";
@@ -436,7 +436,7 @@ fn limitador_names_key_and_window() {
     assert_eq!((read.count, read.limits.window_ms), (11, Some(60_000)));
     assert!(read.is_stuck() && read.is_over_limit() == Some(true));
     let description = Description::parse(built_in("limitador").unwrap()).unwrap();
-    let finding = store.look(
+    let finding = store.read_name(
         &description,
         Rule::new(Some(10), None),
         NOW_MS,

@@ -1,5 +1,5 @@
-//! Kinds of limiters, on what real ones left in Redis: each dump in `captures/` is put into a store in memory, which
-//! answers the commands to Redis, and (`restored.rs`) into a real server whose clock is the dump's own.
+//! Tests the kinds of limiters on dumps of real ones in `captures/`. Each dump is put into a store in memory that answers Redis
+//! commands, and by `restored.rs` into a real server with the clock of the dump.
 
 #![expect(
     clippy::unwrap_used,

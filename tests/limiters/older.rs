@@ -1,4 +1,4 @@
-//! Names of older versions of libraries, as those versions wrote them.
+//! Names that older versions of libraries write.
 
 use ratelimiter_exporter::limiters::{Description, Outcome, built_in};
 
@@ -6,12 +6,12 @@ use crate::store::{Rule, Store, Value};
 
 const NOW_MS: u64 = 1_795_728_349_000;
 
-/// Each key is counted so, with this limit.
+/// Checks the count and limit of each name.
 #[track_caller]
 fn counts(kind: &str, store: &Store, rule: Rule, expected: &[(&str, u64, u64)]) {
     let description = Description::parse(built_in(kind).unwrap()).unwrap();
     for (name, count, limit) in expected {
-        let seen = store.look(&description, rule, NOW_MS, true, name.as_bytes());
+        let seen = store.read_name(&description, rule, NOW_MS, true, name.as_bytes());
         let Outcome::Counted(reading) = seen.outcome else {
             panic!("{name}: {:?}", seen.outcome);
         };

@@ -1,4 +1,4 @@
-//! Methods that no built-in kind needs, in descriptions that the tests write.
+//! Counting methods that no built-in kind uses, in descriptions in the tests.
 
 use ratelimiter_exporter::limiters::{Description, Expires, Outcome};
 
@@ -65,9 +65,9 @@ counters:
         -1,
     );
     store.hash("sum:a", &[("one", "1"), ("two", "2")], -1);
-    let look = |name: &str| {
+    let read_name = |name: &str| {
         store
-            .look(
+            .read_name(
                 &description,
                 Rule::new(Some(10), Some(60)),
                 NOW_MS,
@@ -76,7 +76,7 @@ counters:
             )
             .outcome
     };
-    let count = |name: &str| match look(name) {
+    let count = |name: &str| match read_name(name) {
         Outcome::Counted(reading) => reading.count,
         other => panic!("{name}: {other:?}"),
     };
@@ -84,15 +84,15 @@ counters:
         [&newest, "fields:a", "LITESTAR:a", "times:a", "sum:a"].map(count),
         [5, 4, 3, 2, 3]
     );
-    assert_eq!(look(&format!("mail@{}", NOW_S - 30)), Outcome::Part);
+    assert_eq!(read_name(&format!("mail@{}", NOW_S - 30)), Outcome::Part);
     assert_eq!(
-        look(&format!("mail@{}", NOW_S - 90)),
+        read_name(&format!("mail@{}", NOW_S - 90)),
         Outcome::Over(Some(false))
     );
 }
 
-/// States by its formula: its packages cannot be installed beside each other without those of two databases. A counter that
-/// lost its expiry is incremented as text, so that 5 becomes 51.
+/// The states follow its formula, because its packages require those of two databases, which cannot be installed together. It
+/// increments a counter that lost its expiry as text, so that 5 becomes 51.
 #[test]
 fn koa2_ratelimits_counter_without_expiry_is_seen_before_it_jumps() {
     let text = "
@@ -113,17 +113,17 @@ counters:
         let mut store = Store::default();
         store.string("global|user:1", value, pttl);
         let rule = Rule::new(Some(5), Some(60));
-        let finding = store.look(&description, rule, NOW_MS, true, b"global|user:1");
+        let finding = store.read_name(&description, rule, NOW_MS, true, b"global|user:1");
         match finding.outcome {
             Outcome::Counted(reading) => reading,
             other => panic!("{other:?}"),
         }
     };
-    // ratelimiter_keys_without_expiry counts it. The next request would heal it, so it is not stuck.
+    // ratelimiter_keys_without_expiry counts the key. The next request would heal it, so it is not stuck.
     let before = reading("5", -1);
     assert!(matches!(before.expiry, Some(Expires::Never(_))));
     assert!(!before.is_stuck());
-    // Its client is refused for a window. Refused requests count, so that the count proves nothing: it is demand.
+    // Its client is refused for a window. Refused requests count, so the count proves no violation: it is demand.
     let after = reading("51", 60_000);
     assert_eq!((after.count, after.invalid), (51, None));
     assert_ne!(after.is_over_limit(), Some(true));

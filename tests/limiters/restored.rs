@@ -1,7 +1,7 @@
-//! Each capture in a real server whose clock is the dump's own, watched by the exporter as its kind: the counts are those
-//! of the traffic at each moment, nothing is reported, and what is broken is.
+//! Puts each capture into a real server with the clock of the dump, watched by the exporter as its kind. The counts at each
+//! moment are those of the traffic, and nothing is reported. Faults are reported.
 //!
-//! The server's clock stays at the moment of the dump, so that nothing here depends on how fast the machine is.
+//! The server's clock stays at the moment of the dump, so that no test depends on the speed of the machine.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use crate::harness::{Exporter, Scrape};
 use crate::rows::{ROWS, Row};
 use crate::store::{Store, Value};
 
-/// How many captures are tried at once.
+/// How many captures are tested at once.
 const AT_ONCE: usize = 4;
 
 /// A capture in a server, and its exporter.
@@ -28,7 +28,7 @@ struct Restored {
     _folder: TempDir,
 }
 
-/// One of the five moments.
+/// One of the five moments of a capture.
 struct Moment {
     at_ms: i64,
     store: Store,
@@ -74,7 +74,7 @@ impl Restored {
         })
     }
 
-    /// The server holds what `moment` does, at its time; no scrape sees anything between.
+    /// Replaces the data of the server by that of `moment`, at its time. No scrape sees a state in between.
     async fn restore(&self, moment: &Moment) -> anyhow::Result<()> {
         self.server.set_clock(moment.at_ms)?;
         let mut pipe = redis::pipe();
@@ -110,7 +110,7 @@ impl Restored {
         Ok(())
     }
 
-    /// Scrapes until `holds`; `right` must hold of what every single one of them reports.
+    /// Scrapes until `holds`. `right` must hold for every report of every scrape.
     async fn until(
         &self,
         what: &str,
@@ -130,7 +130,7 @@ impl Restored {
         Ok(scrape)
     }
 
-    /// The counts at each moment are those of the traffic, and nothing is reported.
+    /// Checks that the counts at each moment are those of the traffic, and that nothing is reported.
     async fn counts(&self) -> anyhow::Result<()> {
         for index in 0..5 {
             let moment = moment(self.row, index);
@@ -153,7 +153,7 @@ impl Restored {
         Ok(())
     }
 
-    /// What is broken is found, and over once it is mended.
+    /// Checks that faults are reported until they are repaired.
     async fn breaks(&self) -> anyhow::Result<()> {
         let row = self.row;
         let (full, refused) = full_counter(row);
@@ -182,7 +182,7 @@ impl Restored {
         let above = |reported: &str| !stuck(reported);
         if refused == Refused::Counted {
             let proves = |reported: &str| !reported.starts_with("invalid_counter");
-            // Nest writes a block with the first request too many: without it, that is invalid.
+            // Nest writes a block with the first request above the limit. A counter above the limit without a block is invalid.
             let demand = |reported: &str| row.capture.starts_with("nest") && !proves(reported);
             self.until("demand above the limit", is_read, demand)
                 .await?;
@@ -219,7 +219,7 @@ fn is_read(scrape: &Scrape) -> bool {
     scrape.is("ratelimiter_scrape_collector_success", &counters, 1)
 }
 
-/// How many clients have requests that count.
+/// The number of clients with a count.
 fn live(scrape: &Scrape) -> usize {
     let labels = scrape.labels("ratelimiter_key_requests", "key");
     let live = labels
@@ -229,7 +229,7 @@ fn live(scrape: &Scrape) -> usize {
     live.count()
 }
 
-/// One thread: servers die with the thread that started them.
+/// One thread: server processes die with the thread that started them.
 #[tokio::test]
 async fn captures_on_a_server_at_their_time_count_their_traffic_and_are_found_once_broken()
 -> anyhow::Result<()> {

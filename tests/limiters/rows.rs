@@ -1,25 +1,25 @@
-//! The captures: which kind each is, what was changed in its description, and what its traffic counts.
+//! The captures: the kind of each, the change to its description, and the counts of its traffic.
 //!
-//! The traffic of each: 5, then 10, then 15 requests of `user:1`, 5 of `user:2`, 3 of `2001:db8::1`, 2 of
-//! `a key: with spaces`, and, after a window of 60 s, one more of `user:1`, at a limit of 10.
+//! The traffic of each, at a limit of 10: 5, then 10, then 15 requests of `user:1`, 5 of `user:2`, 3 of `2001:db8::1`, 2 of
+//! `a key: with spaces`, and, after a window of 60 s, one more of `user:1`.
 
 use ratelimiter_exporter::limiters::{Description, built_in};
 use serde_json::Value as Json;
 
 use crate::store::Rule;
 
-/// A capture and what it counts.
+/// A capture and its counts.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) capture: &'static str,
     kind: &'static str,
-    /// What the application calls otherwise than by default.
+    /// A text in the description to replace, because the application does not use the default.
     change: Option<(&'static str, &'static str)>,
-    /// How a client's counter is called; `*` is the client.
+    /// The label of a client's counter, with `*` for the client.
     label: &'static str,
-    /// The counts of `user:1` at the five moments; none where there is no counter.
+    /// The counts of `user:1` at the five moments. `None` if there is no counter.
     pub(crate) counts: [Option<u64>; 5],
-    /// Whether the other clients have counters of their own.
+    /// Whether each of the other clients has a counter.
     others: bool,
 }
 
@@ -59,7 +59,7 @@ impl Row {
         Description::parse(&self.file()).unwrap()
     }
 
-    /// The file of its description.
+    /// The text of its description.
     pub(crate) fn file(&self) -> String {
         let text = built_in(self.kind).unwrap();
         match self.change {
@@ -76,13 +76,13 @@ impl Row {
         capture["moments"].as_array().unwrap().clone()
     }
 
-    /// What the configuration says of limits.
+    /// The limits in the configuration.
     pub(crate) fn rule(&self) -> Rule {
         let limit = (self.capture != "upstash-dynamic").then_some(10);
         Rule::new(limit, Some(60))
     }
 
-    /// The counters that must be there at a moment: names and counts.
+    /// The counters that must exist at a moment: labels and counts.
     pub(crate) fn expected(&self, moment: usize) -> Vec<(String, u64)> {
         let called = |client: &str| self.label.replace('*', client);
         let mut expected: Vec<_> = self.counts[moment]
@@ -97,12 +97,11 @@ impl Row {
     }
 }
 
-/// The names of Nest's and Django's hashes, by the counts of the other clients, are known from the dumps alone: they are
-/// checked by `user:1`.
+/// The hashed names of Nest and Django are known only from the dumps, so only `user:1` is checked there.
 pub(crate) const ROWS: &[Row] = &[
     row("async-ratelimiter", "zset-log", "*", AT_MOST),
     row("bottleneck-limiter", "bottleneck", "*", KEPT),
-    // The group is what follows the last colon: user:1 and 2001:db8::1 are one.
+    // The group is the text after the last colon: user:1 and 2001:db8::1 are one.
     row(
         "bull-groupkey",
         "bullmq",
@@ -171,7 +170,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("fastify-rate-limit", "fastify-rate-limit", "*", OVER),
     row("flask-limiter-fixed-window", "limits", "*/view", OVER),
     row("flask-limiter-moving-window", "limits", "*/view", AT_MOST),
-    // 10 of the window before, weighted by 57.607 s, then by 57.601 s, of 60 s.
+    // 10 requests of the previous window, weighted by 57.607 s, then by 57.601 s, of 60 s.
     row(
         "flask-limiter-sliding-window-counter",
         "limits",
@@ -212,7 +211,7 @@ pub(crate) const ROWS: &[Row] = &[
         [Some(5), Some(10), Some(15), Some(15), Some(16)],
     )
     .changed("rlflx:", "login:"),
-    // Without a window, nothing ends.
+    // Without a window, no count ends.
     row(
         "rate-limiter-flexible-duration0",
         "rate-limiter-flexible",

@@ -1,10 +1,10 @@
-//! A Redis in memory that answers what a description asks: as much of it as that takes.
+//! A Redis in memory that answers the commands of descriptions, and no others.
 
 use std::collections::BTreeMap;
 
 use ratelimiter_exporter::limiters::{
-    Answer, Ask, Counter, Description, Finding, Http, Limits, Look, LookContext, MOST_BYTES,
-    MOST_ENTRIES, Matched, never_fell,
+    Answer, Ask, Counter, Description, Finding, Http, Limits, MOST_BYTES, MOST_ENTRIES, Matched,
+    NameContext, NameReader, never_fell,
 };
 use serde_json::Value as Json;
 
@@ -25,7 +25,7 @@ pub(crate) struct Store {
     pub(crate) keys: BTreeMap<Vec<u8>, (Value, i64)>,
 }
 
-/// What tests say of limits.
+/// The limits from the configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rule(pub(crate) Limits);
 
@@ -68,7 +68,7 @@ impl Store {
         self.set(key, Value::Zset(members.collect()), pttl);
     }
 
-    /// One moment of a capture.
+    /// The store at one moment of a capture.
     pub(crate) fn of_moment(moment: &Json) -> Self {
         let mut store = Self::default();
         for key in moment["keys"].as_array().unwrap() {
@@ -180,8 +180,8 @@ impl Store {
         }
     }
 
-    /// What becomes of `name`.
-    pub(crate) fn look(
+    /// Reads `name` to its finding.
+    pub(crate) fn read_name(
         &self,
         description: &Description,
         rule: Rule,
@@ -191,7 +191,7 @@ impl Store {
     ) -> Finding {
         let rules = |_: &Counter, _: &Matched| rule.0;
         let api = |_: &Http, _: &Matched| Limits::default();
-        let known = LookContext {
+        let known = NameContext {
             rules: &rules,
             api: &api,
             former: &never_fell,
@@ -199,13 +199,13 @@ impl Store {
             tolerance_ms: 2_000,
             sampled,
         };
-        let mut look = Look::begin(description, known, name, None);
+        let mut reader = NameReader::begin(description, known, name, None);
         for _ in 0..16 {
-            if let Some(finding) = look.finding() {
+            if let Some(finding) = reader.finding() {
                 return finding.clone();
             }
-            let answers: Vec<_> = look.asks().iter().map(|ask| self.answer(ask)).collect();
-            look.feed(&answers);
+            let answers: Vec<_> = reader.asks().iter().map(|ask| self.answer(ask)).collect();
+            reader.feed(&answers);
         }
         panic!("{}: no end", String::from_utf8_lossy(name));
     }
@@ -223,7 +223,7 @@ impl Value {
     }
 }
 
-/// The bytes of a text in a capture, in which those that are no UTF-8 are written `\xNN`.
+/// The bytes of a text in a capture, where `\xNN` is a byte that is not UTF-8.
 fn bytes(text: &Json) -> Vec<u8> {
     let text = text.as_str().unwrap().as_bytes();
     let mut bytes = Vec::new();

@@ -1,5 +1,5 @@
-//! `token_bucket` and `leaky_bucket`: what is left, or what is in it, and when that was written. The rate is the limit
-//! for each window, the whole is the burst, or the limit without one.
+//! `token_bucket` and `leaky_bucket`: the tokens that are left, or the requests in the bucket, and the time of that level. The
+//! rate is the limit for each window. The capacity is the burst, or else the limit.
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -11,35 +11,35 @@ use crate::limiters::template::Template;
 use crate::limiters::units::{Unit, whole};
 use crate::observation::Invalid;
 
-/// How far beyond the whole or below nothing rounding may be.
+/// How far above the capacity or below 0 a level may be because of rounding.
 const ROUNDING: f64 = 1e-3;
 
-/// Where level and time are, and how both move on.
+/// Where level and time are, and how the level changes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Bucket {
-    /// Whether the level is what is in the bucket, not what is left.
+    /// Whether the level is the requests in the bucket, not the tokens that are left.
     #[serde(skip)]
     leaky: bool,
-    /// The field, or for strings the key, with the level.
+    /// The field of the level; for strings, the key.
     level: Spanned<Template>,
-    /// The field, or for strings the key, with the time of the level.
+    /// The field of the time of the level; for strings, the key.
     at: Spanned<Template>,
-    /// What the time is in.
+    /// The unit of the time.
     unit: Unit,
     /// Whether only whole units of time count.
     #[serde(default)]
     whole_units: bool,
-    /// How it is refilled or drained.
+    /// When the bucket is refilled or drained.
     #[serde(default)]
     refill: Refill,
-    /// Whether only whole tokens move.
+    /// Whether only whole tokens are added or drained.
     #[serde(default)]
     whole_tokens: bool,
-    /// What one request is written as.
+    /// The value of one request.
     #[serde(default = "one")]
     scale: f64,
-    /// How far below nothing it may be, in requests.
+    /// How far below 0 the level may be, in requests.
     #[serde(default)]
     debt: f64,
 }
@@ -51,15 +51,15 @@ fn one() -> f64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Refill {
-    /// All the time.
+    /// Continuously.
     #[default]
     Continuous,
-    /// By the limit, at the end of each window since the time.
+    /// By the whole limit, at the end of each window since the time.
     Steps,
 }
 
 impl Bucket {
-    /// The same settings for a bucket whose level is what is in it.
+    /// The same settings, with the requests in the bucket as its level.
     pub(super) fn leaky(self) -> Self {
         Self {
             leaky: true,
@@ -67,7 +67,7 @@ impl Bucket {
         }
     }
 
-    /// The level, in requests, as it was written, and how much moved since.
+    /// The stored level, in requests, and how much was added or drained since.
     fn level(&self, at: &At<'_>, answers: &[Answer]) -> Result<(f64, f64), Not> {
         let number = |value: Option<&[u8]>| {
             let value = value.ok_or(Not::Invalid(Invalid::CompanionMissing))?;
@@ -96,7 +96,7 @@ impl Bucket {
         let (limit, window) = (at.limit()?, at.window_ms()?);
         let mut elapsed = self.unit.of_ms(at.now()) - time;
         if self.whole_units {
-            // A clock that counts whole units shows the beginning of the one that it is in.
+            // A clock of whole units shows the beginning of the current unit.
             elapsed = (self.unit.of_ms(at.now())).floor() - time;
         }
         let elapsed_ms = self.unit.to_ms(elapsed.max(0.0));
@@ -112,7 +112,7 @@ impl Bucket {
         Ok((level / self.scale, moved))
     }
 
-    /// What is wrong with a level as it was written.
+    /// The invalid state of a stored level, if it has one.
     fn invalid(&self, level: f64, capacity: f64) -> Option<Invalid> {
         if level < -self.debt - ROUNDING {
             Some(Invalid::Negative)
@@ -139,7 +139,7 @@ impl Counting for Bucket {
         let count = if self.leaky {
             whole(((level - moved).max(0.0) - 1e-6).ceil())
         } else {
-            // A request that waits in debt takes what the next ones would get, not more than the whole.
+            // A request that waits in debt uses tokens of the next ones, but not more than the capacity.
             used(capacity, (level + moved).clamp(0.0, capacity))
         };
         Ok(Counted {

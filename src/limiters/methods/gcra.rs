@@ -1,4 +1,4 @@
-//! `gcra`: the time at which all that was admitted will have drained. What counts is how many intervals that is away.
+//! `gcra`: the time at which all admitted requests will have drained. The count is the number of intervals until then.
 
 use serde::Deserialize;
 
@@ -8,18 +8,18 @@ use crate::limiters::keys::Keys;
 use crate::limiters::units::{Unit, float, whole};
 use crate::observation::Invalid;
 
-/// How much of an interval is a difference of clocks and rounding, and no request.
+/// The part of an interval that is ignored, as a difference of clocks or a rounding error.
 const ROUNDING: f64 = 0.01;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Gcra {
-    /// What the time is in.
+    /// The unit of the time.
     unit: Unit,
-    /// Where the time begins, in Unix seconds.
+    /// The origin of the time, in Unix seconds.
     #[serde(default)]
     epoch: u64,
-    /// The field with it, for hashes.
+    /// The field of the time, for hashes.
     field: Option<String>,
 }
 
@@ -54,7 +54,7 @@ impl Counting for Gcra {
         let intervals = ahead_ms / interval_ms;
         let capacity = at.capacity()?;
         let beyond_ms = (intervals - capacity) * interval_ms;
-        // What clocks may be apart is no request too many.
+        // A difference of clocks must not count as a request above the limit.
         let above = beyond_ms > float(at.tolerance_ms).max(interval_ms * ROUNDING);
         let most = if above { f64::INFINITY } else { capacity };
         Ok(Counted {

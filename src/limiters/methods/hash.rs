@@ -1,4 +1,4 @@
-//! `hash`: a field of a hash, of what was used or of what remains, or the sum of all fields.
+//! `hash`: a field of a hash that has the used or the remaining requests, or the sum of all fields.
 
 use serde::Deserialize;
 
@@ -16,11 +16,11 @@ use crate::observation::Invalid;
 pub(super) struct Hash {
     /// The field that counts.
     field: Option<String>,
-    /// Whether all fields together count.
+    /// Whether the count is the sum of all fields.
     sum: bool,
-    /// Whether it is what remains of the limit.
+    /// Whether the field has the remaining requests.
     down: bool,
-    /// Whether an empty field is a counter without a limit.
+    /// Whether an empty field means a counter without a limit.
     may_be_empty: bool,
     /// When its window began.
     started: Option<Moment>,

@@ -1,4 +1,4 @@
-//! `json`: a number in JSON, or how long a list in it is.
+//! `json`: a number in JSON, or the length of a list in it.
 
 use serde::Deserialize;
 

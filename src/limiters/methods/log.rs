@@ -1,4 +1,4 @@
-//! `log`: an entry for each request, and the time of each: what counts is inside the window.
+//! `log`: an entry with a time for each request. The entries inside the window count.
 
 use serde::Deserialize;
 
@@ -13,15 +13,15 @@ use crate::observation::Invalid;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
-    /// What the times are in; the size of each tells it without this.
+    /// The unit of the times. Without it, the unit follows from the size of each time.
     unit: Option<Unit>,
-    /// How a string holds them.
+    /// The format of a string.
     form: Option<Form>,
-    /// For `json`: where in the value the list is.
+    /// For `json`: the pointer to the list.
     at: Option<String>,
-    /// What the times are.
+    /// The meaning of the times.
     times: Times,
-    /// How much an entry counts.
+    /// The number of requests of an entry.
     weight: Weight,
 }
 
@@ -36,10 +36,10 @@ enum Form {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Times {
-    /// When requests were made.
+    /// The times of requests.
     #[default]
     Requests,
-    /// When entries end.
+    /// The times at which entries end.
     Ends,
 }
 
@@ -52,7 +52,7 @@ enum Weight {
     LastFourBytes,
 }
 
-/// Beginnings of values that a cache compressed.
+/// The first bytes of values that a cache has compressed.
 const COMPRESSED: [&[u8]; 6] = [
     b"\x78\x01",
     b"\x78\x9c",
@@ -63,7 +63,7 @@ const COMPRESSED: [&[u8]; 6] = [
 ];
 
 impl Log {
-    /// The time, in milliseconds, from which on entries count.
+    /// The time from which entries count, in milliseconds.
     fn begin_ms(&self, at: &At<'_>) -> Result<f64, Not> {
         Ok(match self.times {
             Times::Requests => at.now() - at.window_ms()?,
@@ -79,14 +79,14 @@ impl Log {
         }
     }
 
-    /// Scores from `begin_ms` on, for each unit that they may be in.
+    /// The ranges of scores from `begin_ms` on, one for each possible unit.
     fn ranges(&self, begin_ms: f64) -> Vec<(f64, f64)> {
         if let Some(unit) = self.unit {
             return vec![(unit.of_ms(begin_ms), f64::INFINITY)];
         }
         let range = |unit: Unit| {
             let (least, most) = unit.range();
-            // Below the highest of one unit is the lowest of the next.
+            // The range of a unit ends where that of the next larger numbers begins.
             let begin = unit.of_ms(begin_ms).max(least);
             (begin, most * (1.0 - f64::EPSILON))
         };
@@ -102,7 +102,7 @@ impl Log {
         self.ranges(begin_ms).into_iter().map(count).collect()
     }
 
-    /// Counts `times`, as they were written.
+    /// Counts `times`, which are in the stored unit.
     fn count(&self, at: &At<'_>, times: &[f64]) -> Result<Counted, Not> {
         let (begin, end) = (self.begin_ms(at)?, self.end_ms(at));
         let mut counted = Counted::valid(0);
@@ -124,7 +124,7 @@ impl Log {
         if COMPRESSED.iter().any(|begin| value.starts_with(begin)) {
             return Err(Not::Unknown(Unknown::Unreadable));
         }
-        // Django's caches write JSON instead of a pickle if they are asked to.
+        // Django's caches can be configured to write JSON instead of a pickle.
         let is_json = self.form == Some(Form::Json) || value.starts_with(b"[");
         let times = if is_json {
             self.of_json(value)
@@ -160,7 +160,7 @@ impl Log {
         let mut counted = self.count(at, &read)?;
         let length = usize::try_from(reply(answer(answers, 1))?).unwrap_or(0);
         if length > read.len() && read.len() >= MOST_ENTRIES {
-            // It is longer than what was read: if the last is inside of the window, so are all, as they are in order.
+            // The list is longer than what was read. It is ordered: if the last entry is inside the window, so are all.
             let last = match answer(answers, 2) {
                 Answer::Fields(last) => times(last)?,
                 _ => Vec::new(),

@@ -1,5 +1,5 @@
-//! Python's pickle of a list of floats, read by its opcodes. Nothing is ever unpickled: any opcode that such a list does
-//! not need ends the reading.
+//! Parses Python's pickle of a list of floats by its opcodes. Nothing is executed: any opcode that such a list does not need is
+//! an error.
 
 /// The floats of the list, if `text` is such a pickle and nothing else.
 pub(super) fn floats(text: &[u8]) -> Option<Vec<f64>> {

@@ -1,4 +1,4 @@
-//! `presence`: a key that blocks its client as long as it is there.
+//! `presence`: a key that blocks its client as long as it exists.
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! `slots`: several keys, one for each part of the window, or several fields of a hash, that make one counter.
+//! `slots`: a counter of several keys, one for each part of the window, or of several fields of a hash.
 
 use serde::Deserialize;
 
@@ -9,16 +9,16 @@ use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit, duration, float, whole};
 use crate::observation::Invalid;
 
-/// How many slots one window may have: a minute of tenths of a second, or a quarter of an hour of seconds.
+/// The most slots of one window: enough for a minute of tenths of a second, or a quarter of an hour of seconds.
 const MOST_SLOTS: u64 = 1024;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Slots {
-    /// How long a slot is, in milliseconds.
+    /// The length of a slot, in milliseconds.
     #[serde(deserialize_with = "duration")]
     each: u64,
-    /// For hashes: what the names of the fields, which are times, are in.
+    /// For hashes: the unit of the field names, which are times.
     unit: Option<Unit>,
 }
 
@@ -37,7 +37,7 @@ impl Slots {
             .collect())
     }
 
-    /// The beginning of the slot that the name is.
+    /// The beginning of the slot in the name.
     fn own(at: &At<'_>) -> Option<(u64, Unit)> {
         let start = Number::parse(at.matched.group("window_start")?)?.as_f64();
         let unit = Unit::of_time(start);
@@ -94,7 +94,7 @@ impl Counting for Slots {
         for (begin, value) in self.begins(at)?.into_iter().zip(answers) {
             match integer(value) {
                 Ok(value) => {
-                    // The newest slot that is there counts for all.
+                    // The newest slot that exists reports the sum. Older slots are parts of it.
                     if sum.is_none() && begin > own {
                         return Err(Not::Part);
                     }

@@ -1,4 +1,5 @@
-//! `two_windows`: the requests of this window, and those of the one before weighted by how much of it still counts.
+//! `two_windows`: the requests of the current window, plus those of the previous one, weighted by the part of it that still
+//! counts.
 
 use serde::Deserialize;
 
@@ -13,11 +14,11 @@ use crate::observation::Invalid;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TwoWindows {
-    /// What says how much of the previous window counts.
+    /// What determines how much of the previous window counts.
     weight: Weight,
-    /// For `ttl`: what the previous window's name has more than the current one's, which is the group `previous`.
+    /// For `ttl`: the suffix of the previous window's name, which is the group `previous`.
     previous: Option<String>,
-    /// Whether the previous window counts as its limit at the most.
+    /// Whether the previous window counts at most its limit.
     #[serde(default)]
     cap_previous: bool,
 }
@@ -25,13 +26,13 @@ pub(super) struct TwoWindows {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Weight {
-    /// The clock and the window's number in the name.
+    /// The clock, and the time of the window in the name.
     Clock,
-    /// The expiry of the previous window's key. A current key that has less than a window left is the previous one.
+    /// The expiry of the previous window's key. A current key with less than a window left counts as the previous one.
     Ttl,
 }
 
-/// The count of a window, 0 where it is missing.
+/// The count of a window, 0 if the key is missing.
 fn of_window(value: Result<i128, Not>) -> Result<Option<i128>, Not> {
     match value {
         Ok(value) => Ok(Some(value)),
@@ -55,7 +56,7 @@ impl TwoWindows {
         })
     }
 
-    /// Whether the name is the previous window's.
+    /// Whether the name is that of the previous window.
     fn is_previous(at: &At<'_>) -> bool {
         at.matched
             .group("previous")
@@ -70,7 +71,7 @@ impl TwoWindows {
         }
     }
 
-    /// The count, from both windows and how much of the previous one counts.
+    /// The count from both windows. `share` is the part of the previous one that counts.
     fn add(&self, at: &At<'_>, current: i128, previous: i128, share: f64) -> Counted {
         let mut previous = counted(previous);
         if let Some(limit) = at.limits.limit.filter(|_| self.cap_previous) {
@@ -97,7 +98,7 @@ impl TwoWindows {
         };
         match (current, previous) {
             (None, None) => Err(Not::Gone),
-            // It will be moved to the previous window by the next request.
+            // The next request will move it to the previous window.
             (Some(current), _) if (f64::MIN_POSITIVE..1.0).contains(&share(1)) => {
                 Ok(self.add(at, 0, current, share(1)))
             }

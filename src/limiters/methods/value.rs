@@ -1,4 +1,4 @@
-//! `value`: a string that is an integer, of what was used or of what remains.
+//! `value`: a string with an integer: the used or the remaining requests.
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -16,11 +16,11 @@ use crate::observation::Invalid;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Value {
-    /// Whether it is what remains of the limit.
+    /// Whether it is the remaining requests.
     down: bool,
-    /// Another key that it is in.
+    /// The key that has the value, if it is another one.
     at: Option<Spanned<Template>>,
-    /// Values that mean "full", whatever the limit is.
+    /// Values that mean "full", regardless of the limit.
     full: Vec<u64>,
     /// Whether it may be below 0.
     negative: bool,
@@ -30,7 +30,7 @@ pub(super) struct Value {
     started: Option<Moment>,
     /// When its window ends.
     ends: Option<Moment>,
-    /// An expiry as near as this is that of a window that is over.
+    /// A window is over if its key expires within this time.
     #[serde(deserialize_with = "some_duration")]
     over_below: Option<u64>,
 }

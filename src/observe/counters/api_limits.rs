@@ -1,4 +1,5 @@
-//! Limits that are in an API of the limiter: fetched seldom, remembered while the API is away, unknown until it was read.
+//! Limits from an API of the limiter. They are fetched seldom, remembered while the API is unavailable, and unknown until its
+//! first answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,7 @@ use crate::observe::http::client::{Http, HttpError, shown};
 use crate::observe::http::management_api::place_on;
 use crate::observe::http::optional::OptionalRequest;
 
-/// The most places that are asked, where paths have groups of names in them.
+/// The most places that are asked, if paths contain groups of names.
 const MOST_PLACES: usize = 100;
 
 /// One place that has limits: a path at a port, or a whole address.
@@ -27,30 +28,30 @@ struct Place {
     path: String,
 }
 
-/// What a place answered.
+/// The answer of a place.
 #[derive(Debug, Default)]
 struct Answered {
     request: OptionalRequest,
-    /// When it last answered with rules, if the last request was answered so.
+    /// When it last answered with rules. `None` if the last request failed.
     read_at: Option<Timestamp>,
-    /// It was asked at least once.
+    /// Whether it was asked at least once.
     asked: bool,
-    /// How long that took.
+    /// How long the last request took.
     took: Duration,
-    /// The rules for each of the description's APIs that are there.
+    /// The rules, by the index of the description's API.
     rules: BTreeMap<usize, Rules>,
     apis: BTreeSet<usize>,
 }
 
-/// The limits of a kind that are in APIs.
+/// The limits of a kind that come from APIs.
 #[derive(Debug)]
 pub(in crate::observe) struct ApiLimits {
     description: Arc<Description>,
     http: Http,
-    /// Where the limiter is; any of them will do.
+    /// The limiter's addresses. One answer is enough.
     bases: Vec<Url>,
     places: BTreeMap<Place, Answered>,
-    /// Places that names led to and that were not asked yet.
+    /// Places that follow from names and were not asked yet.
     wanted: Mutex<BTreeMap<Place, BTreeSet<usize>>>,
 }
 
@@ -81,7 +82,7 @@ impl ApiLimits {
         Some(limits)
     }
 
-    /// What is remembered by `before`, if it asked the same.
+    /// Takes over the answers of `before`, if it asked the same APIs.
     pub(in crate::observe) fn take_over(&mut self, before: Self) {
         let asks = |limits: &Self| {
             let apis = limits.description.apis();
@@ -93,7 +94,7 @@ impl ApiLimits {
         }
     }
 
-    /// Asks what is due at `now`, and notes what fails. Returns whether any rules are others than before.
+    /// Asks the places that are due at `now`, and adds failures. Returns whether any rules changed.
     pub(in crate::observe) async fn refresh(
         &mut self,
         now: Timestamp,
@@ -140,14 +141,14 @@ impl ApiLimits {
             let (reason, message) = (error.reason, error.message);
             failures.push(Failure::new(Collector::ManagementApi, "", reason, message));
             if !matches!(reason, Reason::HttpStatus | Reason::InvalidJson) {
-                // The others would wait for as long.
+                // The other places would time out too.
                 break;
             }
         }
         changed
     }
 
-    /// Whether every place that was asked answered the last time, and how long that took; `None` if none was.
+    /// Whether the last request to every place succeeded, and how long the requests took. `None` if nothing was asked.
     pub(in crate::observe) fn last_run(&self) -> Option<(bool, f64)> {
         let asked = || self.places.values().filter(|place| place.asked);
         let up = asked().all(|place| place.read_at.is_some());
@@ -155,7 +156,7 @@ impl ApiLimits {
         asked().next().map(|_| (up, took.as_secs_f64()))
     }
 
-    /// What `api` says of a name.
+    /// The limits of a name by `api`.
     pub(in crate::observe) fn limits(&self, api: &Api, matched: &Matched) -> Limits {
         let Some((number, place)) = self.find(api, matched) else {
             return Limits::default();
@@ -171,7 +172,7 @@ impl ApiLimits {
         Limits::default()
     }
 
-    /// Whether an API that may know the limits of a name was never read.
+    /// Whether an API that may have the limits of a name never answered.
     pub(in crate::observe) fn is_unread(&self, counter: &Counter, matched: &Matched) -> bool {
         self.description.apis_of(counter).any(|api| {
             let found = self.find(api, matched);
@@ -190,7 +191,7 @@ impl ApiLimits {
 }
 
 impl Answered {
-    /// Whether it is asked at `now`: after `every` where it answered the last time, sooner where it did not.
+    /// Whether it is due at `now`: `every` after an answer, sooner after a failure.
     fn is_due(&self, now: Timestamp, every: Duration) -> bool {
         let is_old = self.read_at.is_none_or(|at| elapsed(at, now) >= every);
         is_old && self.request.is_due(now)
@@ -204,7 +205,7 @@ fn place_of(api: &Api, path: String) -> Place {
     }
 }
 
-/// Asks for `place` at each base until one answers with what all of `apis` can read.
+/// Requests `place` from each base until one answer can be read by all of `apis`.
 async fn fetch(
     http: Http,
     bases: Vec<Url>,
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_asked_again_after_its_time_and_what_failed_sooner() {
+    fn an_answer_is_refreshed_after_its_interval_and_a_failure_sooner() {
         let every = Duration::from_secs(300);
         let mut answered = Answered::default();
         assert!(answered.is_due(at(0), every));

@@ -1,5 +1,5 @@
-//! Expiry and times in the future of a counter of the reference limiter, and which of them its limiter cannot make. They take
-//! two more commands, so they are read only where they decide something, and for a sample. Pure.
+//! The expiry of a reference limiter's counter, its entries in the future, and which of these states the limiter cannot make.
+//! Reading them takes two more commands, so they are read only where they decide something, and for a sample. Pure.
 
 use redis::{Cmd, RedisResult, Value};
 
@@ -9,19 +9,19 @@ use crate::observation::Invalid;
 /// How far the clocks of nodes and applications may be ahead of Redis's, in milliseconds.
 pub(in crate::observe) const CLOCK_TOLERANCE_MS: u64 = 2_000;
 
-/// Expiry, and times in the future, of one counter.
+/// The expiry of one counter and its entries in the future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::observe) struct Closer {
-    /// As PTTL answers: -1 without an expiry, -2 without the key.
+    /// The reply of PTTL: -1 without an expiry, -2 without the key.
     left_ms: i64,
-    /// Requests that are later than clocks may differ.
+    /// Requests whose time is further in the future than clocks may differ.
     future: u64,
 }
 
 /// The commands for one key.
 pub(in crate::observe) const COMMANDS: usize = 2;
 
-/// Keys with longer names are counted only: each command repeats the name.
+/// Keys with longer names are only counted, because each command repeats the name.
 const LONGEST: usize = 64 << 10;
 
 impl Closer {
@@ -41,7 +41,7 @@ impl Closer {
         [left, future]
     }
 
-    /// By the answers; `None` if the key has another type, is at another server, or may not be read.
+    /// From the answers. `None` if the key has another type, is on another server, or may not be read.
     pub(in crate::observe) fn of(answers: &[RedisResult<Value>; COMMANDS]) -> Option<Self> {
         let [Ok(Value::Int(left_ms)), Ok(Value::Int(future))] = answers else {
             return None;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_is_nothing() {
+    fn a_failed_reading_gives_no_closer_reading() {
         let wrong_type = || Err((redis::ErrorKind::Client, "not an integer").into());
         assert_eq!(Closer::of(&[Ok(Value::Int(5)), wrong_type()]), None);
         let read = Closer::of(&[Ok(Value::Int(-1)), Ok(Value::Int(0))]);

@@ -1,11 +1,11 @@
-//! Counters of described kinds: names are read as the description says. The sweep, which is the same for all kinds, decides
-//! what is scanned and when.
+//! Counters of described kinds: reads names by their description. The sweep, which is the same for all kinds, decides what is
+//! scanned and when.
 
 mod answers;
 mod falls;
 mod inspect;
 mod judging;
-mod looks;
+mod name_batch;
 mod passing;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -30,36 +30,36 @@ use judging::{Judged, judge};
 /// The most pairs of counters that a warning names.
 const MOST_RIVALS: usize = 20;
 
-/// What is known of the counters of a kind between collections.
+/// What the exporter remembers of the counters of a kind between collections.
 #[derive(Debug)]
 pub(in crate::observe) struct Described {
     description: Arc<Description>,
-    /// Limits that are in APIs.
+    /// Limits from APIs.
     pub(in crate::observe) api: Option<ApiLimits>,
-    /// The names of the keys that are to be read again, by their labels.
+    /// The names of the keys to read again, by their labels.
     names: HashMap<Box<[u8]>, Name>,
-    /// These names, whose expiry is read wherever they turn up.
+    /// The same names. Their expiry is read wherever SCAN returns them.
     by_name: HashSet<Vec<u8>>,
-    /// The labels that are watched: shown, or in violation.
+    /// The watched labels: exported ones, and those in violation.
     wanted: HashSet<Box<[u8]>>,
-    /// The pairs of counters that could claim one name, and were named in a warning.
+    /// The pairs of counters that could claim the same name, after a warning has named them.
     rivals: BTreeSet<(usize, usize)>,
-    /// Whether Redis says how much memory a key takes.
+    /// Whether Redis reports the memory of a key.
     measured: AtomicBool,
-    /// What limits were before they fell.
+    /// The limits before they fell.
     falls: Falls,
 }
 
-/// The name of a counter that is to be read again.
+/// The name of a counter to read again.
 #[derive(Clone, Debug)]
 struct Name {
     name: Vec<u8>,
-    /// What distinguishes it from others with its label.
+    /// The rest of its name, which distinguishes it from other counters with its label.
     rest: Vec<u8>,
 }
 
-/// What reading needs.
-pub(in crate::observe) struct Means<'a> {
+/// The servers, clock and rules for reading names.
+pub(in crate::observe) struct ReadContext<'a> {
     pub(in crate::observe) router: &'a Router,
     /// One for each link of the router.
     pub(in crate::observe) lanes: &'a [Lane],
@@ -67,7 +67,7 @@ pub(in crate::observe) struct Means<'a> {
     pub(in crate::observe) rules: &'a [LimitRule],
 }
 
-impl Means<'_> {
+impl ReadContext<'_> {
     /// How many names one step reads.
     fn step(&self) -> usize {
         let steps = self.lanes.iter().map(|lane| lane.pacer.step_size());
@@ -94,7 +94,7 @@ impl Described {
         &self.description
     }
 
-    /// The keys that are watched in this collection, by their labels. The names of others are forgotten.
+    /// Sets the labels of the keys that this collection watches. Forgets the names of all others.
     pub(in crate::observe) fn watch(&mut self, labels: &[Box<[u8]>]) {
         self.wanted = labels.iter().cloned().collect();
         let wanted = &self.wanted;
@@ -103,7 +103,7 @@ impl Described {
         self.by_name = names.map(|kept| kept.name.clone()).collect();
     }
 
-    /// Judges a finding of the time `now`, on the steady timeline.
+    /// Judges a finding made at `now`, on the steady timeline.
     fn judge(&self, finding: &Finding, now: Timestamp) -> Judged {
         let kept = |label: &[u8]| self.names.get(label).map(|kept| &*kept.rest);
         judge(finding, now, |matched| {
@@ -116,7 +116,8 @@ impl Described {
         self.falls.end_pass(now);
     }
 
-    /// Takes over from `before` what limits were, and how counters are called. `rules` held until `now`, if others do since.
+    /// Takes over the remembered limits and the labels of counters from `before`. `rules` were in force until `now`, if they
+    /// changed.
     pub(in crate::observe) fn take_over(
         &mut self,
         before: Self,
@@ -133,7 +134,7 @@ impl Described {
         }
     }
 
-    /// Warns once of each pair of counters that could both claim a name.
+    /// Warns once about each pair of counters that could both claim a name.
     fn note_rivals(&mut self, finding: &Finding) {
         let Some(matched) = &finding.matched else {
             return;
@@ -157,7 +158,7 @@ impl Described {
     }
 }
 
-/// The limits of a counter by the rules of the configuration, which match its label or its whole name. Where the description sets
+/// The limits of a counter from the rules of the configuration, which match its label or its full name. If the description sets
 /// one limit for all counters, a rule for every key does not replace it.
 fn ruled(
     rules: &[LimitRule],

@@ -1,5 +1,5 @@
-//! Redis reports which keys were written (client-side caching in broadcast mode). A collection need not read the others: a
-//! count that nobody adds to only falls. Where Redis does not report writes, every key is read.
+//! Redis reports which keys were written (client-side caching in broadcast mode). A collection need not read the others: a count
+//! only falls while no request adds to it. Where Redis does not report writes, every key is read.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -15,24 +15,24 @@ use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
 use crate::observe::redis::errors::RedisFailure;
 
-/// The most memory for names between two collections, in bytes: some 300,000 names of usual length. With more of them, a whole
-/// pass costs hardly more.
+/// The most bytes of memory for names between two collections: enough for some 300,000 names of usual length. With more names,
+/// a whole pass costs hardly more.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes for a name besides its own: its hash in a table that may be half empty, and its end.
+/// Bytes for each name besides the name itself: its hash in a table that may be half empty, and the offset of its end.
 const BESIDES: usize = 24;
 
 /// Which writes Redis reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::observe) struct Tracked {
-    /// The beginnings of the names. None is the beginning of another. The empty one is that of every name.
+    /// The prefixes of the names. No prefix begins with another one. The empty prefix fits every name.
     prefixes: Vec<Vec<u8>>,
-    /// A counter and its sequence are written together: the counter's name says enough.
+    /// Whether counters have sequences. Both are written together, so the name of the counter is enough.
     sequences: bool,
 }
 
 impl Tracked {
-    /// Those of the reference limiter.
+    /// The writes to counters and registrations of the reference limiter.
     pub(in crate::observe) fn reference() -> Self {
         Self {
             prefixes: vec![PREFIX.to_vec(), NODE_PREFIX.to_vec()],
@@ -40,7 +40,7 @@ impl Tracked {
         }
     }
 
-    /// Those of the counters of `description`.
+    /// The writes to the counters of `description`.
     pub(in crate::observe) fn described(description: &Description) -> Self {
         let prefixes = description.prefixes().into_iter();
         Self {
@@ -64,10 +64,10 @@ impl Tracked {
 #[derive(Debug)]
 pub(in crate::observe) enum Changes {
     /// Redis does not report writes, and why, if it said so.
-    Untold(Option<RedisFailure>),
+    NotReported(Option<RedisFailure>),
     /// Redis reports writes from now on. Earlier writes are not known.
     Unknown,
-    /// These, by their whole names, and no others.
+    /// Exactly these keys were written. The names are full.
     Names(Names),
 }
 
@@ -90,7 +90,7 @@ impl Names {
             .push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
     }
 
-    /// One after the other, in the order in which they came.
+    /// The names, in the order in which they were reported.
     pub(in crate::observe) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let begins = std::iter::once(&0).chain(&self.ends);
         let pairs = begins.zip(&self.ends);
@@ -109,15 +109,15 @@ pub(in crate::observe) struct Invalidations {
 #[derive(Debug, Default)]
 struct WrittenNames {
     names: Names,
-    /// Their hashes, with a seed that nobody outside knows: two names have the same one with a chance of one in billions.
+    /// Hashes of the names, with a secret seed. The chance that two names have the same hash is one in billions.
     hashes: HashSet<u64>,
     seed: RandomState,
-    /// Names were lost: there were too many, or the database was flushed.
+    /// Whether names were lost: there were too many, or the database was flushed.
     missed: bool,
 }
 
 impl WrittenNames {
-    /// Takes in names that Redis reports, without `sequences` beside their counters.
+    /// Adds the names that Redis reports. With `sequences`, leaves out those beside their counters.
     fn take(&mut self, push: PushInfo, sequences: bool) {
         if push.kind != PushKind::Invalidate {
             return;
@@ -172,23 +172,23 @@ impl Invalidations {
         }
     }
 
-    /// Forgets the names so far: the next call begins anew.
+    /// Drops the connection and the names so far. The next call of [`Self::changes`] starts again.
     pub(in crate::observe) fn replace(&self) {
         self.connector.replace();
     }
 
-    /// For a caller that gave up on an answer.
+    /// For a caller that stopped waiting for an answer: checks the connection in the background.
     pub(in crate::observe) fn verify(&self) {
         self.connector.verify();
     }
 
-    /// What was written since the last call. Begins to listen if it does not yet.
+    /// The keys that were written since the last call. The first call begins to listen.
     pub(in crate::observe) async fn changes(&self) -> Changes {
-        // Redis keeps the order: all names that it reported before this answer are here.
+        // Redis keeps the order: every name that it reported before this answer has arrived.
         let alive = self.connector.ping_once().await;
         let written = std::mem::take(&mut *lock(&self.written));
         let Ok(open) = alive else {
-            return Changes::Untold(None);
+            return Changes::NotReported(None);
         };
         if let Some(error) = &open.refused {
             self.connector.replace();
@@ -196,7 +196,7 @@ impl Invalidations {
                 "CLIENT TRACKING {} (every collection reads all keys)",
                 self.address
             );
-            return Changes::Untold(Some(RedisFailure::of(&what, error)));
+            return Changes::NotReported(Some(RedisFailure::of(&what, error)));
         }
         if open.is_first_use() || written.missed {
             Changes::Unknown
@@ -224,18 +224,18 @@ mod tests {
     #[test]
     fn a_sequence_beside_its_counter_is_left_out_and_one_alone_is_not() {
         let mut written = WrittenNames::default();
-        let told = ["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"];
-        written.take(push(&told), true);
+        let reported = ["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"];
+        written.take(push(&reported), true);
         let names: Vec<_> = written.names.iter().collect();
         assert_eq!(names, [&b"ratelimit:a"[..], b"ratelimit:b:seq"]);
-        // Another limiter's counter may be called so.
+        // Another limiter's counter may have such a name.
         let mut written = WrittenNames::default();
-        written.take(push(&told), false);
+        written.take(push(&reported), false);
         assert_eq!(written.names.len(), 3);
     }
 
     #[test]
-    fn what_is_tracked_is_what_the_patterns_begin_with() {
+    fn tracked_prefixes_follow_from_the_patterns() {
         let packed = |tracked: &Tracked| {
             let command = tracked.command();
             let words = command.args_iter().map(|arg| match arg {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_by_bytes_too_and_what_is_not_kept_is_missed() {
+    fn written_names_are_bounded_by_bytes_and_dropped_names_count_as_missed() {
         let mut written = WrittenNames::default();
         let long = "x".repeat(MOST_BYTES / 2 - 1 - BESIDES);
         for _ in 0..3 {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_is_everything() {
+    fn a_flush_counts_as_a_write_to_every_key() {
         let mut written = WrittenNames::default();
         let flushed = PushInfo {
             kind: PushKind::Invalidate,

@@ -1,7 +1,7 @@
-//! The limits of the reference limiter's keys, now and before they fell. Pure.
+//! The limits of the reference limiter's keys, current ones and those before a fall. Pure.
 //!
-//! Nothing is remembered of keys with the default limit. Of each key with a limit of its own, a hash and the place of the limit
-//! in a table are remembered.
+//! Keys with the default limit take no memory. For each key with its own limit, a hash and the index of the limit in a table are
+//! remembered.
 
 mod own;
 mod saved;
@@ -17,20 +17,20 @@ use crate::clock::{elapsed, later};
 use crate::observation::{FallenLimit, Limit};
 use own::OwnLimits;
 
-/// A rule of the configuration: keys that match have this limit, whatever Redis and the API say. For limits that
-/// only the limiter's callers know.
+/// A rule of the configuration: keys that match have this limit, whatever Redis and the API say. It is for limits that only the
+/// limiter's callers know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitRule {
     /// A glob: `*` is any run of bytes, `?` is any one byte.
     pub pattern: String,
     /// The limit and window.
     pub limit: Limit,
-    /// How many requests may come at once, where that differs from the limit. The reference limiter has no such thing.
+    /// How many requests may come at once, if that differs from the limit. The reference limiter has no burst.
     pub burst: Option<u64>,
 }
 
 impl LimitRule {
-    /// Whether it matches whatever a key is called.
+    /// Whether it matches every key.
     pub(in crate::observe) fn is_for_every_key(&self) -> bool {
         !self.pattern.is_empty() && self.pattern.bytes().all(|c| c == b'*')
     }
@@ -44,7 +44,7 @@ pub(in crate::observe) fn rule_for<'r>(
     rules.iter().find(|rule| glob(rule.pattern.as_bytes(), key))
 }
 
-/// The limit by the first rule that matches `key`.
+/// The limit from the first rule that matches `key`.
 pub(in crate::observe) fn by_rule(rules: &[LimitRule], key: &[u8]) -> Option<Limit> {
     rule_for(rules, key).map(|rule| rule.limit)
 }
@@ -76,21 +76,21 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|&c| c == b'*')
 }
 
-/// Limits as last seen: those of keys that have their own, and what a limit was before it fell.
+/// The last limits seen: the own limits of keys, and limits before they fell.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct LimitMemory {
     default: Option<Remembered>,
     own: OwnLimits,
-    /// Keys whose stored limit is none, and whether the pass that found that is an odd one.
+    /// Keys whose stored limit is invalid, and whether an odd pass found that.
     invalid: HashMap<u64, bool>,
-    /// Windows that were longer before, by key or for the default: until when a key may live that was written under them.
+    /// Earlier, longer windows by key, or `None` for the default, and until when a key that was written under them may live.
     longer: HashMap<Option<u64>, (u64, Timestamp)>,
     hasher: FixedHasher,
-    /// Whether the pass in progress is an odd one: what one shows, the next must show again.
+    /// Whether the current pass has an odd number. A limit that one pass finds must be found by the next one too.
     odd_pass: bool,
-    /// All stored limits were seen at least once, so that a limit that shows now is new.
+    /// Whether all stored limits were seen at least once. Then a limit that appears is new.
     primed: bool,
-    /// Counts what would be saved in another way.
+    /// Counts the changes to what is saved.
     changes: u64,
 }
 
@@ -98,19 +98,19 @@ pub(in crate::observe) struct LimitMemory {
 struct Remembered {
     limit: Limit,
     fell: Option<Fall>,
-    /// The key has no limit of its own any more; the entry lives until the fall no longer matters.
+    /// Whether the key has lost its own limit. The entry lives until the fall no longer matters.
     removed: bool,
-    /// Whether the pass in which the limit was last seen is an odd one.
+    /// Whether an odd pass saw the limit last.
     #[serde(skip)]
     seen_in_odd: bool,
 }
 
-/// What a limit was before it fell.
+/// A limit before it fell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Fall {
     #[serde(flatten)]
     from: FallenLimit,
-    /// The least count above the limit since then: what is left over from before only gets less.
+    /// The lowest count above the limit since the fall: a count that is left over from before only falls.
     #[serde(default)]
     least: Option<u64>,
 }
@@ -140,8 +140,8 @@ impl Remembered {
         self.limit = limit;
     }
 
-    /// `count` was seen under `limit`, which holds now. What rose, or was not above the limit when its fall was seen, is
-    /// not left over from before: then the fall matters no more.
+    /// Records `count` under the current `limit`. A count that rises, or was not above the limit when the fall was seen, is not
+    /// left over from before: then the fall no longer matters.
     fn counted(&mut self, count: u64, limit: u64) {
         let least = self.fell.as_ref().and_then(|fell| fell.least);
         if count <= limit || least.is_some_and(|least| count > least) {
@@ -157,11 +157,11 @@ impl Remembered {
     }
 }
 
-/// Not seeded: a hash must be the same after a restart, so that saved limits can be taken back.
+/// Not seeded: hashes must be the same after a restart, so that saved limits can be restored.
 type FixedHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 impl LimitMemory {
-    /// Takes over the default limit as it was read now. Returns whether it changed.
+    /// Sets the default limit, which was just read. Returns whether it changed.
     pub(in crate::observe) fn set_default(&mut self, limit: Limit, now: Timestamp) -> bool {
         let changed = self.default_limit() != Some(limit);
         self.note_window(None, self.default_limit(), limit, now);
@@ -172,23 +172,23 @@ impl LimitMemory {
         changed
     }
 
-    /// The default limit, as last read.
+    /// The default limit that was read last.
     pub(in crate::observe) fn default_limit(&self) -> Option<Limit> {
         self.default.as_ref().map(|remembered| remembered.limit)
     }
 
-    /// What a key is remembered by.
+    /// The hash that identifies a key.
     fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
     }
 
-    /// Whether the pass in progress has read the key's own limit already.
+    /// Whether the current pass has already read the key's own limit.
     pub(in crate::observe) fn is_learned(&self, key: &[u8]) -> bool {
         let own = self.own.get(self.hash(key));
         own.is_some_and(|own| !own.removed && own.seen_in_odd == self.odd_pass)
     }
 
-    /// What is stored as the key's limit is none. What it was before is kept: it is likely to be that again.
+    /// Notes that the key's stored limit is invalid. The previous limit is kept, because it is likely to return.
     pub(in crate::observe) fn set_invalid(&mut self, key: &[u8]) {
         let hash = self.hash(key);
         self.invalid.insert(hash, self.odd_pass);
@@ -198,18 +198,18 @@ impl LimitMemory {
         }
     }
 
-    /// Whether the key has, or had until it became invalid, a limit of its own.
+    /// Whether the key has its own limit, or had one until it became invalid.
     pub(in crate::observe) fn had_own(&self, key: &[u8]) -> bool {
         let own = self.own.get(self.hash(key));
         own.is_some_and(|own| !own.removed) || self.is_invalid(key)
     }
 
-    /// Whether what is stored as the key's limit was last seen to be none.
+    /// Whether the key's stored limit was invalid when it was last read.
     pub(in crate::observe) fn is_invalid(&self, key: &[u8]) -> bool {
         !self.invalid.is_empty() && self.invalid.contains_key(&self.hash(key))
     }
 
-    /// The key has this limit of its own, or none, as was read now. Returns whether that is a change.
+    /// Records the key's own limit, or that it has none, as just read. Returns whether it changed.
     pub(in crate::observe) fn learn(
         &mut self,
         key: &[u8],
@@ -243,7 +243,7 @@ impl LimitMemory {
                 news
             }
             (None, Some(own)) => {
-                // Once everything was seen, a limit that was not there before is new: it was the default until now.
+                // After a full pass, a limit that appears is new: until now, the default applied.
                 let before = default.filter(|_| self.primed).unwrap_or(own);
                 let mut remembered = Remembered::new(before);
                 remembered.set(own, now);
@@ -255,8 +255,8 @@ impl LimitMemory {
         }
     }
 
-    /// The limit of `key` by all that is remembered, and the one before if it fell; `None` if it has none of its own
-    /// and the default is not known.
+    /// The remembered limit of `key`, and the previous one if it fell. `None` if the key has no limit of its own and the
+    /// default is unknown.
     pub(in crate::observe) fn current(
         &mut self,
         key: &[u8],
@@ -285,11 +285,11 @@ impl LimitMemory {
         Some((limit, fell.or(default_fell)))
     }
 
-    /// [`Self::current`] for a key of which `count` was just read directly, under that limit.
+    /// [`Self::current`] for a key whose `count` was just read directly under that limit.
     ///
-    /// The fall of a limit that is stored in Redis holds for all nodes at once, so whatever was admitted since is not left
-    /// over from before. The default is each node's own: a rolling restart lowers it on one node after the other, and those
-    /// that still have the old one admit by it. So its fall excuses every count that was legal before.
+    /// When a limit in Redis falls, it falls for all nodes at once: requests admitted since then are not left over from before.
+    /// The default is a setting of each node: a rolling restart lowers it on one node after the other, and the others still
+    /// admit by the old one. So its fall excuses every count that was legal before.
     pub(in crate::observe) fn current_of_counted(
         &mut self,
         key: &[u8],
@@ -308,7 +308,7 @@ impl LimitMemory {
         self.current(key, now)
     }
 
-    /// Notes that `limit` holds now. What was written under a longer window may live as long as that.
+    /// Records that `limit` applies now. A key that was written under a longer window may live as long as that window.
     fn note_window(
         &mut self,
         of: Option<u64>,
@@ -322,7 +322,7 @@ impl LimitMemory {
         }
     }
 
-    /// The longest window under which `key` may have been written, where `limit` holds now.
+    /// The longest window under which `key` may have been written, if `limit` applies now.
     pub(in crate::observe) fn longest_window(
         &self,
         key: &[u8],
@@ -340,7 +340,7 @@ impl LimitMemory {
         limit.window_ms.max(before.unwrap_or_default())
     }
 
-    /// A pass over the whole key space has ended: limits that it did not show are gone.
+    /// A full pass has ended: limits that it did not see are gone.
     pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
         let default = self.default_limit();
         self.longer.retain(|_, (_, until)| now < *until);
@@ -366,7 +366,7 @@ impl LimitMemory {
         self.primed
     }
 
-    /// All stored limits were seen.
+    /// Records that all stored limits were seen.
     pub(in crate::observe) fn set_primed(&mut self) {
         self.changes += u64::from(!self.primed);
         self.primed = true;
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_is_new_fell_from_the_default_once_all_was_seen() {
+    fn a_new_limit_fell_from_the_default_after_a_full_pass() {
         let mut memory = LimitMemory::default();
         memory.set_default(limit(10), at(0));
         assert_eq!(fell(&mut memory, Some(5), 0), None);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strict_limit_that_stood_before_its_key_was_used_did_not_fall() {
+    fn a_strict_limit_set_before_its_key_was_used_did_not_fall() {
         let mut memory = LimitMemory::default();
         memory.set_default(limit(10), at(0));
         memory.learn(b"k", Some(limit(5)), at(0));
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(fell, Some(expected));
     }
 
-    /// The limit that a count may be draining from, each count a second after the one before.
+    /// The limit before the fall that may explain each of `counts`, which follow each other by a second.
     fn drains(memory: &mut LimitMemory, counts: &[u64]) -> Vec<Option<u64>> {
         let counts = counts.iter().zip(10..);
         let fell = counts.map(|(count, second)| {
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rose_or_began_after_a_fall_is_not_left_over_from_before() {
+    fn a_count_that_rose_or_began_after_a_fall_is_not_left_over() {
         let fallen = |default_falls: bool| {
             let mut memory = LimitMemory::default();
             memory.set_default(limit(10), at(0));
@@ -483,12 +483,12 @@ mod tests {
             drains(&mut memory, &[8, 8, 7, 8, 7]),
             [yes, yes, yes, no, no]
         );
-        // Another fall begins anew.
+        // After another fall, counts are compared from the start.
         memory.learn(b"k", Some(limit(3)), at(20));
         assert_eq!(drains(&mut memory, &[7]), [Some(5)]);
         assert_eq!(drains(&mut fallen(false), &[0, 7]), [no, no]);
         assert_eq!(drains(&mut fallen(false), &[5, 6]), [no, no]);
-        // Nodes that were not restarted yet admit by the default of before.
+        // Nodes that were not restarted yet admit by the old default.
         assert_eq!(drains(&mut fallen(true), &[0, 7, 8]), [yes, yes, yes]);
     }
 
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_under_a_longer_window_may_live_as_long_as_that() {
+    fn a_key_written_under_a_longer_window_may_live_as_long_as_that_window() {
         let limit = |window_ms| Limit {
             limit: 10,
             window_ms,
@@ -575,7 +575,7 @@ mod tests {
         assert_eq!(limits.longest_window(b"k", minute, at(3_609)), 3_600_000);
         assert_eq!(limits.longest_window(b"k", minute, at(3_610)), 60_000);
         assert_eq!(limits.longest_window(b"other", minute, at(11)), 60_000);
-        // A limit that is taken away, and a default that becomes shorter.
+        // The key loses its own limit, and the default window becomes shorter.
         limits.learn(b"k", Some(hour), at(5_000));
         limits.learn(b"k", None, at(5_001));
         assert_eq!(limits.longest_window(b"k", minute, at(5_002)), 3_600_000);

@@ -1,5 +1,5 @@
-//! Counters that are listed whatever their utilization is: those that the configuration names, and for a recording all above
-//! their limits, so that a replay can judge them by other settings.
+//! Counters that are listed regardless of their utilization: those that the configuration names and, for a recording, all
+//! counters above their limits, so that a replay can judge them by other settings.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,26 +9,26 @@ use crate::clock::Moment;
 use crate::observation::{Counter, CounterView, KeyLabel};
 use crate::observe::counters::sink::CounterValues;
 
-/// Counters that are listed at the most: a line of a recording must stay one that can be read.
+/// The most counters that are listed: a line of a recording must not become too long to read back.
 const MOST: usize = 100_000;
 
-/// Which counters are listed besides the fullest, and what was seen of them in this collection.
+/// The counters that are listed besides the fullest, with their values in this collection.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Listed {
-    /// All above their limits.
+    /// Whether all counters above their limits are listed.
     above_limits: bool,
     named: BTreeSet<Box<[u8]>>,
     seen: HashMap<Box<[u8]>, Seen>,
-    /// There were more than are listed.
+    /// Whether counters were left out.
     pub(in crate::observe) incomplete: bool,
 }
 
-/// A counter as last counted, and when.
+/// The last count of a counter, and its time.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::observe) struct Seen {
     values: CounterValues,
     above: bool,
-    /// Since when it is above its limit, in this collection.
+    /// Since when it is above its limit, as seen in this collection.
     first: Timestamp,
     last: Timestamp,
 }
@@ -58,7 +58,7 @@ impl Listed {
         self.named.iter().chain(self.seen.keys())
     }
 
-    /// Whether the key was asked for by name.
+    /// Whether the configuration names the key.
     pub(in crate::observe) fn is_named(&self, key: &[u8]) -> bool {
         self.named.contains(key)
     }
@@ -69,7 +69,7 @@ impl Listed {
         self.incomplete = false;
     }
 
-    /// One more counter was counted.
+    /// Adds a counter.
     pub(in crate::observe) fn take(&mut self, at: Moment, counter: &CounterView<'_>) {
         if !self.above_limits && self.named.is_empty() {
             return;
@@ -103,18 +103,18 @@ impl Listed {
         }
     }
 
-    /// What was seen of `key`.
+    /// The values of `key`, if it was seen.
     pub(in crate::observe) fn get(&self, key: &[u8]) -> Option<Seen> {
         self.seen.get(key).copied()
     }
 
-    /// Every key that was seen.
+    /// All keys that were seen.
     pub(in crate::observe) fn keys(&self) -> impl Iterator<Item = (&[u8], Seen)> {
         self.seen.iter().map(|(key, seen)| (&**key, *seen))
     }
 }
 
-/// Whether a replay needs the counter: it violates an invariant, or may by other settings.
+/// Whether a replay needs the counter: it violates an invariant, or may do so under other settings.
 fn is_violating(counter: &CounterView<'_>) -> bool {
     counter.is_above_limit() || counter.condition.stuck || counter.condition.invalid.is_some()
 }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_asked_for_is_listed_in_any_case() {
+    fn a_configured_key_is_listed_at_any_utilization() {
         let mut listed = Listed::new(false, BTreeSet::from([Box::from(*b"k")]));
         listed.begin();
         listed.take(at(0), &view("k", 0));

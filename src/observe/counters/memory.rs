@@ -1,4 +1,4 @@
-//! What is known of the counters between sweeps: their description, their limits, and what the last pass came across.
+//! What the exporter remembers of the counters between sweeps: their description, their limits, and the totals of the last pass.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use crate::observe::counters::described::Described;
 use crate::observe::counters::limits::{LimitMemory, LimitRule};
 use crate::observe::counters::totals::Totals;
 
-/// What is known of the counters between sweeps.
+/// What the exporter remembers of the counters between sweeps.
 #[derive(Debug)]
 pub(in crate::observe) struct CounterMemory {
     pub(in crate::observe) description: Arc<Description>,
-    /// The counters, where they are not the reference limiter's.
+    /// The counters of a described kind. `None` for the reference limiter.
     pub(in crate::observe) described: Option<Described>,
     /// Limits of the reference limiter.
     pub(in crate::observe) limits: LimitMemory,
-    /// Keys, of the reference limiter, in which something is wrong that only a closer reading shows.
+    /// Keys of the reference limiter in an invalid state that only a closer reading shows.
     pub(in crate::observe) suspects: HashSet<Vec<u8>>,
     pub(in crate::observe) rules: Vec<LimitRule>,
-    /// What the last full pass came across.
+    /// The totals of the last full pass.
     pub(in crate::observe) totals: Option<Totals>,
 }
 
@@ -41,8 +41,8 @@ impl CounterMemory {
         }
     }
 
-    /// Takes over what was known under the configuration before, which held until `now`. `same_names`: the names of counters
-    /// begin as they did.
+    /// Takes over the memory of the previous configuration, which was in force until `now`. `same_names`: whether the names of
+    /// counters still have the same prefixes.
     pub(in crate::observe) fn take_over(&mut self, before: Self, same_names: bool, now: Timestamp) {
         if let (Some(described), Some(was)) = (&mut self.described, before.described) {
             let rules = (self.rules != before.rules).then_some(before.rules);
@@ -60,7 +60,7 @@ impl CounterMemory {
         &self.description.counters[0]
     }
 
-    /// How many keys never expire although they should, by counter, as far as a full pass has shown.
+    /// How many keys never expire although they should, by counter, according to the last full pass.
     pub(in crate::observe) fn without_expiry(&self) -> BTreeMap<String, u64> {
         let totals = self.totals.as_ref();
         totals
@@ -68,7 +68,7 @@ impl CounterMemory {
             .unwrap_or_default()
     }
 
-    /// How many names fit no counter, where the patterns say which do.
+    /// How many names fit no counter. `None` for the reference limiter and before the first full pass.
     pub(in crate::observe) fn foreign(&self) -> Option<u64> {
         let totals = self.totals.as_ref().filter(|_| self.described.is_some());
         totals.map(|totals| totals.foreign)

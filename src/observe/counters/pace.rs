@@ -1,9 +1,9 @@
 //! How much of Redis's time sweeps take: a fixed share, in short steps.
 //!
-//! One rule, always in force. A step is timed from when it is sent until it is answered; what it takes beyond the round trip
-//! of an idle PING counts as Redis's time, and is followed by pauses until the share holds again. The share is an average: after
-//! a rest, [`ALLOWANCE`] may be taken at once, so that small key spaces are passed without a pause. The share of a server is one
-//! for all sweeps of the process, by the server's address. Knows nothing of what the steps ask.
+//! One rule is always in force. A step is timed from sending to its answer. The time beyond the round trip of an idle PING
+//! counts as Redis's time. Pauses follow until the share holds again. The share is an average: after a rest, [`ALLOWANCE`] may
+//! be taken at once, so that small key spaces are scanned without a pause. All sweeps of the process have one share of a server
+//! in common, by the server's address. This file does not know the commands of the steps.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -14,37 +14,37 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::lock::lock;
 
-/// Redis's time that may be taken without a pause after a rest. At a collection every 15 s it is less than a hundredth of
-/// the time, so it does not show in the limiter's p99; some ten thousand keys are counted in it.
+/// How much of Redis's time may be taken without a pause after a rest. With a collection every 15 s, it is less than a
+/// hundredth of the time, so it does not show in the limiter's p99. It is enough to count some ten thousand keys.
 const ALLOWANCE: Duration = Duration::from_millis(100);
 
-/// Names in a step, at the least: what others have to wait for. On loopback the limiter's p99 during a sweep was twice that
-/// without one at 100, and a quarter more than without at 30, without any pauses.
+/// The fewest names in a step. Other clients of Redis wait for a step. On loopback and without pauses, a sweep in steps of 100
+/// names doubled the limiter's p99; steps of 30 names raised it by a quarter.
 const LEAST_STEP: usize = 30;
 
-/// Names in a step, at the most: they hold Redis for some 150 µs.
+/// The most names in a step: they block Redis for some 150 µs.
 const MOST_STEP: usize = 100;
 
-/// What a command takes Redis at the least. A round trip that was measured too long must not make steps free.
+/// The least cost of a command. Without it, an idle round trip that was measured too long would make steps free.
 const LEAST_COMMAND: Duration = Duration::from_micros(1);
 
-/// What one step can cost at the most. One that took longer waited for somebody else's work.
+/// The highest cost of one step. A step that took longer waited for other clients' commands.
 const MOST_COST: Duration = Duration::from_millis(50);
 
-/// The servers whose time is shared, by their addresses: one of these for the process, passed down to all sweeps.
+/// The servers whose time is shared, by their addresses. The process has one, which it passes to all sweeps.
 #[derive(Clone, Debug, Default)]
 pub struct RedisShares(Arc<Mutex<BTreeMap<String, Weak<Server>>>>);
 
 #[derive(Debug)]
 struct Server {
     address: String,
-    /// Held while a step is under way: nobody's steps add up to a long one. It is fair, so each sweep has its turn.
+    /// Held during a step, so that steps of several sweeps do not add up to a long one. It is fair: each sweep has its turn.
     account: Turns<Account>,
     /// The round trip of an idle PING.
     ping: Mutex<Duration>,
 }
 
-/// When everything that was taken of a server's time is paid for.
+/// When all of the time that was taken from a server is paid for.
 #[derive(Clone, Copy, Debug)]
 struct Account {
     paid_at: Instant,
@@ -63,7 +63,7 @@ impl Account {
     }
 }
 
-/// What a step of this many commands took of Redis's time.
+/// How much of Redis's time a step of this many commands took.
 fn cost(took: Duration, ping: Duration, commands: usize) -> Duration {
     let commands = u32::try_from(commands).unwrap_or(u32::MAX);
     let least = LEAST_COMMAND.saturating_mul(commands);
@@ -78,13 +78,13 @@ pub(in crate::observe) struct Pacer {
 }
 
 impl RedisShares {
-    /// The time of the server at `address`, of which sweeps may take `share`: above 0, 1 at the most.
+    /// The pacer for the server at `address`, of whose time sweeps may take `share`: above 0 and at most 1.
     pub(in crate::observe) fn pacer(&self, address: &str, share: f64) -> Pacer {
         let mut servers = lock(&self.0);
         if let Some(server) = servers.get(address).and_then(Weak::upgrade) {
             return Pacer { server, share };
         }
-        // Those that nobody reads any more are forgotten.
+        // Forget the servers that no sweep reads any more.
         servers.retain(|_, server| server.strong_count() > 0);
         let server = Arc::new(Server {
             address: address.to_owned(),
@@ -99,7 +99,7 @@ impl RedisShares {
 }
 
 impl Pacer {
-    /// Takes over how long an idle PING takes.
+    /// Sets the round trip of an idle PING.
     pub(in crate::observe) fn set_ping(&self, ping: Duration) {
         *self.ping_slot() = ping;
     }
@@ -108,15 +108,15 @@ impl Pacer {
         lock(&self.server.ping)
     }
 
-    /// How many names one step is to ask about. Where a round trip takes long there are more, so that a sweep ends in time all the
-    /// same: a step holds Redis for about a fifth of the round trip that others have to wait for anyway.
+    /// How many names one step asks about. Longer round trips get larger steps, so that a sweep still ends in time: a step
+    /// blocks Redis for about a fifth of the round trip, which other clients wait for anyway.
     pub(in crate::observe) fn step_size(&self) -> usize {
         let fifth = usize::try_from(self.ping_slot().as_micros() / 5).unwrap_or(usize::MAX);
         fifth.clamp(LEAST_STEP, MOST_STEP)
     }
 
-    /// Does `work`, which sends this many commands, when its turn has come, and returns what it brought with what it took of
-    /// Redis's time.
+    /// Does `work`, which sends this many commands, when its turn has come. Returns its result and how much of Redis's time it
+    /// took.
     pub(in crate::observe) async fn step<F: Future>(
         &self,
         commands: usize,
@@ -132,7 +132,7 @@ pub(in crate::observe) async fn step_at_all<F: Future>(
     commands: usize,
     work: impl FnOnce() -> F,
 ) -> (F::Output, Duration) {
-    // In one order for all, and each once: otherwise two could wait for each other.
+    // All callers use the same order and each server once: otherwise two callers could wait for each other.
     let mut pacers = pacers.to_vec();
     pacers.sort_by(|one, other| one.server.address.cmp(&other.server.address));
     pacers.dedup_by(|one, other| Arc::ptr_eq(&one.server, &other.server));
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    /// What `sweeps` at once take of a second of a server's time, each step taking it a millisecond.
+    /// How much of a server's time concurrent `sweeps` take in `seconds`, if each step takes a millisecond.
     async fn taken(sweeps: &[Pacer], seconds: u64) -> Duration {
         let end = Instant::now() + Duration::from_secs(seconds);
         let work = sweeps.iter().map(|pacer| async move {
@@ -208,7 +208,7 @@ mod tests {
             of_all <= share + Duration::from_millis(2) && of_all.as_secs_f64() > 1.9,
             "{of_all:?}"
         );
-        // Another server has time of its own, and one that was forgotten begins anew.
+        // Another server has its own share, and a forgotten server starts with a full allowance.
         let other = [shares.pacer("b:1", 1.0)];
         assert!(taken(&other, 1).await.as_secs_f64() > 0.9);
     }

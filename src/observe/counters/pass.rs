@@ -4,39 +4,39 @@ use std::collections::BTreeMap;
 
 use crate::observe::counters::totals::Totals;
 
-/// What a pass reads on its way over the key space.
+/// What one round of a pass reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::observe) enum Round {
-    /// Stored limits only: the first of two rounds, where the limits are not known yet.
+    /// Stored limits only: the first of two rounds, if the limits are not known yet.
     Limits,
-    /// Counters, and those stored limits that the round before did not bring.
+    /// Counters, and the stored limits that the previous round did not read.
     Counters,
     /// Counters and stored limits.
     #[default]
     Both,
 }
 
-/// A pass over the key space that is not finished.
+/// An unfinished pass over the key space.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Pass {
     /// By the primary's address.
     parts: BTreeMap<String, Part>,
-    /// Keys may have moved from one part to another meanwhile: what did not show is not gone for sure.
+    /// Whether keys may have moved from one part to another meanwhile. Then a key that was not seen may still exist.
     pub(in crate::observe) moved: bool,
     pub(in crate::observe) round: Round,
-    /// What it came across so far.
+    /// What it has found so far.
     pub(in crate::observe) totals: Totals,
 }
 
 /// One server's part of a pass.
 #[derive(Debug)]
 pub(in crate::observe) struct Part {
-    /// Which of the patterns that SCAN is asked for, one after the other.
+    /// The index of the current SCAN pattern.
     pub(in crate::observe) scan: usize,
     pub(in crate::observe) cursor: Vec<u8>,
-    /// Keys of any kind that were looked at.
+    /// How many keys of any kind were scanned.
     pub(in crate::observe) scanned: u64,
-    /// Keys of any kind that there were at its start; 0 if that is not known.
+    /// How many keys of any kind the server had at the start; 0 if unknown.
     pub(in crate::observe) expected: u64,
     pub(in crate::observe) ended: bool,
 }
@@ -54,9 +54,9 @@ impl Default for Part {
 }
 
 impl Part {
-    /// A SCAN for one of `scans` patterns has gone over `names` of any kind and come to `cursor`.
-    pub(in crate::observe) fn go_on(&mut self, cursor: Vec<u8>, scans: usize, names: usize) {
-        // Each pattern is looked for among all names.
+    /// Records a SCAN for one of `scans` patterns that walked over `names` of any kind and returned `cursor`.
+    pub(in crate::observe) fn advance(&mut self, cursor: Vec<u8>, scans: usize, names: usize) {
+        // Each pattern scans all names.
         self.scanned += names.div_ceil(scans.max(1)) as u64;
         if cursor == b"0" {
             self.scan += 1;
@@ -67,7 +67,7 @@ impl Part {
 }
 
 impl Pass {
-    /// Fits it to the servers that there are now.
+    /// Adapts the parts to the current servers.
     pub(in crate::observe) fn fit<'a>(&mut self, primaries: impl Iterator<Item = &'a str> + Clone) {
         let before = self.parts.len();
         self.parts
@@ -80,12 +80,12 @@ impl Pass {
         }
     }
 
-    /// The part of `primary`, which it was fitted to.
+    /// The part of `primary`, which [`Self::fit`] has added.
     pub(in crate::observe) fn part(&mut self, primary: &str) -> &mut Part {
         self.parts.entry(primary.to_owned()).or_default()
     }
 
-    /// Goes over everything once more, for the counters.
+    /// Starts again at the beginning, to read the counters.
     pub(in crate::observe) fn begin_counters(&mut self) {
         self.round = Round::Counters;
         self.moved = false;
@@ -97,18 +97,18 @@ impl Pass {
         }
     }
 
-    /// Whether every part has come to its end.
+    /// Whether every part has ended.
     pub(in crate::observe) fn ended(&self) -> bool {
         self.parts.values().all(|part| part.ended)
     }
 
-    /// Keys of any kind that were looked at.
+    /// How many keys of any kind were scanned.
     pub(in crate::observe) fn scanned(&self) -> u64 {
         self.parts.values().map(|part| part.scanned).sum()
     }
 
-    /// The share of the key space whose counters it has covered; `None` if that is not known. A server whose number of keys is
-    /// not known counts as much as the others on average.
+    /// The share of the key space whose counters were read, or `None` if it is unknown. A server whose number of keys is
+    /// unknown has the weight of an average server.
     pub(in crate::observe) fn coverage(&self) -> Option<f64> {
         if self.round == Round::Limits {
             return Some(0.0);
@@ -190,7 +190,7 @@ mod tests {
         let mut part = Part::default();
         let mut ended = Vec::new();
         for cursor in ["7", "0", "9", "0"] {
-            part.go_on(cursor.as_bytes().to_vec(), 2, 100);
+            part.advance(cursor.as_bytes().to_vec(), 2, 100);
             ended.push((part.scan, part.ended));
         }
         assert_eq!(ended, [(0, false), (1, false), (1, false), (2, true)]);

@@ -1,6 +1,5 @@
-//! The counters' line of a collection: waits for the servers and the default limit, gets ready to read each server, then
-//! sweeps. Beside it, `servers` connects to them, `steady` says how far passes have come, and `between` goes on with one
-//! between two collections.
+//! Reads the counters in a collection: waits for the servers and the default limit, connects to each server, then sweeps.
+//! `servers` connects, `steady` tracks the progress of passes, and `between` continues a pass between two collections.
 
 mod between;
 mod servers;
@@ -26,8 +25,8 @@ use crate::observe::counters::reader::steady::{Steady, slice};
 use crate::observe::counters::shard_reader::{Ready, ShardReader, Unreachable};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::Sweep;
+use crate::observe::counters::sweep_report::{counters_read, unjudged};
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
-use crate::observe::counters::told::{counters_read, unjudged};
 use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::deadline::Deadline;
 use crate::observe::redis::cluster::{Shard, slots_of};
@@ -36,12 +35,12 @@ use crate::observe::redis::errors::not_connected;
 use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::topology::ShardNow;
 
-/// How long a sweep waits for the default limit although it remembers one: a limiter that is well answers within
-/// milliseconds, and one that hangs must not hold up the counters.
+/// How long a sweep waits for the default limit if it remembers one. A healthy limiter answers within milliseconds; one that
+/// hangs must not delay the counters.
 const DEFAULT_WITHIN: Duration = Duration::from_millis(50);
 
-/// A collection works on the pass only if it has time for so many round trips: those of one step, of the answers on the way
-/// when it stops, and of what is read again. A pass that goes on between collections needs no such time.
+/// A collection works on the pass only if it has time for this many round trips: one step, the answers in flight when it stops,
+/// and the keys that are read again. It applies where the pass continues between collections.
 const ROUND_TRIPS: u32 = 16;
 
 /// Reads counters and remembers limits.
@@ -53,59 +52,59 @@ pub(in crate::observe) struct KeyReader {
     /// The primaries and their slots, as they were in the collection before.
     pub(in crate::observe) shards: Vec<Shard>,
     pub(in crate::observe) memory: CounterMemory,
-    /// The writes that Redis tells.
+    /// The writes that Redis reports.
     pub(in crate::observe) tracked: Tracked,
-    /// Collections so far: each reads other written keys with their expiry.
+    /// The number of collections so far. It selects the written keys whose expiry is read, other ones in each collection.
     pub(in crate::observe) collections: u64,
     pub(in crate::observe) budget: Duration,
-    /// What sweeps may take of the time of each server, and who else has a part of it.
+    /// The share of each server's time that sweeps may take, and the accounts that all sweeps of the process have in common.
     pub(in crate::observe) share: f64,
     pub(in crate::observe) shares: RedisShares,
-    /// Whether the pass goes on between collections.
+    /// Whether the pass continues between collections.
     pub(in crate::observe) goes_on: bool,
     pub(in crate::observe) label: KeyLabel,
-    /// The pass that goes on in the next collection.
+    /// The unfinished pass, which the next collection continues.
     pub(in crate::observe) pass: Option<Pass>,
-    /// Keys were written that were not looked at: the pass under way may have passed them by before.
+    /// Whether written keys were left unread. The current pass may already be beyond them.
     pub(in crate::observe) behind: bool,
-    /// The watched key that was rechecked last: those behind it are next.
+    /// The watched key that was rechecked last. The next recheck begins after it.
     pub(in crate::observe) rechecked: Option<Box<[u8]>>,
-    /// What the pass under way has taken of Redis's time so far, and when it began.
+    /// How much of Redis's time the current pass has taken so far, and when it began.
     pub(in crate::observe) pass_took: Duration,
     pub(in crate::observe) pass_begun: Instant,
-    /// A pass is to begin between collections, as a collection had no time for it.
+    /// Whether a pass must begin between collections, because a collection had no time for it.
     pub(in crate::observe) is_owed: bool,
-    /// What the collection before knows for those who go on with its pass.
+    /// The servers and connections of the previous collection, to continue its pass.
     pub(in crate::observe) between: Option<Between>,
-    /// What was found since.
+    /// The result of the pass since the previous collection.
     pub(in crate::observe) found_between: SweepResult,
-    /// A full pass is behind us, and every write since is known.
+    /// The cost of the last full pass, if every write since then is known.
     pub(in crate::observe) steady: Option<Steady>,
     /// Commands sent since the start.
     pub(in crate::observe) commands_total: u64,
     pub(in crate::observe) last_full_pass: Option<Timestamp>,
-    /// Replicas that are left alone for a while.
+    /// Replicas that could not be reached and are not tried for a while.
     pub(in crate::observe) unreachable: Mutex<Unreachable>,
 }
 
-/// What the line waits for, and the keys to look at in any case.
+/// What reading waits for, and the keys to read in any case.
 #[derive(Debug)]
 pub(in crate::observe) struct Needs {
-    /// The servers; never sent if none of them answers.
+    /// The servers. Never sent if none of them answers.
     pub(in crate::observe) shards: oneshot::Receiver<Vec<ShardNow>>,
     /// The default limit, or that it could not be read.
     pub(in crate::observe) default: oneshot::Receiver<Option<Limit>>,
     pub(in crate::observe) watched: Vec<Box<[u8]>>,
 }
 
-/// What the line brought, besides the counters that it streamed.
+/// The result of reading, without the counters that were streamed.
 #[derive(Debug)]
 pub(in crate::observe) struct KeysRead {
     pub(in crate::observe) read: CountersRead,
-    /// Watched keys that could not be judged, as they are shown, and why.
+    /// The labels of watched keys that could not be judged, and why.
     pub(in crate::observe) unjudged: BTreeMap<String, Reason>,
     pub(in crate::observe) failures: Vec<Failure>,
-    /// Ids of the registrations that the sweep came across, escaped.
+    /// The escaped ids of the registrations that the sweep found.
     pub(in crate::observe) node_ids: Vec<String>,
     pub(in crate::observe) coverage: Option<f64>,
     /// Whether the limiter's APIs with limits answered when they were last asked, and how long that took.
@@ -142,13 +141,13 @@ impl KeyReader {
                 .await;
             seconds = Some(started.elapsed());
             let Some(late) = late else { return };
-            // The other line waits for the same answer, so this takes no longer. Kept inside the deadline all the same:
-            // what was swept counts.
+            // The nodes' part of the collection waits for the same answer, so this takes no longer. The deadline holds
+            // all the same, so that the swept counters are kept.
             let left = deadline.left().mul_f64(0.9);
             if let Ok(Ok(Some(limit))) = tokio::time::timeout(left, late).await
                 && self.set_default(limit, clock)
             {
-                // What was judged by the limit of before is judged anew, before anything is reported.
+                // The keys that were judged by the previous limit are judged again before anything is reported.
                 dead = 0;
                 result = SweepResult {
                     stopped: Some(Reason::Deadline),
@@ -163,7 +162,7 @@ impl KeyReader {
         let cut_off = deadline.cut(line).await.is_none();
         if cut_off {
             self.readers.values().for_each(ShardReader::verify);
-            // What was written was perhaps told and not looked at.
+            // Redis may have reported writes that nothing has read.
             self.steady = None;
             self.behind = true;
             self.is_owed = true;
@@ -177,11 +176,11 @@ impl KeyReader {
             self.last_full_pass = Some(clock.now().wall);
         }
         if self.steady.is_some() && result.stopped == Some(Reason::Budget) {
-            // The rest of the pass is for the next collections: what was written was looked at.
+            // All written keys were read. The next collections continue the pass.
             result.stopped = None;
         }
         if let (None, Some(failure)) = (result.stopped, &result.alone) {
-            // What is elsewhere was not seen.
+            // The keys on unknown servers were not seen.
             result.stopped = Some(failure.reason);
         }
         let coverage = match result.stopped {
@@ -208,8 +207,8 @@ impl KeyReader {
         }
     }
 
-    /// Waits for the servers, and for the default limit: where one is remembered, not for long. If it is late then, the
-    /// receiver for it.
+    /// Waits for the servers and for the default limit. If a limit is remembered, the wait is short; if the answer is late,
+    /// returns the receiver for it.
     async fn needs(
         &mut self,
         clock: &Clock,
@@ -220,32 +219,32 @@ impl KeyReader {
         Option<oneshot::Receiver<Option<Limit>>>,
     ) {
         let shards = shards.await;
-        // Before giving up on Redis: the API may be gone by the time that Redis returns.
-        let told = if shards.is_ok() && self.memory.limits.default_limit().is_some() {
+        // The default limit is read even if Redis is unavailable: the API may be unavailable by the time that Redis returns.
+        let answer = if shards.is_ok() && self.memory.limits.default_limit().is_some() {
             match tokio::time::timeout(DEFAULT_WITHIN, &mut default).await {
-                Ok(told) => told,
+                Ok(answer) => answer,
                 Err(_) => return (shards, Some(default)),
             }
         } else {
             default.await
         };
-        if let Ok(Some(limit)) = told {
+        if let Ok(Some(limit)) = answer {
             self.set_default(limit, clock);
         }
         (shards, None)
     }
 
-    /// Takes the default limit over; tells whether it changed.
+    /// Takes over the default limit. Returns whether it changed.
     fn set_default(&mut self, limit: Limit, clock: &Clock) -> bool {
         let changed = self.memory.limits.set_default(limit, clock.now().steady);
         if changed {
-            // Keys that nobody wrote to may be above it now.
+            // Keys that were not written may be above it now.
             self.begin_anew();
         }
         changed
     }
 
-    /// What a sweep needs of each server. Its idle round trip is known from now on.
+    /// What a sweep needs of each server. Records the idle round trip of each.
     fn lanes(
         &self,
         shards: &[ShardNow],
@@ -300,7 +299,7 @@ impl KeyReader {
         result: &mut SweepResult,
         dead: &mut usize,
     ) {
-        // Inside the deadline, so that a pass can be laid aside whole rather than be cut off and void.
+        // Stop before the deadline: a pass that stops can continue, one that is cut off is lost.
         let margin = deadline.left() / 3;
         let budget = self.budget.min(deadline.left().saturating_sub(margin));
         let (half, stop) = (Instant::now() + budget / 2, Instant::now() + budget);
@@ -319,7 +318,7 @@ impl KeyReader {
         if let Some(api) = api {
             let changed = api.refresh(clock.now().steady, &mut result.api).await;
             if changed {
-                // Keys that nobody writes to are judged by what is known now.
+                // Keys that were not written must be judged by the new limits too.
                 self.begin_anew();
             }
         }
@@ -333,9 +332,10 @@ impl KeyReader {
                 None => Err(not_connected()),
             },
         });
-        let told = servers.iter().flatten();
-        let told = told.map(|server| !matches!(server.changes, Changes::Untold(_)));
-        let told = told.fold(result.failed.is_empty(), |all, one| all && one);
+        let all_report = servers.iter().flatten();
+        let all_report =
+            all_report.map(|server| !matches!(server.changes, Changes::NotReported(_)));
+        let all_report = all_report.fold(result.failed.is_empty(), |all, one| all && one);
         let servers = Arc::new(Servers {
             router: Router::new(links.collect(), slots),
             lanes: self.lanes(shards, &servers, &result.sources),
@@ -345,18 +345,18 @@ impl KeyReader {
             servers: Arc::clone(&servers),
             dead: result.failed.clone(),
             sources: result.sources.clone(),
-            told,
+            all_report,
         });
         self.collections += 1;
         let mut sweep = self.sweep_of(&servers, clock, sink);
         sweep.recheck(watched.to_vec(), half, result).await;
         let mut behind = false;
         for (lane, names) in written {
-            behind |= !sweep.look_at(lane, &names, stop, result).await;
+            behind |= !sweep.read_written(lane, &names, stop, result).await;
         }
         self.behind |= behind;
         if self.behind {
-            // Not everything is known any more; the pass under way goes on.
+            // Some written keys are still unread. The current pass continues.
             self.steady = None;
         }
         if self.pass.is_none() {
@@ -365,7 +365,7 @@ impl KeyReader {
         let pings = shards.iter().filter_map(|now| now.ping.as_ref().ok());
         let round_trip = pings.max().copied().unwrap_or_default();
         if self.goes_on && deadline.left() < round_trip * ROUND_TRIPS {
-            // Cut off half-way, the pass would be void.
+            // A pass that is cut off is lost.
             self.is_owed = true;
             result.coverage = self.pass.as_ref().map_or(Some(0.0), Pass::coverage);
             result.stopped = Some(Reason::Budget);
@@ -375,9 +375,9 @@ impl KeyReader {
             self.sweep_of(&servers, clock, sink)
                 .run(slice, result)
                 .await;
-            self.passed(result, told);
+            self.passed(result, all_report);
         }
-        // What a rule would mend does not change between passes.
+        // Only a new rule changes these results, so those of the last pass still hold.
         for (reason, many) in self.memory.totals.iter().flat_map(Totals::unjudged) {
             result.skipped.entry(reason).or_insert_with(|| many.clone());
         }

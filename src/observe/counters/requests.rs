@@ -1,5 +1,5 @@
 //! The sweep's requests to Redis about the reference limiter, a batch at a time. Each batch owns its names, so that several can
-//! be under way at once. Decides nothing.
+//! be in flight at once. This file decides nothing.
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
@@ -42,7 +42,7 @@ pub(in crate::observe) struct ToCount {
     pub(in crate::observe) key: Vec<u8>,
     /// The window to count over.
     pub(in crate::observe) window_ms: u64,
-    /// Its expiry and times in the future are read, too.
+    /// Whether its expiry and its entries in the future are read too.
     pub(in crate::observe) closely: bool,
 }
 
@@ -52,35 +52,35 @@ impl ToCount {
     }
 }
 
-/// A key as it was counted.
+/// The count of a key.
 #[derive(Debug)]
 pub(in crate::observe) struct CountedKey {
     pub(in crate::observe) key: Vec<u8>,
-    /// `None` for what is no counter.
+    /// `None` if the key is no counter.
     pub(in crate::observe) count: Option<u64>,
     /// What else was read.
     pub(in crate::observe) closer: Option<Closer>,
 }
 
-/// One SCAN's worth of names, sorted by what is to be asked of them.
+/// The names of one SCAN, sorted by the commands that they need.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Batch {
     /// Keys to count.
     pub(in crate::observe) keys: Vec<ToCount>,
-    /// Names that end in `:seq`: strings beside counters, most likely.
+    /// Names that end in `:seq`: most likely the strings beside counters.
     pub(in crate::observe) sequences: Vec<Vec<u8>>,
     /// Keys whose limit is stored.
     pub(in crate::observe) limits: Vec<Vec<u8>>,
 }
 
 impl Batch {
-    /// How many commands' work it is. MGET takes about half of one for each name.
+    /// The work of the batch, in commands. MGET costs about half a command for each name.
     pub(in crate::observe) fn commands(&self) -> usize {
         let keys: usize = self.keys.iter().map(ToCount::commands).sum();
         keys + self.limits.len() + self.sequences.len().div_ceil(2)
     }
 
-    /// In pieces of this many names at the most.
+    /// Splits the batch into pieces of at most this many names.
     pub(in crate::observe) fn into_pieces(mut self, names: usize) -> Vec<Self> {
         let mut pieces = Vec::new();
         loop {
@@ -98,28 +98,28 @@ impl Batch {
     }
 }
 
-/// Takes as many as are `left` to be taken.
+/// Takes up to `left` items from the end, and counts `left` down.
 fn take_last<T>(from: &mut Vec<T>, left: &mut usize) -> Vec<T> {
     let taken = from.split_off(from.len() - from.len().min(*left));
     *left -= taken.len();
     taken
 }
 
-/// What the batch's names turned out to be.
+/// The results for the names of a batch.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Counted {
     pub(in crate::observe) keys: Vec<CountedKey>,
-    /// Sequences that are no strings: counters, perhaps.
+    /// Names that end in `:seq` and are no strings: they may be counters.
     pub(in crate::observe) not_sequences: Vec<Vec<u8>>,
     /// Stored limits by key.
     pub(in crate::observe) limits: Vec<(Vec<u8>, Own)>,
-    /// Keys that have moved to another server since their names came.
+    /// Keys that have moved to another server since SCAN named them.
     pub(in crate::observe) elsewhere: Vec<Vec<u8>>,
     pub(in crate::observe) commands: u64,
 }
 
 impl Counted {
-    /// With what another piece of the batch brought.
+    /// Adds the results of another piece of the batch.
     pub(in crate::observe) fn add(&mut self, mut other: Self) {
         self.keys.append(&mut other.keys);
         self.not_sequences.append(&mut other.not_sequences);
@@ -129,8 +129,8 @@ impl Counted {
     }
 }
 
-/// Counts, and reads limits, in one round trip. The moment to count from is `now_ms` by Redis's clock. In a cluster,
-/// one command cannot ask about many keys.
+/// Counts keys and reads limits, in one round trip. Windows end at `now_ms` by Redis's clock. In a cluster, one command cannot
+/// ask about many keys.
 pub(in crate::observe) async fn count(
     mut connection: MultiplexedConnection,
     batch: Batch,
@@ -162,7 +162,7 @@ pub(in crate::observe) async fn count(
             pipe.add_command(length);
         }
     } else if !sequences.is_empty() {
-        // MGET answers nil for what is no string, which tells a thousand types for the price of one command.
+        // MGET answers nil for a key that is no string: one command checks the types of many keys.
         let mut mget = redis::cmd("MGET");
         for name in &sequences {
             mget.arg([PREFIX, name].concat());
@@ -200,7 +200,7 @@ pub(in crate::observe) async fn count(
     }
     for (key, answer) in limits.into_iter().zip(answers.by_ref()) {
         match own_limit(&answer) {
-            // It was written at its new server: Redis reports that, or the next pass reads it.
+            // The key was written on its new server: Redis reports that, or the next pass reads it.
             Err(error) if is_elsewhere(&error) => {}
             own => counted.limits.push((key, own?)),
         }
@@ -223,30 +223,30 @@ pub(in crate::observe) async fn count(
     Ok(counted)
 }
 
-/// Which server could not tell, if one is known to be asked, and why.
-pub(in crate::observe) type Untold = (Option<usize>, RedisError);
+/// Why a key could not be read, and from which server, if its server is known.
+pub(in crate::observe) type ReadFailure = (Option<usize>, RedisError);
 
-/// What was read of a key directly.
+/// The result of reading a key directly.
 #[derive(Debug)]
 pub(in crate::observe) struct Verified {
-    pub(in crate::observe) own: Result<Own, Untold>,
-    /// `None` for what is no counter.
-    pub(in crate::observe) count: Result<Option<u64>, Untold>,
+    pub(in crate::observe) own: Result<Own, ReadFailure>,
+    /// `None` if the key is no counter.
+    pub(in crate::observe) count: Result<Option<u64>, ReadFailure>,
     /// What else was read.
     pub(in crate::observe) closer: Option<Closer>,
 }
 
 impl Verified {
-    /// How many commands it takes.
+    /// The number of commands for one key.
     pub(in crate::observe) const COMMANDS: u64 = 2 + closer::COMMANDS as u64;
 }
 
-/// A key to be read directly, and the window to count over if its own limit cannot be read: the two may be on different
+/// A key to read directly, and the window to count over if its own limit cannot be read: counter and limit may be on different
 /// servers of a cluster.
 pub(in crate::observe) type Doubtful = (Vec<u8>, u64);
 
-/// Reads the own limit of each key, then counts over the window that really holds. `usual` tells the window of keys
-/// without one of their own; a rule of the configuration beats what is stored. `now_ms` is the time at each link.
+/// Reads the own limit of each key, then counts over the window that applies. `usual` returns the window of keys without a limit
+/// of their own. A rule of the configuration takes precedence over the stored limit. `now_ms` is the time at each link.
 pub(in crate::observe) async fn verify(
     router: &Router,
     keys: &[Doubtful],
@@ -310,12 +310,12 @@ pub(in crate::observe) fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> red
     command
 }
 
-/// The names that are asked about where a key is read directly.
+/// The Redis keys that are read when `key` is read directly.
 pub(in crate::observe) fn names_of(key: &[u8]) -> [Vec<u8>; 2] {
     [[PREFIX, key].concat(), limit_name(key)]
 }
 
-/// The name under which a key's own limit is stored.
+/// The Redis key of the own limit of `key`.
 fn limit_name(key: &[u8]) -> Vec<u8> {
     [PREFIX, LIMIT, key].concat()
 }

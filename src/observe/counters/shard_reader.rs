@@ -1,6 +1,6 @@
-//! The connections to one server: for counters, and for its reports of writes. With `--redis.prefer-replica`, the server is a
-//! replica that follows its primary, if there is one; otherwise the primary. Counters and reports come from the same server: a
-//! replica that is late is late in both.
+//! The connections to one server: one for counters, one for its reports of writes. With `--redis.prefer-replica`, the server is a
+//! replica that follows its primary, if there is one; otherwise it is the primary. Counters and reports come from the same
+//! server, so a replica that lags behind does so in both.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -52,14 +52,14 @@ impl ShardReader {
         }
     }
 
-    /// Whatever is on the way is not waited for, and writes until now are not known.
+    /// Drops the connections with the answers in flight. The writes until now become unknown.
     pub(in crate::observe) fn replace(&self) {
         self.invalidations.replace();
         self.scanner.replace();
         self.connector.replace();
     }
 
-    /// For a caller that gave up on an answer.
+    /// For a caller that stopped waiting for an answer: checks the connections in the background.
     pub(in crate::observe) fn verify(&self) {
         self.invalidations.verify();
         self.scanner.verify();
@@ -78,7 +78,7 @@ impl ShardReader {
         })
     }
 
-    /// This reader, if its server is a replica that can be read: of a `cluster` it must say that it may be.
+    /// Returns this reader if its server is a replica that can be read. In a `cluster`, it must accept READONLY.
     async fn of_replica(self, cluster: bool) -> Result<(Self, Ready), ReplicaFault> {
         self.follows(cluster).await?;
         let unreachable = |failure| ReplicaFault {
@@ -89,7 +89,7 @@ impl ShardReader {
         Ok((self, ready))
     }
 
-    /// Makes sure that the server is a replica that has its primary's data now.
+    /// Checks that the server is a replica that has its primary's current data.
     async fn follows(&self, cluster: bool) -> Result<(), ReplicaFault> {
         let connected = self.connector.ping().await;
         let (mut connection, _) = connected.map_err(|failure| ReplicaFault {
@@ -141,17 +141,17 @@ impl ShardReader {
 #[derive(Debug)]
 struct ReplicaFault {
     failure: RedisFailure,
-    /// It costs a timeout to ask it once more.
+    /// Whether trying it again would cost a timeout.
     unreachable: bool,
 }
 
-/// Replicas that could not be reached, why, and until when they are not tried again.
+/// Replicas that could not be reached: until when they are not tried again, and why.
 pub(in crate::observe) type Unreachable = BTreeMap<String, (Instant, RedisFailure)>;
 
-/// How long a replica that could not be reached is left alone.
+/// How long a replica that could not be reached is not tried again.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
 
-/// What came of getting ready.
+/// The result of [`ready`].
 pub(in crate::observe) struct Readied {
     pub(in crate::observe) reader: ShardReader,
     pub(in crate::observe) ready: Result<Ready, RedisFailure>,
@@ -159,11 +159,12 @@ pub(in crate::observe) struct Readied {
     pub(in crate::observe) passed_over: Vec<(String, RedisFailure)>,
 }
 
-/// Gets ready to read the counters of `now`, and to be told of the tracked writes, with the connections of before as far as they are of use. Replicas in
-/// `unreachable` are left alone; those that cannot be reached now come in, also if this is cut off half-way.
+/// Connects for the counters of `now` and for reports of the tracked writes. Keeps the previous connections where they still
+/// fit. Replicas in `unreachable` are not tried. Replicas that cannot be reached now are added to it, even if this future is
+/// dropped.
 pub(in crate::observe) async fn ready(
     before: Option<ShardReader>,
-    means: (&Arc<Access>, &Tracked),
+    context: (&Arc<Access>, &Tracked),
     now: &ShardNow,
     unreachable: &Mutex<Unreachable>,
 ) -> Readied {
@@ -179,13 +180,13 @@ pub(in crate::observe) async fn ready(
                 let left = until.saturating_duration_since(Instant::now()).as_secs() + 1;
                 let failure = RedisFailure {
                     reason: failure.reason,
-                    message: format!("{}; it is left alone for {left} s more", failure.message),
+                    message: format!("{}; the next attempt is in {left} s", failure.message),
                 };
                 passed_over.push((replica.clone(), failure));
             }
         }
     }
-    // The one that was read before first: it has told of writes since.
+    // The replica that was read before comes first: it has reported the writes since.
     candidates.sort_by_key(|address| {
         let is_before = before
             .as_ref()
@@ -197,10 +198,10 @@ pub(in crate::observe) async fn ready(
     let attempts = candidates.into_iter().map(|address| {
         let reader = before
             .take_if(|before| before.source == *address)
-            .unwrap_or_else(|| ShardReader::new(means, address));
+            .unwrap_or_else(|| ShardReader::new(context, address));
         let faults = &faults;
         async move {
-            // Noted before it is known, in case nobody waits for the outcome.
+            // Noted before the outcome is known, in case this future is dropped.
             let until = Instant::now() + LEFT_ALONE;
             let cut_off = RedisFailure {
                 reason: Reason::Deadline,
@@ -226,7 +227,7 @@ pub(in crate::observe) async fn ready(
     } else {
         let reader = before
             .filter(|before| before.source == *primary)
-            .unwrap_or_else(|| ShardReader::new(means, primary));
+            .unwrap_or_else(|| ShardReader::new(context, primary));
         let ready = reader.connect().await;
         (reader, ready)
     };

@@ -1,30 +1,30 @@
-//! Where the sweep puts what it counts: the protocol between the two, which nothing outside of this folder sees.
+//! The receiver of the counters that a sweep reads. Nothing outside this folder uses it.
 
 use crate::clock::Moment;
 use crate::observation::{Condition, Counter, CounterView, FallenLimit, KeyLabel};
 
-/// Takes counters in batches as they are read, so that nothing has to hold all of them.
+/// Receives counters in batches as they are read, so that nothing must hold all of them.
 pub(in crate::observe) trait CounterSink: Send {
-    /// A pass over all counters begins; what an unfinished one brought is void.
+    /// A pass over all counters begins. The results of an unfinished pass are discarded.
     fn begin_pass(&mut self);
 
     /// The pass has seen every counter. It may have begun in an earlier collection.
     fn end_pass(&mut self);
 
-    /// Whether a key of this utilization would be among those that are shown: such keys are read with care.
+    /// Whether a key of this utilization would be exported: such keys are read directly.
     fn ranks(&self, used: f64, key: &[u8]) -> bool;
 
-    /// Whether the key was among those shown last: such keys are rechecked before others.
+    /// Whether the key was exported last: such keys are rechecked before others.
     fn is_shown(&self, key: &[u8]) -> bool;
 
     /// One batch of the pass, counted at `at`.
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);
 
-    /// Keys that are read outside the pass: watched or written ones. The pass may bring them again.
+    /// Keys that are read outside the pass: watched or written ones. The pass may read them again.
     fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]);
 }
 
-/// What was read of a counter, without its key.
+/// The values of a counter, without its key.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::observe) struct CounterValues {
     count: u64,
@@ -47,7 +47,7 @@ impl CounterValues {
         }
     }
 
-    /// As a counter of the observation.
+    /// Converts to a counter of the observation.
     pub(in crate::observe) fn to_counter(self, key: &[u8], label: KeyLabel) -> Counter {
         Counter {
             key: label.of(key),

@@ -1,4 +1,4 @@
-//! What is kept of the counters as they stream by: totals, the utilization histogram, and the top keys.
+//! A summary of the counters that a sweep streams: totals, the utilization histogram, and the top keys.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
@@ -41,16 +41,16 @@ fn bucket_of(used: f64) -> Option<usize> {
     UTILIZATION_BOUNDS.iter().position(|bound| used <= *bound)
 }
 
-/// What is kept of keys between collections.
+/// The summary of keys between collections.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct KeysKept {
-    /// The pass under way.
+    /// The totals of the current pass.
     current: Totals,
-    /// The last full pass.
+    /// The totals of the last full pass.
     full: Totals,
-    /// The fullest keys that turned up since the last collection: the next one counts them again, to be exported perhaps.
+    /// The fullest keys found since the last collection. The next one counts them again and may export them.
     found: TopKeys,
-    /// The keys that are exported, so that they stay fresh while a pass goes on over several collections.
+    /// The exported keys. They are read in every collection, so that they stay fresh while a pass takes several collections.
     exported: BTreeSet<Box<[u8]>>,
     /// The keys that are listed in any case.
     listed: Listed,
@@ -64,7 +64,7 @@ impl KeysKept {
         }
     }
 
-    /// Whether there were more keys to list in any case than are listed.
+    /// Whether keys were left out of the list.
     pub(in crate::observe) fn list_is_incomplete(&self) -> bool {
         self.listed.incomplete
     }
@@ -79,7 +79,7 @@ impl KeysKept {
     }
 }
 
-/// Hands every batch to the checker and keeps a summary of it.
+/// Passes every batch to the checker and summarizes it.
 #[derive(Debug)]
 pub(in crate::observe) struct Summary<'a, C> {
     checker: &'a mut C,
@@ -96,12 +96,12 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
             checker,
             kept,
             most,
-            // Twice as many, since a key may come twice: outside the pass and in it.
+            // Twice as many, because a key may come twice: outside the pass and in it.
             top: TopKeys::new(most * 2),
         }
     }
 
-    /// What goes on between collections: nothing is shown of it before the next.
+    /// For a pass between collections: nothing of it is exported before the next collection.
     pub(in crate::observe) fn between(
         checker: &'a mut C,
         kept: &'a mut KeysKept,
@@ -119,13 +119,12 @@ impl<'a, C: InvariantChecker> Summary<'a, C> {
         }
     }
 
-    /// Keeps what [`Self::between`] brought for the next collection.
+    /// Keeps the keys found since [`Self::between`] for the next collection.
     pub(in crate::observe) fn keep(self) {
         self.kept.found = self.top;
     }
 
-    /// The totals of the last full pass, and the top keys and those that are listed in any case, highest utilization
-    /// first.
+    /// The totals of the last full pass, and the top keys together with the listed ones, highest utilization first.
     pub(in crate::observe) fn finish(self, label: KeyLabel) -> (KeyTotals, Vec<Counter>) {
         let top = self.top.into_ranked(self.most);
         self.kept.exported = top.iter().map(|ranked| ranked.key.clone()).collect();
@@ -205,11 +204,12 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
     }
 }
 
-/// The `most` keys with the highest utilization; ties go by name. Violators have more than 1, so they come first.
+/// The `most` keys with the highest utilization; equal ones are ordered by name. Keys in violation are above 1, so they come
+/// first.
 #[derive(Debug, Default)]
 struct TopKeys {
     most: usize,
-    /// The least of them on top.
+    /// The key with the lowest rank is on top.
     heap: BinaryHeap<Reverse<Ranked>>,
 }
 
@@ -229,7 +229,7 @@ impl Ranked {
 impl Ranked {
     fn to_counter(&self, label: KeyLabel) -> Counter {
         Counter {
-            // Only a recording has it.
+            // Only recordings need it.
             fell_from: None,
             ..self.values.to_counter(&self.key, label)
         }

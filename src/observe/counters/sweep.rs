@@ -1,12 +1,13 @@
-//! Reads the counters from Redis: SCAN ahead, counting behind, several batches under way. Nothing is kept of a healthy key.
+//! Reads the counters from Redis. SCAN runs ahead, counting follows, and several batches are in flight. The sweep keeps nothing
+//! of a healthy key.
 //!
-//! SCAN, the pass and the written keys are the same for all kinds of limiters. The names of described kinds are read as their
-//! description says (`described`). Those of the reference limiter are read by requests of their own (`requests`, `judging`):
-//! by its description each key would take four commands in three round trips; here it takes one.
+//! SCAN, the pass and the written keys are the same for all kinds of limiters. `described` reads the names of described kinds as
+//! their description says. The reference limiter has requests written for it (`requests`, `judging`): by its description, each
+//! key would take four commands in three round trips; here it takes one.
 //!
-//! Of the reference limiter, every sorted set under `ratelimit:` is a counter: the type decides, not the name. Its limits come
-//! from the limit hashes that SCAN brings: the first pass reads them in a round of their own, later passes beside the counts.
-//! Before a key is reported, or ranked among the fullest, its own limit is read directly.
+//! Every sorted set under `ratelimit:` is a counter of the reference limiter: the type decides, not the name. SCAN also returns
+//! the hashes with limits: the first pass reads them in a separate round, later passes together with the counts. The sweep
+//! reads the own limit of a key directly before it reports the key or ranks it among the fullest.
 
 mod judging;
 
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::Reason;
-use crate::observe::counters::described::{Described, Means};
+use crate::observe::counters::described::{Described, ReadContext};
 use crate::observe::counters::invalidations::Names;
 use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::{Pacer, step_at_all};
@@ -41,27 +42,27 @@ pub(in crate::observe) struct Sweep<'a> {
     pub(in crate::observe) router: &'a Router,
     /// One for each link of the router.
     pub(in crate::observe) lanes: &'a [Lane],
-    /// The pass that goes on.
+    /// The unfinished pass, if there is one.
     pub(in crate::observe) pass: &'a mut Option<Pass>,
-    /// The watched key that was rechecked last: those behind it are next.
+    /// The watched key that was rechecked last. The next recheck begins after it.
     pub(in crate::observe) rechecked: &'a mut Option<Box<[u8]>>,
     pub(in crate::observe) clock: &'a Clock,
     pub(in crate::observe) memory: &'a mut CounterMemory,
-    /// Which of the written keys are read with their expiry.
+    /// Chooses the written keys whose expiry is read too.
     pub(in crate::observe) sample: Sample,
     pub(in crate::observe) sink: &'a mut dyn CounterSink,
-    /// Not all servers are known.
+    /// Whether some servers are unknown.
     pub(in crate::observe) alone: bool,
 }
 
-/// A cursor, and names.
+/// SCAN's reply: a cursor and names.
 type ScanAnswer = (Vec<u8>, Vec<Vec<u8>>);
 
 /// One SCAN's answer, and the lane that it came from.
 struct Scanned {
     lane: usize,
     answer: RedisResult<ScanAnswer>,
-    /// Names that SCAN walked by.
+    /// How many names SCAN walked over.
     step: usize,
     /// Of Redis's time.
     took: Duration,
@@ -76,8 +77,8 @@ struct Done {
 }
 
 impl Sweep<'_> {
-    /// Reads the keys that are shown and those with a violation in progress, before all others, and notes those that are gone.
-    /// Keys that are not read before `stop` have their turn in the next collections.
+    /// Reads the exported keys and those with a violation in progress before all others, and notes which of them are gone.
+    /// The next collections read the keys that were not read before `stop`.
     pub(in crate::observe) async fn recheck(
         &mut self,
         watched: Vec<Box<[u8]>>,
@@ -93,7 +94,7 @@ impl Sweep<'_> {
         let watched = watched.into_iter();
         let (shown, mut others): (Vec<_>, Vec<_>) =
             watched.partition(|key| self.sink.is_shown(key));
-        from_behind(&mut others, self.rechecked.as_deref());
+        order_after(&mut others, self.rechecked.as_deref());
         let names = self.step();
         for (number, some) in shown.chunks(names).enumerate() {
             if number > 0 && Instant::now() >= stop {
@@ -103,7 +104,7 @@ impl Sweep<'_> {
             self.recheck_some(some, result).await;
         }
         for (number, some) in others.chunks(names).enumerate() {
-            // However small the budget is, each collection takes one step at least.
+            // Each collection takes at least one step, however small the budget is.
             if number > 0 && Instant::now() >= stop {
                 result.postponed = true;
                 break;
@@ -114,8 +115,8 @@ impl Sweep<'_> {
     }
 
     async fn recheck_some(&mut self, some: &[Box<[u8]>], result: &mut SweepResult) {
-        if let Some((described, means, sink)) = self.describing() {
-            described.recheck(&means, sink, some, result).await;
+        if let Some((described, context, sink)) = self.describing() {
+            described.recheck(&context, sink, some, result).await;
             return;
         }
         let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
@@ -132,8 +133,8 @@ impl Sweep<'_> {
         result.unjudged.append(&mut unjudged);
     }
 
-    /// Counts keys of `lane` that were written. `names` are whole Redis keys. Returns whether all were read before `stop`.
-    pub(in crate::observe) async fn look_at(
+    /// Counts keys of `lane` that were written. `names` are full Redis keys. Returns whether all were read before `stop`.
+    pub(in crate::observe) async fn read_written(
         &mut self,
         lane: usize,
         names: &Names,
@@ -148,9 +149,9 @@ impl Sweep<'_> {
             let most = self.lanes[lane].pacer.step_size();
             let some: Vec<Vec<u8>> = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
             let mut sample = self.sample.clone();
-            if let Some((described, means, sink)) = self.describing() {
+            if let Some((described, context, sink)) = self.describing() {
                 described
-                    .written(&means, sink, &some, &mut sample, result)
+                    .written(&context, sink, &some, &mut sample, result)
                     .await;
                 self.sample = sample;
                 continue;
@@ -166,21 +167,21 @@ impl Sweep<'_> {
         true
     }
 
-    /// Continues the pass, or begins one, until `stop`. If this future is dropped, the pass is void.
+    /// Continues the pass, or begins one, until `stop`. If this future is dropped, the pass is lost.
     pub(in crate::observe) async fn run(&mut self, stop: Instant, result: &mut SweepResult) {
         let mut current = match self.pass.take() {
             Some(current) => current,
             None => self.begin(result).await,
         };
         current.fit(self.router.links().iter().map(|link| link.primary.as_str()));
-        self.go_on(&mut current, stop, result).await;
+        self.continue_round(&mut current, stop, result).await;
         if current.round == Round::Limits && self.rest_ended(&mut current, result) {
-            // Those of a server that cannot be read are not known.
+            // The limits on a server that cannot be read are unknown.
             if result.failed.is_empty() && !current.moved {
                 self.memory.limits.set_primed();
             }
             current.begin_counters();
-            self.go_on(&mut current, stop, result).await;
+            self.continue_round(&mut current, stop, result).await;
         }
         let unread = result.failed.values().next().map(|failure| failure.reason);
         if current.ended() && unread.is_none() {
@@ -188,7 +189,7 @@ impl Sweep<'_> {
             self.end(current);
             result.stopped = None;
         } else if unread.is_some() && self.rest_ended(&mut current, result) {
-            // The servers that answer were read to the end: the next collection begins a new pass.
+            // The servers that answer are read completely: the next collection begins a new pass.
             result.coverage = current.coverage();
             result.stopped = unread;
         } else {
@@ -198,15 +199,20 @@ impl Sweep<'_> {
         }
     }
 
-    /// Continues the present round of the pass until it ends, or until `stop`.
-    async fn go_on(&mut self, current: &mut Pass, stop: Instant, result: &mut SweepResult) {
+    /// Continues the current round of the pass until it ends, or until `stop`.
+    async fn continue_round(
+        &mut self,
+        current: &mut Pass,
+        stop: Instant,
+        result: &mut SweepResult,
+    ) {
         let mut scanning = JoinSet::new();
         let scans = self.patterns(current.round);
         let mut scanned = self.scan(current, &scans, &mut scanning, result);
         let most_counting = scanning.len();
         let mut counting = JoinSet::new();
         let mut drained = false;
-        // However small the budget is, each collection takes at least one step: the pass would never end otherwise.
+        // Each collection takes at least one step, however small the budget is: otherwise the pass would never end.
         let mut begun = false;
         loop {
             let time = !begun || Instant::now() < stop;
@@ -231,10 +237,10 @@ impl Sweep<'_> {
                         }
                     };
                     let part = current.part(&self.router.links()[lane].primary);
-                    part.go_on(cursor, scans.len(), step);
-                    if let Some((described, means, sink)) = self.describing() {
+                    part.advance(cursor, scans.len(), step);
+                    if let Some((described, context, sink)) = self.describing() {
                         let totals = &mut current.totals;
-                        described.passing(&means, sink, &names, totals, result).await;
+                        described.passing(&context, sink, &names, totals, result).await;
                         continue;
                     }
                     let sample = &mut current.totals.sample;
@@ -243,7 +249,7 @@ impl Sweep<'_> {
                     counting.spawn(async move { (lane, work.await) });
                 }
                 Some(done) = counting.join_next() => {
-                    // A task of ours neither panics nor is aborted while the set lives.
+                    // The tasks neither panic nor are they aborted while the set lives.
                     let Ok((lane, Done { counted, at, took })) = done else { continue };
                     result.pass_took += took;
                     match counted {
@@ -262,7 +268,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Scans every lane that can be read and has not ended, ahead of the counting.
+    /// Starts to scan every lane that can be read and has not ended, ahead of the counting.
     fn scan(
         &self,
         pass: &mut Pass,
@@ -284,8 +290,7 @@ impl Sweep<'_> {
                     scans: Arc::clone(scans),
                     scan: part.scan,
                     cursor: part.cursor.clone(),
-                    // Walking by a name costs a fraction of counting one, and there is little to return where only limits
-                    // are wanted.
+                    // SCAN walks over a name at a fraction of the cost of counting it. A round of limits returns few names.
                     names: if round == Round::Limits { 8 } else { 4 },
                     pacer: lane.pacer.clone(),
                 };
@@ -295,7 +300,7 @@ impl Sweep<'_> {
         scanned
     }
 
-    /// Whether all lanes have ended but those that failed.
+    /// Whether all lanes have ended, except those that failed.
     fn rest_ended(&self, pass: &mut Pass, result: &SweepResult) -> bool {
         let mut links = self.router.links().iter().enumerate();
         links
@@ -317,7 +322,7 @@ impl Sweep<'_> {
         let sizes = join_all(sizes).await;
         result.commands += sizes.len() as u64;
         for (lane, (link, size)) in self.router.links().iter().zip(sizes).enumerate() {
-            // A Redis user without DBSIZE costs the coverage ratio, nothing else.
+            // If the Redis user may not run DBSIZE, only the coverage ratio is missing.
             if let Some(Err(error)) = &size {
                 let source = result.source(lane).to_owned();
                 let what = format!("DBSIZE {source} (the coverage of a scan is not known)");
@@ -334,7 +339,7 @@ impl Sweep<'_> {
     /// The pass has seen every key.
     fn end(&mut self, pass: Pass) {
         if pass.moved || self.alone {
-            // Some keys may have been seen twice, and some limits not at all.
+            // Some keys may have been seen twice, some limits never.
             return;
         }
         let now = self.clock.now().steady;
@@ -346,20 +351,20 @@ impl Sweep<'_> {
         self.memory.totals = Some(pass.totals);
     }
 
-    /// The counters of a described kind, and what reading them takes.
-    fn describing(&mut self) -> Option<(&mut Described, Means<'_>, &mut dyn CounterSink)> {
+    /// The counters of a described kind, with the context and the sink to read them.
+    fn describing(&mut self) -> Option<(&mut Described, ReadContext<'_>, &mut dyn CounterSink)> {
         let memory = &mut *self.memory;
         let described = memory.described.as_mut()?;
-        let means = Means {
+        let context = ReadContext {
             router: self.router,
             lanes: self.lanes,
             clock: self.clock,
             rules: &memory.rules,
         };
-        Some((described, means, self.sink))
+        Some((described, context, self.sink))
     }
 
-    /// What SCAN is asked for, one after the other.
+    /// The patterns for SCAN, one after the other.
     fn patterns(&self, round: Round) -> Arc<[Vec<u8>]> {
         match (&self.memory.described, round) {
             (Some(described), _) => described.description().scans().into(),
@@ -368,7 +373,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// The counts of a batch when its turn has come, as a future of its own.
+    /// Counts a batch when its turn has come. The future borrows nothing.
     fn count(&self, lane: usize, batch: Batch) -> impl Future<Output = Done> + Send + use<> {
         let Lane {
             clock_offset,
@@ -390,7 +395,7 @@ impl Sweep<'_> {
                 let clock = &clock;
                 let commands = piece.commands();
                 let work = move || async move {
-                    // Not before: a window that begins too early counts what is over.
+                    // Read now, not earlier: a window that begins too early counts requests that have left it.
                     let at = clock.now();
                     let now_ms = redis_millis(at, clock_offset);
                     let counted = async { count(connection?, piece, now_ms, cluster).await };
@@ -413,14 +418,14 @@ impl Sweep<'_> {
         }
     }
 
-    /// How many names one step is to ask about, wherever they are.
+    /// How many names one step asks about, on any server.
     fn step(&self) -> usize {
         let steps = self.lanes.iter().map(|lane| lane.pacer.step_size());
         steps.min().unwrap_or(1)
     }
 }
 
-/// Does `work`, which asks about all of `names`, when its turn has come at every server that it asks.
+/// Does `work`, which asks about all of `names`, when its turn has come at every server that holds one of them.
 async fn paced<F: Future>(
     (router, lanes): (&Router, &[Lane]),
     names: impl Iterator<Item = Vec<u8>>,
@@ -440,8 +445,8 @@ async fn paced<F: Future>(
     step_at_all(&pacers, commands, work).await.0
 }
 
-/// Sorts `keys`, and begins with the first behind `last`.
-fn from_behind(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
+/// Sorts `keys` and rotates them, so that the first key after `last` comes first.
+fn order_after(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
     keys.sort_unstable();
     let begin = keys.partition_point(|key| last.is_some_and(|last| **key <= *last));
     keys.rotate_left(begin);
@@ -454,7 +459,7 @@ struct Ahead {
     scans: Arc<[Vec<u8>]>,
     scan: usize,
     cursor: Vec<u8>,
-    /// Names that one SCAN walks by, for each that a step reads.
+    /// How many names one SCAN walks over, for each name that a step reads.
     names: usize,
     pacer: Pacer,
 }
@@ -467,7 +472,7 @@ impl Ahead {
             let mut scan = redis::cmd("SCAN");
             scan.arg(&self.cursor).arg("MATCH").arg(pattern);
             scan.arg("COUNT").arg(step);
-            // A name that SCAN walks by costs less than a command.
+            // SCAN walks over a name at less than the cost of a command.
             let asked = self.connection.clone();
             let work = || async move {
                 let mut asked = asked;
@@ -505,14 +510,14 @@ mod tests {
         let mut rechecked = Vec::new();
         for _ in 0..4 {
             let mut keys: Vec<Box<[u8]>> = (0..10_u8).map(|key| Box::from([key])).collect();
-            from_behind(&mut keys, last.as_deref());
+            order_after(&mut keys, last.as_deref());
             rechecked.extend(keys[..3].iter().map(|key| key[0]));
             last = Some(keys[2].clone());
         }
         assert_eq!(rechecked, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
-        // The key where it stopped may be gone by the next time.
+        // The key where the recheck stopped may be gone by the next time.
         let mut keys: Vec<Box<[u8]>> = [1_u8, 3].map(|key| Box::from([key])).into();
-        from_behind(&mut keys, Some(&[2]));
+        order_after(&mut keys, Some(&[2]));
         assert_eq!(&*keys[0], &[3]);
     }
 }

@@ -1,4 +1,4 @@
-//! The result of a sweep, without the counters that it streams, and the servers that it reads.
+//! The result of a sweep without the streamed counters, and the servers that it reads.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,46 +11,46 @@ use crate::observation::{Failure, Reason};
 use crate::observe::counters::pace::Pacer;
 use crate::observe::redis::errors::RedisFailure;
 
-/// One server: what is scanned there is counted there.
+/// One server: keys that are scanned there are counted there.
 pub(in crate::observe) struct Lane {
     /// `None` if the server cannot be read.
     pub(in crate::observe) scanner: Option<MultiplexedConnection>,
-    /// The server's clock minus ours.
+    /// The server's clock minus the exporter's.
     pub(in crate::observe) clock_offset: SignedDuration,
-    /// What it may take of the server's time.
+    /// Limits the share of the server's time.
     pub(in crate::observe) pacer: Pacer,
 }
 
-/// The result of a sweep, without the counters that it streamed.
+/// The result of a sweep, without the streamed counters.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct SweepResult {
-    /// The ids of the registrations that it came across.
+    /// The ids of the registrations that SCAN returned.
     pub(in crate::observe) node_ids: Vec<Vec<u8>>,
-    /// Keys that were passed over, by reason, with one of them as an example.
+    /// The number of keys that were passed over, by reason, with one of them as an example.
     pub(in crate::observe) skipped: BTreeMap<Reason, (u64, Vec<u8>)>,
-    /// Watched keys that do not exist any more.
+    /// Watched keys that no longer exist.
     pub(in crate::observe) gone: Vec<Box<[u8]>>,
     /// Watched keys that cannot be judged, and why.
     pub(in crate::observe) unjudged: Vec<(Vec<u8>, Reason)>,
-    /// Not all watched keys had their turn.
+    /// Whether some watched keys were not read.
     pub(in crate::observe) postponed: bool,
     /// Commands sent.
     pub(in crate::observe) commands: u64,
-    /// What the pass took of Redis's time.
+    /// How much of Redis's time the pass took.
     pub(in crate::observe) pass_took: Duration,
-    /// Keys of any kind that the pass walked by, if it ended.
+    /// How many keys of any kind the pass walked over, if it ended.
     pub(in crate::observe) pass_scanned: u64,
-    /// How far the pass came, if it did not end.
+    /// The share of the key space that the pass has covered, if it did not end.
     pub(in crate::observe) coverage: Option<f64>,
-    /// Why it stopped early; `None` after a full pass.
+    /// Why the sweep stopped early. `None` after a full pass.
     pub(in crate::observe) stopped: Option<Reason>,
-    /// The servers that could not be read, or not to the end, by their place, and why.
+    /// Why servers could not be read, or not completely, by their index.
     pub(in crate::observe) failed: BTreeMap<usize, RedisFailure>,
-    /// Which server is read, by its place.
+    /// The address of each server that is read, by its index.
     pub(in crate::observe) sources: Vec<String>,
-    /// There are counters at servers that are not known, and why those are not.
+    /// Why servers with counters are unknown, if some are.
     pub(in crate::observe) alone: Option<RedisFailure>,
-    /// What is missing and optional, by server: it makes no collection fail.
+    /// Failures of optional commands, by server. No collection fails because of them.
     pub(in crate::observe) missing: Vec<(String, RedisFailure)>,
     /// APIs with limits that could not be read.
     pub(in crate::observe) api: Vec<Failure>,

@@ -1,5 +1,5 @@
-//! What a pass finds besides counts: foreign names, keys that never expire, and counters that cannot be judged. And the sample
-//! of keys that are read with their expiry. Pure.
+//! What a pass finds besides counts: foreign names, keys that never expire, and counters that cannot be judged. Also chooses the
+//! sample of keys whose expiry is read. Pure.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -7,14 +7,14 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use crate::limiters::{Description, Expires, Finding, Outcome};
 use crate::observation::Reason;
 
-/// The first names of a pass, or of a collection's written keys, are all in the sample.
+/// This many names at the beginning of a pass, or of a collection's written keys, are all in the sample.
 const ALL_OF: u64 = 100;
 
-/// Of the names beyond, one in this many is in the sample, other ones each time. Two more commands for each of them are a
-/// sixteenth more than one for every key.
+/// Of all further names, one in this many is in the sample, other ones each time. Two more commands for each of them add a
+/// sixteenth to the one command for every key.
 const ONE_IN: u64 = 32;
 
-/// Reasons that hold until somebody adds a rule. Between passes they are known from the last pass.
+/// Reasons that hold until somebody adds a rule. Between passes, those of the last pass are reported.
 const LASTING: [Reason; 4] = [
     Reason::NoLimit,
     Reason::LimitsUnread,
@@ -22,12 +22,12 @@ const LASTING: [Reason; 4] = [
     Reason::Unreadable,
 ];
 
-/// Which names are read with their expiry although nothing depends on it now.
+/// Chooses the names whose expiry is read although nothing depends on it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::observe) struct Sample {
-    /// Each has other names.
+    /// Samples with different numbers have different names.
     number: u64,
-    /// Names so far.
+    /// How many names there were so far.
     seen: u64,
 }
 
@@ -37,7 +37,7 @@ impl Sample {
         Self { number, seen: 0 }
     }
 
-    /// Whether `name`, which comes next, is in the sample.
+    /// Whether `name`, the next one, is in the sample.
     pub(in crate::observe) fn takes(&mut self, name: &[u8]) -> bool {
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
         self.seen += 1;
@@ -45,31 +45,31 @@ impl Sample {
     }
 }
 
-/// What one pass came across.
+/// What one pass has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::observe) struct Totals {
     /// Names that fit no counter.
     pub(in crate::observe) foreign: u64,
-    /// By the counter's place in the description.
+    /// By the counter's index in the description.
     counters: BTreeMap<usize, Expiries>,
-    /// Counters that cannot be judged until a rule says more, with one of them as an example.
+    /// The number of counters that cannot be judged without a further rule, with one of them as an example.
     unjudged: BTreeMap<Reason, (u64, Vec<u8>)>,
     pub(in crate::observe) sample: Sample,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Expiries {
-    /// Keys that never expire and block their clients: their expiry is always read.
+    /// Keys that never expire and block their clients. Their expiry is always read.
     stuck: u64,
-    /// The others.
+    /// All other keys.
     keys: u64,
-    /// Of them, those of the sample.
+    /// How many of them are in the sample.
     read: u64,
     without: u64,
 }
 
 impl Totals {
-    /// Those of the pass after the one that brought `last`.
+    /// Empty totals for the pass that follows `last`.
     pub(in crate::observe) fn after(last: Option<&Self>) -> Self {
         let number = last.map_or(0, |last| last.sample.number + 1);
         Self {
@@ -78,7 +78,7 @@ impl Totals {
         }
     }
 
-    /// Takes in a key of the counter at `place`, and whether it has no expiry, if that was read.
+    /// Adds a key of the counter at `place`. `without`: whether it has no expiry, if that was read.
     pub(in crate::observe) fn add_key(&mut self, place: usize, without: Option<bool>) {
         let counter = self.counters.entry(place).or_default();
         counter.keys += 1;
@@ -86,7 +86,7 @@ impl Totals {
         counter.without += u64::from(without == Some(true));
     }
 
-    /// Takes in a counter that cannot be judged.
+    /// Adds a counter that cannot be judged.
     pub(in crate::observe) fn add_unjudged(&mut self, reason: Reason, label: &[u8]) {
         if LASTING.contains(&reason) {
             let entry = self.unjudged.entry(reason);
@@ -99,7 +99,7 @@ impl Totals {
         self.unjudged.iter().map(|(reason, many)| (*reason, many))
     }
 
-    /// Takes in what became of a name. Its expiry counts for others where it was read because the name is in the sample.
+    /// Adds the finding of a name. If the name is `sampled`, its expiry counts towards the estimate for all keys.
     pub(in crate::observe) fn add(&mut self, finding: &Finding, sampled: bool) {
         let Some(matched) = &finding.matched else {
             self.foreign += u64::from(finding.outcome == Outcome::Foreign);
@@ -118,7 +118,7 @@ impl Totals {
                 .expiry
                 .map(|expiry| matches!(expiry, Expires::Never(_))),
             Outcome::Over(without) => *without,
-            // Their expiry is never read, or they are no counters.
+            // The expiry of these is never read, or they are no counters.
             Outcome::Invalid(_)
             | Outcome::Unknown(_)
             | Outcome::Part
@@ -128,8 +128,8 @@ impl Totals {
         self.add_key(matched.counter, without.filter(|_| sampled));
     }
 
-    /// How many keys never expire although they should, by counter: all that block their clients, and as many of the others as
-    /// of the sample.
+    /// How many keys never expire although they should, by counter: all keys that block their clients, and an estimate of the
+    /// others from the sample.
     pub(in crate::observe) fn without_expiry(
         &self,
         description: &Description,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_would_mend_is_remembered_and_what_passes_is_not() {
+    fn reasons_that_a_rule_would_remove_are_remembered_and_temporary_ones_are_not() {
         let mut totals = Totals::default();
         totals.add_unjudged(Reason::NoLimit, b"a");
         totals.add_unjudged(Reason::NoLimit, b"b");

@@ -1,10 +1,10 @@
-// bull: one queue, whose limiter counts by groupKey. A job that the limit holds back is taken back, and counts as refused.
+// bull: one queue, whose limiter counts by groupKey. A job that the limit delays is removed, and counts as refused.
 // PORT REDIS_URL LIMIT WINDOW_SECONDS
 const { createServer } = require("node:http");
 const { setTimeout: sleep } = require("node:timers/promises");
 const Queue = require("bull");
 
-// Between two looks at a job that has not begun.
+// The time between two checks of a job that has not begun.
 const LOOK_EVERY_MS = 50;
 
 const [port, redisUrl, limit, window] = process.argv.slice(2);

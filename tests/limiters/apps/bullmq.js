@@ -1,11 +1,11 @@
-// BullMQ: a queue for each key, whose worker has a limiter. A job that the limit holds back is taken back, and counts as
-// refused. PORT REDIS_URL LIMIT WINDOW_SECONDS
+// BullMQ: a queue for each key, whose worker has a limiter. A job that the limit delays is removed, and counts as refused.
+// PORT REDIS_URL LIMIT WINDOW_SECONDS
 const { createServer } = require("node:http");
 const { setTimeout: sleep } = require("node:timers/promises");
 const { Queue, Worker } = require("bullmq");
 const { Redis } = require("ioredis");
 
-// Between two looks at a job that has not begun, and how many there are at the most.
+// The time between two checks of a job that has not begun, and the most checks.
 const LOOK_EVERY_MS = 50;
 const LOOKS = 200;
 
@@ -17,7 +17,7 @@ const queues = new Map();
 
 function queueOf(key) {
   if (!queues.has(key)) {
-    // The name of a queue has no colon.
+    // Names of queues must not have colons.
     const name = key.replaceAll(":", ".");
     const begun = new Map();
     const worker = new Worker(name, async (job) => begun.get(job.data)?.(), { connection, limiter });
@@ -44,7 +44,7 @@ async function admitted(key) {
       await Promise.race([beginning, sleep(LOOK_EVERY_MS)]);
       // The worker of another process may have begun it.
       if (began || !["waiting", "delayed"].includes(await job.getState())) return true;
-      // A job that a worker has begun meanwhile cannot be taken back.
+      // A job that a worker has begun meanwhile cannot be removed.
       if ((await queue.getRateLimitTtl(limiter.max)) > 0) return await job.remove().then(() => began, () => true);
     }
     throw new Error(`no worker begins ${key}`);

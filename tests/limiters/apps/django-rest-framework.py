@@ -30,7 +30,7 @@ from rest_framework.throttling import SimpleRateThrottle  # noqa: E402
 
 class PerKey(SimpleRateThrottle):
     scope = "user"
-    rate = "a window of our own: its own rates know only a second, a minute, an hour and a day"
+    rate = "ignored: the rates of the framework have only a second, a minute, an hour or a day"
 
     def parse_rate(self, rate):
         return int(limit), int(window)

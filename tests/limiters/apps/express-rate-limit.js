@@ -18,7 +18,7 @@ const limiter = rateLimit({
 const app = express();
 app.get("/ready", (_, response) => response.send("ready"));
 app.get("/express", limiter, (_, response) => response.send("allowed"));
-// What skipFailedRequests does after an answer, here without a request before it: its counter has expired meanwhile.
+// skipFailedRequests does this after an answer. Here, no request comes first, as if the counter had expired meanwhile.
 app.get("/late-decrement", async (request, response) => {
   await store.decrement(request.query.key);
   response.send("taken back");

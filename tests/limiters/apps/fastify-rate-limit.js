@@ -1,4 +1,4 @@
-// fastify with @fastify/rate-limit: a limit over all routes, and one of a route's own. PORT REDIS_URL LIMIT WINDOW_SECONDS
+// fastify with @fastify/rate-limit: a limit over all routes, and one for a single route. PORT REDIS_URL LIMIT WINDOW_SECONDS
 const fastify = require("fastify");
 const rateLimit = require("@fastify/rate-limit");
 const { Redis } = require("ioredis");

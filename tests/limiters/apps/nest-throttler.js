@@ -10,7 +10,7 @@ const [port, redisUrl, limit, window] = process.argv.slice(2);
 const redis = new Redis(redisUrl);
 redis.on("error", console.error);
 
-// What TypeScript makes of @decorator before a method.
+// Does what TypeScript does for @decorator before a method.
 function decorate(type, method, ...decorators) {
   const descriptor = Object.getOwnPropertyDescriptor(type.prototype, method);
   decorators.forEach((decorator) => decorator(type.prototype, method, descriptor));

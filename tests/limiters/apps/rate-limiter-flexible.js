@@ -14,7 +14,7 @@ createServer(async (request, response) => {
     try {
       await limiter.consume(searchParams.get("key"));
     } catch (refused) {
-      // What is no Error is its answer.
+      // A refusal is not an Error.
       response.statusCode = refused instanceof Error ? 500 : 429;
     }
   }

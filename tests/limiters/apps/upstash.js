@@ -7,8 +7,8 @@ const [port, redisUrl, limit, window] = process.argv.slice(2);
 const redis = new Redis(redisUrl);
 redis.on("error", console.error);
 
-// Stands in for @upstash/redis, which speaks HTTP. The first line of its scripts names a flag that only Upstash's Redis
-// knows: without it they have another hash, so they are always sent whole.
+// Replaces @upstash/redis, which uses HTTP. The first line of the scripts has a flag that only Upstash's Redis knows. Without
+// that line, the scripts have another hash, so they are always sent in full.
 const client = {
   evalsha: async () => {
     throw new Error("NOSCRIPT");
@@ -29,7 +29,7 @@ const limiters = new Map(
   ]),
 );
 
-// The process counts for itself, too; its script leaves keys without expiry.
+// The process also counts in its own memory. The script leaves keys without expiry.
 limiters.set("/cached-fixed-window", {
   name: "cached-fixed-window",
   ratelimit: new Ratelimit({

@@ -1,4 +1,4 @@
-//! An application on its limiter: how it is started, and what it answers a client.
+//! An application with its limiter: starts it and sends requests.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::expected::WINDOW;
 
-/// How far a clock is ahead: several windows.
+/// How far the clock of an instance is ahead: several windows.
 const AHEAD: &str = "+5m";
 
 /// The clock that an application sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clock {
-    /// That of this machine.
+    /// The clock of this machine.
     Right,
-    /// One that is ahead, by libfaketime. Redis keeps its own.
+    /// A clock that is ahead, by libfaketime. Redis keeps the clock of this machine.
     Ahead,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Allowed,
@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
 pub(crate) struct App(Application);
 
 impl App {
-    /// Starts this file of `apps/`, with its limiter in this Redis and a limit; its output goes to `folder`.
+    /// Starts this file of `apps/` with a limit and its limiter in this Redis. Its output goes to `folder`.
     pub(crate) async fn start(
         file: &str,
         clock: Clock,
@@ -48,7 +48,7 @@ impl App {
             Clock::Ahead => vec![
                 format!("LD_PRELOAD={}", faketime()?.display()),
                 format!("FAKETIME={AHEAD}"),
-                // Timers and deadlines use the monotonic clock, which stays right.
+                // Timers and deadlines use the monotonic clock, which must not be faked.
                 "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
                 "DONT_FAKE_MONOTONIC=1".to_owned(),
             ],
@@ -65,7 +65,7 @@ impl App {
         Ok(Self(Box::pin(application).await?))
     }
 
-    /// One request of a client.
+    /// Sends one request of a client.
     pub(crate) async fn ask(&self, path: &str, client: &str) -> Outcome {
         let client = utf8_percent_encode(client, NON_ALPHANUMERIC);
         match self.0.status(&format!("/{path}?key={client}")).await {
@@ -75,7 +75,7 @@ impl App {
         }
     }
 
-    /// The end of its output.
+    /// The last lines of its output.
     pub(crate) fn last_output(&self) -> String {
         self.0.last_output()
     }

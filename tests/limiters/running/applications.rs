@@ -1,4 +1,4 @@
-//! The applications of `apps/`, and what is expected of each: data. `README.md` says how to add one.
+//! The applications of `apps/` and what is expected of each, as data. `README.md` explains how to add one.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -10,19 +10,19 @@ use crate::app::Outcome;
 /// An application, in the folder `apps/`.
 #[derive(Debug)]
 pub(crate) struct Application {
-    /// Its file. It is started with port, URL of Redis, limit and window in seconds.
+    /// Its file. Its arguments are the port, the URL of Redis, the limit, and the window in seconds.
     pub(crate) file: &'static str,
-    /// What it shows, by the names of the packages; their versions are those that the locks name.
+    /// The packages that it tests. The lock files have their versions.
     pub(crate) packages: &'static [&'static str],
-    /// What `--limiter.kind` says.
+    /// The value of `--limiter.kind`.
     pub(crate) kind: &'static str,
-    /// Whether the limit is in no name and no value of its counters, so that the exporter's configuration says it.
+    /// Whether neither names nor values of its counters have the limit, so that the exporter's configuration must have it.
     pub(crate) limit_is_configured: bool,
     /// Its endpoints.
     pub(crate) strategies: &'static [Strategy],
 }
 
-/// An endpoint, whose requests are counted in one way: `GET /PATH?key=CLIENT` is 200 or 429.
+/// An endpoint with one counting strategy. `GET /PATH?key=CLIENT` answers 200 or 429.
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -31,30 +31,30 @@ pub(crate) struct Application {
 pub(crate) struct Strategy {
     /// The path of its endpoint, without the slash.
     pub(crate) path: &'static str,
-    /// The counter of the kind's description that its keys are.
+    /// The counter in the description of the kind that its keys belong to.
     pub(crate) counter: &'static str,
-    /// The pattern of its names in Redis; CLIENT is the client.
+    /// The pattern of its names in Redis, with CLIENT for the client.
     pub(crate) names: &'static str,
-    /// The exporter's label, likewise.
+    /// The exporter's label, with CLIENT for the client.
     pub(crate) label: &'static str,
-    /// How the client is written in both.
+    /// How the client is written in names and labels.
     pub(crate) client: Writing,
-    /// What a count holds.
+    /// Which requests are in a count.
     pub(crate) counts: Counts,
-    /// How many windows after its last request nothing of a client is remembered.
+    /// How many windows after its last request a client is forgotten.
     pub(crate) forgets_after: u32,
-    /// Whether a client that never stops asking is allowed again and again.
+    /// Whether a client that never stops sending requests is allowed in each window.
     pub(crate) forgives: bool,
-    /// What a client meets whose counter lost its expiry at the limit.
+    /// What happens to a client whose counter loses its expiry at the limit.
     pub(crate) without_expiry: WithoutExpiry,
-    /// Whether an instance with a higher limit brings a client above the lower one, which the exporter knows, in the same key
-    /// and so that the key shows it.
+    /// Whether the key shows that a second instance, which has a higher limit, has admitted a client above the limit that the
+    /// exporter knows.
     pub(crate) shows_two_limits: bool,
     /// What an instance whose clock is ahead writes.
     pub(crate) clock_ahead: ClockAhead,
-    /// What a new client meets while Redis is full.
+    /// The outcome for a new client while Redis is full.
     pub(crate) when_full: Outcome,
-    /// Whether it goes on after SCRIPT FLUSH.
+    /// Whether it works after SCRIPT FLUSH.
     pub(crate) reloads_scripts: bool,
     /// Whether a name ends with the number of its window.
     pub(crate) numbered_windows: bool,
@@ -63,50 +63,50 @@ pub(crate) struct Strategy {
 /// How a client is written in names.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Writing {
-    /// As it is.
+    /// Unchanged.
     Plain,
-    /// With dots for colons: the name of a queue has none.
+    /// With dots instead of colons, which names of queues must not have.
     Dotted,
-    /// As Nest does: the SHA-256 of class, method, throttler and client.
+    /// As in Nest: the SHA-256 of class, method, throttler and client.
     Hashed,
 }
 
-/// What a count holds.
+/// Which requests are in a count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counts {
     /// Every request.
     Asked,
-    /// Those that were allowed.
+    /// Allowed requests.
     Allowed,
-    /// Those that were allowed, less what drained since: `limit` in a window.
+    /// Allowed requests, minus those that have drained since: `limit` in a window.
     Level,
 }
 
 /// What an instance whose clock is ahead writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClockAhead {
-    /// What any other writes: it leaves the time to Redis.
+    /// The same as any other instance: the library uses the time of Redis.
     Right,
-    /// Times or windows that have not come yet.
+    /// Times or windows in the future.
     Invalid,
-    /// A time up to which more requests than the limit would be counted. It is invalid, too.
+    /// A time in the future that means a count above the limit. It is also invalid.
     OverLimit,
 }
 
-/// What a client meets whose counter lost its expiry at the limit.
+/// What happens to a client whose counter loses its expiry at the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WithoutExpiry {
-    /// It is refused for ever, which the exporter reports.
+    /// It is refused for ever. The exporter reports that.
     Blocks,
-    /// It is allowed again, or is after another window.
+    /// It is allowed again, at the latest after another window.
     Passes,
-    /// It is not limited any more. The exporter reports the same, as another library of the kind blocks, and that too much
-    /// was allowed as soon as it was.
+    /// It is no longer limited. The exporter reports a stuck counter, because another library of the kind blocks. It also
+    /// reports that too much was allowed, as soon as it was.
     Opens,
 }
 
 impl Application {
-    /// Whether it is in Python; the others are in JavaScript.
+    /// Whether it is in Python. The others are in JavaScript.
     pub(crate) fn is_python(&self) -> bool {
         Path::new(self.file).extension() == Some(OsStr::new("py"))
     }
@@ -138,7 +138,7 @@ impl Writing {
     }
 }
 
-/// What most strategies are like.
+/// The values that most strategies have.
 const USUAL: Strategy = Strategy {
     path: "",
     counter: "",
@@ -156,7 +156,7 @@ const USUAL: Strategy = Strategy {
     numbered_windows: false,
 };
 
-/// All of them, in the order of the table.
+/// All applications, in the order of the table.
 pub(crate) const APPLICATIONS: &[Application] = &[
     Application {
         file: "flask-limiter.py",
@@ -342,7 +342,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
             names: "{CLIENT:default}:*",
             client: Writing::Hashed,
             counts: Counts::Asked,
-            // While it is blocked, a client's requests fill its next window.
+            // Requests of a blocked client fill its next window.
             forgives: false,
             ..USUAL
         }],
@@ -383,7 +383,7 @@ pub(crate) const APPLICATIONS: &[Application] = &[
             names: "bull:CLIENT:limiter",
             client: Writing::Dotted,
             shows_two_limits: true,
-            // A limit whose end is not known holds no job back: jobs are counted on, and never refused.
+            // A limit without an end delays no job: jobs are counted and never refused.
             without_expiry: WithoutExpiry::Opens,
             ..USUAL
         }],

@@ -1,4 +1,4 @@
-//! The arguments: words of names, and flags.
+//! The arguments: parts of names, and flags.
 
 use std::collections::BTreeSet;
 
@@ -7,15 +7,15 @@ use anyhow::{Context as _, bail};
 use crate::applications::{APPLICATIONS, Application};
 use crate::bugs::{BUGS, Bug};
 
-/// How many run at once: they mostly wait.
+/// How many run at once. They mostly wait.
 const AT_ONCE: usize = 16;
 
-/// What is run.
+/// One run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Case {
-    /// An application, through the whole course.
+    /// An application goes through the whole course.
     Course(&'static Application),
-    /// A bug of a library.
+    /// A bug of a library is reproduced.
     Bug(&'static Bug),
 }
 
@@ -36,12 +36,12 @@ pub(crate) struct Arguments {
     pub(crate) cases: Vec<Case>,
     /// How many may run at once.
     pub(crate) at_once: usize,
-    /// Whether the exporter watches. Without it, only the application is tested, as for a new one.
+    /// Whether the exporter watches. Without it, only the applications are tested, which helps when adding one.
     pub(crate) exporter: bool,
 }
 
 impl Arguments {
-    /// An error names what is not known: an application that is left out by mistake would look sound.
+    /// An unknown word is an error: otherwise, an application could be left out unnoticed.
     pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
         let mut wanted = Vec::new();
         let mut at_once = AT_ONCE;

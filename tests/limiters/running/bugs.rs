@@ -1,4 +1,4 @@
-//! Bugs that live in released libraries, made by these: what the exporter shows of each.
+//! Bugs in released libraries: each is reproduced with the library itself, and the exporter must show it.
 
 use std::time::Duration;
 
@@ -14,36 +14,36 @@ use crate::table::Row;
 /// The grace period of `invalid_counter`.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Within this a scrape shows it: the exporter goes over all keys in each.
+/// A scrape must show the bug within this time: the exporter scans all keys in each scrape.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 
-/// Between two scrapes.
+/// The time between two scrapes.
 const SCRAPE_EVERY: Duration = Duration::from_millis(500);
 
-/// A bug, and what shows it.
+/// A bug, and how the exporter shows it.
 #[derive(Debug)]
 pub(crate) struct Bug {
     /// What is wrong.
     pub(crate) what: &'static str,
-    /// The file of the application that has it.
+    /// The file of the application with the bug.
     pub(crate) file: &'static str,
-    /// The endpoint that brings it about.
+    /// The endpoint that triggers the bug.
     path: &'static str,
     shows: Shows,
 }
 
-/// What shows a bug.
+/// How the exporter shows a bug.
 #[derive(Debug)]
 enum Shows {
-    /// One request leaves a key without expiry, of this counter.
+    /// One request leaves a key of this counter without expiry.
     KeysWithoutExpiry(&'static str),
-    /// One request leaves a state that is invalid, under this label.
+    /// One request leaves an invalid state under this label.
     Invalid(&'static str),
-    /// Requests of these clients are counted together, under this label.
+    /// The requests of these clients are counted together under this label.
     Together(&'static [(&'static str, u32)], &'static str),
 }
 
-/// bull, whose queue is no part of the course: `bullmq.js` shows its kind.
+/// bull, whose queue is not part of the course: `bullmq.js` covers its kind.
 const BULL: Application = Application {
     file: "bull.js",
     packages: &["bull"],
@@ -52,7 +52,7 @@ const BULL: Application = Application {
     strategies: &[],
 };
 
-/// All of them.
+/// All bugs.
 pub(crate) const BUGS: &[Bug] = &[
     Bug {
         what: "the leaking bucket of a client that asks once never expires",
@@ -81,18 +81,18 @@ pub(crate) const BUGS: &[Bug] = &[
 ];
 
 impl Bug {
-    /// The application that has it.
+    /// The application with the bug.
     pub(crate) fn application(&self) -> &'static Application {
         let mut all = APPLICATIONS.iter().chain([&BULL]);
         all.find(|one| one.file == self.file).unwrap_or(&BULL)
     }
 
-    /// Brings it about, and says what was seen.
+    /// Triggers the bug, and returns what was seen.
     pub(crate) async fn run(&self) -> anyhow::Result<Row> {
         let bench = Bench::start(self.application(), true).await?;
         let outcome = match self.shows {
             Shows::Together(..) => bench.within_window(async || self.on(&bench).await).await,
-            // What these leave stays.
+            // The states that these leave do not expire.
             Shows::KeysWithoutExpiry(_) | Shows::Invalid(_) => self.on(&bench).await,
         };
         outcome.with_context(|| {
@@ -152,7 +152,7 @@ impl Bug {
         Ok(())
     }
 
-    /// Scrapes until the series has this value; nothing is reported meanwhile.
+    /// Scrapes until the series has this value. Nothing may be reported meanwhile.
     async fn shown(
         &self,
         bench: &Bench,

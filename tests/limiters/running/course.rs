@@ -1,4 +1,4 @@
-//! What each application goes through: honest traffic for several windows, then what can go wrong.
+//! The course of each application: honest traffic for several windows, then faults.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,33 +17,34 @@ use crate::outages::flush;
 use crate::table::Row;
 use crate::{faults, outages};
 
-/// How many bursts of honest traffic there are, each from no memory of the one before.
+/// The number of bursts of honest traffic. The limiter has forgotten the previous burst before each.
 const ROUNDS: u32 = 2;
 
-/// What is waited beyond the windows after which nothing is remembered: more than a burst takes.
+/// The extra wait after the windows in which clients are forgotten: more than a burst takes.
 const BEYOND: Duration = Duration::from_secs(6);
 
-/// How often something is tried that must lie within a window, on a machine that is too busy for it.
+/// The number of attempts at a step that must lie within one window, in case the machine is too busy.
 const ATTEMPTS: u32 = 5;
 
-/// How long the steady traffic is far above the limit.
+/// The duration of the steady traffic far above the limit.
 const STEADY: Duration = Duration::from_secs(50);
 
-/// Between two requests of it.
+/// The time between two of its requests.
 const STEADY_EVERY: Duration = Duration::from_millis(300);
 
-/// An application with its Redis and, if asked for, its exporter. Dropped in this order, so that none notices the end of another.
+/// An application with its Redis and, if requested, its exporter. The order of fields makes sure that none sees the end of
+/// another.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) application: &'static Application,
     pub(crate) exporter: Option<Exporter>,
     pub(crate) app: App,
     pub(crate) redis: RedisServer,
-    /// The logs; last, so that it is there until all others have ended.
+    /// The logs. The last field, so that the folder exists until all others have ended.
     pub(crate) folder: TempDir,
 }
 
-/// What came of a client's requests.
+/// The outcomes of a client's requests.
 #[derive(Debug)]
 struct Asked {
     strategy: &'static Strategy,
@@ -53,7 +54,7 @@ struct Asked {
     took: Duration,
 }
 
-/// Runs the whole course. An error says what was seen instead, and what the application printed last.
+/// Runs the whole course. An error has what was seen instead, and the last output of the application.
 pub(crate) async fn run(
     application: &'static Application,
     with_exporter: bool,
@@ -69,7 +70,7 @@ pub(crate) async fn run(
 }
 
 impl Bench {
-    /// Starts them.
+    /// Starts all of them.
     pub(crate) async fn start(
         application: &'static Application,
         with_exporter: bool,
@@ -129,8 +130,8 @@ impl Bench {
         Ok(rows)
     }
 
-    /// Each client of each strategy asks, below, at and far above the limit, within one window, and all counters forget it.
-    /// Nothing is reported meanwhile; then the exported counts are those of the answers.
+    /// Each client of each strategy sends requests within one window: below, at and far above the limit. Nothing is reported
+    /// meanwhile, and the exported counts are those of the answers. Then waits until all counters have forgotten the clients.
     pub(crate) async fn burst(&self, prefix: &str) -> anyhow::Result<Answers> {
         self.within_window(async || {
             let asked = self
@@ -157,8 +158,8 @@ impl Bench {
         .await
     }
 
-    /// Does this within one window, from its first half on. Where the machine was so busy that another one began, a failure
-    /// proves nothing: everything is deleted, and it is done again.
+    /// Does this within one window, from its first half on. If the machine was so busy that another window began, a failure
+    /// proves nothing: everything is deleted, and the step is repeated.
     pub(crate) async fn within_window<T>(
         &self,
         work: impl AsyncFn() -> anyhow::Result<T>,
@@ -177,7 +178,7 @@ impl Bench {
         }
     }
 
-    /// A client far above the limit, for several windows.
+    /// Sends requests of a client far above the limit, for several windows.
     async fn steady(&self) -> anyhow::Result<Answers> {
         let asked = self
             .quiet(async {
@@ -226,7 +227,7 @@ impl Bench {
         }
     }
 
-    /// Each strategy asked once by this client.
+    /// Does `one` for each strategy.
     pub(crate) async fn each<T, Fut>(
         &self,
         each: impl Fn(&'static Strategy) -> Fut,
@@ -241,7 +242,7 @@ impl Bench {
         try_join_all(all).await
     }
 
-    /// Waits until no strategy remembers anything.
+    /// Waits until all strategies have forgotten all clients.
     async fn forget(&self) -> anyhow::Result<()> {
         let pause = self.memory() + BEYOND;
         self.quiet(async {
@@ -251,14 +252,14 @@ impl Bench {
         .await
     }
 
-    /// How long a strategy remembers a client at the most.
+    /// The longest time that a strategy remembers a client.
     pub(crate) fn memory(&self) -> Duration {
         let strategies = self.application.strategies.iter();
         let windows = strategies.map(|strategy| strategy.forgets_after).max();
         WINDOW * windows.unwrap_or(1)
     }
 
-    /// Does this while the exporter, where there is one, is scraped and reports nothing.
+    /// Does this while the exporter, if there is one, is scraped and must report nothing.
     pub(crate) async fn quiet<T>(
         &self,
         work: impl Future<Output = anyhow::Result<T>>,
@@ -269,7 +270,7 @@ impl Bench {
         }
     }
 
-    /// The exported counts are those of the answers, and the limits those of the applications.
+    /// Checks that the exported counts are those of the answers, and the limits those of the applications.
     async fn counts(&self, asked: &[Asked]) -> anyhow::Result<()> {
         let Some(exporter) = &self.exporter else {
             return Ok(());
@@ -295,7 +296,7 @@ impl Bench {
         Ok(())
     }
 
-    /// The exporter says what it watches: each strategy is one of the kind's counters.
+    /// Checks that the exporter names what it watches: each strategy is one of the kind's counters.
     async fn watches_this(&self) -> anyhow::Result<()> {
         let Some(exporter) = &self.exporter else {
             return Ok(());
@@ -336,7 +337,7 @@ fn exporter_args(
     Ok(args)
 }
 
-/// Waits for the first half of a window that begins with the clock: what follows lies within it, its scrape included.
+/// Waits for the first half of a window that is aligned to the clock, so that the next step and its scrape lie within it.
 async fn into_window() {
     let window = WINDOW.as_millis();
     let into = now().as_millis() % window;
@@ -346,7 +347,7 @@ async fn into_window() {
     }
 }
 
-/// The number of the window that is now.
+/// The number of the current window.
 fn window() -> u128 {
     now().as_millis() / WINDOW.as_millis()
 }

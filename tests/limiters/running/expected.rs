@@ -1,4 +1,4 @@
-//! What the traffic is, and what is expected of its answers and of its counts: pure.
+//! The traffic, and the expected answers and counts. Pure.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use crate::applications::{Counts, Strategy};
 /// The limit of every endpoint.
 pub(crate) const LIMIT: u32 = 10;
 
-/// Its window: long beside a burst and its scrape, short enough that several go by.
+/// The window: long compared to a burst and its scrape, short enough for several in a test.
 pub(crate) const WINDOW: Duration = Duration::from_secs(20);
 
-/// Clients and what each asks for in a burst: below the limit, at it, far above it.
+/// The clients of a burst and the number of their requests: below the limit, at it, far above it.
 pub(crate) const BURST: [(&str, u32); 3] = [
     ("a key: with spaces", 4),
     ("2001:db8::1", LIMIT),
     ("user:1", 25),
 ];
 
-/// What came of some requests.
+/// The outcomes of some requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Answers {
     pub(crate) allowed: u32,
@@ -30,7 +30,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Counts one more.
+    /// Adds one outcome.
     pub(crate) fn count(&mut self, outcome: Outcome) {
         *match outcome {
             Outcome::Allowed => &mut self.allowed,
@@ -39,7 +39,7 @@ impl Answers {
         } += 1;
     }
 
-    /// How many there were.
+    /// The number of requests.
     pub(crate) fn asked(self) -> u32 {
         self.allowed + self.refused + self.failed
     }
@@ -64,7 +64,7 @@ impl fmt::Display for Answers {
     }
 }
 
-/// Whether a client that nothing was remembered of got the answers that the limit means, in requests that took `took`.
+/// Checks the answers to a client that the limiter did not remember, whose requests took `took`.
 pub(crate) fn fresh(strategy: &Strategy, answers: Answers, took: Duration) -> anyhow::Result<()> {
     let least = answers.asked().min(LIMIT);
     let most = match strategy.counts {
@@ -78,9 +78,9 @@ pub(crate) fn fresh(strategy: &Strategy, answers: Answers, took: Duration) -> an
     Ok(())
 }
 
-/// Whether a client far above the limit for several windows got what the limit means, from no memory of it.
+/// Checks the answers to a client that was far above the limit for several windows and that the limiter did not remember.
 pub(crate) fn steady(strategy: &Strategy, answers: Answers, took: Duration) -> anyhow::Result<()> {
-    // A window is begun at any moment, so there may be two more than went by.
+    // Windows may begin at any moment, so there may be two more than the whole ones.
     let windows = u32::try_from(took.as_secs() / WINDOW.as_secs()).unwrap_or(u32::MAX);
     let most = LIMIT.saturating_mul(windows.saturating_add(2));
     let least = if strategy.forgives { LIMIT + 1 } else { LIMIT };
@@ -91,7 +91,7 @@ pub(crate) fn steady(strategy: &Strategy, answers: Answers, took: Duration) -> a
     Ok(())
 }
 
-/// The counts that may be exported for a client with these answers, whose first request was `since` ago.
+/// The lowest and highest count that may be exported for a client with these answers, whose first request was `since` ago.
 pub(crate) fn exported(strategy: &Strategy, answers: Answers, since: Duration) -> (u32, u32) {
     match strategy.counts {
         Counts::Asked => (answers.asked(), answers.asked()),
@@ -103,7 +103,7 @@ pub(crate) fn exported(strategy: &Strategy, answers: Answers, since: Duration) -
     }
 }
 
-/// What a bucket of the limit drains at the most in this time.
+/// The most requests that a bucket drains in this time.
 fn drained(time: Duration) -> u32 {
     let share = time.as_secs_f64() / WINDOW.as_secs_f64();
     #[expect(

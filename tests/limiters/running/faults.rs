@@ -1,4 +1,4 @@
-//! What goes wrong with counters: how their application bears it, and what the exporter reports.
+//! Faults of counters: how their application handles them, and what the exporter reports.
 
 use std::time::Duration;
 
@@ -17,32 +17,32 @@ use crate::names;
 use crate::outages::flush;
 use crate::table::Row;
 
-/// Far more than a scrape takes.
+/// The timeout of a scrape: far more than it takes.
 const SCRAPE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The grace period of `stuck_counter` and `invalid_counter`.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Beyond the windows after which a client would be allowed again.
+/// The extra time after the windows in which a healthy limiter allows a client again.
 const BEYOND: Duration = Duration::from_secs(2);
 
-/// Its counter loses its expiry at the limit.
+/// The client whose counter loses its expiry at the limit.
 const STUCK: &str = "stuck";
 
-/// Its counter becomes what no limiter writes.
+/// The client whose counter becomes garbage.
 const SPOILED: &str = "spoiled";
 
-/// It is limited by two instances that do not agree.
+/// The client that uses two instances with different limits.
 const SHARED: &str = "shared";
 
-/// It asks an instance whose clock is ahead.
+/// The client that uses an instance whose clock is ahead.
 const AHEAD: &str = "ahead";
 
 /// The limit of the second instance.
 const HIGHER_LIMIT: u32 = 2 * LIMIT;
 
-/// Counters without expiry at their limit, garbage, and those of an instance whose clock is ahead: found after the grace
-/// period, and over once they are deleted. A client whose counter is said to block is blocked indeed, and another one is not.
+/// Counters without expiry at their limit, garbage, and the counters of an instance whose clock is ahead are reported after the
+/// grace period, until they are deleted. A client is blocked exactly if its counter is reported to block it.
 pub(crate) async fn broken(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let redis = bench.redis.connection().await?;
     let file = bench.application.file;
@@ -70,7 +70,7 @@ pub(crate) async fn broken(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let late = strategies().filter(|strategy| strategy.clock_ahead != ClockAhead::Right);
     let late = found("invalid_counter", late, AHEAD);
     let above = found("ghost_allowing", with(ClockAhead::OverLimit), AHEAD);
-    // Its grace period is shorter than the others'.
+    // Its grace period is shorter than that of the others.
     let far_above = found("counter_drift", with(ClockAhead::OverLimit), AHEAD);
     let broken = [stuck.clone(), spoiled.clone()].concat();
     let late = [late, far_above.clone()].concat();
@@ -87,7 +87,7 @@ pub(crate) async fn broken(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         Row::after_grace("an instance whose clock is 5 min ahead", &late, &seen),
     ];
 
-    // Only now: the next request may heal what would have been reported wrongly.
+    // Not earlier: the next request may heal the counter and hide a false report.
     let asked = Instant::now();
     drop(ahead);
     ask_stuck(bench, &redis).await?;
@@ -108,8 +108,9 @@ pub(crate) async fn broken(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A second instance with a higher limit, as in the middle of a rollout: reported where the key shows that too much was
-/// allowed, and nothing where the limit is in its name, where it counts refused requests, or where both keep to the lower one.
+/// A second instance with a higher limit, as in the middle of a rollout. It is reported if the key shows that too much was
+/// allowed. Nothing is reported if the limit is in the name, if refused requests count, or if both instances keep to the lower
+/// limit.
 pub(crate) async fn two_limits(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let url = bench.redis.url();
     let (file, folder) = (bench.application.file, bench.folder.path());
@@ -151,7 +152,7 @@ pub(crate) async fn two_limits(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(vec![Row::at_once(what, expected, &seen)])
 }
 
-/// Makes the counters that are to be broken: one above the limit, and one with a request.
+/// Makes the counters to break: one above the limit, and one with a single request.
 async fn prepare(bench: &Bench, strategy: &'static Strategy) -> anyhow::Result<()> {
     for _ in 0..LIMIT + 3 {
         bench.app.ask(strategy.path, STUCK).await;
@@ -164,7 +165,7 @@ async fn prepare(bench: &Bench, strategy: &'static Strategy) -> anyhow::Result<(
     Ok(())
 }
 
-/// Takes the expiry of one counter away, spoils the other one, and has an instance whose clock is ahead make a third.
+/// Removes the expiry of one counter, spoils the other one, and lets an instance whose clock is ahead make a third.
 async fn break_counters(
     mut redis: MultiplexedConnection,
     strategy: &Strategy,
@@ -175,14 +176,14 @@ async fn break_counters(
     for _ in 0..LIMIT + 3 {
         ahead.ask(strategy.path, AHEAD).await;
     }
-    // Its windows are shorter than the grace period: nothing that it wrote may go between two of them.
+    // Its windows are shorter than the grace period, so it keeps writing: its state must not end between two windows.
     if strategy.clock_ahead != ClockAhead::Right {
         names::persist(&mut redis, strategy, AHEAD).await?;
     }
     Ok(())
 }
 
-/// One more request of each stuck client, long after its window.
+/// Sends one more request of each stuck client, long after its window.
 async fn ask_stuck(bench: &Bench, redis: &MultiplexedConnection) -> anyhow::Result<()> {
     let asked = bench.each(|strategy| {
         let mut redis = redis.clone();
@@ -208,7 +209,7 @@ async fn ask_stuck(bench: &Bench, redis: &MultiplexedConnection) -> anyhow::Resu
     asked.await.map(drop)
 }
 
-/// Limits that are in names make two counters of a client: Prometheus takes no scrape with a series that is there twice.
+/// If names contain the limit, a client has two counters. Prometheus rejects a scrape that has a series twice.
 async fn no_key_twice(exporter: &Exporter) -> anyhow::Result<()> {
     let answer = lab::http::get(exporter.address(), "/metrics", SCRAPE_PATIENCE).await?;
     let mut keys = Exposition::parse(&answer.text())?.labels("ratelimiter_key_requests", "key");
@@ -222,7 +223,7 @@ async fn no_key_twice(exporter: &Exporter) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is to be found of these strategies, for a client.
+/// The expected findings for a client of these strategies.
 fn found<'a>(
     invariant: &'static str,
     strategies: impl Iterator<Item = &'a Strategy>,

@@ -1,8 +1,8 @@
-//! Real applications on real rate limiters, watched by the exporter: nothing is reported under honest traffic, the counts
-//! are those of the traffic, and what is broken is found.
+//! Real applications with real rate limiters, watched by the exporter. Under honest traffic, nothing is reported and the counts
+//! are those of the traffic. Faults are found.
 //!
-//! `make limiters` installs their libraries and runs this; words behind it choose applications by name. Each has a Redis
-//! and an exporter of its own. It leaves out what a description makes of stored states: the captures show that.
+//! `make limiters` installs their libraries and runs this. Arguments select applications by parts of their names. Each
+//! application has its own Redis and exporter. How descriptions read stored states is not tested here, but on the captures.
 
 mod app;
 mod applications;
@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 
-/// One thread: children die with the thread that started them, and this one outlives every application.
+/// One thread: child processes die with the thread that started them, and this thread outlives every application.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {

@@ -1,4 +1,4 @@
-//! The keys of a client in Redis: found, robbed of their expiry, spoiled.
+//! Finds the keys of a client in Redis, removes their expiry, and spoils them.
 
 use anyhow::{Context as _, bail, ensure};
 use redis::AsyncCommands as _;
@@ -7,16 +7,16 @@ use redis::aio::MultiplexedConnection;
 use crate::applications::Strategy;
 use crate::expected::LIMIT;
 
-/// How many windows ahead a spoiled name is: far beyond any clock.
+/// How many windows ahead the window of a spoiled name is: beyond any difference of clocks.
 const WINDOWS_AHEAD: u64 = 1000;
 
 /// A score far in the future, in any unit of time since 1970.
 const FUTURE: f64 = 9e18;
 
-/// What no limiter writes.
+/// A value that no limiter writes.
 const GARBAGE: &str = "garbage";
 
-/// Gives the names of a client's counter; there is one at least.
+/// The names of a client's counter, at least one.
 pub(crate) async fn names(
     redis: &mut MultiplexedConnection,
     strategy: &Strategy,
@@ -28,7 +28,7 @@ pub(crate) async fn names(
     Ok(names)
 }
 
-/// Takes the expiry of a client's counter away.
+/// Removes the expiry of a client's counter.
 pub(crate) async fn persist(
     redis: &mut MultiplexedConnection,
     strategy: &Strategy,
@@ -55,7 +55,7 @@ pub(crate) async fn persists(
     Ok(false)
 }
 
-/// Brings a client's counter into a state that its limiter cannot make, and that does not go by itself.
+/// Puts a client's counter into a state that its limiter cannot make and that does not end by itself.
 pub(crate) async fn spoil(
     redis: &mut MultiplexedConnection,
     strategy: &Strategy,
@@ -71,7 +71,7 @@ pub(crate) async fn spoil(
         match kind.as_str() {
             "string" => redis.set(&name, GARBAGE).await?,
             "list" => redis.lpush(&name, GARBAGE).await?,
-            // At their limit: of counters below it, only a sample is checked for times in the future.
+            // Spoiled counters are at their limit: below it, only a sample is checked for times in the future.
             "zset" => {
                 let members: Vec<(f64, u32)> = (0..LIMIT).map(|member| (FUTURE, member)).collect();
                 let _: () = redis.del(&name).await?;
@@ -90,7 +90,7 @@ pub(crate) async fn spoil(
     Ok(())
 }
 
-/// The name of a window that has not begun.
+/// The name with a window that has not begun.
 fn ahead(name: &str) -> anyhow::Result<String> {
     let (before, number) = name
         .rsplit_once(':')

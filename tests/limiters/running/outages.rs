@@ -1,4 +1,4 @@
-//! What goes wrong with Redis: how an application bears it, and what the exporter reports.
+//! Faults of Redis: how an application handles them, and what the exporter reports.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use crate::expect::Expect;
 use crate::expected::BURST;
 use crate::table::Row;
 
-/// Within this a Redis that is away is reported: a scrape and the timeouts in it.
+/// How long it may take until an unavailable Redis is reported: a scrape with its timeouts.
 const AWAY_WITHIN: Duration = Duration::from_secs(15);
 
-/// How long an application may take to come back to a Redis that came back: clients try again ever more seldom.
+/// How long an application may take to reconnect to a Redis that has returned: clients retry with growing intervals.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 
-/// Between two attempts.
+/// The time between two attempts.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
-/// Everything is deleted: each client is new.
+/// Deletes everything: each client is new afterwards.
 pub(crate) async fn flushed(bench: &Bench) -> anyhow::Result<Row> {
     flush(bench.redis.connection().await?, "FLUSHALL").await?;
     let answers = bench.burst("flushed ").await?;
     Ok(Row::nothing("`FLUSHALL`, and new bursts", answers))
 }
 
-/// Redis forgets the scripts: clients send them again. Those of [`flushed`] have something left.
+/// Deletes the scripts: clients must send them again. The clients of [`flushed`] have requests left.
 pub(crate) async fn scripts_flushed(bench: &Bench) -> anyhow::Result<Row> {
     flush(bench.redis.connection().await?, "SCRIPT FLUSH").await?;
     let known = bench.each(|strategy| async move {
@@ -51,8 +51,8 @@ pub(crate) async fn scripts_flushed(bench: &Bench) -> anyhow::Result<Row> {
     Ok(Row::nothing("`SCRIPT FLUSH`, and new bursts", answers))
 }
 
-/// Redis has no memory left and evicts nothing: new clients get what the table says, and once there is room again they are
-/// allowed. Nothing is violated; the exported memory shows it, and the alert uses that.
+/// Redis has no memory left and evicts nothing. New clients get the answer in the table of applications, and are allowed once
+/// there is room again. Nothing is violated. The exported memory shows the state, and the alert uses that.
 pub(crate) async fn full(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let known = bench.each(|strategy| async move {
         let outcome = bench.app.ask(strategy.path, "known").await;
@@ -91,7 +91,7 @@ pub(crate) async fn full(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Redis ends, which is reported at once, and comes back empty, which ends it. The application goes on.
+/// Kills Redis, which is reported at once, and restarts it empty, which ends the report. The application must continue.
 pub(crate) async fn away(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let fault = Instant::now();
     bench.redis.kill();
@@ -116,7 +116,7 @@ pub(crate) async fn away(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Asks until the applications are there again.
+/// Sends requests until the application admits them again.
 async fn back(bench: &Bench, client: &str) -> anyhow::Result<()> {
     let back = bench.each(|strategy| async move {
         let since = Instant::now();
@@ -132,7 +132,7 @@ async fn back(bench: &Bench, client: &str) -> anyhow::Result<()> {
     back.await.map(drop)
 }
 
-/// Sends a command, whose words have no spaces.
+/// Sends a command. Its words are separated by spaces.
 pub(crate) async fn flush(mut redis: MultiplexedConnection, command: &str) -> anyhow::Result<()> {
     let mut words = command.split(' ');
     let mut command = redis::cmd(words.next().unwrap_or_default());

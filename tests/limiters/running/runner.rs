@@ -1,4 +1,4 @@
-//! Runs the applications side by side and prints their table.
+//! Runs the applications concurrently and prints their table.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::arguments::{Arguments, Case};
 use crate::course;
 use crate::table::{Row, versions};
 
-/// What an application may take at most: far more than it takes on a busy machine.
+/// The most time for an application: far more than it takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// What was reported, as `expect.rs` says it.
+/// The reports that `expect.rs` has seen.
 #[derive(Debug, Default)]
 #[expect(
     dead_code,
@@ -23,14 +23,14 @@ pub(crate) struct Seen {
     pub(crate) what: String,
     /// From the fault to the scrape that reported it.
     pub(crate) seconds: Option<f64>,
-    /// The truth suite's has more.
+    /// Only the truth suite has more.
     pub(crate) rest: (),
 }
 
 /// The rows of an application, or why it failed.
 type Outcome = Result<Vec<Row>, String>;
 
-/// Runs them, prints the table, and returns how many failed.
+/// Runs the cases, prints the table, and returns how many failed.
 pub(crate) async fn run(arguments: &Arguments) -> usize {
     let started = Instant::now();
     let with_exporter = arguments.exporter;

@@ -1,4 +1,4 @@
-//! The table that is printed: what happened to each application, what was expected, what was seen.
+//! The printed table: the events of each application, what was expected, and what was seen.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use lab::application::installed;
 use crate::expected::Answers;
 use crate::runner::Seen;
 
-/// What was seen of an event.
+/// The result of one event.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) event: &'static str,
@@ -17,12 +17,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// These and nothing else were to be reported by the first scrape, and were.
+    /// The first scrape reported exactly these, as expected.
     pub(crate) fn at_once(event: &'static str, found: &[(&str, String)], seen: &Seen) -> Self {
         Self::of(event, found, "at once", seen)
     }
 
-    /// These were to be reported once their grace period was over, and were.
+    /// These were reported after their grace period, as expected.
     pub(crate) fn after_grace(event: &'static str, found: &[(&str, String)], seen: &Seen) -> Self {
         Self::of(event, found, "after 60 s", seen)
     }
@@ -54,7 +54,7 @@ impl Row {
         }
     }
 
-    /// Nothing was to be reported, and the counts were those of these answers.
+    /// Nothing was reported, as expected, and the counts were those of these answers.
     pub(crate) fn nothing(event: &'static str, answers: Answers) -> Self {
         Self {
             event,
@@ -64,7 +64,7 @@ impl Row {
     }
 }
 
-/// Packages of npm or of Python's index with the versions that are installed.
+/// Packages of npm or PyPI with their installed versions.
 pub(crate) fn versions(packages: &[&str], python: bool) -> anyhow::Result<String> {
     let versions = packages.iter().map(|package| {
         let version = if python {

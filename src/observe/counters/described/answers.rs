@@ -1,4 +1,4 @@
-//! Makes commands of Redis out of a description's questions, and its answers out of those of Redis. No I/O.
+//! Translates the asks of a description into Redis commands, and Redis replies into its answers. No I/O.
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
@@ -6,7 +6,7 @@ use crate::limiters::{Answer, Ask, MOST_BYTES, MOST_ENTRIES};
 use crate::observation::Reason;
 use crate::observe::redis::errors::{breaks, reason_of};
 
-/// The key that `ask` is about, and the command.
+/// The key of `ask`, and the command.
 pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
     let (name, key) = match ask {
         Ask::Type(key) => ("TYPE", key),
@@ -47,11 +47,11 @@ pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
     (key.clone(), command)
 }
 
-/// What an entry of a list, hash or sorted set takes of Redis's memory besides a value that is long, at the most.
+/// The most memory that Redis takes for an entry of a list, hash or sorted set, without long values.
 const ENTRY_BYTES: u64 = 160;
 
-/// What is asked before `ask`, where its answer could be of any size: how long what it reads is. `measured`: Redis says how
-/// much memory a key takes.
+/// The commands that go before `ask` if its answer could be of any size: they return the size. `measured`: whether Redis reports
+/// the memory of a key.
 pub(super) fn guards(ask: &Ask, measured: bool) -> Vec<(Vec<u8>, Cmd)> {
     let (key, count) = match ask {
         Ask::Fields(key, fields) => {
@@ -63,7 +63,7 @@ pub(super) fn guards(ask: &Ask, measured: bool) -> Vec<(Vec<u8>, Cmd)> {
             return fields.iter().map(length).collect();
         }
         Ask::AllFields(key) => (key, "HLEN"),
-        // The last entry is asked for together with the first ones.
+        // `Ask::Last` is sent together with `Ask::Head`.
         Ask::Head(key) => (key, "LLEN"),
         Ask::Members { key, .. } => (key, "ZCARD"),
         _ => return Vec::new(),
@@ -74,24 +74,24 @@ pub(super) fn guards(ask: &Ask, measured: bool) -> Vec<(Vec<u8>, Cmd)> {
     if measured {
         let mut memory = redis::cmd("MEMORY");
         memory.arg("USAGE").arg(key);
-        // All entries of what is read, and no more work than that.
+        // Samples as many entries as would be read, and no more.
         memory.arg("SAMPLES").arg(MOST_ENTRIES);
         guards.push((key.clone(), memory));
     }
     guards
 }
 
-/// Whether `said` is the refusal of a user, or of a server, that does not measure memory.
+/// Whether `said` shows that MEMORY USAGE is not available: the user may not run it, or the server does not have it.
 pub(super) fn is_unmeasured(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
     !matches!(ask, Ask::Fields(..))
         && matches!(said, [Ok(_), Err(error)] if reason_of(error) != Reason::WrongType && !breaks(error))
 }
 
-/// Whether `ask` is asked, by what its guards said.
+/// Whether `ask` may be sent, by the replies of its guards.
 pub(super) fn is_read(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
     let number = |said: &RedisResult<Value>| match said {
         Ok(Value::Int(number)) => u64::try_from(*number).ok(),
-        // Missing, or another type: the command itself will say so.
+        // The key is missing or has another type: the command itself will report that.
         _ => None,
     };
     let most = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -102,7 +102,7 @@ pub(super) fn is_read(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
     let Some(entries) = said.first().and_then(number) else {
         return true;
     };
-    // Of a list, only so many are read, and those are in order.
+    // A list is ordered, and LRANGE reads only so many entries.
     let few = matches!(ask, Ask::Head(_)) || entries <= most(MOST_ENTRIES);
     let used = said.get(1).and_then(number).unwrap_or(0);
     let allowed = most(MOST_BYTES).saturating_add(ENTRY_BYTES.saturating_mul(entries));
@@ -110,11 +110,11 @@ pub(super) fn is_read(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
 }
 
 fn score(value: f64) -> String {
-    // As Redis reads it: never with an exponent, and infinite as inf.
+    // The form that Redis reads: no exponent, and `inf` for infinity.
     format!("{value}")
 }
 
-/// What `said` means as an answer to `ask`; an error where the server or the way to it is at fault.
+/// The answer to `ask` from the reply `said`. An error if the server or the connection failed.
 pub(super) fn answer(ask: &Ask, said: RedisResult<Value>) -> Result<Answer, RedisError> {
     let said = match said {
         Ok(said) => said,
@@ -123,10 +123,10 @@ pub(super) fn answer(ask: &Ask, said: RedisResult<Value>) -> Result<Answer, Redi
     };
     Ok(match (ask, said) {
         (Ask::Type(_), Value::SimpleString(kind)) => Answer::Type(kind),
-        // A list that is empty is not there.
+        // Redis has no empty lists.
         (Ask::Length(_), Value::Int(0)) => Answer::Missing,
         (_, Value::Int(number)) => Answer::Integer(number),
-        // Or an empty string: `looks` finds out.
+        // Or an empty string: `name_batch` distinguishes them.
         (Ask::Get(_), Value::BulkString(text)) if text.is_empty() => Answer::Missing,
         (Ask::Get(_), Value::BulkString(text)) if text.len() > MOST_BYTES => Answer::TooLarge,
         (Ask::Get(_), Value::BulkString(text)) => Answer::Text(text),
@@ -185,8 +185,8 @@ fn text(value: Value) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::limiters::{
-        Counter, CounterReading, Description, Expires, Limits, Look, LookContext, Matched, Outcome,
-        built_in, never_fell,
+        Counter, CounterReading, Description, Expires, Limits, Matched, NameContext, NameReader,
+        Outcome, built_in, never_fell,
     };
     use crate::observe::counters::closer::{CLOCK_TOLERANCE_MS, Closer};
     use crate::observe::counters::requests::{hmget, zcount};
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_only_reads_and_no_more_than_is_used() {
+    fn commands_only_read_and_only_as_much_as_is_used() {
         let key = || b"k".to_vec();
         for (ask, expected) in [
             (Ask::Get(key()), "GETRANGE k 0 65536"),
@@ -231,11 +231,11 @@ mod tests {
         }
     }
 
-    /// The reading of `ratelimit:k` by the description of the reference limiter, and what it asked.
+    /// The reading of `ratelimit:k` by the description of the reference limiter, and its commands.
     fn described(count: i64, left_ms: i64, future: i64) -> (CounterReading, Vec<String>) {
         let description = Description::parse(built_in("reference").unwrap()).unwrap();
         let none = |_: &Counter, _: &Matched| Limits::default();
-        let known = LookContext {
+        let known = NameContext {
             rules: &none,
             api: &|_, _| Limits::default(),
             former: &never_fell,
@@ -243,7 +243,7 @@ mod tests {
             tolerance_ms: CLOCK_TOLERANCE_MS,
             sampled: true,
         };
-        let mut look = Look::begin(&description, known, b"ratelimit:k", None);
+        let mut reader = NameReader::begin(&description, known, b"ratelimit:k", None);
         let mut asked = Vec::new();
         let limit = [&b"10"[..], b"60000"].map(|field| Some(field.to_vec()));
         for answers in [
@@ -251,11 +251,11 @@ mod tests {
             vec![Answer::Integer(count)],
             vec![Answer::Integer(left_ms), Answer::Integer(future)],
         ] {
-            asked.extend(look.asks().iter().map(packed));
-            look.feed(&answers);
+            asked.extend(reader.asks().iter().map(packed));
+            reader.feed(&answers);
         }
-        let Some(Outcome::Counted(reading)) = look.finding().map(|it| it.outcome.clone()) else {
-            panic!("{:?}", look.finding());
+        let Some(Outcome::Counted(reading)) = reader.finding().map(|it| it.outcome.clone()) else {
+            panic!("{:?}", reader.finding());
         };
         (reading, asked)
     }
@@ -266,7 +266,7 @@ mod tests {
         let [left, future] = Closer::commands(b"ratelimit:k", now_ms);
         let own = [hmget(b"k"), zcount(b"k", now_ms, 60_000), left, future];
         let own = own.map(|command| words(&command).replace("+inf", "inf"));
-        // Another way to write the same score.
+        // The same bound, written as an inclusive one.
         let own = own.map(|words| words.replace("(1700000002000", "1700000002001"));
         assert_eq!(described(3, 60_000, 0).1, own);
     }
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_of_any_size_is_measured_before_it_is_read() {
+    fn values_of_unbounded_size_are_measured_before_they_are_read() {
         let key = || b"k".to_vec();
         let fields = Ask::Fields(key(), vec![b"a".to_vec(), b"b".to_vec()]);
         let members = Ask::Members {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_not_read() {
+    fn values_that_are_too_large_are_not_read() {
         let key = || b"k".to_vec();
         let is_read = |ask: &Ask, said: &[i64]| {
             let said: Vec<_> = said.iter().map(|number| Ok(Value::Int(*number))).collect();
@@ -327,13 +327,13 @@ mod tests {
         let (all, head) = (Ask::AllFields(key()), Ask::Head(key()));
         assert!(is_read(&all, &[4_096, 500_000]) && is_read(&all, &[1, 65_000]));
         assert!(!is_read(&all, &[4_097, 0]) && !is_read(&all, &[1, 70_000]));
-        // Without memory, by the number of entries.
+        // Without MEMORY USAGE, the number of entries decides.
         assert!(is_read(&all, &[4_096]) && !is_read(&all, &[4_097]));
         assert!(is_read(&head, &[1_000_000, 20_000_000]) && !is_read(&head, &[2, 1_000_000]));
     }
 
     #[test]
-    fn what_is_empty_is_missing_and_what_is_long_is_not_read() {
+    fn empty_values_are_missing_and_long_values_are_not_read() {
         let get = Ask::Get(b"k".to_vec());
         let text = |length| Ok(Value::BulkString(vec![b'1'; length]));
         assert_eq!(answer(&get, text(0)).unwrap(), Answer::Missing);

@@ -1,7 +1,7 @@
-//! The limits before they fell: counts and expiries that were legal under them are excused for one window. Pure.
+//! The limits before they fell. Counts and expiries that were legal under them are excused for one window. Pure.
 //!
-//! Rules of the configuration change by a reload: those of before are kept. Of keys whose limit is stored in Redis, a hash
-//! and a limit are remembered.
+//! A reload may change the rules of the configuration: the previous rules are kept. For keys whose limit is stored in Redis, a
+//! hash and the limit are remembered.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -12,20 +12,20 @@ use crate::clock::elapsed;
 use crate::limiters::{Former, Limits};
 use crate::observe::counters::limits::LimitRule;
 
-/// Marks in [`Own`], above the place of the limit, keys that an odd pass saw last.
+/// Flag in [`Own`], above the index of the limit: an odd pass saw the key last.
 const ODD: u32 = 1 << 31;
 
-/// The place of a limit among those that there are, and the mark.
+/// The index of a limit in the table of limits, and the flag.
 type Own = u32;
 
-/// What is remembered of limits.
+/// The remembered limits.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Falls {
     rules: Option<(Vec<LimitRule>, Timestamp)>,
     own: HashMap<u64, Own>,
     limits: Vec<Limits>,
     places: HashMap<Limits, u32>,
-    /// Falls that may still matter, by the hash of the name.
+    /// Limits before a fall that may still matter, and when they fell, by the hash of the name.
     fell: HashMap<u64, (Limits, Timestamp)>,
     odd: bool,
 }
@@ -34,7 +34,7 @@ fn hash(name: &[u8]) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(name)
 }
 
-/// Whether less is legal under `now` than under `before`.
+/// Whether `now` allows less than `before`.
 fn is_fall(before: &Limits, now: &Limits) -> bool {
     let less = |before: Option<u64>, now: Option<u64>| before.zip(now).is_some_and(|(b, n)| n < b);
     less(before.capacity(), now.capacity()) || less(before.window_ms, now.window_ms)
@@ -46,13 +46,13 @@ fn former(limits: Limits, at: Timestamp, now: Timestamp) -> Former {
 }
 
 impl Falls {
-    /// These rules held until now.
+    /// The rules have changed: `before` was in force until now.
     pub(in crate::observe) fn rules_changed(&mut self, before: Vec<LimitRule>, now: Timestamp) {
         self.rules = Some((before, now));
     }
 
-    /// What the rules of before made of a counter, by `ruled`, and when they were replaced; nothing if that is not more than
-    /// is legal now.
+    /// The limits of a counter under the previous rules, by `ruled`, and when those were replaced. `None` if they do not allow
+    /// more than the current ones.
     pub(super) fn by_rules(
         &self,
         limits: &Limits,
@@ -64,7 +64,7 @@ impl Falls {
         is_fall(&before, limits).then(|| former(before, *at, now))
     }
 
-    /// What the limit that is stored for `name` was before it was `limits`.
+    /// The stored limit of `name` before it became `limits`.
     pub(super) fn of_own(&self, name: &[u8], limits: &Limits, now: Timestamp) -> Option<Former> {
         let hash = hash(name);
         let last = self.own.get(&hash).map(|own| self.limit(*own));
@@ -83,7 +83,7 @@ impl Falls {
             .unwrap_or_default()
     }
 
-    /// `limits` are stored for `name`.
+    /// Records that `limits` are stored for `name`.
     pub(super) fn learn(&mut self, name: &[u8], limits: Limits, now: Timestamp) {
         let hash = hash(name);
         let last = self.own.get(&hash).map(|own| self.limit(*own));
@@ -104,7 +104,7 @@ impl Falls {
             .insert(hash, if self.odd { place | ODD } else { place });
     }
 
-    /// A pass has seen every key: what it did not see is forgotten.
+    /// A full pass has ended: keys that it did not see are forgotten.
     pub(super) fn end_pass(&mut self, now: Timestamp) {
         let odd = self.odd;
         self.own.retain(|_, own| (*own & ODD != 0) == odd);
@@ -112,7 +112,7 @@ impl Falls {
             .retain(|_, (before, at)| is_recent(before, *at, now));
         self.odd = !odd;
         if self.limits.len() > 2 * self.own.len() + 1_000 {
-            // Most belong to no key any more. Those in use are learnt anew: for one pass none of their falls is noticed.
+            // Most limits belong to no key any more. The others are learned again: for one pass, their falls go unnoticed.
             *self = Self {
                 rules: self.rules.take(),
                 fell: std::mem::take(&mut self.fell),
@@ -123,7 +123,7 @@ impl Falls {
     }
 }
 
-/// Whether the window of before is not over since.
+/// Whether the previous window, counted from the fall, is not over yet.
 fn is_recent(before: &Limits, at: Timestamp, now: Timestamp) -> bool {
     let window_ms = before.window_ms.unwrap_or(0);
     elapsed(at, now).as_millis() < u128::from(window_ms)
@@ -146,12 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_limit_that_falls_is_known_with_what_it_was_for_one_window() {
+    fn a_fallen_limit_is_remembered_for_one_window() {
         let mut falls = Falls::default();
         let (ten, five, two) = (limits(10, 60), limits(5, 60), limits(2, 60));
         falls.learn(b"a", ten, at(0));
         assert_eq!(falls.of_own(b"a", &ten, at(1)), None);
-        // It is known before it is learnt, and after.
+        // The fall is known before the new limit is learned, and after.
         let of = |falls: &Falls, now: &Limits, seconds| {
             let former = falls.of_own(b"a", now, at(seconds))?;
             Some((former.limits.limit?, former.ago_ms))
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_got_shorter_and_rules_that_changed_are_falls_and_a_rise_is_none() {
+    fn shorter_windows_and_lower_rules_are_falls_and_rises_are_not() {
         let mut falls = Falls::default();
         falls.rules_changed(Vec::new(), at(0));
         let by = |before: Limits, now: Limits| falls.by_rules(&now, |_| before, at(5));

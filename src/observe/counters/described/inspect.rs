@@ -1,5 +1,5 @@
-//! A description on a real Redis, once: every name is classified, and what fits a counter is read as the description
-//! says. For a person who writes a description; nothing is judged and nothing remembered.
+//! Tries a description on a real Redis, once: classifies every name and reads the counters. It is for authors of descriptions.
+//! Nothing is judged or remembered.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use futures_util::future::{Either, join_all, select};
 use jiff::SignedDuration;
 use redis::RedisResult;
 
-use super::{Described, Means};
+use super::{Described, ReadContext};
 use crate::clock::Clock;
 use crate::limiters::{Description, Inventory};
 use crate::observe::counters::invalidations::Tracked;
@@ -24,33 +24,33 @@ use crate::observe::redis::errors::not_connected;
 use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::topology::Topology;
 
-/// What is inspected, and how.
+/// The parameters of an inspection.
 #[derive(Clone, Copy, Debug)]
 pub struct Inspection<'a> {
     /// The Redis.
     pub redis: &'a RedisDeployment,
     /// The share of each server's time that may be taken.
     pub share: f64,
-    /// Limits by key that the configuration knows.
+    /// The limits in the configuration.
     pub rules: &'a [LimitRule],
-    /// What is looked for.
+    /// The description to try.
     pub description: &'a Arc<Description>,
 }
 
-/// What a description found in Redis.
+/// The result of an inspection.
 #[derive(Debug)]
 pub struct Inspected {
-    /// What was found.
+    /// The findings.
     pub inventory: Inventory,
     /// Whether every name was classified.
     pub whole: bool,
     /// The servers that were read.
     pub servers: Vec<String>,
-    /// Keys that moved to another server meanwhile, and were not read.
+    /// How many keys were not read because they moved to another server meanwhile.
     pub moved: u64,
 }
 
-/// Classifies all names, until `stop` is ready. The error says which server could not be read, and why.
+/// Classifies all names, until `stop` is ready. The error names the server that could not be read, and why.
 pub async fn inspect(
     inspection: Inspection<'_>,
     clock: &Clock,
@@ -61,7 +61,7 @@ pub async fn inspect(
     let found = topology.discover(clock).await;
     let found = found.map_err(|failure| failure.message)?;
     if let Some(failure) = found.problem.or(found.harmless) {
-        // Of a cluster, all of it is read or nothing.
+        // A cluster is read completely or not at all.
         return Err(failure.message);
     }
     let shards = found.shards;
@@ -90,7 +90,7 @@ pub async fn inspect(
             clock_offset: offset.unwrap_or(SignedDuration::ZERO),
             pacer,
         });
-        // Its connections live as long as it does.
+        // Dropping a reader would close its connections.
         readers.push(readied.reader);
     }
     if links.is_empty() {
@@ -99,7 +99,7 @@ pub async fn inspect(
     let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
     let slots = slots.then(|| slots_of(shards.iter().map(|now| &now.shard)));
     let servers = result.sources.clone();
-    let means = Means {
+    let context = ReadContext {
         router: &Router::new(links, slots),
         lanes: &lanes,
         clock,
@@ -108,7 +108,7 @@ pub async fn inspect(
     let mut inventory = Inventory::new(inspection.description);
     let described = Described::new(Arc::clone(inspection.description), None);
     let whole = {
-        let all = pin!(described.classify(&means, &mut inventory, &mut result));
+        let all = pin!(described.classify(&context, &mut inventory, &mut result));
         matches!(select(all, pin!(stop)).await, Either::Left(_))
     };
     if let Some(failure) = result.failed.into_values().next() {
@@ -125,22 +125,23 @@ pub async fn inspect(
 impl Described {
     async fn classify(
         &self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         inventory: &mut Inventory,
         result: &mut SweepResult,
     ) {
         let mut sample = Sample::default();
-        for lane in 0..means.lanes.len() {
+        for lane in 0..context.lanes.len() {
             let mut cursor = b"0".to_vec();
             loop {
-                // Everything: a pattern that fits nothing shows by what it misses.
-                let (next, names) = match scan(&means.lanes[lane], &cursor, means.step()).await {
+                // All names are scanned, to show the ones that a wrong pattern misses.
+                let (next, names) = match scan(&context.lanes[lane], &cursor, context.step()).await
+                {
                     Ok(scanned) => scanned,
                     Err(error) => return fail(lane, &error, result),
                 };
-                for names in names.chunks(means.step()) {
+                for names in names.chunks(context.step()) {
                     let sampled: Vec<bool> = names.iter().map(|it| sample.takes(it)).collect();
-                    let (findings, _) = self.look_at(means, names, &sampled, result).await;
+                    let (findings, _) = self.read_names(context, names, &sampled, result).await;
                     for (name, finding) in names.iter().zip(findings) {
                         if let Some(finding) = finding {
                             inventory.add(&self.description, name, &finding);
@@ -159,12 +160,12 @@ impl Described {
     }
 }
 
-/// The names that come after `cursor`, and where they end.
+/// The names from `cursor` on, and the next cursor.
 async fn scan(lane: &Lane, cursor: &[u8], step: usize) -> RedisResult<(Vec<u8>, Vec<Vec<u8>>)> {
     let mut scanner = lane.scanner.clone().ok_or_else(not_connected)?;
     let mut command = redis::cmd("SCAN");
     command.arg(cursor).arg("COUNT").arg(step);
-    // A name that SCAN walks by costs less than a command.
+    // SCAN walks over a name at less than the cost of a command.
     let scan = || async move { command.query_async(&mut scanner).await };
     lane.pacer.step(step / 8 + 1, scan).await.0
 }

@@ -1,4 +1,4 @@
-//! Makes views of counters for the checker out of findings, or says why a name cannot be judged. Pure.
+//! Converts findings to views of counters for the checker, or returns why a name cannot be judged. Pure.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::clock::earlier;
 use crate::limiters::{Called, CounterReading, Finding, Limits, Matched, Outcome, Unknown};
 use crate::observation::{Condition, CounterView, FallenLimit, Lacks, Reason};
 
-/// A counter as it was read, under its label.
+/// A counter that was read, with its label.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) label: Vec<u8>,
-    /// What distinguishes it from others with this label.
+    /// The rest of its name, which distinguishes it from other counters with this label.
     pub(super) rest: Vec<u8>,
     pub(super) name: Vec<u8>,
     count: u64,
@@ -28,15 +28,15 @@ pub(super) struct Seen {
 #[derive(Debug)]
 pub(super) enum Judged {
     Counter(Seen),
-    /// It could not be judged, by its label and why.
+    /// The counter with this label could not be judged, and why.
     Unjudged(Vec<u8>, Reason),
-    /// A counter whose window is over, or that is gone, where its next window has another name.
+    /// A counter that is gone, or whose window is over, and whose next window has another name.
     Passed,
-    /// It counts nothing.
+    /// The name counts nothing.
     Nothing,
 }
 
-/// Judges a finding of the time `now`, on the steady timeline. `called` says what a counter is called.
+/// Judges a finding made at `now`, on the steady timeline. `called` returns the label of a counter.
 pub(super) fn judge(
     finding: &Finding,
     now: Timestamp,
@@ -86,7 +86,7 @@ pub(super) fn judge(
     }
 }
 
-/// The limit before, if it was higher, and when it fell.
+/// The previous limit, if it was higher, and when it fell.
 fn fell_from(reading: &CounterReading, now: Timestamp) -> Option<FallenLimit> {
     let former = reading.former?;
     let limit = former.limits.capacity()?;
@@ -128,17 +128,17 @@ impl Seen {
         }
     }
 
-    /// Whether it is empty and nothing is wrong with it.
+    /// Whether it is empty and in a valid state.
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0 && !self.condition.stuck && self.condition.invalid.is_none()
     }
 
-    /// Whether its limit is not known.
+    /// Whether its limit is unknown.
     pub(super) fn lacks_limit(&self) -> bool {
         self.condition.lacks == Lacks::Limit
     }
 
-    /// Whether it is read in every collection: it is at its limit or above, or in a state that is reported.
+    /// Whether every collection reads it: it is at or above its limit, or in a state that is reported.
     pub(super) fn is_remarkable(&self) -> bool {
         let full = self.condition.lacks == Lacks::Nothing && self.count >= self.limit;
         full || self.condition.stuck || self.condition.invalid.is_some()

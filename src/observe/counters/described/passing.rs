@@ -1,4 +1,4 @@
-//! Reads names as the description says: those of a pass, written ones, and watched ones.
+//! Reads names by their description: names from a pass, written names, and watched names.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use redis::RedisError;
 
 use super::judging::{Judged, Seen};
-use super::looks::{Spent, Way, read};
-use super::{Described, Means, Name, ruled};
-use crate::limiters::{Counter, Finding, Http, Limits, Look, LookContext, Matched, Merged};
+use super::name_batch::{RedisAccess, Spent, read};
+use super::{Described, Name, ReadContext, ruled};
+use crate::limiters::{Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader};
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
 use crate::observe::counters::limits::LimitRule;
@@ -22,10 +22,10 @@ use crate::observe::redis::errors::is_elsewhere;
 use crate::observe::redis::server_state::redis_millis;
 
 impl Described {
-    /// Reads watched keys, by their labels. Those whose names are not known wait for the pass.
+    /// Reads watched keys, given by their labels. Keys whose names are unknown are read when the pass finds them.
     pub(in crate::observe) async fn recheck(
         &mut self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         sink: &mut dyn CounterSink,
         labels: &[Box<[u8]>],
         result: &mut SweepResult,
@@ -36,8 +36,8 @@ impl Described {
         });
         let (labels, names): (Vec<_>, Vec<_>) = known.unzip();
         let sampled = vec![true; names.len()];
-        let findings = self.look_at(means, &names, &sampled, result).await.0;
-        let at = means.clock.now();
+        let findings = self.read_names(context, &names, &sampled, result).await.0;
+        let at = context.clock.now();
         let mut seen = Vec::new();
         for (label, finding) in labels.into_iter().zip(findings) {
             let Some(finding) = finding else { continue };
@@ -53,7 +53,7 @@ impl Described {
                     let reason = self.lacking(&finding, reason);
                     result.unjudged.push((label, reason));
                 }
-                // The key of the window that is now is written, or the pass comes across it.
+                // The key of the current window is read when it is written, or when the pass finds it.
                 Judged::Passed => {}
                 Judged::Nothing => {
                     self.names.remove(label);
@@ -69,19 +69,19 @@ impl Described {
         sink.recheck(at, &views);
     }
 
-    /// Reads names that a pass came across.
+    /// Reads names from a pass.
     pub(in crate::observe) async fn passing(
         &mut self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         sink: &mut dyn CounterSink,
         names: &[Vec<u8>],
         totals: &mut Totals,
         result: &mut SweepResult,
     ) {
-        for names in names.chunks(means.step()) {
+        for names in names.chunks(context.step()) {
             let sampled: Vec<bool> = names.iter().map(|it| totals.sample.takes(it)).collect();
             let closely = self.with_watched(names, &sampled);
-            let (findings, took) = self.look_at(means, names, &closely, result).await;
+            let (findings, took) = self.read_names(context, names, &closely, result).await;
             result.pass_took += took;
             for (finding, sampled) in findings.iter().zip(sampled) {
                 let Some(finding) = finding else { continue };
@@ -90,7 +90,7 @@ impl Described {
                     self.note_rivals(finding);
                 }
             }
-            let at = means.clock.now();
+            let at = context.clock.now();
             let read = self.judge_all(sink, &findings, at.steady, result);
             for (label, reason) in &read.unjudged {
                 totals.add_unjudged(*reason, label);
@@ -102,7 +102,7 @@ impl Described {
         }
     }
 
-    /// Why a limit or a window is not known: `reason`, unless an API that may have it was never read.
+    /// Why a limit or a window is unknown: `reason`, unless an API that may have it never answered.
     fn lacking(&self, finding: &Finding, reason: Reason) -> Reason {
         let unread = matches!(reason, Reason::NoLimit | Reason::NoWindow)
             && finding.matched.as_ref().is_some_and(|matched| {
@@ -113,10 +113,10 @@ impl Described {
         if unread { Reason::LimitsUnread } else { reason }
     }
 
-    /// Reads names that were written: they belong to no pass.
+    /// Reads written names, outside the pass.
     pub(in crate::observe) async fn written(
         &mut self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         sink: &mut dyn CounterSink,
         names: &[Vec<u8>],
         sample: &mut Sample,
@@ -124,15 +124,15 @@ impl Described {
     ) {
         let sampled: Vec<bool> = names.iter().map(|name| sample.takes(name)).collect();
         let closely = self.with_watched(names, &sampled);
-        let (findings, _) = self.look_at(means, names, &closely, result).await;
-        let at = means.clock.now();
+        let (findings, _) = self.read_names(context, names, &closely, result).await;
+        let at = context.clock.now();
         let read = self.judge_all(sink, &findings, at.steady, result);
         let all = read.seen.iter().chain(&read.empty);
         let views: Vec<CounterView<'_>> = all.map(Seen::view).collect();
         sink.recheck(at, &views);
     }
 
-    /// Which of `names` are read with their expiry: those of the sample, and those that are watched.
+    /// Which of `names` are read with their expiry: sampled ones and watched ones.
     fn with_watched(&self, names: &[Vec<u8>], sampled: &[bool]) -> Vec<bool> {
         let names = names.iter().zip(sampled);
         names
@@ -169,7 +169,7 @@ impl Described {
                     self.remember(sink, &counter);
                     read.seen.push(counter);
                 }
-                // It may have been in violation.
+                // It may have been in violation, so its end is reported.
                 Judged::Counter(counter) if self.wanted.contains(&*counter.label) => {
                     read.empty.push(counter);
                 }
@@ -187,7 +187,7 @@ impl Described {
         read
     }
 
-    /// Remembers the name of a counter that is read again in the next collection. The next one is called otherwise.
+    /// Remembers the name of a counter that the next collection reads again. In the next window, the counter has another name.
     fn remember(&mut self, sink: &dyn CounterSink, counter: &Seen) {
         let view = counter.view();
         let used = utilization(view.count, view.limit);
@@ -202,15 +202,15 @@ impl Described {
         }
     }
 
-    /// The result for each name, `None` for those that could not be read; and the time of Redis that it took.
-    pub(super) async fn look_at(
+    /// The finding of each name, `None` if it could not be read, and how much of Redis's time the reading took.
+    pub(super) async fn read_names(
         &self,
-        means: &Means<'_>,
+        context: &ReadContext<'_>,
         names: &[Vec<u8>],
         sampled: &[bool],
         result: &mut SweepResult,
     ) -> (Vec<Option<Finding>>, Duration) {
-        let known = means.rules;
+        let known = context.rules;
         let description = &*self.description;
         let rules =
             |counter: &Counter, matched: &Matched| ruled(known, description, counter, matched);
@@ -218,7 +218,7 @@ impl Described {
         let api = |api: &Http, matched: &Matched| {
             apis.map_or_else(Limits::default, |apis| apis.limits(api, matched))
         };
-        let at = means.clock.now();
+        let at = context.clock.now();
         let falls = &self.falls;
         let former = |counter: &Counter, matched: &Matched, merged: Merged<'_>| {
             let before = |rules: &[LimitRule]| {
@@ -230,16 +230,16 @@ impl Described {
         };
         let lanes: Vec<usize> = names
             .iter()
-            .map(|name| means.router.link_of(name).unwrap_or(0))
+            .map(|name| context.router.link_of(name).unwrap_or(0))
             .collect();
-        let looks = names
+        let readers = names
             .iter()
             .zip(sampled)
             .zip(&lanes)
             .map(|((name, sampled), lane)| {
-                let offset = means.lanes.get(*lane).map(|lane| lane.clock_offset);
+                let offset = context.lanes.get(*lane).map(|lane| lane.clock_offset);
                 let now_ms = redis_millis(at, offset.unwrap_or_default());
-                let known = LookContext {
+                let known = NameContext {
                     rules: &rules,
                     api: &api,
                     former: &former,
@@ -247,19 +247,19 @@ impl Described {
                     tolerance_ms: CLOCK_TOLERANCE_MS,
                     sampled: *sampled,
                 };
-                Look::begin(&self.description, known, name, None)
+                NameReader::begin(&self.description, known, name, None)
             });
-        let looks: Vec<Look<'_>> = looks.collect();
+        let readers: Vec<NameReader<'_>> = readers.collect();
         let asked: BTreeSet<usize> = lanes.iter().copied().collect();
-        let asked = asked.into_iter().filter_map(|lane| means.lanes.get(lane));
+        let asked = asked.into_iter().filter_map(|lane| context.lanes.get(lane));
         let pacers: Vec<&Pacer> = asked.map(|lane| &lane.pacer).collect();
         let mut spent = Spent::default();
-        let way = Way {
-            router: means.router,
+        let access = RedisAccess {
+            router: context.router,
             pacers: &pacers,
             measured: &self.measured,
         };
-        let findings = read(&way, looks, &mut spent).await;
+        let findings = read(&access, readers, &mut spent).await;
         result.commands += spent.commands;
         let findings = findings.into_iter().zip(names).zip(lanes);
         let findings = findings
@@ -276,7 +276,7 @@ impl Described {
     }
 }
 
-/// Whether a counter is that of the exporter's own requests.
+/// Whether the counter counts the exporter's own canary requests.
 fn is_canary(name: &[u8]) -> bool {
     let mark = CANARY_MARK.as_bytes();
     name.windows(mark.len()).any(|part| part == mark)
@@ -288,7 +288,7 @@ struct Judgements {
     seen: Vec<Seen>,
     /// Watched counters that are empty.
     empty: Vec<Seen>,
-    /// By their labels, and why.
+    /// Labels of counters that could not be judged, and why.
     unjudged: Vec<(Vec<u8>, Reason)>,
 }
 

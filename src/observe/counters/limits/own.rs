@@ -1,5 +1,5 @@
-//! Limits of their own by key, small: 16 bytes each. A key is a hash; limits that are alike are kept once, and what only
-//! few have, a fall, is kept apart. Knows nothing of what a limit means.
+//! The own limits of keys, in 16 bytes each. A key is stored as its hash and equal limits are stored once. Falls are rare, so a
+//! separate map has them. This file does not know what a limit means.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::{Fall, Remembered};
 use crate::observation::Limit;
 
-/// Marks in [`Packed`], above the place of the limit.
+/// Flags in [`Packed`], above the index of the limit.
 const REMOVED: u32 = 1 << 31;
 const SEEN_IN_ODD: u32 = 1 << 30;
 const PLACE: u32 = SEEN_IN_ODD - 1;
 
-/// The place of a limit among those that there are, and the marks.
+/// The index of a limit in the table of limits, and the flags.
 type Packed = u32;
 
 /// Limits by the hashes of keys.
@@ -25,7 +25,7 @@ pub(super) struct OwnLimits {
 }
 
 impl OwnLimits {
-    /// A copy to be read only: cheap, unless what it was made of changes while it lives.
+    /// A copy for reading. It is cheap, unless the original changes while the copy lives.
     pub(super) fn snapshot(&self) -> Self {
         Self {
             packed: Arc::clone(&self.packed),
@@ -57,7 +57,7 @@ impl OwnLimits {
         }
     }
 
-    /// Takes over what is remembered of a key. Returns whether that is news, but for when it was seen.
+    /// Stores what is remembered of a key. Returns whether anything changed except the pass that saw it.
     pub(super) fn put(&mut self, hash: u64, remembered: Remembered) -> bool {
         let mut packed = self.place(remembered.limit);
         if remembered.removed {
@@ -100,7 +100,7 @@ impl OwnLimits {
         place
     }
 
-    /// The keys whose limit is there and was not seen in a pass of this kind.
+    /// The keys that have a limit, which the last pass of this parity did not see.
     pub(super) fn unseen(&self, odd: bool) -> Vec<u64> {
         let unseen = self
             .packed
@@ -109,7 +109,7 @@ impl OwnLimits {
         unseen.map(|(hash, _)| *hash).collect()
     }
 
-    /// Forgets limits that no key has any more, once most are such.
+    /// Drops the limits that no key has any more, once they are the majority.
     pub(super) fn tidy(&mut self) {
         if self.limits.len() <= 2 * self.packed.len() + 1000 {
             return;
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_is_got_and_only_news_are_news() {
+    fn put_stores_limits_and_reports_only_changes() {
         let mut limits = OwnLimits::default();
         assert!(limits.put(1, own(5)));
         assert!(!limits.put(1, own(5)));

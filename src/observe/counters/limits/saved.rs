@@ -1,5 +1,5 @@
-//! The form in which remembered limits survive a restart: rows, written one after the other, so that there is never a second
-//! copy of all of them.
+//! The form in which remembered limits survive a restart. They are written row by row, so that memory never holds a second copy
+//! of all of them.
 
 use std::fmt;
 use std::io::Write;
@@ -12,7 +12,7 @@ use super::own::OwnLimits;
 use super::{Fall, LimitMemory, Remembered};
 use crate::observation::Limit;
 
-/// The limits as they were at one moment, to be written elsewhere. It costs next to nothing until limits change meanwhile.
+/// A snapshot of the limits, for another task to write. It costs next to nothing unless limits change meanwhile.
 #[derive(Debug, Serialize)]
 pub(in crate::observe) struct SavedLimits {
     default: Option<Remembered>,
@@ -21,7 +21,7 @@ pub(in crate::observe) struct SavedLimits {
     primed: bool,
 }
 
-/// A row of one number for the key, one for the limit, one for the window, and the rest only where there is any.
+/// Rows of three numbers: key, limit and window. Further columns follow only where a key has them.
 fn rows<S: Serializer>(own: &OwnLimits, serializer: S) -> Result<S::Ok, S::Error> {
     let mut rows = serializer.serialize_seq(Some(own.len()))?;
     for (hash, remembered) in own.iter() {
@@ -44,7 +44,7 @@ impl SavedLimits {
 }
 
 impl LimitMemory {
-    /// What is to be saved, and the number of changes that it has seen: what has the same number is the same.
+    /// The limits to save, and the number of changes so far. Equal numbers mean equal limits.
     pub(in crate::observe) fn saved(&self) -> (u64, SavedLimits) {
         let saved = SavedLimits {
             default: self.default.clone(),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_change_has_the_same_number() {
+    fn limits_that_did_not_change_have_the_same_number() {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let mut memory = LimitMemory::default();
         memory.set_default(limit(10), now);

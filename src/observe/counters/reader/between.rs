@@ -1,4 +1,4 @@
-//! The pass between two collections: goes on for a moment with the servers as the collection before left them.
+//! Continues the pass between two collections, for a moment, with the connections that the previous collection left.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,10 +15,11 @@ use crate::observe::counters::sweep_result::{Lane, SweepResult};
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::router::Router;
 
-/// How long the pass goes on between collections before others have their turn: a collection is kept waiting for as long.
+/// How long the pass continues between collections before it yields. A collection may have to wait for this long.
 const BETWEEN_SLICE: Duration = Duration::from_millis(100);
 
-/// How long a server may keep such a moment waiting for its answer. Then the pass is void, and the next collection begins.
+/// How long the exporter waits for a server's answer between collections. After that, the pass is lost, and the next collection
+/// can begin.
 const MOST_BETWEEN: Duration = Duration::from_secs(1);
 
 /// The servers of a collection, with their connections.
@@ -26,7 +27,7 @@ pub(in crate::observe) struct Servers {
     pub(super) router: Router,
     /// One for each link of the router.
     pub(super) lanes: Vec<Lane>,
-    /// Not all servers are known.
+    /// Whether some servers are unknown.
     pub(super) alone: bool,
 }
 
@@ -36,18 +37,18 @@ impl fmt::Debug for Servers {
     }
 }
 
-/// What a collection leaves to those who go on with its pass.
+/// The state that a collection leaves for continuing its pass.
 #[derive(Debug)]
 pub(in crate::observe) struct Between {
     pub(super) servers: Arc<Servers>,
     pub(super) dead: BTreeMap<usize, RedisFailure>,
     pub(super) sources: Vec<String>,
-    /// All servers tell what is written.
-    pub(super) told: bool,
+    /// Whether all servers report writes.
+    pub(super) all_report: bool,
 }
 
 impl KeyReader {
-    /// Goes on with the pass for a moment between two collections. Returns whether there is more to do before the next.
+    /// Continues the pass for a moment between two collections. Returns whether there is more to do before the next collection.
     pub(in crate::observe) async fn go_on(
         &mut self,
         clock: &Clock,
@@ -75,7 +76,7 @@ impl KeyReader {
             self.begin_anew();
             return false;
         }
-        self.passed(&mut result, between.told);
+        self.passed(&mut result, between.all_report);
         if result.stopped.is_none() && !between.servers.alone {
             self.last_full_pass = Some(clock.now().wall);
         }

@@ -1,4 +1,4 @@
-//! The servers of a collection: connects to each, asks it what was written, and names those that could not be read.
+//! The servers of a collection: connects to each, asks it for the written keys, and names the servers that could not be read.
 
 use futures_util::future::join_all;
 
@@ -6,8 +6,8 @@ use crate::observation::{Collector, Failure, Reason};
 use crate::observe::counters::invalidations::{Changes, Names};
 use crate::observe::counters::reader::KeyReader;
 use crate::observe::counters::shard_reader::{Readied, Ready, ShardReader, ready};
+use crate::observe::counters::sweep_report::passed_over;
 use crate::observe::counters::sweep_result::SweepResult;
-use crate::observe::counters::told::passed_over;
 use crate::observe::redis::cluster::Shard;
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::ShardNow;
@@ -21,7 +21,7 @@ impl KeyReader {
     ) -> Vec<Option<Ready>> {
         let found: Vec<Shard> = shards.iter().map(|now| now.shard.clone()).collect();
         if self.shards != found {
-            // What the collection before left is by the places of the servers of before.
+            // The servers that the previous collection left may have other indices.
             self.between = None;
             if let Some(pass) = &mut self.pass {
                 pass.moved = true;
@@ -30,12 +30,12 @@ impl KeyReader {
                 .retain(|primary, _| found.iter().any(|shard| shard.primary == *primary));
             self.shards = found;
         }
-        let (means, unreachable) = ((&self.access, &self.tracked), &self.unreachable);
+        let (context, unreachable) = ((&self.access, &self.tracked), &self.unreachable);
         let work = shards.iter().map(|now| {
             let primary = &now.shard.primary;
             let reader = self.readers.entry(primary.clone());
-            // Kept here, so that its connections stay when this is cut off.
-            let reader = reader.or_insert_with(|| ShardReader::new(means, primary));
+            // Stored here, so that its connections survive if this future is dropped.
+            let reader = reader.or_insert_with(|| ShardReader::new(context, primary));
             let before = Some(reader.clone());
             async move {
                 if let Err(failure) = &now.ping {
@@ -47,14 +47,15 @@ impl KeyReader {
                     return (before, Err(failure), Vec::new());
                 }
                 if let Some(stale) = now.state.iter().find_map(|state| state.stale.clone()) {
-                    // Once it follows its primary again, it has other data: what it reported until then does not count.
+                    // Once the replica follows its primary again, it has other data: the writes that it reported until then are
+                    // useless.
                     return (None, Err(stale), Vec::new());
                 }
                 let Readied {
                     reader,
                     ready,
                     passed_over,
-                } = ready(before, means, now, unreachable).await;
+                } = ready(before, context, now, unreachable).await;
                 (Some(reader), ready, passed_over)
             }
         });
@@ -71,7 +72,7 @@ impl KeyReader {
                 None => self.readers.remove(primary),
             };
             if let Ok(Ready {
-                changes: Changes::Untold(Some(failure)),
+                changes: Changes::NotReported(Some(failure)),
                 ..
             }) = &ready
             {
@@ -89,7 +90,7 @@ impl KeyReader {
         servers
     }
 
-    /// Drops the connections to servers that failed: there may be answers on the way that nobody waits for.
+    /// Drops the connections to servers that failed: answers that nothing waits for may still be in flight.
     pub(super) fn replace_failed(&self, result: &SweepResult) {
         for (place, shard) in self.shards.iter().enumerate() {
             if result.failed.contains_key(&place)
@@ -100,7 +101,7 @@ impl KeyReader {
         }
     }
 
-    /// What was written since the last collection, by server. Where that is not known, or is much, a whole pass is due.
+    /// The keys that were written since the last collection, by server. If they are unknown or too many, a whole pass is due.
     pub(super) fn written(&mut self, servers: &mut [Option<Ready>]) -> Vec<(usize, Names)> {
         let mut written = Vec::new();
         let mut count = 0;
@@ -110,19 +111,19 @@ impl KeyReader {
                     count += names.len() as u64;
                     written.push((lane, std::mem::take(names)));
                 }
-                // What the pass under way passed by may have been written since: it goes on, and another follows.
+                // Keys behind the current pass may have been written since: it continues, and another one follows.
                 Some(Changes::Unknown) if self.steady.is_none() && self.pass.is_some() => {
                     self.behind = true;
                 }
                 Some(Changes::Unknown) => self.begin_anew(),
-                // The pass under way relied on being told.
-                Some(Changes::Untold(_)) | None if self.steady.is_some() => self.begin_anew(),
-                Some(Changes::Untold(_)) | None => {}
+                // The current pass relied on reports of writes.
+                Some(Changes::NotReported(_)) | None if self.steady.is_some() => self.begin_anew(),
+                Some(Changes::NotReported(_)) | None => {}
             }
         }
         if self.steady.is_some_and(|last| last.is_storm(count)) {
             self.begin_anew();
-            // The pass that begins now comes across all of them.
+            // The pass that begins now reads all of them.
             return Vec::new();
         }
         written
@@ -131,7 +132,7 @@ impl KeyReader {
     pub(super) fn failures(&self, result: &SweepResult) -> Vec<Failure> {
         let mut failures = passed_over(result, self.label);
         failures.extend(result.api.iter().cloned());
-        // With one server alone, its address says nothing that the configuration does not.
+        // The address of a single server is in the configuration.
         let cluster = self.shards.len() > 1;
         for (place, failure) in &result.failed {
             // The failed PING reports that a server is down.

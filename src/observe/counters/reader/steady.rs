@@ -5,28 +5,28 @@ use std::time::Duration;
 use crate::observe::counters::reader::KeyReader;
 use crate::observe::counters::sweep_result::SweepResult;
 
-/// The duration of a pass in the steady state, in which writes are known without it. The alert `RatelimiterCoverageBehind` fires
-/// after a quarter of an hour.
+/// The duration of a pass in the steady state, in which Redis reports writes without it. The alert `RatelimiterCoverageBehind`
+/// fires after a quarter of an hour.
 const STEADY_PASS: Duration = Duration::from_secs(600);
 
-/// The number of collections for a pass in the steady state where it does not continue between collections.
+/// The number of collections for a pass in the steady state, if it does not continue between collections.
 const SLICES: u32 = 10;
 
-/// The least that a collection spends on the pass: small key spaces are passed whole.
+/// The least time that a collection spends on the pass. It is enough for the whole of a small key space.
 const LEAST_SLICE: Duration = Duration::from_millis(50);
 
-/// The most that a collection spends on the pass where it continues between collections.
+/// The most time that a collection spends on the pass, if it continues between collections.
 const MOST_SLICE: Duration = Duration::from_secs(1);
 
-/// If more than one in this many of all keys was written, a whole pass costs little more.
+/// If more than one in this many keys was written, a whole pass costs little more than reading those.
 const STORM: u64 = 4;
 
-/// What the last full pass took.
+/// The cost of the last full pass.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::observe) struct Steady {
-    /// Of Redis's time.
+    /// How much of Redis's time it took.
     pub(super) took: Duration,
-    /// Keys of any kind that it walked by.
+    /// How many keys of any kind it walked over.
     pub(super) scanned: u64,
 }
 
@@ -37,7 +37,7 @@ impl Steady {
     }
 }
 
-/// What a collection spends on the pass, at the most.
+/// The most time that a collection spends on the pass.
 pub(super) fn slice(
     steady: Option<Steady>,
     goes_on: bool,
@@ -53,7 +53,7 @@ pub(super) fn slice(
 }
 
 impl KeyReader {
-    /// Whether the pass has to go on before the next collection. In the steady state it keeps to its time.
+    /// Whether the pass must continue before the next collection. In the steady state, it keeps to its schedule.
     pub(super) fn is_due(&self) -> bool {
         (self.pass.is_some() || self.is_owed)
             && self.steady.is_none_or(|last| {
@@ -62,12 +62,12 @@ impl KeyReader {
             })
     }
 
-    /// Takes in how far the pass came. `told`: all servers tell what is written.
-    pub(super) fn passed(&mut self, result: &mut SweepResult, told: bool) {
+    /// Records how far the pass came. `all_report`: whether all servers report writes.
+    pub(super) fn passed(&mut self, result: &mut SweepResult, all_report: bool) {
         self.pass_took += std::mem::take(&mut result.pass_took);
         if result.stopped.is_none() {
-            // Where it fell behind, one more pass over everything brings what was passed by.
-            let known = told && !self.behind;
+            // If written keys were left unread, one more full pass reads them.
+            let known = all_report && !self.behind;
             self.steady = known.then_some(Steady {
                 took: self.pass_took,
                 scanned: result.pass_scanned,
@@ -79,7 +79,7 @@ impl KeyReader {
         }
     }
 
-    /// What was seen before no longer counts: the next pass reads every key.
+    /// Discards the progress so far: the next pass reads every key.
     pub(super) fn begin_anew(&mut self) {
         self.pass = None;
         self.pass_took = Duration::ZERO;

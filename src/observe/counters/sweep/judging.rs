@@ -1,5 +1,5 @@
-//! The reference limiter's names and counts: names are sorted by what to ask about them, counts are judged by the remembered
-//! limits, and keys are read again where that is not enough. Does not decide when anything is read.
+//! Judges the counters of the reference limiter: sorts names by the commands that they need, judges counts by the remembered
+//! limits, and reads keys again where those are not enough. It does not decide when anything is read.
 
 use super::{Sweep, paced};
 use crate::clock::Moment;
@@ -11,8 +11,8 @@ use crate::observe::counters::closer::Closer;
 use crate::observe::counters::limits::by_rule;
 use crate::observe::counters::pass::Round;
 use crate::observe::counters::requests::{
-    Batch, Counted, CountedKey, Doubtful, LIMIT, Own, PREFIX, ToCount, Untold, Verified, names_of,
-    verify,
+    Batch, Counted, CountedKey, Doubtful, LIMIT, Own, PREFIX, ReadFailure, ToCount, Verified,
+    names_of, verify,
 };
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::{Sample, Totals};
@@ -21,13 +21,13 @@ use crate::observe::nodes::registry::NODE_PREFIX;
 use crate::observe::redis::errors::{is_elsewhere, reason_of};
 use crate::observe::redis::server_state::redis_millis;
 
-/// A key with what is known of it.
+/// A counter with its count and limit.
 pub(in crate::observe) struct JudgedCounter {
     pub(in crate::observe) key: Vec<u8>,
     pub(in crate::observe) count: u64,
     pub(in crate::observe) limit: Limit,
     fell_from: Option<FallenLimit>,
-    /// What of it the limiter cannot make.
+    /// A state that the limiter cannot make.
     invalid: Option<Invalid>,
 }
 
@@ -49,8 +49,8 @@ impl JudgedCounter {
 }
 
 impl Sweep<'_> {
-    /// Sorts names by what is to be asked of them in this round of a pass. Those that `sample` takes, and those in which
-    /// something was wrong, are read closely.
+    /// Sorts names by the commands that they need in this round of a pass. Names that `sample` takes, and suspects, are read
+    /// closely.
     pub(in crate::observe) fn sort(
         &mut self,
         names: Vec<Vec<u8>>,
@@ -87,14 +87,14 @@ impl Sweep<'_> {
         batch
     }
 
-    /// The window to count `key` over, by all that is known.
+    /// The window to count `key` over, as far as it is known.
     fn window(&mut self, key: &[u8], now: jiff::Timestamp) -> u64 {
         by_rule(&self.memory.rules, key)
             .or_else(|| self.memory.limits.current(key, now).map(|(limit, _)| limit))
             .map_or(60_000, |limit| limit.window_ms)
     }
 
-    /// Takes in one batch, which belongs to a pass or not, and asks again where its answers are not enough.
+    /// Judges one batch, which may belong to a pass, and reads keys again where its answers are not enough.
     pub(in crate::observe) async fn take(
         &mut self,
         at: Moment,
@@ -115,10 +115,10 @@ impl Sweep<'_> {
         for CountedKey { key, count, closer } in counted.keys {
             match count {
                 None => result.skip(Reason::WrongType, &key),
-                // Nothing inside the window: the key only waits for its TTL.
+                // The window is empty: the key only waits for its TTL.
                 Some(0) => {}
                 Some(count) => match self.judge(at, key, count, result) {
-                    // Its own limit may be another one by now.
+                    // Its own limit may have changed.
                     Judged::Sure(known) if self.examine(&known, closer, at).is_some() => {
                         doubtful.push(known.key);
                     }
@@ -128,7 +128,7 @@ impl Sweep<'_> {
                 },
             }
         }
-        // Counters whose names look like something else.
+        // Counters whose names end in `:seq`.
         doubtful.extend(counted.not_sequences);
         let mut changed = Vec::new();
         for (key, own) in counted.limits {
@@ -158,12 +158,12 @@ impl Sweep<'_> {
         } else {
             self.report_outside_pass(at, &sure);
         }
-        // These may have been counted under the limit before.
+        // These may have been counted under the previous limit.
         let changed = self.verify(changed, at, &mut Vec::new(), result).await;
         self.report_outside_pass(at, &changed);
     }
 
-    /// Takes in the stored limits of one batch, before anything is counted.
+    /// Remembers the stored limits of one batch, before anything is counted.
     pub(in crate::observe) fn take_limits(
         &mut self,
         at: Moment,
@@ -184,7 +184,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Judges a count by the limit that is remembered, if that is good enough.
+    /// Judges a count by the remembered limit, if that is enough.
     fn judge(&mut self, at: Moment, key: Vec<u8>, count: u64, result: &mut SweepResult) -> Judged {
         let ruled = by_rule(&self.memory.rules, &key).map(|limit| (limit, None));
         if ruled.is_none() && self.memory.limits.is_invalid(&key) {
@@ -209,7 +209,7 @@ impl Sweep<'_> {
         })
     }
 
-    /// What of a counter its limiter cannot make, by what was read closely.
+    /// The state of a counter that its limiter cannot make, from its closer reading.
     fn examine(
         &self,
         known: &JudgedCounter,
@@ -226,8 +226,8 @@ impl Sweep<'_> {
         closer?.invalid(self.memory.reference(), known.count, &limits)
     }
 
-    /// Reads limit and count of `keys` directly, and returns those that it can judge. What is no counter, or has no valid
-    /// limit, is left out; why, is added to `unjudged`.
+    /// Reads limit and count of `keys` directly and returns the counters that it can judge. For keys that are no counter or
+    /// have no valid limit, the reason is added to `unjudged`.
     pub(in crate::observe) async fn verify(
         &mut self,
         keys: Vec<Vec<u8>>,
@@ -240,7 +240,7 @@ impl Sweep<'_> {
             .limits
             .default_limit()
             .map_or(60_000, |limit| limit.window_ms);
-        // By the time when it is asked: a window that begins too early counts what is over.
+        // The time is read when the command is sent: a window that begins too early counts requests that have left it.
         let (clock, lanes, rules) = (self.clock, &self.lanes, &self.memory.rules);
         let now_ms = |lane: usize| redis_millis(clock.now(), lanes[lane].clock_offset);
         let rule = |key: &[u8]| by_rule(rules, key);
@@ -268,7 +268,7 @@ impl Sweep<'_> {
                     if count > 0 {
                         known.invalid = self.examine(&known, closer, at);
                     }
-                    // Until it is well again, it is read closely wherever it turns up.
+                    // The key is read closely wherever SCAN returns it, until its state is valid again.
                     if known.invalid.is_some() {
                         self.memory.suspects.insert(known.key.clone());
                     } else if !self.memory.suspects.is_empty() {
@@ -283,7 +283,7 @@ impl Sweep<'_> {
         found
     }
 
-    /// What was read of `key` directly, by the limit that holds.
+    /// Judges the direct reading of `key` by the limit that applies.
     fn judge_read(
         &mut self,
         key: &[u8],
@@ -291,7 +291,7 @@ impl Sweep<'_> {
         at: Moment,
         result: &mut SweepResult,
     ) -> Read {
-        let mut untold = |(lane, error): Untold| match lane {
+        let mut note_failure = |(lane, error): ReadFailure| match lane {
             Some(lane) if !is_elsewhere(&error) => {
                 fail(lane, &error, result);
                 reason_of(&error)
@@ -303,14 +303,14 @@ impl Sweep<'_> {
         };
         let count = match answer.count {
             Ok(count) => count,
-            Err(why) => return Read::Unjudged(untold(why)),
+            Err(why) => return Read::Unjudged(note_failure(why)),
         };
         let own = match answer.own {
             Ok(own) => Some(own),
             Err(why) => {
-                let reason = untold(why);
-                // After a pass over everything, what is remembered is what it was last: good enough while the
-                // server that holds it is away, since nobody can change it there.
+                let reason = note_failure(why);
+                // After a full pass, the remembered limit is the last one. It is good enough while the server that has it is
+                // unavailable, because nobody can change it there.
                 if !self.memory.limits.is_primed() {
                     return Read::Unjudged(reason);
                 }
@@ -333,7 +333,7 @@ impl Sweep<'_> {
                 result.skip(reason, key);
                 self.memory.limits.set_invalid(key);
                 return match count {
-                    // Whatever its limit is, it is not above it.
+                    // A count of 0 is within any limit.
                     0 => Read::Gone,
                     _ => Read::Unjudged(reason),
                 };
@@ -350,13 +350,13 @@ impl Sweep<'_> {
         Read::Counted(count, limit, fell_from)
     }
 
-    /// Whether what is stored where the limit of `key` would be is a limit that cannot be read. Of another type, it is most
-    /// likely another key's counter; unless there was a limit before.
+    /// Whether the value where the limit of `key` belongs is a malformed limit. A value of another type is most likely the
+    /// counter of another key, unless `key` had a limit before.
     fn is_malformed(&self, key: &[u8], reason: Reason) -> bool {
         reason != Reason::WrongType || self.memory.limits.had_own(key)
     }
 
-    /// Reports counters that do not belong to the pass, also those at zero: they may have been in violation.
+    /// Reports counters that do not belong to the pass. Counters at zero are included: they may have been in violation.
     pub(in crate::observe) fn report_outside_pass(&mut self, at: Moment, found: &[JudgedCounter]) {
         let views: Vec<CounterView<'_>> = found.iter().map(JudgedCounter::view).collect();
         self.sink.recheck(at, &views);
@@ -365,17 +365,17 @@ impl Sweep<'_> {
 
 /// The result of reading a key directly.
 enum Read {
-    /// Its count, and the limit that holds, with the one before if the count may be left over from that.
+    /// The count and the limit that applies, with the previous limit if the count may be left over from it.
     Counted(u64, Limit, Option<FallenLimit>),
-    /// It cannot be judged.
+    /// The key cannot be judged.
     Unjudged(Reason),
-    /// There is nothing inside its window.
+    /// The window is empty.
     Gone,
 }
 
 enum Judged {
     Sure(JudgedCounter),
-    /// To be read directly before it is reported.
+    /// The key must be read directly before it is reported.
     Doubtful(Vec<u8>),
     Skipped,
 }

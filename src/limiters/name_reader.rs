@@ -1,11 +1,11 @@
-//! The reading of one name, step by step: which commands to send to Redis next, and what their answers mean. The caller sends
-//! them, so that many names go through each step together.
+//! Reads one name in steps: returns the Redis commands to send next, and evaluates their answers. The caller sends the
+//! commands, so that many names take each step together.
 //!
-//! The steps: the type, if the name leaves it open; limits that are in Redis, and what else distinguishes counters; the count;
-//! and, for counters at their limit and for a sample of the others, expiry, companions and times in the future.
+//! The steps are: the type, if the name leaves it open; limits in Redis, and conditions that distinguish counters; the count;
+//! and, for counters at their limit and a sample of the others, expiry, companions and times in the future.
 
 use super::ask::{Answer, Ask, Type};
-use super::description::{Counter, Description, Malformed, Needed, When as Tells};
+use super::description::{Counter, Description, Malformed, Needed, When as KeyCondition};
 use super::expiry::WithoutExpiry;
 use super::http_limits::Http;
 use super::limits::{Former, Limits};
@@ -17,42 +17,42 @@ use super::source::Source;
 use super::units::{float, whole};
 use crate::observation::Invalid;
 
-/// What is known besides Redis, and how much is to be read.
+/// What is known without Redis, and how much to read.
 #[derive(Clone, Copy)]
-pub struct LookContext<'k> {
-    /// Limits by the rules of the configuration, which come first.
+pub struct NameContext<'k> {
+    /// Limits from the rules of the configuration. They take precedence.
     pub rules: &'k (dyn Fn(&Counter, &Matched) -> Limits + Sync),
-    /// Limits from APIs, as they were last fetched.
+    /// Limits from APIs, by their last answer.
     pub api: &'k (dyn Fn(&Http, &Matched) -> Limits + Sync),
-    /// What was legal before, if that was more.
+    /// The previous limits, if they allowed more.
     pub former: &'k (dyn Fn(&Counter, &Matched, Merged<'_>) -> Option<Former> + Sync),
-    /// Redis's time, as Unix milliseconds.
+    /// Redis's time, in Unix milliseconds.
     pub now_ms: u64,
-    /// How far clocks may be apart, in milliseconds.
+    /// How much clocks may differ, in milliseconds.
     pub tolerance_ms: u64,
-    /// Whether expiry and companions are read in any case.
+    /// Whether expiry and companions are read even if the counter is below its limit.
     pub sampled: bool,
 }
 
-/// The limits of a counter, and where they are from.
+/// The limits of a counter, and their origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Merged<'a> {
-    /// What holds.
+    /// The limits that apply.
     pub limits: &'a Limits,
-    /// What would hold without the rules of the configuration.
+    /// The limits without the rules of the configuration.
     pub unruled: &'a Limits,
-    /// Whether they are stored in Redis for this counter.
+    /// Whether the limits are stored in Redis for this counter.
     pub own: bool,
 }
 
-/// For callers that remember no limits: none fell.
+/// For callers that do not remember limits: no limit fell.
 pub fn never_fell(_: &Counter, _: &Matched, _: Merged<'_>) -> Option<Former> {
     None
 }
 
-impl std::fmt::Debug for LookContext<'_> {
+impl std::fmt::Debug for NameContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LookContext")
+        f.debug_struct("NameContext")
             .field("now_ms", &self.now_ms)
             .field("tolerance_ms", &self.tolerance_ms)
             .field("sampled", &self.sampled)
@@ -60,25 +60,25 @@ impl std::fmt::Debug for LookContext<'_> {
     }
 }
 
-/// The reading of one name.
+/// Reads one name.
 #[derive(Debug)]
-pub struct Look<'d> {
+pub struct NameReader<'d> {
     description: &'d Description,
-    known: LookContext<'d>,
+    known: NameContext<'d>,
     name: Vec<u8>,
     asks: Vec<Ask>,
     step: Step,
-    /// What was legal before, and whether its limits are stored in Redis.
+    /// The previous limits, and whether the limits are stored in Redis.
     former: Option<Former>,
     own: bool,
-    /// Whether the type was asked for: a key that then has another one was written anew meanwhile.
+    /// Whether TYPE was sent. If the key has another type afterwards, it was replaced meanwhile.
     typed: bool,
 }
 
 #[derive(Debug)]
 enum Step {
     Type,
-    /// Sources by their places in [`sources`], each with an ask of its own; then the expiry, if `when` needs it.
+    /// Sources by their index in [`sources`], with one ask each. Then the ask for `when`, if it needs one.
     Limits(Matched, Vec<usize>),
     Count(Matched, Limits),
     Closer(Matched, CounterReading, Vec<Closer>),
@@ -87,7 +87,7 @@ enum Step {
     Done(Finding),
 }
 
-/// What an answer of the last step is.
+/// The meaning of an answer in the last step.
 #[derive(Clone, Copy, Debug)]
 enum Closer {
     Expiry,
@@ -95,7 +95,7 @@ enum Closer {
     Companion,
 }
 
-/// The places of a counter's limits, in order.
+/// The sources of a counter's limits, in order.
 fn sources<'d>(
     description: &'d Description,
     counter: &'d Counter,
@@ -108,15 +108,15 @@ fn sources<'d>(
         .map(|source| &source.value)
 }
 
-impl<'d> Look<'d> {
-    /// Begins with `name`, whose type may be known.
+impl<'d> NameReader<'d> {
+    /// Begins to read `name`, whose type may be known.
     pub fn begin(
         description: &'d Description,
-        known: LookContext<'d>,
+        known: NameContext<'d>,
         name: &[u8],
         kind: Option<Type>,
     ) -> Self {
-        let mut look = Self {
+        let mut reader = Self {
             description,
             known,
             name: name.to_vec(),
@@ -126,8 +126,8 @@ impl<'d> Look<'d> {
             own: false,
             typed: false,
         };
-        look.fit(description.match_name(name, kind));
-        look
+        reader.fit(description.match_name(name, kind));
+        reader
     }
 
     /// The name.
@@ -135,7 +135,7 @@ impl<'d> Look<'d> {
         &self.name
     }
 
-    /// The commands to send now. There are none once there is a finding.
+    /// The commands to send now. Empty once there is a finding.
     pub fn asks(&self) -> &[Ask] {
         &self.asks
     }
@@ -217,9 +217,13 @@ impl<'d> Look<'d> {
                 asks.push(ask);
             }
         }
-        if let Some(tells) = counter.when.as_ref().filter(|tells| tells.is_asked()) {
+        if let Some(condition) = counter
+            .when
+            .as_ref()
+            .filter(|condition| condition.is_asked())
+        {
             let name = matched.name.clone();
-            asks.push(match &tells.field {
+            asks.push(match &condition.field {
                 Some(field) => Ask::Fields(name, vec![field.clone().into_bytes()]),
                 None => Ask::Pttl(name),
             });
@@ -263,9 +267,13 @@ impl<'d> Look<'d> {
             own: self.own,
         };
         self.former = (self.known.former)(counter, &matched, merged);
-        if let Some(tells) = counter.when.as_ref().filter(|tells| tells.is_asked()) {
+        if let Some(condition) = counter
+            .when
+            .as_ref()
+            .filter(|condition| condition.is_asked())
+        {
             let answer = answers.get(asked.len());
-            match self.is_told(tells, counter, &matched, &limits, answer) {
+            match self.meets_condition(condition, counter, &matched, &limits, answer) {
                 Some(true) => {}
                 Some(false) => {
                     let kind = Some(counter.kind);
@@ -278,10 +286,10 @@ impl<'d> Look<'d> {
         self.ask_count(matched, limits);
     }
 
-    /// Whether the key is what `tells` says; nothing where it is gone.
-    fn is_told(
+    /// Whether the key meets `condition`. `None` if it is gone.
+    fn meets_condition(
         &self,
-        tells: &Tells,
+        condition: &KeyCondition,
         counter: &Counter,
         matched: &Matched,
         limits: &Limits,
@@ -290,16 +298,16 @@ impl<'d> Look<'d> {
         let left = match answer {
             Some(Answer::Integer(-2) | Answer::Missing) => return None,
             Some(Answer::Fields(fields)) => return Some(fields.iter().any(Option::is_some)),
-            // The field is there, and longer than is read.
+            // The field exists and is longer than the exporter reads.
             Some(Answer::TooLarge) => return Some(true),
             Some(Answer::Integer(left)) => u64::try_from(*left).ok(),
             _ => None,
         };
-        let told = matched
+        let needed = matched
             .span(&counter.units, limits)
             .zip(left)
-            .zip(tells.outlives_windows);
-        Some(told.is_some_and(|((span, left), windows)| {
+            .zip(condition.outlives_windows);
+        Some(needed.is_some_and(|((span, left), windows)| {
             let window = float(span.end_ms.saturating_sub(span.start_ms));
             let until = whole(windows * window).saturating_add(span.start_ms);
             self.known.now_ms.saturating_add(left) >= until
@@ -361,7 +369,7 @@ impl<'d> Look<'d> {
             Not::WrongType if self.typed => Outcome::Gone,
             Not::Gone => Outcome::Gone,
             Not::WrongType => {
-                // The type was taken from the name, and is another one.
+                // The key does not have the type that follows from its name.
                 self.asks = vec![Ask::Type(self.name.clone())];
                 self.step = Step::Type;
                 return;
@@ -459,7 +467,7 @@ impl<'d> Look<'d> {
         self.done(Some(matched), Outcome::Counted(reading));
     }
 
-    /// Whether a value above the whole was not, before the limit fell: for one window, nobody need have written it since.
+    /// Whether a value above the capacity was legal before the limit fell. For one window, it may not have been written since.
     fn was_legal(&self, state: Invalid, limits: &Limits) -> bool {
         let Some(former) = self.former.filter(|_| state == Invalid::AboveCapacity) else {
             return false;
@@ -471,8 +479,8 @@ impl<'d> Look<'d> {
 }
 
 impl Counter {
-    /// What `left_ms`, a key's PTTL, means for a counter of `count` under `limits`. `former` are the limits before they fell: a
-    /// key that was written under a longer window lives as long as that allowed.
+    /// Evaluates `left_ms`, a key's PTTL, for a counter of `count` under `limits`. `former` are the limits before they fell: a
+    /// key that was written under a longer window may live as long as that window allowed.
     pub fn expires(
         &self,
         left_ms: i64,

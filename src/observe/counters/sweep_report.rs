@@ -1,11 +1,11 @@
-//! What a sweep reports: how far it came, and which keys could not be judged. Pure.
+//! Turns the result of a sweep into the collection's report: how far it came, and which keys could not be judged. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::observation::{Collector, CountersRead, Failure, KeyLabel, Reason};
 use crate::observe::counters::sweep_result::SweepResult;
 
-/// How far the counters were read.
+/// Whether the counters were read completely, partially or not at all.
 pub(super) fn counters_read(result: &SweepResult, label: KeyLabel) -> CountersRead {
     let partial = |reason| CountersRead::Partial {
         gone: result.gone.iter().map(|key| label.of(key)).collect(),
@@ -20,7 +20,7 @@ pub(super) fn counters_read(result: &SweepResult, label: KeyLabel) -> CountersRe
             let mut unjudged = unjudged.into_iter();
             match unjudged.find(|reason| result.skipped.contains_key(reason)) {
                 Some(reason) => partial(reason),
-                // A key that had no turn may be in violation still.
+                // A key that was not read may still be in violation.
                 None if result.postponed => partial(Reason::Budget),
                 None => CountersRead::Full,
             }
@@ -28,7 +28,7 @@ pub(super) fn counters_read(result: &SweepResult, label: KeyLabel) -> CountersRe
     }
 }
 
-/// Watched keys that could not be judged, as they are shown, and why.
+/// The labels of watched keys that could not be judged, and why.
 pub(super) fn unjudged(result: &SweepResult, label: KeyLabel) -> BTreeMap<String, Reason> {
     let unjudged = result.unjudged.iter();
     unjudged
@@ -44,9 +44,7 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
         let expected = match reason {
             Reason::WrongType => "a sorted set under ratelimit:, a hash under ratelimit:limit:",
             Reason::InvalidLimit => "limit to be a whole number from 0 on",
-            Reason::Resharding => {
-                "them at the servers that their slots name; they are on their way"
-            }
+            Reason::Resharding => "the keys on the servers that own their slots; they are moving",
             Reason::InvalidWindow => "window_ms to be a whole number from 1 on",
             Reason::NoLimit => {
                 "a limit in a rule of the configuration, the name, or the limiter's settings"
@@ -54,8 +52,8 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
             Reason::NoWindow => {
                 "a window in a rule of the configuration, the name, or the limiter's settings"
             }
-            Reason::LimitsUnread => "the limiter's API to say what their limits are",
-            Reason::TooLarge => "no more entries than are read",
+            Reason::LimitsUnread => "their limits from the limiter's API",
+            Reason::TooLarge => "no more entries than the exporter reads",
             Reason::Unreadable => "a value that is not compressed",
             Reason::NoDefaultLimit => {
                 "a default limit from GET /api/limits, or one in the configuration"
@@ -89,7 +87,7 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
             &example,
             *reason,
             format!(
-                "{times} keys passed over ({reason}), key {example:?} among them: expected {expected}"
+                "{times} keys skipped ({reason}), for example {example:?}: expected {expected}"
             ),
         );
         failure.times = *times;
