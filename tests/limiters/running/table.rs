@@ -64,7 +64,7 @@ impl Row {
     }
 }
 
-/// Packages of npm or PyPI with their installed versions.
+/// Packages of npm or `PyPI` with their installed versions.
 pub(crate) fn versions(packages: &[&str], python: bool) -> anyhow::Result<String> {
     let versions = packages.iter().map(|package| {
         let version = if python {
