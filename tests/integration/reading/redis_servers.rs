@@ -347,7 +347,7 @@ async fn a_server_that_is_no_redis_is_named_with_the_right_url() -> anyhow::Resu
         (
             format!("redis+sentinel://{plain}/prime"),
             None,
-            ["no sentinel", "redis://", &*plain],
+            ["not a sentinel", "redis://", &*plain],
         ),
     ] {
         let mut flags = vec![format!("--redis.url={url}")];
