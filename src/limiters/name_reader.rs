@@ -84,6 +84,8 @@ enum Step {
     Closer(Matched, CounterReading, Vec<Closer>),
     /// The expiry of a window that is over.
     Tail(Matched),
+    /// Whether the key of a window in the future exists.
+    Future(Matched),
     Done(Finding),
 }
 
@@ -157,6 +159,10 @@ impl<'d> NameReader<'d> {
             Step::Limits(matched, asked) => self.limited(matched, &asked, answers),
             Step::Count(matched, limits) => self.counted(matched, limits, answers),
             Step::Closer(matched, reading, asked) => self.closer(matched, reading, &asked, answers),
+            Step::Future(matched) => match answers.first() {
+                Some(Answer::Integer(0)) => self.refuse(matched, Not::Gone),
+                _ => self.refuse(matched, Not::Invalid(Invalid::InTheFuture)),
+            },
             Step::Tail(matched) => {
                 let left = answers.first();
                 let without = left.map(|left| *left == Answer::Integer(-1));
@@ -320,9 +326,7 @@ impl<'d> NameReader<'d> {
         let when = self.when(counter, &matched, &limits);
         if !method.knows_windows() {
             match when {
-                Some(When::Future) => {
-                    return self.refuse(matched, Not::Invalid(Invalid::InTheFuture));
-                }
+                Some(When::Future) => return self.ask_existence(matched),
                 Some(When::Previous | When::Over) => return self.refuse(matched, Not::Over),
                 None if matched.has_span() => {
                     return self.refuse(matched, Not::Unknown(Unknown::NoWindow));
@@ -335,8 +339,15 @@ impl<'d> NameReader<'d> {
                 self.asks = asks;
                 self.step = Step::Count(matched, limits);
             }
+            Err(Not::Invalid(Invalid::InTheFuture)) => self.ask_existence(matched),
             Err(not) => self.refuse(matched, not),
         }
+    }
+
+    /// The name alone shows that the window is in the future. A watched key may be gone meanwhile.
+    fn ask_existence(&mut self, matched: Matched) {
+        self.asks = vec![Ask::Exists(matched.name.clone())];
+        self.step = Step::Future(matched);
     }
 
     fn when(&self, counter: &Counter, matched: &Matched, limits: &Limits) -> Option<When> {

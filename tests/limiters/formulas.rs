@@ -129,6 +129,31 @@ fn envoy_counts_the_window_of_the_name() {
 }
 
 #[test]
+fn a_key_of_a_future_window_that_is_gone_is_not_invalid() {
+    let next = minute_s() / 60 + 1;
+    for (kind, name) in [
+        (
+            "envoy-ratelimit",
+            format!("edge_remote_address_10.0.0.1_{}", minute_s() + 60),
+        ),
+        (
+            "throttled-py",
+            format!("throttled:v1:fixed_window:a:period:{next}"),
+        ),
+        (
+            "throttled-py",
+            format!("throttled:v1:sliding_window:a:period:{next}"),
+        ),
+    ] {
+        let mut store = Store::default();
+        let gone = outcome(kind, &store, per_minute(10), &name);
+        assert_eq!(gone, Outcome::Gone, "{name}");
+        store.string(&name, "1", 60_000);
+        invalid(kind, &store, per_minute(10), &name, Invalid::InTheFuture);
+    }
+}
+
+#[test]
 fn kong_counts_by_the_calendar_and_finds_an_expiry_of_57_000_years() {
     let zero = "00000000-0000-0000-0000-000000000000";
     let name = |start_ms: u64, unit: &str| {
