@@ -127,13 +127,6 @@ from_text!(LinePattern, |text| Self::compile(text).map_err(
 ));
 from_text!(Template, |text| Self::parse(text));
 
-impl When {
-    /// Whether checking it takes a Redis command.
-    pub(super) fn is_asked(&self) -> bool {
-        !self.otherwise
-    }
-}
-
 impl Description {
     /// Whether the description itself sets the limit of all keys of `counter`.
     pub fn has_fixed_limit(&self, counter: &Counter) -> bool {
@@ -143,6 +136,11 @@ impl Description {
 }
 
 impl Counter {
+    /// The condition that its keys must meet, if checking it takes a Redis command.
+    pub(super) fn asked_condition(&self) -> Option<&When> {
+        self.when.as_ref().filter(|condition| !condition.otherwise)
+    }
+
     /// The type, names and units of its keys.
     pub(super) fn keys(&self) -> Keys<'_> {
         Keys {

@@ -223,11 +223,7 @@ impl<'d> NameReader<'d> {
                 asks.push(ask);
             }
         }
-        if let Some(condition) = counter
-            .when
-            .as_ref()
-            .filter(|condition| condition.is_asked())
-        {
+        if let Some(condition) = counter.asked_condition() {
             let name = matched.name.clone();
             asks.push(match &condition.field {
                 Some(field) => Ask::Fields(name, vec![field.clone().into_bytes()]),
@@ -273,11 +269,7 @@ impl<'d> NameReader<'d> {
             own: self.own,
         };
         self.former = (self.known.former)(counter, &matched, merged);
-        if let Some(condition) = counter
-            .when
-            .as_ref()
-            .filter(|condition| condition.is_asked())
-        {
+        if let Some(condition) = counter.asked_condition() {
             let answer = answers.get(asked.len());
             match self.meets_condition(condition, counter, &matched, &limits, answer) {
                 Some(true) => {}
