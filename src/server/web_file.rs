@@ -9,7 +9,7 @@ use bcrypt::HashParts;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::yaml::plainly;
+use crate::yaml;
 
 /// The highest bcrypt cost. Each step doubles the time, and with 16 a first login takes some seconds.
 const MOST_COST: u32 = 16;
@@ -78,12 +78,10 @@ fn yes() -> bool {
 impl WebFile {
     /// Parses and validates `text`; paths in it are relative to `folder`. An error is one line that names key and line.
     pub(super) fn parse(text: &str, folder: &Path) -> Result<Self, String> {
-        let parsed: Option<Self> = if text.trim().is_empty() {
-            None
-        } else {
-            // Without the parser's excerpt of the file, which may contain a hash.
-            serde_saphyr::from_str(text).map_err(|error| one_line(&error))?
-        };
+        let parsed: Option<Self> = yaml::parse(text).map_err(|(at, what)| match at {
+            Some(at) => format!("{what} at line {}, column {}", at.line(), at.column()),
+            None => what,
+        })?;
         let mut file = parsed.unwrap_or_default();
         for (user, hash) in &file.basic_auth_users {
             let line = hash.referenced.line();
@@ -144,14 +142,6 @@ impl TlsSection {
             return Err("tls_server_config: min_version is above max_version".to_owned());
         }
         Ok(())
-    }
-}
-
-fn one_line(error: &serde_saphyr::Error) -> String {
-    let what = plainly(&error.without_snippet().to_string());
-    match error.location() {
-        Some(at) => format!("{what} at line {}, column {}", at.line(), at.column()),
-        None => what,
     }
 }
 
