@@ -29,7 +29,7 @@ use single_flight::SingleFlight;
 
 /// How often the exporter reads the registry between collections. Registrations live for 30 s, which is shorter than
 /// Prometheus's default scrape interval of 1 min. A reading costs two commands for each node.
-pub const GLANCE_EVERY: Duration = Duration::from_secs(8);
+const GLANCE_EVERY: Duration = Duration::from_secs(8);
 
 /// How long after its deadline a collection may end. All reading ends at the deadline; the checks after it take about a
 /// second for a million keys.
@@ -204,16 +204,21 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         Hold(&self.holds)
     }
 
-    /// Calls [`Self::glance`] every [`GLANCE_EVERY`]. Never ends.
-    pub async fn glance_at_times(&self) {
-        loop {
-            tokio::time::sleep(GLANCE_EVERY).await;
-            self.glance().await;
-        }
+    /// Observes every [`GLANCE_EVERY`], until it ends or is dropped, the little that would be missed between collections.
+    pub fn glance_at_times(self: &Arc<Self>) {
+        let (ending, asked) = (self.ending.clone(), Arc::downgrade(self));
+        let glances = async move {
+            loop {
+                tokio::time::sleep(GLANCE_EVERY).await;
+                let Some(this) = asked.upgrade() else { return };
+                this.glance().await;
+            }
+        };
+        let task = async move { ending.run_until_cancelled(glances).await };
+        self.tasks.spawn(task);
     }
 
-    /// Observes the little that would be missed between two collections, unless one is under way.
-    pub async fn glance(&self) {
+    async fn glance(&self) {
         // Work between collections gives up the lock in time. A collection does not, and reads all of this itself.
         if let Ok(mut work) = tokio::time::timeout(HELD, self.work.lock()).await {
             work.subject.glance().await;

@@ -32,6 +32,7 @@ pub mod server;
 pub mod snapshot;
 pub mod standing;
 pub mod state;
+mod stop_signals;
 pub mod subject;
 mod text;
 mod text_table;

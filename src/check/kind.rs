@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::config::{Config, description_of};
@@ -13,6 +12,7 @@ use crate::limiters::{
 };
 use crate::observation::encode_key;
 use crate::observe::{Inspected, Inspection, inspect};
+use crate::stop_signals::StopSignals;
 use crate::text_table::{shown, write_table};
 
 /// The most bytes of a name that are escaped for a cell. The cell shows fewer.
@@ -29,15 +29,8 @@ pub async fn limiter(named: &str, config: &Config) -> anyhow::Result<String> {
         rules: &observe.limit_rules,
         description: &description,
     };
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    let found = inspect(inspection, &Clock::start(), stop).await;
+    let mut signals = StopSignals::new()?;
+    let found = inspect(inspection, &Clock::start(), signals.recv()).await;
     let found = found.map_err(|error| anyhow!(error))?;
     Ok(text(&description, &found))
 }
