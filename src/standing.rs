@@ -53,8 +53,7 @@ impl Standing {
 
 /// The verdict in one line, with its sign and what is pending.
 pub fn headline(report: &Report) -> String {
-    let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
-    let pending = match pending {
+    let pending = match report.total(|status| status.pending) {
         0 => String::new(),
         some => format!("; {some} pending"),
     };

@@ -175,10 +175,7 @@ impl Report {
         let mut violations = self.violations.iter().chain(&self.pending);
         let violation =
             violations.find(|violation| violation.name == name && is_it(&violation.subject));
-        let status = self
-            .invariants
-            .iter()
-            .find(|status| status.config.name == name);
+        let status = self.status(name);
         let cleared = self
             .cleared
             .iter()

@@ -15,7 +15,6 @@ use super::basic_auth::{Login, Users};
 use super::tls::server_config;
 use super::web_file::{ClientAuth, WebFile};
 use crate::credentials::Stamp;
-use crate::export::Unauthorized;
 use crate::lock::lock;
 
 /// The terms, kept up to date with their files.
@@ -90,11 +89,9 @@ impl Guard {
     }
 
     /// The refused logins since the start.
-    pub(super) fn unauthorized(&self) -> Unauthorized {
-        Unauthorized {
-            missing: self.missing.load(Ordering::Relaxed),
-            wrong: self.wrong.load(Ordering::Relaxed),
-        }
+    pub(super) fn unauthorized(&self) -> [(&'static str, u64); 2] {
+        [("missing", &self.missing), ("wrong", &self.wrong)]
+            .map(|(credentials, count)| (credentials, count.load(Ordering::Relaxed)))
     }
 
     /// Whether every client must show a password or a certificate.

@@ -103,7 +103,13 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
             return with_header(answer, ALLOW, allow);
         }
         let answer = match (path, action) {
-            (_, Some(action)) => self.act(action, &parts.headers, body, caller).await,
+            (_, Some(action)) => match &self.admin {
+                Some(admin) => admin.act(action, &parts.headers, body, caller).await,
+                None => Err((
+                    StatusCode::FORBIDDEN,
+                    "actions need --web.enable-admin-api".to_owned(),
+                )),
+            },
             (RELOAD, None) => self.reload(&parts.headers, caller).await,
             (_, None) => self.get(path, parts.uri.query(), &parts.headers).await,
         };
@@ -252,25 +258,14 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         // The other side is gone only when the exporter ends. Then there is no outcome either.
         let _ = ask.send(request).await;
         let stopping = || Err("the exporter is stopping".to_owned());
-        outcome.await.unwrap_or_else(|_| stopping()).map_err(|why| {
-            let message = format!("not reloaded: {why}");
-            (StatusCode::INTERNAL_SERVER_ERROR, message)
-        })?;
+        outcome
+            .await
+            .unwrap_or_else(|_| stopping())
+            .map_err(|why| {
+                let message = format!("not reloaded: {why}");
+                (StatusCode::INTERNAL_SERVER_ERROR, message)
+            })?;
         Ok(text(StatusCode::OK, "reloaded\n"))
-    }
-
-    async fn act(
-        &self,
-        action: &ActionDefinition,
-        headers: &HeaderMap,
-        body: Incoming,
-        caller: &Caller,
-    ) -> Result<HttpResponse, Refusal> {
-        let Some(admin) = &self.admin else {
-            let message = "actions need --web.enable-admin-api".to_owned();
-            return Err((StatusCode::FORBIDDEN, message));
-        };
-        admin.act(action, headers, body, caller).await
     }
 }
 

@@ -42,7 +42,7 @@ impl Headline {
             };
         };
         let report = &snapshot.report;
-        let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
+        let pending = report.total(|status| status.pending);
         let age = elapsed(report.at.wall, now);
         let stale = age >= STALE_AFTER;
         let standing = match Standing::of(report) {

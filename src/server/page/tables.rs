@@ -99,8 +99,7 @@ fn p99_title(observation: &Observation) -> String {
 pub(super) fn nodes(snapshot: &Snapshot) -> Markup {
     let nodes = &snapshot.observation.nodes;
     let up = nodes.iter().filter(|node| node.is_up()).count();
-    let mut invariants = snapshot.report.invariants.iter();
-    let latency = invariants.find(|status| status.config.name == InvariantName::HighLatency);
+    let latency = snapshot.report.status(InvariantName::HighLatency);
     let threshold_ms = latency.map(|status| status.config.threshold * 1e3);
     let p99 = p99_title(&snapshot.observation);
     html! {
