@@ -170,12 +170,12 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
             // Work between collections does not keep `Collect` alive: a target that was removed stops.
             let (ending, asked) = (this.ending.clone(), Arc::downgrade(&this));
             drop(this);
-            let going_on = async {
+            let more = async {
                 while let Some(this) = asked.upgrade()
-                    && this.go_on(number).await
+                    && this.observe_more(number).await
                 {}
             };
-            ending.run_until_cancelled(going_on).await;
+            ending.run_until_cancelled(more).await;
         };
         self.tasks.spawn(run.instrument(self.span.clone()));
         done
@@ -183,7 +183,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
 
     /// Continues for a moment the work that the collection with this number left. Returns whether there is more to do
     /// before the next.
-    async fn go_on(&self, number: u64) -> bool {
+    async fn observe_more(&self, number: u64) -> bool {
         if self.holds.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(HELD).await;
             return true;
@@ -194,7 +194,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
             let Work {
                 subject, checker, ..
             } = &mut *work;
-            subject.go_on(checker).await
+            subject.observe_more(checker).await
         }
     }
 
@@ -282,7 +282,11 @@ impl<S: Subject, C: InvariantChecker> Work<S, C> {
     fn to_save(&self) -> Option<ToSave> {
         Some(ToSave {
             path: self.state_file.clone()?,
-            state: State::new(self.clock.now(), self.checker.save(), self.subject.memory()),
+            state: State::new(
+                self.clock.now(),
+                self.checker.save(),
+                self.subject.remember(),
+            ),
             bulk: self.subject.bulk(),
         })
     }

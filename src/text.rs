@@ -78,6 +78,12 @@ fn escaped(c: char) -> impl Iterator<Item = char> {
     escape.into_iter().flatten().chain(plain)
 }
 
+/// `1 key`, `2 keys`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{ending}")
+}
+
 /// A message of several lines as one line.
 pub(crate) fn joined(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")

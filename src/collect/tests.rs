@@ -32,7 +32,7 @@ impl Subject for Controlled {
 
     async fn glance(&mut self) {}
 
-    fn memory(&self) -> serde_json::Value {
+    fn remember(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 
@@ -135,7 +135,7 @@ impl Subject for Stores {
 
     async fn glance(&mut self) {}
 
-    fn memory(&self) -> Value {
+    fn remember(&self) -> Value {
         self.observed.into()
     }
 

@@ -40,7 +40,7 @@ impl Target {
             None => Clock::start(),
         };
         let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-        let mut limiter = limiter.going_on(shares);
+        let mut limiter = limiter.with_shares(shares);
         let mut checker = Checker::new(config.checker.clone());
         if let Some(state) = state {
             match limiter.recall(state.subject) {
@@ -79,6 +79,6 @@ impl Target {
         shares: &RedisShares,
     ) -> Result<Limiter, SetupError> {
         let limiter = Limiter::new(config.observe.clone(), self.clock.clone())?;
-        Ok(limiter.going_on(shares))
+        Ok(limiter.with_shares(shares))
     }
 }

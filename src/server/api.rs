@@ -27,7 +27,7 @@ struct Listed<'a> {
     #[serde(flatten)]
     violation: &'a Violation,
     /// Where the evidence comes from.
-    source: String,
+    source: &'a str,
     #[serde(flatten)]
     terms: Terms,
     grace_left_seconds: f64,

@@ -250,7 +250,7 @@ impl Subject for Nothing {
 
     async fn glance(&mut self) {}
 
-    fn memory(&self) -> serde_json::Value {
+    fn remember(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 

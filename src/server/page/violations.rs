@@ -7,12 +7,13 @@ use maud::{Markup, html};
 
 use super::Page;
 use super::advice::advice;
-use super::format::{count, foreign, long, progress, subject, time};
+use super::format::{foreign, long, progress, subject, time};
 use super::tables::head;
 use crate::clock::elapsed;
 use crate::observation::hash_key;
 use crate::report::{InvariantName, Violation};
 use crate::snapshot::Snapshot;
+use crate::text::count;
 
 /// Violations or subjects that each section shows; the JSON has more.
 const MOST: usize = 50;
