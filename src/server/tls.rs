@@ -15,9 +15,9 @@ pub(super) fn server_config(section: &TlsSection) -> Result<ServerConfig, String
     let wrong = |what: &str, error: &dyn Display| format!("tls_server_config{what}: {error}");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&SupportedProtocolVersion] = match (section.min_version, section.max_version) {
-        (TlsVersion::Tls12, TlsVersion::Tls12) => &[&TLS12],
-        (TlsVersion::Tls12, TlsVersion::Tls13) => &[&TLS12, &TLS13],
-        (TlsVersion::Tls13, _) => &[&TLS13],
+        (Some(TlsVersion::Tls13), _) => &[&TLS13],
+        (_, Some(TlsVersion::Tls12)) => &[&TLS12],
+        (None | Some(TlsVersion::Tls12), None | Some(TlsVersion::Tls13)) => &[&TLS12, &TLS13],
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
@@ -41,7 +41,7 @@ pub(super) fn server_config(section: &TlsSection) -> Result<ServerConfig, String
         let path = section.cert_file.display();
         wrong(".cert_file", &format!("{path}: {error}"))
     })?;
-    config.ignore_client_order = section.prefer_server_cipher_suites;
+    config.ignore_client_order = section.prefer_server_cipher_suites.unwrap_or(true);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -34,12 +34,9 @@ pub(super) struct TlsSection {
     #[serde(default)]
     pub(super) client_auth_type: ClientAuth,
     pub(super) client_ca_file: Option<PathBuf>,
-    #[serde(default = "TlsVersion::oldest")]
-    pub(super) min_version: TlsVersion,
-    #[serde(default = "TlsVersion::newest")]
-    pub(super) max_version: TlsVersion,
-    #[serde(default = "yes")]
-    pub(super) prefer_server_cipher_suites: bool,
+    pub(super) min_version: Option<TlsVersion>,
+    pub(super) max_version: Option<TlsVersion>,
+    pub(super) prefer_server_cipher_suites: Option<bool>,
 }
 
 /// Whether clients must show certificates. Go's types that ask for a certificate and do not verify it are not supported:
@@ -59,20 +56,6 @@ pub(super) enum TlsVersion {
     Tls12,
     #[serde(rename = "TLS13")]
     Tls13,
-}
-
-impl TlsVersion {
-    fn oldest() -> Self {
-        Self::Tls12
-    }
-
-    fn newest() -> Self {
-        Self::Tls13
-    }
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl WebFile {
@@ -138,7 +121,7 @@ impl TlsSection {
                     .to_owned(),
             );
         }
-        if self.min_version > self.max_version {
+        if self.max_version.is_some() && self.min_version > self.max_version {
             return Err("tls_server_config: min_version is above max_version".to_owned());
         }
         Ok(())
