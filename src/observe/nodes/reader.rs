@@ -395,12 +395,15 @@ impl NodeReader {
                 _ => None,
             })
             .collect();
-        // A probe that timed out has already taken long enough.
-        let quick = failed
-            .iter()
-            .filter(|(_, reason)| **reason != Reason::Timeout);
-        let again: Vec<String> = quick.map(|(address, _)| address.clone()).collect();
-        if !again.is_empty() && deadline.left() > RECHECK_AFTER * 2 {
+        // A busy machine may take longer than a timeout once. A node that hangs does not answer the second time either.
+        let left = deadline.left().saturating_sub(RECHECK_AFTER * 2);
+        let in_time = |reason| match reason {
+            Reason::Timeout => left > self.http.timeout(),
+            _ => !left.is_zero(),
+        };
+        let again = failed.iter().filter(|(_, reason)| in_time(**reason));
+        let again: Vec<String> = again.map(|(address, _)| address.clone()).collect();
+        if !again.is_empty() {
             tokio::time::sleep(RECHECK_AFTER).await;
             self.probe(deadline, self.targets(&again), read).await;
         }
