@@ -8,7 +8,7 @@ use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::bench::{Bench, check, put_limit, redis_do, secs, start_nodes};
 use crate::expect::Expect;
@@ -102,6 +102,7 @@ async fn busy() -> anyhow::Result<Seen> {
     bench.exporter.silent_for(secs(2)).await?;
     let mut runs = bench.redis().await?;
     let mut kills = bench.redis().await?;
+    let mut pings = bench.redis().await?;
     let fault = Instant::now();
     let endless = async move {
         // It ends by an error, for it is killed.
@@ -109,7 +110,11 @@ async fn busy() -> anyhow::Result<Seen> {
         anyhow::Ok(())
     };
     let watched = async {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        let short = Duration::from_millis(300);
+        // The script has begun once Redis answers nobody.
+        while let Ok(answer) = timeout(short, redis_do(&mut pings, &["PING"])).await {
+            answer?;
+        }
         let expect = Expect::at_once(REDIS).allowing(BOTH_NODES);
         let seen = bench.exporter.finds(fault, expect).await;
         redis_do(&mut kills, &["SCRIPT", "KILL"]).await?;
