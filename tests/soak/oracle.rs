@@ -131,7 +131,10 @@ fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expecte
                 .always((died - heartbeat).max(node.born), died, |way| {
                     way == Way::Open
                 });
-        return if was_seen(facts, node, died) && !doubtful && begun - died < 3_000.0 {
+        // Without a state file, a restart forgets the node. Its registration may have expired meanwhile.
+        let remembered = facts.state_file || facts.exporter.always(died, ended, |runs| runs);
+        let known = remembered && was_seen(facts, node, died);
+        return if known && !doubtful && begun - died < 3_000.0 {
             Expected::Must
         } else {
             Expected::May
