@@ -30,7 +30,7 @@ pub(crate) enum What {
     LinkHangs(usize),
     /// Every check takes this many milliseconds more.
     SlowChecks(usize, u64),
-    /// One check in this many is slow.
+    /// Two checks a second come, over all nodes, and one in this many of this node's is slow.
     SomeSlowChecks(usize, u64),
     /// It no longer renews its registration.
     HeartbeatsStop(usize),
@@ -211,7 +211,7 @@ fn what(random: &mut Random, nodes: usize, replica: bool, times: Times) -> What 
         24 => What::NodeMoved(node.max(1)),
         25 => What::RedisDenies,
         26 => What::ClockAhead(node, random.one_of(&[500, 2_000, 30_000])),
-        28 => What::SomeSlowChecks(node, random.one_of(&[15, 60])),
+        28 => What::SomeSlowChecks(node, random.one_of(&[5, 15])),
         29 => What::HeartbeatsStop(node),
         30 => What::RollingRestart,
         31 => What::ConnectionsClosed,

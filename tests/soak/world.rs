@@ -199,6 +199,7 @@ impl World {
                     ..Faults::default()
                 };
                 let _ = self.slots[node].process.set_faults(&faults).await;
+                self.set_traffic(2)?;
             }
             What::HeartbeatsStop(node) => {
                 let faults = Faults {
@@ -298,9 +299,11 @@ impl World {
                 self.way(node, Mode::Pass, Way::Open).await?;
             }
             What::SlowChecks(node, _) => self.slow(node, 0).await,
-            What::SomeSlowChecks(node, _) | What::ApiHangs(node) => {
+            What::SomeSlowChecks(node, _) => {
                 self.api_hangs(node, false).await;
+                self.set_traffic(60)?;
             }
+            What::ApiHangs(node) => self.api_hangs(node, false).await,
             What::HeartbeatsStop(node) => {
                 self.api_hangs(node, false).await;
                 self.set_way(node, Way::Open);
