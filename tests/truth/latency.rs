@@ -43,7 +43,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new(
             "Redis stalls twice for 0.8 s, 100 s apart, at one check a second, coarse histogram",
             "nothing at any scrape",
-            175,
+            200,
             || Box::pin(two_stalls()),
         )
         .time_critical(),
