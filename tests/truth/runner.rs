@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::chain::PageTimes;
 
 /// What a scenario may take at most, its waiting included, unless it says itself that it takes long.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(450);
 
 /// A scenario that takes so many seconds decides how long the suite takes: no other waits for its end.
 const LONGEST: u32 = 400;
