@@ -43,11 +43,6 @@ impl Values {
             Some(typed) => Err(typed.refused(expected)),
             None => Ok(()),
         };
-        if nodes.is_some_and(|nodes| nodes.registry.is_some()) {
-            let expected =
-                "a description without nodes.registry: only that of limiter.kind reference is read";
-            return wrong("limiter.file", expected.to_owned());
-        }
         let has_latency = nodes.is_some_and(|nodes| !nodes.latency.is_empty());
         for (flag, on, known, lacks) in [
             (
@@ -71,7 +66,7 @@ impl Values {
                     format!("a limiter whose description has {lacks}; that of {name} has none");
                 return wrong(flag, expected);
             }
-            if urls.is_empty() {
+            if urls.is_empty() && description.registry().is_none() {
                 return wrong(flag, "ratelimiter.url beside it: the nodes".to_owned());
             }
         }
