@@ -335,9 +335,8 @@ impl Nodes {
                 .check()
                 .map_err(|wrong| format!("nodes: canary: {wrong}"))?;
         }
-        if self.health.is_none() && self.metrics.is_none() && self.registry.is_none() {
-            let text = "nodes: expected health, metrics or registry, or no nodes at all";
-            return Err(text.to_owned());
+        if self.health.is_none() && self.metrics.is_none() {
+            return Err("nodes: expected health or metrics, or no nodes at all".to_owned());
         }
         Ok(())
     }

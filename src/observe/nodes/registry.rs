@@ -111,7 +111,7 @@ mod tests {
     fn registration(address: &str, values: &[Option<&str>]) -> Registration {
         let text = format!(
             "name: own\ntitle: own\ncounters: [{{name: a, key: '^a(?P<key>.+)$', type: string, count: value, \
-             refused: counted, expiry: required, without_expiry: leaks}}]\nnodes:\n  registry: {{key: '^n:(?P<id>.+)$', \
+             refused: counted, expiry: required, without_expiry: leaks}}]\nnodes:\n  health: {{path: /}}\n  registry: {{key: '^n:(?P<id>.+)$', \
              address: '{address}', registered_at: since, ttl: 30s, renewed: 10s}}\n"
         );
         let description = Description::parse(&text).unwrap();

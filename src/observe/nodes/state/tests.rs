@@ -57,6 +57,15 @@ impl World {
         self
     }
 
+    pub(super) fn answers_without_id(&mut self, address: &str) -> &mut Self {
+        let probe = Probe::Answered {
+            node_id: None,
+            seconds: 0.001,
+        };
+        self.probes.insert(address.to_owned(), probe);
+        self
+    }
+
     pub(super) fn fails(&mut self, address: &str) -> &mut Self {
         self.probes
             .insert(address.to_owned(), Probe::Failed(Reason::Refused));
@@ -475,4 +484,25 @@ fn registrations_are_read_often_enough_to_see_one_disappear_before_it_can_expire
         let found = short(ttl, heartbeat).glance_every().as_secs_f64();
         assert!((found - every).abs() < 1e-9, "{ttl}/{heartbeat}: {found}");
     }
+}
+
+#[test]
+fn a_node_that_restarts_in_place_under_another_id_is_one_node_although_its_health_has_no_id() {
+    let mut clean = World::new();
+    clean.registered("old", "a:1", 30).answers_without_id("a:1");
+    assert_eq!(clean.judge(0), ["old Up"]);
+    clean.gone("old").registered("new", "a:1", 30);
+    assert_eq!(clean.judge(5), ["new Up"]);
+
+    let mut killed = World::new();
+    killed
+        .registered("old", "a:1", 30)
+        .answers_without_id("a:1");
+    assert_eq!(killed.judge(0), ["old Up"]);
+    // The registration of the killed node is overdue, and the answer is that of its successor.
+    killed.registered("old", "a:1", 5);
+    killed.registered("new", "a:1", 25);
+    assert_eq!(killed.judge(25), ["new Up redis?", "old Up redis?"]);
+    killed.gone("old").registered("new", "a:1", 25);
+    assert_eq!(killed.judge(35), ["new Up"]);
 }
