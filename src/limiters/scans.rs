@@ -45,11 +45,6 @@ impl Description {
         beginnings.dedup_by(|next, before| next.starts_with(before));
         beginnings
     }
-
-    /// Whether a pattern has no literal beginning, so that the exporter reads every name of the database.
-    pub fn has_open_pattern(&self) -> bool {
-        self.patterns().any(|pattern| pattern.prefix().is_empty())
-    }
 }
 
 /// The common beginning of both.

@@ -115,6 +115,11 @@ async fn a_registered_node_that_is_killed_is_down_and_one_that_stops_or_moves_is
     let info = [("node_id", "a"), ("address", address.as_str())];
     scrape.assert_is("ratelimiter_node_info", &info, 1);
     assert_eq!(scrape.succeeded("registry"), Some(true));
+    // It hangs.
+    let never = Duration::from_secs(3600);
+    moved.answer_late(PORT, "/health", 200, "", never);
+    let hung = |scrape: &Scrape| scrape.reported() == ["node_down a"];
+    watched.exporter.until("it hangs", hung).await?;
     Ok(())
 }
 
