@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hyper::Method;
 use lab::redis_cluster::RedisCluster;
 use lab::redis_server::RedisServer;
 use lab::seed::fill_to;
@@ -228,6 +229,35 @@ async fn a_dead_registered_node_is_still_down_after_a_restart_and_not_under_anot
     let scrape = Exporter::start(&flags).await?.scrape().await?;
     scrape.assert_reported(&[]);
     scrape.assert_is("ratelimiter_nodes", &[], 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reload_to_another_registry_forgets_the_nodes_of_the_one_before() -> anyhow::Result<()> {
+    let (redis, folder) = (RedisServer::start(&[]).await?, TempDir::new("registry")?);
+    let mut connection = redis.connection().await?;
+    let nodes = healthy("a").await?;
+    register(&mut connection, "a", &nodes.address(PORT), HOUR).await?;
+    let own = folder.path().join("own.yml");
+    std::fs::write(&own, myapp("1h", "10m")?)?;
+    let flags = [
+        format!("--redis.url={}", redis.url()),
+        format!("--limiter.file={}", own.display()),
+        "--web.enable-lifecycle".to_owned(),
+    ];
+    let exporter = Exporter::start(&flags).await?;
+    let is_up = |scrape: &Scrape| up(scrape, "a");
+    exporter.until("it is up", is_up).await?;
+    let other = myapp("1h", "10m")?.replace("myapp:nodes:", "myapp:others:");
+    std::fs::write(&own, other)?;
+    let fields = ["HSET", "myapp:others:b", "address", "127.0.0.1:9"];
+    redis_do(&mut connection, &fields).await?;
+    redis_do(&mut connection, &["EXPIRE", "myapp:others:b", "3600"]).await?;
+    let answer = exporter.send(Method::POST, "/-/reload", "").await?;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let scrape = exporter.scrape().await?;
+    scrape.assert_reported(&[]);
+    assert_eq!(scrape.labels("ratelimiter_node_up", "node_id"), ["b"]);
     Ok(())
 }
 
