@@ -406,7 +406,12 @@ fn scan_patterns_follow_from_the_key_patterns() {
     assert_eq!(globs("drf"), ["*:*:throttle_*_*"]);
     assert_eq!(
         globs("fastapi-limiter"),
-        ["fastapi-limiter:*:*:*", "fastapi-limiter"]
+        [
+            "fastapi-limiter:*:*:*",
+            "fastapi-limiter:*:*",
+            "fastapi-limiter:ws:*:*",
+            "fastapi-limiter"
+        ]
     );
     let reference = Description::parse(built_in("reference").unwrap()).unwrap();
     let pattern = &reference.counters[0].key.value;
