@@ -245,12 +245,28 @@ fn counters_of_apisix_groups_are_counted() {
 }
 
 #[test]
-fn reservations_of_limitador_are_not_foreign() {
+fn names_of_limitador_end_with_what_the_counter_leaves_open() {
+    // serde writes all fields of the counter.
+    let name = |variables: &str| {
+        let limit =
+            r#"{"namespace":"api","seconds":60,"conditions":["m == 'GET'"],"variables":["u"]}"#;
+        format!(
+            r#"namespace:{{api}},counter:{{"limit":{limit},"set_variables":{{{variables}}},"remaining":null,"expires_in":null}}"#
+        )
+    };
     let mut limitador = Variant::new("limitador");
-    let counter = r#"namespace:{api},counter:{"namespace":"api","seconds":60,"conditions":[],"variables":["u"],"set_variables":{"u":"1"}}"#;
-    let name = format!("{counter},reservations");
-    limitador.store.hash(&name, &[("id", "1")], 50_000);
-    assert_eq!(limitador.outcome(&name), Outcome::Ignored);
+    for (variables, label) in [
+        (r#""u":"2001:db8::1""#, "api 2001:db8::1"),
+        (r#""u":"a}b c""#, "api a}b c"),
+        ("", "api "),
+    ] {
+        let name = name(variables);
+        limitador.store.string(&name, "4", 59_000);
+        limitador.counts(&name, label, 4);
+        let reservations = format!("{name},reservations");
+        limitador.store.hash(&reservations, &[("id", "1")], 50_000);
+        assert_eq!(limitador.outcome(&reservations), Outcome::Ignored);
+    }
 }
 
 #[test]
