@@ -52,7 +52,7 @@ enum Weight {
     LastFourBytes,
 }
 
-/// The first bytes of values that the exporter does not read: compressed ones, MessagePack, and pickles that are text.
+/// The first bytes of values that the exporter does not read: compressed ones, `MessagePack`, and pickles that are text.
 const UNREADABLE: [&[u8]; 10] = [
     b"\x78\x01",
     b"\x78\x5e",
