@@ -370,6 +370,9 @@ fn a_group_in_a_path_is_encoded_and_leads_to_no_other_path() {
         let found = http.place(&matched(&limitador, &name));
         assert_eq!(found.as_deref(), place);
     }
+    // The name of a limit with an id has no namespace.
+    let name = "\u{2}\u{8}per_user\u{1}\u{7}user_id\u{6}user:1";
+    assert_eq!(http.place(&matched(&limitador, name)), None);
 }
 
 #[test]

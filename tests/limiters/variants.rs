@@ -1,7 +1,7 @@
-//! Options of libraries that change names and values. Real libraries wrote these states.
+//! Options of libraries that change names and values. Real libraries wrote these states, or their sources show them.
 
 use ratelimiter_exporter::limiters::{
-    CounterReading, Description, Finding, Outcome, Refused, Unknown, built_in,
+    CounterReading, Description, Finding, Fit, Outcome, Refused, Type, Unknown, built_in,
 };
 
 use crate::store::{Rule, Store, Value};
@@ -267,6 +267,28 @@ fn names_of_limitador_end_with_what_the_counter_leaves_open() {
         limitador.store.hash(&reservations, &[("id", "1")], 50_000);
         assert_eq!(limitador.outcome(&reservations), Outcome::Ignored);
     }
+}
+
+#[test]
+fn binary_names_of_limitador_with_one_variable_are_counted() {
+    let mut limitador = Variant::new("limitador");
+    let long = "0123456789abcdef".repeat(9);
+    for (length, key) in [
+        ("\u{6}", "user:1"),
+        ("\u{b}", "2001:db8::1"),
+        ("$", "123e4567-e89b-12d3-a456-426614174000"),
+    ] {
+        let name = format!("\u{2}\u{8}per_user\u{1}\u{7}user_id{length}{key}");
+        limitador.store.string(&name, "4", 59_000);
+        limitador.counts(&name, &format!("per_user {key}"), 4);
+    }
+    // The length of 144 takes two bytes.
+    let name = [b"\x02\x08per_user\x01\x07user_id\x90\x01", long.as_bytes()].concat();
+    let description = limitador.description();
+    let Fit::Counter(matched) = description.match_name(&name, Some(Type::String)) else {
+        panic!("{long}");
+    };
+    assert_eq!(matched.key(), long.as_bytes());
 }
 
 #[test]
