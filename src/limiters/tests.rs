@@ -370,6 +370,9 @@ fn a_group_in_a_path_is_encoded_and_leads_to_no_other_path() {
         let found = http.place(&matched(&limitador, &name));
         assert_eq!(found.as_deref(), place);
     }
+    // The name of a limit with an id has no namespace.
+    let name = "\u{2}\u{8}per_user\u{1}\u{7}user_id\u{6}user:1";
+    assert_eq!(http.place(&matched(&limitador, name)), None);
 }
 
 #[test]
@@ -406,7 +409,12 @@ fn scan_patterns_follow_from_the_key_patterns() {
     assert_eq!(globs("drf"), ["*:*:throttle_*_*"]);
     assert_eq!(
         globs("fastapi-limiter"),
-        ["fastapi-limiter:*:*:*", "fastapi-limiter"]
+        [
+            "fastapi-limiter:*:*:*",
+            "fastapi-limiter:*:*",
+            "fastapi-limiter:ws:*:*",
+            "fastapi-limiter"
+        ]
     );
     let reference = Description::parse(built_in("reference").unwrap()).unwrap();
     let pattern = &reference.counters[0].key.value;
