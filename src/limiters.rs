@@ -10,7 +10,6 @@ mod expiry;
 pub(crate) mod fuzzing;
 mod http_limits;
 mod inventory;
-mod json;
 mod keys;
 mod labels;
 mod limits;

@@ -102,6 +102,15 @@ impl Pattern {
     }
 }
 
+/// A regular expression on bytes, of bounded size.
+pub(super) fn regex(text: &str) -> Result<Regex, String> {
+    let builder = RegexBuilder::new(text)
+        .unicode(false)
+        .size_limit(MOST_COMPILED)
+        .build();
+    builder.map_err(|error| one_line(&error))
+}
+
 /// A pattern for lines. It may match a part of a line.
 #[derive(Clone, Debug)]
 pub struct LinePattern(Regex);
@@ -109,11 +118,7 @@ pub struct LinePattern(Regex);
 impl LinePattern {
     /// Compiles `text`.
     pub fn compile(text: &str) -> Result<Self, String> {
-        let builder = RegexBuilder::new(text)
-            .unicode(false)
-            .size_limit(MOST_COMPILED)
-            .build();
-        builder.map(Self).map_err(|error| one_line(&error))
+        regex(text).map(Self)
     }
 
     /// The names of the groups.
