@@ -1,7 +1,7 @@
 //! The built-in kinds of limiters.
 
 use super::description::Description;
-use super::yaml::nearest;
+use crate::text::nearest;
 
 /// The kinds with these names, and their files.
 macro_rules! kinds {
