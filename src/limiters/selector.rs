@@ -151,7 +151,7 @@ fn wanted_pattern(text: &str) -> Result<Wanted, String> {
     compiled.map_err(|error| format!("{text:?}: expected a regular expression: {error}"))
 }
 
-fn is_name(text: &str, colons: bool) -> bool {
+pub(super) fn is_name(text: &str, colons: bool) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || (colons && c == ':');
     let digit = text.starts_with(|c: char| c.is_ascii_digit());
     !text.is_empty() && !digit && text.chars().all(fits)

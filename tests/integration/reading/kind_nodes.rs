@@ -3,6 +3,7 @@
 
 mod canary;
 mod falls;
+mod registry;
 mod stand_in;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
