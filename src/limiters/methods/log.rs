@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Not, answer, pickle, reply, text};
 use crate::limiters::ask::{Answer, Ask, MOST_ENTRIES, Type};
-use crate::limiters::json;
 use crate::limiters::keys::Keys;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit};
@@ -141,7 +140,7 @@ impl Log {
     }
 
     fn of_json(&self, value: &[u8]) -> Option<Vec<f64>> {
-        let value = json::parse(value)?;
+        let value: serde_json::Value = serde_json::from_slice(value).ok()?;
         let list = value
             .pointer(self.at.as_deref().unwrap_or(""))?
             .as_array()?;
