@@ -151,12 +151,12 @@ pub struct SavedEntry {
     pub last_seen: Timestamp,
     /// Since when it is reported.
     pub reported_since: Option<Timestamp>,
-    /// Since when nothing proves that it continues; `None` while something does.
+    /// Up to when it is proved; `last_seen` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unproved_since: Option<Timestamp>,
-    /// How long, in total, nothing proved that it continued.
-    #[serde(default, skip_serializing_if = "Duration::is_zero")]
-    pub unproved: Duration,
+    pub proved_until: Option<Timestamp>,
+    /// Whether there was a collection that did not prove that it still continued.
+    #[serde(default)]
+    pub interrupted: bool,
     /// The evidence.
     pub evidence: Evidence,
 }
