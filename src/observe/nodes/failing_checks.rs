@@ -229,7 +229,15 @@ impl CheckHistory {
             {
                 return RedisEvidence::Broken(why);
             }
-            _ => self.proof = None,
+            (
+                RedisEvidence::None
+                | RedisEvidence::Works
+                | RedisEvidence::Healthy
+                | RedisEvidence::Answered
+                | RedisEvidence::Returned(_)
+                | RedisEvidence::Inconclusive(_),
+                _,
+            ) => self.proof = None,
         }
         evidence
     }
@@ -295,7 +303,7 @@ fn evidence_of(
     if let Some(outage) = outage {
         RedisEvidence::Inconclusive(outage.reason())
     } else if checks.prove_a_fault(errors) {
-        RedisEvidence::Broken("/check answers 5xx")
+        RedisEvidence::Broken("its checks fail")
     } else {
         RedisEvidence::None
     }
