@@ -17,6 +17,8 @@ pub enum Ask {
     Exists(Vec<u8>),
     /// `GETRANGE key 0 MOST_BYTES`, which returns one byte more than is used.
     Get(Vec<u8>),
+    /// `HEXISTS key field`, answered by [`Answer::Integer`].
+    HasField(Vec<u8>, Vec<u8>),
     /// `HMGET key field …`, answered by [`Answer::Fields`], one for each field, or by [`Answer::TooLarge`].
     Fields(Vec<u8>, Vec<Vec<u8>>),
     /// All fields of a hash that has at most [`MOST_ENTRIES`], answered by [`Answer::Pairs`] or [`Answer::TooLarge`].
@@ -43,6 +45,31 @@ pub enum Ask {
         /// The lowest score.
         min: f64,
     },
+}
+
+impl Ask {
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Type(key)
+            | Self::Pttl(key)
+            | Self::Exists(key)
+            | Self::Get(key)
+            | Self::HasField(key, _)
+            | Self::Fields(key, _)
+            | Self::AllFields(key)
+            | Self::Head(key)
+            | Self::Last(key)
+            | Self::Length(key)
+            | Self::Count { key, .. }
+            | Self::Members { key, .. } => key,
+        }
+    }
+
+    /// Whether Redis refuses the command for a key of another type than the command is for.
+    pub(super) fn shows_type(&self) -> bool {
+        !matches!(self, Self::Type(_) | Self::Pttl(_) | Self::Exists(_))
+    }
 }
 
 /// What Redis answered.

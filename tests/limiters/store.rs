@@ -103,20 +103,7 @@ impl Store {
     }
 
     pub(crate) fn answer(&self, ask: &Ask) -> Answer {
-        let key = match ask {
-            Ask::Type(key)
-            | Ask::Pttl(key)
-            | Ask::Exists(key)
-            | Ask::Get(key)
-            | Ask::Fields(key, _)
-            | Ask::AllFields(key)
-            | Ask::Head(key)
-            | Ask::Last(key)
-            | Ask::Length(key)
-            | Ask::Count { key, .. }
-            | Ask::Members { key, .. } => key,
-        };
-        let found = self.keys.get(key);
+        let found = self.keys.get(ask.key());
         match (ask, found) {
             (Ask::Type(_), None) => return Answer::Type("none".to_owned()),
             (Ask::Type(_), Some((value, _))) => return Answer::Type(value.kind().to_owned()),
@@ -142,6 +129,10 @@ impl Store {
                         .map(|(_, value)| value.clone())
                 };
                 Answer::Fields(fields.iter().map(value).collect())
+            }
+            (Ask::HasField(_, field), Value::Hash(pairs)) => {
+                let has = pairs.iter().any(|(name, _)| name == field);
+                Answer::Integer(i64::from(has))
             }
             (Ask::Fields(_, fields), _) if found.is_none() => {
                 Answer::Fields(vec![None; fields.len()])
@@ -174,7 +165,7 @@ impl Store {
                 let inside = members.iter().filter(|(_, score)| score >= min);
                 Answer::Fields(inside.map(|(member, _)| Some(member.clone())).collect())
             }
-            (Ask::Count { .. }, _) if found.is_none() => Answer::Integer(0),
+            (Ask::Count { .. } | Ask::HasField(..), _) if found.is_none() => Answer::Integer(0),
             _ if found.is_none() => Answer::Missing,
             _ => Answer::WrongType,
         }

@@ -1,5 +1,7 @@
 //! Translates the asks of a description into Redis commands, and Redis replies into its answers. No I/O.
 
+use std::collections::HashMap;
+
 use redis::{Cmd, RedisError, RedisResult, Value};
 
 use crate::limiters::{Answer, Ask, MOST_BYTES, MOST_ENTRIES};
@@ -8,23 +10,27 @@ use crate::observe::redis::errors::{breaks, reason_of};
 
 /// The key of `ask`, and the command.
 pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
-    let (name, key) = match ask {
-        Ask::Type(key) => ("TYPE", key),
-        Ask::Pttl(key) => ("PTTL", key),
-        Ask::Exists(key) => ("EXISTS", key),
-        Ask::Get(key) => ("GETRANGE", key),
-        Ask::Fields(key, _) => ("HMGET", key),
-        Ask::AllFields(key) => ("HGETALL", key),
-        Ask::Head(key) | Ask::Last(key) => ("LRANGE", key),
-        Ask::Length(key) => ("LLEN", key),
-        Ask::Count { key, .. } => ("ZCOUNT", key),
-        Ask::Members { key, .. } => ("ZRANGEBYSCORE", key),
-    };
-    let mut command = redis::cmd(name);
-    command.arg(key);
+    let key = ask.key().to_vec();
+    let mut command = redis::cmd(match ask {
+        Ask::Type(_) => "TYPE",
+        Ask::Pttl(_) => "PTTL",
+        Ask::Exists(_) => "EXISTS",
+        Ask::Get(_) => "GETRANGE",
+        Ask::HasField(..) => "HEXISTS",
+        Ask::Fields(..) => "HMGET",
+        Ask::AllFields(_) => "HGETALL",
+        Ask::Head(_) | Ask::Last(_) => "LRANGE",
+        Ask::Length(_) => "LLEN",
+        Ask::Count { .. } => "ZCOUNT",
+        Ask::Members { .. } => "ZRANGEBYSCORE",
+    });
+    command.arg(&key);
     match ask {
         Ask::Get(_) => {
             command.arg(0).arg(MOST_BYTES);
+        }
+        Ask::HasField(_, field) => {
+            command.arg(field);
         }
         Ask::Fields(_, fields) => {
             command.arg(fields);
@@ -44,7 +50,7 @@ pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
         }
         Ask::Type(_) | Ask::Pttl(_) | Ask::Exists(_) | Ask::AllFields(_) | Ask::Length(_) => {}
     }
-    (key.clone(), command)
+    (key, command)
 }
 
 /// The most memory that Redis takes for an entry of a list, hash or sorted set, without long values.
@@ -63,7 +69,6 @@ pub(super) fn guards(ask: &Ask, measured: bool) -> Vec<(Vec<u8>, Cmd)> {
             return fields.iter().map(length).collect();
         }
         Ask::AllFields(key) => (key, "HLEN"),
-        // `Ask::Last` is sent together with `Ask::Head`.
         Ask::Head(key) => (key, "LLEN"),
         Ask::Members { key, .. } => (key, "ZCARD"),
         _ => return Vec::new(),
@@ -88,7 +93,7 @@ pub(super) fn is_unmeasured(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
 }
 
 /// Whether `ask` may be sent, by the replies of its guards.
-pub(super) fn is_read(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
+fn is_read(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
     let number = |said: &RedisResult<Value>| match said {
         Ok(Value::Int(number)) => u64::try_from(*number).ok(),
         // The key is missing or has another type: the command itself will report that.
@@ -107,6 +112,36 @@ pub(super) fn is_read(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
     let used = said.get(1).and_then(number).unwrap_or(0);
     let allowed = most(MOST_BYTES).saturating_add(ENTRY_BYTES.saturating_mul(entries));
     few && used <= allowed
+}
+
+/// What the sizes of lists leave to ask.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The lengths of lists, `None` for those that are too large.
+    lengths: HashMap<Vec<u8>, Option<i64>>,
+}
+
+impl Known {
+    /// The answer to `ask`, if it is known from the replies of the guards so far. `said` are those of its own.
+    pub(super) fn answer(&mut self, ask: &Ask, said: &[RedisResult<Value>]) -> Option<Answer> {
+        let is_read = is_read(ask, said);
+        if let (Ask::Head(key), Some(Ok(Value::Int(length)))) = (ask, said.first()) {
+            let length = is_read.then_some(*length);
+            self.lengths.insert(key.clone(), length);
+        }
+        match (ask, self.lengths.get(ask.key())) {
+            _ if !is_read => Some(Answer::TooLarge),
+            (Ask::Length(_) | Ask::Last(_), Some(None)) => Some(Answer::TooLarge),
+            (Ask::Length(_), Some(Some(length))) => answer(ask, Ok(Value::Int(*length))).ok(),
+            // All entries are read.
+            (Ask::Last(_), Some(Some(length)))
+                if usize::try_from(*length).is_ok_and(|length| length <= MOST_ENTRIES) =>
+            {
+                Some(Answer::Missing)
+            }
+            _ => None,
+        }
+    }
 }
 
 fn score(value: f64) -> String {

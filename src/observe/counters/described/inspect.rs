@@ -140,7 +140,7 @@ impl Described {
                     Err(error) => return fail(lane, &error, result),
                 };
                 for names in names.chunks(context.step()) {
-                    let sampled: Vec<bool> = names.iter().map(|it| sample.takes(it)).collect();
+                    let sampled = sample.of(names);
                     let (findings, _) = self.read_names(context, names, &sampled, result).await;
                     for (name, finding) in names.iter().zip(findings) {
                         if let Some(finding) = finding {
