@@ -1,7 +1,5 @@
 //! Translates the asks of a description into Redis commands, and Redis replies into its answers. No I/O.
 
-use std::collections::HashMap;
-
 use redis::{Cmd, RedisError, RedisResult, Value};
 
 use crate::limiters::{Answer, Ask, MOST_BYTES, MOST_ENTRIES};
@@ -114,33 +112,27 @@ fn is_read(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
     few && used <= allowed
 }
 
-/// What the sizes of lists leave to ask.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// The lengths of lists, `None` for those that are too large.
-    lengths: HashMap<Vec<u8>, Option<i64>>,
-}
-
-impl Known {
-    /// The answer to `ask`, if it is known from the replies of the guards so far. `said` are those of its own.
-    pub(super) fn answer(&mut self, ask: &Ask, said: &[RedisResult<Value>]) -> Option<Answer> {
-        let is_read = is_read(ask, said);
-        if let (Ask::Head(key), Some(Ok(Value::Int(length)))) = (ask, said.first()) {
-            let length = is_read.then_some(*length);
-            self.lengths.insert(key.clone(), length);
-        }
-        match (ask, self.lengths.get(ask.key())) {
-            _ if !is_read => Some(Answer::TooLarge),
-            (Ask::Length(_) | Ask::Last(_), Some(None)) => Some(Answer::TooLarge),
-            (Ask::Length(_), Some(Some(length))) => answer(ask, Ok(Value::Int(*length))).ok(),
-            // All entries are read.
-            (Ask::Last(_), Some(Some(length)))
-                if usize::try_from(*length).is_ok_and(|length| length <= MOST_ENTRIES) =>
-            {
-                Some(Answer::Missing)
-            }
+/// The answer to `ask`, if its guards show it. `said` are their replies, `length` is that of the last list.
+pub(super) fn known(
+    ask: &Ask,
+    said: &[RedisResult<Value>],
+    length: &mut Option<i64>,
+) -> Option<Answer> {
+    let is_read = is_read(ask, said);
+    if let Ask::Head(_) = ask {
+        *length = match said.first() {
+            Some(Ok(Value::Int(length))) if is_read => Some(*length),
+            Some(Ok(_)) => Some(0),
             _ => None,
-        }
+        };
+    }
+    let most = i64::try_from(MOST_ENTRIES).unwrap_or(i64::MAX);
+    match ask {
+        _ if !is_read => Some(Answer::TooLarge),
+        Ask::Length(_) => answer(ask, Ok(Value::Int((*length)?))).ok(),
+        // All entries are read.
+        Ask::Last(_) if (*length)? <= most => Some(Answer::Missing),
+        _ => None,
     }
 }
 

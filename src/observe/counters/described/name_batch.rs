@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
-use super::answers::{Known, answer, command, guards, is_unmeasured};
+use super::answers::{answer, command, guards, is_unmeasured, known};
 use crate::limiters::{Answer, Ask, Finding, NameReader};
 use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::redis::router::Router;
@@ -39,15 +39,26 @@ pub(super) async fn read(
 ) -> Vec<Result<Finding, RedisError>> {
     let mut failed: Vec<Option<RedisError>> = readers.iter().map(|_| None).collect();
     for _ in 0..MOST_STEPS {
-        let step = Asked::of(&readers, &failed);
-        if step.asks.is_empty() {
+        let mut asked = Vec::new();
+        for (place, reader) in readers.iter().enumerate() {
+            if failed[place].is_none() {
+                asked.extend(reader.asks().iter().cloned().map(|ask| (place, ask)));
+            }
+        }
+        if asked.is_empty() {
             break;
         }
-        let mut answers = ask_all(access, &step.asks, spent).await;
-        find_empty(access, &step, &mut answers, spent).await;
-        for (place, asked) in step.readers {
-            let said = asked.into_iter().map(|at| answers[at].clone());
-            match said.collect::<Result<Vec<Answer>, RedisError>>() {
+        let mut answers = ask_all(access, &asked, spent).await;
+        find_empty(access, &readers, &asked, &mut answers, spent).await;
+        let mut answers = answers.into_iter();
+        let mut asked = asked.iter().map(|(place, _)| *place).peekable();
+        while let Some(place) = asked.next() {
+            let mut said = vec![answers.next()];
+            while asked.next_if_eq(&place).is_some() {
+                said.push(answers.next());
+            }
+            let said: Result<Vec<Answer>, RedisError> = said.into_iter().flatten().collect();
+            match said {
                 Ok(said) => readers[place].feed(&said),
                 Err(error) => failed[place] = Some(error),
             }
@@ -67,80 +78,43 @@ fn endless() -> RedisError {
     std::io::Error::other("a description that asks without end").into()
 }
 
-/// What all names ask in one step. Names that ask the same of another key share one command.
-#[derive(Default)]
-struct Asked {
-    asks: Vec<Ask>,
-    /// Whether each is about the key of its name itself.
-    own: Vec<bool>,
-    /// The readers that ask, and which of the commands.
-    readers: Vec<(usize, Vec<usize>)>,
-}
-
-impl Asked {
-    fn of(readers: &[NameReader<'_>], failed: &[Option<RedisError>]) -> Self {
-        let mut step = Self::default();
-        let mut shared: HashMap<Vec<u8>, usize> = HashMap::new();
-        for (place, reader) in readers.iter().enumerate() {
-            if failed[place].is_some() || reader.asks().is_empty() {
-                continue;
-            }
-            let asked = reader.asks().iter().map(|ask| {
-                let next = step.asks.len();
-                let own = ask.key() == reader.name();
-                let at = if own {
-                    next
-                } else {
-                    let packed = command(ask).1.get_packed_command();
-                    *shared.entry(packed).or_insert(next)
-                };
-                if at == next {
-                    step.asks.push(ask.clone());
-                    step.own.push(own);
-                }
-                at
-            });
-            let asked = asked.collect();
-            step.readers.push((place, asked));
-        }
-        step
-    }
-}
-
 /// The answers to `asked`, in the same order. Values that are too large are not read.
 async fn ask_all(
     access: &RedisAccess<'_>,
-    asked: &[Ask],
+    asked: &[(usize, Ask)],
     spent: &mut Spent,
 ) -> Vec<Result<Answer, RedisError>> {
     let measured = access.measured.load(Ordering::Relaxed);
-    let guards = asked.iter().map(|ask| guards(ask, measured));
+    let guards = asked.iter().map(|(_, ask)| guards(ask, measured));
     let guards: Vec<Vec<_>> = guards.collect();
     let many: Vec<usize> = guards.iter().map(Vec::len).collect();
     let mut sizes = access.ask(guards.concat(), spent).await.into_iter();
-    let mut known = Known::default();
+    let mut length = None;
     let mut answers = Vec::with_capacity(asked.len());
-    for (ask, many) in asked.iter().zip(many) {
+    for ((_, ask), many) in asked.iter().zip(many) {
         let said: Vec<RedisResult<Value>> = sizes.by_ref().take(many).collect();
         if measured && is_unmeasured(ask, &said) {
             // Not sent again: each refusal adds an entry to the ACL log of Redis.
             access.measured.store(false, Ordering::Relaxed);
         }
-        answers.push(known.answer(ask, &said));
+        answers.push(known(ask, &said, &mut length));
     }
     let open = asked
         .iter()
         .zip(&answers)
         .filter(|(_, known)| known.is_none());
-    let open: Vec<_> = open.map(|(ask, _)| command(ask)).collect();
+    let open: Vec<_> = open.map(|((_, ask), _)| command(ask)).collect();
     let mut said = access.ask(open, spent).await.into_iter();
-    let answers = asked.iter().zip(answers).map(|(ask, known)| match known {
-        Some(known) => Ok(known),
-        // There are as many answers as commands.
-        None => said
-            .next()
-            .map_or(Ok(Answer::Missing), |said| answer(ask, said)),
-    });
+    let answers = asked
+        .iter()
+        .zip(answers)
+        .map(|((_, ask), known)| match known {
+            Some(known) => Ok(known),
+            // There are as many answers as commands.
+            None => said
+                .next()
+                .map_or(Ok(Answer::Missing), |said| answer(ask, said)),
+        });
     answers.collect()
 }
 
@@ -148,13 +122,14 @@ async fn ask_all(
 /// are checked.
 async fn find_empty(
     access: &RedisAccess<'_>,
-    step: &Asked,
+    readers: &[NameReader<'_>],
+    asked: &[(usize, Ask)],
     answers: &mut [Result<Answer, RedisError>],
     spent: &mut Spent,
 ) {
-    let asked = step.asks.iter().zip(&step.own).zip(&*answers).enumerate();
-    let nothing = asked.filter_map(|(at, asked)| match asked {
-        ((Ask::Get(key), true), Ok(Answer::Missing)) => Some((at, key)),
+    let nothing = asked.iter().zip(&*answers).enumerate();
+    let nothing = nothing.filter_map(|(at, ((place, ask), answer))| match (ask, answer) {
+        (Ask::Get(key), Ok(Answer::Missing)) if readers[*place].name() == key => Some((at, key)),
         _ => None,
     });
     let (places, exist): (Vec<usize>, Vec<_>) = nothing
@@ -177,10 +152,22 @@ impl RedisAccess<'_> {
         if commands.is_empty() {
             return Vec::new();
         }
-        let many = commands.len();
+        // Names may have the same limit, and ask for it by the same command.
+        let mut once = Vec::new();
+        let mut places = HashMap::new();
+        let place = |(key, command): (Vec<u8>, Cmd)| {
+            let next = once.len();
+            let place = *places.entry(command.get_packed_command()).or_insert(next);
+            if place == next {
+                once.push((key, command));
+            }
+            place
+        };
+        let asked: Vec<usize> = commands.into_iter().map(place).collect();
+        let many = once.len();
         spent.commands += many as u64;
-        let (said, took) = step_at_all(self.pacers, many, || self.router.ask(commands)).await;
+        let (said, took) = step_at_all(self.pacers, many, || self.router.ask(once)).await;
         spent.took += took;
-        said.each
+        asked.into_iter().map(|at| said.each[at].clone()).collect()
     }
 }
