@@ -23,12 +23,9 @@ pub enum Ask {
     Fields(Vec<u8>, Vec<Vec<u8>>),
     /// All fields of a hash that has at most [`MOST_ENTRIES`], answered by [`Answer::Pairs`] or [`Answer::TooLarge`].
     AllFields(Vec<u8>),
-    /// `LRANGE key 0 MOST_ENTRIES-1`, answered by [`Answer::Fields`], or by [`Answer::TooLarge`].
-    Head(Vec<u8>),
-    /// `LRANGE key -1 -1`, answered by [`Answer::Fields`].
-    Last(Vec<u8>),
-    /// `LLEN key`, answered by [`Answer::Integer`].
-    Length(Vec<u8>),
+    /// `LRANGE key 0 MOST_ENTRIES-1`, answered by [`Answer::Fields`] or [`Answer::TooLarge`]. Of a list that is longer,
+    /// `LRANGE key -1 -1`, answered by [`Answer::Long`].
+    List(Vec<u8>),
     /// `ZCOUNT key min max`, both ends included, answered by [`Answer::Integer`].
     Count {
         /// The sorted set.
@@ -58,9 +55,7 @@ impl Ask {
             | Self::HasField(key, _)
             | Self::Fields(key, _)
             | Self::AllFields(key)
-            | Self::Head(key)
-            | Self::Last(key)
-            | Self::Length(key)
+            | Self::List(key)
             | Self::Count { key, .. }
             | Self::Members { key, .. } => key,
         }
@@ -89,6 +84,8 @@ pub enum Answer {
     Text(Vec<u8>),
     /// Values, `None` for each that is missing.
     Fields(Vec<Option<Vec<u8>>>),
+    /// The length of a list that is longer than the exporter reads, and its last entry.
+    Long(u64, Vec<u8>),
     /// Fields and their values.
     Pairs(Vec<(Vec<u8>, Vec<u8>)>),
 }

@@ -538,3 +538,6 @@ impl Counter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

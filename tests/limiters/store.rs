@@ -141,19 +141,12 @@ impl Store {
                 Answer::TooLarge
             }
             (Ask::AllFields(_), Value::Hash(pairs)) => Answer::Pairs(pairs.clone()),
-            (Ask::Head(_), Value::List(entries)) => Answer::Fields(
-                entries
-                    .iter()
-                    .take(MOST_ENTRIES)
-                    .cloned()
-                    .map(Some)
-                    .collect(),
-            ),
-            (Ask::Last(_), Value::List(entries)) => {
-                Answer::Fields(entries.last().cloned().map(Some).into_iter().collect())
+            (Ask::List(_), Value::List(entries)) if entries.len() > MOST_ENTRIES => {
+                let length = entries.len().try_into().unwrap();
+                Answer::Long(length, entries.last().cloned().unwrap())
             }
-            (Ask::Length(_), Value::List(entries)) => {
-                Answer::Integer(entries.len().try_into().unwrap())
+            (Ask::List(_), Value::List(entries)) => {
+                Answer::Fields(entries.iter().cloned().map(Some).collect())
             }
             (Ask::Count { min, max, .. }, Value::Zset(members)) => {
                 let inside = members

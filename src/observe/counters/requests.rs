@@ -79,6 +79,30 @@ impl Batch {
         let keys: usize = self.keys.iter().map(ToCount::commands).sum();
         keys + self.limits.len() + self.sequences.len().div_ceil(2)
     }
+
+    /// Splits the batch into pieces of at most this many names.
+    pub(in crate::observe) fn into_pieces(mut self, names: usize) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        loop {
+            let mut left = names.max(1);
+            let piece = Self {
+                keys: take_last(&mut self.keys, &mut left),
+                limits: take_last(&mut self.limits, &mut left),
+                sequences: take_last(&mut self.sequences, &mut left),
+            };
+            if left == names.max(1) {
+                return pieces;
+            }
+            pieces.push(piece);
+        }
+    }
+}
+
+/// Takes up to `left` items from the end, and counts `left` down.
+fn take_last<T>(from: &mut Vec<T>, left: &mut usize) -> Vec<T> {
+    let taken = from.split_off(from.len() - from.len().min(*left));
+    *left -= taken.len();
+    taken
 }
 
 /// The results for the names of a batch.
@@ -92,6 +116,17 @@ pub(in crate::observe) struct Counted {
     /// Keys that have moved to another server since SCAN named them.
     pub(in crate::observe) elsewhere: Vec<Vec<u8>>,
     pub(in crate::observe) commands: u64,
+}
+
+impl Counted {
+    /// Adds the results of another piece of the batch.
+    pub(in crate::observe) fn add(&mut self, mut other: Self) {
+        self.keys.append(&mut other.keys);
+        self.not_sequences.append(&mut other.not_sequences);
+        self.limits.append(&mut other.limits);
+        self.elsewhere.append(&mut other.elsewhere);
+        self.commands += other.commands;
+    }
 }
 
 /// Counts keys and reads limits, in one round trip. Windows end at `now_ms` by Redis's clock. In a cluster, one command cannot
@@ -347,6 +382,23 @@ mod tests {
             ..Batch::default()
         };
         assert_eq!(batch.commands(), 7);
+    }
+
+    #[test]
+    fn a_batch_goes_out_in_pieces_and_all_of_it() {
+        let batch = Batch {
+            keys: (0..5_u8).map(to_count).collect(),
+            sequences: (0..4_u8).map(|key| vec![key]).collect(),
+            limits: vec![vec![9]],
+        };
+        let pieces = batch.into_pieces(3);
+        let sizes = pieces
+            .iter()
+            .map(|it| (it.keys.len(), it.limits.len(), it.sequences.len()));
+        assert_eq!(
+            sizes.collect::<Vec<_>>(),
+            [(3, 0, 0), (2, 1, 0), (0, 0, 3), (0, 0, 1)]
+        );
     }
 
     fn own(limit: Option<&str>, window: Option<&str>) -> String {

@@ -150,7 +150,7 @@ impl Sweep<'_> {
                 let names = (&some[..], &sample.of(&some)[..]);
                 described.take(&context, sink, names, None, result).await;
             } else {
-                let batch = self.sort(&some, Round::Both, &mut sample, result);
+                let batch = self.sort(some, Round::Both, &mut sample, result);
                 let Done { counted, at, .. } = self.count(lane, batch).await;
                 match counted {
                     Ok(counted) => self.take(at, counted, None, result).await,
@@ -239,11 +239,9 @@ impl Sweep<'_> {
                         described.take(&context, sink, names, Some(totals), result).await;
                         continue;
                     }
-                    for names in names.chunks(self.lanes[lane].pacer.step_size()) {
-                        let batch = self.sort(names, current.round, &mut totals.sample, result);
-                        let work = self.count(lane, batch);
-                        counting.spawn(async move { (lane, work.await) });
-                    }
+                    let batch = self.sort(names, current.round, &mut totals.sample, result);
+                    let work = self.count(lane, batch);
+                    counting.spawn(async move { (lane, work.await) });
                 }
                 Some(done) = counting.join_next() => {
                     // The tasks neither panic nor are they aborted while the set lives.
@@ -392,16 +390,36 @@ impl Sweep<'_> {
         let connection = self.router.links()[lane].connection.clone();
         let cluster = self.router.is_cluster();
         async move {
-            let commands = batch.commands();
-            let work = || async {
-                // Read now, not earlier: a window that begins too early counts requests that have left it.
-                let at = clock.now();
-                let now_ms = redis_millis(at, clock_offset);
-                let counted = async { count(connection?, batch, now_ms, cluster).await };
-                (counted.await, at)
+            let mut done = Done {
+                counted: Ok(Counted::default()),
+                at: clock.now(),
+                took: Duration::ZERO,
             };
-            let ((counted, at), took) = pacer.step(commands, work).await;
-            Done { counted, at, took }
+            for (number, piece) in batch.into_pieces(pacer.step_size()).into_iter().enumerate() {
+                let connection = connection.clone();
+                let clock = &clock;
+                let commands = piece.commands();
+                let work = move || async move {
+                    // Read now, not earlier: a window that begins too early counts requests that have left it.
+                    let at = clock.now();
+                    let now_ms = redis_millis(at, clock_offset);
+                    let counted = async { count(connection?, piece, now_ms, cluster).await };
+                    (counted.await, at)
+                };
+                let ((counted, at), took) = pacer.step(commands, work).await;
+                done.took += took;
+                if number == 0 {
+                    done.at = at;
+                }
+                match (&mut done.counted, counted) {
+                    (Ok(all), Ok(some)) => all.add(some),
+                    (_, counted) => {
+                        done.counted = counted;
+                        break;
+                    }
+                }
+            }
+            done
         }
     }
 }

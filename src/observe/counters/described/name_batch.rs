@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
-use super::answers::{answer, command, guards, is_unmeasured, known};
+use super::answers::{answer, command, guards, is_read, is_unmeasured, last_of, long};
 use crate::limiters::{Answer, Ask, Finding, NameReader};
 use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::redis::router::Router;
@@ -51,16 +51,17 @@ pub(super) async fn read(
         let mut answers = ask_all(access, &asked, spent).await;
         find_empty(access, &readers, &asked, &mut answers, spent).await;
         let mut answers = answers.into_iter();
-        let mut asked = asked.iter().map(|(place, _)| *place).peekable();
-        while let Some(place) = asked.next() {
-            let mut said = vec![answers.next()];
-            while asked.next_if_eq(&place).is_some() {
-                said.push(answers.next());
+        for (reader, failed) in readers.iter_mut().zip(&mut failed) {
+            if failed.is_some() {
+                continue;
             }
-            let said: Result<Vec<Answer>, RedisError> = said.into_iter().flatten().collect();
-            match said {
-                Ok(said) => readers[place].feed(&said),
-                Err(error) => failed[place] = Some(error),
+            let said: Vec<_> = answers.by_ref().take(reader.asks().len()).collect();
+            match said
+                .into_iter()
+                .collect::<Result<Vec<Answer>, RedisError>>()
+            {
+                Ok(said) => reader.feed(&said),
+                Err(error) => *failed = Some(error),
             }
         }
     }
@@ -89,32 +90,36 @@ async fn ask_all(
     let guards: Vec<Vec<_>> = guards.collect();
     let many: Vec<usize> = guards.iter().map(Vec::len).collect();
     let mut sizes = access.ask(guards.concat(), spent).await.into_iter();
-    let mut length = None;
-    let mut answers = Vec::with_capacity(asked.len());
+    let mut large = Vec::with_capacity(asked.len());
+    let mut read = Vec::with_capacity(asked.len());
     for ((_, ask), many) in asked.iter().zip(many) {
         let said: Vec<RedisResult<Value>> = sizes.by_ref().take(many).collect();
         if measured && is_unmeasured(ask, &said) {
             // Not sent again: each refusal adds an entry to the ACL log of Redis.
             access.measured.store(false, Ordering::Relaxed);
         }
-        answers.push(known(ask, &said, &mut length));
+        let (is_read, length) = (is_read(ask, &said), long(ask, &said));
+        if is_read {
+            read.push(length.map_or_else(|| command(ask), |_| last_of(ask.key())));
+        }
+        large.push((!is_read, length));
     }
-    let open = asked
-        .iter()
-        .zip(&answers)
-        .filter(|(_, known)| known.is_none());
-    let open: Vec<_> = open.map(|((_, ask), _)| command(ask)).collect();
-    let mut said = access.ask(open, spent).await.into_iter();
-    let answers = asked
-        .iter()
-        .zip(answers)
-        .map(|((_, ask), known)| match known {
-            Some(known) => Ok(known),
-            // There are as many answers as commands.
-            None => said
-                .next()
-                .map_or(Ok(Answer::Missing), |said| answer(ask, said)),
-        });
+    let mut said = access.ask(read, spent).await.into_iter();
+    let answers = asked.iter().zip(large).map(|((_, ask), (large, length))| {
+        if large {
+            return Ok(Answer::TooLarge);
+        }
+        // There are as many answers as commands.
+        let answer = said
+            .next()
+            .map_or(Ok(Answer::Missing), |it| answer(ask, it))?;
+        Ok(match (length, answer) {
+            (Some(length), Answer::Fields(mut last)) => {
+                Answer::Long(length, last.pop().flatten().unwrap_or_default())
+            }
+            (_, answer) => answer,
+        })
+    });
     answers.collect()
 }
 

@@ -46,37 +46,35 @@ impl Sweep<'_> {
     /// closely.
     pub(in crate::observe) fn sort(
         &mut self,
-        names: &[Vec<u8>],
+        names: Vec<Vec<u8>>,
         round: Round,
         sample: &mut Sample,
         result: &mut SweepResult,
     ) -> Batch {
         let at = self.clock.now().steady;
         let mut batch = Batch::default();
-        for name in names {
+        for mut name in names {
             if let Some(id) = name.strip_prefix(NODE_PREFIX) {
                 result.node_ids.push(id.to_vec());
-                continue;
-            }
-            let Some(name) = name.strip_prefix(PREFIX) else {
-                continue;
-            };
-            if name.starts_with(CANARY_PREFIX.as_bytes()) {
-                continue;
-            }
-            if let Some(key) = name.strip_prefix(LIMIT) {
-                if round != Round::Counters || !self.memory.limits.is_learned(key) {
-                    batch.limits.push(key.to_vec());
+            } else if name.starts_with(PREFIX) {
+                name.drain(..PREFIX.len());
+                if name.starts_with(CANARY_PREFIX.as_bytes()) {
+                    continue;
                 }
-            } else if name.ends_with(b":seq") {
-                batch.sequences.push(name.to_vec());
-            } else {
-                batch.keys.push(ToCount {
-                    window_ms: self.window(name, at),
-                    closely: Closer::suits(name)
-                        && (sample.takes(name) || self.memory.suspects.contains(name)),
-                    key: name.to_vec(),
-                });
+                if let Some(key) = name.strip_prefix(LIMIT) {
+                    if round != Round::Counters || !self.memory.limits.is_learned(key) {
+                        batch.limits.push(key.to_vec());
+                    }
+                } else if name.ends_with(b":seq") {
+                    batch.sequences.push(name);
+                } else {
+                    batch.keys.push(ToCount {
+                        window_ms: self.window(&name, at),
+                        closely: Closer::suits(&name)
+                            && (sample.takes(&name) || self.memory.suspects.contains(&name)),
+                        key: name,
+                    });
+                }
             }
         }
         batch
