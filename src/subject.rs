@@ -57,13 +57,16 @@ pub trait Subject: fmt::Debug + Send {
 
     /// Continues for a moment with what the last collection had no time for, and streams these counters into `checker`.
     /// Returns whether there is more to do before the next collection.
-    fn go_on<C: InvariantChecker>(&mut self, checker: &mut C) -> impl Future<Output = bool> + Send {
+    fn observe_more<C: InvariantChecker>(
+        &mut self,
+        checker: &mut C,
+    ) -> impl Future<Output = bool> + Send {
         let _ = checker;
         std::future::ready(false)
     }
 
     /// The small part of its memory, which changes all the time, to survive a restart.
-    fn memory(&self) -> serde_json::Value;
+    fn remember(&self) -> serde_json::Value;
 
     /// The large part of its memory, which seldom changes. It is written only after a change.
     fn bulk(&self) -> Option<Bulk> {
@@ -76,7 +79,7 @@ pub trait Subject: fmt::Debug + Send {
         Ok(())
     }
 
-    /// Takes back what [`Subject::memory`] returned; an error says what was wrong, and then nothing is taken over.
+    /// Takes back what [`Subject::remember`] returned; an error says what was wrong, and then nothing is taken over.
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String>;
 
     /// Takes over from the previous subject, which had other settings: its memory, and connections that are still
