@@ -288,6 +288,7 @@ fn not(answer: &Answer) -> Not {
         | Answer::Integer(_)
         | Answer::Text(_)
         | Answer::Fields(_)
+        | Answer::Long(..)
         | Answer::Pairs(_) => Not::WrongType,
     }
 }

@@ -74,6 +74,10 @@ pub struct NameReader<'d> {
     own: bool,
     /// Whether TYPE was sent. If the key has another type afterwards, it was replaced meanwhile.
     typed: bool,
+    /// The type that is tried first if the name leaves the type open.
+    likely: Option<Type>,
+    /// Whether the type is a guess that no answer has confirmed yet.
+    guessed: bool,
 }
 
 #[derive(Debug)]
@@ -112,12 +116,12 @@ fn sources<'d>(
 }
 
 impl<'d> NameReader<'d> {
-    /// Begins to read `name`, whose type may be known.
+    /// Begins to read `name`. If the name leaves its type open, the type is most likely `likely`.
     pub fn begin(
         description: &'d Description,
         known: NameContext<'d>,
         name: &[u8],
-        kind: Option<Type>,
+        likely: Option<Type>,
     ) -> Self {
         let mut reader = Self {
             description,
@@ -128,8 +132,10 @@ impl<'d> NameReader<'d> {
             former: None,
             own: false,
             typed: false,
+            likely,
+            guessed: false,
         };
-        reader.fit(description.match_name(name, kind));
+        reader.fit(description.match_name(name, None));
         reader
     }
 
@@ -153,6 +159,17 @@ impl<'d> NameReader<'d> {
 
     /// Takes the answers to [`Self::asks`], in their order.
     pub fn feed(&mut self, answers: &[Answer]) {
+        if self.guessed {
+            let own = |ask: &Ask| ask.shows_type() && ask.key() == self.name;
+            let said = self.asks.iter().zip(answers);
+            let mut said = said.filter_map(|(ask, answer)| own(ask).then_some(answer));
+            if said.clone().any(|answer| *answer == Answer::WrongType) {
+                return self.ask_type();
+            }
+            // A key that is gone has any type.
+            let nothing = |it: &Answer| matches!(it, Answer::Missing | Answer::Integer(0));
+            self.guessed = said.all(nothing);
+        }
         let step = std::mem::replace(&mut self.step, Step::Type);
         self.asks.clear();
         match step {
@@ -182,8 +199,17 @@ impl<'d> NameReader<'d> {
     }
 
     fn done(&mut self, matched: Option<Matched>, outcome: Outcome) {
+        if self.guessed {
+            return self.ask_type();
+        }
         self.asks.clear();
         self.step = Step::Done(Finding { matched, outcome });
+    }
+
+    fn ask_type(&mut self) {
+        self.guessed = false;
+        self.asks = vec![Ask::Type(self.name.clone())];
+        self.step = Step::Type;
     }
 
     fn typed(&mut self, answers: &[Answer]) {
@@ -204,8 +230,13 @@ impl<'d> NameReader<'d> {
     fn fit(&mut self, fit: Fit) {
         match fit {
             Fit::NeedsType => {
-                self.asks = vec![Ask::Type(self.name.clone())];
-                self.step = Step::Type;
+                let likely = self.likely.take();
+                let guess = likely.map(|kind| self.description.match_name(&self.name, Some(kind)));
+                let Some(Fit::Counter(matched)) = guess else {
+                    return self.ask_type();
+                };
+                self.guessed = true;
+                self.ask_limits(matched);
             }
             Fit::Ignored => self.done(None, Outcome::Ignored),
             Fit::Foreign => self.done(None, Outcome::Foreign),
@@ -227,7 +258,7 @@ impl<'d> NameReader<'d> {
         if let Some(condition) = counter.asked_condition() {
             let name = matched.name.clone();
             asks.push(match &condition.field {
-                Some(field) => Ask::Fields(name, vec![field.clone().into_bytes()]),
+                Some(field) => Ask::HasField(name, field.clone().into_bytes()),
                 None => Ask::Pttl(name),
             });
         }
@@ -291,11 +322,11 @@ impl<'d> NameReader<'d> {
         limits: &Limits,
         answer: Option<&Answer>,
     ) -> Option<bool> {
+        if condition.field.is_some() {
+            return Some(answer == Some(&Answer::Integer(1)));
+        }
         let left = match answer {
             Some(Answer::Integer(-2) | Answer::Missing) => return None,
-            Some(Answer::Fields(fields)) => return Some(fields.iter().any(Option::is_some)),
-            // The field exists and is longer than the exporter reads.
-            Some(Answer::TooLarge) => return Some(true),
             Some(Answer::Integer(left)) => u64::try_from(*left).ok(),
             _ => None,
         };
@@ -369,12 +400,8 @@ impl<'d> NameReader<'d> {
             Not::Part => Outcome::Part,
             Not::WrongType if self.typed => Outcome::Gone,
             Not::Gone => Outcome::Gone,
-            Not::WrongType => {
-                // The key does not have the type that follows from its name.
-                self.asks = vec![Ask::Type(self.name.clone())];
-                self.step = Step::Type;
-                return;
-            }
+            // The key does not have the type that follows from its name.
+            Not::WrongType => return self.ask_type(),
             Not::Unknown(unknown) => Outcome::Unknown(unknown),
             Not::Garbage(_) if malformed == Malformed::Foreign => Outcome::Foreign,
             Not::Garbage(invalid) | Not::Invalid(invalid) => Outcome::Invalid(invalid),
@@ -509,3 +536,6 @@ impl Counter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

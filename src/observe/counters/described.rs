@@ -9,17 +9,18 @@ mod name_batch;
 mod passing;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched};
+use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched, Type};
 use crate::observation::{CounterKind, shown_key};
 use crate::observe::counters::api_limits::{ApiLimits, SavedApis};
 use crate::observe::counters::limits::{LimitRule, rule_for};
+use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sweep_result::Lane;
 use crate::observe::redis::router::Router;
 use crate::text::one_line;
@@ -47,6 +48,8 @@ pub(in crate::observe) struct Described {
     rivals: BTreeSet<(usize, usize)>,
     /// Whether Redis reports the memory of a key.
     measured: AtomicBool,
+    /// The type of the counter that was read last: most limiters use one type for all names that could have several.
+    likely: Mutex<Option<Type>>,
     /// The limits before they fell.
     falls: Falls,
 }
@@ -77,10 +80,20 @@ pub(in crate::observe) struct ReadContext<'a> {
 }
 
 impl ReadContext<'_> {
-    /// How many names one step reads.
-    fn step(&self) -> usize {
+    /// How many names one step reads, on any server.
+    pub(in crate::observe) fn step(&self) -> usize {
         let steps = self.lanes.iter().map(|lane| lane.pacer.step_size());
         steps.min().unwrap_or(1)
+    }
+
+    /// The pacers of the servers that hold `names`.
+    pub(in crate::observe) fn pacers<'n>(
+        &self,
+        names: impl Iterator<Item = &'n Vec<u8>>,
+    ) -> Vec<&Pacer> {
+        let asked: BTreeSet<usize> = names.filter_map(|it| self.router.link_of(it)).collect();
+        let lanes = asked.into_iter().filter_map(|lane| self.lanes.get(lane));
+        lanes.map(|lane| &lane.pacer).collect()
     }
 }
 
@@ -94,6 +107,7 @@ impl Described {
             wanted: HashSet::new(),
             rivals: BTreeSet::new(),
             measured: AtomicBool::new(true),
+            likely: Mutex::default(),
             falls: Falls::default(),
         }
     }

@@ -1,6 +1,5 @@
 //! Reads names by their description: names from a pass, written names, and watched names.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,14 +9,14 @@ use super::judging::{Judged, Seen};
 use super::name_batch::{RedisAccess, Spent, read};
 use super::{Described, Name, ReadContext, ruled};
 use crate::limiters::{
-    Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader, Under,
+    Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader, Outcome, Under,
 };
+use crate::lock::lock;
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
-use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
-use crate::observe::counters::totals::{Sample, Totals};
+use crate::observe::counters::totals::Totals;
 use crate::observe::nodes::canary::CANARY_MARK;
 use crate::observe::redis::errors::is_elsewhere;
 use crate::observe::redis::server_state::redis_millis;
@@ -48,7 +47,9 @@ impl Described {
                         let reason = self.lacking(&finding, Reason::NoLimit);
                         result.unjudged.push((counter.label.clone(), reason));
                     }
-                    seen.push(counter);
+                    if self.wanted.contains(&*counter.label) {
+                        seen.push(counter);
+                    }
                 }
                 Judged::Unjudged(label, reason) => {
                     let reason = self.lacking(&finding, reason);
@@ -62,44 +63,41 @@ impl Described {
                 }
             }
         }
-        let views: Vec<CounterView<'_>> = seen
-            .iter()
-            .filter(|seen| self.wanted.contains(&*seen.label))
-            .map(Seen::view)
-            .collect();
-        sink.recheck(at, &views);
+        sink.recheck(at, &views(&seen));
     }
 
-    /// Reads names from a pass.
-    pub(in crate::observe) async fn passing(
+    /// Reads `names`, which belong to a pass if there are `totals`. `sampled`: which of them the sample takes.
+    pub(in crate::observe) async fn take(
         &mut self,
         context: &ReadContext<'_>,
         sink: &mut dyn CounterSink,
-        names: &[Vec<u8>],
-        totals: &mut Totals,
+        (names, sampled): (&[Vec<u8>], &[bool]),
+        mut totals: Option<&mut Totals>,
         result: &mut SweepResult,
     ) {
-        for names in names.chunks(context.step()) {
-            let sampled: Vec<bool> = names.iter().map(|it| totals.sample.takes(it)).collect();
-            let closely = self.with_watched(names, &sampled);
+        let step = context.step();
+        for (names, sampled) in names.chunks(step).zip(sampled.chunks(step)) {
+            let closely = self.with_watched(names, sampled);
             let (findings, took) = self.read_names(context, names, &closely, result).await;
-            result.pass_took += took;
-            for (finding, sampled) in findings.iter().zip(sampled) {
-                let Some(finding) = finding else { continue };
-                totals.add(finding, sampled);
-                if sampled {
-                    self.note_rivals(finding);
-                }
-            }
             let at = context.clock.now();
             let read = self.judge_all(sink, &findings, at.steady, result);
-            for (label, reason) in &read.unjudged {
-                totals.add_unjudged(*reason, label);
+            if let Some(totals) = &mut totals {
+                result.pass_took += took;
+                for (finding, sampled) in findings.iter().zip(sampled) {
+                    let Some(finding) = finding else { continue };
+                    totals.add(finding, *sampled);
+                    if *sampled {
+                        self.note_rivals(finding);
+                    }
+                }
+                for (label, reason) in &read.unjudged {
+                    totals.add_unjudged(*reason, label);
+                }
+                sink.counters(at, &views(&read.seen));
+            } else {
+                sink.recheck(at, &views(&read.seen));
             }
-            let views: Vec<CounterView<'_>> = read.seen.iter().map(Seen::view).collect();
-            sink.counters(at, &views);
-            let views: Vec<CounterView<'_>> = read.empty.iter().map(Seen::view).collect();
-            sink.recheck(at, &views);
+            sink.recheck(at, &views(&read.empty));
         }
     }
 
@@ -112,25 +110,6 @@ impl Described {
                 api.is_some_and(|api| api.is_unread(counter, matched))
             });
         if unread { Reason::LimitsUnread } else { reason }
-    }
-
-    /// Reads written names, outside the pass.
-    pub(in crate::observe) async fn written(
-        &mut self,
-        context: &ReadContext<'_>,
-        sink: &mut dyn CounterSink,
-        names: &[Vec<u8>],
-        sample: &mut Sample,
-        result: &mut SweepResult,
-    ) {
-        let sampled: Vec<bool> = names.iter().map(|name| sample.takes(name)).collect();
-        let closely = self.with_watched(names, &sampled);
-        let (findings, _) = self.read_names(context, names, &closely, result).await;
-        let at = context.clock.now();
-        let read = self.judge_all(sink, &findings, at.steady, result);
-        let all = read.seen.iter().chain(&read.empty);
-        let views: Vec<CounterView<'_>> = all.map(Seen::view).collect();
-        sink.recheck(at, &views);
     }
 
     /// Which of `names` are read with their expiry: sampled ones and watched ones.
@@ -157,15 +136,19 @@ impl Described {
             {
                 self.falls.learn(name, *own, now);
             }
+            let (of_read, this) = (&mut read.unjudged, &*self);
+            let mut unjudged = |label: Vec<u8>, reason| {
+                let reason = this.lacking(finding, reason);
+                result.skip(reason, &label);
+                if this.wanted.contains(&*label) {
+                    result.unjudged.push((label.clone(), reason));
+                }
+                of_read.push((label, reason));
+            };
             match judged {
                 Judged::Counter(counter) if !counter.is_empty() => {
                     if counter.lacks_limit() {
-                        let reason = self.lacking(finding, Reason::NoLimit);
-                        result.skip(reason, &counter.label);
-                        if self.wanted.contains(&*counter.label) {
-                            result.unjudged.push((counter.label.clone(), reason));
-                        }
-                        read.unjudged.push((counter.label.clone(), reason));
+                        unjudged(counter.label.clone(), Reason::NoLimit);
                     }
                     self.remember(sink, &counter);
                     read.seen.push(counter);
@@ -174,14 +157,7 @@ impl Described {
                 Judged::Counter(counter) if self.wanted.contains(&*counter.label) => {
                     read.empty.push(counter);
                 }
-                Judged::Unjudged(label, reason) => {
-                    let reason = self.lacking(finding, reason);
-                    result.skip(reason, &label);
-                    if self.wanted.contains(&*label) {
-                        result.unjudged.push((label.clone(), reason));
-                    }
-                    read.unjudged.push((label, reason));
-                }
+                Judged::Unjudged(label, reason) => unjudged(label, reason),
                 Judged::Counter(_) | Judged::Passed | Judged::Nothing => {}
             }
         }
@@ -240,6 +216,7 @@ impl Described {
             let earlier = own.into_iter().chain(by_rules).chain(by_api);
             super::falls::former(earlier, limits, at.steady)
         };
+        let likely = *lock(&self.likely);
         let lanes: Vec<usize> = names
             .iter()
             .map(|name| context.router.link_of(name).unwrap_or(0))
@@ -259,12 +236,10 @@ impl Described {
                     tolerance_ms: CLOCK_TOLERANCE_MS,
                     sampled: *sampled,
                 };
-                NameReader::begin(&self.description, known, name, None)
+                NameReader::begin(description, known, name, likely)
             });
         let readers: Vec<NameReader<'_>> = readers.collect();
-        let asked: BTreeSet<usize> = lanes.iter().copied().collect();
-        let asked = asked.into_iter().filter_map(|lane| context.lanes.get(lane));
-        let pacers: Vec<&Pacer> = asked.map(|lane| &lane.pacer).collect();
+        let pacers = context.pacers(names.iter());
         let mut spent = Spent::default();
         let access = RedisAccess {
             router: context.router,
@@ -273,6 +248,15 @@ impl Described {
         };
         let findings = read(&access, readers, &mut spent).await;
         result.commands += spent.commands;
+        let counted = |it: &Result<Finding, _>| {
+            let finding = it.as_ref().ok()?;
+            let matched = finding.matched.as_ref()?;
+            let is_counted = matches!(finding.outcome, Outcome::Counted(_));
+            is_counted.then(|| description.counter(matched).kind)
+        };
+        if let Some(kind) = findings.iter().rev().find_map(counted) {
+            *lock(&self.likely) = Some(kind);
+        }
         let findings = findings.into_iter().zip(names).zip(lanes);
         let findings = findings
             .map(|((finding, name), lane)| match finding {
@@ -286,6 +270,10 @@ impl Described {
             .collect();
         (findings, spent.took)
     }
+}
+
+fn views(seen: &[Seen]) -> Vec<CounterView<'_>> {
+    seen.iter().map(Seen::view).collect()
 }
 
 /// Whether the counter counts the exporter's own canary requests.
