@@ -147,7 +147,12 @@ impl RedisAccess<'_> {
         }
         let many = commands.len();
         spent.commands += many as u64;
-        let (said, took) = step_at_all(self.pacers, many, || self.router.ask(commands)).await;
+        let ask = || async {
+            let said = self.router.ask(commands).await;
+            let took = said.took;
+            (said, took)
+        };
+        let (said, took) = step_at_all(self.pacers, many, ask).await;
         spent.took += took;
         said.each
     }

@@ -69,7 +69,7 @@ impl Described {
         sink.recheck(at, &views);
     }
 
-    /// Reads names from a pass.
+    /// Reads names from a pass, in one batch. Until all are read, nothing is recorded, so the caller may give up on it.
     pub(in crate::observe) async fn passing(
         &mut self,
         context: &ReadContext<'_>,
@@ -78,28 +78,26 @@ impl Described {
         totals: &mut Totals,
         result: &mut SweepResult,
     ) {
-        for names in names.chunks(context.step()) {
-            let sampled: Vec<bool> = names.iter().map(|it| totals.sample.takes(it)).collect();
-            let closely = self.with_watched(names, &sampled);
-            let (findings, took) = self.read_names(context, names, &closely, result).await;
-            result.pass_took += took;
-            for (finding, sampled) in findings.iter().zip(sampled) {
-                let Some(finding) = finding else { continue };
-                totals.add(finding, sampled);
-                if sampled {
-                    self.note_rivals(finding);
-                }
+        let sampled: Vec<bool> = names.iter().map(|it| totals.sample.takes(it)).collect();
+        let closely = self.with_watched(names, &sampled);
+        let (findings, took) = self.read_names(context, names, &closely, result).await;
+        result.pass_took += took;
+        for (finding, sampled) in findings.iter().zip(sampled) {
+            let Some(finding) = finding else { continue };
+            totals.add(finding, sampled);
+            if sampled {
+                self.note_rivals(finding);
             }
-            let at = context.clock.now();
-            let read = self.judge_all(sink, &findings, at.steady, result);
-            for (label, reason) in &read.unjudged {
-                totals.add_unjudged(*reason, label);
-            }
-            let views: Vec<CounterView<'_>> = read.seen.iter().map(Seen::view).collect();
-            sink.counters(at, &views);
-            let views: Vec<CounterView<'_>> = read.empty.iter().map(Seen::view).collect();
-            sink.recheck(at, &views);
         }
+        let at = context.clock.now();
+        let read = self.judge_all(sink, &findings, at.steady, result);
+        for (label, reason) in &read.unjudged {
+            totals.add_unjudged(*reason, label);
+        }
+        let views: Vec<CounterView<'_>> = read.seen.iter().map(Seen::view).collect();
+        sink.counters(at, &views);
+        let views: Vec<CounterView<'_>> = read.empty.iter().map(Seen::view).collect();
+        sink.recheck(at, &views);
     }
 
     /// Why a limit or a window is unknown: `reason`, unless an API that may have it never answered.
