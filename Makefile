@@ -15,6 +15,9 @@ DEMO_LIBRARIES := $(if $(findstring limits,$(DEMO_ARGS)),deps-limiters $(LIMITER
 # An index of packages may be busy: three attempts.
 thrice = { $(1) || { sleep 5; $(1); } || { sleep 20; $(1); }; }
 
+# Runs the commands of its input, one a line, side by side. It fails if one of them fails, and Ctrl-C ends all of them.
+SIDE_BY_SIDE := xargs -P 2 -d '\n' -n 1 sh -c
+
 # Python's own files stay out of the tree.
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -39,9 +42,13 @@ demo: deps-demo build $(DEMO_LIBRARIES) ## Run a limiter, the exporter and a tou
 build:
 	cargo build --workspace $(CARGO_FLAGS)
 
-# The integration tests run the binaries as processes, so these are built first.
+# The integration tests run the binaries as processes, so these are built first. The truth suite mostly waits, so the other
+# tests run beside it, with less priority: some of its scenarios are about milliseconds. Its table is printed when it ends.
 test: deps deps-valkey check check-dashboards build ## Check, then run all tests
-	cargo test --workspace $(CARGO_FLAGS)
+	cargo test --workspace --no-run $(CARGO_FLAGS)
+	cargo test --workspace --test truth --no-run $(CARGO_FLAGS)
+	@printf '%s\n' 'nice -n 5 cargo test --workspace $(CARGO_FLAGS)' \
+		'cargo test --workspace --test truth $(CARGO_FLAGS) >$(TARGET)/truth.txt 2>&1; failed=$$?; cat $(TARGET)/truth.txt; exit $$failed' | $(SIDE_BY_SIDE)
 
 # Unit tests need no server and no program but cargo and a C compiler.
 quick: fmt clippy ## Formatting, lints and unit tests: what to run between two edits
@@ -55,8 +62,7 @@ fmt:
 # To cargo, all targets are those that cargo test runs: programs of tests with `test = false` are named.
 clippy:
 	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
-	cargo clippy --test running-limiters --test soak $(CARGO_FLAGS) -- -D warnings
-	cargo clippy -p lab --test demo $(CARGO_FLAGS) -- -D warnings
+	cargo clippy --workspace --test running-limiters --test soak --test truth --test demo $(CARGO_FLAGS) -- -D warnings
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items $(CARGO_FLAGS)
@@ -90,8 +96,9 @@ truth: deps build ## Run the truth suite: every fault against real servers, with
 	cargo test --test truth $(CARGO_FLAGS) -- --nocapture
 
 limiters: deps-limiters deps-demo build $(LIMITERS)/python/made $(LIMITERS)/node/made ## Watch real applications on real limiters (LIMITERS_ARGS="fastify upstash")
-	cargo test --test running-limiters $(CARGO_FLAGS) -- $(LIMITERS_ARGS)
-	$(if $(LIMITERS_ARGS),,cargo test -p lab --test demo $(CARGO_FLAGS))
+	cargo test --workspace --test running-limiters --test demo --no-run $(CARGO_FLAGS)
+	@printf '%s\n' 'cargo test --workspace --test running-limiters $(CARGO_FLAGS) -- $(LIMITERS_ARGS)' \
+		$(if $(LIMITERS_ARGS),,'cargo test --workspace --test demo $(CARGO_FLAGS)') | $(SIDE_BY_SIDE)
 
 limiters-locks: deps-limiters ## Lock the newest libraries that requirements.in and package.json of the applications allow
 	python3 -m venv $(LIMITERS)/locks

@@ -19,15 +19,15 @@ pub use recorder::{Destination, Recorder};
 pub use schedule::Schedule;
 pub use table::table;
 
+use crate::overall_status::OverallStatus;
 use crate::report::Report;
-use crate::standing::Standing;
 
 /// The exit status of a collection. One collection cannot wait for grace periods, so a pending violation counts.
 fn exit_status(report: &Report) -> u8 {
-    let pending = report.invariants.iter().any(|status| status.pending > 0);
-    match Standing::of(report) {
-        Standing::Unknown if pending => Standing::Pending.exit_status(),
-        standing => standing.exit_status(),
+    let pending = report.total(|status| status.pending) > 0;
+    match OverallStatus::of(report) {
+        OverallStatus::Unknown if pending => OverallStatus::Pending.exit_status(),
+        overall => overall.exit_status(),
     }
 }
 

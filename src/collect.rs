@@ -29,7 +29,7 @@ use single_flight::SingleFlight;
 
 /// How often the exporter reads the registry between collections. Registrations live for 30 s, which is shorter than
 /// Prometheus's default scrape interval of 1 min. A reading costs two commands for each node.
-pub const GLANCE_EVERY: Duration = Duration::from_secs(8);
+const GLANCE_EVERY: Duration = Duration::from_secs(8);
 
 /// How long after its deadline a collection may end. All reading ends at the deadline; the checks after it take about a
 /// second for a million keys.
@@ -170,12 +170,12 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
             // Work between collections does not keep `Collect` alive: a target that was removed stops.
             let (ending, asked) = (this.ending.clone(), Arc::downgrade(&this));
             drop(this);
-            let going_on = async {
+            let more = async {
                 while let Some(this) = asked.upgrade()
-                    && this.go_on(number).await
+                    && this.observe_more(number).await
                 {}
             };
-            ending.run_until_cancelled(going_on).await;
+            ending.run_until_cancelled(more).await;
         };
         self.tasks.spawn(run.instrument(self.span.clone()));
         done
@@ -183,7 +183,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
 
     /// Continues for a moment the work that the collection with this number left. Returns whether there is more to do
     /// before the next.
-    async fn go_on(&self, number: u64) -> bool {
+    async fn observe_more(&self, number: u64) -> bool {
         let mut holds = self.holds.subscribe();
         // The sender lives as long as `self`.
         let _ = holds.wait_for(|holds| *holds == 0).await;
@@ -193,7 +193,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
                 subject, checker, ..
             } = &mut *work;
             let give_way = async { drop(holds.wait_for(|holds| *holds > 0).await) };
-            subject.go_on(checker, give_way).await
+            subject.observe_more(checker, give_way).await
         }
     }
 
@@ -209,16 +209,21 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         Hold(&self.holds)
     }
 
-    /// Calls [`Self::glance`] every [`GLANCE_EVERY`]. Never ends.
-    pub async fn glance_at_times(&self) {
-        loop {
-            tokio::time::sleep(GLANCE_EVERY).await;
-            self.glance().await;
-        }
+    /// Observes every [`GLANCE_EVERY`], until it ends or is dropped, the little that would be missed between collections.
+    pub fn glance_at_times(self: &Arc<Self>) {
+        let (ending, asked) = (self.ending.clone(), Arc::downgrade(self));
+        let glances = async move {
+            loop {
+                tokio::time::sleep(GLANCE_EVERY).await;
+                let Some(this) = asked.upgrade() else { return };
+                this.glance().await;
+            }
+        };
+        let task = async move { ending.run_until_cancelled(glances).await };
+        self.tasks.spawn(task);
     }
 
-    /// Observes the little that would be missed between two collections, unless one is under way.
-    pub async fn glance(&self) {
+    async fn glance(&self) {
         // A collection under way reads all of this itself.
         if let Ok(mut work) = tokio::time::timeout(HELD, self.lock()).await {
             work.subject.glance().await;
@@ -282,7 +287,11 @@ impl<S: Subject, C: InvariantChecker> Work<S, C> {
     fn to_save(&self) -> Option<ToSave> {
         Some(ToSave {
             path: self.state_file.clone()?,
-            state: State::new(self.clock.now(), self.checker.save(), self.subject.memory()),
+            state: State::new(
+                self.clock.now(),
+                self.checker.save(),
+                self.subject.remember(),
+            ),
             bulk: self.subject.bulk(),
         })
     }

@@ -6,6 +6,6 @@ mod tls;
 mod watched;
 
 pub use secret::{Secret, SecretSource};
-pub(crate) use tls::trusting_nobody;
 pub use tls::{TlsError, TlsFiles, TlsSource};
+pub(crate) use tls::{certificates, private_key, roots, trusting_nobody};
 pub(crate) use watched::Stamp;

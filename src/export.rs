@@ -5,4 +5,4 @@ mod families;
 mod metrics;
 
 pub use definitions::{DEFINITIONS, Definition, Kind};
-pub use metrics::{Exporter, Reload, Unauthorized, render, render_target};
+pub use metrics::{Exporter, Reload, render, render_target};

@@ -7,7 +7,7 @@
 use crate::assertions::{harmless_text, valid_exposition};
 use crate::check;
 use crate::clock::Moment;
-use crate::export::{Exporter, Reload, Unauthorized, render};
+use crate::export::{Exporter, Reload, render};
 use crate::invariants::{Checker, CheckerConfig};
 use crate::observation::{Observation, decode_key, encode_key};
 use crate::snapshot::{OwnCounters, Snapshot};
@@ -86,7 +86,7 @@ fn rendered(observation: Observation) {
             ok: true,
             at: now.wall,
         },
-        unauthorized: Unauthorized::default(),
+        unauthorized: [("missing", 0), ("wrong", 0)],
     };
     let text = render(&snapshot, exporter).expect("the metrics are not rendered");
     valid_exposition(&text);

@@ -48,12 +48,21 @@ pub struct NotApplicable {
 }
 
 impl Report {
+    /// The status of an invariant; `None` if it is switched off or does not apply.
+    pub fn status(&self, name: InvariantName) -> Option<&InvariantStatus> {
+        let mut statuses = self.invariants.iter();
+        statuses.find(|status| status.config.name == name)
+    }
+
+    /// The sum of a figure of all invariants.
+    pub fn total(&self, of: fn(&InvariantStatus) -> u64) -> u64 {
+        self.invariants.iter().map(of).sum()
+    }
+
     /// Removes p99 figures that look measured and are not: only the bucket of the p99 is known, and the threshold lies
     /// inside it. The bucket stays. The canary's figure, if there is one, replaces the p99.
     pub fn withhold_imprecise_p99(&self, observation: &mut Observation) {
-        let mut statuses = self.invariants.iter();
-        let latency = statuses.find(|status| status.config.name == InvariantName::HighLatency);
-        let Some(latency) = latency else {
+        let Some(latency) = self.status(InvariantName::HighLatency) else {
             return;
         };
         let metrics = observation.node_metrics.values_mut();
@@ -89,10 +98,11 @@ pub struct Violation {
     pub grace_left: Duration,
 }
 
-/// The status of one invariant.
-#[derive(Clone, Debug)]
+/// The status of one invariant. Its settings are shown as a [`Rule`].
+#[derive(Clone, Debug, Serialize)]
 pub struct InvariantStatus {
     /// Its settings.
+    #[serde(skip)]
     pub config: InvariantConfig,
     /// Whether every subject could be evaluated this time.
     pub evaluable: bool,
@@ -101,14 +111,16 @@ pub struct InvariantStatus {
     /// The subjects whose data was read and proves neither, with the reason.
     pub inconclusive: Vec<Unknown>,
     /// The nodes and `redis` of this collection. Each has a series, violated or not.
+    #[serde(skip)]
     pub subjects: Vec<String>,
     /// The exact number of subjects whose violation is reported.
     pub violations: u64,
     /// The exact number of subjects inside their grace period.
     pub pending: u64,
-    /// Reported violations that are not listed.
+    /// Reported violations beyond `--keys.max-series`, which are not listed.
     pub dropped: u64,
     /// Violations reported since the start.
+    #[serde(skip)]
     pub started_total: u64,
 }
 
@@ -139,12 +151,12 @@ pub struct SavedEntry {
     pub last_seen: Timestamp,
     /// Since when it is reported.
     pub reported_since: Option<Timestamp>,
-    /// Since when nothing proves that it continues; `None` while something does.
+    /// Up to when it is proved; `last_seen` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unproved_since: Option<Timestamp>,
-    /// How long, in total, nothing proved that it continued.
-    #[serde(default, skip_serializing_if = "Duration::is_zero")]
-    pub unproved: Duration,
+    pub proved_until: Option<Timestamp>,
+    /// Whether there was a collection that did not prove that it still continued.
+    #[serde(default)]
+    pub interrupted: bool,
     /// The evidence.
     pub evidence: Evidence,
 }

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::future::join_all;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::collect::{Collect, GLANCE_EVERY};
 use crate::config::{Config, ConfigError};
 use crate::invariants::Checker;
 use crate::observe::Limiter;
-use crate::server::{App, Guard, Limits, Server};
+use crate::server::{App, Guard, Server};
+use crate::stop_signals::StopSignals;
 use crate::{files, state};
 use reload::Reloader;
 
@@ -52,59 +52,54 @@ pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
 
 /// Which clients may log in, by the file that the configuration names. It is an error if every client could run
 /// actions.
-pub fn guard(config: &Config) -> Result<Guard, ConfigError> {
+pub fn guard(config: &Config) -> Result<Arc<Guard>, ConfigError> {
     let guard = Guard::new(config.web.config_file.as_deref());
     let guard = guard.map_err(|why| config.refuse_web_file(&why))?;
     config.admits_actions(!guard.authenticates())?;
-    Ok(guard)
+    Ok(Arc::new(guard))
 }
 
 /// Serves until SIGINT or SIGTERM; a second one aborts. SIGHUP, which `hangup` receives, makes it `load` the configuration.
-pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> anyhow::Result<()> {
-    let listen = config.web.listen;
-    let limits = Limits {
-        connections: config.web.max_connections,
-        read_timeout: config.web.read_timeout,
-    };
-    let bound = Server::bind(listen, guard.clone(), limits).await;
-    let server =
-        bound.with_context(|| format!("--web.listen-address: cannot listen on {listen}"))?;
-    let targets = target::start_all(&config)?;
+pub async fn serve(
+    config: Config,
+    guard: Arc<Guard>,
+    load: Load,
+    hangup: Signal,
+) -> anyhow::Result<()> {
+    let web = &config.web;
+    let listen = web.listen;
+    let bound = Server::bind(
+        listen,
+        Arc::clone(&guard),
+        web.max_connections,
+        web.read_timeout,
+    );
+    let server = bound
+        .await
+        .with_context(|| format!("--web.listen-address: cannot listen on {listen}"))?;
     let shutdown = CancellationToken::new();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = StopSignals::new()?;
+    let path = web.telemetry_path.clone();
+    let reloader = Reloader::start(config, guard, load, shutdown.clone())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %server.local_addr()?,
-        path = config.web.telemetry_path,
+        path,
         "serving"
     );
-    let reloader = Reloader::new(config, guard, load, targets, &shutdown);
     let (swap, app) = watch::channel(Arc::new(reloader.app()));
     let running = server.run(app.clone(), shutdown.clone());
     tokio::pin!(running);
     let asked = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        signals.recv().await;
         tracing::info!("stopping: answers under way are finished first");
         shutdown.cancel();
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    let glances = async {
-        loop {
-            tokio::time::sleep(GLANCE_EVERY).await;
-            join_all(collects(&app).iter().map(|it| it.glance())).await;
-        }
+        signals.recv().await;
     };
     let ended = async {
         running.await;
-        let targets = collects(&app);
-        let last = join_all(targets.iter().map(|it| it.finish()));
+        let app = Arc::clone(&app.borrow());
+        let last = join_all(app.targets.values().map(|it| it.finish()));
         if tokio::time::timeout(LAST_COLLECTION, last).await.is_err() {
             tracing::warn!("stopping without the state of the last collection: it has not ended");
         }
@@ -113,12 +108,6 @@ pub async fn serve(config: Config, guard: Guard, load: Load, hangup: Signal) -> 
         () = ended => {}
         () = asked => tracing::warn!("stopping at once"),
         () = reloader.run(hangup, swap) => {}
-        () = glances => {}
     }
     Ok(())
-}
-
-/// The collections of every target that is served now.
-fn collects(app: &watch::Receiver<Arc<ServedApp>>) -> Vec<Arc<Collect<Limiter, Checker>>> {
-    app.borrow().targets.values().cloned().collect()
 }

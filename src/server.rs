@@ -32,7 +32,7 @@ use crate::subject::{InvariantChecker, Subject};
 pub use admin::Admin;
 use connection::Serving;
 pub use guard::Guard;
-pub use routes::{App, ReloadNow};
+pub use routes::{App, ReloadRequest};
 
 /// How long answers under way may take after the shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -40,30 +40,31 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// The limits towards clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections served at once. Those beyond wait in the kernel's queue.
-    pub connections: usize,
-    /// How long the head of a request may take, with the idle time before it, and how long its body.
-    pub read_timeout: Duration,
-}
-
 /// A server that is bound but does not run yet.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    guard: Guard,
-    limits: Limits,
+    guard: Arc<Guard>,
+    connections: usize,
+    read_timeout: Duration,
 }
 
 impl Server {
     /// Binds `listen`. `[::]` is every address of IPv6 and IPv4; on a machine without IPv6, every address of IPv4.
-    pub async fn bind(listen: SocketAddr, guard: Guard, limits: Limits) -> io::Result<Self> {
+    ///
+    /// It will serve so many `connections` at once; those beyond wait in the kernel's queue. The head of a request may take
+    /// the `read_timeout`, with the idle time before it, and so may its body.
+    pub async fn bind(
+        listen: SocketAddr,
+        guard: Arc<Guard>,
+        connections: usize,
+        read_timeout: Duration,
+    ) -> io::Result<Self> {
         Ok(Self {
             listener: bind(listen).await?,
             guard,
-            limits,
+            connections,
+            read_timeout,
         })
     }
 
@@ -79,11 +80,11 @@ impl Server {
         shutdown: CancellationToken,
     ) {
         let mut connections = JoinSet::new();
-        let places = Arc::new(Semaphore::new(self.limits.connections));
+        let places = Arc::new(Semaphore::new(self.connections));
         let serving = Arc::new(Serving {
             app,
             guard: self.guard,
-            read_timeout: self.limits.read_timeout,
+            read_timeout: self.read_timeout,
             shutdown: shutdown.clone(),
         });
         loop {

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -29,27 +30,6 @@ pub struct State {
     pub violations: Vec<(InvariantName, bool, SavedEntry)>,
     /// The memory of the subject, in its own form.
     pub subject: serde_json::Value,
-}
-
-/// Why a state file was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// It cannot be read.
-    #[error("--state.file: cannot read {path}: {error}")]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// It is not a state file of this version.
-    #[error("--state.file: {path} is damaged and was moved to {path}.damaged: {error}")]
-    Damaged {
-        /// Which.
-        path: String,
-        /// Why.
-        error: String,
-    },
 }
 
 impl State {
@@ -76,24 +56,20 @@ impl State {
 }
 
 /// Reads the state at `path`; `None` if there is none yet. A damaged file is moved aside.
-pub fn load(path: &Path) -> Result<Option<State>, StateError> {
+pub fn load(path: &Path) -> anyhow::Result<Option<State>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            let path = path.to_owned();
-            return Err(StateError::Read { path, error });
-        }
+        Err(error) => return Err(unreadable(path, &error)),
     };
-    let parsed = serde_json::from_slice::<State>(&bytes).map_err(|error| error.to_string());
-    let parsed = parsed.and_then(|state| {
-        if state.version == VERSION {
-            Ok(state)
-        } else {
-            Err(format!("version {}, expected {VERSION}", state.version))
+    match serde_json::from_slice::<State>(&bytes) {
+        Ok(state) if state.version == VERSION => Ok(Some(state)),
+        Ok(State { version, .. }) => {
+            let error = format!("version {version}, expected {VERSION}");
+            Err(damaged(path, &error))
         }
-    });
-    parsed.map(Some).map_err(|error| damaged(path, error))
+        Err(error) => Err(damaged(path, &error.to_string())),
+    }
 }
 
 /// Writes `state` to `path`, so that a crash at any moment leaves the old file or the new one, whole.
@@ -118,27 +94,29 @@ pub fn save_bulk(
 pub fn load_bulk(
     path: &Path,
     recall: impl FnOnce(&mut dyn io::Read) -> Result<(), String>,
-) -> Result<(), StateError> {
+) -> anyhow::Result<()> {
     let path = bulk_of(path);
     let file = match fs::File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(StateError::Read { path, error }),
+        Err(error) => return Err(unreadable(&path, &error)),
     };
-    recall(&mut io::BufReader::new(file)).map_err(|error| damaged(&path, error))
+    recall(&mut io::BufReader::new(file)).map_err(|error| damaged(&path, &error))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
+    anyhow!("--state.file: cannot read {}: {error}", path.display())
 }
 
 /// Moves a damaged file aside.
-fn damaged(path: &Path, error: String) -> StateError {
+fn damaged(path: &Path, error: &str) -> anyhow::Error {
     // If it cannot be moved, the next save replaces it: the message is what matters.
     let aside = with_suffix(path, ".damaged");
     if files::regular_or_nothing(&aside).is_ok() {
         let _ = fs::rename(path, &aside);
     }
-    StateError::Damaged {
-        path: path.display().to_string(),
-        error,
-    }
+    let path = path.display();
+    anyhow!("--state.file: {path} is damaged and was moved to {path}.damaged: {error}")
 }
 
 /// The state file of one limiter among several: `path` for the default one, `path.NAME` for others.

@@ -57,7 +57,7 @@ pub trait Subject: fmt::Debug + Send {
 
     /// Continues for a moment with what the last collection had no time for, and streams these counters into `checker`. Stops
     /// at once when `give_way` is ready, because a collection waits. Returns whether there is more to do before the next collection.
-    fn go_on<C: InvariantChecker>(
+    fn observe_more<C: InvariantChecker>(
         &mut self,
         checker: &mut C,
         give_way: impl Future<Output = ()> + Send,
@@ -67,7 +67,7 @@ pub trait Subject: fmt::Debug + Send {
     }
 
     /// The small part of its memory, which changes all the time, to survive a restart.
-    fn memory(&self) -> serde_json::Value;
+    fn remember(&self) -> serde_json::Value;
 
     /// The large part of its memory, which seldom changes. It is written only after a change.
     fn bulk(&self) -> Option<Bulk> {
@@ -80,7 +80,7 @@ pub trait Subject: fmt::Debug + Send {
         Ok(())
     }
 
-    /// Takes back what [`Subject::memory`] returned; an error says what was wrong, and then nothing is taken over.
+    /// Takes back what [`Subject::remember`] returned; an error says what was wrong, and then nothing is taken over.
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String>;
 
     /// Takes over from the previous subject, which had other settings: its memory, and connections that are still

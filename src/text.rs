@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
+/// How similar an unknown name must be to a known one that is suggested, from 0 to 1.
+const LEAST_ALIKE: f64 = 0.6;
+
 /// The most bytes of a foreign text in a label, a message or a log line.
 pub(crate) const MOST: usize = 512;
 
@@ -75,9 +78,30 @@ fn escaped(c: char) -> impl Iterator<Item = char> {
     escape.into_iter().flatten().chain(plain)
 }
 
+/// `1 key`, `2 keys`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{ending}")
+}
+
 /// A message of several lines as one line.
 pub(crate) fn joined(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The name in `known` that is most similar to `written`, the first of equals; `None` if none is similar enough.
+pub(crate) fn nearest<'a>(
+    written: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let mut best = (0.0, None);
+    for name in known {
+        let alike = strsim::normalized_damerau_levenshtein(written, name);
+        if alike >= LEAST_ALIKE && alike > best.0 {
+            best = (alike, Some(name));
+        }
+    }
+    best.1
 }
 
 /// `text` without the login of a URL in it. A message about a misplaced setting would show it.

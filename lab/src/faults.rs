@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct Faults {
     /// Every `/check` takes this much longer, and its histogram says so.
     pub check_delay_ms: u64,
+    /// Only one `/check` in this many takes longer, if this is above 1.
+    pub check_delay_every: u64,
     /// `/health` answers this much later.
     pub health_delay_ms: u64,
     /// `/api/*` answers this much later: slow, and healthy.

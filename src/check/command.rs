@@ -17,8 +17,8 @@ use crate::config::Config;
 use crate::invariants::Checker;
 use crate::observation::{decode_key, is_cut_key, names_of};
 use crate::observe::{Limiter, ObserveConfig};
+use crate::overall_status::OverallStatus;
 use crate::snapshot::Snapshot;
-use crate::standing::Standing;
 
 /// The collections of a limiter.
 type Collect = crate::collect::Collect<Limiter, Checker>;
@@ -89,7 +89,7 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
             } else {
                 explain::text(&explained)
             };
-            (text, explain::standing(&explained).exit_status())
+            (text, explain::overall_status(&explained).exit_status())
         }
         Output::Json => {
             let snapshot = once(&collect, task.sample).await?;
@@ -118,7 +118,7 @@ async fn once(collect: &Arc<Collect>, sample: Duration) -> anyhow::Result<Arc<Sn
 /// Shows tables until the schedule, a signal or the reader ends it. The exit status is that of the last collection.
 async fn watch(collect: &Arc<Collect>, schedule: Schedule) -> anyhow::Result<u8> {
     let mut screen = Screen::new()?;
-    let mut status = Standing::Unknown.exit_status();
+    let mut status = OverallStatus::Unknown.exit_status();
     let ended = repeat(collect, schedule, |snapshot| {
         status = exit_status(&snapshot.report);
         let text = table(snapshot);

@@ -3,20 +3,20 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::overall_status::OverallStatus;
 use crate::report::{Decision, Explained, Explanation};
-use crate::standing::Standing;
 use crate::text_table::{shown, write_table};
 
 /// The overall verdict on this subject alone, for the exit status.
-pub(super) fn standing(explained: &Explained) -> Standing {
+pub(super) fn overall_status(explained: &Explained) -> OverallStatus {
     let decisions = || explained.invariants.iter().map(|it| it.decision);
     let unknown = [Decision::Unknown, Decision::Inconclusive, Decision::NotSeen];
     if decisions().any(Decision::is_violated) {
-        Standing::Violated
+        OverallStatus::Violated
     } else if decisions().any(|decision| unknown.contains(&decision)) {
-        Standing::Unknown
+        OverallStatus::Unknown
     } else {
-        Standing::Holds
+        OverallStatus::Holds
     }
 }
 
@@ -78,19 +78,10 @@ fn rule(out: &mut String, explanation: &Explanation) {
 
 /// What was read, in the names of the JSON.
 fn figures(out: &mut String, explained: &Explained) {
-    for (what, value) in [
-        ("node", serde_json::to_value(&explained.node)),
-        (
-            "node_metrics",
-            serde_json::to_value(&explained.node_metrics),
-        ),
-        ("counter", serde_json::to_value(&explained.counter)),
-        ("redis", serde_json::to_value(&explained.redis)),
-    ] {
-        let Ok(serde_json::Value::Object(fields)) = value else {
-            continue;
-        };
-        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+    let all = serde_json::to_value(explained).unwrap_or_default();
+    for what in ["node", "node_metrics", "counter", "redis"] {
+        let fields = all[what].as_object().into_iter().flatten();
+        for (name, value) in fields.filter(|(_, value)| !value.is_null()) {
             let _ = writeln!(out, "{what}.{name} = {}", shown(&value.to_string()));
         }
     }

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::config::{Config, description_of};
@@ -13,6 +12,8 @@ use crate::limiters::{
 };
 use crate::observation::encode_key;
 use crate::observe::{Inspected, Inspection, inspect};
+use crate::stop_signals::StopSignals;
+use crate::text::count;
 use crate::text_table::{shown, write_table};
 
 /// The most bytes of a name that are escaped for a cell. The cell shows fewer.
@@ -29,15 +30,8 @@ pub async fn limiter(named: &str, config: &Config) -> anyhow::Result<String> {
         rules: &observe.limit_rules,
         description: &description,
     };
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    let found = inspect(inspection, &Clock::start(), stop).await;
+    let mut signals = StopSignals::new()?;
+    let found = inspect(inspection, &Clock::start(), signals.recv()).await;
     let found = found.map_err(|error| anyhow!(error))?;
     Ok(text(&description, &found))
 }
@@ -46,11 +40,12 @@ pub async fn limiter(named: &str, config: &Config) -> anyhow::Result<String> {
 fn text(description: &Description, found: &Inspected) -> String {
     let inventory = &found.inventory;
     let servers = found.servers.join(", ");
-    let names = keys(inventory.names);
+    let names = count(inventory.names, "key");
     let (name, title) = (&description.name, shown(&description.title));
     let mut out = format!("{name} ({title}): {names} in {servers}\n\n");
+    let counters = || description.counters.iter().zip(&inventory.counters);
     let mut rows = vec![row(["COUNTER", "KEYS", "REFUSED", "NOTES"])];
-    for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {
+    for (counter, fitting) in counters() {
         rows.push([
             counter.name.value.clone(),
             fitting.keys.to_string(),
@@ -64,14 +59,11 @@ fn text(description: &Description, found: &Inspected) -> String {
     let mut rows = vec![row([
         "COUNTER", "NAME", "LABEL", "COUNT", "LIMIT", "WINDOW", "EXPIRES", "WHAT",
     ])];
-    for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {
+    for (counter, fitting) in counters() {
         let mut examples: Vec<&Example> = fitting.examples.iter().collect();
         examples.sort_by(|one, other| one.name.cmp(&other.name));
-        rows.extend(
-            examples
-                .iter()
-                .map(|example| example_row(&counter.name.value, example)),
-        );
+        let examples = examples.into_iter();
+        rows.extend(examples.map(|example| example_row(&counter.name.value, example)));
     }
     let mut foreign: Vec<_> = inventory.foreign_examples.iter().collect();
     foreign.sort_by_key(|(swept, name)| (!*swept, name));
@@ -88,23 +80,16 @@ fn text(description: &Description, found: &Inspected) -> String {
         out.push('\n');
         write_table(&mut out, &rows);
     }
-    let warnings = warnings(description, found);
-    if !warnings.is_empty() {
-        out.push('\n');
-    }
-    for warning in warnings {
+    for (number, warning) in warnings(description, found).iter().enumerate() {
+        let gap = if number == 0 { "\n" } else { "" };
         // Writing into a String cannot fail.
-        let _ = writeln!(out, "warning: {warning}");
+        let _ = writeln!(out, "{gap}warning: {warning}");
     }
     out
 }
 
 fn row<const N: usize>(cells: [&str; N]) -> [String; N] {
     cells.map(str::to_owned)
-}
-
-fn keys(many: u64) -> String {
-    format!("{many} key{}", if many == 1 { "" } else { "s" })
 }
 
 /// A name of any bytes, escaped and cut for a table on a terminal.
@@ -118,12 +103,10 @@ fn notes(fitting: &Fitting) -> String {
     let invalid = invalid.map(|(reason, many)| (*many, format!("invalid: {reason}")));
     let unknown = fitting.unknown.iter();
     let unknown = unknown.map(|(reason, many)| (*many, reason.to_string()));
+    let lacking = "without the expiry that they should have";
     let others = [
         (fitting.without_limit, "without a limit"),
-        (
-            fitting.without_expiry,
-            "without the expiry that they should have",
-        ),
+        (fitting.without_expiry, lacking),
         (fitting.over, "of a window that is over"),
     ];
     let others = others.map(|(many, what)| (many, what.to_owned()));
@@ -134,29 +117,19 @@ fn notes(fitting: &Fitting) -> String {
 }
 
 fn example_row(counter: &str, example: &Example) -> [String; 8] {
-    let what = match &example.outcome {
-        Outcome::Counted(reading) => what_of(reading),
-        Outcome::Invalid(invalid) => format!("invalid: {invalid}"),
-        Outcome::Unknown(unknown) => format!("unknown: {unknown}"),
-        Outcome::Over(_) => "its window is over".to_owned(),
-        Outcome::Part => "counted with another key".to_owned(),
-        Outcome::Gone | Outcome::Ignored | Outcome::Foreign => String::new(),
-    };
-    let [count, limit, window, expires] = match &example.outcome {
-        Outcome::Counted(reading) => counted(reading),
-        _ => Default::default(),
+    let unread = |what: String| (<[String; 4]>::default(), what);
+    let (figures, what) = match &example.outcome {
+        Outcome::Counted(reading) => (counted(reading), what_of(reading)),
+        Outcome::Invalid(invalid) => unread(format!("invalid: {invalid}")),
+        Outcome::Unknown(unknown) => unread(format!("unknown: {unknown}")),
+        Outcome::Over(_) => unread("its window is over".to_owned()),
+        Outcome::Part => unread("counted with another key".to_owned()),
+        Outcome::Gone | Outcome::Ignored | Outcome::Foreign => unread(String::new()),
     };
     let (name, label) = (name_of(&example.name), name_of(&example.label));
-    [
-        counter.to_owned(),
-        name,
-        label,
-        count,
-        limit,
-        window,
-        expires,
-        what,
-    ]
+    let [count, limit, window, expires] = figures;
+    let counter = counter.to_owned();
+    [counter, name, label, count, limit, window, expires, what]
 }
 
 /// Count, limit, window, and whether it expires.
@@ -204,7 +177,7 @@ fn warnings(description: &Description, found: &Inspected) -> Vec<String> {
         warnings.push("a signal ended it before all keys were read".to_owned());
     }
     if found.moved > 0 {
-        let moved = keys(found.moved);
+        let moved = count(found.moved, "key");
         warnings.push(format!(
             "{moved} moved to another server meanwhile and were not read"
         ));
@@ -217,7 +190,7 @@ fn warnings(description: &Description, found: &Inspected) -> Vec<String> {
         let (counts, other, example) = (name(*counts), name(*other), name_of(example));
         warnings.push(format!(
             "counters {counts} and {other} could both claim {}, such as {example}: {counts} counts, as it is first",
-            keys(*many)
+            count(*many, "key")
         ));
     }
     for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {

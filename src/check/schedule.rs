@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::collect::Collect;
 use crate::snapshot::Snapshot;
+use crate::stop_signals::StopSignals;
 use crate::subject::{InvariantChecker, Subject};
 
 /// The longest time that one collection may take, however far apart they are.
@@ -33,8 +33,8 @@ pub(super) async fn repeat<S: Subject + 'static, C: InvariantChecker + 'static>(
     schedule: Schedule,
     mut each: impl FnMut(&Snapshot) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = StopSignals::new()?;
+    collect.glance_at_times();
     let repeating = async {
         let end = schedule.length.map(|length| Instant::now() + length);
         let mut ticks = tokio::time::interval(schedule.every);
@@ -52,8 +52,6 @@ pub(super) async fn repeat<S: Subject + 'static, C: InvariantChecker + 'static>(
     };
     tokio::select! {
         ended = repeating => ended,
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        () = collect.glance_at_times() => Ok(()),
+        () = signals.recv() => Ok(()),
     }
 }

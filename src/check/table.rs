@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::overall_status::headline;
 use crate::snapshot::Snapshot;
-use crate::standing::headline;
 use crate::text_table::{shown, write_table};
 
 /// Keys that the table shows.
@@ -22,9 +22,7 @@ pub fn table(snapshot: &Snapshot) -> String {
     write_table(&mut out, &key_rows(snapshot));
     let totals = snapshot.observation.totals.as_ref();
     let listed = snapshot.observation.counters.len().min(MOST_KEYS) as u64;
-    let more = totals
-        .map_or(0, |totals| totals.keys)
-        .saturating_sub(listed);
+    let more = totals.map_or(0, |totals| totals.keys.saturating_sub(listed));
     if more > 0 {
         // Writing into a String cannot fail.
         let _ = writeln!(out, "… and {more} keys more");
@@ -62,19 +60,16 @@ fn invariant_rows(snapshot: &Snapshot) -> Vec<[String; 4]> {
             let what = format!("and {} subjects more", status.dropped);
             add("VIOLATED", "", &what);
         }
-        for unknown in &status.unknown {
-            add("unknown", &unknown.subject, &unknown.reason);
-        }
-        for inconclusive in &status.inconclusive {
-            add("inconclusive", &inconclusive.subject, &inconclusive.reason);
+        for (state, list) in [
+            ("unknown", &status.unknown),
+            ("inconclusive", &status.inconclusive),
+        ] {
+            for it in list {
+                add(state, &it.subject, &it.reason);
+            }
         }
         if rows.len() == before {
-            rows.push([
-                name.to_string(),
-                "ok".to_owned(),
-                String::new(),
-                String::new(),
-            ]);
+            rows.push([name.name(), "ok", "", ""].map(str::to_owned));
         }
     }
     rows

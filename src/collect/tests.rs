@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::later;
-use crate::export::{Exporter, Reload, Unauthorized, render};
+use crate::export::{Exporter, Reload, render};
 use crate::invariants::{Checker, CheckerConfig};
 use crate::subject::{Act, ActionDefinition, Actor, Parameters};
 
@@ -31,7 +31,7 @@ impl Subject for Controlled {
         }
     }
 
-    async fn go_on<C: InvariantChecker>(
+    async fn observe_more<C: InvariantChecker>(
         &mut self,
         _: &mut C,
         give_way: impl Future<Output = ()> + Send,
@@ -45,7 +45,7 @@ impl Subject for Controlled {
 
     async fn glance(&mut self) {}
 
-    fn memory(&self) -> serde_json::Value {
+    fn remember(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 
@@ -173,7 +173,7 @@ impl Subject for Stores {
 
     async fn glance(&mut self) {}
 
-    fn memory(&self) -> Value {
+    fn remember(&self) -> Value {
         self.observed.into()
     }
 
@@ -228,7 +228,7 @@ impl Collect<Stores, Checker> {
                 ok: true,
                 at: snapshot.report.at.wall,
             },
-            unauthorized: Unauthorized::default(),
+            unauthorized: [("missing", 0), ("wrong", 0)],
         };
         let text = String::from_utf8(render(&snapshot, exporter).unwrap()).unwrap();
         let lines = text.lines().filter_map(|line| {

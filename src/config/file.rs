@@ -7,11 +7,12 @@ use std::path::Path;
 
 use serde_saphyr::{Location, Spanned};
 
-use super::settings::{SETTINGS, Typed, Values, find, may_repeat, most_alike};
-use super::yaml::{self, Node};
+use super::settings::{SETTINGS, Typed, Values, find, may_repeat};
+use super::yaml::{Entry, Node};
 use super::{ConfigError, without_password};
 use crate::report::InvariantName;
-use crate::text::one_line;
+use crate::text::{nearest, one_line};
+use crate::yaml;
 
 /// The longest name of a target: it is a part of the name of the target's state file.
 const MOST_NAME: usize = 64;
@@ -62,7 +63,7 @@ pub(super) fn parse(
         targets: 0,
         values: Values::default(),
     };
-    let root = yaml::parse(text).map_err(|(at, why)| reading.malformed(at, &why))?;
+    let root: Spanned<Node> = yaml::parse(text).map_err(|(at, why)| reading.malformed(at, &why))?;
     match root.value {
         Node::Map(entries) => reading.entries("", entries)?,
         Node::Nothing => {}
@@ -117,7 +118,7 @@ impl FileReader<'_> {
     }
 
     /// Takes all entries of a mapping. Their names begin with `prefix`.
-    fn entries(&mut self, prefix: &str, entries: Vec<yaml::Entry>) -> Result<(), ConfigError> {
+    fn entries(&mut self, prefix: &str, entries: Vec<Entry>) -> Result<(), ConfigError> {
         for (key, node) in entries {
             let (at, key) = (key.referenced, key.value);
             let name = format!("{prefix}{key}");
@@ -159,8 +160,7 @@ impl FileReader<'_> {
                     let ends = known.match_indices('.').map(|(at, _)| at);
                     ends.chain([known.len()]).map(|end| &known[..end])
                 });
-                let nearest =
-                    most_alike(&inner, names.chain(prefix.is_empty().then_some("targets")));
+                let nearest = nearest(&inner, names.chain(prefix.is_empty().then_some("targets")));
                 let nearest = nearest.map(|nearest| format!("{prefix}{nearest}"));
                 Err(ConfigError::unknown(&self.origin(&name, at), nearest))
             }

@@ -28,9 +28,7 @@ impl Values {
             _ => Kind::Described(description),
         })
     }
-}
 
-impl Values {
     /// Refuses settings that `kind`, whose nodes are at `urls`, has nothing for in its description.
     pub(super) fn check_kind(&self, kind: &Kind, urls: &[Url]) -> Result<(), ConfigError> {
         if kind.is_reference() {
@@ -39,41 +37,33 @@ impl Values {
         let description = kind.description();
         let nodes = description.nodes.as_ref().map(|nodes| &nodes.value);
         let name = &description.name;
-        let wrong = |flag, expected| match self.given(flag) {
+        let wrong = |flag, expected: &str| match self.given(flag) {
             Some(typed) => Err(typed.refused(expected)),
             None => Ok(()),
         };
         if nodes.is_some_and(|nodes| nodes.registry.is_some()) {
             let expected =
                 "a description without nodes.registry: only that of limiter.kind reference is read";
-            return wrong("limiter.file", expected.to_owned());
+            return wrong("limiter.file", expected);
         }
-        let has_latency = nodes.is_some_and(|nodes| !nodes.latency.is_empty());
-        for (flag, on, known, lacks) in [
-            (
-                "probe.canary",
-                self.get("probe.canary", SWITCH)?,
-                nodes.is_some_and(|nodes| nodes.canary.is_some()),
-                "nodes.canary",
-            ),
-            (
-                "prometheus.url",
-                self.given("prometheus.url").is_some(),
-                has_latency || (nodes.is_some() && self.given("latency.metric").is_some()),
-                "nodes.latency",
-            ),
-        ] {
-            if !on {
-                continue;
-            }
+        let needs = |flag, known: bool, part| {
             if !known {
-                let expected =
-                    format!("a limiter whose description has {lacks}; that of {name} has none");
-                return wrong(flag, expected);
+                let expected = "a limiter whose description has";
+                return wrong(flag, &format!("{expected} {part}; that of {name} has none"));
             }
             if urls.is_empty() {
-                return wrong(flag, "ratelimiter.url beside it: the nodes".to_owned());
+                return wrong(flag, "ratelimiter.url beside it: the nodes");
             }
+            Ok(())
+        };
+        if self.get("probe.canary", SWITCH)? {
+            let known = nodes.is_some_and(|nodes| nodes.canary.is_some());
+            needs("probe.canary", known, "nodes.canary")?;
+        }
+        if self.given("prometheus.url").is_some() {
+            let named = self.given("latency.metric").is_some();
+            let known = nodes.is_some_and(|nodes| named || !nodes.latency.is_empty());
+            needs("prometheus.url", known, "nodes.latency")?;
         }
         Ok(())
     }

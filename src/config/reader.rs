@@ -182,11 +182,8 @@ impl Values {
             let field = |field: &str| format!("invariants.{name}.{field}");
             self.replace(&mut config.enabled, &field("enabled"), SWITCH)?;
             self.replace(&mut config.grace_period, &field("grace_period"), DURATION)?;
-            self.replace(
-                &mut config.threshold,
-                &field("threshold"),
-                threshold_of(name),
-            )?;
+            let threshold = threshold_of(name);
+            self.replace(&mut config.threshold, &field("threshold"), threshold)?;
             self.replace(&mut config.severity, &field("severity"), SEVERITY)?;
         }
         Ok(checker)
@@ -203,9 +200,8 @@ impl Values {
             return Ok(timing);
         }
         // If the target has a value of its own, the error names that one; else it names the interval.
-        let given = [ttl, heartbeat]
-            .into_iter()
-            .filter_map(|name| self.given(name));
+        let given = [ttl, heartbeat].map(|name| self.given(name));
+        let given = given.into_iter().flatten();
         let own = given.max_by_key(|typed| typed.origin.starts_with("targets."));
         let origin = own.map_or(heartbeat, |typed| &typed.origin);
         let expected = format!(

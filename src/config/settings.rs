@@ -8,13 +8,10 @@ use std::fmt;
 use regex::Regex;
 
 use super::{ConfigError, without_password};
-use crate::text::one_line;
+use crate::text::{nearest, one_line};
 
 /// The prefix of the variables of all settings.
 const ENV_PREFIX: &str = "RATELIMITER_EXPORTER_";
-
-/// How similar an unknown name must be to a known one that is suggested, from 0 to 1.
-const LEAST_ALIKE: f64 = 0.6;
 
 /// One setting, by the name of its flag.
 #[derive(Debug)]
@@ -165,7 +162,8 @@ pub fn check_variables(
             continue;
         }
         if !settings.iter().any(|setting| *setting == name) {
-            let nearest = most_alike(&name, settings.iter().map(String::as_str));
+            let nearest = nearest(&name, settings.iter().map(String::as_str));
+            let nearest = nearest.map(str::to_owned);
             return Err(ConfigError::unknown(&one_line(&name), nearest));
         }
         if value.to_str().is_none() {
@@ -179,20 +177,6 @@ pub fn check_variables(
 fn is_service_link(name: &str, value: &str) -> bool {
     let links = "_SERVICE_HOST=|_SERVICE_PORT(_[^=]*)?=|_PORT_[0-9]+_(TCP|UDP|SCTP)(_[^=]*)?=|_PORT=(tcp|udp|sctp)://";
     Regex::new(links).is_ok_and(|links| links.is_match(&format!("{name}={value}")))
-}
-
-/// The name in `known` that is most similar to `written`, the first of equals; `None` if none is similar enough.
-pub(super) fn most_alike<'a>(
-    written: &str,
-    known: impl Iterator<Item = &'a str>,
-) -> Option<String> {
-    let alike = known.map(|name| (strsim::normalized_damerau_levenshtein(written, name), name));
-    let best = alike.fold(None, |best: Option<(f64, &str)>, one| match best {
-        Some(best) if best.0 >= one.0 => Some(best),
-        _ => Some(one),
-    });
-    let (_, name) = best.filter(|(alike, _)| *alike >= LEAST_ALIKE)?;
-    Some(name.to_owned())
 }
 
 /// The environment variable of a flag.

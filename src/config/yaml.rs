@@ -1,12 +1,7 @@
-//! Parses YAML with the place of every key and value. Settings are not known here.
+//! YAML of any form, with the place of every key and value. Settings are not known here.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Location, Spanned};
-
-use crate::yaml::plainly;
-
-/// How deep a document may nest: settings nest five levels deep, and every level takes some of the stack.
-const MOST_LEVELS: usize = 16;
+use serde_saphyr::Spanned;
 
 /// A value. [`Spanned`] adds its place.
 #[derive(Clone, Debug)]
@@ -40,20 +35,6 @@ impl Node {
             Self::Map(_) => "a mapping",
         }
     }
-}
-
-/// Parses `text`. An error has the place, if it is known, and the reason.
-pub(super) fn parse(text: &str) -> Result<Spanned<Node>, (Option<Location>, String)> {
-    if text.trim().is_empty() {
-        let nowhere = Location::UNKNOWN;
-        return Ok(Spanned::new(Node::Nothing, nowhere, nowhere));
-    }
-    let options =
-        serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: MOST_LEVELS } };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let error = error.without_snippet();
-        (error.location(), plainly(&error.to_string()))
-    })
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -106,6 +87,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::yaml::parse;
 
     /// `path value line:column` of everything that is no mapping or list.
     fn leaves(path: &str, node: &Spanned<Node>, into: &mut Vec<String>) {
@@ -129,7 +111,7 @@ mod tests {
     fn every_value_has_its_place() {
         let text = "a.b.c: 1\na:\n  b: {d: x}\n  e: [true, 5.0]\n  f:\n";
         let mut found = Vec::new();
-        leaves("", &parse(text).unwrap(), &mut found);
+        leaves("", &parse::<Spanned<Node>>(text).unwrap(), &mut found);
         assert_eq!(
             found,
             [
@@ -147,7 +129,7 @@ mod tests {
     fn an_alias_has_the_value_of_its_anchor() {
         let text = "a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}\n";
         let mut found = Vec::new();
-        leaves("", &parse(text).unwrap(), &mut found);
+        leaves("", &parse::<Spanned<Node>>(text).unwrap(), &mut found);
         let values: Vec<&str> = found
             .iter()
             .filter_map(|leaf| leaf.split(' ').next())
@@ -162,7 +144,7 @@ mod tests {
             ("a: [1, 2\nb: 3\n", 2),
             (&format!("{{\na: {}", "[".repeat(100)), 2),
         ] {
-            let (at, message) = parse(text).unwrap_err();
+            let (at, message) = parse::<Spanned<Node>>(text).unwrap_err();
             assert_eq!(at.map(|at| at.line()), Some(line), "{text:?}: {message}");
             assert_eq!(message.lines().count(), 1);
         }
@@ -180,7 +162,7 @@ mod tests {
             "~: 1\n",
             &format!("a: {}{}", "[".repeat(20), "]".repeat(20)),
         ] {
-            let (at, message) = parse(text).unwrap_err();
+            let (at, message) = parse::<Spanned<Node>>(text).unwrap_err();
             assert!(at.is_some());
             for word in [
                 "Policy", "policy", "Option", "from_str", "u64", "Depth", "scalar", "weak", "_",

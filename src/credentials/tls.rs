@@ -1,5 +1,5 @@
 //! TLS for the exporter's connections: makes a configuration for rustls of PEM files, and reads them again when one of
-//! them has changed.
+//! them has changed. The server takes its certificates from here, too.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -107,10 +107,8 @@ impl TlsFiles {
             return Ok(builder.with_no_client_auth());
         };
         let certificates = certificates(chain)?;
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?)
-            .map_err(|error| TlsError::new(Some(key), format!("a private key in PEM: {error}")))?;
         builder
-            .with_client_auth_cert(certificates, private)
+            .with_client_auth_cert(certificates, private_key(key)?)
             .map_err(|error| {
                 let expected = format!("the key of {}: {error}", chain.display());
                 TlsError::new(Some(key), expected)
@@ -141,7 +139,8 @@ pub(crate) fn trusting_nobody() -> Result<ClientConfig, rustls::Error> {
         .with_no_client_auth())
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+/// The authorities in the file at `path`.
+pub(crate) fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| {
@@ -151,12 +150,19 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates in the file at `path`: one at the least.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     match read {
         Ok(found) if !found.is_empty() => Ok(found),
         _ => Err(TlsError::new(Some(path), "certificates in PEM".to_owned())),
     }
+}
+
+/// The private key in the file at `path`.
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?)
+        .map_err(|error| TlsError::new(Some(path), format!("a private key in PEM: {error}")))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

@@ -167,8 +167,7 @@ impl History {
                 }
             }
             invariant.end_unseen(now, number, room);
-            let mut statuses = report.invariants.iter();
-            let status = statuses.find(|status| status.config.name == name);
+            let status = report.status(name);
             if status.is_none_or(|status| status.evaluable) {
                 invariant.whole.leave(now, room);
             } else {

@@ -10,18 +10,9 @@ use prometheus::proto::{
 use super::definitions::{Definition, Kind};
 use crate::text::cut;
 
-/// Families under construction, by name.
+/// Families under construction, by name, each with the label values that it has.
 #[derive(Debug, Default)]
-pub(super) struct Families {
-    families: BTreeMap<&'static str, Family>,
-}
-
-#[derive(Debug)]
-struct Family {
-    definition: &'static Definition,
-    metrics: Vec<Metric>,
-    seen: HashSet<Vec<String>>,
-}
+pub(super) struct Families(BTreeMap<&'static str, (MetricFamily, HashSet<Vec<String>>)>);
 
 impl Families {
     /// Adds a gauge or counter sample. A value that is unknown or not a number adds nothing.
@@ -34,10 +25,7 @@ impl Families {
         let Some(value) = value.into().filter(|value| !value.is_nan()) else {
             return;
         };
-        let Some(mut metric) = self.metric(definition, labels) else {
-            return;
-        };
-        match definition.kind {
+        self.push(definition, labels, |metric| match definition.kind {
             Kind::Gauge => {
                 let mut gauge = Gauge::default();
                 gauge.set_value(value);
@@ -48,9 +36,8 @@ impl Families {
                 counter.set_value(value);
                 metric.set_counter(counter);
             }
-            Kind::Histogram => return,
-        }
-        self.push(definition, metric);
+            Kind::Histogram => debug_assert!(false, "{} has no value", definition.name),
+        });
     }
 
     /// Adds a histogram sample: cumulative counts at or below finite bounds, then the totals.
@@ -62,9 +49,6 @@ impl Families {
         count: u64,
         sum: f64,
     ) {
-        let Some(mut metric) = self.metric(definition, labels) else {
-            return;
-        };
         let mut histogram = Histogram::default();
         let mut highest = f64::NEG_INFINITY;
         // The same bound twice would be a duplicate series. The encoder adds +Inf.
@@ -82,63 +66,50 @@ impl Families {
         histogram.set_bucket(buckets.collect());
         histogram.set_sample_count(count);
         histogram.set_sample_sum(sum);
-        metric.set_histogram(histogram);
-        self.push(definition, metric);
+        self.push(definition, labels, |metric| metric.set_histogram(histogram));
     }
 
-    /// A metric with these labels; `None` if the series already exists.
-    fn metric(&mut self, definition: &'static Definition, labels: &[&str]) -> Option<Metric> {
+    /// Adds a series with these labels, which `fill` gives its value, unless it already exists.
+    fn push(
+        &mut self,
+        definition: &'static Definition,
+        labels: &[&str],
+        fill: impl FnOnce(&mut Metric),
+    ) {
         debug_assert_eq!(labels.len(), definition.labels.len(), "{}", definition.name);
-        let family = self
-            .families
-            .entry(definition.name)
-            .or_insert_with(|| Family {
-                definition,
-                metrics: Vec::new(),
-                seen: HashSet::new(),
-            });
         let values: Vec<String> = labels.iter().map(|label| printable(label)).collect();
-        if labels.len() != definition.labels.len() || !family.seen.insert(values.clone()) {
-            return None;
+        let family = self.0.entry(definition.name);
+        let (family, seen) = family.or_insert_with(|| (family_of(definition), HashSet::new()));
+        if !seen.insert(values.clone()) {
+            return;
         }
-        let mut metric = Metric::default();
         let pairs = definition.labels.iter().zip(values).map(|(name, value)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());
             pair.set_value(value);
             pair
         });
-        metric.set_label(pairs.collect());
-        Some(metric)
-    }
-
-    fn push(&mut self, definition: &'static Definition, metric: Metric) {
-        if let Some(family) = self.families.get_mut(definition.name) {
-            family.metrics.push(metric);
-        }
+        let mut metric = Metric::from_label(pairs.collect());
+        fill(&mut metric);
+        family.mut_metric().push(metric);
     }
 
     /// The finished families, in the order of their names; none is empty.
     pub(super) fn finish(self) -> Vec<MetricFamily> {
-        let filled = self
-            .families
-            .into_values()
-            .filter(|family| !family.metrics.is_empty());
-        filled
-            .map(|family| {
-                let mut out = MetricFamily::default();
-                out.set_name(family.definition.name.to_owned());
-                out.set_help(family.definition.help.to_owned());
-                out.set_field_type(match family.definition.kind {
-                    Kind::Gauge => MetricType::GAUGE,
-                    Kind::Counter => MetricType::COUNTER,
-                    Kind::Histogram => MetricType::HISTOGRAM,
-                });
-                out.set_metric(family.metrics);
-                out
-            })
-            .collect()
+        self.0.into_values().map(|(family, _)| family).collect()
     }
+}
+
+fn family_of(definition: &Definition) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(definition.name.to_owned());
+    family.set_help(definition.help.to_owned());
+    family.set_field_type(match definition.kind {
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Histogram => MetricType::HISTOGRAM,
+    });
+    family
 }
 
 /// A label value that every reader accepts. Some stop at a NUL, which is escaped as in keys, and some refuse long

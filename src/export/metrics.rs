@@ -8,9 +8,7 @@ use prometheus::{Encoder, TextEncoder};
 use super::definitions as d;
 use super::families::Families;
 use crate::clock::unix_seconds;
-use crate::observation::{
-    Collector, Histogram, Node, NodeMetrics, Observation, UTILIZATION_BOUNDS,
-};
+use crate::observation::{Collector, LimiterKind, Observation, Reason as R, UTILIZATION_BOUNDS};
 use crate::report::{Report, Unit};
 use crate::snapshot::Snapshot;
 
@@ -19,8 +17,9 @@ use crate::snapshot::Snapshot;
 pub struct Exporter {
     /// The last load of the configuration.
     pub reload: Reload,
-    /// Requests that were refused with 401.
-    pub unauthorized: Unauthorized,
+    /// How many requests were answered with 401 since the exporter started: those without credentials, such as the first
+    /// request of a browser, and those whose user or password is wrong.
+    pub unauthorized: [(&'static str, u64); 2],
 }
 
 /// When and whether the configuration was last loaded.
@@ -30,15 +29,6 @@ pub struct Reload {
     pub ok: bool,
     /// When one last succeeded.
     pub at: jiff::Timestamp,
-}
-
-/// Requests that were answered with 401 since the exporter started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unauthorized {
-    /// Requests without credentials, such as the first request of a browser.
-    pub missing: u64,
-    /// Requests whose user or password is wrong.
-    pub wrong: u64,
 }
 
 /// The metrics in Prometheus's text format.
@@ -69,11 +59,18 @@ fn of_limiter(snapshot: &Snapshot) -> Families {
     let mut families = Families::default();
     invariants(&mut families, &snapshot.report);
     nodes(&mut families, &snapshot.observation);
-    limiter(&mut families, &snapshot.observation);
+    if let Some(kind) = &snapshot.observation.limiter {
+        limiter(&mut families, kind);
+    }
     keys(&mut families, &snapshot.observation);
     redis(&mut families, &snapshot.observation);
     collection(&mut families, snapshot);
-    build(&mut families);
+    let build = [
+        env!("CARGO_PKG_VERSION"),
+        option_env!("BUILD_REVISION").unwrap_or("unknown"),
+        option_env!("BUILD_RUSTVERSION").unwrap_or("unknown"),
+    ];
+    families.add(&d::BUILD_INFO, &build, 1.0);
     families
 }
 
@@ -117,14 +114,14 @@ fn invariants(families: &mut Families, report: &Report) {
             None => {}
         }
     }
-    for violation in report.violations.iter().chain(&report.pending) {
-        let (name, subject) = (violation.name.name(), violation.subject.as_str());
-        let since = unix_seconds(violation.first_seen);
-        families.add(&d::ACTIVE_SINCE, &[name, subject], since);
-    }
     for violation in &report.violations {
         let (name, severity) = (violation.name.name(), violation.severity.name());
         families.add(&d::VIOLATION, &[name, severity, &violation.subject], 1.0);
+    }
+    for violation in report.violations.iter().chain(&report.pending) {
+        let labels = [violation.name.name(), &violation.subject];
+        let since = unix_seconds(violation.first_seen);
+        families.add(&d::ACTIVE_SINCE, &labels, since);
     }
     for violation in &report.pending {
         let labels = [violation.name.name(), &violation.subject];
@@ -147,57 +144,37 @@ fn nodes(families: &mut Families, observation: &Observation) {
         families.add(&d::NODES, &[], number(observation.nodes.len() as u64));
     }
     for node in &observation.nodes {
-        node_state(families, node);
+        let id = node.id.as_str();
+        let address = node.address.as_deref().unwrap_or_default();
+        let up = node.state.as_ref().map(|_| flag(node.is_up()));
+        families.add(&d::NODE_UP, &[id], up);
+        families.add(&d::NODE_INFO, &[id, address], 1.0);
+        families.add(&d::NODE_TTL, &[id], node.heartbeat_ttl_seconds);
+        families.add(&d::NODE_PROBE, &[id], node.probe_seconds);
+        families.add(&d::NODE_REDIS, &[id], node.redis_connected.map(flag));
     }
     for (id, metrics) in &observation.node_metrics {
-        node_metrics(families, id, metrics);
+        let p99 = metrics.latency_p99_ms.map(|ms| ms / 1e3);
+        families.add(&d::NODE_P99, &[id], p99);
+        if let Some(checks) = &metrics.check_duration {
+            let buckets = checks.buckets.iter();
+            let buckets = buckets.map(|(bound, count)| (*bound, whole(*count)));
+            let (count, sum) = (whole(checks.count), checks.sum.unwrap_or(f64::NAN));
+            families.add_histogram(&d::NODE_CHECKS, &[id], buckets, count, sum);
+        }
+        for (result, count) in &metrics.requests_checked {
+            families.add(&d::NODE_CHECKED, &[id, result], *count);
+        }
+        families.add(&d::NODE_ERRORS, &[id], metrics.check_errors);
     }
 }
 
-fn node_state(families: &mut Families, node: &Node) {
-    let id = node.id.as_str();
-    let address = node.address.as_deref().unwrap_or_default();
-    families.add(
-        &d::NODE_UP,
-        &[id],
-        node.state.as_ref().map(|_| flag(node.is_up())),
-    );
-    families.add(&d::NODE_INFO, &[id, address], 1.0);
-    families.add(&d::NODE_TTL, &[id], node.heartbeat_ttl_seconds);
-    families.add(&d::NODE_PROBE, &[id], node.probe_seconds);
-    families.add(&d::NODE_REDIS, &[id], node.redis_connected.map(flag));
-}
-
-fn node_metrics(families: &mut Families, id: &str, metrics: &NodeMetrics) {
-    let p99 = metrics.latency_p99_ms.map(|ms| ms / 1e3);
-    families.add(&d::NODE_P99, &[id], p99);
-    if let Some(histogram) = &metrics.check_duration {
-        node_histogram(families, id, histogram);
-    }
-    for (result, count) in &metrics.requests_checked {
-        families.add(&d::NODE_CHECKED, &[id, result], *count);
-    }
-    families.add(&d::NODE_ERRORS, &[id], metrics.check_errors);
-}
-
-fn node_histogram(families: &mut Families, id: &str, histogram: &Histogram) {
-    let buckets = histogram
-        .buckets
-        .iter()
-        .map(|(bound, count)| (*bound, whole(*count)));
-    let (count, sum) = (whole(histogram.count), histogram.sum.unwrap_or(f64::NAN));
-    families.add_histogram(&d::NODE_CHECKS, &[id], buckets, count, sum);
-}
-
-fn limiter(families: &mut Families, observation: &Observation) {
-    let Some(kind) = &observation.limiter else {
-        return;
-    };
+fn limiter(families: &mut Families, kind: &LimiterKind) {
     for counter in &kind.counters {
         let labels = [
-            kind.name.as_str(),
-            counter.name.as_str(),
-            counter.count.as_str(),
+            &*kind.name,
+            &counter.name,
+            &counter.count,
             counter.refused.name(),
         ];
         families.add(&d::LIMITER_INFO, &labels, 1.0);
@@ -229,16 +206,11 @@ fn keys(families: &mut Families, observation: &Observation) {
         if let Some(foreign) = totals.foreign {
             families.add(&d::KEYS_FOREIGN, &[], number(foreign));
         }
-        let buckets = UTILIZATION_BOUNDS
-            .into_iter()
-            .zip(totals.utilization.iter().copied());
-        families.add_histogram(
-            &d::UTILIZATION,
-            &[],
-            buckets,
-            totals.keys.saturating_sub(totals.without_limit),
-            totals.utilization_sum,
-        );
+        let utilization = totals.utilization.iter().copied();
+        let buckets = UTILIZATION_BOUNDS.into_iter().zip(utilization);
+        let compared = totals.keys.saturating_sub(totals.without_limit);
+        let sum = totals.utilization_sum;
+        families.add_histogram(&d::UTILIZATION, &[], buckets, compared, sum);
     }
 }
 
@@ -291,32 +263,16 @@ fn collection(families: &mut Families, snapshot: &Snapshot) {
 }
 
 fn of_exporter(families: &mut Families, exporter: Exporter) {
-    let Exporter {
-        reload,
-        unauthorized,
-    } = exporter;
-    families.add(&d::RELOAD_OK, &[], flag(reload.ok));
-    families.add(&d::RELOAD_AT, &[], unix_seconds(reload.at));
-    for (credentials, count) in [
-        ("missing", unauthorized.missing),
-        ("wrong", unauthorized.wrong),
-    ] {
+    let Reload { ok, at } = exporter.reload;
+    families.add(&d::RELOAD_OK, &[], flag(ok));
+    families.add(&d::RELOAD_AT, &[], unix_seconds(at));
+    for (credentials, count) in exporter.unauthorized {
         families.add(&d::UNAUTHORIZED, &[credentials], number(count));
     }
 }
 
-fn build(families: &mut Families) {
-    let build = [
-        env!("CARGO_PKG_VERSION"),
-        option_env!("BUILD_REVISION").unwrap_or("unknown"),
-        option_env!("BUILD_RUSTVERSION").unwrap_or("unknown"),
-    ];
-    families.add(&d::BUILD_INFO, &build, 1.0);
-}
-
 /// The most likely reasons for a failure of a collector.
-fn common_reasons(collector: Collector) -> &'static [crate::observation::Reason] {
-    use crate::observation::Reason as R;
+fn common_reasons(collector: Collector) -> &'static [R] {
     match collector {
         Collector::Counters => &[R::Timeout, R::WrongType, R::InvalidLimit, R::InvalidWindow],
         Collector::ManagementApi | Collector::Prometheus => {
@@ -353,7 +309,7 @@ mod tests {
                 ok: true,
                 at: now.wall,
             },
-            unauthorized: Unauthorized::default(),
+            unauthorized: [("missing", 0), ("wrong", 0)],
         };
         let text = String::from_utf8(render(&snapshot, exporter).unwrap()).unwrap();
         // HELP comes from the declarations. The version and the process differ from run to run.

@@ -107,7 +107,7 @@ impl Checker {
     fn named_verdicts(
         &mut self,
         name: InvariantName,
-        verdicts: Vec<(String, Verdict)>,
+        mut verdicts: Vec<(String, Verdict)>,
         now: Timestamp,
         status: &mut InvariantStatus,
     ) {
@@ -115,7 +115,11 @@ impl Checker {
         let grace = self.config.of(name).grace_period;
         let hold = self.config.unknown_hold;
         let tracker = &mut self.named[name as usize];
-        for (subject, verdict) in worst_of_each(verdicts) {
+        // One verdict for each subject. If several subjects have the same name, the worst verdict counts: two nodes of one
+        // id in a recording, or Redis and a node called `redis`. The first of equals is inserted last.
+        verdicts.sort_by_key(|(_, verdict)| Reverse(verdict.rank()));
+        let worst: BTreeMap<String, Verdict> = verdicts.into_iter().rev().collect();
+        for (subject, verdict) in worst {
             match verdict {
                 Verdict::Ok => tracker.over(subject.as_str(), now),
                 Verdict::Violated(evidence) => {
@@ -173,13 +177,11 @@ impl Checker {
         });
         let lacking = lacking.next().map(|failure| failure.reason);
         let lacking = lacking.filter(|_| name != InvariantName::InvalidCounter);
-        let whole = |reason: Reason| Unknown {
+        let whole = unread.into_iter().chain(lacking).map(|reason| Unknown {
             subject: String::new(),
             reason: reason.to_string(),
-        };
-        status
-            .unknown
-            .extend(unread.into_iter().chain(lacking).map(whole));
+        });
+        status.unknown.extend(whole);
         if !unjudged.is_empty() {
             let unseen: BTreeSet<String> =
                 tracker.unseen(self.pass).map(|key| label.of(key)).collect();
@@ -236,29 +238,12 @@ impl Checker {
         };
         report.violations.extend(listed(reported));
         report.pending.extend(listed(pending));
-        let mut cleared: Vec<String> = keys
-            .cleared
-            .keys()
-            .map(|key| self.config.key_label.of(key))
-            .collect();
-        cleared.sort_unstable();
+        let cleared = keys.cleared.keys();
+        let cleared: BTreeSet<String> = cleared.map(|key| self.config.key_label.of(key)).collect();
         report
             .cleared
             .extend(cleared.into_iter().map(|subject| (name, subject)));
     }
-}
-
-/// One verdict for each subject. If several subjects have the same name, the worst verdict counts: two nodes of one id
-/// in a recording, or Redis and a node called `redis`.
-fn worst_of_each(verdicts: Vec<(String, Verdict)>) -> BTreeMap<String, Verdict> {
-    let mut worst: BTreeMap<String, Verdict> = BTreeMap::new();
-    for (subject, verdict) in verdicts {
-        let other = worst.get(&subject);
-        if other.is_none_or(|other| verdict.rank() > other.rank()) {
-            worst.insert(subject, verdict);
-        }
-    }
-    worst
 }
 
 /// The `most` worst of `entries`: highest utilization first, ties by name.
@@ -267,15 +252,10 @@ fn worst_first<'a>(
     most: usize,
 ) -> Vec<(&'a Key, &'a Entry)> {
     let rank = |(key, entry): &(&'a Key, &'a Entry)| {
-        let used = match entry.evidence {
-            Evidence::Count { count, limit, .. } => utilization(count, limit),
-            Evidence::NodeState { .. }
-            | Evidence::RedisPing { .. }
-            | Evidence::NodeRedis { .. }
-            | Evidence::Latency { .. }
-            | Evidence::FailOpen
-            | Evidence::NeverExpires { .. }
-            | Evidence::InvalidState { .. } => 0.0,
+        let used = if let Evidence::Count { count, limit, .. } = entry.evidence {
+            utilization(count, limit)
+        } else {
+            0.0
         };
         // Utilizations are never negative, so their bits sort like their values.
         (Reverse(used.to_bits()), *key)
@@ -418,21 +398,15 @@ fn named_subjects(
         }
         InvariantName::HighLatency => {
             let window = observation.latency_window_seconds;
-            let ids: BTreeSet<&str> = nodes
-                .iter()
-                .map(|node| node.id.as_str())
-                .chain(observation.node_metrics.keys().map(String::as_str))
-                .collect();
-            ids.into_iter()
-                .map(|id| {
-                    let node = nodes.iter().find(|node| node.id == id);
-                    let metrics = observation.node_metrics.get(id);
-                    (
-                        id.to_owned(),
-                        high_latency::verdict(node, metrics, window, threshold),
-                    )
-                })
-                .collect()
+            let metrics = &observation.node_metrics;
+            let ids = nodes.iter().map(|node| &node.id).chain(metrics.keys());
+            let ids: BTreeSet<&String> = ids.collect();
+            let verdict = |id: &String| {
+                let node = nodes.iter().find(|node| node.id == *id);
+                let verdict = high_latency::verdict(node, metrics.get(id), window, threshold);
+                (id.clone(), verdict)
+            };
+            ids.into_iter().map(verdict).collect()
         }
         InvariantName::CounterDrift
         | InvariantName::StuckCounter
@@ -440,14 +414,13 @@ fn named_subjects(
         InvariantName::GhostAllowing => nodes
             .iter()
             .filter_map(|node| {
-                let subject = format!("canary:{}", node.id);
                 let verdict = match (node.canary_refused, &node.canary_reason) {
                     (Some(true), _) => Verdict::Ok,
                     (Some(false), _) => Verdict::Violated(Evidence::FailOpen),
                     (None, Some(reason)) => Verdict::Unknown(reason.clone()),
                     (None, None) => return None,
                 };
-                Some((subject, verdict))
+                Some((format!("canary:{}", node.id), verdict))
             })
             .collect(),
     }

@@ -21,17 +21,11 @@ pub(super) fn evidence(
     threshold: f64,
     draining_from: Option<u64>,
 ) -> Option<Evidence> {
-    let CounterView {
-        count,
-        limit,
-        remaining,
-        condition,
-        ..
-    } = *counter;
+    let (count, limit) = (counter.count, counter.limit);
     let above = || Evidence::Count {
         count,
         limit,
-        remaining,
+        remaining: counter.remaining,
         draining_from,
     };
     match name {
@@ -39,10 +33,12 @@ pub(super) fn evidence(
             (counter.is_above_limit() && drifted(count, limit, threshold)).then(above)
         }
         InvariantName::GhostAllowing => counter.is_above_limit().then(above),
-        InvariantName::StuckCounter => condition
+        InvariantName::StuckCounter => counter
+            .condition
             .stuck
             .then_some(Evidence::NeverExpires { count, limit }),
-        InvariantName::InvalidCounter => condition
+        InvariantName::InvalidCounter => counter
+            .condition
             .invalid
             .map(|state| Evidence::InvalidState { state }),
         InvariantName::NodeDown | InvariantName::RedisDisconnected | InvariantName::HighLatency => {

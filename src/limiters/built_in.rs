@@ -1,7 +1,7 @@
 //! The built-in kinds of limiters.
 
 use super::description::Description;
-use super::yaml::nearest;
+use crate::text::nearest;
 
 /// The built-in kinds, by name: the files in `limiters/`.
 pub const BUILT_IN: &[(&str, &str)] = &[

@@ -9,7 +9,8 @@ use super::description::{Counter, Description};
 use super::expiry::WithoutExpiry;
 use super::source::Source;
 use super::template::Template;
-use super::yaml::{Mistake, nearest, parse};
+use super::yaml::{Mistake, parse};
+use crate::text::nearest;
 
 /// The groups of a name that have a meaning in every description.
 const KNOWN_GROUPS: [&str; 9] = [

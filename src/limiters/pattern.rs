@@ -29,7 +29,7 @@ impl Pattern {
             .size_limit(MOST_COMPILED)
             .dfa_size_limit(MOST_COMPILED)
             .build()
-            .map_err(|error| one_line(&error))?;
+            .map_err(|error| why(&error))?;
         let parsed = regex_syntax::ParserBuilder::new()
             .unicode(false)
             .utf8(false)
@@ -113,7 +113,7 @@ impl LinePattern {
             .unicode(false)
             .size_limit(MOST_COMPILED)
             .build();
-        builder.map(Self).map_err(|error| one_line(&error))
+        builder.map(Self).map_err(|error| why(&error))
     }
 
     /// The names of the groups.
@@ -127,7 +127,8 @@ impl LinePattern {
     }
 }
 
-fn one_line(error: &regex::Error) -> String {
+/// Why a pattern is not usable, without the pattern.
+fn why(error: &regex::Error) -> String {
     match error {
         regex::Error::CompiledTooBig(_) => "the pattern is too large".to_owned(),
         error => {

@@ -4,10 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 
-/// The deepest nesting of a description: limits, http, json, match, and some to spare.
-const MOST_LEVELS: usize = 12;
+use crate::text::{nearest, one_line};
 
 /// A mistake in a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,32 +29,11 @@ impl fmt::Display for Mistake {
 impl std::error::Error for Mistake {}
 
 /// Parses `text`.
-pub(super) fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, Mistake> {
-    let options =
-        serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: MOST_LEVELS } };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let error = error.without_snippet();
-        let line = error.location().map(|location| location.line());
-        let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        let first = first.strip_prefix("error: ").unwrap_or(first);
-        let what = first.split(" at line ").next().unwrap_or(first);
-        let text = escaped(&with_nearest(what));
-        Mistake { line, text }
+pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Mistake> {
+    crate::yaml::parse(text).map_err(|(at, what)| Mistake {
+        line: at.map(|at| at.line()),
+        text: with_nearest(&one_line(&what)),
     })
-}
-
-/// Escapes the control characters in `text`: names in the file may contain any.
-fn escaped(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
 }
 
 /// Adds the expected name that is nearest to the unknown one, if one is near.
@@ -74,16 +52,6 @@ fn with_nearest(text: &str) -> String {
         Some(nearest) => format!("{text} (did you mean {nearest}?)"),
         None => text.to_owned(),
     }
-}
-
-/// The name that is most similar to `word`, if one is near.
-pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near = names
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(word, name), name))
-        .min_by_key(|(distance, _)| *distance);
-    let (distance, name) = near?;
-    (distance <= (word.len() / 3).max(1)).then_some(name)
 }
 
 /// A type that is written as one word, or as a mapping. Its `Deserialize` is that of [`word_or_mapping`]; the derived one, with

@@ -276,10 +276,10 @@ impl Limiter {
         })
     }
 
-    /// Continues passes between collections ([`Subject::go_on`]). All limiters with these `shares` use one budget of
+    /// Continues passes between collections ([`Subject::observe_more`]). All limiters with these `shares` use one budget of
     /// Redis's time.
     #[must_use]
-    pub fn going_on(mut self, shares: &RedisShares) -> Self {
+    pub fn with_shares(mut self, shares: &RedisShares) -> Self {
         self.keys.goes_on = true;
         self.keys.shares = shares.clone();
         self
@@ -516,7 +516,7 @@ impl Subject for Limiter {
         observation
     }
 
-    async fn go_on<C: InvariantChecker>(
+    async fn observe_more<C: InvariantChecker>(
         &mut self,
         checker: &mut C,
         give_way: impl Future<Output = ()> + Send,
@@ -532,7 +532,7 @@ impl Subject for Limiter {
         self.nodes.glance().await;
     }
 
-    fn memory(&self) -> serde_json::Value {
+    fn remember(&self) -> serde_json::Value {
         let memory = Memory {
             nodes: &self.nodes.memory,
             last_full_pass: self.keys.last_full_pass,

@@ -93,44 +93,35 @@ impl Evidence {
 
     /// How old the evidence may be, and the age that counts as now.
     fn reach_and_newest(&self) -> (Duration, Duration) {
-        match self {
-            Self::Latency {
-                age_seconds,
-                window_seconds,
-                ..
-            } => (
-                Duration::try_from_secs_f64(*age_seconds).unwrap_or_default(),
-                window_seconds.newest(),
-            ),
-            Self::NodeState { .. }
-            | Self::RedisPing { .. }
-            | Self::NodeRedis { .. }
-            | Self::Count { .. }
-            | Self::FailOpen
-            | Self::NeverExpires { .. }
-            | Self::InvalidState { .. } => (Duration::ZERO, Duration::ZERO),
-        }
+        let Self::Latency {
+            age_seconds,
+            window_seconds,
+            ..
+        } = self
+        else {
+            return (Duration::ZERO, Duration::ZERO);
+        };
+        let reach = Duration::try_from_secs_f64(*age_seconds);
+        (reach.unwrap_or_default(), window_seconds.newest())
     }
 }
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let because = |f: &mut fmt::Formatter<'_>, reason: &Option<String>| match reason {
-            Some(reason) => write!(f, ": {reason}"),
-            None => Ok(()),
+        let because = |reason: &Option<String>| match reason {
+            Some(reason) => format!(": {reason}"),
+            None => String::new(),
         };
         match self {
             Self::NodeState { state, reason } => {
-                write!(f, "state is {state}, expected Up")?;
-                because(f, reason)
+                write!(f, "state is {state}, expected Up{}", because(reason))
             }
             Self::RedisPing { reason } => {
-                f.write_str("Redis does not answer the exporter")?;
-                because(f, reason)
+                write!(f, "Redis does not answer the exporter{}", because(reason))
             }
             Self::NodeRedis { reason } => {
-                f.write_str("the node answers but does not reach Redis")?;
-                because(f, reason)
+                let because = because(reason);
+                write!(f, "the node answers but does not reach Redis{because}")
             }
             Self::Latency {
                 p99_seconds,

@@ -87,28 +87,25 @@ impl From<&InvariantConfig> for Rule {
 }
 
 /// Where the evidence of a violation comes from.
-pub fn source(evidence: &Evidence, observation: &Observation) -> String {
-    let or =
-        |given: &Option<String>, otherwise: &str| given.as_deref().unwrap_or(otherwise).to_owned();
+pub fn source<'a>(evidence: &'a Evidence, observation: &Observation) -> &'a str {
     match evidence {
-        Evidence::NodeState { reason, .. } | Evidence::NodeRedis { reason } => {
-            or(reason, "the observation")
-        }
-        Evidence::RedisPing { .. } => "PING".to_owned(),
-        Evidence::Latency { source, .. } => or(source, "the observation"),
+        Evidence::NodeState { reason: from, .. }
+        | Evidence::NodeRedis { reason: from }
+        | Evidence::Latency { source: from, .. } => from.as_deref().unwrap_or("the observation"),
+        Evidence::RedisPing { .. } => "PING",
         Evidence::Count { .. } => match observation.counters_read {
             CountersRead::Partial {
                 reason: Reason::RedisDown,
                 ..
-            } => "GET /api/counters".to_owned(),
-            _ if observation.is_described() => "the key in Redis".to_owned(),
+            } => "GET /api/counters",
+            _ if observation.is_described() => "the key in Redis",
             CountersRead::Full | CountersRead::Partial { .. } | CountersRead::Failed { .. } => {
-                "ZCOUNT".to_owned()
+                "ZCOUNT"
             }
         },
-        Evidence::FailOpen => "canary".to_owned(),
-        Evidence::NeverExpires { .. } => "PTTL".to_owned(),
-        Evidence::InvalidState { .. } => "the key in Redis".to_owned(),
+        Evidence::FailOpen => "canary",
+        Evidence::NeverExpires { .. } => "PTTL",
+        Evidence::InvalidState { .. } => "the key in Redis",
     }
 }
 
@@ -117,13 +114,10 @@ impl Report {
     pub fn explain(&self, observation: &Observation, names: &[String]) -> Explained {
         let is_it = |subject: &str| names.iter().any(|name| name == subject);
         let node = observation.nodes.iter().find(|node| is_it(&node.id));
-        let counter = observation
-            .counters
-            .iter()
-            .find(|counter| is_it(&counter.key));
-        let metrics = observation.node_metrics.iter();
-        let metrics = metrics.into_iter().find(|(id, _)| is_it(id));
-        let known_otherwise = node.is_some() || is_it(REDIS);
+        let mut counters = observation.counters.iter();
+        let counter = counters.find(|counter| is_it(&counter.key));
+        let mut metrics = observation.node_metrics.iter();
+        let metrics = metrics.find(|(id, _)| is_it(id));
         // `check --explain` counts its key whether it exists or not.
         let counter =
             counter.filter(|counter| counter.count > 0 || counter.condition.invalid.is_some());
@@ -138,21 +132,18 @@ impl Report {
             )
         };
         if invariants.iter().any(seen) {
-            let as_key = counter.is_some();
             let concerns = |name: InvariantName| {
                 if name.about_keys() {
-                    as_key
+                    counter.is_some()
                 } else {
-                    known_otherwise
+                    node.is_some() || is_it(REDIS)
                 }
             };
-            invariants.retain(|explanation| {
-                seen(explanation)
-                    || (explanation.decision == Decision::SwitchedOff && concerns(explanation.name))
-                    || (explanation.decision == Decision::NotApplicable
-                        && observation.is_described()
-                        && concerns(explanation.name))
-            });
+            let is_said = |decision| match decision {
+                Decision::NotApplicable => observation.is_described(),
+                decision => decision == Decision::SwitchedOff,
+            };
+            invariants.retain(|it| seen(it) || (is_said(it.decision) && concerns(it.name)));
         }
         Explained {
             subject: names.first().cloned().unwrap_or_default(),
@@ -175,21 +166,14 @@ impl Report {
         let mut violations = self.violations.iter().chain(&self.pending);
         let violation =
             violations.find(|violation| violation.name == name && is_it(&violation.subject));
-        let status = self
-            .invariants
-            .iter()
-            .find(|status| status.config.name == name);
-        let cleared = self
-            .cleared
-            .iter()
-            .any(|(of, subject)| *of == name && is_it(subject));
+        let status = self.status(name);
+        let mut cleared = self.cleared.iter();
+        let cleared = cleared.any(|(of, subject)| *of == name && is_it(subject));
         // A key is unknown if the whole sweep failed. Each node is unknown for itself.
         let unknown = status.and_then(|status| {
             let whole = |subject: &str| subject.is_empty() && counter.is_none();
-            status
-                .unknown
-                .iter()
-                .find(|unknown| is_it(&unknown.subject) || whole(&unknown.subject))
+            let mut unknown = status.unknown.iter();
+            unknown.find(|it| is_it(&it.subject) || whole(&it.subject))
         });
         let inconclusive = status.and_then(|status| {
             let mut inconclusive = status.inconclusive.iter();
@@ -218,7 +202,7 @@ impl Report {
             decision,
             why: why(decision, left.unwrap_or_default(), reason),
             rule: status.map(|status| Rule::from(&status.config)),
-            source: violation.map(|violation| source(&violation.evidence, observation)),
+            source: violation.map(|it| source(&it.evidence, observation).to_owned()),
             grace_left_seconds: left.map(|left| left.as_secs_f64()),
             violation: violation.cloned(),
         }

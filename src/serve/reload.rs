@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context as _, Error, bail};
 use tokio::signal::unix::Signal;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -14,15 +15,11 @@ use super::target::Target;
 use super::{Load, ServedApp};
 use crate::clock::Clock;
 use crate::collect::{Between, Collect};
-use crate::config::{Config, ConfigError, TargetConfig};
+use crate::config::{Config, ConfigError};
 use crate::export::Reload;
-use crate::invariants::Checker;
-use crate::observe::{Limiter, SetupError};
-use crate::server::{Admin, App, Guard, ReloadNow};
+use crate::observe::{Limiter, RedisShares, SetupError};
+use crate::server::{Admin, App, Guard, ReloadRequest};
 use crate::subject::{ActionDefinition, DEFAULT_TARGET, InvariantChecker, Subject};
-
-/// Where the outcome of a reload is sent to the client that asked for it.
-type Asked = oneshot::Sender<Result<(), String>>;
 
 /// Requests that may wait while a reload is under way; further ones wait to be queued.
 const MOST_WAITING: usize = 16;
@@ -39,41 +36,45 @@ pub(super) struct Reloader {
     config: Config,
     targets: BTreeMap<String, Target>,
     load: Load,
-    /// The guard that the server uses. A reload makes a second one, to validate the file of this one.
-    guard: Guard,
+    guard: Arc<Guard>,
+    /// One for the process: targets that share a server share its time.
+    shares: RedisShares,
     clock: Clock,
     ending: CancellationToken,
     outcome: watch::Sender<Reload>,
-    ask: mpsc::Sender<Asked>,
-    asked: mpsc::Receiver<Asked>,
-    /// A previous reading of the files that took too long. It may still be under way.
-    reading: Option<JoinHandle<Result<(Config, Guard), ConfigError>>>,
+    ask: mpsc::Sender<ReloadRequest>,
+    asked: mpsc::Receiver<ReloadRequest>,
+    /// The last reading of the configuration. If it took too long, it may still be under way.
+    reading: Option<JoinHandle<Result<Config, ConfigError>>>,
 }
 
 impl Reloader {
-    /// Starts with `config` in force.
-    pub(super) fn new(
+    /// Prepares to watch every limiter of `config`, which is in force from now on.
+    pub(super) fn start(
         config: Config,
-        guard: Guard,
+        guard: Arc<Guard>,
         load: Load,
-        targets: BTreeMap<String, Target>,
-        ending: &CancellationToken,
-    ) -> Self {
+        ending: CancellationToken,
+    ) -> Result<Self, SetupError> {
         let clock = Clock::start();
         let at = clock.now().wall;
         let (ask, asked) = mpsc::channel(MOST_WAITING);
-        Self {
+        let mut this = Self {
             config,
-            targets,
+            targets: BTreeMap::new(),
             load,
             guard,
+            shares: RedisShares::default(),
             clock,
-            ending: ending.clone(),
+            ending,
             outcome: watch::Sender::new(Reload { ok: true, at }),
             ask,
             asked,
             reading: None,
-        }
+        };
+        let prepared = this.prepare(&this.config)?.into_iter();
+        this.targets = prepared.map(|(name, target, _)| (name, target)).collect();
+        Ok(this)
     }
 
     /// Reloads at each SIGHUP and at each request over HTTP, and passes what is to be served to `app`. Never ends.
@@ -84,7 +85,7 @@ impl Reloader {
                 // This also holds the sender, so the channel never closes.
                 asked = self.asked.recv() => asked,
             };
-            let result = self.reload().await;
+            let result = self.reload().await.map_err(|error| error.to_string());
             let at = self.clock.now().wall;
             match &result {
                 Ok(()) => {
@@ -106,72 +107,61 @@ impl Reloader {
         }
     }
 
-    async fn reload(&mut self) -> Result<(), String> {
-        let (next, guard) = self.read().await?;
-        self.config.may_become(&next)?;
-        let taken = self.guard.takes(&guard);
-        taken.map_err(|error| format!("web.config.file: {error}"))?;
-        let prepared = self.prepare(&next).map_err(|error| error.to_string())?;
+    async fn reload(&mut self) -> anyhow::Result<()> {
+        let read = tokio::time::timeout(READ_PATIENCE, self.read()).await;
+        let next =
+            read.with_context(|| format!("its files were not read within {READ_PATIENCE:?}"))??;
+        self.config.may_become(&next).map_err(Error::msg)?;
+        let mut prepared = self.prepare(&next)?;
 
         // No target collects while they change, so that no client sees a part of the change.
-        let collects: Vec<_> = prepared
-            .iter()
-            .map(|prepared| Arc::clone(&prepared.target.collect))
-            .collect();
-        let between = tokio::time::timeout(MOST_PATIENCE, all_between(&collects))
-            .await
-            .map_err(|_| {
-                format!("there was no moment without a collection within {MOST_PATIENCE:?}")
-            })?;
+        let collects = prepared.iter().map(|(_, target, _)| &target.collect);
+        let collects: Vec<_> = collects.cloned().collect();
+        let between = tokio::time::timeout(MOST_PATIENCE, all_between(&collects)).await;
+        let between = between.with_context(|| {
+            format!("there was no moment without a collection within {MOST_PATIENCE:?}")
+        })?;
 
         // From here on nothing can fail.
-        let prepared = prepared.into_iter().zip(between);
-        self.targets = prepared
-            .map(|(prepared, between)| prepared.take_place(between))
-            .collect();
+        let changes = prepared.iter_mut().zip(between);
+        for (((_, target, limiter), mut between), config) in changes.zip(next.targets.values()) {
+            if let Some(limiter) = limiter.take() {
+                target.actor = limiter.actor();
+                between.reconfigure(limiter, config.checker.clone());
+            }
+        }
+        let prepared = prepared.into_iter();
+        self.targets = prepared.map(|(name, target, _)| (name, target)).collect();
         self.config = next;
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(Config, Guard), String> {
+    /// The configuration as its files are now. The guard reads its own files.
+    async fn read(&mut self) -> anyhow::Result<Config> {
         let unfinished = |reading: &JoinHandle<_>| !reading.is_finished();
         if self.reading.as_ref().is_some_and(unfinished) {
-            return Err("the last attempt still waits for its files".to_owned());
+            bail!("the last attempt still waits for its files");
         }
         let load = Arc::clone(&self.load);
         // On a thread that may wait for a disk. There is only one such thread, however many requests there are.
-        let mut reading = tokio::task::spawn_blocking(move || {
-            let config = load()?;
-            let guard = super::guard(&config)?;
-            Ok::<_, ConfigError>((config, guard))
-        });
-        match tokio::time::timeout(READ_PATIENCE, &mut reading).await {
-            Ok(Ok(next)) => next.map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(format!("reading its files failed: {error}")),
-            Err(_) => {
-                self.reading = Some(reading);
-                Err(format!("its files were not read within {READ_PATIENCE:?}"))
-            }
-        }
+        let reading = tokio::task::spawn_blocking(move || load());
+        let next = self.reading.insert(reading).await??;
+        let refreshed = self.guard.refresh().await;
+        refreshed.map_err(|why| next.refuse_web_file(&why))?;
+        next.admits_actions(!self.guard.authenticates())?;
+        Ok(next)
     }
 
-    /// Does everything for `next` that can fail.
-    fn prepare(&self, next: &Config) -> Result<Vec<Prepared>, SetupError> {
+    /// Does everything for `next` that can fail: the name and the target of each limiter, and the limiter that takes over in
+    /// a target that exists.
+    fn prepare(&self, next: &Config) -> Result<Vec<(String, Target, Option<Limiter>)>, SetupError> {
         let file = next.state_file.as_deref();
-        // All targets have the same, and there is always a default target.
-        let shares = self.targets.values().next();
-        let shares = shares.map(|there| there.shares.clone()).unwrap_or_default();
         let prepared = next.targets.iter().map(|(name, config)| {
-            let (target, next) = match self.targets.get(name) {
-                Some(there) => (there.clone(), Some(there.other(config)?)),
-                None => (Target::start(name, config, file, &shares)?, None),
+            let (target, limiter) = match self.targets.get(name) {
+                Some(there) => (there.clone(), Some(there.other(config, &self.shares)?)),
+                None => (Target::start(name, config, file, &self.shares)?, None),
             };
-            Ok(Prepared {
-                name: name.clone(),
-                config: config.clone(),
-                target,
-                next,
-            })
+            Ok((name.clone(), target, limiter))
         });
         prepared.collect()
     }
@@ -190,11 +180,9 @@ impl Reloader {
             admin: web.enable_admin_api.then(|| self.admin()),
             runbook_url: web.runbook_url.clone(),
             clock: self.clock.clone(),
-            guard: self.guard.clone(),
+            guard: Arc::clone(&self.guard),
             reload: self.outcome.subscribe(),
-            reload_now: web
-                .enable_lifecycle
-                .then(|| reload_over_http(self.ask.clone())),
+            ask_to_reload: web.enable_lifecycle.then(|| self.ask.clone()),
             ending: self.ending.clone(),
         }
     }
@@ -224,57 +212,20 @@ async fn all_between<S: Subject + 'static, C: InvariantChecker + 'static>(
 ) -> Vec<Between<'_, S, C>> {
     let _holds: Vec<_> = collects.iter().map(|it| it.hold()).collect();
     let mut awaited = 0;
-    loop {
-        let Some(collect) = collects.get(awaited) else {
-            return Vec::new();
-        };
+    while let Some(collect) = collects.get(awaited) {
         let mut first = Some(collect.between().await);
-        let mut held = Vec::with_capacity(collects.len());
-        let busy = collects.iter().enumerate().position(|(place, collect)| {
+        let held = collects.iter().enumerate().map(|(place, collect)| {
             let between = if place == awaited {
                 first.take()
             } else {
                 collect.try_between()
             };
-            let busy = between.is_none();
-            held.extend(between);
-            busy
+            between.ok_or(place)
         });
-        match busy {
-            None => return held,
-            Some(place) => awaited = place,
+        match held.collect() {
+            Ok(held) => return held,
+            Err(busy) => awaited = busy,
         }
     }
-}
-
-/// A target of the next configuration.
-struct Prepared {
-    name: String,
-    config: TargetConfig,
-    target: Target,
-    /// The limiter that takes over in the target; `None` if the target is new.
-    next: Option<Limiter>,
-}
-
-impl Prepared {
-    fn take_place(mut self, mut between: Between<'_, Limiter, Checker>) -> (String, Target) {
-        if let Some(next) = self.next {
-            self.target.actor = next.actor();
-            between.reconfigure(next, self.config.checker);
-        }
-        (self.name, self.target)
-    }
-}
-
-fn reload_over_http(ask: mpsc::Sender<Asked>) -> ReloadNow {
-    Box::new(move || {
-        let ask = ask.clone();
-        Box::pin(async move {
-            let (answer, answered) = oneshot::channel();
-            // The other side is gone only when the exporter ends.
-            let stopping = || "the exporter is stopping".to_owned();
-            ask.send(answer).await.map_err(|_| stopping())?;
-            answered.await.unwrap_or_else(|_| Err(stopping()))
-        })
-    })
+    Vec::new()
 }

@@ -1,15 +1,14 @@
 //! One of the limiters that are watched, with a clock, collections and state of its own.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::collect::Collect;
-use crate::config::{Config, TargetConfig};
+use crate::config::TargetConfig;
 use crate::invariants::Checker;
 use crate::observe::{Limiter, RedisShares, SetupError};
-use crate::state::{self, State};
+use crate::state;
 use crate::subject::{Actor, DEFAULT_TARGET, InvariantChecker as _, Subject as _};
 
 /// One limiter, watched.
@@ -19,7 +18,6 @@ pub(super) struct Target {
     /// What acts on the limiter.
     pub(super) actor: Arc<dyn Actor>,
     clock: Clock,
-    pub(super) shares: RedisShares,
 }
 
 impl Target {
@@ -31,13 +29,18 @@ impl Target {
         shares: &RedisShares,
     ) -> Result<Self, SetupError> {
         let state_file = state_file.map(|file| state::file_of(file, name));
-        let state = state_file.as_deref().and_then(recalled);
+        let state = state_file.as_deref().and_then(|file| {
+            state::load(file).unwrap_or_else(|error| {
+                tracing::error!("{error}; starting empty");
+                None
+            })
+        });
         let clock = match &state {
             Some(state) => Clock::start().resume(|now| state.resume_at(now)),
             None => Clock::start(),
         };
         let limiter = Limiter::new(config.observe.clone(), clock.clone())?;
-        let mut limiter = limiter.going_on(shares);
+        let mut limiter = limiter.with_shares(shares);
         let mut checker = Checker::new(config.checker.clone());
         if let Some(state) = state {
             match limiter.recall(state.subject) {
@@ -57,45 +60,25 @@ impl Target {
         }
         let actor = limiter.actor();
         let collect = Collect::new(limiter, checker, clock.clone(), state_file);
-        let collect = match name {
+        let collect = Arc::new(match name {
             DEFAULT_TARGET => collect,
             name => collect.named(name),
-        };
-        let collect = Arc::new(collect);
+        });
+        collect.glance_at_times();
         Ok(Self {
             collect,
             actor,
             clock,
-            shares: shares.clone(),
         })
     }
 
     /// The limiter with another configuration, which may take over from this one.
-    pub(super) fn other(&self, config: &TargetConfig) -> Result<Limiter, SetupError> {
+    pub(super) fn other(
+        &self,
+        config: &TargetConfig,
+        shares: &RedisShares,
+    ) -> Result<Limiter, SetupError> {
         let limiter = Limiter::new(config.observe.clone(), self.clock.clone())?;
-        Ok(limiter.going_on(&self.shares))
-    }
-}
-
-/// Prepares to watch every limiter of the configuration.
-pub(super) fn start_all(config: &Config) -> Result<BTreeMap<String, Target>, SetupError> {
-    let file = config.state_file.as_deref();
-    // One for the process: targets that share a server share its time.
-    let shares = RedisShares::default();
-    let started = config.targets.iter().map(|(name, target)| {
-        let target = Target::start(name, target, file, &shares)?;
-        Ok((name.clone(), target))
-    });
-    started.collect()
-}
-
-/// The state of the previous run; `None`, with the reason in the log, if it cannot be read.
-fn recalled(path: &Path) -> Option<State> {
-    match state::load(path) {
-        Ok(state) => state,
-        Err(error) => {
-            tracing::error!("{error}; starting empty");
-            None
-        }
+        Ok(limiter.with_shares(shares))
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::observation::{Observation, names_of};
 use crate::report::{
-    Explained, InvariantName, InvariantStatus, Report, Rule, Terms, Unknown, Violation, source,
+    Explained, InvariantName, InvariantStatus, Report, Rule, Terms, Violation, source,
 };
 use crate::snapshot::Snapshot;
 
@@ -27,7 +27,7 @@ struct Listed<'a> {
     #[serde(flatten)]
     violation: &'a Violation,
     /// Where the evidence comes from.
-    source: String,
+    source: &'a str,
     #[serde(flatten)]
     terms: Terms,
     grace_left_seconds: f64,
@@ -39,13 +39,8 @@ struct Invariant<'a> {
     name: InvariantName,
     #[serde(flatten)]
     rule: Rule,
-    evaluable: bool,
-    unknown: &'a [Unknown],
-    inconclusive: &'a [Unknown],
-    violations: u64,
-    pending: u64,
-    /// Violations beyond `--keys.max-series`, which are not listed.
-    dropped: u64,
+    #[serde(flatten)]
+    status: &'a InvariantStatus,
 }
 
 impl<'a> From<&'a Snapshot> for Findings<'a> {
@@ -70,8 +65,7 @@ impl<'a> From<&'a Snapshot> for Findings<'a> {
 impl<'a> Listed<'a> {
     /// `None` for an invariant that is not checked, which has no violations.
     fn new(violation: &'a Violation, report: &Report, observation: &Observation) -> Option<Self> {
-        let mut invariants = report.invariants.iter();
-        let status = invariants.find(|status| status.config.name == violation.name)?;
+        let status = report.status(violation.name)?;
         Some(Self {
             violation,
             source: source(&violation.evidence, observation),
@@ -86,12 +80,7 @@ impl<'a> From<&'a InvariantStatus> for Invariant<'a> {
         Self {
             name: status.config.name,
             rule: Rule::from(&status.config),
-            evaluable: status.evaluable,
-            unknown: &status.unknown,
-            inconclusive: &status.inconclusive,
-            violations: status.violations,
-            pending: status.pending,
-            dropped: status.dropped,
+            status,
         }
     }
 }

@@ -46,7 +46,7 @@ const MOST_HEADERS: usize = 100;
 pub(super) struct Serving<S, C> {
     /// What the present configuration serves.
     pub(super) app: watch::Receiver<Arc<App<S, C>>>,
-    pub(super) guard: Guard,
+    pub(super) guard: Arc<Guard>,
     pub(super) read_timeout: Duration,
     /// When cancelled, answers under way are finished and no further request is read.
     pub(super) shutdown: CancellationToken,

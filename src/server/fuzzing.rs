@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::header::HeaderValue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ use super::caller::Caller;
 use super::connection::Serving;
 use super::guard::Guard;
 use super::page::{self, Page};
-use super::routes::App;
+use super::routes::{App, ReloadRequest};
 use super::web_file::WebFile;
 use crate::assertions::harmless_html;
 use crate::clock::Clock;
@@ -85,6 +85,7 @@ struct Served {
 impl Served {
     async fn new(web_file: Option<&str>) -> Self {
         let guard = Guard::unwatched(web_file.map(Path::new)).expect("no users");
+        let guard = Arc::new(guard);
         if let Some(users) = &guard.terms().await.users {
             // From here on the login is remembered. A first one takes longer than `exchange` waits.
             let login = HeaderValue::from_str(&format!("Basic {LOGIN}")).expect("no header");
@@ -99,6 +100,13 @@ impl Served {
         let actor = Arc::<Recorded>::default();
         let reloads = Arc::<AtomicUsize>::default();
         let reloaded = Arc::clone(&reloads);
+        let (ask_to_reload, mut requests) = mpsc::channel::<ReloadRequest>(16);
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                reloaded.fetch_add(1, Ordering::Relaxed);
+                let _ = request.send(Ok(()));
+            }
+        });
         let acts = Arc::clone(&actor) as Arc<dyn Actor>;
         let actions = acts.actions().into_iter();
         let app = App {
@@ -112,16 +120,13 @@ impl Served {
                 anybody: web_file.is_none(),
             }),
             runbook_url: None,
-            guard: guard.clone(),
+            guard: Arc::clone(&guard),
             reload: watch::Sender::new(Reload {
                 ok: true,
                 at: clock.now().wall,
             })
             .subscribe(),
-            reload_now: Some(Box::new(move || {
-                reloaded.fetch_add(1, Ordering::Relaxed);
-                Box::pin(std::future::ready(Ok(())))
-            })),
+            ask_to_reload: Some(ask_to_reload),
             ending: CancellationToken::new(),
             clock,
         };
@@ -245,7 +250,7 @@ impl Subject for Nothing {
 
     async fn glance(&mut self) {}
 
-    fn memory(&self) -> serde_json::Value {
+    fn remember(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 

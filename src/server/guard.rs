@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustls::ServerConfig;
@@ -15,22 +15,18 @@ use super::basic_auth::{Login, Users};
 use super::tls::server_config;
 use super::web_file::{ClientAuth, WebFile};
 use crate::credentials::Stamp;
-use crate::export::Unauthorized;
 use crate::lock::lock;
 
 /// The terms, kept up to date with their files.
-#[derive(Clone)]
-pub struct Guard(Arc<Kept>);
-
-struct Kept {
+pub struct Guard {
     /// The web configuration file; without one, everybody is served.
     path: Option<PathBuf>,
     /// The terms in force.
     terms: Mutex<Arc<Terms>>,
     /// The stamps of the files at the last reading, whether or not it succeeded. Locked while files are compared and read.
     stamps: Arc<tokio::sync::Mutex<Stamps>>,
-    /// Whether the files say something else than the terms in force.
-    refused: AtomicBool,
+    /// Why the terms that the files have now are not those in force.
+    refused: Mutex<Option<String>>,
     /// Refused logins without credentials, since the start.
     missing: AtomicU64,
     /// Refused logins with wrong credentials, since the start.
@@ -51,7 +47,7 @@ pub(super) struct Terms {
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Guard").field(&self.0.path).finish()
+        f.debug_tuple("Guard").field(&self.path).finish()
     }
 }
 
@@ -62,77 +58,73 @@ impl Guard {
             None => (Ok(Terms::default()), Vec::new()),
             Some(path) => read(path),
         };
-        Ok(Self::with(path, terms?, stamps))
-    }
-
-    fn with(path: Option<&Path>, terms: Terms, stamps: Stamps) -> Self {
-        Self(Arc::new(Kept {
+        Ok(Self {
             path: path.map(Path::to_owned),
-            terms: Mutex::new(Arc::new(terms)),
+            terms: Mutex::new(Arc::new(terms?)),
             stamps: Arc::new(tokio::sync::Mutex::new(stamps)),
-            refused: AtomicBool::new(false),
+            refused: Mutex::default(),
             missing: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
-        }))
+        })
     }
 
     /// The present terms of a file, which is not read again: each comparison would need a thread, and so time.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn unwatched(path: Option<&Path>) -> Result<Self, String> {
-        let terms = path.map_or(Ok(Terms::default()), |path| read(path).0)?;
-        Ok(Self::with(None, terms, Stamps::new()))
+        let guard = Self::new(path)?;
+        Ok(Self {
+            path: None,
+            ..guard
+        })
     }
 
     /// Counts a refused login.
     pub(super) fn count(&self, login: &Login) {
         let counter = match login {
             Login::Admitted(_) => return,
-            Login::Missing => &self.0.missing,
-            Login::Wrong => &self.0.wrong,
+            Login::Missing => &self.missing,
+            Login::Wrong => &self.wrong,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The refused logins since the start.
-    pub(super) fn unauthorized(&self) -> Unauthorized {
-        Unauthorized {
-            missing: self.0.missing.load(Ordering::Relaxed),
-            wrong: self.0.wrong.load(Ordering::Relaxed),
-        }
+    pub(super) fn unauthorized(&self) -> [(&'static str, u64); 2] {
+        [("missing", &self.missing), ("wrong", &self.wrong)]
+            .map(|(credentials, count)| (credentials, count.load(Ordering::Relaxed)))
     }
 
     /// Whether every client must show a password or a certificate.
     pub fn authenticates(&self) -> bool {
-        let terms = self.0.in_force();
+        let terms = self.in_force();
         terms.users.is_some() || terms.client_auth == ClientAuth::RequireAndVerifyClientCert
     }
 
     /// Whether the terms in force were those of the files at the last request.
     pub(super) fn is_up_to_date(&self) -> bool {
-        !self.0.refused.load(Ordering::Relaxed)
-    }
-
-    /// Whether the terms that `next` has read can be applied; an error says why not.
-    pub fn takes(&self, next: &Self) -> Result<(), String> {
-        next.0.in_force().not_below(&self.0.in_force())
+        lock(&self.refused).is_none()
     }
 
     /// The present terms. Reads the files if they have changed.
-    pub(super) async fn terms(&self) -> Arc<Terms> {
-        let kept = &self.0;
-        if let Some(path) = kept.path.clone() {
-            let mut stamps = Arc::clone(&kept.stamps).lock_owned().await;
-            let reader = Arc::clone(kept);
+    pub(super) async fn terms(self: &Arc<Self>) -> Arc<Terms> {
+        // Why they are not applied is in the log.
+        let _ = self.refresh().await;
+        self.in_force()
+    }
+
+    /// Reads the files if they have changed. An error says why what they have now is not applied.
+    pub async fn refresh(self: &Arc<Self>) -> Result<(), String> {
+        if let Some(path) = self.path.clone() {
+            let mut stamps = Arc::clone(&self.stamps).lock_owned().await;
+            let this = Arc::clone(self);
             // Off the async threads: a disk may be slow.
-            let read = tokio::task::spawn_blocking(move || reader.read_again(&path, &mut stamps));
+            let read = tokio::task::spawn_blocking(move || this.read_again(&path, &mut stamps));
             // It fails only when the exporter ends.
             let _ = read.await;
         }
-        kept.in_force()
+        lock(&self.refused).clone().map_or(Ok(()), Err)
     }
-}
 
-impl Kept {
     fn in_force(&self) -> Arc<Terms> {
         Arc::clone(&lock(&self.terms))
     }
@@ -149,14 +141,14 @@ impl Kept {
             *lock(&self.terms) = Arc::new(terms);
             Ok(())
         });
-        self.refused.store(taken.is_err(), Ordering::Relaxed);
-        match taken {
+        match &taken {
             Ok(()) => tracing::info!("--web.config.file: {}: read again", path.display()),
             Err(error) => tracing::error!(
                 "--web.config.file: {}: not applied, the previous one stays in force: {error}",
                 path.display()
             ),
         }
+        *lock(&self.refused) = taken.err();
     }
 }
 

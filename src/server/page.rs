@@ -68,7 +68,7 @@ fn limiters(page: &Page<'_>) -> Markup {
     html! {
         nav id="limiters" aria-label="limiters" {
             @for (name, snapshot) in &page.limiters {
-                @let (class, sign, word) = look(Headline::of(snapshot.as_deref(), page.now).standing);
+                @let (class, sign, word) = look(Headline::of(snapshot.as_deref(), page.now).overall);
                 @let current = (*name == page.limiter).then_some("page");
                 a id={ "limiter-" (name) } href={ "./" (query_of(name)) } aria-current=[current] {
                     i class=(class) aria-hidden="true" { (sign) } " " (name) span class="hidden" { ": " (word) }
@@ -81,7 +81,7 @@ fn limiters(page: &Page<'_>) -> Markup {
 /// The document.
 pub(super) fn render(page: &Page<'_>) -> String {
     let headline = Headline::of(page.snapshot, page.now);
-    let (class, sign, word) = look(headline.standing);
+    let (class, sign, word) = look(headline.overall);
     let several = page.limiters.len() > 1;
     let about = if several {
         page.limiter

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use hyper::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, StatusCode};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -47,10 +46,8 @@ const READ: [&str; 7] = [
     "/api/v1/actions",
 ];
 
-type ReloadFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
-
-/// Reads the configuration anew. An error says what is wrong with it.
-pub type ReloadNow = Box<dyn Fn() -> ReloadFuture + Send + Sync>;
+/// Where the outcome of a reload is sent to the client that asked for it. An error says what is wrong with the configuration.
+pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
 
 /// What one configuration serves.
 pub struct App<S, C> {
@@ -69,11 +66,11 @@ pub struct App<S, C> {
     /// The clock, for the page.
     pub clock: Clock,
     /// The terms on which clients are served, and how many logins were refused.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
     /// The result of the last reload.
     pub reload: watch::Receiver<Reload>,
     /// `None` unless reloads over HTTP are on.
-    pub reload_now: Option<ReloadNow>,
+    pub ask_to_reload: Option<mpsc::Sender<ReloadRequest>>,
     /// Cancelled when the shutdown begins.
     pub ending: CancellationToken,
 }
@@ -106,7 +103,13 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
             return with_header(answer, ALLOW, allow);
         }
         let answer = match (path, action) {
-            (_, Some(action)) => self.act(action, &parts.headers, body, caller).await,
+            (_, Some(action)) => match &self.admin {
+                Some(admin) => admin.act(action, &parts.headers, body, caller).await,
+                None => Err((
+                    StatusCode::FORBIDDEN,
+                    "actions need --web.enable-admin-api".to_owned(),
+                )),
+            },
             (RELOAD, None) => self.reload(&parts.headers, caller).await,
             (_, None) => self.get(path, parts.uri.query(), &parts.headers).await,
         };
@@ -246,30 +249,23 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
     }
 
     async fn reload(&self, headers: &HeaderMap, caller: &Caller) -> Result<HttpResponse, Refusal> {
-        let Some(reload_now) = &self.reload_now else {
+        let Some(ask) = &self.ask_to_reload else {
             let message = "reloading over HTTP needs --web.enable-lifecycle; SIGHUP always works";
             return Err((StatusCode::FORBIDDEN, message.to_owned()));
         };
         own_site(headers, caller.is_known())?;
-        reload_now().await.map_err(|message| {
-            let message = format!("not reloaded: {message}");
-            (StatusCode::INTERNAL_SERVER_ERROR, message)
-        })?;
+        let (request, outcome) = oneshot::channel();
+        // The other side is gone only when the exporter ends. Then there is no outcome either.
+        let _ = ask.send(request).await;
+        let stopping = || Err("the exporter is stopping".to_owned());
+        outcome
+            .await
+            .unwrap_or_else(|_| stopping())
+            .map_err(|why| {
+                let message = format!("not reloaded: {why}");
+                (StatusCode::INTERNAL_SERVER_ERROR, message)
+            })?;
         Ok(text(StatusCode::OK, "reloaded\n"))
-    }
-
-    async fn act(
-        &self,
-        action: &ActionDefinition,
-        headers: &HeaderMap,
-        body: Incoming,
-        caller: &Caller,
-    ) -> Result<HttpResponse, Refusal> {
-        let Some(admin) = &self.admin else {
-            let message = "actions need --web.enable-admin-api".to_owned();
-            return Err((StatusCode::FORBIDDEN, message));
-        };
-        admin.act(action, headers, body, caller).await
     }
 }
 

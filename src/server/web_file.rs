@@ -9,7 +9,7 @@ use bcrypt::HashParts;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::yaml::plainly;
+use crate::yaml;
 
 /// The highest bcrypt cost. Each step doubles the time, and with 16 a first login takes some seconds.
 const MOST_COST: u32 = 16;
@@ -34,12 +34,9 @@ pub(super) struct TlsSection {
     #[serde(default)]
     pub(super) client_auth_type: ClientAuth,
     pub(super) client_ca_file: Option<PathBuf>,
-    #[serde(default = "TlsVersion::oldest")]
-    pub(super) min_version: TlsVersion,
-    #[serde(default = "TlsVersion::newest")]
-    pub(super) max_version: TlsVersion,
-    #[serde(default = "yes")]
-    pub(super) prefer_server_cipher_suites: bool,
+    pub(super) min_version: Option<TlsVersion>,
+    pub(super) max_version: Option<TlsVersion>,
+    pub(super) prefer_server_cipher_suites: Option<bool>,
 }
 
 /// Whether clients must show certificates. Go's types that ask for a certificate and do not verify it are not supported:
@@ -61,29 +58,13 @@ pub(super) enum TlsVersion {
     Tls13,
 }
 
-impl TlsVersion {
-    fn oldest() -> Self {
-        Self::Tls12
-    }
-
-    fn newest() -> Self {
-        Self::Tls13
-    }
-}
-
-fn yes() -> bool {
-    true
-}
-
 impl WebFile {
     /// Parses and validates `text`; paths in it are relative to `folder`. An error is one line that names key and line.
     pub(super) fn parse(text: &str, folder: &Path) -> Result<Self, String> {
-        let parsed: Option<Self> = if text.trim().is_empty() {
-            None
-        } else {
-            // Without the parser's excerpt of the file, which may contain a hash.
-            serde_saphyr::from_str(text).map_err(|error| one_line(&error))?
-        };
+        let parsed: Option<Self> = yaml::parse(text).map_err(|(at, what)| match at {
+            Some(at) => format!("{what} at line {}, column {}", at.line(), at.column()),
+            None => what,
+        })?;
         let mut file = parsed.unwrap_or_default();
         for (user, hash) in &file.basic_auth_users {
             let line = hash.referenced.line();
@@ -140,18 +121,10 @@ impl TlsSection {
                     .to_owned(),
             );
         }
-        if self.min_version > self.max_version {
+        if self.max_version.is_some() && self.min_version > self.max_version {
             return Err("tls_server_config: min_version is above max_version".to_owned());
         }
         Ok(())
-    }
-}
-
-fn one_line(error: &serde_saphyr::Error) -> String {
-    let what = plainly(&error.without_snippet().to_string());
-    match error.location() {
-        Some(at) => format!("{what} at line {}, column {}", at.line(), at.column()),
-        None => what,
     }
 }
 

@@ -14,7 +14,7 @@ use lab::temp::TempDir;
 use lab::traffic::{Traffic, TrafficOptions};
 
 /// Far more than anything takes here: a test that waits as long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running exporter, ended with its handle.
 #[derive(Debug)]

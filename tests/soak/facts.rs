@@ -61,6 +61,8 @@ pub(crate) enum Way {
     Open,
     Refused,
     Hangs,
+    /// It is open, and no heartbeat comes.
+    WithoutHeartbeats,
     /// It leads to a server that is no longer the primary.
     FormerPrimary,
 }
@@ -106,6 +108,7 @@ pub(crate) struct NodeFacts {
 pub(crate) struct Checks {
     pub(crate) from: f64,
     pub(crate) to: f64,
+    pub(crate) all: f64,
     /// How many took longer than 50 ms.
     pub(crate) slow: f64,
     /// How long the second reading took, in seconds.

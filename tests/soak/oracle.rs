@@ -131,7 +131,10 @@ fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expecte
                 .always((died - heartbeat).max(node.born), died, |way| {
                     way == Way::Open
                 });
-        return if was_seen(facts, node, died) && !doubtful && begun - died < 3_000.0 {
+        // Without a state file, a restart forgets the node. Its registration may have expired meanwhile.
+        let remembered = facts.state_file || facts.exporter.always(died, ended, |runs| runs);
+        let known = remembered && was_seen(facts, node, died);
+        return if known && !doubtful && begun - died < 3_000.0 {
             Expected::Must
         } else {
             Expected::May
@@ -237,44 +240,90 @@ fn high_latency(facts: &Facts, number: usize, begun: f64, ended: f64) -> Expecte
     if begun - node.born < grace || !could_be_slow(facts, node, begun) {
         return Expected::MustNot;
     }
-    let interval = facts.longest_interval(begun - 1.5 * window, begun);
-    let since = begun - (grace + 3.0 + 2.0 * interval);
-    let slow = node.delay.always(since, ended, |delay| delay >= 120)
-        && node
-            .way
+    let interval = facts.longest_interval(begun - 6.0 * window, begun);
+    let works = |since: f64| {
+        node.way
             .always(since - window, ended, |way| way == Way::Open)
-        && node
-            .life
-            .always(since - 1.0, ended, |life| life == Life::Runs)
-        && facts
-            .redis
-            .always(since - window, ended, |redis| redis == Redis::Up)
+            && node
+                .life
+                .always(since - 1.0, ended, |life| life == Life::Runs)
+            && facts
+                .redis
+                .always(since - window, ended, |redis| redis == Redis::Up)
+            && facts.exporter.always(since - interval, ended, |runs| runs)
+    };
+    let since = begun - (grace + 3.0 + 2.0 * interval);
+    let steadily = node.delay.always(since, ended, |delay| delay >= 120)
         && facts.traffic.always(since, ended, |rate| rate >= 60)
-        && facts.exporter.always(since - interval, ended, |runs| runs);
-    if slow && interval <= window / 3.0 {
+        && interval <= window / 3.0;
+    // The next slow check after the grace period is reported. It may have to be newer than all checks that the exporter
+    // takes together.
+    let together = (window / 3.0).max(interval);
+    let long_since = since - interval - together - BREAK * window;
+    let now_and_then = interval <= window / 2.0 + 1.0
+        && node
+            .checks
+            .last()
+            .is_some_and(|last| last.to >= begun - 3.0)
+        && checks_between(node, long_since, begun)
+            .all(|checks| slow_now_and_then(node, window, interval, checks.to))
+        && !facts.hiccup(long_since, ended);
+    if steadily && works(since) || now_and_then && works(long_since) {
         Expected::Must
     } else {
         Expected::May
     }
 }
 
-/// Whether slow checks came for so long that they can be reported now. The p99 needs some in each window. The grace
-/// period passes only while they are seen; checks within the last third of the window count as coming now.
+/// How much of a window may be between two slow checks that come now and then.
+const BREAK: f64 = 0.7;
+
+fn checks_between(node: &NodeFacts, from: f64, to: f64) -> impl Iterator<Item = &Checks> {
+    let checks = node.checks.iter().rev();
+    let checks = checks.skip_while(move |checks| checks.to > to);
+    checks.take_while(move |checks| checks.from >= from)
+}
+
+/// Whether some checks in the window before `at` were slow: enough for the p99, and too few to be missed when none come
+/// for a while.
+fn slow_now_and_then(node: &NodeFacts, window: f64, interval: f64, at: f64) -> bool {
+    let sums = |span: f64| {
+        let sum = |(all, slow), checks: &Checks| (all + checks.all, slow + checks.slow);
+        checks_between(node, at - span, at).fold((0.0, 0.0), sum)
+    };
+    let (_, newest) = sums(BREAK * window);
+    // The exporter's window begins at a collection, up to half an interval earlier or later.
+    let (_, slow) = sums(window - interval / 2.0 - 3.0);
+    let (all, most) = sums(window + interval / 2.0 + 3.0);
+    newest >= 1.0 && slow >= 1.0 && slow >= 0.03 * all && most <= 6.0
+}
+
+/// Whether slow checks came for so long that they can be reported now: the p99 needs some in each window, and the newest
+/// must come a grace period after the first. Checks within the last third of the window count as coming now, as long as
+/// there was no break.
 fn could_be_slow(facts: &Facts, node: &NodeFacts, begun: f64) -> bool {
     let (window, grace) = (facts.times.latency_window, facts.times.latency_grace);
     // The span that counts as now.
     let recent = window / 3.0;
     let interval = facts.longest_interval(begun - 3.0 * window, begun);
     let seen = || node.checks.iter().filter(|checks| checks.slow > 0.0);
-    let (mut first, mut last) = (begun, None);
+    let (mut first, mut last, mut longest_break) = (begun, None, 0.0_f64);
     for checks in seen().rev().filter(|checks| checks.from <= begun) {
         if first - checks.to > window + 2.0 + 2.0 * interval {
             break;
         }
+        if last.is_some() {
+            longest_break = longest_break.max(first - checks.to);
+        }
         first = checks.from;
         last.get_or_insert(checks.to);
     }
-    if last.unwrap_or(first) - first < grace - recent - 2.0 {
+    let now = if longest_break > recent + 2.0 + 2.0 * interval {
+        0.0
+    } else {
+        recent
+    };
+    if last.unwrap_or(first) - first < grace - now - 2.0 {
         return false;
     }
     // If there were many slow checks in the minute before, and then many checks without a slow one, the fault was over.

@@ -78,8 +78,8 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads the histogram of every node that answers. Never ends.
 pub(crate) async fn read_checks(shared: Rc<Shared>) {
-    // By address: when it was read, and how many were slow and counted by then.
-    let mut before: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    // By address: when it was read, and how many checks were counted and slow by then.
+    let mut before: BTreeMap<String, (f64, Counted)> = BTreeMap::new();
     loop {
         tokio::time::sleep(READ_EVERY).await;
         let nodes: Vec<(usize, String)> = {
@@ -96,23 +96,25 @@ pub(crate) async fn read_checks(shared: Rc<Shared>) {
             let asked = shared.seconds();
             let answer = lab::http::get(&address, "/metrics", 2 * PATIENCE).await;
             let took = shared.seconds() - asked;
-            {
-                let slow = answer.ok().and_then(|answer| slow_checks(&answer.text()));
-                (place, address, slow, took)
-            }
+            let counted = answer.ok().and_then(|answer| counted(&answer.text()));
+            (place, address, counted, took)
         });
-        for (place, address, slow, took) in futures_util::future::join_all(reading).await {
-            let Some(slow) = slow else {
+        for (place, address, counted, took) in futures_util::future::join_all(reading).await {
+            let Some(counted) = counted else {
                 continue;
             };
             let to = shared.seconds();
-            let (from, earlier) = before.insert(address, (to, slow)).unwrap_or((to, slow));
-            // The node started again, so its histogram began anew.
-            let more = if slow < earlier { slow } else { slow - earlier };
+            let last = before.insert(address, (to, counted));
+            let (from, mut earlier) = last.unwrap_or((to, counted));
+            if counted.all < earlier.all {
+                // The node started again, so its histogram began anew.
+                earlier = Counted::default();
+            }
             let checks = Checks {
                 from,
                 to,
-                slow: more,
+                all: counted.all - earlier.all,
+                slow: counted.slow - earlier.slow,
                 took,
             };
             shared.facts.borrow_mut().nodes[place].checks.push(checks);
@@ -120,15 +122,22 @@ pub(crate) async fn read_checks(shared: Rc<Shared>) {
     }
 }
 
-/// How many checks took longer than 50 ms since the node started.
-fn slow_checks(metrics: &str) -> Option<f64> {
+/// How many checks a node counted since it started, and how many of them took longer than 50 ms.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    all: f64,
+    slow: f64,
+}
+
+fn counted(metrics: &str) -> Option<Counted> {
     let metrics = Exposition::parse(metrics).ok()?;
     let all = metrics.value("ratelimiter_check_duration_seconds_count", &[])?;
     let fast = metrics.value(
         "ratelimiter_check_duration_seconds_bucket",
         &[("le", "0.05")],
     )?;
-    Some(all - fast)
+    let slow = all - fast;
+    Some(Counted { all, slow })
 }
 
 /// How much longer than requested a sleep of this process may take.

@@ -12,6 +12,8 @@ pub(crate) const KEYS: usize = 6;
 pub(crate) enum What {
     /// SIGKILL; later it is started again under its id.
     NodeKilled(usize),
+    /// One node after the other is stopped and started again.
+    RollingRestart,
     /// SIGKILL; at once another id starts on its port.
     NodeReplaced(usize),
     /// SIGKILL; at once it starts again under its id, on another port.
@@ -28,6 +30,10 @@ pub(crate) enum What {
     LinkHangs(usize),
     /// Every check takes this many milliseconds more.
     SlowChecks(usize, u64),
+    /// Two checks a second come, over all nodes, and one in this many of this node's is slow.
+    SomeSlowChecks(usize, u64),
+    /// It no longer renews its registration.
+    HeartbeatsStop(usize),
     /// Its `/api/*` never answers.
     ApiHangs(usize),
     /// SIGKILL; later an empty one is started on the port.
@@ -40,6 +46,8 @@ pub(crate) enum What {
     RedisFull,
     /// It requires a password, and all clients are disconnected.
     RedisDenies,
+    /// All connections to it are closed.
+    ConnectionsClosed,
     /// The replica is promoted. This node keeps the former primary, which was killed (true) or becomes a replica; the
     /// other nodes use the new one.
     RedisFailsOver(usize, bool),
@@ -59,6 +67,8 @@ pub(crate) enum What {
     ExporterKilled,
     /// The exporter is stopped and started again.
     ExporterStopped,
+    /// The exporter reads its configuration again, which has not changed.
+    ExporterReloads,
     /// Checks a second, over all nodes.
     Traffic(u64),
     /// Seconds between two scrapes.
@@ -137,6 +147,9 @@ impl Times {
     };
 }
 
+/// Seconds between two scrapes, of which only the first takes place before the event ends.
+const GAP: u64 = 600;
+
 /// No event comes before this: the exporter must first see everything healthy.
 const CALM: u64 = 4_000;
 
@@ -176,7 +189,7 @@ impl Schedule {
 fn what(random: &mut Random, nodes: usize, replica: bool, times: Times) -> What {
     let node = usize::try_from(random.below(nodes as u64)).unwrap_or(0);
     let key = usize::try_from(random.below(KEYS as u64)).unwrap_or(0);
-    match random.below(if replica { 33 } else { 28 }) {
+    match random.below(if replica { 38 } else { 33 }) {
         0 | 1 => What::NodeKilled(node),
         2 => What::NodeReplaced(node),
         3 | 4 => What::NodeStopped(node),
@@ -198,8 +211,13 @@ fn what(random: &mut Random, nodes: usize, replica: bool, times: Times) -> What 
         24 => What::NodeMoved(node.max(1)),
         25 => What::RedisDenies,
         26 => What::ClockAhead(node, random.one_of(&[500, 2_000, 30_000])),
-        28..=30 => What::RedisFailsOver(node, random.once_in(2)),
-        31 | 32 => What::ReplicaBehind,
+        28 => What::SomeSlowChecks(node, random.one_of(&[5, 15])),
+        29 => What::HeartbeatsStop(node),
+        30 => What::RollingRestart,
+        31 => What::ConnectionsClosed,
+        32 => What::ExporterReloads,
+        33..=35 => What::RedisFailsOver(node, random.once_in(2)),
+        36 | 37 => What::ReplicaBehind,
         _ => random.one_of(&[
             What::Traffic(0),
             What::Traffic(2),
@@ -210,6 +228,7 @@ fn what(random: &mut Random, nodes: usize, replica: bool, times: Times) -> What 
             What::Interval(times.intervals[0]),
             What::Interval(times.intervals[1]),
             What::Interval(times.intervals[2]),
+            What::Interval(GAP),
         ]),
     }
 }
@@ -219,10 +238,17 @@ fn lasts(random: &mut Random, what: What) -> u64 {
     match what {
         What::RedisStalls => random.one_of(&[100, 800, 3_000, 20_000, 40_000]),
         What::ExporterKilled | What::ExporterStopped => random.one_of(&[100, 5_000, 20_000]),
-        What::Flushed | What::NodeReplaced(_) | What::NodeMoved(_) | What::Traffic(_) => 0,
+        What::Flushed
+        | What::NodeReplaced(_)
+        | What::NodeMoved(_)
+        | What::RollingRestart
+        | What::ConnectionsClosed
+        | What::ExporterReloads
+        | What::Traffic(_) => 0,
         // Prometheus comes back.
         What::Interval(_) => random.one_of(&[15_000, 60_000, 130_000]),
         What::RedisFailsOver(..) => random.one_of(&[1_000, 20_000, 45_000, 90_000]),
+        What::SomeSlowChecks(..) => random.one_of(&[75_000, 150_000, 240_000]),
         What::SlowChecks(..) => random.one_of(&[2_000, 20_000, 75_000, 110_000]),
         _ => random.one_of(&[1_000, 6_000, 20_000, 45_000, 75_000]),
     }
@@ -230,7 +256,10 @@ fn lasts(random: &mut Random, what: What) -> u64 {
 
 /// Whether both affect the same thing at the same time: the end of one would undo the other.
 fn excludes(before: &Event, event: &Event) -> bool {
-    let same = before.what.node().is_some() && before.what.node() == event.what.node();
+    let both_nodes = before.what.node().is_some() && event.what.node().is_some();
+    let all_nodes = event.what == What::RollingRestart
+        && (before.what.node().is_some() || before.what.is_about_redis());
+    let same = both_nodes && before.what.node() == event.what.node() || all_nodes;
     let both_redis = before.what.is_about_redis() && event.what.is_about_redis();
     // While the former primary is away, or does not follow yet, there is no replica.
     let replica = event.what == What::ReplicaBehind
@@ -263,6 +292,8 @@ impl What {
             | Self::LinkRefused(node)
             | Self::LinkHangs(node)
             | Self::SlowChecks(node, _)
+            | Self::SomeSlowChecks(node, _)
+            | Self::HeartbeatsStop(node)
             | Self::RedisFailsOver(node, _)
             | Self::ApiHangs(node) => Some(node),
             _ => None,

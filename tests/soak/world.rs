@@ -2,6 +2,7 @@
 //! the world is dropped.
 
 mod failover;
+mod keys;
 mod nodes;
 
 use std::cell::RefCell;
@@ -10,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hyper::Method;
 use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::proxy::{Mode, Proxy};
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::exporter::Exporter;
 use crate::facts::{Facts, Life, NodeFacts, Redis, Track, Way, figure};
-use crate::sampling::{PATIENCE, millis, read_counter};
+use crate::sampling::{PATIENCE, millis};
 use crate::schedule::{KEYS, Schedule, Times, What};
 use crate::servers::Servers;
 
@@ -98,6 +100,7 @@ impl World {
             format!("--config.file={}", config.display()),
             format!("--redis.url={}", servers.url()),
             format!("--ratelimiter.url={}", urls[0]),
+            "--web.enable-lifecycle".to_owned(),
         ];
         if schedule.canary {
             args.push("--probe.canary=true".to_owned());
@@ -172,16 +175,13 @@ impl World {
                 let _ = self.slots[node].process.set_faults(&faults).await;
                 self.ahead(node, clock_ahead_ms);
             }
-            What::NodeStopped(node) => {
-                // It may end as soon as it has the signal.
-                let stopping = self.now();
-                if self.slots[node].waits {
-                    return Ok(());
+            What::NodeStopped(node) => self.stop(node).await?,
+            What::RollingRestart => {
+                for node in 0..self.slots.len() {
+                    self.stop(node).await?;
+                    self.slots[node].waits = true;
+                    self.revive().await;
                 }
-                self.slots[node].process.terminate().await?;
-                let place = self.slots[node].facts;
-                let mut facts = self.shared.facts.borrow_mut();
-                facts.nodes[place].life.set(stopping, Life::Stopped);
             }
             What::NodeHung(node) => {
                 if !self.slots[node].waits {
@@ -192,6 +192,24 @@ impl World {
             What::LinkRefused(node) => self.way(node, Mode::Refuse, Way::Refused).await?,
             What::LinkHangs(node) => self.way(node, Mode::Hang, Way::Hangs).await?,
             What::SlowChecks(node, delay) => self.slow(node, delay).await,
+            What::SomeSlowChecks(node, check_delay_every) => {
+                let faults = Faults {
+                    check_delay_ms: 200,
+                    check_delay_every,
+                    ..Faults::default()
+                };
+                let _ = self.slots[node].process.set_faults(&faults).await;
+                self.set_traffic(2)?;
+            }
+            What::HeartbeatsStop(node) => {
+                let faults = Faults {
+                    no_heartbeat: true,
+                    ..Faults::default()
+                };
+                if self.slots[node].process.set_faults(&faults).await.is_ok() {
+                    self.set_way(node, Way::WithoutHeartbeats);
+                }
+            }
             What::ApiHangs(node) => self.api_hangs(node, true).await,
             What::RedisKilled => {
                 self.redis(Redis::Dead);
@@ -215,6 +233,10 @@ impl World {
                 self.ask(&["CONFIG", "SET", "requirepass", "nobody has it"])
                     .await?;
                 self.redis(Redis::Denied);
+                self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+                    .await?;
+            }
+            What::ConnectionsClosed => {
                 self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
                     .await?;
             }
@@ -245,6 +267,12 @@ impl World {
                 self.exporter_runs(false);
                 self.exporter.end().await?;
             }
+            What::ExporterReloads => {
+                let address = self.exporter.address();
+                let path = "/-/reload";
+                // It does not answer while it is stopped by another event.
+                let _ = lab::http::request(address, Method::POST, path, "", PATIENCE).await;
+            }
             What::Traffic(rate) => self.set_traffic(rate)?,
             What::Interval(seconds) => {
                 let at = self.now();
@@ -271,7 +299,15 @@ impl World {
                 self.way(node, Mode::Pass, Way::Open).await?;
             }
             What::SlowChecks(node, _) => self.slow(node, 0).await,
+            What::SomeSlowChecks(node, _) => {
+                self.api_hangs(node, false).await;
+                self.set_traffic(60)?;
+            }
             What::ApiHangs(node) => self.api_hangs(node, false).await,
+            What::HeartbeatsStop(node) => {
+                self.api_hangs(node, false).await;
+                self.set_way(node, Way::Open);
+            }
             What::ClockAhead(node, _) => {
                 self.api_hangs(node, false).await;
                 self.ahead(node, 0);
@@ -334,7 +370,13 @@ impl World {
                 let at = self.now();
                 self.shared.facts.borrow_mut().interval.set(at, 1);
             }
-            What::NodeReplaced(_) | What::NodeMoved(_) | What::Flushed | What::Traffic(_) => {}
+            What::NodeReplaced(_)
+            | What::NodeMoved(_)
+            | What::RollingRestart
+            | What::ConnectionsClosed
+            | What::ExporterReloads
+            | What::Flushed
+            | What::Traffic(_) => {}
         }
         Ok(())
     }
@@ -357,9 +399,26 @@ impl World {
 
     async fn way(&self, node: usize, mode: Mode, way: Way) -> anyhow::Result<()> {
         self.slots[node].proxy.set(mode).await?;
+        self.set_way(node, way);
+        Ok(())
+    }
+
+    fn set_way(&self, node: usize, way: Way) {
         let at = self.now();
         let place = self.slots[node].facts;
         self.shared.facts.borrow_mut().nodes[place].way.set(at, way);
+    }
+
+    async fn stop(&mut self, node: usize) -> anyhow::Result<()> {
+        // It may end as soon as it has the signal.
+        let stopping = self.now();
+        if self.slots[node].waits {
+            return Ok(());
+        }
+        self.slots[node].process.terminate().await?;
+        let place = self.slots[node].facts;
+        let mut facts = self.shared.facts.borrow_mut();
+        facts.nodes[place].life.set(stopping, Life::Stopped);
         Ok(())
     }
 
@@ -410,13 +469,6 @@ impl World {
         self.shared.facts.borrow_mut().malformed_key.set(at, there);
     }
 
-    async fn malformed_again(&mut self) -> anyhow::Result<()> {
-        if self.malformed.is_some() {
-            self.ask(&["SET", "ratelimit:bad:0", "x"]).await?;
-        }
-        Ok(())
-    }
-
     fn set_traffic(&mut self, rate: u64) -> anyhow::Result<()> {
         self.traffic = match rate {
             0 => None,
@@ -438,52 +490,6 @@ impl World {
             rate_per_second: figure(rate),
             key_prefix: prefix.to_owned(),
         })
-    }
-
-    async fn push_over(&mut self, key: usize, more: u64) -> anyhow::Result<()> {
-        let window = self.shared.facts.borrow().times.window;
-        let at = self.shared.seconds();
-        let Some(sample) = read_counter(&mut self.connection, key, window, at).await else {
-            return Ok(());
-        };
-        let missing = sample.limit.unwrap_or(0).saturating_sub(sample.count) + more;
-        let name = format!("ratelimit:user:{key}");
-        let now = lab::clock::now_ms().to_string();
-        for number in 0..missing {
-            let member = format!("extra-{number}");
-            let _ = self.ask(&["ZADD", &name, &now, &member]).await;
-        }
-        let expiry = millis(window + 1.0).to_string();
-        let _ = self.ask(&["PEXPIRE", &name, &expiry]).await;
-        Ok(())
-    }
-
-    async fn take_back(&mut self, key: usize, more: u64) {
-        let name = format!("ratelimit:user:{key}");
-        for number in 0..more + 100 {
-            let member = format!("extra-{number}");
-            if self.ask(&["ZREM", &name, &member]).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn set_limit(&mut self, key: usize, limit: Option<&str>) -> anyhow::Result<()> {
-        let name = format!("ratelimit:limit:user:{key}");
-        let at = self.now();
-        let done = match limit {
-            Some(limit) => {
-                let window = millis(self.shared.facts.borrow().times.window).to_string();
-                self.ask(&["HSET", &name, "limit", limit, "window_ms", &window])
-                    .await
-            }
-            None => self.ask(&["DEL", &name]).await,
-        };
-        // The command may have arrived, whatever the answer.
-        self.shared.facts.borrow_mut().limit_changes[key].push(at);
-        // A Redis that refuses writes keeps its data: the event has no effect.
-        let _ = done;
-        Ok(())
     }
 
     async fn ask(&mut self, words: &[&str]) -> anyhow::Result<()> {

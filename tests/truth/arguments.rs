@@ -1,7 +1,7 @@
 //! What cargo passes on: names to filter by, and the flags of the usual test harness, of which few mean anything here.
 
-/// How many scenarios run at once: they mostly wait.
-const AT_ONCE: usize = 10;
+/// How many scenarios run at once. They mostly wait: each takes about a twentieth of a core.
+const AT_ONCE: usize = 17;
 
 /// The arguments.
 #[derive(Debug)]

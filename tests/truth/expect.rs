@@ -109,19 +109,21 @@ impl Exporter {
         })
     }
 
-    /// Waits until nothing is pending: on a machine that is busy with other things, checks may really be slow before the
-    /// fault, and its grace period would have begun with them.
+    /// Waits until nothing is pending or reported: on a machine that is busy with other things, checks may really be slow before
+    /// the fault, and its grace period would have begun with them.
     pub(crate) async fn calm(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + CALM_WITHIN;
         loop {
-            let pending = self.scrape().await?.pending();
-            if pending.is_empty() {
+            let scrape = self.scrape().await?;
+            let (pending, reported) = (scrape.pending(), scrape.reported());
+            if pending.is_empty() && reported.is_empty() {
                 return Ok(());
             }
             ensure!(
                 Instant::now() < deadline,
-                "pending without a cause: {}",
-                shown(&pending)
+                "without a cause, pending: {}; reported: {}",
+                shown(&pending),
+                shown(&reported)
             );
             tokio::time::sleep(SCRAPE_EVERY).await;
         }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use lab::exposition::Exposition;
 use lab::faults::Faults;
+use lab::node::NodeProcess;
 use lab::redis_server::RedisServer;
 use tokio::time::Instant;
 
@@ -12,6 +14,9 @@ use crate::runner::{Scenario, Seen};
 use crate::scrape::findings;
 
 const SLOW: [(&str, &str); 1] = [("high_latency", "node-2")];
+
+/// Attempts at a fault that a busy machine can turn into another one.
+const ATTEMPTS: u32 = 3;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -43,7 +48,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new(
             "Redis stalls twice for 0.8 s, 100 s apart, at one check a second, coarse histogram",
             "nothing at any scrape",
-            175,
+            200,
             || Box::pin(two_stalls()),
         )
         .time_critical(),
@@ -105,20 +110,43 @@ async fn slow(counts: bool) -> anyhow::Result<Seen> {
 
 /// With or without traffic, which the web framework's coarse histogram counts.
 async fn slow_by_canary(with_traffic: bool) -> anyhow::Result<Seen> {
-    let (bench, faults) = bench(&["--probe.canary=true"], false).await?;
+    let (bench, healthy) = bench(&["--probe.canary=true"], false).await?;
     let traffic = with_traffic.then(|| bench.traffic(100, 20.0)).transpose()?;
     bench.exporter.silent_for(secs(2)).await?;
-    bench.exporter.calm().await?;
-    let faults = Faults {
+    let slow = Faults {
         check_delay_ms: 70,
-        ..faults
+        ..healthy.clone()
     };
-    let fault = Instant::now();
-    bench.nodes[1].set_faults(&faults).await?;
-    let expect = Expect::default().after(secs(60), SLOW);
-    let seen = bench.exporter.finds(fault, expect).await?;
+    let node = &bench.nodes[1];
+    let mut attempts = 1;
+    let seen = loop {
+        bench.exporter.calm().await?;
+        let before = above_100_ms(node).await?;
+        let fault = Instant::now();
+        node.set_faults(&slow).await?;
+        let expect = Expect::default().after(secs(60), SLOW);
+        let seen = bench.exporter.finds(fault, expect).await;
+        // On a busy machine, checks that take longer than their 70 ms show in the histogram. Then it decides, not the canary.
+        if seen.is_ok() || attempts == ATTEMPTS || above_100_ms(node).await? <= before {
+            break seen?;
+        }
+        attempts += 1;
+        node.set_faults(&healthy).await?;
+    };
     drop(traffic);
     Ok(seen)
+}
+
+/// How many checks of the node took longer than 100 ms, where the first bucket of the coarse histogram ends.
+async fn above_100_ms(node: &NodeProcess) -> anyhow::Result<f64> {
+    let answer = lab::http::get(&node.address(), "/metrics", secs(5)).await?;
+    let samples = Exposition::parse(&answer.text())?;
+    let up_to = |le| {
+        let labels = [("handler", "/check"), ("le", le)];
+        samples.value("http_request_duration_seconds_bucket", &labels)
+    };
+    let (all, fast) = up_to("+Inf").zip(up_to("0.1")).unwrap_or_default();
+    Ok(all - fast)
 }
 
 /// Each stall catches one check, the one in sixty that is the p99.

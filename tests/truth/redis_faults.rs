@@ -223,14 +223,22 @@ async fn loading() -> anyhow::Result<Seen> {
     // It saves everything and loads it again, as a restart with a data set does.
     let reload = redis_do(&mut connection, &["DEBUG", "RELOAD"]);
     let hunt = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut other = bench.redis().await?;
+        lab::wait_for(secs(20), || {
+            let mut other = other.clone();
+            async move {
+                let said: redis::RedisResult<String> =
+                    redis::cmd("INFO").query_async(&mut other).await;
+                said.is_ok_and(|said| said.contains("\nloading:1"))
+            }
+        })
+        .await?;
         let seen = bench.exporter.finds(fault, Expect::at_once(REDIS)).await?;
         let scrape = bench.exporter.scrape().await?;
         let labels = [("collector", "redis"), ("reason", "loading")];
         let errors = scrape.value("ratelimiter_exporter_errors_total", &labels);
         anyhow::ensure!(errors > Some(0.0), "no error of the reason `loading`");
         // Ends the loading early.
-        let mut other = bench.redis().await?;
         let _ = redis_do(&mut other, &["CONFIG", "SET", "key-load-delay", "0"]).await;
         Ok(seen)
     };

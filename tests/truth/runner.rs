@@ -1,5 +1,5 @@
-//! Runs scenarios side by side and prints their table. Scenarios about milliseconds run at the end, no more at once than there
-//! are cores: beside eight others, a check may really take longer than they allow.
+//! Runs scenarios side by side and prints their table. Scenarios about milliseconds run at the end, a few at once: beside many
+//! others, a check may really take longer than they allow. Only the longest ones, which wait for minutes, run beside them.
 
 use std::cmp::Reverse;
 use std::pin::Pin;
@@ -11,7 +11,10 @@ use tokio::time::Instant;
 use crate::chain::PageTimes;
 
 /// What a scenario may take at most, its waiting included, unless it says itself that it takes long.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(450);
+
+/// A scenario that takes so many seconds decides how long the suite takes: no other waits for its end.
+const LONGEST: u32 = 400;
 
 type Running = Pin<Box<dyn Future<Output = anyhow::Result<Seen>>>>;
 
@@ -76,10 +79,13 @@ pub(crate) async fn run(scenarios: Vec<Scenario>, at_once: usize) -> usize {
         (scenario.time_critical, Reverse(scenario.seconds))
     });
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let longest = scenarios.iter().filter(|one| one.seconds >= LONGEST);
+    // Each of these takes less than a tenth of a core.
+    let beside_longest = longest.count() + 2 * cores;
     let jobs = order.iter().map(|&index| {
         let scenario = scenarios[index];
         let most = if scenario.time_critical {
-            cores
+            beside_longest
         } else {
             at_once
         };

@@ -102,6 +102,7 @@ async fn busy() -> anyhow::Result<Seen> {
     bench.exporter.silent_for(secs(2)).await?;
     let mut runs = bench.redis().await?;
     let mut kills = bench.redis().await?;
+    let mut pings = bench.redis().await?;
     let fault = Instant::now();
     let endless = async move {
         // It ends by an error, for it is killed.
@@ -109,7 +110,10 @@ async fn busy() -> anyhow::Result<Seen> {
         anyhow::Ok(())
     };
     let watched = async {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        // The script has begun once Redis refuses everything else.
+        while redis_do(&mut pings, &["PING"]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let expect = Expect::at_once(REDIS).allowing(BOTH_NODES);
         let seen = bench.exporter.finds(fault, expect).await;
         redis_do(&mut kills, &["SCRIPT", "KILL"]).await?;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -76,6 +77,7 @@ pub async fn run(options: NodeOptions) -> anyhow::Result<()> {
         node_id: options.id,
         limiter: Arc::clone(&limiter),
         metrics: Metrics::new().context("cannot set up the metrics")?,
+        checks: AtomicU64::new(0),
         faults: watch::Sender::new(Arc::new(options.faults)),
         requests: TaskTracker::new(),
     });

@@ -92,19 +92,18 @@ impl History {
         Some(newest(recent, &self.since(begins)?, p99, seconds))
     }
 
-    /// The index of the first recent sample. There is at least one sample after it.
+    /// The index of the first recent sample. There is at least one sample after it. Scrapes are never exactly on time, so a
+    /// sample that is a little too old still counts.
     fn first(&self, now: Timestamp, window: LatencyWindow) -> Option<usize> {
-        let mut first = self
-            .samples
-            .iter()
-            .position(|(at, _)| elapsed(*at, now) <= window.span())?;
-        if first + 1 == self.samples.len() {
-            first = first.checked_sub(1)?;
-            if elapsed(self.samples[first].0, now) > LONGEST_GAP {
-                return None;
-            }
+        let age = |index: usize| elapsed(self.samples[index].0, now);
+        let inside = (0..self.samples.len()).find(|index| age(*index) <= window.span())?;
+        let before = inside.checked_sub(1);
+        if inside + 1 == self.samples.len() {
+            return before.filter(|before| age(*before) <= LONGEST_GAP);
         }
-        Some(first)
+        let oldest = window.span() + window.span() / MOST_SAMPLES;
+        let late = before.filter(|before| age(*before) <= oldest);
+        Some(late.unwrap_or(inside))
     }
 
     /// The increase since the sample at `first`. `None` if there is no sample after it.
@@ -319,6 +318,20 @@ mod tests {
         assert_eq!(history.recent(at(15), WINDOW), None);
         history.add(at(30), other, WINDOW);
         assert!(history.recent(at(30), WINDOW).is_some());
+    }
+
+    #[test]
+    fn scrapes_that_are_a_little_late_cover_the_whole_window() {
+        let mut history = History::default();
+        for (number, count) in [(0, 1.0), (1, 3.0), (2, 4.0), (3, 4.0)] {
+            let now = at(0) + Duration::from_millis(30_010 * number);
+            history.add(now, histogram(&[count; 4]), WINDOW);
+            let recent = history.recent(now, WINDOW).map(|recent| recent.count);
+            assert_eq!(
+                recent,
+                [None, Some(2.0), Some(3.0), Some(1.0)][usize::try_from(number).unwrap()]
+            );
+        }
     }
 
     #[test]

@@ -229,7 +229,15 @@ impl CheckHistory {
             {
                 return RedisEvidence::Broken(why);
             }
-            _ => self.proof = None,
+            (
+                RedisEvidence::None
+                | RedisEvidence::Works
+                | RedisEvidence::Healthy
+                | RedisEvidence::Answered
+                | RedisEvidence::Returned(_)
+                | RedisEvidence::Inconclusive(_),
+                _,
+            ) => self.proof = None,
         }
         evidence
     }

@@ -377,7 +377,7 @@ impl NodeReader {
     fn address_failures(&self, read: &mut NodesRead) {
         let mut failures = Vec::new();
         for (address, reading) in &read.addresses {
-            let matters = self.memory.was_reached(address) || self.memory.is_static(address);
+            let matters = self.memory.was_reached(address);
             if let Some(error) = reading.probe_error.as_ref().filter(|_| matters) {
                 let (reason, message) = (error.reason, error.message.clone());
                 failures.push(Failure::new(Collector::Probes, address, reason, message));

@@ -17,7 +17,7 @@ use crate::observe::nodes::requests::{NodeRequests, read_health};
 use crate::observe::nodes::state::Probe;
 
 /// How many addresses are asked at the same time.
-const CONCURRENT: usize = 32;
+pub(in crate::observe) const CONCURRENT: usize = 32;
 
 /// What to ask an address for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

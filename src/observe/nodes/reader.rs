@@ -22,7 +22,7 @@ use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::failing_checks::Outage;
 use crate::observe::nodes::history::NodeHistory;
-use crate::observe::nodes::probes::{AddressReading, Ask, ask_all};
+use crate::observe::nodes::probes::{AddressReading, Ask, CONCURRENT, ask_all};
 use crate::observe::nodes::redis_basics::{
     RedisBasics, malformed, read_registrations, redis_basics, unread,
 };
@@ -395,12 +395,16 @@ impl NodeReader {
                 _ => None,
             })
             .collect();
-        // A probe that timed out has already taken long enough.
-        let quick = failed
-            .iter()
-            .filter(|(_, reason)| **reason != Reason::Timeout);
-        let again: Vec<String> = quick.map(|(address, _)| address.clone()).collect();
-        if !again.is_empty() && deadline.left() > RECHECK_AFTER * 2 {
+        // A busy machine may take longer than a timeout once. A node that hangs does not answer the second time either.
+        let left = deadline.left().saturating_sub(RECHECK_AFTER * 2);
+        let rounds = u32::try_from(failed.len().div_ceil(CONCURRENT)).unwrap_or(u32::MAX);
+        let in_time = |reason| match reason {
+            Reason::Timeout => left > self.http.timeout() * rounds,
+            _ => !left.is_zero(),
+        };
+        let again = failed.iter().filter(|(_, reason)| in_time(**reason));
+        let again: Vec<String> = again.map(|(address, _)| address.clone()).collect();
+        if !again.is_empty() {
             tokio::time::sleep(RECHECK_AFTER).await;
             self.probe(deadline, self.targets(&again), read).await;
         }

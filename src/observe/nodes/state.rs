@@ -239,20 +239,14 @@ impl NodeMemory {
 
     /// Whether a failed probe of `address` would mean that a node is down. Then it is probed again first.
     pub(in crate::observe) fn was_reached(&self, address: &str) -> bool {
-        self.known.values().any(|known| {
-            (known.reached && known.address.as_deref() == Some(address))
-                || known.static_address.as_deref() == Some(address)
-        })
+        let mut known = self.known.values();
+        self.statics.contains_key(address)
+            || known.any(|known| known.reached && known.address.as_deref() == Some(address))
     }
 
     /// The id that a configured address last answered with.
     pub(in crate::observe) fn shown_at(&self, address: &str) -> Option<&str> {
         self.statics.get(address)?.id()
-    }
-
-    /// Whether `address` was given in the configuration.
-    pub(in crate::observe) fn is_static(&self, address: &str) -> bool {
-        self.statics.contains_key(address)
     }
 
     /// Notes which nodes exist, and at which addresses. A second call in the same collection changes nothing.

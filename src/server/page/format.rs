@@ -85,12 +85,6 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// `1 key`, `2 keys`.
-pub(super) fn count(number: u64, what: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{ending}")
-}
-
 /// The length of a whole bar, as a share of its mark.
 const BEYOND: f64 = 1.5;
 

@@ -7,27 +7,27 @@ use maud::{Markup, html};
 
 use super::format::{long, millis, time};
 use crate::clock::elapsed;
+use crate::overall_status::{OverallStatus, summary};
 use crate::snapshot::Snapshot;
-use crate::standing::{Standing, summary};
 
 /// A collection of this age no longer shows the present state: three times Prometheus's default scrape interval.
 const STALE_AFTER: Duration = Duration::from_secs(180);
 
 /// The class for colours, the sign, and the word.
-pub(super) fn look(standing: Standing) -> (&'static str, char, &'static str) {
-    let (class, word) = match standing {
-        Standing::Violated => ("bad", "violated"),
-        Standing::Unknown => ("unknown", "unknown"),
-        Standing::Pending => ("pending", "pending"),
-        Standing::Holds => ("ok", "ok"),
+pub(super) fn look(overall: OverallStatus) -> (&'static str, char, &'static str) {
+    let (class, word) = match overall {
+        OverallStatus::Violated => ("bad", "violated"),
+        OverallStatus::Unknown => ("unknown", "unknown"),
+        OverallStatus::Pending => ("pending", "pending"),
+        OverallStatus::Holds => ("ok", "ok"),
     };
-    (class, standing.sign(), word)
+    (class, overall.sign(), word)
 }
 
 /// The line at the top and what is below it.
 #[derive(Debug)]
 pub(super) struct Headline {
-    pub(super) standing: Standing,
+    pub(super) overall: OverallStatus,
     pub(super) line: String,
     pub(super) below: Markup,
 }
@@ -36,38 +36,42 @@ impl Headline {
     pub(super) fn of(snapshot: Option<&Snapshot>, now: Timestamp) -> Self {
         let Some(snapshot) = snapshot else {
             return Self {
-                standing: Standing::Unknown,
+                overall: OverallStatus::Unknown,
                 line: "Not known yet".to_owned(),
                 below: html! { "No collection has finished yet: a scrape starts one." },
             };
         };
         let report = &snapshot.report;
-        let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
+        let pending = report.total(|status| status.pending);
         let age = elapsed(report.at.wall, now);
         let stale = age >= STALE_AFTER;
-        let standing = match Standing::of(report) {
-            Standing::Violated => Standing::Violated,
-            Standing::Unknown | Standing::Pending | Standing::Holds if stale => Standing::Unknown,
-            standing => standing,
+        let overall = match OverallStatus::of(report) {
+            OverallStatus::Violated => OverallStatus::Violated,
+            OverallStatus::Unknown | OverallStatus::Pending | OverallStatus::Holds if stale => {
+                OverallStatus::Unknown
+            }
+            overall => overall,
         };
-        let line = match standing {
-            Standing::Unknown if stale => {
+        let line = match overall {
+            OverallStatus::Unknown if stale => {
                 format!("Not known: nothing was collected for {}", long(age))
             }
-            Standing::Pending => format!("{}; {pending} pending", summary(report, standing)),
-            Standing::Violated | Standing::Unknown | Standing::Holds => summary(report, standing),
+            OverallStatus::Pending => format!("{}; {pending} pending", summary(report, overall)),
+            OverallStatus::Violated | OverallStatus::Unknown | OverallStatus::Holds => {
+                summary(report, overall)
+            }
         };
         let below = html! {
             @if stale {
                 strong { "Nothing scrapes the exporter: this page shows its last collection." } " "
             }
             "Observed at " (time(report.at.wall, now)) ", " (long(age)) " ago, in " (millis(snapshot.seconds * 1e3)) "."
-            @if pending > 0 && standing != Standing::Pending {
+            @if pending > 0 && overall != OverallStatus::Pending {
                 " " (pending) " more pending, inside the grace period."
             }
         };
         Self {
-            standing,
+            overall,
             line,
             below,
         }

@@ -3,13 +3,14 @@
 use jiff::Timestamp;
 use maud::{Markup, Render, html};
 
-use super::format::{bar, bytes, count, foreign, long, millis, short, subject, time, window};
+use super::format::{bar, bytes, foreign, long, millis, short, subject, time, window};
 use super::headline::look;
 use crate::clock::elapsed;
 use crate::observation::{Counter, CountersRead, Node, Observation, Refused};
+use crate::overall_status::OverallStatus;
 use crate::report::{InvariantName, InvariantStatus};
 use crate::snapshot::Snapshot;
-use crate::standing::Standing;
+use crate::text::count;
 
 /// The keys that the page shows; the metrics and the JSON have more.
 const MOST_KEYS: usize = 20;
@@ -20,17 +21,17 @@ pub(super) fn head(columns: &[&str]) -> Markup {
 }
 
 /// A sign and its text: shape and words say what the colour says.
-fn sign(standing: Standing, text: impl Render) -> Markup {
-    let (class, sign, _) = look(standing);
+fn sign(overall: OverallStatus, text: impl Render) -> Markup {
+    let (class, sign, _) = look(overall);
     html! { span class=(class) { i aria-hidden="true" { (sign) } " " (text) } }
 }
 
 /// A source or way that works, does not, or is unknown, with the text for each.
 fn works(state: Option<bool>, [works, fails, unknown]: [&str; 3]) -> Markup {
     match state {
-        Some(true) => sign(Standing::Holds, works),
-        Some(false) => sign(Standing::Violated, fails),
-        None => sign(Standing::Unknown, unknown),
+        Some(true) => sign(OverallStatus::Holds, works),
+        Some(false) => sign(OverallStatus::Violated, fails),
+        None => sign(OverallStatus::Unknown, unknown),
     }
 }
 
@@ -78,13 +79,13 @@ fn threshold_of(status: &InvariantStatus) -> String {
 
 fn state_of(status: &InvariantStatus) -> Markup {
     match (status.violations, status.pending) {
-        (0, 0) if status.evaluable => sign(Standing::Holds, "holds"),
-        (0, 0) => sign(Standing::Unknown, "holds, not fully evaluated"),
-        (0, pending) => sign(Standing::Pending, format!("{pending} pending")),
-        (violated, 0) => sign(Standing::Violated, format!("{violated} violated")),
+        (0, 0) if status.evaluable => sign(OverallStatus::Holds, "holds"),
+        (0, 0) => sign(OverallStatus::Unknown, "holds, not fully evaluated"),
+        (0, pending) => sign(OverallStatus::Pending, format!("{pending} pending")),
+        (violated, 0) => sign(OverallStatus::Violated, format!("{violated} violated")),
         (violated, pending) => {
             let text = format!("{violated} violated, {pending} pending");
-            sign(Standing::Violated, text)
+            sign(OverallStatus::Violated, text)
         }
     }
 }
@@ -99,8 +100,7 @@ fn p99_title(observation: &Observation) -> String {
 pub(super) fn nodes(snapshot: &Snapshot) -> Markup {
     let nodes = &snapshot.observation.nodes;
     let up = nodes.iter().filter(|node| node.is_up()).count();
-    let mut invariants = snapshot.report.invariants.iter();
-    let latency = invariants.find(|status| status.config.name == InvariantName::HighLatency);
+    let latency = snapshot.report.status(InvariantName::HighLatency);
     let threshold_ms = latency.map(|status| status.config.threshold * 1e3);
     let p99 = p99_title(&snapshot.observation);
     html! {
@@ -126,9 +126,9 @@ fn because(reason: Option<&str>) -> Markup {
 
 fn node_row(node: &Node, observation: &Observation, threshold_ms: Option<f64>) -> Markup {
     let state = match node.state.as_deref() {
-        Some("Up") => sign(Standing::Holds, "Up"),
-        Some(other) => sign(Standing::Violated, foreign(other)),
-        None => sign(Standing::Unknown, "unknown"),
+        Some("Up") => sign(OverallStatus::Holds, "Up"),
+        Some(other) => sign(OverallStatus::Violated, foreign(other)),
+        None => sign(OverallStatus::Unknown, "unknown"),
     };
     let redis = works(node.redis_connected, ["reached", "not reached", "unknown"]);
     let metrics = observation.node_metrics.get(&node.id);
@@ -266,7 +266,7 @@ fn key_row(counter: &Counter) -> Markup {
             td { (subject(&counter.key)) }
             td class="share" {
                 (bar(used))
-                span class="figure" { @if used > 1.0 { (sign(Standing::Violated, share)) } @else { (share) } }
+                span class="figure" { @if used > 1.0 { (sign(OverallStatus::Violated, share)) } @else { (share) } }
             }
             td class="number" data-label="count" {
                 (counter.count)
@@ -310,8 +310,8 @@ pub(super) fn sources(snapshot: &Snapshot) -> Markup {
             h2 { "Sources" }
             dl class="facts" {
                 @for (collector, run) in &snapshot.observation.collectors {
-                    @let (standing, word) = if run.success { (Standing::Holds, "read") } else { (Standing::Unknown, "failed") };
-                    (fact(collector.name(), html! { (sign(standing, word)) " in " (millis(run.seconds * 1e3)) }))
+                    @let (overall, word) = if run.success { (OverallStatus::Holds, "read") } else { (OverallStatus::Unknown, "failed") };
+                    (fact(collector.name(), html! { (sign(overall, word)) " in " (millis(run.seconds * 1e3)) }))
                 }
             }
         }

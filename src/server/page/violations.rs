@@ -7,12 +7,13 @@ use maud::{Markup, html};
 
 use super::Page;
 use super::advice::advice;
-use super::format::{count, foreign, long, progress, subject, time};
+use super::format::{foreign, long, progress, subject, time};
 use super::tables::head;
 use crate::clock::elapsed;
 use crate::observation::hash_key;
-use crate::report::{InvariantName, InvariantStatus, Violation};
+use crate::report::{InvariantName, Violation};
 use crate::snapshot::Snapshot;
+use crate::text::count;
 
 /// Violations or subjects that each section shows; the JSON has more.
 const MOST: usize = 50;
@@ -20,9 +21,8 @@ const MOST: usize = 50;
 /// The reported violations, and those inside their grace period.
 pub(super) fn violations(page: &Page<'_>, snapshot: &Snapshot) -> Markup {
     let report = &snapshot.report;
-    let total = |of: fn(&InvariantStatus) -> u64| report.invariants.iter().map(of).sum();
-    let violated = total(|status| status.violations);
-    let pending = total(|status| status.pending);
+    let violated = report.total(|status| status.violations);
+    let pending = report.total(|status| status.pending);
     html! {
         section id="violated" { (list(page, snapshot, "Violated", &report.violations, violated)) }
         section id="pending" {
@@ -98,8 +98,7 @@ fn when(now: Timestamp, snapshot: &Snapshot, violation: &Violation) -> Markup {
     let ended = snapshot.report.at.wall;
     let held = elapsed(violation.last_seen, ended).as_secs_f64() > snapshot.seconds;
     let left = violation.grace_left.saturating_sub(elapsed(ended, now));
-    let mut invariants = snapshot.report.invariants.iter();
-    let status = invariants.find(|status| status.config.name == violation.name);
+    let status = snapshot.report.status(violation.name);
     let grace = status.map_or(Duration::ZERO, |status| status.config.grace_period);
     html! {
         "Since " (time(violation.first_seen, now)) ", for " (long(elapsed(violation.first_seen, now))) "."

@@ -4,12 +4,12 @@
 mod canary;
 mod stand_in;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
 
-use crate::harness::{Exporter, Scrape, redis_do};
+use crate::harness::{Exporter, PATIENCE, Scrape, redis_do};
 use stand_in::StandIn;
 
 /// Seconds of now.
@@ -504,5 +504,39 @@ async fn latencies_of_a_kind_come_from_the_prometheus_that_scrapes_its_nodes() -
     let scrape = watched.exporter.until("it is slow", is_slow).await?;
     let success = "ratelimiter_scrape_collector_success";
     assert!(scrape.is(success, &[("collector", "prometheus")], 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_answers_late_once_is_not_down() -> anyhow::Result<()> {
+    let mut node = StandIn::new();
+    node.serve(8100, "/health", "OK").await?;
+    let description = "name: own\ntitle: own\ncounters:\n  - {name: a, key: '^own:(?P<key>.+)$', type: string, \
+        count: value, refused: counted, expiry: required, without_expiry: leaks}\nnodes:\n  health: {path: /health}\n";
+    let url = node.url(8100);
+    let flags = ["--ratelimiter.url", &url, "--ratelimiter.timeout=2s"];
+    let watched = Watched::described(description, &flags).await?;
+    let exporter = &watched.exporter;
+    let up =
+        |scrape: &Scrape| scrape.is("ratelimiter_nodes", &[], 1) && scrape.reported().is_empty();
+    exporter.until("it is up", up).await?;
+    let asked = node.asked("GET /health");
+    let hangs = || node.answer_late(8100, "/health", 200, "OK", Duration::from_secs(60));
+    hangs();
+    let late = async {
+        lab::wait_for(PATIENCE, || async { node.asked("GET /health") > asked }).await?;
+        node.answer(8100, "/health", 200, "OK");
+        anyhow::Ok(())
+    };
+    let (scrape, late) = tokio::join!(exporter.scrape(), late);
+    late?;
+    assert!(up(&scrape?), "{}", exporter.log());
+    assert_eq!(node.asked("GET /health"), asked + 2);
+    hangs();
+    let hung = exporter.scrape().await?;
+    assert_eq!(
+        hung.reported(),
+        [format!("node_down {}", node.address(8100))]
+    );
     Ok(())
 }

@@ -23,9 +23,9 @@ async fn the_101st_key_and_the_5000th_are_watched_and_totals_are_exact() -> anyh
     for key in ["over-1", "over-2"] {
         fill_to(&mut redis, key.as_bytes(), 11).await?;
     }
-    let scrape = cluster.exporter.scrape().await?;
+    let all = |scrape: &Scrape| scrape.is("ratelimiter_keys", &[], 5_002);
+    let scrape = cluster.exporter.until("all are counted", all).await?;
     scrape.assert_reported(&["ghost_allowing over-1", "ghost_allowing over-2"]);
-    scrape.assert_is("ratelimiter_keys", &[], 5_002);
     scrape.assert_is("ratelimiter_keys_exported", &[], 20);
     // 4,500 at 2 of 10, 500 at 2 of 100, 2 at 11 of 10.
     let below = |le: &str| scrape.value("ratelimiter_keys_utilization_ratio_bucket", &[("le", le)]);
@@ -182,7 +182,7 @@ async fn the_fullest_keys_stay_while_a_pass_goes_on_over_several_collections() -
 
 #[tokio::test]
 async fn without_tracking_every_collection_counts_every_key() -> anyhow::Result<()> {
-    let cluster = Cluster::start(1, &[]).await?;
+    let cluster = Cluster::start(1, &["--scan.share=1"]).await?;
     let mut redis = cluster.redis.connection().await?;
     redis_do(&mut redis, &["ACL", "SETUSER", "default", "-client"]).await?;
     counters(&mut redis, 3_000, 1, 10, true).await?;

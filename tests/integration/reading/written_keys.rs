@@ -72,7 +72,7 @@ async fn a_described_key_that_was_written_is_found_at_once_and_the_rest_is_left_
     let redis = RedisServer::start(&[]).await?;
     let mut connection = redis.connection().await?;
     fill(&mut connection, KEYS, 1_000).await?;
-    let (exporter, _folder) = watch(&redis.url(), &[]).await?;
+    let (exporter, _folder) = watch(&redis.url(), &["--scan.share=1"]).await?;
     let all = |scrape: &Scrape| scrape.is("ratelimiter_keys", &[], KEYS);
     exporter.until("60,000 keys are counted", all).await?;
     let commands = |scrape: &Scrape| scrape.value("ratelimiter_scan_commands_total", &[]);
@@ -112,7 +112,7 @@ async fn a_pass_over_a_described_kind_goes_on_between_collections() -> anyhow::R
     let mut connection = redis.connection().await?;
     fill(&mut connection, KEYS, 1_000).await?;
     stick(&mut connection, "user:59999").await?;
-    let (exporter, _folder) = watch(&redis.url(), &["--scan.budget=1ms"]).await?;
+    let (exporter, _folder) = watch(&redis.url(), &["--scan.budget=1ms", "--scan.share=1"]).await?;
     let first = exporter.scrape().await?;
     assert!(!first.is("ratelimiter_keys", &[], KEYS));
     // Every name is read once at least.

@@ -134,16 +134,20 @@ impl Browser {
         Ok(answer["result"]["value"].clone())
     }
 
-    /// Waits until a JavaScript expression is true.
+    /// Waits until a JavaScript expression is true. It may fail meanwhile: a page that loads has no elements yet.
     pub(crate) async fn until(&mut self, expression: &str) -> anyhow::Result<()> {
-        let waiting = async {
-            while self.value(expression).await? != true {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let value = self.value(expression).await;
+            if matches!(value, Ok(Value::Bool(true))) {
+                return Ok(());
             }
-            anyhow::Ok(())
-        };
-        let waited = tokio::time::timeout(PATIENCE, waiting).await;
-        waited.with_context(|| format!("never: {expression}"))?
+            anyhow::ensure!(
+                tokio::time::Instant::now() < deadline,
+                "never: {expression}; at last: {value:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Opens a page and waits until it has loaded.

@@ -6,7 +6,7 @@ use lab::redis_server::RedisServer;
 use lab::seed::Scale;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::harness::{Cluster, Exporter, PATIENCE, base_flags, promtool};
+use crate::harness::{Cluster, Exporter, PATIENCE, Scrape, base_flags, promtool};
 
 #[tokio::test]
 async fn it_is_healthy_at_once_and_ready_after_the_first_collection() -> anyhow::Result<()> {
@@ -180,7 +180,8 @@ async fn clients_that_stop_reading_delay_nobody_and_are_disconnected() -> anyhow
         ..Scale::default()
     };
     keys.write(&mut redis).await?;
-    cluster.exporter.scrape().await?;
+    let all = |scrape: &Scrape| scrape.is("ratelimiter_keys_exported", &[], 5_000);
+    cluster.exporter.until("all are exported", all).await?;
     let open_files = || {
         let folder = format!("/proc/{}/fd", cluster.exporter.process.pid());
         std::fs::read_dir(folder).map_or(0, Iterator::count)

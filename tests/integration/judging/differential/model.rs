@@ -179,13 +179,13 @@ fn in_progress(
     // It began after the last look at which it was fine, or unknown for too long.
     let mut seen: Vec<(i64, bool, i64)> = Vec::new();
     let mut last_message = "";
-    // Since when nothing proves that it goes on, and for how long that was so before.
-    let (mut unproved_since, mut unproved): (Option<i64>, i64) = (None, 0);
+    // Whether some look did not prove that it still went on.
+    let mut interrupted = false;
     for (look, word) in history.iter().zip(words) {
         match word {
             Word::Fine | Word::Inconclusive => {
                 seen.clear();
-                (unproved_since, unproved) = (None, 0);
+                interrupted = false;
             }
             Word::Violated {
                 at,
@@ -195,16 +195,16 @@ fn in_progress(
                 message,
             } => {
                 for (at, kept) in at.iter().zip(kept) {
-                    let before = seen.last().map_or(*at, |(before, ..)| *before);
-                    if *reach <= *newest.max(&(at - before)) {
-                        let since = unproved_since.take();
-                        unproved += since.map_or(0, |since| (at - reach - since).max(0));
-                    } else {
-                        unproved_since.get_or_insert(before);
+                    let before = seen.last().copied();
+                    if before.is_some_and(|(before, ..)| *reach > *newest.max(&(at - before))) {
+                        interrupted = true;
                     }
-                    let certain = at - (reach - newest).max(0);
-                    let until = unproved_since.map_or(certain, |since| certain.min(since));
-                    seen.push((*at, *kept, until - unproved));
+                    let now = if interrupted { 0 } else { *newest };
+                    let proved = match before {
+                        None => *at,
+                        Some((.., until)) => until.max(at - (reach - now).max(0)),
+                    };
+                    seen.push((*at, *kept, proved));
                 }
                 last_message = message;
             }
@@ -212,7 +212,7 @@ fn in_progress(
                 let last = seen.last().map(|(at, ..)| *at);
                 if last.is_some_and(|last| look.now - last >= settings.unknown_hold) {
                     seen.clear();
-                    (unproved_since, unproved) = (None, 0);
+                    interrupted = false;
                 }
             }
         }

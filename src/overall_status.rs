@@ -4,7 +4,7 @@ use crate::report::{Report, Severity};
 
 /// The overall verdict, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum OverallStatus {
     /// Something is reported.
     Violated,
     /// Nothing is reported, but something could not be evaluated.
@@ -15,7 +15,7 @@ pub enum Standing {
     Holds,
 }
 
-impl Standing {
+impl OverallStatus {
     /// The overall verdict of `report`.
     pub fn of(report: &Report) -> Self {
         let invariants = &report.invariants;
@@ -53,36 +53,35 @@ impl Standing {
 
 /// The verdict in one line, with its sign and what is pending.
 pub fn headline(report: &Report) -> String {
-    let pending: u64 = report.invariants.iter().map(|status| status.pending).sum();
-    let pending = match pending {
+    let pending = match report.total(|status| status.pending) {
         0 => String::new(),
         some => format!("; {some} pending"),
     };
-    let standing = Standing::of(report);
-    format!("{} {}{pending}", standing.sign(), summary(report, standing))
+    let overall = OverallStatus::of(report);
+    format!("{} {}{pending}", overall.sign(), summary(report, overall))
 }
 
-/// The verdict without its sign and what is pending; `standing` is that of `report`, or worse.
-pub fn summary(report: &Report, standing: Standing) -> String {
+/// The verdict without its sign and what is pending; `overall` is that of `report`, or worse.
+pub fn summary(report: &Report, overall: OverallStatus) -> String {
     let of = report.invariants.len();
     let unseen = report
         .invariants
         .iter()
         .filter(|status| !status.evaluable)
         .count();
-    match standing {
-        Standing::Violated => {
+    match overall {
+        OverallStatus::Violated => {
             let unseen = match unseen {
                 0 => String::new(),
                 unseen => format!("; {unseen} of {of} invariants not fully evaluated"),
             };
             format!("{}: {}{unseen}", by_severity(report), by_name(report))
         }
-        Standing::Unknown => {
+        OverallStatus::Unknown => {
             format!("Not known: {unseen} of {of} invariants could not be evaluated")
         }
-        Standing::Pending => "No violation".to_owned(),
-        Standing::Holds => format!("All {of} invariants hold"),
+        OverallStatus::Pending => "No violation".to_owned(),
+        OverallStatus::Holds => format!("All {of} invariants hold"),
     }
 }
 
