@@ -48,6 +48,7 @@ pub use nodes::{
 };
 pub use pattern::{LinePattern, Pattern};
 pub use reading::{CounterReading, Expires, Finding, Outcome, Unknown};
+pub use scans::MOST_SCANS;
 pub use selector::{Label, Selector, Wanted};
 pub use source::{Beside, Form, Source};
 pub use template::Template;

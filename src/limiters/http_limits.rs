@@ -129,10 +129,11 @@ impl Http {
     }
 
     /// The path with the groups of `matched` filled in, percent-encoded, or the full URL if that is configured. `None` if a group
-    /// would lead to another path.
+    /// is missing or would lead to another path.
     pub fn place(&self, matched: &Matched) -> Option<String> {
         let mut groups = self.path.iter().flat_map(Template::groups);
-        let leads_away = groups.any(|group| matches!(matched.group(group), Some(b"." | b"..")));
+        let leads_away =
+            groups.any(|group| matches!(matched.group(group), None | Some(b"." | b"..")));
         (!leads_away).then(|| self.filled(|group| matched.group(group)))
     }
 

@@ -45,8 +45,8 @@ pub(super) struct Moment {
     pub(super) key: Option<Spanned<Template>>,
     /// The field or pointer that has the time.
     pub(super) field: Option<String>,
-    /// Its unit.
-    pub(super) unit: Unit,
+    /// Its unit. Without it, the unit follows from the size of the time.
+    pub(super) unit: Option<Unit>,
     /// What a missing time means.
     #[serde(default)]
     pub(super) missing: Missing,
@@ -383,7 +383,9 @@ impl Moment {
             };
         };
         let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;
-        Ok(Some(self.unit.to_ms(number.as_f64())))
+        let time = number.as_f64();
+        let unit = self.unit.unwrap_or(Unit::of_time(time));
+        Ok(Some(unit.to_ms(time)))
     }
 }
 

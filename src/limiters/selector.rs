@@ -155,7 +155,7 @@ fn wanted_pattern(text: &str) -> Result<Wanted, String> {
         .map_err(|_| format!("{text:?}: expected a regular expression"))
 }
 
-fn is_name(text: &str, colons: bool) -> bool {
+pub(super) fn is_name(text: &str, colons: bool) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || (colons && c == ':');
     let digit = text.starts_with(|c: char| c.is_ascii_digit());
     !text.is_empty() && !digit && text.chars().all(fits)

@@ -50,6 +50,12 @@ impl Template {
         Ok(Self { parts })
     }
 
+    /// The value of one group.
+    pub(super) fn of_group(group: &str) -> Self {
+        let parts = vec![Part::Group(group.to_owned())];
+        Self { parts }
+    }
+
     /// The groups that it names.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {

@@ -370,6 +370,9 @@ fn a_group_in_a_path_is_encoded_and_leads_to_no_other_path() {
         let found = http.place(&matched(&limitador, &name));
         assert_eq!(found.as_deref(), place);
     }
+    // The name of a limit with an id has no namespace.
+    let name = "\u{2}\u{8}per_user\u{1}\u{7}user_id\u{6}user:1";
+    assert_eq!(http.place(&matched(&limitador, name)), None);
 }
 
 #[test]
@@ -406,7 +409,12 @@ fn scan_patterns_follow_from_the_key_patterns() {
     assert_eq!(globs("drf"), ["*:*:throttle_*_*"]);
     assert_eq!(
         globs("fastapi-limiter"),
-        ["fastapi-limiter:*:*:*", "fastapi-limiter"]
+        [
+            "fastapi-limiter:*:*:*",
+            "fastapi-limiter:*:*",
+            "fastapi-limiter:ws:*:*",
+            "fastapi-limiter"
+        ]
     );
     let reference = Description::parse(built_in("reference").unwrap()).unwrap();
     let pattern = &reference.counters[0].key.value;
@@ -443,6 +451,95 @@ fn nodes_are_read_whole() {
     let reference = Description::parse(built_in("reference").unwrap()).unwrap();
     let canary = reference.nodes.unwrap().value.canary.unwrap();
     assert!(canary.sets_limit() && canary.covers_redis);
+}
+
+const REGISTRY: &str = "nodes:
+  health: {path: /health}
+  registry:
+    key: '^myapp:nodes:(?P<id>.+):info$'
+    address: '$ip:$port'
+    ttl: 12s
+    renewed: 4s
+";
+
+#[test]
+fn a_registry_is_read_whole_and_its_names_are_swept() {
+    let own = with(REGISTRY).unwrap();
+    let registry = own.registry().unwrap();
+    assert_eq!((registry.ttl, registry.renewed), (12_000, 4_000));
+    assert_eq!(
+        registry.address.groups().collect::<Vec<_>>(),
+        ["ip", "port"]
+    );
+    assert_eq!(registry.registered_at, None);
+    for id in [&b"node-1"[..], b"a:b\xff\n"] {
+        assert_eq!(registry.id_of(&registry.name_of(id)), Some(id));
+    }
+    assert_eq!(registry.id_of(b"myapp:nodes:node-1"), None);
+    assert_eq!(own.prefixes(), [&b"myapp:nodes:"[..], b"own:"]);
+    let scans = own.scans(MOST_SCANS);
+    assert_eq!(scans, [&b"myapp:nodes:*:info"[..], b"own:*:*"]);
+}
+
+#[test]
+fn mistakes_in_a_registry_name_its_line_and_what_was_expected() {
+    let own = COUNTER.trim_start().lines().count() as u64;
+    let within = own + 4;
+    for (old, new, line, words) in [
+        (
+            "(?P<id>.+)",
+            "(?P<node>.+)",
+            within,
+            &["registry: key", "(?P<id>…)"][..],
+        ),
+        (
+            "(?P<id>.+)",
+            r"\d(?P<id>.+)",
+            within,
+            &["literal text around"],
+        ),
+        (
+            "(?P<id>.+)",
+            "(?P<id>.+):(?P<n>.+)",
+            within,
+            &["one group", "literal text around"],
+        ),
+        ("(?P<id>.+)", "(?P<id>.+", within, &["regular expression"]),
+        (
+            "'^myapp:nodes:(?P<id>.+):info$'",
+            "'(?P<id>.+)'",
+            within,
+            &["every key would fit"],
+        ),
+        ("'$ip:$port'", "''", within, &["address", "name of a field"]),
+        ("'$ip:$port'", "'$ip:$'", own + 5, &["after $"]),
+        ("ttl: 12s", "ttl: 8s", within, &["more than twice renewed"]),
+        ("ttl: 12s", "ttl: 3s", within, &["4s or more"]),
+        (
+            "renewed: 4s",
+            "renewed: 0s",
+            within,
+            &["more than twice renewed"],
+        ),
+        (
+            "renewed: 4s",
+            "renewed: often",
+            own + 7,
+            &["often", "duration"],
+        ),
+        (
+            "renewed: 4s",
+            "reneved: 4s",
+            own + 7,
+            &["reneved", "did you mean renewed"],
+        ),
+        ("    renewed: 4s\n", "", own + 6, &["renewed"]),
+    ] {
+        let text = format!("{}{}", COUNTER.trim_start(), REGISTRY.replace(old, new));
+        assert_mistake(&text, line, words);
+    }
+    let text = format!("{}{REGISTRY}  id_label: 'a b'\n", COUNTER.trim_start());
+    assert_mistake(&text, own + 2, &["id_label", "name of a label"]);
 }
 
 #[test]

@@ -25,8 +25,8 @@ pub(super) struct Bucket {
     level: Spanned<Template>,
     /// The field of the time of the level; for strings, the key.
     at: Spanned<Template>,
-    /// The unit of the time.
-    unit: Unit,
+    /// The unit of the time. Without it, the unit follows from the size of the time.
+    unit: Option<Unit>,
     /// Whether only whole units of time count.
     #[serde(default)]
     whole_units: bool,
@@ -90,16 +90,17 @@ impl Bucket {
             }
             (number(level)?, number(time)?)
         };
-        if self.unit.to_ms(time) > at.latest() {
+        let unit = self.unit.unwrap_or(Unit::of_time(time));
+        if unit.to_ms(time) > at.latest() {
             return Err(Not::Invalid(Invalid::InTheFuture));
         }
         let (limit, window) = (at.limit()?, at.window_ms()?);
-        let mut elapsed = self.unit.of_ms(at.now()) - time;
+        let mut elapsed = unit.of_ms(at.now()) - time;
         if self.whole_units {
             // A clock of whole units shows the beginning of the current unit.
-            elapsed = (self.unit.of_ms(at.now())).floor() - time;
+            elapsed = unit.of_ms(at.now()).floor() - time;
         }
-        let elapsed_ms = self.unit.to_ms(elapsed.max(0.0));
+        let elapsed_ms = unit.to_ms(elapsed.max(0.0));
         let moved = match self.refill {
             Refill::Continuous => elapsed_ms / window * limit,
             Refill::Steps => (elapsed_ms / window + 1e-9).floor() * limit,

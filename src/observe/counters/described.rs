@@ -89,11 +89,6 @@ impl Described {
         }
     }
 
-    /// Its description.
-    pub(in crate::observe) fn description(&self) -> &Description {
-        &self.description
-    }
-
     /// Sets the labels of the keys that this collection watches. Forgets the names of all others.
     pub(in crate::observe) fn watch(&mut self, labels: &[Box<[u8]>]) {
         self.wanted = labels.iter().cloned().collect();

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
+use crate::limiters::MOST_SCANS;
 use crate::observation::Reason;
 use crate::observe::counters::described::{Described, ReadContext};
 use crate::observe::counters::invalidations::Names;
@@ -141,7 +142,8 @@ impl Sweep<'_> {
                 return false;
             }
             let most = self.lanes[lane].pacer.step_size();
-            let some: Vec<Vec<u8>> = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
+            let mut some: Vec<Vec<u8>> = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
+            self.take_registrations(&mut some, result);
             let mut sample = self.sample.clone();
             if let Some((described, context, sink)) = self.describing() {
                 described
@@ -150,7 +152,7 @@ impl Sweep<'_> {
                 self.sample = sample;
                 continue;
             }
-            let batch = self.sort(some, Round::Both, &mut sample, result);
+            let batch = self.sort(some, Round::Both, &mut sample);
             self.sample = sample;
             match self.count(lane, batch).await.0 {
                 Ok((counted, at)) => self.take(at, counted, None, result).await,
@@ -234,7 +236,7 @@ impl Sweep<'_> {
                     continue;
                 }
                 let may_scan = !begun || Instant::now() < stop;
-                begun |= self.begin_step(lane, (current, &scans, may_scan), &mut steps, result);
+                begun |= self.begin_step(lane, (current, &scans, may_scan), &mut steps);
             }
             if steps.is_empty() {
                 return true;
@@ -252,8 +254,10 @@ impl Sweep<'_> {
             match brought {
                 Ok(Brought::Names(answer, walked)) => {
                     result.commands += 1;
+                    let (cursor, mut names) = answer;
+                    self.take_registrations(&mut names, result);
                     let part = current.part(&self.router.links()[lane].primary);
-                    part.advance(answer, scans.len(), walked);
+                    part.advance((cursor, names), scans.len(), walked);
                 }
                 Ok(Brought::Counts(counted, at, left)) => {
                     if current.round == Round::Limits {
@@ -278,7 +282,6 @@ impl Sweep<'_> {
         lane: usize,
         (current, scans, may_scan): (&mut Pass, &[Vec<u8>], bool),
         steps: &mut JoinSet<StepDone>,
-        result: &mut SweepResult,
     ) -> bool {
         let Lane { scanner, pacer, .. } = &self.lanes[lane];
         let link = &self.router.links()[lane];
@@ -288,7 +291,7 @@ impl Sweep<'_> {
         if !part.names.is_empty() {
             let left = part.names.len().saturating_sub(size);
             let names = part.names[left..].to_vec();
-            let batch = self.sort(names, round, &mut current.totals.sample, result);
+            let batch = self.sort(names, round, &mut current.totals.sample);
             let work = self.count(lane, batch);
             steps.spawn(async move {
                 let (counted, took) = work.await;
@@ -419,12 +422,25 @@ impl Sweep<'_> {
         Some((described, context, self.sink))
     }
 
+    /// Removes the names of registrations, and notes their ids.
+    fn take_registrations(&self, names: &mut Vec<Vec<u8>>, result: &mut SweepResult) {
+        if let Some(registry) = self.memory.description.registry() {
+            names.retain(|name| {
+                let id = registry.id_of(name);
+                result.node_ids.extend(id.map(<[u8]>::to_vec));
+                id.is_none()
+            });
+        }
+    }
+
     /// The patterns for SCAN, one after the other.
     fn patterns(&self, round: Round) -> Arc<[Vec<u8>]> {
+        let description = &self.memory.description;
         match (&self.memory.described, round) {
-            (Some(described), _) => described.description().scans().into(),
+            (Some(_), _) => description.scans(MOST_SCANS).into(),
             (None, Round::Limits) => Arc::new([b"ratelimit:limit:*".to_vec()]),
-            (None, Round::Counters | Round::Both) => Arc::new([b"ratelimit*".to_vec()]),
+            // One SCAN, as nearly all names with the common beginning are counters.
+            (None, Round::Counters | Round::Both) => description.scans(1).into(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! `docs/LIMITERS.md` describes; Redis is real.
 
 mod canary;
+mod registry;
 mod stand_in;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
