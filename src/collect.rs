@@ -6,12 +6,12 @@ mod single_flight;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,7 +34,7 @@ const GLANCE_EVERY: Duration = Duration::from_secs(1);
 /// second for a million keys.
 const OVERDUE: Duration = Duration::from_secs(15);
 
-/// How long work between collections delays others at the most, with some margin.
+/// How long a glance waits for a collection under way. Work between collections gives way at once.
 const HELD: Duration = Duration::from_millis(200);
 
 /// Runs collections.
@@ -48,8 +48,8 @@ pub struct Collect<S, C> {
     saving: Saving,
     /// Collections begun so far. Work between collections ends when this number changes.
     begun: AtomicU64,
-    /// The [`Hold`]s that exist. Work between collections pauses while there is one.
-    holds: AtomicUsize,
+    /// The number of [`Hold`]s. Work between collections gives way while there is one.
+    holds: watch::Sender<usize>,
     ending: CancellationToken,
     /// The span of its log lines, with the name of the limiter.
     span: Span,
@@ -85,7 +85,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
             tasks: TaskTracker::new(),
             saving: Saving::default(),
             begun: AtomicU64::new(0),
-            holds: AtomicUsize::new(0),
+            holds: watch::Sender::new(0),
             ending: CancellationToken::new(),
             span: Span::none(),
         }
@@ -127,7 +127,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
 
     /// Waits until no collection is under way, and keeps the next one waiting.
     pub async fn between(&self) -> Between<'_, S, C> {
-        Between(self.work.lock().await)
+        Between(self.lock().await)
     }
 
     /// Keeps the next collection waiting, if none is under way.
@@ -152,7 +152,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         // The collection is a task of its own, so that it continues for other clients when one disconnects.
         let run = async move {
             let number = this.begun.fetch_add(1, Ordering::Relaxed) + 1;
-            let mut work = this.work.lock().await;
+            let mut work = this.lock().await;
             work.own.state_written = this.saving.written();
             let mut snapshot = work.collect(leader.deadline.clone()).await;
             snapshot.own.coalesced = this.coalesced.load(Ordering::Relaxed);
@@ -183,23 +183,28 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
     /// Continues for a moment the work that the collection with this number left. Returns whether there is more to do
     /// before the next.
     async fn observe_more(&self, number: u64) -> bool {
-        if self.holds.load(Ordering::Relaxed) > 0 {
-            tokio::time::sleep(HELD).await;
-            return true;
-        }
-        // The lock is fair: a collection that waits for it is next.
+        let mut holds = self.holds.subscribe();
+        // The sender lives as long as `self`.
+        let _ = holds.wait_for(|holds| *holds == 0).await;
         let mut work = self.work.lock().await;
         self.begun.load(Ordering::Relaxed) == number && {
             let Work {
                 subject, checker, ..
             } = &mut *work;
-            subject.observe_more(checker).await
+            let give_way = async { drop(holds.wait_for(|holds| *holds > 0).await) };
+            subject.observe_more(checker, give_way).await
         }
+    }
+
+    /// Waits until nothing is under way. Work between collections gives way.
+    async fn lock(&self) -> MutexGuard<'_, Work<S, C>> {
+        let _hold = self.hold();
+        self.work.lock().await
     }
 
     /// Pauses work between collections while this is held, so that there is a moment in which nothing is under way.
     pub fn hold(&self) -> Hold<'_> {
-        self.holds.fetch_add(1, Ordering::Relaxed);
+        self.holds.send_modify(|holds| *holds += 1);
         Hold(&self.holds)
     }
 
@@ -218,8 +223,8 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
     }
 
     async fn glance(&self) {
-        // Work between collections gives up the lock in time. A collection does not, and reads all of this itself.
-        if let Ok(mut work) = tokio::time::timeout(HELD, self.work.lock()).await {
+        // A collection under way reads all of this itself.
+        if let Ok(mut work) = tokio::time::timeout(HELD, self.lock()).await {
             work.subject.glance().await;
         }
     }
@@ -227,17 +232,17 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
 
 /// Pauses work between collections.
 #[derive(Debug)]
-pub struct Hold<'a>(&'a AtomicUsize);
+pub struct Hold<'a>(&'a watch::Sender<usize>);
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.send_modify(|holds| *holds -= 1);
     }
 }
 
 /// The time between two collections, while it is held.
 #[derive(Debug)]
-pub struct Between<'a, S, C>(tokio::sync::MutexGuard<'a, Work<S, C>>);
+pub struct Between<'a, S, C>(MutexGuard<'a, Work<S, C>>);
 
 impl<S: Subject, C: InvariantChecker> Between<'_, S, C> {
     /// Continues with the subject `next` and new settings of the checker. Violations in progress and memory stay,

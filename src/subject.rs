@@ -55,13 +55,14 @@ pub trait Subject: fmt::Debug + Send {
     /// Reads what would be missed between collections that are far apart.
     fn glance(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Continues for a moment with what the last collection had no time for, and streams these counters into `checker`.
-    /// Returns whether there is more to do before the next collection.
+    /// Continues for a moment with what the last collection had no time for, and streams these counters into `checker`. Stops
+    /// at once when `give_way` is ready, because a collection waits. Returns whether there is more to do before the next collection.
     fn observe_more<C: InvariantChecker>(
         &mut self,
         checker: &mut C,
+        give_way: impl Future<Output = ()> + Send,
     ) -> impl Future<Output = bool> + Send {
-        let _ = checker;
+        let _ = (checker, give_way);
         std::future::ready(false)
     }
 

@@ -68,6 +68,11 @@ impl Used {
         }
     }
 
+    /// All nodes together.
+    pub(crate) fn all_nodes(&self) -> f64 {
+        self.nodes.iter().sum()
+    }
+
     /// The node that used most.
     pub(crate) fn node(&self) -> f64 {
         super::largest(&self.nodes)

@@ -12,6 +12,7 @@ use crate::subject::{Act, ActionDefinition, Actor, Parameters};
 const GOOD: u8 = 0;
 const PANICS: u8 = 1;
 const HANGS: u8 = 2;
+const GOES_ON: u8 = 3;
 
 /// Behaves as the test sets it, whatever the deadline.
 #[derive(Debug)]
@@ -24,10 +25,22 @@ impl Subject for Controlled {
         _: &mut C,
     ) -> Observation {
         match self.0.load(Ordering::Relaxed) {
-            GOOD => Observation::default(),
+            GOOD | GOES_ON => Observation::default(),
             PANICS => panic!("as the test wants"),
             _ => std::future::pending().await,
         }
+    }
+
+    async fn observe_more<C: InvariantChecker>(
+        &mut self,
+        _: &mut C,
+        give_way: impl Future<Output = ()> + Send,
+    ) -> bool {
+        let goes_on = self.0.load(Ordering::Relaxed) == GOES_ON;
+        if goes_on {
+            give_way.await;
+        }
+        goes_on
     }
 
     async fn glance(&mut self) {}
@@ -99,6 +112,31 @@ async fn a_collection_that_hangs_is_overdue_and_no_request_waits_for_ever() {
     assert!(collect.snapshot(past).await.is_none());
     assert!(collect.snapshot(past).await.is_none());
     assert!(collect.overdue(now + OVERDUE).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_work_between_collections() {
+    let behaviour = Arc::new(AtomicU8::new(GOES_ON));
+    let collect = collect(&behaviour);
+    let begun = Instant::now();
+    for _ in 0..3 {
+        assert!(collect.snapshot(begun + OVERDUE).await.is_some());
+        // The work begins, and would never end by itself.
+        while collect.work.try_lock().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        collect.glance().await;
+        drop(collect.between().await);
+    }
+    assert!(begun.elapsed() < HELD, "{:?}", begun.elapsed());
+    // While it is held, it does not begin.
+    let hold = collect.hold();
+    drop(collect.between().await);
+    tokio::task::yield_now().await;
+    assert!(collect.try_between().is_some());
+    drop(hold);
+    behaviour.store(GOOD, Ordering::Relaxed);
+    collect.finish().await;
 }
 
 /// A cluster of stores, which has nothing in common with a rate limiter: ids, addresses, states and latencies.

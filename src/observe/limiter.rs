@@ -523,9 +523,14 @@ impl Subject for Limiter {
         observation
     }
 
-    async fn observe_more<C: InvariantChecker>(&mut self, checker: &mut C) -> bool {
+    async fn observe_more<C: InvariantChecker>(
+        &mut self,
+        checker: &mut C,
+        give_way: impl Future<Output = ()> + Send,
+    ) -> bool {
         let mut summary = Summary::between(checker, &mut self.kept, self.max_series);
-        let more = self.keys.go_on(&self.clock, &mut summary).await;
+        let more = self.keys.go_on(&self.clock, &mut summary, give_way);
+        let more = more.await;
         summary.keep();
         more
     }

@@ -11,4 +11,5 @@ pub(in crate::observe) mod peer;
 pub(in crate::observe) mod router;
 pub(in crate::observe) mod sentinels;
 pub(in crate::observe) mod server_state;
+pub(in crate::observe) mod timed;
 pub(in crate::observe) mod topology;

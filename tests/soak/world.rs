@@ -2,6 +2,7 @@
 //! the world is dropped.
 
 mod failover;
+mod impaired;
 mod keys;
 mod nodes;
 
@@ -12,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hyper::Method;
-use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::proxy::{Mode, Proxy};
 use lab::temp::TempDir;
@@ -166,15 +166,7 @@ impl World {
             }
             What::NodeReplaced(node) => self.replace(node).await?,
             What::NodeMoved(node) => self.relocate(node).await?,
-            What::ClockAhead(node, clock_ahead_ms) => {
-                let faults = Faults {
-                    clock_ahead_ms,
-                    ..Faults::default()
-                };
-                // A node that is dead begins anew without any.
-                let _ = self.slots[node].process.set_faults(&faults).await;
-                self.ahead(node, clock_ahead_ms);
-            }
+            What::ClockAhead(node, ahead_ms) => self.set_clock_ahead(node, ahead_ms).await,
             What::NodeStopped(node) => self.stop(node).await?,
             What::RollingRestart => {
                 for node in 0..self.slots.len() {
@@ -192,25 +184,12 @@ impl World {
             What::LinkRefused(node) => self.way(node, Mode::Refuse, Way::Refused).await?,
             What::LinkHangs(node) => self.way(node, Mode::Hang, Way::Hangs).await?,
             What::SlowChecks(node, delay) => self.slow(node, delay).await,
-            What::SomeSlowChecks(node, check_delay_every) => {
-                let faults = Faults {
-                    check_delay_ms: 200,
-                    check_delay_every,
-                    ..Faults::default()
-                };
-                let _ = self.slots[node].process.set_faults(&faults).await;
+            What::SomeSlowChecks(node, every) => {
+                self.slow_now_and_then(node, every).await;
                 self.set_traffic(2)?;
             }
-            What::HeartbeatsStop(node) => {
-                let faults = Faults {
-                    no_heartbeat: true,
-                    ..Faults::default()
-                };
-                if self.slots[node].process.set_faults(&faults).await.is_ok() {
-                    self.set_way(node, Way::WithoutHeartbeats);
-                }
-            }
-            What::ApiHangs(node) => self.api_hangs(node, true).await,
+            What::HeartbeatsStop(node) => self.stop_heartbeats(node).await,
+            What::ApiHangs(node) => self.hang_api(node).await,
             What::RedisKilled => {
                 self.redis(Redis::Dead);
                 self.behind_since.get_or_insert(self.shared.seconds());
@@ -233,13 +212,9 @@ impl World {
                 self.ask(&["CONFIG", "SET", "requirepass", "nobody has it"])
                     .await?;
                 self.redis(Redis::Denied);
-                self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
-                    .await?;
+                self.close_connections().await?;
             }
-            What::ConnectionsClosed => {
-                self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
-                    .await?;
-            }
+            What::ConnectionsClosed => self.close_connections().await?,
             What::RedisFailsOver(node, dies) => self.primary_goes(node, dies).await?,
             What::ReplicaBehind => self.replica_falls_behind().await?,
             What::Flushed => {
@@ -282,6 +257,11 @@ impl World {
         Ok(())
     }
 
+    async fn close_connections(&mut self) -> anyhow::Result<()> {
+        self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .await
+    }
+
     /// An event ends, and is undone.
     pub(crate) async fn end(&mut self, what: What) -> anyhow::Result<()> {
         match what {
@@ -300,18 +280,15 @@ impl World {
             }
             What::SlowChecks(node, _) => self.slow(node, 0).await,
             What::SomeSlowChecks(node, _) => {
-                self.api_hangs(node, false).await;
+                self.mend(node).await;
                 self.set_traffic(60)?;
             }
-            What::ApiHangs(node) => self.api_hangs(node, false).await,
+            What::ApiHangs(node) => self.mend(node).await,
             What::HeartbeatsStop(node) => {
-                self.api_hangs(node, false).await;
+                self.mend(node).await;
                 self.set_way(node, Way::Open);
             }
-            What::ClockAhead(node, _) => {
-                self.api_hangs(node, false).await;
-                self.ahead(node, 0);
-            }
+            What::ClockAhead(node, _) => self.set_clock_ahead(node, 0).await,
             What::RedisKilled => {
                 let at = self.now();
                 self.servers.restart().await?;
@@ -389,14 +366,6 @@ impl World {
             .set(at, life);
     }
 
-    fn ahead(&self, node: usize, millis: u32) {
-        let at = self.now();
-        let place = self.slots[node].facts;
-        self.shared.facts.borrow_mut().nodes[place]
-            .ahead
-            .set(at, millis);
-    }
-
     async fn way(&self, node: usize, mode: Mode, way: Way) -> anyhow::Result<()> {
         self.slots[node].proxy.set(mode).await?;
         self.set_way(node, way);
@@ -420,29 +389,6 @@ impl World {
         let mut facts = self.shared.facts.borrow_mut();
         facts.nodes[place].life.set(stopping, Life::Stopped);
         Ok(())
-    }
-
-    async fn slow(&self, node: usize, delay: u64) {
-        let faults = Faults {
-            check_delay_ms: delay,
-            ..Faults::default()
-        };
-        let at = self.now();
-        // A node that is dead begins anew without any.
-        if self.slots[node].process.set_faults(&faults).await.is_ok() {
-            let place = self.slots[node].facts;
-            self.shared.facts.borrow_mut().nodes[place]
-                .delay
-                .set(at, delay);
-        }
-    }
-
-    async fn api_hangs(&self, node: usize, hangs: bool) {
-        let faults = Faults {
-            api_hang: hangs,
-            ..Faults::default()
-        };
-        let _ = self.slots[node].process.set_faults(&faults).await;
     }
 
     fn redis(&self, is: Redis) {

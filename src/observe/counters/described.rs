@@ -80,9 +80,9 @@ pub(in crate::observe) struct ReadContext<'a> {
 }
 
 impl ReadContext<'_> {
-    /// How many names one step reads, on any server.
+    /// How many names one step reads: most take two commands at a time.
     pub(in crate::observe) fn step(&self) -> usize {
-        let steps = self.lanes.iter().map(|lane| lane.pacer.step_size());
+        let steps = self.lanes.iter().map(|lane| lane.pacer.step_size() / 2);
         steps.min().unwrap_or(1)
     }
 

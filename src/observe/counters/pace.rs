@@ -1,12 +1,13 @@
 //! How much of Redis's time sweeps take: a fixed share, in short steps.
 //!
-//! One rule is always in force. A step is timed from sending to its answer. The time beyond the round trip of an idle PING
-//! counts as Redis's time. Pauses follow until the share holds again. The share is an average: after a rest, [`ALLOWANCE`] may
-//! be taken at once, so that small key spaces are scanned without a pause. All sweeps of the process have one share of a server
-//! in common, by the server's address. This file does not know the commands of the steps.
+//! One rule is always in force. Redis measures how long it works on the commands of a step. Where it does not, the step is timed
+//! from sending to its answer, and the time beyond the round trip of an idle PING counts as Redis's time. Pauses follow until
+//! the share holds again. The share is an average: after a rest, [`ALLOWANCE`] may be taken at once, so that small key spaces are
+//! scanned without a pause. All sweeps of the process have one share of a server in common, by the server's address. This file
+//! does not know the commands of the steps.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Mutex as Turns;
@@ -18,14 +19,24 @@ use crate::lock::lock;
 /// hundredth of the time, so it does not show in the limiter's p99. It is enough to count some ten thousand keys.
 const ALLOWANCE: Duration = Duration::from_millis(100);
 
-/// The fewest names in a step. Other clients of Redis wait for a step. On loopback and without pauses, a sweep in steps of 100
-/// names doubled the limiter's p99; steps of 30 names raised it by a quarter.
+/// How long Redis works on a step. Other clients wait for it, so it adds to the limiter's p99.
+const STEP: Duration = Duration::from_micros(120);
+
+/// The same where a PING takes long: the sweep makes one step in a round trip, and must end in time.
+const DISTANT_STEP: Duration = Duration::from_micros(300);
+
+/// The fewest commands in a step, however slow Redis seems to be, and the most.
 const LEAST_STEP: usize = 30;
+const MOST_STEP: usize = 300;
 
-/// The most names in a step: they block Redis for some 150 µs.
-const MOST_STEP: usize = 100;
+/// What a command takes until Redis has measured some: as on an ordinary core.
+const USUAL_COMMAND: Duration = Duration::from_nanos(1_500);
 
-/// The least cost of a command. Without it, an idle round trip that was measured too long would make steps free.
+/// What a step takes of Redis besides its commands: its thread wakes up, reads, and writes the answers.
+const BESIDES: Duration = Duration::from_micros(20);
+
+/// The least cost of a command if Redis does not measure it. Without it, an idle round trip that was measured too long would
+/// make steps free.
 const LEAST_COMMAND: Duration = Duration::from_micros(1);
 
 /// The highest cost of one step. A step that took longer waited for other clients' commands.
@@ -40,8 +51,38 @@ struct Server {
     address: String,
     /// Held during a step, so that steps of several sweeps do not add up to a long one. It is fair: each sweep has its turn.
     account: Turns<Account>,
+    timing: Mutex<Timing>,
+}
+
+/// How long a server takes.
+#[derive(Clone, Copy, Debug)]
+struct Timing {
     /// The round trip of an idle PING.
-    ping: Mutex<Duration>,
+    ping: Duration,
+    /// One command, as an average over the last steps.
+    command: Duration,
+}
+
+impl Timing {
+    /// How many commands there are in a step.
+    fn step_size(self) -> usize {
+        // Longer round trips get longer steps, up to a fifth of what other clients at that distance wait for anyway.
+        let step = (self.ping / 5).clamp(STEP, DISTANT_STEP);
+        let fits = step.as_nanos() / self.command.as_nanos().max(1);
+        usize::try_from(fits)
+            .unwrap_or(MOST_STEP)
+            .clamp(LEAST_STEP, MOST_STEP)
+    }
+
+    /// Learns from a step of this many `commands`, on which Redis worked for `spent`.
+    fn learn(&mut self, spent: Duration, commands: usize) {
+        // The overhead of a small step would count as the commands' own time.
+        if commands >= LEAST_STEP {
+            let one = spent / u32::try_from(commands).unwrap_or(u32::MAX);
+            // Redis may have lost its core meanwhile.
+            self.command = (self.command * 7 + one.min(self.command * 4)) / 8;
+        }
+    }
 }
 
 /// When all of the time that was taken from a server is paid for.
@@ -63,8 +104,8 @@ impl Account {
     }
 }
 
-/// How much of Redis's time a step of this many commands took.
-fn cost(took: Duration, ping: Duration, commands: usize) -> Duration {
+/// How much of Redis's time a step of this many commands took if Redis did not measure it.
+fn estimate(took: Duration, ping: Duration, commands: usize) -> Duration {
     let commands = u32::try_from(commands).unwrap_or(u32::MAX);
     let least = LEAST_COMMAND.saturating_mul(commands);
     took.saturating_sub(ping).max(least).min(MOST_COST)
@@ -91,7 +132,10 @@ impl RedisShares {
             account: Turns::new(Account {
                 paid_at: Instant::now(),
             }),
-            ping: Mutex::default(),
+            timing: Mutex::new(Timing {
+                ping: Duration::ZERO,
+                command: USUAL_COMMAND,
+            }),
         });
         servers.insert(address.to_owned(), Arc::downgrade(&server));
         Pacer { server, share }
@@ -101,37 +145,31 @@ impl RedisShares {
 impl Pacer {
     /// Sets the round trip of an idle PING.
     pub(in crate::observe) fn set_ping(&self, ping: Duration) {
-        *self.ping_slot() = ping;
+        lock(&self.server.timing).ping = ping;
     }
 
-    fn ping_slot(&self) -> MutexGuard<'_, Duration> {
-        lock(&self.server.ping)
-    }
-
-    /// How many names one step asks about. Longer round trips get larger steps, so that a sweep still ends in time: a step
-    /// blocks Redis for about a fifth of the round trip, which other clients wait for anyway.
+    /// How many names one step asks about.
     pub(in crate::observe) fn step_size(&self) -> usize {
-        let fifth = usize::try_from(self.ping_slot().as_micros() / 5).unwrap_or(usize::MAX);
-        fifth.clamp(LEAST_STEP, MOST_STEP)
+        lock(&self.server.timing).step_size()
     }
 
-    /// Does `work`, which sends this many commands, when its turn has come. Returns its result and how much of Redis's time it
-    /// took.
-    pub(in crate::observe) async fn step<F: Future>(
+    /// Does `work`, which sends this many commands, when its turn has come. It returns its result, and how long Redis worked on
+    /// it if Redis measured that. Returns the result and how much of Redis's time it took.
+    pub(in crate::observe) async fn step<T, F: Future<Output = (T, Option<Duration>)>>(
         &self,
         commands: usize,
         work: impl FnOnce() -> F,
-    ) -> (F::Output, Duration) {
+    ) -> (T, Duration) {
         step_at_all(&[self], commands, work).await
     }
 }
 
 /// [`Pacer::step`] at several servers at once.
-pub(in crate::observe) async fn step_at_all<F: Future>(
+pub(in crate::observe) async fn step_at_all<T, F: Future<Output = (T, Option<Duration>)>>(
     pacers: &[&Pacer],
     commands: usize,
     work: impl FnOnce() -> F,
-) -> (F::Output, Duration) {
+) -> (T, Duration) {
     // All callers use the same order and each server once: otherwise two callers could wait for each other.
     let mut pacers = pacers.to_vec();
     pacers.sort_by(|one, other| one.server.address.cmp(&other.server.address));
@@ -146,11 +184,17 @@ pub(in crate::observe) async fn step_at_all<F: Future>(
         accounts.push(account);
     }
     let begun = Instant::now();
-    let brought = work().await;
+    let (brought, measured) = work().await;
     let took = begun.elapsed();
     let mut most = Duration::ZERO;
     for (pacer, account) in pacers.iter().zip(&mut accounts) {
-        let cost = cost(took, *pacer.ping_slot(), commands);
+        let mut timing = lock(&pacer.server.timing);
+        let spent = measured.unwrap_or_else(|| estimate(took, timing.ping, commands));
+        timing.learn(spent, commands);
+        let cost = match measured {
+            Some(spent) => (spent + BESIDES).min(MOST_COST),
+            None => spent,
+        };
         account.charge(begun, cost, pacer.share);
         most = most.max(cost);
     }
@@ -164,8 +208,9 @@ mod tests {
     const PING: Duration = Duration::from_micros(100);
 
     #[test]
-    fn a_step_costs_what_it_takes_beyond_a_ping_and_never_nothing() {
-        let micros = |took, commands| cost(Duration::from_micros(took), PING, commands).as_micros();
+    fn a_step_that_redis_does_not_measure_costs_what_it_takes_beyond_a_ping_and_never_nothing() {
+        let micros =
+            |took, commands| estimate(Duration::from_micros(took), PING, commands).as_micros();
         assert_eq!(micros(150, 30), 50);
         assert_eq!(micros(90, 30), 30);
         assert_eq!(micros(1_000_000, 30), 50_000);
@@ -174,10 +219,40 @@ mod tests {
     #[test]
     fn steps_are_short_and_longer_where_redis_is_far_away() {
         let pacer = RedisShares::default().pacer("a:1", 0.2);
-        for (micros, names) in [(0, 30), (100, 30), (250, 50), (25_000, 100)] {
+        for (micros, names) in [(0, 80), (100, 80), (1_000, 133), (25_000, 200)] {
             pacer.set_ping(Duration::from_micros(micros));
             assert_eq!(pacer.step_size(), names);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn steps_shrink_where_redis_is_slow_and_the_clients_own_delays_cost_nothing() {
+        let pacer = RedisShares::default().pacer("a:1", 0.2);
+        let micros = Duration::from_micros;
+        // Each answer comes late, but Redis works on 80 commands for 240 µs.
+        let begun = Instant::now();
+        for _ in 0..100 {
+            let work = async || {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                ((), Some(micros(240)))
+            };
+            let ((), cost) = pacer.step(80, work).await;
+            assert_eq!(cost, micros(260));
+        }
+        assert!(begun.elapsed() <= Duration::from_millis(110));
+        let step = pacer.step_size();
+        assert!((30..50).contains(&step), "{step}");
+        // One step during which Redis lost its core, and a small one, prove little.
+        for (spent, commands) in [(50_000, 80), (1_000, 2)] {
+            pacer
+                .step(commands, async || ((), Some(micros(spent))))
+                .await;
+        }
+        assert!(pacer.step_size() >= 30);
+        for _ in 0..100 {
+            pacer.step(80, async || ((), Some(micros(40)))).await;
+        }
+        assert!(pacer.step_size() > 200);
     }
 
     /// How much of a server's time concurrent `sweeps` take in `seconds`, if each step takes a millisecond.
@@ -188,6 +263,7 @@ mod tests {
             loop {
                 let step = pacer.step(1, async || {
                     tokio::time::sleep(Duration::from_millis(1)).await;
+                    ((), None)
                 });
                 match tokio::time::timeout_at(end, step).await {
                     Ok(((), cost)) => taken += cost,
@@ -219,7 +295,7 @@ mod tests {
         for _ in 0..2 {
             let begun = Instant::now();
             for _ in 0..99 {
-                let work = async || tokio::time::sleep(Duration::from_millis(1)).await;
+                let work = async || (tokio::time::sleep(Duration::from_millis(1)).await, None);
                 pacer.step(1, work).await;
             }
             assert!(begun.elapsed() < Duration::from_millis(120));
@@ -233,7 +309,7 @@ mod tests {
         let (a, b) = (shares.pacer("a:1", 0.5), shares.pacer("b:1", 0.5));
         let both = async |pacers: [&Pacer; 3]| {
             for _ in 0..100 {
-                step_at_all(&pacers, 1, async || tokio::task::yield_now().await).await;
+                step_at_all(&pacers, 1, async || (tokio::task::yield_now().await, None)).await;
             }
         };
         let all = async { tokio::join!(both([&a, &b, &a]), both([&b, &a, &b])) };

@@ -26,19 +26,24 @@ pub(in crate::observe) struct Pass {
     pub(in crate::observe) round: Round,
     /// What it has found so far.
     pub(in crate::observe) totals: Totals,
+    /// Keys whose limits have changed, and which must be counted under them.
+    pub(in crate::observe) changed: Vec<Vec<u8>>,
 }
 
 /// One server's part of a pass.
 #[derive(Debug)]
 pub(in crate::observe) struct Part {
-    /// The index of the current SCAN pattern.
+    /// The index of the current SCAN pattern. After the last one, all names were scanned.
     pub(in crate::observe) scan: usize,
     pub(in crate::observe) cursor: Vec<u8>,
+    /// The names that SCAN returned and that are not yet read. A pass that is interrupted continues with them.
+    pub(in crate::observe) names: Vec<Vec<u8>>,
     /// How many keys of any kind were scanned.
     pub(in crate::observe) scanned: u64,
     /// How many keys of any kind the server had at the start; 0 if unknown.
     pub(in crate::observe) expected: u64,
-    pub(in crate::observe) ended: bool,
+    /// Whether all names were scanned.
+    pub(in crate::observe) scanned_all: bool,
 }
 
 impl Default for Part {
@@ -46,23 +51,35 @@ impl Default for Part {
         Self {
             scan: 0,
             cursor: b"0".to_vec(),
+            names: Vec::new(),
             scanned: 0,
             expected: 0,
-            ended: false,
+            scanned_all: false,
         }
     }
 }
 
 impl Part {
-    /// Records a SCAN for one of `scans` patterns that walked over `names` of any kind and returned `cursor`.
-    pub(in crate::observe) fn advance(&mut self, cursor: Vec<u8>, scans: usize, names: usize) {
+    /// Records a SCAN for one of `scans` patterns that walked over `walked` names of any kind and returned a cursor and `names`.
+    pub(in crate::observe) fn advance(
+        &mut self,
+        (cursor, names): (Vec<u8>, Vec<Vec<u8>>),
+        scans: usize,
+        walked: usize,
+    ) {
         // Each pattern scans all names.
-        self.scanned += names.div_ceil(scans.max(1)) as u64;
+        self.scanned += walked.div_ceil(scans.max(1)) as u64;
         if cursor == b"0" {
             self.scan += 1;
-            self.ended = self.scan >= scans;
+            self.scanned_all = self.scan >= scans;
         }
         self.cursor = cursor;
+        self.names = names;
+    }
+
+    /// Whether all names were read.
+    pub(in crate::observe) fn ended(&self) -> bool {
+        self.scanned_all && self.names.is_empty()
     }
 }
 
@@ -99,7 +116,7 @@ impl Pass {
 
     /// Whether every part has ended.
     pub(in crate::observe) fn ended(&self) -> bool {
-        self.parts.values().all(|part| part.ended)
+        self.parts.values().all(Part::ended)
     }
 
     /// How many keys of any kind were scanned.
@@ -122,7 +139,7 @@ impl Pass {
         let covered: u64 = known
             .iter()
             .map(|part| {
-                if part.ended {
+                if part.ended() {
                     part.expected
                 } else {
                     part.scanned.min(part.expected)
@@ -150,9 +167,9 @@ mod tests {
         pass.part("a").scanned = 150;
         pass.part("b").scanned = 50;
         assert_eq!(pass.coverage(), Some(0.75));
-        pass.part("a").ended = true;
+        pass.part("a").scanned_all = true;
         assert!(!pass.ended());
-        pass.part("b").ended = true;
+        pass.part("b").scanned_all = true;
         assert_eq!(pass.coverage(), Some(1.0));
         assert!(pass.ended() && !pass.moved);
 
@@ -174,7 +191,7 @@ mod tests {
             cursor: b"7".to_vec(),
             scanned: 100,
             expected: 100,
-            ended: true,
+            scanned_all: true,
             ..Part::default()
         };
         assert_eq!(pass.coverage(), Some(0.0));
@@ -190,10 +207,13 @@ mod tests {
         let mut part = Part::default();
         let mut ended = Vec::new();
         for cursor in ["7", "0", "9", "0"] {
-            part.advance(cursor.as_bytes().to_vec(), 2, 100);
-            ended.push((part.scan, part.ended));
+            part.advance((cursor.as_bytes().to_vec(), Vec::new()), 2, 100);
+            ended.push((part.scan, part.ended()));
         }
         assert_eq!(ended, [(0, false), (1, false), (1, false), (2, true)]);
         assert_eq!(part.scanned, 200);
+        // The names of the last SCAN are not yet read.
+        part.names.push(b"k".to_vec());
+        assert!(!part.ended());
     }
 }

@@ -6,6 +6,7 @@ mod servers;
 mod steady;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -331,6 +332,7 @@ impl KeyReader {
                 Some(server) => Ok(server.connection.clone()),
                 None => Err(not_connected()),
             },
+            timed: now.state.as_ref().is_some_and(|state| state.time_allowed),
         });
         let all_report = servers.iter().flatten();
         let all_report =
@@ -373,7 +375,7 @@ impl KeyReader {
             let most = slice(self.steady, self.goes_on, self.share, self.budget);
             let slice = stop.min(Instant::now() + most);
             self.sweep_of(&servers, clock, sink)
-                .run(slice, result)
+                .run(slice, pin!(std::future::pending()), result)
                 .await;
             self.passed(result, all_report);
         }

@@ -1,13 +1,16 @@
 //! The sweep's requests to Redis about the reference limiter, a batch at a time. Each batch owns its names, so that several can
 //! be in flight at once. This file decides nothing.
 
+use std::time::Duration;
+
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
 
 use crate::observation::{Limit, Reason};
 use crate::observe::counters::closer::{self, Closer};
 use crate::observe::redis::errors::{is_elsewhere, reason_of};
-use crate::observe::redis::router::Router;
+use crate::observe::redis::router::{Answers, Router};
+use crate::observe::redis::timed::TimedPipeline;
 
 /// What every counter's key starts with.
 pub(in crate::observe) const PREFIX: &[u8] = b"ratelimit:";
@@ -74,35 +77,11 @@ pub(in crate::observe) struct Batch {
 }
 
 impl Batch {
-    /// The work of the batch, in commands. MGET costs about half a command for each name.
+    /// The work of the batch, in commands. A name in MGET counts as one.
     pub(in crate::observe) fn commands(&self) -> usize {
         let keys: usize = self.keys.iter().map(ToCount::commands).sum();
-        keys + self.limits.len() + self.sequences.len().div_ceil(2)
+        keys + self.limits.len() + self.sequences.len()
     }
-
-    /// Splits the batch into pieces of at most this many names.
-    pub(in crate::observe) fn into_pieces(mut self, names: usize) -> Vec<Self> {
-        let mut pieces = Vec::new();
-        loop {
-            let mut left = names.max(1);
-            let piece = Self {
-                keys: take_last(&mut self.keys, &mut left),
-                limits: take_last(&mut self.limits, &mut left),
-                sequences: take_last(&mut self.sequences, &mut left),
-            };
-            if left == names.max(1) {
-                return pieces;
-            }
-            pieces.push(piece);
-        }
-    }
-}
-
-/// Takes up to `left` items from the end, and counts `left` down.
-fn take_last<T>(from: &mut Vec<T>, left: &mut usize) -> Vec<T> {
-    let taken = from.split_off(from.len() - from.len().min(*left));
-    *left -= taken.len();
-    taken
 }
 
 /// The results for the names of a batch.
@@ -118,48 +97,36 @@ pub(in crate::observe) struct Counted {
     pub(in crate::observe) commands: u64,
 }
 
-impl Counted {
-    /// Adds the results of another piece of the batch.
-    pub(in crate::observe) fn add(&mut self, mut other: Self) {
-        self.keys.append(&mut other.keys);
-        self.not_sequences.append(&mut other.not_sequences);
-        self.limits.append(&mut other.limits);
-        self.elsewhere.append(&mut other.elsewhere);
-        self.commands += other.commands;
-    }
-}
-
 /// Counts keys and reads limits, in one round trip. Windows end at `now_ms` by Redis's clock. In a cluster, one command cannot
-/// ask about many keys.
+/// ask about many keys. With `timed`, Redis measures how long it takes.
 pub(in crate::observe) async fn count(
     mut connection: MultiplexedConnection,
     batch: Batch,
     now_ms: i64,
-    cluster: bool,
-) -> RedisResult<Counted> {
+    (cluster, timed): (bool, bool),
+) -> RedisResult<(Counted, Option<Duration>)> {
     let Batch {
         keys,
         sequences,
         limits,
     } = batch;
-    let mut pipe = redis::Pipeline::with_capacity(keys.len() + limits.len() + 1);
-    pipe.ignore_errors();
+    let mut pipe = TimedPipeline::new(timed);
     for it in &keys {
-        pipe.add_command(zcount(&it.key, now_ms, it.window_ms));
+        pipe.add(zcount(&it.key, now_ms, it.window_ms));
         if it.closely {
             for command in Closer::commands(&[PREFIX, &it.key].concat(), now_ms) {
-                pipe.add_command(command);
+                pipe.add(command);
             }
         }
     }
     for key in &limits {
-        pipe.add_command(hmget(key));
+        pipe.add(hmget(key));
     }
     if cluster {
         for name in &sequences {
             let mut length = redis::cmd("STRLEN");
             length.arg([PREFIX, name].concat());
-            pipe.add_command(length);
+            pipe.add(length);
         }
     } else if !sequences.is_empty() {
         // MGET answers nil for a key that is no string: one command checks the types of many keys.
@@ -167,7 +134,7 @@ pub(in crate::observe) async fn count(
         for name in &sequences {
             mget.arg([PREFIX, name].concat());
         }
-        pipe.add_command(mget);
+        pipe.add(mget);
     }
     let mut counted = Counted {
         keys: Vec::with_capacity(keys.len()),
@@ -176,10 +143,7 @@ pub(in crate::observe) async fn count(
         elsewhere: Vec::new(),
         commands: 0,
     };
-    if pipe.is_empty() {
-        return Ok(counted);
-    }
-    let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut connection).await?;
+    let (answers, took) = pipe.send(&mut connection).await?;
     counted.commands = answers.len() as u64;
     let mut answers = answers.into_iter();
     for ToCount { key, closely, .. } in keys {
@@ -214,13 +178,13 @@ pub(in crate::observe) async fn count(
         counted.not_sequences = others.map(|(name, _)| name).collect();
     } else if let Some(values) = answers.next() {
         let Value::Array(values) = values? else {
-            return Ok(counted);
+            return Ok((counted, took));
         };
         let pairs = sequences.into_iter().zip(values);
         let others = pairs.filter(|(_, value)| *value == Value::Nil);
         counted.not_sequences = others.map(|(name, _)| name).collect();
     }
-    Ok(counted)
+    Ok((counted, took))
 }
 
 /// Why a key could not be read, and from which server, if its server is known.
@@ -236,14 +200,21 @@ pub(in crate::observe) struct Verified {
     pub(in crate::observe) closer: Option<Closer>,
 }
 
-impl Verified {
-    /// The number of commands for one key.
-    pub(in crate::observe) const COMMANDS: u64 = 2 + closer::COMMANDS as u64;
+/// A key to read directly.
+pub(in crate::observe) struct Doubtful {
+    pub(in crate::observe) key: Vec<u8>,
+    /// The window to count over if its own limit cannot be read: counter and limit may be on different servers of a cluster.
+    pub(in crate::observe) window_ms: u64,
+    /// Whether its expiry and its entries in the future are read too.
+    pub(in crate::observe) closely: bool,
 }
 
-/// A key to read directly, and the window to count over if its own limit cannot be read: counter and limit may be on different
-/// servers of a cluster.
-pub(in crate::observe) type Doubtful = (Vec<u8>, u64);
+impl Doubtful {
+    /// The number of commands for it.
+    pub(in crate::observe) fn commands(&self) -> usize {
+        2 + if self.closely { closer::COMMANDS } else { 0 }
+    }
+}
 
 /// Reads the own limit of each key, then counts over the window that applies. `usual` returns the window of keys without a limit
 /// of their own. A rule of the configuration takes precedence over the stored limit. `now_ms` is the time at each link.
@@ -253,53 +224,57 @@ pub(in crate::observe) async fn verify(
     now_ms: impl Fn(usize) -> i64,
     rule: impl Fn(&[u8]) -> Option<Limit>,
     usual: u64,
-) -> Vec<Verified> {
-    if keys.is_empty() {
-        return Vec::new();
-    }
-    let names: Vec<Vec<u8>> = keys.iter().map(|(key, _)| limit_name(key)).collect();
+) -> (Vec<Verified>, Option<Duration>) {
+    let names: Vec<Vec<u8>> = keys.iter().map(|it| limit_name(&it.key)).collect();
     let asked = names.iter().zip(keys);
     let asked = asked
-        .map(|(name, (key, _))| (name.clone(), hmget(key)))
+        .map(|(name, it)| (name.clone(), hmget(&it.key)))
         .collect();
-    let limits = router.ask(asked).await.each;
+    let Answers {
+        each: limits,
+        took: limits_took,
+        ..
+    } = router.ask(asked).await;
     let mut owns = Vec::with_capacity(keys.len());
     let mut asked = Vec::with_capacity(keys.len());
-    for ((key, remembered), answer) in keys.iter().zip(&limits) {
+    for (it, answer) in keys.iter().zip(&limits) {
+        let key = &it.key;
         let own = own_limit(answer);
         let stored = match &own {
             Ok(Own::Some(limit)) => limit.window_ms,
             Ok(Own::None) => usual,
-            Ok(Own::Invalid(_)) | Err(_) => *remembered,
+            Ok(Own::Invalid(_)) | Err(_) => it.window_ms,
         };
         let window_ms = rule(key).map_or(stored, |limit| limit.window_ms);
         let name = [PREFIX, key].concat();
         let now_ms = now_ms(router.link_of(&name).unwrap_or(0));
         asked.push((name.clone(), zcount(key, now_ms, window_ms)));
-        if Closer::suits(key) {
+        if it.closely {
             let closely = Closer::commands(&name, now_ms);
             asked.extend(closely.map(|command| (name.clone(), command)));
         }
         owns.push(own);
     }
-    let mut counts = router.ask(asked).await.each.into_iter();
+    let counts = router.ask(asked).await;
+    let took = limits_took.zip(counts.took).map(|(one, other)| one + other);
+    let mut counts = counts.each.into_iter();
     let mut verified = Vec::with_capacity(keys.len());
-    for (((key, _), name), own) in keys.iter().zip(&names).zip(owns) {
+    for ((it, name), own) in keys.iter().zip(&names).zip(owns) {
         // There are as many answers as commands.
         let Some(count) = counts.next() else {
             break;
         };
-        let closely = Closer::suits(key).then(|| counts.next().zip(counts.next()));
+        let closely = it.closely.then(|| counts.next().zip(counts.next()));
         verified.push(Verified {
             own: own.map_err(|error| (router.link_of(name), error)),
             count: count_of(count)
-                .map_err(|error| (router.link_of(&[PREFIX, key].concat()), error)),
+                .map_err(|error| (router.link_of(&[PREFIX, &it.key].concat()), error)),
             closer: closely
                 .flatten()
                 .and_then(|(left, future)| Closer::of(&[left, future])),
         });
     }
-    verified
+    (verified, took)
 }
 
 /// Counts `key` over its window.
@@ -382,23 +357,6 @@ mod tests {
             ..Batch::default()
         };
         assert_eq!(batch.commands(), 7);
-    }
-
-    #[test]
-    fn a_batch_goes_out_in_pieces_and_all_of_it() {
-        let batch = Batch {
-            keys: (0..5_u8).map(to_count).collect(),
-            sequences: (0..4_u8).map(|key| vec![key]).collect(),
-            limits: vec![vec![9]],
-        };
-        let pieces = batch.into_pieces(3);
-        let sizes = pieces
-            .iter()
-            .map(|it| (it.keys.len(), it.limits.len(), it.sequences.len()));
-        assert_eq!(
-            sizes.collect::<Vec<_>>(),
-            [(3, 0, 0), (2, 1, 0), (0, 0, 3), (0, 0, 1)]
-        );
     }
 
     fn own(limit: Option<&str>, window: Option<&str>) -> String {

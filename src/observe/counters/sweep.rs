@@ -1,5 +1,5 @@
-//! Reads the counters from Redis. SCAN runs ahead, counting follows, and several batches are in flight. The sweep keeps nothing
-//! of a healthy key.
+//! Reads the counters from Redis: step by step, a SCAN and then the names that it returned, at all servers at once. The sweep
+//! keeps nothing of a healthy key.
 //!
 //! SCAN, the pass and the written keys are the same for all kinds of limiters. `described` reads the names of described kinds as
 //! their description says. The reference limiter has requests written for it (`requests`, `judging`): by its description, each
@@ -12,13 +12,12 @@
 mod judging;
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -28,15 +27,15 @@ use crate::observation::Reason;
 use crate::observe::counters::described::{Described, ReadContext};
 use crate::observe::counters::invalidations::Names;
 use crate::observe::counters::memory::CounterMemory;
-use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{Lane, SweepResult, fail};
 use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::redis::errors::RedisFailure;
-use crate::observe::redis::router::Router;
+use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::server_state::redis_millis;
+use crate::observe::redis::timed::ask_timed;
 
 /// Everything a sweep needs.
 pub(in crate::observe) struct Sweep<'a> {
@@ -59,23 +58,16 @@ pub(in crate::observe) struct Sweep<'a> {
 /// SCAN's reply: a cursor and names.
 type ScanAnswer = (Vec<u8>, Vec<Vec<u8>>);
 
-/// One SCAN's answer, and the lane that it came from.
-struct Scanned {
-    lane: usize,
-    answer: RedisResult<ScanAnswer>,
-    /// How many names SCAN walked over.
-    step: usize,
-    /// Of Redis's time.
-    took: Duration,
+/// What a step of a pass brought.
+enum Brought {
+    /// SCAN's reply, and how many names it walked over.
+    Names(ScanAnswer, usize),
+    /// Counts, their time, and how many of the part's names are left to read.
+    Counts(Counted, Moment, usize),
 }
 
-/// The outcome of counting a batch.
-struct Done {
-    counted: RedisResult<Counted>,
-    at: Moment,
-    /// Of Redis's time.
-    took: Duration,
-}
+/// The lane of a step, how much of Redis's time it took, and what it brought.
+type StepDone = (usize, Duration, RedisResult<Brought>);
 
 impl Sweep<'_> {
     /// Reads the exported keys and those with a violation in progress before all others, and notes which of them are gone.
@@ -96,7 +88,8 @@ impl Sweep<'_> {
         let (shown, mut others): (Vec<_>, Vec<_>) =
             watched.partition(|key| self.sink.is_shown(key));
         order_after(&mut others, self.rechecked.as_deref());
-        let names = self.context().step();
+        // Besides its limit, a step reads three values of each.
+        let names = (self.context().step() / 2).max(1);
         for (keys, in_turn) in [(shown, false), (others, true)] {
             for (number, some) in keys.chunks(names).enumerate() {
                 // Each collection takes at least one step, however small the budget is.
@@ -117,7 +110,7 @@ impl Sweep<'_> {
             described.recheck(&context, sink, some, result).await;
             return;
         }
-        let keys: Vec<Vec<u8>> = some.iter().map(|key| key.to_vec()).collect();
+        let keys = some.iter().map(|key| (key.to_vec(), true)).collect();
         let at = self.clock.now();
         let mut unjudged = Vec::new();
         let found = self.verify(keys, at, &mut unjudged, result).await;
@@ -153,9 +146,8 @@ impl Sweep<'_> {
                 described.take(&context, sink, names, None, result).await;
             } else {
                 let batch = self.sort(some, Round::Both, &mut sample);
-                let Done { counted, at, .. } = self.count(lane, batch).await;
-                match counted {
-                    Ok(counted) => self.take(at, counted, None, result).await,
+                match self.count(lane, batch).await.0 {
+                    Ok((counted, at)) => self.take(at, counted, None, result).await,
                     Err(error) => fail(lane, &error, result),
                 }
             }
@@ -164,28 +156,42 @@ impl Sweep<'_> {
         true
     }
 
-    /// Continues the pass, or begins one, until `stop`. If this future is dropped, the pass is lost.
-    pub(in crate::observe) async fn run(&mut self, stop: Instant, result: &mut SweepResult) {
-        let mut current = match self.pass.take() {
-            Some(current) => current,
-            None => self.begin(result).await,
-        };
+    /// Continues the pass, or begins one, until `stop`, or at once until `give_way`: then the answers under way are dropped, and
+    /// what they were about is read again. Returns whether there is a pass. If this future itself is dropped, the pass is lost.
+    pub(in crate::observe) async fn run(
+        &mut self,
+        stop: Instant,
+        mut give_way: Pin<&mut (impl Future<Output = ()> + Send)>,
+        result: &mut SweepResult,
+    ) -> bool {
+        if self.pass.is_none() {
+            let begun = tokio::select! {
+                () = &mut give_way => return false,
+                begun = self.begin(result) => begun,
+            };
+            *self.pass = Some(begun);
+        }
+        let mut current = self.pass.take().unwrap_or_default();
         current.fit(self.router.links().iter().map(|link| link.primary.as_str()));
-        self.continue_round(&mut current, stop, result).await;
-        if current.round == Round::Limits && self.rest_ended(&mut current, result) {
+        let mut whole = self
+            .continue_round(&mut current, stop, give_way.as_mut(), result)
+            .await;
+        if whole && current.round == Round::Limits && self.rest_ended(&mut current, result) {
             // The limits on a server that cannot be read are unknown.
             if result.failed.is_empty() && !current.moved {
                 self.memory.limits.set_primed();
             }
             current.begin_counters();
-            self.continue_round(&mut current, stop, result).await;
+            whole = self
+                .continue_round(&mut current, stop, give_way, result)
+                .await;
         }
         let unread = result.failed.values().next().map(|failure| failure.reason);
-        if current.ended() && unread.is_none() {
+        if whole && current.ended() && unread.is_none() {
             result.pass_scanned = current.scanned();
             self.end(current);
             result.stopped = None;
-        } else if unread.is_some() && self.rest_ended(&mut current, result) {
+        } else if whole && unread.is_some() && self.rest_ended(&mut current, result) {
             // The servers that answer are read completely: the next collection begins a new pass.
             result.coverage = current.coverage();
             result.stopped = unread;
@@ -194,115 +200,166 @@ impl Sweep<'_> {
             result.stopped = Some(unread.unwrap_or(Reason::Budget));
             *self.pass = Some(current);
         }
+        true
     }
 
-    /// Continues the current round of the pass until it ends, or until `stop`.
+    /// Continues the current round of the pass until it ends, until `stop`, or until `give_way`. Each server has one step under
+    /// way. Returns whether all that was begun is complete.
     async fn continue_round(
         &mut self,
         current: &mut Pass,
         stop: Instant,
+        mut give_way: Pin<&mut (impl Future<Output = ()> + Send)>,
         result: &mut SweepResult,
-    ) {
-        let mut scanning = JoinSet::new();
+    ) -> bool {
         let scans = self.patterns(current.round);
-        let mut scanned = self.scan(current, &scans, &mut scanning, result);
-        let most_counting = scanning.len();
-        let mut counting = JoinSet::new();
-        let mut drained = false;
+        let mut steps = JoinSet::new();
+        let mut idle: Vec<usize> = (0..self.lanes.len()).collect();
         // Each collection takes at least one step, however small the budget is: otherwise the pass would never end.
         let mut begun = false;
         loop {
-            let time = !begun || Instant::now() < stop;
-            let room = counting.len() < most_counting && !drained && time;
-            tokio::select! {
-                next = scanned.recv(), if room => {
-                    let Some(Scanned { lane, answer, step, took }) = next else {
-                        drained = true; // every lane came to its end, or said before why not
-                        continue;
-                    };
-                    begun = true;
-                    if result.failed.contains_key(&lane) {
-                        continue;
-                    }
+            for lane in std::mem::take(&mut idle) {
+                // What SCAN has returned is read in any case.
+                if !self
+                    .describe(lane, current, give_way.as_mut(), result)
+                    .await
+                {
+                    return false;
+                }
+                if result.failed.contains_key(&lane) {
+                    continue;
+                }
+                let may_scan = !begun || Instant::now() < stop;
+                begun |= self.begin_step(lane, (current, &scans, may_scan), &mut steps);
+            }
+            if steps.is_empty() {
+                return true;
+            }
+            let done = tokio::select! {
+                () = &mut give_way => return false,
+                done = steps.join_next() => done,
+            };
+            // The tasks neither panic nor are they aborted while the set lives.
+            let Some(Ok((lane, took, brought))) = done else {
+                return true;
+            };
+            idle.push(lane);
+            result.pass_took += took;
+            match brought {
+                Ok(Brought::Names(answer, walked)) => {
                     result.commands += 1;
-                    result.pass_took += took;
-                    let (cursor, mut names) = match answer {
-                        Ok(answer) => answer,
-                        Err(error) => {
-                            fail(lane, &error, result);
-                            continue;
-                        }
-                    };
-                    let part = current.part(&self.router.links()[lane].primary);
-                    part.advance(cursor, scans.len(), step);
+                    let (cursor, mut names) = answer;
                     self.take_registrations(&mut names, result);
-                    let totals = &mut current.totals;
-                    if let Some((described, context, sink)) = self.describing() {
-                        let names = (&names[..], &totals.sample.of(&names)[..]);
-                        described.take(&context, sink, names, Some(totals), result).await;
-                        continue;
-                    }
-                    let batch = self.sort(names, current.round, &mut totals.sample);
-                    let work = self.count(lane, batch);
-                    counting.spawn(async move { (lane, work.await) });
+                    let part = current.part(&self.router.links()[lane].primary);
+                    part.advance((cursor, names), scans.len(), walked);
                 }
-                Some(done) = counting.join_next() => {
-                    // The tasks neither panic nor are they aborted while the set lives.
-                    let Ok((lane, Done { counted, at, took })) = done else { continue };
-                    result.pass_took += took;
-                    match counted {
-                        Ok(counted) if current.round == Round::Limits => {
-                            self.take_limits(at, counted, result);
+                Ok(Brought::Counts(counted, at, left)) => {
+                    if current.round == Round::Limits {
+                        self.take_limits(at, counted, result);
+                    } else {
+                        tokio::select! {
+                            () = &mut give_way => return false,
+                            () = self.take(at, counted, Some(&mut *current), result) => {}
                         }
-                        Ok(counted) => {
-                            let totals = Some(&mut current.totals);
-                            self.take(at, counted, totals, result).await;
-                        }
-                        Err(error) => fail(lane, &error, result),
                     }
+                    let part = current.part(&self.router.links()[lane].primary);
+                    part.names.truncate(left);
                 }
-                else => break,
+                Err(error) => fail(lane, &error, result),
             }
         }
     }
 
-    /// Starts to scan every lane that can be read and has not ended, ahead of the counting.
-    fn scan(
-        &self,
-        pass: &mut Pass,
-        scans: &Arc<[Vec<u8>]>,
-        scanning: &mut JoinSet<()>,
-        result: &SweepResult,
-    ) -> mpsc::Receiver<Scanned> {
-        let (sender, scanned) = mpsc::channel(1);
-        let round = pass.round;
-        for (number, lane) in self.lanes.iter().enumerate() {
-            let part = pass.part(&self.router.links()[number].primary);
-            let Some(connection) = lane.scanner.clone() else {
-                continue;
+    /// Begins the next step at a server, if there is one: reads names that SCAN has returned, or scans. Returns whether it scans.
+    fn begin_step(
+        &mut self,
+        lane: usize,
+        (current, scans, may_scan): (&mut Pass, &[Vec<u8>], bool),
+        steps: &mut JoinSet<StepDone>,
+    ) -> bool {
+        let Lane { scanner, pacer, .. } = &self.lanes[lane];
+        let link = &self.router.links()[lane];
+        let round = current.round;
+        let part = current.part(&link.primary);
+        let size = pacer.step_size();
+        if !part.names.is_empty() {
+            let left = part.names.len().saturating_sub(size);
+            let names = part.names[left..].to_vec();
+            let batch = self.sort(names, round, &mut current.totals.sample);
+            let work = self.count(lane, batch);
+            steps.spawn(async move {
+                let (counted, took) = work.await;
+                let counts = counted.map(|(counted, at)| Brought::Counts(counted, at, left));
+                (lane, took, counts)
+            });
+            return false;
+        }
+        let (Some(mut connection), Some(pattern), true) =
+            (scanner.clone(), scans.get(part.scan), may_scan)
+        else {
+            return false;
+        };
+        // A name costs half as much if SCAN does not return it.
+        let walked = if round == Round::Limits {
+            2 * size
+        } else {
+            size
+        };
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(&part.cursor).arg("MATCH").arg(pattern);
+        scan.arg("COUNT").arg(walked);
+        let (pacer, timed) = (pacer.clone(), link.timed);
+        steps.spawn(async move {
+            let work = || async move { ask_timed(scan, &mut connection, timed).await };
+            let (answer, took) = pacer.step(size, work).await;
+            let names = answer.map(|answer| Brought::Names(answer, walked));
+            (lane, took, names)
+        });
+        true
+    }
+
+    /// If the kind is described: reads the names that SCAN has returned, unless this gives way. Returns whether it did not.
+    async fn describe(
+        &mut self,
+        lane: usize,
+        current: &mut Pass,
+        mut give_way: Pin<&mut (impl Future<Output = ()> + Send)>,
+        result: &mut SweepResult,
+    ) -> bool {
+        let primary = &self.router.links()[lane].primary;
+        while !result.failed.contains_key(&lane)
+            && let Some((described, context, sink)) = self.describing()
+        {
+            // They stay with the part until they are read.
+            let mut names = std::mem::take(&mut current.part(primary).names);
+            if names.is_empty() {
+                break;
+            }
+            let left = names.len().saturating_sub(context.step());
+            let step = &names[left..];
+            let sampled = current.totals.sample.of(step);
+            let totals = Some(&mut current.totals);
+            let whole = tokio::select! {
+                () = &mut give_way => false,
+                () = described.take(&context, sink, (step, &sampled), totals, result) => true,
             };
-            if !part.ended && !result.failed.contains_key(&number) {
-                let ahead = Ahead {
-                    lane: number,
-                    connection,
-                    scans: Arc::clone(scans),
-                    scan: part.scan,
-                    cursor: part.cursor.clone(),
-                    // SCAN walks over a name at a fraction of the cost of counting it. A round of limits returns few names.
-                    names: if round == Round::Limits { 8 } else { 4 },
-                    pacer: lane.pacer.clone(),
-                };
-                scanning.spawn(ahead.run(sender.clone()));
+            if whole {
+                names.truncate(left);
+            }
+            current.part(primary).names = names;
+            if !whole {
+                return false;
             }
         }
-        scanned
+        true
     }
 
     /// Whether all lanes have ended, except those that failed.
     fn rest_ended(&self, pass: &mut Pass, result: &SweepResult) -> bool {
         let mut links = self.router.links().iter().enumerate();
-        links
-            .all(|(lane, link)| result.failed.contains_key(&lane) || pass.part(&link.primary).ended)
+        links.all(|(lane, link)| {
+            result.failed.contains_key(&lane) || pass.part(&link.primary).ended()
+        })
     }
 
     async fn begin(&mut self, result: &mut SweepResult) -> Pass {
@@ -394,48 +451,39 @@ impl Sweep<'_> {
         }
     }
 
-    /// Counts a batch when its turn has come. The future borrows nothing.
-    fn count(&self, lane: usize, batch: Batch) -> impl Future<Output = Done> + Send + use<> {
+    /// Counts a batch when its turn has come. Returns the counts with their time, and how much of Redis's time it took. The
+    /// future borrows nothing.
+    fn count(
+        &self,
+        lane: usize,
+        batch: Batch,
+    ) -> impl Future<Output = (RedisResult<(Counted, Moment)>, Duration)> + Send + use<> {
         let Lane {
             clock_offset,
             pacer,
             ..
         } = &self.lanes[lane];
-        let (clock_offset, pacer) = (*clock_offset, pacer.clone());
-        let clock = self.clock.clone();
-        let connection = self.router.links()[lane].connection.clone();
-        let cluster = self.router.is_cluster();
+        let (clock_offset, pacer, clock) = (*clock_offset, pacer.clone(), self.clock.clone());
+        let Link {
+            connection, timed, ..
+        } = self.router.links()[lane].clone();
+        let how = (self.router.is_cluster(), timed);
         async move {
-            let mut done = Done {
-                counted: Ok(Counted::default()),
-                at: clock.now(),
-                took: Duration::ZERO,
-            };
-            for (number, piece) in batch.into_pieces(pacer.step_size()).into_iter().enumerate() {
-                let connection = connection.clone();
-                let clock = &clock;
-                let commands = piece.commands();
-                let work = move || async move {
-                    // Read now, not earlier: a window that begins too early counts requests that have left it.
-                    let at = clock.now();
-                    let now_ms = redis_millis(at, clock_offset);
-                    let counted = async { count(connection?, piece, now_ms, cluster).await };
-                    (counted.await, at)
-                };
-                let ((counted, at), took) = pacer.step(commands, work).await;
-                done.took += took;
-                if number == 0 {
-                    done.at = at;
-                }
-                match (&mut done.counted, counted) {
-                    (Ok(all), Ok(some)) => all.add(some),
-                    (_, counted) => {
-                        done.counted = counted;
-                        break;
-                    }
-                }
+            let commands = batch.commands();
+            if commands == 0 {
+                return (Ok((Counted::default(), clock.now())), Duration::ZERO);
             }
-            done
+            let work = || async move {
+                // Read now, not earlier: a window that begins too early counts requests that have left it.
+                let at = clock.now();
+                let now_ms = redis_millis(at, clock_offset);
+                let counted = async { count(connection?, batch, now_ms, how).await };
+                match counted.await {
+                    Ok((counted, took)) => (Ok((counted, at)), took),
+                    Err(error) => (Err(error), None),
+                }
+            };
+            pacer.step(commands, work).await
         }
     }
 }
@@ -445,54 +493,6 @@ fn order_after(keys: &mut [Box<[u8]>], last: Option<&[u8]>) {
     keys.sort_unstable();
     let begin = keys.partition_point(|key| last.is_some_and(|last| **key <= *last));
     keys.rotate_left(begin);
-}
-
-/// Scans a server ahead of the counting.
-struct Ahead {
-    lane: usize,
-    connection: MultiplexedConnection,
-    scans: Arc<[Vec<u8>]>,
-    scan: usize,
-    cursor: Vec<u8>,
-    /// How many names one SCAN walks over, for each name that a step reads.
-    names: usize,
-    pacer: Pacer,
-}
-
-impl Ahead {
-    /// Scans until the end, or until the receiver is gone.
-    async fn run(mut self, sender: mpsc::Sender<Scanned>) {
-        while let Some(pattern) = self.scans.get(self.scan) {
-            let step = self.names * self.pacer.step_size();
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(&self.cursor).arg("MATCH").arg(pattern);
-            scan.arg("COUNT").arg(step);
-            // SCAN walks over a name at less than the cost of a command.
-            let asked = self.connection.clone();
-            let work = || async move {
-                let mut asked = asked;
-                scan.query_async(&mut asked).await
-            };
-            let (answer, took) = self.pacer.step(step / 8, work).await;
-            let answer: RedisResult<ScanAnswer> = answer;
-            match &answer {
-                Ok((next, _)) => {
-                    self.cursor.clone_from(next);
-                    self.scan += usize::from(next == b"0");
-                }
-                Err(_) => self.scan = self.scans.len(),
-            }
-            let scanned = Scanned {
-                lane: self.lane,
-                answer,
-                step,
-                took,
-            };
-            if sender.send(scanned).await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub(in crate::observe) async fn registrations(
         commands.push((key.clone(), fields));
         commands.push((key, ttl));
     }
-    let Answers { each, broken } = router.ask(commands).await;
+    let Answers { each, broken, .. } = router.ask(commands).await;
     result.broken = broken;
     for (id, pair) in ids.iter().zip(each.chunks(2)) {
         match pair {

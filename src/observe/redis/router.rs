@@ -2,13 +2,15 @@
 //! slot. Follows redirects. Does not interpret the answers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::task::JoinSet;
 
 use crate::observe::redis::address::host_of;
 use crate::observe::redis::errors::breaks;
+use crate::observe::redis::timed::TimedPipeline;
 
 /// How often one command is sent at most: to the slot's primary, to the server that a redirect names, and once more from
 /// there.
@@ -20,6 +22,8 @@ pub(in crate::observe) struct Link {
     /// The primary's `host:port`, by which redirects name it.
     pub(in crate::observe) primary: String,
     pub(in crate::observe) connection: Result<MultiplexedConnection, RedisError>,
+    /// Whether the server measures how long commands take: the Redis user may run TIME.
+    pub(in crate::observe) timed: bool,
 }
 
 /// Which link serves which slots: ranges in rising order, both ends included. Empty if there are no slots.
@@ -37,6 +41,8 @@ pub(in crate::observe) struct Router {
 pub(in crate::observe) struct Answers {
     pub(in crate::observe) each: Vec<RedisResult<Value>>,
     pub(in crate::observe) broken: BTreeMap<usize, RedisError>,
+    /// How long the slowest server took, if servers measured that.
+    pub(in crate::observe) took: Option<Duration>,
 }
 
 /// A command under way: its place in the order, its link, and whether it follows a redirect.
@@ -90,7 +96,9 @@ impl Router {
                 break;
             }
             let mut redirected = Vec::new();
-            for (routed, answer) in self.send(&commands, batch).await {
+            let (answered, took) = self.send(&commands, batch).await;
+            answers.took = answers.took.max(took);
+            for (routed, answer) in answered {
                 if let Err(error) = &answer {
                     if breaks(error) {
                         answers.broken.insert(routed.link, error.clone());
@@ -109,43 +117,51 @@ impl Router {
         answers
     }
 
-    /// Sends one pipeline to each link that has commands, all at the same time.
+    /// Sends one pipeline to each link that has commands, all at the same time. Returns how long the slowest server took, if
+    /// servers measured that.
     async fn send(
         &self,
         commands: &[(Vec<u8>, Cmd)],
         batch: Vec<Routed>,
-    ) -> Vec<(Routed, RedisResult<Value>)> {
-        let mut by_link: BTreeMap<usize, (Pipeline, Vec<Routed>)> = BTreeMap::new();
+    ) -> (Vec<(Routed, RedisResult<Value>)>, Option<Duration>) {
+        let mut by_link: BTreeMap<usize, (TimedPipeline, Vec<Routed>)> = BTreeMap::new();
         for routed in batch {
-            let (pipe, batch) = by_link.entry(routed.link).or_default();
+            let link = by_link.entry(routed.link);
+            let new = || {
+                (
+                    TimedPipeline::new(self.links[routed.link].timed),
+                    Vec::new(),
+                )
+            };
+            let (pipe, batch) = link.or_insert_with(new);
             if routed.redirected {
                 // Without ASKING, a server refuses a key that is still being moved to it. For other keys it changes
                 // nothing.
-                pipe.cmd("ASKING");
+                pipe.add(redis::cmd("ASKING"));
             }
-            pipe.add_command(commands[routed.place].1.clone());
+            pipe.add(commands[routed.place].1.clone());
             batch.push(routed);
         }
         let mut asked = JoinSet::new();
-        for (link, (mut pipe, batch)) in by_link {
-            pipe.ignore_errors();
+        for (link, (pipe, batch)) in by_link {
             let connection = self.links[link].connection.clone();
             asked.spawn(async move {
-                let answers: RedisResult<Vec<RedisResult<Value>>> = match connection {
-                    Ok(mut connection) => pipe.query_async(&mut connection).await,
+                let answers = match connection {
+                    Ok(mut connection) => pipe.send(&mut connection).await,
                     Err(error) => Err(error),
                 };
                 (batch, answers)
             });
         }
-        let mut answered = Vec::new();
+        let (mut answered, mut slowest) = (Vec::new(), None);
         while let Some(done) = asked.join_next().await {
             // These tasks do not panic, and nothing aborts them while the set lives.
             let Ok((batch, answers)) = done else {
                 continue;
             };
             match answers {
-                Ok(answers) => {
+                Ok((answers, took)) => {
+                    slowest = slowest.max(took);
                     let mut answers = answers.into_iter();
                     for routed in batch {
                         if routed.redirected {
@@ -160,7 +176,7 @@ impl Router {
                 }
             }
         }
-        answered
+        (answered, slowest)
     }
 
     /// The link that `error` redirects to. An address without a host means the host of the server that answered.
@@ -215,6 +231,7 @@ mod tests {
         let link = |primary: &str| Link {
             primary: primary.to_owned(),
             connection: Err(unserved()),
+            timed: false,
         };
         let links = vec![link("a:1"), link("b:1")];
         let router = Router::new(links, Some(vec![(0, 100, 0), (8000, 16383, 1)]));

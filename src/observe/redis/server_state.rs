@@ -20,6 +20,8 @@ pub(in crate::observe) struct ServerState {
     /// Redis's wall clock minus the exporter's: windows are counted by Redis's clock. Zero if unknown.
     pub(in crate::observe) clock_offset: SignedDuration,
     pub(in crate::observe) info: Option<RedisInfo>,
+    /// Whether the Redis user may run TIME.
+    pub(in crate::observe) time_allowed: bool,
     /// `host:port` of the connected replicas, if they were asked for.
     pub(in crate::observe) replicas: Vec<String>,
     /// The server is a replica that lost its primary, so its data is old.
@@ -92,6 +94,7 @@ pub(in crate::observe) async fn server_state(
     let time =
         time.and_then(|time| state.note_denied(&format!("TIME {address} ({without})"), time));
     let time = time.and_then(|time| redis::from_redis_value::<(i64, i64)>(time).ok());
+    state.time_allowed = time.is_some();
     let redis_now = time.and_then(|(seconds, micros)| {
         let now = Timestamp::from_second(seconds).ok()?;
         now.checked_add(SignedDuration::from_micros(micros)).ok()

@@ -149,6 +149,7 @@ impl Topology {
             Link {
                 primary: shard.primary.clone(),
                 connection: open.ok_or_else(not_connected),
+                timed: false,
             }
         });
         let slots = self.cluster.then(|| slots_of(self.shards.iter()));

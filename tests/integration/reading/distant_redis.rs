@@ -77,3 +77,35 @@ async fn a_scrape_that_is_shorter_than_connecting_takes_keeps_no_key_from_being_
     assert_eq!(accepted(&mut direct).await?, before, "{}", exporter.log());
     Ok(())
 }
+
+/// A round trip takes a quarter of a second. That is too long for a part of the pass within a collection, so all of it is
+/// between collections, and each collection interrupts it.
+#[tokio::test]
+async fn a_pass_over_a_distant_redis_goes_on_where_a_collection_interrupted_it()
+-> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let mut direct = redis.connection().await?;
+    counters(&mut direct, u64::from(KEYS), 1, 10, true).await?;
+    fill_to(&mut direct, b"over", 11).await?;
+    let node = NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?;
+    let proxy = Proxy::start(format!("127.0.0.1:{}", redis.port())).await?;
+    let exporter = Exporter::start(&base_flags(
+        &proxy.url("redis"),
+        std::slice::from_ref(&node),
+    ))
+    .await?;
+    proxy.set(Mode::Delay(Duration::from_millis(130))).await?;
+    let deadline = Instant::now() + PATIENCE * 3;
+    loop {
+        let scrape = exporter.scrape_within(4.0).await?;
+        if scrape.value(PASS_ENDED, &[]).is_some_and(|at| at > 0.0) {
+            // None is counted twice, although parts of the pass were read again.
+            scrape.assert_is("ratelimiter_keys", &[], KEYS + 1);
+            scrape.assert_reported(&["ghost_allowing over"]);
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{}", exporter.log());
+        // Room for some steps.
+        tokio::time::sleep(Duration::from_millis(800)).await;
+    }
+}

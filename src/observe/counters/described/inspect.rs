@@ -83,6 +83,7 @@ pub async fn inspect(
         links.push(Link {
             primary: now.shard.primary.clone(),
             connection: Ok(server.connection),
+            timed: now.state.as_ref().is_some_and(|state| state.time_allowed),
         });
         let offset = now.state.as_ref().map(|state| state.clock_offset);
         lanes.push(Lane {
@@ -167,7 +168,6 @@ async fn scan(lane: &Lane, cursor: &[u8], step: usize) -> RedisResult<(Vec<u8>, 
     let mut scanner = lane.scanner.clone().ok_or_else(not_connected)?;
     let mut command = redis::cmd("SCAN");
     command.arg(cursor).arg("COUNT").arg(step);
-    // SCAN walks over a name at less than the cost of a command.
-    let scan = || async move { command.query_async(&mut scanner).await };
-    lane.pacer.step(step / 8 + 1, scan).await.0
+    let scan = || async move { (command.query_async(&mut scanner).await, None) };
+    lane.pacer.step(step, scan).await.0
 }

@@ -171,7 +171,12 @@ impl RedisAccess<'_> {
         let asked: Vec<usize> = commands.into_iter().map(place).collect();
         let many = once.len();
         spent.commands += many as u64;
-        let (said, took) = step_at_all(self.pacers, many, || self.router.ask(once)).await;
+        let ask = || async {
+            let said = self.router.ask(once).await;
+            let took = said.took;
+            (said, took)
+        };
+        let (said, took) = step_at_all(self.pacers, many, ask).await;
         spent.took += took;
         asked.into_iter().map(|at| said.each[at].clone()).collect()
     }

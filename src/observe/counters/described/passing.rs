@@ -66,7 +66,8 @@ impl Described {
         sink.recheck(at, &views(&seen));
     }
 
-    /// Reads `names`, which belong to a pass if there are `totals`. `sampled`: which of them the sample takes.
+    /// Reads `names`, which belong to a pass if there are `totals`. `sampled`: which of them the sample takes. Until a step's
+    /// names are read, nothing of them is recorded, so a caller with one step may give up on it.
     pub(in crate::observe) async fn take(
         &mut self,
         context: &ReadContext<'_>,

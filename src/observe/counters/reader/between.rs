@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,18 +10,13 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observe::counters::reader::KeyReader;
-use crate::observe::counters::shard_reader::ShardReader;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::router::Router;
 
-/// How long the pass continues between collections before it yields. A collection may have to wait for this long.
+/// How long the pass continues between collections, until it is compared with its schedule.
 const BETWEEN_SLICE: Duration = Duration::from_millis(100);
-
-/// How long the exporter waits for a server's answer between collections. After that, the pass is lost, and the next collection
-/// can begin.
-const MOST_BETWEEN: Duration = Duration::from_secs(1);
 
 /// The servers of a collection, with their connections.
 pub(in crate::observe) struct Servers {
@@ -48,11 +44,13 @@ pub(in crate::observe) struct Between {
 }
 
 impl KeyReader {
-    /// Continues the pass for a moment between two collections. Returns whether there is more to do before the next collection.
+    /// Continues the pass for a moment between two collections, or until `give_way`. Returns whether there is more to do before
+    /// the next collection.
     pub(in crate::observe) async fn go_on(
         &mut self,
         clock: &Clock,
         sink: &mut dyn CounterSink,
+        give_way: impl Future<Output = ()> + Send,
     ) -> bool {
         if !self.is_due() {
             return false;
@@ -67,15 +65,13 @@ impl KeyReader {
         };
         let stop = Instant::now() + BETWEEN_SLICE;
         let mut sweep = self.sweep_of(&between.servers, clock, sink);
-        let run = tokio::time::timeout(MOST_BETWEEN, sweep.run(stop, &mut result));
-        let cut_off = run.await.is_err();
+        let begun = sweep.run(stop, pin!(give_way), &mut result).await;
         self.commands_total += result.commands;
-        self.is_owed = cut_off;
-        if cut_off {
-            self.readers.values().for_each(ShardReader::verify);
-            self.begin_anew();
-            return false;
+        if !begun {
+            self.between = Some(between);
+            return true;
         }
+        self.is_owed = false;
         self.passed(&mut result, between.all_report);
         if result.stopped.is_none() && !between.servers.alone {
             self.last_full_pass = Some(clock.now().wall);

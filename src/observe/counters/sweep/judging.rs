@@ -10,14 +10,14 @@ use crate::observation::{
 use crate::observe::counters::closer::Closer;
 use crate::observe::counters::limits::by_rule;
 use crate::observe::counters::pace::step_at_all;
-use crate::observe::counters::pass::Round;
+use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{
     Batch, Counted, CountedKey, Doubtful, LIMIT, Own, PREFIX, ReadFailure, ToCount, Verified,
     names_of, verify,
 };
 use crate::observe::counters::sink::CounterValues;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
-use crate::observe::counters::totals::{Sample, Totals};
+use crate::observe::counters::totals::Sample;
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::redis::errors::{is_elsewhere, reason_of};
 use crate::observe::redis::server_state::redis_millis;
@@ -83,23 +83,21 @@ impl Sweep<'_> {
             .map_or(60_000, |limit| limit.window_ms)
     }
 
-    /// Judges one batch, which may belong to a pass, and reads keys again where its answers are not enough.
+    /// Judges one batch, which may belong to a pass, and reads keys again where its answers are not enough. Until that is done,
+    /// nothing is reported, so the caller may give up on it and count the batch again.
     pub(in crate::observe) async fn take(
         &mut self,
         at: Moment,
         counted: Counted,
-        totals: Option<&mut Totals>,
+        mut pass: Option<&mut Pass>,
         result: &mut SweepResult,
     ) {
         result.commands += counted.commands;
-        let in_pass = totals.is_some();
-        if let Some(totals) = totals {
-            let counters = counted.keys.iter().filter(|it| it.count.is_some());
-            for closer in counters.map(|it| it.closer) {
-                totals.add_key(0, closer.map(Closer::is_without_expiry));
-            }
-        }
-        let mut doubtful = counted.elsewhere;
+        let counters = counted.keys.iter().filter(|it| it.count.is_some());
+        let expiries = counters.map(|it| it.closer.map(Closer::is_without_expiry));
+        let expiries: Vec<Option<bool>> = expiries.collect();
+        let closely = |key| (key, true);
+        let mut doubtful: Vec<_> = counted.elsewhere.into_iter().map(closely).collect();
         let mut sure = Vec::with_capacity(counted.keys.len());
         for CountedKey { key, count, closer } in counted.keys {
             match count {
@@ -109,16 +107,19 @@ impl Sweep<'_> {
                 Some(count) => match self.judge(at, key, count, result) {
                     // Its own limit may have changed.
                     Judged::Sure(known) if self.examine(&known, closer, at).is_some() => {
-                        doubtful.push(known.key);
+                        doubtful.push((known.key, true));
                     }
                     Judged::Sure(known) => sure.push(known),
-                    Judged::Doubtful(key) => doubtful.push(key),
+                    // In the next collection it is watched, and then it is read closely.
+                    Judged::Doubtful(key) => {
+                        doubtful.push((key, pass.is_none() || closer.is_some()));
+                    }
                     Judged::Skipped => {}
                 },
             }
         }
         // Counters whose names end in `:seq`.
-        doubtful.extend(counted.not_sequences);
+        doubtful.extend(counted.not_sequences.into_iter().map(closely));
         let mut changed = Vec::new();
         for (key, own) in counted.limits {
             match own {
@@ -133,22 +134,31 @@ impl Sweep<'_> {
                         self.memory.limits.set_invalid(&key);
                     }
                     if reason == Reason::WrongType {
-                        doubtful.push([LIMIT, &key].concat());
+                        doubtful.push(([LIMIT, &key].concat(), true));
                     }
                 }
             }
         }
+        if let Some(pass) = &mut pass {
+            pass.changed.append(&mut changed);
+            changed.clone_from(&pass.changed);
+        }
         let mut verified = self.verify(doubtful, at, &mut Vec::new(), result).await;
+        // These may have been counted under the previous limit.
+        let changed = changed.into_iter().map(closely).collect();
+        let changed = self.verify(changed, at, &mut Vec::new(), result).await;
         verified.retain(|known| known.values.count > 0);
         sure.append(&mut verified);
-        if in_pass {
+        if let Some(pass) = pass {
+            for without in expiries {
+                pass.totals.add_key(0, without);
+            }
+            pass.changed.clear();
             let views: Vec<CounterView<'_>> = sure.iter().map(JudgedCounter::view).collect();
             self.sink.counters(at, &views);
         } else {
             self.report_outside_pass(at, &sure);
         }
-        // These may have been counted under the previous limit.
-        let changed = self.verify(changed, at, &mut Vec::new(), result).await;
         self.report_outside_pass(at, &changed);
     }
 
@@ -210,15 +220,18 @@ impl Sweep<'_> {
         closer?.invalid(self.memory.reference(), values.count, &limits)
     }
 
-    /// Reads limit and count of `keys` directly and returns the counters that it can judge. For keys that are no counter or
-    /// have no valid limit, the reason is added to `unjudged`.
+    /// Reads limit and count of `keys` directly, and of those with `true` their expiry and their entries in the future. Returns
+    /// the counters that it can judge. For keys that are no counter or have no valid limit, the reason is added to `unjudged`.
     pub(in crate::observe) async fn verify(
         &mut self,
-        keys: Vec<Vec<u8>>,
+        keys: Vec<(Vec<u8>, bool)>,
         at: Moment,
         unjudged: &mut Vec<(Vec<u8>, Reason)>,
         result: &mut SweepResult,
     ) -> Vec<JudgedCounter> {
+        if keys.is_empty() {
+            return Vec::new();
+        }
         let usual = self
             .memory
             .limits
@@ -228,19 +241,24 @@ impl Sweep<'_> {
         let (clock, lanes, rules) = (self.clock, &self.lanes, &self.memory.rules);
         let now_ms = |lane: usize| redis_millis(clock.now(), lanes[lane].clock_offset);
         let rule = |key: &[u8]| by_rule(rules, key);
-        let windows = keys.into_iter().map(|key| {
+        let keys = keys.into_iter().map(|(key, closely)| {
             let remembered = self.memory.limits.current(&key, at.steady);
-            (key, remembered.map_or(usual, |(limit, _)| limit.window_ms))
+            Doubtful {
+                window_ms: remembered.map_or(usual, |(limit, _)| limit.window_ms),
+                closely: closely && Closer::suits(&key),
+                key,
+            }
         });
-        let keys: Vec<Doubtful> = windows.collect();
-        let names: Vec<[Vec<u8>; 2]> = keys.iter().map(|(key, _)| names_of(key)).collect();
+        let keys: Vec<Doubtful> = keys.collect();
+        let names: Vec<[Vec<u8>; 2]> = keys.iter().map(|it| names_of(&it.key)).collect();
         let context = self.context();
         let pacers = context.pacers(names.iter().flatten());
+        let commands: usize = keys.iter().map(Doubtful::commands).sum();
         let work = || verify(self.router, &keys, now_ms, rule, usual);
-        let answers = step_at_all(&pacers, 2 * keys.len(), work).await.0;
-        result.commands += Verified::COMMANDS * keys.len() as u64;
+        let answers = step_at_all(&pacers, commands, work).await.0;
+        result.commands += commands as u64;
         let mut found = Vec::with_capacity(keys.len());
-        for ((key, _), answer) in keys.into_iter().zip(answers) {
+        for (Doubtful { key, .. }, answer) in keys.into_iter().zip(answers) {
             let closer = answer.closer;
             match self.judge_read(&key, answer, at, result) {
                 Read::Counted(count, limit, fell_from) => {

@@ -219,7 +219,7 @@ const OVERVIEW: &[Shows] = &[
         a.any("B", above(0.0))
     }),
     // Redis.
-    ("PING", Fault::KeyStorm, |a| a.any("A", above(0.01))),
+    ("PING", Fault::KeyStorm, |a| a.any("A", above(0.04))),
     ("Memory", Fault::RedisFull, |a| {
         a.any("A", above(10e6)) && a.any("B", is(f64::from(15 << 20)))
     }),
@@ -258,7 +258,7 @@ const OVERVIEW: &[Shows] = &[
         "Redis commands for counters",
         Fault::KeyStorm,
         // Behind a delay every step waits for its round trip, and pauses by --scan.share.
-        |a| a.any("A", above(100.0)),
+        |a| a.any("A", above(50.0)),
     ),
 ];
 
