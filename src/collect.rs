@@ -208,7 +208,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         Hold(&self.holds)
     }
 
-    /// Observes every `GLANCE_EVERY`, until it ends or is dropped, the little that would be missed between collections.
+    /// Observes every few seconds, until it ends or is dropped, the little that would be missed between collections.
     pub fn glance_at_times(self: &Arc<Self>) {
         let (ending, asked) = (self.ending.clone(), Arc::downgrade(self));
         let glances = async move {

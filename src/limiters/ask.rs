@@ -17,16 +17,15 @@ pub enum Ask {
     Exists(Vec<u8>),
     /// `GETRANGE key 0 MOST_BYTES`, which returns one byte more than is used.
     Get(Vec<u8>),
+    /// `HEXISTS key field`, answered by [`Answer::Integer`].
+    HasField(Vec<u8>, Vec<u8>),
     /// `HMGET key field …`, answered by [`Answer::Fields`], one for each field, or by [`Answer::TooLarge`].
     Fields(Vec<u8>, Vec<Vec<u8>>),
     /// All fields of a hash that has at most [`MOST_ENTRIES`], answered by [`Answer::Pairs`] or [`Answer::TooLarge`].
     AllFields(Vec<u8>),
-    /// `LRANGE key 0 MOST_ENTRIES-1`, answered by [`Answer::Fields`], or by [`Answer::TooLarge`].
-    Head(Vec<u8>),
-    /// `LRANGE key -1 -1`, answered by [`Answer::Fields`].
-    Last(Vec<u8>),
-    /// `LLEN key`, answered by [`Answer::Integer`].
-    Length(Vec<u8>),
+    /// `LRANGE key 0 MOST_ENTRIES-1`, answered by [`Answer::Fields`] or [`Answer::TooLarge`]. Of a list that is longer,
+    /// `LRANGE key -1 -1`, answered by [`Answer::Long`].
+    List(Vec<u8>),
     /// `ZCOUNT key min max`, both ends included, answered by [`Answer::Integer`].
     Count {
         /// The sorted set.
@@ -43,6 +42,29 @@ pub enum Ask {
         /// The lowest score.
         min: f64,
     },
+}
+
+impl Ask {
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Type(key)
+            | Self::Pttl(key)
+            | Self::Exists(key)
+            | Self::Get(key)
+            | Self::HasField(key, _)
+            | Self::Fields(key, _)
+            | Self::AllFields(key)
+            | Self::List(key)
+            | Self::Count { key, .. }
+            | Self::Members { key, .. } => key,
+        }
+    }
+
+    /// Whether Redis refuses the command for a key of another type than the command is for.
+    pub(super) fn shows_type(&self) -> bool {
+        !matches!(self, Self::Type(_) | Self::Pttl(_) | Self::Exists(_))
+    }
 }
 
 /// What Redis answered.
@@ -62,6 +84,8 @@ pub enum Answer {
     Text(Vec<u8>),
     /// Values, `None` for each that is missing.
     Fields(Vec<Option<Vec<u8>>>),
+    /// The length of a list that is longer than the exporter reads, and its last entry.
+    Long(u64, Vec<u8>),
     /// Fields and their values.
     Pairs(Vec<(Vec<u8>, Vec<u8>)>),
 }

@@ -25,7 +25,7 @@ pub struct NameContext<'k> {
     /// Limits from APIs, by their last answer.
     pub api: &'k (dyn Fn(&Http, &Matched) -> Limits + Sync),
     /// The previous limits, if they allowed more.
-    pub former: &'k (dyn Fn(&Counter, &Matched, Merged<'_>) -> Option<Former> + Sync),
+    pub former: &'k (dyn Fn(&Counter, &Matched, &Merged, Under<'_>) -> Option<Former> + Sync),
     /// Redis's time, in Unix milliseconds.
     pub now_ms: u64,
     /// How much clocks may differ, in milliseconds.
@@ -36,17 +36,18 @@ pub struct NameContext<'k> {
 
 /// The limits of a counter, and their origin.
 #[derive(Clone, Copy, Debug)]
-pub struct Merged<'a> {
+pub struct Merged {
     /// The limits that apply.
-    pub limits: &'a Limits,
-    /// The limits without the rules of the configuration.
-    pub unruled: &'a Limits,
-    /// Whether the limits are stored in Redis for this counter.
+    pub limits: Limits,
+    /// Whether the limit is stored in Redis for this counter.
     pub own: bool,
 }
 
+/// The limits that would apply with other limits from rules, and others from APIs.
+pub type Under<'a> = &'a dyn Fn(Limits, &dyn Fn(&Http) -> Limits) -> Limits;
+
 /// For callers that do not remember limits: no limit fell.
-pub fn never_fell(_: &Counter, _: &Matched, _: Merged<'_>) -> Option<Former> {
+pub fn never_fell(_: &Counter, _: &Matched, _: &Merged, _: Under<'_>) -> Option<Former> {
     None
 }
 
@@ -73,6 +74,10 @@ pub struct NameReader<'d> {
     own: bool,
     /// Whether TYPE was sent. If the key has another type afterwards, it was replaced meanwhile.
     typed: bool,
+    /// The type that is tried first if the name leaves the type open.
+    likely: Option<Type>,
+    /// Whether the type is a guess that no answer has confirmed yet.
+    guessed: bool,
 }
 
 #[derive(Debug)]
@@ -111,12 +116,12 @@ fn sources<'d>(
 }
 
 impl<'d> NameReader<'d> {
-    /// Begins to read `name`, whose type may be known.
+    /// Begins to read `name`. If the name leaves its type open, the type is most likely `likely`.
     pub fn begin(
         description: &'d Description,
         known: NameContext<'d>,
         name: &[u8],
-        kind: Option<Type>,
+        likely: Option<Type>,
     ) -> Self {
         let mut reader = Self {
             description,
@@ -127,8 +132,10 @@ impl<'d> NameReader<'d> {
             former: None,
             own: false,
             typed: false,
+            likely,
+            guessed: false,
         };
-        reader.fit(description.match_name(name, kind));
+        reader.fit(description.match_name(name, None));
         reader
     }
 
@@ -152,6 +159,17 @@ impl<'d> NameReader<'d> {
 
     /// Takes the answers to [`Self::asks`], in their order.
     pub fn feed(&mut self, answers: &[Answer]) {
+        if self.guessed {
+            let own = |ask: &Ask| ask.shows_type() && ask.key() == self.name;
+            let said = self.asks.iter().zip(answers);
+            let mut said = said.filter_map(|(ask, answer)| own(ask).then_some(answer));
+            if said.clone().any(|answer| *answer == Answer::WrongType) {
+                return self.ask_type();
+            }
+            // A key that is gone has any type.
+            let nothing = |it: &Answer| matches!(it, Answer::Missing | Answer::Integer(0));
+            self.guessed = said.all(nothing);
+        }
         let step = std::mem::replace(&mut self.step, Step::Type);
         self.asks.clear();
         match step {
@@ -181,8 +199,17 @@ impl<'d> NameReader<'d> {
     }
 
     fn done(&mut self, matched: Option<Matched>, outcome: Outcome) {
+        if self.guessed {
+            return self.ask_type();
+        }
         self.asks.clear();
         self.step = Step::Done(Finding { matched, outcome });
+    }
+
+    fn ask_type(&mut self) {
+        self.guessed = false;
+        self.asks = vec![Ask::Type(self.name.clone())];
+        self.step = Step::Type;
     }
 
     fn typed(&mut self, answers: &[Answer]) {
@@ -203,8 +230,13 @@ impl<'d> NameReader<'d> {
     fn fit(&mut self, fit: Fit) {
         match fit {
             Fit::NeedsType => {
-                self.asks = vec![Ask::Type(self.name.clone())];
-                self.step = Step::Type;
+                let likely = self.likely.take();
+                let guess = likely.map(|kind| self.description.match_name(&self.name, Some(kind)));
+                let Some(Fit::Counter(matched)) = guess else {
+                    return self.ask_type();
+                };
+                self.guessed = true;
+                self.ask_limits(matched);
             }
             Fit::Ignored => self.done(None, Outcome::Ignored),
             Fit::Foreign => self.done(None, Outcome::Foreign),
@@ -226,7 +258,7 @@ impl<'d> NameReader<'d> {
         if let Some(condition) = counter.asked_condition() {
             let name = matched.name.clone();
             asks.push(match &condition.field {
-                Some(field) => Ask::Fields(name, vec![field.clone().into_bytes()]),
+                Some(field) => Ask::HasField(name, field.clone().into_bytes()),
                 None => Ask::Pttl(name),
             });
         }
@@ -239,36 +271,33 @@ impl<'d> NameReader<'d> {
 
     fn limited(&mut self, matched: Matched, asked: &[usize], answers: &[Answer]) {
         let counter = self.description.counter(&matched);
-        let mut unruled = matched.limits(&counter.units);
-        let mut own = false;
-        for (place, source) in sources(self.description, counter).enumerate() {
-            let found = match source {
-                Source::Fixed(fixed) => *fixed,
-                Source::Http(http) => (self.known.api)(http, &matched),
-                Source::Fields(_) | Source::Key(_) => {
-                    let answer = asked
-                        .iter()
-                        .position(|at| *at == place)
-                        .and_then(|at| answers.get(at));
-                    answer.map(|answer| source.read(answer)).unwrap_or_default()
-                }
-            };
-            let stored = matches!(source, Source::Fields(_) | Source::Key(_));
-            own |= stored && unruled.limit.is_none() && found.limit.is_some();
-            unruled = unruled.or(found);
-        }
-        unruled.window_ms = unruled
-            .window_ms
-            .or_else(|| matched.window_by_index(self.known.now_ms));
-        let ruled = (self.known.rules)(counter, &matched);
-        let limits = ruled.or(unruled);
-        self.own = own && ruled.limit.is_none();
-        let merged = Merged {
-            limits: &limits,
-            unruled: &unruled,
-            own: self.own,
+        let named = matched.limits(&counter.units);
+        let merge = |ruled: Limits, api: &dyn Fn(&Http) -> Limits| {
+            let (mut limits, mut own) = (ruled.or(named), false);
+            for (place, source) in sources(self.description, counter).enumerate() {
+                let found = match source {
+                    Source::Fixed(fixed) => *fixed,
+                    Source::Http(http) => api(http),
+                    Source::Fields(_) | Source::Key(_) => {
+                        let answer = asked.iter().position(|at| *at == place);
+                        let answer = answer.and_then(|at| answers.get(at));
+                        let found = answer.map(|answer| source.read(answer)).unwrap_or_default();
+                        own |= limits.limit.is_none() && found.limit.is_some();
+                        found
+                    }
+                };
+                limits = limits.or(found);
+            }
+            let by_index = || matched.window_by_index(self.known.now_ms);
+            limits.window_ms = limits.window_ms.or_else(by_index);
+            Merged { limits, own }
         };
-        self.former = (self.known.former)(counter, &matched, merged);
+        let ruled = (self.known.rules)(counter, &matched);
+        let merged = merge(ruled, &|http| (self.known.api)(http, &matched));
+        let under = |ruled: Limits, api: &dyn Fn(&Http) -> Limits| merge(ruled, api).limits;
+        let former = (self.known.former)(counter, &matched, &merged, &under);
+        let Merged { limits, own } = merged;
+        (self.own, self.former) = (own, former);
         if let Some(condition) = counter.asked_condition() {
             let answer = answers.get(asked.len());
             match self.meets_condition(condition, counter, &matched, &limits, answer) {
@@ -293,11 +322,11 @@ impl<'d> NameReader<'d> {
         limits: &Limits,
         answer: Option<&Answer>,
     ) -> Option<bool> {
+        if condition.field.is_some() {
+            return Some(answer == Some(&Answer::Integer(1)));
+        }
         let left = match answer {
             Some(Answer::Integer(-2) | Answer::Missing) => return None,
-            Some(Answer::Fields(fields)) => return Some(fields.iter().any(Option::is_some)),
-            // The field exists and is longer than the exporter reads.
-            Some(Answer::TooLarge) => return Some(true),
             Some(Answer::Integer(left)) => u64::try_from(*left).ok(),
             _ => None,
         };
@@ -371,12 +400,8 @@ impl<'d> NameReader<'d> {
             Not::Part => Outcome::Part,
             Not::WrongType if self.typed => Outcome::Gone,
             Not::Gone => Outcome::Gone,
-            Not::WrongType => {
-                // The key does not have the type that follows from its name.
-                self.asks = vec![Ask::Type(self.name.clone())];
-                self.step = Step::Type;
-                return;
-            }
+            // The key does not have the type that follows from its name.
+            Not::WrongType => return self.ask_type(),
             Not::Unknown(unknown) => Outcome::Unknown(unknown),
             Not::Garbage(_) if malformed == Malformed::Foreign => Outcome::Foreign,
             Not::Garbage(invalid) | Not::Invalid(invalid) => Outcome::Invalid(invalid),
@@ -463,7 +488,7 @@ impl<'d> NameReader<'d> {
                 (Closer::Companion, Answer::Integer(0)) => {
                     invalid = Some(Invalid::CompanionMissing);
                 }
-                _ => {}
+                (Closer::Expiry | Closer::Future | Closer::Companion, _) => {}
             }
         }
         reading.invalid = reading.invalid.or(invalid);
@@ -511,3 +536,6 @@ impl Counter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

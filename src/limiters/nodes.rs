@@ -11,7 +11,7 @@ use super::pattern::Pattern;
 use super::selector::{Selector, is_name};
 use super::template::Template;
 use super::units::{Unit, duration};
-use super::yaml::{Word, from_text, word_or_mapping};
+use super::yaml::{from_text, word_or_mapping};
 
 /// The nodes of a limiter. What a description leaves out does not apply to its nodes.
 #[derive(Clone, Debug, Deserialize)]
@@ -181,26 +181,15 @@ pub struct Latency {
     pub unit: Unit,
 }
 
-impl Word for Latency {
-    const EXPECTED: &'static str =
-        "a selector of series in seconds, or {metric: a selector, unit: s, ms, us or ns}";
-
-    fn word(word: &str) -> Option<Self> {
+word_or_mapping!(
+    Latency,
+    "a selector of series in seconds, or {metric: a selector, unit: s, ms, us or ns}",
+    |word| {
         let metric = Selector::parse(word).ok()?;
         let unit = Unit::Seconds;
-        Some(Self { metric, unit })
+        Some(Latency { metric, unit })
     }
-
-    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
-        Self::deserialize(mapping)
-    }
-}
-
-impl<'de> Deserialize<'de> for Latency {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping(deserializer)
-    }
-}
+);
 
 /// A counter of decisions.
 #[derive(Clone, Debug, Deserialize)]
@@ -212,26 +201,15 @@ pub struct Results {
     pub result: Option<Template>,
 }
 
-impl Word for Results {
-    const EXPECTED: &'static str =
-        "a selector of series, or {metric: a selector, result: a text with $label in it}";
-
-    fn word(word: &str) -> Option<Self> {
+word_or_mapping!(
+    Results,
+    "a selector of series, or {metric: a selector, result: a text with $label in it}",
+    |word| {
         let metric = Selector::parse(word).ok()?;
         let result = None;
-        Some(Self { metric, result })
+        Some(Results { metric, result })
     }
-
-    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
-        Self::deserialize(mapping)
-    }
-}
-
-impl<'de> Deserialize<'de> for Results {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping(deserializer)
-    }
-}
+);
 
 impl Results {
     /// The result of the decisions that a series counts, from its labels.

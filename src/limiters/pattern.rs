@@ -115,6 +115,15 @@ impl Pattern {
     }
 }
 
+/// A regular expression on bytes, of bounded size.
+pub(super) fn regex(text: &str) -> Result<Regex, String> {
+    let builder = RegexBuilder::new(text)
+        .unicode(false)
+        .size_limit(MOST_COMPILED)
+        .build();
+    builder.map_err(|error| why(&error))
+}
+
 /// A pattern for lines. It may match a part of a line.
 #[derive(Clone, Debug)]
 pub struct LinePattern(Regex);
@@ -122,11 +131,7 @@ pub struct LinePattern(Regex);
 impl LinePattern {
     /// Compiles `text`.
     pub fn compile(text: &str) -> Result<Self, String> {
-        let builder = RegexBuilder::new(text)
-            .unicode(false)
-            .size_limit(MOST_COMPILED)
-            .build();
-        builder.map(Self).map_err(|error| why(&error))
+        regex(text).map(Self)
     }
 
     /// The names of the groups.

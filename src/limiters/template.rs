@@ -64,6 +64,14 @@ impl Template {
         })
     }
 
+    /// The text before the first group.
+    pub(super) fn beginning(&self) -> &[u8] {
+        match self.parts.first() {
+            Some(Part::Text(text)) => text,
+            Some(Part::Group(_)) | None => &[],
+        }
+    }
+
     /// Fills in the groups. A group that took no part in the match is empty.
     pub fn fill<'a>(&self, group: impl Fn(&str) -> Option<&'a [u8]>) -> Vec<u8> {
         let mut filled = Vec::new();

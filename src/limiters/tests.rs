@@ -326,6 +326,34 @@ fn kongs_rules_hold_for_the_route_that_they_name() {
 }
 
 #[test]
+fn rules_are_the_same_in_any_order_and_have_nothing_else_of_an_answer() {
+    let kong = Description::parse(built_in("kong").unwrap()).unwrap();
+    let http = kong.apis().next().unwrap();
+    let plugin = |minute: u64| {
+        format!(
+            r#"{{"name":"rate-limiting","enabled":true,"updated_at":{minute},"config":{{"minute":10,
+            "redis_password":"hunter2","redis":{{"password":"hunter2"}}}}}}"#
+        )
+    };
+    let parse = |plugins: [String; 2]| {
+        let text = format!(r#"{{"data":[{}]}}"#, plugins.join(","));
+        http.parse(text.as_bytes()).unwrap()
+    };
+    let rules = parse([plugin(1), plugin(2)]);
+    assert_eq!(rules, parse([plugin(3), plugin(1)]));
+    let saved = serde_json::to_string(&rules).unwrap();
+    assert_eq!(
+        saved,
+        r#"[{"/config/minute":"10"},{"/config/minute":"10"}]"#
+    );
+    let envoy = Description::parse(built_in("envoy-ratelimit").unwrap()).unwrap();
+    let http = envoy.apis().next().unwrap();
+    let line = |key: &str| format!("edge.{key}: unit=DAY requests_per_unit=10");
+    let parse = |lines: [String; 2]| http.parse(lines.join("\n").as_bytes());
+    assert_eq!(parse([line("a"), line("b")]), parse([line("b"), line("a")]));
+}
+
+#[test]
 fn rules_that_contradict_each_other_leave_a_limit_unknown() {
     let limitador = Description::parse(built_in("limitador").unwrap()).unwrap();
     let Source::Http(http) = &limitador.limits[0].value else {

@@ -550,17 +550,12 @@ impl Subject for Limiter {
     }
 
     fn bulk(&self) -> Option<Bulk> {
-        let (version, limits) = self.keys.memory.limits.saved();
-        Some(Bulk {
-            version,
-            write: Box::new(move |to| limits.write(to)),
-        })
+        Some(self.keys.memory.bulk())
     }
 
     fn recall_bulk(&mut self, bulk: &mut dyn Read) -> Result<(), String> {
-        let limits = serde_json::from_reader(bulk).map_err(|error| error.to_string())?;
-        self.keys.memory.limits = limits;
-        Ok(())
+        let recalled = self.keys.memory.recall(bulk);
+        recalled.map_err(|error| error.to_string())
     }
 
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String> {

@@ -8,6 +8,7 @@ mod distant_redis;
 mod faults;
 mod keys;
 mod kind_check;
+mod kind_costs;
 mod kind_nodes;
 mod kind_values;
 mod kinds;

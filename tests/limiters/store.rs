@@ -103,20 +103,7 @@ impl Store {
     }
 
     pub(crate) fn answer(&self, ask: &Ask) -> Answer {
-        let key = match ask {
-            Ask::Type(key)
-            | Ask::Pttl(key)
-            | Ask::Exists(key)
-            | Ask::Get(key)
-            | Ask::Fields(key, _)
-            | Ask::AllFields(key)
-            | Ask::Head(key)
-            | Ask::Last(key)
-            | Ask::Length(key)
-            | Ask::Count { key, .. }
-            | Ask::Members { key, .. } => key,
-        };
-        let found = self.keys.get(key);
+        let found = self.keys.get(ask.key());
         match (ask, found) {
             (Ask::Type(_), None) => return Answer::Type("none".to_owned()),
             (Ask::Type(_), Some((value, _))) => return Answer::Type(value.kind().to_owned()),
@@ -143,6 +130,10 @@ impl Store {
                 };
                 Answer::Fields(fields.iter().map(value).collect())
             }
+            (Ask::HasField(_, field), Value::Hash(pairs)) => {
+                let has = pairs.iter().any(|(name, _)| name == field);
+                Answer::Integer(i64::from(has))
+            }
             (Ask::Fields(_, fields), _) if found.is_none() => {
                 Answer::Fields(vec![None; fields.len()])
             }
@@ -150,19 +141,12 @@ impl Store {
                 Answer::TooLarge
             }
             (Ask::AllFields(_), Value::Hash(pairs)) => Answer::Pairs(pairs.clone()),
-            (Ask::Head(_), Value::List(entries)) => Answer::Fields(
-                entries
-                    .iter()
-                    .take(MOST_ENTRIES)
-                    .cloned()
-                    .map(Some)
-                    .collect(),
-            ),
-            (Ask::Last(_), Value::List(entries)) => {
-                Answer::Fields(entries.last().cloned().map(Some).into_iter().collect())
+            (Ask::List(_), Value::List(entries)) if entries.len() > MOST_ENTRIES => {
+                let length = entries.len().try_into().unwrap();
+                Answer::Long(length, entries.last().cloned().unwrap())
             }
-            (Ask::Length(_), Value::List(entries)) => {
-                Answer::Integer(entries.len().try_into().unwrap())
+            (Ask::List(_), Value::List(entries)) => {
+                Answer::Fields(entries.iter().cloned().map(Some).collect())
             }
             (Ask::Count { min, max, .. }, Value::Zset(members)) => {
                 let inside = members
@@ -174,7 +158,7 @@ impl Store {
                 let inside = members.iter().filter(|(_, score)| score >= min);
                 Answer::Fields(inside.map(|(member, _)| Some(member.clone())).collect())
             }
-            (Ask::Count { .. }, _) if found.is_none() => Answer::Integer(0),
+            (Ask::Count { .. } | Ask::HasField(..), _) if found.is_none() => Answer::Integer(0),
             _ if found.is_none() => Answer::Missing,
             _ => Answer::WrongType,
         }

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::{At, Counted, Counting, Not, Number, answer, fields, text, used};
+use super::{At, Counted, Counting, Not, Number, answer, fields, optional, text, used};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
 use crate::limiters::template::Template;
@@ -79,11 +79,7 @@ impl Bucket {
             let field = |index: usize| fields.get(index).and_then(Option::as_deref);
             (number(field(0))?, number(field(1))?)
         } else {
-            let value = |index: usize| match text(answer(answers, index)) {
-                Ok(text) => Ok(Some(text)),
-                Err(Not::Gone) => Ok(None),
-                Err(not) => Err(not),
-            };
+            let value = |index: usize| optional(text(answer(answers, index)));
             let (level, time) = (value(0)?, value(1)?);
             if level.is_none() && time.is_none() {
                 return Err(Not::Gone);

@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Not, answer, pickle, reply, text};
 use crate::limiters::ask::{Answer, Ask, MOST_ENTRIES, Type};
-use crate::limiters::json;
 use crate::limiters::keys::Keys;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit};
@@ -141,41 +140,33 @@ impl Log {
     }
 
     fn of_json(&self, value: &[u8]) -> Option<Vec<f64>> {
-        let value = json::parse(value)?;
+        let value: serde_json::Value = serde_json::from_slice(value).ok()?;
         let list = value
             .pointer(self.at.as_deref().unwrap_or(""))?
             .as_array()?;
         list.iter().map(serde_json::Value::as_f64).collect()
     }
 
-    fn of_list(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
-        let Answer::Fields(entries) = answer(answers, 0) else {
-            return Err(text(answer(answers, 0)).err().unwrap_or(Not::WrongType));
-        };
-        if entries.is_empty() {
-            return Err(Not::Gone);
-        }
-        let times = |entries: &[Option<Vec<u8>>]| {
-            let time =
-                |entry: &Option<Vec<u8>>| Number::parse(entry.as_deref()?).map(Number::as_f64);
-            let times: Option<Vec<f64>> = entries.iter().map(time).collect();
-            times.ok_or(Not::Garbage(Invalid::NotANumber))
-        };
-        let read = times(entries)?;
-        let mut counted = self.count(at, &read)?;
-        let length = usize::try_from(reply(answer(answers, 1))?).unwrap_or(0);
-        if length > read.len() && read.len() >= MOST_ENTRIES {
-            // The list is longer than what was read. It is ordered: if the last entry is inside the window, so are all.
-            let last = match answer(answers, 2) {
-                Answer::Fields(last) => times(last)?,
-                _ => Vec::new(),
-            };
-            if self.count(at, &last)?.count == 0 {
-                return Err(Not::Unknown(Unknown::TooLarge));
+    fn of_list(&self, at: &At<'_>, list: &Answer) -> Result<Counted, Not> {
+        let oldest;
+        let (entries, length) = match list {
+            Answer::Fields(entries) if entries.is_empty() => return Err(Not::Gone),
+            Answer::Fields(entries) => (&entries[..], None),
+            Answer::Long(length, entry) => {
+                oldest = [Some(entry.clone())];
+                (&oldest[..], Some(*length))
             }
-            counted.count = u64::try_from(length).unwrap_or(u64::MAX);
+            other => return Err(text(other).err().unwrap_or(Not::WrongType)),
+        };
+        let time = |entry: &Option<Vec<u8>>| Number::parse(entry.as_deref()?).map(Number::as_f64);
+        let times: Option<Vec<f64>> = entries.iter().map(time).collect();
+        let counted = self.count(at, &times.ok_or(Not::Garbage(Invalid::NotANumber))?)?;
+        match length {
+            None => Ok(counted),
+            // The list is ordered: if the last entry is inside the window, so are all.
+            Some(count) if counted.count > 0 => Ok(Counted { count, ..counted }),
+            Some(_) => Err(Not::Unknown(Unknown::TooLarge)),
         }
-        Ok(counted)
     }
 
     fn of_members(answer: &Answer) -> Result<Counted, Not> {
@@ -211,11 +202,7 @@ impl Counting for Log {
                     min,
                 }]
             }
-            (Type::List, _) => vec![
-                Ask::Head(at.name()),
-                Ask::Length(at.name()),
-                Ask::Last(at.name()),
-            ],
+            (Type::List, _) => vec![Ask::List(at.name())],
             (Type::String | Type::Hash, _) => vec![Ask::Get(at.name())],
         })
     }
@@ -231,7 +218,7 @@ impl Counting for Log {
                 Ok(Counted::valid(count))
             }
             (Type::Zset, Weight::LastFourBytes) => Self::of_members(answer(answers, 0)),
-            (Type::List, _) => self.of_list(at, answers),
+            (Type::List, _) => self.of_list(at, answer(answers, 0)),
             (Type::String | Type::Hash, _) => self.of_string(at, answer(answers, 0)),
         }
     }

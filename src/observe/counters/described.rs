@@ -9,16 +9,18 @@ mod name_batch;
 mod passing;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched};
+use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched, Type};
 use crate::observation::{CounterKind, shown_key};
-use crate::observe::counters::api_limits::ApiLimits;
+use crate::observe::counters::api_limits::{ApiLimits, SavedApis};
 use crate::observe::counters::limits::{LimitRule, rule_for};
+use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sweep_result::Lane;
 use crate::observe::redis::router::Router;
 use crate::text::one_line;
@@ -46,8 +48,18 @@ pub(in crate::observe) struct Described {
     rivals: BTreeSet<(usize, usize)>,
     /// Whether Redis reports the memory of a key.
     measured: AtomicBool,
+    /// The type of the counter that was read last: most limiters use one type for all names that could have several.
+    likely: Mutex<Option<Type>>,
     /// The limits before they fell.
     falls: Falls,
+}
+
+/// What survives a restart.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::observe) struct SavedDescribed {
+    falls: falls::Before,
+    api: Option<SavedApis>,
 }
 
 /// The name of a counter to read again.
@@ -73,6 +85,16 @@ impl ReadContext<'_> {
         let steps = self.lanes.iter().map(|lane| lane.pacer.step_size() / 2);
         steps.min().unwrap_or(1)
     }
+
+    /// The pacers of the servers that hold `names`.
+    pub(in crate::observe) fn pacers<'n>(
+        &self,
+        names: impl Iterator<Item = &'n Vec<u8>>,
+    ) -> Vec<&Pacer> {
+        let asked: BTreeSet<usize> = names.filter_map(|it| self.router.link_of(it)).collect();
+        let lanes = asked.into_iter().filter_map(|lane| self.lanes.get(lane));
+        lanes.map(|lane| &lane.pacer).collect()
+    }
 }
 
 impl Described {
@@ -85,6 +107,7 @@ impl Described {
             wanted: HashSet::new(),
             rivals: BTreeSet::new(),
             measured: AtomicBool::new(true),
+            likely: Mutex::default(),
             falls: Falls::default(),
         }
     }
@@ -126,6 +149,22 @@ impl Described {
         }
         if let Some(rules) = rules {
             self.falls.rules_changed(rules, now);
+        }
+    }
+
+    /// The number of changes so far, and what survives a restart.
+    pub(in crate::observe) fn saved(&self) -> (u64, SavedDescribed) {
+        let (of_api, api) = self.api.as_ref().map(ApiLimits::saved).unzip();
+        let (of_falls, falls) = self.falls.saved();
+        let changes = of_falls + of_api.unwrap_or(0);
+        (changes, SavedDescribed { falls, api })
+    }
+
+    /// Takes back what was saved.
+    pub(in crate::observe) fn recall(&mut self, saved: SavedDescribed) {
+        self.falls.recall(saved.falls);
+        if let (Some(api), Some(saved)) = (&mut self.api, saved.api) {
+            api.recall(saved);
         }
     }
 

@@ -19,7 +19,7 @@ use own::OwnLimits;
 
 /// A rule of the configuration: keys that match have this limit, whatever Redis and the API say. It is for limits that only the
 /// limiter's callers know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitRule {
     /// A glob: `*` is any run of bytes, `?` is any one byte.
     pub pattern: String,
@@ -159,6 +159,11 @@ impl Remembered {
 
 /// Not seeded: hashes must be the same after a restart, so that saved limits can be restored.
 type FixedHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
+/// The hash of what is saved.
+pub(in crate::observe) fn fixed_hash(bytes: &[u8]) -> u64 {
+    FixedHasher::default().hash_one(bytes)
+}
 
 impl LimitMemory {
     /// Sets the default limit, which was just read. Returns whether it changed.
@@ -322,11 +327,11 @@ impl LimitMemory {
         }
     }
 
-    /// The longest window under which `key` may have been written, if `limit` applies now.
+    /// The longest window under which `key` may have been written, if `window_ms` applies now.
     pub(in crate::observe) fn longest_window(
         &self,
         key: &[u8],
-        limit: Limit,
+        window_ms: u64,
         now: Timestamp,
     ) -> u64 {
         let longer = |of: Option<u64>| {
@@ -334,10 +339,10 @@ impl LimitMemory {
             (now < *until).then_some(*window_ms)
         };
         if self.longer.is_empty() {
-            return limit.window_ms;
+            return window_ms;
         }
         let before = longer(None).max(longer(Some(self.hash(key))));
-        limit.window_ms.max(before.unwrap_or_default())
+        window_ms.max(before.unwrap_or_default())
     }
 
     /// A full pass has ended: limits that it did not see are gone.
@@ -570,20 +575,32 @@ mod tests {
         let mut limits = LimitMemory::default();
         limits.set_default(minute, at(0));
         limits.learn(b"k", Some(hour), at(0));
-        assert_eq!(limits.longest_window(b"k", hour, at(0)), 3_600_000);
+        assert_eq!(
+            limits.longest_window(b"k", hour.window_ms, at(0)),
+            3_600_000
+        );
         limits.learn(b"k", Some(minute), at(10));
-        assert_eq!(limits.longest_window(b"k", minute, at(3_609)), 3_600_000);
-        assert_eq!(limits.longest_window(b"k", minute, at(3_610)), 60_000);
-        assert_eq!(limits.longest_window(b"other", minute, at(11)), 60_000);
+        assert_eq!(
+            limits.longest_window(b"k", minute.window_ms, at(3_609)),
+            3_600_000
+        );
+        assert_eq!(
+            limits.longest_window(b"k", minute.window_ms, at(3_610)),
+            60_000
+        );
+        assert_eq!(
+            limits.longest_window(b"other", minute.window_ms, at(11)),
+            60_000
+        );
         // The key loses its own limit, and the default window becomes shorter.
         limits.learn(b"k", Some(hour), at(5_000));
         limits.learn(b"k", None, at(5_001));
-        assert_eq!(limits.longest_window(b"k", minute, at(5_002)), 3_600_000);
-        limits.set_default(limit(1_000), at(10_000));
         assert_eq!(
-            limits.longest_window(b"other", limit(1_000), at(10_059)),
-            60_000
+            limits.longest_window(b"k", minute.window_ms, at(5_002)),
+            3_600_000
         );
+        limits.set_default(limit(1_000), at(10_000));
+        assert_eq!(limits.longest_window(b"other", 1_000, at(10_059)), 60_000);
         limits.end_pass(at(20_000));
         assert!(limits.longer.is_empty());
     }

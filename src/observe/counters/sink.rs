@@ -27,12 +27,12 @@ pub(in crate::observe) trait CounterSink: Send {
 /// The values of a counter, without its key.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::observe) struct CounterValues {
-    count: u64,
-    limit: u64,
+    pub(in crate::observe) count: u64,
+    pub(in crate::observe) limit: u64,
     remaining: u64,
-    window_ms: Option<u64>,
-    fell_from: Option<FallenLimit>,
-    condition: Condition,
+    pub(in crate::observe) window_ms: Option<u64>,
+    pub(in crate::observe) fell_from: Option<FallenLimit>,
+    pub(in crate::observe) condition: Condition,
 }
 
 impl CounterValues {
@@ -44,6 +44,30 @@ impl CounterValues {
             window_ms: counter.window_ms,
             fell_from: counter.fell_from,
             condition: counter.condition,
+        }
+    }
+
+    /// The values of a counter whose limit has not fallen.
+    pub(in crate::observe) fn new(count: u64, limit: u64, condition: Condition) -> Self {
+        Self {
+            count,
+            limit,
+            remaining: limit.saturating_sub(count),
+            window_ms: None,
+            fell_from: None,
+            condition,
+        }
+    }
+
+    pub(in crate::observe) fn view<'k>(&self, key: &'k [u8]) -> CounterView<'k> {
+        CounterView {
+            key,
+            count: self.count,
+            limit: self.limit,
+            remaining: self.remaining,
+            window_ms: self.window_ms,
+            fell_from: self.fell_from,
+            condition: self.condition,
         }
     }
 

@@ -27,7 +27,6 @@ use crate::observation::Reason;
 use crate::observe::counters::described::{Described, ReadContext};
 use crate::observe::counters::invalidations::Names;
 use crate::observe::counters::memory::CounterMemory;
-use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
 use crate::observe::counters::sink::CounterSink;
@@ -90,22 +89,19 @@ impl Sweep<'_> {
             watched.partition(|key| self.sink.is_shown(key));
         order_after(&mut others, self.rechecked.as_deref());
         // Besides its limit, a step reads three values of each.
-        let names = (self.step() / 3).max(1);
-        for (number, some) in shown.chunks(names).enumerate() {
-            if number > 0 && Instant::now() >= stop {
-                result.postponed = true;
-                break;
+        let names = (self.context().step() / 2).max(1);
+        for (keys, in_turn) in [(shown, false), (others, true)] {
+            for (number, some) in keys.chunks(names).enumerate() {
+                // Each collection takes at least one step, however small the budget is.
+                if number > 0 && Instant::now() >= stop {
+                    result.postponed = true;
+                    break;
+                }
+                self.recheck_some(some, result).await;
+                if in_turn {
+                    *self.rechecked = some.last().cloned();
+                }
             }
-            self.recheck_some(some, result).await;
-        }
-        for (number, some) in others.chunks(names).enumerate() {
-            // Each collection takes at least one step, however small the budget is.
-            if number > 0 && Instant::now() >= stop {
-                result.postponed = true;
-                break;
-            }
-            self.recheck_some(some, result).await;
-            *self.rechecked = some.last().cloned();
         }
     }
 
@@ -118,7 +114,7 @@ impl Sweep<'_> {
         let at = self.clock.now();
         let mut unjudged = Vec::new();
         let found = self.verify(keys, at, &mut unjudged, result).await;
-        let alive = found.iter().filter(|known| known.count > 0);
+        let alive = found.iter().filter(|known| known.values.count > 0);
         let alive = alive.map(|known| &known.key);
         let alive = alive.chain(unjudged.iter().map(|(key, _)| key));
         let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
@@ -146,18 +142,16 @@ impl Sweep<'_> {
             self.take_registrations(&mut some, result);
             let mut sample = self.sample.clone();
             if let Some((described, context, sink)) = self.describing() {
-                described
-                    .written(&context, sink, &some, &mut sample, result)
-                    .await;
-                self.sample = sample;
-                continue;
+                let names = (&some[..], &sample.of(&some)[..]);
+                described.take(&context, sink, names, None, result).await;
+            } else {
+                let batch = self.sort(some, Round::Both, &mut sample);
+                match self.count(lane, batch).await.0 {
+                    Ok((counted, at)) => self.take(at, counted, None, result).await,
+                    Err(error) => fail(lane, &error, result),
+                }
             }
-            let batch = self.sort(some, Round::Both, &mut sample);
             self.sample = sample;
-            match self.count(lane, batch).await.0 {
-                Ok((counted, at)) => self.take(at, counted, None, result).await,
-                Err(error) => fail(lane, &error, result),
-            }
         }
         true
     }
@@ -342,9 +336,11 @@ impl Sweep<'_> {
                 break;
             }
             let left = names.len().saturating_sub(context.step());
+            let sampled = current.totals.sample.of(&names[left..]);
+            let some = (&names[left..], &sampled[..]);
             let whole = tokio::select! {
                 () = &mut give_way => false,
-                () = described.passing(&context, sink, &names[left..], &mut current.totals, result) => true,
+                () = described.take(&context, sink, some, Some(&mut current.totals), result) => true,
             };
             if whole {
                 names.truncate(left);
@@ -433,6 +429,16 @@ impl Sweep<'_> {
         }
     }
 
+    /// What the names of counters are read with.
+    fn context(&self) -> ReadContext<'_> {
+        ReadContext {
+            router: self.router,
+            lanes: self.lanes,
+            clock: self.clock,
+            rules: &self.memory.rules,
+        }
+    }
+
     /// The patterns for SCAN, one after the other.
     fn patterns(&self, round: Round) -> Arc<[Vec<u8>]> {
         let description = &self.memory.description;
@@ -479,32 +485,6 @@ impl Sweep<'_> {
             pacer.step(commands, work).await
         }
     }
-
-    /// How many names one step asks about, on any server.
-    fn step(&self) -> usize {
-        let steps = self.lanes.iter().map(|lane| lane.pacer.step_size());
-        steps.min().unwrap_or(1)
-    }
-}
-
-/// Does `work`, which asks about all of `names`, when its turn has come at every server that holds one of them.
-async fn paced<T, F: Future<Output = (T, Option<Duration>)>>(
-    (router, lanes): (&Router, &[Lane]),
-    names: impl Iterator<Item = Vec<u8>>,
-    work: impl FnOnce() -> F,
-) -> T {
-    let mut commands = 0;
-    let mut asked = vec![false; lanes.len()];
-    for name in names {
-        commands += 1;
-        let lane = router.link_of(&name).and_then(|lane| asked.get_mut(lane));
-        if let Some(lane) = lane {
-            *lane = true;
-        }
-    }
-    let pacers = lanes.iter().zip(asked).filter(|(_, asked)| *asked);
-    let pacers: Vec<&Pacer> = pacers.map(|(lane, _)| &lane.pacer).collect();
-    step_at_all(&pacers, commands, work).await.0
 }
 
 /// Sorts `keys` and rotates them, so that the first key after `last` comes first.

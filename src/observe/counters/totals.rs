@@ -43,6 +43,11 @@ impl Sample {
         self.seen += 1;
         self.seen <= ALL_OF || hasher.hash_one(name) % ONE_IN == self.number % ONE_IN
     }
+
+    /// Which of `names`, the next ones, are in the sample.
+    pub(in crate::observe) fn of(&mut self, names: &[Vec<u8>]) -> Vec<bool> {
+        names.iter().map(|name| self.takes(name)).collect()
+    }
 }
 
 /// What one pass has found.

@@ -8,32 +8,32 @@ use crate::observe::redis::errors::{breaks, reason_of};
 
 /// The key of `ask`, and the command.
 pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
-    let (name, key) = match ask {
-        Ask::Type(key) => ("TYPE", key),
-        Ask::Pttl(key) => ("PTTL", key),
-        Ask::Exists(key) => ("EXISTS", key),
-        Ask::Get(key) => ("GETRANGE", key),
-        Ask::Fields(key, _) => ("HMGET", key),
-        Ask::AllFields(key) => ("HGETALL", key),
-        Ask::Head(key) | Ask::Last(key) => ("LRANGE", key),
-        Ask::Length(key) => ("LLEN", key),
-        Ask::Count { key, .. } => ("ZCOUNT", key),
-        Ask::Members { key, .. } => ("ZRANGEBYSCORE", key),
-    };
-    let mut command = redis::cmd(name);
-    command.arg(key);
+    let key = ask.key().to_vec();
+    let mut command = redis::cmd(match ask {
+        Ask::Type(_) => "TYPE",
+        Ask::Pttl(_) => "PTTL",
+        Ask::Exists(_) => "EXISTS",
+        Ask::Get(_) => "GETRANGE",
+        Ask::HasField(..) => "HEXISTS",
+        Ask::Fields(..) => "HMGET",
+        Ask::AllFields(_) => "HGETALL",
+        Ask::List(_) => "LRANGE",
+        Ask::Count { .. } => "ZCOUNT",
+        Ask::Members { .. } => "ZRANGEBYSCORE",
+    });
+    command.arg(&key);
     match ask {
         Ask::Get(_) => {
             command.arg(0).arg(MOST_BYTES);
         }
+        Ask::HasField(_, field) => {
+            command.arg(field);
+        }
         Ask::Fields(_, fields) => {
             command.arg(fields);
         }
-        Ask::Head(_) => {
+        Ask::List(_) => {
             command.arg(0).arg(MOST_ENTRIES - 1);
-        }
-        Ask::Last(_) => {
-            command.arg(-1).arg(-1);
         }
         Ask::Count { min, max, .. } => {
             command.arg(score(*min)).arg(score(*max));
@@ -42,9 +42,9 @@ pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
             command.arg(score(*min)).arg("+inf");
             command.arg("LIMIT").arg(0).arg(MOST_ENTRIES);
         }
-        Ask::Type(_) | Ask::Pttl(_) | Ask::Exists(_) | Ask::AllFields(_) | Ask::Length(_) => {}
+        Ask::Type(_) | Ask::Pttl(_) | Ask::Exists(_) | Ask::AllFields(_) => {}
     }
-    (key.clone(), command)
+    (key, command)
 }
 
 /// The most memory that Redis takes for an entry of a list, hash or sorted set, without long values.
@@ -63,10 +63,14 @@ pub(super) fn guards(ask: &Ask, measured: bool) -> Vec<(Vec<u8>, Cmd)> {
             return fields.iter().map(length).collect();
         }
         Ask::AllFields(key) => (key, "HLEN"),
-        // `Ask::Last` is sent together with `Ask::Head`.
-        Ask::Head(key) => (key, "LLEN"),
+        Ask::List(key) => (key, "LLEN"),
         Ask::Members { key, .. } => (key, "ZCARD"),
-        _ => return Vec::new(),
+        Ask::Type(_)
+        | Ask::Pttl(_)
+        | Ask::Exists(_)
+        | Ask::Get(_)
+        | Ask::HasField(..)
+        | Ask::Count { .. } => return Vec::new(),
     };
     let mut entries = redis::cmd(count);
     entries.arg(key);
@@ -102,11 +106,27 @@ pub(super) fn is_read(ask: &Ask, said: &[RedisResult<Value>]) -> bool {
     let Some(entries) = said.first().and_then(number) else {
         return true;
     };
-    // A list is ordered, and LRANGE reads only so many entries.
-    let few = matches!(ask, Ask::Head(_)) || entries <= most(MOST_ENTRIES);
+    // A list is ordered: of a long one, only the last entry is read.
+    let few = matches!(ask, Ask::List(_)) || entries <= most(MOST_ENTRIES);
     let used = said.get(1).and_then(number).unwrap_or(0);
     let allowed = most(MOST_BYTES).saturating_add(ENTRY_BYTES.saturating_mul(entries));
     few && used <= allowed
+}
+
+/// The length of the list that `ask` reads, if it is longer than the exporter reads, by the replies of its guards.
+pub(super) fn long(ask: &Ask, said: &[RedisResult<Value>]) -> Option<u64> {
+    let (Ask::List(_), Some(Ok(Value::Int(length)))) = (ask, said.first()) else {
+        return None;
+    };
+    let length = u64::try_from(*length).ok()?;
+    (length > MOST_ENTRIES as u64).then_some(length)
+}
+
+/// The command that reads the last entry of the list `key`.
+pub(super) fn last_of(key: &[u8]) -> (Vec<u8>, Cmd) {
+    let mut command = redis::cmd("LRANGE");
+    command.arg(key).arg(-1).arg(-1);
+    (key.to_vec(), command)
 }
 
 fn score(value: f64) -> String {
@@ -123,16 +143,12 @@ pub(super) fn answer(ask: &Ask, said: RedisResult<Value>) -> Result<Answer, Redi
     };
     Ok(match (ask, said) {
         (Ask::Type(_), Value::SimpleString(kind)) => Answer::Type(kind),
-        // Redis has no empty lists.
-        (Ask::Length(_), Value::Int(0)) => Answer::Missing,
         (_, Value::Int(number)) => Answer::Integer(number),
         // Or an empty string: `name_batch` distinguishes them.
         (Ask::Get(_), Value::BulkString(text)) if text.is_empty() => Answer::Missing,
         (Ask::Get(_), Value::BulkString(text)) if text.len() > MOST_BYTES => Answer::TooLarge,
         (Ask::Get(_), Value::BulkString(text)) => Answer::Text(text),
-        (Ask::Head(_) | Ask::Last(_) | Ask::AllFields(_), Value::Array(values))
-            if values.is_empty() =>
-        {
+        (Ask::List(_) | Ask::AllFields(_), Value::Array(values)) if values.is_empty() => {
             Answer::Missing
         }
         (Ask::AllFields(_), Value::Map(pairs)) => pairs_of(
@@ -208,8 +224,8 @@ mod tests {
         let key = || b"k".to_vec();
         for (ask, expected) in [
             (Ask::Get(key()), "GETRANGE k 0 65536"),
-            (Ask::Head(key()), "LRANGE k 0 4095"),
-            (Ask::Last(key()), "LRANGE k -1 -1"),
+            (Ask::List(key()), "LRANGE k 0 4095"),
+            (Ask::HasField(key(), b"a".to_vec()), "HEXISTS k a"),
             (Ask::Fields(key(), vec![b"a".to_vec()]), "HMGET k a"),
             (
                 Ask::Count {
@@ -304,14 +320,14 @@ mod tests {
             (Ask::Get(key()), ""),
             (fields, "HSTRLEN k a, HSTRLEN k b"),
             (Ask::AllFields(key()), "HLEN k, MEMORY USAGE k SAMPLES 4096"),
-            (Ask::Head(key()), "LLEN k, MEMORY USAGE k SAMPLES 4096"),
+            (Ask::List(key()), "LLEN k, MEMORY USAGE k SAMPLES 4096"),
             (members, "ZCARD k, MEMORY USAGE k SAMPLES 4096"),
         ] {
             let guards = guards(&ask, true);
             let guards: Vec<String> = guards.iter().map(|(_, guard)| words(guard)).collect();
             assert_eq!(guards.join(", "), expected);
         }
-        assert_eq!(guards(&Ask::Head(key()), false).len(), 1);
+        assert_eq!(guards(&Ask::List(key()), false).len(), 1);
     }
 
     #[test]
@@ -324,7 +340,7 @@ mod tests {
         let fields = Ask::Fields(key(), vec![b"a".to_vec(), b"b".to_vec()]);
         assert!(is_read(&fields, &[10, 0]) && is_read(&fields, &[65_536, 0]));
         assert!(!is_read(&fields, &[65_536, 1]) && !is_read(&fields, &[0, i64::MAX]));
-        let (all, head) = (Ask::AllFields(key()), Ask::Head(key()));
+        let (all, head) = (Ask::AllFields(key()), Ask::List(key()));
         assert!(is_read(&all, &[4_096, 500_000]) && is_read(&all, &[1, 65_000]));
         assert!(!is_read(&all, &[4_097, 0]) && !is_read(&all, &[1, 70_000]));
         // Without MEMORY USAGE, the number of entries decides.
@@ -341,10 +357,10 @@ mod tests {
             answer(&get, text(MOST_BYTES + 1)).unwrap(),
             Answer::TooLarge
         );
-        let head = Ask::Head(b"k".to_vec());
+        let list = Ask::List(b"k".to_vec());
         let empty = Ok(Value::Array(Vec::new()));
-        assert_eq!(answer(&head, empty).unwrap(), Answer::Missing);
-        let length = Ask::Length(b"k".to_vec());
-        assert_eq!(answer(&length, Ok(Value::Int(0))).unwrap(), Answer::Missing);
+        assert_eq!(answer(&list, empty).unwrap(), Answer::Missing);
+        let long = |length| long(&list, &[Ok(Value::Int(length))]);
+        assert_eq!((long(4_096), long(4_097)), (None, Some(4_097)));
     }
 }

@@ -143,7 +143,7 @@ impl Described {
                 let mut names = names;
                 inventory.take_registrations(&self.description, &mut names);
                 for names in names.chunks(context.step()) {
-                    let sampled: Vec<bool> = names.iter().map(|it| sample.takes(it)).collect();
+                    let sampled = sample.of(names);
                     let (findings, _) = self.read_names(context, names, &sampled, result).await;
                     for (name, finding) in names.iter().zip(findings) {
                         if let Some(finding) = finding {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::clock::earlier;
 use crate::limiters::{Called, CounterReading, Finding, Limits, Matched, Outcome, Unknown};
 use crate::observation::{Condition, CounterView, FallenLimit, Lacks, Reason};
+use crate::observe::counters::sink::CounterValues;
 
 /// A counter that was read, with its label.
 #[derive(Debug)]
@@ -15,13 +16,9 @@ pub(super) struct Seen {
     /// The rest of its name, which distinguishes it from other counters with this label.
     pub(super) rest: Vec<u8>,
     pub(super) name: Vec<u8>,
-    count: u64,
-    limit: u64,
-    window_ms: Option<u64>,
-    fell_from: Option<FallenLimit>,
+    values: CounterValues,
     /// The limits that are stored in Redis for this counter.
     pub(super) own: Option<Limits>,
-    condition: Condition,
 }
 
 /// The judgement of a name.
@@ -45,38 +42,31 @@ pub(super) fn judge(
     let Some(matched) = &finding.matched else {
         return Judged::Nothing;
     };
-    let lacking = |lacks| Condition {
-        lacks,
-        ..Condition::default()
-    };
-    let seen = |called: Called, condition| Seen {
+    let seen = |called: Called, values| Seen {
         label: called.label,
         rest: called.rest,
         name: matched.name.clone(),
-        count: 0,
-        limit: 0,
-        window_ms: None,
-        fell_from: None,
+        values,
         own: None,
-        condition,
     };
     match &finding.outcome {
         Outcome::Counted(reading) => {
-            let condition = condition(reading);
             let limit = reading.limits.capacity().unwrap_or_default();
+            let mut values = CounterValues::new(reading.count, limit, condition(reading));
+            values.window_ms = reading.limits.window_ms;
+            values.fell_from = fell_from(reading, now);
             Judged::Counter(Seen {
-                count: reading.count,
-                limit,
-                window_ms: reading.limits.window_ms,
-                fell_from: fell_from(reading, now),
                 own: reading.own.then_some(reading.limits),
-                ..seen(called(matched), condition)
+                ..seen(called(matched), values)
             })
         }
         Outcome::Invalid(state) => {
-            let mut condition = lacking(Lacks::Count);
-            condition.invalid = Some(*state);
-            Judged::Counter(seen(called(matched), condition))
+            let condition = Condition {
+                lacks: Lacks::Count,
+                invalid: Some(*state),
+                ..Condition::default()
+            };
+            Judged::Counter(seen(called(matched), CounterValues::new(0, 0, condition)))
         }
         Outcome::Unknown(why) => Judged::Unjudged(called(matched).label, reason_of(*why)),
         Outcome::Over(_) | Outcome::Gone if matched.has_span() => Judged::Passed,
@@ -117,30 +107,25 @@ fn reason_of(why: Unknown) -> Reason {
 
 impl Seen {
     pub(super) fn view(&self) -> CounterView<'_> {
-        CounterView {
-            key: &self.label,
-            count: self.count,
-            limit: self.limit,
-            remaining: self.limit.saturating_sub(self.count),
-            window_ms: self.window_ms,
-            fell_from: self.fell_from,
-            condition: self.condition,
-        }
+        self.values.view(&self.label)
     }
 
     /// Whether it is empty and in a valid state.
     pub(super) fn is_empty(&self) -> bool {
-        self.count == 0 && !self.condition.stuck && self.condition.invalid.is_none()
+        self.values.count == 0
+            && !self.values.condition.stuck
+            && self.values.condition.invalid.is_none()
     }
 
     /// Whether its limit is unknown.
     pub(super) fn lacks_limit(&self) -> bool {
-        self.condition.lacks == Lacks::Limit
+        self.values.condition.lacks == Lacks::Limit
     }
 
     /// Whether every collection reads it: it is at or above its limit, or in a state that is reported.
     pub(super) fn is_remarkable(&self) -> bool {
-        let full = self.condition.lacks == Lacks::Nothing && self.count >= self.limit;
-        full || self.condition.stuck || self.condition.invalid.is_some()
+        let full =
+            self.values.condition.lacks == Lacks::Nothing && self.values.count >= self.values.limit;
+        full || self.values.condition.stuck || self.values.condition.invalid.is_some()
     }
 }

@@ -1,11 +1,12 @@
 //! Reads many names by their description. The commands for one step of all names are sent together.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
-use super::answers::{answer, command, guards, is_read, is_unmeasured};
+use super::answers::{answer, command, guards, is_read, is_unmeasured, last_of, long};
 use crate::limiters::{Answer, Ask, Finding, NameReader};
 use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::redis::router::Router;
@@ -50,16 +51,17 @@ pub(super) async fn read(
         let mut answers = ask_all(access, &asked, spent).await;
         find_empty(access, &readers, &asked, &mut answers, spent).await;
         let mut answers = answers.into_iter();
-        let mut asked = asked.iter().map(|(place, _)| *place).peekable();
-        while let Some(place) = asked.next() {
-            let mut said = vec![answers.next()];
-            while asked.next_if_eq(&place).is_some() {
-                said.push(answers.next());
+        for (reader, failed) in readers.iter_mut().zip(&mut failed) {
+            if failed.is_some() {
+                continue;
             }
-            let said: Result<Vec<Answer>, RedisError> = said.into_iter().flatten().collect();
-            match said {
-                Ok(said) => readers[place].feed(&said),
-                Err(error) => failed[place] = Some(error),
+            let said: Vec<_> = answers.by_ref().take(reader.asks().len()).collect();
+            match said
+                .into_iter()
+                .collect::<Result<Vec<Answer>, RedisError>>()
+            {
+                Ok(said) => reader.feed(&said),
+                Err(error) => *failed = Some(error),
             }
         }
     }
@@ -89,24 +91,34 @@ async fn ask_all(
     let many: Vec<usize> = guards.iter().map(Vec::len).collect();
     let mut sizes = access.ask(guards.concat(), spent).await.into_iter();
     let mut large = Vec::with_capacity(asked.len());
+    let mut read = Vec::with_capacity(asked.len());
     for ((_, ask), many) in asked.iter().zip(many) {
         let said: Vec<RedisResult<Value>> = sizes.by_ref().take(many).collect();
         if measured && is_unmeasured(ask, &said) {
             // Not sent again: each refusal adds an entry to the ACL log of Redis.
             access.measured.store(false, Ordering::Relaxed);
         }
-        large.push(!is_read(ask, &said));
+        let (is_read, length) = (is_read(ask, &said), long(ask, &said));
+        if is_read {
+            read.push(length.map_or_else(|| command(ask), |_| last_of(ask.key())));
+        }
+        large.push((!is_read, length));
     }
-    let read = asked.iter().zip(&large).filter(|(_, large)| !**large);
-    let read: Vec<_> = read.map(|((_, ask), _)| command(ask)).collect();
     let mut said = access.ask(read, spent).await.into_iter();
-    let answers = asked.iter().zip(large).map(|((_, ask), large)| {
+    let answers = asked.iter().zip(large).map(|((_, ask), (large, length))| {
         if large {
             return Ok(Answer::TooLarge);
         }
         // There are as many answers as commands.
-        said.next()
-            .map_or(Ok(Answer::Missing), |said| answer(ask, said))
+        let answer = said
+            .next()
+            .map_or(Ok(Answer::Missing), |it| answer(ask, it))?;
+        Ok(match (length, answer) {
+            (Some(length), Answer::Fields(mut last)) => {
+                Answer::Long(length, last.pop().flatten().unwrap_or_default())
+            }
+            (_, answer) => answer,
+        })
     });
     answers.collect()
 }
@@ -145,15 +157,27 @@ impl RedisAccess<'_> {
         if commands.is_empty() {
             return Vec::new();
         }
-        let many = commands.len();
+        // Names may have the same limit, and ask for it by the same command.
+        let mut once = Vec::new();
+        let mut places = HashMap::new();
+        let place = |(key, command): (Vec<u8>, Cmd)| {
+            let next = once.len();
+            let place = *places.entry(command.get_packed_command()).or_insert(next);
+            if place == next {
+                once.push((key, command));
+            }
+            place
+        };
+        let asked: Vec<usize> = commands.into_iter().map(place).collect();
+        let many = once.len();
         spent.commands += many as u64;
         let ask = || async {
-            let said = self.router.ask(commands).await;
+            let said = self.router.ask(once).await;
             let took = said.took;
             (said, took)
         };
         let (said, took) = step_at_all(self.pacers, many, ask).await;
         spent.took += took;
-        said.each
+        asked.into_iter().map(|at| said.each[at].clone()).collect()
     }
 }

@@ -1,6 +1,5 @@
 //! Reads names by their description: names from a pass, written names, and watched names.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,14 +8,15 @@ use redis::RedisError;
 use super::judging::{Judged, Seen};
 use super::name_batch::{RedisAccess, Spent, read};
 use super::{Described, Name, ReadContext, ruled};
-use crate::limiters::{Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader};
+use crate::limiters::{
+    Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader, Outcome, Under,
+};
+use crate::lock::lock;
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
-use crate::observe::counters::limits::LimitRule;
-use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
-use crate::observe::counters::totals::{Sample, Totals};
+use crate::observe::counters::totals::Totals;
 use crate::observe::nodes::canary::CANARY_MARK;
 use crate::observe::redis::errors::is_elsewhere;
 use crate::observe::redis::server_state::redis_millis;
@@ -47,7 +47,9 @@ impl Described {
                         let reason = self.lacking(&finding, Reason::NoLimit);
                         result.unjudged.push((counter.label.clone(), reason));
                     }
-                    seen.push(counter);
+                    if self.wanted.contains(&*counter.label) {
+                        seen.push(counter);
+                    }
                 }
                 Judged::Unjudged(label, reason) => {
                     let reason = self.lacking(&finding, reason);
@@ -61,43 +63,43 @@ impl Described {
                 }
             }
         }
-        let views: Vec<CounterView<'_>> = seen
-            .iter()
-            .filter(|seen| self.wanted.contains(&*seen.label))
-            .map(Seen::view)
-            .collect();
-        sink.recheck(at, &views);
+        sink.recheck(at, &views(&seen));
     }
 
-    /// Reads names from a pass, in one batch. Until all are read, nothing is recorded, so the caller may give up on it.
-    pub(in crate::observe) async fn passing(
+    /// Reads `names`, which belong to a pass if there are `totals`. `sampled`: which of them the sample takes. Until a step of
+    /// them is read, nothing of it is recorded: with one step of names, the caller may give up on it.
+    pub(in crate::observe) async fn take(
         &mut self,
         context: &ReadContext<'_>,
         sink: &mut dyn CounterSink,
-        names: &[Vec<u8>],
-        totals: &mut Totals,
+        (names, sampled): (&[Vec<u8>], &[bool]),
+        mut totals: Option<&mut Totals>,
         result: &mut SweepResult,
     ) {
-        let sampled: Vec<bool> = names.iter().map(|it| totals.sample.takes(it)).collect();
-        let closely = self.with_watched(names, &sampled);
-        let (findings, took) = self.read_names(context, names, &closely, result).await;
-        result.pass_took += took;
-        for (finding, sampled) in findings.iter().zip(sampled) {
-            let Some(finding) = finding else { continue };
-            totals.add(finding, sampled);
-            if sampled {
-                self.note_rivals(finding);
+        let step = context.step();
+        for (names, sampled) in names.chunks(step).zip(sampled.chunks(step)) {
+            let closely = self.with_watched(names, sampled);
+            let (findings, took) = self.read_names(context, names, &closely, result).await;
+            let at = context.clock.now();
+            let read = self.judge_all(sink, &findings, at.steady, result);
+            if let Some(totals) = &mut totals {
+                result.pass_took += took;
+                for (finding, sampled) in findings.iter().zip(sampled) {
+                    let Some(finding) = finding else { continue };
+                    totals.add(finding, *sampled);
+                    if *sampled {
+                        self.note_rivals(finding);
+                    }
+                }
+                for (label, reason) in &read.unjudged {
+                    totals.add_unjudged(*reason, label);
+                }
+                sink.counters(at, &views(&read.seen));
+            } else {
+                sink.recheck(at, &views(&read.seen));
             }
+            sink.recheck(at, &views(&read.empty));
         }
-        let at = context.clock.now();
-        let read = self.judge_all(sink, &findings, at.steady, result);
-        for (label, reason) in &read.unjudged {
-            totals.add_unjudged(*reason, label);
-        }
-        let views: Vec<CounterView<'_>> = read.seen.iter().map(Seen::view).collect();
-        sink.counters(at, &views);
-        let views: Vec<CounterView<'_>> = read.empty.iter().map(Seen::view).collect();
-        sink.recheck(at, &views);
     }
 
     /// Why a limit or a window is unknown: `reason`, unless an API that may have it never answered.
@@ -109,25 +111,6 @@ impl Described {
                 api.is_some_and(|api| api.is_unread(counter, matched))
             });
         if unread { Reason::LimitsUnread } else { reason }
-    }
-
-    /// Reads written names, outside the pass.
-    pub(in crate::observe) async fn written(
-        &mut self,
-        context: &ReadContext<'_>,
-        sink: &mut dyn CounterSink,
-        names: &[Vec<u8>],
-        sample: &mut Sample,
-        result: &mut SweepResult,
-    ) {
-        let sampled: Vec<bool> = names.iter().map(|name| sample.takes(name)).collect();
-        let closely = self.with_watched(names, &sampled);
-        let (findings, _) = self.read_names(context, names, &closely, result).await;
-        let at = context.clock.now();
-        let read = self.judge_all(sink, &findings, at.steady, result);
-        let all = read.seen.iter().chain(&read.empty);
-        let views: Vec<CounterView<'_>> = all.map(Seen::view).collect();
-        sink.recheck(at, &views);
     }
 
     /// Which of `names` are read with their expiry: sampled ones and watched ones.
@@ -154,15 +137,19 @@ impl Described {
             {
                 self.falls.learn(name, *own, now);
             }
+            let (of_read, this) = (&mut read.unjudged, &*self);
+            let mut unjudged = |label: Vec<u8>, reason| {
+                let reason = this.lacking(finding, reason);
+                result.skip(reason, &label);
+                if this.wanted.contains(&*label) {
+                    result.unjudged.push((label.clone(), reason));
+                }
+                of_read.push((label, reason));
+            };
             match judged {
                 Judged::Counter(counter) if !counter.is_empty() => {
                     if counter.lacks_limit() {
-                        let reason = self.lacking(finding, Reason::NoLimit);
-                        result.skip(reason, &counter.label);
-                        if self.wanted.contains(&*counter.label) {
-                            result.unjudged.push((counter.label.clone(), reason));
-                        }
-                        read.unjudged.push((counter.label.clone(), reason));
+                        unjudged(counter.label.clone(), Reason::NoLimit);
                     }
                     self.remember(sink, &counter);
                     read.seen.push(counter);
@@ -171,14 +158,7 @@ impl Described {
                 Judged::Counter(counter) if self.wanted.contains(&*counter.label) => {
                     read.empty.push(counter);
                 }
-                Judged::Unjudged(label, reason) => {
-                    let reason = self.lacking(finding, reason);
-                    result.skip(reason, &label);
-                    if self.wanted.contains(&*label) {
-                        result.unjudged.push((label.clone(), reason));
-                    }
-                    read.unjudged.push((label, reason));
-                }
+                Judged::Unjudged(label, reason) => unjudged(label, reason),
                 Judged::Counter(_) | Judged::Passed | Judged::Nothing => {}
             }
         }
@@ -218,14 +198,26 @@ impl Described {
         };
         let at = context.clock.now();
         let falls = &self.falls;
-        let former = |counter: &Counter, matched: &Matched, merged: Merged<'_>| {
-            let before = |rules: &[LimitRule]| {
-                ruled(rules, description, counter, matched).or(*merged.unruled)
-            };
-            let of_own = || falls.of_own(&matched.name, merged.limits, at.steady);
-            let of_own = merged.own.then(of_own).flatten();
-            of_own.or_else(|| falls.by_rules(merged.limits, before, at.steady))
+        let former = |counter: &Counter, matched: &Matched, merged: &Merged, under: Under<'_>| {
+            let limits = &merged.limits;
+            let own = || falls.of_own(&matched.name, limits, at.steady);
+            let own = merged.own.then(own).flatten();
+            let by_rules = falls.rules().map(|(before, replaced)| {
+                let before = ruled(before, description, counter, matched);
+                (under(before, &|http| api(http, matched)), *replaced)
+            });
+            let of_apis = apis.map(|apis| apis.earlier(counter, matched));
+            let by_api = of_apis.into_iter().flatten().map(|(of, before, replaced)| {
+                let before = |http: &Http| {
+                    let earlier = std::ptr::eq(of, http).then_some(before);
+                    earlier.unwrap_or_else(|| api(http, matched))
+                };
+                (under(rules(counter, matched), &before), replaced)
+            });
+            let earlier = own.into_iter().chain(by_rules).chain(by_api);
+            super::falls::former(earlier, limits, at.steady)
         };
+        let likely = *lock(&self.likely);
         let lanes: Vec<usize> = names
             .iter()
             .map(|name| context.router.link_of(name).unwrap_or(0))
@@ -245,12 +237,10 @@ impl Described {
                     tolerance_ms: CLOCK_TOLERANCE_MS,
                     sampled: *sampled,
                 };
-                NameReader::begin(&self.description, known, name, None)
+                NameReader::begin(description, known, name, likely)
             });
         let readers: Vec<NameReader<'_>> = readers.collect();
-        let asked: BTreeSet<usize> = lanes.iter().copied().collect();
-        let asked = asked.into_iter().filter_map(|lane| context.lanes.get(lane));
-        let pacers: Vec<&Pacer> = asked.map(|lane| &lane.pacer).collect();
+        let pacers = context.pacers(names.iter());
         let mut spent = Spent::default();
         let access = RedisAccess {
             router: context.router,
@@ -259,6 +249,15 @@ impl Described {
         };
         let findings = read(&access, readers, &mut spent).await;
         result.commands += spent.commands;
+        let counted = |it: &Result<Finding, _>| {
+            let finding = it.as_ref().ok()?;
+            let matched = finding.matched.as_ref()?;
+            let is_counted = matches!(finding.outcome, Outcome::Counted(_));
+            is_counted.then(|| description.counter(matched).kind)
+        };
+        if let Some(kind) = findings.iter().rev().find_map(counted) {
+            *lock(&self.likely) = Some(kind);
+        }
         let findings = findings.into_iter().zip(names).zip(lanes);
         let findings = findings
             .map(|((finding, name), lane)| match finding {
@@ -272,6 +271,10 @@ impl Described {
             .collect();
         (findings, spent.took)
     }
+}
+
+fn views(seen: &[Seen]) -> Vec<CounterView<'_>> {
+    seen.iter().map(Seen::view).collect()
 }
 
 /// Whether the counter counts the exporter's own canary requests.

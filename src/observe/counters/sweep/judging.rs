@@ -1,7 +1,7 @@
 //! Judges the counters of the reference limiter: sorts names by the commands that they need, judges counts by the remembered
 //! limits, and reads keys again where those are not enough. It does not decide when anything is read.
 
-use super::{Sweep, paced};
+use super::Sweep;
 use crate::clock::Moment;
 use crate::limiters::Limits;
 use crate::observation::{
@@ -9,11 +9,13 @@ use crate::observation::{
 };
 use crate::observe::counters::closer::Closer;
 use crate::observe::counters::limits::by_rule;
+use crate::observe::counters::pace::step_at_all;
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{
     Batch, Counted, CountedKey, Doubtful, LIMIT, Own, PREFIX, ReadFailure, ToCount, Verified,
     names_of, verify,
 };
+use crate::observe::counters::sink::CounterValues;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::Sample;
 use crate::observe::nodes::canary::CANARY_PREFIX;
@@ -23,27 +25,18 @@ use crate::observe::redis::server_state::redis_millis;
 /// A counter with its count and limit.
 pub(in crate::observe) struct JudgedCounter {
     pub(in crate::observe) key: Vec<u8>,
-    pub(in crate::observe) count: u64,
-    pub(in crate::observe) limit: Limit,
-    fell_from: Option<FallenLimit>,
-    /// A state that the limiter cannot make.
-    invalid: Option<Invalid>,
+    pub(in crate::observe) values: CounterValues,
 }
 
 impl JudgedCounter {
+    fn new(key: Vec<u8>, count: u64, limit: Limit, fell_from: Option<FallenLimit>) -> Self {
+        let mut values = CounterValues::new(count, limit.limit, Condition::default());
+        (values.window_ms, values.fell_from) = (Some(limit.window_ms), fell_from);
+        Self { key, values }
+    }
+
     fn view(&self) -> CounterView<'_> {
-        CounterView {
-            key: &self.key,
-            count: self.count,
-            limit: self.limit.limit,
-            remaining: self.limit.limit.saturating_sub(self.count),
-            window_ms: Some(self.limit.window_ms),
-            fell_from: self.fell_from,
-            condition: Condition {
-                invalid: self.invalid,
-                ..Condition::default()
-            },
-        }
+        self.values.view(&self.key)
     }
 }
 
@@ -154,7 +147,7 @@ impl Sweep<'_> {
         // These may have been counted under the previous limit.
         let changed = changed.into_iter().map(closely).collect();
         let changed = self.verify(changed, at, &mut Vec::new(), result).await;
-        verified.retain(|known| known.count > 0);
+        verified.retain(|known| known.values.count > 0);
         sure.append(&mut verified);
         if let Some(pass) = pass {
             for without in expiries {
@@ -206,13 +199,7 @@ impl Sweep<'_> {
         if ruled.is_none() && (count > limit.limit || self.sink.ranks(used, &key)) {
             return Judged::Doubtful(key);
         }
-        Judged::Sure(JudgedCounter {
-            key,
-            count,
-            limit,
-            fell_from,
-            invalid: None,
-        })
+        Judged::Sure(JudgedCounter::new(key, count, limit, fell_from))
     }
 
     /// The state of a counter that its limiter cannot make, from its closer reading.
@@ -222,14 +209,15 @@ impl Sweep<'_> {
         closer: Option<Closer>,
         at: Moment,
     ) -> Option<Invalid> {
-        let (key, limit) = (&known.key, known.limit);
-        let longest = self.memory.limits.longest_window(key, limit, at.steady);
+        let JudgedCounter { key, values } = known;
+        let memory = &self.memory.limits;
+        let longest = |window_ms| memory.longest_window(key, window_ms, at.steady);
         let limits = Limits {
-            limit: Some(limit.limit),
-            window_ms: Some(longest),
+            limit: Some(values.limit),
+            window_ms: values.window_ms.map(longest),
             burst: None,
         };
-        closer?.invalid(self.memory.reference(), known.count, &limits)
+        closer?.invalid(self.memory.reference(), values.count, &limits)
     }
 
     /// Reads limit and count of `keys` directly, and of those with `true` their expiry and their entries in the future. Returns
@@ -262,9 +250,11 @@ impl Sweep<'_> {
             }
         });
         let keys: Vec<Doubtful> = keys.collect();
-        let names = keys.iter().flat_map(|it| names_of(&it.key));
+        let names: Vec<[Vec<u8>; 2]> = keys.iter().map(|it| names_of(&it.key)).collect();
+        let context = self.context();
+        let pacers = context.pacers(names.iter().flatten());
         let work = || verify(self.router, &keys, now_ms, rule, usual);
-        let answers = paced((self.router, self.lanes), names, work).await;
+        let answers = step_at_all(&pacers, 2 * keys.len(), work).await.0;
         let commands: usize = keys.iter().map(Doubtful::commands).sum();
         result.commands += commands as u64;
         let mut found = Vec::with_capacity(keys.len());
@@ -272,18 +262,12 @@ impl Sweep<'_> {
             let closer = answer.closer;
             match self.judge_read(&key, answer, at, result) {
                 Read::Counted(count, limit, fell_from) => {
-                    let mut known = JudgedCounter {
-                        key,
-                        count,
-                        limit,
-                        fell_from,
-                        invalid: None,
-                    };
-                    if count > 0 {
-                        known.invalid = self.examine(&known, closer, at);
-                    }
+                    let mut known = JudgedCounter::new(key, count, limit, fell_from);
+                    let examined = closer.filter(|_| count > 0);
+                    let invalid = self.examine(&known, examined, at);
+                    known.values.condition.invalid = invalid;
                     // The key is read closely wherever SCAN returns it, until its state is valid again.
-                    if known.invalid.is_some() {
+                    if invalid.is_some() {
                         self.memory.suspects.insert(known.key.clone());
                     } else if !self.memory.suspects.is_empty() {
                         self.memory.suspects.remove(&known.key);
