@@ -27,9 +27,8 @@ use crate::subject::{InvariantChecker, Subject};
 use saving::{Saving, ToSave};
 use single_flight::SingleFlight;
 
-/// How often the exporter reads the registry between collections. Registrations live for 30 s, which is shorter than
-/// Prometheus's default scrape interval of 1 min. A reading costs two commands for each node.
-const GLANCE_EVERY: Duration = Duration::from_secs(8);
+/// How often subjects are asked whether there is something to observe between collections.
+const GLANCE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long after its deadline a collection may end. All reading ends at the deadline; the checks after it take about a
 /// second for a million keys.
@@ -204,7 +203,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         Hold(&self.holds)
     }
 
-    /// Observes every [`GLANCE_EVERY`], until it ends or is dropped, the little that would be missed between collections.
+    /// Observes every few seconds, until it ends or is dropped, the little that would be missed between collections.
     pub fn glance_at_times(self: &Arc<Self>) {
         let (ending, asked) = (self.ending.clone(), Arc::downgrade(self));
         let glances = async move {

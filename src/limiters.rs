@@ -10,7 +10,6 @@ mod expiry;
 pub(crate) mod fuzzing;
 mod http_limits;
 mod inventory;
-mod json;
 mod keys;
 mod labels;
 mod limits;
@@ -41,13 +40,14 @@ pub use labels::Called;
 pub use limits::{Fields, Former, Limits};
 pub use matched::{Matched, Span, When};
 pub use methods::Method;
-pub use name_reader::{Merged, NameContext, NameReader, never_fell};
+pub use name_reader::{Merged, NameContext, NameReader, Under, never_fell};
 pub use names::Fit;
 pub use nodes::{
     Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Pointer, Registry, Results,
 };
 pub use pattern::{LinePattern, Pattern};
 pub use reading::{CounterReading, Expires, Finding, Outcome, Unknown};
+pub use scans::MOST_SCANS;
 pub use selector::{Label, Selector, Wanted};
 pub use source::{Beside, Form, Source};
 pub use template::Template;

@@ -53,6 +53,10 @@ fn text(description: &Description, found: &Inspected) -> String {
             notes(fitting),
         ]);
     }
+    if description.registry().is_some() {
+        let registrations = inventory.registrations.to_string();
+        rows.push(row(["registrations", &registrations, "", ""]));
+    }
     rows.push(row(["ignored", &inventory.ignored.to_string(), "", ""]));
     rows.push(row(["no counter", &inventory.foreign.to_string(), "", ""]));
     write_table(&mut out, &rows);
@@ -192,6 +196,9 @@ fn warnings(description: &Description, found: &Inspected) -> Vec<String> {
             "counters {counts} and {other} could both claim {}, such as {example}: {counts} counts, as it is first",
             count(*many, "key")
         ));
+    }
+    if description.registry().is_some() && inventory.registrations == 0 {
+        warnings.push("nodes.registry: no key fits".to_owned());
     }
     for (counter, fitting) in description.counters.iter().zip(&inventory.counters) {
         let name = &counter.name.value;

@@ -41,17 +41,12 @@ impl Values {
             Some(typed) => Err(typed.refused(expected)),
             None => Ok(()),
         };
-        if nodes.is_some_and(|nodes| nodes.registry.is_some()) {
-            let expected =
-                "a description without nodes.registry: only that of limiter.kind reference is read";
-            return wrong("limiter.file", expected);
-        }
         let needs = |flag, known: bool, part| {
             if !known {
                 let expected = "a limiter whose description has";
                 return wrong(flag, &format!("{expected} {part}; that of {name} has none"));
             }
-            if urls.is_empty() {
+            if urls.is_empty() && description.registry().is_none() {
                 return wrong(flag, "ratelimiter.url beside it: the nodes");
             }
             Ok(())

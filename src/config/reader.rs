@@ -9,6 +9,7 @@ use super::settings::{Typed, Values};
 use super::{ConfigError, LogConfig, without_password};
 use crate::credentials::SecretSource;
 use crate::invariants::CheckerConfig;
+use crate::limiters::Registry;
 use crate::limiters::Selector;
 use crate::observation::{KeyLabel, LatencyWindow, Limit};
 use crate::observe::{LimitRule, RegistryTiming};
@@ -189,14 +190,17 @@ impl Values {
         Ok(checker)
     }
 
-    /// `nodes`: the times of the limiter's registry.
-    pub(super) fn registry(&self) -> Result<RegistryTiming, ConfigError> {
+    /// `nodes`: the times of the limiter's registry. Those of the description are the defaults.
+    pub(super) fn registry(
+        &self,
+        registry: Option<&Registry>,
+    ) -> Result<RegistryTiming, ConfigError> {
         let [ttl, heartbeat] = ["nodes.registration_ttl", "nodes.heartbeat_interval"];
-        let mut timing = RegistryTiming::default();
+        let mut timing = RegistryTiming::new(registry);
         self.replace(&mut timing.ttl, ttl, TIMEOUT)?;
         self.replace(&mut timing.heartbeat, heartbeat, TIMEOUT)?;
         self.replace(&mut timing.forget_after, "nodes.forget_after", TIMEOUT)?;
-        if timing.heartbeat * 2 < timing.ttl {
+        if registry.is_none() || timing.heartbeat * 2 < timing.ttl {
             return Ok(timing);
         }
         // If the target has a value of its own, the error names that one; else it names the interval.

@@ -78,9 +78,10 @@ fn limiter_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, 
     let mut values = top.below(&format!("targets.{name}."));
     let kind = values.limiter_kind()?;
     let is_reference = kind.is_reference();
-    let nodes = kind.description().nodes.as_ref();
+    let description = kind.description();
+    let nodes = description.nodes.as_ref();
     let has_canary = nodes.is_some_and(|nodes| nodes.value.canary.is_some())
-        && values.given("ratelimiter.url").is_some();
+        && (values.given("ratelimiter.url").is_some() || description.registry().is_some());
     let missing = REQUIRED
         .iter()
         .filter(|flag| is_reference || **flag == "redis.url")
@@ -128,7 +129,7 @@ impl Values {
                 latency_window: self.get("latency.window", LATENCY_WINDOW)?,
                 scan_budget: self.get("scan.budget", TIMEOUT)?,
                 scan_share: self.get("scan.share", SHARE)?,
-                registry: self.registry()?,
+                registry: self.registry(kind.description().registry())?,
                 key_label: self.get("keys.label", KEY_LABEL)?,
                 max_series: self.get("keys.max-series", SERIES)?,
                 named_keys: BTreeSet::new(),

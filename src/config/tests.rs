@@ -208,13 +208,30 @@ fn what_a_kind_does_not_have_is_refused_where_it_is_switched_on() {
 }
 
 #[test]
-fn a_registry_in_a_file_is_refused_as_nothing_reads_it() {
+fn a_described_registry_says_how_long_registrations_live_unless_the_configuration_does() {
     let folder = lab::temp::TempDir::new("kind-registry").unwrap();
     let file = folder.path().join("own.yml");
-    std::fs::write(&file, crate::limiters::built_in("reference").unwrap()).unwrap();
-    let error = load(&[("limiter.file", &file.display().to_string())]).unwrap_err();
-    let words = "expected a description without nodes.registry";
-    assert!(error.to_string().contains(words), "{error}");
+    let description = crate::limiters::built_in("reference").unwrap();
+    let description = description.replace("ttl: 30s", "ttl: 9s");
+    std::fs::write(&file, description.replace("renewed: 10s", "renewed: 2s")).unwrap();
+    let settings = folder.path().join("exporter.yml");
+    let loaded = |nodes: &str| {
+        std::fs::write(&settings, format!("nodes: {{{nodes}}}\n")).unwrap();
+        load(&[
+            ("limiter.file", &file.display().to_string()),
+            ("config.file", &settings.display().to_string()),
+        ])
+    };
+    // The nodes register, so no URL has to name one.
+    let observe = loaded("").unwrap().observe;
+    assert!(observe.ratelimiter_urls.is_empty());
+    let timing = observe.registry;
+    assert_eq!((timing.ttl.as_secs(), timing.heartbeat.as_secs()), (9, 2));
+    let timing = loaded("registration_ttl: 60s").unwrap().observe.registry;
+    assert_eq!((timing.ttl.as_secs(), timing.heartbeat.as_secs()), (60, 2));
+    let error = loaded("heartbeat_interval: 5s").unwrap_err().to_string();
+    let words = "nodes.heartbeat_interval to be less than half of nodes.registration_ttl (9s)";
+    assert!(error.contains(words), "{error}");
 }
 
 #[test]

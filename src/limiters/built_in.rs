@@ -3,71 +3,45 @@
 use super::description::Description;
 use crate::text::nearest;
 
+/// The kinds with these names, and their files.
+macro_rules! kinds {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../limiters/", $name, ".yml")))),*]
+    };
+}
+
 /// The built-in kinds, by name: the files in `limiters/`.
-pub const BUILT_IN: &[(&str, &str)] = &[
-    ("reference", include_str!("../../limiters/reference.yml")),
-    ("limits", include_str!("../../limiters/limits.yml")),
-    (
-        "express-rate-limit",
-        include_str!("../../limiters/express-rate-limit.yml"),
-    ),
-    (
-        "rate-limiter-flexible",
-        include_str!("../../limiters/rate-limiter-flexible.yml"),
-    ),
-    (
-        "nest-throttler",
-        include_str!("../../limiters/nest-throttler.yml"),
-    ),
-    (
-        "fastify-rate-limit",
-        include_str!("../../limiters/fastify-rate-limit.yml"),
-    ),
-    ("upstash", include_str!("../../limiters/upstash.yml")),
-    ("bullmq", include_str!("../../limiters/bullmq.yml")),
-    ("litellm", include_str!("../../limiters/litellm.yml")),
-    (
-        "throttled-py",
-        include_str!("../../limiters/throttled-py.yml"),
-    ),
-    (
-        "pyrate-limiter",
-        include_str!("../../limiters/pyrate-limiter.yml"),
-    ),
-    ("drf", include_str!("../../limiters/drf.yml")),
-    (
-        "django-ratelimit",
-        include_str!("../../limiters/django-ratelimit.yml"),
-    ),
-    (
-        "fastapi-limiter",
-        include_str!("../../limiters/fastapi-limiter.yml"),
-    ),
-    ("bottleneck", include_str!("../../limiters/bottleneck.yml")),
-    ("zset-log", include_str!("../../limiters/zset-log.yml")),
-    ("gcra", include_str!("../../limiters/gcra.yml")),
-    (
-        "envoy-ratelimit",
-        include_str!("../../limiters/envoy-ratelimit.yml"),
-    ),
-    ("kong", include_str!("../../limiters/kong.yml")),
-    (
-        "spring-cloud-gateway",
-        include_str!("../../limiters/spring-cloud-gateway.yml"),
-    ),
-    ("apisix", include_str!("../../limiters/apisix.yml")),
-    ("traefik", include_str!("../../limiters/traefik.yml")),
-    ("redisson", include_str!("../../limiters/redisson.yml")),
-    (
-        "rack-attack",
-        include_str!("../../limiters/rack-attack.yml"),
-    ),
-    ("rails", include_str!("../../limiters/rails.yml")),
-    ("laravel", include_str!("../../limiters/laravel.yml")),
-    ("limitador", include_str!("../../limiters/limitador.yml")),
-    ("dotnet", include_str!("../../limiters/dotnet.yml")),
-    ("tyk", include_str!("../../limiters/tyk.yml")),
-    ("skipper", include_str!("../../limiters/skipper.yml")),
+pub const BUILT_IN: &[(&str, &str)] = kinds![
+    "reference",
+    "limits",
+    "express-rate-limit",
+    "rate-limiter-flexible",
+    "nest-throttler",
+    "fastify-rate-limit",
+    "upstash",
+    "bullmq",
+    "litellm",
+    "throttled-py",
+    "pyrate-limiter",
+    "drf",
+    "django-ratelimit",
+    "fastapi-limiter",
+    "bottleneck",
+    "zset-log",
+    "gcra",
+    "envoy-ratelimit",
+    "kong",
+    "spring-cloud-gateway",
+    "apisix",
+    "traefik",
+    "redisson",
+    "rack-attack",
+    "rails",
+    "laravel",
+    "limitador",
+    "dotnet",
+    "tyk",
+    "skipper",
 ];
 
 /// The file of a kind, or an error that suggests the nearest name.

@@ -64,12 +64,18 @@ fn mistakes(description: &Description) -> Vec<Mistake> {
             check.add_mistake(line, "name: another counter has the same");
         }
     }
-    if let Some(Err(text)) = description.nodes.as_ref().map(|nodes| nodes.value.check()) {
-        let line = description
-            .nodes
-            .as_ref()
-            .map(|nodes| nodes.referenced.line());
-        mistakes.push(Mistake { line, text });
+    if let Some(nodes) = &description.nodes {
+        let line = Some(nodes.referenced.line());
+        let wrong = nodes.value.check().err();
+        mistakes.extend(wrong.map(|text| Mistake { line, text }));
+        if let Some(registry) = &nodes.value.registry {
+            let line = Some(registry.referenced.line());
+            let wrong = registry.value.check().err();
+            mistakes.extend(wrong.map(|text| Mistake {
+                line,
+                text: format!("nodes: registry: {text}"),
+            }));
+        }
     }
     let sources = description
         .counters

@@ -8,7 +8,7 @@ use super::expiry::{Expiry, WithoutExpiry};
 use super::http_limits::Http;
 use super::keys::Keys;
 use super::methods::Method;
-use super::nodes::Nodes;
+use super::nodes::{Nodes, Registry};
 use super::pattern::{LinePattern, Pattern};
 use super::source::Source;
 use super::template::Template;
@@ -157,6 +157,12 @@ impl Counter {
 }
 
 impl Description {
+    /// The registry of the limiter's nodes.
+    pub fn registry(&self) -> Option<&Registry> {
+        let registry = self.nodes.as_ref()?.value.registry.as_ref();
+        registry.map(|registry| &registry.value)
+    }
+
     /// All APIs with limits: those of single counters and those for all counters.
     pub fn apis(&self) -> impl Iterator<Item = &Http> {
         let own = self.counters.iter().flat_map(|counter| &counter.limits);

@@ -1,10 +1,11 @@
 //! Whether and when the keys of a counter expire, and what happens if a key has lost its required expiry.
 
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::limits::Limits;
 use super::units::{duration_ms, float, whole};
-use super::yaml::{Word, from_text, word_or_mapping};
+use super::yaml::{from_text, word_or_mapping};
 
 /// What happens to a counter without its required expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -32,42 +33,30 @@ pub struct Expiry {
     pub longer_over_limit: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ExpiryWord {
-    Required,
-    NormalWithout,
-}
+const EXPIRIES: [&str; 2] = ["required", "normal_without"];
 
 fn is_required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    let word = ExpiryWord::deserialize(deserializer)?;
-    Ok(matches!(word, ExpiryWord::Required))
+    let word = String::deserialize(deserializer)?;
+    let expiry = Expiry::word(&word);
+    let expiry = expiry.ok_or_else(|| Error::unknown_variant(&word, &EXPIRIES))?;
+    Ok(expiry.required)
 }
 
-impl Word for Expiry {
-    const EXPECTED: &'static str =
-        "required, normal_without, or {is: one of them, max: 1 window + 5s}";
-
+impl Expiry {
     fn word(word: &str) -> Option<Self> {
-        ["required", "normal_without"]
-            .contains(&word)
-            .then_some(Self {
-                required: word == "required",
-                max: None,
-                longer_over_limit: false,
-            })
-    }
-
-    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
-        Self::deserialize(mapping)
+        EXPIRIES.contains(&word).then_some(Self {
+            required: word == EXPIRIES[0],
+            max: None,
+            longer_over_limit: false,
+        })
     }
 }
 
-impl<'de> Deserialize<'de> for Expiry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping(deserializer)
-    }
-}
+word_or_mapping!(
+    Expiry,
+    "required, normal_without, or {is: one of them, max: 1 window + 5s}",
+    Expiry::word
+);
 
 /// The longest expiry: the sum of a number of windows, a multiple of the time to fill or drain a bucket, and a fixed time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

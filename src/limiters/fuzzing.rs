@@ -1,8 +1,8 @@
 //! Fuzz targets: descriptions of any text, and values of any bytes for each counting method.
 
 use super::{
-    Answer, BUILT_IN, Counter, Description, Expires, Fit, Http, Inventory, Limits, Matched,
-    NameContext, NameReader, Outcome, Type, never_fell,
+    Answer, BUILT_IN, Counter, Description, Expires, Fit, Http, Inventory, Limits, MOST_SCANS,
+    Matched, NameContext, NameReader, Outcome, Type, never_fell,
 };
 
 /// Separates the inputs.
@@ -57,12 +57,17 @@ pub fn limiter_description(data: &[u8]) {
             return;
         }
     };
-    let scans = description.scans();
+    let scans = description.scans(MOST_SCANS);
     assert!(
         !scans.is_empty() && scans.len() <= 8,
         "{} scans",
         scans.len()
     );
+    if let Some(registry) = description.registry()
+        && let Some(id) = registry.id_of(name)
+    {
+        assert_eq!(registry.name_of(id), name, "a registration with two names");
+    }
     for kind in [Type::String, Type::List, Type::Zset, Type::Hash] {
         let Fit::Counter(matched) = description.match_name(name, Some(kind)) else {
             continue;

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::limits::{Fields, Limits, of_json};
 use super::matched::Matched;
 use super::pattern::LinePattern;
 use super::template::Template;
-use super::units::{Number, Period, Unit, duration};
+use super::units::{Period, Unit, duration};
 use super::yaml::from_text;
 
 /// Bytes besides letters and digits that need no encoding in a path (RFC 3986, unreserved).
@@ -94,19 +94,20 @@ from_text!(Header, |text| {
         .ok_or_else(|| format!("{text:?}: expected the name of a header, such as X-API-Key"))
 });
 
-/// The rules of an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
-    rules: Vec<Rule>,
-}
+/// The rules of an answer. In whatever order an API lists them, they are the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules(Vec<Rule>);
 
-#[derive(Clone, Debug, PartialEq)]
-enum Rule {
-    Line {
-        limits: Limits,
-        groups: BTreeMap<String, Vec<u8>>,
-    },
-    Item(Value),
+/// The parts of a rule that say which names it fits, and their limits: texts by the groups of a line, or by pointers into JSON.
+/// Everything else in an answer is left out: it may contain passwords.
+type Rule = BTreeMap<String, String>;
+
+impl Rules {
+    /// How many bytes of text they have.
+    pub fn size(&self) -> usize {
+        let parts = self.0.iter().flatten();
+        parts.map(|(place, text)| place.len() + text.len()).sum()
+    }
 }
 
 impl Http {
@@ -129,10 +130,11 @@ impl Http {
     }
 
     /// The path with the groups of `matched` filled in, percent-encoded, or the full URL if that is configured. `None` if a group
-    /// would lead to another path.
+    /// is missing or would lead to another path.
     pub fn place(&self, matched: &Matched) -> Option<String> {
         let mut groups = self.path.iter().flat_map(Template::groups);
-        let leads_away = groups.any(|group| matches!(matched.group(group), Some(b"." | b"..")));
+        let leads_away =
+            groups.any(|group| matches!(matched.group(group), None | Some(b"." | b"..")));
         (!leads_away).then(|| self.filled(|group| matched.group(group)))
     }
 
@@ -166,36 +168,35 @@ impl Http {
             }
             let lines = text.split(|byte| *byte == b'\n');
             let rules = lines.filter_map(|text| of_line(line, text.trim_ascii()));
-            return Ok(Rules {
-                rules: rules.take(MOST_RULES).collect(),
-            });
+            return Ok(sorted(rules));
         }
         let Some(json) = &self.json else {
-            return Ok(Rules { rules: Vec::new() });
+            return Ok(sorted([].into_iter()));
         };
         let answer: Value = serde_json::from_slice(text).map_err(|_| "expected JSON".to_owned())?;
-        let items: Vec<Value> = match &json.each {
-            None => vec![answer],
+        let items: Vec<&Value> = match &json.each {
+            None => vec![&answer],
             Some(pointer) => match answer.pointer(pointer) {
-                Some(Value::Array(items)) => items.iter().take(MOST_RULES).cloned().collect(),
-                Some(Value::Object(items)) => items.values().take(MOST_RULES).cloned().collect(),
+                Some(Value::Array(items)) => items.iter().collect(),
+                Some(Value::Object(items)) => items.values().collect(),
                 _ => return Err(format!("expected a list or a mapping at {pointer:?}")),
             },
         };
-        let holds = |item: &Value| {
-            json.only
-                .iter()
-                .all(|(pointer, text)| is_text(item, pointer, text))
+        let holds = |item: &&Value| {
+            let mut only = json.only.iter();
+            only.all(|(pointer, text)| {
+                of_json(item, pointer).is_some_and(|it| it == text.as_bytes())
+            })
         };
-        let rules = items.into_iter().filter(holds).map(Rule::Item).collect();
-        Ok(Rules { rules })
+        let items = items.into_iter().take(MOST_RULES).filter(holds);
+        Ok(sorted(items.map(|item| json.rule(item))))
     }
 
     /// The limits of a name, from the rule that matches most of the name. If two rules match equally much and differ, the
     /// limits are unknown.
     pub fn limits(&self, rules: &Rules, matched: &Matched) -> Limits {
         let mut best: Option<(usize, Limits)> = None;
-        for rule in &rules.rules {
+        for rule in &rules.0 {
             let Some((weight, limits)) = self.weigh(rule, matched) else {
                 continue;
             };
@@ -215,46 +216,102 @@ impl Http {
 
     /// How much of the name the rule matches, if it applies to the name.
     fn weigh(&self, rule: &Rule, matched: &Matched) -> Option<(usize, Limits)> {
-        match rule {
-            Rule::Line { limits, groups } => {
-                let mut weight = 0;
-                for (group, text) in groups {
-                    let Some(of_name) = matched.group(group) else {
-                        continue;
-                    };
-                    weight += match &self.levels {
-                        Some(levels) if levels.group == *group => levels.weigh(text, of_name)?,
-                        _ if text == of_name => text.len(),
-                        _ => return None,
-                    };
-                }
-                Some((weight, *limits))
+        let mut weight = 0;
+        let text = |place: &str| rule.get(place).map(|text| text.clone().into_bytes());
+        let Some(json) = &self.json else {
+            for (group, text) in rule {
+                let Some(of_name) = matched.group(group).filter(|_| !is_limit(group)) else {
+                    continue;
+                };
+                weight += match &self.levels {
+                    Some(levels) if levels.group == *group => levels.weigh(text, of_name)?,
+                    _ if text.as_bytes() == of_name => text.len(),
+                    _ => return None,
+                };
             }
-            Rule::Item(item) => {
-                let json = self.json.as_ref()?;
-                let mut weight = 0;
-                for (group, pointer) in &json.matches {
-                    let Some(text) = of_json(item, pointer) else {
-                        continue;
-                    };
-                    if matched.group(group) != Some(text.as_slice()) {
-                        return None;
-                    }
-                    weight += 1;
-                }
-                let place = |template: &Template| {
-                    String::from_utf8(template.fill(|group| matched.group(group))).ok()
-                };
-                let places = Fields {
-                    limit: place(&json.limit),
-                    window: json.window.as_ref().and_then(place),
-                    burst: json.burst.as_ref().and_then(place),
-                    unit: json.unit,
-                };
-                Some((weight, places.limits(|pointer| of_json(item, pointer))))
+            let group = |name: &str| Some(name.to_owned());
+            let groups = Fields {
+                limit: group("limit"),
+                window: group("window"),
+                burst: group("burst"),
+                unit: None,
+            };
+            let limits = groups.limits(text);
+            let unit = rule.get("unit");
+            let unit = unit.and_then(|word| Period::parse(word.as_bytes()));
+            let window_ms = limits.window_ms.or(unit.map(Period::ms));
+            let limits = Limits {
+                window_ms,
+                ..limits
+            };
+            return Some((weight, limits));
+        };
+        for (group, pointer) in &json.matches {
+            let Some(text) = rule.get(pointer) else {
+                continue;
+            };
+            if matched.group(group) != Some(text.as_bytes()) {
+                return None;
+            }
+            weight += 1;
+        }
+        let place = |template: &Template| {
+            String::from_utf8(template.fill(|group| matched.group(group))).ok()
+        };
+        let places = Fields {
+            limit: place(&json.limit),
+            window: json.window.as_ref().and_then(place),
+            burst: json.burst.as_ref().and_then(place),
+            unit: json.unit,
+        };
+        Some((weight, places.limits(text)))
+    }
+}
+
+impl Json {
+    /// The rule in `item`. Below a group of a pointer, only numbers are read.
+    fn rule(&self, item: &Value) -> Rule {
+        let mut rule = Rule::new();
+        let limits = [Some(&self.limit), self.window.as_ref(), self.burst.as_ref()];
+        let limits = limits.into_iter().flatten();
+        for template in limits.clone().filter(|it| it.groups().next().is_some()) {
+            let begin = String::from_utf8_lossy(template.beginning());
+            let parent = begin.rsplit_once('/').map_or("", |(parent, _)| parent);
+            if let Some(value) = item.pointer(parent) {
+                numbers(value, parent, &mut rule);
             }
         }
+        let whole = limits.filter(|it| it.groups().next().is_none());
+        let whole = whole.map(|it| String::from_utf8_lossy(it.beginning()).into_owned());
+        for pointer in whole.chain(self.matches.values().cloned()) {
+            if let Some(text) = of_json(item, &pointer) {
+                rule.insert(pointer, String::from_utf8_lossy(&text).into_owned());
+            }
+        }
+        rule
     }
+}
+
+/// Adds the numbers in `value`, which is at the pointer `at`, to `rule`.
+fn numbers(value: &Value, at: &str, rule: &mut Rule) {
+    match value {
+        Value::Number(number) => {
+            rule.insert(at.to_owned(), number.to_string());
+        }
+        Value::Object(items) => {
+            for (name, item) in items {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                numbers(item, &format!("{at}/{name}"), rule);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) => {}
+    }
+}
+
+fn sorted(rules: impl Iterator<Item = Rule>) -> Rules {
+    let mut rules: Vec<Rule> = rules.take(MOST_RULES).collect();
+    rules.sort_unstable();
+    Rules(rules)
 }
 
 fn percent_encoded(text: &[u8]) -> Vec<u8> {
@@ -269,42 +326,23 @@ fn percent_encoded(text: &[u8]) -> Vec<u8> {
     encoded
 }
 
-fn is_text(item: &Value, pointer: &str, expected: &str) -> bool {
-    match item.pointer(pointer) {
-        Some(Value::String(text)) => text == expected,
-        Some(Value::Bool(value)) => value.to_string() == expected,
-        Some(Value::Number(number)) => number.to_string() == expected,
-        _ => false,
-    }
+/// Whether the group of a line is a part of the limits.
+fn is_limit(group: &str) -> bool {
+    matches!(group, "limit" | "window" | "unit" | "burst")
 }
 
 fn of_line(pattern: &LinePattern, text: &[u8]) -> Option<Rule> {
     let captures = pattern.captures(text)?;
-    let group = |name: &str| captures.name(name).map(|found| found.as_bytes());
-    let number = |name: &str| match Number::parse(group(name)?)? {
-        Number::Whole(value) => u64::try_from(value).ok(),
-        Number::Fraction(_) => None,
+    let group = |name: &str| {
+        let text = captures.name(name)?.as_bytes();
+        Some((name.to_owned(), String::from_utf8_lossy(text).into_owned()))
     };
-    let window = number("window").and_then(|seconds| seconds.checked_mul(1_000));
-    let unit = group("unit").and_then(Period::parse).map(Period::ms);
-    let limits = Limits {
-        limit: number("limit"),
-        window_ms: window.or(unit),
-        burst: number("burst"),
-    };
-    let others = pattern
-        .groups()
-        .filter(|name| !["limit", "window", "unit", "burst"].contains(name));
-    let groups = others
-        .filter_map(|name| Some((name.to_owned(), group(name)?.to_vec())))
-        .collect();
-    Some(Rule::Line { limits, groups })
+    Some(pattern.groups().filter_map(group).collect())
 }
 
 impl Levels {
     /// How many bytes of `name` the levels of `rule` match, if they fit it.
-    fn weigh(&self, rule: &[u8], name: &[u8]) -> Option<usize> {
-        let rule = std::str::from_utf8(rule).ok()?;
+    fn weigh(&self, rule: &str, name: &[u8]) -> Option<usize> {
         let levels: Vec<&str> = rule.split(self.split.as_str()).collect();
         let weight = levels
             .iter()

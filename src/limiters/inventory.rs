@@ -20,6 +20,8 @@ pub struct Inventory {
     pub names: u64,
     /// For each counter of the description, in its order.
     pub counters: Vec<Fitting>,
+    /// Registrations of nodes.
+    pub registrations: u64,
     /// Names that the description ignores.
     pub ignored: u64,
     /// Names that fit no counter.
@@ -70,6 +72,17 @@ impl Inventory {
             counters: vec![Fitting::default(); description.counters.len()],
             ..Self::default()
         }
+    }
+
+    /// Removes the names of registrations and counts them.
+    pub fn take_registrations(&mut self, description: &Description, names: &mut Vec<Vec<u8>>) {
+        let before = names.len();
+        if let Some(registry) = description.registry() {
+            names.retain(|name| registry.id_of(name).is_none());
+        }
+        let registrations = (before - names.len()) as u64;
+        self.names += registrations;
+        self.registrations += registrations;
     }
 
     /// Adds the finding of `name`.

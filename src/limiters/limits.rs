@@ -1,21 +1,27 @@
 //! Limits and windows, and how to read them from fields and JSON.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::units::{Number, Unit, duration_ms, some_duration, whole};
 
 /// A counter's limit, window and burst, as far as they are known. Each is from the first source that has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// How many requests a window admits.
     pub limit: Option<u64>,
     /// How long the window is. A description writes it as a duration.
-    #[serde(default, rename = "window", deserialize_with = "some_duration")]
+    #[serde(default, rename = "window", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "in_ms", deserialize_with = "some_duration")]
     pub window_ms: Option<u64>,
     /// How many requests may come at once, if that differs from the limit.
     pub burst: Option<u64>,
+}
+
+#[expect(clippy::ref_option, reason = "serde passes the field")]
+fn in_ms<S: Serializer>(ms: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{}ms", ms.unwrap_or_default()))
 }
 
 impl Limits {
@@ -84,12 +90,13 @@ impl Fields {
     }
 }
 
-/// The number or text at `pointer`, as text.
+/// The number, text or boolean at `pointer`, as text.
 pub(super) fn of_json(value: &Value, pointer: &str) -> Option<Vec<u8>> {
     match value.pointer(pointer)? {
         Value::String(text) => Some(text.clone().into_bytes()),
         Value::Number(number) => Some(number.to_string().into_bytes()),
-        _ => None,
+        Value::Bool(value) => Some(value.to_string().into_bytes()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

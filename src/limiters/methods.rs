@@ -45,8 +45,8 @@ pub(super) struct Moment {
     pub(super) key: Option<Spanned<Template>>,
     /// The field or pointer that has the time.
     pub(super) field: Option<String>,
-    /// Its unit.
-    pub(super) unit: Unit,
+    /// Its unit. Without it, the unit follows from the size of the time.
+    pub(super) unit: Option<Unit>,
     /// What a missing time means.
     #[serde(default)]
     pub(super) missing: Missing,
@@ -274,9 +274,31 @@ fn answer(answers: &[Answer], index: usize) -> &Answer {
 fn text(answer: &Answer) -> Result<&[u8], Not> {
     match answer {
         Answer::Text(text) => Ok(text),
-        Answer::Missing => Err(Not::Gone),
-        Answer::TooLarge => Err(Not::Unknown(Unknown::TooLarge)),
-        _ => Err(Not::WrongType),
+        other => Err(not(other)),
+    }
+}
+
+/// Why there is no value of the expected form in `answer`.
+fn not(answer: &Answer) -> Not {
+    match answer {
+        Answer::Missing => Not::Gone,
+        Answer::TooLarge => Not::Unknown(Unknown::TooLarge),
+        Answer::WrongType
+        | Answer::Type(_)
+        | Answer::Integer(_)
+        | Answer::Text(_)
+        | Answer::Fields(_)
+        | Answer::Long(..)
+        | Answer::Pairs(_) => Not::WrongType,
+    }
+}
+
+/// A value whose key may be missing.
+fn optional<T>(value: Result<T, Not>) -> Result<Option<T>, Not> {
+    match value {
+        Ok(value) => Ok(Some(value)),
+        Err(Not::Gone) => Ok(None),
+        Err(not) => Err(not),
     }
 }
 
@@ -301,9 +323,7 @@ fn integer(answer: &Answer) -> Result<i128, Not> {
 fn reply(answer: &Answer) -> Result<i64, Not> {
     match answer {
         Answer::Integer(value) => Ok(*value),
-        Answer::Missing => Err(Not::Gone),
-        Answer::TooLarge => Err(Not::Unknown(Unknown::TooLarge)),
-        _ => Err(Not::WrongType),
+        other => Err(not(other)),
     }
 }
 
@@ -312,10 +332,9 @@ fn fields(answer: &Answer) -> Result<&[Option<Vec<u8>>], Not> {
     match answer {
         Answer::Fields(fields) if fields.iter().all(Option::is_none) => Err(Not::Gone),
         Answer::Fields(fields) => Ok(fields),
-        Answer::Missing => Err(Not::Gone),
         // The fields are numbers, so a long value is malformed.
         Answer::TooLarge => Err(Not::Garbage(Invalid::TooLarge)),
-        _ => Err(Not::WrongType),
+        other => Err(not(other)),
     }
 }
 
@@ -331,9 +350,7 @@ fn sum(answer: &Answer) -> Result<i128, Not> {
                     _ => Err(Not::Garbage(Invalid::NotANumber)),
                 })
         }
-        Answer::Missing => Err(Not::Gone),
-        Answer::TooLarge => Err(Not::Unknown(Unknown::TooLarge)),
-        _ => Err(Not::WrongType),
+        other => Err(not(other)),
     }
 }
 
@@ -383,7 +400,9 @@ impl Moment {
             };
         };
         let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;
-        Ok(Some(self.unit.to_ms(number.as_f64())))
+        let time = number.as_f64();
+        let unit = self.unit.unwrap_or(Unit::of_time(time));
+        Ok(Some(unit.to_ms(time)))
     }
 }
 
@@ -403,6 +422,17 @@ fn is_over(at: &At<'_>, started: Option<f64>, ends: Option<f64>) -> Result<bool,
         return Err(Not::Invalid(Invalid::InTheFuture));
     }
     Ok(ends.is_some_and(|ends| at.now() > ends))
+}
+
+/// Checks that `moments` are in keys, or else in fields.
+fn are_in<'a>(keys: bool, moments: impl Iterator<Item = &'a Moment>) -> Result<(), String> {
+    let fits = |moment: &Moment| moment.key.is_some() == keys && moment.field.is_some() != keys;
+    let mut wrong = moments.filter(|moment| !fits(moment));
+    let place = if keys { "key" } else { "field" };
+    match wrong.next() {
+        Some(_) => Err(format!("expected a {place} in started and ends")),
+        None => Ok(()),
+    }
 }
 
 /// Checks that the counter has one of the types that the method supports.

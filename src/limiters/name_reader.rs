@@ -25,7 +25,7 @@ pub struct NameContext<'k> {
     /// Limits from APIs, by their last answer.
     pub api: &'k (dyn Fn(&Http, &Matched) -> Limits + Sync),
     /// The previous limits, if they allowed more.
-    pub former: &'k (dyn Fn(&Counter, &Matched, Merged<'_>) -> Option<Former> + Sync),
+    pub former: &'k (dyn Fn(&Counter, &Matched, &Merged, Under<'_>) -> Option<Former> + Sync),
     /// Redis's time, in Unix milliseconds.
     pub now_ms: u64,
     /// How much clocks may differ, in milliseconds.
@@ -36,17 +36,18 @@ pub struct NameContext<'k> {
 
 /// The limits of a counter, and their origin.
 #[derive(Clone, Copy, Debug)]
-pub struct Merged<'a> {
+pub struct Merged {
     /// The limits that apply.
-    pub limits: &'a Limits,
-    /// The limits without the rules of the configuration.
-    pub unruled: &'a Limits,
-    /// Whether the limits are stored in Redis for this counter.
+    pub limits: Limits,
+    /// Whether the limit is stored in Redis for this counter.
     pub own: bool,
 }
 
+/// The limits that would apply with other limits from rules, and others from APIs.
+pub type Under<'a> = &'a dyn Fn(Limits, &dyn Fn(&Http) -> Limits) -> Limits;
+
 /// For callers that do not remember limits: no limit fell.
-pub fn never_fell(_: &Counter, _: &Matched, _: Merged<'_>) -> Option<Former> {
+pub fn never_fell(_: &Counter, _: &Matched, _: &Merged, _: Under<'_>) -> Option<Former> {
     None
 }
 
@@ -270,36 +271,33 @@ impl<'d> NameReader<'d> {
 
     fn limited(&mut self, matched: Matched, asked: &[usize], answers: &[Answer]) {
         let counter = self.description.counter(&matched);
-        let mut unruled = matched.limits(&counter.units);
-        let mut own = false;
-        for (place, source) in sources(self.description, counter).enumerate() {
-            let found = match source {
-                Source::Fixed(fixed) => *fixed,
-                Source::Http(http) => (self.known.api)(http, &matched),
-                Source::Fields(_) | Source::Key(_) => {
-                    let answer = asked
-                        .iter()
-                        .position(|at| *at == place)
-                        .and_then(|at| answers.get(at));
-                    answer.map(|answer| source.read(answer)).unwrap_or_default()
-                }
-            };
-            let stored = matches!(source, Source::Fields(_) | Source::Key(_));
-            own |= stored && unruled.limit.is_none() && found.limit.is_some();
-            unruled = unruled.or(found);
-        }
-        unruled.window_ms = unruled
-            .window_ms
-            .or_else(|| matched.window_by_index(self.known.now_ms));
-        let ruled = (self.known.rules)(counter, &matched);
-        let limits = ruled.or(unruled);
-        self.own = own && ruled.limit.is_none();
-        let merged = Merged {
-            limits: &limits,
-            unruled: &unruled,
-            own: self.own,
+        let named = matched.limits(&counter.units);
+        let merge = |ruled: Limits, api: &dyn Fn(&Http) -> Limits| {
+            let (mut limits, mut own) = (ruled.or(named), false);
+            for (place, source) in sources(self.description, counter).enumerate() {
+                let found = match source {
+                    Source::Fixed(fixed) => *fixed,
+                    Source::Http(http) => api(http),
+                    Source::Fields(_) | Source::Key(_) => {
+                        let answer = asked.iter().position(|at| *at == place);
+                        let answer = answer.and_then(|at| answers.get(at));
+                        let found = answer.map(|answer| source.read(answer)).unwrap_or_default();
+                        own |= limits.limit.is_none() && found.limit.is_some();
+                        found
+                    }
+                };
+                limits = limits.or(found);
+            }
+            let by_index = || matched.window_by_index(self.known.now_ms);
+            limits.window_ms = limits.window_ms.or_else(by_index);
+            Merged { limits, own }
         };
-        self.former = (self.known.former)(counter, &matched, merged);
+        let ruled = (self.known.rules)(counter, &matched);
+        let merged = merge(ruled, &|http| (self.known.api)(http, &matched));
+        let under = |ruled: Limits, api: &dyn Fn(&Http) -> Limits| merge(ruled, api).limits;
+        let former = (self.known.former)(counter, &matched, &merged, &under);
+        let Merged { limits, own } = merged;
+        (self.own, self.former) = (own, former);
         if let Some(condition) = counter.asked_condition() {
             let answer = answers.get(asked.len());
             match self.meets_condition(condition, counter, &matched, &limits, answer) {
@@ -490,7 +488,7 @@ impl<'d> NameReader<'d> {
                 (Closer::Companion, Answer::Integer(0)) => {
                     invalid = Some(Invalid::CompanionMissing);
                 }
-                _ => {}
+                (Closer::Expiry | Closer::Future | Closer::Companion, _) => {}
             }
         }
         reading.invalid = reading.invalid.or(invalid);

@@ -66,11 +66,11 @@ impl Description {
 }
 
 impl Counter {
-    /// The label of a counter by the description. It may not be unique.
+    /// The label of a counter by the description. It may not be unique. A counter without a key has its name.
     pub fn label(&self, matched: &Matched) -> Vec<u8> {
         match &self.label {
             Some(label) => label.value.fill(|group| matched.group(group)),
-            None => matched.key().to_vec(),
+            None => matched.group("key").unwrap_or(&matched.name).to_vec(),
         }
     }
 

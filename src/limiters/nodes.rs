@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use serde_saphyr::Spanned;
 
 use super::http_limits::Header;
 use super::pattern::Pattern;
-use super::selector::Selector;
+use super::selector::{Selector, is_name};
 use super::template::Template;
 use super::units::{Unit, duration};
-use super::yaml::{Word, from_text, word_or_mapping};
+use super::yaml::{from_text, word_or_mapping};
 
 /// The nodes of a limiter. What a description leaves out does not apply to its nodes.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,7 +21,7 @@ pub struct Nodes {
     #[serde(default)]
     pub discover: Discover,
     /// The registry of nodes in Redis.
-    pub registry: Option<Registry>,
+    pub registry: Option<Spanned<Registry>>,
     /// The health request.
     pub health: Option<Health>,
     /// The endpoint of a node's metrics.
@@ -27,6 +29,8 @@ pub struct Nodes {
     /// Histograms and summaries of the duration of decisions. The first one with samples is used.
     #[serde(default)]
     pub latency: Vec<Latency>,
+    /// The label with a node's id in Prometheus. Without it, the label `instance` identifies a node by its address.
+    pub id_label: Option<String>,
     /// Counters of decisions that failed.
     #[serde(default)]
     pub errors: Vec<Selector>,
@@ -58,10 +62,11 @@ pub enum Discover {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
-    /// The names of the hashes, with a group `id`.
+    /// The names of the hashes: a group `id` between literals.
     pub key: Pattern,
-    /// The field with the address.
-    pub address: String,
+    /// The address, made of fields: `host:port` or a URL.
+    #[serde(deserialize_with = "field_or_template")]
+    pub address: Template,
     /// The field with the time of registration.
     pub registered_at: Option<String>,
     /// The expiry of a registration, in milliseconds.
@@ -70,6 +75,48 @@ pub struct Registry {
     /// The interval at which a registration is renewed, in milliseconds.
     #[serde(deserialize_with = "duration")]
     pub renewed: u64,
+}
+
+/// The name of a field, or a text with `$field` in it.
+fn field_or_template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Template, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.contains('$') {
+        Template::parse(&text).map_err(D::Error::custom)
+    } else {
+        Ok(Template::of_group(&text))
+    }
+}
+
+/// The shortest TTL of registrations. They are read in less than a quarter of that time.
+const LEAST_TTL_MS: u64 = 4000;
+
+impl Registry {
+    /// The id of the node whose registration has this name.
+    pub fn id_of<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
+        Some(self.key.captures(name)?.name("id")?.as_bytes())
+    }
+
+    /// The name of the registration of `id`.
+    pub fn name_of(&self, id: &[u8]) -> Vec<u8> {
+        let end = self.key.end().unwrap_or_default();
+        [self.key.prefix(), id, end].concat()
+    }
+
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        if !self.key.groups().eq(["id"]) || self.key.end().is_none() {
+            Err("key: expected one group (?P<id>…), and only literal text around it")
+        } else if self.name_of(b"").is_empty() {
+            Err("key: expected literal text before or after the group: every key would fit")
+        } else if !self.address.groups().any(|field| !field.is_empty()) {
+            Err("address: expected the name of a field, or a text with $field in it")
+        } else if self.ttl < LEAST_TTL_MS {
+            Err("ttl: expected 4s or more")
+        } else if self.renewed == 0 || self.ttl <= self.renewed.saturating_mul(2) {
+            Err("expected a ttl of more than twice renewed")
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// The health request of a node. A status from 200 to 299 is healthy.
@@ -134,26 +181,15 @@ pub struct Latency {
     pub unit: Unit,
 }
 
-impl Word for Latency {
-    const EXPECTED: &'static str =
-        "a selector of series in seconds, or {metric: a selector, unit: s, ms, us or ns}";
-
-    fn word(word: &str) -> Option<Self> {
+word_or_mapping!(
+    Latency,
+    "a selector of series in seconds, or {metric: a selector, unit: s, ms, us or ns}",
+    |word| {
         let metric = Selector::parse(word).ok()?;
         let unit = Unit::Seconds;
-        Some(Self { metric, unit })
+        Some(Latency { metric, unit })
     }
-
-    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
-        Self::deserialize(mapping)
-    }
-}
-
-impl<'de> Deserialize<'de> for Latency {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping(deserializer)
-    }
-}
+);
 
 /// A counter of decisions.
 #[derive(Clone, Debug, Deserialize)]
@@ -165,26 +201,15 @@ pub struct Results {
     pub result: Option<Template>,
 }
 
-impl Word for Results {
-    const EXPECTED: &'static str =
-        "a selector of series, or {metric: a selector, result: a text with $label in it}";
-
-    fn word(word: &str) -> Option<Self> {
+word_or_mapping!(
+    Results,
+    "a selector of series, or {metric: a selector, result: a text with $label in it}",
+    |word| {
         let metric = Selector::parse(word).ok()?;
         let result = None;
-        Some(Self { metric, result })
+        Some(Results { metric, result })
     }
-
-    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error> {
-        Self::deserialize(mapping)
-    }
-}
-
-impl<'de> Deserialize<'de> for Results {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word_or_mapping(deserializer)
-    }
-}
+);
 
 impl Results {
     /// The result of the decisions that a series counts, from its labels.
@@ -272,17 +297,8 @@ fn too_many_requests() -> u16 {
 impl Nodes {
     /// Checks that the parts fit together.
     pub(super) fn check(&self) -> Result<(), String> {
-        if let Some(registry) = &self.registry {
-            if !registry.key.groups().any(|group| group == "id") {
-                return Err(
-                    "nodes: registry: key: expected a group (?P<id>…) in the pattern".to_owned(),
-                );
-            }
-            if registry.renewed == 0 || registry.ttl <= registry.renewed {
-                return Err(
-                    "nodes: registry: expected a ttl that is longer than renewed".to_owned(),
-                );
-            }
+        if self.id_label.as_ref().is_some_and(|it| !is_name(it, false)) {
+            return Err("nodes: id_label: expected the name of a label".to_owned());
         }
         let counters = [&self.errors, &self.redis_errors, &self.answers];
         let reads_metrics = counters.iter().any(|it| !it.is_empty()) || !self.results.is_empty();

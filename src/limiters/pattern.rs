@@ -15,6 +15,7 @@ pub struct Pattern {
     regex: Regex,
     prefix: Vec<u8>,
     glob: Vec<u8>,
+    end: Option<Vec<u8>>,
     plain: bool,
     unnamed: bool,
 }
@@ -45,7 +46,13 @@ impl Pattern {
         };
         let key_alone = regex.capture_names().flatten().eq(["key"]);
         let rest = &parts[usize::from(!prefix.is_empty())..];
-        let plain = key_alone && matches!(rest, [Part::Other(kind)] if is_key_to_the_end(kind));
+        let (end, plain) = match rest {
+            [Part::Other(kind @ HirKind::Capture(_))] => {
+                (Some(Vec::new()), key_alone && is_key_to_the_end(kind))
+            }
+            [Part::Other(HirKind::Capture(_)), Part::Literal(end)] => (Some(end.clone()), false),
+            _ => (None, false),
+        };
         let glob = glob(&parts);
         let unnamed = parts.iter().any(|part| match part {
             Part::Literal(_) => false,
@@ -55,6 +62,7 @@ impl Pattern {
             regex,
             prefix,
             glob,
+            end,
             plain,
             unnamed,
         })
@@ -73,6 +81,11 @@ impl Pattern {
     /// The pattern for SCAN: the literal parts of the names, with `*` between them.
     pub fn glob(&self) -> &[u8] {
         &self.glob
+    }
+
+    /// The literal end of every name that fits, if the names are their literal beginning, one group, and this end.
+    pub fn end(&self) -> Option<&[u8]> {
+        self.end.as_deref()
     }
 
     /// Whether it is a literal followed by the key, so that matching needs no regular expression.
@@ -102,6 +115,15 @@ impl Pattern {
     }
 }
 
+/// A regular expression on bytes, of bounded size.
+pub(super) fn regex(text: &str) -> Result<Regex, String> {
+    let builder = RegexBuilder::new(text)
+        .unicode(false)
+        .size_limit(MOST_COMPILED)
+        .build();
+    builder.map_err(|error| why(&error))
+}
+
 /// A pattern for lines. It may match a part of a line.
 #[derive(Clone, Debug)]
 pub struct LinePattern(Regex);
@@ -109,11 +131,7 @@ pub struct LinePattern(Regex);
 impl LinePattern {
     /// Compiles `text`.
     pub fn compile(text: &str) -> Result<Self, String> {
-        let builder = RegexBuilder::new(text)
-            .unicode(false)
-            .size_limit(MOST_COMPILED)
-            .build();
-        builder.map(Self).map_err(|error| why(&error))
+        regex(text).map(Self)
     }
 
     /// The names of the groups.
@@ -282,6 +300,23 @@ mod tests {
             (r"^rl:(?P<key>.+):x$", false),
         ] {
             assert_eq!(Pattern::compile(text).unwrap().is_plain(), plain, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_group_between_literals_has_an_end() {
+        for (text, end) in [
+            (r"^app:nodes:(?P<id>.+)$", Some("")),
+            (r"^app:(?P<id>[^:]+):node$", Some(":node")),
+            (r"^(?P<id>a|b)$", Some("")),
+            (r"^app:(?P<id>.+)?$", None),
+            (r"^app:\d(?P<id>.+)$", None),
+            (r"^(?:app:(?P<id>.+)|b)$", None),
+            (r"^app:(?P<id>.+):(?P<n>\d+)$", None),
+            (r"^app$", None),
+        ] {
+            let pattern = Pattern::compile(text).unwrap();
+            assert_eq!(pattern.end(), end.map(str::as_bytes), "{text}");
         }
     }
 

@@ -1,17 +1,22 @@
-//! The patterns for SCAN: they match every counter of a kind, and as few other names as possible.
+//! The patterns for SCAN: they match every counter and registration of a kind, and as few other names as possible.
 
 use super::description::Description;
 use super::pattern::{Pattern, escaped};
 
 /// The most patterns for one pass. SCAN walks over all names of the server for each.
-const MOST_SCANS: usize = 6;
+pub const MOST_SCANS: usize = 6;
 
 impl Description {
-    /// The patterns for SCAN MATCH. No name fits two of them.
-    pub fn scans(&self) -> Vec<Vec<u8>> {
-        let patterns = || self.counters.iter().map(|counter| &counter.key.value);
+    /// The patterns of the names that are read: of counters and registrations.
+    fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        let counters = self.counters.iter().map(|counter| &counter.key.value);
+        counters.chain(self.registry().map(|registry| &registry.key))
+    }
+
+    /// At most `most` patterns for SCAN MATCH. No name fits two of them.
+    pub fn scans(&self, most: usize) -> Vec<Vec<u8>> {
         let mut beginnings = self.prefixes();
-        if beginnings.len() > MOST_SCANS {
+        if beginnings.len() > most {
             let common = beginnings
                 .iter()
                 .copied()
@@ -20,7 +25,8 @@ impl Description {
             beginnings = vec![common];
         }
         let scan = |beginning: &&[u8]| {
-            let mut globs = patterns()
+            let mut globs = self
+                .patterns()
                 .filter(|pattern| pattern.prefix().starts_with(beginning))
                 .map(Pattern::glob);
             match globs.next() {
@@ -31,20 +37,13 @@ impl Description {
         beginnings.iter().map(scan).collect()
     }
 
-    /// The prefixes of counters' names, for CLIENT TRACKING. No prefix begins with another one.
+    /// The prefixes of the names that are read, for CLIENT TRACKING. No prefix begins with another one.
     pub fn prefixes(&self) -> Vec<&[u8]> {
-        let patterns = self.counters.iter().map(|counter| &counter.key.value);
-        let mut beginnings: Vec<&[u8]> = patterns.map(Pattern::prefix).collect();
+        let mut beginnings: Vec<&[u8]> = self.patterns().map(Pattern::prefix).collect();
         beginnings.sort_unstable();
         // In sorted order, a prefix comes right before the longer ones that begin with it.
         beginnings.dedup_by(|next, before| next.starts_with(before));
         beginnings
-    }
-
-    /// Whether a pattern has no literal beginning, so that the exporter reads every name of the database.
-    pub fn has_open_pattern(&self) -> bool {
-        let mut counters = self.counters.iter();
-        counters.any(|counter| counter.key.value.prefix().is_empty())
     }
 }
 
@@ -60,14 +59,19 @@ mod tests {
     use super::*;
 
     fn scans(kind: &str) -> Vec<String> {
+        at_most(MOST_SCANS, kind)
+    }
+
+    fn at_most(most: usize, kind: &str) -> Vec<String> {
         let description = Description::parse(built_in(kind).unwrap()).unwrap();
-        let scans = description.scans().into_iter();
+        let scans = description.scans(most).into_iter();
         scans.map(|scan| String::from_utf8(scan).unwrap()).collect()
     }
 
     #[test]
-    fn every_counter_is_scanned_once() {
-        assert_eq!(scans("reference"), ["ratelimit:*"]);
+    fn every_counter_and_registration_is_scanned_once() {
+        assert_eq!(scans("reference"), ["ratelimit:*", "ratelimiter:nodes:*"]);
+        assert_eq!(at_most(1, "reference"), ["ratelimit*"]);
         assert_eq!(scans("express-rate-limit"), ["hrl:*", "rl:*"]);
         assert_eq!(scans("limits"), ["LIMIT*"]);
         assert_eq!(scans("bottleneck"), ["b_*_settings"]);

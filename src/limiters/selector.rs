@@ -2,6 +2,7 @@
 
 use regex::bytes::Regex;
 
+use super::pattern::regex;
 use super::yaml::from_text;
 
 /// The name of a metric and the conditions on its labels.
@@ -145,17 +146,12 @@ fn label(text: &str) -> Option<(Result<Label, String>, &str)> {
 }
 
 fn wanted_pattern(text: &str) -> Result<Wanted, String> {
-    let whole = format!("^(?:{text})$");
-    let compiled = regex::bytes::RegexBuilder::new(&whole)
-        .unicode(false)
-        .size_limit(1 << 18)
-        .build();
-    compiled
-        .map(Wanted::Pattern)
-        .map_err(|_| format!("{text:?}: expected a regular expression"))
+    let compiled = regex(&format!("^(?:{text})$"));
+    let compiled = compiled.map(Wanted::Pattern);
+    compiled.map_err(|error| format!("{text:?}: expected a regular expression: {error}"))
 }
 
-fn is_name(text: &str, colons: bool) -> bool {
+pub(super) fn is_name(text: &str, colons: bool) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || (colons && c == ':');
     let digit = text.starts_with(|c: char| c.is_ascii_digit());
     !text.is_empty() && !digit && text.chars().all(fits)

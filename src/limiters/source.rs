@@ -107,44 +107,47 @@ impl Source {
 
     /// The limits in `answer`. Empty if it cannot be read.
     pub(super) fn read(&self, answer: &Answer) -> Limits {
-        match (self, answer) {
-            (Self::Fields(it), Answer::Fields(values)) => {
-                it.limits(|place| of_fields(&it.names(), values, place))
-            }
-            (Self::Key(it), answer) => {
-                let places = it.places();
-                match (it.form, answer) {
-                    (Form::Hash, Answer::Fields(values)) => {
-                        places.limits(|place| of_fields(&places.names(), values, place))
-                    }
-                    (Form::String, Answer::Text(text)) => Limits {
-                        limit: count(text),
-                        ..Limits::default()
-                    },
-                    (Form::Json, Answer::Text(text)) => match super::json::parse(text) {
-                        Some(value) => places.limits(|pointer| of_json(&value, pointer)),
-                        None => Limits::default(),
-                    },
-                    _ => Limits::default(),
-                }
-            }
-            _ => Limits::default(),
+        match self {
+            Self::Fields(it) => of_hash(it, answer),
+            Self::Key(it) => it.read(answer),
+            Self::Fixed(_) | Self::Http(_) => Limits::default(),
         }
     }
 }
 
 impl Beside {
-    fn places(&self) -> Fields {
-        Fields {
+    fn read(&self, answer: &Answer) -> Limits {
+        let places = Fields {
             limit: self.limit.clone(),
             window: self.window.clone(),
             burst: self.burst.clone(),
             unit: self.unit,
+        };
+        let text = match answer {
+            Answer::Text(text) => text.as_slice(),
+            _ => &[],
+        };
+        match self.form {
+            Form::Hash => of_hash(&places, answer),
+            Form::String => Limits {
+                limit: count(text),
+                ..Limits::default()
+            },
+            Form::Json => serde_json::from_slice(text)
+                .map(|value| places.limits(|pointer| of_json(&value, pointer)))
+                .unwrap_or_default(),
         }
     }
 }
 
-fn of_fields(names: &[&str], values: &[Option<Vec<u8>>], name: &str) -> Option<Vec<u8>> {
-    let at = names.iter().position(|other| *other == name)?;
-    values.get(at)?.clone()
+/// The limits in the fields of a hash, which were asked for in their order.
+fn of_hash(places: &Fields, answer: &Answer) -> Limits {
+    let Answer::Fields(values) = answer else {
+        return Limits::default();
+    };
+    let names = places.names();
+    places.limits(|place| {
+        let at = names.iter().position(|name| *name == place)?;
+        values.get(at)?.clone()
+    })
 }

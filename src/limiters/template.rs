@@ -50,12 +50,26 @@ impl Template {
         Ok(Self { parts })
     }
 
+    /// The value of one group.
+    pub(super) fn of_group(group: &str) -> Self {
+        let parts = vec![Part::Group(group.to_owned())];
+        Self { parts }
+    }
+
     /// The groups that it names.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Group(group) => Some(group.as_str()),
             Part::Text(_) => None,
         })
+    }
+
+    /// The text before the first group.
+    pub(super) fn beginning(&self) -> &[u8] {
+        match self.parts.first() {
+            Some(Part::Text(text)) => text,
+            Some(Part::Group(_)) | None => &[],
+        }
     }
 
     /// Fills in the groups. A group that took no part in the match is empty.

@@ -326,6 +326,34 @@ fn kongs_rules_hold_for_the_route_that_they_name() {
 }
 
 #[test]
+fn rules_are_the_same_in_any_order_and_have_nothing_else_of_an_answer() {
+    let kong = Description::parse(built_in("kong").unwrap()).unwrap();
+    let http = kong.apis().next().unwrap();
+    let plugin = |minute: u64| {
+        format!(
+            r#"{{"name":"rate-limiting","enabled":true,"updated_at":{minute},"config":{{"minute":10,
+            "redis_password":"hunter2","redis":{{"password":"hunter2"}}}}}}"#
+        )
+    };
+    let parse = |plugins: [String; 2]| {
+        let text = format!(r#"{{"data":[{}]}}"#, plugins.join(","));
+        http.parse(text.as_bytes()).unwrap()
+    };
+    let rules = parse([plugin(1), plugin(2)]);
+    assert_eq!(rules, parse([plugin(3), plugin(1)]));
+    let saved = serde_json::to_string(&rules).unwrap();
+    assert_eq!(
+        saved,
+        r#"[{"/config/minute":"10"},{"/config/minute":"10"}]"#
+    );
+    let envoy = Description::parse(built_in("envoy-ratelimit").unwrap()).unwrap();
+    let http = envoy.apis().next().unwrap();
+    let line = |key: &str| format!("edge.{key}: unit=DAY requests_per_unit=10");
+    let parse = |lines: [String; 2]| http.parse(lines.join("\n").as_bytes());
+    assert_eq!(parse([line("a"), line("b")]), parse([line("b"), line("a")]));
+}
+
+#[test]
 fn rules_that_contradict_each_other_leave_a_limit_unknown() {
     let limitador = Description::parse(built_in("limitador").unwrap()).unwrap();
     let Source::Http(http) = &limitador.limits[0].value else {
@@ -370,6 +398,9 @@ fn a_group_in_a_path_is_encoded_and_leads_to_no_other_path() {
         let found = http.place(&matched(&limitador, &name));
         assert_eq!(found.as_deref(), place);
     }
+    // The name of a limit with an id has no namespace.
+    let name = "\u{2}\u{8}per_user\u{1}\u{7}user_id\u{6}user:1";
+    assert_eq!(http.place(&matched(&limitador, name)), None);
 }
 
 #[test]
@@ -406,7 +437,12 @@ fn scan_patterns_follow_from_the_key_patterns() {
     assert_eq!(globs("drf"), ["*:*:throttle_*_*"]);
     assert_eq!(
         globs("fastapi-limiter"),
-        ["fastapi-limiter:*:*:*", "fastapi-limiter"]
+        [
+            "fastapi-limiter:*:*:*",
+            "fastapi-limiter:*:*",
+            "fastapi-limiter:ws:*:*",
+            "fastapi-limiter"
+        ]
     );
     let reference = Description::parse(built_in("reference").unwrap()).unwrap();
     let pattern = &reference.counters[0].key.value;
@@ -443,6 +479,95 @@ fn nodes_are_read_whole() {
     let reference = Description::parse(built_in("reference").unwrap()).unwrap();
     let canary = reference.nodes.unwrap().value.canary.unwrap();
     assert!(canary.sets_limit() && canary.covers_redis);
+}
+
+const REGISTRY: &str = "nodes:
+  health: {path: /health}
+  registry:
+    key: '^myapp:nodes:(?P<id>.+):info$'
+    address: '$ip:$port'
+    ttl: 12s
+    renewed: 4s
+";
+
+#[test]
+fn a_registry_is_read_whole_and_its_names_are_swept() {
+    let own = with(REGISTRY).unwrap();
+    let registry = own.registry().unwrap();
+    assert_eq!((registry.ttl, registry.renewed), (12_000, 4_000));
+    assert_eq!(
+        registry.address.groups().collect::<Vec<_>>(),
+        ["ip", "port"]
+    );
+    assert_eq!(registry.registered_at, None);
+    for id in [&b"node-1"[..], b"a:b\xff\n"] {
+        assert_eq!(registry.id_of(&registry.name_of(id)), Some(id));
+    }
+    assert_eq!(registry.id_of(b"myapp:nodes:node-1"), None);
+    assert_eq!(own.prefixes(), [&b"myapp:nodes:"[..], b"own:"]);
+    let scans = own.scans(MOST_SCANS);
+    assert_eq!(scans, [&b"myapp:nodes:*:info"[..], b"own:*:*"]);
+}
+
+#[test]
+fn mistakes_in_a_registry_name_its_line_and_what_was_expected() {
+    let own = COUNTER.trim_start().lines().count() as u64;
+    let within = own + 4;
+    for (old, new, line, words) in [
+        (
+            "(?P<id>.+)",
+            "(?P<node>.+)",
+            within,
+            &["registry: key", "(?P<id>…)"][..],
+        ),
+        (
+            "(?P<id>.+)",
+            r"\d(?P<id>.+)",
+            within,
+            &["literal text around"],
+        ),
+        (
+            "(?P<id>.+)",
+            "(?P<id>.+):(?P<n>.+)",
+            within,
+            &["one group", "literal text around"],
+        ),
+        ("(?P<id>.+)", "(?P<id>.+", within, &["regular expression"]),
+        (
+            "'^myapp:nodes:(?P<id>.+):info$'",
+            "'(?P<id>.+)'",
+            within,
+            &["every key would fit"],
+        ),
+        ("'$ip:$port'", "''", within, &["address", "name of a field"]),
+        ("'$ip:$port'", "'$ip:$'", own + 5, &["after $"]),
+        ("ttl: 12s", "ttl: 8s", within, &["more than twice renewed"]),
+        ("ttl: 12s", "ttl: 3s", within, &["4s or more"]),
+        (
+            "renewed: 4s",
+            "renewed: 0s",
+            within,
+            &["more than twice renewed"],
+        ),
+        (
+            "renewed: 4s",
+            "renewed: often",
+            own + 7,
+            &["often", "duration"],
+        ),
+        (
+            "renewed: 4s",
+            "reneved: 4s",
+            own + 7,
+            &["reneved", "did you mean renewed"],
+        ),
+        ("    renewed: 4s\n", "", own + 6, &["renewed"]),
+    ] {
+        let text = format!("{}{}", COUNTER.trim_start(), REGISTRY.replace(old, new));
+        assert_mistake(&text, line, words);
+    }
+    let text = format!("{}{REGISTRY}  id_label: 'a b'\n", COUNTER.trim_start());
+    assert_mistake(&text, own + 2, &["id_label", "name of a label"]);
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! Parses YAML into types that check themselves. Supports values that are a word or a mapping, and mistakes with line numbers.
 
 use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
+use serde::de::DeserializeOwned;
 
 use crate::text::{nearest, one_line};
 
@@ -54,42 +52,39 @@ fn with_nearest(text: &str) -> String {
     }
 }
 
-/// A type that is written as one word, or as a mapping. Its `Deserialize` is that of [`word_or_mapping`]; the derived one, with
+/// Implements `Deserialize` for types that are written as one word, which `$word` parses, or as a mapping. The derived one, with
 /// `remote = "Self"`, reads the mapping.
-pub(super) trait Word: Sized {
-    /// The expected forms, for the error.
-    const EXPECTED: &'static str;
+macro_rules! word_or_mapping {
+    ($type:ty, $expected:expr, $word:expr) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Either;
 
-    /// Parses `word`.
-    fn word(word: &str) -> Option<Self>;
+                impl<'de> serde::de::Visitor<'de> for Either {
+                    type Value = $type;
 
-    /// Deserializes a mapping.
-    fn mapping<'de, D: Deserializer<'de>>(mapping: D) -> Result<Self, D::Error>;
-}
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expected)
+                    }
 
-/// Deserializes `T` from a word or a mapping.
-pub(super) fn word_or_mapping<'de, D: Deserializer<'de>, T: Word>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    struct Either<T>(PhantomData<T>);
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        let word: fn(&str) -> Option<$type> = $word;
+                        let expected = || format!("{text:?}: expected {}", $expected);
+                        word(text).ok_or_else(|| E::custom(expected()))
+                    }
 
-    impl<'de, T: Word> Visitor<'de> for Either<T> {
-        type Value = T;
+                    fn visit_map<A>(self, map: A) -> Result<$type, A::Error>
+                    where
+                        A: serde::de::MapAccess<'de>,
+                    {
+                        <$type>::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+                    }
+                }
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(T::EXPECTED)
+                deserializer.deserialize_any(Either)
+            }
         }
-
-        fn visit_str<E: Error>(self, word: &str) -> Result<T, E> {
-            T::word(word).ok_or_else(|| E::custom(format!("{word:?}: expected {}", T::EXPECTED)))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-            T::mapping(MapAccessDeserializer::new(map))
-        }
-    }
-
-    deserializer.deserialize_any(Either::<T>(PhantomData))
+    };
 }
 
 /// Implements `Deserialize` for types that `$parse` parses from text. Its error says what was expected.
@@ -105,4 +100,4 @@ macro_rules! from_text {
     };
 }
 
-pub(super) use from_text;
+pub(super) use {from_text, word_or_mapping};

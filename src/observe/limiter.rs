@@ -97,7 +97,8 @@ impl ObserveConfig {
         let nodes = description.nodes.as_ref();
         LimiterKind {
             name: description.name.clone(),
-            nodes: is_reference || (nodes.is_some() && !self.ratelimiter_urls.is_empty()),
+            nodes: description.registry().is_some()
+                || (nodes.is_some() && !self.ratelimiter_urls.is_empty()),
             latency: is_reference
                 || self.latency_metric.is_some()
                 || self.probe_canary
@@ -184,7 +185,7 @@ impl Limiter {
         let discovers = described_nodes.is_some_and(|it| it.value.discover == Discover::Dns);
         let kind = config.limiter_kind();
         let (described, tracked) = match &config.kind {
-            Kind::Reference(_) => (None, Tracked::reference()),
+            Kind::Reference(description) => (None, Tracked::new(description, true)),
             Kind::Described(description) => {
                 let http = Http::new(
                     config.ratelimiter_timeout,
@@ -193,7 +194,7 @@ impl Limiter {
                 let urls = config.ratelimiter_urls.clone();
                 let api = ApiLimits::new(description, http.map_err(SetupError::Http)?, urls);
                 let described = Described::new(Arc::clone(description), api);
-                (Some(described), Tracked::described(description))
+                (Some(described), Tracked::new(description, false))
             }
         };
         if !kind.nodes {
@@ -216,7 +217,7 @@ impl Limiter {
                 memory: NodeMemory::new(statics),
                 node_urls: config.ratelimiter_urls.clone(),
                 urls: config.ratelimiter_urls,
-                has_registry: is_reference,
+                has_api: is_reference,
                 discovery: discovers.then(Discovery::default),
                 probe: config.probe_nodes,
                 prometheus: match config.prometheus_url {
@@ -226,6 +227,7 @@ impl Limiter {
                 requests: Arc::new(requests),
                 window: config.latency_window,
                 timing: config.registry,
+                glanced: None,
                 clock: clock.clone(),
                 topology,
                 histories: BTreeMap::new(),
@@ -295,7 +297,8 @@ impl Limiter {
                 Collector::NodeMetrics => self.kind.nodes && has_metrics,
                 Collector::Prometheus => self.nodes.prometheus.is_some(),
                 Collector::Canary => self.nodes.requests.canary.is_some(),
-                Collector::ManagementApi | Collector::Registry | Collector::Counters => false,
+                Collector::Registry => self.nodes.requests.registry.is_some(),
+                Collector::ManagementApi | Collector::Counters => false,
             }
     }
 
@@ -472,12 +475,16 @@ async fn counters_of_api(
 #[derive(Serialize)]
 struct Memory<'a> {
     nodes: &'a NodeMemory,
+    /// The names of registrations.
+    registry: Option<String>,
     last_full_pass: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
 struct Recalled {
     nodes: NodeMemory,
+    #[serde(default)]
+    registry: Option<String>,
     last_full_pass: Option<Timestamp>,
 }
 
@@ -530,6 +537,7 @@ impl Subject for Limiter {
     fn remember(&self) -> serde_json::Value {
         let memory = Memory {
             nodes: &self.nodes.memory,
+            registry: self.nodes.registrations(),
             last_full_pass: self.keys.last_full_pass,
         };
         // Plain data with text keys always serializes.
@@ -537,23 +545,21 @@ impl Subject for Limiter {
     }
 
     fn bulk(&self) -> Option<Bulk> {
-        let (version, limits) = self.keys.memory.limits.saved();
-        Some(Bulk {
-            version,
-            write: Box::new(move |to| limits.write(to)),
-        })
+        Some(self.keys.memory.bulk())
     }
 
     fn recall_bulk(&mut self, bulk: &mut dyn Read) -> Result<(), String> {
-        let limits = serde_json::from_reader(bulk).map_err(|error| error.to_string())?;
-        self.keys.memory.limits = limits;
-        Ok(())
+        let recalled = self.keys.memory.recall(bulk);
+        recalled.map_err(|error| error.to_string())
     }
 
     fn recall(&mut self, memory: serde_json::Value) -> Result<(), String> {
         let recalled: Recalled =
             serde_json::from_value(memory).map_err(|error| error.to_string())?;
-        self.nodes.memory = recalled.nodes;
+        // Registrations that have other names now have not vanished.
+        if recalled.registry.is_none() || recalled.registry == self.nodes.registrations() {
+            self.nodes.memory = recalled.nodes;
+        }
         let statics = self.nodes.urls.iter().filter_map(address_of);
         self.nodes.memory.set_statics(statics);
         self.keys.last_full_pass = recalled.last_full_pass;

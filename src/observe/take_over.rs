@@ -7,8 +7,9 @@ use crate::observe::limiter::Limiter;
 impl Limiter {
     /// Takes over from `before` if both observe the same limiter: the same Redis and the same kind. Returns whether it did.
     pub(in crate::observe) fn go_on_from(&mut self, before: Self) -> bool {
-        let same_kind =
-            self.kind.name == before.kind.name && self.kind.counters == before.kind.counters;
+        let same_kind = self.kind.name == before.kind.name
+            && self.kind.counters == before.kind.counters
+            && self.nodes.registrations() == before.nodes.registrations();
         if !self.redis.same_place(&before.redis) || !same_kind {
             return false;
         }
@@ -120,6 +121,24 @@ mod tests {
             assert_eq!(next.take_over(experienced(&before)), same, "{after:?}");
             assert_eq!(next.keys.memory.limits.default_limit().is_some(), same);
             assert_eq!(next.keys.commands_total, if same { 7 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn another_registry_is_another_limiter() {
+        let folder = lab::temp::TempDir::new("take-over").unwrap();
+        let (one, other) = (folder.path().join("a.yml"), folder.path().join("b.yml"));
+        let text = crate::limiters::built_in("reference").unwrap();
+        std::fs::write(&one, text).unwrap();
+        std::fs::write(&other, text.replace("ratelimiter:nodes:", "myapp:nodes:")).unwrap();
+        let [one, other] = [one, other].map(|file| file.display().to_string());
+        for (before, after, same) in [
+            (&[("limiter.file", one.as_str())][..], one.as_str(), true),
+            (&[("limiter.kind", "reference")], one.as_str(), true),
+            (&[("limiter.file", one.as_str())], other.as_str(), false),
+        ] {
+            let mut next = limiter(&[("limiter.file", after)]);
+            assert_eq!(next.take_over(limiter(before)), same, "{before:?}");
         }
     }
 

@@ -395,7 +395,7 @@ fn rack_attack_has_its_period_in_the_number_of_the_name() {
 }
 
 #[test]
-fn rails_blocks_for_ever_without_an_expiry() {
+fn rails_sets_a_lost_expiry_at_the_next_request() {
     let mut store = Store::default();
     store.string("rate-limit:sessions:2001:db8::1", "15", 50_000);
     store.string("app:rate-limit:sessions:10.0.0.1", "10", -1);
@@ -405,15 +405,13 @@ fn rails_blocks_for_ever_without_an_expiry() {
         per_minute(10),
         &[("rate-limit:sessions:2001:db8::1", 15)],
     );
-    assert!(
-        reading(
-            "rails",
-            &store,
-            per_minute(10),
-            "app:rate-limit:sessions:10.0.0.1"
-        )
-        .is_stuck()
+    let name = "app:rate-limit:sessions:10.0.0.1";
+    let endless = reading("rails", &store, per_minute(10), name);
+    assert_eq!(
+        endless.expiry,
+        Some(Expires::Never(Some(WithoutExpiry::Heals)))
     );
+    assert!(!endless.is_stuck());
 }
 
 #[test]

@@ -23,3 +23,4 @@ mod own;
 mod restored;
 mod rows;
 mod store;
+mod variants;

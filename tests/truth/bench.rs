@@ -13,6 +13,9 @@ use redis::aio::MultiplexedConnection;
 
 use crate::exporter::Exporter;
 
+/// So many failed checks, one after the other, prove that a node does not reach Redis.
+pub(crate) const PROOF: u64 = 10;
+
 /// For one request of a scenario's own.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 

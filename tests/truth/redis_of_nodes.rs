@@ -5,7 +5,7 @@ use lab::proxy::{Mode, Proxy};
 use lab::redis_server::RedisServer;
 use tokio::time::Instant;
 
-use crate::bench::{Bench, redis_do, secs, start_nodes, traffic, until};
+use crate::bench::{Bench, PROOF, redis_do, secs, start_nodes, traffic, until};
 use crate::expect::Expect;
 use crate::runner::{Scenario, Seen};
 
@@ -19,7 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new(
             "Redis read-only (replica of a dead host), traffic",
-            "`redis_disconnected` of both nodes at the first collection after the first failed checks",
+            "`redis_disconnected` of both nodes at the first collection after ten failed checks",
             10,
             || Box::pin(read_only()),
         ),
@@ -49,7 +49,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new(
             "one node loses Redis (refused), traffic",
-            "`redis_disconnected{node-2}` at the first collection after its first failed check",
+            "`redis_disconnected{node-2}` at the first collection after ten failed checks",
             10,
             || Box::pin(alone_with_traffic(Mode::Refuse)),
         ),
@@ -117,7 +117,7 @@ async fn for_long(bench: &Bench, into: &[&[&str]], out: &[&[&str]]) -> anyhow::R
     for words in into {
         redis_do(&mut connection, words).await?;
     }
-    until(|| first.failed() > 0 && second.failed() > 0).await?;
+    until(|| first.failed() >= PROOF && second.failed() >= PROOF).await?;
     let seen = bench.exporter.finds(fault, Expect::at_once(BOTH)).await?;
     bench
         .exporter
@@ -171,7 +171,7 @@ async fn no_writes(bench: &Bench, into: &[&str], out: &[&str]) -> anyhow::Result
     let mut connection = bench.redis().await?;
     let fault = Instant::now();
     redis_do(&mut connection, into).await?;
-    until(|| first.failed() > 0 && second.failed() > 0).await?;
+    until(|| first.failed() >= PROOF && second.failed() >= PROOF).await?;
     let seen = bench.exporter.finds(fault, Expect::at_once(BOTH)).await?;
     redis_do(&mut connection, out).await?;
     // The checks that failed are still counted in the collection in which they also work again.
@@ -202,7 +202,7 @@ async fn alone_with_traffic(mode: Mode) -> anyhow::Result<Seen> {
     bench.exporter.silent_for(secs(1)).await?;
     let fault = Instant::now();
     proxy.set(mode).await?;
-    until(|| cut.failed() > 0).await?;
+    until(|| cut.failed() >= PROOF).await?;
     let seen = bench.exporter.finds(fault, Expect::at_once(NODE_2)).await?;
     proxy.set(Mode::Pass).await?;
     let allowed = cut.allowed();

@@ -8,9 +8,10 @@ use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
+use lab::traffic::Traffic;
 use tokio::time::Instant;
 
-use crate::bench::{Bench, check, put_limit, redis_do, secs, start_nodes};
+use crate::bench::{Bench, PROOF, check, put_limit, redis_do, secs, start_nodes, traffic, until};
 use crate::expect::Expect;
 use crate::runner::{Scenario, Seen};
 use crate::scrape::findings;
@@ -38,7 +39,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new(
             "Redis allows the nodes no scripts (ACL), traffic; heartbeats go on",
-            "`redis_disconnected` of both nodes at the first collection after the first failed checks",
+            "`redis_disconnected` of both nodes at the first collection after ten failed checks",
             10,
             || Box::pin(no_scripts()),
         ),
@@ -155,16 +156,14 @@ async fn split_brain() -> anyhow::Result<Seen> {
 
 async fn no_scripts() -> anyhow::Result<Seen> {
     let bench = Bench::start(2, &[]).await?;
-    // Busy enough that a second shows that all checks fail.
-    let traffic = bench.traffic(30, 40.0)?;
+    let first = traffic(&bench.nodes[..1], 30, 20.0)?;
+    let second = traffic(&bench.nodes[1..], 30, 20.0)?;
     bench.exporter.silent_for(secs(2)).await?;
     let mut connection = bench.redis().await?;
     let fault = Instant::now();
     let forbid = ["ACL", "SETUSER", "default", "-eval", "-evalsha"];
     redis_do(&mut connection, &forbid).await?;
-    // The exporter asks both nodes in turn.
-    let before = traffic.failed();
-    crate::bench::until(|| traffic.failed() >= before + 2).await?;
+    until(|| first.failed() >= PROOF && second.failed() >= PROOF).await?;
     let expect = Expect::at_once(BOTH_NODES);
     let seen = bench.exporter.finds(fault, expect).await?;
     // As two Prometheus servers may: between such scrapes there is no check that could fail.
@@ -175,10 +174,12 @@ async fn no_scripts() -> anyhow::Result<Seen> {
     }
     let allow = ["ACL", "SETUSER", "default", "+eval", "+evalsha"];
     redis_do(&mut connection, &allow).await?;
-    let before = traffic.allowed() + traffic.refused();
-    crate::bench::until(|| traffic.allowed() + traffic.refused() >= before + 2).await?;
+    let answered = |traffic: &Traffic| traffic.allowed() + traffic.refused();
+    let (answered_1, answered_2) = (answered(&first), answered(&second));
+    until(|| answered(&first) > answered_1 && answered(&second) > answered_2).await?;
     bench.exporter.recovers().await?;
-    traffic.stop().await;
+    first.stop().await;
+    second.stop().await;
     Ok(seen)
 }
 

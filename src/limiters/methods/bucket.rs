@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::{At, Counted, Counting, Not, Number, answer, fields, text, used};
+use super::{At, Counted, Counting, Not, Number, answer, fields, optional, text, used};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
 use crate::limiters::template::Template;
@@ -25,8 +25,8 @@ pub(super) struct Bucket {
     level: Spanned<Template>,
     /// The field of the time of the level; for strings, the key.
     at: Spanned<Template>,
-    /// The unit of the time.
-    unit: Unit,
+    /// The unit of the time. Without it, the unit follows from the size of the time.
+    unit: Option<Unit>,
     /// Whether only whole units of time count.
     #[serde(default)]
     whole_units: bool,
@@ -79,27 +79,24 @@ impl Bucket {
             let field = |index: usize| fields.get(index).and_then(Option::as_deref);
             (number(field(0))?, number(field(1))?)
         } else {
-            let value = |index: usize| match text(answer(answers, index)) {
-                Ok(text) => Ok(Some(text)),
-                Err(Not::Gone) => Ok(None),
-                Err(not) => Err(not),
-            };
+            let value = |index: usize| optional(text(answer(answers, index)));
             let (level, time) = (value(0)?, value(1)?);
             if level.is_none() && time.is_none() {
                 return Err(Not::Gone);
             }
             (number(level)?, number(time)?)
         };
-        if self.unit.to_ms(time) > at.latest() {
+        let unit = self.unit.unwrap_or(Unit::of_time(time));
+        if unit.to_ms(time) > at.latest() {
             return Err(Not::Invalid(Invalid::InTheFuture));
         }
         let (limit, window) = (at.limit()?, at.window_ms()?);
-        let mut elapsed = self.unit.of_ms(at.now()) - time;
+        let mut elapsed = unit.of_ms(at.now()) - time;
         if self.whole_units {
             // A clock of whole units shows the beginning of the current unit.
-            elapsed = (self.unit.of_ms(at.now())).floor() - time;
+            elapsed = unit.of_ms(at.now()).floor() - time;
         }
-        let elapsed_ms = self.unit.to_ms(elapsed.max(0.0));
+        let elapsed_ms = unit.to_ms(elapsed.max(0.0));
         let moved = match self.refill {
             Refill::Continuous => elapsed_ms / window * limit,
             Refill::Steps => (elapsed_ms / window + 1e-9).floor() * limit,

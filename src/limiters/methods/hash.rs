@@ -82,10 +82,6 @@ impl Counting for Hash {
         if self.field.is_some() == self.sum {
             return Err("expected one of field and sum: true".to_owned());
         }
-        let mut moments = self.started.iter().chain(&self.ends);
-        if moments.any(|moment| moment.field.is_none() || moment.key.is_some()) {
-            return Err("expected a field in started and ends".to_owned());
-        }
-        Ok(())
+        super::are_in(false, self.started.iter().chain(&self.ends))
     }
 }

@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Moment, Not, answer, counted, is_over, text};
 use crate::limiters::ask::{Answer, Ask, Type};
-use crate::limiters::json;
 use crate::limiters::keys::Keys;
 use crate::limiters::limits::of_json;
 use crate::limiters::units::{Number, whole};
@@ -30,7 +29,8 @@ impl Counting for Json {
 
     fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
         let malformed = Not::Garbage(Invalid::Malformed);
-        let value = json::parse(text(answer(answers, 0))?).ok_or(malformed)?;
+        let value = text(answer(answers, 0))?;
+        let value: serde_json::Value = serde_json::from_slice(value).map_err(|_| malformed)?;
         let moment = |moment: &Option<Moment>| match moment {
             Some(moment) => {
                 let pointer = moment.field.as_deref().unwrap_or_default();
@@ -66,10 +66,6 @@ impl Counting for Json {
         if self.number.is_some() == self.length.is_some() {
             return Err("expected one of number and length".to_owned());
         }
-        let mut moments = self.started.iter().chain(&self.ends);
-        if moments.any(|moment| moment.field.is_none() || moment.key.is_some()) {
-            return Err("expected a field, which is a pointer, in started and ends".to_owned());
-        }
-        Ok(())
+        super::are_in(false, self.started.iter().chain(&self.ends))
     }
 }

@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::{At, Counted, Counting, Not, answer, pickle, reply, text};
 use crate::limiters::ask::{Answer, Ask, MOST_ENTRIES, Type};
-use crate::limiters::json;
 use crate::limiters::keys::Keys;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit};
@@ -52,14 +51,18 @@ enum Weight {
     LastFourBytes,
 }
 
-/// The first bytes of values that a cache has compressed.
-const COMPRESSED: [&[u8]; 6] = [
+/// The first bytes of values that the exporter does not read: compressed ones, `MessagePack`, and pickles that are text.
+const UNREADABLE: [&[u8]; 10] = [
     b"\x78\x01",
+    b"\x78\x5e",
     b"\x78\x9c",
     b"\x78\xda",
     b"\x1f\x8b",
     b"\x28\xb5\x2f\xfd",
     b"\x04\x22\x4d\x18",
+    b"\xfd7zXZ",
+    b"\xdc",
+    b"(lp",
 ];
 
 impl Log {
@@ -121,7 +124,8 @@ impl Log {
 
     fn of_string(&self, at: &At<'_>, value: &Answer) -> Result<Counted, Not> {
         let value = text(value)?;
-        if COMPRESSED.iter().any(|begin| value.starts_with(begin)) {
+        let short_message_pack = value.first().is_some_and(|first| first >> 4 == 9);
+        if short_message_pack || UNREADABLE.iter().any(|begin| value.starts_with(begin)) {
             return Err(Not::Unknown(Unknown::Unreadable));
         }
         // Django's caches can be configured to write JSON instead of a pickle.
@@ -136,7 +140,7 @@ impl Log {
     }
 
     fn of_json(&self, value: &[u8]) -> Option<Vec<f64>> {
-        let value = json::parse(value)?;
+        let value: serde_json::Value = serde_json::from_slice(value).ok()?;
         let list = value
             .pointer(self.at.as_deref().unwrap_or(""))?
             .as_array()?;

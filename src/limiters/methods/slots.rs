@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{At, Counted, Counting, Not, answer, counted, integer};
+use super::{At, Counted, Counting, Not, answer, counted, integer, optional};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
 use crate::limiters::reading::Unknown;
@@ -92,16 +92,12 @@ impl Counting for Slots {
         let (own, _) = Self::own(at).ok_or(Not::Garbage(Invalid::NotANumber))?;
         let mut sum = None;
         for (begin, value) in self.begins(at)?.into_iter().zip(answers) {
-            match integer(value) {
-                Ok(value) => {
-                    // The newest slot that exists reports the sum. Older slots are parts of it.
-                    if sum.is_none() && begin > own {
-                        return Err(Not::Part);
-                    }
-                    sum = Some(sum.unwrap_or(0_i128).saturating_add(value));
+            if let Some(value) = optional(integer(value))? {
+                // The newest slot that exists reports the sum. Older slots are parts of it.
+                if sum.is_none() && begin > own {
+                    return Err(Not::Part);
                 }
-                Err(Not::Gone) => {}
-                Err(not) => return Err(not),
+                sum = Some(sum.unwrap_or(0_i128).saturating_add(value));
             }
         }
         sum.map(counted).ok_or(Not::Gone)

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{At, Counted, Counting, Not, answer, counted, integer, reply, sum};
+use super::{At, Counted, Counting, Not, answer, counted, integer, optional, reply, sum};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
 use crate::limiters::matched::When;
@@ -32,15 +32,6 @@ enum Weight {
     Ttl,
 }
 
-/// The count of a window, 0 if the key is missing.
-fn of_window(value: Result<i128, Not>) -> Result<Option<i128>, Not> {
-    match value {
-        Ok(value) => Ok(Some(value)),
-        Err(Not::Gone) => Ok(None),
-        Err(not) => Err(not),
-    }
-}
-
 impl TwoWindows {
     fn get(at: &At<'_>, name: Vec<u8>) -> Ask {
         match at.keys.kind {
@@ -50,7 +41,7 @@ impl TwoWindows {
     }
 
     fn value(at: &At<'_>, answer: &Answer) -> Result<Option<i128>, Not> {
-        of_window(match at.keys.kind {
+        optional(match at.keys.kind {
             Type::Hash => sum(answer),
             Type::String | Type::List | Type::Zset => integer(answer),
         })

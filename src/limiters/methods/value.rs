@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::{
-    At, Counted, Counting, Moment, Not, Number, answer, counted, is_over, number, reply, text,
-    used_of_limit,
+    At, Counted, Counting, Moment, Not, Number, answer, counted, is_over, number, optional, reply,
+    text, used_of_limit,
 };
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
@@ -62,12 +62,8 @@ impl Counting for Value {
         };
         let mut times = Vec::new();
         for (index, moment) in self.moments().enumerate() {
-            let given = match text(answer(answers, 1 + index)) {
-                Ok(text) => Some(text),
-                Err(Not::Gone) => None,
-                Err(not) => return Err(not),
-            };
-            times.push(moment.read(given)?);
+            let given = text(answer(answers, 1 + index));
+            times.push(moment.read(optional(given)?)?);
         }
         let mut times = times.into_iter();
         let started = self.started.as_ref().and_then(|_| times.next().flatten());
@@ -105,12 +101,6 @@ impl Counting for Value {
 
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         super::needs(keys, &[Type::String])?;
-        if self
-            .moments()
-            .any(|moment| moment.key.is_none() || moment.field.is_some())
-        {
-            return Err("expected a key in started and ends".to_owned());
-        }
-        Ok(())
+        super::are_in(true, self.moments())
     }
 }

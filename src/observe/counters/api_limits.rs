@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::Url;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::Instant;
 
 use crate::clock::elapsed;
 use crate::limiters::{Counter, Description, Http as Api, Limits, Matched, Rules};
 use crate::lock::lock;
 use crate::observation::{Collector, Failure, Reason};
+use crate::observe::counters::limits::fixed_hash;
 use crate::observe::fallback::first_success;
 use crate::observe::http::client::{Http, HttpError, shown};
 use crate::observe::http::management_api::place_on;
@@ -21,14 +23,21 @@ use crate::observe::http::optional::OptionalRequest;
 /// The most places that are asked, if paths contain groups of names.
 const MOST_PLACES: usize = 100;
 
+/// The most answers of one place that are kept: the last one, and earlier ones whose limits may have fallen.
+const MOST_ANSWERS: usize = 4;
+
+/// The most bytes of rules: of one place that are kept, beside those of the last answer in any case, and of all places that are
+/// saved.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
 /// One place that has limits: a path at a port, or a whole address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Place {
     port: Option<u16>,
     path: String,
 }
 
-/// The answer of a place.
+/// What is known of a place.
 #[derive(Debug, Default)]
 struct Answered {
     request: OptionalRequest,
@@ -38,9 +47,44 @@ struct Answered {
     asked: bool,
     /// How long the last request took.
     took: Duration,
-    /// The rules, by the index of the description's API.
-    rules: BTreeMap<usize, Rules>,
+    known: Known,
+}
+
+/// What survives a restart of a place.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Known {
+    /// The indices of the description's APIs that ask there.
     apis: BTreeSet<usize>,
+    /// Answers with different rules, the last one at the end.
+    answers: Vec<Answer>,
+}
+
+/// The answer of a place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Answer {
+    #[serde(serialize_with = "shared", deserialize_with = "share")]
+    rules: Arc<RulesOfApis>,
+    /// When an answer with other rules replaced it.
+    replaced_at: Option<Timestamp>,
+}
+
+/// The rules of a place, by the index of the description's API.
+type RulesOfApis = BTreeMap<usize, Rules>;
+
+fn shared<S: Serializer>(rules: &Arc<RulesOfApis>, serializer: S) -> Result<S::Ok, S::Error> {
+    rules.serialize(serializer)
+}
+
+fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<RulesOfApis>, D::Error> {
+    RulesOfApis::deserialize(deserializer).map(Arc::new)
+}
+
+/// The answers that survive a restart.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::observe) struct SavedApis {
+    /// What was asked, and where, as a hash.
+    asks: u64,
+    places: Vec<(Place, Known)>,
 }
 
 /// The limits of a kind that come from APIs.
@@ -53,6 +97,10 @@ pub(in crate::observe) struct ApiLimits {
     places: BTreeMap<Place, Answered>,
     /// Places that follow from names and were not asked yet.
     wanted: Mutex<BTreeMap<Place, BTreeSet<usize>>>,
+    /// What is asked, and where, as a hash.
+    asks: u64,
+    /// Counts the changes to what is saved.
+    changes: u64,
 }
 
 impl ApiLimits {
@@ -66,17 +114,29 @@ impl ApiLimits {
         if !apis.any(|api| api.url.is_some() || !bases.is_empty()) {
             return None;
         }
+        let apis: Vec<&Api> = description.apis().collect();
+        // Without logins: the hash is in the state file.
+        let places: Vec<String> = bases.iter().map(shown).collect();
+        let asks = fixed_hash(format!("{places:?} {apis:?}").as_bytes());
         let mut limits = Self {
             description: Arc::clone(description),
             http,
             bases,
             places: BTreeMap::new(),
             wanted: Mutex::default(),
+            asks,
+            changes: 0,
         };
         for (number, api) in description.apis().enumerate() {
             if let Some(path) = api.only_place() {
                 let place = place_of(api, path);
-                limits.places.entry(place).or_default().apis.insert(number);
+                limits
+                    .places
+                    .entry(place)
+                    .or_default()
+                    .known
+                    .apis
+                    .insert(number);
             }
         }
         Some(limits)
@@ -84,13 +144,32 @@ impl ApiLimits {
 
     /// Takes over the answers of `before`, if it asked the same APIs.
     pub(in crate::observe) fn take_over(&mut self, before: Self) {
-        let asks = |limits: &Self| {
-            let apis = limits.description.apis();
-            apis.map(|api| format!("{api:?}")).collect::<Vec<_>>()
-        };
-        if self.bases == before.bases && asks(self) == asks(&before) {
+        self.changes = before.changes + 1;
+        if self.asks == before.asks {
             self.places = before.places;
             self.wanted = before.wanted;
+        }
+    }
+
+    /// The number of changes so far, and the answers to save.
+    pub(in crate::observe) fn saved(&self) -> (u64, SavedApis) {
+        let mut size = 0;
+        let places = self.places.iter().filter(|(_, place)| {
+            size += place.known.size();
+            size <= MOST_BYTES
+        });
+        let places = places.map(|(place, it)| (place.clone(), it.known.clone()));
+        let (asks, places) = (self.asks, places.collect());
+        (self.changes, SavedApis { asks, places })
+    }
+
+    /// Takes back the answers of the previous run, if it asked the same APIs.
+    pub(in crate::observe) fn recall(&mut self, saved: SavedApis) {
+        if saved.asks != self.asks {
+            return;
+        }
+        for (place, known) in saved.places.into_iter().take(MOST_PLACES) {
+            self.places.entry(place).or_default().known = known;
         }
     }
 
@@ -103,14 +182,20 @@ impl ApiLimits {
         let wanted = std::mem::take(&mut *lock(&self.wanted));
         for (place, apis) in wanted {
             if self.places.len() < MOST_PLACES || self.places.contains_key(&place) {
-                self.places.entry(place).or_default().apis.extend(apis);
+                self.places
+                    .entry(place)
+                    .or_default()
+                    .known
+                    .apis
+                    .extend(apis);
             }
         }
         let apis: Vec<&Api> = self.description.apis().collect();
-        let mut changed = false;
+        let before = self.changes;
         let longest = self.http.timeout() * 2;
         for (place, answered) in &mut self.places {
             let asked: Vec<(usize, Api)> = answered
+                .known
                 .apis
                 .iter()
                 .filter_map(|number| Some((*number, (*apis.get(*number)?).clone())))
@@ -125,8 +210,7 @@ impl ApiLimits {
             (answered.asked, answered.took) = (true, started.elapsed());
             let error = match outcome {
                 Some(Ok(rules)) => {
-                    changed |= answered.rules != rules;
-                    answered.rules = rules;
+                    self.changes += u64::from(answered.known.replace(rules, now));
                     answered.read_at = Some(now);
                     continue;
                 }
@@ -145,7 +229,7 @@ impl ApiLimits {
                 break;
             }
         }
-        changed
+        self.changes > before
     }
 
     /// Whether the last request to every place succeeded, and how long the requests took. `None` if nothing was asked.
@@ -162,7 +246,7 @@ impl ApiLimits {
             return Limits::default();
         };
         if let Some(answered) = self.places.get(&place) {
-            let rules = answered.rules.get(&number);
+            let rules = answered.known.rules(number);
             return rules.map_or_else(Limits::default, |rules| api.limits(rules, matched));
         }
         let mut wanted = lock(&self.wanted);
@@ -172,13 +256,31 @@ impl ApiLimits {
         Limits::default()
     }
 
+    /// The limits of a name by earlier answers of each API that may have them, and when each answer was replaced.
+    pub(in crate::observe) fn earlier<'a>(
+        &'a self,
+        counter: &'a Counter,
+        matched: &'a Matched,
+    ) -> impl Iterator<Item = (&'a Api, Limits, Timestamp)> {
+        self.description.apis_of(counter).flat_map(move |api| {
+            let found = self.find(api, matched);
+            let found = found.and_then(|(number, place)| Some((number, self.places.get(&place)?)));
+            found.into_iter().flat_map(move |(number, answered)| {
+                answered.known.answers.iter().filter_map(move |answer| {
+                    let limits = api.limits(answer.rules.get(&number)?, matched);
+                    Some((api, limits, answer.replaced_at?))
+                })
+            })
+        })
+    }
+
     /// Whether an API that may have the limits of a name never answered.
     pub(in crate::observe) fn is_unread(&self, counter: &Counter, matched: &Matched) -> bool {
         self.description.apis_of(counter).any(|api| {
             let found = self.find(api, matched);
             found.is_some_and(|(number, place)| {
                 let answered = self.places.get(&place);
-                answered.is_none_or(|answered| !answered.rules.contains_key(&number))
+                answered.is_none_or(|answered| answered.known.rules(number).is_none())
             })
         })
     }
@@ -198,6 +300,39 @@ impl Answered {
     }
 }
 
+impl Known {
+    /// The rules of the last answer, by the index of the API.
+    fn rules(&self, number: usize) -> Option<&Rules> {
+        self.answers.last()?.rules.get(&number)
+    }
+
+    /// Takes the rules of an answer of `now`. Returns whether they differ from those of the last one.
+    fn replace(&mut self, rules: RulesOfApis, now: Timestamp) -> bool {
+        if let Some(last) = self.answers.last_mut() {
+            if *last.rules == rules {
+                return false;
+            }
+            last.replaced_at = Some(now);
+        }
+        self.answers.push(Answer {
+            rules: Arc::new(rules),
+            replaced_at: None,
+        });
+        while self.answers.len() > MOST_ANSWERS
+            || (self.answers.len() > 1 && self.size() > MOST_BYTES)
+        {
+            self.answers.remove(0);
+        }
+        true
+    }
+
+    /// How many bytes of text the answers have.
+    fn size(&self) -> usize {
+        let rules = self.answers.iter().flat_map(|answer| answer.rules.values());
+        rules.map(Rules::size).sum()
+    }
+}
+
 fn place_of(api: &Api, path: String) -> Place {
     Place {
         port: api.port,
@@ -211,7 +346,7 @@ async fn fetch(
     bases: Vec<Url>,
     place: Place,
     apis: Vec<(usize, Api)>,
-) -> Result<BTreeMap<usize, Rules>, HttpError> {
+) -> Result<RulesOfApis, HttpError> {
     let whole = apis.iter().find_map(|(_, api)| api.url.as_ref());
     let urls: Vec<(Url, Url)> = match whole {
         Some(url) => Url::parse(url)
@@ -230,7 +365,7 @@ async fn fetch(
         let header = apis.iter().find_map(|(_, api)| api.token_header.as_ref());
         let header = header.map(|header| header.0.as_str());
         let answer = http.get_beside(&configured, url, header).await?.ok(&what)?;
-        let mut rules = BTreeMap::new();
+        let mut rules = RulesOfApis::new();
         for (number, api) in apis {
             let read = api.parse(&answer.body).map_err(|expected| HttpError {
                 reason: Reason::InvalidJson,

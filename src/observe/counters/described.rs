@@ -13,11 +13,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched, Type};
 use crate::observation::{CounterKind, shown_key};
-use crate::observe::counters::api_limits::ApiLimits;
+use crate::observe::counters::api_limits::{ApiLimits, SavedApis};
 use crate::observe::counters::limits::{LimitRule, rule_for};
 use crate::observe::counters::pace::Pacer;
 use crate::observe::counters::sweep_result::Lane;
@@ -51,6 +52,14 @@ pub(in crate::observe) struct Described {
     likely: Mutex<Option<Type>>,
     /// The limits before they fell.
     falls: Falls,
+}
+
+/// What survives a restart.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::observe) struct SavedDescribed {
+    falls: falls::Before,
+    api: Option<SavedApis>,
 }
 
 /// The name of a counter to read again.
@@ -103,11 +112,6 @@ impl Described {
         }
     }
 
-    /// Its description.
-    pub(in crate::observe) fn description(&self) -> &Description {
-        &self.description
-    }
-
     /// Sets the labels of the keys that this collection watches. Forgets the names of all others.
     pub(in crate::observe) fn watch(&mut self, labels: &[Box<[u8]>]) {
         self.wanted = labels.iter().cloned().collect();
@@ -145,6 +149,22 @@ impl Described {
         }
         if let Some(rules) = rules {
             self.falls.rules_changed(rules, now);
+        }
+    }
+
+    /// The number of changes so far, and what survives a restart.
+    pub(in crate::observe) fn saved(&self) -> (u64, SavedDescribed) {
+        let (of_api, api) = self.api.as_ref().map(ApiLimits::saved).unzip();
+        let (of_falls, falls) = self.falls.saved();
+        let changes = of_falls + of_api.unwrap_or(0);
+        (changes, SavedDescribed { falls, api })
+    }
+
+    /// Takes back what was saved.
+    pub(in crate::observe) fn recall(&mut self, saved: SavedDescribed) {
+        self.falls.recall(saved.falls);
+        if let (Some(api), Some(saved)) = (&mut self.api, saved.api) {
+            api.recall(saved);
         }
     }
 

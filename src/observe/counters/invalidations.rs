@@ -9,8 +9,6 @@ use redis::{PushInfo, PushKind, Value};
 
 use crate::limiters::Description;
 use crate::lock::lock;
-use crate::observe::counters::requests::PREFIX;
-use crate::observe::nodes::registry::NODE_PREFIX;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
 use crate::observe::redis::errors::RedisFailure;
@@ -32,20 +30,12 @@ pub(in crate::observe) struct Tracked {
 }
 
 impl Tracked {
-    /// The writes to counters and registrations of the reference limiter.
-    pub(in crate::observe) fn reference() -> Self {
-        Self {
-            prefixes: vec![PREFIX.to_vec(), NODE_PREFIX.to_vec()],
-            sequences: true,
-        }
-    }
-
-    /// The writes to the counters of `description`.
-    pub(in crate::observe) fn described(description: &Description) -> Self {
+    /// The writes to the counters and registrations of `description`.
+    pub(in crate::observe) fn new(description: &Description, sequences: bool) -> Self {
         let prefixes = description.prefixes().into_iter();
         Self {
             prefixes: prefixes.map(<[u8]>::to_vec).collect(),
-            sequences: false,
+            sequences,
         }
     }
 
@@ -244,8 +234,12 @@ mod tests {
             });
             words.collect::<Vec<_>>().join(" ")
         };
+        let tracked = |kind: &str| {
+            let description = Description::parse(built_in(kind).unwrap()).unwrap();
+            Tracked::new(&description, kind == "reference")
+        };
         assert_eq!(
-            packed(&Tracked::reference()),
+            packed(&tracked("reference")),
             "CLIENT TRACKING ON BCAST PREFIX ratelimit: PREFIX ratelimiter:nodes:"
         );
         for (kind, expected) in [
@@ -257,8 +251,7 @@ mod tests {
             // Its names begin with anything.
             ("gcra", "CLIENT TRACKING ON BCAST"),
         ] {
-            let description = Description::parse(built_in(kind).unwrap()).unwrap();
-            assert_eq!(packed(&Tracked::described(&description)), expected);
+            assert_eq!(packed(&tracked(kind)), expected);
         }
     }
 

@@ -19,7 +19,7 @@ use own::OwnLimits;
 
 /// A rule of the configuration: keys that match have this limit, whatever Redis and the API say. It is for limits that only the
 /// limiter's callers know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitRule {
     /// A glob: `*` is any run of bytes, `?` is any one byte.
     pub pattern: String,
@@ -159,6 +159,11 @@ impl Remembered {
 
 /// Not seeded: hashes must be the same after a restart, so that saved limits can be restored.
 type FixedHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
+/// The hash of what is saved.
+pub(in crate::observe) fn fixed_hash(bytes: &[u8]) -> u64 {
+    FixedHasher::default().hash_one(bytes)
+}
 
 impl LimitMemory {
     /// Sets the default limit, which was just read. Returns whether it changed.

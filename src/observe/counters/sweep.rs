@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Moment};
+use crate::limiters::MOST_SCANS;
 use crate::observation::Reason;
 use crate::observe::counters::described::{Described, ReadContext};
 use crate::observe::counters::invalidations::Names;
@@ -144,13 +145,14 @@ impl Sweep<'_> {
                 return false;
             }
             let most = self.lanes[lane].pacer.step_size();
-            let some: Vec<Vec<u8>> = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
+            let mut some: Vec<Vec<u8>> = names.by_ref().take(most).map(<[u8]>::to_vec).collect();
+            self.take_registrations(&mut some, result);
             let mut sample = self.sample.clone();
             if let Some((described, context, sink)) = self.describing() {
                 let names = (&some[..], &sample.of(&some)[..]);
                 described.take(&context, sink, names, None, result).await;
             } else {
-                let batch = self.sort(some, Round::Both, &mut sample, result);
+                let batch = self.sort(some, Round::Both, &mut sample);
                 let Done { counted, at, .. } = self.count(lane, batch).await;
                 match counted {
                     Ok(counted) => self.take(at, counted, None, result).await,
@@ -224,7 +226,7 @@ impl Sweep<'_> {
                     }
                     result.commands += 1;
                     result.pass_took += took;
-                    let (cursor, names) = match answer {
+                    let (cursor, mut names) = match answer {
                         Ok(answer) => answer,
                         Err(error) => {
                             fail(lane, &error, result);
@@ -233,13 +235,14 @@ impl Sweep<'_> {
                     };
                     let part = current.part(&self.router.links()[lane].primary);
                     part.advance(cursor, scans.len(), step);
+                    self.take_registrations(&mut names, result);
                     let totals = &mut current.totals;
                     if let Some((described, context, sink)) = self.describing() {
                         let names = (&names[..], &totals.sample.of(&names)[..]);
                         described.take(&context, sink, names, Some(totals), result).await;
                         continue;
                     }
-                    let batch = self.sort(names, current.round, &mut totals.sample, result);
+                    let batch = self.sort(names, current.round, &mut totals.sample);
                     let work = self.count(lane, batch);
                     counting.spawn(async move { (lane, work.await) });
                 }
@@ -369,12 +372,25 @@ impl Sweep<'_> {
         }
     }
 
+    /// Removes the names of registrations, and notes their ids.
+    fn take_registrations(&self, names: &mut Vec<Vec<u8>>, result: &mut SweepResult) {
+        if let Some(registry) = self.memory.description.registry() {
+            names.retain(|name| {
+                let id = registry.id_of(name);
+                result.node_ids.extend(id.map(<[u8]>::to_vec));
+                id.is_none()
+            });
+        }
+    }
+
     /// The patterns for SCAN, one after the other.
     fn patterns(&self, round: Round) -> Arc<[Vec<u8>]> {
+        let description = &self.memory.description;
         match (&self.memory.described, round) {
-            (Some(described), _) => described.description().scans().into(),
+            (Some(_), _) => description.scans(MOST_SCANS).into(),
             (None, Round::Limits) => Arc::new([b"ratelimit:limit:*".to_vec()]),
-            (None, Round::Counters | Round::Both) => Arc::new([b"ratelimit*".to_vec()]),
+            // One SCAN, as nearly all names with the common beginning are counters.
+            (None, Round::Counters | Round::Both) => description.scans(1).into(),
         }
     }
 

@@ -54,7 +54,7 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
             }
             Reason::LimitsUnread => "their limits from the limiter's API",
             Reason::TooLarge => "no more entries than the exporter reads",
-            Reason::Unreadable => "a value that is not compressed",
+            Reason::Unreadable => "a pickle or JSON that is not compressed",
             Reason::NoDefaultLimit => {
                 "a default limit from GET /api/limits, or one in the configuration"
             }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::observation::{Limit, Reason, is_cut_key};
 use crate::observe::http::client::{Http, HttpError};
-use crate::text::cut;
+use crate::text::{cut, without_login};
 
 /// The characters that need no escape in a path segment (RFC 3986 unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -185,10 +185,23 @@ pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
     ))
 }
 
-/// The base URL of a node that registered as `host:port`.
+/// The address of a node that registered as `text`: `host:port` also for an `http://` URL that says no more. No login is kept.
+pub(in crate::observe) fn registered_address(text: &str) -> String {
+    let url = Url::parse(text).ok();
+    let plain =
+        url.filter(|url| url.scheme() == "http" && url.path() == "/" && url.query().is_none());
+    let address = plain.as_ref().and_then(address_of);
+    address.unwrap_or_else(|| without_login(text))
+}
+
+/// The base URL of a node that registered as `host:port` or as a URL.
 pub(in crate::observe) fn base_of(address: &str) -> Option<Url> {
+    if address.starts_with("http://") || address.starts_with("https://") {
+        let url = Url::parse(address).ok()?;
+        return (url.username().is_empty() && url.password().is_none()).then_some(url);
+    }
     let url = Url::parse(&format!("http://{address}/")).ok()?;
-    // An address is host and port, nothing else. `unknown`, which a registration without an address contains, has no port.
+    // Such an address is host and port, nothing else. `unknown`, which a registration without an address contains, has no port.
     (url.host_str().is_some_and(|host| !host.is_empty())
         && (url.port().is_some() || address.ends_with(":80"))
         && url.path() == "/"
@@ -240,6 +253,29 @@ mod tests {
             path("a/b?c#d%"),
             "http://h:1/api/counters/a%2Fb%3Fc%23d%25/reset"
         );
+    }
+
+    #[test]
+    fn a_registered_address_may_be_a_url_and_shows_no_login() {
+        for (text, address, base) in [
+            ("http://h:1", "h:1", Some("http://h:1/")),
+            ("http://h", "h:80", Some("http://h/")),
+            ("http://me:secret@h:1/", "h:1", Some("http://h:1/")),
+            (
+                "http://h:1/limiter",
+                "http://h:1/limiter",
+                Some("http://h:1/limiter"),
+            ),
+            ("https://h", "https://h", Some("https://h/")),
+            ("https://me:secret@h", "https://<secret>@h", None),
+            ("localhost:1", "localhost:1", Some("http://localhost:1/")),
+            ("grpc://h:1", "grpc://h:1", None),
+            ("unknown", "unknown", None),
+        ] {
+            assert_eq!(registered_address(text), address);
+            let found = base_of(address);
+            assert_eq!(found.as_ref().map(Url::as_str), base, "{text}");
+        }
     }
 
     #[test]

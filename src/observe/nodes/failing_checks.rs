@@ -303,7 +303,7 @@ fn evidence_of(
     if let Some(outage) = outage {
         RedisEvidence::Inconclusive(outage.reason())
     } else if checks.prove_a_fault(errors) {
-        RedisEvidence::Broken("/check answers 5xx")
+        RedisEvidence::Broken("its checks fail")
     } else {
         RedisEvidence::None
     }

@@ -141,13 +141,10 @@ impl NodeReader {
             if !self.requests.series.redis_errors.is_empty() {
                 let (failed, answered) = (reading.redis_errors, reading.check_answers);
                 let found = history.redis_errors.add(failed, answered, read.outage);
-                if !matches!(evidence.get(id), Some(RedisEvidence::Broken(_)))
-                    && found != RedisEvidence::None
-                {
-                    evidence.insert(id.clone(), found);
-                }
+                add_evidence(&mut evidence, id, found);
+                continue;
             }
-            if !self.has_registry {
+            if self.requests.registry.is_none() || self.requests.series.answers.is_empty() {
                 // Without heartbeats to confirm it, failing checks may have other causes than Redis.
                 continue;
             }
@@ -157,15 +154,14 @@ impl NodeReader {
             checks.insert(id.clone(), (address, counts_of(reading), rise));
         }
         let later = self.recheck_doubtful(deadline, read, &checks).await;
-        let of_checks = checks.into_iter().map(|(id, (address, first, checks))| {
+        for (id, (address, first, checks)) in checks {
             let later = later.get(address).copied();
             let history = self.histories.entry(id.clone()).or_default();
-            let evidence = history
+            let found = history
                 .checks
                 .conclude(at.steady, checks, first, read.outage, later);
-            (id, evidence)
-        });
-        evidence.extend(of_checks);
+            add_evidence(&mut evidence, &id, found);
+        }
         evidence
     }
 
@@ -230,7 +226,10 @@ impl NodeReader {
             };
             let id = answered_id.or_else(registered);
             // An unhealthy node answers without an id: its last id is used.
-            let shown = || self.memory.shown_at(address).filter(|_| !self.has_registry);
+            let shown = || {
+                let shown = self.memory.shown_at(address);
+                shown.filter(|_| read.registry.absent)
+            };
             let id = id.or_else(|| shown().map(str::to_owned));
             let id = id.unwrap_or_else(|| address.clone());
             if registered_at(&id) || !owners.contains_key(&id) {
@@ -314,13 +313,8 @@ impl NodeReader {
         let Some(durations) = self.requests.series.latency.first() else {
             return;
         };
-        // The reference limiter's metrics contain the node's id. Those of other limiters are identified by the scraped
-        // address.
-        let label = if self.has_registry {
-            "node_id"
-        } else {
-            "instance"
-        };
+        let id_label = self.requests.id_label.as_deref();
+        let label = id_label.unwrap_or("instance");
         let query = latencies(http, base, durations, label, self.window);
         let answer = match deadline.cut(query).await {
             Some(Ok(latencies)) => Ok(latencies),
@@ -337,7 +331,7 @@ impl NodeReader {
             }
         };
         for node in judged.nodes.iter().filter(|node| node.is_up()) {
-            let scraped_at = self.scraped_at(node).filter(|_| !self.has_registry);
+            let scraped_at = self.scraped_at(node).filter(|_| id_label.is_none());
             let named = scraped_at.as_ref().unwrap_or(&node.id);
             let metrics = judged.metrics.entry(node.id.clone()).or_default();
             metrics.latency_p99_ms = None;
@@ -411,5 +405,13 @@ impl NodeReader {
             Failure::new(collector, address, Reason::Deadline, message)
         }));
         read.failures.extend(failures);
+    }
+}
+
+/// Adds what a node's counters show, unless other evidence proves a fault.
+fn add_evidence(evidence: &mut BTreeMap<String, RedisEvidence>, id: &str, found: RedisEvidence) {
+    let known = evidence.entry(id.to_owned()).or_default();
+    if found != RedisEvidence::None && !matches!(known, RedisEvidence::Broken(_)) {
+        *known = found;
     }
 }

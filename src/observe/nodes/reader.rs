@@ -10,9 +10,10 @@ use reqwest::Url;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, elapsed};
 use crate::observation::{
     Collector, Failure, LatencyWindow, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
+    encode_key,
 };
 use crate::observe::deadline::Deadline;
 use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
@@ -47,8 +48,8 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) prometheus: Option<(Http, Url)>,
     /// The requests to the nodes.
     pub(in crate::observe) requests: Arc<NodeRequests>,
-    /// Whether nodes register themselves, and a management API lists them.
-    pub(in crate::observe) has_registry: bool,
+    /// Whether a management API lists the nodes.
+    pub(in crate::observe) has_api: bool,
     /// The addresses of names, if each name may be several nodes.
     pub(in crate::observe) discovery: Option<Discovery>,
     /// The URLs of the configured nodes, with names resolved.
@@ -56,6 +57,8 @@ pub(in crate::observe) struct NodeReader {
     /// The span over which latencies are computed.
     pub(in crate::observe) window: LatencyWindow,
     pub(in crate::observe) timing: RegistryTiming,
+    /// When the known registrations were last read between collections.
+    pub(in crate::observe) glanced: Option<Timestamp>,
     pub(in crate::observe) clock: Clock,
     pub(in crate::observe) topology: Topology,
     pub(in crate::observe) memory: NodeMemory,
@@ -141,16 +144,20 @@ impl NodeReader {
     ) -> NodesRead {
         let started = Instant::now();
         let unresolved = self.find_nodes(deadline).await;
-        let ids: Vec<String> = if self.has_registry {
-            self.memory.ids().cloned().collect()
-        } else {
-            Vec::new()
-        };
+        let ids: Vec<String> = self.memory.ids().cloned().collect();
+        let registry = self.requests.registry.as_ref();
+        let absent = registry.is_none();
         let addresses = self.memory.addresses();
         let targets = self.targets(&addresses);
         let (bases, ask) = (self.api_bases(), self.ask());
         let (basics, api, found) = tokio::join!(
-            deadline.cut(redis_basics(&mut self.topology, &self.clock, ids, shards)),
+            deadline.cut(redis_basics(
+                &mut self.topology,
+                &self.clock,
+                registry,
+                ids,
+                shards
+            )),
             deadline.cut(ask_api(
                 &self.http,
                 bases,
@@ -165,7 +172,7 @@ impl NodeReader {
             addresses: found,
             failures: unresolved,
             registry: RegistryReading {
-                absent: !self.has_registry,
+                absent,
                 ..RegistryReading::default()
             },
             ..NodesRead::default()
@@ -204,9 +211,18 @@ impl NodeReader {
     /// Reads only the known registrations. If a registration disappears before its TTL could expire, the node deleted it: a
     /// clean stop. To notice that, registrations must be read more often than they expire.
     pub(in crate::observe) async fn glance(&mut self) {
+        let Some(registry) = &self.requests.registry else {
+            return;
+        };
+        let now = self.clock.now().steady;
+        let every = self.timing.glance_every();
+        if self.glanced.is_some_and(|last| elapsed(last, now) < every) {
+            return;
+        }
+        self.glanced = Some(now);
         let ids: Vec<String> = self.memory.ids().cloned().collect();
         // While Redis does not answer, only collections judge.
-        if ids.is_empty() || !self.has_registry || self.redis_was.current_since.is_none() {
+        if ids.is_empty() || self.redis_was.current_since.is_none() {
             return;
         }
         // On a replica without its primary, even renewed registrations expire.
@@ -216,7 +232,7 @@ impl NodeReader {
         let before = self.clock.now();
         // This uses open connections only. A new connection may lead to another Redis, where a missing registration was not
         // deleted.
-        let read = read_registrations(&mut self.topology, &ids).await;
+        let read = read_registrations(&mut self.topology, registry, &ids).await;
         if read.unread.len() < ids.len() {
             let registry = RegistryReading {
                 readable: true,
@@ -285,10 +301,10 @@ impl NodeReader {
             // If no registration could be read, the management API's list is better.
             read.unread.is_empty() || !read.found.is_empty() || !read.malformed.is_empty()
         });
-        let readable = self.has_registry && registrations.is_some();
+        let readable = registrations.is_some();
         let registrations = registrations.unwrap_or_default();
         read.registry = RegistryReading {
-            absent: !self.has_registry,
+            absent: self.requests.registry.is_none(),
             readable,
             found: registrations.found,
             unread: registrations.unread,
@@ -327,10 +343,13 @@ impl NodeReader {
         ids: Vec<String>,
         read: &mut NodesRead,
     ) {
+        let Some(registry) = &self.requests.registry else {
+            return;
+        };
         if ids.is_empty() || !read.registry.readable {
             return;
         }
-        let reading = deadline.cut(read_registrations(&mut self.topology, &ids));
+        let reading = deadline.cut(read_registrations(&mut self.topology, registry, &ids));
         let Some(result) = reading.await else {
             return self.topology.verify();
         };
@@ -339,7 +358,7 @@ impl NodeReader {
                 read.registry.found.remove(id);
             }
         }
-        read.failures.extend(malformed(&result));
+        read.failures.extend(malformed(registry, &result));
         read.failures.extend(unread(&result));
         read.registry.found.extend(result.found);
         read.registry.unread.extend(result.unread);
@@ -434,9 +453,15 @@ impl NodeReader {
         failures
     }
 
+    /// The pattern of the registrations' names.
+    pub(in crate::observe) fn registrations(&self) -> Option<String> {
+        let registry = self.requests.registry.as_ref()?;
+        Some(encode_key(registry.key.glob()))
+    }
+
     /// The base URLs to try for the API. The one that answered last comes first.
     fn api_bases(&self) -> Vec<Url> {
-        if !self.has_registry {
+        if !self.has_api {
             return Vec::new();
         }
         let known = self.memory.addresses();

@@ -6,7 +6,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::observation::{Collector, Failure, RedisInfo, RedisShard};
+use crate::limiters::Registry;
+use crate::observation::{Collector, Failure, RedisInfo, RedisShard, decode_key, encode_key};
 use crate::observe::nodes::registry::{Registrations, registrations};
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::{Discovered, ShardNow, Topology};
@@ -19,7 +20,7 @@ pub(in crate::observe) struct RedisBasics {
     /// The share of `maxmemory` that the fullest server uses, if all servers report it.
     pub(in crate::observe) memory_used: Option<f64>,
     pub(in crate::observe) shards: Vec<RedisShard>,
-    /// `None` if no server answered.
+    /// `None` if no server answered, or if the limiter has no registry.
     pub(in crate::observe) registrations: Option<Registrations>,
     /// The server is a replica that has lost its primary. It is not asked for registrations.
     pub(in crate::observe) stale: bool,
@@ -33,6 +34,7 @@ pub(in crate::observe) struct RedisBasics {
 pub(in crate::observe) async fn redis_basics(
     topology: &mut Topology,
     clock: &Clock,
+    registry: Option<&Registry>,
     ids: Vec<String>,
     shards: oneshot::Sender<Vec<ShardNow>>,
 ) -> RedisBasics {
@@ -46,8 +48,13 @@ pub(in crate::observe) async fn redis_basics(
                 if basics.stale {
                     return basics.after(started);
                 }
-                let read = read_registrations(topology, &ids).await;
-                with_registrations(basics, read)
+                match registry {
+                    Some(registry) => {
+                        let read = read_registrations(topology, registry, &ids).await;
+                        with_registrations(basics, registry, read)
+                    }
+                    None => basics,
+                }
             } else {
                 basics
             }
@@ -77,16 +84,21 @@ impl RedisBasics {
 /// Reads the registrations of `ids`, and drops the connections that broke meanwhile.
 pub(in crate::observe) async fn read_registrations(
     topology: &mut Topology,
+    registry: &Registry,
     ids: &[String],
 ) -> Registrations {
     let router = topology.router();
-    let read = registrations(&router, ids).await;
+    let read = registrations(&router, registry, ids).await;
     topology.note(&router, &read.broken);
     read
 }
 
-fn with_registrations(mut basics: RedisBasics, read: Registrations) -> RedisBasics {
-    basics.failures.extend(malformed(&read));
+fn with_registrations(
+    mut basics: RedisBasics,
+    registry: &Registry,
+    read: Registrations,
+) -> RedisBasics {
+    basics.failures.extend(malformed(registry, &read));
     // A server that did not answer PING is already among the failures.
     if basics.ping.is_ok() {
         basics.failures.extend(unread(&read));
@@ -223,9 +235,13 @@ fn merged(shards: &[ShardNow]) -> Option<RedisInfo> {
 }
 
 /// The failures for malformed registrations.
-pub(in crate::observe) fn malformed(read: &Registrations) -> impl Iterator<Item = Failure> {
+pub(in crate::observe) fn malformed(
+    registry: &Registry,
+    read: &Registrations,
+) -> impl Iterator<Item = Failure> {
     read.malformed.iter().map(|(id, reason)| {
-        let message = format!("ratelimiter:nodes:{id}: expected a hash with an address");
+        let name = encode_key(&registry.name_of(&decode_key(id)));
+        let message = format!("{name}: expected a hash with an address");
         Failure::new(Collector::Registry, id, *reason, message)
     })
 }

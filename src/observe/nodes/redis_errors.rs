@@ -7,6 +7,9 @@
 use crate::observe::nodes::failing_checks::{Outage, increase};
 use crate::observe::nodes::state::RedisEvidence;
 
+/// Why a node that decides nothing after failures of Redis is unknown. Heartbeats outweigh it.
+pub(in crate::observe) const NO_DECISIONS: &str = "no_decisions";
+
 /// The counts of one node over time.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct RedisErrors {
@@ -32,7 +35,7 @@ impl RedisErrors {
         if failed <= 0.0 && answered <= 0.0 {
             return if self.failing {
                 // No decisions since then: Redis may be back, or not.
-                RedisEvidence::Inconclusive("no_decisions")
+                RedisEvidence::Inconclusive(NO_DECISIONS)
             } else {
                 RedisEvidence::None
             };

@@ -1,17 +1,20 @@
-//! The requests to the nodes of a kind, by its description, and how an answer about health is read.
+//! Where the nodes of a kind register and what they are asked, by its description, and how an answer about health is read.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::limiters::{Canary, Description, Endpoint, Health};
+use crate::limiters::{Canary, Description, Endpoint, Health, Registry};
 use crate::observation::Reason;
 use crate::observe::http::client::{ClientResponse, HttpError};
 use crate::observe::latency::wanted::WantedSeries;
 
-/// The requests, and the series to read in the answers.
+/// The registry, the requests, and the series to read in the answers.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct NodeRequests {
+    pub(in crate::observe) registry: Option<Registry>,
+    /// The label with a node's id in Prometheus.
+    pub(in crate::observe) id_label: Option<String>,
     pub(in crate::observe) health: Option<Health>,
     pub(in crate::observe) metrics: Option<Endpoint>,
     pub(in crate::observe) series: WantedSeries,
@@ -30,6 +33,8 @@ impl NodeRequests {
     pub(in crate::observe) fn new(description: &Description) -> Self {
         let nodes = description.nodes.as_ref().map(|nodes| &nodes.value);
         nodes.map_or_else(Self::default, |nodes| Self {
+            registry: description.registry().cloned(),
+            id_label: nodes.id_label.clone(),
             health: nodes.health.clone(),
             metrics: nodes.metrics.clone(),
             series: WantedSeries::new(nodes),

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::elapsed;
+use crate::limiters::Registry;
 use crate::observation::{Node, Reason};
 use crate::observe::http::api_reading::NodeList;
 use addresses::{ProbeOutcome, Shown, same_address};
@@ -127,17 +128,26 @@ pub struct RegistryTiming {
     pub forget_after: Duration,
 }
 
-impl Default for RegistryTiming {
-    fn default() -> Self {
+/// The longest time between two readings of the known registrations. A reading costs two commands for each node.
+const GLANCE_EVERY: Duration = Duration::from_secs(8);
+
+impl RegistryTiming {
+    /// The timing of `registry`.
+    pub fn new(registry: Option<&Registry>) -> Self {
+        let duration = |of: fn(&Registry) -> u64| Duration::from_millis(registry.map_or(0, of));
         Self {
-            ttl: Duration::from_secs(30),
-            heartbeat: Duration::from_secs(10),
+            ttl: duration(|registry| registry.ttl),
+            heartbeat: duration(|registry| registry.renewed),
             forget_after: Duration::from_secs(3600),
         }
     }
-}
 
-impl RegistryTiming {
+    /// How often the known registrations are read between collections: often enough to see that one disappears before it
+    /// can expire.
+    pub(in crate::observe) fn glance_every(&self) -> Duration {
+        GLANCE_EVERY.min(self.ttl.saturating_sub(self.heartbeat) / 2)
+    }
+
     /// A TTL below this means that two heartbeats are missing.
     fn overdue_below(&self) -> Duration {
         self.ttl.saturating_sub(self.heartbeat * 2)

@@ -2,6 +2,8 @@
 //! `docs/LIMITERS.md` describes; Redis is real.
 
 mod canary;
+mod falls;
+mod registry;
 mod stand_in;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +24,7 @@ fn now() -> u64 {
 /// A Redis and an exporter that watches it as a kind of limiter.
 struct Watched {
     exporter: Exporter,
+    flags: Vec<String>,
     redis: RedisServer,
     _folder: TempDir,
 }
@@ -59,9 +62,17 @@ impl Watched {
         all.extend(flags.iter().map(|&flag| flag.to_owned()));
         Ok(Self {
             exporter: Exporter::start(&all).await?,
+            flags: all,
             redis,
             _folder: folder,
         })
+    }
+
+    /// Ends the exporter as a service manager does, and starts it with the same flags.
+    async fn restart(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.exporter.process.terminate().await?.success());
+        self.exporter = Exporter::start(&self.flags).await?;
+        Ok(())
     }
 
     async fn run(&self, words: &[&str]) -> anyhow::Result<()> {

@@ -1,16 +1,16 @@
 //! The limits before they fell. Counts and expiries that were legal under them are excused for one window. Pure.
 //!
 //! A reload may change the rules of the configuration: the previous rules are kept. For keys whose limit is stored in Redis, a
-//! hash and the limit are remembered.
+//! hash and the limit are remembered. Only falls survive a restart: a kind may have a limit for each of its keys.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::elapsed;
 use crate::limiters::{Former, Limits};
-use crate::observe::counters::limits::LimitRule;
+use crate::observe::counters::limits::{LimitRule, fixed_hash};
 
 /// Flag in [`Own`], above the index of the limit: an odd pass saw the key last.
 const ODD: u32 = 1 << 31;
@@ -18,20 +18,29 @@ const ODD: u32 = 1 << 31;
 /// The index of a limit in the table of limits, and the flag.
 type Own = u32;
 
+/// The most falls that survive a restart.
+const MOST_SAVED: usize = 100_000;
+
 /// The remembered limits.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Falls {
-    rules: Option<(Vec<LimitRule>, Timestamp)>,
     own: HashMap<u64, Own>,
     limits: Vec<Limits>,
     places: HashMap<Limits, u32>,
-    /// Limits before a fall that may still matter, and when they fell, by the hash of the name.
-    fell: HashMap<u64, (Limits, Timestamp)>,
     odd: bool,
+    before: Before,
+    /// Counts the changes to `before`.
+    changes: u64,
 }
 
-fn hash(name: &[u8]) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(name)
+/// Limits before a fall that may still matter, and when they fell.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Before {
+    /// The rules before the last change.
+    rules: Option<(Vec<LimitRule>, Timestamp)>,
+    /// Stored limits, by the hash of the name.
+    own: HashMap<u64, (Limits, Timestamp)>,
 }
 
 /// Whether `now` allows less than `before`.
@@ -40,40 +49,47 @@ fn is_fall(before: &Limits, now: &Limits) -> bool {
     less(before.capacity(), now.capacity()) || less(before.window_ms, now.window_ms)
 }
 
-fn former(limits: Limits, at: Timestamp, now: Timestamp) -> Former {
+/// The limits from which `limits` fell, of all `earlier` ones and the times at which they were replaced: the highest that a count
+/// may still come from.
+pub(super) fn former(
+    earlier: impl Iterator<Item = (Limits, Timestamp)>,
+    limits: &Limits,
+    now: Timestamp,
+) -> Option<Former> {
+    let falls = earlier.filter(|(before, _)| is_fall(before, limits));
+    let rank = |(before, at): &(Limits, Timestamp)| {
+        let recent = is_recent(before, *at, now);
+        (recent, before.capacity(), before.window_ms, *at)
+    };
+    let (limits, at) = falls.max_by_key(rank)?;
     let ago_ms = u64::try_from(elapsed(at, now).as_millis()).unwrap_or(u64::MAX);
-    Former { limits, ago_ms }
+    Some(Former { limits, ago_ms })
 }
 
 impl Falls {
     /// The rules have changed: `before` was in force until now.
     pub(in crate::observe) fn rules_changed(&mut self, before: Vec<LimitRule>, now: Timestamp) {
-        self.rules = Some((before, now));
+        self.before.rules = Some((before, now));
+        self.changes += 1;
     }
 
-    /// The limits of a counter under the previous rules, by `ruled`, and when those were replaced. `None` if they do not allow
-    /// more than the current ones.
-    pub(super) fn by_rules(
+    /// The rules before the last change, and when they were replaced.
+    pub(super) fn rules(&self) -> Option<&(Vec<LimitRule>, Timestamp)> {
+        self.before.rules.as_ref()
+    }
+
+    /// The stored limits of `name` before they became `limits`, and when that was.
+    pub(super) fn of_own(
         &self,
+        name: &[u8],
         limits: &Limits,
-        ruled: impl Fn(&[LimitRule]) -> Limits,
         now: Timestamp,
-    ) -> Option<Former> {
-        let (before, at) = self.rules.as_ref()?;
-        let before = ruled(before);
-        is_fall(&before, limits).then(|| former(before, *at, now))
-    }
-
-    /// The stored limit of `name` before it became `limits`.
-    pub(super) fn of_own(&self, name: &[u8], limits: &Limits, now: Timestamp) -> Option<Former> {
-        let hash = hash(name);
+    ) -> Option<(Limits, Timestamp)> {
+        let hash = fixed_hash(name);
         let last = self.own.get(&hash).map(|own| self.limit(*own));
         let newly = last.filter(|last| is_fall(last, limits));
-        match (newly, self.fell.get(&hash)) {
-            (Some(last), _) => Some(former(last, now, now)),
-            (None, Some((before, at))) => Some(former(*before, *at, now)),
-            (None, None) => None,
-        }
+        let newly = newly.map(|last| (last, now));
+        newly.or_else(|| self.before.own.get(&hash).copied())
     }
 
     fn limit(&self, own: Own) -> Limits {
@@ -85,15 +101,16 @@ impl Falls {
 
     /// Records that `limits` are stored for `name`.
     pub(super) fn learn(&mut self, name: &[u8], limits: Limits, now: Timestamp) {
-        let hash = hash(name);
+        let hash = fixed_hash(name);
         let last = self.own.get(&hash).map(|own| self.limit(*own));
         if let Some(last) = last.filter(|last| is_fall(last, &limits)) {
             // Of several falls in one window, the highest limit counts.
             let matters = |(before, at): &(Limits, Timestamp)| {
                 is_recent(before, *at, now) && before.capacity() > last.capacity()
             };
-            if !self.fell.get(&hash).is_some_and(matters) {
-                self.fell.insert(hash, (last, now));
+            if !self.before.own.get(&hash).is_some_and(matters) {
+                self.before.own.insert(hash, (last, now));
+                self.changes += 1;
             }
         }
         let place = *self.places.entry(limits).or_insert_with(|| {
@@ -108,18 +125,33 @@ impl Falls {
     pub(super) fn end_pass(&mut self, now: Timestamp) {
         let odd = self.odd;
         self.own.retain(|_, own| (*own & ODD != 0) == odd);
-        self.fell
-            .retain(|_, (before, at)| is_recent(before, *at, now));
+        let falls = self.before.own.len();
+        let matters = |(before, at): &mut (Limits, Timestamp)| is_recent(before, *at, now);
+        self.before.own.retain(|_, fall| matters(fall));
+        self.changes += u64::from(self.before.own.len() < falls);
         self.odd = !odd;
         if self.limits.len() > 2 * self.own.len() + 1_000 {
             // Most limits belong to no key any more. The others are learned again: for one pass, their falls go unnoticed.
             *self = Self {
-                rules: self.rules.take(),
-                fell: std::mem::take(&mut self.fell),
                 odd: self.odd,
+                before: std::mem::take(&mut self.before),
+                changes: self.changes,
                 ..Self::default()
             };
         }
+    }
+
+    /// The number of changes so far, and what survives a restart.
+    pub(super) fn saved(&self) -> (u64, Before) {
+        let own = self.before.own.iter().take(MOST_SAVED);
+        let own = own.map(|(hash, fall)| (*hash, *fall)).collect();
+        let rules = self.before.rules.clone();
+        (self.changes, Before { rules, own })
+    }
+
+    /// Takes back what was saved.
+    pub(super) fn recall(&mut self, saved: Before) {
+        self.before = saved;
     }
 }
 
@@ -153,7 +185,8 @@ mod tests {
         assert_eq!(falls.of_own(b"a", &ten, at(1)), None);
         // The fall is known before the new limit is learned, and after.
         let of = |falls: &Falls, now: &Limits, seconds| {
-            let former = falls.of_own(b"a", now, at(seconds))?;
+            let own = falls.of_own(b"a", now, at(seconds));
+            let former = former(own.into_iter(), now, at(seconds))?;
             Some((former.limits.limit?, former.ago_ms))
         };
         assert_eq!(of(&falls, &five, 1), Some((10, 0)));
@@ -171,6 +204,44 @@ mod tests {
     }
 
     #[test]
+    fn of_several_falls_the_highest_that_is_recent_counts() {
+        let earlier = [
+            (limits(100, 10), at(0)),
+            (limits(20, 60), at(1)),
+            (limits(10, 60), at(2)),
+        ];
+        let of = |seconds| former(earlier.into_iter(), &limits(5, 60), at(seconds)).unwrap();
+        assert_eq!(of(9).limits, limits(100, 10));
+        assert_eq!((of(10).limits, of(10).ago_ms), (limits(20, 60), 9_000));
+        assert_eq!(of(61).limits, limits(10, 60));
+    }
+
+    #[test]
+    fn falls_in_progress_survive_a_restart() {
+        let mut falls = Falls::default();
+        falls.rules_changed(Vec::new(), at(0));
+        falls.learn(b"a", limits(10, 60), at(0));
+        let unchanged = falls.saved().0;
+        falls.learn(b"a", limits(10, 60), at(1));
+        falls.end_pass(at(1));
+        assert_eq!(falls.saved().0, unchanged);
+        falls.learn(b"a", limits(5, 60), at(1));
+        let (changes, saved) = falls.saved();
+        assert_ne!(changes, unchanged);
+        let saved = serde_json::to_string(&saved).unwrap();
+        let mut again = Falls::default();
+        again.recall(serde_json::from_str(&saved).unwrap());
+        assert_eq!(again.rules(), falls.rules());
+        let of = |falls: &Falls| falls.of_own(b"a", &limits(5, 60), at(9));
+        assert_eq!(of(&again), Some((limits(10, 60), at(1))));
+        again.learn(b"a", limits(5, 60), at(9));
+        again.end_pass(at(9));
+        assert!(of(&again).is_some());
+        again.end_pass(at(61));
+        assert_eq!(of(&again), None);
+    }
+
+    #[test]
     fn a_key_that_a_pass_does_not_see_is_forgotten() {
         let mut falls = Falls::default();
         falls.learn(b"a", limits(10, 60), at(0));
@@ -182,9 +253,7 @@ mod tests {
 
     #[test]
     fn shorter_windows_and_lower_rules_are_falls_and_rises_are_not() {
-        let mut falls = Falls::default();
-        falls.rules_changed(Vec::new(), at(0));
-        let by = |before: Limits, now: Limits| falls.by_rules(&now, |_| before, at(5));
+        let by = |before: Limits, now: Limits| former([(before, at(0))].into_iter(), &now, at(5));
         assert!(by(limits(10, 60), limits(10, 30)).is_some());
         assert_eq!(by(limits(10, 60), limits(5, 60)).unwrap().ago_ms, 5_000);
         assert_eq!(by(limits(10, 60), limits(11, 60)), None);

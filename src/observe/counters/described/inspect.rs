@@ -66,7 +66,7 @@ pub async fn inspect(
     }
     let shards = found.shards;
     let unreachable = Mutex::default();
-    let tracked = Tracked::described(inspection.description);
+    let tracked = Tracked::new(inspection.description, false);
     let readied = shards
         .iter()
         .map(|now| ready(None, (&access, &tracked), now, &unreachable));
@@ -139,6 +139,8 @@ impl Described {
                     Ok(scanned) => scanned,
                     Err(error) => return fail(lane, &error, result),
                 };
+                let mut names = names;
+                inventory.take_registrations(&self.description, &mut names);
                 for names in names.chunks(context.step()) {
                     let sampled = sample.of(names);
                     let (findings, _) = self.read_names(context, names, &sampled, result).await;

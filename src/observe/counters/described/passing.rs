@@ -9,12 +9,11 @@ use super::judging::{Judged, Seen};
 use super::name_batch::{RedisAccess, Spent, read};
 use super::{Described, Name, ReadContext, ruled};
 use crate::limiters::{
-    Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader, Outcome,
+    Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader, Outcome, Under,
 };
 use crate::lock::lock;
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
-use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::Totals;
@@ -198,13 +197,24 @@ impl Described {
         };
         let at = context.clock.now();
         let falls = &self.falls;
-        let former = |counter: &Counter, matched: &Matched, merged: Merged<'_>| {
-            let before = |rules: &[LimitRule]| {
-                ruled(rules, description, counter, matched).or(*merged.unruled)
-            };
-            let of_own = || falls.of_own(&matched.name, merged.limits, at.steady);
-            let of_own = merged.own.then(of_own).flatten();
-            of_own.or_else(|| falls.by_rules(merged.limits, before, at.steady))
+        let former = |counter: &Counter, matched: &Matched, merged: &Merged, under: Under<'_>| {
+            let limits = &merged.limits;
+            let own = || falls.of_own(&matched.name, limits, at.steady);
+            let own = merged.own.then(own).flatten();
+            let by_rules = falls.rules().map(|(before, replaced)| {
+                let before = ruled(before, description, counter, matched);
+                (under(before, &|http| api(http, matched)), *replaced)
+            });
+            let of_apis = apis.map(|apis| apis.earlier(counter, matched));
+            let by_api = of_apis.into_iter().flatten().map(|(of, before, replaced)| {
+                let before = |http: &Http| {
+                    let earlier = std::ptr::eq(of, http).then_some(before);
+                    earlier.unwrap_or_else(|| api(http, matched))
+                };
+                (under(rules(counter, matched), &before), replaced)
+            });
+            let earlier = own.into_iter().chain(by_rules).chain(by_api);
+            super::falls::former(earlier, limits, at.steady)
         };
         let likely = *lock(&self.likely);
         let lanes: Vec<usize> = names

@@ -2,7 +2,6 @@
 //! of all of them.
 
 use std::fmt;
-use std::io::Write;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeSeq as _;
@@ -36,13 +35,6 @@ fn rows<S: Serializer>(own: &OwnLimits, serializer: S) -> Result<S::Ok, S::Error
     rows.end()
 }
 
-impl SavedLimits {
-    /// Writes them as JSON.
-    pub(in crate::observe) fn write(&self, to: &mut dyn Write) -> std::io::Result<()> {
-        Ok(serde_json::to_writer(to, self)?)
-    }
-}
-
 impl LimitMemory {
     /// The limits to save, and the number of changes so far. Equal numbers mean equal limits.
     pub(in crate::observe) fn saved(&self) -> (u64, SavedLimits) {
@@ -57,7 +49,9 @@ impl LimitMemory {
 
 impl<'de> Deserialize<'de> for LimitMemory {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
+        // The file of another kind has none of them.
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
         struct Read {
             default: Option<Remembered>,
             own: ReadOwn,
@@ -76,6 +70,7 @@ impl<'de> Deserialize<'de> for LimitMemory {
 }
 
 /// Limits as they are read, row by row.
+#[derive(Default)]
 struct ReadOwn(OwnLimits);
 
 impl<'de> Deserialize<'de> for ReadOwn {
@@ -134,9 +129,7 @@ mod tests {
     }
 
     fn written(memory: &LimitMemory) -> String {
-        let mut written = Vec::new();
-        memory.saved().1.write(&mut written).unwrap();
-        String::from_utf8(written).unwrap()
+        serde_json::to_string(&memory.saved().1).unwrap()
     }
 
     #[test]

@@ -19,7 +19,6 @@ use crate::observe::counters::sink::CounterValues;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::{Sample, Totals};
 use crate::observe::nodes::canary::CANARY_PREFIX;
-use crate::observe::nodes::registry::NODE_PREFIX;
 use crate::observe::redis::errors::{is_elsewhere, reason_of};
 use crate::observe::redis::server_state::redis_millis;
 
@@ -49,14 +48,11 @@ impl Sweep<'_> {
         names: Vec<Vec<u8>>,
         round: Round,
         sample: &mut Sample,
-        result: &mut SweepResult,
     ) -> Batch {
         let at = self.clock.now().steady;
         let mut batch = Batch::default();
         for mut name in names {
-            if let Some(id) = name.strip_prefix(NODE_PREFIX) {
-                result.node_ids.push(id.to_vec());
-            } else if name.starts_with(PREFIX) {
+            if name.starts_with(PREFIX) {
                 name.drain(..PREFIX.len());
                 if name.starts_with(CANARY_PREFIX.as_bytes()) {
                     continue;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const BROKEN: RedisEvidence = RedisEvidence::Broken("/check answers 5xx");
+const BROKEN: RedisEvidence = RedisEvidence::Broken("its checks fail");
 const NONE: RedisEvidence = RedisEvidence::None;
 const ANSWERED: RedisEvidence = RedisEvidence::Answered;
 

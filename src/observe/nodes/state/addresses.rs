@@ -219,7 +219,8 @@ impl NodeMemory {
         }
     }
 
-    /// Drops replaced nodes. Either another registered node answers at a node's registered address. Or its registration is
+    /// Drops replaced nodes. Either another registered node answers at a node's registered address, without an id once the
+    /// node's own registration is gone. Or its registration is
     /// gone, and a node that became known later answers at the only address where it ever answered.
     pub(in crate::observe) fn drop_superseded(&mut self, evidence: &NodeEvidence<'_>) {
         let now = evidence.now;
@@ -228,8 +229,12 @@ impl NodeMemory {
             let Some(address) = &known.address else {
                 return false;
             };
-            let Some(answering) = evidence.probes.get(address).and_then(Probe::node_id) else {
-                return false;
+            let answering = match evidence.probes.get(address) {
+                Some(Probe::Answered { node_id, .. }) => node_id.as_deref(),
+                Some(Probe::Failed(_)) | None => return false,
+            };
+            let Some(answering) = answering else {
+                return !registered.contains_key(id) && is_shared(id, address, evidence);
             };
             answering != id
                 && !self.is_balanced(address, now)
@@ -279,7 +284,8 @@ impl NodeMemory {
     }
 
     /// The best result of the probes of a node's addresses, and whether it is an answer at the registered one. Answers with
-    /// another node's id and those of balanced addresses do not count.
+    /// another node's id, those without an id where another node is registered, and those of balanced addresses do not
+    /// count.
     pub(in crate::observe) fn answer_of(
         &self,
         id: &str,
@@ -301,7 +307,10 @@ impl NodeMemory {
             }
             match evidence.probes.get(address) {
                 Some(Probe::Answered { node_id, seconds }) => {
-                    let other_node = node_id.as_deref().is_some_and(|other| other != id);
+                    let other_node = match node_id {
+                        Some(other) => other != id,
+                        None => is_shared(id, address, evidence),
+                    };
                     if !other_node {
                         return (ProbeOutcome::Yes(*seconds), at_registered);
                     }
@@ -315,6 +324,12 @@ impl NodeMemory {
         }
         (answer, false)
     }
+}
+
+/// Whether a node other than `id` is registered at `address`.
+fn is_shared(id: &str, address: &str, evidence: &NodeEvidence<'_>) -> bool {
+    let mut found = evidence.registry.found.iter();
+    found.any(|(other, it)| other != id && it.address.as_deref() == Some(address))
 }
 
 /// Whether two addresses are known to be the same: loopback has many names.

@@ -6,6 +6,7 @@ use super::{
     NodeEvidence, NodeRecord, ProbeOutcome, RedisEvidence, Registration, RegistryTiming, SeenTtl,
 };
 use crate::clock::elapsed;
+use crate::observe::nodes::redis_errors::NO_DECISIONS;
 
 /// When a registration was last renewed, by its TTL when it was read. `None` without a TTL.
 pub(in crate::observe) fn renewed_at(seen: SeenTtl, timing: RegistryTiming) -> Option<Timestamp> {
@@ -116,8 +117,9 @@ fn by_all(
     let checks = evidence.redis.get(id).unwrap_or(&RedisEvidence::None);
     match checks {
         RedisEvidence::Broken(why) => return (Some(false), why),
-        RedisEvidence::Inconclusive(why) => return (None, why),
-        RedisEvidence::Works
+        RedisEvidence::Inconclusive(why) if *why != NO_DECISIONS => return (None, why),
+        RedisEvidence::Inconclusive(_)
+        | RedisEvidence::Works
         | RedisEvidence::Healthy
         | RedisEvidence::Answered
         | RedisEvidence::Returned(_)

@@ -7,6 +7,14 @@ pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
 }
 
+fn timing() -> RegistryTiming {
+    RegistryTiming {
+        ttl: Duration::from_secs(30),
+        heartbeat: Duration::from_secs(10),
+        forget_after: Duration::from_secs(3600),
+    }
+}
+
 /// The evidence of one collection, and the memory.
 #[derive(Default)]
 pub(super) struct World {
@@ -49,6 +57,15 @@ impl World {
         self
     }
 
+    pub(super) fn answers_without_id(&mut self, address: &str) -> &mut Self {
+        let probe = Probe::Answered {
+            node_id: None,
+            seconds: 0.001,
+        };
+        self.probes.insert(address.to_owned(), probe);
+        self
+    }
+
     pub(super) fn fails(&mut self, address: &str) -> &mut Self {
         self.probes
             .insert(address.to_owned(), Probe::Failed(Reason::Refused));
@@ -68,7 +85,7 @@ impl World {
     /// Each node as `id state [redis]`.
     pub(super) fn judge(&mut self, now: i64) -> Vec<String> {
         let nodes = self.memory.judge(
-            RegistryTiming::default(),
+            timing(),
             &NodeEvidence {
                 now: at(now),
                 health: "/health",
@@ -454,4 +471,38 @@ fn a_configured_node_stays_down_until_it_is_removed() {
         .answers("mapped:2", "n2")
         .registered("n2", "inside:2", 25);
     assert_eq!(world.judge(100_030), ["n2 Up"]);
+}
+
+#[test]
+fn registrations_are_read_often_enough_to_see_one_disappear_before_it_can_expire() {
+    let short = |ttl, heartbeat| RegistryTiming {
+        ttl: Duration::from_secs(ttl),
+        heartbeat: Duration::from_secs(heartbeat),
+        ..timing()
+    };
+    for (ttl, heartbeat, every) in [(30, 10, 8.0), (10, 3, 3.5), (4, 1, 1.5), (3600, 60, 8.0)] {
+        let found = short(ttl, heartbeat).glance_every().as_secs_f64();
+        assert!((found - every).abs() < 1e-9, "{ttl}/{heartbeat}: {found}");
+    }
+}
+
+#[test]
+fn a_node_that_restarts_in_place_under_another_id_is_one_node_although_its_health_has_no_id() {
+    let mut clean = World::new();
+    clean.registered("old", "a:1", 30).answers_without_id("a:1");
+    assert_eq!(clean.judge(0), ["old Up"]);
+    clean.gone("old").registered("new", "a:1", 30);
+    assert_eq!(clean.judge(5), ["new Up"]);
+
+    let mut killed = World::new();
+    killed
+        .registered("old", "a:1", 30)
+        .answers_without_id("a:1");
+    assert_eq!(killed.judge(0), ["old Up"]);
+    // The registration of the killed node is overdue, and the answer is that of its successor.
+    killed.registered("old", "a:1", 5);
+    killed.registered("new", "a:1", 25);
+    assert_eq!(killed.judge(25), ["new Up redis?", "old Up redis?"]);
+    killed.gone("old").registered("new", "a:1", 25);
+    assert_eq!(killed.judge(35), ["new Up"]);
 }
