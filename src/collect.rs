@@ -27,8 +27,8 @@ use crate::subject::{InvariantChecker, Subject};
 use saving::{Saving, ToSave};
 use single_flight::SingleFlight;
 
-/// How often subjects are asked whether there is something to observe between collections.
-const GLANCE_EVERY: Duration = Duration::from_secs(1);
+/// When the first glance is due. After it, the subject says when the next one is.
+const FIRST_GLANCE: Duration = Duration::from_secs(1);
 
 /// How long after its deadline a collection may end. All reading ends at the deadline; the checks after it take about a
 /// second for a million keys.
@@ -208,25 +208,25 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         Hold(&self.holds)
     }
 
-    /// Observes every few seconds, until it ends or is dropped, the little that would be missed between collections.
+    /// Observes now and then, until it ends or is dropped, the little that would be missed between collections.
     pub fn glance_at_times(self: &Arc<Self>) {
         let (ending, asked) = (self.ending.clone(), Arc::downgrade(self));
         let glances = async move {
+            let mut pause = FIRST_GLANCE;
             loop {
-                tokio::time::sleep(GLANCE_EVERY).await;
+                tokio::time::sleep(pause).await;
                 let Some(this) = asked.upgrade() else { return };
-                this.glance().await;
+                pause = this.glance().await.unwrap_or(pause);
             }
         };
         let task = async move { ending.run_until_cancelled(glances).await };
         self.tasks.spawn(task);
     }
 
-    async fn glance(&self) {
-        // A collection under way reads all of this itself.
-        if let Ok(mut work) = tokio::time::timeout(HELD, self.lock()).await {
-            work.subject.glance().await;
-        }
+    /// `None` if a collection is under way, which reads all of this itself.
+    async fn glance(&self) -> Option<Duration> {
+        let work = tokio::time::timeout(HELD, self.lock()).await;
+        Some(work.ok()?.subject.glance().await)
     }
 }
 

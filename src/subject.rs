@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -52,8 +53,8 @@ pub trait Subject: fmt::Debug + Send {
         checker: &mut C,
     ) -> impl Future<Output = Observation> + Send;
 
-    /// Reads what would be missed between collections that are far apart.
-    fn glance(&mut self) -> impl Future<Output = ()> + Send;
+    /// Reads what would be missed between collections that are far apart. Returns how long the next glance can wait.
+    fn glance(&mut self) -> impl Future<Output = Duration> + Send;
 
     /// Continues for a moment with what the last collection had no time for, and streams these counters into `checker`. Stops
     /// at once when `give_way` is ready, because a collection waits. Returns whether there is more to do before the next collection.

@@ -43,7 +43,9 @@ impl Subject for Controlled {
         goes_on
     }
 
-    async fn glance(&mut self) {}
+    async fn glance(&mut self) -> Duration {
+        Duration::MAX
+    }
 
     fn remember(&self) -> serde_json::Value {
         serde_json::Value::Null
@@ -171,7 +173,9 @@ impl Subject for Stores {
         serde_json::from_value(observation).expect("it is an observation")
     }
 
-    async fn glance(&mut self) {}
+    async fn glance(&mut self) -> Duration {
+        Duration::MAX
+    }
 
     fn remember(&self) -> Value {
         self.observed.into()

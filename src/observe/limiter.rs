@@ -227,7 +227,6 @@ impl Limiter {
                 requests: Arc::new(requests),
                 window: config.latency_window,
                 timing: config.registry,
-                glanced: None,
                 clock: clock.clone(),
                 topology,
                 histories: BTreeMap::new(),
@@ -535,8 +534,9 @@ impl Subject for Limiter {
         more
     }
 
-    async fn glance(&mut self) {
+    async fn glance(&mut self) -> Duration {
         self.nodes.glance().await;
+        self.nodes.timing.glance_every()
     }
 
     fn remember(&self) -> serde_json::Value {

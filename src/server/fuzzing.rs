@@ -248,7 +248,9 @@ impl Subject for Nothing {
         Observation::default()
     }
 
-    async fn glance(&mut self) {}
+    async fn glance(&mut self) -> Duration {
+        Duration::MAX
+    }
 
     fn remember(&self) -> serde_json::Value {
         serde_json::Value::Null

@@ -10,7 +10,7 @@ use reqwest::Url;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::clock::{Clock, Moment, elapsed};
+use crate::clock::{Clock, Moment};
 use crate::observation::{
     Collector, Failure, LatencyWindow, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
     encode_key,
@@ -57,8 +57,6 @@ pub(in crate::observe) struct NodeReader {
     /// The span over which latencies are computed.
     pub(in crate::observe) window: LatencyWindow,
     pub(in crate::observe) timing: RegistryTiming,
-    /// When the known registrations were last read between collections.
-    pub(in crate::observe) glanced: Option<Timestamp>,
     pub(in crate::observe) clock: Clock,
     pub(in crate::observe) topology: Topology,
     pub(in crate::observe) memory: NodeMemory,
@@ -214,12 +212,6 @@ impl NodeReader {
         let Some(registry) = &self.requests.registry else {
             return;
         };
-        let now = self.clock.now().steady;
-        let every = self.timing.glance_every();
-        if self.glanced.is_some_and(|last| elapsed(last, now) < every) {
-            return;
-        }
-        self.glanced = Some(now);
         let ids: Vec<String> = self.memory.ids().cloned().collect();
         // While Redis does not answer, only collections judge.
         if ids.is_empty() || self.redis_was.current_since.is_none() {
