@@ -48,7 +48,7 @@ test: deps deps-valkey check check-dashboards build ## Check, then run all tests
 	cargo test --workspace --no-run $(CARGO_FLAGS)
 	cargo test --workspace --test truth --no-run $(CARGO_FLAGS)
 	@printf '%s\n' 'nice -n 5 cargo test --workspace $(CARGO_FLAGS)' \
-		'cargo test --workspace --test truth $(CARGO_FLAGS) >$(TARGET)/truth.txt 2>&1; failed=$$?; cat $(TARGET)/truth.txt; exit $$failed' | $(SIDE_BY_SIDE)
+		'trap "cat $(TARGET)/truth.txt" EXIT; cargo test --workspace --test truth $(CARGO_FLAGS) >$(TARGET)/truth.txt 2>&1' | $(SIDE_BY_SIDE)
 
 # Unit tests need no server and no program but cargo and a C compiler.
 quick: fmt clippy ## Formatting, lints and unit tests: what to run between two edits
@@ -110,7 +110,7 @@ limiters-locks: deps-limiters ## Lock the newest libraries that requirements.in 
 # Seeds whose events overlap; each has a limiter of its own. `.ci/run` runs four of them.
 soak: deps-soak ## Random sequences of faults against an oracle (SOAK_ARGS="--minutes 20 --seed 7 --seeds 4")
 	cargo build --workspace $(CARGO_FLAGS)
-	cargo test --test soak $(CARGO_FLAGS) -- $(SOAK_ARGS)
+	cargo test --workspace --test soak $(CARGO_FLAGS) -- $(SOAK_ARGS)
 
 bench: deps-bench ## Measure what it costs Redis, the limiter and itself (BENCH_ARGS="--most 100000"; benches/scale/main.rs lists them)
 	cargo build --release --workspace $(CARGO_FLAGS)

@@ -27,7 +27,7 @@ use crate::subject::{InvariantChecker, Subject};
 use saving::{Saving, ToSave};
 use single_flight::SingleFlight;
 
-/// When the first glance is due. After it, the subject says when the next one is.
+/// When the first glance is due, and the least time between two. The subject says when the next one is.
 const FIRST_GLANCE: Duration = Duration::from_secs(1);
 
 /// How long after its deadline a collection may end. All reading ends at the deadline; the checks after it take about a
@@ -216,7 +216,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(this) = asked.upgrade() else { return };
-                pause = this.glance().await.unwrap_or(pause);
+                pause = this.glance().await.unwrap_or(pause).max(FIRST_GLANCE);
             }
         };
         let task = async move { ending.run_until_cancelled(glances).await };

@@ -1,6 +1,7 @@
 //! The invariants: pure decisions about an observation. No I/O, no clock, no async; the caller passes `now`.
 //!
-//! Each invariant has its own file and maps an observation to a [`Verdict`] for each subject. [`Checker`] adds time: it
+//! An invariant maps an observation to a [`Verdict`] for each subject. Those about nodes and Redis have a file each, those about
+//! keys are in `counters`. Their names, defaults and wording are in `report::invariant`. [`Checker`] adds time: it
 //! applies grace periods, holds violations whose subject is unknown, and forgets subjects that are gone.
 
 mod checker;

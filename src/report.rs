@@ -151,7 +151,7 @@ pub struct SavedEntry {
     pub last_seen: Timestamp,
     /// Since when it is reported.
     pub reported_since: Option<Timestamp>,
-    /// Up to when it is proved; `last_seen` if absent.
+    /// Up to when it is proved; `first_seen` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proved_until: Option<Timestamp>,
     /// Whether there was a collection that did not prove that it still continued.

@@ -219,7 +219,8 @@ impl<K: Hash + Eq + Clone> InProgress<K> {
         let entry = Entry {
             first_seen: saved.first_seen,
             last_seen: saved.last_seen,
-            proved_until: saved.proved_until.unwrap_or(saved.last_seen),
+            // An older version did not save it. The next evidence proves it anew.
+            proved_until: saved.proved_until.unwrap_or(saved.first_seen),
             interrupted: saved.interrupted,
             reported_since: saved.reported_since,
             ..Entry::new(saved.evidence, saved.last_seen)

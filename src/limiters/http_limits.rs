@@ -123,6 +123,12 @@ impl Http {
         if self.url.is_some() && (self.port.is_some() || self.path.is_some()) {
             return Err("http: expected url, or port and path".to_owned());
         }
+        if self.url.as_ref().is_some_and(|url| url.contains('@')) {
+            return Err(
+                "http: url: expected no login: it would be in messages and in the state file"
+                    .to_owned(),
+            );
+        }
         if self.url.is_none() && self.path.is_none() {
             return Err("http: expected url or path".to_owned());
         }

@@ -87,7 +87,7 @@ fn field_or_template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Templ
     }
 }
 
-/// The shortest TTL of registrations. They are read in less than a quarter of that time.
+/// The shortest TTL of registrations. Between collections they are read at least every second.
 const LEAST_TTL_MS: u64 = 4000;
 
 impl Registry {

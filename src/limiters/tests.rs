@@ -491,6 +491,18 @@ const REGISTRY: &str = "nodes:
 ";
 
 #[test]
+fn the_url_of_an_api_has_no_login() {
+    let limits = |url: &str| {
+        let limits = format!("limits:\n  - http: {{url: '{url}', line: '^(?P<limit>[0-9]+)$'}}\n");
+        format!("{}{limits}", COUNTER.trim_start())
+    };
+    Description::parse(&limits("https://10.0.0.1/limits")).unwrap();
+    let line = COUNTER.trim_start().lines().count() as u64 + 2;
+    let login = limits("https://admin:secret@10.0.0.1/limits");
+    assert_mistake(&login, line, &["http: url", "expected no login"]);
+}
+
+#[test]
 fn a_registry_is_read_whole_and_its_names_are_swept() {
     let own = with(REGISTRY).unwrap();
     let registry = own.registry().unwrap();

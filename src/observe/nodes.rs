@@ -3,6 +3,7 @@
 pub(in crate::observe) mod canary;
 pub(in crate::observe) mod discovery;
 pub(in crate::observe) mod failing_checks;
+pub(in crate::observe) mod health;
 pub(in crate::observe) mod history;
 pub(in crate::observe) mod judging;
 pub(in crate::observe) mod probes;

@@ -146,7 +146,7 @@ impl Reloader {
         // On a thread that may wait for a disk. There is only one such thread, however many requests there are.
         let reading = tokio::task::spawn_blocking(move || load());
         let next = self.reading.insert(reading).await??;
-        let refreshed = self.guard.refresh().await;
+        let refreshed = self.guard.refresh(true).await;
         refreshed.map_err(|why| next.refuse_web_file(&why))?;
         next.admits_actions(!self.guard.authenticates())?;
         Ok(next)

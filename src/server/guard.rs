@@ -108,17 +108,20 @@ impl Guard {
     /// The present terms. Reads the files if they have changed.
     pub(super) async fn terms(self: &Arc<Self>) -> Arc<Terms> {
         // Why they are not applied is in the log.
-        let _ = self.refresh().await;
+        let _ = self.refresh(false).await;
         self.in_force()
     }
 
-    /// Reads the files if they have changed. An error says why what they have now is not applied.
-    pub async fn refresh(self: &Arc<Self>) -> Result<(), String> {
+    /// Reads the files if they have changed, and with `again` also if they could not be applied before: a disk may have failed for
+    /// a moment. An error says why what they have now is not applied.
+    pub async fn refresh(self: &Arc<Self>, again: bool) -> Result<(), String> {
         if let Some(path) = self.path.clone() {
+            let force = again && !self.is_up_to_date();
             let mut stamps = Arc::clone(&self.stamps).lock_owned().await;
             let this = Arc::clone(self);
             // Off the async threads: a disk may be slow.
-            let read = tokio::task::spawn_blocking(move || this.read_again(&path, &mut stamps));
+            let read =
+                tokio::task::spawn_blocking(move || this.read_again(&path, &mut stamps, force));
             // It fails only when the exporter ends.
             let _ = read.await;
         }
@@ -129,9 +132,9 @@ impl Guard {
         Arc::clone(&lock(&self.terms))
     }
 
-    /// Reads the files again if one of them has changed.
-    fn read_again(&self, path: &Path, stamps: &mut Stamps) {
-        if stamps.iter().all(|(path, stamp)| Stamp::of(path) == *stamp) {
+    /// Reads the files again if one of them has changed, or anyhow with `force`.
+    fn read_again(&self, path: &Path, stamps: &mut Stamps, force: bool) {
+        if !force && stamps.iter().all(|(path, stamp)| Stamp::of(path) == *stamp) {
             return;
         }
         let (read, new) = read(path);

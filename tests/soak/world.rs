@@ -242,17 +242,22 @@ impl World {
                 self.exporter_runs(false);
                 self.exporter.end().await?;
             }
-            What::ExporterReloads => {
-                let address = self.exporter.address();
-                let path = "/-/reload";
-                // It does not answer while it is stopped by another event.
-                let _ = lab::http::request(address, Method::POST, path, "", PATIENCE).await;
-            }
+            What::ExporterReloads => self.reload().await?,
             What::Traffic(rate) => self.set_traffic(rate)?,
             What::Interval(seconds) => {
                 let at = self.now();
                 self.shared.facts.borrow_mut().interval.set(at, seconds);
             }
+        }
+        Ok(())
+    }
+
+    /// An exporter that another event has stopped does not answer.
+    async fn reload(&self) -> anyhow::Result<()> {
+        let address = self.exporter.address();
+        let answer = lab::http::request(address, Method::POST, "/-/reload", "", PATIENCE).await;
+        if let Ok(answer) = answer {
+            anyhow::ensure!(answer.status == 200, "a reload: {}", answer.text());
         }
         Ok(())
     }

@@ -74,6 +74,12 @@ impl Timing {
             .clamp(LEAST_STEP, MOST_STEP)
     }
 
+    /// How long Redis will work on a step of this many commands.
+    fn expected(self, commands: usize) -> Duration {
+        let commands = u32::try_from(commands).unwrap_or(u32::MAX);
+        (self.command.saturating_mul(commands) + BESIDES).min(MOST_COST)
+    }
+
     /// Learns from a step of this many `commands`, on which Redis worked for `spent`.
     fn learn(&mut self, spent: Duration, commands: usize) {
         // The overhead of a small step would count as the commands' own time.
@@ -184,10 +190,17 @@ pub(in crate::observe) async fn step_at_all<T, F: Future<Output = (T, Option<Dur
         accounts.push(account);
     }
     let begun = Instant::now();
+    let mut before = Vec::with_capacity(accounts.len());
+    for (pacer, account) in pacers.iter().zip(&mut accounts) {
+        before.push(**account);
+        // What is sent is paid for, even if nobody waits for the answer.
+        let expected = lock(&pacer.server.timing).expected(commands);
+        account.charge(begun, expected, pacer.share);
+    }
     let (brought, measured) = work().await;
     let took = begun.elapsed();
     let mut most = Duration::ZERO;
-    for (pacer, account) in pacers.iter().zip(&mut accounts) {
+    for ((pacer, account), before) in pacers.iter().zip(&mut accounts).zip(before) {
         let mut timing = lock(&pacer.server.timing);
         let spent = measured.unwrap_or_else(|| estimate(took, timing.ping, commands));
         timing.learn(spent, commands);
@@ -195,6 +208,7 @@ pub(in crate::observe) async fn step_at_all<T, F: Future<Output = (T, Option<Dur
             Some(spent) => (spent + BESIDES).min(MOST_COST),
             None => spent,
         };
+        **account = before;
         account.charge(begun, cost, pacer.share);
         most = most.max(cost);
     }
@@ -253,6 +267,22 @@ mod tests {
             pacer.step(80, async || ((), Some(micros(40)))).await;
         }
         assert!(pacer.step_size() > 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_whose_answer_nobody_waits_for_is_paid_for() {
+        let pacer = RedisShares::default().pacer("a:1", 0.2);
+        let mut sent = 0;
+        for _ in 0..2_000 {
+            let step = pacer.step(300, || {
+                sent += 1;
+                std::future::pending::<((), Option<Duration>)>()
+            });
+            let answer = tokio::time::timeout(Duration::from_millis(1), step).await;
+            assert!(answer.is_err());
+        }
+        // Each takes 470 µs. There are 400 ms for them in two seconds, and the allowance.
+        assert!((900..1_100).contains(&sent), "{sent}");
     }
 
     /// How much of a server's time concurrent `sweeps` take in `seconds`, if each step takes a millisecond.

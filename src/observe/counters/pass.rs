@@ -16,6 +16,9 @@ pub(in crate::observe) enum Round {
     Both,
 }
 
+/// How often in a row a pass gives way in the middle of a step.
+const MOST_INTERRUPTIONS: u32 = 3;
+
 /// An unfinished pass over the key space.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Pass {
@@ -24,6 +27,8 @@ pub(in crate::observe) struct Pass {
     /// Whether keys may have moved from one part to another meanwhile. Then a key that was not seen may still exist.
     pub(in crate::observe) moved: bool,
     pub(in crate::observe) round: Round,
+    /// How often in a row it gave way before a step was complete.
+    pub(in crate::observe) interrupted: u32,
     /// What it has found so far.
     pub(in crate::observe) totals: Totals,
     /// Keys whose limits have changed, and which must be counted under them.
@@ -112,6 +117,12 @@ impl Pass {
                 ..Part::default()
             };
         }
+    }
+
+    /// Whether it stops in the middle of a step for a collection. After many times in a row, it first completes one: Redis may be
+    /// so far away that a step takes longer than the time between two collections.
+    pub(in crate::observe) fn gives_way(&self) -> bool {
+        self.interrupted < MOST_INTERRUPTIONS
     }
 
     /// Whether every part has ended.

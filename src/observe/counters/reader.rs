@@ -1,9 +1,9 @@
 //! Reads the counters in a collection: waits for the servers and the default limit, connects to each server, then sweeps.
-//! `servers` connects, `steady` tracks the progress of passes, and `between` continues a pass between two collections.
+//! `servers` connects, `schedule` decides when a pass is due, and `between` continues a pass between two collections.
 
 mod between;
+mod schedule;
 mod servers;
-mod steady;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -22,7 +22,7 @@ use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
 use crate::observe::counters::reader::between::{Between, Servers};
-use crate::observe::counters::reader::steady::{Steady, slice};
+use crate::observe::counters::reader::schedule::{Steady, slice};
 use crate::observe::counters::shard_reader::{Ready, ShardReader, Unreachable};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::Sweep;

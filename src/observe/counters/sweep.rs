@@ -157,21 +157,17 @@ impl Sweep<'_> {
     }
 
     /// Continues the pass, or begins one, until `stop`, or at once until `give_way`: then the answers under way are dropped, and
-    /// what they were about is read again. Returns whether there is a pass. If this future itself is dropped, the pass is lost.
+    /// what they were about is read again. If this future itself is dropped, the pass is lost.
     pub(in crate::observe) async fn run(
         &mut self,
         stop: Instant,
         mut give_way: Pin<&mut (impl Future<Output = ()> + Send)>,
         result: &mut SweepResult,
-    ) -> bool {
-        if self.pass.is_none() {
-            let begun = tokio::select! {
-                () = &mut give_way => return false,
-                begun = self.begin(result) => begun,
-            };
-            *self.pass = Some(begun);
-        }
-        let mut current = self.pass.take().unwrap_or_default();
+    ) {
+        let mut current = match self.pass.take() {
+            Some(current) => current,
+            None => self.begin(result).await,
+        };
         current.fit(self.router.links().iter().map(|link| link.primary.as_str()));
         let mut whole = self
             .continue_round(&mut current, stop, give_way.as_mut(), result)
@@ -198,9 +194,11 @@ impl Sweep<'_> {
         } else {
             result.coverage = current.coverage();
             result.stopped = Some(unread.unwrap_or(Reason::Budget));
+            if !whole {
+                current.interrupted += 1;
+            }
             *self.pass = Some(current);
         }
-        true
     }
 
     /// Continues the current round of the pass until it ends, until `stop`, or until `give_way`. Each server has one step under
@@ -236,7 +234,7 @@ impl Sweep<'_> {
                 return true;
             }
             let done = tokio::select! {
-                () = &mut give_way => return false,
+                () = &mut give_way, if current.gives_way() => return false,
                 done = steps.join_next() => done,
             };
             // The tasks neither panic nor are they aborted while the set lives.
@@ -250,6 +248,7 @@ impl Sweep<'_> {
                     result.commands += 1;
                     let (cursor, mut names) = answer;
                     self.take_registrations(&mut names, result);
+                    current.interrupted = 0;
                     let part = current.part(&self.router.links()[lane].primary);
                     part.advance((cursor, names), scans.len(), walked);
                 }
@@ -257,11 +256,13 @@ impl Sweep<'_> {
                     if current.round == Round::Limits {
                         self.take_limits(at, counted, result);
                     } else {
+                        let may_stop = current.gives_way();
                         tokio::select! {
-                            () = &mut give_way => return false,
+                            () = &mut give_way, if may_stop => return false,
                             () = self.take(at, counted, Some(&mut *current), result) => {}
                         }
                     }
+                    current.interrupted = 0;
                     let part = current.part(&self.router.links()[lane].primary);
                     part.names.truncate(left);
                 }
@@ -338,13 +339,15 @@ impl Sweep<'_> {
             let left = names.len().saturating_sub(context.step());
             let step = &names[left..];
             let sampled = current.totals.sample.of(step);
+            let may_stop = current.gives_way();
             let totals = Some(&mut current.totals);
             let whole = tokio::select! {
-                () = &mut give_way => false,
+                () = &mut give_way, if may_stop => false,
                 () = described.take(&context, sink, (step, &sampled), totals, result) => true,
             };
             if whole {
                 names.truncate(left);
+                current.interrupted = 0;
             }
             current.part(primary).names = names;
             if !whole {

@@ -13,7 +13,8 @@ use crate::observation::Reason;
 use crate::observe::http::client::{ClientResponse, Http, HttpError, shown};
 use crate::observe::http::management_api::place_on;
 use crate::observe::latency::node_metrics::ScrapedMetrics;
-use crate::observe::nodes::requests::{NodeRequests, read_health};
+use crate::observe::nodes::health::read_health;
+use crate::observe::nodes::requests::NodeRequests;
 use crate::observe::nodes::state::Probe;
 
 /// How many addresses are asked at the same time.

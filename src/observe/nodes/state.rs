@@ -143,9 +143,12 @@ impl RegistryTiming {
     }
 
     /// How often the known registrations are read between collections: often enough to see that one disappears before it
-    /// can expire.
+    /// can expire. Without a registry, no time is that short.
     pub(in crate::observe) fn glance_every(&self) -> Duration {
-        GLANCE_EVERY.min(self.ttl.saturating_sub(self.heartbeat) / 2)
+        match self.ttl.saturating_sub(self.heartbeat) {
+            Duration::ZERO => GLANCE_EVERY,
+            spare => GLANCE_EVERY.min(spare / 2),
+        }
     }
 
     /// A TTL below this means that two heartbeats are missing.

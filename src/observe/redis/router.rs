@@ -41,7 +41,7 @@ pub(in crate::observe) struct Router {
 pub(in crate::observe) struct Answers {
     pub(in crate::observe) each: Vec<RedisResult<Value>>,
     pub(in crate::observe) broken: BTreeMap<usize, RedisError>,
-    /// How long the slowest server took, if servers measured that.
+    /// How long the slowest server took, if all servers measured that.
     pub(in crate::observe) took: Option<Duration>,
 }
 
@@ -80,7 +80,10 @@ impl Router {
 
     /// Sends each command to the link of its key, and follows redirects.
     pub(in crate::observe) async fn ask(&self, commands: Vec<(Vec<u8>, Cmd)>) -> Answers {
-        let mut answers = Answers::default();
+        let mut answers = Answers {
+            took: Some(Duration::ZERO),
+            ..Answers::default()
+        };
         let mut batch = Vec::with_capacity(commands.len());
         for (place, (key, _)) in commands.iter().enumerate() {
             let link = self.link_of(key);
@@ -97,7 +100,7 @@ impl Router {
             }
             let mut redirected = Vec::new();
             let (answered, took) = self.send(&commands, batch).await;
-            answers.took = answers.took.max(took);
+            answers.took = answers.took.zip(took).map(|(one, other)| one + other);
             for (routed, answer) in answered {
                 if let Err(error) = &answer {
                     if breaks(error) {
@@ -117,7 +120,7 @@ impl Router {
         answers
     }
 
-    /// Sends one pipeline to each link that has commands, all at the same time. Returns how long the slowest server took, if
+    /// Sends one pipeline to each link that has commands, all at the same time. Returns how long the slowest server took, if all
     /// servers measured that.
     async fn send(
         &self,
@@ -153,7 +156,7 @@ impl Router {
                 (batch, answers)
             });
         }
-        let (mut answered, mut slowest) = (Vec::new(), None);
+        let (mut answered, mut slowest) = (Vec::new(), Some(Duration::ZERO));
         while let Some(done) = asked.join_next().await {
             // These tasks do not panic, and nothing aborts them while the set lives.
             let Ok((batch, answers)) = done else {
@@ -161,7 +164,7 @@ impl Router {
             };
             match answers {
                 Ok((answers, took)) => {
-                    slowest = slowest.max(took);
+                    slowest = slowest.zip(took).map(|(one, other)| one.max(other));
                     let mut answers = answers.into_iter();
                     for routed in batch {
                         if routed.redirected {
@@ -172,6 +175,7 @@ impl Router {
                     }
                 }
                 Err(error) => {
+                    slowest = None;
                     answered.extend(batch.into_iter().map(|routed| (routed, Err(error.clone()))));
                 }
             }

@@ -66,8 +66,8 @@ impl Described {
         sink.recheck(at, &views(&seen));
     }
 
-    /// Reads `names`, which belong to a pass if there are `totals`. `sampled`: which of them the sample takes. Until a step's
-    /// names are read, nothing of them is recorded, so a caller with one step may give up on it.
+    /// Reads `names`, which are one step of a pass if there are `totals`. `sampled`: which of them the sample takes. Until a step's
+    /// names are read, nothing of them is recorded, so the pass may give up on it.
     pub(in crate::observe) async fn take(
         &mut self,
         context: &ReadContext<'_>,
@@ -76,7 +76,10 @@ impl Described {
         mut totals: Option<&mut Totals>,
         result: &mut SweepResult,
     ) {
-        let step = context.step();
+        let step = match totals {
+            Some(_) => names.len().max(1),
+            None => context.step(),
+        };
         for (names, sampled) in names.chunks(step).zip(sampled.chunks(step)) {
             let closely = self.with_watched(names, sampled);
             let (findings, took) = self.read_names(context, names, &closely, result).await;

@@ -65,12 +65,8 @@ impl KeyReader {
         };
         let stop = Instant::now() + BETWEEN_SLICE;
         let mut sweep = self.sweep_of(&between.servers, clock, sink);
-        let begun = sweep.run(stop, pin!(give_way), &mut result).await;
+        sweep.run(stop, pin!(give_way), &mut result).await;
         self.commands_total += result.commands;
-        if !begun {
-            self.between = Some(between);
-            return true;
-        }
         self.is_owed = false;
         self.passed(&mut result, between.all_report);
         if result.stopped.is_none() && !between.servers.alone {

@@ -480,7 +480,14 @@ fn registrations_are_read_often_enough_to_see_one_disappear_before_it_can_expire
         heartbeat: Duration::from_secs(heartbeat),
         ..timing()
     };
-    for (ttl, heartbeat, every) in [(30, 10, 8.0), (10, 3, 3.5), (4, 1, 1.5), (3600, 60, 8.0)] {
+    let without_registry = (0, 0, 8.0);
+    for (ttl, heartbeat, every) in [
+        (30, 10, 8.0),
+        (10, 3, 3.5),
+        (4, 1, 1.5),
+        (3600, 60, 8.0),
+        without_registry,
+    ] {
         let found = short(ttl, heartbeat).glance_every().as_secs_f64();
         assert!((found - every).abs() < 1e-9, "{ttl}/{heartbeat}: {found}");
     }
