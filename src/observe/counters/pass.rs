@@ -1,6 +1,7 @@
 //! How far a pass over the key space has come: one part for each server that holds keys. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::observe::counters::totals::Totals;
 
@@ -16,8 +17,12 @@ pub(in crate::observe) enum Round {
     Both,
 }
 
-/// How often in a row a pass gives way in the middle of a step.
+/// How often in a row a pass gives way in the middle of a step. Redis may be so far away that a step takes longer than the time
+/// between two collections.
 const MOST_INTERRUPTIONS: u32 = 3;
+
+/// How long a pass keeps a collection waiting at the most, to complete a step or to begin.
+pub(in crate::observe) const MOST_HELD: Duration = Duration::from_secs(1);
 
 /// An unfinished pass over the key space.
 #[derive(Debug, Default)]
@@ -119,8 +124,7 @@ impl Pass {
         }
     }
 
-    /// Whether it stops in the middle of a step for a collection. After many times in a row, it first completes one: Redis may be
-    /// so far away that a step takes longer than the time between two collections.
+    /// Whether it gives way to a collection at once.
     pub(in crate::observe) fn gives_way(&self) -> bool {
         self.interrupted < MOST_INTERRUPTIONS
     }

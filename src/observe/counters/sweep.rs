@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::RedisResult;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::clock::{Clock, Moment};
 use crate::limiters::MOST_SCANS;
@@ -27,7 +27,7 @@ use crate::observation::Reason;
 use crate::observe::counters::described::{Described, ReadContext};
 use crate::observe::counters::invalidations::Names;
 use crate::observe::counters::memory::CounterMemory;
-use crate::observe::counters::pass::{Pass, Round};
+use crate::observe::counters::pass::{MOST_HELD, Pass, Round};
 use crate::observe::counters::requests::{Batch, Counted, count};
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{Lane, SweepResult, fail};
@@ -234,7 +234,7 @@ impl Sweep<'_> {
                 return true;
             }
             let done = tokio::select! {
-                () = &mut give_way, if current.gives_way() => return false,
+                () = &mut give_way => return false,
                 done = steps.join_next() => done,
             };
             // The tasks neither panic nor are they aborted while the set lives.
@@ -256,9 +256,8 @@ impl Sweep<'_> {
                     if current.round == Round::Limits {
                         self.take_limits(at, counted, result);
                     } else {
-                        let may_stop = current.gives_way();
                         tokio::select! {
-                            () = &mut give_way, if may_stop => return false,
+                            () = &mut give_way => return false,
                             () = self.take(at, counted, Some(&mut *current), result) => {}
                         }
                     }
@@ -339,10 +338,9 @@ impl Sweep<'_> {
             let left = names.len().saturating_sub(context.step());
             let step = &names[left..];
             let sampled = current.totals.sample.of(step);
-            let may_stop = current.gives_way();
             let totals = Some(&mut current.totals);
             let whole = tokio::select! {
-                () = &mut give_way, if may_stop => false,
+                () = &mut give_way => false,
                 () = described.take(&context, sink, (step, &sampled), totals, result) => true,
             };
             if whole {
@@ -374,8 +372,10 @@ impl Sweep<'_> {
         }
         let sizes = self.router.links().iter().map(|link| async {
             let mut connection = link.connection.clone().ok()?;
-            let size: RedisResult<u64> = redis::cmd("DBSIZE").query_async(&mut connection).await;
-            Some(size)
+            let size = redis::cmd("DBSIZE");
+            // Nothing waits for a Redis that hangs.
+            let size = timeout(MOST_HELD, size.query_async::<u64>(&mut connection));
+            size.await.ok()
         });
         let sizes = join_all(sizes).await;
         result.commands += sizes.len() as u64;

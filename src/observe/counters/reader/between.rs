@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::observe::counters::pass::{MOST_HELD, Pass};
 use crate::observe::counters::reader::KeyReader;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
@@ -44,8 +45,8 @@ pub(in crate::observe) struct Between {
 }
 
 impl KeyReader {
-    /// Continues the pass for a moment between two collections, or until `give_way`. Returns whether there is more to do before
-    /// the next collection.
+    /// Continues the pass for a moment between two collections, or until `give_way`. A step that was interrupted several times in
+    /// a row may be completed first. Returns whether there is more to do before the next collection.
     pub(in crate::observe) async fn go_on(
         &mut self,
         clock: &Clock,
@@ -62,6 +63,13 @@ impl KeyReader {
             failed: between.dead.clone(),
             sources: between.sources.clone(),
             ..SweepResult::default()
+        };
+        let at_once = self.pass.as_ref().is_none_or(Pass::gives_way);
+        let give_way = async move {
+            give_way.await;
+            if !at_once {
+                tokio::time::sleep(MOST_HELD).await;
+            }
         };
         let stop = Instant::now() + BETWEEN_SLICE;
         let mut sweep = self.sweep_of(&between.servers, clock, sink);
