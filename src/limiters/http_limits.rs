@@ -123,7 +123,11 @@ impl Http {
         if self.url.is_some() && (self.port.is_some() || self.path.is_some()) {
             return Err("http: expected url, or port and path".to_owned());
         }
-        if self.url.as_ref().is_some_and(|url| url.contains('@')) {
+        let has_login = |url: &String| {
+            let host = url.split("://").nth(1)?.split(['/', '?', '#']).next()?;
+            Some(host.contains('@'))
+        };
+        if self.url.as_ref().and_then(has_login) == Some(true) {
             return Err(
                 "http: url: expected no login: it would be in messages and in the state file"
                     .to_owned(),

@@ -496,7 +496,9 @@ fn the_url_of_an_api_has_no_login() {
         let limits = format!("limits:\n  - http: {{url: '{url}', line: '^(?P<limit>[0-9]+)$'}}\n");
         format!("{}{limits}", COUNTER.trim_start())
     };
-    Description::parse(&limits("https://10.0.0.1/limits")).unwrap();
+    for url in ["https://10.0.0.1/limits", "https://10.0.0.1/limits/@all"] {
+        Description::parse(&limits(url)).unwrap();
+    }
     let line = COUNTER.trim_start().lines().count() as u64 + 2;
     let login = limits("https://admin:secret@10.0.0.1/limits");
     assert_mistake(&login, line, &["http: url", "expected no login"]);

@@ -572,35 +572,23 @@ mod tests {
             window_ms,
         };
         let (minute, hour) = (limit(60_000), limit(3_600_000));
+        let longest = |limits: &LimitMemory, key: &[u8], now: Limit, seconds| {
+            limits.longest_window(key, now.window_ms, at(seconds))
+        };
         let mut limits = LimitMemory::default();
         limits.set_default(minute, at(0));
         limits.learn(b"k", Some(hour), at(0));
-        assert_eq!(
-            limits.longest_window(b"k", hour.window_ms, at(0)),
-            3_600_000
-        );
+        assert_eq!(longest(&limits, b"k", hour, 0), 3_600_000);
         limits.learn(b"k", Some(minute), at(10));
-        assert_eq!(
-            limits.longest_window(b"k", minute.window_ms, at(3_609)),
-            3_600_000
-        );
-        assert_eq!(
-            limits.longest_window(b"k", minute.window_ms, at(3_610)),
-            60_000
-        );
-        assert_eq!(
-            limits.longest_window(b"other", minute.window_ms, at(11)),
-            60_000
-        );
+        assert_eq!(longest(&limits, b"k", minute, 3_609), 3_600_000);
+        assert_eq!(longest(&limits, b"k", minute, 3_610), 60_000);
+        assert_eq!(longest(&limits, b"other", minute, 11), 60_000);
         // The key loses its own limit, and the default window becomes shorter.
         limits.learn(b"k", Some(hour), at(5_000));
         limits.learn(b"k", None, at(5_001));
-        assert_eq!(
-            limits.longest_window(b"k", minute.window_ms, at(5_002)),
-            3_600_000
-        );
+        assert_eq!(longest(&limits, b"k", minute, 5_002), 3_600_000);
         limits.set_default(limit(1_000), at(10_000));
-        assert_eq!(limits.longest_window(b"other", 1_000, at(10_059)), 60_000);
+        assert_eq!(longest(&limits, b"other", limit(1_000), 10_059), 60_000);
         limits.end_pass(at(20_000));
         assert!(limits.longer.is_empty());
     }
