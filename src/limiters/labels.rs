@@ -14,9 +14,8 @@ pub struct Called {
 }
 
 impl Called {
-    /// The label of the counter `matched`. `kept` returns the rest of the counter that has a label now. Of two counters with
-    /// the same label, the one with the lesser rest keeps it, even if the other one was read first. The other one keeps its
-    /// longer label as long as `kept` has it, even after the first one is gone.
+    /// The label of the counter `matched`. `kept` returns the rest of the counter that has a label now. That counter keeps it:
+    /// another one gets a longer label. It keeps the longer label as long as `kept` has it, even after the first one is gone.
     pub fn of<'a>(
         description: &Description,
         matched: &Matched,
@@ -35,8 +34,8 @@ impl Called {
             return Self { label, rest };
         }
         let rest = matched.without(|group| in_label(group) || passes(group));
-        let other = kept(&label);
-        if other == Some(&*rest) {
+        let is_own = |label: &[u8]| kept(label) == Some(&*rest);
+        if is_own(&label) {
             return Self { label, rest };
         }
         let mut longer = label.clone();
@@ -53,9 +52,7 @@ impl Called {
             longer.extend_from_slice(&crate::observation::hash_key(&rest).as_bytes()[..8]);
         }
         longer.push(b')');
-        let has_longer = kept(&longer) == Some(&*rest);
-        let gives_way = other.is_some_and(|other| other < &*rest);
-        let label = if has_longer || gives_way {
+        let label = if is_own(&longer) || kept(&label).is_some() {
             longer
         } else {
             label
@@ -97,7 +94,6 @@ mod tests {
             ("LIMITS:LIMITER/user:1/10/1/minute", Type::String),
             ("LIMITS:LIMITER/user:1/100/1/hour", Type::String),
             ("LIMITS:LIMITER/user:2/10/1/minute", Type::String),
-            // The other way round: the order of reading makes no difference.
             ("LIMITS:LIMITER/user:3/5/1/minute", Type::String),
             ("LIMITS:LIMITER/user:3/10/1/minute", Type::String),
         ];
@@ -108,10 +104,26 @@ mod tests {
                 "user:1",
                 "user:1 (fixed-window LIMITER 100 1 hour)",
                 "user:2",
-                "user:3 (fixed-window LIMITER 5 1 minute)",
                 "user:3",
+                "user:3 (fixed-window LIMITER 10 1 minute)",
             ]
         );
+    }
+
+    #[test]
+    fn no_counter_takes_the_label_of_another_one() {
+        let names = [
+            ("LIMITS:LIMITER/user:1/5/1/minute", Type::String),
+            ("LIMITS:LIMITER/user:1/100/1/hour", Type::String),
+            ("LIMITS:LIMITER/user:1/1/1/day", Type::String),
+        ];
+        let called = [
+            "user:1",
+            "user:1 (fixed-window LIMITER 100 1 hour)",
+            "user:1 (fixed-window LIMITER 1 1 day)",
+        ];
+        let called = called.map(str::to_owned).to_vec();
+        assert_eq!(labels("limits", &names), [called.clone(), called]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::observation::{
 };
 use crate::observe::actor::LimiterActor;
 use crate::observe::counters::api_limits::ApiLimits;
-use crate::observe::counters::described::{Described, counter_kinds};
+use crate::observe::counters::described::{Described, SavedName, counter_kinds};
 use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::listed::Listed;
@@ -477,6 +477,8 @@ struct Memory<'a> {
     /// The names of registrations.
     registry: Option<String>,
     last_full_pass: Option<Timestamp>,
+    /// The names of counters in violation, which keep their labels.
+    names: Vec<SavedName>,
 }
 
 #[derive(Deserialize)]
@@ -485,6 +487,8 @@ struct Recalled {
     #[serde(default)]
     registry: Option<String>,
     last_full_pass: Option<Timestamp>,
+    #[serde(default)]
+    names: Vec<SavedName>,
 }
 
 impl Subject for Limiter {
@@ -540,10 +544,12 @@ impl Subject for Limiter {
     }
 
     fn remember(&self) -> serde_json::Value {
+        let described = self.keys.memory.described.as_ref();
         let memory = Memory {
             nodes: &self.nodes.memory,
             registry: self.nodes.registrations(),
             last_full_pass: self.keys.last_full_pass,
+            names: described.map(Described::saved_names).unwrap_or_default(),
         };
         // Plain data with text keys always serializes.
         serde_json::to_value(memory).unwrap_or_default()
@@ -568,6 +574,9 @@ impl Subject for Limiter {
         let statics = self.nodes.urls.iter().filter_map(address_of);
         self.nodes.memory.set_statics(statics);
         self.keys.last_full_pass = recalled.last_full_pass;
+        if let Some(described) = &mut self.keys.memory.described {
+            described.recall_names(recalled.names);
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod kind_values;
 mod kinds;
 mod redis_access;
 mod redis_servers;
+mod restarts;
 mod scale;
 mod topology;
 mod written_keys;

@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::limiters::{Called, Counter, Description, Finding, Limits, Matched, Type};
-use crate::observation::{CounterKind, shown_key};
+use crate::limiters::{Called, Counter, Description, Finding, Fit, Limits, Matched, Type};
+use crate::observation::{CounterKind, decode_key, encode_key, shown_key};
 use crate::observe::counters::api_limits::{ApiLimits, SavedApis};
 use crate::observe::counters::limits::{LimitRule, rule_for};
 use crate::observe::counters::pace::Pacer;
@@ -39,7 +39,7 @@ pub(in crate::observe) struct Described {
     /// Limits from APIs.
     pub(in crate::observe) api: Option<ApiLimits>,
     /// The names of the keys to read again, by their labels.
-    names: HashMap<Box<[u8]>, Name>,
+    names: HashMap<Box<[u8]>, KeptName>,
     /// The same names. Their expiry is read wherever SCAN returns them.
     by_name: HashSet<Vec<u8>>,
     /// The watched labels: exported ones, and those in violation.
@@ -64,11 +64,19 @@ pub(in crate::observe) struct SavedDescribed {
 
 /// The name of a counter to read again.
 #[derive(Clone, Debug)]
-struct Name {
+struct KeptName {
     name: Vec<u8>,
     /// The rest of its name, which distinguishes it from other counters with its label.
     rest: Vec<u8>,
+    /// Whether it was in violation when its name was noted.
+    violates: bool,
 }
+
+/// The longest name whose label survives a restart: as long as the longest key whose violation does.
+const LONGEST_SAVED: usize = 64 * 1024;
+
+/// The label, the name and the rest of the name of a counter in violation.
+pub(in crate::observe) type SavedName = [String; 3];
 
 /// The servers, clock and rules for reading names.
 pub(in crate::observe) struct ReadContext<'a> {
@@ -143,6 +151,7 @@ impl Described {
         now: Timestamp,
     ) {
         self.names = before.names;
+        self.drop_misfits();
         self.falls = before.falls;
         if let (Some(api), Some(before)) = (&mut self.api, before.api) {
             api.take_over(before);
@@ -166,6 +175,42 @@ impl Described {
         if let (Some(api), Some(saved)) = (&mut self.api, saved.api) {
             api.recall(saved);
         }
+    }
+
+    /// The names of the counters in violation, to survive a restart.
+    pub(in crate::observe) fn saved_names(&self) -> Vec<SavedName> {
+        let names = self.names.iter();
+        let saved = names.filter(|(_, kept)| kept.violates && kept.name.len() <= LONGEST_SAVED);
+        let saved = saved.map(|(label, kept)| [label, &kept.name[..], &kept.rest].map(encode_key));
+        saved.collect()
+    }
+
+    /// Takes back the names that were saved. Their counters keep their labels.
+    pub(in crate::observe) fn recall_names(&mut self, saved: Vec<SavedName>) {
+        for saved in saved {
+            let [label, name, rest] = saved.map(|text| decode_key(&text));
+            let violates = true;
+            let kept = KeptName {
+                name,
+                rest,
+                violates,
+            };
+            self.names.insert(label.into_boxed_slice(), kept);
+        }
+        self.drop_misfits();
+    }
+
+    /// Forgets names that the description splits otherwise: those are of another description.
+    fn drop_misfits(&mut self) {
+        let description = &self.description;
+        self.names.retain(|_, kept| {
+            Type::ALL.into_iter().any(|kind| {
+                let Fit::Counter(matched) = description.match_name(&kept.name, Some(kind)) else {
+                    return false;
+                };
+                Called::of(description, &matched, |_| None).rest == kept.rest
+            })
+        });
     }
 
     /// Warns once about each pair of counters that could both claim a name.
@@ -231,4 +276,25 @@ pub(in crate::observe) fn counter_kinds(description: &Description) -> Vec<Counte
         sticks: counter.sticks(),
     });
     counters.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limiters::built_in;
+
+    #[test]
+    fn names_survive_a_restart_unless_the_description_splits_them_otherwise() {
+        let name = "LIMITS:LIMITER/user:1/5/1/minute";
+        let saved = vec![["user:1", name, "LIMITS:LIMITER//5/1/minute"].map(str::to_owned)];
+        let labels = built_in("limits").unwrap();
+        let others = labels.replace("(?P<key>", "(?P<identifier>");
+        for (text, kept) in [(labels, true), (&others, false)] {
+            let description = Arc::new(Description::parse(text).unwrap());
+            let mut described = Described::new(description, None);
+            described.recall_names(saved.clone());
+            assert_eq!(described.saved_names() == saved, kept);
+            assert_eq!(described.saved_names().is_empty(), !kept);
+        }
+    }
 }

@@ -115,7 +115,7 @@ impl Listed {
 }
 
 /// Whether a replay needs the counter: it violates an invariant, or may do so under other settings.
-fn is_violating(counter: &CounterView<'_>) -> bool {
+pub(in crate::observe) fn is_violating(counter: &CounterView<'_>) -> bool {
     counter.is_above_limit() || counter.condition.stuck || counter.condition.invalid.is_some()
 }
 

@@ -9,8 +9,9 @@ use redis::aio::MultiplexedConnection;
 use crate::harness::{Exporter, Scrape};
 
 /// A Redis that is watched by a description.
-struct Watched {
-    exporter: Exporter,
+pub(super) struct Watched {
+    pub(super) exporter: Exporter,
+    flags: Vec<String>,
     connection: MultiplexedConnection,
     _redis: RedisServer,
     folder: TempDir,
@@ -18,7 +19,7 @@ struct Watched {
 
 impl Watched {
     /// By a description, or by the name of a kind that is built in, with further lines of the configuration file.
-    async fn start(kind: &str, config: &str) -> anyhow::Result<Self> {
+    pub(super) async fn start(kind: &str, config: &str) -> anyhow::Result<Self> {
         let redis = RedisServer::start(&[]).await?;
         let folder = TempDir::new("kind-values")?;
         let own = folder.path().join("own.yml");
@@ -35,27 +36,55 @@ impl Watched {
             format!("--config.file={}", file.display()),
             limiter,
             "--web.enable-lifecycle".to_owned(),
-        ];
+            format!("--state.file={}", folder.path().join("state").display()),
+        ]
+        .to_vec();
         Ok(Self {
             exporter: Exporter::start(&flags).await?,
+            flags,
             connection: redis.connection().await?,
             _redis: redis,
             folder,
         })
     }
 
-    async fn run(&self, name: &str, args: &[&[u8]]) -> anyhow::Result<redis::Value> {
+    pub(super) async fn run(&self, name: &str, args: &[&[u8]]) -> anyhow::Result<redis::Value> {
         let mut command = redis::cmd(name);
         command.arg(args);
         Ok(command.query_async(&mut self.connection.clone()).await?)
     }
 
     /// Writes other lines of the configuration file, and has it read.
-    async fn reload(&self, config: &str) -> anyhow::Result<()> {
-        let file = self.folder.path().join("exporter.yml");
-        std::fs::write(&file, configured(config))?;
+    pub(super) async fn reload(&self, config: &str) -> anyhow::Result<()> {
+        self.write(config)?;
         let answer = self.exporter.send(Method::POST, "/-/reload", "").await?;
         anyhow::ensure!(answer.status == 200, "{}", answer.text());
+        Ok(())
+    }
+
+    fn write(&self, config: &str) -> anyhow::Result<()> {
+        let file = self.folder.path().join("exporter.yml");
+        Ok(std::fs::write(&file, configured(config))?)
+    }
+
+    /// Writes another description.
+    pub(super) fn describe(&self, description: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(
+            self.folder.path().join("own.yml"),
+            description,
+        )?)
+    }
+
+    /// Ends the exporter as a service manager does.
+    pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.exporter.process.terminate().await?.success());
+        Ok(())
+    }
+
+    /// Starts it with these lines of the configuration file, and the state that it left.
+    pub(super) async fn start_again(&mut self, config: &str) -> anyhow::Result<()> {
+        self.write(config)?;
+        self.exporter = Exporter::start(&self.flags).await?;
         Ok(())
     }
 

@@ -7,13 +7,14 @@ use redis::RedisError;
 
 use super::judging::{Judged, Seen};
 use super::name_batch::{RedisAccess, Spent, read};
-use super::{Described, Name, ReadContext, ruled};
+use super::{Described, KeptName, ReadContext, ruled};
 use crate::limiters::{
     Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader, Outcome, Under,
 };
 use crate::lock::lock;
 use crate::observation::{CounterView, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
+use crate::observe::counters::listed::is_violating;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
 use crate::observe::counters::totals::Totals;
@@ -178,8 +179,12 @@ impl Described {
         {
             self.by_name.insert(counter.name.clone());
             let label = counter.label.clone().into_boxed_slice();
-            let (name, rest) = (counter.name.clone(), counter.rest.clone());
-            self.names.insert(label, Name { name, rest });
+            let kept = KeptName {
+                name: counter.name.clone(),
+                rest: counter.rest.clone(),
+                violates: is_violating(&view),
+            };
+            self.names.insert(label, kept);
         }
     }
 
