@@ -208,13 +208,7 @@ impl World {
                 self.ask(&["SAVE"]).await?;
                 self.kill_redis();
             }
-            What::RedisFar(delay) => {
-                let delay = Duration::from_millis(delay);
-                self.exporter_way.set(Mode::Delay(delay)).await?;
-                if 2 * delay > REDIS_TIMEOUT {
-                    self.redis(Redis::Far);
-                }
-            }
+            What::RedisFar(delay) => self.move_redis_away(delay).await?,
             What::RedisStalls => {
                 self.servers.primary_mut().pause()?;
                 self.redis(Redis::Stalled);
@@ -264,10 +258,7 @@ impl World {
             }
             What::ExporterReloads => self.reload().await?,
             What::Traffic(rate) => self.set_traffic(rate)?,
-            What::Interval(seconds) => {
-                let at = self.now();
-                self.shared.facts.borrow_mut().interval.set(at, seconds);
-            }
+            What::Interval(seconds) => self.set_interval(seconds),
         }
         Ok(())
     }
@@ -278,6 +269,16 @@ impl World {
         let answer = lab::http::request(address, Method::POST, "/-/reload", "", PATIENCE).await;
         if let Ok(answer) = answer {
             anyhow::ensure!(answer.status == 200, "a reload: {}", answer.text());
+        }
+        Ok(())
+    }
+
+    /// Only the exporter's network becomes slow.
+    async fn move_redis_away(&self, delay: u64) -> anyhow::Result<()> {
+        let delay = Duration::from_millis(delay);
+        self.exporter_way.set(Mode::Delay(delay)).await?;
+        if 2 * delay > REDIS_TIMEOUT {
+            self.redis(Redis::Far);
         }
         Ok(())
     }
@@ -390,10 +391,7 @@ impl World {
                 self.shared.address.replace(Some(address));
                 self.exporter_runs(true);
             }
-            What::Interval(_) => {
-                let at = self.now();
-                self.shared.facts.borrow_mut().interval.set(at, 1);
-            }
+            What::Interval(_) => self.set_interval(1),
             What::NodeReplaced(_)
             | What::NodeMoved(_)
             | What::RollingRestart
@@ -449,6 +447,11 @@ impl World {
             self.shared.address.replace(None);
         }
         self.shared.facts.borrow_mut().exporter.set(at, runs);
+    }
+
+    fn set_interval(&self, seconds: u64) {
+        let at = self.now();
+        self.shared.facts.borrow_mut().interval.set(at, seconds);
     }
 
     fn poison(&mut self, more: bool) {
