@@ -283,6 +283,15 @@ impl World {
         Ok(())
     }
 
+    /// A CLIENT KILL that was sent while Redis stalled takes effect later, and may cut the first connection.
+    async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
+        let primary = self.servers.primary();
+        match primary.connection().await {
+            Ok(connection) => Ok(connection),
+            Err(_) => primary.connection().await,
+        }
+    }
+
     fn kill_redis(&mut self) {
         self.redis(Redis::Dead);
         self.behind_since.get_or_insert(self.shared.seconds());
@@ -347,8 +356,8 @@ impl World {
             }
             What::RedisStalls => {
                 self.servers.primary_mut().resume()?;
-                self.connection = self.servers.primary().connection().await?;
                 self.redis(Redis::Up);
+                self.connection = self.connect().await?;
             }
             What::RedisReadOnly => {
                 self.ask(&["REPLICAOF", "NO", "ONE"]).await?;
