@@ -7,6 +7,7 @@ use super::ask::Type;
 use super::expiry::{Expiry, WithoutExpiry};
 use super::http_limits::Http;
 use super::keys::Keys;
+use super::limits::Limits;
 use super::methods::Method;
 use super::nodes::{Nodes, Registry};
 use super::pattern::{LinePattern, Pattern};
@@ -128,10 +129,19 @@ from_text!(LinePattern, |text| Self::compile(text).map_err(
 from_text!(Template, |text| Self::parse(text));
 
 impl Description {
+    /// The limits that the description itself sets for all keys of `counter`, in their order.
+    pub fn fixed_limits<'d>(&'d self, counter: &'d Counter) -> impl Iterator<Item = &'d Limits> {
+        let sources = counter.limits.iter().chain(&self.limits);
+        sources.filter_map(|source| match &source.value {
+            Source::Fixed(fixed) => Some(fixed),
+            Source::Fields(_) | Source::Key(_) | Source::Http(_) => None,
+        })
+    }
+
     /// Whether the description itself sets the limit of all keys of `counter`.
     pub fn has_fixed_limit(&self, counter: &Counter) -> bool {
-        let mut sources = counter.limits.iter().chain(&self.limits);
-        sources.any(|source| matches!(&source.value, Source::Fixed(fixed) if fixed.limit.is_some()))
+        let mut fixed = self.fixed_limits(counter);
+        fixed.any(|fixed| fixed.limit.is_some())
     }
 }
 

@@ -43,8 +43,9 @@ pub struct Merged {
     pub own: bool,
 }
 
-/// The limits that would apply with other limits from rules, and others from APIs.
-pub type Under<'a> = &'a dyn Fn(Limits, &dyn Fn(&Http) -> Limits) -> Limits;
+/// The limits that would apply with other limits from rules, others from APIs, and other fixed limits of the description, in their
+/// order.
+pub type Under<'a> = &'a dyn Fn(Limits, &dyn Fn(&Http) -> Limits, Option<&[Limits]>) -> Limits;
 
 /// For callers that do not remember limits: no limit fell.
 pub fn never_fell(_: &Counter, _: &Matched, _: &Merged, _: Under<'_>) -> Option<Former> {
@@ -272,11 +273,15 @@ impl<'d> NameReader<'d> {
     fn limited(&mut self, matched: Matched, asked: &[usize], answers: &[Answer]) {
         let counter = self.description.counter(&matched);
         let named = matched.limits(&counter.units);
-        let merge = |ruled: Limits, api: &dyn Fn(&Http) -> Limits| {
+        let merge = |ruled: Limits, api: &dyn Fn(&Http) -> Limits, others: Option<&[Limits]>| {
             let (mut limits, mut own) = (ruled.or(named), false);
+            let mut others = others.map(|others| others.iter().copied());
             for (place, source) in sources(self.description, counter).enumerate() {
                 let found = match source {
-                    Source::Fixed(fixed) => *fixed,
+                    Source::Fixed(fixed) => match &mut others {
+                        Some(others) => others.next().unwrap_or_default(),
+                        None => *fixed,
+                    },
                     Source::Http(http) => api(http),
                     Source::Fields(_) | Source::Key(_) => {
                         let answer = asked.iter().position(|at| *at == place);
@@ -293,8 +298,10 @@ impl<'d> NameReader<'d> {
             Merged { limits, own }
         };
         let ruled = (self.known.rules)(counter, &matched);
-        let merged = merge(ruled, &|http| (self.known.api)(http, &matched));
-        let under = |ruled: Limits, api: &dyn Fn(&Http) -> Limits| merge(ruled, api).limits;
+        let merged = merge(ruled, &|http| (self.known.api)(http, &matched), None);
+        let under = |ruled: Limits, api: &dyn Fn(&Http) -> Limits, fixed: Option<&[Limits]>| {
+            merge(ruled, api, fixed).limits
+        };
         let former = (self.known.former)(counter, &matched, &merged, &under);
         let Merged { limits, own } = merged;
         (self.own, self.former) = (own, former);

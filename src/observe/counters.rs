@@ -11,6 +11,7 @@ pub(in crate::observe) mod pace;
 pub(in crate::observe) mod pass;
 pub(in crate::observe) mod reader;
 pub(in crate::observe) mod requests;
+pub(in crate::observe) mod settings;
 pub(in crate::observe) mod shard_reader;
 pub(in crate::observe) mod sink;
 pub(in crate::observe) mod summary;

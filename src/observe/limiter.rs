@@ -27,6 +27,7 @@ use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
 use crate::observe::counters::requests::PREFIX;
+use crate::observe::counters::settings::SettingsMemory;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
 use crate::observe::counters::sweep_result::SweepResult;
@@ -474,6 +475,8 @@ struct Memory<'a> {
     last_full_pass: Option<Timestamp>,
     /// The names of counters in violation, which keep their labels.
     names: Vec<SavedName>,
+    /// The limits of the configuration.
+    settings: &'a SettingsMemory,
 }
 
 #[derive(Deserialize)]
@@ -484,6 +487,7 @@ struct Recalled {
     last_full_pass: Option<Timestamp>,
     #[serde(default)]
     names: Vec<SavedName>,
+    settings: Option<SettingsMemory>,
 }
 
 impl Subject for Limiter {
@@ -545,6 +549,7 @@ impl Subject for Limiter {
             registry: self.nodes.registrations(),
             last_full_pass: self.keys.last_full_pass,
             names: described.map(Described::saved_names).unwrap_or_default(),
+            settings: &self.keys.memory.settings,
         };
         // Plain data with text keys always serializes.
         serde_json::to_value(memory).unwrap_or_default()
@@ -569,7 +574,11 @@ impl Subject for Limiter {
         let statics = self.nodes.urls.iter().filter_map(address_of);
         self.nodes.memory.set_statics(statics);
         self.keys.last_full_pass = recalled.last_full_pass;
-        if let Some(described) = &mut self.keys.memory.described {
+        let memory = &mut self.keys.memory;
+        if let Some(settings) = recalled.settings {
+            memory.settings.follow(settings, self.clock.now().steady);
+        }
+        if let Some(described) = &mut memory.described {
             described.recall_names(recalled.names);
         }
         Ok(())

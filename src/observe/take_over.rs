@@ -42,7 +42,7 @@ impl Limiter {
         self.kept = before.kept;
         let (keys, was) = (&mut self.keys, before.keys);
         let now = nodes.clock.now().steady;
-        let same_rules = keys.memory.rules == was.memory.rules;
+        let same_rules = keys.memory.settings.now == was.memory.settings.now;
         let same_names = keys.tracked == was.tracked;
         keys.commands_total = was.commands_total;
         keys.last_full_pass = was.last_full_pass;

@@ -21,6 +21,7 @@ use crate::observation::{CounterKind, decode_key, encode_key, shown_key};
 use crate::observe::counters::api_limits::{ApiLimits, SavedApis};
 use crate::observe::counters::limits::{LimitRule, rule_for};
 use crate::observe::counters::pace::Pacer;
+use crate::observe::counters::settings::LimitSettings;
 use crate::observe::counters::sweep_result::Lane;
 use crate::observe::redis::router::Router;
 use crate::text::one_line;
@@ -85,6 +86,8 @@ pub(in crate::observe) struct ReadContext<'a> {
     pub(in crate::observe) lanes: &'a [Lane],
     pub(in crate::observe) clock: &'a Clock,
     pub(in crate::observe) rules: &'a [LimitRule],
+    /// Earlier settings, and when they were replaced.
+    pub(in crate::observe) earlier: &'a [(LimitSettings, Timestamp)],
 }
 
 impl ReadContext<'_> {
@@ -142,22 +145,13 @@ impl Described {
         self.falls.end_pass(now);
     }
 
-    /// Takes over the remembered limits and the labels of counters from `before`. `rules` were in force until `now`, if they
-    /// changed.
-    pub(in crate::observe) fn take_over(
-        &mut self,
-        before: Self,
-        rules: Option<Vec<LimitRule>>,
-        now: Timestamp,
-    ) {
+    /// Takes over the remembered limits and the labels of counters from `before`.
+    pub(in crate::observe) fn take_over(&mut self, before: Self) {
         self.names = before.names;
         self.drop_misfits();
         self.falls = before.falls;
         if let (Some(api), Some(before)) = (&mut self.api, before.api) {
             api.take_over(before);
-        }
-        if let Some(rules) = rules {
-            self.falls.rules_changed(rules, now);
         }
     }
 

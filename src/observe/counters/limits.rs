@@ -182,6 +182,12 @@ impl LimitMemory {
         self.default.as_ref().map(|remembered| remembered.limit)
     }
 
+    /// The limit of `key` that was read last: its own, or else the default.
+    pub(in crate::observe) fn stored(&self, key: &[u8]) -> Option<Limit> {
+        let own = self.own.get(self.hash(key)).filter(|own| !own.removed);
+        own.map(|own| own.limit).or(self.default_limit())
+    }
+
     /// The hash that identifies a key.
     fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
@@ -224,8 +230,7 @@ impl LimitMemory {
         let hash = self.hash(key);
         self.invalid.remove(&hash);
         let default = self.default_limit();
-        let before = self.own.get(hash).filter(|own| !own.removed);
-        let before = before.map(|own| own.limit).or(default);
+        let before = self.stored(key);
         if let Some(limit) = own.or(default) {
             self.note_window(Some(hash), before, limit, now);
         }

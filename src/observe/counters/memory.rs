@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::clock::elapsed;
 use crate::limiters::{Counter, Description};
+use crate::observation::{FallenLimit, Limit};
 use crate::observe::counters::described::Described;
-use crate::observe::counters::limits::{LimitMemory, LimitRule};
+use crate::observe::counters::limits::{LimitMemory, LimitRule, by_rule};
+use crate::observe::counters::settings::SettingsMemory;
 use crate::observe::counters::totals::Totals;
 use crate::subject::Bulk;
 
@@ -23,7 +27,8 @@ pub(in crate::observe) struct CounterMemory {
     pub(in crate::observe) limits: LimitMemory,
     /// Keys of the reference limiter in an invalid state that only a closer reading shows.
     pub(in crate::observe) suspects: HashSet<Vec<u8>>,
-    pub(in crate::observe) rules: Vec<LimitRule>,
+    /// The limits of the configuration.
+    pub(in crate::observe) settings: SettingsMemory,
     /// The totals of the last full pass.
     pub(in crate::observe) totals: Option<Totals>,
 }
@@ -35,11 +40,11 @@ impl CounterMemory {
         rules: Vec<LimitRule>,
     ) -> Self {
         Self {
+            settings: SettingsMemory::new(&description, rules),
             description,
             described,
             limits: LimitMemory::default(),
             suspects: HashSet::new(),
-            rules,
             totals: None,
         }
     }
@@ -48,14 +53,60 @@ impl CounterMemory {
     /// counters still have the same prefixes.
     pub(in crate::observe) fn take_over(&mut self, before: Self, same_names: bool, now: Timestamp) {
         if let (Some(described), Some(was)) = (&mut self.described, before.described) {
-            let rules = (self.rules != before.rules).then_some(before.rules);
-            described.take_over(was, rules, now);
+            described.take_over(was);
         }
+        self.settings.follow(before.settings, now);
         self.limits = before.limits;
         self.suspects = before.suspects;
         if same_names {
             self.totals = before.totals;
         }
+    }
+
+    /// The limits of a key of the reference limiter under earlier settings whose windows are not over, and when they were replaced.
+    fn earlier_limits(
+        &self,
+        key: &[u8],
+        now: Timestamp,
+    ) -> impl Iterator<Item = (Limit, Timestamp)> {
+        let stored = self.limits.stored(key);
+        let earlier = self.settings.earlier.iter();
+        let limits = earlier.filter_map(move |(before, at)| {
+            let limit = by_rule(&before.rules, key).or(stored)?;
+            Some((limit, *at))
+        });
+        let window = |limit: Limit| Duration::from_millis(limit.window_ms);
+        limits.filter(move |(limit, at)| elapsed(*at, now) < window(*limit))
+    }
+
+    /// The limit before a fall to `limit`, of a key of the reference limiter: `stored` is that of a stored limit.
+    pub(in crate::observe) fn fell_from(
+        &self,
+        key: &[u8],
+        limit: Limit,
+        stored: Option<FallenLimit>,
+        now: Timestamp,
+    ) -> Option<FallenLimit> {
+        let higher = self.earlier_limits(key, now);
+        let higher = higher.filter(|(before, _)| before.limit > limit.limit);
+        let falls = higher.map(|(Limit { limit, .. }, at)| FallenLimit { limit, at });
+        let window = Duration::from_millis(limit.window_ms);
+        let matters = |fell: &FallenLimit| elapsed(fell.at, now) < window;
+        let all = falls.chain(stored);
+        all.max_by_key(|fell| (matters(fell), fell.limit))
+    }
+
+    /// The longest window under which a key of the reference limiter may have been written, if `window_ms` applies now.
+    pub(in crate::observe) fn longest_window(
+        &self,
+        key: &[u8],
+        window_ms: u64,
+        now: Timestamp,
+    ) -> u64 {
+        let earlier = self.earlier_limits(key, now);
+        let earlier = earlier.map(|(limit, _)| limit.window_ms).max();
+        let stored = self.limits.longest_window(key, window_ms, now);
+        stored.max(earlier.unwrap_or_default())
     }
 
     /// The limits that survive a restart. The form for the reference limiter and that for other kinds read each other as nothing.
@@ -105,7 +156,6 @@ impl CounterMemory {
 mod tests {
     use super::*;
     use crate::limiters::built_in;
-    use crate::observation::Limit;
 
     fn memory(kind: &str) -> CounterMemory {
         let description = Arc::new(Description::parse(built_in(kind).unwrap()).unwrap());
@@ -139,5 +189,37 @@ mod tests {
         for damaged in ["", "{", r#"{"falls":1}"#, r#"{"api":{"asks":1}}"#] {
             assert!(kong.recall(damaged.as_bytes()).is_err(), "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_rule_below_the_limit_before_it_excuses_counts_and_expiries_for_a_window() {
+        let limit = |limit, window_ms| Limit { limit, window_ms };
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut before = memory("reference");
+        before.limits.set_default(limit(100, 2_000), at(0));
+        let mut memory = memory("reference");
+        memory.settings.now.rules = vec![LimitRule {
+            pattern: "a*".to_owned(),
+            limit: limit(10, 1_000),
+            burst: None,
+        }];
+        memory.take_over(before, true, at(10));
+        let fell = |key: &[u8], limit, seconds| memory.fell_from(key, limit, None, at(seconds));
+        let hundred = FallenLimit {
+            limit: 100,
+            at: at(10),
+        };
+        assert_eq!(fell(b"a", limit(10, 2_000), 11), Some(hundred));
+        assert_eq!(fell(b"a", limit(10, 1_000), 12), None);
+        assert_eq!(fell(b"b", limit(100, 2_000), 11), None);
+        // A stored limit that fell long ago does not hide it.
+        let stored = FallenLimit {
+            limit: 1_000,
+            at: at(0),
+        };
+        let fell = memory.fell_from(b"a", limit(10, 2_000), Some(stored), at(11));
+        assert_eq!(fell, Some(hundred));
+        let longest = |seconds| memory.longest_window(b"a", 1_000, at(seconds));
+        assert_eq!((longest(11), longest(12)), (2_000, 1_000));
     }
 }

@@ -405,6 +405,7 @@ impl Sweep<'_> {
             Some(described) => described.end_pass(now),
             None => self.memory.limits.end_pass(now),
         }
+        self.memory.settings.end_pass(now);
         self.sink.end_pass();
         self.memory.totals = Some(pass.totals);
     }
@@ -417,7 +418,8 @@ impl Sweep<'_> {
             router: self.router,
             lanes: self.lanes,
             clock: self.clock,
-            rules: &memory.rules,
+            rules: &memory.settings.now.rules,
+            earlier: &memory.settings.earlier,
         };
         Some((described, context, self.sink))
     }
@@ -439,7 +441,8 @@ impl Sweep<'_> {
             router: self.router,
             lanes: self.lanes,
             clock: self.clock,
-            rules: &self.memory.rules,
+            rules: &self.memory.settings.now.rules,
+            earlier: &self.memory.settings.earlier,
         }
     }
 

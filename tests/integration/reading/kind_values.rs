@@ -67,6 +67,14 @@ impl Watched {
         Ok(std::fs::write(&file, configured(config))?)
     }
 
+    /// Writes another description.
+    pub(super) fn describe(&self, description: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(
+            self.folder.path().join("own.yml"),
+            description,
+        )?)
+    }
+
     /// Ends the exporter as a service manager does.
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(self.exporter.process.terminate().await?.success());

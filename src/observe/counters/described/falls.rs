@@ -1,7 +1,7 @@
 //! The limits before they fell. Counts and expiries that were legal under them are excused for one window. Pure.
 //!
-//! A reload may change the rules of the configuration: the previous rules are kept. For keys whose limit is stored in Redis, a
-//! hash and the limit are remembered. Only falls survive a restart: a kind may have a limit for each of its keys.
+//! For keys whose limit is stored in Redis, a hash and the limit are remembered. Only falls survive a restart: a kind may have a
+//! limit for each of its keys. `settings` remembers the earlier limits of the configuration.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::elapsed;
 use crate::limiters::{Former, Limits};
-use crate::observe::counters::limits::{LimitRule, fixed_hash};
+use crate::observe::counters::limits::fixed_hash;
 
 /// Flag in [`Own`], above the index of the limit: an odd pass saw the key last.
 const ODD: u32 = 1 << 31;
@@ -37,8 +37,6 @@ pub(in crate::observe) struct Falls {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Before {
-    /// The rules before the last change.
-    rules: Option<(Vec<LimitRule>, Timestamp)>,
     /// Stored limits, by the hash of the name.
     own: HashMap<u64, (Limits, Timestamp)>,
 }
@@ -67,17 +65,6 @@ pub(super) fn former(
 }
 
 impl Falls {
-    /// The rules have changed: `before` was in force until now.
-    pub(in crate::observe) fn rules_changed(&mut self, before: Vec<LimitRule>, now: Timestamp) {
-        self.before.rules = Some((before, now));
-        self.changes += 1;
-    }
-
-    /// The rules before the last change, and when they were replaced.
-    pub(super) fn rules(&self) -> Option<&(Vec<LimitRule>, Timestamp)> {
-        self.before.rules.as_ref()
-    }
-
     /// The stored limits of `name` before they became `limits`, and when that was.
     pub(super) fn of_own(
         &self,
@@ -145,8 +132,7 @@ impl Falls {
     pub(super) fn saved(&self) -> (u64, Before) {
         let own = self.before.own.iter().take(MOST_SAVED);
         let own = own.map(|(hash, fall)| (*hash, *fall)).collect();
-        let rules = self.before.rules.clone();
-        (self.changes, Before { rules, own })
+        (self.changes, Before { own })
     }
 
     /// Takes back what was saved.
@@ -219,7 +205,6 @@ mod tests {
     #[test]
     fn falls_in_progress_survive_a_restart() {
         let mut falls = Falls::default();
-        falls.rules_changed(Vec::new(), at(0));
         falls.learn(b"a", limits(10, 60), at(0));
         let unchanged = falls.saved().0;
         falls.learn(b"a", limits(10, 60), at(1));
@@ -231,7 +216,6 @@ mod tests {
         let saved = serde_json::to_string(&saved).unwrap();
         let mut again = Falls::default();
         again.recall(serde_json::from_str(&saved).unwrap());
-        assert_eq!(again.rules(), falls.rules());
         let of = |falls: &Falls| falls.of_own(b"a", &limits(5, 60), at(9));
         assert_eq!(of(&again), Some((limits(10, 60), at(1))));
         again.learn(b"a", limits(5, 60), at(9));

@@ -105,6 +105,7 @@ pub async fn inspect(
         lanes: &lanes,
         clock,
         rules: inspection.rules,
+        earlier: &[],
     };
     let mut inventory = Inventory::new(inspection.description);
     let described = Described::new(Arc::clone(inspection.description), None);

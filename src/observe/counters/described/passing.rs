@@ -210,9 +210,12 @@ impl Described {
             let limits = &merged.limits;
             let own = || falls.of_own(&matched.name, limits, at.steady);
             let own = merged.own.then(own).flatten();
-            let by_rules = falls.rules().map(|(before, replaced)| {
-                let before = ruled(before, description, counter, matched);
-                (under(before, &|http| api(http, matched)), *replaced)
+            let by_settings = context.earlier.iter().map(|(before, replaced)| {
+                let fixed = before.fixed.get(&counter.name.value);
+                let fixed = fixed.map(Vec::as_slice).unwrap_or_default();
+                let before = ruled(&before.rules, description, counter, matched);
+                let before = under(before, &|http| api(http, matched), Some(fixed));
+                (before, *replaced)
             });
             let of_apis = apis.map(|apis| apis.earlier(counter, matched));
             let by_api = of_apis.into_iter().flatten().map(|(of, before, replaced)| {
@@ -220,9 +223,9 @@ impl Described {
                     let earlier = std::ptr::eq(of, http).then_some(before);
                     earlier.unwrap_or_else(|| api(http, matched))
                 };
-                (under(rules(counter, matched), &before), replaced)
+                (under(rules(counter, matched), &before, None), replaced)
             });
-            let earlier = own.into_iter().chain(by_rules).chain(by_api);
+            let earlier = own.into_iter().chain(by_settings).chain(by_api);
             super::falls::former(earlier, limits, at.steady)
         };
         let likely = *lock(&self.likely);

@@ -78,7 +78,7 @@ impl Sweep<'_> {
 
     /// The window to count `key` over, as far as it is known.
     fn window(&mut self, key: &[u8], now: jiff::Timestamp) -> u64 {
-        by_rule(&self.memory.rules, key)
+        by_rule(&self.memory.settings.now.rules, key)
             .or_else(|| self.memory.limits.current(key, now).map(|(limit, _)| limit))
             .map_or(60_000, |limit| limit.window_ms)
     }
@@ -185,7 +185,7 @@ impl Sweep<'_> {
 
     /// Judges a count by the remembered limit, if that is enough.
     fn judge(&mut self, at: Moment, key: Vec<u8>, count: u64, result: &mut SweepResult) -> Judged {
-        let ruled = by_rule(&self.memory.rules, &key).map(|limit| (limit, None));
+        let ruled = by_rule(&self.memory.settings.now.rules, &key).map(|limit| (limit, None));
         if ruled.is_none() && self.memory.limits.is_invalid(&key) {
             return Judged::Skipped;
         }
@@ -199,6 +199,7 @@ impl Sweep<'_> {
         if ruled.is_none() && (count > limit.limit || self.sink.ranks(used, &key)) {
             return Judged::Doubtful(key);
         }
+        let fell_from = self.memory.fell_from(&key, limit, fell_from, at.steady);
         Judged::Sure(JudgedCounter::new(key, count, limit, fell_from))
     }
 
@@ -210,8 +211,7 @@ impl Sweep<'_> {
         at: Moment,
     ) -> Option<Invalid> {
         let JudgedCounter { key, values } = known;
-        let memory = &self.memory.limits;
-        let longest = |window_ms| memory.longest_window(key, window_ms, at.steady);
+        let longest = |window_ms| self.memory.longest_window(key, window_ms, at.steady);
         let limits = Limits {
             limit: Some(values.limit),
             window_ms: values.window_ms.map(longest),
@@ -238,7 +238,7 @@ impl Sweep<'_> {
             .default_limit()
             .map_or(60_000, |limit| limit.window_ms);
         // The time is read when the command is sent: a window that begins too early counts requests that have left it.
-        let (clock, lanes, rules) = (self.clock, &self.lanes, &self.memory.rules);
+        let (clock, lanes, rules) = (self.clock, &self.lanes, &self.memory.settings.now.rules);
         let now_ms = |lane: usize| redis_millis(clock.now(), lanes[lane].clock_offset);
         let rule = |key: &[u8]| by_rule(rules, key);
         let keys = keys.into_iter().map(|(key, closely)| {
@@ -319,8 +319,9 @@ impl Sweep<'_> {
             result.skip(Reason::WrongType, key);
             return Read::Unjudged(Reason::WrongType);
         };
-        if let Some(limit) = by_rule(&self.memory.rules, key) {
-            return Read::Counted(count, limit, None);
+        if let Some(limit) = by_rule(&self.memory.settings.now.rules, key) {
+            let fell_from = self.memory.fell_from(key, limit, None, at.steady);
+            return Read::Counted(count, limit, fell_from);
         }
         match own {
             None => {}
@@ -345,6 +346,7 @@ impl Sweep<'_> {
             result.skip(Reason::NoDefaultLimit, key);
             return Read::Unjudged(Reason::NoDefaultLimit);
         };
+        let fell_from = self.memory.fell_from(key, limit, fell_from, at.steady);
         Read::Counted(count, limit, fell_from)
     }
 
