@@ -34,11 +34,11 @@ fn limits_of_litellm_per_day_have_a_window_of_a_day() {
     litellm.store.string(name, "700", 80_000_000);
     let window = "{api_key_tpd:k1}:window";
     litellm.store.string(window, "1795733365", 80_000_000);
-    let reading = litellm.counts(name, "api_key_tpd k1 tokens", 700);
+    let reading = litellm.counts(name, "tokens api_key_tpd k1", 700);
     assert_eq!(reading.limits.window_ms, Some(86_400_000));
     let name = "{model_per_key:k1:gpt-4o}:tokens";
     litellm.store.string(name, "12.5", 50_000);
-    let reading = litellm.counts(name, "model_per_key k1:gpt-4o tokens", 13);
+    let reading = litellm.counts(name, "tokens model_per_key k1:gpt-4o", 13);
     assert_eq!(reading.limits.window_ms, Some(60_000));
 }
 
@@ -47,10 +47,10 @@ fn parallel_requests_of_litellm_1_80_that_never_end_are_stuck() {
     let mut litellm = Variant::new("litellm");
     let name = "{api_key:k1}:max_parallel_requests";
     litellm.store.string(name, "6", -1);
-    assert!(litellm.counts(name, "api_key k1 parallel", 6).is_stuck());
+    assert!(litellm.counts(name, "parallel api_key k1", 6).is_stuck());
     // Its key expired before a request ended.
     litellm.store.string(name, "-1", 50_000);
-    litellm.counts(name, "api_key k1 parallel", 0);
+    litellm.counts(name, "parallel api_key k1", 0);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn an_agents_session_that_never_expires_is_stuck_in_litellm() {
     litellm.rule = Rule::new(Some(25), None);
     let name = "{session_iterations:2001:db8::1}:count";
     litellm.store.string(name, "30", -1);
-    let reading = litellm.counts(name, "2001:db8::1 iterations", 30);
+    let reading = litellm.counts(name, "iterations 2001:db8::1", 30);
     assert!(reading.is_stuck());
     assert_eq!(reading.is_over_limit(), Some(false));
     let spend = "{session_budget:s1}:spend";
