@@ -229,6 +229,18 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_changes_all_the_time_hides_no_fall_of_another() {
+        let mut falls = Falls::default();
+        falls.learn(b"a", limits(10, 60), at(0));
+        for number in 0..2_000 {
+            falls.learn(b"b", limits(number, 60), at(0));
+        }
+        falls.end_pass(at(1));
+        let fell = falls.of_own(b"a", &limits(5, 60), at(2));
+        assert_eq!(fell, Some((limits(10, 60), at(2))));
+    }
+
+    #[test]
     fn shorter_windows_and_lower_rules_are_falls_and_rises_are_not() {
         let by = |before: Limits, now: Limits| former([(before, at(0))].into_iter(), &now, at(5));
         assert!(by(limits(10, 60), limits(10, 30)).is_some());
