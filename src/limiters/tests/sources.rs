@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn mistakes_in_sources_and_nodes_name_their_line() {
+fn mistakes_in_sources_name_their_line() {
     let own = COUNTER.trim_start();
     for (text, line, words) in [
         (
@@ -70,10 +70,19 @@ fn mistakes_in_sources_and_nodes_name_their_line() {
             13,
             &["canary", "expected a path"],
         ),
+    ] {
+        assert_mistake(&text, line, words);
+    }
+}
+
+#[test]
+fn mistakes_in_nodes_name_their_line() {
+    let own = COUNTER.trim_start();
+    for (text, line, words) in [
         (
             format!("{own}nodes:\n  health: {{path: healthz}}\n"),
             13,
-            &["healthz", "expected a path"],
+            &["healthz", "expected a path"][..],
         ),
         (
             format!("{own}nodes:\n  latency: ['x{{a}}']\n  metrics: {{}}\n"),
