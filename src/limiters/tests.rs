@@ -1,5 +1,7 @@
 //! Descriptions and their mistakes, names, and limits from APIs.
 
+mod sources;
+
 use super::*;
 
 const COUNTER: &str = "
@@ -125,80 +127,6 @@ fn mistakes_name_line_and_what_was_expected() {
                 .replace("$scope $key", "$key"),
             5,
             &["window_strat", "did you mean window_start"],
-        ),
-    ] {
-        assert_mistake(&text, line, words);
-    }
-}
-
-#[test]
-fn mistakes_in_sources_and_nodes_name_their_line() {
-    let own = COUNTER.trim_start();
-    for (text, line, words) in [
-        (
-            format!("{own}    when: {{outlives_windows: 2}}\n"),
-            5,
-            &["when", "window_index"][..],
-        ),
-        (
-            format!("{own}    limits:\n      - fields: {{limit: a}}\n"),
-            13,
-            &["fields", "expected type: hash"],
-        ),
-        (
-            format!("{own}    limits:\n      - key: {{name: $user, type: hash, limit: a}}\n"),
-            13,
-            &["user", "expected one of scope, key"],
-        ),
-        (
-            format!("{own}limits:\n  - http: {{path: /a}}\n"),
-            13,
-            &["http", "line and json"],
-        ),
-        (
-            format!("{own}limits:\n  - htpp: {{path: /a}}\n"),
-            13,
-            &["htpp", "did you mean http"],
-        ),
-        (
-            format!("{own}limits:\n  - {{fixed: {{limit: 1}}, http: {{path: /a}}}}\n"),
-            13,
-            &["expected"],
-        ),
-        (
-            format!("{own}nodes:\n  health: {{path: healthz}}\n"),
-            13,
-            &["healthz", "expected a path"],
-        ),
-        (
-            format!("{own}nodes:\n  latency: ['x{{a}}']\n  metrics: {{}}\n"),
-            13,
-            &["x{a}", "a selector"],
-        ),
-        (
-            format!("{own}nodes:\n  latency: [x]\n"),
-            13,
-            &["expected metrics"],
-        ),
-        (
-            format!("{own}nodes:\n  canary: {{path: /, refused: 200}}\n"),
-            13,
-            &["refused", "400"],
-        ),
-        (
-            format!("{own}nodes:\n  canary: {{path: /, headers: {{'a b': x}}}}\n"),
-            13,
-            &["a b", "expected the name of a header"],
-        ),
-        (
-            format!("{own}nodes:\n  canary: {{path: /, headers: {{a: $user}}}}\n"),
-            13,
-            &["$user", "expected $key"],
-        ),
-        (
-            format!("{own}nodes:\n  canary: {{path: /, body: $limit}}\n"),
-            13,
-            &["expected $key beside $limit"],
         ),
     ] {
         assert_mistake(&text, line, words);
@@ -466,6 +394,7 @@ fn nodes_are_read_whole() {
   metrics: {port: 9090}
   latency: [a_seconds, {metric: 'b_ms{x=\"y\"}', unit: ms}]
   redis_errors: ['e{t=~\"redis.*\"}']
+  answers: [a_seconds_count]
   canary: {path: /check, body: '{\"key\":\"$key\"}', refused: 429}
 ",
     )
