@@ -21,6 +21,9 @@ pub(super) struct TwoWindows {
     /// Whether the previous window counts at most its limit.
     #[serde(default)]
     cap_previous: bool,
+    /// Whether requests can be given back, so that a count may be below 0.
+    #[serde(default)]
+    refunds: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -64,6 +67,7 @@ impl TwoWindows {
 
     /// The count from both windows. `share` is the part of the previous one that counts.
     fn add(&self, at: &At<'_>, current: i128, previous: i128, share: f64) -> Counted {
+        let counted = |value| counted(value).with_refunds(self.refunds);
         let mut previous = counted(previous);
         if let Some(limit) = at.limits.limit.filter(|_| self.cap_previous) {
             previous.count = previous.count.min(limit);
