@@ -15,8 +15,12 @@ fn requests_that_upstash_gives_back_can_bring_a_count_below_0() {
     let before = "@upstash/ratelimit:sw:29928995";
     upstash.store.string(before, "2", 56_000);
     upstash.counts(fixed, "fw", 0);
+    upstash.counts(sliding, "sw", 0);
     // 55 of 60 s of the previous window are left.
-    upstash.counts(sliding, "sw", 1);
+    upstash.store.string(before, "-3", 56_000);
+    upstash.store.string(sliding, "7", 116_000);
+    let reading = upstash.counts(sliding, "sw", 4);
+    assert_eq!(reading.is_over_limit(), Some(false));
     // Several regions
     let fixed = "@upstash/ratelimit:mf:29928996";
     let sliding = "@upstash/ratelimit:ms:29928996";
@@ -89,9 +93,8 @@ fn limiters_of_fastify_handlers_have_the_route_undefined() {
 #[test]
 fn weeks_months_and_years_of_envoy_have_their_lengths() {
     let mut envoy = Variant::new("envoy-ratelimit");
-    const DAY: u64 = 86_400;
     for days in [7, 30, 365] {
-        let seconds = days * DAY;
+        let seconds = days * 86_400;
         envoy.rule = Rule::new(Some(5), Some(seconds));
         let start = 1_795_739_765 / seconds * seconds;
         let name = format!("mongo_cps_database_users_{start}");

@@ -17,6 +17,10 @@ const ROUNDING: f64 = 1e-3;
 /// Where level and time are, and how the level changes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting in the description"
+)]
 pub(super) struct Bucket {
     /// Whether the level is the requests in the bucket, not the tokens that are left.
     #[serde(skip)]

@@ -13,6 +13,10 @@ use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting in the description"
+)]
 pub(super) struct Hash {
     /// The field that counts.
     field: Option<String>,
