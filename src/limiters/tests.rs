@@ -197,6 +197,8 @@ edge.remote_address_10.0.0.1: unit=MINUTE requests_per_unit=20, shadow_mode: fal
 edge.path_/login.remote_address: unit=HOUR requests_per_unit=30, shadow_mode: false
 edge.user_ab*: unit=DAY requests_per_unit=40, shadow_mode: false
 other.remote_address: unit=SECOND requests_per_unit=50
+edge_proxy.user: unit=WEEK requests_per_unit=60, shadow_mode: true
+solo.io.user_a b: unit=MONTH requests_per_unit=70, shadow_mode: false
 not a rule
 ";
     let rules = http.parse(text).unwrap();
@@ -220,6 +222,10 @@ not a rule
         ("edge_user_b_1795691640", None, None),
         ("other_remote_address_x_1795691640", Some(50), Some(1_000)),
         ("third_remote_address_x_1795691640", None, None),
+        // Domains with a _ or a dot
+        ("edge_proxy_user_1_1795691640", Some(60), Some(604_800_000)),
+        ("solo.io_user_a b_1795691640", Some(70), Some(2_592_000_000)),
+        ("solo.io_user_c_1795691640", None, None),
     ] {
         let found = http.limits(&rules, &matched(&envoy, name));
         assert_eq!((found.limit, found.window_ms), (limit, window), "{name}");
