@@ -61,8 +61,6 @@ pub(super) enum Missing {
     Nothing,
     /// The window is over.
     Over,
-    /// The state is invalid: the limiter cannot make it.
-    Invalid,
 }
 
 /// One name, and what is known before it is read.
@@ -127,6 +125,19 @@ impl Counted {
     fn valid(count: u64) -> Self {
         let invalid = None;
         Self { count, invalid }
+    }
+
+    /// The same count. If requests can be given back (`refunds`), fewer than none is a valid 0.
+    fn with_refunds(self, refunds: bool) -> Self {
+        let below = matches!(
+            self.invalid,
+            Some(Invalid::Negative | Invalid::AboveCapacity)
+        );
+        if refunds && below && self.count == 0 {
+            Self::valid(0)
+        } else {
+            self
+        }
     }
 }
 
@@ -396,7 +407,6 @@ impl Moment {
             return match self.missing {
                 Missing::Nothing => Ok(None),
                 Missing::Over => Err(Not::Over),
-                Missing::Invalid => Err(Not::Invalid(Invalid::CompanionMissing)),
             };
         };
         let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;
