@@ -4,7 +4,6 @@ mod reload;
 mod target;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,20 +32,26 @@ type ServedApp = App<Limiter, Checker>;
 
 /// Refuses a state file that cannot be written. The subcommands do not need it.
 pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
-    for file in state_files(config)? {
-        let refused = |why| config.refuse_state_file(format!("{} to be {why}", file.display()));
-        files::replaceable(&file).map_err(refused)?;
+    state_files_differ(config)?;
+    let Some(path) = &config.state_file else {
+        return Ok(());
+    };
+    for name in config.targets.keys() {
+        let file = state::file_of(path, name);
+        for file in [state::bulk_of(&file), file] {
+            let refused = |why| config.refuse_state_file(format!("{} to be {why}", file.display()));
+            files::replaceable(&file).map_err(refused)?;
+        }
     }
     Ok(())
 }
 
-/// The files of the state of all targets. Refuses two targets of which one would overwrite a file of the other, such as the
-/// default one and one called `tmp`.
-fn state_files(config: &Config) -> Result<BTreeSet<PathBuf>, ConfigError> {
-    let mut files = BTreeSet::new();
+/// Refuses two targets of which one would overwrite a file of the other, such as the default one and one called `tmp`.
+fn state_files_differ(config: &Config) -> Result<(), ConfigError> {
     let Some(path) = &config.state_file else {
-        return Ok(files);
+        return Ok(());
     };
+    let mut files = BTreeSet::new();
     let targets = config.targets.keys();
     for file in targets.flat_map(|name| state::files_of(path, name)) {
         if let Some(file) = files.replace(file) {
@@ -54,7 +59,7 @@ fn state_files(config: &Config) -> Result<BTreeSet<PathBuf>, ConfigError> {
             return Err(config.refuse_state_file(format!("{} {expected}", file.display())));
         }
     }
-    Ok(files)
+    Ok(())
 }
 
 /// Which clients may log in, by the file that the configuration names. It is an error if every client could run

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::target::Target;
-use super::{Load, ServedApp, state_files};
+use super::{Load, ServedApp, state_files_differ};
 use crate::clock::Clock;
 use crate::collect::{Between, Collect};
 use crate::config::{Config, ConfigError};
@@ -146,7 +146,7 @@ impl Reloader {
         // On a thread that may wait for a disk. There is only one such thread, however many requests there are.
         let reading = tokio::task::spawn_blocking(move || load());
         let next = self.reading.insert(reading).await??;
-        state_files(&next)?;
+        state_files_differ(&next)?;
         let refreshed = self.guard.refresh(true).await;
         refreshed.map_err(|why| next.refuse_web_file(&why))?;
         next.admits_actions(!self.guard.authenticates())?;
