@@ -98,12 +98,12 @@ mod tests {
 
     #[test]
     fn single_failures_prove_nothing_where_answers_are_not_counted() {
+        use RedisEvidence::{Inconclusive, None};
         let mut errors = RedisErrors::default();
         let counts = [0.0, 1.0, 10.0, 20.0, 20.0, 21.0, 21.0];
-        let evidence = counts.map(|failed| errors.add(failed, None, None));
-        let none = RedisEvidence::None;
-        let quiet = RedisEvidence::Inconclusive(NO_DECISIONS);
-        assert_eq!(evidence, [none, none, none, BROKEN, quiet, none, none]);
+        let evidence = counts.map(|failed| errors.add(failed, Option::None, Option::None));
+        let quiet = Inconclusive(NO_DECISIONS);
+        assert_eq!(evidence, [None, None, None, BROKEN, quiet, None, None]);
     }
 
     #[test]
