@@ -10,7 +10,7 @@ mod schedule;
 mod table;
 mod watch;
 
-pub use command::{Check, Output, check};
+pub use command::{Check, Output, check, print};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use explain::text as explanation;
 pub use kind::limiter;

@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::check::{Check, Destination, Output, Schedule};
-use crate::config::{SETTINGS, Setting, Values, env_name, find, may_repeat};
+use crate::config::{SETTINGS, Setting, Values, env_name, find, may_repeat, parse_duration};
 use crate::evaluate::{Form, Mistakes, Replay};
 use crate::text::{joined, without_login};
 
@@ -43,18 +43,18 @@ pub enum Task {
         /// The kind.
         name: Option<String>,
     },
-    /// Do something with one limiter.
-    OfLimiter {
-        /// The name of the limiter, instead of the default one.
+    /// Do something with one target.
+    OfTarget {
+        /// Its name; `None` for the default one.
         target: Option<String>,
         /// What to do.
-        task: LimiterTask,
+        task: TargetTask,
     },
 }
 
-/// What to do with one limiter.
+/// What to do with one target.
 #[derive(Debug)]
-pub enum LimiterTask {
+pub enum TargetTask {
     /// Collect and show.
     Check(Check),
     /// Show what a description finds in Redis.
@@ -142,22 +142,22 @@ fn task(matches: &ArgMatches) -> Result<Task, Stop> {
     let given = |name: &str| text(matches, name);
     let task = match subcommand {
         "evaluate" => return Ok(Task::Evaluate(replay(matches)?)),
-        "check" => LimiterTask::Check(check(matches)?),
+        "check" => TargetTask::Check(check(matches)?),
         "limiters" => match given("check") {
-            Some(description) => LimiterTask::CheckDescription { description },
+            Some(description) => TargetTask::CheckDescription { description },
             None => {
                 return Ok(Task::Limiters {
                     name: given("NAME"),
                 });
             }
         },
-        "reset-counter" => LimiterTask::ResetCounter {
+        "reset-counter" => TargetTask::ResetCounter {
             key: given("KEY").unwrap_or_default(),
         },
-        _ => LimiterTask::Actions,
+        _ => TargetTask::Actions,
     };
     let target = given("target");
-    Ok(Task::OfLimiter { target, task })
+    Ok(Task::OfTarget { target, task })
 }
 
 /// The value of an argument, if the subcommand has such an argument and it was given.
@@ -231,9 +231,7 @@ fn check(matches: &ArgMatches) -> Result<Check, Stop> {
 }
 
 fn duration(flag: &str, text: &str, range: RangeInclusive<Duration>) -> Result<Duration, Stop> {
-    let parsed: Option<jiff::SignedDuration> = text.parse().ok();
-    parsed
-        .and_then(|duration| Duration::try_from(duration).ok())
+    parse_duration(text)
         .filter(|duration| range.contains(duration))
         .ok_or_else(|| {
             let (least, most) = (range.start(), range.end());
@@ -354,10 +352,10 @@ mod tests {
             ["check", "--redis.timeout=2s"],
         ] {
             let invocation = parse_words(&words).unwrap();
-            let Task::OfLimiter { task, .. } = invocation.task else {
+            let Task::OfTarget { task, .. } = invocation.task else {
                 panic!("{:?}", invocation.task);
             };
-            assert!(matches!(task, LimiterTask::Check(_)));
+            assert!(matches!(task, TargetTask::Check(_)));
             assert_eq!(
                 invocation.values.given("redis.timeout").unwrap().values,
                 ["2s"]
@@ -428,9 +426,9 @@ mod tests {
     fn limiters_checks_a_description_instead_of_printing_one() {
         let words = ["limiters", "--check", "own.yml", "--target", "eu"];
         match parse_words(&words).unwrap().task {
-            Task::OfLimiter {
+            Task::OfTarget {
                 target,
-                task: LimiterTask::CheckDescription { description },
+                task: TargetTask::CheckDescription { description },
             } => assert_eq!((target.as_deref(), &*description), (Some("eu"), "own.yml")),
             other => panic!("{other:?}"),
         }
@@ -447,6 +445,12 @@ mod tests {
             &["check", "--output", "xml"],
             &["reset-counter"],
             &["check", "--latency-sample", "soon"],
+            &[
+                "check",
+                "--output=jsonl",
+                "--every=1s",
+                "--for=2562047788015215h",
+            ],
         ] {
             match parse_words(words) {
                 Err(Stop::Mistake(line)) => {

@@ -51,7 +51,7 @@ pub struct Collect<S, C> {
     /// The number of [`Hold`]s. Work between collections gives way while there is one.
     holds: watch::Sender<usize>,
     ending: CancellationToken,
-    /// The span of its log lines, with the name of the limiter.
+    /// The span of its log lines, with the name of the target.
     span: Span,
 }
 
@@ -91,11 +91,11 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
         }
     }
 
-    /// Adds the name `limiter` to every log line, for an exporter that watches several.
+    /// Adds the name of the target to every log line, as `limiter`, for an exporter that watches several.
     #[must_use]
-    pub fn named(self, limiter: &str) -> Self {
+    pub fn named(self, target: &str) -> Self {
         Self {
-            span: tracing::error_span!("collection", limiter),
+            span: tracing::error_span!("collection", limiter = target),
             ..self
         }
     }
@@ -340,8 +340,18 @@ fn log_changes(before: &Reported, report: &Report, observation: &Observation) ->
         }
         now.insert(subject);
     }
-    for (name, subject) in before.difference(&now) {
-        tracing::info!(invariant = name.name(), subject, "no longer violated");
+    let gone: Vec<_> = before.difference(&now).cloned().collect();
+    for (name, subject) in gone {
+        let status = report.status(name);
+        let listed = status.is_none_or(|it| it.dropped == 0 || it.subjects.contains(&subject));
+        let key = (name, subject);
+        if listed || report.cleared.contains(&key) {
+            let subject = key.1;
+            tracing::info!(invariant = name.name(), subject, "no longer violated");
+        } else {
+            // Others are worse, and the list has no room for it: it goes on.
+            now.insert(key);
+        }
     }
     now
 }

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 pub use judging::Judging;
 pub use limiter::description_of;
+pub use reader::parse_duration;
 pub use settings::{SETTINGS, Setting, Values, check_variables, env_name, find, may_repeat};
 pub use targets::TargetConfig;
 pub use web::WebConfig;
@@ -47,11 +48,11 @@ const ADMIN_API: &str = "web.enable-admin-api";
 /// The whole configuration, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What to observe. The limiter is the default one unless another is selected.
+    /// What to observe: the default target unless another is selected.
     pub observe: ObserveConfig,
     /// How to judge it.
     pub checker: CheckerConfig,
-    /// Every limiter by name, the default one among them.
+    /// Every target by name, the default one among them.
     pub targets: BTreeMap<String, TargetConfig>,
     /// The file that keeps state over a restart.
     pub state_file: Option<PathBuf>,

@@ -88,7 +88,7 @@ pub(crate) fn replace(
     let refused = |why: String| io::Error::other(format!("expected {why}"));
     let path = through_links(path).map_err(refused)?;
     regular_or_nothing(&path).map_err(refused)?;
-    let temporary = with_suffix(&path, ".tmp");
+    let temporary = temporary_of(&path);
     // The file of a run that was killed is overwritten. A link could lead to another user's file.
     let mut file = OpenOptions::new()
         .write(true)
@@ -107,6 +107,11 @@ pub(crate) fn replace(
     drop(buffered);
     let written = written.and_then(|()| file.sync_all());
     written.and_then(|()| fs::rename(&temporary, &path))
+}
+
+/// Where [`replace`] writes what replaces `path`.
+pub(crate) fn temporary_of(path: &Path) -> PathBuf {
+    with_suffix(path, ".tmp")
 }
 
 /// Opens `path` to be overwritten later: nothing is lost before [`cut_off`]. Refuses the file `read`, and a disk.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Error, anyhow, bail};
-use ratelimiter_exporter::cli::{self, LimiterTask, Stop, Task};
+use ratelimiter_exporter::cli::{self, Stop, TargetTask, Task};
 use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values, check_variables};
 use ratelimiter_exporter::evaluate::{self, Replay};
 use ratelimiter_exporter::observe::{KEY, RESET_COUNTER};
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 async fn run() -> anyhow::Result<u8> {
     let invocation = match cli::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
-        Err(Stop::Info(text)) => return Ok(print(&text)),
+        Err(Stop::Info(text)) => return print(&text),
         Err(Stop::Mistake(line)) => bail!(line),
     };
     check_variables(std::env::vars_os())?;
@@ -50,13 +50,13 @@ async fn run() -> anyhow::Result<u8> {
     match invocation.task {
         Task::Serve => serve(values).await,
         Task::Evaluate(task) => replay(&task, values),
-        Task::Limiters { name: None } => Ok(print(&limiters::list())),
+        Task::Limiters { name: None } => print(&limiters::list()),
         Task::Limiters { name: Some(name) } => {
             let file = limiters::built_in(&name)
                 .map_err(|expected| anyhow!("limiters {name:?}: expected {expected}"))?;
-            Ok(print(file))
+            print(file)
         }
-        Task::OfLimiter { target, task } => of_limiter(task, target, values).await,
+        Task::OfTarget { target, task } => of_target(task, target, values).await,
     }
 }
 
@@ -68,7 +68,7 @@ async fn serve(values: Values) -> anyhow::Result<u8> {
     serve::can_keep_state(&config)?;
     let guard = serve::guard(&config)?;
     if config.check_only {
-        return Ok(print(VALID));
+        return print(VALID);
     }
     log_to_stderr(config.log);
     match serve::serve(config, guard, Arc::new(load), hangup).await {
@@ -80,12 +80,8 @@ async fn serve(values: Values) -> anyhow::Result<u8> {
     }
 }
 
-/// Runs a subcommand that is about one limiter.
-async fn of_limiter(
-    task: LimiterTask,
-    target: Option<String>,
-    values: Values,
-) -> anyhow::Result<u8> {
+/// Runs a subcommand that is about one target.
+async fn of_target(task: TargetTask, target: Option<String>, values: Values) -> anyhow::Result<u8> {
     let mut config = Config::load(values)?;
     if let Some(name) = target {
         config = config.select(&name).map_err(Error::msg)?;
@@ -93,28 +89,30 @@ async fn of_limiter(
     if config.check_only {
         serve::can_keep_state(&config)?;
         serve::guard(&config)?;
-        return Ok(print(VALID));
+        return print(VALID);
     }
     // On a terminal, log lines would overwrite the table of `--watch`.
-    let watched = matches!(&task, LimiterTask::Check(task) if task.is_watched());
+    let watched = matches!(&task, TargetTask::Check(task) if task.is_watched());
     if !(watched && std::io::stderr().is_terminal()) {
         log_to_stderr(config.log);
     }
     match task {
-        LimiterTask::Check(task) => check::check(&task, &config).await,
-        LimiterTask::CheckDescription { description } => {
-            Ok(print(&check::limiter(&description, &config).await?))
+        TargetTask::Check(task) => check::check(&task, &config).await,
+        TargetTask::CheckDescription { description } => {
+            print(&check::limiter(&description, &config).await?)
         }
-        LimiterTask::Actions => {
+        TargetTask::Actions => {
             let actions = config.observe.actor().actions().into_iter();
             let actions: Vec<_> = actions.map(ActionDefinition::with_target).collect();
-            Ok(print(&(serde_json::to_string_pretty(&actions)? + "\n")))
+            print(&(serde_json::to_string_pretty(&actions)? + "\n"))
         }
-        LimiterTask::ResetCounter { key } => {
+        TargetTask::ResetCounter { key } => {
             let parameters = Parameters::from_iter([(KEY.to_owned(), key.into())]);
             let actor = config.observe.actor();
             actor.act(RESET_COUNTER, &parameters).await?;
-            Ok(print("accepted\n"))
+            // The exit status is that of the action, also where nobody can read it.
+            let _ = print("accepted\n");
+            Ok(0)
         }
     }
 }
@@ -127,7 +125,7 @@ fn replay(task: &Replay, values: Values) -> anyhow::Result<u8> {
     let candidate = Judging::load(values)?;
     let current = current.map(Judging::load).transpose()?;
     if candidate.check_only {
-        return Ok(print(VALID));
+        return print(VALID);
     }
     log_to_stderr(candidate.log);
     // A broken line was reported when it was read.
@@ -136,9 +134,8 @@ fn replay(task: &Replay, values: Values) -> anyhow::Result<u8> {
 }
 
 /// Prints `text` and returns exit status 0, even if the reader has closed the pipe.
-fn print(text: &str) -> u8 {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    0
+fn print(text: &str) -> anyhow::Result<u8> {
+    check::print(text).map(|()| 0)
 }
 
 fn fail(status: u8, error: &Error) -> ExitCode {

@@ -32,19 +32,31 @@ type ServedApp = App<Limiter, Checker>;
 
 /// Refuses a state file that cannot be written. The subcommands do not need it.
 pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
+    state_files_differ(config)?;
+    let Some(path) = &config.state_file else {
+        return Ok(());
+    };
+    for name in config.targets.keys() {
+        let file = state::file_of(path, name);
+        for file in [state::bulk_of(&file), file] {
+            let refused = |why| config.refuse_state_file(format!("{} to be {why}", file.display()));
+            files::replaceable(&file).map_err(refused)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses two targets of which one would overwrite a file of the other, such as the default one and one called `tmp`.
+fn state_files_differ(config: &Config) -> Result<(), ConfigError> {
     let Some(path) = &config.state_file else {
         return Ok(());
     };
     let mut files = BTreeSet::new();
-    for name in config.targets.keys() {
-        let file = state::file_of(path, name);
-        for file in [state::bulk_of(&file), file] {
-            let refused =
-                |why: &str| config.refuse_state_file(format!("{} to be {why}", file.display()));
-            files::replaceable(&file).map_err(|why| refused(&why))?;
-            if !files.insert(file.clone()) {
-                return Err(refused("the file of one target, not of two"));
-            }
+    let targets = config.targets.keys();
+    for file in targets.flat_map(|name| state::files_of(path, name)) {
+        if let Some(file) = files.replace(file) {
+            let expected = "to be the file of one target, not of two";
+            return Err(config.refuse_state_file(format!("{} {expected}", file.display())));
         }
     }
     Ok(())

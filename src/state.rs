@@ -110,21 +110,39 @@ fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
 
 /// Moves a damaged file aside.
 fn damaged(path: &Path, error: &str) -> anyhow::Error {
-    // If it cannot be moved, the next save replaces it: the message is what matters.
-    let aside = with_suffix(path, ".damaged");
-    if files::regular_or_nothing(&aside).is_ok() {
-        let _ = fs::rename(path, &aside);
+    let aside = aside_of(path);
+    let moved = files::regular_or_nothing(&aside).is_ok() && fs::rename(path, &aside).is_ok();
+    let (path, aside) = (path.display(), aside.display());
+    if moved {
+        anyhow!("--state.file: {path} is damaged and was moved to {aside}: {error}")
+    } else {
+        anyhow!(
+            "--state.file: {path} is damaged and will be replaced, as {aside} cannot be written: {error}"
+        )
     }
-    let path = path.display();
-    anyhow!("--state.file: {path} is damaged and was moved to {path}.damaged: {error}")
 }
 
-/// The state file of one limiter among several: `path` for the default one, `path.NAME` for others.
+fn aside_of(path: &Path) -> PathBuf {
+    with_suffix(path, ".damaged")
+}
+
+/// The state file of a target: `path` for the default one, `path.NAME` for others.
 pub fn file_of(path: &Path, target: &str) -> PathBuf {
     if target == DEFAULT_TARGET {
         return path.to_owned();
     }
     with_suffix(path, &format!(".{target}"))
+}
+
+/// All files that are written for the state of a target.
+pub fn files_of(path: &Path, target: &str) -> [PathBuf; 4] {
+    let file = file_of(path, target);
+    [
+        bulk_of(&file),
+        files::temporary_of(&file),
+        aside_of(&file),
+        file,
+    ]
 }
 
 #[cfg(test)]
@@ -173,6 +191,12 @@ mod tests {
             assert!(error.contains("state.json is damaged"), "{error}");
             assert!(!path.exists());
         }
+        // What cannot be moved is not said to have been moved.
+        fs::remove_file(aside_of(&path)).unwrap();
+        fs::create_dir(aside_of(&path)).unwrap();
+        fs::write(&path, b"").unwrap();
+        let error = load(&path).unwrap_err().to_string();
+        assert!(!error.contains("was moved") && path.exists(), "{error}");
         fs::remove_dir_all(&folder).unwrap();
     }
 }

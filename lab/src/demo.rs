@@ -38,7 +38,7 @@ use seen::Seen;
 use tour::Tour;
 use view::View;
 
-pub use control::{Fault, send_fault};
+pub use control::{DemoCommand, send_command};
 pub use library::Kind;
 
 /// How often `/metrics` is read: every reading is a collection of the exporter.

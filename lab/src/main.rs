@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use lab::demo::{self, DemoOptions, Fault, Kind};
+use lab::demo::{self, DemoCommand, DemoOptions, Kind};
 use lab::faults::Faults;
 use lab::node::{self, NoRedis, NodeOptions};
 use lab::traffic::{Traffic, TrafficOptions};
@@ -38,7 +38,7 @@ enum Command {
         #[arg(long, default_value = "target/demo", global = true)]
         dir: PathBuf,
         #[command(subcommand)]
-        fault: Fault,
+        command: DemoCommand,
     },
 }
 
@@ -144,8 +144,8 @@ async fn main() -> ExitCode {
                 Err(error) => status_of(Err(error)),
             }
         }
-        Command::Fault { dir, fault } => {
-            let done = demo::send_fault(&dir, &fault).await;
+        Command::Fault { dir, command } => {
+            let done = demo::send_command(&dir, &command).await;
             status_of(done.map(|done| println!("{done}")))
         }
     }

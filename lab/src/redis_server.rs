@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use redis::FromRedisValue;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -247,6 +247,20 @@ impl RedisServer {
     pub fn resume(&mut self) -> anyhow::Result<()> {
         self.process.resume()
     }
+}
+
+/// Runs a command of these words; any answer but an error will do.
+pub async fn redis_do(redis: &mut impl ConnectionLike, words: &[&str]) -> anyhow::Result<()> {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async::<redis::Value>(redis).await?;
+    Ok(())
+}
+
+/// Cuts the connections of all other clients, which then have to log in anew.
+pub async fn cut_other_clients(redis: &mut impl ConnectionLike) -> anyhow::Result<()> {
+    let words = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+    redis_do(redis, &words).await
 }
 
 fn launch(

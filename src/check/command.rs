@@ -100,9 +100,14 @@ pub async fn check(task: &Check, config: &Config) -> anyhow::Result<u8> {
             (table(&snapshot), exit_status(&snapshot.report))
         }
     };
-    // The exit status is the same if the reader has closed the pipe.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Ok(status)
+    print(&text).map(|()| status)
+}
+
+/// Prints `text`. It is no error if the reader has closed the pipe.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    unless_reader_is_gone(printed.map_err(Into::into)).context("standard output")
 }
 
 /// One collection, after watching the nodes' latency histograms for `sample`.

@@ -7,6 +7,7 @@ use super::*;
 use crate::clock::later;
 use crate::export::{Exporter, Reload, render};
 use crate::invariants::{Checker, CheckerConfig};
+use crate::observation::{Condition, CounterView};
 use crate::subject::{Act, ActionDefinition, Actor, Parameters};
 
 const GOOD: u8 = 0;
@@ -86,6 +87,37 @@ fn collect(behaviour: &Arc<AtomicU8>) -> Arc<Collect<Controlled, Checker>> {
     let checker = Checker::new(CheckerConfig::default());
     let subject = Controlled(Arc::clone(behaviour));
     Arc::new(Collect::new(subject, checker, Clock::start(), None))
+}
+
+#[test]
+fn a_violation_that_the_list_has_no_room_for_is_not_over() {
+    let mut checker = Checker::new(CheckerConfig {
+        max_listed: 1,
+        ..CheckerConfig::default()
+    });
+    let at = Clock::start().now();
+    let mut reported = Reported::new();
+    let mut ghosts = |counts: [(&str, u64); 2]| {
+        let counters = counts.map(|(key, count)| CounterView {
+            key: key.as_bytes(),
+            count,
+            limit: 10,
+            remaining: 0,
+            window_ms: None,
+            fell_from: None,
+            condition: Condition::default(),
+        });
+        checker.counters(at, &counters);
+        let observation = Observation::default();
+        let report = checker.check(at, &observation);
+        reported = log_changes(&reported, &report, &observation);
+        let ghosts = reported.iter();
+        let ghosts = ghosts.filter(|(name, _)| *name == InvariantName::GhostAllowing);
+        ghosts.map(|(_, key)| key.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ghosts([("a", 12), ("b", 11)]), ["a"]);
+    assert_eq!(ghosts([("a", 12), ("b", 13)]), ["a", "b"]);
+    assert_eq!(ghosts([("a", 1), ("b", 13)]), ["b"]);
 }
 
 #[tokio::test]

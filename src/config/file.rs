@@ -1,5 +1,5 @@
 //! Reads the configuration file. It is YAML with any of the settings in sections, and with sections that have no flags:
-//! `invariants`, `checker`, `nodes`, `limits`, and `targets`, which has all of this for further limiters. A key may
+//! `invariants`, `checker`, `nodes`, `limits`, and `targets`, which has all of this for each further limiter. A key may
 //! have one dot instead of a level. An unknown name is refused with its place and the nearest known name. Values stay
 //! text, like those of flags: `reader` validates both.
 

@@ -21,6 +21,9 @@ pub(super) const MOST_SERIES: usize = 100_000;
 /// A shorter window often has fewer than two samples. In a longer one, old checks hide that a node is slow now.
 const LATENCY_WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(600)];
 
+/// The longest duration: a hundred years. With much longer ones, sums of times would exceed what clocks can represent.
+const MOST_TIME: Duration = Duration::from_secs(876_000 * 60 * 60);
+
 /// What a value must be, and the function that parses it.
 pub(super) type Kind<T> = (&'static str, fn(&str) -> Option<T>);
 
@@ -244,8 +247,8 @@ impl Values {
     }
 }
 
-/// A duration as Prometheus writes it (`1m30s`, `500ms`, `0.5s`); never negative.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+/// A duration as Prometheus writes it (`1m30s`, `500ms`, `0.5s`); never negative, and a hundred years at the most.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let unit = text.bytes().any(|c| c.is_ascii_alphabetic());
     let plain = text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'.');
     if text == "0" {
@@ -255,5 +258,6 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
         return None;
     }
     let parsed: jiff::SignedDuration = text.parse().ok()?;
-    Duration::try_from(parsed).ok()
+    let duration = Duration::try_from(parsed).ok();
+    duration.filter(|duration| *duration <= MOST_TIME)
 }

@@ -1,4 +1,4 @@
-//! The limiters by name. Each has settings of its own, and inherits others from the top of the configuration. Addresses
+//! The targets: limiters by name. Each has settings of its own, and inherits others from the top of the configuration. Addresses
 //! and credentials are never inherited: credentials are used only for the servers that they were given for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use crate::observe::ObserveConfig;
 use crate::subject::DEFAULT_TARGET;
 use crate::text::without_login;
 
-/// The addresses of a limiter: every target has its own.
+/// The addresses of a limiter, of which every target has its own.
 const REQUIRED: [&str; 2] = ["redis.url", "ratelimiter.url"];
 
 /// What a target inherits from the top unless it has its own, besides the sections without flags.
@@ -29,7 +29,7 @@ const INHERITED: [&str; 11] = [
     "scan.share",
 ];
 
-/// One limiter: what to observe, and how to judge and show it.
+/// One target: what to observe, and how to judge and show it.
 #[derive(Clone, Debug)]
 pub struct TargetConfig {
     /// What to observe.
@@ -38,7 +38,7 @@ pub struct TargetConfig {
     pub checker: CheckerConfig,
 }
 
-/// All limiters by name, the default one among them.
+/// All targets by name, the default one among them.
 pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>, ConfigError> {
     let given = values.iter().filter_map(|(name, target)| {
         let name = name.strip_prefix("targets.")?;
@@ -50,7 +50,7 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
     values.limit_rules()?;
     let mut targets = BTreeMap::new();
     for (name, target) in &given {
-        targets.insert((*name).to_owned(), limiter_of(name, target, values)?);
+        targets.insert((*name).to_owned(), target_of(name, target, values)?);
     }
     if targets.contains_key(DEFAULT_TARGET) {
         if let Some(lost) = REQUIRED.iter().find_map(|flag| values.given(flag)) {
@@ -69,12 +69,12 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
             "one called default, or redis.url and ratelimiter.url outside of targets: /metrics shows the default limiter",
         ));
     }
-    targets.insert(DEFAULT_TARGET.to_owned(), values.limiter()?);
+    targets.insert(DEFAULT_TARGET.to_owned(), values.target()?);
     Ok(targets)
 }
 
-/// The limiter called `name`: its own values, then those that it inherits from `top`, then the defaults.
-fn limiter_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, ConfigError> {
+/// The target called `name`: its own values, then those that it inherits from `top`, then the defaults.
+fn target_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, ConfigError> {
     let mut values = top.below(&format!("targets.{name}."));
     let kind = values.limiter_kind()?;
     let is_reference = kind.is_reference();
@@ -98,7 +98,7 @@ fn limiter_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, 
         let inherited = INHERITED.contains(&name) && (has_canary || name != "probe.canary");
         inherited || limits || section.iter().any(|it| name.starts_with(it))
     });
-    values.limiter()
+    values.target()
 }
 
 /// The address that a limiter lacks: of other kinds than the reference, only Redis must be known.
@@ -115,7 +115,7 @@ fn missing(values: &Values, is_reference: bool) -> Option<&'static str> {
 }
 
 impl Values {
-    fn limiter(&self) -> Result<TargetConfig, ConfigError> {
+    fn target(&self) -> Result<TargetConfig, ConfigError> {
         let mut ratelimiter_urls = self.node_urls()?;
         let mut prometheus_url = self.optional("prometheus.url", HTTP_URL)?;
         let kind = self.limiter_kind()?;

@@ -112,12 +112,33 @@ fn a_password_in_a_url_is_never_shown() {
 }
 
 #[test]
+fn the_page_shows_no_password_and_links_to_runbooks_that_exist() {
+    for wrong in [
+        "https://me:hunter2@h/runbooks",
+        "https://h/#runbooks",
+        "https://h/?a",
+    ] {
+        let error = load(&[("web.runbook-url", wrong)]).unwrap_err().to_string();
+        assert!(
+            error.contains("without user, password") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+    let config = load(&[("web.runbook-url", "https://h/runbooks")]).unwrap();
+    assert_eq!(
+        config.web.runbook_url.as_deref(),
+        Some("https://h/runbooks")
+    );
+}
+
+#[test]
 fn durations_are_written_as_prometheus_writes_them() {
     for (text, millis) in [
         ("500ms", 500),
         ("0.5s", 500),
         ("1m30s", 90_000),
         ("2h", 7_200_000),
+        ("876000h", 3_153_600_000_000),
         ("0", 0),
     ] {
         assert_eq!(
@@ -126,7 +147,12 @@ fn durations_are_written_as_prometheus_writes_them() {
             "{text}"
         );
     }
-    for text in ["", "5", "-5s", "5 parsecs", "PT5S0", "s"] {
+    // The last two are more than any clock counts: the sum of a time and such a duration was a panic.
+    let too_long = ["876001h", "2562047788015215h"];
+    for text in ["", "5", "-5s", "5 parsecs", "PT5S0", "s"]
+        .into_iter()
+        .chain(too_long)
+    {
         assert_eq!(parse_duration(text), None, "{text:?}");
     }
 }

@@ -37,6 +37,16 @@ const ADDRESS: Kind<SocketAddr> = (
     },
 );
 
+/// The page shows this URL to everybody, and adds to its end.
+const RUNBOOK_URL: Kind<String> = (
+    "an http:// or https:// URL without user, password, query and fragment",
+    |text| {
+        let url = (HTTP_URL.1)(text)?;
+        let shown = url.username().is_empty() && url.password().is_none();
+        (shown && url.fragment().is_none()).then(|| url.into())
+    },
+);
+
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct WebConfig {
@@ -76,9 +86,7 @@ impl Values {
             admin_api_insecure: self.get("web.admin-api-insecure", SWITCH)?,
             enable_lifecycle: self.get("web.enable-lifecycle", SWITCH)?,
             timeout_offset: self.get("web.timeout-offset", DURATION)?,
-            runbook_url: self
-                .optional("web.runbook-url", HTTP_URL)?
-                .map(String::from),
+            runbook_url: self.optional("web.runbook-url", RUNBOOK_URL)?,
         })
     }
 }

@@ -33,17 +33,17 @@ pub struct Reload {
 
 /// The metrics in Prometheus's text format.
 pub fn render(snapshot: &Snapshot, exporter: Exporter) -> Result<Vec<u8>, prometheus::Error> {
-    let mut families = of_limiter(snapshot);
+    let mut families = of_target(snapshot);
     of_exporter(&mut families, exporter);
     let mut families = families.finish();
     families.extend(ProcessCollector::for_self().collect());
     encode(&families)
 }
 
-/// The metrics of one of several limiters. About the exporter itself they have only its version, by which dashboards
+/// The metrics of one target of several. About the exporter itself they have only its version, by which dashboards
 /// choose limiters, and its start time, which alerts use.
 pub fn render_target(snapshot: &Snapshot) -> Result<Vec<u8>, prometheus::Error> {
-    let mut families = of_limiter(snapshot).finish();
+    let mut families = of_target(snapshot).finish();
     let process = ProcessCollector::for_self().collect().into_iter();
     families.extend(process.filter(|family| family.name() == "process_start_time_seconds"));
     encode(&families)
@@ -55,7 +55,7 @@ fn encode(families: &[MetricFamily]) -> Result<Vec<u8>, prometheus::Error> {
     Ok(text)
 }
 
-fn of_limiter(snapshot: &Snapshot) -> Families {
+fn of_target(snapshot: &Snapshot) -> Families {
     let mut families = Families::default();
     invariants(&mut families, &snapshot.report);
     nodes(&mut families, &snapshot.observation);

@@ -311,10 +311,6 @@ impl Nodes {
                     .to_owned(),
             );
         }
-        if !self.redis_errors.is_empty() && self.answers.is_empty() && self.results.is_empty() {
-            // One failure on a busy node would be a lost Redis.
-            return Err("nodes: expected answers or results beside redis_errors".to_owned());
-        }
         if let Some(canary) = &self.canary {
             canary
                 .check()

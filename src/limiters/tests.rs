@@ -400,7 +400,6 @@ fn nodes_are_read_whole() {
   metrics: {port: 9090}
   latency: [a_seconds, {metric: 'b_ms{x=\"y\"}', unit: ms}]
   redis_errors: ['e{t=~\"redis.*\"}']
-  answers: [a_seconds_count]
   canary: {path: /check, body: '{\"key\":\"$key\"}', refused: 429}
 ",
     )

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::target::Target;
-use super::{Load, ServedApp};
+use super::{Load, ServedApp, state_files_differ};
 use crate::clock::Clock;
 use crate::collect::{Between, Collect};
 use crate::config::{Config, ConfigError};
@@ -49,7 +49,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Prepares to watch every limiter of `config`, which is in force from now on.
+    /// Prepares to watch every target of `config`, which is in force from now on.
     pub(super) fn start(
         config: Config,
         guard: Arc<Guard>,
@@ -146,14 +146,15 @@ impl Reloader {
         // On a thread that may wait for a disk. There is only one such thread, however many requests there are.
         let reading = tokio::task::spawn_blocking(move || load());
         let next = self.reading.insert(reading).await??;
+        state_files_differ(&next)?;
         let refreshed = self.guard.refresh(true).await;
         refreshed.map_err(|why| next.refuse_web_file(&why))?;
         next.admits_actions(!self.guard.authenticates())?;
         Ok(next)
     }
 
-    /// Does everything for `next` that can fail: the name and the target of each limiter, and the limiter that takes over in
-    /// a target that exists.
+    /// Does everything for `next` that can fail: the name of each target, the target, and the limiter that takes
+    /// over in a target that exists.
     fn prepare(&self, next: &Config) -> Result<Vec<(String, Target, Option<Limiter>)>, SetupError> {
         let file = next.state_file.as_deref();
         let prepared = next.targets.iter().map(|(name, config)| {

@@ -1,4 +1,4 @@
-//! One of the limiters that are watched, with a clock, collections and state of its own.
+//! A target: one of the limiters that are watched, with a clock, collections and state of its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::observe::{Limiter, RedisShares, SetupError};
 use crate::state;
 use crate::subject::{Actor, DEFAULT_TARGET, InvariantChecker as _, Subject as _};
 
-/// One limiter, watched.
+/// A limiter that is watched.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) collect: Arc<Collect<Limiter, Checker>>,
@@ -21,7 +21,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Prepares to watch the limiter called `name`, with the state that was saved. Sends nothing yet.
+    /// Prepares to watch the target called `name`, with the state that was saved. Sends nothing yet.
     pub(super) fn start(
         name: &str,
         config: &TargetConfig,

@@ -220,9 +220,9 @@ pub(crate) fn web_config(text: &str) {
 /// The page and the JSON of `snapshot` are well-formed.
 pub(crate) fn shown(snapshot: &Snapshot) {
     harmless_html(&page::render(&Page {
-        limiter: "default",
+        target: "default",
         snapshot: Some(snapshot),
-        limiters: Vec::new(),
+        targets: Vec::new(),
         telemetry_path: "/metrics",
         runbook_url: None,
         now: snapshot.report.at.wall,

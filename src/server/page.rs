@@ -28,12 +28,12 @@ const SCRIPT: &str = include_str!("page/page.js");
 /// The data of the page.
 #[derive(Debug)]
 pub(super) struct Page<'a> {
-    /// The name of the limiter that the page shows.
-    pub(super) limiter: &'a str,
-    /// The last collection of that limiter.
+    /// The name of the target that the page shows.
+    pub(super) target: &'a str,
+    /// The last collection of that target.
     pub(super) snapshot: Option<&'a Snapshot>,
-    /// The names of all limiters, with their last collections.
-    pub(super) limiters: Vec<(&'a str, Option<Arc<Snapshot>>)>,
+    /// The names of all targets, with their last collections.
+    pub(super) targets: Vec<(&'a str, Option<Arc<Snapshot>>)>,
     /// The path of the metrics.
     pub(super) telemetry_path: &'a str,
     /// The URL of the runbooks; without it, the page shows their names.
@@ -54,22 +54,22 @@ pub(super) fn content_security_policy() -> String {
     )
 }
 
-/// The query that chooses a limiter: none for the default one.
-fn query_of(limiter: &str) -> String {
-    if limiter == DEFAULT_TARGET {
+/// The query that chooses a target: none for the default one.
+fn query_of(target: &str) -> String {
+    if target == DEFAULT_TARGET {
         String::new()
     } else {
-        format!("?target={limiter}")
+        format!("?target={target}")
     }
 }
 
-/// The limiters with their states.
-fn limiters(page: &Page<'_>) -> Markup {
+/// The targets with their states.
+fn targets(page: &Page<'_>) -> Markup {
     html! {
         nav id="limiters" aria-label="limiters" {
-            @for (name, snapshot) in &page.limiters {
+            @for (name, snapshot) in &page.targets {
                 @let (class, sign, word) = look(Headline::of(snapshot.as_deref(), page.now).overall);
-                @let current = (*name == page.limiter).then_some("page");
+                @let current = (*name == page.target).then_some("page");
                 a id={ "limiter-" (name) } href={ "./" (query_of(name)) } aria-current=[current] {
                     i class=(class) aria-hidden="true" { (sign) } " " (name) span class="hidden" { ": " (word) }
                 }
@@ -82,13 +82,9 @@ fn limiters(page: &Page<'_>) -> Markup {
 pub(super) fn render(page: &Page<'_>) -> String {
     let headline = Headline::of(page.snapshot, page.now);
     let (class, sign, word) = look(headline.overall);
-    let several = page.limiters.len() > 1;
-    let about = if several {
-        page.limiter
-    } else {
-        "rate limiter"
-    };
-    let query = query_of(page.limiter);
+    let several = page.targets.len() > 1;
+    let about = if several { page.target } else { "rate limiter" };
+    let query = query_of(page.target);
     let metrics = if query.is_empty() {
         page.telemetry_path.trim_start_matches('/').to_owned()
     } else {
@@ -118,7 +114,7 @@ pub(super) fn render(page: &Page<'_>) -> String {
                 }
                 p id="lost" role="alert" hidden {}
                 main {
-                    @if several { (limiters(page)) }
+                    @if several { (targets(page)) }
                     header id="verdict" class=(class) {
                         h1 { i aria-hidden="true" { (sign) } " " (headline.line) }
                         p { (headline.below) }

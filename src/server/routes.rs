@@ -95,11 +95,11 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         } else if READ.contains(&path) || path == self.telemetry_path {
             (&[Method::GET, Method::HEAD][..], "GET, HEAD")
         } else {
-            return text(StatusCode::NOT_FOUND, "not found\n");
+            return refused(path, &(StatusCode::NOT_FOUND, "not found".to_owned()));
         };
         if !methods.contains(&parts.method) {
-            let message = format!("allowed here: {allow}\n");
-            let answer = text(StatusCode::METHOD_NOT_ALLOWED, &message);
+            let message = format!("allowed here: {allow}");
+            let answer = refused(path, &(StatusCode::METHOD_NOT_ALLOWED, message));
             return with_header(answer, ALLOW, allow);
         }
         let answer = match (path, action) {
@@ -145,7 +145,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
             }
             _ => {
                 if let Some((name, _)) = named(&self.targets, query)? {
-                    // Otherwise the default limiter's metrics would look like another's.
+                    // Otherwise the default target's metrics would look like another's.
                     let message = format!("the metrics of one target are at /probe?target={name}");
                     return Err((StatusCode::BAD_REQUEST, message));
                 }
@@ -157,12 +157,12 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
 
     /// The page for people, with the headers that restrict what it may load.
     fn page(&self, query: Option<&str>) -> Result<HttpResponse, Refusal> {
-        let (limiter, collect) = self.about(query)?;
+        let (target, collect) = self.about(query)?;
         let targets = self.targets.iter();
         let mut answer = html(page::render(&Page {
-            limiter,
+            target,
             snapshot: collect.last().as_deref(),
-            limiters: targets.map(|(name, it)| (&**name, it.last())).collect(),
+            targets: targets.map(|(name, it)| (&**name, it.last())).collect(),
             telemetry_path: &self.telemetry_path,
             runbook_url: self.runbook_url.as_deref(),
             now: self.clock.now().wall,
@@ -176,14 +176,14 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
         Ok(with_header(answer, REFERRER_POLICY, "no-referrer"))
     }
 
-    /// The limiter that the query names, else the default one.
+    /// The target that the query names, else the default one.
     fn about(&self, query: Option<&str>) -> Result<Named<'_, Arc<Collect<S, C>>>, Refusal> {
         let named = named(&self.targets, query)?;
         // Every configuration has it.
         Ok(named.unwrap_or_else(|| (DEFAULT_TARGET, &self.targets[DEFAULT_TARGET])))
     }
 
-    /// A collection of the limiter that the query names.
+    /// A collection of the target that the query names.
     async fn snapshot(
         &self,
         query: Option<&str>,

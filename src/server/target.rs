@@ -1,4 +1,4 @@
-//! Chooses the limiter of a request by `?target=NAME`. Only names are accepted: the owner of a URL would get the credentials,
+//! Chooses the target of a request by `?target=NAME`. Only names are accepted: the owner of a URL would get the credentials,
 //! or use the exporter to reach addresses that he cannot.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! A limiter with its exporter, and scrapes that are read back.
 
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use lab::http::Answer;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::process::Process;
 use lab::redis_server::RedisServer;
+pub(crate) use lab::redis_server::redis_do;
 use lab::temp::TempDir;
 use lab::traffic::{Traffic, TrafficOptions};
 
@@ -175,17 +177,6 @@ pub(crate) fn base_flags(redis: &str, nodes: &[NodeProcess]) -> Vec<String> {
     ]
 }
 
-/// Runs a command of these words; any answer will do.
-pub(crate) async fn redis_do(
-    redis: &mut impl redis::aio::ConnectionLike,
-    words: &[&str],
-) -> anyhow::Result<()> {
-    let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]);
-    command.query_async::<redis::Value>(redis).await?;
-    Ok(())
-}
-
 /// A client with users and headers, which the lab's client does not have. Each request has a connection of its own.
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
     Ok(client_builder().build()?)
@@ -216,6 +207,20 @@ pub(crate) async fn run(args: Vec<String>) -> anyhow::Result<Output> {
         .output();
     let output = tokio::time::timeout(PATIENCE, output).await;
     Ok(output.with_context(|| format!("{args:?} does not end"))??)
+}
+
+/// Runs `script` in a shell that finds the exporter, in `folder`. The first command that fails ends it, also one in a pipe.
+pub(crate) async fn shell(script: &str, folder: &Path) -> anyhow::Result<Output> {
+    let exporter = lab::exporter_binary();
+    let binaries = exporter.parent().context("no folder")?.display();
+    let output = tokio::process::Command::new("bash")
+        .args(["-euo", "pipefail", "-c"])
+        .arg(format!("PATH=\"{binaries}:$PATH\"\n{script}"))
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    Ok(tokio::time::timeout(PATIENCE, output).await??)
 }
 
 /// What a program printed on standard error.

@@ -15,6 +15,7 @@ mod formulas;
 #[path = "../integration/harness.rs"]
 #[expect(
     dead_code,
+    unused_imports,
     reason = "shared with the integration tests, which use all of it"
 )]
 mod harness;

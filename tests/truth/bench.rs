@@ -7,6 +7,7 @@ use lab::faults::Faults;
 use lab::http::request;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::redis_server::RedisServer;
+pub(crate) use lab::redis_server::redis_do;
 use lab::temp::TempDir;
 use lab::traffic::{Traffic, TrafficOptions};
 use redis::aio::MultiplexedConnection;
@@ -174,19 +175,6 @@ pub(crate) async fn put_limit(
     let path = format!("/api/limits/{key}");
     let answer = request(&node.address(), Method::PUT, &path, body, REQUEST_TIMEOUT).await?;
     anyhow::ensure!(answer.status == 200, "PUT {path}: {}", answer.status);
-    Ok(())
-}
-
-/// Runs one Redis command whose answer does not matter.
-pub(crate) async fn redis_do(
-    connection: &mut MultiplexedConnection,
-    words: &[&str],
-) -> anyhow::Result<()> {
-    let mut command = redis::Cmd::new();
-    for word in words {
-        command.arg(*word);
-    }
-    let _: redis::Value = command.query_async(connection).await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lab::faults::Faults;
 use lab::proxy::{Mode, Proxy};
-use lab::redis_server::RedisServer;
+use lab::redis_server::{RedisServer, cut_other_clients};
 use lab::seed::Scale;
 use lab::temp::TempDir;
 use redis::aio::MultiplexedConnection;
@@ -145,8 +145,7 @@ async fn no_auth() -> anyhow::Result<Seen> {
     let mut connection = bench.redis().await?;
     let fault = Instant::now();
     redis_do(&mut connection, &["CONFIG", "SET", "requirepass", "secret"]).await?;
-    let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
-    redis_do(&mut connection, &kill).await?;
+    cut_other_clients(&mut connection).await?;
     let seen = bench.exporter.finds(fault, Expect::at_once(REDIS)).await?;
     redis_do(&mut connection, &["CONFIG", "SET", "requirepass", ""]).await?;
     bench.exporter.recovers().await?;
@@ -158,8 +157,7 @@ async fn too_many_clients() -> anyhow::Result<Seen> {
     let mut connection = bench.redis().await?;
     let fault = Instant::now();
     redis_do(&mut connection, &["CONFIG", "SET", "maxclients", "1"]).await?;
-    let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
-    redis_do(&mut connection, &kill).await?;
+    cut_other_clients(&mut connection).await?;
     let seen = bench.exporter.finds(fault, Expect::at_once(REDIS)).await?;
     let most = ["CONFIG", "SET", "maxclients", "1000"];
     redis_do(&mut connection, &most).await?;

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Watched;
-use super::control::Fault;
+use super::control::DemoCommand;
 use crate::link::Link;
 use crate::node::{NodeOptions, NodeProcess};
 use crate::process::Process;
@@ -168,13 +168,13 @@ impl Cluster {
     }
 
     /// Injects or ends a fault, and returns what was done.
-    pub(super) async fn apply(&mut self, fault: Fault) -> anyhow::Result<String> {
-        match fault {
-            Fault::KillNode { id } => {
+    pub(super) async fn apply(&mut self, command: DemoCommand) -> anyhow::Result<String> {
+        match command {
+            DemoCommand::KillNode { id } => {
                 self.node(&id)?.kill();
                 self.note(&id, Some("killed"))
             }
-            Fault::StartNode { id } => {
+            DemoCommand::StartNode { id } => {
                 let node = self.node(&id)?;
                 ensure!(!node.process_mut().is_running(), "{id} is running");
                 node.restart().await?;
@@ -182,36 +182,36 @@ impl Cluster {
                 self.faults.remove(&format!("{id} checks"));
                 self.note(&id, None)
             }
-            Fault::HangNode { id } => {
+            DemoCommand::HangNode { id } => {
                 self.node(&id)?.pause()?;
                 self.note(&id, Some("hung"))
             }
-            Fault::ResumeNode { id } => {
+            DemoCommand::ResumeNode { id } => {
                 self.node(&id)?.resume()?;
                 self.note(&id, None)
             }
-            Fault::StopNode { id } => {
+            DemoCommand::StopNode { id } => {
                 self.node(&id)?.terminate().await?;
                 self.note(&id, Some("stopped cleanly"))
             }
-            Fault::StopRedis => {
+            DemoCommand::StopRedis => {
                 self.redis.stop().await?;
                 self.note("redis", Some("stopped"))
             }
-            Fault::StartRedis => {
+            DemoCommand::StartRedis => {
                 ensure!(!self.redis.is_running(), "Redis is running");
                 self.redis.restart().await?;
                 self.note("redis", None)
             }
-            Fault::PauseRedis => {
+            DemoCommand::PauseRedis => {
                 self.redis.pause()?;
                 self.note("redis", Some("paused"))
             }
-            Fault::ResumeRedis => {
+            DemoCommand::ResumeRedis => {
                 self.redis.resume()?;
                 self.note("redis", None)
             }
-            Fault::SlowChecks { id, ms } => {
+            DemoCommand::SlowChecks { id, ms } => {
                 let node = self.node(&id)?;
                 let mut faults = node.faults().await?;
                 faults.check_delay_ms = ms;
@@ -220,14 +220,14 @@ impl Cluster {
                 let words = (ms > 0).then_some(words.as_str());
                 self.note(&format!("{id} checks"), words)
             }
-            Fault::OverLimit { key, percent } => {
+            DemoCommand::OverLimit { key, percent } => {
                 let filled = top_up(&self.link, &key, percent).await;
                 filled.context("Redis does not take the extra requests")?;
                 self.over.insert(key.clone(), percent);
                 let words = format!("{percent} % over its limit");
                 self.note(&key, Some(&words))
             }
-            Fault::ClearOverLimit { key } => {
+            DemoCommand::ClearOverLimit { key } => {
                 self.over.remove(&key);
                 let bytes = key.as_bytes();
                 self.link
@@ -258,7 +258,7 @@ impl Cluster {
     }
 }
 
-/// Keeps counters over their limits until [`Fault::ClearOverLimit`].
+/// Keeps counters over their limits until [`DemoCommand::ClearOverLimit`].
 pub(super) async fn keep_over_limits(cluster: &Arc<Mutex<Cluster>>) -> AbortOnDropHandle<()> {
     let link = Arc::clone(&cluster.lock().await.link);
     let cluster = Arc::clone(cluster);

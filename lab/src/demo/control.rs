@@ -25,10 +25,10 @@ const FAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 const MAX_BODY: usize = 64 * 1024;
 
-/// What can be done to a running demo.
+/// What can be done to a running demo: a fault to inject or to end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, clap::Subcommand)]
 #[serde(tag = "what", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Fault {
+pub enum DemoCommand {
     /// End a node as a crash would: its registration stays until it runs out
     KillNode {
         /// The node's id: node-1, node-2 or node-3
@@ -98,14 +98,14 @@ struct State {
 }
 
 /// Injects or ends a fault in the demo that runs in `dir`, and returns what the demo did.
-pub async fn send_fault(dir: &Path, fault: &Fault) -> anyhow::Result<String> {
+pub async fn send_command(dir: &Path, command: &DemoCommand) -> anyhow::Result<String> {
     let Some(control) = control_address(dir) else {
         bail!(
             "no demo is running in {}: start one with `lab demo`",
             dir.display()
         );
     };
-    let body = serde_json::to_string(fault)?;
+    let body = serde_json::to_string(command)?;
     let answer = http::request(&control, Method::POST, "/fault", body, FAULT_TIMEOUT)
         .await
         .with_context(|| format!("the demo in {} does not answer", dir.display()))?;
@@ -141,14 +141,14 @@ pub(super) fn forget(dir: &Path) {
     let _ = std::fs::remove_file(dir.join(STATE_FILE));
 }
 
-/// Applies a fault and brings the file up to date.
+/// Carries out a command and brings the file up to date.
 pub(super) async fn act(
     cluster: &Mutex<Cluster>,
     dir: &Path,
-    fault: Fault,
+    command: DemoCommand,
 ) -> anyhow::Result<String> {
     let mut cluster = cluster.lock().await;
-    let done = cluster.apply(fault).await?;
+    let done = cluster.apply(command).await?;
     if let Some(control) = control_address(dir) {
         write_state(dir, &control, &cluster)?;
     }
@@ -183,7 +183,7 @@ async fn answer(
             let body = http_server::body(request, MAX_BODY).await;
             match body.and_then(|body| Ok(serde_json::from_slice(&body)?)) {
                 Err(error) => (StatusCode::BAD_REQUEST, error.to_string()),
-                Ok(fault) => match act(cluster, dir, fault).await {
+                Ok(command) => match act(cluster, dir, command).await {
                     Ok(done) => (StatusCode::OK, done),
                     Err(error) => (StatusCode::CONFLICT, format!("{error:#}")),
                 },
@@ -221,22 +221,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_travel_as_json() {
-        let fault = Fault::OverLimit {
+    fn commands_travel_as_json() {
+        let command = DemoCommand::OverLimit {
             key: "user:7".to_owned(),
             percent: 15,
         };
-        let text = serde_json::to_string(&fault).unwrap();
+        let text = serde_json::to_string(&command).unwrap();
         assert_eq!(text, r#"{"what":"over-limit","key":"user:7","percent":15}"#);
-        assert_eq!(serde_json::from_str::<Fault>(&text).unwrap(), fault);
-        let plain = serde_json::from_str::<Fault>(r#"{"what":"pause-redis"}"#).unwrap();
-        assert_eq!(plain, Fault::PauseRedis);
+        assert_eq!(serde_json::from_str::<DemoCommand>(&text).unwrap(), command);
+        let plain = serde_json::from_str::<DemoCommand>(r#"{"what":"pause-redis"}"#).unwrap();
+        assert_eq!(plain, DemoCommand::PauseRedis);
     }
 
     #[tokio::test]
     async fn without_a_demo_the_error_says_how_to_start_one() {
         let folder = crate::temp::TempDir::new("unit").unwrap();
-        let error = send_fault(folder.path(), &Fault::StopRedis)
+        let error = send_command(folder.path(), &DemoCommand::StopRedis)
             .await
             .unwrap_err();
         assert!(error.to_string().contains("lab demo"), "{error}");

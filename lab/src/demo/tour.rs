@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::cluster::Cluster;
-use super::control::{self, Fault};
+use super::control::{self, DemoCommand};
 use super::record::ENDS_SOON;
 use super::seen::Seen;
 use super::view::View;
@@ -64,7 +64,7 @@ impl<'a> Tour<'a> {
     }
 
     async fn slow_node(&self) {
-        let slow = |ms| Fault::SlowChecks {
+        let slow = |ms| DemoCommand::SlowChecks {
             id: SLOW_NODE.to_owned(),
             ms,
         };
@@ -75,22 +75,22 @@ impl<'a> Tour<'a> {
 
     async fn dead_node(&self) {
         let id = || KILLED_NODE.to_owned();
-        self.act(Fault::KillNode { id: id() }).await;
+        self.act(DemoCommand::KillNode { id: id() }).await;
         self.seen.until_violated("node_down", SOON).await;
-        self.act(Fault::StartNode { id: id() }).await;
+        self.act(DemoCommand::StartNode { id: id() }).await;
         self.seen.until_holds("node_down", SOON).await;
     }
 
     async fn over_limit(&self) {
         let key = || OVER_KEY.to_owned();
-        self.act(Fault::OverLimit {
+        self.act(DemoCommand::OverLimit {
             key: key(),
             percent: OVER_PERCENT,
         })
         .await;
         self.seen.until_violated("ghost_allowing", SOON).await;
         self.seen.until_violated("counter_drift", DRIFT).await;
-        self.act(Fault::ClearOverLimit { key: key() }).await;
+        self.act(DemoCommand::ClearOverLimit { key: key() }).await;
         self.seen.until_holds("ghost_allowing", SOON).await;
         self.seen.until_holds("counter_drift", SOON).await;
     }
@@ -98,14 +98,14 @@ impl<'a> Tour<'a> {
     /// Stopped, not paused: checks that wait for a Redis that hangs are slow checks, and rightly
     /// `high_latency` a minute later.
     async fn redis(&self) {
-        self.act(Fault::StopRedis).await;
+        self.act(DemoCommand::StopRedis).await;
         self.seen.until_violated("redis_disconnected", SOON).await;
-        self.act(Fault::StartRedis).await;
+        self.act(DemoCommand::StartRedis).await;
         self.seen.until_holds("redis_disconnected", SOON).await;
     }
 
-    async fn act(&self, fault: Fault) {
-        match control::act(self.cluster, &self.dir, fault).await {
+    async fn act(&self, command: DemoCommand) {
+        match control::act(self.cluster, &self.dir, command).await {
             Ok(done) => self.seen.screen.say(format!("        {done}")),
             Err(error) => self.seen.screen.say(format!("        failed: {error:#}")),
         }

@@ -61,11 +61,6 @@ fn mistakes_in_sources_name_their_line() {
             &["url", "expected http://"],
         ),
         (
-            format!("{own}nodes:\n  metrics: {{}}\n  redis_errors: [e]\n"),
-            13,
-            &["expected answers or results"],
-        ),
-        (
             format!("{own}nodes:\n  health: {{path: /}}\n  canary: {{path: 'check'}}\n"),
             13,
             &["canary", "expected a path"],

@@ -139,7 +139,9 @@ impl NodeReader {
                 history.add(at.steady, reading, &self.requests.series, self.window);
             judged.metrics.insert(id.clone(), metrics);
             if !self.requests.series.redis_errors.is_empty() {
-                let (failed, answered) = (reading.redis_errors, reading.check_answers);
+                let counted = !self.requests.series.answers.is_empty();
+                let answered = counted.then_some(reading.check_answers);
+                let failed = reading.redis_errors;
                 let found = history.redis_errors.add(failed, answered, read.outage);
                 add_evidence(&mut evidence, id, found);
                 continue;

@@ -2,7 +2,8 @@
 //! comes out.
 //!
 //! Each failure is a decision that Redis did not answer in time. If no decision was answered since the collection before,
-//! one failure is enough. Otherwise more must have failed than were answered: a busy node has a timeout now and then.
+//! one failure is enough. Otherwise more must have failed than were answered: a busy node has a timeout now and then. For the
+//! same reason one is not enough where nothing counts what was answered.
 
 use crate::observe::nodes::failing_checks::{Outage, increase};
 use crate::observe::nodes::state::RedisEvidence;
@@ -10,29 +11,33 @@ use crate::observe::nodes::state::RedisEvidence;
 /// Why a node that decides nothing after failures of Redis is unknown. Heartbeats outweigh it.
 pub(in crate::observe) const NO_DECISIONS: &str = "no_decisions";
 
+/// So many failures since the collection before are proof where nothing counts the answers.
+const ENOUGH: f64 = 10.0;
+
 /// The counts of one node over time.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct RedisErrors {
     /// Failures and answers in the last reading.
-    last: Option<(f64, f64)>,
+    last: Option<(f64, Option<f64>)>,
     /// Most of the last decisions failed.
     failing: bool,
 }
 
 impl RedisErrors {
-    /// Adds the counts of a reading. `outage` is an outage of Redis itself that just ended, and explains failures.
+    /// Adds the counts of a reading. `answered` is `None` where nothing counts the answers. `outage` is an outage of Redis itself that just ended, and explains failures.
     pub(in crate::observe) fn add(
         &mut self,
         failed: f64,
-        answered: f64,
+        answered: Option<f64>,
         outage: Option<Outage>,
     ) -> RedisEvidence {
         let Some((failed_before, answered_before)) = self.last.replace((failed, answered)) else {
             return RedisEvidence::None;
         };
         let failed = increase(failed_before, failed);
-        let answered = increase(answered_before, answered);
-        if failed <= 0.0 && answered <= 0.0 {
+        let answers = answered_before.zip(answered);
+        let answered = answers.map(|(before, now)| increase(before, now));
+        if failed <= 0.0 && answered.unwrap_or_default() <= 0.0 {
             return if self.failing {
                 // No decisions since then: Redis may be back, or not.
                 RedisEvidence::Inconclusive(NO_DECISIONS)
@@ -40,10 +45,14 @@ impl RedisErrors {
                 RedisEvidence::None
             };
         }
-        self.failing = failed > answered;
+        self.failing = match answered {
+            Some(answered) => failed > answered,
+            None => failed >= ENOUGH,
+        };
         match (self.failing, outage) {
             (true, Some(outage)) => RedisEvidence::Inconclusive(outage.reason()),
             (true, None) => RedisEvidence::Broken("decisions fail because Redis does not answer"),
+            (false, _) if answered.is_none() => RedisEvidence::None,
             (false, _) => RedisEvidence::Answered,
         }
     }
@@ -58,7 +67,7 @@ mod tests {
         let mut errors = RedisErrors::default();
         let counts = counts.iter();
         counts
-            .map(|(failed, answered)| errors.add(*failed, *answered, None))
+            .map(|(failed, answered)| errors.add(*failed, Some(*answered), None))
             .collect()
     }
 
@@ -88,10 +97,20 @@ mod tests {
     }
 
     #[test]
+    fn single_failures_prove_nothing_where_answers_are_not_counted() {
+        use RedisEvidence::{Inconclusive, None};
+        let mut errors = RedisErrors::default();
+        let counts = [0.0, 1.0, 10.0, 20.0, 20.0, 21.0, 21.0];
+        let evidence = counts.map(|failed| errors.add(failed, Option::None, Option::None));
+        let quiet = Inconclusive(NO_DECISIONS);
+        assert_eq!(evidence, [None, None, None, BROKEN, quiet, None, None]);
+    }
+
+    #[test]
     fn an_outage_of_redis_itself_explains_failures() {
         let mut errors = RedisErrors::default();
-        errors.add(0.0, 0.0, None);
-        let evidence = errors.add(9.0, 0.0, Some(Outage::Away));
+        errors.add(0.0, Some(0.0), None);
+        let evidence = errors.add(9.0, Some(0.0), Some(Outage::Away));
         assert_eq!(evidence, RedisEvidence::Inconclusive("redis_just_returned"));
     }
 }

@@ -34,10 +34,14 @@ fn watched(observations: &[(u64, &str)]) -> Snapshot {
 }
 
 fn page(snapshot: Option<&Snapshot>, seconds: u64) -> String {
+    page_of(DEFAULT_TARGET, snapshot, seconds)
+}
+
+fn page_of(target: &str, snapshot: Option<&Snapshot>, seconds: u64) -> String {
     render(&Page {
-        limiter: DEFAULT_TARGET,
+        target,
         snapshot,
-        limiters: Vec::new(),
+        targets: Vec::new(),
         telemetry_path: "/metrics",
         runbook_url: None,
         now: after(seconds),
@@ -119,6 +123,21 @@ fn a_held_violation_shows_since_when_it_was_not_evaluated() {
     assert!(shown.contains("<b>Held:</b> it could not be evaluated since"));
     let seen = watched(&[(0, DOWN), (30, DOWN)]);
     assert!(!page(Some(&seen), 31).contains("Held:"));
+}
+
+#[test]
+fn what_a_page_leaves_out_is_behind_a_link_to_the_same_target() {
+    let nodes = (0..60).map(|id| format!(r#"{{"id":"{id}","state":"Down"}}"#));
+    let nodes = nodes.collect::<Vec<_>>().join(",");
+    let down = format!(
+        r#"{{"nodes":[{nodes}],"counters":[],"node_metrics":{{}},"redis_connected":true}}"#
+    );
+    let down = watched(&[(0, &down)]);
+    for (target, query) in [(DEFAULT_TARGET, ""), ("eu", "?target=eu")] {
+        let page = page_of(target, Some(&down), 5);
+        let link = format!("more: <a href=\"api/v1/violations{query}\">");
+        assert!(page.contains(&link), "{page}");
+    }
 }
 
 #[test]

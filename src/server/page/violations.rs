@@ -5,10 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::Page;
 use super::advice::advice;
 use super::format::{foreign, long, progress, subject, time};
 use super::tables::head;
+use super::{Page, query_of};
 use crate::clock::elapsed;
 use crate::observation::hash_key;
 use crate::report::{InvariantName, Violation};
@@ -51,7 +51,8 @@ fn list(
             }
             @if more > 0 {
                 p class="more" {
-                    "and " (count(more, "subject")) " more: " a href="api/v1/violations" { "violations as JSON" }
+                    "and " (count(more, "subject")) " more: "
+                    a href={ "api/v1/violations" (query_of(page.target)) } { "violations as JSON" }
                 }
             }
         }

@@ -1,13 +1,10 @@
 //! Every command that a document shows in a block of the console runs against a limiter with an exporter, or is listed here
 //! with the reason why it cannot. `deploy/alerts/commands.rs` runs the commands of the runbooks.
 
-use std::process::Stdio;
-
-use anyhow::Context as _;
 use lab::temp::TempDir;
 
 use super::markdown::{Document, documents};
-use crate::harness::{Cluster, PATIENCE, base_flags};
+use crate::harness::{Cluster, base_flags, said, shell};
 use crate::repository::{path, run_tool, text};
 
 /// How a command is tested.
@@ -165,18 +162,10 @@ impl Place {
 
     /// What the command prints; an error where it fails otherwise than by a violation that it found.
     async fn run(&self, command: &str) -> anyhow::Result<String> {
-        let exporter = lab::exporter_binary();
-        let binaries = exporter.parent().context("no folder")?.display();
-        let script = format!("PATH=\"{binaries}:$PATH\"\n{}", self.here(command));
-        let output = tokio::process::Command::new("bash")
-            .args(["-euo", "pipefail", "-c", &script])
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        let output = tokio::time::timeout(PATIENCE, output).await??;
+        let script = self.here(command);
+        let output = shell(&script, self.folder.path()).await?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
+        let errors = said(&output);
         let status = output.status.code().unwrap_or(-1);
         // `check` ends with 1 or 2 where something is violated or unknown, such as a latency on a busy machine. A mistake in its
         // command line is on standard error.

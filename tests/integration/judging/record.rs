@@ -111,6 +111,17 @@ fn told(line: &Value, list: &str) -> Vec<Value> {
     told
 }
 
+/// A replay reports the same as the recording, at the same times.
+fn assert_replay_reports(recorded: &[Value], replayed: &[Value]) {
+    assert_eq!(replayed.len(), recorded.len());
+    for (replayed, recorded) in replayed.iter().zip(recorded) {
+        assert_eq!(replayed["observed_at"], recorded["observed_at"]);
+        for list in ["violations", "pending"] {
+            assert_eq!(told(replayed, list), told(recorded, list), "{recorded}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_replay_reports_what_was_reported_live() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(2, &[]).await?;
@@ -161,14 +172,7 @@ async fn a_replay_reports_what_was_reported_live() -> anyhow::Result<()> {
     assert!(text.ends_with("}\n"));
     let recorded = recording.lines();
     assert_eq!(recorded.len(), text.lines().count());
-    let replayed = evaluate(&recording.path, &[&flag]).await?;
-    assert_eq!(replayed.len(), recorded.len());
-    for (replayed, recorded) in replayed.iter().zip(&recorded) {
-        assert_eq!(replayed["observed_at"], recorded["observed_at"]);
-        for list in ["violations", "pending"] {
-            assert_eq!(told(replayed, list), told(recorded, list), "{recorded}");
-        }
-    }
+    assert_replay_reports(&recorded, &evaluate(&recording.path, &[&flag]).await?);
     Ok(())
 }
 
@@ -297,13 +301,7 @@ async fn a_replay_of_a_described_kind_reports_what_was_reported_live() -> anyhow
     let text = std::fs::read_to_string(&config)?;
     std::fs::write(&own, text.replace("limiter: {kind: limits}\n", ""))?;
     for config in [flag, format!("--config.file={}", own.display())] {
-        let replayed = evaluate(&recording.path, &[&config]).await?;
-        assert_eq!(replayed.len(), recorded.len());
-        for (replayed, recorded) in replayed.iter().zip(&recorded) {
-            for list in ["violations", "pending"] {
-                assert_eq!(told(replayed, list), told(recorded, list), "{recorded}");
-            }
-        }
+        assert_replay_reports(&recorded, &evaluate(&recording.path, &[&config]).await?);
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use lab::redis_server::RedisServer;
+use lab::redis_server::{RedisServer, cut_other_clients};
 use lab::temp::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::certificates::certificates;
-use crate::harness::{Exporter, Scrape, run, said};
+use crate::harness::{Exporter, Scrape, redis_do, run, said};
 
 /// A server that answers everything with `{}` and remembers how clients logged in. Not the lab's own node: that has no
 /// use for logins.
@@ -223,10 +223,7 @@ async fn the_password_of_redis_changes_with_its_file() -> anyhow::Result<()> {
     let path = file(&folder, "password", "first\n")?;
     let redis = RedisServer::start(&["--requirepass", "first"]).await?;
     let mut connection = redis.connection().await?;
-    redis::cmd("AUTH")
-        .arg("first")
-        .query_async::<()>(&mut connection)
-        .await?;
+    redis_do(&mut connection, &["AUTH", "first"]).await?;
     let exporter = Exporter::start(&[
         format!("--redis.url={}", redis.url()),
         format!("--redis.password-file={path}"),
@@ -234,15 +231,9 @@ async fn the_password_of_redis_changes_with_its_file() -> anyhow::Result<()> {
     .await?;
     let scrape = exporter.scrape().await?;
     scrape.assert_is("ratelimiter_redis_up", &[], 1);
-    redis::cmd("CONFIG")
-        .arg(&["SET", "requirepass", "second"])
-        .query_async::<()>(&mut connection)
-        .await?;
+    redis_do(&mut connection, &["CONFIG", "SET", "requirepass", "second"]).await?;
     file(&folder, "password", "second\n")?;
-    redis::cmd("CLIENT")
-        .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
-        .query_async::<()>(&mut connection)
-        .await?;
+    cut_other_clients(&mut connection).await?;
     exporter
         .until("it logs in anew", |scrape| {
             scrape.is("ratelimiter_redis_up", &[], 1)
@@ -283,10 +274,7 @@ async fn certificates_change_with_their_files() -> anyhow::Result<()> {
     ])
     .await?;
     let mut anew = async || {
-        redis::cmd("CLIENT")
-            .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
-            .query_async::<()>(&mut connection)
-            .await?;
+        cut_other_clients(&mut connection).await?;
         exporter.scrape().await
     };
     let redis_is = |scrape: &Scrape, up| scrape.is("ratelimiter_redis_up", &[], up);

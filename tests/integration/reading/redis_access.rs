@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use lab::node::{NodeOptions, NodeProcess};
-use lab::redis_server::RedisServer;
+use lab::redis_server::{RedisServer, cut_other_clients};
 use lab::seed::extra_members;
 use lab::temp::TempDir;
 use redis::aio::MultiplexedConnection;
@@ -120,8 +120,7 @@ async fn a_password_can_be_rolled_out_to_the_exporter_first() -> anyhow::Result<
         &["CONFIG", "SET", "requirepass", "secret-word"],
     )
     .await?;
-    let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
-    redis_do(&mut connection, &kill).await?;
+    cut_other_clients(&mut connection).await?;
     let scrape = exporter.scrape().await?;
     assert!(
         scrape.is("ratelimiter_redis_up", &[], 1),

@@ -96,6 +96,19 @@ async fn limiters_lists_the_kinds_and_prints_one() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn output_on_a_full_disk_is_an_error() -> anyhow::Result<()> {
+    for args in [&["limiters", "kong"][..], &["actions"], &["--config.check"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full")?;
+        let mut command = std::process::Command::new(lab::exporter_binary());
+        let output = command.args(args).stdout(full).output()?;
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains("standard output: No space left"), "{said}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
     // Of each: what is named, what was given, and that something else was expected.

@@ -6,7 +6,7 @@ use lab::seed::fill_to;
 use lab::temp::TempDir;
 
 use crate::harness::promtool;
-use crate::harness::{Cluster, Exporter, PATIENCE, Scrape, run, until_asked};
+use crate::harness::{Cluster, Exporter, PATIENCE, Scrape, run, said, until_asked};
 
 /// Two limiters, `default` and `eu`, and an exporter that watches both. The two exporters that come with them are not used.
 struct Two {
@@ -324,6 +324,26 @@ async fn a_reload_adds_and_removes_targets() -> anyhow::Result<()> {
             .is_ok_and(|scrape| scrape.is("ratelimiter_redis_up", &[], 1))
     })
     .await
+}
+
+#[tokio::test]
+async fn a_target_whose_state_would_overwrite_anothers_is_refused() -> anyhow::Result<()> {
+    let two = Two::start("").await?;
+    let path = two.folder.path().join("config.yml");
+    for name in ["limits", "tmp", "damaged"] {
+        std::fs::write(&path, file(&two.default, &target(name, &two.eu, "")))?;
+        let expected = format!("state.{name} to be the file of one target, not of two");
+        let answer = two.exporter.send(Method::POST, "/-/reload", "").await?;
+        assert_eq!(answer.status, 500, "{name}");
+        assert!(answer.text().contains(&expected), "{}", answer.text());
+        let mut flags = two.flags.clone();
+        flags.push("--config.check".to_owned());
+        let output = run(flags).await?;
+        assert_eq!(output.status.code(), Some(2), "{name}: {output:?}");
+        assert!(said(&output).contains(&expected), "{output:?}");
+    }
+    two.probe("eu").await?;
+    Ok(())
 }
 
 #[tokio::test]

@@ -34,6 +34,12 @@ async fn unknown_paths_are_404_and_other_methods_405() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[]).await?;
     let exporter = &cluster.exporter;
     assert_eq!(exporter.get("/nowhere").await?.status, 404);
+    // An API answers in JSON, whatever the answer is.
+    let unknown = exporter.get("/api/v1/nowhere").await?;
+    assert_eq!(
+        (unknown.status, unknown.json()?["error"].as_str()),
+        (404, Some("not found"))
+    );
     for path in [
         "/",
         "/metrics",
@@ -53,6 +59,7 @@ async fn unknown_paths_are_404_and_other_methods_405() -> anyhow::Result<()> {
         (refused.status, refused.headers["allow"].to_str()?),
         (405, "POST")
     );
+    assert_eq!(refused.json()?["error"], "allowed here: POST");
     let head = exporter.send(Method::HEAD, "/metrics", "").await?;
     assert_eq!((head.status, head.body.len()), (200, 0));
     let metrics = exporter.get("/metrics").await?;

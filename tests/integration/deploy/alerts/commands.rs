@@ -1,7 +1,6 @@
 //! The commands and queries of the runbooks do what they are written down for: each is run against a limiter with an
 //! exporter, a Prometheus and an Alertmanager.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,7 +9,7 @@ use lab::prometheus::{Prometheus, PrometheusOptions, Target};
 use lab::seed::fill_to;
 
 use super::files::{blocks, files, path, text};
-use crate::harness::{Cluster, PATIENCE};
+use crate::harness::{Cluster, PATIENCE, said, shell};
 
 /// What redis-cli prints, with exit status 0, when a command was not to its server's liking.
 const COMPLAINTS: [&str; 3] = ["ERR ", "WRONGTYPE", "Could not connect"];
@@ -64,15 +63,7 @@ impl Place {
 
     /// What a command of a shell prints; an error if it, or anything in its pipe, failed.
     async fn run(&self, command: &str) -> anyhow::Result<String> {
-        let exporter = lab::exporter_binary();
-        let folder = exporter.parent().context("no folder")?.display();
-        let script = format!("PATH=\"{folder}:$PATH\"\n{}", self.here(command));
-        let output = tokio::process::Command::new("bash")
-            .args(["-euo", "pipefail", "-c", &script])
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        let output = tokio::time::timeout(PATIENCE, output).await??;
+        let output = shell(&self.here(command), &path("")).await?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         // `check` says by its status that something is violated, as it is here.
         let status = i32::from(command.starts_with("ratelimiter-exporter check"));
@@ -81,7 +72,7 @@ impl Place {
             output.status.code() == Some(status) && !complains,
             "{command}\n{}\n{printed}{}",
             output.status,
-            String::from_utf8_lossy(&output.stderr),
+            said(&output),
         );
         Ok(printed)
     }
