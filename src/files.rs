@@ -1,12 +1,34 @@
-//! Writing to paths that a user named. A device, or another user's file, that is there already is not moved, emptied or
-//! replaced by mistake.
+//! Paths that a user named. What is read is bounded. A device, or another user's file, that is there already is not moved,
+//! emptied or replaced by mistake.
 
 use std::fs::{self, File, FileType, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, OFlags, access};
+
+/// The longest file that is read. A device can be endless.
+const LONGEST: u64 = 4 << 20;
+
+/// The content of a file for people or programs to edit: a configuration, a description, a secret, certificates.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let read = File::open(path)?
+        .take(LONGEST + 1)
+        .read_to_end(&mut content)?;
+    if read as u64 > LONGEST {
+        let why = format!("longer than {} MiB", LONGEST >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(content)
+}
+
+/// The same as text.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
 
 /// Whether [`replace`] can write to `path`. An error says what was expected. Nothing is written.
 pub(crate) fn replaceable(path: &Path) -> Result<(), String> {
@@ -122,6 +144,8 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -162,6 +186,17 @@ mod tests {
         replace(&at("file"), |to| to.write_all(b"x")).unwrap_err();
         assert_eq!(fs::read(at("other")).unwrap(), b"theirs");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn an_endless_file_is_refused_and_what_a_pipe_brings_is_read() {
+        let why = read_text(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(why.to_string(), "longer than 4 MiB");
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"a: b").unwrap();
+        drop(writer);
+        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        assert_eq!(read_text(Path::new(&path)).unwrap(), "a: b");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Error, bail};
+use anyhow::{Context as _, Error, anyhow, bail};
 use ratelimiter_exporter::cli::{self, LimiterTask, Stop, Task};
 use ratelimiter_exporter::config::{Config, Judging, LogConfig, Values, check_variables};
 use ratelimiter_exporter::evaluate::{self, Replay};
@@ -52,7 +52,8 @@ async fn run() -> anyhow::Result<u8> {
         Task::Evaluate(task) => replay(&task, values),
         Task::Limiters { name: None } => Ok(print(&limiters::list())),
         Task::Limiters { name: Some(name) } => {
-            let file = limiters::built_in(&name).map_err(Error::msg)?;
+            let file = limiters::built_in(&name)
+                .map_err(|expected| anyhow!("limiters {name:?}: expected {expected}"))?;
             Ok(print(file))
         }
         Task::OfLimiter { target, task } => of_limiter(task, target, values).await,

@@ -1,6 +1,6 @@
 //! A real Redis, on a free port of loopback.
 //!
-//! It starts empty and keeps nothing on disk, so that it is empty again after a restart. `redis_cluster` and `sentinels` make
+//! It starts empty and keeps nothing on disk by itself, so that it is empty again after a restart. `redis_cluster` and `sentinels` make
 //! clusters and replicas of several.
 
 use std::path::{Path, PathBuf};
@@ -216,15 +216,20 @@ impl RedisServer {
     /// Ends it if need be and starts it again, empty, with the same port and arguments.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.process.kill();
-        // Only extra arguments can have made it write something; it must start empty even so.
         let path = self.folder.path();
         std::fs::remove_dir_all(path).and_then(|()| std::fs::create_dir_all(path))?;
+        self.restart_with_data().await
+    }
+
+    /// As [`RedisServer::restart`], with the data of its last SAVE.
+    pub async fn restart_with_data(&mut self) -> anyhow::Result<()> {
+        self.process.kill();
         self.process = launch(
             self.maker,
             self.clock.as_ref(),
             self.port,
             &self.extra_args,
-            path,
+            self.folder.path(),
         )?;
         if !wait_until_ready(self.port, &mut self.process, &self.extra_args).await? {
             let output = self.process.output();

@@ -10,6 +10,7 @@ use serde_saphyr::{Location, Spanned};
 use super::settings::{SETTINGS, Typed, Values, find, may_repeat};
 use super::yaml::{Entry, Node};
 use super::{ConfigError, without_password};
+use crate::files;
 use crate::report::InvariantName;
 use crate::text::{nearest, one_line};
 use crate::yaml;
@@ -42,7 +43,7 @@ const WITHOUT_FLAGS: [&str; 11] = [
 /// The values in the file that `named` names.
 pub(super) fn read(named: &Typed) -> Result<Values, ConfigError> {
     let path = Path::new(named.text());
-    let text = std::fs::read_to_string(path)
+    let text = files::read_text(path)
         .map_err(|error| named.refused(format!("a readable file ({error})")))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     parse(&text, &named.origin, &one_line(named.text()), folder)

@@ -105,7 +105,7 @@ fn is_sound(config: &Config) {
         ] {
             assert!(timeout > Duration::ZERO);
         }
-        assert!(observe.scan_share > 0.0 && observe.scan_share <= 1.0);
+        assert!(observe.scan_share >= 0.001 && observe.scan_share <= 1.0);
         assert!(
             observe.kind.description().registry().is_none()
                 || observe.registry.heartbeat * 2 < observe.registry.ttl

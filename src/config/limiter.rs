@@ -8,6 +8,7 @@ use reqwest::Url;
 use super::ConfigError;
 use super::reader::SWITCH;
 use super::settings::{Typed, Values};
+use crate::files;
 use crate::limiters::{Description, built_in};
 use crate::observe::Kind;
 
@@ -69,8 +70,8 @@ pub fn description_of(named: &str) -> Result<Description, ConfigError> {
     let typed = Typed::new("--check", named);
     match built_in(named) {
         Ok(text) => described(&typed, text),
-        Err(unknown) if !Path::new(named).exists() => {
-            Err(typed.refused(format!("a file, or a kind that is built in ({unknown})")))
+        Err(expected) if !Path::new(named).exists() => {
+            Err(typed.refused(format!("a file, or {expected}")))
         }
         Err(_) => of_file(&typed),
     }
@@ -78,7 +79,7 @@ pub fn description_of(named: &str) -> Result<Description, ConfigError> {
 
 /// The description in the file that `typed` names.
 fn of_file(typed: &Typed) -> Result<Description, ConfigError> {
-    let text = std::fs::read_to_string(typed.text())
+    let text = files::read_text(Path::new(typed.text()))
         .map_err(|error| typed.refused(format!("a readable file ({error})")))?;
     described(typed, &text)
 }

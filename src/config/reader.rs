@@ -44,9 +44,9 @@ pub(super) const HTTP_URL: Kind<Url> = (
     },
 );
 
-pub(super) const SHARE: Kind<f64> = ("a number above 0, and 1 at the most", |text| {
+pub(super) const SHARE: Kind<f64> = ("a number from 0.001 to 1", |text| {
     let share: f64 = text.parse().ok()?;
-    (share > 0.0 && share <= 1.0).then_some(share)
+    (0.001..=1.0).contains(&share).then_some(share)
 });
 
 pub(super) const SERIES: Kind<usize> = ("a whole number from 0 to 100000", |text| {

@@ -59,7 +59,7 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
         return Ok(targets);
     }
     if let Some((_, first)) = given.first()
-        && REQUIRED.iter().any(|flag| values.given(flag).is_none())
+        && missing(values, values.limiter_kind()?.is_reference()).is_some()
     {
         // Otherwise the exporter would watch the default addresses, where there may be no limiter.
         let names: Vec<&str> = targets.keys().map(String::as_str).collect();
@@ -82,11 +82,7 @@ fn limiter_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, 
     let nodes = description.nodes.as_ref();
     let has_canary = nodes.is_some_and(|nodes| nodes.value.canary.is_some())
         && (values.given("ratelimiter.url").is_some() || description.registry().is_some());
-    let missing = REQUIRED
-        .iter()
-        .filter(|flag| is_reference || **flag == "redis.url")
-        .find(|flag| values.given(flag).is_none());
-    if let Some(missing) = missing {
+    if let Some(missing) = missing(&values, is_reference) {
         return Err(ConfigError::new(
             &target.origin,
             format!("without {missing}"),
@@ -103,6 +99,19 @@ fn limiter_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, 
         inherited || limits || section.iter().any(|it| name.starts_with(it))
     });
     values.limiter()
+}
+
+/// The address that a limiter lacks: of other kinds than the reference, only Redis must be known.
+fn missing(values: &Values, is_reference: bool) -> Option<&'static str> {
+    let needed = if is_reference {
+        &REQUIRED[..]
+    } else {
+        &REQUIRED[..1]
+    };
+    needed
+        .iter()
+        .find(|flag| values.given(flag).is_none())
+        .copied()
 }
 
 impl Values {

@@ -63,6 +63,7 @@ fn every_mistake_names_flag_value_and_what_was_expected() {
         ("keys.label", "md5"),
         ("scan.budget", ""),
         ("scan.share", "0"),
+        ("scan.share", "0.0009"),
         ("scan.share", "1.1"),
         ("scan.share", "NaN"),
         ("scan.share", "a fifth"),
@@ -232,6 +233,20 @@ fn a_described_registry_says_how_long_registrations_live_unless_the_configuratio
     let error = loaded("heartbeat_interval: 5s").unwrap_err().to_string();
     let words = "nodes.heartbeat_interval to be less than half of nodes.registration_ttl (9s)";
     assert!(error.contains(words), "{error}");
+}
+
+#[test]
+fn a_kind_without_nodes_needs_no_url_of_any_beside_targets() {
+    let folder = lab::temp::TempDir::new("kind-targets").unwrap();
+    let settings = folder.path().join("exporter.yml");
+    let loaded = |top: &str| {
+        let targets = "targets: {eu: {redis.url: redis://eu, limiter.kind: limits}}";
+        std::fs::write(&settings, format!("{top}\n{targets}\n")).unwrap();
+        load(&[("config.file", &settings.display().to_string())])
+    };
+    loaded("redis.url: redis://us\nlimiter.kind: limits").unwrap();
+    let error = loaded("redis.url: redis://us").unwrap_err().to_string();
+    assert!(error.contains("redis.url and ratelimiter.url"), "{error}");
 }
 
 #[test]

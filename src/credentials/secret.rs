@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use super::watched::Watched;
+use crate::files;
 
 /// A secret. Its `Debug` and `Display` do not show it; only [`Secret::expose`] does.
 #[derive(Clone, PartialEq, Eq)]
@@ -98,7 +99,7 @@ impl SecretSource {
 }
 
 fn read(path: &Path) -> Result<Secret, io::Error> {
-    let text = std::fs::read_to_string(path)?;
+    let text = files::read_text(path)?;
     // Editors leave a newline at the end.
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() {

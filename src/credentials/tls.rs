@@ -11,6 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
 use super::watched::Watched;
+use crate::files;
 
 /// Certificates to trust, and the exporter's own. They may change, so their users ask for them each time.
 #[derive(Clone)]
@@ -166,6 +167,6 @@ pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path)
+    files::read(path)
         .map_err(|error| TlsError::new(Some(path), format!("a readable file ({error})")))
 }

@@ -44,14 +44,14 @@ pub const BUILT_IN: &[(&str, &str)] = kinds![
     "skipper",
 ];
 
-/// The file of a kind, or an error that suggests the nearest name.
+/// The file of a kind, or what was expected, with the nearest name.
 pub fn built_in(name: &str) -> Result<&'static str, String> {
     let found = BUILT_IN.iter().find(|(kind, _)| *kind == name);
     found.map(|(_, text)| *text).ok_or_else(|| {
         let near = nearest(name, BUILT_IN.iter().map(|(kind, _)| *kind));
         match near {
-            Some(near) => format!("unknown kind of limiter {name:?} (did you mean {near}?)"),
-            None => format!("unknown kind of limiter {name:?}: expected one that limiters lists"),
+            Some(near) => format!("one of the kinds of limiters (did you mean {near}?)"),
+            None => "one of the kinds that `ratelimiter-exporter limiters` lists".to_owned(),
         }
     })
 }

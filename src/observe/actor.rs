@@ -24,8 +24,8 @@ pub const KEY: &str = "key";
 /// Acts on a limiter. Connects only when an action is called.
 #[derive(Clone, Debug)]
 pub struct LimiterActor {
-    /// Base URLs of nodes. The first that accepts an action executes it.
-    pub(in crate::observe) urls: Vec<Url>,
+    /// Base URLs of nodes. The first that accepts an action executes it. `None` for a kind of limiter without such an API.
+    pub(in crate::observe) urls: Option<Vec<Url>>,
     pub(in crate::observe) access: HttpAccess,
     /// The timeout of one request.
     pub(in crate::observe) timeout: Duration,
@@ -41,8 +41,12 @@ impl LimiterActor {
             message,
         };
         let http = Http::new(self.timeout, self.access.clone()).map_err(failed)?;
+        let Some(urls) = &self.urls else {
+            let why = "this kind of limiter has no API that resets a counter";
+            return Err(failed(format!("reset_counter: {why}")));
+        };
         let mut last = failed("reset_counter: no --ratelimiter.url is configured".to_owned());
-        for url in &self.urls {
+        for url in urls {
             match ManagementApi::new(&http, url.clone())
                 .reset_counter(key)
                 .await

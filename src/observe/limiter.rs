@@ -112,12 +112,7 @@ impl ObserveConfig {
     /// The actor for this limiter.
     pub fn actor(&self) -> LimiterActor {
         LimiterActor {
-            // Other kinds have no API that resets a counter.
-            urls: if self.kind.is_reference() {
-                self.ratelimiter_urls.clone()
-            } else {
-                Vec::new()
-            },
+            urls: (self.kind.is_reference()).then(|| self.ratelimiter_urls.clone()),
             access: self.ratelimiter_access.clone(),
             timeout: self.ratelimiter_timeout,
             key_label: self.key_label,

@@ -15,6 +15,7 @@ use super::basic_auth::{Login, Users};
 use super::tls::server_config;
 use super::web_file::{ClientAuth, WebFile};
 use crate::credentials::Stamp;
+use crate::files;
 use crate::lock::lock;
 
 /// The terms, kept up to date with their files.
@@ -176,7 +177,7 @@ impl Terms {
 /// Reads the file and the files that it names. The stamps are from before: a change during the reading shows at the next.
 fn read(path: &Path) -> (Result<Terms, String>, Stamps) {
     let mut stamps = vec![(path.to_owned(), Stamp::of(path))];
-    let file = std::fs::read_to_string(path)
+    let file = files::read_text(path)
         .map_err(|error| error.to_string())
         .and_then(|text| WebFile::parse(&text, path.parent().unwrap_or(Path::new(""))));
     let terms = file.and_then(|file| {

@@ -51,6 +51,8 @@ impl<T: Copy + PartialEq> Track<T> {
 pub(crate) enum Life {
     Runs,
     Hangs,
+    /// It renews its registration, and answers later than the exporter waits.
+    Far,
     Killed,
     Stopped,
 }
@@ -61,6 +63,8 @@ pub(crate) enum Way {
     Open,
     Refused,
     Hangs,
+    /// It is open, and its answers come later than the node's clients wait.
+    Slow,
     /// It is open, and no heartbeat comes.
     WithoutHeartbeats,
     /// It leads to a server that is no longer the primary.
@@ -73,6 +77,8 @@ pub(crate) enum Redis {
     Up,
     Dead,
     Stalled,
+    /// Its answers come later than the exporter waits. The nodes reach it.
+    Far,
     ReadOnly,
     Full,
     /// It requires a password, which no client has.
@@ -96,6 +102,8 @@ pub(crate) struct NodeFacts {
     pub(crate) way: Track<Way>,
     /// Milliseconds that checks take longer.
     pub(crate) delay: Track<u64>,
+    /// Whether it admits every check.
+    pub(crate) open: Track<bool>,
     /// Milliseconds that its clock is ahead.
     pub(crate) ahead: Track<u32>,
     /// The checks that its own histogram counted.
@@ -131,6 +139,8 @@ pub(crate) struct Facts {
     pub(crate) nodes: Vec<NodeFacts>,
     /// The address in `--ratelimiter.url`.
     pub(crate) configured: String,
+    /// Whether the exporter sends canaries.
+    pub(crate) canary: bool,
     /// Whether the exporter keeps its state in a file.
     pub(crate) state_file: bool,
     pub(crate) redis: Track<Redis>,

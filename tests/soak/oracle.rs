@@ -43,11 +43,14 @@ pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectation
             add("node_down", Expected::May);
             add("redis_disconnected", Expected::May);
             add("high_latency", Expected::May);
+            add_canary(&mut expected, facts, node, Expected::May);
             continue;
         }
         add("node_down", node_down(facts, node, begun, ended));
         add("redis_disconnected", lost_redis(facts, node, begun, ended));
         add("high_latency", high_latency(facts, number, begun, ended));
+        let canary = fails_open(facts, node, begun, ended);
+        add_canary(&mut expected, facts, node, canary);
     }
     let configured = ("node_down".to_owned(), facts.configured.clone());
     expected.insert(configured, configured_address(facts, begun, ended));
@@ -68,6 +71,14 @@ pub(crate) fn expectations(facts: &Facts, begun: f64, ended: f64) -> Expectation
         }
     }
     expected
+}
+
+/// Without canaries there is no such subject.
+fn add_canary(expected: &mut Expectations, facts: &Facts, node: &NodeFacts, what: Expected) {
+    if facts.canary {
+        let subject = format!("canary:{}", node.id);
+        expected.insert(("ghost_allowing".to_owned(), subject), what);
+    }
 }
 
 fn readable(redis: Redis) -> bool {
@@ -117,7 +128,7 @@ fn node_down(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expecte
     let heartbeat = facts.times.heartbeat + BUSY;
     let ttl = facts.times.registration_ttl;
     let (since, life) = node.life.since(begun);
-    let down = |life| matches!(life, Life::Killed | Life::Hangs);
+    let down = |life| matches!(life, Life::Killed | Life::Hangs | Life::Far);
     if down(life) && node.life.always(begun, ended, down) {
         let died = first_of_the_fault(node, since);
         // The exporter may take a registration that disappeared early for a clean stop, unless it saw the registration
@@ -181,8 +192,38 @@ fn first_of_the_fault(node: &NodeFacts, since: f64) -> f64 {
     }
 }
 
+/// How long before a scrape the last check of a canary that must be refused may be, apart from the interval.
+const REFUSAL_EVERY: f64 = 33.0;
+
+fn fails_open(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expected {
+    if !node.open.ever(node.born, ended, |open| open) {
+        return Expected::MustNot;
+    }
+    let interval = facts.longest_interval(begun - REFUSAL_EVERY, begun);
+    let since = begun - REFUSAL_EVERY - interval;
+    let answered = node.way.always(since, ended, |way| way == Way::Open)
+        && node.life.always(since, ended, |life| life == Life::Runs)
+        && facts.redis.always(since, ended, |redis| redis == Redis::Up)
+        && facts.exporter.always(since, ended, |runs| runs)
+        && was_seen(facts, node, since)
+        && answers_quickly(node, begun, ended)
+        && !facts.hiccup(since, ended);
+    if answered && node.open.always(since, ended, |open| open) {
+        Expected::Must
+    } else if answered && !node.open.ever(since, ended, |open| open) {
+        Expected::MustNot
+    } else {
+        Expected::May
+    }
+}
+
 fn redis_down(facts: &Facts, begun: f64, ended: f64) -> Expected {
-    let away = |redis| matches!(redis, Redis::Dead | Redis::Stalled | Redis::Denied);
+    let away = |redis| {
+        matches!(
+            redis,
+            Redis::Dead | Redis::Stalled | Redis::Far | Redis::Denied
+        )
+    };
     if facts.redis.always(begun, ended, away) {
         Expected::Must
     } else if facts.redis.always(begun - 1.5, ended, readable) {
@@ -201,7 +242,9 @@ fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expect
     let runs = node
         .life
         .always(since.max(node.born), ended, |life| life == Life::Runs);
-    let cut = node.way.always(since, ended, |way| way != Way::Open)
+    let cut = node
+        .way
+        .always(since, ended, |way| !matches!(way, Way::Open | Way::Slow))
         && facts
             .redis
             .always(since - heartbeat, ended, |redis| redis == Redis::Up);
@@ -212,11 +255,23 @@ fn lost_redis(facts: &Facts, node: &NodeFacts, begun: f64, ended: f64) -> Expect
         && (facts.redis.always(since, ended, |redis| redis == Redis::Full)
             // The registrations of a replica without its primary are unknown: only failing checks are evidence.
             || facts.redis.always(since, ended, |redis| redis == Redis::ReadOnly)
-                && facts.traffic.always(since, ended, |rate| rate >= 60));
+                && facts.traffic.always(since, ended, |rate| rate >= 60))
+        // Its checks are answered, whatever becomes of Redis.
+        && !node.open.ever(since - heartbeat, ended, |open| open);
+    // Each collection sends a canary. Nothing else shows that answers of Redis come too late.
+    let canary_fails = facts.canary
+        && node.way.always(begun - interval - 2.0, ended, |way| {
+            matches!(way, Way::Refused | Way::Hangs | Way::Slow)
+        })
+        && facts
+            .redis
+            .always(since - heartbeat, ended, |redis| redis == Redis::Up)
+        && !facts.hiccup(since, ended);
     let steady = !emptied(facts, since - ttl - heartbeat, ended);
     // What the exporter saw before counts only as long as it runs.
     let watched = facts.exporter.always(since, ended, |runs| runs);
-    if runs && (cut || denied) && steady && watched && was_seen(facts, node, since) {
+    if runs && (cut || denied || canary_fails) && steady && watched && was_seen(facts, node, since)
+    {
         return Expected::Must;
     }
     let calm = begun - heartbeat;
@@ -361,7 +416,7 @@ fn configured_address(facts: &Facts, begun: f64, ended: f64) -> Expected {
     }
     let (runs_since, _) = facts.exporter.since(begun);
     let (gone_since, _) = node.life.since(begun);
-    let gone = |life| life != Life::Runs;
+    let gone = |life| !matches!(life, Life::Runs | Life::Far);
     // When the exporter starts, it knows nothing of the node: there is neither its registration nor a state file.
     let unknown = !facts.state_file
         && runs_since > 5.0

@@ -32,14 +32,24 @@ pub(crate) enum What {
     SlowChecks(usize, u64),
     /// Two checks a second come, over all nodes, and one in this many of this node's is slow.
     SomeSlowChecks(usize, u64),
+    /// It admits every check.
+    FailsOpen(usize),
+    /// The network between it and Redis delays everything by this many milliseconds, in each direction.
+    LinkSlow(usize, u64),
+    /// The network between it and the exporter is slow: `/health` and `/api/*` answer this many milliseconds later.
+    NodeFar(usize, u64),
     /// It no longer renews its registration.
     HeartbeatsStop(usize),
     /// Its `/api/*` never answers.
     ApiHangs(usize),
     /// SIGKILL; later an empty one is started on the port.
     RedisKilled,
+    /// SAVE and SIGKILL; later it is started again with its data.
+    RedisRestarts,
     /// SIGSTOP, then SIGCONT.
     RedisStalls,
+    /// The network between it and the exporter delays everything by this many milliseconds, in each direction.
+    RedisFar(u64),
     /// It becomes a replica of a host that is dead.
     RedisReadOnly,
     /// It is out of memory.
@@ -189,7 +199,7 @@ impl Schedule {
 fn what(random: &mut Random, nodes: usize, replica: bool, times: Times) -> What {
     let node = usize::try_from(random.below(nodes as u64)).unwrap_or(0);
     let key = usize::try_from(random.below(KEYS as u64)).unwrap_or(0);
-    match random.below(if replica { 38 } else { 33 }) {
+    match random.below(if replica { 43 } else { 40 }) {
         0 | 1 => What::NodeKilled(node),
         2 => What::NodeReplaced(node),
         3 | 4 => What::NodeStopped(node),
@@ -216,8 +226,14 @@ fn what(random: &mut Random, nodes: usize, replica: bool, times: Times) -> What 
         30 => What::RollingRestart,
         31 => What::ConnectionsClosed,
         32 => What::ExporterReloads,
-        33..=35 => What::RedisFailsOver(node, random.once_in(2)),
-        36 | 37 => What::ReplicaBehind,
+        33 | 34 => What::FailsOpen(node),
+        35 => What::RedisRestarts,
+        36 => What::LinkSlow(node, random.one_of(&[20, 100, 1_500, 6_000])),
+        37 => What::NodeFar(node, random.one_of(&[300, 3_000])),
+        38..=40 if replica => What::RedisFailsOver(node, random.once_in(2)),
+        41 | 42 => What::ReplicaBehind,
+        // Sentinels name the address of Redis itself, so there is no network to delay.
+        38 | 39 => What::RedisFar(random.one_of(&[20, 100, 800])),
         _ => random.one_of(&[
             What::Traffic(0),
             What::Traffic(2),
@@ -293,6 +309,9 @@ impl What {
             | Self::LinkHangs(node)
             | Self::SlowChecks(node, _)
             | Self::SomeSlowChecks(node, _)
+            | Self::FailsOpen(node)
+            | Self::LinkSlow(node, _)
+            | Self::NodeFar(node, _)
             | Self::HeartbeatsStop(node)
             | Self::RedisFailsOver(node, _)
             | Self::ApiHangs(node) => Some(node),
@@ -313,7 +332,9 @@ impl What {
         matches!(
             self,
             Self::RedisKilled
+                | Self::RedisRestarts
                 | Self::RedisStalls
+                | Self::RedisFar(_)
                 | Self::RedisReadOnly
                 | Self::RedisFull
                 | Self::RedisDenies

@@ -40,12 +40,9 @@ impl Servers {
         }
     }
 
-    /// The value of `--redis.url`.
-    pub(crate) fn url(&self) -> String {
-        match self {
-            Self::One(server) => server.url(),
-            Self::WithReplica(group) => group.url(),
-        }
+    /// The URL of the sentinels, if there are any.
+    pub(crate) fn sentinels(&self) -> Option<String> {
+        self.group().ok().map(Sentinels::url)
     }
 
     /// The address of the primary.
@@ -53,9 +50,13 @@ impl Servers {
         format!("127.0.0.1:{}", self.primary().port())
     }
 
-    /// Starts the primary again, empty.
-    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
-        self.primary_mut().restart().await?;
+    /// Starts the primary again: empty, or with what it saved.
+    pub(crate) async fn restart(&mut self, with_data: bool) -> anyhow::Result<()> {
+        if with_data {
+            self.primary_mut().restart_with_data().await?;
+        } else {
+            self.primary_mut().restart().await?;
+        }
         // It may have been started as a replica.
         ask(self.primary(), &["REPLICAOF", "NO", "ONE"]).await
     }

@@ -26,6 +26,9 @@ use crate::sampling::{PATIENCE, millis};
 use crate::schedule::{KEYS, Schedule, Times, What};
 use crate::servers::Servers;
 
+/// How long the exporter waits for Redis.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What the world shares with the tasks that scrape and sample.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -63,6 +66,8 @@ pub(crate) struct World {
     servers: Servers,
     /// Leads to the primary.
     front: Proxy,
+    /// The exporter's way to a Redis without a replica.
+    exporter_way: Proxy,
     connection: MultiplexedConnection,
     /// Since when the replica may lack writes.
     behind_since: Option<f64>,
@@ -80,6 +85,9 @@ impl World {
         let times = schedule.times;
         let servers = Servers::start(schedule.replica).await?;
         let front = Proxy::start(servers.address()).await?;
+        let exporter_way = Proxy::start(servers.address()).await?;
+        let sentinels = servers.sentinels();
+        let redis = sentinels.unwrap_or_else(|| exporter_way.url("redis"));
         let (mut slots, mut nodes) = (Vec::new(), Vec::new());
         for number in 0..schedule.nodes {
             let proxy = Proxy::start(servers.address()).await?;
@@ -98,7 +106,7 @@ impl World {
         std::fs::write(&config, settings(times))?;
         let mut args = vec![
             format!("--config.file={}", config.display()),
-            format!("--redis.url={}", servers.url()),
+            format!("--redis.url={redis}"),
             format!("--ratelimiter.url={}", urls[0]),
             "--web.enable-lifecycle".to_owned(),
         ];
@@ -115,6 +123,7 @@ impl World {
             times,
             nodes,
             configured: slots[0].process.address(),
+            canary: schedule.canary,
             state_file: schedule.state_file,
             redis: Track::new(0.0, Redis::Up),
             emptied: Vec::new(),
@@ -143,6 +152,7 @@ impl World {
             slots,
             servers,
             front,
+            exporter_way,
             connection,
             behind_since: None,
             poisons: 0,
@@ -188,13 +198,17 @@ impl World {
                 self.slow_now_and_then(node, every).await;
                 self.set_traffic(2)?;
             }
+            What::FailsOpen(node) => self.fail_open(node, true).await,
+            What::LinkSlow(node, delay) => self.slow_link(node, delay).await?,
+            What::NodeFar(node, delay) => self.set_distance(node, delay).await,
             What::HeartbeatsStop(node) => self.stop_heartbeats(node).await,
             What::ApiHangs(node) => self.hang_api(node).await,
-            What::RedisKilled => {
-                self.redis(Redis::Dead);
-                self.behind_since.get_or_insert(self.shared.seconds());
-                self.servers.primary_mut().kill();
+            What::RedisKilled => self.kill_redis(),
+            What::RedisRestarts => {
+                self.ask(&["SAVE"]).await?;
+                self.kill_redis();
             }
+            What::RedisFar(delay) => self.move_redis_away(delay).await?,
             What::RedisStalls => {
                 self.servers.primary_mut().pause()?;
                 self.redis(Redis::Stalled);
@@ -244,10 +258,7 @@ impl World {
             }
             What::ExporterReloads => self.reload().await?,
             What::Traffic(rate) => self.set_traffic(rate)?,
-            What::Interval(seconds) => {
-                let at = self.now();
-                self.shared.facts.borrow_mut().interval.set(at, seconds);
-            }
+            What::Interval(seconds) => self.set_interval(seconds),
         }
         Ok(())
     }
@@ -259,6 +270,38 @@ impl World {
         if let Ok(answer) = answer {
             anyhow::ensure!(answer.status == 200, "a reload: {}", answer.text());
         }
+        Ok(())
+    }
+
+    /// Only the exporter's network becomes slow.
+    async fn move_redis_away(&self, delay: u64) -> anyhow::Result<()> {
+        let delay = Duration::from_millis(delay);
+        self.exporter_way.set(Mode::Delay(delay)).await?;
+        if 2 * delay > REDIS_TIMEOUT {
+            self.redis(Redis::Far);
+        }
+        Ok(())
+    }
+
+    /// A CLIENT KILL that was sent while Redis stalled takes effect later, and may cut the first connection.
+    async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
+        let primary = self.servers.primary();
+        match primary.connection().await {
+            Ok(connection) => Ok(connection),
+            Err(_) => primary.connection().await,
+        }
+    }
+
+    fn kill_redis(&mut self) {
+        self.redis(Redis::Dead);
+        self.behind_since.get_or_insert(self.shared.seconds());
+        self.servers.primary_mut().kill();
+    }
+
+    async fn start_redis(&mut self, with_data: bool) -> anyhow::Result<()> {
+        self.servers.restart(with_data).await?;
+        self.connection = self.servers.primary().connection().await?;
+        self.redis(Redis::Up);
         Ok(())
     }
 
@@ -283,6 +326,12 @@ impl World {
             What::LinkRefused(node) | What::LinkHangs(node) => {
                 self.way(node, Mode::Pass, Way::Open).await?;
             }
+            What::LinkSlow(node, _) => {
+                self.way(node, Mode::Pass, Way::Open).await?;
+                self.takes_longer(node, 0);
+            }
+            What::FailsOpen(node) => self.fail_open(node, false).await,
+            What::NodeFar(node, _) => self.set_distance(node, 0).await,
             What::SlowChecks(node, _) => self.slow(node, 0).await,
             What::SomeSlowChecks(node, _) => {
                 self.mend(node).await;
@@ -296,16 +345,19 @@ impl World {
             What::ClockAhead(node, _) => self.set_clock_ahead(node, 0).await,
             What::RedisKilled => {
                 let at = self.now();
-                self.servers.restart().await?;
-                self.connection = self.servers.primary().connection().await?;
+                self.start_redis(false).await?;
                 self.shared.facts.borrow_mut().emptied.push(at);
-                self.redis(Redis::Up);
                 self.malformed_again().await?;
+            }
+            What::RedisRestarts => self.start_redis(true).await?,
+            What::RedisFar(_) => {
+                self.exporter_way.set(Mode::Pass).await?;
+                self.redis(Redis::Up);
             }
             What::RedisStalls => {
                 self.servers.primary_mut().resume()?;
-                self.connection = self.servers.primary().connection().await?;
                 self.redis(Redis::Up);
+                self.connection = self.connect().await?;
             }
             What::RedisReadOnly => {
                 self.ask(&["REPLICAOF", "NO", "ONE"]).await?;
@@ -348,10 +400,7 @@ impl World {
                 self.shared.address.replace(Some(address));
                 self.exporter_runs(true);
             }
-            What::Interval(_) => {
-                let at = self.now();
-                self.shared.facts.borrow_mut().interval.set(at, 1);
-            }
+            What::Interval(_) => self.set_interval(1),
             What::NodeReplaced(_)
             | What::NodeMoved(_)
             | What::RollingRestart
@@ -407,6 +456,11 @@ impl World {
             self.shared.address.replace(None);
         }
         self.shared.facts.borrow_mut().exporter.set(at, runs);
+    }
+
+    fn set_interval(&self, seconds: u64) {
+        let at = self.now();
+        self.shared.facts.borrow_mut().interval.set(at, seconds);
     }
 
     fn poison(&mut self, more: bool) {
@@ -507,6 +561,7 @@ fn born(id: String, address: String, at: f64) -> NodeFacts {
         life: Track::new(at, Life::Runs),
         way: Track::new(at, Way::Open),
         delay: Track::new(at, 0),
+        open: Track::new(at, false),
         ahead: Track::new(at, 0),
         checks: Vec::new(),
     }

@@ -125,7 +125,7 @@ pub(in crate::observe) struct Pacer {
 }
 
 impl RedisShares {
-    /// The pacer for the server at `address`, of whose time sweeps may take `share`: above 0 and at most 1.
+    /// The pacer for the server at `address`, of whose time sweeps may take `share`: 0.001 to 1.
     pub(in crate::observe) fn pacer(&self, address: &str, share: f64) -> Pacer {
         let mut servers = lock(&self.0);
         if let Some(server) = servers.get(address).and_then(Weak::upgrade) {

@@ -22,6 +22,7 @@ impl World {
                 let node = &mut facts.nodes[slot.facts];
                 node.life.set(at, Life::Runs);
                 node.delay.set(at, 0);
+                node.open.set(at, false);
             }
         }
     }
@@ -76,6 +77,7 @@ impl World {
                 moved.moved = at;
                 moved.life.set(at, Life::Runs);
                 moved.delay.set(at, 0);
+                moved.open.set(at, false);
             }
             Err(_) => slot.waits = true,
         }
