@@ -595,16 +595,3 @@ fn the_documentation_has_a_row_for_each_kind_and_a_description_that_is_valid() {
     let example = example.split("```").next().unwrap();
     assert_eq!(Description::parse(example).unwrap().name, "own");
 }
-
-#[test]
-fn a_date_is_no_time_of_a_window() {
-    let text = COUNTER.replace("(?P<key>.+)", "(?P<key>[^:]+):(?P<window_start>[0-9]+)");
-    let text = text.replace(
-        "label: '$scope $key'",
-        "limits: [{fixed: {limit: 5, window: 1d}}]",
-    );
-    let description = Description::parse(text.trim_start()).unwrap();
-    let fit = |name: &str| description.match_name(name.as_bytes(), None);
-    assert_eq!(fit("own:day:u:20261127"), Fit::Foreign);
-    assert!(matches!(fit("own:day:u:1795737600"), Fit::Counter(_)));
-}
