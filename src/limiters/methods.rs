@@ -61,8 +61,6 @@ pub(super) enum Missing {
     Nothing,
     /// The window is over.
     Over,
-    /// The state is invalid: the limiter cannot make it.
-    Invalid,
 }
 
 /// One name, and what is known before it is read.
@@ -396,7 +394,6 @@ impl Moment {
             return match self.missing {
                 Missing::Nothing => Ok(None),
                 Missing::Over => Err(Not::Over),
-                Missing::Invalid => Err(Not::Invalid(Invalid::CompanionMissing)),
             };
         };
         let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;

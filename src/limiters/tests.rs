@@ -301,15 +301,16 @@ not a rule
 #[test]
 fn kongs_rules_hold_for_the_route_that_they_name() {
     let kong = Description::parse(built_in("kong").unwrap()).unwrap();
-    let Source::Http(http) = &kong.limits[0].value else {
-        panic!("no http")
-    };
+    let mut apis = kong.apis();
+    let (http, of_responses) = (apis.next().unwrap(), apis.next().unwrap());
     let route = "11111111-1111-1111-1111-111111111111";
     let text = format!(
         r#"{{"data":[
         {{"name":"rate-limiting","enabled":true,"route":null,"service":null,"config":{{"minute":10,"hour":null}}}},
         {{"name":"rate-limiting","enabled":true,"route":{{"id":"{route}"}},"config":{{"minute":20}}}},
         {{"name":"rate-limiting","enabled":false,"route":{{"id":"{route}"}},"config":{{"minute":30}}}},
+        {{"name":"response-ratelimiting","enabled":true,"route":{{"id":"{route}"}},
+          "config":{{"minute":60,"limits":{{"videos":{{"minute":50,"hour":null}}}}}}}},
         {{"name":"cors","enabled":true,"config":{{"minute":40}}}}]}}"#
     );
     let rules = http.parse(text.as_bytes()).unwrap();
@@ -321,6 +322,12 @@ fn kongs_rules_hold_for_the_route_that_they_name() {
     assert_eq!(limit(zero, "minute"), Some(10));
     assert_eq!(limit(route, "minute"), Some(20));
     assert_eq!(limit(zero, "hour"), None);
+    let rules = of_responses.parse(text.as_bytes()).unwrap();
+    let limit = |quota: &str| {
+        let name = format!("response-ratelimit:{route}:{zero}:::1:1795691640000:{quota}:minute");
+        of_responses.limits(&rules, &matched(&kong, &name)).limit
+    };
+    assert_eq!((limit("videos"), limit("images")), (Some(50), None));
     assert!(http.parse(b"<html>").is_err());
     assert!(http.parse(b"{}").is_err());
 }

@@ -350,14 +350,6 @@ fn redisson_counts_permits_and_knows_its_limit() {
         outcome("redisson", &store, Rule::default(), "{orders}:value"),
         Outcome::Ignored
     );
-    store.keys.remove(&b"orders"[..]);
-    invalid(
-        "redisson",
-        &store,
-        per_minute(10),
-        "{orders}:permits",
-        Invalid::CompanionMissing,
-    );
 }
 
 #[test]

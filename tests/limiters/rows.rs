@@ -186,6 +186,13 @@ pub(crate) const ROWS: &[Row] = &[
         "*",
         [Some(5), Some(10), Some(10), Some(9), Some(10)],
     ),
+    // Each of three processes counts the first request that it refuses.
+    row(
+        "litellm-v3-processes",
+        "litellm",
+        "api_key *",
+        [Some(5), Some(10), Some(13), None, Some(1)],
+    ),
     row(
         "litellm-v3",
         "litellm",

@@ -6,6 +6,8 @@ use ratelimiter_exporter::limiters::{
 
 use crate::store::{Rule, Store, Value};
 
+mod python_java_lua;
+
 /// 5 s into a minute.
 const NOW_MS: u64 = 1_795_739_765_000;
 
@@ -201,7 +203,7 @@ fn calls_of_laravels_rate_limiter_are_counted_by_their_own_keys() {
 }
 
 #[test]
-fn redis_throttle_of_laravel_counts_what_it_refuses() {
+fn requests_that_laravel_refuses_in_redis_are_no_violation() {
     let mut laravel = Variant::new("laravel");
     let fields = [
         ("start", "1795739760"),
@@ -218,7 +220,8 @@ fn redis_throttle_of_laravel_counts_what_it_refuses() {
     let key = "{a01145a54ad20721c4bd29b11773ed8f}";
     let name = format!("laravel-database-{key}");
     laravel.store.hash(&name, &fields, 115_000);
-    assert_eq!(laravel.counts(&name, key, 7).refused, Refused::Capped);
+    // The middleware checks each limit before it counts only since Laravel 12 in February 2026.
+    assert_eq!(laravel.counts(&name, key, 7).refused, Refused::Counted);
     let other = "laravel_database_horizon:x";
     laravel.store.hash(other, &[("end", "never")], -1);
     assert_eq!(laravel.outcome(other), Outcome::Foreign);
@@ -304,7 +307,11 @@ fn buckets_and_connections_of_apisix_up_to_3_17_are_strings() {
     assert_eq!(apisix.outcome(time), Outcome::Ignored);
     let connections = "limit_conn:10.0.0.1route&plugin5";
     apisix.store.string(connections, "4", -1);
-    apisix.counts(connections, "10.0.0.1route&plugin5 connections", 4);
+    let label = "10.0.0.1route&plugin5 connections";
+    assert_eq!(
+        apisix.counts(connections, label, 4).refused,
+        Refused::Counted
+    );
 }
 
 #[test]

@@ -92,8 +92,8 @@ impl Bucket {
         }
         let (limit, window) = (at.limit()?, at.window_ms()?);
         let mut elapsed = unit.of_ms(at.now()) - time;
-        if self.whole_units {
-            // A clock of whole units shows the beginning of the current unit.
+        if self.whole_units && time.fract() == 0.0 {
+            // A clock of whole units shows the beginning of the current unit. A fraction comes from another clock.
             elapsed = unit.of_ms(at.now()).floor() - time;
         }
         let elapsed_ms = unit.to_ms(elapsed.max(0.0));
