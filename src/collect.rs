@@ -216,7 +216,11 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Collect<S, C> {
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(this) = asked.upgrade() else { return };
-                pause = this.glance().await.unwrap_or(pause).max(FIRST_GLANCE);
+                pause = this
+                    .glance()
+                    .await
+                    .unwrap_or(FIRST_GLANCE)
+                    .max(FIRST_GLANCE);
             }
         };
         let task = async move { ending.run_until_cancelled(glances).await };

@@ -250,7 +250,7 @@ pub struct FallenLimit {
 }
 
 /// A limit and the window it counts over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limit {
     /// Requests allowed per window.
     pub limit: u64,

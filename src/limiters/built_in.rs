@@ -90,6 +90,6 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_answered_with_the_nearest() {
         assert!(built_in("referense").unwrap_err().contains("reference"));
-        assert!(built_in("x").unwrap_err().contains("expected"));
+        assert!(built_in("x").unwrap_err().contains("lists"));
     }
 }

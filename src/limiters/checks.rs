@@ -7,6 +7,7 @@ use serde_saphyr::Spanned;
 use super::ask::Type;
 use super::description::{Counter, Description};
 use super::expiry::WithoutExpiry;
+use super::http_limits::unknown_group;
 use super::source::Source;
 use super::template::Template;
 use super::yaml::{Mistake, parse};
@@ -77,19 +78,21 @@ fn mistakes(description: &Description) -> Vec<Mistake> {
             }));
         }
     }
-    let sources = description
-        .counters
-        .iter()
-        .flat_map(|counter| &counter.limits);
-    for source in sources.chain(&description.limits) {
-        if let Source::Http(http) = &source.value
-            && let Err(text) = http.check()
-        {
-            let line = Some(source.referenced.line());
-            mistakes.push(Mistake {
-                line,
-                text: format!("limits: {text}"),
-            });
+    // One counter with the groups of a shared source is enough: it says nothing about the others.
+    let of_all = (&description.counters[..], &description.limits);
+    let of_each = description.counters.iter();
+    let of_each = of_each.map(|counter| (std::slice::from_ref(counter), &counter.limits));
+    for (counters, sources) in of_each.chain([of_all]) {
+        let groups = counters.iter().flat_map(|it| it.key.value.groups());
+        let groups: Vec<&str> = groups.collect();
+        for source in sources {
+            if let Source::Http(http) = &source.value
+                && let Err(text) = http.check(&groups)
+            {
+                let line = Some(source.referenced.line());
+                let text = format!("limits: {text}");
+                mistakes.push(Mistake { line, text });
+            }
         }
     }
     mistakes
@@ -209,14 +212,7 @@ impl Check<'_> {
             .find(|group| *group != "name" && !self.has_group(group));
         let Some(unknown) = unknown else { return };
         let groups: Vec<&str> = self.counter.key.value.groups().collect();
-        let near = nearest(unknown, groups.iter().copied());
-        let text = match near {
-            Some(near) => format!("{place}: unknown group {unknown:?} (did you mean {near}?)"),
-            None => format!(
-                "{place}: unknown group {unknown:?}: expected one of {}",
-                groups.join(", ")
-            ),
-        };
+        let text = format!("{place}: {}", unknown_group(unknown, &groups));
         self.add_mistake(template.referenced.line(), &text);
     }
 }

@@ -11,6 +11,7 @@ use super::pattern::LinePattern;
 use super::template::Template;
 use super::units::{Period, Unit, duration};
 use super::yaml::from_text;
+use crate::text::nearest;
 
 /// Bytes besides letters and digits that need no encoding in a path (RFC 3986, unreserved).
 const UNRESERVED: &[u8] = b"-._~";
@@ -111,8 +112,27 @@ impl Rules {
 }
 
 impl Http {
-    /// Whether the required settings are there and none contradicts another.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// The groups of names that it needs.
+    fn groups(&self) -> impl Iterator<Item = &str> {
+        let json = self.json.iter();
+        let limits = json.clone().flat_map(|json| {
+            let others = json.window.iter().chain(&json.burst);
+            others.chain([&json.limit])
+        });
+        let templates = self.path.iter().chain(limits).flat_map(Template::groups);
+        let matches = json.flat_map(|json| json.matches.keys().map(String::as_str));
+        let line = self.line.iter().flat_map(LinePattern::groups);
+        let line = line.filter(|group| !is_limit(group));
+        let levels = self.levels.iter().map(|levels| levels.group.as_str());
+        templates.chain(matches).chain(line).chain(levels)
+    }
+
+    /// Whether the required settings are there, none contradicts another, and names have the `groups` for them.
+    pub(super) fn check(&self, groups: &[&str]) -> Result<(), String> {
+        let mut needed = self.groups();
+        if let Some(unknown) = needed.find(|it| *it != "name" && !groups.contains(it)) {
+            return Err(unknown_group(unknown, groups));
+        }
         match (&self.line, &self.json) {
             (Some(line), None) if !line.groups().any(|group| group == "limit") => {
                 return Err("http: line: expected a group (?P<limit>…)".to_owned());
@@ -130,6 +150,16 @@ impl Http {
         if self.url.as_ref().and_then(has_login) == Some(true) {
             return Err(
                 "http: url: expected no login: it would be in messages and in the state file"
+                    .to_owned(),
+            );
+        }
+        let is_http = |url: &String| {
+            let scheme = ["http://", "https://"].iter().any(|it| url.starts_with(it));
+            scheme && !url.contains('$')
+        };
+        if !self.url.iter().all(is_http) {
+            return Err(
+                "http: url: expected http:// or https://, and no groups: those are for path"
                     .to_owned(),
             );
         }
@@ -334,6 +364,17 @@ fn percent_encoded(text: &[u8]) -> Vec<u8> {
         }
     }
     encoded
+}
+
+/// What is wrong with a group that is not in the name.
+pub(super) fn unknown_group(unknown: &str, groups: &[&str]) -> String {
+    match nearest(unknown, groups.iter().copied()) {
+        Some(near) => format!("unknown group {unknown:?} (did you mean {near}?)"),
+        None => format!(
+            "unknown group {unknown:?}: expected one of {}",
+            groups.join(", ")
+        ),
+    }
 }
 
 /// Whether the group of a line is a part of the limits.

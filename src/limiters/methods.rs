@@ -126,6 +126,19 @@ impl Counted {
         let invalid = None;
         Self { count, invalid }
     }
+
+    /// The same count. If requests can be given back (`refunds`), fewer than none is a valid 0.
+    fn with_refunds(self, refunds: bool) -> Self {
+        let below = matches!(
+            self.invalid,
+            Some(Invalid::Negative | Invalid::AboveCapacity)
+        );
+        if refunds && below && self.count == 0 {
+            Self::valid(0)
+        } else {
+            self
+        }
+    }
 }
 
 /// Why there is no count.

@@ -232,8 +232,8 @@ pub struct Canary {
     /// The method.
     #[serde(default = "post")]
     pub method: String,
-    /// The path.
-    pub path: Path,
+    /// The path, in which the same variables are filled in, percent-encoded.
+    pub path: Template,
     /// The port, if it is another one than the node's.
     pub port: Option<u16>,
     /// The body. It is JSON unless the headers say otherwise. `$key`, `$limit` and `$window_ms` are filled in.
@@ -258,7 +258,7 @@ impl Canary {
     /// The variables in the request.
     fn groups(&self) -> impl Iterator<Item = &str> {
         let templates = self.body.iter().chain(self.headers.values());
-        templates.flat_map(Template::groups)
+        templates.chain([&self.path]).flat_map(Template::groups)
     }
 
     /// Whether the request contains the limit to apply. Only then can the exporter make the node refuse.
@@ -269,6 +269,9 @@ impl Canary {
     fn check(&self) -> Result<(), String> {
         if !["GET", "POST", "PUT"].contains(&self.method.as_str()) {
             return Err("method: expected GET, POST or PUT".to_owned());
+        }
+        if !self.path.beginning().starts_with(b"/") {
+            return Err("path: expected a path, such as /check".to_owned());
         }
         if !(400..600).contains(&self.refused) {
             return Err("refused: expected a status from 400 to 599".to_owned());
@@ -307,6 +310,10 @@ impl Nodes {
                 "nodes: expected metrics beside latency, errors, redis_errors, answers and results"
                     .to_owned(),
             );
+        }
+        if !self.redis_errors.is_empty() && self.answers.is_empty() && self.results.is_empty() {
+            // One failure on a busy node would be a lost Redis.
+            return Err("nodes: expected answers or results beside redis_errors".to_owned());
         }
         if let Some(canary) = &self.canary {
             canary

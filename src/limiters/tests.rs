@@ -1,5 +1,7 @@
 //! Descriptions and their mistakes, names, and limits from APIs.
 
+mod sources;
+
 use super::*;
 
 const COUNTER: &str = "
@@ -132,80 +134,6 @@ fn mistakes_name_line_and_what_was_expected() {
 }
 
 #[test]
-fn mistakes_in_sources_and_nodes_name_their_line() {
-    let own = COUNTER.trim_start();
-    for (text, line, words) in [
-        (
-            format!("{own}    when: {{outlives_windows: 2}}\n"),
-            5,
-            &["when", "window_index"][..],
-        ),
-        (
-            format!("{own}    limits:\n      - fields: {{limit: a}}\n"),
-            13,
-            &["fields", "expected type: hash"],
-        ),
-        (
-            format!("{own}    limits:\n      - key: {{name: $user, type: hash, limit: a}}\n"),
-            13,
-            &["user", "expected one of scope, key"],
-        ),
-        (
-            format!("{own}limits:\n  - http: {{path: /a}}\n"),
-            13,
-            &["http", "line and json"],
-        ),
-        (
-            format!("{own}limits:\n  - htpp: {{path: /a}}\n"),
-            13,
-            &["htpp", "did you mean http"],
-        ),
-        (
-            format!("{own}limits:\n  - {{fixed: {{limit: 1}}, http: {{path: /a}}}}\n"),
-            13,
-            &["expected"],
-        ),
-        (
-            format!("{own}nodes:\n  health: {{path: healthz}}\n"),
-            13,
-            &["healthz", "expected a path"],
-        ),
-        (
-            format!("{own}nodes:\n  latency: ['x{{a}}']\n  metrics: {{}}\n"),
-            13,
-            &["x{a}", "a selector"],
-        ),
-        (
-            format!("{own}nodes:\n  latency: [x]\n"),
-            13,
-            &["expected metrics"],
-        ),
-        (
-            format!("{own}nodes:\n  canary: {{path: /, refused: 200}}\n"),
-            13,
-            &["refused", "400"],
-        ),
-        (
-            format!("{own}nodes:\n  canary: {{path: /, headers: {{'a b': x}}}}\n"),
-            13,
-            &["a b", "expected the name of a header"],
-        ),
-        (
-            format!("{own}nodes:\n  canary: {{path: /, headers: {{a: $user}}}}\n"),
-            13,
-            &["$user", "expected $key"],
-        ),
-        (
-            format!("{own}nodes:\n  canary: {{path: /, body: $limit}}\n"),
-            13,
-            &["expected $key beside $limit"],
-        ),
-    ] {
-        assert_mistake(&text, line, words);
-    }
-}
-
-#[test]
 fn all_mistakes_are_reported_at_once() {
     let text = COUNTER
         .replace("$scope $key", "$user")
@@ -269,6 +197,8 @@ edge.remote_address_10.0.0.1: unit=MINUTE requests_per_unit=20, shadow_mode: fal
 edge.path_/login.remote_address: unit=HOUR requests_per_unit=30, shadow_mode: false
 edge.user_ab*: unit=DAY requests_per_unit=40, shadow_mode: false
 other.remote_address: unit=SECOND requests_per_unit=50
+edge_proxy.user: unit=WEEK requests_per_unit=60, shadow_mode: true
+solo.io.user_a b: unit=MONTH requests_per_unit=70, shadow_mode: false
 not a rule
 ";
     let rules = http.parse(text).unwrap();
@@ -292,6 +222,10 @@ not a rule
         ("edge_user_b_1795691640", None, None),
         ("other_remote_address_x_1795691640", Some(50), Some(1_000)),
         ("third_remote_address_x_1795691640", None, None),
+        // Domains with a _ or a dot
+        ("edge_proxy_user_1_1795691640", Some(60), Some(604_800_000)),
+        ("solo.io_user_a b_1795691640", Some(70), Some(2_592_000_000)),
+        ("solo.io_user_c_1795691640", None, None),
     ] {
         let found = http.limits(&rules, &matched(&envoy, name));
         assert_eq!((found.limit, found.window_ms), (limit, window), "{name}");
@@ -466,6 +400,7 @@ fn nodes_are_read_whole() {
   metrics: {port: 9090}
   latency: [a_seconds, {metric: 'b_ms{x=\"y\"}', unit: ms}]
   redis_errors: ['e{t=~\"redis.*\"}']
+  answers: [a_seconds_count]
   canary: {path: /check, body: '{\"key\":\"$key\"}', refused: 429}
 ",
     )

@@ -10,6 +10,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Moment};
 use crate::limiters::{Canary, Description, Discover, Selector, Unit};
@@ -500,13 +501,30 @@ impl Subject for Limiter {
             watched: watched.into_iter().collect(),
         };
         let mut summary = Summary::new(checker, &mut self.kept, self.max_series);
-        let (mut read, mut keys) = tokio::join!(
-            self.nodes.run(at, &deadline, shards_sent, default_sent),
-            self.keys.run(&self.clock, &deadline, needs, &mut summary),
-        );
+        let (begun, swept) = (Instant::now(), CancellationToken::new());
+        let nodes = async {
+            let reading = self.nodes.run(at, &deadline, shards_sent, default_sent);
+            let read = reading.await;
+            (
+                read,
+                self.nodes.glance_until(&swept, begun, &deadline).await,
+            )
+        };
+        let keys = async {
+            let keys = self.keys.run(&self.clock, &deadline, needs, &mut summary);
+            let keys = keys.await;
+            swept.cancel();
+            keys
+        };
+        let ((mut read, glances), mut keys) = tokio::join!(nodes, keys);
         let ids = std::mem::take(&mut keys.node_ids);
         self.nodes.add_swept_nodes(&deadline, ids, &mut read).await;
         let judged = self.nodes.judge(at, &deadline, &mut read).await;
+        self.nodes.memory.learn_glances(glances);
+        let described = self.keys.memory.described.as_mut();
+        if let Some(api) = described.and_then(|kind| kind.api.as_mut()) {
+            api.set_nodes(self.nodes.registered_urls(&judged.nodes));
+        }
         if matches!(keys.read, CountersRead::Failed { .. }) {
             let api = (&self.nodes.http, &mut self.counter_list);
             counters_of_api(api, (at, &deadline), &read, &mut keys, &mut summary).await;

@@ -338,3 +338,17 @@ pub(crate) async fn promtool(metrics: String) -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+/// A figure of a command in `INFO commandstats`, such as its `calls`.
+pub(crate) async fn command_stat(
+    server: &RedisServer,
+    command: &str,
+    figure: &str,
+) -> anyhow::Result<u64> {
+    let stats: String = server.run(&["INFO", "commandstats"]).await?;
+    let begin = format!("cmdstat_{command}:");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&*begin));
+    let mut figures = line.into_iter().flat_map(|line| line.split(','));
+    let found = figures.find_map(|it| it.strip_prefix(figure)?.strip_prefix('='));
+    Ok(found.map_or(Ok(0), str::parse)?)
+}

@@ -18,6 +18,7 @@ mod formulas;
     reason = "shared with the integration tests, which use all of it"
 )]
 mod harness;
+mod npm_and_go;
 mod older;
 mod own;
 mod restored;

@@ -11,14 +11,14 @@ mod python_java_lua;
 /// 5 s into a minute.
 const NOW_MS: u64 = 1_795_739_765_000;
 
-struct Variant {
+pub(crate) struct Variant {
     kind: &'static str,
-    store: Store,
-    rule: Rule,
+    pub(crate) store: Store,
+    pub(crate) rule: Rule,
 }
 
 impl Variant {
-    fn new(kind: &'static str) -> Self {
+    pub(crate) fn new(kind: &'static str) -> Self {
         Self {
             kind,
             store: Store::default(),
@@ -37,13 +37,13 @@ impl Variant {
             .read_name(&description, self.rule, NOW_MS, true, name)
     }
 
-    fn outcome(&self, name: &str) -> Outcome {
+    pub(crate) fn outcome(&self, name: &str) -> Outcome {
         self.finding(name).outcome
     }
 
     /// Checks the label and the count of a name, and that its state is valid.
     #[track_caller]
-    fn counts(&self, name: &str, label: &str, count: u64) -> CounterReading {
+    pub(crate) fn counts(&self, name: &str, label: &str, count: u64) -> CounterReading {
         let description = self.description();
         let finding = self.finding(name);
         let (Some(matched), Outcome::Counted(reading)) = (finding.matched, &finding.outcome) else {

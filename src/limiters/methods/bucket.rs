@@ -17,6 +17,10 @@ const ROUNDING: f64 = 1e-3;
 /// Where level and time are, and how the level changes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting in the description"
+)]
 pub(super) struct Bucket {
     /// Whether the level is the requests in the bucket, not the tokens that are left.
     #[serde(skip)]
@@ -42,6 +46,9 @@ pub(super) struct Bucket {
     /// How far below 0 the level may be, in requests.
     #[serde(default)]
     debt: f64,
+    /// Whether requests can be given back, so that there may be more tokens than the capacity.
+    #[serde(default)]
+    refunds: bool,
 }
 
 fn one() -> f64 {
@@ -139,10 +146,8 @@ impl Counting for Bucket {
             // A request that waits in debt uses tokens of the next ones, but not more than the capacity.
             used(capacity, (level + moved).clamp(0.0, capacity))
         };
-        Ok(Counted {
-            count,
-            invalid: self.invalid(level, capacity),
-        })
+        let invalid = self.invalid(level, capacity);
+        Ok(Counted { count, invalid }.with_refunds(self.refunds))
     }
 
     fn templates(&self) -> Vec<&Spanned<Template>> {

@@ -13,6 +13,10 @@ use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting in the description"
+)]
 pub(super) struct Hash {
     /// The field that counts.
     field: Option<String>,
@@ -22,6 +26,8 @@ pub(super) struct Hash {
     down: bool,
     /// Whether an empty field means a counter without a limit.
     may_be_empty: bool,
+    /// Whether requests can be given back, so that the count may be below 0.
+    refunds: bool,
     /// When its window began.
     started: Option<Moment>,
     /// When its window ends.
@@ -51,7 +57,8 @@ impl Counting for Hash {
 
     fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not> {
         if self.sum {
-            return sum(answer(answers, 0)).map(counted);
+            let counted = counted(sum(answer(answers, 0))?);
+            return Ok(counted.with_refunds(self.refunds));
         }
         let fields = fields(answer(answers, 0))?;
         let mut values = fields.iter().map(Option::as_deref);
@@ -71,10 +78,12 @@ impl Counting for Hash {
         if is_over(at, started, ends)? {
             return Ok(Counted::valid(0));
         }
-        if !self.down {
-            return Ok(counted(value));
-        }
-        used_of_limit(at, value, false)
+        let counted = if self.down {
+            used_of_limit(at, value, false)?
+        } else {
+            counted(value)
+        };
+        Ok(counted.with_refunds(self.refunds))
     }
 
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {

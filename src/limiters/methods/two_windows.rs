@@ -8,7 +8,7 @@ use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
 use crate::limiters::matched::When;
 use crate::limiters::reading::Unknown;
-use crate::limiters::units::{float, whole};
+use crate::limiters::units::{Number, float, whole};
 use crate::observation::Invalid;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -21,6 +21,9 @@ pub(super) struct TwoWindows {
     /// Whether the previous window counts at most its limit.
     #[serde(default)]
     cap_previous: bool,
+    /// Whether requests can be given back, so that a count may be below 0.
+    #[serde(default)]
+    refunds: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -64,11 +67,17 @@ impl TwoWindows {
 
     /// The count from both windows. `share` is the part of the previous one that counts.
     fn add(&self, at: &At<'_>, current: i128, previous: i128, share: f64) -> Counted {
+        let share = share.clamp(0.0, 1.0);
+        if self.refunds {
+            // What was given back in one window counts in both.
+            let weighted = (Number::Whole(previous).as_f64() * share + 1e-9).floor();
+            return Counted::valid(whole(Number::Whole(current).as_f64() + weighted));
+        }
         let mut previous = counted(previous);
         if let Some(limit) = at.limits.limit.filter(|_| self.cap_previous) {
             previous.count = previous.count.min(limit);
         }
-        let weighted = whole((float(previous.count) * share.clamp(0.0, 1.0) + 1e-9).floor());
+        let weighted = whole((float(previous.count) * share + 1e-9).floor());
         let current = counted(current);
         Counted {
             count: current.count.saturating_add(weighted),

@@ -23,6 +23,9 @@ use crate::observe::http::optional::OptionalRequest;
 /// The most places that are asked, if paths contain groups of names.
 const MOST_PLACES: usize = 100;
 
+/// How many registered nodes are asked for one place at most.
+const MOST_NODES: usize = 4;
+
 /// The most answers of one place that are kept: the last one, and earlier ones whose limits may have fallen.
 const MOST_ANSWERS: usize = 4;
 
@@ -94,6 +97,8 @@ pub(in crate::observe) struct ApiLimits {
     http: Http,
     /// The limiter's addresses. One answer is enough.
     bases: Vec<Url>,
+    /// The addresses of registered nodes, which are asked after those.
+    nodes: Vec<Url>,
     places: BTreeMap<Place, Answered>,
     /// Places that follow from names and were not asked yet.
     wanted: Mutex<BTreeMap<Place, BTreeSet<usize>>>,
@@ -111,7 +116,8 @@ impl ApiLimits {
         bases: Vec<Url>,
     ) -> Option<Self> {
         let mut apis = description.apis();
-        if !apis.any(|api| api.url.is_some() || !bases.is_empty()) {
+        let has_addresses = !bases.is_empty() || description.registry().is_some();
+        if !apis.any(|api| api.url.is_some() || has_addresses) {
             return None;
         }
         let apis: Vec<&Api> = description.apis().collect();
@@ -122,6 +128,7 @@ impl ApiLimits {
             description: Arc::clone(description),
             http,
             bases,
+            nodes: Vec::new(),
             places: BTreeMap::new(),
             wanted: Mutex::default(),
             asks,
@@ -142,8 +149,14 @@ impl ApiLimits {
         Some(limits)
     }
 
+    /// Sets the addresses of registered nodes, the best first.
+    pub(in crate::observe) fn set_nodes(&mut self, nodes: Vec<Url>) {
+        self.nodes = nodes;
+    }
+
     /// Takes over the answers of `before`, if it asked the same APIs.
     pub(in crate::observe) fn take_over(&mut self, before: Self) {
+        self.nodes = before.nodes;
         self.changes = before.changes + 1;
         if self.asks == before.asks {
             self.places = before.places;
@@ -193,6 +206,9 @@ impl ApiLimits {
         let apis: Vec<&Api> = self.description.apis().collect();
         let before = self.changes;
         let longest = self.http.timeout() * 2;
+        let mut bases = self.bases.clone();
+        let others = self.nodes.iter().filter(|url| !self.bases.contains(url));
+        bases.extend(others.take(MOST_NODES).cloned());
         for (place, answered) in &mut self.places {
             let asked: Vec<(usize, Api)> = answered
                 .known
@@ -200,12 +216,17 @@ impl ApiLimits {
                 .iter()
                 .filter_map(|number| Some((*number, (*apis.get(*number)?).clone())))
                 .collect();
+            if bases.is_empty() && asked.iter().all(|(_, api)| api.url.is_none()) {
+                // No node is registered.
+                answered.asked = false;
+                continue;
+            }
             let every = asked.iter().map(|(_, api)| api.every).min();
             if !answered.is_due(now, Duration::from_millis(every.unwrap_or_default())) {
                 continue;
             }
             let started = Instant::now();
-            let fetch = fetch(self.http.clone(), self.bases.clone(), place.clone(), asked);
+            let fetch = fetch(self.http.clone(), bases.clone(), place.clone(), asked);
             let outcome = answered.request.make(now, longest, fetch).await;
             (answered.asked, answered.took) = (true, started.elapsed());
             let error = match outcome {

@@ -3,7 +3,7 @@
 //! Keys with the default limit take no memory. For each key with its own limit, a hash and the index of the limit in a table are
 //! remembered.
 
-mod own;
+pub(in crate::observe) mod own;
 mod saved;
 
 use std::collections::HashMap;
@@ -80,7 +80,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 #[derive(Debug, Default)]
 pub(in crate::observe) struct LimitMemory {
     default: Option<Remembered>,
-    own: OwnLimits,
+    own: OwnLimits<Limit, Fall>,
     /// Keys whose stored limit is invalid, and whether an odd pass found that.
     invalid: HashMap<u64, bool>,
     /// Earlier, longer windows by key, or `None` for the default, and until when a key that was written under them may live.
@@ -94,16 +94,7 @@ pub(in crate::observe) struct LimitMemory {
     changes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Remembered {
-    limit: Limit,
-    fell: Option<Fall>,
-    /// Whether the key has lost its own limit. The entry lives until the fall no longer matters.
-    removed: bool,
-    /// Whether an odd pass saw the limit last.
-    #[serde(skip)]
-    seen_in_odd: bool,
-}
+type Remembered = own::Remembered<Limit, Fall>;
 
 /// A limit before it fell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,15 +107,6 @@ struct Fall {
 }
 
 impl Remembered {
-    fn new(limit: Limit) -> Self {
-        Self {
-            limit,
-            fell: None,
-            removed: false,
-            seen_in_odd: false,
-        }
-    }
-
     fn set(&mut self, limit: Limit, now: Timestamp) {
         if limit.limit < self.limit.limit {
             let window = Duration::from_millis(self.limit.window_ms);

@@ -332,7 +332,7 @@ impl KeyReader {
                 Some(server) => Ok(server.connection.clone()),
                 None => Err(not_connected()),
             },
-            timed: now.state.as_ref().is_some_and(|state| state.time_allowed),
+            timed: server.as_ref().is_some_and(|server| server.timed),
         });
         let all_report = servers.iter().flatten();
         let all_report =

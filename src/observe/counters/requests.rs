@@ -1,10 +1,11 @@
 //! The sweep's requests to Redis about the reference limiter, a batch at a time. Each batch owns its names, so that several can
 //! be in flight at once. This file decides nothing.
 
+use std::iter;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, RedisResult, Value};
+use redis::{Cmd, RedisError, RedisResult, Value};
 
 use crate::observation::{Limit, Reason};
 use crate::observe::counters::closer::{self, Closer};
@@ -18,40 +19,44 @@ pub(in crate::observe) const PREFIX: &[u8] = b"ratelimit:";
 /// What every limit's key starts with, behind [`PREFIX`].
 pub(in crate::observe) const LIMIT: &[u8] = b"limit:";
 
-/// A key's own limit as stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::observe) enum Own {
-    /// It has none.
-    None,
-    /// It has this one.
-    Some(Limit),
-    /// What is stored is not a limit.
-    Invalid(Reason),
-}
-
-impl Own {
-    /// The limit, if it is one.
-    pub(in crate::observe) fn limit(self) -> Option<Limit> {
-        match self {
-            Self::Some(limit) => Some(limit),
-            Self::None | Self::Invalid(_) => None,
-        }
-    }
-}
+/// A key's own limit as stored, if it has one, or why what is stored is no limit.
+pub(in crate::observe) type Own = Result<Option<Limit>, Reason>;
 
 /// A key to count.
 #[derive(Debug)]
 pub(in crate::observe) struct ToCount {
     pub(in crate::observe) key: Vec<u8>,
-    /// The window to count over.
+    /// The window to count over. If its own limit is read first, that one's window applies instead. Only if the limit cannot be
+    /// read, this one does: counter and limit may be on different servers of a cluster.
     pub(in crate::observe) window_ms: u64,
     /// Whether its expiry and its entries in the future are read too.
     pub(in crate::observe) closely: bool,
 }
 
 impl ToCount {
-    fn commands(&self) -> usize {
+    /// The number of requests for it.
+    pub(in crate::observe) fn commands(&self) -> usize {
         1 + if self.closely { closer::COMMANDS } else { 0 }
+    }
+
+    /// The requests that count it over `window_ms`.
+    fn requests(&self, now_ms: i64, window_ms: u64) -> impl Iterator<Item = Cmd> {
+        let name = || [PREFIX, &self.key].concat();
+        let closer = self.closely.then(|| Closer::commands(&name(), now_ms));
+        iter::once(zcount(&self.key, now_ms, window_ms)).chain(closer.into_iter().flatten())
+    }
+
+    /// The count, `None` if the key is no counter, and what else was read, from the answers to [`Self::requests`]. `None` if
+    /// the answers have ended.
+    fn read(
+        &self,
+        answers: &mut impl Iterator<Item = RedisResult<Value>>,
+    ) -> Option<(RedisResult<Option<u64>>, Option<Closer>)> {
+        let count = count_of(answers.next()?);
+        let closer = self.closely.then(|| answers.next().zip(answers.next()));
+        let closer = closer.flatten();
+        let closer = closer.and_then(|(left, future)| Closer::of(&[left, future]));
+        Some((count, closer))
     }
 }
 
@@ -112,11 +117,8 @@ pub(in crate::observe) async fn count(
     } = batch;
     let mut pipe = TimedPipeline::new(timed);
     for it in &keys {
-        pipe.add(zcount(&it.key, now_ms, it.window_ms));
-        if it.closely {
-            for command in Closer::commands(&[PREFIX, &it.key].concat(), now_ms) {
-                pipe.add(command);
-            }
+        for command in it.requests(now_ms, it.window_ms) {
+            pipe.add(command);
         }
     }
     for key in &limits {
@@ -146,19 +148,16 @@ pub(in crate::observe) async fn count(
     let (answers, took) = pipe.send(&mut connection).await?;
     counted.commands = answers.len() as u64;
     let mut answers = answers.into_iter();
-    for ToCount { key, closely, .. } in keys {
-        let Some(answer) = answers.next() else { break };
-        let closer = if closely {
-            answers.next().zip(answers.next())
-        } else {
-            None
+    for it in keys {
+        let Some((count, closer)) = it.read(&mut answers) else {
+            break;
         };
-        match count_of(answer) {
-            Err(error) if is_elsewhere(&error) => counted.elsewhere.push(key),
+        match count {
+            Err(error) if is_elsewhere(&error) => counted.elsewhere.push(it.key),
             count => counted.keys.push(CountedKey {
-                key,
+                key: it.key,
                 count: count?,
-                closer: closer.and_then(|(left, future)| Closer::of(&[left, future])),
+                closer,
             }),
         }
     }
@@ -200,27 +199,11 @@ pub(in crate::observe) struct Verified {
     pub(in crate::observe) closer: Option<Closer>,
 }
 
-/// A key to read directly.
-pub(in crate::observe) struct Doubtful {
-    pub(in crate::observe) key: Vec<u8>,
-    /// The window to count over if its own limit cannot be read: counter and limit may be on different servers of a cluster.
-    pub(in crate::observe) window_ms: u64,
-    /// Whether its expiry and its entries in the future are read too.
-    pub(in crate::observe) closely: bool,
-}
-
-impl Doubtful {
-    /// The number of commands for it.
-    pub(in crate::observe) fn commands(&self) -> usize {
-        2 + if self.closely { closer::COMMANDS } else { 0 }
-    }
-}
-
 /// Reads the own limit of each key, then counts over the window that applies. `usual` returns the window of keys without a limit
 /// of their own. A rule of the configuration takes precedence over the stored limit. `now_ms` is the time at each link.
 pub(in crate::observe) async fn verify(
     router: &Router,
-    keys: &[Doubtful],
+    keys: &[ToCount],
     now_ms: impl Fn(usize) -> i64,
     rule: impl Fn(&[u8]) -> Option<Limit>,
     usual: u64,
@@ -241,18 +224,14 @@ pub(in crate::observe) async fn verify(
         let key = &it.key;
         let own = own_limit(answer);
         let stored = match &own {
-            Ok(Own::Some(limit)) => limit.window_ms,
-            Ok(Own::None) => usual,
-            Ok(Own::Invalid(_)) | Err(_) => it.window_ms,
+            Ok(Ok(own)) => own.map_or(usual, |limit| limit.window_ms),
+            Ok(Err(_)) | Err(_) => it.window_ms,
         };
         let window_ms = rule(key).map_or(stored, |limit| limit.window_ms);
         let name = [PREFIX, key].concat();
         let now_ms = now_ms(router.link_of(&name).unwrap_or(0));
-        asked.push((name.clone(), zcount(key, now_ms, window_ms)));
-        if it.closely {
-            let closely = Closer::commands(&name, now_ms);
-            asked.extend(closely.map(|command| (name.clone(), command)));
-        }
+        let requests = it.requests(now_ms, window_ms);
+        asked.extend(requests.map(|command| (name.clone(), command)));
         owns.push(own);
     }
     let counts = router.ask(asked).await;
@@ -261,24 +240,20 @@ pub(in crate::observe) async fn verify(
     let mut verified = Vec::with_capacity(keys.len());
     for ((it, name), own) in keys.iter().zip(&names).zip(owns) {
         // There are as many answers as commands.
-        let Some(count) = counts.next() else {
+        let Some((count, closer)) = it.read(&mut counts) else {
             break;
         };
-        let closely = it.closely.then(|| counts.next().zip(counts.next()));
         verified.push(Verified {
             own: own.map_err(|error| (router.link_of(name), error)),
-            count: count_of(count)
-                .map_err(|error| (router.link_of(&[PREFIX, &it.key].concat()), error)),
-            closer: closely
-                .flatten()
-                .and_then(|(left, future)| Closer::of(&[left, future])),
+            count: count.map_err(|error| (router.link_of(&[PREFIX, &it.key].concat()), error)),
+            closer,
         });
     }
     (verified, took)
 }
 
 /// Counts `key` over its window.
-pub(in crate::observe) fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> redis::Cmd {
+pub(in crate::observe) fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> Cmd {
     let mut command = redis::cmd("ZCOUNT");
     let from = now_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
     command.arg([PREFIX, key].concat()).arg(from).arg("+inf");
@@ -296,7 +271,7 @@ fn limit_name(key: &[u8]) -> Vec<u8> {
 }
 
 /// Reads the limit that is stored for `key`.
-pub(in crate::observe) fn hmget(key: &[u8]) -> redis::Cmd {
+pub(in crate::observe) fn hmget(key: &[u8]) -> Cmd {
     let mut command = redis::cmd("HMGET");
     command.arg(limit_name(key)).arg("limit").arg("window_ms");
     command
@@ -315,9 +290,9 @@ fn count_of(answer: RedisResult<Value>) -> RedisResult<Option<u64>> {
 fn own_limit(answer: &RedisResult<Value>) -> RedisResult<Own> {
     let fields = match answer {
         Ok(Value::Array(fields)) => fields,
-        Ok(_) => return Ok(Own::Invalid(Reason::InvalidLimit)),
+        Ok(_) => return Ok(Err(Reason::InvalidLimit)),
         Err(error) if reason_of(error) == Reason::WrongType => {
-            return Ok(Own::Invalid(Reason::WrongType));
+            return Ok(Err(Reason::WrongType));
         }
         Err(error) => return Err(error.clone()),
     };
@@ -327,14 +302,14 @@ fn own_limit(answer: &RedisResult<Value>) -> RedisResult<Own> {
     };
     let absent = |value: Option<&Value>| matches!(value, None | Some(Value::Nil));
     if absent(fields.first()) && absent(fields.get(1)) {
-        return Ok(Own::None);
+        return Ok(Ok(None));
     }
     let Some(limit) = number(fields.first()) else {
-        return Ok(Own::Invalid(Reason::InvalidLimit));
+        return Ok(Err(Reason::InvalidLimit));
     };
     Ok(match number(fields.get(1)) {
-        Some(window_ms) if window_ms > 0 => Own::Some(Limit { limit, window_ms }),
-        _ => Own::Invalid(Reason::InvalidWindow),
+        Some(window_ms) if window_ms > 0 => Ok(Some(Limit { limit, window_ms })),
+        _ => Err(Reason::InvalidWindow),
     })
 }
 
@@ -367,9 +342,9 @@ mod tests {
         };
         let answer = Ok(Value::Array(vec![value(limit), value(window)]));
         match own_limit(&answer).unwrap() {
-            Own::None => "none".to_owned(),
-            Own::Some(limit) => format!("{} in {}", limit.limit, limit.window_ms),
-            Own::Invalid(reason) => reason.to_string(),
+            Ok(None) => "none".to_owned(),
+            Ok(Some(limit)) => format!("{} in {}", limit.limit, limit.window_ms),
+            Err(reason) => reason.to_string(),
         }
     }
 

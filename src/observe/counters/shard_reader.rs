@@ -37,6 +37,8 @@ pub(in crate::observe) struct Ready {
     pub(in crate::observe) changes: Changes,
     /// How long PING took.
     pub(in crate::observe) ping: Duration,
+    /// Whether the server measures how long commands take: the Redis user may run TIME there.
+    pub(in crate::observe) timed: bool,
 }
 
 impl ShardReader {
@@ -66,7 +68,7 @@ impl ShardReader {
         self.connector.verify();
     }
 
-    async fn connect(&self) -> Result<Ready, RedisFailure> {
+    async fn connect(&self, timed: bool) -> Result<Ready, RedisFailure> {
         let changes = async { Ok(self.invalidations.changes().await) };
         let ((scanner, first), (connection, second), changes) =
             tokio::try_join!(self.scanner.ping(), self.connector.ping(), changes)?;
@@ -75,22 +77,24 @@ impl ShardReader {
             connection,
             changes,
             ping: first.min(second),
+            timed,
         })
     }
 
     /// Returns this reader if its server is a replica that can be read. In a `cluster`, it must accept READONLY.
     async fn of_replica(self, cluster: bool) -> Result<(Self, Ready), ReplicaFault> {
-        self.follows(cluster).await?;
+        let timed = self.follows(cluster).await?;
         let unreachable = |failure| ReplicaFault {
             failure,
             unreachable: true,
         };
-        let ready = self.connect().await.map_err(unreachable)?;
+        let ready = self.connect(timed).await.map_err(unreachable)?;
         Ok((self, ready))
     }
 
-    /// Checks that the server is a replica that has its primary's current data.
-    async fn follows(&self, cluster: bool) -> Result<(), ReplicaFault> {
+    /// Checks that the server is a replica that has its primary's current data. Returns whether the Redis user may run TIME
+    /// there: a replica has users of its own.
+    async fn follows(&self, cluster: bool) -> Result<bool, ReplicaFault> {
         let connected = self.connector.ping().await;
         let (mut connection, _) = connected.map_err(|failure| ReplicaFault {
             failure,
@@ -106,23 +110,25 @@ impl ShardReader {
         pipe.cmd("ROLE")
             .cmd("READONLY")
             .cmd("INFO")
-            .arg("replication");
+            .arg("replication")
+            .cmd("TIME");
         let answers: RedisResult<Vec<RedisResult<Value>>> = pipe.query_async(&mut connection).await;
         let answers = answers.map_err(|error| of("ROLE", error))?;
-        let [role, readonly, info] = <[_; 3]>::try_from(answers).map_err(|_| ReplicaFault {
-            failure: RedisFailure {
-                reason: Reason::RedisError,
-                message: format!("ROLE {address}: expected an answer"),
-            },
-            unreachable: false,
-        })?;
+        let [role, readonly, info, time] =
+            <[_; 4]>::try_from(answers).map_err(|_| ReplicaFault {
+                failure: RedisFailure {
+                    reason: Reason::RedisError,
+                    message: format!("ROLE {address}: expected an answer"),
+                },
+                unreachable: false,
+            })?;
         if let Err(error) = readonly
             && cluster
         {
             return Err(of("READONLY", error));
         }
         if follows(&role.map_err(|error| of("ROLE", error))?) {
-            return Ok(());
+            return Ok(time.is_ok());
         }
         let info = info.and_then(|info| Ok(redis::from_redis_value::<String>(info)?));
         let lost = info.ok().and_then(|info| stale(address, &info));
@@ -228,7 +234,8 @@ pub(in crate::observe) async fn ready(
         let reader = before
             .filter(|before| before.source == *primary)
             .unwrap_or_else(|| ShardReader::new(context, primary));
-        let ready = reader.connect().await;
+        let timed = now.state.as_ref().is_some_and(|state| state.time_allowed);
+        let ready = reader.connect(timed).await;
         (reader, ready)
     };
     Readied {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::observation::{Collector, Failure, Limit};
 use crate::observe::fallback::first_success;
 use crate::observe::http::client::{Http, HttpError, shown};
-use crate::observe::http::management_api::{ApiNode, ManagementApi, join};
+use crate::observe::http::management_api::{ApiNode, ManagementApi, join, registered_address};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 
 /// The answers of the management API.
@@ -110,7 +110,12 @@ pub(in crate::observe) async fn ask_api(
             let (patient, at) = (http.within(ANSWER_WITHIN), base.clone());
             let request = async move { ManagementApi::new(&patient, at).nodes().await };
             match list.request.make(now, http.timeout(), request).await {
-                Some(Ok(nodes)) => reading.nodes = NodeList::Listed(nodes),
+                Some(Ok(mut nodes)) => {
+                    for node in &mut nodes {
+                        node.address = registered_address(&node.address);
+                    }
+                    reading.nodes = NodeList::Listed(nodes);
+                }
                 Some(Err(error)) => {
                     list.failed_at = Some(base.clone());
                     reading.failures.push(failed(error));

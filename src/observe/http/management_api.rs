@@ -1,15 +1,17 @@
 //! The client of the limiter's management API. It never asks for `/api/blocks`, which costs a node seconds.
 
+use std::net::Ipv6Addr;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 use serde::Deserialize;
 
 use crate::observation::{Limit, Reason, is_cut_key};
-use crate::observe::http::client::{Http, HttpError};
+use crate::observe::http::client::{Http, HttpError, shown};
 use crate::text::{cut, without_login};
 
 /// The characters that need no escape in a path segment (RFC 3986 unreserved).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+pub(in crate::observe) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
@@ -102,10 +104,7 @@ impl<'a> ManagementApi<'a> {
         limits.checked().map_err(|wrong| HttpError {
             status: None,
             reason: Reason::InvalidJson,
-            message: format!(
-                "GET {}: {wrong}",
-                crate::observe::http::client::shown(&join(&self.base, "api/limits"))
-            ),
+            message: format!("GET {}: {wrong}", shown(&join(&self.base, "api/limits"))),
         })
     }
 
@@ -129,7 +128,7 @@ impl<'a> ManagementApi<'a> {
         }
         let path = format!("api/counters/{}/reset", utf8_percent_encode(key, SEGMENT));
         let url = join(&self.base, &path);
-        let what = format!("POST {}", cut(&crate::observe::http::client::shown(&url)));
+        let what = format!("POST {}", cut(&shown(&url)));
         let answer = self.http.post(url).await?.ok(&what)?;
         if answer.json::<Reset>(&what)?.reset {
             Ok(())
@@ -144,7 +143,7 @@ impl<'a> ManagementApi<'a> {
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, HttpError> {
         let url = join(&self.base, path);
-        let what = format!("GET {}", crate::observe::http::client::shown(&url));
+        let what = format!("GET {}", shown(&url));
         self.http.get(url).await?.ok(&what)?.json(&what)
     }
 }
@@ -185,26 +184,45 @@ pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
     ))
 }
 
-/// The address of a node that registered as `text`: `host:port` also for an `http://` URL that says no more. No login is kept.
+/// The address of a node that registered as `text`, in one form: `host:port`, or a URL if that says more. No login is kept.
 pub(in crate::observe) fn registered_address(text: &str) -> String {
     let url = Url::parse(text).ok();
-    let plain =
-        url.filter(|url| url.scheme() == "http" && url.path() == "/" && url.query().is_none());
-    let address = plain.as_ref().and_then(address_of);
-    address.unwrap_or_else(|| without_login(text))
+    let Some(url) = url.filter(|url| ["http", "https"].contains(&url.scheme())) else {
+        // An IPv6 address without brackets, as host and port that were joined by a colon.
+        let v6 = text.rsplit_once(':');
+        let v6 = v6.filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok());
+        let v6 = v6.map(|(host, port)| format!("[{host}]:{port}"));
+        let base = base_of(v6.as_deref().unwrap_or(text));
+        let address = base.as_ref().and_then(address_of);
+        return address.unwrap_or_else(|| without_login(text));
+    };
+    let plain = url.scheme() == "http" && url.path() == "/" && url.query().is_none();
+    let address = address_of(&url).filter(|_| plain);
+    address.unwrap_or_else(|| shown(&url).trim_end_matches('/').to_owned())
+}
+
+/// Whether `base`, the URL of a registered node, is the place of the URL `configured`. A registered host and port may leave
+/// out the path.
+pub(in crate::observe) fn is_at(base: &Url, configured: &Url) -> bool {
+    let path = |url: &Url| url.path().trim_end_matches('/').to_owned();
+    base.host_str() == configured.host_str()
+        && base.port_or_known_default() == configured.port_or_known_default()
+        && (base.path() == "/" || path(base) == path(configured))
 }
 
 /// The base URL of a node that registered as `host:port` or as a URL.
 pub(in crate::observe) fn base_of(address: &str) -> Option<Url> {
-    if address.starts_with("http://") || address.starts_with("https://") {
-        let url = Url::parse(address).ok()?;
-        return (url.username().is_empty() && url.password().is_none()).then_some(url);
-    }
-    let url = Url::parse(&format!("http://{address}/")).ok()?;
+    let is_url = address.starts_with("http://") || address.starts_with("https://");
+    let url = if is_url {
+        Url::parse(address).ok()?
+    } else {
+        Url::parse(&format!("http://{address}/")).ok()?
+    };
     // Such an address is host and port, nothing else. `unknown`, which a registration without an address contains, has no port.
-    (url.host_str().is_some_and(|host| !host.is_empty())
+    let is_host_and_port = url.host_str().is_some_and(|host| !host.is_empty())
         && (url.port().is_some() || address.ends_with(":80"))
-        && url.path() == "/"
+        && url.path() == "/";
+    ((is_url || is_host_and_port)
         && url.query().is_none()
         && url.fragment().is_none()
         && url.username().is_empty()
@@ -267,14 +285,48 @@ mod tests {
                 Some("http://h:1/limiter"),
             ),
             ("https://h", "https://h", Some("https://h/")),
-            ("https://me:secret@h", "https://<secret>@h", None),
+            ("HTTPS://H:443/", "https://h", Some("https://h/")),
+            ("https://h:8443/", "https://h:8443", Some("https://h:8443/")),
+            ("https://me:secret@h", "https://h", Some("https://h/")),
+            ("https://h/a/", "https://h/a", Some("https://h/a")),
             ("localhost:1", "localhost:1", Some("http://localhost:1/")),
+            (
+                "Node-1.Local:80",
+                "node-1.local:80",
+                Some("http://node-1.local/"),
+            ),
+            ("[0:0:0:0:0:0:0:1]:8", "[::1]:8", Some("http://[::1]:8/")),
+            (
+                "2001:DB8::5:8000",
+                "[2001:db8::5]:8000",
+                Some("http://[2001:db8::5]:8000/"),
+            ),
+            ("me:secret@h:1", "me:secret@h:1", None),
             ("grpc://h:1", "grpc://h:1", None),
+            ("https://h?a=b", "https://h/?a=b", None),
             ("unknown", "unknown", None),
         ] {
             assert_eq!(registered_address(text), address);
             let found = base_of(address);
             assert_eq!(found.as_ref().map(Url::as_str), base, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_registered_url_is_at_the_configured_one_whatever_its_scheme_and_its_final_slash() {
+        for (registered, configured, same) in [
+            ("https://H:443/", "https://h", true),
+            ("https://h", "https://h:443/limiter", true),
+            ("https://h:8443/limiter/", "https://h:8443/limiter", true),
+            ("h:8443", "https://h:8443/limiter", true),
+            ("https://h/a", "https://h/b", false),
+            ("https://h/a", "https://h", false),
+            ("https://h", "http://h", false),
+            ("https://h", "https://g", false),
+        ] {
+            let base = base_of(&registered_address(registered)).unwrap();
+            let configured = Url::parse(configured).unwrap();
+            assert_eq!(is_at(&base, &configured), same, "{registered} {configured}");
         }
     }
 

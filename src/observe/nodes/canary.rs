@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use percent_encoding::utf8_percent_encode;
 use reqwest::{Method, Url};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -15,7 +16,7 @@ use crate::clock::elapsed;
 use crate::limiters::{Canary, Template};
 use crate::observation::{LatencyWindow, Reason};
 use crate::observe::http::client::{Http, HttpError, shown};
-use crate::observe::http::management_api::place_on;
+use crate::observe::http::management_api::{SEGMENT, place_on};
 use crate::observe::nodes::probes::gather;
 
 /// The mark in the names of the canary's counters. It is found even if a limiter escapes the colon of [`CANARY_PREFIX`].
@@ -220,7 +221,9 @@ async fn check(
     if body.is_some() && !headers.iter().any(|(name, _)| name == "content-type") {
         headers.push(("content-type".to_owned(), b"application/json".to_vec()));
     }
-    let place = place_on(base, canary.port, &canary.path.0).unwrap_or_else(|| base.clone());
+    let path = filled(&canary.path, &utf8_percent_encode(key, SEGMENT).to_string());
+    let place = place_on(base, canary.port, &String::from_utf8_lossy(&path));
+    let place = place.unwrap_or_else(|| base.clone());
     let what = format!("canary {} {}", canary.method, shown(&place));
     let method = match canary.method.as_str() {
         "GET" => Method::GET,

@@ -35,11 +35,12 @@ pub(in crate::observe) fn read_health(
             match value.pointer(&pointer.0) {
                 None | Some(Value::Null) if value.is_object() || value.is_array() => None,
                 Some(Value::String(id)) => Some(id.clone()),
+                Some(Value::Number(id)) => Some(id.to_string()),
                 _ => {
                     return Err(HttpError {
                         reason: Reason::InvalidJson,
                         status: None,
-                        message: format!("{what}: {}: expected text", pointer.0),
+                        message: format!("{what}: {}: expected text or a number", pointer.0),
                     });
                 }
             }
@@ -94,6 +95,10 @@ mod tests {
         assert_eq!(health(json, 200, "{}"), is(None, None));
         assert_eq!(
             health(json, 200, r#"{"node":{"id":1}}"#),
+            is(Some("1"), None)
+        );
+        assert_eq!(
+            health(json, 200, r#"{"node":{"id":[]}}"#),
             Err(Reason::InvalidJson)
         );
         assert_eq!(health(json, 200, "OK"), Err(Reason::InvalidJson));

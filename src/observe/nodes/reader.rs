@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use reqwest::Url;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::{
@@ -18,7 +19,7 @@ use crate::observation::{
 use crate::observe::deadline::Deadline;
 use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
-use crate::observe::http::management_api::{address_of, base_of};
+use crate::observe::http::management_api::{address_of, base_of, is_at};
 use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::failing_checks::Outage;
@@ -27,8 +28,9 @@ use crate::observe::nodes::probes::{AddressReading, Ask, CONCURRENT, ask_all};
 use crate::observe::nodes::redis_basics::{
     RedisBasics, malformed, read_registrations, redis_basics, unread,
 };
+use crate::observe::nodes::registry::Registrations;
 use crate::observe::nodes::requests::NodeRequests;
-use crate::observe::nodes::state::{NodeMemory, Probe, RegistryReading, RegistryTiming};
+use crate::observe::nodes::state::{Glance, NodeMemory, Probe, RegistryReading, RegistryTiming};
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::{ShardNow, Topology};
 
@@ -209,35 +211,63 @@ impl NodeReader {
     /// Reads only the known registrations. If a registration disappears before its TTL could expire, the node deleted it: a
     /// clean stop. To notice that, registrations must be read more often than they expire.
     pub(in crate::observe) async fn glance(&mut self) {
-        let Some(registry) = &self.requests.registry else {
-            return;
-        };
+        if let Some(glance) = self.known_registrations().await {
+            self.memory.learn_glances(vec![glance]);
+        }
+    }
+
+    /// The same while a collection, which began at `begun`, still reads keys. What it sees is for after the judgement, whose
+    /// readings are older.
+    pub(in crate::observe) async fn glance_until(
+        &mut self,
+        swept: &CancellationToken,
+        begun: Instant,
+        deadline: &Deadline,
+    ) -> Vec<Glance> {
+        let every = self.timing.glance_every();
+        let (mut next, mut glances) = (begun + every, Vec::new());
+        loop {
+            let pause = tokio::time::sleep_until(next);
+            if swept.run_until_cancelled(pause).await.is_none() {
+                return glances;
+            }
+            let Some(glance) = deadline.cut(self.known_registrations()).await else {
+                self.topology.verify();
+                return glances;
+            };
+            glances.extend(glance);
+            next = Instant::now() + every;
+        }
+    }
+
+    /// The known registrations now, unless they would prove nothing.
+    async fn known_registrations(&mut self) -> Option<Glance> {
+        let registry = self.requests.registry.as_ref()?;
         let ids: Vec<String> = self.memory.ids().cloned().collect();
         // While Redis does not answer, only collections judge.
         if ids.is_empty() || self.redis_was.current_since.is_none() {
-            return;
+            return None;
         }
         // On a replica without its primary, even renewed registrations expire.
         if self.redis_was.is_replica && self.topology.is_stale().await {
-            return;
+            return None;
         }
         let before = self.clock.now();
         // This uses open connections only. A new connection may lead to another Redis, where a missing registration was not
         // deleted.
-        let read = read_registrations(&mut self.topology, registry, &ids).await;
-        if read.unread.len() < ids.len() {
-            let registry = RegistryReading {
-                readable: true,
-                found: read.found,
-                unread: read.unread,
-                read_at: Some(self.clock.now().steady),
-                redis_up_since: self.redis_was.current_since,
-                redis_restarted: false,
-                memory_freed: self.redis_was.memory_freed,
-                absent: false,
-            };
-            self.memory.learn_registrations(before.steady, &registry);
-        }
+        let mut read = read_registrations(&mut self.topology, registry, &ids).await;
+        self.name_configured(&mut read);
+        let registry = RegistryReading {
+            readable: true,
+            found: read.found,
+            unread: read.unread,
+            read_at: Some(self.clock.now().steady),
+            redis_up_since: self.redis_was.current_since,
+            redis_restarted: false,
+            memory_freed: self.redis_was.memory_freed,
+            absent: false,
+        };
+        (registry.unread.len() < ids.len()).then_some((before.steady, registry))
     }
 
     /// Reads and probes the nodes that only the sweep found.
@@ -294,7 +324,8 @@ impl NodeReader {
             read.unread.is_empty() || !read.found.is_empty() || !read.malformed.is_empty()
         });
         let readable = registrations.is_some();
-        let registrations = registrations.unwrap_or_default();
+        let mut registrations = registrations.unwrap_or_default();
+        self.name_configured(&mut registrations);
         read.registry = RegistryReading {
             absent: self.requests.registry.is_none(),
             readable,
@@ -342,9 +373,10 @@ impl NodeReader {
             return;
         }
         let reading = deadline.cut(read_registrations(&mut self.topology, registry, &ids));
-        let Some(result) = reading.await else {
+        let Some(mut result) = reading.await else {
             return self.topology.verify();
         };
+        self.name_configured(&mut result);
         for id in &ids {
             if !result.unread.contains(id) {
                 read.registry.found.remove(id);
@@ -471,6 +503,33 @@ impl NodeReader {
         }
         bases.truncate(API_TRIES);
         bases
+    }
+
+    /// The URLs of registered nodes, those that answer first.
+    pub(in crate::observe) fn registered_urls(&self, nodes: &[Node]) -> Vec<Url> {
+        if self.requests.registry.is_none() {
+            return Vec::new();
+        }
+        let mut nodes: Vec<&Node> = nodes.iter().collect();
+        nodes.sort_by_key(|node| (!node.is_up(), node.probe_seconds.is_none()));
+        let addresses = nodes.iter().filter_map(|node| node.address.as_deref());
+        addresses
+            .filter_map(|address| self.url_of(address))
+            .collect()
+    }
+
+    /// Gives the nodes that registered a URL of the configuration the address by which that URL is known.
+    fn name_configured(&self, read: &mut Registrations) {
+        let addresses = read.found.values_mut().filter_map(|it| it.address.as_mut());
+        for address in addresses {
+            let Some(base) = base_of(address) else {
+                continue;
+            };
+            let configured = self.node_urls.iter().find(|url| is_at(&base, url));
+            if let Some(known) = configured.and_then(address_of) {
+                *address = known;
+            }
+        }
     }
 
     /// The URL to ask at `address`. A configured one may have another scheme and a path.

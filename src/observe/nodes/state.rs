@@ -73,6 +73,9 @@ pub(in crate::observe) struct RegistryReading {
     pub(in crate::observe) memory_freed: Option<Timestamp>,
 }
 
+/// The known registrations between two judgements, and when reading them began.
+pub(in crate::observe) type Glance = (Timestamp, RegistryReading);
+
 impl RegistryReading {
     /// Whether it is known if `id` is registered.
     fn covers(&self, id: &str) -> bool {
@@ -302,12 +305,15 @@ impl NodeMemory {
         nodes
     }
 
+    /// Notes what `glances`, in the order of their times, saw after the last judgement.
+    pub(in crate::observe) fn learn_glances(&mut self, glances: Vec<Glance>) {
+        for (at, registry) in glances {
+            self.learn_registrations(at, &registry);
+        }
+    }
+
     /// Notes the registrations at `now`, and which ones were deleted.
-    pub(in crate::observe) fn learn_registrations(
-        &mut self,
-        now: Timestamp,
-        registry: &RegistryReading,
-    ) {
+    fn learn_registrations(&mut self, now: Timestamp, registry: &RegistryReading) {
         for (id, registration) in &registry.found {
             let known = self.known.entry(id.clone()).or_insert_with(|| NodeRecord {
                 first_seen: Some(now),

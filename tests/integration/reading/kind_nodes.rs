@@ -1,6 +1,7 @@
 //! Processes and APIs of kinds of limiters: limits, health, metrics. A server in this test answers the requests that
 //! `docs/LIMITERS.md` describes; Redis is real.
 
+mod addresses;
 mod canary;
 mod falls;
 mod registry;

@@ -10,8 +10,9 @@ use lab::sentinels::{Sentinels, primary_and_replica};
 use lab::temp::TempDir;
 use redis::aio::ConnectionLike;
 
+use super::redis_access::all_but;
 use crate::certificates::certificates;
-use crate::harness::{Exporter, Scrape, base_flags, redis_do};
+use crate::harness::{Exporter, Scrape, base_flags, command_stat, redis_do};
 
 /// Longer than any of these tests: no count may leave its window half-way.
 pub(super) const WINDOW_MS: i64 = 600_000;
@@ -388,16 +389,7 @@ async fn a_name_that_no_sentinel_knows_is_reported() -> anyhow::Result<()> {
 
 /// How many ZCOUNTs a server has answered.
 async fn zcounts(server: &RedisServer) -> anyhow::Result<u64> {
-    let mut connection = server.connection().await?;
-    let stats: String = redis::cmd("INFO")
-        .arg("commandstats")
-        .query_async(&mut connection)
-        .await?;
-    let line = stats
-        .lines()
-        .find_map(|line| line.strip_prefix("cmdstat_zcount:calls="));
-    let calls = line.and_then(|line| line.split(',').next());
-    Ok(calls.map_or(Ok(0), str::parse)?)
+    command_stat(server, "zcount", "calls").await
 }
 
 #[tokio::test]
@@ -438,6 +430,34 @@ async fn a_replica_is_read_while_it_follows_and_the_primary_else() -> anyhow::Re
         .await?;
     scrape.assert_reported(&["ghost_allowing over", "ghost_allowing over-too"]);
     assert!(zcounts(&primary).await? > 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replica_whose_user_may_not_run_time_refuses_it_once_a_collection() -> anyhow::Result<()>
+{
+    let (primary, replica) = primary_and_replica().await?;
+    let node = NodeProcess::start(NodeOptions::new("node-1", primary.url())).await?;
+    redis_do(&mut primary.connection().await?, &all_but(&[])).await?;
+    redis_do(&mut replica.connection().await?, &all_but(&["-time"])).await?;
+    let url = primary.url().replace("redis://", "redis://some@");
+    let mut flags = base_flags(&url, std::slice::from_ref(&node));
+    flags.push("--redis.prefer-replica".to_owned());
+    let exporter = Exporter::start(&flags).await?;
+    counters(&mut primary.connection().await?, 200, 2, 10, true).await?;
+    let found = |scrape: &Scrape| {
+        let replica = [("role", "replica")];
+        scrape.is("ratelimiter_keys", &[], 200)
+            && scrape.value("ratelimiter_scan_source_info", &replica) == Some(1.0)
+    };
+    exporter.until("the replica is read", found).await?;
+    // Each collection asks for the role of the replica once.
+    let refused = command_stat(&replica, "time", "rejected_calls").await?;
+    let collections = command_stat(&replica, "role", "calls").await?;
+    assert!(
+        0 < refused && refused <= collections,
+        "{refused}, {collections}"
+    );
     Ok(())
 }
 

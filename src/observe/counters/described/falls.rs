@@ -10,13 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::elapsed;
 use crate::limiters::{Former, Limits};
+use crate::observe::counters::limits::own::{OwnLimits, Remembered};
 use crate::observe::counters::limits::{LimitRule, fixed_hash};
-
-/// Flag in [`Own`], above the index of the limit: an odd pass saw the key last.
-const ODD: u32 = 1 << 31;
-
-/// The index of a limit in the table of limits, and the flag.
-type Own = u32;
 
 /// The most falls that survive a restart.
 const MOST_SAVED: usize = 100_000;
@@ -24,9 +19,8 @@ const MOST_SAVED: usize = 100_000;
 /// The remembered limits.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Falls {
-    own: HashMap<u64, Own>,
-    limits: Vec<Limits>,
-    places: HashMap<Limits, u32>,
+    /// Their falls are in `before`.
+    own: OwnLimits<Limits, ()>,
     odd: bool,
     before: Before,
     /// Counts the changes to `before`.
@@ -86,23 +80,16 @@ impl Falls {
         now: Timestamp,
     ) -> Option<(Limits, Timestamp)> {
         let hash = fixed_hash(name);
-        let last = self.own.get(&hash).map(|own| self.limit(*own));
+        let last = self.own.get(hash).map(|own| own.limit);
         let newly = last.filter(|last| is_fall(last, limits));
         let newly = newly.map(|last| (last, now));
         newly.or_else(|| self.before.own.get(&hash).copied())
     }
 
-    fn limit(&self, own: Own) -> Limits {
-        self.limits
-            .get((own & !ODD) as usize)
-            .copied()
-            .unwrap_or_default()
-    }
-
     /// Records that `limits` are stored for `name`.
     pub(super) fn learn(&mut self, name: &[u8], limits: Limits, now: Timestamp) {
         let hash = fixed_hash(name);
-        let last = self.own.get(&hash).map(|own| self.limit(*own));
+        let last = self.own.get(hash).map(|own| own.limit);
         if let Some(last) = last.filter(|last| is_fall(last, &limits)) {
             // Of several falls in one window, the highest limit counts.
             let matters = |(before, at): &(Limits, Timestamp)| {
@@ -113,32 +100,22 @@ impl Falls {
                 self.changes += 1;
             }
         }
-        let place = *self.places.entry(limits).or_insert_with(|| {
-            self.limits.push(limits);
-            u32::try_from(self.limits.len() - 1).map_or(!ODD, |place| place & !ODD)
-        });
-        self.own
-            .insert(hash, if self.odd { place | ODD } else { place });
+        let seen_in_odd = self.odd;
+        let own = Remembered::new(limits);
+        self.own.put(hash, Remembered { seen_in_odd, ..own });
     }
 
     /// A full pass has ended: keys that it did not see are forgotten.
     pub(super) fn end_pass(&mut self, now: Timestamp) {
-        let odd = self.odd;
-        self.own.retain(|_, own| (*own & ODD != 0) == odd);
+        for hash in self.own.unseen(self.odd) {
+            self.own.remove(hash);
+        }
+        self.own.tidy();
         let falls = self.before.own.len();
         let matters = |(before, at): &mut (Limits, Timestamp)| is_recent(before, *at, now);
         self.before.own.retain(|_, fall| matters(fall));
         self.changes += u64::from(self.before.own.len() < falls);
-        self.odd = !odd;
-        if self.limits.len() > 2 * self.own.len() + 1_000 {
-            // Most limits belong to no key any more. The others are learned again: for one pass, their falls go unnoticed.
-            *self = Self {
-                odd: self.odd,
-                before: std::mem::take(&mut self.before),
-                changes: self.changes,
-                ..Self::default()
-            };
-        }
+        self.odd = !self.odd;
     }
 
     /// The number of changes so far, and what survives a restart.
@@ -249,6 +226,18 @@ mod tests {
         assert_eq!(falls.own.len(), 1);
         falls.end_pass(at(2));
         assert!(falls.own.is_empty());
+    }
+
+    #[test]
+    fn a_limit_that_changes_all_the_time_hides_no_fall_of_another() {
+        let mut falls = Falls::default();
+        falls.learn(b"a", limits(10, 60), at(0));
+        for number in 0..2_000 {
+            falls.learn(b"b", limits(number, 60), at(0));
+        }
+        falls.end_pass(at(1));
+        let fell = falls.of_own(b"a", &limits(5, 60), at(2));
+        assert_eq!(fell, Some((limits(10, 60), at(2))));
     }
 
     #[test]

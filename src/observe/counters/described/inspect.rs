@@ -83,7 +83,7 @@ pub async fn inspect(
         links.push(Link {
             primary: now.shard.primary.clone(),
             connection: Ok(server.connection),
-            timed: now.state.as_ref().is_some_and(|state| state.time_allowed),
+            timed: server.timed,
         });
         let offset = now.state.as_ref().map(|state| state.clock_offset);
         lanes.push(Lane {

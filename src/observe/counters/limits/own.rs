@@ -1,11 +1,11 @@
 //! The own limits of keys, in 16 bytes each. A key is stored as its hash and equal limits are stored once. Falls are rare, so a
-//! separate map has them. This file does not know what a limit means.
+//! separate map has them. This file does not know what a limit or a fall means.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use super::{Fall, Remembered};
-use crate::observation::Limit;
+use serde::{Deserialize, Serialize};
 
 /// Flags in [`Packed`], above the index of the limit.
 const REMOVED: u32 = 1 << 31;
@@ -15,18 +15,52 @@ const PLACE: u32 = SEEN_IN_ODD - 1;
 /// The index of a limit in the table of limits, and the flags.
 type Packed = u32;
 
-/// Limits by the hashes of keys.
-#[derive(Debug, Default)]
-pub(super) struct OwnLimits {
-    packed: Arc<HashMap<u64, Packed>>,
-    falls: Arc<HashMap<u64, Fall>>,
-    limits: Arc<Vec<Limit>>,
-    places: HashMap<(u64, u64), u32>,
+/// The limit of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::observe) struct Remembered<L, F> {
+    pub(in crate::observe) limit: L,
+    pub(in crate::observe) fell: Option<F>,
+    /// Whether the key has lost its own limit. The entry lives until the fall no longer matters.
+    pub(in crate::observe) removed: bool,
+    /// Whether an odd pass saw the limit last.
+    #[serde(skip)]
+    pub(in crate::observe) seen_in_odd: bool,
 }
 
-impl OwnLimits {
+impl<L, F> Remembered<L, F> {
+    pub(in crate::observe) fn new(limit: L) -> Self {
+        Self {
+            limit,
+            fell: None,
+            removed: false,
+            seen_in_odd: false,
+        }
+    }
+}
+
+/// Limits of the type `L` by the hashes of keys, and falls of the type `F`.
+#[derive(Debug)]
+pub(in crate::observe) struct OwnLimits<L, F> {
+    packed: Arc<HashMap<u64, Packed>>,
+    falls: Arc<HashMap<u64, F>>,
+    limits: Arc<Vec<L>>,
+    places: HashMap<L, u32>,
+}
+
+impl<L, F> Default for OwnLimits<L, F> {
+    fn default() -> Self {
+        Self {
+            packed: Arc::default(),
+            falls: Arc::default(),
+            limits: Arc::default(),
+            places: HashMap::new(),
+        }
+    }
+}
+
+impl<L: Copy + Eq + Hash, F: Clone + Eq> OwnLimits<L, F> {
     /// A copy for reading. It is cheap, unless the original changes while the copy lives.
-    pub(super) fn snapshot(&self) -> Self {
+    pub(in crate::observe) fn snapshot(&self) -> Self {
         Self {
             packed: Arc::clone(&self.packed),
             falls: Arc::clone(&self.falls),
@@ -35,19 +69,19 @@ impl OwnLimits {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::observe) fn is_empty(&self) -> bool {
         self.packed.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::observe) fn len(&self) -> usize {
         self.packed.len()
     }
 
-    pub(super) fn get(&self, hash: u64) -> Option<Remembered> {
+    pub(in crate::observe) fn get(&self, hash: u64) -> Option<Remembered<L, F>> {
         Some(self.unpack(hash, *self.packed.get(&hash)?))
     }
 
-    fn unpack(&self, hash: u64, packed: Packed) -> Remembered {
+    fn unpack(&self, hash: u64, packed: Packed) -> Remembered<L, F> {
         let removed = packed & REMOVED != 0;
         Remembered {
             limit: self.limits[(packed & PLACE) as usize],
@@ -58,7 +92,7 @@ impl OwnLimits {
     }
 
     /// Stores what is remembered of a key. Returns whether anything changed except the pass that saw it.
-    pub(super) fn put(&mut self, hash: u64, remembered: Remembered) -> bool {
+    pub(in crate::observe) fn put(&mut self, hash: u64, remembered: Remembered<L, F>) -> bool {
         let mut packed = self.place(remembered.limit);
         if remembered.removed {
             packed |= REMOVED;
@@ -81,27 +115,26 @@ impl OwnLimits {
         news || before.is_none_or(|before| (before ^ packed) & !SEEN_IN_ODD != 0)
     }
 
-    pub(super) fn remove(&mut self, hash: u64) {
+    pub(in crate::observe) fn remove(&mut self, hash: u64) {
         Arc::make_mut(&mut self.packed).remove(&hash);
         if self.falls.contains_key(&hash) {
             Arc::make_mut(&mut self.falls).remove(&hash);
         }
     }
 
-    fn place(&mut self, limit: Limit) -> u32 {
-        let alike = (limit.limit, limit.window_ms);
-        if let Some(place) = self.places.get(&alike) {
+    fn place(&mut self, limit: L) -> u32 {
+        if let Some(place) = self.places.get(&limit) {
             return *place;
         }
         // There cannot be a billion limits: they would not fit into memory.
         let place = u32::try_from(self.limits.len()).map_or(PLACE, |place| place.min(PLACE));
         Arc::make_mut(&mut self.limits).push(limit);
-        self.places.insert(alike, place);
+        self.places.insert(limit, place);
         place
     }
 
     /// The keys that have a limit, which the last pass of this parity did not see.
-    pub(super) fn unseen(&self, odd: bool) -> Vec<u64> {
+    pub(in crate::observe) fn unseen(&self, odd: bool) -> Vec<u64> {
         let unseen = self
             .packed
             .iter()
@@ -110,7 +143,7 @@ impl OwnLimits {
     }
 
     /// Drops the limits that no key has any more, once they are the majority.
-    pub(super) fn tidy(&mut self) {
+    pub(in crate::observe) fn tidy(&mut self) {
         if self.limits.len() <= 2 * self.packed.len() + 1000 {
             return;
         }
@@ -121,7 +154,7 @@ impl OwnLimits {
     }
 
     /// All keys and what is remembered of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, Remembered)> {
+    pub(in crate::observe) fn iter(&self) -> impl Iterator<Item = (u64, Remembered<L, F>)> {
         let all = self.packed.iter();
         all.map(|(hash, packed)| (*hash, self.unpack(*hash, *packed)))
     }
@@ -131,16 +164,15 @@ impl OwnLimits {
 mod tests {
     use super::*;
 
-    fn own(limit: u64) -> Remembered {
-        Remembered::new(Limit {
-            limit,
-            window_ms: 1000,
-        })
+    type Own = OwnLimits<u64, ()>;
+
+    fn own(limit: u64) -> Remembered<u64, ()> {
+        Remembered::new(limit)
     }
 
     #[test]
     fn put_stores_limits_and_reports_only_changes() {
-        let mut limits = OwnLimits::default();
+        let mut limits = Own::default();
         assert!(limits.put(1, own(5)));
         assert!(!limits.put(1, own(5)));
         let seen = Remembered {
@@ -161,7 +193,7 @@ mod tests {
 
     #[test]
     fn limits_that_change_all_the_time_do_not_pile_up() {
-        let mut limits = OwnLimits::default();
+        let mut limits = Own::default();
         for number in 0..5_000 {
             limits.put(1, own(number));
             limits.put(2, own(7));

@@ -16,12 +16,12 @@ use crate::observation::Limit;
 pub(in crate::observe) struct SavedLimits {
     default: Option<Remembered>,
     #[serde(serialize_with = "rows")]
-    own: OwnLimits,
+    own: OwnLimits<Limit, Fall>,
     primed: bool,
 }
 
 /// Rows of three numbers: key, limit and window. Further columns follow only where a key has them.
-fn rows<S: Serializer>(own: &OwnLimits, serializer: S) -> Result<S::Ok, S::Error> {
+fn rows<S: Serializer>(own: &OwnLimits<Limit, Fall>, serializer: S) -> Result<S::Ok, S::Error> {
     let mut rows = serializer.serialize_seq(Some(own.len()))?;
     for (hash, remembered) in own.iter() {
         let Limit { limit, window_ms } = remembered.limit;
@@ -71,7 +71,7 @@ impl<'de> Deserialize<'de> for LimitMemory {
 
 /// Limits as they are read, row by row.
 #[derive(Default)]
-struct ReadOwn(OwnLimits);
+struct ReadOwn(OwnLimits<Limit, Fall>);
 
 impl<'de> Deserialize<'de> for ReadOwn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

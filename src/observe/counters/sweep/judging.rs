@@ -12,8 +12,7 @@ use crate::observe::counters::limits::by_rule;
 use crate::observe::counters::pace::step_at_all;
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{
-    Batch, Counted, CountedKey, Doubtful, LIMIT, Own, PREFIX, ReadFailure, ToCount, Verified,
-    names_of, verify,
+    Batch, Counted, CountedKey, LIMIT, PREFIX, ReadFailure, ToCount, Verified, names_of, verify,
 };
 use crate::observe::counters::sink::CounterValues;
 use crate::observe::counters::sweep_result::{SweepResult, fail};
@@ -123,12 +122,12 @@ impl Sweep<'_> {
         let mut changed = Vec::new();
         for (key, own) in counted.limits {
             match own {
-                Own::None | Own::Some(_) => {
-                    if self.memory.limits.learn(&key, own.limit(), at.steady) {
+                Ok(own) => {
+                    if self.memory.limits.learn(&key, own, at.steady) {
                         changed.push(key);
                     }
                 }
-                Own::Invalid(reason) => {
+                Err(reason) => {
                     if self.is_malformed(&key, reason) {
                         result.skip(reason, &key);
                         self.memory.limits.set_invalid(&key);
@@ -172,13 +171,13 @@ impl Sweep<'_> {
         result.commands += counted.commands;
         for (key, own) in counted.limits {
             match own {
-                Own::None | Own::Some(_) => {
-                    self.memory.limits.learn(&key, own.limit(), at.steady);
+                Ok(own) => {
+                    self.memory.limits.learn(&key, own, at.steady);
                 }
-                Own::Invalid(reason) if self.is_malformed(&key, reason) => {
+                Err(reason) if self.is_malformed(&key, reason) => {
                     self.memory.limits.set_invalid(&key);
                 }
-                Own::Invalid(_) => {}
+                Err(_) => {}
             }
         }
     }
@@ -244,22 +243,23 @@ impl Sweep<'_> {
         let rule = |key: &[u8]| by_rule(rules, key);
         let keys = keys.into_iter().map(|(key, closely)| {
             let remembered = self.memory.limits.current(&key, at.steady);
-            Doubtful {
+            ToCount {
                 window_ms: remembered.map_or(usual, |(limit, _)| limit.window_ms),
                 closely: closely && Closer::suits(&key),
                 key,
             }
         });
-        let keys: Vec<Doubtful> = keys.collect();
+        let keys: Vec<ToCount> = keys.collect();
         let names: Vec<[Vec<u8>; 2]> = keys.iter().map(|it| names_of(&it.key)).collect();
         let context = self.context();
         let pacers = context.pacers(names.iter().flatten());
-        let commands: usize = keys.iter().map(Doubtful::commands).sum();
+        // One more reads the limit of each.
+        let commands: usize = keys.iter().map(|it| 1 + it.commands()).sum();
         let work = || verify(self.router, &keys, now_ms, rule, usual);
         let answers = step_at_all(&pacers, commands, work).await.0;
         result.commands += commands as u64;
         let mut found = Vec::with_capacity(keys.len());
-        for (Doubtful { key, .. }, answer) in keys.into_iter().zip(answers) {
+        for (ToCount { key, .. }, answer) in keys.into_iter().zip(answers) {
             let closer = answer.closer;
             match self.judge_read(&key, answer, at, result) {
                 Read::Counted(count, limit, fell_from) => {
@@ -325,10 +325,7 @@ impl Sweep<'_> {
         }
         match own {
             None => {}
-            Some(Own::Some(limit)) => {
-                self.memory.limits.learn(key, Some(limit), at.steady);
-            }
-            Some(Own::Invalid(reason)) if self.is_malformed(key, reason) => {
+            Some(Err(reason)) if self.is_malformed(key, reason) => {
                 self.memory.limits.set_invalid(key);
                 if count == 0 {
                     // A count of 0 is within any limit.
@@ -338,8 +335,9 @@ impl Sweep<'_> {
                 result.cannot_judge((key, key), reason, Lacks::Count);
                 return Read::Unjudged(reason);
             }
-            Some(Own::None | Own::Invalid(_)) => {
-                self.memory.limits.learn(key, None, at.steady);
+            Some(own) => {
+                let own = own.ok().flatten();
+                self.memory.limits.learn(key, own, at.steady);
             }
         }
         let limit = self.memory.limits.current_of_counted(key, count, at.steady);

@@ -12,6 +12,7 @@ use super::registration::renewed_at;
 use super::{NodeEvidence, NodeMemory, NodeRecord, Probe, RegistryTiming};
 use crate::clock::elapsed;
 use crate::observation::Reason;
+use crate::observe::http::management_api::base_of;
 
 /// How long an address counts as balanced after it showed several nodes. Much longer than a balancer takes to choose
 /// another node, and much shorter than a node lives whose address was mistaken for a balancer.
@@ -332,17 +333,18 @@ fn is_shared(id: &str, address: &str, evidence: &NodeEvidence<'_>) -> bool {
     found.any(|(other, it)| other != id && it.address.as_deref() == Some(address))
 }
 
-/// Whether two addresses are known to be the same: loopback has many names.
+/// Whether two addresses are known to be the same: loopback has many names, and a URL may name the port or leave it out.
 pub(in crate::observe) fn same_address(a: &str, b: &str) -> bool {
     let normal = |address: &str| {
-        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-        let host = match host {
-            "localhost" | "[::1]" | "0.0.0.0" => "127.0.0.1",
+        let url = base_of(address)?;
+        let host = match url.host_str()? {
+            "localhost" | "[::1]" | "[::]" | "0.0.0.0" => "127.0.0.1",
             other => other,
         };
-        format!("{host}:{port}")
+        let path = url.path().trim_end_matches('/');
+        Some(format!("{host}:{}{path}", url.port_or_known_default()?))
     };
-    normal(a) == normal(b)
+    a == b || normal(a).is_some_and(|a| normal(b) == Some(a))
 }
 
 #[cfg(test)]
@@ -393,6 +395,21 @@ mod tests {
         assert!(shown.is_balanced(at(20)));
         shown.compare(at(40), |_, _| Signs::None);
         assert!(!shown.is_balanced(at(40)));
+    }
+
+    #[test]
+    fn an_address_is_the_same_with_and_without_its_scheme_and_port() {
+        for (a, b, same) in [
+            ("https://h", "h:443", true),
+            ("https://127.0.0.1:8443", "localhost:8443", true),
+            ("[::1]:8000", "0.0.0.0:8000", true),
+            ("http://h/a", "h:80", false),
+            ("https://h", "h:80", false),
+            ("unknown", "unknown", true),
+            ("unknown", "other", false),
+        ] {
+            assert_eq!(same_address(a, b), same, "{a} {b}");
+        }
     }
 
     #[test]

@@ -182,8 +182,35 @@ fn a_clean_stop_between_distant_scrapes_is_noticed_by_glances() {
         .answers("h:1", "n1")
         .judge(0);
     world.gone("n1");
-    world.memory.learn_registrations(at(8), &world.registry);
+    world
+        .memory
+        .learn_glances(vec![(at(8), world.registry.clone())]);
     assert_eq!(world.fails("h:1").judge(60), [""; 0]);
+}
+
+#[test]
+fn a_clean_stop_during_a_long_collection_is_noticed_by_glances_after_the_judgement() {
+    let mut world = World::new();
+    // The collection began at 0 and takes until 9.
+    world
+        .registered("n1", "h:1", 4)
+        .answers("h:1", "n1")
+        .judge(0);
+    let renewed = (at(6), world.registry.clone());
+    world.gone("n1");
+    let gone = (at(9), world.registry.clone());
+    world.memory.learn_glances(vec![renewed, gone]);
+    assert_eq!(world.fails("h:1").judge(10), [""; 0]);
+
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 4)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1");
+    let gone = (at(9), world.registry.clone());
+    world.memory.learn_glances(vec![gone]);
+    assert_eq!(world.fails("h:1").judge(10), ["n1 Down redis?"]);
 }
 
 #[test]
@@ -246,6 +273,17 @@ fn a_registered_node_at_a_static_address_that_does_not_answer_is_down_from_the_s
         .registered("n1", "127.0.0.1:1", 25)
         .fails("127.0.0.1:1");
     assert_eq!(world.fails("localhost:1").judge(0), ["n1 Down redis?"]);
+}
+
+#[test]
+fn a_node_that_registered_with_https_is_the_configured_one() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["h:443".to_owned()]);
+    world
+        .registered("n1", "https://h", 25)
+        .answers_without_id("https://h")
+        .answers_without_id("h:443");
+    assert_eq!(world.judge(0), ["n1 Up"]);
 }
 
 #[test]

@@ -132,3 +132,23 @@ async fn a_canary_without_a_limit_measures_and_proves_nothing_else() -> anyhow::
     assert_eq!(own.asked("POST "), 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_canary_may_say_its_key_and_limit_in_the_path() -> anyhow::Result<()> {
+    let mut own = StandIn::new();
+    own.serve(8100, "/health", r#"{"node":7}"#).await?;
+    let canary = "{method: GET, path: '/check?user=$key&max=$limit'}";
+    let description = description(canary).replace("{path: /health}", "{path: /health, id: /node}");
+    own.decide(8100, "/check", |head, _| {
+        let user = "GET /check?user=ratelimiter-exporter-canary%3A";
+        let first = head.starts_with(&format!("{user}7&max=1000000 "));
+        let second = head.starts_with(&format!("{user}refusal%3A7&max=1 "));
+        (if first || second { 200 } else { 400 }, String::new())
+    });
+    let url = own.url(8100);
+    let flags = ["--ratelimiter.url", url.as_str(), "--probe.canary"];
+    let watched = Watched::described(&description, &flags).await?;
+    let open = |scrape: &Scrape| scrape.reported() == ["ghost_allowing canary:7"];
+    watched.exporter.until("it admits all", open).await?;
+    Ok(())
+}

@@ -15,10 +15,10 @@ use super::{Watched, node, now};
 use crate::harness::{Cluster, Exporter, Scrape, base_flags, redis_do, run, said};
 
 /// The port of a node.
-const PORT: u16 = 8100;
+pub(super) const PORT: u16 = 8100;
 
 /// The description of the reference limiter with names, times and a limit of its own.
-fn myapp(ttl: &str, renewed: &str) -> anyhow::Result<String> {
+pub(super) fn myapp(ttl: &str, renewed: &str) -> anyhow::Result<String> {
     let file = format!("{}/limiters/reference.yml", env!("CARGO_MANIFEST_DIR"));
     let mut text = std::fs::read_to_string(file)?;
     for (old, new) in [
@@ -40,7 +40,7 @@ fn myapp(ttl: &str, renewed: &str) -> anyhow::Result<String> {
 }
 
 /// A node that is healthy and says that it is `id`.
-async fn healthy(id: &str) -> anyhow::Result<StandIn> {
+pub(super) async fn healthy(id: &str) -> anyhow::Result<StandIn> {
     let mut node = StandIn::new();
     let health = format!(r#"{{"status":"healthy","node_id":"{id}"}}"#);
     node.serve(PORT, "/health", &health).await?;
@@ -48,7 +48,7 @@ async fn healthy(id: &str) -> anyhow::Result<StandIn> {
 }
 
 /// Registers a node as its heartbeat does.
-async fn register(
+pub(super) async fn register(
     redis: &mut impl ConnectionLike,
     id: &str,
     address: &str,
@@ -60,9 +60,9 @@ async fn register(
     redis_do(redis, &["PEXPIRE", &name, &ttl]).await
 }
 
-const HOUR: u32 = 3_600_000;
+pub(super) const HOUR: u32 = 3_600_000;
 
-fn up(scrape: &Scrape, id: &str) -> bool {
+pub(super) fn up(scrape: &Scrape, id: &str) -> bool {
     node(scrape, "up", id, 1)
 }
 

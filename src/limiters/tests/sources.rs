@@ -1,0 +1,120 @@
+//! Mistakes in sources of limits and in nodes.
+
+use super::*;
+
+#[test]
+fn mistakes_in_sources_name_their_line() {
+    let own = COUNTER.trim_start();
+    for (text, line, words) in [
+        (
+            format!("{own}    when: {{outlives_windows: 2}}\n"),
+            5,
+            &["when", "window_index"][..],
+        ),
+        (
+            format!("{own}    limits:\n      - fields: {{limit: a}}\n"),
+            13,
+            &["fields", "expected type: hash"],
+        ),
+        (
+            format!("{own}    limits:\n      - key: {{name: $user, type: hash, limit: a}}\n"),
+            13,
+            &["user", "expected one of scope, key"],
+        ),
+        (
+            format!("{own}limits:\n  - http: {{path: /a}}\n"),
+            13,
+            &["http", "line and json"],
+        ),
+        (
+            format!("{own}limits:\n  - htpp: {{path: /a}}\n"),
+            13,
+            &["htpp", "did you mean http"],
+        ),
+        (
+            format!("{own}limits:\n  - {{fixed: {{limit: 1}}, http: {{path: /a}}}}\n"),
+            13,
+            &["expected"],
+        ),
+        (
+            format!("{own}limits:\n  - http: {{path: /a/$scop, json: {{limit: /l}}}}\n"),
+            13,
+            &["limits", "scop", "did you mean scope"],
+        ),
+        (
+            format!(
+                "{own}limits:\n  - http: {{path: /a, json: {{limit: /l, match: {{user: /u}}}}}}\n"
+            ),
+            13,
+            &["user", "expected one of scope, key"],
+        ),
+        (
+            format!(
+                "{own}limits:\n  - http: {{path: /a, line: '^(?P<domain>\\S+) (?P<limit>.+)$'}}\n"
+            ),
+            13,
+            &["domain", "expected one of scope, key"],
+        ),
+        (
+            format!("{own}limits:\n  - http: {{url: 'h:1/limits', json: {{limit: /l}}}}\n"),
+            13,
+            &["url", "expected http://"],
+        ),
+        (
+            format!("{own}nodes:\n  metrics: {{}}\n  redis_errors: [e]\n"),
+            13,
+            &["expected answers or results"],
+        ),
+        (
+            format!("{own}nodes:\n  health: {{path: /}}\n  canary: {{path: 'check'}}\n"),
+            13,
+            &["canary", "expected a path"],
+        ),
+    ] {
+        assert_mistake(&text, line, words);
+    }
+}
+
+#[test]
+fn mistakes_in_nodes_name_their_line() {
+    let own = COUNTER.trim_start();
+    for (text, line, words) in [
+        (
+            format!("{own}nodes:\n  health: {{path: healthz}}\n"),
+            13,
+            &["healthz", "expected a path"][..],
+        ),
+        (
+            format!("{own}nodes:\n  latency: ['x{{a}}']\n  metrics: {{}}\n"),
+            13,
+            &["x{a}", "a selector"],
+        ),
+        (
+            format!("{own}nodes:\n  latency: [x]\n"),
+            13,
+            &["expected metrics"],
+        ),
+        (
+            format!("{own}nodes:\n  canary: {{path: /, refused: 200}}\n"),
+            13,
+            &["refused", "400"],
+        ),
+        (
+            format!("{own}nodes:\n  canary: {{path: /, headers: {{'a b': x}}}}\n"),
+            13,
+            &["a b", "expected the name of a header"],
+        ),
+        (
+            format!("{own}nodes:\n  canary: {{path: /, headers: {{a: $user}}}}\n"),
+            13,
+            &["$user", "expected $key"],
+        ),
+        (
+            format!("{own}nodes:\n  canary: {{path: /, body: $limit}}\n"),
+            13,
+            &["expected $key beside $limit"],
+        ),
+    ] {
+        assert_mistake(&text, line, words);
+    }
+}
