@@ -1,6 +1,6 @@
 //! What the exporter remembers of the counters between sweeps: their description, their limits, and the totals of the last pass.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ pub(in crate::observe) struct CounterMemory {
     pub(in crate::observe) limits: LimitMemory,
     /// Keys of the reference limiter in an invalid state that only a closer reading shows.
     pub(in crate::observe) suspects: HashSet<Vec<u8>>,
+    /// The names of counters that could not be judged, which each collection reads again.
+    pub(in crate::observe) unjudged: BTreeSet<Vec<u8>>,
     pub(in crate::observe) rules: Vec<LimitRule>,
     /// The totals of the last full pass.
     pub(in crate::observe) totals: Option<Totals>,
@@ -39,6 +41,7 @@ impl CounterMemory {
             described,
             limits: LimitMemory::default(),
             suspects: HashSet::new(),
+            unjudged: BTreeSet::new(),
             rules,
             totals: None,
         }
@@ -55,6 +58,7 @@ impl CounterMemory {
         self.suspects = before.suspects;
         if same_names {
             self.totals = before.totals;
+            self.unjudged = before.unjudged;
         }
     }
 
