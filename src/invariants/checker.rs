@@ -13,7 +13,7 @@ use super::{CheckerConfig, Verdict};
 use super::{high_latency, node_down, redis_disconnected};
 use crate::clock::{Moment, elapsed};
 use crate::observation::{
-    Collector, CounterView, CountersRead, Observation, Reason, decode_key, encode_key, utilization,
+    CounterView, CountersRead, Lacks, Observation, Reason, decode_key, encode_key, utilization,
 };
 use crate::report::{
     Evidence, InvariantName, InvariantStatus, NotApplicable, REDIS, Report, SavedEntry, Unknown,
@@ -25,14 +25,6 @@ type Key = Box<[u8]>;
 
 /// The longest key, as it is written, that is saved. The file is written after each collection, so it must stay small.
 const LONGEST_SAVED: usize = 64 * 1024;
-
-/// Reasons for which a counter was read but not compared with its limit: a limit, a window or a value is not known.
-const NOT_COMPARED: [Reason; 4] = [
-    Reason::NoLimit,
-    Reason::LimitsUnread,
-    Reason::NoWindow,
-    Reason::Unreadable,
-];
 
 /// The invariant checker.
 #[derive(Debug)]
@@ -172,11 +164,14 @@ impl Checker {
         });
         // A sweep that used up its budget continues in the next collection: that is no failure.
         let unread = unread.filter(|reason| *reason != Reason::Budget);
-        let mut lacking = observation.failures.iter().filter(|failure| {
-            failure.collector == Collector::Counters && NOT_COMPARED.contains(&failure.reason)
-        });
-        let lacking = lacking.next().map(|failure| failure.reason);
-        let lacking = lacking.filter(|_| name != InvariantName::InvalidCounter);
+        // Without its limit, a counter can still be judged for `invalid_counter`.
+        let judged = match name {
+            InvariantName::InvalidCounter => Lacks::Limit,
+            _ => Lacks::Nothing,
+        };
+        let mut failures = observation.failures.iter();
+        let lacking = failures.find(|failure| failure.lacks > judged);
+        let lacking = lacking.map(|failure| failure.reason);
         let whole = unread.into_iter().chain(lacking).map(|reason| Unknown {
             subject: String::new(),
             reason: reason.to_string(),

@@ -168,4 +168,14 @@ mod tests {
         let kept = |label: &[u8]| (label == longer).then_some(&*fresh.rest);
         assert_eq!(Called::of(&description, &matched, kept).label, longer);
     }
+
+    #[test]
+    fn a_date_is_no_time_of_a_window() {
+        let own = r"{name: window, key: '^own:(?P<key>[^:]+):(?P<window_start>\d+)$', type: string, count: value, refused: counted, expiry: normal_without, limits: [{fixed: {limit: 5, window: 1d}}]}";
+        let text = format!("name: own\ntitle: one of my own\ncounters:\n  - {own}\n");
+        let description = Description::parse(&text).unwrap();
+        let fit = |name: &str| description.match_name(name.as_bytes(), None);
+        assert_eq!(fit("own:u:20261127"), Fit::Foreign);
+        assert!(matches!(fit("own:u:1795737600"), Fit::Counter(_)));
+    }
 }

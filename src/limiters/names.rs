@@ -17,6 +17,9 @@ pub enum Fit {
     Foreign,
 }
 
+/// A Unix time has at least this many digits, whatever its unit. A date has fewer.
+const LEAST_DIGITS: usize = 9;
+
 impl Description {
     /// What `name` belongs to. `kind` is the type of the key, if it is known.
     pub fn match_name(&self, name: &[u8], kind: Option<Type>) -> Fit {
@@ -40,7 +43,7 @@ impl Description {
         }
         match counter.matched(index, name) {
             Some(matched) => Fit::Counter(matched),
-            None => Fit::Foreign,
+            None => self.match_from(index + 1, name, kind),
         }
     }
 
@@ -82,6 +85,10 @@ impl Counter {
             return Some(Matched::new(counter, name, groups));
         }
         let captures = pattern.captures(&name)?;
+        let start = captures.name("window_start");
+        if start.is_some_and(|start| start.range().len() < LEAST_DIGITS) {
+            return None;
+        }
         let group = |group: &str| Some((group.to_owned(), captures.name(group)?.range()));
         let groups = pattern.groups().filter_map(group).collect();
         Some(Matched::new(counter, name, groups))

@@ -57,8 +57,8 @@ closed_list! {
     CompanionMissing => "companion_missing",
 }
 
-/// What is unknown about a counter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What is unknown about a counter. A later one is worse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lacks {
     /// Everything is known.
@@ -66,7 +66,7 @@ pub enum Lacks {
     Nothing,
     /// Its limit: the count is not compared with it, and the counter is not shown.
     Limit,
-    /// Its count: the value is not a count.
+    /// Its count: the value is not a count, or it was not read.
     Count,
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Lacks;
+
 closed_list! {
     /// A source that a collection asks. The names are label values of `ratelimiter_scrape_collector_*`.
     pub enum Collector;
@@ -111,6 +113,9 @@ pub struct Failure {
     /// How many times, for failures that are counted per item.
     #[serde(default = "one")]
     pub times: u64,
+    /// Of counters that could not be judged: what is unknown about at least one of them.
+    #[serde(default, skip_serializing_if = "Failure::lacks_nothing")]
+    pub lacks: Lacks,
 }
 
 fn one() -> u64 {
@@ -131,6 +136,15 @@ impl Failure {
             reason,
             message: message.into(),
             times: 1,
+            lacks: Lacks::Nothing,
         }
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn lacks_nothing(lacks: &Lacks) -> bool {
+        *lacks == Lacks::Nothing
     }
 }

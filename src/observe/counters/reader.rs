@@ -28,7 +28,7 @@ use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep::Sweep;
 use crate::observe::counters::sweep_report::{counters_read, unjudged};
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
-use crate::observe::counters::totals::{Sample, Totals};
+use crate::observe::counters::totals::Sample;
 use crate::observe::deadline::Deadline;
 use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
@@ -379,9 +379,12 @@ impl KeyReader {
                 .await;
             self.passed(result, all_report);
         }
-        // Only a new rule changes these results, so those of the last pass still hold.
-        for (reason, many) in self.memory.totals.iter().flat_map(Totals::unjudged) {
-            result.skipped.entry(reason).or_insert_with(|| many.clone());
+        self.memory.unjudged = std::mem::take(&mut result.again);
+        // Those of the last pass most likely still hold.
+        for (reason, skipped) in self.memory.totals.iter().flat_map(|last| &last.unjudged) {
+            let merged = result.skipped.entry(*reason);
+            let merged = merged.or_insert_with(|| skipped.clone());
+            merged.lacks = merged.lacks.max(skipped.lacks);
         }
     }
 }

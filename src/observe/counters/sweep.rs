@@ -88,6 +88,7 @@ impl Sweep<'_> {
         let (shown, mut others): (Vec<_>, Vec<_>) =
             watched.partition(|key| self.sink.is_shown(key));
         order_after(&mut others, self.rechecked.as_deref());
+        self.reread_unjudged(result).await;
         // Besides its limit, a step reads three values of each.
         let names = (self.context().step() / 2).max(1);
         for (keys, in_turn) in [(shown, false), (others, true)] {
@@ -103,6 +104,22 @@ impl Sweep<'_> {
                 }
             }
         }
+    }
+
+    /// Reads counters again that could not be judged: one may be readable by now.
+    async fn reread_unjudged(&mut self, result: &mut SweepResult) {
+        let names: Vec<Vec<u8>> = std::mem::take(&mut self.memory.unjudged)
+            .into_iter()
+            .collect();
+        if let Some((described, context, sink)) = self.describing() {
+            let names = (&names[..], &vec![false; names.len()][..]);
+            described.take(&context, sink, names, None, result).await;
+            return;
+        }
+        let at = self.clock.now();
+        let keys = names.into_iter().map(|key| (key, true)).collect();
+        let found = self.verify(keys, at, &mut Vec::new(), result).await;
+        self.report_outside_pass(at, &found);
     }
 
     async fn recheck_some(&mut self, some: &[Box<[u8]>], result: &mut SweepResult) {

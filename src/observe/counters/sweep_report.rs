@@ -39,18 +39,18 @@ pub(super) fn unjudged(result: &SweepResult, label: KeyLabel) -> BTreeMap<String
 /// The keys that were passed over, by reason.
 pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
     let mut failures = Vec::new();
-    for (reason, (times, example)) in &result.skipped {
-        let example = label.of(example);
+    for (reason, skipped) in &result.skipped {
+        let (times, example) = (skipped.times, label.of(&skipped.example));
         let expected = match reason {
             Reason::WrongType => "a sorted set under ratelimit:, a hash under ratelimit:limit:",
             Reason::InvalidLimit => "limit to be a whole number from 0 on",
             Reason::Resharding => "the keys on the servers that own their slots; they are moving",
             Reason::InvalidWindow => "window_ms to be a whole number from 1 on",
             Reason::NoLimit => {
-                "a limit in a rule of the configuration, the name, or the limiter's settings"
+                "a limit in a rule of the configuration, the name, or the limiter's settings or API (--ratelimiter.url)"
             }
             Reason::NoWindow => {
-                "a window in a rule of the configuration, the name, or the limiter's settings"
+                "a window in a rule of the configuration, the name, or the limiter's settings or API (--ratelimiter.url)"
             }
             Reason::LimitsUnread => "their limits from the limiter's API",
             Reason::TooLarge => "no more entries than the exporter reads",
@@ -90,7 +90,8 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
                 "{times} keys skipped ({reason}), for example {example:?}: expected {expected}"
             ),
         );
-        failure.times = *times;
+        failure.times = times;
+        failure.lacks = skipped.lacks;
         failures.push(failure);
     }
     failures

@@ -1,13 +1,13 @@
 //! The result of a sweep without the streamed counters, and the servers that it reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
-use crate::observation::{Failure, Reason};
+use crate::observation::{Failure, Lacks, Reason};
 use crate::observe::counters::pace::Pacer;
 use crate::observe::redis::errors::RedisFailure;
 
@@ -21,13 +21,42 @@ pub(in crate::observe) struct Lane {
     pub(in crate::observe) pacer: Pacer,
 }
 
+/// This many counters that could not be judged are read again in the next collection. The others wait for the next pass.
+const MOST_AGAIN: usize = 100;
+
+/// Keys that were passed over for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::observe) struct Skipped {
+    pub(in crate::observe) times: u64,
+    pub(in crate::observe) example: Vec<u8>,
+    /// What is unknown about at least one of them; `Nothing` if none of them is a counter to judge.
+    pub(in crate::observe) lacks: Lacks,
+}
+
+impl Skipped {
+    /// Adds them to those that were passed over for the same reason.
+    pub(in crate::observe) fn add_to(self, all: &mut BTreeMap<Reason, Self>, reason: Reason) {
+        match all.get_mut(&reason) {
+            Some(skipped) => {
+                skipped.times += self.times;
+                skipped.lacks = skipped.lacks.max(self.lacks);
+            }
+            None => {
+                all.insert(reason, self);
+            }
+        }
+    }
+}
+
 /// The result of a sweep, without the streamed counters.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct SweepResult {
     /// The ids of the registrations that SCAN returned.
     pub(in crate::observe) node_ids: Vec<Vec<u8>>,
-    /// The number of keys that were passed over, by reason, with one of them as an example.
-    pub(in crate::observe) skipped: BTreeMap<Reason, (u64, Vec<u8>)>,
+    /// The keys that were passed over, by reason.
+    pub(in crate::observe) skipped: BTreeMap<Reason, Skipped>,
+    /// The names of counters that could not be judged and are read again in the next collection.
+    pub(in crate::observe) again: BTreeSet<Vec<u8>>,
     /// Watched keys that no longer exist.
     pub(in crate::observe) gone: Vec<Box<[u8]>>,
     /// Watched keys that cannot be judged, and why.
@@ -62,10 +91,29 @@ impl SweepResult {
     }
 
     pub(in crate::observe) fn skip(&mut self, reason: Reason, key: &[u8]) {
-        self.skipped
-            .entry(reason)
-            .or_insert_with(|| (0, key.to_vec()))
-            .0 += 1;
+        self.skip_lacking(reason, key, Lacks::Nothing);
+    }
+
+    fn skip_lacking(&mut self, reason: Reason, key: &[u8], lacks: Lacks) {
+        let skipped = Skipped {
+            times: 1,
+            example: key.to_vec(),
+            lacks,
+        };
+        skipped.add_to(&mut self.skipped, reason);
+    }
+
+    /// Notes that the counter `name`, which is shown as `label`, cannot be judged because of what it `lacks`.
+    pub(in crate::observe) fn cannot_judge(
+        &mut self,
+        (name, label): (&[u8], &[u8]),
+        reason: Reason,
+        lacks: Lacks,
+    ) {
+        self.skip_lacking(reason, label, lacks);
+        if self.again.len() < MOST_AGAIN {
+            self.again.insert(name.to_vec());
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
 use crate::limiters::{Description, Expires, Finding, Outcome};
-use crate::observation::Reason;
+use crate::observation::{Lacks, Reason};
+use crate::observe::counters::sweep_result::Skipped;
 
 /// This many names at the beginning of a pass, or of a collection's written keys, are all in the sample.
 const ALL_OF: u64 = 100;
@@ -13,14 +14,6 @@ const ALL_OF: u64 = 100;
 /// Of all further names, one in this many is in the sample, other ones each time. Two more commands for each of them add a
 /// sixteenth to the one command for every key.
 const ONE_IN: u64 = 32;
-
-/// Reasons that hold until somebody adds a rule. Between passes, those of the last pass are reported.
-const LASTING: [Reason; 4] = [
-    Reason::NoLimit,
-    Reason::LimitsUnread,
-    Reason::NoWindow,
-    Reason::Unreadable,
-];
 
 /// Chooses the names whose expiry is read although nothing depends on it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,8 +50,8 @@ pub(in crate::observe) struct Totals {
     pub(in crate::observe) foreign: u64,
     /// By the counter's index in the description.
     counters: BTreeMap<usize, Expiries>,
-    /// The number of counters that cannot be judged without a further rule, with one of them as an example.
-    unjudged: BTreeMap<Reason, (u64, Vec<u8>)>,
+    /// The counters that cannot be judged. Between passes, those of the last pass are reported.
+    pub(in crate::observe) unjudged: BTreeMap<Reason, Skipped>,
     pub(in crate::observe) sample: Sample,
 }
 
@@ -92,16 +85,13 @@ impl Totals {
     }
 
     /// Adds a counter that cannot be judged.
-    pub(in crate::observe) fn add_unjudged(&mut self, reason: Reason, label: &[u8]) {
-        if LASTING.contains(&reason) {
-            let entry = self.unjudged.entry(reason);
-            entry.or_insert_with(|| (0, label.to_vec())).0 += 1;
-        }
-    }
-
-    /// The counters that could not be judged, by reason, with an example.
-    pub(in crate::observe) fn unjudged(&self) -> impl Iterator<Item = (Reason, &(u64, Vec<u8>))> {
-        self.unjudged.iter().map(|(reason, many)| (*reason, many))
+    pub(in crate::observe) fn add_unjudged(&mut self, reason: Reason, label: &[u8], lacks: Lacks) {
+        let skipped = Skipped {
+            times: 1,
+            example: label.to_vec(),
+            lacks,
+        };
+        skipped.add_to(&mut self.unjudged, reason);
     }
 
     /// Adds the finding of a name. If the name is `sampled`, its expiry counts towards the estimate for all keys.
@@ -204,12 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn reasons_that_a_rule_would_remove_are_remembered_and_temporary_ones_are_not() {
+    fn of_counters_that_cannot_be_judged_the_worst_decides() {
         let mut totals = Totals::default();
-        totals.add_unjudged(Reason::NoLimit, b"a");
-        totals.add_unjudged(Reason::NoLimit, b"b");
-        totals.add_unjudged(Reason::Resharding, b"c");
-        let unjudged: Vec<_> = totals.unjudged().collect();
-        assert_eq!(unjudged, [(Reason::NoLimit, &(2, b"a".to_vec()))]);
+        for lacks in [Lacks::Limit, Lacks::Count, Lacks::Limit] {
+            totals.add_unjudged(Reason::NoLimit, b"a", lacks);
+        }
+        let skipped = &totals.unjudged[&Reason::NoLimit];
+        assert_eq!((skipped.times, skipped.lacks), (3, Lacks::Count));
     }
 }

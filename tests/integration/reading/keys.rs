@@ -314,3 +314,30 @@ async fn a_key_of_8_mb_makes_no_long_label_and_no_large_answer() -> anyhow::Resu
     assert!(cluster.exporter.log().len() < 64 * 1024);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_counter_whose_limit_is_malformed_is_not_healthy_until_it_is_repaired()
+-> anyhow::Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    let mut redis = cluster.redis.connection().await?;
+    let ghosts = [("name", "ghost_allowing")];
+    let evaluable = |scrape: &Scrape| scrape.is("ratelimiter_invariant_evaluable", &ghosts, 1);
+    let limit = |value: &str| {
+        let mut command = redis::cmd("HSET");
+        command.arg("ratelimit:limit:user").arg("limit").arg(value);
+        command.arg("window_ms").arg("60000");
+        command
+    };
+    () = limit("a lot").query_async(&mut redis).await?;
+    for _ in 0..3 {
+        fill_to(&mut redis, b"user", 3).await?;
+        let scrape = cluster
+            .exporter
+            .until("unknown", |it| !evaluable(it))
+            .await?;
+        scrape.assert_reported(&[]);
+    }
+    () = limit("10").query_async(&mut redis).await?;
+    cluster.exporter.until("healthy again", evaluable).await?;
+    Ok(())
+}

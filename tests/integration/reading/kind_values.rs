@@ -143,6 +143,11 @@ async fn values_of_any_size_stay_in_redis_and_are_named() -> anyhow::Result<()> 
         reported.sort_unstable();
         reported == ["invalid_counter field:a", "invalid_counter value:a"]
             && scrape.errors("counters", "too_large") >= 4.0
+            && scrape.is(
+                "ratelimiter_invariant_evaluable",
+                &[("name", "invalid_counter")],
+                0,
+            )
             && scrape.is("ratelimiter_key_requests", &[("key", "sum:well")], 7)
     };
     watched.exporter.until("each is named", read).await?;

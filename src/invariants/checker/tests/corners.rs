@@ -1,7 +1,9 @@
 //! Corners: restarts, limits that fell or are no longer known, and subjects that share a name.
 
 use super::*;
-use crate::observation::{CounterKind, FallenLimit, Invalid, Lacks, LimiterKind, Refused};
+use crate::observation::{
+    Collector, CounterKind, Failure, FallenLimit, Invalid, Lacks, LimiterKind, Refused,
+};
 
 /// A kind of limiter to which every invariant applies.
 fn kind() -> LimiterKind {
@@ -233,4 +235,45 @@ fn nodes_that_came_and_went_leave_nothing_behind() {
     checker.check(at(100), &latency(None));
     let node_down = &checker.named[InvariantName::NodeDown as usize];
     assert_eq!((node_down.entries.len(), node_down.cleared.len()), (0, 0));
+}
+
+#[test]
+fn counters_that_could_not_be_read_are_not_healthy_whatever_the_reason() {
+    let faulty = Condition {
+        stuck: true,
+        invalid: Some(Invalid::Negative),
+        ..Condition::default()
+    };
+    for reason in Reason::ALL {
+        for (lacks, expected) in [
+            (Lacks::Nothing, [true, true, true, true]),
+            (Lacks::Limit, [false, false, false, true]),
+            (Lacks::Count, [false, false, false, false]),
+        ] {
+            let unread = |checker: &mut Checker, seconds: i64| {
+                let failure = Failure::new(Collector::Counters, "k", reason, "");
+                let observation = Observation {
+                    redis_connected: Some(true),
+                    limiter: Some(kind()),
+                    unjudged: BTreeMap::from([("k".to_owned(), reason)]),
+                    failures: vec![Failure { lacks, ..failure }],
+                    ..Observation::default()
+                };
+                let report = checker.check(at(seconds), &observation);
+                let of_keys = report.invariants.iter();
+                let of_keys = of_keys.filter(|status| status.config.name.about_keys());
+                let evaluable: Vec<bool> = of_keys.map(|status| status.evaluable).collect();
+                (report.violations.len(), evaluable)
+            };
+            let mut checker = checker();
+            let case = format!("{reason} {lacks:?}");
+            assert_eq!(unread(&mut checker, 0), (0, expected.to_vec()), "{case}");
+            // Reported, and then unreadable for longer than a violation is held.
+            for seconds in [100, 200] {
+                pass(&mut checker, seconds, &[view("k", 20, faulty)]);
+            }
+            assert_eq!(unread(&mut checker, 499), (4, vec![false; 4]), "{case}");
+            assert_eq!(unread(&mut checker, 500), (0, expected.to_vec()), "{case}");
+        }
+    }
 }

@@ -120,7 +120,7 @@ pub async fn inspect(
         inventory,
         whole,
         servers,
-        moved: result.skipped.values().map(|(times, _)| times).sum(),
+        moved: result.skipped.values().map(|skipped| skipped.times).sum(),
     })
 }
 

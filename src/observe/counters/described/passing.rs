@@ -12,7 +12,7 @@ use crate::limiters::{
     Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader, Outcome, Under,
 };
 use crate::lock::lock;
-use crate::observation::{CounterView, Reason, utilization};
+use crate::observation::{CounterView, Lacks, Reason, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
 use crate::observe::counters::listed::is_violating;
 use crate::observe::counters::sink::CounterSink;
@@ -46,6 +46,8 @@ impl Described {
                 Judged::Counter(counter) => {
                     if counter.lacks_limit() {
                         let reason = self.lacking(&finding, Reason::NoLimit);
+                        let of = (&*counter.name, &*counter.label);
+                        result.cannot_judge(of, reason, Lacks::Limit);
                         result.unjudged.push((counter.label.clone(), reason));
                     }
                     if self.wanted.contains(&*counter.label) {
@@ -54,6 +56,7 @@ impl Described {
                 }
                 Judged::Unjudged(label, reason) => {
                     let reason = self.lacking(&finding, reason);
+                    result.cannot_judge((name_of(&finding), &label), reason, Lacks::Count);
                     result.unjudged.push((label, reason));
                 }
                 // The key of the current window is read when it is written, or when the pass finds it.
@@ -95,8 +98,8 @@ impl Described {
                         self.note_rivals(finding);
                     }
                 }
-                for (label, reason) in &read.unjudged {
-                    totals.add_unjudged(*reason, label);
+                for (label, reason, lacks) in &read.unjudged {
+                    totals.add_unjudged(*reason, label, *lacks);
                 }
                 sink.counters(at, &views(&read.seen));
             } else {
@@ -142,18 +145,18 @@ impl Described {
                 self.falls.learn(name, *own, now);
             }
             let (of_read, this) = (&mut read.unjudged, &*self);
-            let mut unjudged = |label: Vec<u8>, reason| {
+            let mut unjudged = |label: Vec<u8>, reason, lacks| {
                 let reason = this.lacking(finding, reason);
-                result.skip(reason, &label);
+                result.cannot_judge((name_of(finding), &label), reason, lacks);
                 if this.wanted.contains(&*label) {
                     result.unjudged.push((label.clone(), reason));
                 }
-                of_read.push((label, reason));
+                of_read.push((label, reason, lacks));
             };
             match judged {
                 Judged::Counter(counter) if !counter.is_empty() => {
                     if counter.lacks_limit() {
-                        unjudged(counter.label.clone(), Reason::NoLimit);
+                        unjudged(counter.label.clone(), Reason::NoLimit, Lacks::Limit);
                     }
                     self.remember(sink, &counter);
                     read.seen.push(counter);
@@ -162,7 +165,7 @@ impl Described {
                 Judged::Counter(counter) if self.wanted.contains(&*counter.label) => {
                     read.empty.push(counter);
                 }
-                Judged::Unjudged(label, reason) => unjudged(label, reason),
+                Judged::Unjudged(label, reason) => unjudged(label, reason, Lacks::Count),
                 Judged::Counter(_) | Judged::Passed | Judged::Nothing => {}
             }
         }
@@ -284,6 +287,11 @@ impl Described {
     }
 }
 
+fn name_of(finding: &Finding) -> &[u8] {
+    let matched = finding.matched.as_ref();
+    matched.map_or(&[], |matched| &matched.name)
+}
+
 fn views(seen: &[Seen]) -> Vec<CounterView<'_>> {
     seen.iter().map(Seen::view).collect()
 }
@@ -300,8 +308,8 @@ struct Judgements {
     seen: Vec<Seen>,
     /// Watched counters that are empty.
     empty: Vec<Seen>,
-    /// Labels of counters that could not be judged, and why.
-    unjudged: Vec<(Vec<u8>, Reason)>,
+    /// Labels of counters that could not be judged, why, and what they lack.
+    unjudged: Vec<(Vec<u8>, Reason, Lacks)>,
 }
 
 /// Notes that `name` could not be read.

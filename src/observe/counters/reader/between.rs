@@ -62,6 +62,7 @@ impl KeyReader {
         let mut result = SweepResult {
             failed: between.dead.clone(),
             sources: between.sources.clone(),
+            again: std::mem::take(&mut self.found_between.again),
             ..SweepResult::default()
         };
         let at_once = self.pass.as_ref().is_none_or(Pass::gives_way);
@@ -82,9 +83,10 @@ impl KeyReader {
         }
         let found = &mut self.found_between;
         found.node_ids.append(&mut result.node_ids);
-        for (reason, (times, example)) in std::mem::take(&mut result.skipped) {
-            found.skipped.entry(reason).or_insert((0, example)).0 += times;
+        for (reason, skipped) in std::mem::take(&mut result.skipped) {
+            skipped.add_to(&mut found.skipped, reason);
         }
+        found.again = std::mem::take(&mut result.again);
         if result.failed.len() > between.dead.len() {
             self.replace_failed(&result);
             self.begin_anew();

@@ -5,7 +5,7 @@ use super::Sweep;
 use crate::clock::Moment;
 use crate::limiters::Limits;
 use crate::observation::{
-    Condition, CounterView, FallenLimit, Invalid, Limit, Reason, utilization,
+    Condition, CounterView, FallenLimit, Invalid, Lacks, Limit, Reason, utilization,
 };
 use crate::observe::counters::closer::Closer;
 use crate::observe::counters::limits::by_rule;
@@ -186,6 +186,7 @@ impl Sweep<'_> {
     fn judge(&mut self, at: Moment, key: Vec<u8>, count: u64, result: &mut SweepResult) -> Judged {
         let ruled = by_rule(&self.memory.settings.now.rules, &key).map(|limit| (limit, None));
         if ruled.is_none() && self.memory.limits.is_invalid(&key) {
+            result.cannot_judge((&key, &key), Reason::InvalidLimit, Lacks::Count);
             return Judged::Skipped;
         }
         let Some((limit, fell_from)) =
@@ -326,13 +327,14 @@ impl Sweep<'_> {
         match own {
             None => {}
             Some(Err(reason)) if self.is_malformed(key, reason) => {
-                result.skip(reason, key);
                 self.memory.limits.set_invalid(key);
-                return match count {
+                if count == 0 {
                     // A count of 0 is within any limit.
-                    0 => Read::Gone,
-                    _ => Read::Unjudged(reason),
-                };
+                    result.skip(reason, key);
+                    return Read::Gone;
+                }
+                result.cannot_judge((key, key), reason, Lacks::Count);
+                return Read::Unjudged(reason);
             }
             Some(own) => {
                 let own = own.ok().flatten();
