@@ -3,6 +3,7 @@
 
 mod actor;
 mod certificate_hint;
+mod config;
 mod counters;
 mod deadline;
 mod fallback;
@@ -16,10 +17,11 @@ mod redis;
 mod take_over;
 
 pub use actor::{KEY, LimiterActor, RESET_COUNTER};
+pub use config::{Kind, ObserveConfig};
 pub use counters::described::{Inspected, Inspection, inspect};
 pub use counters::limits::LimitRule;
 pub use counters::pace::RedisShares;
 pub use http::access::{Authorization, HttpAccess};
-pub use limiter::{Kind, Limiter, ObserveConfig, SetupError};
+pub use limiter::{Limiter, SetupError};
 pub use nodes::state::RegistryTiming;
 pub use redis::deployment::{Login, RedisDeployment, Tls};

@@ -1,28 +1,27 @@
 //! The rate limiter as a [`Subject`]: it reads nodes and keys at the same time, and makes one [`Observation`] of both.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::{Canary, Description, Discover, Selector, Unit};
+use crate::limiters::{Discover, Unit};
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
-    KeyLabel, KeyTotals, LatencyWindow, LimiterKind, Observation, Reason, RedisReading, decode_key,
+    KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
+use crate::observe::config::{Kind, ObserveConfig};
 use crate::observe::counters::api_limits::ApiLimits;
-use crate::observe::counters::described::{Described, SavedName, counter_kinds};
+use crate::observe::counters::described::{Described, SavedName};
 use crate::observe::counters::invalidations::Tracked;
-use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::listed::Listed;
 use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::RedisShares;
@@ -33,7 +32,6 @@ use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
 use crate::observe::counters::sweep_result::SweepResult;
 use crate::observe::deadline::Deadline;
-use crate::observe::http::access::HttpAccess;
 use crate::observe::http::api_reading::NodeListRequest;
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::{ManagementApi, address_of};
@@ -43,107 +41,10 @@ use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
 use crate::observe::nodes::requests::NodeRequests;
-use crate::observe::nodes::state::{NodeMemory, RegistryTiming};
+use crate::observe::nodes::state::NodeMemory;
 use crate::observe::redis::deployment::RedisDeployment;
 use crate::observe::redis::topology::Topology;
 use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
-
-/// What to observe, validated.
-#[derive(Clone, Debug)]
-pub struct ObserveConfig {
-    /// Base URLs of nodes. Any of them can answer for the API, and all are probed.
-    pub ratelimiter_urls: Vec<Url>,
-    /// The login at the nodes.
-    pub ratelimiter_access: HttpAccess,
-    /// The timeout of one request to a node.
-    pub ratelimiter_timeout: Duration,
-    /// Whether nodes are probed.
-    pub probe_nodes: bool,
-    /// Whether the exporter sends canary requests to the nodes.
-    pub probe_canary: bool,
-    /// The servers of Redis, and the login.
-    pub redis: RedisDeployment,
-    /// The Prometheus that is asked for latencies instead of the nodes.
-    pub prometheus_url: Option<Url>,
-    /// The login at Prometheus.
-    pub prometheus_access: HttpAccess,
-    /// The one histogram that is used instead of the default list.
-    pub latency_metric: Option<Selector>,
-    /// The span over which latencies are computed.
-    pub latency_window: LatencyWindow,
-    /// How long the sweep of the counters may take in one collection.
-    pub scan_budget: Duration,
-    /// The share of each server's time that sweeps may take: above 0, at most 1.
-    pub scan_share: f64,
-    /// The timing of the limiter's registry.
-    pub registry: RegistryTiming,
-    /// How keys are shown.
-    pub key_label: KeyLabel,
-    /// How many of the fullest keys are listed.
-    pub max_series: usize,
-    /// Keys that are counted and listed in any case.
-    pub named_keys: BTreeSet<Box<[u8]>>,
-    /// For a recording: every key above its limit is listed, with all that a replay needs to know.
-    pub recording: bool,
-    /// The kind of limiter.
-    pub kind: Kind,
-    /// Limits by key, from the configuration.
-    pub limit_rules: Vec<LimitRule>,
-}
-
-impl ObserveConfig {
-    /// The kind, as observations describe it.
-    fn limiter_kind(&self) -> LimiterKind {
-        let is_reference = self.kind.is_reference();
-        let description = self.kind.description();
-        let nodes = description.nodes.as_ref();
-        LimiterKind {
-            name: description.name.clone(),
-            nodes: description.registry().is_some()
-                || (nodes.is_some() && !self.ratelimiter_urls.is_empty()),
-            latency: is_reference
-                || self.latency_metric.is_some()
-                || self.probe_canary
-                || nodes.is_some_and(|it| !it.value.latency.is_empty()),
-            canary: self.probe_canary
-                && nodes.is_some_and(|it| it.value.canary.as_ref().is_some_and(Canary::sets_limit)),
-            counters: counter_kinds(description),
-        }
-    }
-
-    /// The actor for this limiter.
-    pub fn actor(&self) -> LimiterActor {
-        LimiterActor {
-            urls: (self.kind.is_reference()).then(|| self.ratelimiter_urls.clone()),
-            access: self.ratelimiter_access.clone(),
-            timeout: self.ratelimiter_timeout,
-            key_label: self.key_label,
-        }
-    }
-}
-
-/// The kind of a limiter.
-#[derive(Clone, Debug)]
-pub enum Kind {
-    /// The reference limiter, whose description is built in.
-    Reference(Arc<Description>),
-    /// Any other limiter, by its description.
-    Described(Arc<Description>),
-}
-
-impl Kind {
-    /// Its description.
-    pub fn description(&self) -> &Arc<Description> {
-        match self {
-            Self::Reference(description) | Self::Described(description) => description,
-        }
-    }
-
-    /// Whether it is the reference limiter, whose management API is watched.
-    pub fn is_reference(&self) -> bool {
-        matches!(self, Self::Reference(_))
-    }
-}
 
 /// Why a limiter cannot be observed at all.
 #[derive(Debug, thiserror::Error)]
