@@ -187,7 +187,7 @@ async fn mistakes_are_named_by_line_and_a_redis_that_is_away_by_its_address() ->
     for (description, expected) in [
         (file.path(), "line 7"),
         (whole.path(), "127.0.0.1"),
-        ("/nonexistent.yml".to_owned(), "a file, or a kind"),
+        ("/nonexistent.yml".to_owned(), "a file, or one of the kinds"),
         (
             "expres-rate-limit".to_owned(),
             "did you mean express-rate-limit?",
