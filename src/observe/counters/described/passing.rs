@@ -51,6 +51,8 @@ impl Described {
                         result.unjudged.push((counter.label.clone(), reason));
                     }
                     if self.wanted.contains(&*counter.label) {
+                        // It may be in violation now.
+                        self.remember(sink, &counter);
                         seen.push(counter);
                     }
                 }
