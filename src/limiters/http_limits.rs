@@ -112,19 +112,15 @@ impl Rules {
 }
 
 impl Http {
-    /// The groups of names that it needs.
+    /// The groups of names without which it finds no limits. Names may lack those of `line` and `match`.
     fn groups(&self) -> impl Iterator<Item = &str> {
-        let json = self.json.iter();
-        let limits = json.clone().flat_map(|json| {
+        let limits = self.json.iter().flat_map(|json| {
             let others = json.window.iter().chain(&json.burst);
             others.chain([&json.limit])
         });
         let templates = self.path.iter().chain(limits).flat_map(Template::groups);
-        let matches = json.flat_map(|json| json.matches.keys().map(String::as_str));
-        let line = self.line.iter().flat_map(LinePattern::groups);
-        let line = line.filter(|group| !is_limit(group));
         let levels = self.levels.iter().map(|levels| levels.group.as_str());
-        templates.chain(matches).chain(line).chain(levels)
+        templates.chain(levels)
     }
 
     /// Whether the required settings are there, none contradicts another, and names have the `groups` for them.

@@ -43,14 +43,7 @@ fn mistakes_in_sources_name_their_line() {
         ),
         (
             format!(
-                "{own}limits:\n  - http: {{path: /a, json: {{limit: /l, match: {{user: /u}}}}}}\n"
-            ),
-            13,
-            &["user", "expected one of scope, key"],
-        ),
-        (
-            format!(
-                "{own}limits:\n  - http: {{path: /a, line: '^(?P<domain>\\S+) (?P<limit>.+)$'}}\n"
+                "{own}limits:\n  - http: {{path: /a, line: '^(?P<limit>.+)$', levels: {{group: domain, split: ., join: _}}}}\n"
             ),
             13,
             &["domain", "expected one of scope, key"],
@@ -111,5 +104,17 @@ fn mistakes_in_nodes_name_their_line() {
         ),
     ] {
         assert_mistake(&text, line, words);
+    }
+}
+
+#[test]
+fn names_may_lack_groups_that_only_compare_rules() {
+    let own = COUNTER.trim_start();
+    for api in [
+        r"line: '^(?P<scope>\S+) (?P<limit>\d+) (?P<window>\S+) (?P<plan>\w+)'",
+        "json: {limit: /l, match: {route: /route}}",
+    ] {
+        let text = format!("{own}limits:\n  - http: {{path: /a, {api}}}\n");
+        Description::parse(&text).unwrap();
     }
 }

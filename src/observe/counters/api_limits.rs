@@ -416,6 +416,7 @@ async fn fetch(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::http::access::HttpAccess;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -431,5 +432,16 @@ mod tests {
         assert!(answered.is_due(at(300), every));
         answered.read_at = None;
         assert!(answered.is_due(at(1), every));
+    }
+
+    #[test]
+    fn two_apis_at_one_place_are_one_request() {
+        let kong = crate::limiters::built_in("kong").unwrap();
+        let kong = Arc::new(Description::parse(kong).unwrap());
+        let http = Http::new(Duration::from_secs(1), HttpAccess::default()).unwrap();
+        let base = Url::parse("http://h:8000").unwrap();
+        let limits = ApiLimits::new(&kong, http, vec![base]).unwrap();
+        let asked = limits.places.values().map(|place| place.known.apis.len());
+        assert_eq!(asked.collect::<Vec<_>>(), [2]);
     }
 }

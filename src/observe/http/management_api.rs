@@ -201,13 +201,17 @@ pub(in crate::observe) fn registered_address(text: &str) -> String {
     address.unwrap_or_else(|| shown(&url).trim_end_matches('/').to_owned())
 }
 
-/// Whether `base`, the URL of a registered node, is the place of the URL `configured`. A registered host and port may leave
-/// out the path.
-pub(in crate::observe) fn is_at(base: &Url, configured: &Url) -> bool {
+/// The address by which a node at `address` is known, if one of the `configured` URLs is its place. A registered host and port
+/// may leave out the path. Several URLs at one host and port have the same address, so that it is the place of none.
+pub(in crate::observe) fn configured_address(address: &str, configured: &[Url]) -> Option<String> {
+    let base = base_of(address)?;
+    let known = address_of(&base)?;
+    let is_there = |url: &&Url| address_of(url).as_ref() == Some(&known);
+    let mut there = configured.iter().filter(is_there);
+    let first = there.next()?;
     let path = |url: &Url| url.path().trim_end_matches('/').to_owned();
-    base.host_str() == configured.host_str()
-        && base.port_or_known_default() == configured.port_or_known_default()
-        && (base.path() == "/" || path(base) == path(configured))
+    let is_at = base.path() == "/" || path(&base) == path(first);
+    (is_at && there.all(|url| path(url) == path(first))).then_some(known)
 }
 
 /// The base URL of a node that registered as `host:port` or as a URL.
@@ -314,20 +318,33 @@ mod tests {
 
     #[test]
     fn a_registered_url_is_at_the_configured_one_whatever_its_scheme_and_its_final_slash() {
-        for (registered, configured, same) in [
-            ("https://H:443/", "https://h", true),
-            ("https://h", "https://h:443/limiter", true),
-            ("https://h:8443/limiter/", "https://h:8443/limiter", true),
-            ("h:8443", "https://h:8443/limiter", true),
-            ("https://h/a", "https://h/b", false),
-            ("https://h/a", "https://h", false),
-            ("https://h", "http://h", false),
-            ("https://h", "https://g", false),
+        for (registered, configured, known) in [
+            ("https://H:443/", "https://h", Some("h:443")),
+            ("https://h", "https://h:443/limiter", Some("h:443")),
+            ("https://h:8443/l/", "https://h:8443/l", Some("h:8443")),
+            ("h:8443", "https://h:8443/limiter", Some("h:8443")),
+            ("https://h/a", "https://h/b", None),
+            ("https://h/a", "https://h", None),
+            ("https://h", "http://h", None),
+            ("https://h", "https://g", None),
+            ("unknown", "https://g", None),
         ] {
-            let base = base_of(&registered_address(registered)).unwrap();
-            let configured = Url::parse(configured).unwrap();
-            assert_eq!(is_at(&base, &configured), same, "{registered} {configured}");
+            let address = registered_address(registered);
+            let configured = [Url::parse(configured).unwrap()];
+            let found = configured_address(&address, &configured);
+            assert_eq!(found.as_deref(), known, "{registered}");
         }
+    }
+
+    #[test]
+    fn nodes_at_two_paths_of_one_host_keep_their_addresses() {
+        let urls =
+            |paths: [&str; 2]| paths.map(|it| Url::parse("http://lb").unwrap().join(it).unwrap());
+        for address in ["http://lb/a", "http://lb/b", "https://lb"] {
+            assert_eq!(configured_address(address, &urls(["a", "b"])), None);
+        }
+        let twice = configured_address("http://lb/a", &urls(["a", "a/"]));
+        assert_eq!(twice.as_deref(), Some("lb:80"));
     }
 
     #[test]

@@ -17,9 +17,9 @@ use crate::observation::{
     encode_key,
 };
 use crate::observe::deadline::Deadline;
-use crate::observe::http::api_reading::{ApiReading, NodeListRequest, ask_api};
+use crate::observe::http::api_reading::{ApiReading, NodeList, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
-use crate::observe::http::management_api::{address_of, base_of, is_at};
+use crate::observe::http::management_api::{address_of, base_of, configured_address};
 use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::failing_checks::Outage;
@@ -178,7 +178,10 @@ impl NodeReader {
             ..NodesRead::default()
         };
         match api {
-            Some(api) => {
+            Some(mut api) => {
+                if let NodeList::Listed(nodes) = &mut api.nodes {
+                    self.name_configured(nodes.iter_mut().map(|node| &mut node.address));
+                }
                 if api.base.is_some() {
                     self.last_api.clone_from(&api.base);
                 }
@@ -256,7 +259,7 @@ impl NodeReader {
         // This uses open connections only. A new connection may lead to another Redis, where a missing registration was not
         // deleted.
         let mut read = read_registrations(&mut self.topology, registry, &ids).await;
-        self.name_configured(&mut read);
+        self.name_configured(addresses(&mut read));
         let registry = RegistryReading {
             readable: true,
             found: read.found,
@@ -325,7 +328,7 @@ impl NodeReader {
         });
         let readable = registrations.is_some();
         let mut registrations = registrations.unwrap_or_default();
-        self.name_configured(&mut registrations);
+        self.name_configured(addresses(&mut registrations));
         read.registry = RegistryReading {
             absent: self.requests.registry.is_none(),
             readable,
@@ -376,17 +379,12 @@ impl NodeReader {
         let Some(mut result) = reading.await else {
             return self.topology.verify();
         };
-        self.name_configured(&mut result);
-        for id in &ids {
-            if !result.unread.contains(id) {
-                read.registry.found.remove(id);
-            }
-        }
+        self.name_configured(addresses(&mut result));
         read.failures.extend(malformed(registry, &result));
         read.failures.extend(unread(&result));
-        read.registry.found.extend(result.found);
-        read.registry.unread.extend(result.unread);
-        read.registry.read_at = Some(self.clock.now().steady);
+        let now = self.clock.now().steady;
+        let (found, unread) = (result.found, result.unread);
+        read.registry.read_again(&ids, found, unread, now);
     }
 
     /// Asks the addresses that this collection found.
@@ -518,15 +516,10 @@ impl NodeReader {
             .collect()
     }
 
-    /// Gives the nodes that registered a URL of the configuration the address by which that URL is known.
-    fn name_configured(&self, read: &mut Registrations) {
-        let addresses = read.found.values_mut().filter_map(|it| it.address.as_mut());
+    /// Gives the nodes at a URL of the configuration the address by which that URL is known.
+    fn name_configured<'a>(&self, addresses: impl Iterator<Item = &'a mut String>) {
         for address in addresses {
-            let Some(base) = base_of(address) else {
-                continue;
-            };
-            let configured = self.node_urls.iter().find(|url| is_at(&base, url));
-            if let Some(known) = configured.and_then(address_of) {
+            if let Some(known) = configured_address(address, &self.node_urls) {
                 *address = known;
             }
         }
@@ -555,6 +548,11 @@ impl NodeReader {
             metrics: true,
         }
     }
+}
+
+/// The addresses of the nodes that registered.
+fn addresses(read: &mut Registrations) -> impl Iterator<Item = &mut String> {
+    read.found.values_mut().filter_map(|it| it.address.as_mut())
 }
 
 pub(in crate::observe) fn cut_off(collector: Collector) -> Failure {

@@ -62,7 +62,7 @@ pub(in crate::observe) struct RegistryReading {
     pub(in crate::observe) found: BTreeMap<String, Registration>,
     /// The ids that could not be read, because the server that holds them did not answer.
     pub(in crate::observe) unread: BTreeSet<String>,
-    /// When the last registration was read. Missing ones may have expired until then.
+    /// When the registrations that are missing now were seen to be missing. They may have expired until then.
     pub(in crate::observe) read_at: Option<Timestamp>,
     /// Since when Redis has answered without a break or a restart.
     pub(in crate::observe) redis_up_since: Option<Timestamp>,
@@ -80,6 +80,23 @@ impl RegistryReading {
     /// Whether it is known if `id` is registered.
     fn covers(&self, id: &str) -> bool {
         self.readable && !self.unread.contains(id)
+    }
+
+    /// Takes what was read of `ids` at `now`. A registration that was already missing has not expired since.
+    pub(in crate::observe) fn read_again(
+        &mut self,
+        ids: &[String],
+        found: BTreeMap<String, Registration>,
+        unread: BTreeSet<String>,
+        now: Timestamp,
+    ) {
+        for id in ids.iter().filter(|id| !unread.contains(*id)) {
+            if self.found.remove(id).is_some() && !found.contains_key(id) {
+                self.read_at = Some(now);
+            }
+        }
+        self.found.extend(found);
+        self.unread.extend(unread);
     }
 }
 

@@ -57,6 +57,15 @@ impl World {
         self
     }
 
+    /// The collection reads the registration of `id` again at `now`.
+    fn read_again(&mut self, id: &str, found: Option<Registration>, now: i64) -> &mut Self {
+        let found = found.map(|found| (id.to_owned(), found));
+        let (ids, found) = ([id.to_owned()], found.into_iter().collect());
+        self.registry
+            .read_again(&ids, found, BTreeSet::new(), at(now));
+        self
+    }
+
     pub(super) fn answers_without_id(&mut self, address: &str) -> &mut Self {
         let probe = Probe::Answered {
             node_id: None,
@@ -143,8 +152,28 @@ fn a_registration_that_expires_during_a_recheck_was_not_deleted() {
         .answers("h:1", "n1")
         .judge(0);
     // The collection began a second before the registration expired, and read the registry again after that.
-    world.registry.read_at = Some(at(26));
-    assert_eq!(world.gone("n1").fails("h:1").judge(24), ["n1 Down redis?"]);
+    world.read_again("n1", None, 26);
+    assert_eq!(world.fails("h:1").judge(24), ["n1 Down redis?"]);
+}
+
+#[test]
+fn a_clean_stop_is_no_death_in_a_long_collection_that_finds_another_node() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 3)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1").fails("h:1");
+    world.registry.read_at = Some(at(1));
+    let new = Registration {
+        address: Some("h:2".to_owned()),
+        registered_at: None,
+        ttl: Some(Duration::from_secs(25)),
+    };
+    world.read_again("n2", Some(new), 4).answers("h:2", "n2");
+    // What was missing before is read again, too.
+    world.read_again("n1", None, 5);
+    assert_eq!(world.judge(1), ["n2 Up"]);
 }
 
 #[test]

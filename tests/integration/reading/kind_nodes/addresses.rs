@@ -90,6 +90,31 @@ async fn a_registered_url_and_the_configured_one_are_one_node() -> anyhow::Resul
 }
 
 #[tokio::test]
+async fn the_state_in_the_list_of_the_api_is_that_of_the_node_at_the_configured_url()
+-> anyhow::Result<()> {
+    let mut node = StandIn::new();
+    let url = format!("{}/limiter", node.url(PORT));
+    // The API cuts an id at its last colon.
+    let list = format!(r#"{{"nodes":[{{"id":"a","address":"{url}","state":"Draining"}}]}}"#);
+    let limits = r#"{"default_limit":10,"default_window_ms":1000}"#;
+    node.answer(PORT, "/limiter/api/nodes", 200, &list);
+    node.answer(PORT, "/limiter/api/limits", 200, limits);
+    node.answer(PORT, "/limiter/metrics", 200, "");
+    node.serve(PORT, "/limiter/health", r#"{"node_id":"a:1"}"#)
+        .await?;
+    let mut watched = Watched::start("reference", &url).await?;
+    let name = "ratelimiter:nodes:a:1";
+    watched.run(&["HSET", name, "address", &url]).await?;
+    watched.run(&["EXPIRE", name, "25"]).await?;
+    // The list is requested seldom: the first collection after this has the registration.
+    watched.restart().await?;
+    let is_down = |scrape: &Scrape| scrape.is("ratelimiter_node_up", &[("node_id", "a:1")], 0);
+    let scrape = watched.exporter.until("it drains", is_down).await?;
+    scrape.assert_reported(&["node_down a:1"]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn registrations_are_read_again_while_a_collection_takes_long() -> anyhow::Result<()> {
     let (mut node, mut api) = (healthy("a").await?, StandIn::new());
     answer_limit(&api, 10);
