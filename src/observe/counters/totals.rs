@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
 use crate::limiters::{Description, Expires, Finding, Outcome};
-use crate::observation::{Lacks, Reason};
+use crate::observation::Reason;
 use crate::observe::counters::sweep_result::Skipped;
 
 /// This many names at the beginning of a pass, or of a collection's written keys, are all in the sample.
@@ -82,16 +82,6 @@ impl Totals {
         counter.keys += 1;
         counter.read += u64::from(without.is_some());
         counter.without += u64::from(without == Some(true));
-    }
-
-    /// Adds a counter that cannot be judged.
-    pub(in crate::observe) fn add_unjudged(&mut self, reason: Reason, label: &[u8], lacks: Lacks) {
-        let skipped = Skipped {
-            times: 1,
-            example: label.to_vec(),
-            lacks,
-        };
-        skipped.add_to(&mut self.unjudged, reason);
     }
 
     /// Adds the finding of a name. If the name is `sampled`, its expiry counts towards the estimate for all keys.
@@ -191,15 +181,5 @@ mod tests {
         }
         assert_eq!(sampled, 1);
         assert!(Sample::default().takes(b"the first ones are all in it"));
-    }
-
-    #[test]
-    fn of_counters_that_cannot_be_judged_the_worst_decides() {
-        let mut totals = Totals::default();
-        for lacks in [Lacks::Limit, Lacks::Count, Lacks::Limit] {
-            totals.add_unjudged(Reason::NoLimit, b"a", lacks);
-        }
-        let skipped = &totals.unjudged[&Reason::NoLimit];
-        assert_eq!((skipped.times, skipped.lacks), (3, Lacks::Count));
     }
 }
