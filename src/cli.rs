@@ -241,7 +241,7 @@ fn duration(flag: &str, text: &str, range: RangeInclusive<Duration>) -> Result<D
             };
             let text = without_login(text);
             Stop::Mistake(format!(
-                "--{flag}: invalid value {text:?}: expected a duration from {least:?}{most}"
+                "--{flag}: invalid value {text:?}: expected a duration such as 1.5s or 2m, from {least:?}{most}"
             ))
         })
 }

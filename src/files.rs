@@ -26,8 +26,10 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The same as text.
 pub(crate) fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read(path)?)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    String::from_utf8(read(path)?).map_err(|error| {
+        // Without the content, which may be a secret.
+        io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())
+    })
 }
 
 /// Whether [`replace`] can write to `path`. An error says what was expected. Nothing is written.

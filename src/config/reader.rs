@@ -29,8 +29,10 @@ pub(super) type Kind<T> = (&'static str, fn(&str) -> Option<T>);
 
 pub(super) const SWITCH: Kind<bool> = ("true or false", |text| text.parse().ok());
 
-pub(super) const DURATION: Kind<Duration> =
-    ("a duration such as 500ms, 1.5s or 2m", parse_duration);
+pub(super) const DURATION: Kind<Duration> = (
+    "a duration such as 500ms, 1.5s or 2m, up to a hundred years",
+    parse_duration,
+);
 
 pub(super) const TIMEOUT: Kind<Duration> =
     ("a duration above zero, such as 500ms, 1.5s or 2m", |text| {

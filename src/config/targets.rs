@@ -58,15 +58,19 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
         }
         return Ok(targets);
     }
+    let is_reference = values.limiter_kind()?.is_reference();
     if let Some((_, first)) = given.first()
-        && missing(values, values.limiter_kind()?.is_reference()).is_some()
+        && missing(values, is_reference).is_some()
     {
+        let needed = needed_by(is_reference).join(" and ");
         // Otherwise the exporter would watch the default addresses, where there may be no limiter.
         let names: Vec<&str> = targets.keys().map(String::as_str).collect();
         return Err(ConfigError::new(
             &first.origin,
             names.join(", "),
-            "one called default, or redis.url and ratelimiter.url outside of targets: /metrics shows the default limiter",
+            format!(
+                "one called default, or {needed} outside of targets: /metrics shows the default limiter"
+            ),
         ));
     }
     targets.insert(DEFAULT_TARGET.to_owned(), values.target()?);
@@ -86,7 +90,7 @@ fn target_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, C
         return Err(ConfigError::new(
             &target.origin,
             format!("without {missing}"),
-            "redis.url and ratelimiter.url of its own",
+            format!("{} of its own", needed_by(is_reference).join(" and ")),
         ));
     }
     // The order of rules matters, so the rules of the top are not added to its own.
@@ -101,17 +105,19 @@ fn target_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, C
     values.target()
 }
 
-/// The address that a limiter lacks: of other kinds than the reference, only Redis must be known.
-fn missing(values: &Values, is_reference: bool) -> Option<&'static str> {
-    let needed = if is_reference {
-        &REQUIRED[..]
+/// The addresses that a limiter must have: of other kinds than the reference, only Redis must be known.
+fn needed_by(is_reference: bool) -> &'static [&'static str] {
+    if is_reference {
+        &REQUIRED
     } else {
         &REQUIRED[..1]
-    };
-    needed
-        .iter()
-        .find(|flag| values.given(flag).is_none())
-        .copied()
+    }
+}
+
+/// The address that a limiter lacks.
+fn missing(values: &Values, is_reference: bool) -> Option<&'static str> {
+    let mut needed = needed_by(is_reference).iter();
+    needed.find(|flag| values.given(flag).is_none()).copied()
 }
 
 impl Values {
