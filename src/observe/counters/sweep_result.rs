@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 
 use crate::observation::{Failure, Lacks, Reason};
 use crate::observe::counters::pace::Pacer;
-use crate::observe::counters::totals::Totals;
+use crate::observe::counters::totals::{Skipped, Totals};
 use crate::observe::redis::errors::RedisFailure;
 
 /// One server: keys that are scanned there are counted there.
@@ -20,38 +20,6 @@ pub(in crate::observe) struct Lane {
     pub(in crate::observe) clock_offset: SignedDuration,
     /// Limits the share of the server's time.
     pub(in crate::observe) pacer: Pacer,
-}
-
-/// Keys that were passed over for one reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::observe) struct Skipped {
-    pub(in crate::observe) times: u64,
-    pub(in crate::observe) example: Vec<u8>,
-    /// What is unknown about at least one of them; `Nothing` if none of them is a counter to judge.
-    pub(in crate::observe) lacks: Lacks,
-}
-
-impl Skipped {
-    pub(in crate::observe) fn new(label: &[u8], lacks: Lacks) -> Self {
-        Self {
-            times: 1,
-            example: label.to_vec(),
-            lacks,
-        }
-    }
-
-    /// Adds them to those that were passed over for the same reason.
-    pub(in crate::observe) fn add_to(self, all: &mut BTreeMap<Reason, Self>, reason: Reason) {
-        match all.get_mut(&reason) {
-            Some(skipped) => {
-                skipped.times += self.times;
-                skipped.lacks = skipped.lacks.max(self.lacks);
-            }
-            None => {
-                all.insert(reason, self);
-            }
-        }
-    }
 }
 
 /// The label of a counter that cannot be judged, why, and what it lacks.

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
 use crate::limiters::{Description, Expires, Finding, Outcome};
-use crate::observation::Reason;
-use crate::observe::counters::sweep_result::Skipped;
+use crate::observation::{Lacks, Reason};
 
 /// This many names at the beginning of a pass, or of a collection's written keys, are all in the sample.
 const ALL_OF: u64 = 100;
@@ -53,6 +52,38 @@ pub(in crate::observe) struct Totals {
     /// The counters that cannot be judged. Between passes, those of the last pass are reported.
     pub(in crate::observe) unjudged: BTreeMap<Reason, Skipped>,
     pub(in crate::observe) sample: Sample,
+}
+
+/// Keys that were passed over for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::observe) struct Skipped {
+    pub(in crate::observe) times: u64,
+    pub(in crate::observe) example: Vec<u8>,
+    /// What is unknown about at least one of them; `Nothing` if none of them is a counter to judge.
+    pub(in crate::observe) lacks: Lacks,
+}
+
+impl Skipped {
+    pub(in crate::observe) fn new(label: &[u8], lacks: Lacks) -> Self {
+        Self {
+            times: 1,
+            example: label.to_vec(),
+            lacks,
+        }
+    }
+
+    /// Adds them to those that were passed over for the same reason.
+    pub(in crate::observe) fn add_to(self, all: &mut BTreeMap<Reason, Self>, reason: Reason) {
+        match all.get_mut(&reason) {
+            Some(skipped) => {
+                skipped.times += self.times;
+                skipped.lacks = skipped.lacks.max(self.lacks);
+            }
+            None => {
+                all.insert(reason, self);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
