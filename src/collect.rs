@@ -4,7 +4,7 @@
 mod saving;
 mod single_flight;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -277,7 +277,8 @@ impl<S: Subject, C: InvariantChecker> Work<S, C> {
         report.withhold_imprecise_p99(&mut observation);
         observation.judged();
         self.count_own(&observation, now.wall);
-        self.reported = log_changes(&self.reported, &report, &observation);
+        let reported = std::mem::take(&mut self.reported);
+        self.reported = log_changes(reported, &report, &observation, &self.checker);
         Snapshot {
             observation,
             report,
@@ -316,7 +317,12 @@ impl<S: Subject, C: InvariantChecker> Work<S, C> {
 type Reported = BTreeSet<(InvariantName, String)>;
 
 /// Logs what could not be read, and each violation once when it starts and once when it ends.
-fn log_changes(before: &Reported, report: &Report, observation: &Observation) -> Reported {
+fn log_changes(
+    before: Reported,
+    report: &Report,
+    observation: &Observation,
+    checker: &impl InvariantChecker,
+) -> Reported {
     for failure in &observation.failures {
         tracing::debug!(
             collector = failure.collector.name(),
@@ -340,18 +346,21 @@ fn log_changes(before: &Reported, report: &Report, observation: &Observation) ->
         }
         now.insert(subject);
     }
-    let gone: Vec<_> = before.difference(&now).cloned().collect();
-    for (name, subject) in gone {
-        let status = report.status(name);
-        let listed = status.is_none_or(|it| it.dropped == 0 || it.subjects.contains(&subject));
-        let key = (name, subject);
-        if listed || report.cleared.contains(&key) {
-            let subject = key.1;
-            tracing::info!(invariant = name.name(), subject, "no longer violated");
-        } else {
-            // Others are worse, and the list has no room for it: it goes on.
-            now.insert(key);
+    let mut gone: BTreeMap<InvariantName, BTreeSet<String>> = BTreeMap::new();
+    for subject in before {
+        if !now.contains(&subject) {
+            gone.entry(subject.0).or_default().insert(subject.1);
         }
+    }
+    for (name, subjects) in gone {
+        // Where others are worse, the list has no room for all.
+        let is_cut = report.status(name).is_some_and(|it| it.dropped > 0);
+        let unlisted = is_cut.then(|| checker.still_reported(name, &subjects));
+        let unlisted = unlisted.unwrap_or_default();
+        for subject in subjects.difference(&unlisted) {
+            tracing::info!(invariant = name.name(), subject, "no longer violated");
+        }
+        now.extend(unlisted.into_iter().map(|subject| (name, subject)));
     }
     now
 }

@@ -105,6 +105,9 @@ pub trait InvariantChecker: fmt::Debug + Send {
     /// The keys with a violation in progress: these are to be counted in every collection.
     fn watched_keys(&self) -> BTreeSet<Box<[u8]>>;
 
+    /// Which of these keys, by their labels, are in reported violation of `name`: also those that the report has no room for.
+    fn still_reported(&self, name: InvariantName, keys: &BTreeSet<String>) -> BTreeSet<String>;
+
     /// Everything else, which ends the pass.
     fn check(&mut self, at: Moment, observation: &Observation) -> Report;
 

@@ -89,35 +89,69 @@ fn collect(behaviour: &Arc<AtomicU8>) -> Arc<Collect<Controlled, Checker>> {
     Arc::new(Collect::new(subject, checker, Clock::start(), None))
 }
 
-#[test]
-fn a_violation_that_the_list_has_no_room_for_is_not_over() {
+/// Checks counters of the limit 10, and returns the keys that allow too many: those that the log has named.
+fn ghosts_logged(max_listed: usize) -> impl FnMut(&[(&str, u64)]) -> Vec<String> {
     let mut checker = Checker::new(CheckerConfig {
-        max_listed: 1,
+        max_listed,
         ..CheckerConfig::default()
     });
     let at = Clock::start().now();
     let mut reported = Reported::new();
-    let mut ghosts = |counts: [(&str, u64); 2]| {
-        let counters = counts.map(|(key, count)| CounterView {
+    move |counts| {
+        let counters = counts.iter().map(|(key, count)| CounterView {
             key: key.as_bytes(),
-            count,
+            count: *count,
             limit: 10,
             remaining: 0,
             window_ms: None,
             fell_from: None,
             condition: Condition::default(),
         });
-        checker.counters(at, &counters);
+        checker.counters(at, &counters.collect::<Vec<_>>());
         let observation = Observation::default();
         let report = checker.check(at, &observation);
-        reported = log_changes(&reported, &report, &observation);
+        let before = std::mem::take(&mut reported);
+        reported = log_changes(before, &report, &observation, &checker);
         let ghosts = reported.iter();
         let ghosts = ghosts.filter(|(name, _)| *name == InvariantName::GhostAllowing);
-        ghosts.map(|(_, key)| key.clone()).collect::<Vec<_>>()
-    };
+        ghosts.map(|(_, key)| key.clone()).collect()
+    }
+}
+
+#[test]
+fn a_violation_that_the_list_has_no_room_for_is_not_over() {
+    let mut ghosts_logged = ghosts_logged(1);
+    let mut ghosts = |counts: [(&str, u64); 2]| ghosts_logged(&counts);
     assert_eq!(ghosts([("a", 12), ("b", 11)]), ["a"]);
     assert_eq!(ghosts([("a", 12), ("b", 13)]), ["a", "b"]);
     assert_eq!(ghosts([("a", 1), ("b", 13)]), ["b"]);
+}
+
+#[test]
+fn of_many_violations_that_end_at_once_none_goes_on_in_the_log() {
+    let mut ghosts = ghosts_logged(20);
+    let keys: Vec<String> = (0..300).map(|n| format!("k{n:03}")).collect();
+    // In each round, others are the worst.
+    let counts = |worst: std::ops::Range<usize>, ended: std::ops::Range<usize>| {
+        let count = move |n| match n {
+            n if ended.contains(&n) => 1,
+            n if worst.contains(&n) => 30,
+            _ => 20,
+        };
+        let all = keys.iter().enumerate();
+        all.map(|(n, key)| (key.as_str(), count(n)))
+            .collect::<Vec<_>>()
+    };
+    for round in 1..=10 {
+        let logged = ghosts(&counts((round - 1) * 20..round * 20, 0..0));
+        assert_eq!(logged, keys[..round * 20]);
+    }
+    // 150 end, and 150 go on: the first 50 of these are in the log.
+    assert_eq!(ghosts(&counts(180..200, 0..150)), keys[150..200]);
+    // Those that begin again are in the log again.
+    let again = [&keys[..20], &keys[150..200]].concat();
+    assert_eq!(ghosts(&counts(0..20, 0..0)), again);
+    assert!(ghosts(&counts(0..0, 0..300)).is_empty());
 }
 
 #[tokio::test]

@@ -329,6 +329,13 @@ impl InvariantChecker for Checker {
         in_progress.cloned().collect()
     }
 
+    fn still_reported(&self, name: InvariantName, keys: &BTreeSet<String>) -> BTreeSet<String> {
+        let entries = self.keys[name as usize].entries.iter();
+        let reported = entries.filter(|(_, entry)| entry.reported_since.is_some());
+        let labels = reported.map(|(key, _)| self.config.key_label.of(key));
+        labels.filter(|label| keys.contains(label)).collect()
+    }
+
     /// Saves whole keys, since the exporter counts a key again by its name. Violations of keys longer than 64 KiB begin
     /// anew after a restart.
     fn save(&self) -> Vec<(InvariantName, bool, SavedEntry)> {

@@ -176,6 +176,7 @@ mod tests {
         let description = Description::parse(&text).unwrap();
         let fit = |name: &str| description.match_name(name.as_bytes(), None);
         assert_eq!(fit("own:u:20261127"), Fit::Foreign);
+        assert_eq!(fit("own:u:202611270435"), Fit::Foreign);
         assert!(matches!(fit("own:u:1795737600"), Fit::Counter(_)));
     }
 }

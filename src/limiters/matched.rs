@@ -93,8 +93,7 @@ impl Matched {
             let end_ms = start_ms.checked_add(window_ms)?;
             return Some(Span { start_ms, end_ms });
         }
-        let start = float(self.whole_number("window_start")?);
-        let start_ms = whole(Unit::of_time(start).to_ms(start));
+        let start_ms = self.start_ms()?;
         let calendar = self
             .group("unit")
             .and_then(Period::parse)
@@ -104,6 +103,29 @@ impl Matched {
             None => start_ms.checked_add(window_ms)?,
         };
         Some(Span { start_ms, end_ms })
+    }
+
+    /// The Unix time at which the window begins, if it is in the name.
+    pub(super) fn start_ms(&self) -> Option<u64> {
+        let start = float(self.whole_number("window_start")?);
+        Some(whole(Unit::of_time(start).to_ms(start)))
+    }
+
+    /// Whether the name has a date with hours, such as 2026112704, or more. As a Unix time, it is later than `latest_ms`.
+    pub(super) fn has_date(&self, latest_ms: u64) -> bool {
+        let is_later = self.start_ms().is_some_and(|start| start > latest_ms);
+        let Some(digits) = self.group("window_start").filter(|_| is_later) else {
+            return false;
+        };
+        let part = |at: usize| {
+            let digits = std::str::from_utf8(digits.get(at..at + 2)?).ok()?;
+            digits.parse::<u8>().ok()
+        };
+        part(0) == Some(20)
+            && part(4).is_some_and(|month| (1..=12).contains(&month))
+            && part(6).is_some_and(|day| (1..=31).contains(&day))
+            && part(8).is_some_and(|hour| hour < 24)
+            && [10, 14].contains(&digits.len())
     }
 
     /// Whether the name contains the time of its window.

@@ -52,15 +52,28 @@ pub(super) struct Moment {
     pub(super) missing: Missing,
 }
 
-/// What a missing time means.
+/// What it means that something is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Missing {
-    /// The time is unknown.
+    /// It is unknown.
     #[default]
     Nothing,
     /// The window is over.
     Over,
+    /// The state is invalid: the limiter cannot make it.
+    Invalid,
+}
+
+impl Missing {
+    /// Why there is no count then.
+    fn consequence(self) -> Option<Not> {
+        match self {
+            Self::Nothing => None,
+            Self::Over => Some(Not::Over),
+            Self::Invalid => Some(Not::Invalid(Invalid::CompanionMissing)),
+        }
+    }
 }
 
 /// One name, and what is known before it is read.
@@ -404,10 +417,7 @@ impl Moment {
     /// The time in milliseconds, if it exists.
     fn read(&self, value: Option<&[u8]>) -> Result<Option<f64>, Not> {
         let Some(value) = value else {
-            return match self.missing {
-                Missing::Nothing => Ok(None),
-                Missing::Over => Err(Not::Over),
-            };
+            return self.missing.consequence().map_or(Ok(None), Err);
         };
         let number = Number::parse(value).ok_or(Not::Garbage(Invalid::NotANumber))?;
         let time = number.as_f64();

@@ -246,6 +246,10 @@ impl<'d> NameReader<'d> {
     }
 
     fn ask_limits(&mut self, matched: Matched) {
+        let latest_ms = self.known.now_ms.saturating_add(self.known.tolerance_ms);
+        if matched.has_date(latest_ms) {
+            return self.done(Some(matched), Outcome::Foreign);
+        }
         let counter = self.description.counter(&matched);
         let already = (self.known.rules)(counter, &matched).or(matched.limits(&counter.units));
         let mut asked = Vec::new();

@@ -17,8 +17,8 @@ pub enum Fit {
     Foreign,
 }
 
-/// A Unix time has at least this many digits, whatever its unit. A date has fewer.
-const LEAST_DIGITS: usize = 9;
+/// The earliest time of a window, in September 2001. Earlier ones are the digits of a date, such as 20261127.
+const EARLIEST_MS: u64 = 1_000_000_000_000;
 
 impl Description {
     /// What `name` belongs to. `kind` is the type of the key, if it is known.
@@ -69,10 +69,18 @@ impl Description {
 }
 
 impl Counter {
-    /// The label of a counter by the description. It may not be unique. A counter without a key has its name.
+    /// The label of a counter by the description. It may not be unique. A counter without a key has its name. An empty group leaves
+    /// no blank at an end.
     pub fn label(&self, matched: &Matched) -> Vec<u8> {
         match &self.label {
-            Some(label) => label.value.fill(|group| matched.group(group)),
+            Some(label) => {
+                let filled = label.value.fill(|group| matched.group(group));
+                let mut groups = label.value.groups();
+                if groups.any(|group| matched.group(group).is_none_or(<[u8]>::is_empty)) {
+                    return filled.trim_ascii().to_vec();
+                }
+                filled
+            }
             None => matched.group("key").unwrap_or(&matched.name).to_vec(),
         }
     }
@@ -85,12 +93,11 @@ impl Counter {
             return Some(Matched::new(counter, name, groups));
         }
         let captures = pattern.captures(&name)?;
-        let start = captures.name("window_start");
-        if start.is_some_and(|start| start.range().len() < LEAST_DIGITS) {
-            return None;
-        }
         let group = |group: &str| Some((group.to_owned(), captures.name(group)?.range()));
         let groups = pattern.groups().filter_map(group).collect();
-        Some(Matched::new(counter, name, groups))
+        let matched = Matched::new(counter, name, groups);
+        let is_date = matched.group("window_start").is_some()
+            && matched.start_ms().is_none_or(|start| start < EARLIEST_MS);
+        (!is_date).then_some(matched)
     }
 }

@@ -76,6 +76,16 @@ fn mistakes_name_line_and_what_was_expected() {
             &["log", "expected one method"],
         ),
         (
+            own.replace(
+                "count: value",
+                "count: {two_windows: {weight: clock, refunds: true, cap_previous: true}}",
+            )
+            .replace("<scope>", "<window_start>")
+            .replace("$scope $key", "$key"),
+            8,
+            &["cap_previous", "expected no refunds"],
+        ),
+        (
             own.replace("count: value", "count: {value: {over_below: soon}}"),
             8,
             &["soon", "expected a duration"],

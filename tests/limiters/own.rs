@@ -1,6 +1,6 @@
 //! Counting methods that no built-in kind uses, in descriptions in the tests.
 
-use ratelimiter_exporter::limiters::{Description, Expires, Outcome};
+use ratelimiter_exporter::limiters::{Description, Expires, Invalid, Outcome};
 
 use crate::store::{Rule, Store};
 
@@ -127,4 +127,60 @@ counters:
     let after = reading("51", 60_000);
     assert_eq!((after.count, after.invalid), (51, None));
     assert_ne!(after.is_over_limit(), Some(true));
+}
+
+#[test]
+fn a_date_with_hours_in_a_name_is_no_window_in_the_future() {
+    let text = r"
+name: own
+title: windows of an hour
+counters:
+  - name: window
+    key: '^own:(?P<key>[^:]+):(?P<window_start>\d+)$'
+    type: string
+    count: value
+    refused: counted
+    expiry: normal_without
+    limits: [{fixed: {limit: 5, window: 1h}}]
+";
+    let description = Description::parse(text).unwrap();
+    let mut store = Store::default();
+    let mut outcome = |start: &str, now_ms: u64| {
+        let name = format!("own:u:{start}");
+        store.string(&name, "3", 50_000);
+        let rule = Rule::default();
+        let finding = store.read_name(&description, rule, now_ms, true, name.as_bytes());
+        finding.outcome
+    };
+    for date in ["20261127", "2026112704", "202611270435", "20261127043500"] {
+        assert_eq!(outcome(date, NOW_MS), Outcome::Foreign, "{date}");
+    }
+    let in_the_future = Outcome::Invalid(Invalid::InTheFuture);
+    for time in ["1895739600", "2026992704", "1895739600000"] {
+        assert_eq!(outcome(time, NOW_MS), in_the_future, "{time}");
+    }
+    // In March of 2034, this is the time of a window.
+    let then = outcome("2026112704", 2_026_112_704_000);
+    assert!(matches!(then, Outcome::Counted(_)), "{then:?}");
+}
+
+#[test]
+fn a_description_may_say_that_a_missing_time_is_invalid() {
+    let text = "
+name: own
+title: a time beside the counter
+counters:
+  - name: requests
+    key: '^own:(?P<key>.+)$'
+    type: string
+    count: {value: {started: {key: 'window:$key', unit: s, missing: invalid}}}
+    refused: counted
+    expiry: normal_without
+";
+    let description = Description::parse(text).unwrap();
+    let mut store = Store::default();
+    store.string("own:u", "3", 50_000);
+    let rule = Rule::new(Some(5), Some(60));
+    let finding = store.read_name(&description, rule, NOW_MS, true, b"own:u");
+    assert_eq!(finding.outcome, Outcome::Invalid(Invalid::CompanionMissing));
 }

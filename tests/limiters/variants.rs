@@ -261,7 +261,7 @@ fn names_of_limitador_end_with_what_the_counter_leaves_open() {
     for (variables, label) in [
         (r#""u":"2001:db8::1""#, "api 2001:db8::1"),
         (r#""u":"a}b c""#, "api a}b c"),
-        ("", "api "),
+        ("", "api"),
     ] {
         let name = name(variables);
         limitador.store.string(&name, "4", 59_000);

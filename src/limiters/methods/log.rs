@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{At, Counted, Counting, Not, answer, pickle, reply, text};
+use super::{At, Counted, Counting, Missing, Not, answer, pickle, reply, text};
 use crate::limiters::ask::{Answer, Ask, MOST_ENTRIES, Type};
 use crate::limiters::keys::Keys;
 use crate::limiters::reading::Unknown;
@@ -22,6 +22,8 @@ pub(super) struct Log {
     times: Times,
     /// The number of requests of an entry.
     weight: Weight,
+    /// What it means that the window is unknown.
+    missing_window: Missing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -69,7 +71,10 @@ impl Log {
     /// The time from which entries count, in milliseconds.
     fn begin_ms(&self, at: &At<'_>) -> Result<f64, Not> {
         Ok(match self.times {
-            Times::Requests => at.now() - at.window_ms()?,
+            Times::Requests => {
+                let missing = |not| self.missing_window.consequence().unwrap_or(not);
+                at.now() - at.window_ms().map_err(missing)?
+            }
             Times::Ends => at.now(),
         })
     }

@@ -176,6 +176,9 @@ impl Counting for TwoWindows {
 
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         super::needs(keys, &[Type::String, Type::Hash])?;
+        if self.refunds && self.cap_previous {
+            return Err("cap_previous: expected no refunds beside it".to_owned());
+        }
         let has_previous = keys.pattern.groups().any(|group| group == "previous");
         match self.weight {
             Weight::Ttl if self.previous.is_none() || !has_previous => Err(

@@ -53,6 +53,8 @@ pub(in crate::observe) struct Described {
     likely: Mutex<Option<Type>>,
     /// The limits before they fell.
     falls: Falls,
+    /// The longest window of a counter so far.
+    pub(in crate::observe) longest_ms: u64,
 }
 
 /// What survives a restart.
@@ -69,7 +71,7 @@ struct KeptName {
     name: Vec<u8>,
     /// The rest of its name, which distinguishes it from other counters with its label.
     rest: Vec<u8>,
-    /// Whether it was in violation when its name was noted.
+    /// Whether it was in violation when it was last read.
     violates: bool,
 }
 
@@ -120,6 +122,7 @@ impl Described {
             measured: AtomicBool::new(true),
             likely: Mutex::default(),
             falls: Falls::default(),
+            longest_ms: 0,
         }
     }
 
@@ -150,6 +153,7 @@ impl Described {
         self.names = before.names;
         self.drop_misfits();
         self.falls = before.falls;
+        self.longest_ms = before.longest_ms;
         if let (Some(api), Some(before)) = (&mut self.api, before.api) {
             api.take_over(before);
         }

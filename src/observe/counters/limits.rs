@@ -332,6 +332,12 @@ impl LimitMemory {
         window_ms.max(before.unwrap_or_default())
     }
 
+    /// The longest window of a limit.
+    pub(in crate::observe) fn longest(&self) -> u64 {
+        let all = self.own.limits().chain(self.default_limit());
+        all.map(|limit| limit.window_ms).max().unwrap_or_default()
+    }
+
     /// A full pass has ended: limits that it did not see are gone.
     pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
         let default = self.default_limit();

@@ -69,13 +69,19 @@ impl CounterMemory {
         key: &[u8],
         now: Timestamp,
     ) -> impl Iterator<Item = (Limit, Timestamp)> {
-        let stored = self.limits.stored(key);
-        let earlier = self.settings.earlier.iter();
-        let limits = earlier.filter_map(move |(before, at)| {
+        let earlier = &self.settings.earlier;
+        let stored = (!earlier.is_empty()).then(|| self.limits.stored(key));
+        let stored = stored.flatten();
+        let window = |limit: Limit| Duration::from_millis(limit.window_ms);
+        let of_stored = stored.map(window).unwrap_or_default();
+        // Most are over, which is found faster than their rule for the key.
+        let recent = earlier
+            .iter()
+            .filter(move |(before, at)| elapsed(*at, now) < before.longest().max(of_stored));
+        let limits = recent.filter_map(move |(before, at)| {
             let limit = by_rule(&before.rules, key).or(stored)?;
             Some((limit, *at))
         });
-        let window = |limit: Limit| Duration::from_millis(limit.window_ms);
         limits.filter(move |(limit, at)| elapsed(*at, now) < window(*limit))
     }
 

@@ -14,9 +14,6 @@ use crate::observe::counters::limits::LimitRule;
 /// The most changes that are remembered.
 const MOST_EARLIER: usize = 8;
 
-/// How long earlier settings are remembered at least: the window of a limit may have another source.
-const A_DAY: Duration = Duration::from_secs(86_400);
-
 /// The limits that the configuration sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -28,7 +25,7 @@ pub(in crate::observe) struct LimitSettings {
 
 impl LimitSettings {
     /// The longest window in them.
-    fn longest(&self) -> Duration {
+    pub(in crate::observe) fn longest(&self) -> Duration {
         let rules = self.rules.iter().map(|rule| rule.limit.window_ms);
         let fixed = self.fixed.values().flatten();
         let all = rules.chain(fixed.filter_map(|limits| limits.window_ms));
@@ -42,6 +39,9 @@ pub(in crate::observe) struct SettingsMemory {
     pub(in crate::observe) now: LimitSettings,
     /// Earlier settings, and when they were replaced.
     pub(in crate::observe) earlier: Vec<(LimitSettings, Timestamp)>,
+    /// The longest window of a counter so far: the window of a limit may have another source.
+    #[serde(default)]
+    longest_ms: u64,
 }
 
 impl SettingsMemory {
@@ -55,24 +55,27 @@ impl SettingsMemory {
         Self {
             now: LimitSettings { rules, fixed },
             earlier: Vec::new(),
+            longest_ms: 0,
         }
     }
 
     /// Follows the settings of `before`, which were in force until `now`.
     pub(in crate::observe) fn follow(&mut self, before: Self, now: Timestamp) {
         self.earlier = before.earlier;
+        self.longest_ms = before.longest_ms;
         if before.now != self.now {
             self.earlier.retain(|(earlier, _)| *earlier != before.now);
             self.earlier.push((before.now, now));
         }
         let too_many = self.earlier.len().saturating_sub(MOST_EARLIER);
         self.earlier.drain(..too_many);
-        self.end_pass(now);
     }
 
-    /// Forgets settings whose windows are over.
-    pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
-        let matters = |earlier: &LimitSettings| earlier.longest().max(A_DAY);
+    /// Forgets settings whose windows are over. The pass has seen every counter: `longest_ms` is the longest window of one.
+    pub(in crate::observe) fn end_pass(&mut self, longest_ms: u64, now: Timestamp) {
+        self.longest_ms = self.longest_ms.max(longest_ms);
+        let longest = Duration::from_millis(self.longest_ms);
+        let matters = |earlier: &LimitSettings| earlier.longest().max(longest);
         self.earlier
             .retain(|(earlier, at)| elapsed(*at, now) < matters(earlier));
     }
@@ -87,8 +90,9 @@ mod tests {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
     }
 
+    /// Settings with a limit per minute.
     fn ruled(limit: u64) -> SettingsMemory {
-        let window_ms = 2 * 86_400_000;
+        let window_ms = 60_000;
         let rule = LimitRule {
             pattern: "*".to_owned(),
             limit: Limit { limit, window_ms },
@@ -98,8 +102,10 @@ mod tests {
             rules: vec![rule],
             ..LimitSettings::default()
         };
-        let earlier = Vec::new();
-        SettingsMemory { now, earlier }
+        SettingsMemory {
+            now,
+            ..SettingsMemory::default()
+        }
     }
 
     /// The limits of the earlier settings, and when they were replaced.
@@ -121,8 +127,21 @@ mod tests {
             memory.follow(serde_json::from_value(saved).unwrap(), at(seconds));
         }
         assert_eq!(earlier(&memory), [(60, 2), (10, 3), (20, 4)]);
-        memory.end_pass(at(2 * 86_400 + 2));
+        memory.end_pass(0, at(62));
         assert_eq!(earlier(&memory), [(10, 3), (20, 4)]);
+    }
+
+    #[test]
+    fn earlier_settings_are_remembered_for_the_longest_window_of_a_counter_and_no_longer() {
+        let mut memory = ruled(60);
+        let before = std::mem::replace(&mut memory, ruled(10));
+        memory.follow(before, at(0));
+        memory.end_pass(3_600_000, at(61));
+        // The counter with that window has another limit now.
+        memory.end_pass(60_000, at(3_599));
+        assert_eq!(earlier(&memory), [(60, 0)]);
+        memory.end_pass(60_000, at(3_600));
+        assert_eq!(earlier(&memory), []);
     }
 
     #[test]

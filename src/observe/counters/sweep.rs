@@ -405,11 +405,14 @@ impl Sweep<'_> {
             return;
         }
         let now = self.clock.now().steady;
-        match &mut self.memory.described {
-            Some(described) => described.end_pass(now),
-            None => self.memory.limits.end_pass(now),
-        }
-        self.memory.settings.end_pass(now);
+        let longest_ms = if let Some(described) = &mut self.memory.described {
+            described.end_pass(now);
+            described.longest_ms
+        } else {
+            self.memory.limits.end_pass(now);
+            self.memory.limits.longest()
+        };
+        self.memory.settings.end_pass(longest_ms, now);
         self.sink.end_pass();
         self.memory.totals = Some(pass.totals);
     }

@@ -1,6 +1,6 @@
 //! Python, Java and Lua: options, versions and states of which there is no dump.
 
-use ratelimiter_exporter::limiters::{Outcome, Refused, Unknown};
+use ratelimiter_exporter::limiters::{Invalid, Outcome, Refused};
 
 use super::{NOW_MS, Variant};
 use crate::store::{Rule, Value};
@@ -100,8 +100,8 @@ fn redisson_limiters_with_braces_in_their_names_have_their_own_limits() {
     assert_eq!(redisson.outcome("{tenant}:orders:value"), Outcome::Ignored);
     // expire() of older versions ends the configuration alone.
     redisson.store.keys.remove(&b"orders"[..]);
-    let no_window = Outcome::Unknown(Unknown::NoWindow);
-    assert_eq!(redisson.outcome("{orders}:permits"), no_window);
+    let over = redisson.outcome("{orders}:permits");
+    assert!(matches!(over, Outcome::Over(_)), "{over:?}");
     redisson.rule = Rule::new(Some(5), Some(60));
     redisson.counts("{orders}:permits", "orders", 2);
 }
@@ -114,7 +114,7 @@ fn what_kongs_upstreams_count_in_their_responses_is_counted() {
     for (client, label) in [
         ("2001:db8::1", "2001:db8::1 videos minute"),
         ("/v1/items", "/v1/items videos minute"),
-        ("", " videos minute"),
+        ("", "videos minute"),
     ] {
         let name = format!("response-ratelimit:{zero}:{zero}:{client}:{minute}:videos:minute");
         kong.store.string(&name, "8", 50_000);
@@ -159,8 +159,20 @@ fn a_counter_of_all_clients_is_counted_in_rails() {
         "rate-limit:api/sessions:",
     ] {
         rails.store.string(name, "7", 50_000);
-        rails.counts(name, "api/sessions ", 7);
+        rails.counts(name, "api/sessions", 7);
     }
+}
+
+#[test]
+fn values_of_other_programs_under_rate_limit_are_no_counters_of_rails() {
+    let mut rails = Variant::new("rails");
+    let name = "rate-limit:10.0.0.1";
+    rails.store.string(name, r#"{"hits":3}"#, 50_000);
+    assert_eq!(rails.outcome(name), Outcome::Foreign);
+    // Of one client
+    let name = "rate-limit:sessions:10.0.0.1";
+    rails.store.string(name, r#"{"hits":3}"#, 50_000);
+    assert_eq!(rails.outcome(name), Outcome::Invalid(Invalid::NotANumber));
 }
 
 #[test]

@@ -117,6 +117,11 @@ impl Seen {
             && self.values.condition.invalid.is_none()
     }
 
+    /// Its window. 0 if it is unknown.
+    pub(super) fn window_ms(&self) -> u64 {
+        self.values.window_ms.unwrap_or(0)
+    }
+
     /// Whether its limit is unknown.
     pub(super) fn lacks_limit(&self) -> bool {
         self.values.condition.lacks == Lacks::Limit

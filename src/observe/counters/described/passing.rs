@@ -49,6 +49,8 @@ impl Described {
                         unjudged.push(self.without_limit(&finding, &counter));
                     }
                     if self.wanted.contains(&*counter.label) {
+                        // It may be in violation now.
+                        self.remember(sink, &counter);
                         seen.push(counter);
                     }
                 }
@@ -155,10 +157,11 @@ impl Described {
         let mut read = Judgements::default();
         for finding in findings.iter().flatten() {
             let judged = self.judge(finding, now);
-            if let Judged::Counter(Seen { name, own, .. }) = &judged
-                && let Some(own) = own
-            {
-                self.falls.learn(name, *own, now);
+            if let Judged::Counter(counter) = &judged {
+                self.longest_ms = self.longest_ms.max(counter.window_ms());
+                if let Some(own) = counter.own {
+                    self.falls.learn(&counter.name, own, now);
+                }
             }
             match judged {
                 Judged::Counter(counter) if !counter.is_empty() => {

@@ -77,6 +77,11 @@ impl<L: Copy + Eq + Hash, F: Clone + Eq> OwnLimits<L, F> {
         self.packed.len()
     }
 
+    /// The different limits.
+    pub(in crate::observe) fn limits(&self) -> impl Iterator<Item = L> {
+        self.limits.iter().copied()
+    }
+
     pub(in crate::observe) fn get(&self, hash: u64) -> Option<Remembered<L, F>> {
         Some(self.unpack(hash, *self.packed.get(&hash)?))
     }
