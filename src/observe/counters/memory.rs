@@ -1,6 +1,6 @@
 //! What the exporter remembers of the counters between sweeps: their description, their limits, and the totals of the last pass.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +29,6 @@ pub(in crate::observe) struct CounterMemory {
     pub(in crate::observe) suspects: HashSet<Vec<u8>>,
     /// The limits of the configuration.
     pub(in crate::observe) settings: SettingsMemory,
-    /// The names of counters that could not be judged, which each collection reads again.
-    pub(in crate::observe) unjudged: BTreeSet<Vec<u8>>,
     /// The totals of the last full pass.
     pub(in crate::observe) totals: Option<Totals>,
 }
@@ -47,7 +45,6 @@ impl CounterMemory {
             described,
             limits: LimitMemory::default(),
             suspects: HashSet::new(),
-            unjudged: BTreeSet::new(),
             totals: None,
         }
     }
@@ -63,7 +60,6 @@ impl CounterMemory {
         self.suspects = before.suspects;
         if same_names {
             self.totals = before.totals;
-            self.unjudged = before.unjudged;
         }
     }
 

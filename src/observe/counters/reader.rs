@@ -379,13 +379,9 @@ impl KeyReader {
                 .await;
             self.passed(result, all_report);
         }
-        self.memory.unjudged = std::mem::take(&mut result.again);
-        // Those of the last pass most likely still hold.
-        for (reason, skipped) in self.memory.totals.iter().flat_map(|last| &last.unjudged) {
-            let merged = result.skipped.entry(*reason);
-            let merged = merged.or_insert_with(|| skipped.clone());
-            merged.lacks = merged.lacks.max(skipped.lacks);
-        }
+        // What the last pass could not judge holds until the next one has read it.
+        let unfinished = self.pass.iter().map(|pass| &pass.totals);
+        result.take_over(self.memory.totals.iter().chain(unfinished));
     }
 }
 

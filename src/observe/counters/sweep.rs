@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::clock::{Clock, Moment};
 use crate::limiters::MOST_SCANS;
-use crate::observation::Reason;
+use crate::observation::{Lacks, Reason};
 use crate::observe::counters::described::{Described, ReadContext};
 use crate::observe::counters::invalidations::Names;
 use crate::observe::counters::memory::CounterMemory;
@@ -88,7 +88,6 @@ impl Sweep<'_> {
         let (shown, mut others): (Vec<_>, Vec<_>) =
             watched.partition(|key| self.sink.is_shown(key));
         order_after(&mut others, self.rechecked.as_deref());
-        self.reread_unjudged(result).await;
         // Besides its limit, a step reads three values of each.
         let names = (self.context().step() / 2).max(1);
         for (keys, in_turn) in [(shown, false), (others, true)] {
@@ -106,22 +105,6 @@ impl Sweep<'_> {
         }
     }
 
-    /// Reads counters again that could not be judged: one may be readable by now.
-    async fn reread_unjudged(&mut self, result: &mut SweepResult) {
-        let names: Vec<Vec<u8>> = std::mem::take(&mut self.memory.unjudged)
-            .into_iter()
-            .collect();
-        if let Some((described, context, sink)) = self.describing() {
-            let names = (&names[..], &vec![false; names.len()][..]);
-            described.take(&context, sink, names, None, result).await;
-            return;
-        }
-        let at = self.clock.now();
-        let keys = names.into_iter().map(|key| (key, true)).collect();
-        let found = self.verify(keys, at, &mut Vec::new(), result).await;
-        self.report_outside_pass(at, &found);
-    }
-
     async fn recheck_some(&mut self, some: &[Box<[u8]>], result: &mut SweepResult) {
         if let Some((described, context, sink)) = self.describing() {
             described.recheck(&context, sink, some, result).await;
@@ -133,12 +116,16 @@ impl Sweep<'_> {
         let found = self.verify(keys, at, &mut unjudged, result).await;
         let alive = found.iter().filter(|known| known.values.count > 0);
         let alive = alive.map(|known| &known.key);
-        let alive = alive.chain(unjudged.iter().map(|(key, _)| key));
+        let alive = alive.chain(unjudged.iter().map(|(key, ..)| key));
         let alive: HashSet<&[u8]> = alive.map(Vec::as_slice).collect();
         let gone = some.iter().filter(|key| !alive.contains(&***key));
         result.gone.extend(gone.cloned());
         self.report_outside_pass(at, &found);
-        result.unjudged.append(&mut unjudged);
+        result.cannot_judge(unjudged.iter().filter(|it| it.2 > Lacks::Nothing), None);
+        let unjudged = unjudged.into_iter();
+        result
+            .unjudged
+            .extend(unjudged.map(|(key, reason, _)| (key, reason)));
     }
 
     /// Counts keys of `lane` that were written. `names` are full Redis keys. Returns whether all were read before `stop`.

@@ -1,6 +1,6 @@
 //! The result of a sweep without the streamed counters, and the servers that it reads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 
 use crate::observation::{Failure, Lacks, Reason};
 use crate::observe::counters::pace::Pacer;
+use crate::observe::counters::totals::{Skipped, Totals};
 use crate::observe::redis::errors::RedisFailure;
 
 /// One server: keys that are scanned there are counted there.
@@ -21,32 +22,8 @@ pub(in crate::observe) struct Lane {
     pub(in crate::observe) pacer: Pacer,
 }
 
-/// This many counters that could not be judged are read again in the next collection. The others wait for the next pass.
-const MOST_AGAIN: usize = 100;
-
-/// Keys that were passed over for one reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::observe) struct Skipped {
-    pub(in crate::observe) times: u64,
-    pub(in crate::observe) example: Vec<u8>,
-    /// What is unknown about at least one of them; `Nothing` if none of them is a counter to judge.
-    pub(in crate::observe) lacks: Lacks,
-}
-
-impl Skipped {
-    /// Adds them to those that were passed over for the same reason.
-    pub(in crate::observe) fn add_to(self, all: &mut BTreeMap<Reason, Self>, reason: Reason) {
-        match all.get_mut(&reason) {
-            Some(skipped) => {
-                skipped.times += self.times;
-                skipped.lacks = skipped.lacks.max(self.lacks);
-            }
-            None => {
-                all.insert(reason, self);
-            }
-        }
-    }
-}
+/// The label of a counter that cannot be judged, why, and what it lacks.
+pub(in crate::observe) type Unjudged = (Vec<u8>, Reason, Lacks);
 
 /// The result of a sweep, without the streamed counters.
 #[derive(Debug, Default)]
@@ -55,8 +32,6 @@ pub(in crate::observe) struct SweepResult {
     pub(in crate::observe) node_ids: Vec<Vec<u8>>,
     /// The keys that were passed over, by reason.
     pub(in crate::observe) skipped: BTreeMap<Reason, Skipped>,
-    /// The names of counters that could not be judged and are read again in the next collection.
-    pub(in crate::observe) again: BTreeSet<Vec<u8>>,
     /// Watched keys that no longer exist.
     pub(in crate::observe) gone: Vec<Box<[u8]>>,
     /// Watched keys that cannot be judged, and why.
@@ -91,28 +66,39 @@ impl SweepResult {
     }
 
     pub(in crate::observe) fn skip(&mut self, reason: Reason, key: &[u8]) {
-        self.skip_lacking(reason, key, Lacks::Nothing);
+        Skipped::new(key, Lacks::Nothing).add_to(&mut self.skipped, reason);
     }
 
-    fn skip_lacking(&mut self, reason: Reason, key: &[u8], lacks: Lacks) {
-        let skipped = Skipped {
-            times: 1,
-            example: key.to_vec(),
-            lacks,
-        };
-        skipped.add_to(&mut self.skipped, reason);
-    }
-
-    /// Notes that the counter `name`, which is shown as `label`, cannot be judged because of what it `lacks`.
-    pub(in crate::observe) fn cannot_judge(
+    /// Notes counters that cannot be judged, each with its label: those of a pass, whose `totals` these are, or those that were
+    /// read besides.
+    pub(in crate::observe) fn cannot_judge<'a>(
         &mut self,
-        (name, label): (&[u8], &[u8]),
-        reason: Reason,
-        lacks: Lacks,
+        unjudged: impl IntoIterator<Item = &'a Unjudged>,
+        totals: Option<&mut Totals>,
     ) {
-        self.skip_lacking(reason, label, lacks);
-        if self.again.len() < MOST_AGAIN {
-            self.again.insert(name.to_vec());
+        let all = match totals {
+            Some(totals) => &mut totals.unjudged,
+            None => &mut self.skipped,
+        };
+        for (label, reason, lacks) in unjudged {
+            Skipped::new(label, *lacks).add_to(all, *reason);
+        }
+    }
+
+    /// Takes over the counters that `passes` could not judge. Passes and collections read the same counters, so nothing is added
+    /// up: of each reason, the number is that of the pass that found most.
+    pub(in crate::observe) fn take_over<'a>(&mut self, passes: impl Iterator<Item = &'a Totals>) {
+        let mut found: BTreeMap<Reason, Skipped> = BTreeMap::new();
+        for (reason, skipped) in passes.flat_map(|totals| &totals.unjudged) {
+            let most = found.entry(*reason).or_insert_with(|| skipped.clone());
+            most.times = most.times.max(skipped.times);
+            most.lacks = most.lacks.max(skipped.lacks);
+        }
+        for (reason, mut skipped) in found {
+            if let Some(besides) = self.skipped.get(&reason) {
+                skipped.lacks = skipped.lacks.max(besides.lacks);
+            }
+            self.skipped.insert(reason, skipped);
         }
     }
 }
@@ -124,4 +110,36 @@ pub(in crate::observe) fn fail(lane: usize, error: &RedisError, result: &mut Swe
         .failed
         .entry(lane)
         .or_insert_with(|| RedisFailure::of(&what, error));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_that_several_passes_and_a_collection_could_not_judge_count_once_and_the_worst_decides()
+     {
+        let unjudged = |lacks| (b"a".to_vec(), Reason::NoLimit, lacks);
+        let mut result = SweepResult::default();
+        let [mut last, mut current] = [Totals::default(), Totals::default()];
+        let found = [Lacks::Nothing, Lacks::Limit, Lacks::Nothing].map(unjudged);
+        result.cannot_judge(&found, Some(&mut last));
+        result.cannot_judge(&found[..1], Some(&mut current));
+        assert!(result.skipped.is_empty(), "they are the pass's");
+        let mut lacking = |besides: &[Unjudged]| {
+            result.skipped.clear();
+            result.cannot_judge(besides, None);
+            result.take_over([&last, &current].into_iter());
+            let skipped = &result.skipped[&Reason::NoLimit];
+            (skipped.times, skipped.lacks)
+        };
+        assert_eq!(lacking(&[]), (3, Lacks::Limit));
+        let worse = unjudged(Lacks::Count);
+        assert_eq!(lacking(&[worse.clone(), worse]), (3, Lacks::Count));
+        result.skipped.clear();
+        result.cannot_judge(&found, None);
+        result.take_over([&current].into_iter());
+        let skipped = &result.skipped[&Reason::NoLimit];
+        assert_eq!((skipped.times, skipped.lacks), (1, Lacks::Limit));
+    }
 }

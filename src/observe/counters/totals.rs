@@ -6,7 +6,6 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
 use crate::limiters::{Description, Expires, Finding, Outcome};
 use crate::observation::{Lacks, Reason};
-use crate::observe::counters::sweep_result::Skipped;
 
 /// This many names at the beginning of a pass, or of a collection's written keys, are all in the sample.
 const ALL_OF: u64 = 100;
@@ -55,6 +54,38 @@ pub(in crate::observe) struct Totals {
     pub(in crate::observe) sample: Sample,
 }
 
+/// Keys that were passed over for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::observe) struct Skipped {
+    pub(in crate::observe) times: u64,
+    pub(in crate::observe) example: Vec<u8>,
+    /// What is unknown about at least one of them; `Nothing` if none of them is a counter to judge.
+    pub(in crate::observe) lacks: Lacks,
+}
+
+impl Skipped {
+    pub(in crate::observe) fn new(label: &[u8], lacks: Lacks) -> Self {
+        Self {
+            times: 1,
+            example: label.to_vec(),
+            lacks,
+        }
+    }
+
+    /// Adds them to those that were passed over for the same reason.
+    pub(in crate::observe) fn add_to(self, all: &mut BTreeMap<Reason, Self>, reason: Reason) {
+        match all.get_mut(&reason) {
+            Some(skipped) => {
+                skipped.times += self.times;
+                skipped.lacks = skipped.lacks.max(self.lacks);
+            }
+            None => {
+                all.insert(reason, self);
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Expiries {
     /// Keys that never expire and block their clients. Their expiry is always read.
@@ -82,16 +113,6 @@ impl Totals {
         counter.keys += 1;
         counter.read += u64::from(without.is_some());
         counter.without += u64::from(without == Some(true));
-    }
-
-    /// Adds a counter that cannot be judged.
-    pub(in crate::observe) fn add_unjudged(&mut self, reason: Reason, label: &[u8], lacks: Lacks) {
-        let skipped = Skipped {
-            times: 1,
-            example: label.to_vec(),
-            lacks,
-        };
-        skipped.add_to(&mut self.unjudged, reason);
     }
 
     /// Adds the finding of a name. If the name is `sampled`, its expiry counts towards the estimate for all keys.
@@ -191,15 +212,5 @@ mod tests {
         }
         assert_eq!(sampled, 1);
         assert!(Sample::default().takes(b"the first ones are all in it"));
-    }
-
-    #[test]
-    fn of_counters_that_cannot_be_judged_the_worst_decides() {
-        let mut totals = Totals::default();
-        for lacks in [Lacks::Limit, Lacks::Count, Lacks::Limit] {
-            totals.add_unjudged(Reason::NoLimit, b"a", lacks);
-        }
-        let skipped = &totals.unjudged[&Reason::NoLimit];
-        assert_eq!((skipped.times, skipped.lacks), (3, Lacks::Count));
     }
 }

@@ -158,6 +158,38 @@ async fn values_of_any_size_stay_in_redis_and_are_named() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// One counter that is compared with its limit, and one that counts what is refused.
+const DEMAND: &str = "
+name: own
+title: own
+counters:
+  - {name: limited, key: '^limited:(?P<key>.+)$', label: $name, type: string, count: value, refused: not_counted, expiry: normal_without, limits: [{fixed: {limit: 10, window: 60s}}]}
+  - {name: demand, key: '^demand:(?P<key>.+)$', label: $name, type: string, count: value, refused: counted, expiry: normal_without}
+";
+
+#[tokio::test]
+async fn counters_of_demand_without_limits_count_once_and_hide_no_violation() -> anyhow::Result<()>
+{
+    let watched = Watched::start(DEMAND, "").await?;
+    let all = ["limited:a", "demand:a", "demand:b", "demand:c"];
+    let all: Vec<&[u8]> = all.iter().flat_map(|key| [key.as_bytes(), b"3"]).collect();
+    watched.run("MSET", &all).await?;
+    let read = |scrape: &Scrape| {
+        scrape.errors("counters", "no_limit") > 0.0
+            && scrape.is("ratelimiter_key_requests", &[("key", "limited:a")], 3)
+    };
+    watched.exporter.until("they are read", read).await?;
+    for _ in 0..3 {
+        let scrape = watched.exporter.scrape().await?;
+        for invariant in ["counter_drift", "ghost_allowing", "invalid_counter"] {
+            assert_eq!(scrape.evaluable(invariant), Some(true), "{invariant}");
+        }
+        let page = watched.exporter.get("/").await?.text();
+        assert!(page.contains("3 keys skipped (no_limit)"), "{page}");
+    }
+    Ok(())
+}
+
 /// A user of Redis may not be allowed to, and each refusal is a line in Redis's own log.
 #[tokio::test]
 async fn a_redis_that_does_not_measure_memory_is_not_asked_again() -> anyhow::Result<()> {

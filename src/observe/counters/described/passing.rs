@@ -12,11 +12,11 @@ use crate::limiters::{
     Counter, Finding, Http, Limits, Matched, Merged, NameContext, NameReader, Outcome, Under,
 };
 use crate::lock::lock;
-use crate::observation::{CounterView, Lacks, Reason, utilization};
+use crate::observation::{CounterView, Lacks, Reason, Refused, utilization};
 use crate::observe::counters::closer::CLOCK_TOLERANCE_MS;
 use crate::observe::counters::listed::is_violating;
 use crate::observe::counters::sink::CounterSink;
-use crate::observe::counters::sweep_result::{SweepResult, fail};
+use crate::observe::counters::sweep_result::{SweepResult, Unjudged, fail};
 use crate::observe::counters::totals::Totals;
 use crate::observe::nodes::canary::CANARY_MARK;
 use crate::observe::redis::errors::is_elsewhere;
@@ -40,15 +40,13 @@ impl Described {
         let findings = self.read_names(context, &names, &sampled, result).await.0;
         let at = context.clock.now();
         let mut seen = Vec::new();
+        let mut unjudged = Vec::new();
         for (label, finding) in labels.into_iter().zip(findings) {
             let Some(finding) = finding else { continue };
             match self.judge(&finding, at.steady) {
                 Judged::Counter(counter) => {
                     if counter.lacks_limit() {
-                        let reason = self.lacking(&finding, Reason::NoLimit);
-                        let of = (&*counter.name, &*counter.label);
-                        result.cannot_judge(of, reason, Lacks::Limit);
-                        result.unjudged.push((counter.label.clone(), reason));
+                        unjudged.push(self.without_limit(&finding, &counter));
                     }
                     if self.wanted.contains(&*counter.label) {
                         // It may be in violation now.
@@ -57,9 +55,7 @@ impl Described {
                     }
                 }
                 Judged::Unjudged(label, reason) => {
-                    let reason = self.lacking(&finding, reason);
-                    result.cannot_judge((name_of(&finding), &label), reason, Lacks::Count);
-                    result.unjudged.push((label, reason));
+                    unjudged.push((label, self.lacking(&finding, reason), Lacks::Count));
                 }
                 // The key of the current window is read when it is written, or when the pass finds it.
                 Judged::Passed => {}
@@ -69,6 +65,11 @@ impl Described {
                 }
             }
         }
+        result.cannot_judge(&unjudged, None);
+        let unjudged = unjudged.into_iter();
+        result
+            .unjudged
+            .extend(unjudged.map(|(label, reason, _)| (label, reason)));
         sink.recheck(at, &views(&seen));
     }
 
@@ -90,7 +91,12 @@ impl Described {
             let closely = self.with_watched(names, sampled);
             let (findings, took) = self.read_names(context, names, &closely, result).await;
             let at = context.clock.now();
-            let read = self.judge_all(sink, &findings, at.steady, result);
+            let read = self.judge_all(sink, &findings, at.steady);
+            let watched = read.unjudged.iter();
+            let watched = watched.filter(|(label, ..)| self.wanted.contains(&**label));
+            let watched = watched.map(|(label, reason, _)| (label.clone(), *reason));
+            result.unjudged.extend(watched);
+            result.cannot_judge(&read.unjudged, totals.as_deref_mut());
             if let Some(totals) = &mut totals {
                 result.pass_took += took;
                 for (finding, sampled) in findings.iter().zip(sampled) {
@@ -99,9 +105,6 @@ impl Described {
                     if *sampled {
                         self.note_rivals(finding);
                     }
-                }
-                for (label, reason, lacks) in &read.unjudged {
-                    totals.add_unjudged(*reason, label, *lacks);
                 }
                 sink.counters(at, &views(&read.seen));
             } else {
@@ -122,6 +125,20 @@ impl Described {
         if unread { Reason::LimitsUnread } else { reason }
     }
 
+    /// A counter whose limit is unknown. It lacks nothing if no invariant would compare it with its limit.
+    fn without_limit(&self, finding: &Finding, counter: &Seen) -> Unjudged {
+        let mut matched = finding.matched.iter();
+        let is_compared = counter.view().condition.refused != Refused::Counted
+            || matched.any(|matched| self.description.counter(matched).sticks());
+        let lacks = if is_compared {
+            Lacks::Limit
+        } else {
+            Lacks::Nothing
+        };
+        let reason = self.lacking(finding, Reason::NoLimit);
+        (counter.label.clone(), reason, lacks)
+    }
+
     /// Which of `names` are read with their expiry: sampled ones and watched ones.
     fn with_watched(&self, names: &[Vec<u8>], sampled: &[bool]) -> Vec<bool> {
         let names = names.iter().zip(sampled);
@@ -136,7 +153,6 @@ impl Described {
         sink: &dyn CounterSink,
         findings: &[Option<Finding>],
         now: Timestamp,
-        result: &mut SweepResult,
     ) -> Judgements {
         let mut read = Judgements::default();
         for finding in findings.iter().flatten() {
@@ -147,19 +163,10 @@ impl Described {
                     self.falls.learn(&counter.name, own, now);
                 }
             }
-            let (of_read, this) = (&mut read.unjudged, &*self);
-            let mut unjudged = |label: Vec<u8>, reason, lacks| {
-                let reason = this.lacking(finding, reason);
-                result.cannot_judge((name_of(finding), &label), reason, lacks);
-                if this.wanted.contains(&*label) {
-                    result.unjudged.push((label.clone(), reason));
-                }
-                of_read.push((label, reason, lacks));
-            };
             match judged {
                 Judged::Counter(counter) if !counter.is_empty() => {
                     if counter.lacks_limit() {
-                        unjudged(counter.label.clone(), Reason::NoLimit, Lacks::Limit);
+                        read.unjudged.push(self.without_limit(finding, &counter));
                     }
                     self.remember(sink, &counter);
                     read.seen.push(counter);
@@ -168,7 +175,10 @@ impl Described {
                 Judged::Counter(counter) if self.wanted.contains(&*counter.label) => {
                     read.empty.push(counter);
                 }
-                Judged::Unjudged(label, reason) => unjudged(label, reason, Lacks::Count),
+                Judged::Unjudged(label, reason) => {
+                    let reason = self.lacking(finding, reason);
+                    read.unjudged.push((label, reason, Lacks::Count));
+                }
                 Judged::Counter(_) | Judged::Passed | Judged::Nothing => {}
             }
         }
@@ -290,11 +300,6 @@ impl Described {
     }
 }
 
-fn name_of(finding: &Finding) -> &[u8] {
-    let matched = finding.matched.as_ref();
-    matched.map_or(&[], |matched| &matched.name)
-}
-
 fn views(seen: &[Seen]) -> Vec<CounterView<'_>> {
     seen.iter().map(Seen::view).collect()
 }
@@ -311,8 +316,7 @@ struct Judgements {
     seen: Vec<Seen>,
     /// Watched counters that are empty.
     empty: Vec<Seen>,
-    /// Labels of counters that could not be judged, why, and what they lack.
-    unjudged: Vec<(Vec<u8>, Reason, Lacks)>,
+    unjudged: Vec<Unjudged>,
 }
 
 /// Notes that `name` could not be read.

@@ -62,7 +62,6 @@ impl KeyReader {
         let mut result = SweepResult {
             failed: between.dead.clone(),
             sources: between.sources.clone(),
-            again: std::mem::take(&mut self.found_between.again),
             ..SweepResult::default()
         };
         let at_once = self.pass.as_ref().is_none_or(Pass::gives_way);
@@ -86,7 +85,6 @@ impl KeyReader {
         for (reason, skipped) in std::mem::take(&mut result.skipped) {
             skipped.add_to(&mut found.skipped, reason);
         }
-        found.again = std::mem::take(&mut result.again);
         if result.failed.len() > between.dead.len() {
             self.replace_failed(&result);
             self.begin_anew();

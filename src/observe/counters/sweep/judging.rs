@@ -15,7 +15,7 @@ use crate::observe::counters::requests::{
     Batch, Counted, CountedKey, LIMIT, PREFIX, ReadFailure, ToCount, Verified, names_of, verify,
 };
 use crate::observe::counters::sink::CounterValues;
-use crate::observe::counters::sweep_result::{SweepResult, fail};
+use crate::observe::counters::sweep_result::{SweepResult, Unjudged, fail};
 use crate::observe::counters::totals::Sample;
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::redis::errors::{is_elsewhere, reason_of};
@@ -98,6 +98,7 @@ impl Sweep<'_> {
         let closely = |key| (key, true);
         let mut doubtful: Vec<_> = counted.elsewhere.into_iter().map(closely).collect();
         let mut sure = Vec::with_capacity(counted.keys.len());
+        let mut unjudged = Vec::new();
         for CountedKey { key, count, closer } in counted.keys {
             match count {
                 None => result.skip(Reason::WrongType, &key),
@@ -112,6 +113,9 @@ impl Sweep<'_> {
                     // In the next collection it is watched, and then it is read closely.
                     Judged::Doubtful(key) => {
                         doubtful.push((key, pass.is_none() || closer.is_some()));
+                    }
+                    Judged::Malformed(key) => {
+                        unjudged.push((key, Reason::InvalidLimit, Lacks::Count));
                     }
                     Judged::Skipped => {}
                 },
@@ -142,12 +146,14 @@ impl Sweep<'_> {
             pass.changed.append(&mut changed);
             changed.clone_from(&pass.changed);
         }
-        let mut verified = self.verify(doubtful, at, &mut Vec::new(), result).await;
+        let mut verified = self.verify(doubtful, at, &mut unjudged, result).await;
         // These may have been counted under the previous limit.
         let changed = changed.into_iter().map(closely).collect();
-        let changed = self.verify(changed, at, &mut Vec::new(), result).await;
+        let changed = self.verify(changed, at, &mut unjudged, result).await;
         verified.retain(|known| known.values.count > 0);
         sure.append(&mut verified);
+        let totals = pass.as_mut().map(|pass| &mut pass.totals);
+        result.cannot_judge(unjudged.iter().filter(|it| it.2 > Lacks::Nothing), totals);
         if let Some(pass) = pass {
             for without in expiries {
                 pass.totals.add_key(0, without);
@@ -186,8 +192,7 @@ impl Sweep<'_> {
     fn judge(&mut self, at: Moment, key: Vec<u8>, count: u64, result: &mut SweepResult) -> Judged {
         let ruled = by_rule(&self.memory.settings.now.rules, &key).map(|limit| (limit, None));
         if ruled.is_none() && self.memory.limits.is_invalid(&key) {
-            result.cannot_judge((&key, &key), Reason::InvalidLimit, Lacks::Count);
-            return Judged::Skipped;
+            return Judged::Malformed(key);
         }
         let Some((limit, fell_from)) =
             ruled.or_else(|| self.memory.limits.current(&key, at.steady))
@@ -221,12 +226,13 @@ impl Sweep<'_> {
     }
 
     /// Reads limit and count of `keys` directly, and of those with `true` their expiry and their entries in the future. Returns
-    /// the counters that it can judge. For keys that are no counter or have no valid limit, the reason is added to `unjudged`.
+    /// the counters that it can judge. For keys that are no counter or have no valid limit, the reason is added to `unjudged`,
+    /// with what a counter lacks.
     pub(in crate::observe) async fn verify(
         &mut self,
         keys: Vec<(Vec<u8>, bool)>,
         at: Moment,
-        unjudged: &mut Vec<(Vec<u8>, Reason)>,
+        unjudged: &mut Vec<Unjudged>,
         result: &mut SweepResult,
     ) -> Vec<JudgedCounter> {
         if keys.is_empty() {
@@ -275,7 +281,7 @@ impl Sweep<'_> {
                     }
                     found.push(known);
                 }
-                Read::Unjudged(reason) => unjudged.push((key, reason)),
+                Read::Unjudged(reason, lacks) => unjudged.push((key, reason, lacks)),
                 Read::Gone => {}
             }
         }
@@ -302,7 +308,7 @@ impl Sweep<'_> {
         };
         let count = match answer.count {
             Ok(count) => count,
-            Err(why) => return Read::Unjudged(note_failure(why)),
+            Err(why) => return Read::Unjudged(note_failure(why), Lacks::Nothing),
         };
         let own = match answer.own {
             Ok(own) => Some(own),
@@ -311,14 +317,14 @@ impl Sweep<'_> {
                 // After a full pass, the remembered limit is the last one. It is good enough while the server that has it is
                 // unavailable, because nobody can change it there.
                 if !self.memory.limits.is_primed() {
-                    return Read::Unjudged(reason);
+                    return Read::Unjudged(reason, Lacks::Nothing);
                 }
                 None
             }
         };
         let Some(count) = count else {
             result.skip(Reason::WrongType, key);
-            return Read::Unjudged(Reason::WrongType);
+            return Read::Unjudged(Reason::WrongType, Lacks::Nothing);
         };
         if let Some(limit) = by_rule(&self.memory.settings.now.rules, key) {
             let fell_from = self.memory.fell_from(key, limit, None, at.steady);
@@ -333,8 +339,7 @@ impl Sweep<'_> {
                     result.skip(reason, key);
                     return Read::Gone;
                 }
-                result.cannot_judge((key, key), reason, Lacks::Count);
-                return Read::Unjudged(reason);
+                return Read::Unjudged(reason, Lacks::Count);
             }
             Some(own) => {
                 let own = own.ok().flatten();
@@ -344,7 +349,7 @@ impl Sweep<'_> {
         let limit = self.memory.limits.current_of_counted(key, count, at.steady);
         let Some((limit, fell_from)) = limit else {
             result.skip(Reason::NoDefaultLimit, key);
-            return Read::Unjudged(Reason::NoDefaultLimit);
+            return Read::Unjudged(Reason::NoDefaultLimit, Lacks::Nothing);
         };
         let fell_from = self.memory.fell_from(key, limit, fell_from, at.steady);
         Read::Counted(count, limit, fell_from)
@@ -367,8 +372,8 @@ impl Sweep<'_> {
 enum Read {
     /// The count and the limit that applies, with the previous limit if the count may be left over from it.
     Counted(u64, Limit, Option<FallenLimit>),
-    /// The key cannot be judged.
-    Unjudged(Reason),
+    /// The key cannot be judged. `Lacks::Nothing`: it is no counter, or it is noted already.
+    Unjudged(Reason, Lacks),
     /// The window is empty.
     Gone,
 }
@@ -377,5 +382,7 @@ enum Judged {
     Sure(JudgedCounter),
     /// The key must be read directly before it is reported.
     Doubtful(Vec<u8>),
+    /// Its stored limit is malformed.
+    Malformed(Vec<u8>),
     Skipped,
 }
