@@ -39,6 +39,16 @@ impl Process {
         args: impl IntoIterator<Item = A>,
         log: Option<&Path>,
     ) -> anyhow::Result<Self> {
+        Self::spawn_with(program, args, log, &[])
+    }
+
+    /// The same with further variables in its environment.
+    pub fn spawn_with<A: AsRef<OsStr>>(
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+        log: Option<&Path>,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let name = program.file_name().unwrap_or(program.as_os_str());
         let name = name.to_string_lossy().into_owned();
         // setpriv, because PR_SET_PDEATHSIG from here would take unsafe code between fork and
@@ -48,6 +58,7 @@ impl Process {
             .args(["--pdeathsig", "KILL"])
             .arg(program)
             .args(args)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .process_group(0);
         if let Some(path) = log {

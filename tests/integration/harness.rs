@@ -18,6 +18,10 @@ use lab::traffic::{Traffic, TrafficOptions};
 /// Far more than anything takes here: a test that waits as long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// For malloc: large blocks go back to the system as soon as they are freed. Otherwise the exporter's memory depends on the order
+/// in which its threads free them, and on how busy the machine is.
+const GIVES_MEMORY_BACK: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "131072");
+
 /// A running exporter, ended with its handle.
 #[derive(Debug)]
 pub(crate) struct Exporter {
@@ -53,7 +57,12 @@ impl Exporter {
         let listen = format!("--web.listen-address={address}");
         let args = std::iter::once(&listen).chain(flags);
         Ok(Self {
-            process: Process::spawn(&lab::exporter_binary(), args, Some(&log))?,
+            process: Process::spawn_with(
+                &lab::exporter_binary(),
+                args,
+                Some(&log),
+                &[GIVES_MEMORY_BACK],
+            )?,
             address: address.to_owned(),
             _folder: folder,
         })

@@ -12,6 +12,7 @@
 mod judging;
 
 use std::collections::HashSet;
+use std::iter;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,10 +190,11 @@ impl Sweep<'_> {
         let unread = result.failed.values().next().map(|failure| failure.reason);
         if whole && current.ended() && unread.is_none() {
             result.pass_scanned = current.scanned();
-            self.end(current);
+            self.end(current, result);
             result.stopped = None;
         } else if whole && unread.is_some() && self.rest_ended(&mut current, result) {
             // The servers that answer are read completely: the next collection begins a new pass.
+            result.take_over(iter::once(&current.totals));
             result.coverage = current.coverage();
             result.stopped = unread;
         } else {
@@ -399,9 +401,10 @@ impl Sweep<'_> {
     }
 
     /// The pass has seen every key.
-    fn end(&mut self, pass: Pass) {
+    fn end(&mut self, pass: Pass, result: &mut SweepResult) {
         if pass.moved || self.alone {
             // Some keys may have been seen twice, some limits never.
+            result.take_over(iter::once(&pass.totals));
             return;
         }
         let now = self.clock.now().steady;

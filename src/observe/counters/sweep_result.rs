@@ -86,7 +86,7 @@ impl SweepResult {
     }
 
     /// Takes over the counters that `passes` could not judge. Passes and collections read the same counters, so nothing is added
-    /// up: of each reason, the number is that of the pass that found most.
+    /// up: of each reason, the number is that of the pass or collection that found most.
     pub(in crate::observe) fn take_over<'a>(&mut self, passes: impl Iterator<Item = &'a Totals>) {
         let mut found: BTreeMap<Reason, Skipped> = BTreeMap::new();
         for (reason, skipped) in passes.flat_map(|totals| &totals.unjudged) {
@@ -96,6 +96,7 @@ impl SweepResult {
         }
         for (reason, mut skipped) in found {
             if let Some(besides) = self.skipped.get(&reason) {
+                skipped.times = skipped.times.max(besides.times);
                 skipped.lacks = skipped.lacks.max(besides.lacks);
             }
             self.skipped.insert(reason, skipped);
@@ -140,6 +141,6 @@ mod tests {
         result.cannot_judge(&found, None);
         result.take_over([&current].into_iter());
         let skipped = &result.skipped[&Reason::NoLimit];
-        assert_eq!((skipped.times, skipped.lacks), (1, Lacks::Limit));
+        assert_eq!((skipped.times, skipped.lacks), (3, Lacks::Limit));
     }
 }
