@@ -89,7 +89,10 @@ impl Proxy {
                 task.abort();
                 // Only once the task is gone is its listener closed.
                 let _ = task.await;
-                *kept = Some(keep(self.address)?);
+                // A process that is being started holds copies of all open files until it runs its own program.
+                let free = || async { keep(self.address).ok() };
+                let free = crate::wait_for_some(Duration::from_secs(10), free).await;
+                *kept = Some(free.with_context(|| format!("cannot keep {}", self.address))?);
             }
         } else if let Some(socket) = kept.take() {
             let listener = socket
@@ -106,17 +109,14 @@ impl Proxy {
 }
 
 /// Keeps the port while nothing listens there: connections are refused, and no other process takes it.
-fn keep(address: SocketAddr) -> anyhow::Result<TcpSocket> {
-    let bound = || {
-        let socket = TcpSocket::new_v4()?;
-        // Connections that were cut may linger on the port.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        // From here on nobody else can bind it, also not by reuse.
-        socket.set_reuseaddr(false)?;
-        std::io::Result::Ok(socket)
-    };
-    bound().with_context(|| format!("cannot keep {address}"))
+fn keep(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // Connections that were cut may linger on the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    // From here on nobody else can bind it, also not by reuse.
+    socket.set_reuseaddr(false)?;
+    Ok(socket)
 }
 
 /// The task owns its connections: aborting it cuts them.
