@@ -16,7 +16,9 @@ mod latency_window;
 
 pub use condition::{Condition, CounterKind, Invalid, Lacks, LimiterKind, Refused};
 pub use failure::{Collector, Failure, Reason};
-pub use key::{decode_key, encode_key, hash_key, is_cut_key, names_of, shown_key};
+pub use key::{
+    LONGEST_SAVED_KEY, decode_key, encode_key, hash_key, is_cut_key, names_of, shown_key,
+};
 pub use latency_window::LatencyWindow;
 
 /// Everything that one collection read, except the counters that it streamed to the checker.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
 use sha2::{Digest as _, Sha256};
 
 /// How similar an unknown name must be to a known one that is suggested, from 0 to 1.
@@ -20,6 +21,18 @@ pub(crate) const END: usize = '…'.len_utf8() + DIGITS;
 /// What is left of a text that is cut. With its end it stays within [`MOST`], even where the mark is written as three
 /// escapes of four bytes, as in keys that look as if they were cut.
 const LEFT: usize = MOST - 3 * 4 - DIGITS;
+
+/// The characters that need no escape in a path segment (RFC 3986 unreserved).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// `text` as a segment of a path, or as a value in a query.
+pub(crate) fn percent_encoded(text: &[u8]) -> PercentEncode<'_> {
+    percent_encode(text, SEGMENT)
+}
 
 /// `text`. If it is longer than [`MOST`], its beginning, `…`, and the first digits of the SHA-256 of the whole.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {

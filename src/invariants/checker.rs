@@ -13,7 +13,8 @@ use super::{CheckerConfig, Verdict};
 use super::{high_latency, node_down, redis_disconnected};
 use crate::clock::{Moment, elapsed};
 use crate::observation::{
-    CounterView, CountersRead, Lacks, Observation, Reason, decode_key, encode_key, utilization,
+    CounterView, CountersRead, LONGEST_SAVED_KEY, Lacks, Observation, Reason, decode_key,
+    encode_key, utilization,
 };
 use crate::report::{
     Evidence, InvariantName, InvariantStatus, NotApplicable, REDIS, Report, SavedEntry, Unknown,
@@ -22,9 +23,6 @@ use crate::report::{
 use crate::subject::InvariantChecker;
 
 type Key = Box<[u8]>;
-
-/// The longest key, as it is written, that is saved. The file is written after each collection, so it must stay small.
-const LONGEST_SAVED: usize = 64 * 1024;
 
 /// The invariant checker.
 #[derive(Debug)]
@@ -344,7 +342,7 @@ impl InvariantChecker for Checker {
             let named = self.named[name as usize].saved(Clone::clone);
             saved.extend(named.map(|entry| (name, false, entry)));
             let keys = self.keys[name as usize].saved(|key| encode_key(key));
-            let keys = keys.filter(|entry| entry.subject.len() <= LONGEST_SAVED);
+            let keys = keys.filter(|entry| entry.subject.len() <= LONGEST_SAVED_KEY);
             saved.extend(keys.map(|entry| (name, true, entry)));
         }
         saved

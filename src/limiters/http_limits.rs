@@ -11,10 +11,7 @@ use super::pattern::LinePattern;
 use super::template::Template;
 use super::units::{Period, Unit, duration};
 use super::yaml::from_text;
-use crate::text::nearest;
-
-/// Bytes besides letters and digits that need no encoding in a path (RFC 3986, unreserved).
-const UNRESERVED: &[u8] = b"-._~";
+use crate::text::{nearest, percent_encoded};
 
 /// The most rules of one answer that are used.
 const MOST_RULES: usize = 100_000;
@@ -189,7 +186,14 @@ impl Http {
         };
         let encoded: BTreeMap<&str, Vec<u8>> = path
             .groups()
-            .map(|name| (name, percent_encoded(group(name).unwrap_or_default())))
+            .map(|name| {
+                (
+                    name,
+                    percent_encoded(group(name).unwrap_or_default())
+                        .to_string()
+                        .into_bytes(),
+                )
+            })
             .collect();
         let filled = path.fill(|name| encoded.get(name).map(Vec::as_slice));
         String::from_utf8_lossy(&filled).into_owned()
@@ -348,18 +352,6 @@ fn sorted(rules: impl Iterator<Item = Rule>) -> Rules {
     let mut rules: Vec<Rule> = rules.take(MOST_RULES).collect();
     rules.sort_unstable();
     Rules(rules)
-}
-
-fn percent_encoded(text: &[u8]) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(text.len());
-    for byte in text {
-        if byte.is_ascii_alphanumeric() || UNRESERVED.contains(byte) {
-            encoded.push(*byte);
-        } else {
-            encoded.extend(format!("%{byte:02X}").bytes());
-        }
-    }
-    encoded
 }
 
 /// What is wrong with a group that is not in the name.

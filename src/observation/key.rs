@@ -31,6 +31,10 @@ pub fn is_cut_key(name: &str) -> bool {
     is_cut(name)
 }
 
+/// The longest key, as it is written, whose violation and label survive a restart. The file is written after each collection,
+/// so it must stay small.
+pub const LONGEST_SAVED_KEY: usize = 64 * 1024;
+
 /// Writes `key` as text. Invalid UTF-8 and NUL become `\xNN`. So does a backslash that would look like such an escape,
 /// and an ellipsis that would look like the end of a cut key. [`decode_key`] is the inverse.
 pub fn encode_key(key: &[u8]) -> String {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::limiters::{Called, Counter, Description, Finding, Fit, Limits, Matched, Type};
-use crate::observation::{CounterKind, decode_key, encode_key, shown_key};
+use crate::observation::{CounterKind, LONGEST_SAVED_KEY, decode_key, encode_key, shown_key};
 use crate::observe::counters::api_limits::{ApiLimits, SavedApis};
 use crate::observe::counters::limits::{LimitRule, rule_for};
 use crate::observe::counters::pace::Pacer;
@@ -74,9 +74,6 @@ struct KeptName {
     /// Whether it was in violation when it was last read.
     violates: bool,
 }
-
-/// The longest name whose label survives a restart: as long as the longest key whose violation does.
-const LONGEST_SAVED: usize = 64 * 1024;
 
 /// The label, the name and the rest of the name of a counter in violation.
 pub(in crate::observe) type SavedName = [String; 3];
@@ -178,7 +175,7 @@ impl Described {
     /// The names of the counters in violation, to survive a restart.
     pub(in crate::observe) fn saved_names(&self) -> Vec<SavedName> {
         let names = self.names.iter();
-        let saved = names.filter(|(_, kept)| kept.violates && kept.name.len() <= LONGEST_SAVED);
+        let saved = names.filter(|(_, kept)| kept.violates && kept.name.len() <= LONGEST_SAVED_KEY);
         let saved = saved.map(|(label, kept)| [label, &kept.name[..], &kept.rest].map(encode_key));
         saved.collect()
     }

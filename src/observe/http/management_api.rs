@@ -2,20 +2,12 @@
 
 use std::net::Ipv6Addr;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 use serde::Deserialize;
 
 use crate::observation::{Limit, Reason, is_cut_key};
 use crate::observe::http::client::{Http, HttpError, shown};
-use crate::text::{cut, without_login};
-
-/// The characters that need no escape in a path segment (RFC 3986 unreserved).
-pub(in crate::observe) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+use crate::text::{cut, percent_encoded, without_login};
 
 /// A node as `GET /api/nodes` lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -126,7 +118,7 @@ impl<'a> ManagementApi<'a> {
                 ),
             });
         }
-        let path = format!("api/counters/{}/reset", utf8_percent_encode(key, SEGMENT));
+        let path = format!("api/counters/{}/reset", percent_encoded(key.as_bytes()));
         let url = join(&self.base, &path);
         let what = format!("POST {}", cut(&shown(&url)));
         let answer = self.http.post(url).await?.ok(&what)?;
@@ -265,7 +257,7 @@ mod tests {
         let path = |key: &str| {
             join(
                 &Url::parse("http://h:1").unwrap(),
-                &format!("api/counters/{}/reset", utf8_percent_encode(key, SEGMENT)),
+                &format!("api/counters/{}/reset", percent_encoded(key.as_bytes())),
             )
             .to_string()
         };

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use percent_encoding::utf8_percent_encode;
 use reqwest::{Method, Url};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -16,8 +15,9 @@ use crate::clock::elapsed;
 use crate::limiters::{Canary, Template};
 use crate::observation::{LatencyWindow, Reason};
 use crate::observe::http::client::{Http, HttpError, shown};
-use crate::observe::http::management_api::{SEGMENT, place_on};
+use crate::observe::http::management_api::place_on;
 use crate::observe::nodes::probes::gather;
+use crate::text::percent_encoded;
 
 /// The mark in the names of the canary's counters. It is found even if a limiter escapes the colon of [`CANARY_PREFIX`].
 pub(in crate::observe) const CANARY_MARK: &str = "ratelimiter-exporter-canary";
@@ -221,7 +221,7 @@ async fn check(
     if body.is_some() && !headers.iter().any(|(name, _)| name == "content-type") {
         headers.push(("content-type".to_owned(), b"application/json".to_vec()));
     }
-    let path = filled(&canary.path, &utf8_percent_encode(key, SEGMENT).to_string());
+    let path = filled(&canary.path, &percent_encoded(key.as_bytes()).to_string());
     let place = place_on(base, canary.port, &String::from_utf8_lossy(&path));
     let place = place.unwrap_or_else(|| base.clone());
     let what = format!("canary {} {}", canary.method, shown(&place));
