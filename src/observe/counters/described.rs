@@ -53,7 +53,7 @@ pub(in crate::observe) struct Described {
     likely: Mutex<Option<Type>>,
     /// The limits before they fell.
     falls: Falls,
-    /// The longest window of a counter so far.
+    /// How long anything of a counter may matter: the longest so far.
     pub(in crate::observe) longest_ms: u64,
 }
 
@@ -135,14 +135,14 @@ impl Described {
     /// Judges a finding made at `now`, on the steady timeline.
     fn judge(&self, finding: &Finding, now: Timestamp) -> Judged {
         let kept = |label: &[u8]| self.names.get(label).map(|kept| &*kept.rest);
-        judge(finding, now, |matched| {
+        let mut judged = judge(finding, now, |matched| {
             Called::of(&self.description, matched, kept)
         })
     }
 
     /// A pass has seen every key.
     pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
-        self.falls.end_pass(now);
+        self.falls.end_pass(self.longest_ms, now);
     }
 
     /// Takes over the remembered limits and the labels of counters from `before`.

@@ -78,6 +78,7 @@ fn a_lowered_limit_delays_no_report_of_a_stuck_or_an_invalid_counter() {
     let fell_from = Some(FallenLimit {
         limit: 100,
         at: wall(0),
+        until: None,
     });
     let counters = [view("invalid", 1, invalid()), view("stuck", 9, stuck())]
         .map(|view| CounterView { fell_from, ..view });
@@ -106,6 +107,7 @@ fn a_counted_refusal_drains_with_the_limit_that_fell() {
             fell_from: Some(FallenLimit {
                 limit: 10,
                 at: wall(0),
+                until: None,
             }),
             ..view("k", count, condition)
         };
