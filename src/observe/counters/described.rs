@@ -137,7 +137,13 @@ impl Described {
         let kept = |label: &[u8]| self.names.get(label).map(|kept| &*kept.rest);
         let mut judged = judge(finding, now, |matched| {
             Called::of(&self.description, matched, kept)
-        })
+        });
+        if let (Judged::Counter(seen), Some(api)) = (&mut judged, &self.api) {
+            seen.confirm(finding, |matched, limits| {
+                api.doubts(self.description.counter(matched), matched, limits)
+            });
+        }
+        judged
     }
 
     /// A pass has seen every key.

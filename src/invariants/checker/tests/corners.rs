@@ -117,6 +117,35 @@ fn a_counted_refusal_drains_with_the_limit_that_fell() {
 }
 
 #[test]
+fn what_an_api_has_not_confirmed_is_pending_and_what_was_reported_stays() {
+    let unconfirmed = |condition| Condition {
+        unconfirmed: true,
+        ..condition
+    };
+    let mut checker = checker();
+    let counters = [("above", 6, Condition::default()), ("stuck", 5, stuck())];
+    let of = |seen: fn(Condition) -> Condition| {
+        counters.map(|(key, count, condition)| view(key, count, seen(condition)))
+    };
+    for seconds in [0, 90] {
+        let report = pass(&mut checker, seconds, &of(unconfirmed));
+        let pending = [
+            "counter_drift above?",
+            "ghost_allowing above?",
+            "stuck_counter stuck?",
+        ];
+        assert_eq!(shown(&report), pending, "{seconds}");
+    }
+    let reported = [
+        "counter_drift above",
+        "ghost_allowing above",
+        "stuck_counter stuck",
+    ];
+    assert_eq!(shown(&pass(&mut checker, 91, &of(|it| it))), reported);
+    assert_eq!(shown(&pass(&mut checker, 92, &of(unconfirmed))), reported);
+}
+
+#[test]
 fn a_violation_stays_while_the_limit_of_its_key_is_unknown() {
     let mut checker = checker();
     pass(&mut checker, 0, &[view("k", 6, Condition::default())]);

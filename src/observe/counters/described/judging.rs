@@ -98,6 +98,7 @@ fn condition(reading: &CounterReading) -> Condition {
             Some(_) => Lacks::Nothing,
             None => Lacks::Limit,
         },
+        unconfirmed: false,
     }
 }
 
@@ -113,6 +114,22 @@ fn reason_of(why: Unknown) -> Reason {
 impl Seen {
     pub(super) fn view(&self) -> CounterView<'_> {
         self.values.view(&self.label)
+    }
+
+    /// Notes it as unconfirmed if it would be reported by limits that `doubts` says may have been raised since they were read.
+    pub(super) fn confirm(
+        &mut self,
+        finding: &Finding,
+        doubts: impl FnOnce(&Matched, &Limits) -> bool,
+    ) {
+        let (Outcome::Counted(reading), Some(matched)) = (&finding.outcome, &finding.matched)
+        else {
+            return;
+        };
+        let condition = &mut self.values.condition;
+        let is_reported =
+            reading.is_over_limit() == Some(true) || condition.stuck || condition.invalid.is_some();
+        condition.unconfirmed = is_reported && doubts(matched, &reading.limits);
     }
 
     /// Whether it is empty and in a valid state.
