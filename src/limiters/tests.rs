@@ -96,6 +96,16 @@ fn mistakes_name_line_and_what_was_expected() {
             &["set", "zset"],
         ),
         (
+            own.to_owned() + "    limits: [{fixed: {limit: 1, window: 0s}}]\n",
+            12,
+            &["0s", "expected a duration of 1ms or more"],
+        ),
+        (
+            own.to_owned() + "    limits: [{fixed: {limit: -1}}]\n",
+            12,
+            &["-1", "expected a whole number, 0 or more"],
+        ),
+        (
             own.replace("(?P<key>.+)$", "(?P<key>.+$"),
             5,
             &["expected a regular expression"],
@@ -508,12 +518,7 @@ fn mistakes_in_a_registry_name_its_line_and_what_was_expected() {
         ("'$ip:$port'", "'$ip:$'", own + 5, &["after $"]),
         ("ttl: 12s", "ttl: 8s", within, &["more than twice renewed"]),
         ("ttl: 12s", "ttl: 3s", within, &["4s or more"]),
-        (
-            "renewed: 4s",
-            "renewed: 0s",
-            within,
-            &["more than twice renewed"],
-        ),
+        ("renewed: 4s", "renewed: 0s", own + 7, &["1ms or more"]),
         (
             "renewed: 4s",
             "renewed: often",

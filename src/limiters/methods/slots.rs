@@ -121,9 +121,6 @@ impl Counting for Slots {
         if (keys.kind == Type::Hash) != self.unit.is_some() {
             return Err("unit: expected for type: hash, and only for it".to_owned());
         }
-        if self.each == 0 {
-            return Err("each: expected a duration above 0".to_owned());
-        }
         Ok(())
     }
 }
