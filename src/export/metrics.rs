@@ -127,7 +127,7 @@ fn invariants(families: &mut Families, report: &Report) {
         let labels = [violation.name.name(), &violation.subject];
         families.add(&d::PENDING, &labels, 1.0);
         let is_draining = violation.decision == Decision::Draining;
-        let left = is_draining.then(|| violation.grace_left.as_secs_f64());
+        let left = is_draining.then_some(violation.grace_left.as_secs_f64());
         families.add(&d::DRAINING, &labels, left);
     }
     // Subjects without a violation come last: a series that already exists stays at 1.

@@ -96,16 +96,6 @@ fn mistakes_name_line_and_what_was_expected() {
             &["set", "zset"],
         ),
         (
-            own.to_owned() + "    limits: [{fixed: {limit: 1, window: 0s}}]\n",
-            12,
-            &["0s", "expected a duration of 1ms or more"],
-        ),
-        (
-            own.to_owned() + "    limits: [{fixed: {limit: -1}}]\n",
-            12,
-            &["-1", "expected a whole number, 0 or more"],
-        ),
-        (
             own.replace("(?P<key>.+)$", "(?P<key>.+$"),
             5,
             &["expected a regular expression"],
@@ -150,6 +140,25 @@ fn mistakes_name_line_and_what_was_expected() {
         ),
     ] {
         assert_mistake(&text, line, words);
+    }
+}
+
+#[test]
+fn a_fixed_limit_that_no_counter_can_have_is_a_mistake() {
+    for (limits, words) in [
+        (
+            "limit: 1, window: 0s",
+            ["0s", "expected a duration of 1ms or more"],
+        ),
+        ("limit: -1", ["-1", "expected a whole number, 0 or more"]),
+        (
+            "limit: 1, burst: 1.5",
+            ["1.5", "expected a whole number, 0 or more"],
+        ),
+    ] {
+        let own = COUNTER.trim_start();
+        let text = format!("{own}    limits: [{{fixed: {{{limits}}}}}]\n");
+        assert_mistake(&text, 12, &words);
     }
 }
 
