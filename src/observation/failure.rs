@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Lacks;
+use super::{Lacks, is_default};
 
 closed_list! {
     /// A source that a collection asks. The names are label values of `ratelimiter_scrape_collector_*`.
@@ -114,7 +114,7 @@ pub struct Failure {
     #[serde(default = "one")]
     pub times: u64,
     /// Of counters that could not be judged: what is unknown about at least one of them.
-    #[serde(default, skip_serializing_if = "Failure::lacks_nothing")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub lacks: Lacks,
 }
 
@@ -138,13 +138,5 @@ impl Failure {
             times: 1,
             lacks: Lacks::Nothing,
         }
-    }
-
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes a reference"
-    )]
-    fn lacks_nothing(lacks: &Lacks) -> bool {
-        *lacks == Lacks::Nothing
     }
 }
