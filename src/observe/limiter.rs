@@ -46,16 +46,10 @@ use crate::observe::redis::deployment::RedisDeployment;
 use crate::observe::redis::topology::Topology;
 use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
 
-/// Why a limiter cannot be observed at all.
+/// A limiter cannot be observed at all: the HTTP client could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The HTTP client could not be made.
-    #[error("cannot set up the HTTP client: {0}")]
-    Http(String),
-    /// The TLS settings for Redis are not usable.
-    #[error("TLS to Redis: {0}")]
-    Redis(String),
-}
+#[error("cannot set up the HTTP client: {0}")]
+pub struct SetupError(String);
 
 /// The rate limiter that the exporter observes.
 #[derive(Debug)]
@@ -90,7 +84,7 @@ impl Limiter {
                     config.ratelimiter_access.clone(),
                 );
                 let urls = config.ratelimiter_urls.clone();
-                let api = ApiLimits::new(description, http.map_err(SetupError::Http)?, urls);
+                let api = ApiLimits::new(description, http.map_err(SetupError)?, urls);
                 let described = Described::new(Arc::clone(description), api);
                 (Some(described), Tracked::new(description, false))
             }
@@ -98,7 +92,7 @@ impl Limiter {
         if !kind.nodes {
             config.ratelimiter_urls.clear();
         }
-        let topology = Topology::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
+        let topology = Topology::new(&config.redis, PREFIX);
         let access = topology.access();
         let actor = Arc::new(config.actor());
         let mut requests = NodeRequests::new(config.kind.description());
@@ -108,7 +102,7 @@ impl Limiter {
         }
         requests.canary.take_if(|_| !config.probe_canary);
         let statics = config.ratelimiter_urls.iter().filter_map(address_of);
-        let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError::Http);
+        let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError);
         Ok(Self {
             nodes: NodeReader {
                 http: http(config.ratelimiter_access)?,

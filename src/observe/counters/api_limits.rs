@@ -397,10 +397,10 @@ async fn fetch(
         }
         Ok(rules)
     });
-    let outcome = first_success(attempts.collect()).await;
+    let (found, errors) = first_success(attempts.collect()).await;
     let needs = apis.iter().find_map(|(_, api)| api.needs.as_ref());
-    outcome.map_err(|errors: Vec<HttpError>| {
-        let first = errors.into_iter().next();
+    found.ok_or_else(|| {
+        let first: Option<HttpError> = errors.into_iter().next();
         let mut error = first.unwrap_or(HttpError {
             reason: Reason::Unexpected,
             status: None,

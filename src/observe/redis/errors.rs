@@ -128,18 +128,20 @@ pub(in crate::observe) fn is_elsewhere(error: &RedisError) -> bool {
 /// Whether `error` means that no server could answer about the key. Other errors are answers about the key.
 pub(in crate::observe) fn is_unserved(error: &RedisError) -> bool {
     match error.kind() {
-        ErrorKind::Server(kind) => matches!(
-            kind,
+        ErrorKind::Server(
             ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::BusyLoading
-                | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::TryAgain
-        ),
-        ErrorKind::Extension => false,
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::BusyLoading,
+        ) => true,
+        ErrorKind::Server(_) | ErrorKind::Extension => is_elsewhere(error),
         _ => true,
     }
+}
+
+/// The first of the failures of all servers that could have answered. There is always such a server.
+pub(in crate::observe) fn first_of(failures: Vec<RedisFailure>) -> RedisFailure {
+    let none = || RedisFailure::of("no server is known", &not_connected());
+    failures.into_iter().next().unwrap_or_else(none)
 }
 
 /// The error for a missing connection.
