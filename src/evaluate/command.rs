@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{
-    Candidate, EvaluateError, ReplayInput, Source, Tally, backtest, page, replay, table,
-};
+use super::{Candidate, EvaluateError, ReplayInput, Source, Tally, backtest, page, replay, table};
 use crate::config::Judging;
 use crate::files;
 

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::{Discover, Unit};
+use crate::limiters::{Discover, Latency, Unit};
 use crate::observation::{
-    Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
-    KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
+    Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, KeyLabel,
+    KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
 use crate::observe::config::{Kind, ObserveConfig};
@@ -36,7 +36,6 @@ use crate::observe::http::api_reading::NodeListRequest;
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::{ManagementApi, address_of};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
-use crate::observe::latency::durations::Durations;
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
@@ -96,9 +95,9 @@ impl Limiter {
         let access = topology.access();
         let actor = Arc::new(config.actor());
         let mut requests = NodeRequests::new(config.kind.description());
-        if let Some(selector) = config.latency_metric {
+        if let Some(metric) = config.latency_metric {
             let unit = Unit::Seconds;
-            requests.series.latency = vec![Durations { selector, unit }];
+            requests.series.latency = vec![Latency { metric, unit }];
         }
         requests.canary.take_if(|_| !config.probe_canary);
         let statics = config.ratelimiter_urls.iter().filter_map(address_of);
@@ -324,9 +323,8 @@ async fn counters_of_api(
     let counters = match outcome.unwrap_or_else(|| Err(late())) {
         Ok(counters) => counters,
         Err(error) => {
-            let (reason, message) = (error.reason, error.message);
-            keys.failures
-                .push(Failure::new(Collector::ManagementApi, "", reason, message));
+            let failure = error.counted(Collector::ManagementApi, "");
+            keys.failures.push(failure);
             return;
         }
     };

@@ -236,15 +236,14 @@ impl ApiLimits {
                     continue;
                 }
                 Some(Err(error)) => error,
-                None => HttpError {
-                    reason: Reason::Timeout,
-                    status: None,
-                    message: format!("limits at {}: no answer within {longest:?}", place.path),
-                },
+                None => {
+                    let why = format!("limits at {}: no answer within {longest:?}", place.path);
+                    HttpError::new(Reason::Timeout, why)
+                }
             };
             answered.read_at = None;
-            let (reason, message) = (error.reason, error.message);
-            failures.push(Failure::new(Collector::ManagementApi, "", reason, message));
+            let reason = error.reason;
+            failures.push(error.counted(Collector::ManagementApi, ""));
             if !matches!(reason, Reason::HttpStatus | Reason::InvalidJson) {
                 // The other places would time out too.
                 break;
@@ -382,16 +381,14 @@ async fn fetch(
     };
     let (http, apis) = (&http, &apis);
     let attempts = urls.into_iter().map(|(configured, url)| async move {
-        let what = format!("GET {}", shown(&url));
         let header = apis.iter().find_map(|(_, api)| api.token_header.as_ref());
         let header = header.map(|header| header.0.as_str());
-        let answer = http.get_beside(&configured, url, header).await?.ok(&what)?;
+        let answer = http.get_beside(&configured, url, header).await?.ok()?;
         let mut rules = RulesOfApis::new();
         for (number, api) in apis {
-            let read = api.parse(&answer.body).map_err(|expected| HttpError {
-                reason: Reason::InvalidJson,
-                status: None,
-                message: format!("{what}: {expected}"),
+            let read = api.parse(&answer.body).map_err(|expected| {
+                let message = format!("{}: {expected}", answer.what);
+                HttpError::new(Reason::InvalidJson, message)
             })?;
             rules.insert(*number, read);
         }
@@ -401,11 +398,8 @@ async fn fetch(
     let needs = apis.iter().find_map(|(_, api)| api.needs.as_ref());
     found.ok_or_else(|| {
         let first: Option<HttpError> = errors.into_iter().next();
-        let mut error = first.unwrap_or(HttpError {
-            reason: Reason::Unexpected,
-            status: None,
-            message: "limits: no URL to ask".to_owned(),
-        });
+        let none = || HttpError::new(Reason::Unexpected, "limits: no URL to ask".to_owned());
+        let mut error = first.unwrap_or_else(none);
         if let Some(needs) = needs {
             error.message = format!("{}; it needs {needs}", error.message);
         }

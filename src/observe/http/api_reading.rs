@@ -80,8 +80,7 @@ pub(in crate::observe) async fn ask_api(
         },
         ..ApiReading::default()
     };
-    let failed =
-        |error: HttpError| Failure::new(Collector::ManagementApi, "", error.reason, error.message);
+    let failed = |error: HttpError| error.counted(Collector::ManagementApi, "");
     let attempts = bases.into_iter().map(|base| async move {
         let api = ManagementApi::new(http, base.clone());
         Ok((api.default_limit().await?, base))
