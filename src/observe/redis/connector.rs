@@ -31,21 +31,20 @@ type Task = AbortOnDropHandle<RedisResult<Open>>;
 impl Connector {
     /// A connector to `address`, a `host:port` or the path of a socket.
     pub(in crate::observe) fn new(access: Arc<Access>, address: &str) -> Self {
-        Self::to(Endpoint {
-            access,
-            address: address.to_owned(),
-            first: None,
-            on_push: None,
-        })
+        Self::beginning_with(None, access, address)
     }
 
     /// A connector whose connections may read from a replica of a cluster. A server outside of a cluster refuses READONLY,
     /// and its replicas can be read without it.
     pub(in crate::observe) fn readonly(access: Arc<Access>, address: &str) -> Self {
+        Self::beginning_with(Some(redis::cmd("READONLY")), access, address)
+    }
+
+    fn beginning_with(first: Option<Cmd>, access: Arc<Access>, address: &str) -> Self {
         Self::to(Endpoint {
             access,
             address: address.to_owned(),
-            first: Some(redis::cmd("READONLY")),
+            first,
             on_push: None,
         })
     }
