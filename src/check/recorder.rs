@@ -21,7 +21,7 @@ pub struct Destination {
 }
 
 /// Writes lines.
-pub struct Recorder {
+pub(super) struct Recorder {
     out: Out,
 }
 
@@ -30,15 +30,9 @@ enum Out {
     Packed(GzEncoder<Box<dyn Write + Send>>),
 }
 
-impl std::fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").finish_non_exhaustive()
-    }
-}
-
 impl Recorder {
     /// Opens the destination. The present content of the file stays.
-    pub fn open(target: &Destination) -> anyhow::Result<Self> {
+    pub(super) fn open(target: &Destination) -> anyhow::Result<Self> {
         let out: Box<dyn Write + Send> = match &target.file {
             None => Box::new(io::stdout()),
             Some(path) => {
@@ -56,7 +50,7 @@ impl Recorder {
     }
 
     /// Writes one line through to the destination.
-    pub fn write(&mut self, line: &str) -> io::Result<()> {
+    pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
         let out: &mut dyn Write = match &mut self.out {
             Out::Plain(out) => out,
             Out::Packed(out) => out,
@@ -67,7 +61,7 @@ impl Recorder {
     }
 
     /// Ends the recording.
-    pub fn finish(self) -> io::Result<()> {
+    pub(super) fn finish(self) -> io::Result<()> {
         match self.out {
             Out::Plain(mut out) => out.flush(),
             Out::Packed(out) => out.finish()?.flush(),

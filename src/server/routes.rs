@@ -1,7 +1,6 @@
 //! What each path answers.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +49,7 @@ const READ: [&str; 7] = [
 pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
 
 /// What one configuration serves.
+#[derive(Debug)]
 pub struct App<S, C> {
     /// The collections of each target by its name, with the default one.
     pub targets: BTreeMap<String, Arc<Collect<S, C>>>,
@@ -73,14 +73,6 @@ pub struct App<S, C> {
     pub ask_to_reload: Option<mpsc::Sender<ReloadRequest>>,
     /// Cancelled when the shutdown begins.
     pub ending: CancellationToken,
-}
-
-impl<S, C> fmt::Debug for App<S, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App")
-            .field("telemetry_path", &self.telemetry_path)
-            .finish_non_exhaustive()
-    }
 }
 
 impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {

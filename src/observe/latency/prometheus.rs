@@ -49,29 +49,17 @@ fn latency_query(selector: &Selector, label: &str, window: LatencyWindow) -> Str
     let one = buckets.to_string();
     let seconds = window.span().as_secs_f64();
     let (window, recent) = (span(window.span()), span(window.newest()));
-    let part = |name: &str, what: String| {
-        format!("label_replace({what}, \"part\", \"{name}\", \"\", \"\")")
-    };
-    [
-        part(
-            "window",
-            format!("sum by ({label}, le) (rate({every}[{window}]))"),
-        ),
-        // If scrapes are far apart, there are too few samples for `rate`. `irate` uses the last two.
-        part(
-            "newest",
-            format!("sum by ({label}, le) (rate({every}[{recent}]) or irate({every}[{window}]))"),
-        ),
-        part(
-            "age",
-            format!("max by ({label}) (time() - timestamp({one}))"),
-        ),
-        part(
-            "interval",
-            format!("max by ({label}) ({seconds} / count_over_time({one}[{window}]))"),
-        ),
-    ]
-    .join(" or ")
+    let rates = format!("sum by ({label}, le) (rate({every}[{window}]))");
+    // If scrapes are far apart, there are too few samples for `rate`. `irate` uses the last two.
+    let newest =
+        format!("sum by ({label}, le) (rate({every}[{recent}]) or irate({every}[{window}]))");
+    let age = format!("max by ({label}) (time() - timestamp({one}))");
+    let interval = format!("max by ({label}) ({seconds} / count_over_time({one}[{window}]))");
+    let parts = [rates, newest, age, interval].into_iter();
+    let parts = parts.zip(["window", "newest", "age", "interval"]);
+    let parts = parts
+        .map(|(what, name)| format!("label_replace({what}, \"part\", \"{name}\", \"\", \"\")"));
+    parts.collect::<Vec<_>>().join(" or ")
 }
 
 /// A span in a query of Prometheus, which has no fractions.
