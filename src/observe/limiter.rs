@@ -18,7 +18,7 @@ use crate::observation::{
     KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
-use crate::observe::config::{Kind, ObserveConfig};
+use crate::observe::config::ObserveConfig;
 use crate::observe::counters::api_limits::ApiLimits;
 use crate::observe::counters::described::{Described, SavedName};
 use crate::observe::counters::invalidations::Tracked;
@@ -71,22 +71,19 @@ pub struct Limiter {
 impl Limiter {
     /// Prepares to observe. Connects to nothing yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let is_reference = config.kind.is_reference();
-        let described_nodes = config.kind.description().nodes.as_ref();
+        let is_reference = config.kind.is_reference;
+        let description = Arc::clone(&config.kind.description);
+        let described_nodes = description.nodes.as_ref();
         let discovers = described_nodes.is_some_and(|it| it.value.discover == Discover::Dns);
         let kind = config.limiter_kind();
-        let (described, tracked) = match &config.kind {
-            Kind::Reference(description) => (None, Tracked::new(description, true)),
-            Kind::Described(description) => {
-                let http = Http::new(
-                    config.ratelimiter_timeout,
-                    config.ratelimiter_access.clone(),
-                );
-                let urls = config.ratelimiter_urls.clone();
-                let api = ApiLimits::new(description, http.map_err(SetupError)?, urls);
-                let described = Described::new(Arc::clone(description), api);
-                (Some(described), Tracked::new(description, false))
-            }
+        let tracked = Tracked::new(&description, is_reference);
+        let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError);
+        let described = if is_reference {
+            None
+        } else {
+            let urls = config.ratelimiter_urls.clone();
+            let api = ApiLimits::new(&description, http(config.ratelimiter_access.clone())?, urls);
+            Some(Described::new(Arc::clone(&description), api))
         };
         if !kind.nodes {
             config.ratelimiter_urls.clear();
@@ -94,14 +91,13 @@ impl Limiter {
         let topology = Topology::new(&config.redis, PREFIX);
         let access = topology.access();
         let actor = Arc::new(config.actor());
-        let mut requests = NodeRequests::new(config.kind.description());
+        let mut requests = NodeRequests::new(&description);
         if let Some(metric) = config.latency_metric {
             let unit = Unit::Seconds;
             requests.series.latency = vec![Latency { metric, unit }];
         }
         requests.canary.take_if(|_| !config.probe_canary);
         let statics = config.ratelimiter_urls.iter().filter_map(address_of);
-        let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError);
         Ok(Self {
             nodes: NodeReader {
                 http: http(config.ratelimiter_access)?,
@@ -131,11 +127,7 @@ impl Limiter {
                 access,
                 readers: BTreeMap::new(),
                 shards: Vec::new(),
-                memory: CounterMemory::new(
-                    Arc::clone(config.kind.description()),
-                    described,
-                    config.limit_rules,
-                ),
+                memory: CounterMemory::new(description, described, config.limit_rules),
                 tracked,
                 collections: 0,
                 budget: config.scan_budget,
