@@ -159,10 +159,10 @@ impl Connector {
                 Ok(Ok((connection, took, Value::SimpleString(pong)))) if pong == "PONG" => {
                     return Ok((connection, took));
                 }
-                Ok(Ok((_, _, answer))) => RedisFailure {
-                    reason: Reason::RedisError,
-                    message: format!("PING {address}: answered {answer:?}, expected PONG"),
-                },
+                Ok(Ok((_, _, answer))) => {
+                    let message = format!("PING {address}: answered {answer:?}, expected PONG");
+                    RedisFailure::new(Reason::RedisError, message)
+                }
                 Ok(Err(error)) => {
                     if !breaks(&error) {
                         return Err(RedisFailure::of(&format!("PING {address}"), &error));
@@ -173,10 +173,10 @@ impl Connector {
                     }
                     RedisFailure::of(&format!("PING {address}"), &error)
                 }
-                Err(_) => RedisFailure {
-                    reason: Reason::Timeout,
-                    message: format!("PING {address}: no answer within {timeout:?}"),
-                },
+                Err(_) => {
+                    let message = format!("PING {address}: no answer within {timeout:?}");
+                    RedisFailure::new(Reason::Timeout, message)
+                }
             };
             self.replace();
             return Err(failure);

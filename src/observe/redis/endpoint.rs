@@ -215,11 +215,7 @@ impl Endpoint {
 }
 
 fn tls_failed(why: &str) -> RedisError {
-    let failure = RedisFailure {
-        reason: Reason::Tls,
-        message: format!("TLS handshake: {why}"),
-    };
-    failure.into()
+    RedisFailure::new(Reason::Tls, format!("TLS handshake: {why}")).into()
 }
 
 /// A stream that fails when too many bytes arrive after the last write.

@@ -16,12 +16,13 @@ pub(in crate::observe) struct RedisFailure {
 }
 
 impl RedisFailure {
+    pub(in crate::observe) fn new(reason: Reason, message: String) -> Self {
+        Self { reason, message }
+    }
+
     /// The failure of `what`: the command and the server.
     pub(in crate::observe) fn of(what: &str, error: &RedisError) -> Self {
-        Self {
-            reason: reason_of(error),
-            message: format!("{what}: {}", words_of(error)),
-        }
+        Self::new(reason_of(error), format!("{what}: {}", words_of(error)))
     }
 
     /// The failure as it is counted for `collector`.

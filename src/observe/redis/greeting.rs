@@ -147,8 +147,7 @@ fn no_redis(answer: &[u8]) -> RedisError {
             one_line(&shown)
         )
     };
-    let reason = Reason::RedisError;
-    RedisFailure { reason, message }.into()
+    RedisFailure::new(Reason::RedisError, message).into()
 }
 
 #[cfg(test)]

@@ -50,10 +50,10 @@ impl Sentinels {
         let asked = asked.map(|(place, (address, connector))| async move {
             match ask(connector, master).await {
                 Ok(Some(primary)) => Ok((place, primary)),
-                Ok(None) => Err(RedisFailure {
-                    reason: Reason::Unexpected,
-                    message: format!("sentinel {address} knows no primary named {master:?}"),
-                }),
+                Ok(None) => {
+                    let message = format!("sentinel {address} knows no primary named {master:?}");
+                    Err(RedisFailure::new(Reason::Unexpected, message))
+                }
                 Err(error) => {
                     connector.note(&error);
                     let mut failure = RedisFailure::of(&format!("sentinel {address}"), &error);

@@ -191,10 +191,8 @@ fn lost(address: &str, primary: Option<&str>, seconds: Option<u64>) -> RedisFail
         Some(seconds) => (format!(" {seconds} s ago"), "its data is that old"),
         None => (String::new(), "the age of its data is unknown"),
     };
-    RedisFailure {
-        reason: Reason::ReplicaStale,
-        message: format!("replica {address}: lost its primary{primary}{lost}: {old}"),
-    }
+    let message = format!("replica {address}: lost its primary{primary}{lost}: {old}");
+    RedisFailure::new(Reason::ReplicaStale, message)
 }
 
 /// The replicas in a primary's answer to ROLE: `master`, an offset, then host, port and offset of each replica.

@@ -301,13 +301,11 @@ async fn ask_shard(shard: &Shard, connector: Connector, clock: &Clock, wanted: W
             now.ping = Ok(took);
             match server_state(&mut connection, address, clock, wanted).await {
                 Ok(state) if state.mode() == "sentinel" => {
-                    now.ping = Err(RedisFailure {
-                        reason: Reason::Unexpected,
-                        message: format!(
-                            "PING {address}: this is a sentinel, which holds no data: a URL with \
-                             redis+sentinel://{address}/NAME was probably meant"
-                        ),
-                    });
+                    let message = format!(
+                        "PING {address}: this is a sentinel, which holds no data: a URL with \
+                         redis+sentinel://{address}/NAME was probably meant"
+                    );
+                    now.ping = Err(RedisFailure::new(Reason::Unexpected, message));
                 }
                 Ok(state) => now.state = Some(state),
                 Err(error) => {
