@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue, REFERRER_POLICY,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, StatusCode};
@@ -151,7 +151,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
     fn page(&self, query: Option<&str>) -> Result<HttpResponse, Refusal> {
         let (target, collect) = self.about(query)?;
         let targets = self.targets.iter();
-        let mut answer = html(page::render(&Page {
+        let answer = html(page::render(&Page {
             target,
             snapshot: collect.last().as_deref(),
             targets: targets.map(|(name, it)| (&**name, it.last())).collect(),
@@ -160,11 +160,9 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
             now: self.clock.now().wall,
         }));
         // Base64 and plain words: always a header value.
-        if let Ok(policy) = HeaderValue::from_str(&page::content_security_policy()) {
-            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-        }
-        answer = with_header(answer, CACHE_CONTROL, "no-store");
-        answer = with_header(answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
+        let answer = with_header(answer, CONTENT_SECURITY_POLICY, &page::POLICY);
+        let answer = with_header(answer, CACHE_CONTROL, "no-store");
+        let answer = with_header(answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
         Ok(with_header(answer, REFERRER_POLICY, "no-referrer"))
     }
 
