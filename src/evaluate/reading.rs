@@ -133,19 +133,15 @@ fn progress_bar(shown: bool, size: Option<u64>) -> ProgressBar {
     } else {
         ProgressDrawTarget::hidden()
     };
-    let style = ProgressStyle::with_template(template(size));
+    let template = match size {
+        Some(_) => "{percent:>3} %  {msg} observations, {eta} left",
+        None => "{msg} observations, {bytes} read",
+    };
+    let style = ProgressStyle::with_template(template);
     ProgressBar::with_draw_target(size, target)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         .with_finish(ProgressFinish::AndClear)
         .with_message("0")
-}
-
-fn template(size: Option<u64>) -> &'static str {
-    if size.is_some() {
-        "{percent:>3} %  {msg} observations, {eta} left"
-    } else {
-        "{msg} observations, {bytes} read"
-    }
 }
 
 #[cfg(test)]

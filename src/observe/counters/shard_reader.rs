@@ -46,11 +46,13 @@ impl ShardReader {
         (access, tracked): (&Arc<Access>, &Tracked),
         source: &str,
     ) -> Self {
+        // Needed to read from a replica of a cluster. A server outside of a cluster refuses it, and can be read without it.
+        let readonly = Some(redis::cmd("READONLY"));
         Self {
             source: source.to_owned(),
             invalidations: Invalidations::new(Arc::clone(access), source, tracked),
             scanner: Connector::new(Arc::clone(access), source),
-            connector: Connector::readonly(Arc::clone(access), source),
+            connector: Connector::with(Arc::clone(access), source, readonly, None),
         }
     }
 

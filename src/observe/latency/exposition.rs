@@ -51,10 +51,7 @@ pub(in crate::observe) fn parse(
     let mut samples = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
-        let end = line
-            .find(|c: char| c == '{' || c.is_ascii_whitespace())
-            .unwrap_or(line.len());
-        let (name, rest) = line.split_at(end);
+        let (name, rest) = split_name(line);
         if line.is_empty() || line.starts_with('#') || !wanted(name) {
             continue;
         }
@@ -69,16 +66,19 @@ pub(in crate::observe) fn parse(
 /// Whether the text has a sample or a comment of metrics. A page in HTML or XML has none.
 fn is_metrics(text: &str) -> bool {
     let is_sample = |line: &str| {
-        let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace());
-        end.is_some_and(|end| {
-            let (name, rest) = line.split_at(end);
-            is_name(name) && parse_rest(name, rest).is_some()
-        })
+        let (name, rest) = split_name(line);
+        is_name(name) && parse_rest(name, rest).is_some()
     };
     let comments = ["# HELP ", "# TYPE ", "# UNIT ", "# EOF"];
     let is_comment = |line: &str| comments.iter().any(|comment| line.starts_with(comment));
     let mut lines = text.lines().map(str::trim);
     !text.trim_start().starts_with('<') && lines.any(|line| is_comment(line) || is_sample(line))
+}
+
+/// The name at the beginning of a line, and the rest.
+fn split_name(line: &str) -> (&str, &str) {
+    let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace());
+    line.split_at(end.unwrap_or(line.len()))
 }
 
 /// Whether this is a valid metric name.

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, PushInfo, RedisError, RedisResult, Value};
+use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::lock::lock;
 use crate::observation::Reason;
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::endpoint::{Endpoint, Open};
+use crate::observe::redis::endpoint::{Endpoint, OnPush, Open};
 use crate::observe::redis::errors::{RedisFailure, breaks, not_connected};
 
 /// A connection that is replaced after a failure. All clones share it.
@@ -31,42 +31,23 @@ type Task = AbortOnDropHandle<RedisResult<Open>>;
 impl Connector {
     /// A connector to `address`, a `host:port` or the path of a socket.
     pub(in crate::observe) fn new(access: Arc<Access>, address: &str) -> Self {
-        Self::beginning_with(None, access, address)
+        Self::with(access, address, None, None)
     }
 
-    /// A connector whose connections may read from a replica of a cluster. A server outside of a cluster refuses READONLY,
-    /// and its replicas can be read without it.
-    pub(in crate::observe) fn readonly(access: Arc<Access>, address: &str) -> Self {
-        Self::beginning_with(Some(redis::cmd("READONLY")), access, address)
-    }
-
-    fn beginning_with(first: Option<Cmd>, access: Arc<Access>, address: &str) -> Self {
-        Self::to(Endpoint {
-            access,
-            address: address.to_owned(),
-            first,
-            on_push: None,
-        })
-    }
-
-    /// A connector whose connections begin with `first` and pass what Redis pushes to `on_push`.
-    pub(in crate::observe) fn listening(
+    /// A connector whose connections begin with the command `first`, and pass what Redis pushes to `on_push`.
+    pub(in crate::observe) fn with(
         access: Arc<Access>,
         address: &str,
-        first: Cmd,
-        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+        first: Option<Cmd>,
+        on_push: Option<OnPush>,
     ) -> Self {
-        Self::to(Endpoint {
-            access,
-            address: address.to_owned(),
-            first: Some(first),
-            on_push: Some(Arc::new(on_push)),
-        })
-    }
-
-    fn to(endpoint: Endpoint) -> Self {
         Self {
-            endpoint: Arc::new(endpoint),
+            endpoint: Arc::new(Endpoint {
+                access,
+                address: address.to_owned(),
+                first,
+                on_push,
+            }),
             open: Arc::default(),
             task: Arc::default(),
         }

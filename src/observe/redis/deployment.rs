@@ -113,17 +113,8 @@ impl RedisDeployment {
         common && self.sentinel_master == other.sentinel_master && self.database == other.database
     }
 
-    /// Access to the servers that hold data.
-    pub(in crate::observe) fn access(&self) -> Arc<Access> {
-        self.access_with(&self.login, self.database)
-    }
-
-    /// Access to the sentinels.
-    pub(in crate::observe) fn sentinel_access(&self) -> Arc<Access> {
-        self.access_with(&self.sentinel_login, 0)
-    }
-
-    fn access_with(&self, login: &Login, database: i64) -> Arc<Access> {
+    /// Access to the servers that hold data, or to the sentinels, by their `login`.
+    pub(in crate::observe) fn access(&self, login: &Login, database: i64) -> Arc<Access> {
         Arc::new(Access {
             login: login.clone(),
             database,

@@ -58,15 +58,10 @@ impl Peer {
         let ask = async {
             let mut stream = TcpStream::connect(address).await?;
             stream.write_all(question).await?;
-            let mut answer = [0; 5];
-            let mut read = 0;
-            while read < answer.len() && Self::of(&answer[..read]).is_none() {
-                match stream.read(&mut answer[read..]).await? {
-                    0 => break,
-                    more => read += more,
-                }
-            }
-            std::io::Result::Ok(Self::of(&answer[..read]))
+            // No answer of these servers is shorter.
+            let mut answer = Vec::new();
+            stream.take(5).read_to_end(&mut answer).await?;
+            std::io::Result::Ok(Self::of(&answer))
         };
         tokio::time::timeout(patience, ask).await.ok()?.ok()?
     }

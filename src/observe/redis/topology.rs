@@ -61,11 +61,12 @@ pub(in crate::observe) struct Topology {
 impl Topology {
     /// `keys` is the prefix of the keys that the Redis user may read.
     pub(in crate::observe) fn new(target: &RedisDeployment, keys: &'static [u8]) -> Self {
-        let master = target.sentinel_master.as_ref();
-        let sentinels =
-            master.map(|master| Sentinels::new(&target.sentinel_access(), &target.seeds, master));
+        let sentinels = target.sentinel_master.as_ref().map(|master| {
+            let access = target.access(&target.sentinel_login, 0);
+            Sentinels::new(&access, &target.seeds, master)
+        });
         Self {
-            access: target.access(),
+            access: target.access(&target.login, target.database),
             seeds: target.seeds.clone(),
             keys,
             sentinels,
