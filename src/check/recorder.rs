@@ -21,11 +21,7 @@ pub struct Destination {
 }
 
 /// Writes lines.
-pub(super) struct Recorder {
-    out: Out,
-}
-
-enum Out {
+pub(super) enum Recorder {
     Plain(Box<dyn Write + Send>),
     Packed(GzEncoder<Box<dyn Write + Send>>),
 }
@@ -41,19 +37,18 @@ impl Recorder {
                 Box::new(file)
             }
         };
-        let out = if target.gzip {
-            Out::Packed(GzEncoder::new(out, Compression::default()))
+        Ok(if target.gzip {
+            Self::Packed(GzEncoder::new(out, Compression::default()))
         } else {
-            Out::Plain(out)
-        };
-        Ok(Self { out })
+            Self::Plain(out)
+        })
     }
 
     /// Writes one line through to the destination.
     pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
-        let out: &mut dyn Write = match &mut self.out {
-            Out::Plain(out) => out,
-            Out::Packed(out) => out,
+        let out: &mut dyn Write = match self {
+            Self::Plain(out) => out,
+            Self::Packed(out) => out,
         };
         out.write_all(line.as_bytes())?;
         out.write_all(b"\n")?;
@@ -62,9 +57,9 @@ impl Recorder {
 
     /// Ends the recording.
     pub(super) fn finish(self) -> io::Result<()> {
-        match self.out {
-            Out::Plain(mut out) => out.flush(),
-            Out::Packed(out) => out.finish()?.flush(),
+        match self {
+            Self::Plain(mut out) => out.flush(),
+            Self::Packed(out) => out.finish()?.flush(),
         }
     }
 }

@@ -55,6 +55,17 @@ impl ServerState {
         let said = says_so.then(|| "INFO says so".to_owned());
         self.elsewhere.clone().or(said)
     }
+
+    /// The answer to `what`. An error is noted in `denied`.
+    fn note_denied(&mut self, what: &str, answer: RedisResult<Value>) -> Option<Value> {
+        match answer {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                self.denied.push(RedisFailure::of(what, &error));
+                None
+            }
+        }
+    }
 }
 
 /// `now` in milliseconds by Redis's clock.
@@ -119,19 +130,6 @@ pub(in crate::observe) async fn server_state(
         ask_otherwise(connection, address, wanted.cluster, &mut state).await?;
     }
     Ok(state)
-}
-
-impl ServerState {
-    /// The answer to `what`. An error is noted in `denied`.
-    fn note_denied(&mut self, what: &str, answer: RedisResult<Value>) -> Option<Value> {
-        match answer {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                self.denied.push(RedisFailure::of(what, &error));
-                None
-            }
-        }
-    }
 }
 
 /// Finds out without INFO whether there is a cluster, and whether a replica has lost its primary. A node of a cluster
