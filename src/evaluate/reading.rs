@@ -133,15 +133,18 @@ fn progress_bar(shown: bool, size: Option<u64>) -> ProgressBar {
     } else {
         ProgressDrawTarget::hidden()
     };
-    let template = match size {
-        Some(_) => "{percent:>3} %  {msg} observations, {eta} left",
-        None => "{msg} observations, {bytes} read",
-    };
-    let style = ProgressStyle::with_template(template);
+    let style = ProgressStyle::with_template(template(size));
     ProgressBar::with_draw_target(size, target)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         .with_finish(ProgressFinish::AndClear)
         .with_message("0")
+}
+
+fn template(size: Option<u64>) -> &'static str {
+    match size {
+        Some(_) => "{percent:>3} %  {msg} observations, {eta} left",
+        None => "{msg} observations, {bytes} read",
+    }
 }
 
 #[cfg(test)]

@@ -160,7 +160,11 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
             now: self.clock.now().wall,
         }));
         // Base64 and plain words: always a header value.
-        let answer = with_header(answer, CONTENT_SECURITY_POLICY, &page::POLICY);
+        let answer = with_header(
+            answer,
+            CONTENT_SECURITY_POLICY,
+            page::content_security_policy(),
+        );
         let answer = with_header(answer, CACHE_CONTROL, "no-store");
         let answer = with_header(answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
         Ok(with_header(answer, REFERRER_POLICY, "no-referrer"))
