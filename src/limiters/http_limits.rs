@@ -109,22 +109,28 @@ impl Rules {
 }
 
 impl Http {
-    /// The groups of names without which it finds no limits. Names may lack those of `line` and `match`.
+    /// The groups of names that it needs.
     fn groups(&self) -> impl Iterator<Item = &str> {
         let limits = self.json.iter().flat_map(|json| {
             let others = json.window.iter().chain(&json.burst);
             others.chain([&json.limit])
         });
         let templates = self.path.iter().chain(limits).flat_map(Template::groups);
-        let levels = self.levels.iter().map(|levels| levels.group.as_str());
-        templates.chain(levels)
+        let matches = self.json.iter().flat_map(|json| json.matches.keys());
+        let levels = self.levels.iter().map(|levels| &levels.group);
+        templates.chain(levels.chain(matches).map(String::as_str))
     }
 
     /// Whether the required settings are there, none contradicts another, and names have the `groups` for them.
     pub(super) fn check(&self, groups: &[&str]) -> Result<(), String> {
-        let mut needed = self.groups();
-        if let Some(unknown) = needed.find(|it| *it != "name" && !groups.contains(it)) {
-            return Err(unknown_group(unknown, groups));
+        let of_line = [groups, &OF_LIMITS].concat();
+        let of_names = self.groups().map(|group| (group, groups));
+        let of_lines = self.line.iter().flat_map(LinePattern::groups);
+        let mut needed = of_names.chain(of_lines.map(|group| (group, &of_line[..])));
+        if let Some((unknown, known)) =
+            needed.find(|(it, known)| *it != "name" && !known.contains(it))
+        {
+            return Err(unknown_group(unknown, known));
         }
         match (&self.line, &self.json) {
             (Some(line), None) if !line.groups().any(|group| group == "limit") => {
@@ -260,7 +266,10 @@ impl Http {
         let text = |place: &str| rule.get(place).map(|text| text.clone().into_bytes());
         let Some(json) = &self.json else {
             for (group, text) in rule {
-                let Some(of_name) = matched.group(group).filter(|_| !is_limit(group)) else {
+                let Some(of_name) = matched
+                    .group(group)
+                    .filter(|_| !OF_LIMITS.contains(&group.as_str()))
+                else {
                     continue;
                 };
                 weight += match &self.levels {
@@ -365,10 +374,8 @@ pub(super) fn unknown_group(unknown: &str, groups: &[&str]) -> String {
     }
 }
 
-/// Whether the group of a line is a part of the limits.
-fn is_limit(group: &str) -> bool {
-    matches!(group, "limit" | "window" | "unit" | "burst")
-}
+/// The groups of a line that are parts of the limits.
+const OF_LIMITS: [&str; 4] = ["limit", "window", "unit", "burst"];
 
 fn of_line(pattern: &LinePattern, text: &[u8]) -> Option<Rule> {
     let captures = pattern.captures(text)?;

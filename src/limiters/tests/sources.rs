@@ -108,13 +108,29 @@ fn mistakes_in_nodes_name_their_line() {
 }
 
 #[test]
-fn names_may_lack_groups_that_only_compare_rules() {
+fn a_misspelt_group_that_compares_rules_is_refused() {
     let own = COUNTER.trim_start();
-    for api in [
-        r"line: '^(?P<scope>\S+) (?P<limit>\d+) (?P<window>\S+) (?P<plan>\w+)'",
-        "json: {limit: /l, match: {route: /route}}",
+    let with = |api: &str| format!("{own}limits:\n  - http: {{path: /a, {api}}}\n");
+    for (api, words) in [
+        (
+            r"line: '^(?P<scoep>\S+) (?P<limit>\d+)'",
+            &["unknown group \"scoep\"", "did you mean scope?"][..],
+        ),
+        (
+            r"line: '^(?P<scope>\S+) (?P<limit>\d+) (?P<unti>\w+)'",
+            &["unknown group \"unti\"", "did you mean unit?"],
+        ),
+        (
+            "json: {limit: /l, match: {route: /route}}",
+            &["unknown group \"route\"", "expected one of scope, key"],
+        ),
     ] {
-        let text = format!("{own}limits:\n  - http: {{path: /a, {api}}}\n");
-        Description::parse(&text).unwrap();
+        assert_mistake(&with(api), 13, words);
+    }
+    for api in [
+        r"line: '^(?P<scope>\S+) (?P<limit>\d+) (?P<window>\S+) (?P<unit>\w+) (?P<burst>\d+)'",
+        "json: {limit: /l, match: {scope: /route, name: /name}}",
+    ] {
+        Description::parse(&with(api)).unwrap();
     }
 }
