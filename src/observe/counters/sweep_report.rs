@@ -91,7 +91,7 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
             ),
         );
         failure.times = times;
-        failure.lacks = skipped.lacks;
+        failure.lacks = Some(skipped.lacks);
         failures.push(failure);
     }
     failures
