@@ -19,7 +19,7 @@ use crate::observation::{
 };
 use crate::observe::actor::LimiterActor;
 use crate::observe::config::{Kind, ObserveConfig};
-use crate::observe::counters::api_limits::ApiLimits;
+use crate::observe::counters::api_limits::{ApiLimits, to_set};
 use crate::observe::counters::described::{Described, SavedName};
 use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::listed::Listed;
@@ -90,8 +90,13 @@ impl Limiter {
                     config.ratelimiter_access.clone(),
                 );
                 let urls = config.ratelimiter_urls.clone();
+                let to_set = to_set(description, &urls);
+                if let Some(expected) = to_set.as_ref().filter(|_| config.limit_rules.is_empty()) {
+                    tracing::warn!(limiter = description.name, "expected {expected}");
+                }
                 let api = ApiLimits::new(description, http.map_err(SetupError::Http)?, urls);
-                let described = Described::new(Arc::clone(description), api);
+                let mut described = Described::new(Arc::clone(description), api);
+                described.to_set = to_set;
                 (Some(described), Tracked::new(description, false))
             }
         };

@@ -108,6 +108,17 @@ pub(in crate::observe) struct ApiLimits {
     changes: u64,
 }
 
+/// What to set so that the APIs of `description` can be asked, if there is an API without a URL of its own and no node to ask.
+pub(in crate::observe) fn to_set(description: &Description, bases: &[Url]) -> Option<String> {
+    let has_addresses = !bases.is_empty() || description.registry().is_some();
+    let mut apis = description.apis();
+    let unasked = !has_addresses && apis.any(|api| api.url.is_none());
+    unasked.then(|| {
+        let name = &description.name;
+        format!("--ratelimiter.url, or rules under limits: {name} has limits in its API, which is not asked without a URL")
+    })
+}
+
 impl ApiLimits {
     /// `None` if the description has no API, or none that can be asked.
     pub(in crate::observe) fn new(
@@ -115,9 +126,8 @@ impl ApiLimits {
         http: Http,
         bases: Vec<Url>,
     ) -> Option<Self> {
-        let mut apis = description.apis();
-        let has_addresses = !bases.is_empty() || description.registry().is_some();
-        if !apis.any(|api| api.url.is_some() || has_addresses) {
+        let unasked = to_set(description, &bases).is_some();
+        if !description.apis().any(|api| api.url.is_some() || !unasked) {
             return None;
         }
         let apis: Vec<&Api> = description.apis().collect();
