@@ -72,6 +72,11 @@ impl Template {
         }
     }
 
+    /// Whether it makes JSON pointers.
+    pub(super) fn is_pointer(&self) -> bool {
+        self.parts.is_empty() || self.beginning().starts_with(b"/")
+    }
+
     /// Fills in the groups. A group that took no part in the match is empty.
     pub fn fill<'a>(&self, group: impl Fn(&str) -> Option<&'a [u8]>) -> Vec<u8> {
         let mut filled = Vec::new();

@@ -493,10 +493,8 @@ impl Subject for Limiter {
             serde_json::from_value(memory).map_err(|error| error.to_string())?;
         // Registrations that have other names now have not vanished.
         if recalled.registry.is_none() || recalled.registry == self.nodes.registrations() {
-            self.nodes.memory = recalled.nodes;
+            self.nodes.take_memory(recalled.nodes);
         }
-        let statics = self.nodes.urls.iter().filter_map(address_of);
-        self.nodes.memory.set_statics(statics);
         self.keys.last_full_pass = recalled.last_full_pass;
         let memory = &mut self.keys.memory;
         if let Some(settings) = recalled.settings {

@@ -54,6 +54,29 @@ fn mistakes_in_sources_name_their_line() {
             &["url", "expected http://"],
         ),
         (
+            format!("{own}limits:\n  - http: {{path: /a, json: {{each: data, limit: /l}}}}\n"),
+            13,
+            &["\"data\"", "expected a JSON pointer"],
+        ),
+        (
+            format!("{own}limits:\n  - http: {{path: /a, json: {{limit: $scope/l}}}}\n"),
+            13,
+            &["expected JSON pointers"],
+        ),
+        (
+            format!(
+                "{own}limits:\n  - http: {{path: /a, line: '^(?P<limit>.+)$', levels: {{group: scope, split: ., join: _}}}}\n"
+            ),
+            13,
+            &["levels", "expected a group of line"],
+        ),
+        (
+            own.replace("(?P<scope>", "(?P<name>")
+                .replace("$scope", "$name"),
+            5,
+            &["expected another group than name"],
+        ),
+        (
             format!("{own}nodes:\n  health: {{path: /}}\n  canary: {{path: 'check'}}\n"),
             13,
             &["canary", "expected a path"],

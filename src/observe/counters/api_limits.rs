@@ -232,6 +232,7 @@ impl ApiLimits {
                 continue;
             }
             let every = asked.iter().map(|(_, api)| api.every).min();
+            let needs = asked.iter().find_map(|(_, api)| api.needs.clone());
             if !answered.is_due(now, Duration::from_millis(every.unwrap_or_default())) {
                 continue;
             }
@@ -253,7 +254,10 @@ impl ApiLimits {
                 },
             };
             answered.read_at = None;
-            let (reason, message) = (error.reason, error.message);
+            let (reason, mut message) = (error.reason, error.message);
+            if let Some(needs) = needs {
+                message = format!("{message}; it needs {needs}");
+            }
             failures.push(Failure::new(Collector::ManagementApi, "", reason, message));
             if !matches!(reason, Reason::HttpStatus | Reason::InvalidJson) {
                 // The other places would time out too.
@@ -408,18 +412,13 @@ async fn fetch(
         Ok(rules)
     });
     let outcome = first_success(attempts.collect()).await;
-    let needs = apis.iter().find_map(|(_, api)| api.needs.as_ref());
     outcome.map_err(|errors: Vec<HttpError>| {
         let first = errors.into_iter().next();
-        let mut error = first.unwrap_or(HttpError {
+        first.unwrap_or(HttpError {
             reason: Reason::Unexpected,
             status: None,
             message: "limits: no URL to ask".to_owned(),
-        });
-        if let Some(needs) = needs {
-            error.message = format!("{}; it needs {needs}", error.message);
-        }
-        error
+        })
     })
 }
 

@@ -462,6 +462,15 @@ impl NodeReader {
         self.read_registrations(deadline, ids, read).await;
     }
 
+    /// Takes over what is known of the nodes. The addresses of configured names are known once they are resolved.
+    pub(in crate::observe) fn take_memory(&mut self, memory: NodeMemory) {
+        self.memory = memory;
+        if self.discovery.is_none() {
+            let statics = self.urls.iter().filter_map(address_of);
+            self.memory.set_statics(statics);
+        }
+    }
+
     /// Resolves the configured names to nodes. Returns the failures of names that do not resolve.
     async fn find_nodes(&mut self, deadline: &Deadline) -> Vec<Failure> {
         let Some(discovery) = &mut self.discovery else {

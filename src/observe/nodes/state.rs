@@ -163,8 +163,8 @@ pub struct RegistryTiming {
     pub forget_after: Duration,
 }
 
-/// The longest time between two readings of the known registrations. A reading costs two commands for each node.
-const GLANCE_EVERY: Duration = Duration::from_secs(8);
+/// The shortest and the longest time between two readings of the known registrations. A reading costs two commands for each node.
+const GLANCE_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
 
 impl RegistryTiming {
     /// The timing of `registry`.
@@ -181,8 +181,8 @@ impl RegistryTiming {
     /// can expire. Without a registry, no time is that short.
     pub(in crate::observe) fn glance_every(&self) -> Duration {
         match self.ttl.saturating_sub(self.heartbeat) {
-            Duration::ZERO => GLANCE_EVERY,
-            spare => GLANCE_EVERY.min(spare / 2),
+            Duration::ZERO => GLANCE_EVERY[1],
+            spare => (spare / 2).clamp(GLANCE_EVERY[0], GLANCE_EVERY[1]),
         }
     }
 

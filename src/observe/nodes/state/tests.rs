@@ -594,6 +594,7 @@ fn registrations_are_read_often_enough_to_see_one_disappear_before_it_can_expire
         (30, 10, 8.0),
         (10, 3, 3.5),
         (4, 1, 1.5),
+        (2, 1, 1.0),
         (3600, 60, 8.0),
         without_registry,
     ] {
