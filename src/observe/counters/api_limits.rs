@@ -112,6 +112,17 @@ pub(in crate::observe) struct ApiLimits {
     changes: u64,
 }
 
+/// What to set so that the APIs of `description` can be asked, if there is an API without a URL of its own and no node to ask.
+pub(in crate::observe) fn to_set(description: &Description, bases: &[Url]) -> Option<String> {
+    let has_addresses = !bases.is_empty() || description.registry().is_some();
+    let mut apis = description.apis();
+    let unasked = !has_addresses && apis.any(|api| api.url.is_none());
+    unasked.then(|| {
+        let name = &description.name;
+        format!("--ratelimiter.url, or rules under limits: {name} has limits in its API, which is not asked without a URL")
+    })
+}
+
 impl ApiLimits {
     /// `None` if the description has no API, or none that can be asked.
     pub(in crate::observe) fn new(
@@ -119,9 +130,8 @@ impl ApiLimits {
         http: Http,
         bases: Vec<Url>,
     ) -> Option<Self> {
-        let mut apis = description.apis();
-        let has_addresses = !bases.is_empty() || description.registry().is_some();
-        if !apis.any(|api| api.url.is_some() || has_addresses) {
+        let unasked = to_set(description, &bases).is_some();
+        if !description.apis().any(|api| api.url.is_some() || !unasked) {
             return None;
         }
         let apis: Vec<&Api> = description.apis().collect();
@@ -231,6 +241,7 @@ impl ApiLimits {
             }
             let every = asked.iter().map(|(_, api)| api.every).min();
             let every = every.filter(|_| !doubted.contains(place));
+            let needs = asked.iter().find_map(|(_, api)| api.needs.clone());
             if !answered.is_due(now, Duration::from_millis(every.unwrap_or_default())) {
                 continue;
             }
@@ -245,15 +256,17 @@ impl ApiLimits {
                     continue;
                 }
                 Some(Err(error)) => error,
-                None => HttpError {
-                    reason: Reason::Timeout,
-                    status: None,
-                    message: format!("limits at {}: no answer within {longest:?}", place.path),
-                },
+                None => {
+                    let why = format!("limits at {}: no answer within {longest:?}", place.path);
+                    HttpError::new(Reason::Timeout, why)
+                }
             };
             answered.read_at = None;
-            let (reason, message) = (error.reason, error.message);
-            failures.push(Failure::new(Collector::ManagementApi, "", reason, message));
+            let (reason, mut failure) = (error.reason, error.counted(Collector::ManagementApi, ""));
+            if let Some(needs) = needs {
+                failure.message = format!("{}; it needs {needs}", failure.message);
+            }
+            failures.push(failure);
             if !matches!(reason, Reason::HttpStatus | Reason::InvalidJson) {
                 // The other places would time out too.
                 break;
@@ -413,34 +426,24 @@ async fn fetch(
     };
     let (http, apis) = (&http, &apis);
     let attempts = urls.into_iter().map(|(configured, url)| async move {
-        let what = format!("GET {}", shown(&url));
         let header = apis.iter().find_map(|(_, api)| api.token_header.as_ref());
         let header = header.map(|header| header.0.as_str());
-        let answer = http.get_beside(&configured, url, header).await?.ok(&what)?;
+        let answer = http.get_beside(&configured, url, header).await?.ok()?;
         let mut rules = RulesOfApis::new();
         for (number, api) in apis {
-            let read = api.parse(&answer.body).map_err(|expected| HttpError {
-                reason: Reason::InvalidJson,
-                status: None,
-                message: format!("{what}: {expected}"),
+            let read = api.parse(&answer.body).map_err(|expected| {
+                let message = format!("{}: {expected}", answer.what);
+                HttpError::new(Reason::InvalidJson, message)
             })?;
             rules.insert(*number, read);
         }
         Ok(rules)
     });
-    let outcome = first_success(attempts.collect()).await;
-    let needs = apis.iter().find_map(|(_, api)| api.needs.as_ref());
-    outcome.map_err(|errors: Vec<HttpError>| {
-        let first = errors.into_iter().next();
-        let mut error = first.unwrap_or(HttpError {
-            reason: Reason::Unexpected,
-            status: None,
-            message: "limits: no URL to ask".to_owned(),
-        });
-        if let Some(needs) = needs {
-            error.message = format!("{}; it needs {needs}", error.message);
-        }
-        error
+    let (found, errors) = first_success(attempts.collect()).await;
+    found.ok_or_else(|| {
+        let first: Option<HttpError> = errors.into_iter().next();
+        let none = || HttpError::new(Reason::Unexpected, "limits: no URL to ask".to_owned());
+        first.unwrap_or_else(none)
     })
 }
 
