@@ -1,0 +1,101 @@
+//! Older releases and rarer options of limiters from npm, and of those in Go, Rust and .NET. Real libraries wrote such states, or
+//! their sources show them.
+
+use ratelimiter_exporter::limiters::{Invalid, Outcome, Refused};
+
+use crate::store::{Rule, Value};
+use crate::variants::Variant;
+
+#[test]
+fn token_buckets_of_upstash_before_1_0_begin_anew_in_each_window() {
+    let mut upstash = Variant::new("upstash");
+    let bucket = "@upstash/ratelimit:2001:db8::1:29928996";
+    let fields = |tokens| [("updatedAt", "1795739764809"), ("tokens", tokens)];
+    upstash.store.hash(bucket, &fields("2"), 59_000);
+    let reading = upstash.counts(bucket, "2001:db8::1", 3);
+    assert_eq!(reading.refused, Refused::NotCounted);
+    let before = "@upstash/ratelimit:2001:db8::1:29928995";
+    upstash.store.hash(before, &fields("0"), 1_000);
+    assert_eq!(upstash.outcome(before), Outcome::Over(Some(false)));
+    upstash.store.hash(bucket, &fields("-1"), 59_000);
+    let Outcome::Counted(reading) = upstash.outcome(bucket) else {
+        panic!("{bucket}");
+    };
+    assert_eq!(reading.invalid, Some(Invalid::Negative));
+}
+
+#[test]
+fn analytics_of_upstash_are_no_counters() {
+    let mut upstash = Variant::new("upstash");
+    let name = "@upstash/ratelimit:events:1795737600000";
+    let event = r#"{"identifier":"user:1","success":true}"#;
+    upstash.store.hash(name, &[(event, "10")], -1);
+    assert_eq!(upstash.outcome(name), Outcome::Ignored);
+    let events = Value::Zset(vec![(event.as_bytes().to_vec(), 10.0)]);
+    upstash.store.set(name, events, -1);
+    assert_eq!(upstash.outcome(name), Outcome::Ignored);
+}
+
+#[test]
+fn requests_of_several_upstash_regions_before_1_0_are_not_foreign() {
+    let mut upstash = Variant::new("upstash");
+    let name = "@upstash/ratelimit:user:1:29928996";
+    upstash.store.set(name, Value::Other("set"), 59_000);
+    assert_eq!(upstash.outcome(name), Outcome::Ignored);
+}
+
+#[test]
+fn throttlers_of_nestjs_redis_before_1_0_have_no_braces() {
+    let mut nest = Variant::new("nest-throttler");
+    for (name, label) in [
+        ("_throttler:2001:db8::1", "2001:db8::1"),
+        ("_throttler:{2001:db8::1}", "2001:db8::1"),
+    ] {
+        nest.store.hash(name, &[("default", "6")], 59_000);
+        nest.counts(name, label, 6);
+        let block = format!("{name}:block:default");
+        nest.store.string(&block, "1", 59_000);
+        nest.counts(&block, &format!("{label} blocked"), 1);
+    }
+}
+
+#[test]
+fn a_bottleneck_without_a_reservoir_does_not_make_invariants_unevaluable() {
+    let mut bottleneck = Variant::new("bottleneck");
+    bottleneck.rule = Rule::default();
+    let name = "b_crawler_settings";
+    let settings = [("lastReservoirRefresh", "1795739764000"), ("reservoir", "")];
+    bottleneck.store.hash(name, &settings, -1);
+    assert_eq!(bottleneck.outcome(name), Outcome::Ignored);
+    bottleneck.store.hash(name, &settings[..1], -1);
+    let missing = Outcome::Invalid(Invalid::CompanionMissing);
+    assert_eq!(bottleneck.outcome(name), missing);
+}
+
+#[test]
+fn the_burst_of_rate_limiter_flexible_is_counted() {
+    let mut flexible = Variant::new("rate-limiter-flexible");
+    flexible.store.string("burst:2001:db8::1", "5", 599_000);
+    flexible.counts("burst:2001:db8::1", "burst 2001:db8::1", 5);
+}
+
+#[test]
+fn ratelimiter_before_3_counts_what_remains() {
+    let mut log = Variant::new("zset-log");
+    log.rule = Rule::new(None, Some(60));
+    let name = "limit:2001:db8::1:count";
+    log.store.string(name, "0", 59_000);
+    log.store.string("limit:2001:db8::1:limit", "10", 59_000);
+    log.store
+        .string("limit:2001:db8::1:reset", "1795739824", 59_000);
+    let reading = log.counts(name, "2001:db8::1", 10);
+    assert_eq!(reading.limits.limit, Some(10));
+    for part in ["limit:2001:db8::1:limit", "limit:2001:db8::1:reset"] {
+        assert_eq!(log.outcome(part), Outcome::Ignored);
+    }
+    log.store.string(name, "0", -1);
+    assert!(log.counts(name, "2001:db8::1", 10).is_stuck());
+    log.store
+        .string("limit:2001:db8::1:reset", "1795739764", 500);
+    assert!(!log.counts(name, "2001:db8::1", 0).is_stuck());
+}
