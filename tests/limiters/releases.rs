@@ -99,3 +99,42 @@ fn ratelimiter_before_3_counts_what_remains() {
         .string("limit:2001:db8::1:reset", "1795739764", 500);
     assert!(!log.counts(name, "2001:db8::1", 0).is_stuck());
 }
+
+#[test]
+fn variables_of_limitador_that_are_expressions_are_no_part_of_labels() {
+    let mut limitador = Variant::new("limitador");
+    let variable = r#"descriptors[0][\"auth.identity.userid\"]"#;
+    let limit =
+        format!(r#"{{"namespace":"api","seconds":60,"conditions":[],"variables":["{variable}"]}}"#);
+    let name = format!(
+        r#"namespace:{{api}},counter:{{"limit":{limit},"set_variables":{{"{variable}":"2001:db8::1"}},"remaining":null,"expires_in":null}}"#
+    );
+    limitador.store.string(&name, "4", 59_000);
+    limitador.counts(&name, "api 2001:db8::1", 4);
+    // Of a limit with an id. The name of the variable has 38 bytes.
+    let variable = variable.replace('\\', "");
+    let name = format!("\u{2}\u{8}per_user\u{1}&{variable}\u{b}2001:db8::1");
+    limitador.store.string(&name, "4", 59_000);
+    limitador.counts(&name, "per_user 2001:db8::1", 4);
+}
+
+#[test]
+fn limits_of_limitador_with_an_id_count_with_any_number_of_variables() {
+    let mut limitador = Variant::new("limitador");
+    let none = "\u{2}\u{8}per_user\0";
+    let two = "\u{2}\u{8}per_user\u{2}\u{3}app\u{1}a\u{4}user\u{6}user:1";
+    limitador.store.string(none, "4", 59_000);
+    limitador.counts(none, "per_user", 4);
+    limitador.store.string(two, "11", -1);
+    let label = "per_user \u{3}app\u{1}a\u{4}user\u{6}user:1";
+    let reading = limitador.counts(two, label, 11);
+    assert_eq!(reading.is_over_limit(), Some(true));
+    assert!(reading.is_stuck());
+    let index = "\u{2}\u{8}per_user";
+    limitador.store.set(index, Value::Other("set"), -1);
+    let reservations = format!("{two},reservations");
+    limitador.store.hash(&reservations, &[("id", "1")], 50_000);
+    for name in [index, &reservations] {
+        assert_eq!(limitador.outcome(name), Outcome::Ignored);
+    }
+}
