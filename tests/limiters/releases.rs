@@ -138,3 +138,20 @@ fn limits_of_limitador_with_an_id_count_with_any_number_of_variables() {
         assert_eq!(limitador.outcome(name), Outcome::Ignored);
     }
 }
+
+#[test]
+fn a_request_that_redis_rate_admits_half_an_interval_early_is_legal() {
+    let mut gcra = Variant::new("gcra");
+    gcra.rule = Rule::new(Some(10), Some(60));
+    // 10.4 and 11 intervals of 6 s ahead
+    let name = "rate:user:1";
+    gcra.store.string(name, "312511027.4", 63_000);
+    let reading = gcra.counts(name, "user:1", 10);
+    assert_eq!(reading.is_over_limit(), Some(false));
+    gcra.store.string(name, "312511031", 66_000);
+    let Outcome::Counted(reading) = gcra.outcome(name) else {
+        panic!("{name}");
+    };
+    assert_eq!(reading.is_over_limit(), Some(true));
+    assert_eq!(reading.invalid, Some(Invalid::AboveCapacity));
+}
