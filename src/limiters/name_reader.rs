@@ -409,6 +409,7 @@ impl<'d> NameReader<'d> {
             }
             Not::Over => Outcome::Over(None),
             Not::Part => Outcome::Part,
+            Not::Ignored => Outcome::Ignored,
             Not::WrongType if self.typed => Outcome::Gone,
             Not::Gone => Outcome::Gone,
             // The key does not have the type that follows from its name.
