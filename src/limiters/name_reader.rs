@@ -297,7 +297,15 @@ impl<'d> NameReader<'d> {
                 };
                 limits = limits.or(found);
             }
-            let by_index = || matched.window_by_index(self.known.now_ms);
+            let now_ms = self.known.now_ms;
+            if limits
+                .window_ms
+                .is_some_and(|window| matched.has_shorter_window(window, now_ms))
+            {
+                // The rule is for counters with another window, and so is its limit.
+                limits = Limits::default();
+            }
+            let by_index = || matched.window_by_index(now_ms);
             limits.window_ms = limits.window_ms.or_else(by_index);
             Merged { limits, own }
         };
