@@ -90,8 +90,8 @@ enum Step {
     Closer(Matched, CounterReading, Vec<Closer>),
     /// The expiry of a window that is over.
     Tail(Matched),
-    /// Whether the key of a window in the future exists.
-    Future(Matched),
+    /// Whether the key exists that shows that the state is invalid. If not, the outcome is the other one.
+    Existence(Matched, Invalid, Outcome),
     Done(Finding),
 }
 
@@ -178,10 +178,15 @@ impl<'d> NameReader<'d> {
             Step::Limits(matched, asked) => self.limited(matched, &asked, answers),
             Step::Count(matched, limits) => self.counted(matched, limits, answers),
             Step::Closer(matched, reading, asked) => self.closer(matched, reading, &asked, answers),
-            Step::Future(matched) => match answers.first() {
-                Some(Answer::Integer(0)) => self.refuse(matched, Not::Gone),
-                _ => self.refuse(matched, Not::Invalid(Invalid::InTheFuture)),
-            },
+            Step::Existence(matched, invalid, other) => {
+                let gone = answers.first() == Some(&Answer::Integer(0));
+                let outcome = if gone {
+                    other
+                } else {
+                    Outcome::Invalid(invalid)
+                };
+                self.done(Some(matched), outcome);
+            }
             Step::Tail(matched) => {
                 let left = answers.first();
                 let without = left.map(|left| *left == Answer::Integer(-1));
@@ -387,7 +392,7 @@ impl<'d> NameReader<'d> {
     /// The name alone shows that the window is in the future. A watched key may be gone meanwhile.
     fn ask_existence(&mut self, matched: Matched) {
         self.asks = vec![Ask::Exists(matched.name.clone())];
-        self.step = Step::Future(matched);
+        self.step = Step::Existence(matched, Invalid::InTheFuture, Outcome::Gone);
     }
 
     fn when(&self, counter: &Counter, matched: &Matched, limits: &Limits) -> Option<When> {
@@ -408,7 +413,7 @@ impl<'d> NameReader<'d> {
 
     /// Ends without a count.
     fn refuse(&mut self, matched: Matched, not: Not) {
-        let malformed = self.description.counter(&matched).malformed;
+        let malformed = &self.description.counter(&matched).malformed;
         let outcome = match not {
             Not::Over if self.known.sampled => {
                 self.asks = vec![Ask::Pttl(matched.name.clone())];
@@ -422,8 +427,17 @@ impl<'d> NameReader<'d> {
             // The key does not have the type that follows from its name.
             Not::WrongType => return self.ask_type(),
             Not::Unknown(unknown) => Outcome::Unknown(unknown),
-            Not::Garbage(_) if malformed == Malformed::Foreign => Outcome::Foreign,
-            Not::Garbage(invalid) | Not::Invalid(invalid) => Outcome::Invalid(invalid),
+            Not::Garbage(invalid) => match malformed {
+                Malformed::Invalid => Outcome::Invalid(invalid),
+                Malformed::Foreign => Outcome::Foreign,
+                Malformed::ForeignUnless(key) => {
+                    let key = key.value.fill(|group| matched.group(group));
+                    self.asks = vec![Ask::Exists(key)];
+                    self.step = Step::Existence(matched, invalid, Outcome::Foreign);
+                    return;
+                }
+            },
+            Not::Invalid(invalid) => Outcome::Invalid(invalid),
         };
         self.done(Some(matched), outcome);
     }

@@ -1,6 +1,6 @@
 //! Options and versions of limiters in Python, PHP and Ruby. Real libraries wrote states of these forms.
 
-use ratelimiter_exporter::limiters::{Outcome, Unknown};
+use ratelimiter_exporter::limiters::{Invalid, Outcome, Unknown};
 
 use crate::store::Rule;
 use crate::variants::Variant;
@@ -58,8 +58,6 @@ fn laravel_counts_with_any_prefix_of_the_cache() {
         assert_eq!(laravel.outcome(&timer), Outcome::Ignored, "{timer}");
         laravel.store.string(&name, "5", -1);
         assert!(laravel.counts(&name, HASH, 5).is_stuck(), "{name}");
-        laravel.store.string(&name, r#"a:1:{i:0;s:1:"x";}"#, 50_000);
-        assert_eq!(laravel.outcome(&name), Outcome::Foreign, "{name}");
     }
     for (name, label) in [
         (
@@ -72,6 +70,20 @@ fn laravel_counts_with_any_prefix_of_the_cache() {
         laravel.store.string(name, "2", 50_000);
         laravel.store.string(&timer, "1795739815", 50_000);
         laravel.counts(&timer, label, 2);
+    }
+}
+
+#[test]
+fn garbage_in_laravels_cache_is_invalid_beside_a_timer() {
+    let mut laravel = Variant::new("laravel");
+    for prefix in ["laravel-database-laravel-cache-", "laravel_database_"] {
+        let name = format!("{prefix}{HASH}");
+        laravel.store.string(&name, "garbage", 50_000);
+        assert_eq!(laravel.outcome(&name), Outcome::Foreign, "{name}");
+        let timer = format!("{name}:timer");
+        laravel.store.string(&timer, "1795739815", 50_000);
+        let invalid = Outcome::Invalid(Invalid::NotANumber);
+        assert_eq!(laravel.outcome(&name), invalid, "{name}");
     }
 }
 
