@@ -81,7 +81,10 @@ impl Counter {
                 }
                 filled
             }
-            None => matched.group("key").unwrap_or(&matched.name).to_vec(),
+            None => {
+                let key = matched.group("key").filter(|key| !key.is_empty());
+                key.unwrap_or(&matched.name).to_vec()
+            }
         }
     }
 

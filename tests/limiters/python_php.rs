@@ -26,6 +26,22 @@ fn a_state_of_pyrate_limiter_with_several_rates_may_live_for_the_slowest() {
     pyrate.counts("gcra:user:1", "user:1", 3);
 }
 
+#[test]
+fn a_client_without_a_name_is_counted() {
+    let mut drf = Variant::new("drf");
+    let name = ":1:throttle_anon_";
+    drf.store.string(name, "[1795739764.5]", 59_000);
+    drf.counts(name, "anon", 1);
+    let mut attack = Variant::new("rack-attack");
+    let name = "rack::attack:29928996:logins/email:";
+    attack.store.string(name, "4", 50_000);
+    attack.counts(name, "logins/email", 4);
+    let mut apisix = Variant::new("apisix");
+    let name = "plugin-limit-count:v1:/apisix/routes/1:12:";
+    apisix.store.string(name, "4", 50_000);
+    apisix.counts(name, name, 4);
+}
+
 const HASH: &str = "1eec14053d99b7ebec4e559b4b2d4c208451e117";
 
 #[test]
@@ -65,6 +81,7 @@ fn laravel_counts_with_any_prefix_of_the_cache() {
             "login:a@b.c|10.0.0.1",
         ),
         ("laravel_database_shop:export:cafe", "shop:export:cafe"),
+        ("laravel_database_laravel_cache_42", "42"),
     ] {
         let timer = format!("{name}:timer");
         laravel.store.string(name, "2", 50_000);
