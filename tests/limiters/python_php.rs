@@ -105,6 +105,19 @@ fn garbage_in_laravels_cache_is_invalid_beside_a_timer() {
 }
 
 #[test]
+fn garbage_in_a_hash_of_laravels_middleware_is_invalid() {
+    let mut laravel = Variant::new("laravel");
+    let fields = [("start", "x"), ("end", "x"), ("count", "x")];
+    let name = format!("laravel_database_{HASH}");
+    laravel.store.hash(&name, &fields, 50_000);
+    let invalid = Outcome::Invalid(Invalid::NotANumber);
+    assert_eq!(laravel.outcome(&name), invalid);
+    let other = "laravel_database_report:1";
+    laravel.store.hash(other, &fields, 50_000);
+    assert_eq!(laravel.outcome(other), Outcome::Foreign);
+}
+
+#[test]
 fn a_throttle_of_20_seconds_is_not_in_the_future_of_a_rule_for_a_minute() {
     let mut attack = Variant::new("rack-attack");
     let window = 1_795_739_765 / 20;
