@@ -90,8 +90,8 @@ enum Step {
     Closer(Matched, CounterReading, Vec<Closer>),
     /// The expiry of a window that is over.
     Tail(Matched),
-    /// Whether the key exists that shows that the state is invalid. If not, the outcome is the other one.
-    Existence(Matched, Invalid, Outcome),
+    /// Whether a key exists, the outcome if it does, and the outcome if not.
+    Exists(Matched, Outcome, Outcome),
     Done(Finding),
 }
 
@@ -178,15 +178,10 @@ impl<'d> NameReader<'d> {
             Step::Limits(matched, asked) => self.limited(matched, &asked, answers),
             Step::Count(matched, limits) => self.counted(matched, limits, answers),
             Step::Closer(matched, reading, asked) => self.closer(matched, reading, &asked, answers),
-            Step::Existence(matched, invalid, other) => {
-                let gone = answers.first() == Some(&Answer::Integer(0));
-                let outcome = if gone {
-                    other
-                } else {
-                    Outcome::Invalid(invalid)
-                };
-                self.done(Some(matched), outcome);
-            }
+            Step::Exists(matched, outcome, otherwise) => match answers.first() {
+                Some(Answer::Integer(0)) => self.done(Some(matched), otherwise),
+                _ => self.done(Some(matched), outcome),
+            },
             Step::Tail(matched) => {
                 let left = answers.first();
                 let without = left.map(|left| *left == Answer::Integer(-1));
@@ -392,7 +387,8 @@ impl<'d> NameReader<'d> {
     /// The name alone shows that the window is in the future. A watched key may be gone meanwhile.
     fn ask_existence(&mut self, matched: Matched) {
         self.asks = vec![Ask::Exists(matched.name.clone())];
-        self.step = Step::Existence(matched, Invalid::InTheFuture, Outcome::Gone);
+        let outcome = Outcome::Invalid(Invalid::InTheFuture);
+        self.step = Step::Exists(matched, outcome, Outcome::Gone);
     }
 
     fn when(&self, counter: &Counter, matched: &Matched, limits: &Limits) -> Option<When> {
@@ -433,7 +429,8 @@ impl<'d> NameReader<'d> {
                 Malformed::ForeignUnless(key) => {
                     let key = key.value.fill(|group| matched.group(group));
                     self.asks = vec![Ask::Exists(key)];
-                    self.step = Step::Existence(matched, invalid, Outcome::Foreign);
+                    let outcome = Outcome::Invalid(invalid);
+                    self.step = Step::Exists(matched, outcome, Outcome::Foreign);
                     return;
                 }
             },

@@ -72,15 +72,21 @@ impl Counter {
     /// The label of a counter by the description. It may not be unique. A counter without a key has its name. An empty group leaves
     /// no blank at an end.
     pub fn label(&self, matched: &Matched) -> Vec<u8> {
-        let filled = |group: &str| matched.group(group).filter(|text| !text.is_empty());
-        let Some(label) = &self.label else {
-            return filled("key").unwrap_or(&matched.name).to_vec();
-        };
-        let text = label.value.fill(filled);
-        if label.value.groups().all(|group| filled(group).is_some()) {
-            return text;
+        match &self.label {
+            Some(label) => {
+                let filled = label.value.fill(|group| matched.group(group));
+                let mut groups = label.value.groups();
+                if groups.any(|group| matched.group(group).is_none_or(<[u8]>::is_empty)) {
+                    return filled.trim_ascii().to_vec();
+                }
+                filled
+            }
+            None => matched
+                .group("key")
+                .filter(|key| !key.is_empty())
+                .unwrap_or(&matched.name)
+                .to_vec(),
         }
-        text.trim_ascii().to_vec()
     }
 
     fn matched(&self, counter: usize, name: &[u8]) -> Option<Matched> {
