@@ -69,18 +69,11 @@ impl Description {
 }
 
 impl Counter {
-    /// The label of a counter by the description. It may not be unique. A counter without a key has its name. An empty group leaves
+    /// The label of a counter by the description. It may not be unique. A counter without a key, or with an empty one, has its name. An empty group leaves
     /// no blank at an end.
     pub fn label(&self, matched: &Matched) -> Vec<u8> {
         match &self.label {
-            Some(label) => {
-                let filled = label.value.fill(|group| matched.group(group));
-                let mut groups = label.value.groups();
-                if groups.any(|group| matched.group(group).is_none_or(<[u8]>::is_empty)) {
-                    return filled.trim_ascii().to_vec();
-                }
-                filled
-            }
+            Some(label) => label.value.fill_trimmed(|group| matched.group(group)),
             None => matched
                 .group("key")
                 .filter(|key| !key.is_empty())

@@ -66,7 +66,7 @@ pub(in crate::observe) fn by_registration(
         // Redis may have come back empty: the next heartbeats restore the registrations.
         return unknown("redis_restarted");
     }
-    let read_at = evidence.registry.read_at.unwrap_or(evidence.now);
+    let read_at = evidence.registry.read_at(id, evidence.now);
     let ran_out = seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
     if ran_out {
         Some((Some("Down".to_owned()), "registration ran out".to_owned()))
