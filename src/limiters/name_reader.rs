@@ -444,11 +444,25 @@ impl<'d> NameReader<'d> {
         let counter = self.description.counter(&matched);
         let method = counter.count.value.counting();
         let at = self.at(counter, &matched, &limits);
-        let Counted { count, invalid } = match method.read(&at, answers) {
-            Ok(found) => found,
-            Err(not) => return self.refuse(matched, not),
+        let outlasts = |former: Former| counter.outlasts_ms(&former.limits, &limits);
+        let outlasts_ms = self.former.map_or(0, outlasts);
+        // What may be left over was legal under the limits before.
+        let before = self.former.filter(|former| former.ago_ms < outlasts_ms);
+        let before = before.and_then(|former| {
+            let limits = &former.limits;
+            method.read(&At { limits, ..at }, answers).ok()
+        });
+        let legal = before.filter(|before| before.invalid.is_none());
+        let Counted { count, invalid } = match (method.read(&at, answers), legal) {
+            (Ok(found), Some(_)) if found.invalid == Some(Invalid::AboveCapacity) => {
+                Counted::valid(found.count)
+            }
+            (Ok(found), _) => found,
+            (Err(Not::Invalid(Invalid::InTheFuture)), Some(legal)) => legal,
+            (Err(not), _) => return self.refuse(matched, not),
         };
-        let invalid = invalid.filter(|state| !self.was_legal(*state, &limits));
+        let draining = |former: Former| counter.draining(former, &at);
+        let draining = self.former.and_then(draining);
         let capacity = limits.capacity();
         let full = capacity.is_some_and(|capacity| count >= capacity);
         let over = capacity.is_some_and(|capacity| count > capacity);
@@ -477,7 +491,8 @@ impl<'d> NameReader<'d> {
             refused,
             invalid,
             expiry: None,
-            former: self.former,
+            draining,
+            outlasts_ms,
             own: self.own,
         };
         if asked.is_empty() {
@@ -507,7 +522,7 @@ impl<'d> NameReader<'d> {
                     let expires = counter.expires(
                         *left,
                         (reading.count, &reading.limits),
-                        reading.former,
+                        self.former,
                         self.known.tolerance_ms,
                     );
                     reading.expiry = Some(expires);
@@ -524,16 +539,6 @@ impl<'d> NameReader<'d> {
         }
         reading.invalid = reading.invalid.or(invalid);
         self.done(Some(matched), Outcome::Counted(reading));
-    }
-
-    /// Whether a value above the capacity was legal before the limit fell. For one window, it may not have been written since.
-    fn was_legal(&self, state: Invalid, limits: &Limits) -> bool {
-        let Some(former) = self.former.filter(|_| state == Invalid::AboveCapacity) else {
-            return false;
-        };
-        let window_ms = former.limits.window_ms.max(limits.window_ms);
-        former.limits.capacity() > limits.capacity()
-            && window_ms.is_some_and(|window_ms| former.ago_ms < window_ms)
     }
 }
 

@@ -5,6 +5,7 @@ mod captures;
 mod connections;
 mod credentials;
 mod distant_redis;
+mod fallen_limits;
 mod faults;
 mod keys;
 mod kind_check;

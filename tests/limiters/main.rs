@@ -11,6 +11,7 @@ mod bad_values;
 mod broken;
 mod bytes;
 mod captures;
+mod fallen;
 mod formulas;
 #[path = "../integration/harness.rs"]
 #[expect(

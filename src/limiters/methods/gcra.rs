@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::{At, Counted, Counting, Not, Number, answer, fields, number};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
+use crate::limiters::limits::Limits;
 use crate::limiters::units::{Unit, float, whole};
 use crate::observation::Invalid;
 
@@ -64,6 +65,16 @@ impl Counting for Gcra {
             count: whole((intervals - ROUNDING).ceil().min(most)),
             invalid: above.then_some(Invalid::AboveCapacity),
         })
+    }
+
+    /// The time ahead counts in intervals of now: with a higher rate, the same time is more of them.
+    fn legal(&self, before: &Limits, at: &At<'_>) -> Option<u64> {
+        let ahead_ms = before.fill_ms()? + float(at.tolerance_ms);
+        Some(whole((ahead_ms / at.limits.interval_ms()?).ceil()))
+    }
+
+    fn drains_ms(&self, before: &Limits, now: &Limits) -> Option<u64> {
+        before.fill_ms().map(whole).max(now.window_ms)
     }
 
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {

@@ -100,6 +100,10 @@ pub(in crate::observe) struct ApiLimits {
     /// The addresses of registered nodes, which are asked after those.
     nodes: Vec<Url>,
     places: BTreeMap<Place, Answered>,
+    /// When the current collection asked the places that were due.
+    asked_at: Option<Timestamp>,
+    /// Places whose last answer may be out of date: the next collection asks them.
+    doubted: Mutex<BTreeSet<Place>>,
     /// Places that follow from names and were not asked yet.
     wanted: Mutex<BTreeMap<Place, BTreeSet<usize>>>,
     /// What is asked, and where, as a hash.
@@ -140,6 +144,8 @@ impl ApiLimits {
             bases,
             nodes: Vec::new(),
             places: BTreeMap::new(),
+            asked_at: None,
+            doubted: Mutex::default(),
             wanted: Mutex::default(),
             asks,
             changes: 0,
@@ -202,6 +208,8 @@ impl ApiLimits {
         now: Timestamp,
         failures: &mut Vec<Failure>,
     ) -> bool {
+        self.asked_at = Some(now);
+        let doubted = std::mem::take(&mut *lock(&self.doubted));
         let wanted = std::mem::take(&mut *lock(&self.wanted));
         for (place, apis) in wanted {
             if self.places.len() < MOST_PLACES || self.places.contains_key(&place) {
@@ -232,6 +240,7 @@ impl ApiLimits {
                 continue;
             }
             let every = asked.iter().map(|(_, api)| api.every).min();
+            let every = every.filter(|_| !doubted.contains(place));
             let needs = asked.iter().find_map(|(_, api)| api.needs.clone());
             if !answered.is_due(now, Duration::from_millis(every.unwrap_or_default())) {
                 continue;
@@ -317,6 +326,28 @@ impl ApiLimits {
                 answered.is_none_or(|answered| answered.known.rules(number).is_none())
             })
         })
+    }
+
+    /// Whether `limits` are from an answer before this collection. Then the next one asks the API again: a limit that was raised
+    /// must not be a violation.
+    pub(in crate::observe) fn doubts(
+        &self,
+        counter: &Counter,
+        matched: &Matched,
+        limits: &Limits,
+    ) -> bool {
+        let old = self.description.apis_of(counter).filter_map(|api| {
+            let (number, place) = self.find(api, matched)?;
+            let answered = self.places.get(&place)?;
+            let said = api.limits(answered.known.rules(number)?, matched);
+            let is_its = said.limit.is_some() && said.limit == limits.limit;
+            let is_old = answered.read_at < self.asked_at && answered.read_at.is_some();
+            (is_its && is_old).then_some(place)
+        });
+        let old: Vec<Place> = old.collect();
+        let doubts = !old.is_empty();
+        lock(&self.doubted).extend(old);
+        doubts
     }
 
     fn find(&self, api: &Api, matched: &Matched) -> Option<(usize, Place)> {

@@ -55,7 +55,7 @@ pub(in crate::observe) struct Described {
     likely: Mutex<Option<Type>>,
     /// The limits before they fell.
     falls: Falls,
-    /// The longest window of a counter so far.
+    /// How long anything of a counter may matter: the longest so far.
     pub(in crate::observe) longest_ms: u64,
 }
 
@@ -138,14 +138,20 @@ impl Described {
     /// Judges a finding made at `now`, on the steady timeline.
     fn judge(&self, finding: &Finding, now: Timestamp) -> Judged {
         let kept = |label: &[u8]| self.names.get(label).map(|kept| &*kept.rest);
-        judge(finding, now, |matched| {
+        let mut judged = judge(finding, now, |matched| {
             Called::of(&self.description, matched, kept)
-        })
+        });
+        if let (Judged::Counter(seen), Some(api)) = (&mut judged, &self.api) {
+            seen.confirm(finding, |matched, limits| {
+                api.doubts(self.description.counter(matched), matched, limits)
+            });
+        }
+        judged
     }
 
     /// A pass has seen every key.
     pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
-        self.falls.end_pass(now);
+        self.falls.end_pass(self.longest_ms, now);
     }
 
     /// Takes over the remembered limits and the labels of counters from `before`.

@@ -116,6 +116,7 @@ impl Remembered {
             let from = FallenLimit {
                 limit: highest,
                 at: now,
+                until: None,
             };
             self.fell = Some(Fall { from, least: None });
         }
@@ -448,6 +449,7 @@ mod tests {
         let expected = FallenLimit {
             limit: 10,
             at: at(5),
+            until: None,
         };
         assert_eq!(fell, Some(expected));
     }
@@ -531,7 +533,8 @@ mod tests {
                 limit(10),
                 Some(FallenLimit {
                     limit: 100,
-                    at: at(4)
+                    at: at(4),
+                    until: None,
                 })
             )
         );

@@ -95,7 +95,11 @@ impl CounterMemory {
     ) -> Option<FallenLimit> {
         let higher = self.earlier_limits(key, now);
         let higher = higher.filter(|(before, _)| before.limit > limit.limit);
-        let falls = higher.map(|(Limit { limit, .. }, at)| FallenLimit { limit, at });
+        let falls = higher.map(|(Limit { limit, .. }, at)| FallenLimit {
+            limit,
+            at,
+            until: None,
+        });
         let window = Duration::from_millis(limit.window_ms);
         let matters = |fell: &FallenLimit| elapsed(fell.at, now) < window;
         let all = falls.chain(stored);
@@ -214,6 +218,7 @@ mod tests {
         let hundred = FallenLimit {
             limit: 100,
             at: at(10),
+            until: None,
         };
         assert_eq!(fell(b"a", limit(10, 2_000), 11), Some(hundred));
         assert_eq!(fell(b"a", limit(10, 1_000), 12), None);
@@ -222,6 +227,7 @@ mod tests {
         let stored = FallenLimit {
             limit: 1_000,
             at: at(0),
+            until: None,
         };
         let fell = memory.fell_from(b"a", limit(10, 2_000), Some(stored), at(11));
         assert_eq!(fell, Some(hundred));
