@@ -373,7 +373,7 @@ impl NodeReader {
     fn address_failures(&self, read: &mut NodesRead) {
         let mut failures = Vec::new();
         for (address, reading) in &read.addresses {
-            let matters = self.memory.was_reached(address);
+            let matters = self.matters(address);
             if let Some(error) = reading.probe_error.as_ref().filter(|_| matters) {
                 let (reason, message) = (error.reason, error.message.clone());
                 failures.push(Failure::new(Collector::Probes, address, reason, message));

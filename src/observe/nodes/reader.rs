@@ -430,7 +430,7 @@ impl NodeReader {
             .addresses
             .iter()
             .filter_map(|(address, reading)| match reading.probe {
-                Some(Probe::Failed(reason)) if self.memory.was_reached(address) => {
+                Some(Probe::Failed(reason)) if self.matters(address) => {
                     Some((address.clone(), reason))
                 }
                 _ => None,
@@ -536,6 +536,12 @@ impl NodeReader {
         &self,
         addresses: impl IntoIterator<Item = &'a String>,
     ) -> Vec<(String, Url)> {
+    /// Whether a failed probe of `address` means that a node is down. Then it is probed again first.
+    pub(in crate::observe) fn matters(&self, address: &str) -> bool {
+        let discovery = self.discovery.as_ref();
+        self.memory.was_reached(address) && !discovery.is_some_and(|it| it.is_unserved(address))
+    }
+
         addresses
             .into_iter()
             .filter_map(|address| Some((address.clone(), self.url_of(address)?)))

@@ -270,7 +270,7 @@ impl NodeMemory {
         addresses.cloned().collect()
     }
 
-    /// Whether a failed probe of `address` would mean that a node is down. Then it is probed again first.
+    /// Whether a node answered at `address`, or must answer there because it is configured.
     pub(in crate::observe) fn was_reached(&self, address: &str) -> bool {
         let mut known = self.known.values();
         self.statics.contains_key(address)
