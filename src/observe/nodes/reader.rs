@@ -259,7 +259,7 @@ impl NodeReader {
         // This uses open connections only. A new connection may lead to another Redis, where a missing registration was not
         // deleted.
         let mut read = read_registrations(&mut self.topology, registry, &ids).await;
-        self.name_configured(addresses(&mut read));
+        self.correct(&mut read, before.steady);
         let registry = RegistryReading {
             readable: true,
             found: read.found,
@@ -328,7 +328,7 @@ impl NodeReader {
         });
         let readable = registrations.is_some();
         let mut registrations = registrations.unwrap_or_default();
-        self.name_configured(addresses(&mut registrations));
+        self.correct(&mut registrations, at.steady);
         read.registry = RegistryReading {
             absent: self.requests.registry.is_none(),
             readable,
@@ -379,9 +379,10 @@ impl NodeReader {
         let Some(mut result) = reading.await else {
             return self.topology.verify();
         };
-        self.name_configured(addresses(&mut result));
+        self.correct(&mut result, before);
         read.failures.extend(malformed(registry, &result));
         read.failures.extend(unread(&result));
+        let before = self.clock.now().steady;
         let now = self.clock.now().steady;
         let (found, unread) = (result.found, result.unread);
         read.registry.read_again(&ids, found, unread, now);
@@ -535,6 +536,20 @@ impl NodeReader {
     pub(in crate::observe) fn targets<'a>(
         &self,
         addresses: impl IntoIterator<Item = &'a String>,
+    /// Gives registrations the addresses of the configuration, and leaves out those of nodes that left. Reading them began
+    /// at `now`.
+    fn correct(&self, read: &mut Registrations, now: Timestamp) {
+        let addresses = read.found.values_mut();
+        self.name_configured(addresses.filter_map(|it| it.address.as_mut()));
+        self.memory.drop_revived(self.timing, now, &mut read.found);
+    }
+
+    /// Whether a failed probe of `address` means that a node is down. Then it is probed again first.
+    pub(in crate::observe) fn matters(&self, address: &str) -> bool {
+        let discovery = self.discovery.as_ref();
+        self.memory.was_reached(address) && !discovery.is_some_and(|it| it.is_unserved(address))
+    }
+
     ) -> Vec<(String, Url)> {
     /// Whether a failed probe of `address` means that a node is down. Then it is probed again first.
     pub(in crate::observe) fn matters(&self, address: &str) -> bool {
@@ -554,11 +569,6 @@ impl NodeReader {
             metrics: true,
         }
     }
-}
-
-/// The addresses of the nodes that registered.
-fn addresses(read: &mut Registrations) -> impl Iterator<Item = &mut String> {
-    read.found.values_mut().filter_map(|it| it.address.as_mut())
 }
 
 pub(in crate::observe) fn cut_off(collector: Collector) -> Failure {

@@ -195,6 +195,17 @@ pub(in crate::observe) struct NodeMemory {
     others: BTreeMap<String, Shown>,
 }
 
+    /// The nodes that left, for one TTL.
+    #[serde(default)]
+    left: BTreeMap<String, Left>,
+}
+
+/// A node that deleted its registration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Left {
+    /// When the registration was seen to be missing.
+    at: Timestamp,
+    registered_at: Option<String>,
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct NodeRecord {
     address: Option<String>,
@@ -314,6 +325,8 @@ impl NodeMemory {
         }
         let known = &self.known;
         self.others.retain(|address, _| {
+        self.left
+            .retain(|_, left| elapsed(left.at, evidence.now) < timing.ttl);
             let mut known = known.values();
             known.any(|known| known.address.as_ref() == Some(address))
         });
@@ -324,6 +337,24 @@ impl NodeMemory {
 
     /// Notes what `glances`, in the order of their times, saw after the last judgement.
     pub(in crate::observe) fn learn_glances(&mut self, glances: Vec<Glance>) {
+    /// Removes from `found`, read from `now` on, the registrations of nodes that left: Redis came back with older data, from a
+    /// snapshot or a replica. Such a registration is the same as before, and nothing has renewed it since.
+    pub(in crate::observe) fn drop_revived(
+        &self,
+        timing: RegistryTiming,
+        now: Timestamp,
+        found: &mut BTreeMap<String, Registration>,
+    ) {
+        found.retain(|id, registration| {
+            let ttl = registration.ttl;
+            let renewed = renewed_at(SeenTtl { at: now, ttl }, timing);
+            self.left.get(id).is_none_or(|left| {
+                registration.registered_at != left.registered_at
+                    || renewed.is_none_or(|renewed| renewed > left.at)
+            })
+        });
+    }
+
         for (at, registry) in glances {
             self.learn_registrations(at, &registry);
         }
@@ -349,6 +380,7 @@ impl NodeMemory {
             known.lost = false;
         }
         if !registry.readable {
+            self.left.remove(id);
             return;
         }
         let read_at = registry.read_at.unwrap_or(now);
@@ -362,7 +394,11 @@ impl NodeMemory {
                     seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
                 // Renewals since the last reading only move the expiry further away. So a registration that is
                 // missing before it could have expired was deleted.
-                known.deregistered |= !could_have_run_out;
+                if !known.deregistered && !could_have_run_out {
+                    known.deregistered = true;
+                    let (at, registered_at) = (read_at, known.registered_at.clone());
+                    self.left.insert(id.clone(), Left { at, registered_at });
+                }
             }
         }
     }

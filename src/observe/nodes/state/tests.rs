@@ -98,6 +98,8 @@ impl World {
             &NodeEvidence {
                 now: at(now),
                 health: "/health",
+        let found = &mut self.registry.found;
+        self.memory.drop_revived(timing(), at(now), found);
                 registry: &self.registry,
                 api: &self.api,
                 probes: &self.probes,
