@@ -147,10 +147,13 @@ impl NodeReader {
         let ids: Vec<String> = self.memory.ids().cloned().collect();
         let registry = self.requests.registry.as_ref();
         let absent = registry.is_none();
-        let addresses = self.memory.addresses();
-        let targets = self.targets(&addresses);
+        let asked: BTreeSet<String> = self.memory.addresses().into_iter().collect();
+        self.late_probes.retain(&asked);
+        let targets = self.targets(&asked);
         let (bases, ask) = (self.api_bases(), self.ask());
         let (basics, api, found) = tokio::join!(
+        let reached = asked.iter().filter(|address| self.matters(address));
+        let reached = reached.filter_map(|address| self.url_of(address)).collect();
             deadline.cut(redis_basics(
                 &mut self.topology,
                 &self.clock,
@@ -162,13 +165,15 @@ impl NodeReader {
                 &self.http,
                 bases,
                 default,
+                (reached, &asked),
+                deadline,
                 at.steady,
                 &mut self.node_list
             )),
             ask_all(&self.http, targets, ask, &self.requests, deadline.passed()),
         );
         let mut read = NodesRead {
-            asked: addresses.into_iter().collect(),
+            asked,
             addresses: found,
             failures: unresolved,
             registry: RegistryReading {
@@ -531,11 +536,6 @@ impl NodeReader {
         let mut statics = self.node_urls.iter();
         let found = statics.find(|url| address_of(url).as_deref() == Some(address));
         found.cloned().or_else(|| base_of(address))
-    }
-
-    pub(in crate::observe) fn targets<'a>(
-        &self,
-        addresses: impl IntoIterator<Item = &'a String>,
     /// Gives registrations the addresses of the configuration, and leaves out those of nodes that left. Reading them began
     /// at `now`.
     fn correct(&self, read: &mut Registrations, now: Timestamp) {
@@ -550,13 +550,12 @@ impl NodeReader {
         self.memory.was_reached(address) && !discovery.is_some_and(|it| it.is_unserved(address))
     }
 
-    ) -> Vec<(String, Url)> {
-    /// Whether a failed probe of `address` means that a node is down. Then it is probed again first.
-    pub(in crate::observe) fn matters(&self, address: &str) -> bool {
-        let discovery = self.discovery.as_ref();
-        self.memory.was_reached(address) && !discovery.is_some_and(|it| it.is_unserved(address))
     }
 
+    pub(in crate::observe) fn targets<'a>(
+        &self,
+        addresses: impl IntoIterator<Item = &'a String>,
+    ) -> Vec<(String, Url)> {
         addresses
             .into_iter()
             .filter_map(|address| Some((address.clone(), self.url_of(address)?)))
