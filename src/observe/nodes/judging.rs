@@ -18,7 +18,7 @@ use crate::observe::latency::prometheus::latencies;
 use crate::observe::nodes::canary::ask_canaries;
 use crate::observe::nodes::failing_checks::{CheckCounts, Checks, is_doubtful};
 use crate::observe::nodes::history::counts_of;
-use crate::observe::nodes::probes::{Ask, ask_all};
+use crate::observe::nodes::probes::{Ask, LateProbes};
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RECHECK_AFTER, cut_off};
 use crate::observe::nodes::state::{NodeEvidence, Probe, RedisEvidence};
 
@@ -196,8 +196,9 @@ impl NodeReader {
             }
             tokio::time::sleep(RECHECK_AFTER).await;
             let targets = self.targets(doubtful);
-            let found = ask_all(&self.http, targets, ask, &self.requests, deadline.passed()).await;
-            let readings = found.into_iter().filter_map(|(address, reading)| {
+            let (mut probes, cut) = (LateProbes::default(), deadline.passed());
+            let found = probes.ask_all(&self.http, targets, ask, &self.requests, cut);
+            let readings = found.await.into_iter().filter_map(|(address, reading)| {
                 Some((address, counts_of(&reading.metrics?.ok()?)))
             });
             later.extend(readings);
@@ -212,7 +213,7 @@ impl NodeReader {
         for (address, reading) in &read.addresses {
             let answered_id = match &reading.probe {
                 Some(Probe::Answered { node_id, .. }) => node_id.clone(),
-                Some(Probe::Failed(_)) => continue,
+                Some(Probe::Failed(_) | Probe::CutOff) => continue,
                 None => None,
             };
             if self.memory.is_balanced(address, now) {
@@ -381,7 +382,7 @@ impl NodeReader {
             // A node that is gone has no metrics either, and its probe is already a failure. Without probes, only this is.
             let counts = match reading.probe {
                 Some(Probe::Answered { .. }) => true,
-                Some(Probe::Failed(_)) => false,
+                Some(Probe::Failed(_) | Probe::CutOff) => false,
                 None => matters,
             };
             if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| counts) {
@@ -393,19 +394,17 @@ impl NodeReader {
                     message,
                 ));
             }
+            let has_metrics = reading.metrics.is_some() || self.requests.metrics.is_none();
+            let cut = match reading.probe {
+                Some(Probe::CutOff) if matters => Some(Collector::Probes),
+                Some(Probe::Answered { .. }) | None if !has_metrics => Some(Collector::NodeMetrics),
+                _ => None,
+            };
+            failures.extend(cut.map(|collector| {
+                let message = format!("{address}: no answer before the collection's deadline");
+                Failure::new(collector, address, Reason::Deadline, message)
+            }));
         }
-        let missing = read.asked.iter().filter(|address| {
-            !read.addresses.contains_key(*address) && self.url_of(address).is_some()
-        });
-        let collector = if self.probe {
-            Collector::Probes
-        } else {
-            Collector::NodeMetrics
-        };
-        failures.extend(missing.map(|address| {
-            let message = format!("{address}: no answer before the collection's deadline");
-            Failure::new(collector, address, Reason::Deadline, message)
-        }));
         read.failures.extend(failures);
     }
 }

@@ -24,7 +24,7 @@ use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::failing_checks::Outage;
 use crate::observe::nodes::history::NodeHistory;
-use crate::observe::nodes::probes::{AddressReading, Ask, CONCURRENT, ask_all};
+use crate::observe::nodes::probes::{AddressReading, Ask, CONCURRENT, LateProbes};
 use crate::observe::nodes::redis_basics::{
     RedisBasics, malformed, read_registrations, redis_basics, unread,
 };
@@ -62,6 +62,7 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) clock: Clock,
     pub(in crate::observe) topology: Topology,
     pub(in crate::observe) memory: NodeMemory,
+    pub(in crate::observe) late_probes: LateProbes,
     pub(in crate::observe) histories: BTreeMap<String, NodeHistory>,
     /// The address that each history was read from.
     pub(in crate::observe) read_at: BTreeMap<String, String>,
@@ -151,9 +152,9 @@ impl NodeReader {
         self.late_probes.retain(&asked);
         let targets = self.targets(&asked);
         let (bases, ask) = (self.api_bases(), self.ask());
-        let (basics, api, found) = tokio::join!(
         let reached = asked.iter().filter(|address| self.matters(address));
         let reached = reached.filter_map(|address| self.url_of(address)).collect();
+        let (basics, api, found) = tokio::join!(
             deadline.cut(redis_basics(
                 &mut self.topology,
                 &self.clock,
@@ -164,13 +165,14 @@ impl NodeReader {
             deadline.cut(ask_api(
                 &self.http,
                 bases,
-                default,
                 (reached, &asked),
                 deadline,
+                default,
                 at.steady,
                 &mut self.node_list
             )),
-            ask_all(&self.http, targets, ask, &self.requests, deadline.passed()),
+            self.late_probes
+                .ask_all(&self.http, targets, ask, &self.requests, deadline.passed()),
         );
         let mut read = NodesRead {
             asked,
@@ -380,6 +382,7 @@ impl NodeReader {
         if ids.is_empty() || !read.registry.readable {
             return;
         }
+        let before = self.clock.now().steady;
         let reading = deadline.cut(read_registrations(&mut self.topology, registry, &ids));
         let Some(mut result) = reading.await else {
             return self.topology.verify();
@@ -387,14 +390,13 @@ impl NodeReader {
         self.correct(&mut result, before);
         read.failures.extend(malformed(registry, &result));
         read.failures.extend(unread(&result));
-        let before = self.clock.now().steady;
         let now = self.clock.now().steady;
         let (found, unread) = (result.found, result.unread);
         read.registry.read_again(&ids, found, unread, now);
     }
 
     /// Asks the addresses that this collection found.
-    async fn probe_new(&self, deadline: &Deadline, read: &mut NodesRead) {
+    async fn probe_new(&mut self, deadline: &Deadline, read: &mut NodesRead) {
         let registered = read
             .registry
             .found
@@ -423,10 +425,21 @@ impl NodeReader {
         self.probe(deadline, targets, read).await;
     }
 
-    async fn probe(&self, deadline: &Deadline, targets: Vec<(String, Url)>, read: &mut NodesRead) {
-        let ask = self.ask();
-        let found = ask_all(&self.http, targets, ask, &self.requests, deadline.passed());
-        read.addresses.extend(found.await);
+    async fn probe(
+        &mut self,
+        deadline: &Deadline,
+        targets: Vec<(String, Url)>,
+        read: &mut NodesRead,
+    ) {
+        let (ask, cut) = (self.ask(), deadline.passed());
+        let probes = &mut self.late_probes;
+        let found = probes.ask_all(&self.http, targets, ask, &self.requests, cut);
+        for (address, reading) in found.await {
+            let is_cut_off = matches!(reading.probe, Some(Probe::CutOff));
+            if !(is_cut_off && read.addresses.contains_key(&address)) {
+                read.addresses.insert(address, reading);
+            }
+        }
     }
 
     /// If a node no longer answers, waits for a clean stop to end, then probes it again and reads its registration last: a
@@ -453,7 +466,8 @@ impl NodeReader {
         let again: Vec<String> = again.map(|(address, _)| address.clone()).collect();
         if !again.is_empty() {
             tokio::time::sleep(RECHECK_AFTER).await;
-            self.probe(deadline, self.targets(&again), read).await;
+            let targets = self.targets(&again);
+            self.probe(deadline, targets, read).await;
         }
         let ids: Vec<String> = self
             .memory
@@ -522,20 +536,6 @@ impl NodeReader {
             .collect()
     }
 
-    /// Gives the nodes at a URL of the configuration the address by which that URL is known.
-    fn name_configured<'a>(&self, addresses: impl Iterator<Item = &'a mut String>) {
-        for address in addresses {
-            if let Some(known) = configured_address(address, &self.node_urls) {
-                *address = known;
-            }
-        }
-    }
-
-    /// The URL to ask at `address`. A configured one may have another scheme and a path.
-    pub(in crate::observe) fn url_of(&self, address: &str) -> Option<Url> {
-        let mut statics = self.node_urls.iter();
-        let found = statics.find(|url| address_of(url).as_deref() == Some(address));
-        found.cloned().or_else(|| base_of(address))
     /// Gives registrations the addresses of the configuration, and leaves out those of nodes that left. Reading them began
     /// at `now`.
     fn correct(&self, read: &mut Registrations, now: Timestamp) {
@@ -550,6 +550,20 @@ impl NodeReader {
         self.memory.was_reached(address) && !discovery.is_some_and(|it| it.is_unserved(address))
     }
 
+    /// Gives the nodes at a URL of the configuration the address by which that URL is known.
+    fn name_configured<'a>(&self, addresses: impl Iterator<Item = &'a mut String>) {
+        for address in addresses {
+            if let Some(known) = configured_address(address, &self.node_urls) {
+                *address = known;
+            }
+        }
+    }
+
+    /// The URL to ask at `address`. A configured one may have another scheme and a path.
+    pub(in crate::observe) fn url_of(&self, address: &str) -> Option<Url> {
+        let mut statics = self.node_urls.iter();
+        let found = statics.find(|url| address_of(url).as_deref() == Some(address));
+        found.cloned().or_else(|| base_of(address))
     }
 
     pub(in crate::observe) fn targets<'a>(

@@ -40,14 +40,16 @@ pub(in crate::observe) enum Probe {
     },
     /// The node did not answer, or is unhealthy.
     Failed(Reason),
+    /// The collection ended before there was an answer or a timeout. Proves nothing.
+    CutOff,
 }
 
 impl Probe {
     /// The id in the answer, if there is one.
-    fn node_id(&self) -> Option<&str> {
+    pub(in crate::observe) fn node_id(&self) -> Option<&str> {
         match self {
             Self::Answered { node_id, .. } => node_id.as_deref(),
-            Self::Failed(_) => None,
+            Self::Failed(_) | Self::CutOff => None,
         }
     }
 }
@@ -193,8 +195,6 @@ pub(in crate::observe) struct NodeMemory {
     /// The other addresses of known nodes.
     #[serde(default)]
     others: BTreeMap<String, Shown>,
-}
-
     /// The nodes that left, for one TTL.
     #[serde(default)]
     left: BTreeMap<String, Left>,
@@ -206,6 +206,8 @@ struct Left {
     /// When the registration was seen to be missing.
     at: Timestamp,
     registered_at: Option<String>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct NodeRecord {
     address: Option<String>,
@@ -323,10 +325,10 @@ impl NodeMemory {
                 }
             }
         }
-        let known = &self.known;
-        self.others.retain(|address, _| {
         self.left
             .retain(|_, left| elapsed(left.at, evidence.now) < timing.ttl);
+        let known = &self.known;
+        self.others.retain(|address, _| {
             let mut known = known.values();
             known.any(|known| known.address.as_ref() == Some(address))
         });
@@ -335,8 +337,6 @@ impl NodeMemory {
         nodes
     }
 
-    /// Notes what `glances`, in the order of their times, saw after the last judgement.
-    pub(in crate::observe) fn learn_glances(&mut self, glances: Vec<Glance>) {
     /// Removes from `found`, read from `now` on, the registrations of nodes that left: Redis came back with older data, from a
     /// snapshot or a replica. Such a registration is the same as before, and nothing has renewed it since.
     pub(in crate::observe) fn drop_revived(
@@ -355,6 +355,8 @@ impl NodeMemory {
         });
     }
 
+    /// Notes what `glances`, in the order of their times, saw after the last judgement.
+    pub(in crate::observe) fn learn_glances(&mut self, glances: Vec<Glance>) {
         for (at, registry) in glances {
             self.learn_registrations(at, &registry);
         }
@@ -378,9 +380,9 @@ impl NodeMemory {
             });
             known.deregistered = false;
             known.lost = false;
+            self.left.remove(id);
         }
         if !registry.readable {
-            self.left.remove(id);
             return;
         }
         let read_at = registry.read_at.unwrap_or(now);
@@ -488,15 +490,16 @@ impl NodeMemory {
                 Some("Up".to_owned()),
                 format!("answers GET {}", evidence.health),
             ),
-            (_, ProbeOutcome::No(why)) => {
-                if known.deregistered && registered.is_none() {
-                    return None;
-                }
-                (
-                    Some("Down".to_owned()),
-                    format!("GET {}: {why}", evidence.health),
-                )
+            (_, ProbeOutcome::No(_) | ProbeOutcome::CutOff)
+                if known.deregistered && registered.is_none() =>
+            {
+                return None;
             }
+            (_, ProbeOutcome::No(why)) => (
+                Some("Down".to_owned()),
+                format!("GET {}: {why}", evidence.health),
+            ),
+            (_, ProbeOutcome::CutOff) => (None, Reason::Deadline.to_string()),
             (_, answer) => by_registration(
                 id,
                 known,
@@ -556,6 +559,7 @@ impl NodeMemory {
                     let reason = format!("GET {}: {why}", evidence.health);
                     (Some("Down".to_owned()), reason, None)
                 }
+                Some(Probe::CutOff) => (None, Reason::Deadline.to_string(), None),
                 None => (None, "not_probed".to_owned(), None),
             };
             let (redis_connected, redis_reason) = match probe_seconds {

@@ -81,6 +81,11 @@ impl World {
         self
     }
 
+    pub(super) fn is_cut_off(&mut self, address: &str) -> &mut Self {
+        self.probes.insert(address.to_owned(), Probe::CutOff);
+        self
+    }
+
     pub(super) fn listed(&mut self, id: &str, address: &str, state: &str) -> &mut Self {
         self.api = NodeList::Listed(vec![ApiNode {
             id: id.to_owned(),
@@ -93,13 +98,13 @@ impl World {
 
     /// Each node as `id state [redis]`.
     pub(super) fn judge(&mut self, now: i64) -> Vec<String> {
+        let found = &mut self.registry.found;
+        self.memory.drop_revived(timing(), at(now), found);
         let nodes = self.memory.judge(
             timing(),
             &NodeEvidence {
                 now: at(now),
                 health: "/health",
-        let found = &mut self.registry.found;
-        self.memory.drop_revived(timing(), at(now), found);
                 registry: &self.registry,
                 api: &self.api,
                 probes: &self.probes,

@@ -1,4 +1,4 @@
-//! Whether a node reaches Redis, by registrations and checks.
+//! What registrations, probes that were cut off, and checks say of a node.
 
 use std::collections::BTreeMap;
 
@@ -121,6 +121,26 @@ fn after_redis_was_out_of_memory_a_node_that_answers_checks_need_not_wait_for_it
     world.redis.clear();
     assert_eq!(world.judge(55), ["n1 Up redis?"]);
     assert_eq!(world.judge(70), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn a_probe_that_was_cut_off_proves_nothing_of_a_node_that_was_reached() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    assert_eq!(world.is_cut_off("h:1").judge(5), ["n1 ? redis?"]);
+    // Its clean stop is noticed all the same.
+    assert_eq!(world.gone("n1").judge(10), [""; 0]);
+    // An address of the configuration must answer. One that was never reached proves nothing.
+    let mut world = World::new();
+    world.memory.set_statics(["h:1".to_owned()]);
+    assert_eq!(world.is_cut_off("h:1").judge(0), ["h:1 ? redis?"]);
+    world.registered("n1", "h:1", 25);
+    world.registered("n2", "h:2", 25).is_cut_off("h:2");
+    assert_eq!(world.judge(5), ["n1 ? redis?", "n2 Up redis?"]);
+    // With two addresses, the one that was cut off may be the one that answers.
+    world.answers("h:2", "n1").is_cut_off("h:1");
+    assert_eq!(world.fails("h:2").judge(10)[0], "n1 ? redis?");
 }
 
 #[test]
