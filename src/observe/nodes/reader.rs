@@ -295,6 +295,7 @@ impl NodeReader {
         let Some(basics) = basics else {
             read.failures.push(cut_off(Collector::Redis));
             read.failures.push(cut_off(Collector::Registry));
+            read.ping = self.topology.failed_before().map(Err);
             self.topology.verify();
             self.redis_was.up_since = None;
             self.redis_was.current_since = None;

@@ -1,4 +1,4 @@
-//! Nodes whose answers differ, or come later than a scrape ends.
+//! Nodes whose answers differ, and nodes or a Redis whose answers come later than a scrape ends.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use lab::ports::free_port;
 use lab::proxy::{Mode, Proxy};
 use lab::redis_server::RedisServer;
 
-use crate::harness::{Exporter, PATIENCE, Scrape, base_flags};
+use crate::harness::{Cluster, Exporter, PATIENCE, Scrape, base_flags};
 
 /// Shorter than the timeout of a probe, as Prometheus announces it.
 const SHORT_SCRAPE: f64 = 1.0;
@@ -49,6 +49,27 @@ async fn a_node_that_is_cut_off_is_found_and_does_not_flap_with_scrapes_shorter_
     proxy.set(Mode::Pass).await?;
     let recovered = |scrape: &Scrape| scrape.reported().is_empty() && reached(scrape);
     exporter.until("it is back", recovered).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_is_found_with_scrapes_shorter_than_its_timeout() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(1, &[]).await?;
+    let good = |scrape: &Scrape| scrape.is("ratelimiter_redis_up", &[], 1);
+    cluster.exporter.until("Redis answers", good).await?;
+    cluster.redis.pause()?;
+    let found = async {
+        loop {
+            let scrape = cluster.exporter.scrape_within(SHORT_SCRAPE).await?;
+            if scrape.reported() == ["redis_disconnected redis"] {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await??;
+    cluster.redis.resume()?;
+    let recovered = |scrape: &Scrape| scrape.reported().is_empty() && good(scrape);
+    cluster.exporter.until("it is back", recovered).await?;
     Ok(())
 }
 
