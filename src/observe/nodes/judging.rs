@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 use crate::limiters::Canary;
 use crate::observation::{Collector, Failure, Node, Reason};
-use crate::observe::deadline::Deadline;
+use crate::observe::deadline::{Deadline, cut_off};
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::{address_of, place_on};
 use crate::observe::latency::prometheus::latencies;
@@ -19,7 +19,7 @@ use crate::observe::nodes::canary::ask_canaries;
 use crate::observe::nodes::failing_checks::{CheckCounts, Checks, is_doubtful};
 use crate::observe::nodes::history::counts_of;
 use crate::observe::nodes::probes::{Ask, LateProbes};
-use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RECHECK_AFTER, cut_off};
+use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RECHECK_AFTER};
 use crate::observe::nodes::state::{NodeEvidence, Probe, RedisEvidence};
 
 /// How often doubtful counters are read again, [`RECHECK_AFTER`] apart: for one second. In that time a busy node fails

@@ -16,7 +16,7 @@ use crate::observation::{
     Collector, Failure, LatencyWindow, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
     encode_key,
 };
-use crate::observe::deadline::Deadline;
+use crate::observe::deadline::{Deadline, cut_off};
 use crate::observe::http::api_reading::{ApiReading, NodeList, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::{address_of, base_of, configured_address};
@@ -265,13 +265,14 @@ impl NodeReader {
         let before = self.clock.now();
         // This uses open connections only. A new connection may lead to another Redis, where a missing registration was not
         // deleted.
-        let mut read = read_registrations(&mut self.topology, registry, &ids).await;
-        self.correct(&mut read, before.steady);
+        let (topology, clock) = (&mut self.topology, &self.clock);
+        let mut read = read_registrations(topology, clock, registry, &ids).await;
+        self.correct(&mut read);
         let registry = RegistryReading {
             readable: true,
             found: read.found,
             unread: read.unread,
-            read_at: Some(self.clock.now().steady),
+            times: read.times,
             redis_up_since: self.redis_was.current_since,
             redis_restarted: false,
             memory_freed: self.redis_was.memory_freed,
@@ -336,13 +337,13 @@ impl NodeReader {
         });
         let readable = registrations.is_some();
         let mut registrations = registrations.unwrap_or_default();
-        self.correct(&mut registrations, at.steady);
+        self.correct(&mut registrations);
         read.registry = RegistryReading {
             absent: self.requests.registry.is_none(),
             readable,
             found: registrations.found,
             unread: registrations.unread,
-            read_at: Some(self.clock.now().steady),
+            times: registrations.times,
             redis_up_since: self.redis_was.current_since,
             redis_restarted: restarted,
             memory_freed: self.redis_was.memory_freed,
@@ -383,17 +384,16 @@ impl NodeReader {
         if ids.is_empty() || !read.registry.readable {
             return;
         }
-        let before = self.clock.now().steady;
-        let reading = deadline.cut(read_registrations(&mut self.topology, registry, &ids));
-        let Some(mut result) = reading.await else {
+        let (topology, clock) = (&mut self.topology, &self.clock);
+        let reading = read_registrations(topology, clock, registry, &ids);
+        let Some(mut result) = deadline.cut(reading).await else {
             return self.topology.verify();
         };
-        self.correct(&mut result, before);
+        self.correct(&mut result);
         read.failures.extend(malformed(registry, &result));
         read.failures.extend(unread(&result));
-        let now = self.clock.now().steady;
-        let (found, unread) = (result.found, result.unread);
-        read.registry.read_again(&ids, found, unread, now);
+        let (found, unread, times) = (result.found, result.unread, result.times);
+        read.registry.read_again(found, unread, times);
     }
 
     /// Asks the addresses that this collection found.
@@ -482,6 +482,15 @@ impl NodeReader {
         self.read_registrations(deadline, ids, read).await;
     }
 
+    /// Takes over what is known of the nodes. The addresses of configured names are known once they are resolved.
+    pub(in crate::observe) fn take_memory(&mut self, memory: NodeMemory) {
+        self.memory = memory;
+        if self.discovery.is_none() {
+            let statics = self.urls.iter().filter_map(address_of);
+            self.memory.set_statics(statics);
+        }
+    }
+
     /// Resolves the configured names to nodes. Returns the failures of names that do not resolve.
     async fn find_nodes(&mut self, deadline: &Deadline) -> Vec<Failure> {
         let Some(discovery) = &mut self.discovery else {
@@ -537,12 +546,12 @@ impl NodeReader {
             .collect()
     }
 
-    /// Gives registrations the addresses of the configuration, and leaves out those of nodes that left. Reading them began
-    /// at `now`.
-    fn correct(&self, read: &mut Registrations, now: Timestamp) {
+    /// Gives registrations the addresses of the configuration, and leaves out those of nodes that left.
+    fn correct(&self, read: &mut Registrations) {
         let addresses = read.found.values_mut();
         self.name_configured(addresses.filter_map(|it| it.address.as_mut()));
-        self.memory.drop_revived(self.timing, now, &mut read.found);
+        self.memory
+            .drop_revived(self.timing, &read.times, &mut read.found);
     }
 
     /// Whether a failed probe of `address` means that a node is down. Then it is probed again first.
@@ -583,16 +592,4 @@ impl NodeReader {
             metrics: true,
         }
     }
-}
-
-pub(in crate::observe) fn cut_off(collector: Collector) -> Failure {
-    Failure::new(
-        collector,
-        "",
-        Reason::Deadline,
-        format!(
-            "{}: no answer before the collection's deadline",
-            collector.name()
-        ),
-    )
 }

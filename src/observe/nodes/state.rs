@@ -19,7 +19,7 @@ use crate::limiters::Registry;
 use crate::observation::{Node, Reason};
 use crate::observe::http::api_reading::NodeList;
 use addresses::{ProbeOutcome, Shown, same_address};
-use registration::{by_registration, reaches_redis, renewed_at, without_registry};
+use registration::{Left, by_registration, reaches_redis, renewed_at, without_registry};
 
 /// A registration as it is in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,8 +64,8 @@ pub(in crate::observe) struct RegistryReading {
     pub(in crate::observe) found: BTreeMap<String, Registration>,
     /// The ids that could not be read, because the server that holds them did not answer.
     pub(in crate::observe) unread: BTreeSet<String>,
-    /// When the registrations that are missing now were seen to be missing. They may have expired until then.
-    pub(in crate::observe) read_at: Option<Timestamp>,
+    /// When each id was read.
+    pub(in crate::observe) times: ReadingTimes,
     /// Since when Redis has answered without a break or a restart.
     pub(in crate::observe) redis_up_since: Option<Timestamp>,
     /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
@@ -74,6 +74,9 @@ pub(in crate::observe) struct RegistryReading {
     /// Since when Redis accepts writes that need memory again, if it was full before.
     pub(in crate::observe) memory_freed: Option<Timestamp>,
 }
+
+/// When the registration of each id was read: when the request was sent, and when the answer was there.
+pub(in crate::observe) type ReadingTimes = BTreeMap<String, (Timestamp, Timestamp)>;
 
 /// The known registrations between two judgements, and when reading them began.
 pub(in crate::observe) type Glance = (Timestamp, RegistryReading);
@@ -84,17 +87,29 @@ impl RegistryReading {
         self.readable && !self.unread.contains(id)
     }
 
-    /// Takes what was read of `ids` at `now`. A registration that was already missing has not expired since.
+    /// When reading `id` began. `now` is the time of the collection.
+    fn begun(&self, id: &str, now: Timestamp) -> Timestamp {
+        self.times.get(id).map_or(now, |(begun, _)| *begun)
+    }
+
+    /// When `id` was read. If it was missing, it may have expired until then.
+    fn read_at(&self, id: &str, now: Timestamp) -> Timestamp {
+        self.times.get(id).map_or(now, |(_, read_at)| *read_at)
+    }
+
+    /// Takes what was read later, at `times`. A registration that was already missing has not expired since.
     pub(in crate::observe) fn read_again(
         &mut self,
-        ids: &[String],
         found: BTreeMap<String, Registration>,
         unread: BTreeSet<String>,
-        now: Timestamp,
+        times: ReadingTimes,
     ) {
-        for id in ids.iter().filter(|id| !unread.contains(*id)) {
-            if self.found.remove(id).is_some() && !found.contains_key(id) {
-                self.read_at = Some(now);
+        for (id, time) in times {
+            self.unread.remove(&id);
+            if self.found.remove(&id).is_some() || found.contains_key(&id) {
+                self.times.insert(id, time);
+            } else {
+                self.times.entry(id).or_insert(time);
             }
         }
         self.found.extend(found);
@@ -150,8 +165,8 @@ pub struct RegistryTiming {
     pub forget_after: Duration,
 }
 
-/// The longest time between two readings of the known registrations. A reading costs two commands for each node.
-const GLANCE_EVERY: Duration = Duration::from_secs(8);
+/// The shortest and the longest time between two readings of the known registrations. A reading costs two commands for each node.
+const GLANCE_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
 
 impl RegistryTiming {
     /// The timing of `registry`.
@@ -168,8 +183,8 @@ impl RegistryTiming {
     /// can expire. Without a registry, no time is that short.
     pub(in crate::observe) fn glance_every(&self) -> Duration {
         match self.ttl.saturating_sub(self.heartbeat) {
-            Duration::ZERO => GLANCE_EVERY,
-            spare => GLANCE_EVERY.min(spare / 2),
+            Duration::ZERO => GLANCE_EVERY[1],
+            spare => (spare / 2).clamp(GLANCE_EVERY[0], GLANCE_EVERY[1]),
         }
     }
 
@@ -198,14 +213,6 @@ pub(in crate::observe) struct NodeMemory {
     /// The nodes that left, for one TTL.
     #[serde(default)]
     left: BTreeMap<String, Left>,
-}
-
-/// A node that deleted its registration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Left {
-    /// When the registration was seen to be missing.
-    at: Timestamp,
-    registered_at: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -337,21 +344,17 @@ impl NodeMemory {
         nodes
     }
 
-    /// Removes from `found`, read from `now` on, the registrations of nodes that left: Redis came back with older data, from a
-    /// snapshot or a replica. Such a registration is the same as before, and nothing has renewed it since.
+    /// Removes from `found`, read at `times`, the registrations of nodes that left: Redis came back with older data, from a
+    /// snapshot or a replica.
     pub(in crate::observe) fn drop_revived(
         &self,
         timing: RegistryTiming,
-        now: Timestamp,
+        times: &ReadingTimes,
         found: &mut BTreeMap<String, Registration>,
     ) {
         found.retain(|id, registration| {
-            let ttl = registration.ttl;
-            let renewed = renewed_at(SeenTtl { at: now, ttl }, timing);
-            self.left.get(id).is_none_or(|left| {
-                registration.registered_at != left.registered_at
-                    || renewed.is_none_or(|renewed| renewed > left.at)
-            })
+            let left = self.left.get(id).zip(times.get(id));
+            left.is_none_or(|(left, (begun, _))| !left.is_revived(registration, *begun, timing))
         });
     }
 
@@ -375,7 +378,7 @@ impl NodeMemory {
             }
             known.registered_at.clone_from(&registration.registered_at);
             known.registration = Some(SeenTtl {
-                at: now,
+                at: registry.begun(id, now),
                 ttl: registration.ttl,
             });
             known.deregistered = false;
@@ -385,20 +388,20 @@ impl NodeMemory {
         if !registry.readable {
             return;
         }
-        let read_at = registry.read_at.unwrap_or(now);
         for (id, known) in &mut self.known {
             if registry.found.contains_key(id) || registry.unread.contains(id) {
                 continue;
             }
             known.lost |= registry.redis_restarted;
             if let Some(seen) = known.registration.filter(|_| !known.lost) {
-                let could_have_run_out =
-                    seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
+                let passed = elapsed(seen.at, registry.read_at(id, now));
+                let could_have_run_out = seen.ttl.is_some_and(|ttl| passed >= ttl);
                 // Renewals since the last reading only move the expiry further away. So a registration that is
                 // missing before it could have expired was deleted.
                 if !known.deregistered && !could_have_run_out {
                     known.deregistered = true;
-                    let (at, registered_at) = (read_at, known.registered_at.clone());
+                    let (at, registered_at) =
+                        (registry.read_at(id, now), known.registered_at.clone());
                     self.left.insert(id.clone(), Left { at, registered_at });
                 }
             }
