@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use reqwest::Url;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::observation::{Collector, Failure, Limit};
@@ -93,26 +93,15 @@ pub(in crate::observe) async fn ask_api(
         },
         ..ApiReading::default()
     };
-    let failed =
-        |error: HttpError| Failure::new(Collector::ManagementApi, "", error.reason, error.message);
-    // Includes the failures of base URLs that were asked before the one that answered.
-    let failures = Mutex::new(Vec::new());
-    let attempts = bases.into_iter().map(|base| {
-        let failures = &failures;
-        async move {
-            let api = ManagementApi::new(http, base.clone());
-            match api.default_limit().await {
-                Ok(limit) => Ok((limit, base)),
-                Err(error) => {
-                    failures.lock().await.push(failed(error));
-                    Err(())
-                }
-            }
-        }
+    let failed = |error: HttpError| error.counted(Collector::ManagementApi, "");
+    let attempts = bases.into_iter().map(|base| async move {
+        let api = ManagementApi::new(http, base.clone());
+        Ok((api.default_limit().await?, base))
     });
-    let answer = first_success(attempts.collect()).await.ok();
+    let (answer, failures) = first_success(attempts.collect()).await;
+    // Includes the failures of base URLs that were asked before the one that answered.
+    reading.failures = failures.into_iter().map(failed).collect();
     reading.base = answer.as_ref().map(|(_, base)| base.clone());
-    reading.failures = failures.into_inner();
     if let Some(base) = &reading.base {
         if due {
             list.failed_at = None;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::elapsed;
+use crate::observe::latency::histogram::increase;
 use crate::observe::nodes::state::RedisEvidence;
 
 /// So many errors without another answer within [`WITHIN`] are proof. With fewer errors the heartbeats decide, which prove
@@ -264,11 +265,6 @@ impl CheckHistory {
         let stretch = elapsed(since, now).max(WITHIN);
         recent * (WITHIN.as_secs_f64() / stretch.as_secs_f64())
     }
-}
-
-/// The increase of a counter. A counter that fell was reset, and counts from zero.
-pub(in crate::observe) fn increase(before: f64, now: f64) -> f64 {
-    if now < before { now } else { now - before }
 }
 
 /// The increases of errors and answers from `first` to `later`, if there is one.

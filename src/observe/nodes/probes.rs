@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::lock::lock;
 use crate::observation::Reason;
-use crate::observe::http::client::{ClientResponse, Http, HttpError, shown};
+use crate::observe::http::client::{ClientResponse, Http, HttpError};
 use crate::observe::http::management_api::place_on;
 use crate::observe::latency::node_metrics::ScrapedMetrics;
 use crate::observe::nodes::health::read_health;
@@ -179,8 +179,8 @@ async fn ask_one(
         };
         let started = Instant::now();
         let read = async {
-            let (what, answer) = get(http, url, health.port, &health.path.0).await?;
-            read_health(health, answer, &what)
+            let answer = get(http, url, health.port, &health.path.0).await?;
+            read_health(health, answer)
         };
         let read = read.await;
         let mut reading = lock(reading);
@@ -198,12 +198,11 @@ async fn ask_one(
         };
         let started = Instant::now();
         let read = async {
-            let (what, answer) = get(http, url, metrics.port, &metrics.path.0).await?;
-            let body = answer.ok(&what)?.body;
-            let invalid = |wrong: String| HttpError {
-                status: None,
-                reason: Reason::InvalidMetrics,
-                message: format!("GET {}: {wrong}", metrics.path.0),
+            let answer = get(http, url, metrics.port, &metrics.path.0).await?;
+            let body = answer.ok()?.body;
+            let invalid = |wrong: String| {
+                let message = format!("GET {}: {wrong}", metrics.path.0);
+                HttpError::new(Reason::InvalidMetrics, message)
             };
             let text = std::str::from_utf8(&body).map_err(|error| invalid(error.to_string()))?;
             ScrapedMetrics::parse(text, &requests.series).map_err(invalid)
@@ -224,16 +223,15 @@ async fn ask_one(
     tokio::join!(health, metrics);
 }
 
-/// Asks the node at `url` for a path, at another port if one is given. Also returns the request's name for messages.
+/// Asks the node at `url` for a path, at another port if one is given.
 async fn get(
     http: &Http,
     url: &Url,
     port: Option<u16>,
     path: &str,
-) -> Result<(String, ClientResponse), HttpError> {
+) -> Result<ClientResponse, HttpError> {
     let place = place_on(url, port, path).unwrap_or_else(|| url.clone());
-    let what = format!("GET {}", shown(&place));
-    Ok((what, http.get_beside(url, place, None).await?))
+    http.get_beside(url, place, None).await
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! one failure is enough. Otherwise more must have failed than were answered: a busy node has a timeout now and then. For the
 //! same reason one is not enough where nothing counts what was answered.
 
-use crate::observe::nodes::failing_checks::{Outage, increase};
+use crate::observe::latency::histogram::increase;
+use crate::observe::nodes::failing_checks::Outage;
 use crate::observe::nodes::state::RedisEvidence;
 
 /// Why a node that decides nothing after failures of Redis is unknown. Heartbeats outweigh it.
