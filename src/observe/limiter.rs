@@ -38,6 +38,7 @@ use crate::observe::http::management_api::{ManagementApi, address_of};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::discovery::Discovery;
+use crate::observe::nodes::probes::LateProbes;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
 use crate::observe::nodes::requests::NodeRequests;
 use crate::observe::nodes::state::NodeMemory;
@@ -122,6 +123,7 @@ impl Limiter {
                 timing: config.registry,
                 clock: clock.clone(),
                 topology,
+                late_probes: LateProbes::default(),
                 histories: BTreeMap::new(),
                 read_at: BTreeMap::new(),
                 canaries: BTreeMap::new(),

@@ -13,6 +13,7 @@ mod kind_costs;
 mod kind_nodes;
 mod kind_values;
 mod kinds;
+mod nodes;
 mod redis_access;
 mod redis_servers;
 mod restarts;

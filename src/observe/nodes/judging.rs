@@ -11,15 +11,15 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 use crate::limiters::Canary;
 use crate::observation::{Collector, Failure, Node, Reason};
-use crate::observe::deadline::Deadline;
+use crate::observe::deadline::{Deadline, cut_off};
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::{address_of, place_on};
 use crate::observe::latency::prometheus::latencies;
 use crate::observe::nodes::canary::ask_canaries;
 use crate::observe::nodes::failing_checks::{CheckCounts, Checks, is_doubtful};
 use crate::observe::nodes::history::counts_of;
-use crate::observe::nodes::probes::{Ask, ask_all};
-use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RECHECK_AFTER, cut_off};
+use crate::observe::nodes::probes::{Ask, LateProbes};
+use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RECHECK_AFTER};
 use crate::observe::nodes::state::{NodeEvidence, Probe, RedisEvidence};
 
 /// How often doubtful counters are read again, [`RECHECK_AFTER`] apart: for one second. In that time a busy node fails
@@ -196,8 +196,9 @@ impl NodeReader {
             }
             tokio::time::sleep(RECHECK_AFTER).await;
             let targets = self.targets(doubtful);
-            let found = ask_all(&self.http, targets, ask, &self.requests, deadline.passed()).await;
-            let readings = found.into_iter().filter_map(|(address, reading)| {
+            let (mut probes, cut) = (LateProbes::default(), deadline.passed());
+            let found = probes.ask_all(&self.http, targets, ask, &self.requests, cut);
+            let readings = found.await.into_iter().filter_map(|(address, reading)| {
                 Some((address, counts_of(&reading.metrics?.ok()?)))
             });
             later.extend(readings);
@@ -212,7 +213,7 @@ impl NodeReader {
         for (address, reading) in &read.addresses {
             let answered_id = match &reading.probe {
                 Some(Probe::Answered { node_id, .. }) => node_id.clone(),
-                Some(Probe::Failed(_)) => continue,
+                Some(Probe::Failed(_) | Probe::CutOff) => continue,
                 None => None,
             };
             if self.memory.is_balanced(address, now) {
@@ -369,32 +370,30 @@ impl NodeReader {
     fn address_failures(&self, read: &mut NodesRead) {
         let mut failures = Vec::new();
         for (address, reading) in &read.addresses {
-            let matters = self.memory.was_reached(address);
+            let matters = self.matters(address);
             if let Some(error) = reading.probe_error.as_ref().filter(|_| matters) {
                 failures.push(error.clone().counted(Collector::Probes, address));
             }
             // A node that is gone has no metrics either, and its probe is already a failure. Without probes, only this is.
             let counts = match reading.probe {
                 Some(Probe::Answered { .. }) => true,
-                Some(Probe::Failed(_)) => false,
+                Some(Probe::Failed(_) | Probe::CutOff) => false,
                 None => matters,
             };
             if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| counts) {
                 failures.push(error.clone().counted(Collector::NodeMetrics, address));
             }
+            let has_metrics = reading.metrics.is_some() || self.requests.metrics.is_none();
+            let cut = match reading.probe {
+                Some(Probe::CutOff) if matters => Some(Collector::Probes),
+                Some(Probe::Answered { .. }) | None if !has_metrics => Some(Collector::NodeMetrics),
+                _ => None,
+            };
+            failures.extend(cut.map(|collector| {
+                let message = format!("{address}: no answer before the collection's deadline");
+                Failure::new(collector, address, Reason::Deadline, message)
+            }));
         }
-        let missing = read.asked.iter().filter(|address| {
-            !read.addresses.contains_key(*address) && self.url_of(address).is_some()
-        });
-        let collector = if self.probe {
-            Collector::Probes
-        } else {
-            Collector::NodeMetrics
-        };
-        failures.extend(missing.map(|address| {
-            let message = format!("{address}: no answer before the collection's deadline");
-            Failure::new(collector, address, Reason::Deadline, message)
-        }));
         read.failures.extend(failures);
     }
 }

@@ -19,7 +19,7 @@ use crate::limiters::Registry;
 use crate::observation::{Node, Reason};
 use crate::observe::http::api_reading::NodeList;
 use addresses::{ProbeOutcome, Shown, same_address};
-use registration::{by_registration, reaches_redis, renewed_at, without_registry};
+use registration::{Left, by_registration, reaches_redis, renewed_at, without_registry};
 
 /// A registration as it is in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,14 +40,16 @@ pub(in crate::observe) enum Probe {
     },
     /// The node did not answer, or is unhealthy.
     Failed(Reason),
+    /// The collection ended before there was an answer or a timeout. Proves nothing.
+    CutOff,
 }
 
 impl Probe {
     /// The id in the answer, if there is one.
-    fn node_id(&self) -> Option<&str> {
+    pub(in crate::observe) fn node_id(&self) -> Option<&str> {
         match self {
             Self::Answered { node_id, .. } => node_id.as_deref(),
-            Self::Failed(_) => None,
+            Self::Failed(_) | Self::CutOff => None,
         }
     }
 }
@@ -208,6 +210,9 @@ pub(in crate::observe) struct NodeMemory {
     /// The other addresses of known nodes.
     #[serde(default)]
     others: BTreeMap<String, Shown>,
+    /// The nodes that left, for one TTL.
+    #[serde(default)]
+    left: BTreeMap<String, Left>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -285,7 +290,7 @@ impl NodeMemory {
         addresses.cloned().collect()
     }
 
-    /// Whether a failed probe of `address` would mean that a node is down. Then it is probed again first.
+    /// Whether a node answered at `address`, or must answer there because it is configured.
     pub(in crate::observe) fn was_reached(&self, address: &str) -> bool {
         let mut known = self.known.values();
         self.statics.contains_key(address)
@@ -327,6 +332,8 @@ impl NodeMemory {
                 }
             }
         }
+        self.left
+            .retain(|_, left| elapsed(left.at, evidence.now) < timing.ttl);
         let known = &self.known;
         self.others.retain(|address, _| {
             let mut known = known.values();
@@ -335,6 +342,20 @@ impl NodeMemory {
         nodes.extend(self.unidentified_statics(evidence));
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         nodes
+    }
+
+    /// Removes from `found`, read at `times`, the registrations of nodes that left: Redis came back with older data, from a
+    /// snapshot or a replica.
+    pub(in crate::observe) fn drop_revived(
+        &self,
+        timing: RegistryTiming,
+        times: &ReadingTimes,
+        found: &mut BTreeMap<String, Registration>,
+    ) {
+        found.retain(|id, registration| {
+            let left = self.left.get(id).zip(times.get(id));
+            left.is_none_or(|(left, (begun, _))| !left.is_revived(registration, *begun, timing))
+        });
     }
 
     /// Notes what `glances`, in the order of their times, saw after the last judgement.
@@ -362,6 +383,7 @@ impl NodeMemory {
             });
             known.deregistered = false;
             known.lost = false;
+            self.left.remove(id);
         }
         if !registry.readable {
             return;
@@ -376,7 +398,12 @@ impl NodeMemory {
                 let could_have_run_out = seen.ttl.is_some_and(|ttl| passed >= ttl);
                 // Renewals since the last reading only move the expiry further away. So a registration that is
                 // missing before it could have expired was deleted.
-                known.deregistered |= !could_have_run_out;
+                if !known.deregistered && !could_have_run_out {
+                    known.deregistered = true;
+                    let (at, registered_at) =
+                        (registry.read_at(id, now), known.registered_at.clone());
+                    self.left.insert(id.clone(), Left { at, registered_at });
+                }
             }
         }
     }
@@ -466,15 +493,16 @@ impl NodeMemory {
                 Some("Up".to_owned()),
                 format!("answers GET {}", evidence.health),
             ),
-            (_, ProbeOutcome::No(why)) => {
-                if known.deregistered && registered.is_none() {
-                    return None;
-                }
-                (
-                    Some("Down".to_owned()),
-                    format!("GET {}: {why}", evidence.health),
-                )
+            (_, ProbeOutcome::No(_) | ProbeOutcome::CutOff)
+                if known.deregistered && registered.is_none() =>
+            {
+                return None;
             }
+            (_, ProbeOutcome::No(why)) => (
+                Some("Down".to_owned()),
+                format!("GET {}: {why}", evidence.health),
+            ),
+            (_, ProbeOutcome::CutOff) => (None, Reason::Deadline.to_string()),
             (_, answer) => by_registration(
                 id,
                 known,
@@ -534,6 +562,7 @@ impl NodeMemory {
                     let reason = format!("GET {}: {why}", evidence.health);
                     (Some("Down".to_owned()), reason, None)
                 }
+                Some(Probe::CutOff) => (None, Reason::Deadline.to_string(), None),
                 None => (None, "not_probed".to_owned(), None),
             };
             let (redis_connected, redis_reason) = match probe_seconds {

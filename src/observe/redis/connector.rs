@@ -24,6 +24,8 @@ pub(in crate::observe) struct Connector {
     open: Arc<Mutex<Option<Open>>>,
     /// Makes a connection, or checks whether the open one still works.
     task: Arc<tokio::sync::Mutex<Option<Task>>>,
+    /// Why the last task that outlived its caller failed, until a connection is made.
+    failed: Arc<Mutex<Option<RedisFailure>>>,
 }
 
 type Task = AbortOnDropHandle<RedisResult<Open>>;
@@ -50,6 +52,7 @@ impl Connector {
             }),
             open: Arc::default(),
             task: Arc::default(),
+            failed: Arc::default(),
         }
     }
 
@@ -58,9 +61,12 @@ impl Connector {
         let mut task = self.task.lock().await;
         if let Some(before) = &mut *task {
             // The task began before this call: its failure says nothing about the present.
-            let made = outcome(before.await).ok();
+            let made = outcome(before.await);
             *task = None;
-            *lock(&self.open) = made;
+            let what = format!("PING {}", self.endpoint.address);
+            let failed = made.as_ref().err();
+            *lock(&self.failed) = failed.map(|error| RedisFailure::of(&what, error));
+            *lock(&self.open) = made.ok();
         }
         if let Some(open) = &*lock(&self.open) {
             return Ok((open.clone(), true));
@@ -70,7 +76,14 @@ impl Connector {
         let made = outcome(task.get_or_insert_with(begin).await);
         *task = None;
         *lock(&self.open) = made.as_ref().ok().cloned();
-        Ok((made?, false))
+        let made = made?;
+        *lock(&self.failed) = None;
+        Ok((made, false))
+    }
+
+    /// For a caller that gave up on an answer: why the attempt before it failed, which had its whole timeout.
+    pub(in crate::observe) fn failed_before(&self) -> Option<RedisFailure> {
+        lock(&self.failed).clone()
     }
 
     /// Checks the connection, for a caller that gave up on an answer. A task sends PING, which Redis answers after all

@@ -166,6 +166,13 @@ impl Topology {
         self.connectors.values().for_each(Connector::verify);
     }
 
+    /// For a caller that gave up on an answer: why the attempt before it failed at a primary.
+    pub(in crate::observe) fn failed_before(&self) -> Option<RedisFailure> {
+        let primaries = self.shards.iter().map(|shard| &shard.primary);
+        let mut connectors = primaries.filter_map(|primary| self.connectors.get(primary));
+        connectors.find_map(Connector::failed_before)
+    }
+
     async fn find(&mut self, discovered: &mut Discovered) -> Result<(), RedisFailure> {
         if self.cluster {
             match self.find_cluster(&mut discovered.denied).await {

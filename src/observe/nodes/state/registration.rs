@@ -1,12 +1,36 @@
 //! Judges a node by its registration: its state if it cannot be probed, and whether it reaches Redis.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{
     NodeEvidence, NodeRecord, ProbeOutcome, RedisEvidence, Registration, RegistryTiming, SeenTtl,
 };
 use crate::clock::elapsed;
 use crate::observe::nodes::redis_errors::NO_DECISIONS;
+
+/// A node that deleted its registration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::observe) struct Left {
+    /// When the registration was seen to be missing.
+    pub(super) at: Timestamp,
+    pub(super) registered_at: Option<String>,
+}
+
+impl Left {
+    /// Whether `registration`, read from `begun` on, is the one that the node deleted, and nothing has renewed it since.
+    pub(super) fn is_revived(
+        &self,
+        registration: &Registration,
+        begun: Timestamp,
+        timing: RegistryTiming,
+    ) -> bool {
+        let (at, ttl) = (begun, registration.ttl);
+        let renewed = renewed_at(SeenTtl { at, ttl }, timing);
+        registration.registered_at == self.registered_at
+            && renewed.is_some_and(|renewed| renewed <= self.at)
+    }
+}
 
 /// When a registration was last renewed, by its TTL when it was read. `None` without a TTL.
 pub(in crate::observe) fn renewed_at(seen: SeenTtl, timing: RegistryTiming) -> Option<Timestamp> {

@@ -88,6 +88,11 @@ impl World {
         self
     }
 
+    pub(super) fn is_cut_off(&mut self, address: &str) -> &mut Self {
+        self.probes.insert(address.to_owned(), Probe::CutOff);
+        self
+    }
+
     pub(super) fn listed(&mut self, id: &str, address: &str, state: &str) -> &mut Self {
         self.api = NodeList::Listed(vec![ApiNode {
             id: id.to_owned(),
@@ -100,6 +105,10 @@ impl World {
 
     /// Each node as `id state [redis]`.
     pub(super) fn judge(&mut self, now: i64) -> Vec<String> {
+        let found = &mut self.registry.found;
+        let read_now = |id: &String| (id.clone(), (at(now), at(now)));
+        let times = found.keys().map(read_now).collect();
+        self.memory.drop_revived(timing(), &times, found);
         let nodes = self.memory.judge(
             timing(),
             &NodeEvidence {
