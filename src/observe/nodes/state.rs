@@ -217,12 +217,12 @@ struct NodeRecord {
     #[serde(default)]
     way_back: Option<Timestamp>,
     /// The state in the last list of the management API, if that was not `Up`.
-    #[serde(skip)]
+    #[serde(default)]
     api_state: Option<ApiState>,
 }
 
 /// The state of a node in the management API.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct ApiState {
     state: String,
     /// When that node had registered. A node that registered anew is another process.
@@ -391,9 +391,9 @@ impl NodeMemory {
         }
     }
 
-    /// Remembers the API's states other than `Up`, until the API is asked again.
+    /// Remembers the API's states other than `Up`, until the API answers again.
     fn learn_api_states(&mut self, api: &NodeList) {
-        if matches!(api, NodeList::NotDue) {
+        if !matches!(api, NodeList::Listed(_)) {
             return;
         }
         for (id, known) in &mut self.known {
@@ -439,7 +439,7 @@ impl NodeMemory {
 
         // An older state holds only if the node has neither left nor registered anew since: the API lists registered nodes.
         let api_state = known.api_state.as_ref().filter(|it| {
-            !matches!(evidence.api, NodeList::NotDue)
+            matches!(evidence.api, NodeList::Listed(_))
                 || !evidence.registry.covers(id)
                 || registered.is_some_and(|now| now.registered_at == it.registered_at)
         });

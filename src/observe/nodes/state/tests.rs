@@ -91,6 +91,13 @@ impl World {
         self
     }
 
+    /// The exporter restarts with a state file.
+    pub(super) fn restart(&mut self) -> &mut Self {
+        let saved = serde_json::to_string(&self.memory).unwrap();
+        self.memory = serde_json::from_str(&saved).unwrap();
+        self
+    }
+
     /// Each node as `id state [redis]`.
     pub(super) fn judge(&mut self, now: i64) -> Vec<String> {
         let nodes = self.memory.judge(
@@ -384,7 +391,7 @@ fn drained() -> World {
 }
 
 #[test]
-fn the_api_state_holds_until_the_api_is_asked_again() {
+fn the_api_state_holds_until_the_api_answers_again() {
     let mut world = drained();
     assert_eq!(world.judge(15), ["n1 Draining"]);
     world.registry.readable = false;
@@ -395,10 +402,12 @@ fn the_api_state_holds_until_the_api_is_asked_again() {
     assert_eq!(world.judge(45), ["n1 Draining"]);
     assert_eq!(world.listed("n1", "h:1", "Up").judge(60), ["n1 Up"]);
     let mut world = drained();
-    world.api = NodeList::Failed;
-    assert_eq!(world.judge(15), ["n1 Up"]);
-    world.api = NodeList::NotDue;
-    assert_eq!(world.judge(30), ["n1 Up"]);
+    for (second, list) in [(15, NodeList::Failed), (30, NodeList::NotDue)] {
+        world.api = list;
+        assert_eq!(world.judge(second), ["n1 Draining"]);
+        assert_eq!(world.restart().judge(second), ["n1 Draining"]);
+    }
+    assert_eq!(world.listed("n1", "h:1", "Up").judge(45), ["n1 Up"]);
 }
 
 #[test]
