@@ -119,6 +119,10 @@ pub(in crate::observe) enum RedisEvidence {
     Returned(Timestamp),
     /// There were errors, but an outage of Redis that is over explains them.
     Inconclusive(&'static str),
+    /// The node counts its failures of Redis, and there were none.
+    NoFailures,
+    /// What would show it was not read, or not often enough. The text is the reason. It does not end what was proved before.
+    Unread(&'static str),
 }
 
 /// All evidence of one collection.
@@ -133,6 +137,8 @@ pub(in crate::observe) struct NodeEvidence<'a> {
     /// Probes by address. An address without a probe was not asked.
     pub(in crate::observe) probes: &'a BTreeMap<String, Probe>,
     pub(in crate::observe) redis: &'a BTreeMap<String, RedisEvidence>,
+    /// Whether anything shows if nodes of this kind reach Redis.
+    pub(in crate::observe) covers_redis: bool,
     /// Whether the canary was refused, by node id.
     pub(in crate::observe) canary_refused: &'a BTreeMap<String, bool>,
 }
@@ -193,6 +199,9 @@ pub(in crate::observe) struct NodeMemory {
     /// The other addresses of known nodes.
     #[serde(default)]
     others: BTreeMap<String, Shown>,
+    /// The nodes that were proved not to reach Redis when [`RedisEvidence`] was last read.
+    #[serde(default)]
+    cut_off: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -270,6 +279,11 @@ impl NodeMemory {
         addresses.cloned().collect()
     }
 
+    /// Whether `id` was proved not to reach Redis, and nothing has contradicted that since.
+    pub(in crate::observe) fn is_cut_off(&self, id: &str) -> bool {
+        self.cut_off.contains(id)
+    }
+
     /// Whether a failed probe of `address` would mean that a node is down. Then it is probed again first.
     pub(in crate::observe) fn was_reached(&self, address: &str) -> bool {
         let mut known = self.known.values();
@@ -302,6 +316,7 @@ impl NodeMemory {
         evidence: &NodeEvidence<'_>,
     ) -> Vec<Node> {
         self.learn(timing, evidence);
+        self.learn_redis(evidence.redis);
         let mut nodes = Vec::new();
         let ids: Vec<String> = self.known.keys().cloned().collect();
         for id in ids {
@@ -319,7 +334,38 @@ impl NodeMemory {
         });
         nodes.extend(self.unidentified_statics(evidence));
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        for node in &mut nodes {
+            let unsaid = node.redis_connected.is_none() && node.redis_reason.is_none();
+            if evidence.covers_redis && unsaid {
+                node.redis_reason.clone_from(&node.reason);
+            }
+        }
+        let down = |node: &Node| node.state.is_some() && !node.is_up();
+        self.cut_off.retain(|id| {
+            let mut nodes = nodes.iter();
+            nodes.any(|node| node.id == *id && !down(node))
+        });
         nodes
+    }
+
+    /// Notes which nodes are proved not to reach Redis. Evidence that was not read changes nothing.
+    fn learn_redis(&mut self, redis: &BTreeMap<String, RedisEvidence>) {
+        for (id, found) in redis {
+            match found {
+                RedisEvidence::Broken(_) => {
+                    self.cut_off.insert(id.clone());
+                }
+                RedisEvidence::Unread(_) | RedisEvidence::Inconclusive(_) => {}
+                RedisEvidence::None
+                | RedisEvidence::NoFailures
+                | RedisEvidence::Works
+                | RedisEvidence::Healthy
+                | RedisEvidence::Answered
+                | RedisEvidence::Returned(_) => {
+                    self.cut_off.remove(id);
+                }
+            }
+        }
     }
 
     /// Notes what `glances`, in the order of their times, saw after the last judgement.
@@ -420,6 +466,7 @@ impl NodeMemory {
             let address = known.address.as_deref();
             known.static_address.is_some() || address.is_some_and(|given| self.is_configured(given))
         });
+        let cut_off = self.is_cut_off(id);
         let known = self.known.get_mut(id)?;
         known.reached |= at_registered;
         if let Some(RedisEvidence::Returned(since)) = evidence.redis.get(id) {
@@ -486,7 +533,8 @@ impl NodeMemory {
         };
         if let ProbeOutcome::Yes(seconds) = answer {
             node.probe_seconds = Some(seconds);
-            let (connected, reason) = reaches_redis(id, known, registered, timing, evidence);
+            let (connected, reason) =
+                reaches_redis(id, known, registered, timing, evidence, cut_off);
             node.redis_connected = connected;
             node.redis_reason = reason.map(str::to_owned);
         } else if node.is_up() {
@@ -522,10 +570,12 @@ impl NodeMemory {
                 }
                 None => (None, "not_probed".to_owned(), None),
             };
-            let (redis_connected, redis_reason) = match probe_seconds {
-                Some(_) if evidence.registry.absent => without_registry(address, evidence),
-                Some(_) => (None, Some("not_registered")),
-                None => (None, None),
+            let (redis_connected, redis_reason) = match (state.as_deref(), probe_seconds) {
+                (None | Some("Up"), _) if evidence.registry.absent => {
+                    without_registry(address, evidence)
+                }
+                (_, Some(_)) => (None, Some("not_registered")),
+                (_, None) => (None, None),
             };
             nodes.push(Node {
                 id: address.clone(),

@@ -75,18 +75,20 @@ pub(in crate::observe) fn by_registration(
     }
 }
 
-/// Whether a node that answers reaches Redis, and the evidence or the reason why that is unknown.
+/// Whether a node that answers reaches Redis, and the evidence or the reason why that is unknown. `cut_off` says that it did
+/// not when its counters or the canary last showed it.
 pub(in crate::observe) fn reaches_redis(
     id: &str,
     known: &NodeRecord,
     registered: Option<&Registration>,
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
+    cut_off: bool,
 ) -> (Option<bool>, Option<&'static str>) {
     if evidence.registry.absent {
         return without_registry(id, evidence);
     }
-    let (reaches, reason) = by_all(id, known, registered, timing, evidence);
+    let (reaches, reason) = by_all(id, known, registered, timing, evidence, cut_off);
     (reaches, Some(reason))
 }
 
@@ -98,7 +100,8 @@ pub(in crate::observe) fn without_registry(
     match evidence.redis.get(id).unwrap_or(&RedisEvidence::None) {
         RedisEvidence::None => (None, None),
         RedisEvidence::Broken(why) => (Some(false), Some(why)),
-        RedisEvidence::Inconclusive(why) => (None, Some(why)),
+        RedisEvidence::Inconclusive(why) | RedisEvidence::Unread(why) => (None, Some(why)),
+        RedisEvidence::NoFailures => (Some(true), Some("no failures of Redis")),
         RedisEvidence::Works => (Some(true), Some("canary check answered")),
         RedisEvidence::Healthy => (Some(true), Some("its health covers Redis")),
         RedisEvidence::Answered | RedisEvidence::Returned(_) => {
@@ -113,12 +116,15 @@ fn by_all(
     registered: Option<&Registration>,
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
+    cut_off: bool,
 ) -> (Option<bool>, &'static str) {
     let checks = evidence.redis.get(id).unwrap_or(&RedisEvidence::None);
     match checks {
         RedisEvidence::Broken(why) => return (Some(false), why),
         RedisEvidence::Inconclusive(why) if *why != NO_DECISIONS => return (None, why),
         RedisEvidence::Inconclusive(_)
+        | RedisEvidence::Unread(_)
+        | RedisEvidence::NoFailures
         | RedisEvidence::Works
         | RedisEvidence::Healthy
         | RedisEvidence::Answered
@@ -126,6 +132,8 @@ fn by_all(
         | RedisEvidence::None => {}
     }
     match (heartbeats(id, known, registered, timing, evidence), checks) {
+        // Heartbeats that are in time do not end what checks proved.
+        ((None | Some(true), _), RedisEvidence::Unread(why)) if cut_off => (None, why),
         // A Redis that is out of memory still answers checks that trim before they add, but refuses registrations.
         (heartbeats @ (Some(_), _), _) => heartbeats,
         (_, RedisEvidence::Works) => (Some(true), "canary check answered"),

@@ -23,11 +23,15 @@ pub(super) struct World {
     pub(super) api: NodeList,
     pub(super) probes: BTreeMap<String, Probe>,
     pub(super) redis: BTreeMap<String, RedisEvidence>,
+    pub(super) covers_redis: bool,
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        let mut world = Self::default();
+        let mut world = Self {
+            covers_redis: true,
+            ..Self::default()
+        };
         world.registry.readable = true;
         world.registry.redis_up_since = Some(at(-3600));
         world
@@ -100,19 +104,7 @@ impl World {
 
     /// Each node as `id state [redis]`.
     pub(super) fn judge(&mut self, now: i64) -> Vec<String> {
-        let nodes = self.memory.judge(
-            timing(),
-            &NodeEvidence {
-                now: at(now),
-                health: "/health",
-                registry: &self.registry,
-                api: &self.api,
-                probes: &self.probes,
-                redis: &self.redis,
-                canary_refused: &BTreeMap::new(),
-            },
-        );
-        let shown = nodes.into_iter().map(|node| {
+        let shown = self.nodes(now).into_iter().map(|node| {
             let redis = match node.redis_connected {
                 Some(true) => "",
                 Some(false) => " no-redis",
@@ -125,6 +117,22 @@ impl World {
             )
         });
         shown.collect()
+    }
+
+    pub(super) fn nodes(&mut self, now: i64) -> Vec<Node> {
+        self.memory.judge(
+            timing(),
+            &NodeEvidence {
+                now: at(now),
+                health: "/health",
+                registry: &self.registry,
+                api: &self.api,
+                probes: &self.probes,
+                redis: &self.redis,
+                covers_redis: self.covers_redis,
+                canary_refused: &BTreeMap::new(),
+            },
+        )
     }
 }
 
