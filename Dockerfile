@@ -52,6 +52,9 @@ ENTRYPOINT ["/usr/local/bin/lab"]
 FROM ${RUN_BASE} AS exporter
 COPY --from=build /out/ratelimiter-exporter /usr/local/bin/ratelimiter-exporter
 EXPOSE 9972
+# Large blocks go back to the system as soon as they are freed. By itself, glibc keeps blocks as large as the largest one that was
+# freed: with a key of 8 MB in Redis, 144 MiB stayed in use. With this it was 56 MiB.
+ENV MALLOC_MMAP_THRESHOLD_=131072
 # By number (distroless calls it nonroot): Kubernetes's runAsNonRoot cannot tell what a name stands for.
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/ratelimiter-exporter"]

@@ -34,7 +34,7 @@ pub use ask::{Answer, Ask, MOST_BYTES, MOST_ENTRIES, Type};
 pub use built_in::{BUILT_IN, built_in, list};
 pub use description::{Companion, Counter, Description, Malformed, Needed, When as KeyCondition};
 pub use expiry::{Expiry, Longest, WithoutExpiry};
-pub use http_limits::{Header, Http, Json, Levels, Rules};
+pub use http_limits::{Header, Http, Json, Levels, Pointer, Rules};
 pub use inventory::{Example, Fitting, Inventory};
 pub use labels::Called;
 pub use limits::{Fields, Former, Limits};
@@ -42,9 +42,7 @@ pub use matched::{Matched, Span, When};
 pub use methods::Method;
 pub use name_reader::{Merged, NameContext, NameReader, Under, never_fell};
 pub use names::Fit;
-pub use nodes::{
-    Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Pointer, Registry, Results,
-};
+pub use nodes::{Canary, Discover, Endpoint, Health, Latency, Nodes, Path, Registry, Results};
 pub use pattern::{LinePattern, Pattern};
 pub use reading::{CounterReading, Expires, Finding, Outcome, Unknown};
 pub use scans::MOST_SCANS;

@@ -155,11 +155,26 @@ impl Values {
     pub(super) fn node_urls(&self) -> Result<Vec<Url>, ConfigError> {
         let (expected, parse) = HTTP_URL;
         let typed = self.typed("ratelimiter.url").unwrap_or_default();
-        let mut urls = Vec::new();
+        let mut urls: Vec<Url> = Vec::new();
         for value in &typed.values {
             for part in value.split(',') {
-                let refused = || ConfigError::new(&typed.origin, without_password(value), expected);
-                urls.push(parse(part.trim()).ok_or_else(refused)?);
+                let refused =
+                    |expected| ConfigError::new(&typed.origin, without_password(value), expected);
+                let url = parse(part.trim()).ok_or_else(|| refused(expected))?;
+                let place = |url: &Url| {
+                    (
+                        url.host_str().map(str::to_owned),
+                        url.port_or_known_default(),
+                    )
+                };
+                let whole = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
+                let mut others = urls.iter().filter(|other| place(other) == place(&url));
+                if others.any(|other| whole(other) != whole(&url)) {
+                    return Err(refused(
+                        "one URL for each host and port, by which a node is known",
+                    ));
+                }
+                urls.push(url);
             }
         }
         Ok(urls)

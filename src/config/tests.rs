@@ -32,6 +32,24 @@ fn urls_repeat_by_commas() {
 }
 
 #[test]
+fn two_urls_that_would_be_one_node_are_refused() {
+    for (second, is_valid) in [
+        ("http://a:1", true),
+        ("http://A:1/", true),
+        ("http://a:2/x", true),
+        ("http://a:1/x", false),
+        ("https://a:1", false),
+        ("http://me:hunter2@a:1", false),
+    ] {
+        let loaded = load(&[("ratelimiter.url", &format!("http://a:1,{second}"))]);
+        assert_eq!(loaded.is_ok(), is_valid, "{second}");
+        let error = loaded.err().map(|error| error.to_string());
+        let expected = "expected one URL for each host and port";
+        assert!(error.is_none_or(|it| it.contains(expected) && !it.contains("hunter2")));
+    }
+}
+
+#[test]
 fn every_mistake_names_flag_value_and_what_was_expected() {
     for (flag, value) in [
         ("web.listen-address", "nowhere"),

@@ -168,7 +168,7 @@ impl Checker {
             _ => Lacks::Nothing,
         };
         let mut failures = observation.failures.iter();
-        let lacking = failures.find(|failure| failure.lacks > judged);
+        let lacking = failures.find(|failure| failure.lacks() > judged);
         let lacking = lacking.map(|failure| failure.reason);
         let whole = unread.into_iter().chain(lacking).map(|reason| Unknown {
             subject: String::new(),

@@ -131,6 +131,11 @@ impl Check<'_> {
         if !self.has_group("key") {
             self.add_mistake(line, "key: expected a group (?P<key>…) in the pattern");
         }
+        if self.has_group("name") {
+            let text =
+                "key: expected another group than name: in templates, $name is the whole name";
+            self.add_mistake(line, text);
+        }
         let groups: Vec<&str> = counter.key.value.groups().collect();
         for group in groups {
             let known =

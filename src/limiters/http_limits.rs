@@ -64,13 +64,13 @@ pub struct Levels {
 #[serde(deny_unknown_fields)]
 pub struct Json {
     /// The list or mapping of rules. Without it, the whole answer is one rule.
-    pub each: Option<String>,
+    pub each: Option<Pointer>,
     /// The text that a rule must have, by pointer.
     #[serde(default, rename = "where")]
-    pub only: BTreeMap<String, String>,
+    pub only: BTreeMap<Pointer, String>,
     /// The fields that must equal a group of the name: pointer by group. A rule without such a field fits every name.
     #[serde(default, rename = "match")]
-    pub matches: BTreeMap<String, String>,
+    pub matches: BTreeMap<String, Pointer>,
     /// The limit.
     pub limit: Template,
     /// The window.
@@ -92,6 +92,16 @@ from_text!(Header, |text| {
         .ok_or_else(|| format!("{text:?}: expected the name of a header, such as X-API-Key"))
 });
 
+/// A JSON pointer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pointer(pub String);
+
+from_text!(Pointer, |text| {
+    let fits = text.is_empty() || text.starts_with('/');
+    fits.then(|| Self(text.to_owned()))
+        .ok_or_else(|| format!("{text:?}: expected a JSON pointer, such as /node/id"))
+});
+
 /// The rules of an answer. In whatever order an API lists them, they are the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules(Vec<Rule>);
@@ -109,29 +119,39 @@ impl Rules {
 }
 
 impl Http {
-    /// The groups of names without which it finds no limits. Names may lack those of `line` and `match`.
+    /// The groups of names that it needs.
     fn groups(&self) -> impl Iterator<Item = &str> {
-        let limits = self.json.iter().flat_map(|json| {
-            let others = json.window.iter().chain(&json.burst);
-            others.chain([&json.limit])
-        });
+        let limits = self.json.iter().flat_map(Json::limits);
         let templates = self.path.iter().chain(limits).flat_map(Template::groups);
-        let levels = self.levels.iter().map(|levels| levels.group.as_str());
-        templates.chain(levels)
+        let matches = self.json.iter().flat_map(|json| json.matches.keys());
+        let levels = self.levels.iter().map(|levels| &levels.group);
+        templates.chain(levels.chain(matches).map(String::as_str))
     }
 
     /// Whether the required settings are there, none contradicts another, and names have the `groups` for them.
     pub(super) fn check(&self, groups: &[&str]) -> Result<(), String> {
-        let mut needed = self.groups();
-        if let Some(unknown) = needed.find(|it| *it != "name" && !groups.contains(it)) {
-            return Err(unknown_group(unknown, groups));
+        let of_line = [groups, &OF_LIMITS].concat();
+        let of_names = self.groups().map(|group| (group, groups));
+        let of_lines = self.line.iter().flat_map(LinePattern::groups);
+        let mut needed = of_names.chain(of_lines.map(|group| (group, &of_line[..])));
+        if let Some((unknown, known)) =
+            needed.find(|(it, known)| *it != "name" && !known.contains(it))
+        {
+            return Err(unknown_group(unknown, known));
         }
+        let in_line = |group: &str| self.line.iter().any(|it| it.groups().any(|it| it == group));
         match (&self.line, &self.json) {
-            (Some(line), None) if !line.groups().any(|group| group == "limit") => {
+            (Some(_), None) if !in_line("limit") => {
                 return Err("http: line: expected a group (?P<limit>…)".to_owned());
+            }
+            (None, Some(json)) if !json.limits().all(Template::is_pointer) => {
+                return Err("http: json: expected JSON pointers, such as /limit".to_owned());
             }
             (Some(_), None) | (None, Some(_)) => {}
             _ => return Err("http: expected one of line and json".to_owned()),
+        }
+        if self.levels.iter().any(|levels| !in_line(&levels.group)) {
+            return Err("http: levels: expected a group of line".to_owned());
         }
         if self.url.is_some() && (self.port.is_some() || self.path.is_some()) {
             return Err("http: expected url, or port and path".to_owned());
@@ -184,19 +204,8 @@ impl Http {
         let Some(path) = &self.path else {
             return String::new();
         };
-        let encoded: BTreeMap<&str, Vec<u8>> = path
-            .groups()
-            .map(|name| {
-                (
-                    name,
-                    percent_encoded(group(name).unwrap_or_default())
-                        .to_string()
-                        .into_bytes(),
-                )
-            })
-            .collect();
-        let filled = path.fill(|name| encoded.get(name).map(Vec::as_slice));
-        String::from_utf8_lossy(&filled).into_owned()
+        let encode = |text: &[u8]| percent_encoded(text).to_string();
+        String::from_utf8_lossy(&filled(path, group, encode)).into_owned()
     }
 
     /// Parses an answer. The error says what was expected.
@@ -216,16 +225,16 @@ impl Http {
         let answer: Value = serde_json::from_slice(text).map_err(|_| "expected JSON".to_owned())?;
         let items: Vec<&Value> = match &json.each {
             None => vec![&answer],
-            Some(pointer) => match answer.pointer(pointer) {
+            Some(pointer) => match answer.pointer(&pointer.0) {
                 Some(Value::Array(items)) => items.iter().collect(),
                 Some(Value::Object(items)) => items.values().collect(),
-                _ => return Err(format!("expected a list or a mapping at {pointer:?}")),
+                _ => return Err(format!("expected a list or a mapping at {:?}", pointer.0)),
             },
         };
         let holds = |item: &&Value| {
             let mut only = json.only.iter();
             only.all(|(pointer, text)| {
-                of_json(item, pointer).is_some_and(|it| it == text.as_bytes())
+                of_json(item, &pointer.0).is_some_and(|it| it == text.as_bytes())
             })
         };
         let items = items.into_iter().take(MOST_RULES).filter(holds);
@@ -260,7 +269,10 @@ impl Http {
         let text = |place: &str| rule.get(place).map(|text| text.clone().into_bytes());
         let Some(json) = &self.json else {
             for (group, text) in rule {
-                let Some(of_name) = matched.group(group).filter(|_| !is_limit(group)) else {
+                let Some(of_name) = matched
+                    .group(group)
+                    .filter(|_| !OF_LIMITS.contains(&group.as_str()))
+                else {
                     continue;
                 };
                 weight += match &self.levels {
@@ -287,7 +299,7 @@ impl Http {
             return Some((weight, limits));
         };
         for (group, pointer) in &json.matches {
-            let Some(text) = rule.get(pointer) else {
+            let Some(text) = rule.get(&pointer.0) else {
                 continue;
             };
             if matched.group(group) != Some(text.as_bytes()) {
@@ -296,7 +308,8 @@ impl Http {
             weight += 1;
         }
         let place = |template: &Template| {
-            String::from_utf8(template.fill(|group| matched.group(group))).ok()
+            let escape = |text: &[u8]| escaped(&String::from_utf8_lossy(text));
+            String::from_utf8(filled(template, |group| matched.group(group), escape)).ok()
         };
         let places = Fields {
             limit: place(&json.limit),
@@ -309,11 +322,16 @@ impl Http {
 }
 
 impl Json {
+    /// Where the limit, the window and the burst are.
+    fn limits(&self) -> impl Iterator<Item = &Template> + Clone {
+        let limits = [Some(&self.limit), self.window.as_ref(), self.burst.as_ref()];
+        limits.into_iter().flatten()
+    }
+
     /// The rule in `item`. Below a group of a pointer, only numbers are read.
     fn rule(&self, item: &Value) -> Rule {
         let mut rule = Rule::new();
-        let limits = [Some(&self.limit), self.window.as_ref(), self.burst.as_ref()];
-        let limits = limits.into_iter().flatten();
+        let limits = self.limits();
         for template in limits.clone().filter(|it| it.groups().next().is_some()) {
             let begin = String::from_utf8_lossy(template.beginning());
             let parent = begin.rsplit_once('/').map_or("", |(parent, _)| parent);
@@ -323,13 +341,31 @@ impl Json {
         }
         let whole = limits.filter(|it| it.groups().next().is_none());
         let whole = whole.map(|it| String::from_utf8_lossy(it.beginning()).into_owned());
-        for pointer in whole.chain(self.matches.values().cloned()) {
+        for pointer in whole.chain(self.matches.values().map(|it| it.0.clone())) {
             if let Some(text) = of_json(item, &pointer) {
                 rule.insert(pointer, String::from_utf8_lossy(&text).into_owned());
             }
         }
         rule
     }
+}
+
+/// `template` with the groups filled in as `encode` writes them.
+fn filled<'a>(
+    template: &Template,
+    group: impl Fn(&str) -> Option<&'a [u8]>,
+    encode: impl Fn(&[u8]) -> String,
+) -> Vec<u8> {
+    let texts = template
+        .groups()
+        .map(|name| (name, encode(group(name).unwrap_or_default())));
+    let texts: BTreeMap<&str, String> = texts.collect();
+    template.fill(|name| texts.get(name).map(String::as_bytes))
+}
+
+/// A name in a JSON pointer.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// Adds the numbers in `value`, which is at the pointer `at`, to `rule`.
@@ -340,8 +376,7 @@ fn numbers(value: &Value, at: &str, rule: &mut Rule) {
         }
         Value::Object(items) => {
             for (name, item) in items {
-                let name = name.replace('~', "~0").replace('/', "~1");
-                numbers(item, &format!("{at}/{name}"), rule);
+                numbers(item, &format!("{at}/{}", escaped(name)), rule);
             }
         }
         Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) => {}
@@ -365,10 +400,8 @@ pub(super) fn unknown_group(unknown: &str, groups: &[&str]) -> String {
     }
 }
 
-/// Whether the group of a line is a part of the limits.
-fn is_limit(group: &str) -> bool {
-    matches!(group, "limit" | "window" | "unit" | "burst")
-}
+/// The groups of a line that are parts of the limits.
+const OF_LIMITS: [&str; 4] = ["limit", "window", "unit", "burst"];
 
 fn of_line(pattern: &LinePattern, text: &[u8]) -> Option<Rule> {
     let captures = pattern.captures(text)?;

@@ -33,7 +33,18 @@ impl Called {
             let rest = Vec::new();
             return Self { label, rest };
         }
-        let rest = matched.without(|group| in_label(group) || passes(group));
+        let mut rest = matched.without(|group| in_label(group) || passes(group));
+        if let Some(label) = counter
+            .label
+            .as_ref()
+            .filter(|it| it.value.groups().count() > 1)
+        {
+            // The same label may be made of other groups.
+            for group in label.value.groups() {
+                let length = matched.group(group).map_or(0, <[u8]>::len);
+                rest.extend_from_slice(format!(" {length}").as_bytes());
+            }
+        }
         let is_own = |label: &[u8]| kept(label) == Some(&*rest);
         if is_own(&label) {
             return Self { label, rest };
@@ -135,6 +146,31 @@ mod tests {
         ];
         let called = ["user:1/login", "user:1/search", "user:1/upload"].map(str::to_owned);
         assert_eq!(labels("limits", &names), [called.to_vec(), called.to_vec()]);
+    }
+
+    #[test]
+    fn names_that_differ_in_blanks_have_different_labels() {
+        let names = [
+            ("{orders}:permits", Type::Zset),
+            ("{orders }:permits", Type::Zset),
+            ("{ orders}:permits", Type::Zset),
+        ];
+        let labels = labels("redisson", &names);
+        assert!(
+            labels
+                .iter()
+                .all(|it| *it == ["orders", "orders ", " orders"])
+        );
+    }
+
+    #[test]
+    fn names_whose_groups_make_the_same_label_have_different_labels() {
+        let names = [
+            ("{a}b c:permits:1", Type::Zset),
+            ("{ab} c:permits:1", Type::Zset),
+        ];
+        let [_, labels] = labels("redisson", &names);
+        assert_ne!(labels[0], labels[1]);
     }
 
     #[test]

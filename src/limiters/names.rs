@@ -73,14 +73,7 @@ impl Counter {
     /// no blank at an end.
     pub fn label(&self, matched: &Matched) -> Vec<u8> {
         match &self.label {
-            Some(label) => {
-                let filled = label.value.fill(|group| matched.group(group));
-                let mut groups = label.value.groups();
-                if groups.any(|group| matched.group(group).is_none_or(<[u8]>::is_empty)) {
-                    return filled.trim_ascii().to_vec();
-                }
-                filled
-            }
+            Some(label) => label.value.fill_trimmed(|group| matched.group(group)),
             None => matched.group("key").unwrap_or(&matched.name).to_vec(),
         }
     }

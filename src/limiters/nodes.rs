@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
-use super::http_limits::Header;
+use super::http_limits::{Header, Pointer};
 use super::pattern::Pattern;
 use super::selector::{Selector, is_name};
 use super::template::Template;
@@ -159,16 +159,6 @@ from_text!(Path, |text| {
     let fits = text.starts_with('/') && !text.contains(|c: char| c.is_ascii_control() || c == ' ');
     fits.then(|| Self(text.to_owned()))
         .ok_or_else(|| format!("{text:?}: expected a path, such as /health"))
-});
-
-/// A JSON pointer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pointer(pub String);
-
-from_text!(Pointer, |text| {
-    let fits = text.is_empty() || text.starts_with('/');
-    fits.then(|| Self(text.to_owned()))
-        .ok_or_else(|| format!("{text:?}: expected a JSON pointer, such as /node/id"))
 });
 
 /// Series of the duration of decisions.

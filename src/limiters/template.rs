@@ -72,6 +72,11 @@ impl Template {
         }
     }
 
+    /// Whether it makes JSON pointers.
+    pub(super) fn is_pointer(&self) -> bool {
+        self.parts.is_empty() || self.beginning().starts_with(b"/")
+    }
+
     /// Fills in the groups. A group that took no part in the match is empty.
     pub fn fill<'a>(&self, group: impl Fn(&str) -> Option<&'a [u8]>) -> Vec<u8> {
         let mut filled = Vec::new();
@@ -82,6 +87,35 @@ impl Template {
             }
         }
         filled
+    }
+
+    /// [`Self::fill`] without the blanks at the ends that empty groups leave. Blanks in groups stay.
+    pub(super) fn fill_trimmed<'a>(&'a self, group: impl Fn(&str) -> Option<&'a [u8]>) -> Vec<u8> {
+        let filled = |part: &'a Part| match part {
+            Part::Text(text) => (false, text.as_slice()),
+            Part::Group(name) => (true, group(name).unwrap_or_default()),
+        };
+        let mut parts: Vec<(bool, &[u8])> = self.parts.iter().map(filled).collect();
+        trim(parts.iter_mut(), <[u8]>::trim_ascii_start);
+        trim(parts.iter_mut().rev(), <[u8]>::trim_ascii_end);
+        parts.iter().flat_map(|(_, text)| *text).copied().collect()
+    }
+}
+
+/// Trims the texts beside empty groups, up to the first of `parts` that is left. Each says whether it is a group.
+fn trim<'a: 'p, 'p>(
+    parts: impl Iterator<Item = &'p mut (bool, &'a [u8])>,
+    trim: fn(&[u8]) -> &[u8],
+) {
+    let mut after_empty = false;
+    for (is_group, text) in parts {
+        if !*is_group && after_empty {
+            *text = trim(text);
+        }
+        if !text.is_empty() {
+            return;
+        }
+        after_empty = true;
     }
 }
 
@@ -105,6 +139,24 @@ mod tests {
         assert_eq!(fill("{${scope}:$key}:window"), "{login:user:1}:window");
         assert_eq!(fill("a$$b$none"), "a$b");
         assert_eq!(fill(""), "");
+    }
+
+    #[test]
+    fn empty_groups_leave_no_blanks_at_the_ends_and_blanks_in_groups_stay() {
+        for (text, expected) in [
+            ("$none $key", " a b "),
+            ("$key $none", " a b "),
+            ("$key$none", " a b "),
+            ("$none $none $key $none", " a b "),
+            ("$none: $key", ":  a b "),
+            ("of $none", "of"),
+            ("$none $none", ""),
+            (" $key", "  a b "),
+        ] {
+            let template = Template::parse(text).unwrap();
+            let filled = template.fill_trimmed(|group| (group == "key").then_some(&b" a b "[..]));
+            assert_eq!(String::from_utf8(filled).unwrap(), expected, "{text}");
+        }
     }
 
     #[test]

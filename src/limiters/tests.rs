@@ -243,6 +243,18 @@ not a rule
 }
 
 #[test]
+fn a_pointer_finds_names_with_a_slash_or_a_tilde() {
+    let text = "limits:\n  - http: {path: /a, json: {limit: '/limits/$scope'}}\n";
+    let own = with(text).unwrap();
+    let Source::Http(http) = &own.limits[0].value else {
+        panic!("no http")
+    };
+    let rules = http.parse(br#"{"limits":{"a/b~c":5}}"#).unwrap();
+    let found = http.limits(&rules, &matched(&own, "own:a/b~c:user"));
+    assert_eq!(found.limit, Some(5));
+}
+
+#[test]
 fn kongs_rules_hold_for_the_route_that_they_name() {
     let kong = Description::parse(built_in("kong").unwrap()).unwrap();
     let mut apis = kong.apis();

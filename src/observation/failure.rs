@@ -114,8 +114,8 @@ pub struct Failure {
     #[serde(default = "one")]
     pub times: u64,
     /// Of counters that could not be judged: what is unknown about at least one of them.
-    #[serde(default, skip_serializing_if = "Failure::lacks_nothing")]
-    pub lacks: Lacks,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<Lacks>,
 }
 
 fn one() -> u64 {
@@ -136,15 +136,24 @@ impl Failure {
             reason,
             message: message.into(),
             times: 1,
-            lacks: Lacks::Nothing,
+            lacks: None,
         }
     }
 
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes a reference"
-    )]
-    fn lacks_nothing(lacks: &Lacks) -> bool {
-        *lacks == Lacks::Nothing
+    /// What is unknown about at least one counter. A recording of an older version does not say it: then it is the limit.
+    pub fn lacks(&self) -> Lacks {
+        let without_limit = matches!(
+            (self.collector, self.reason),
+            (
+                Collector::Counters,
+                Reason::NoLimit | Reason::LimitsUnread | Reason::NoWindow | Reason::Unreadable
+            )
+        );
+        let older = if without_limit {
+            Lacks::Limit
+        } else {
+            Lacks::Nothing
+        };
+        self.lacks.unwrap_or(older)
     }
 }

@@ -19,7 +19,7 @@ use crate::observation::{
 };
 use crate::observe::actor::LimiterActor;
 use crate::observe::config::{Kind, ObserveConfig};
-use crate::observe::counters::api_limits::ApiLimits;
+use crate::observe::counters::api_limits::{ApiLimits, to_set};
 use crate::observe::counters::described::{Described, SavedName};
 use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::listed::Listed;
@@ -90,8 +90,13 @@ impl Limiter {
                     config.ratelimiter_access.clone(),
                 );
                 let urls = config.ratelimiter_urls.clone();
+                let to_set = to_set(description, &urls);
+                if let Some(expected) = to_set.as_ref().filter(|_| config.limit_rules.is_empty()) {
+                    tracing::warn!(limiter = description.name, "expected {expected}");
+                }
                 let api = ApiLimits::new(description, http.map_err(SetupError::Http)?, urls);
-                let described = Described::new(Arc::clone(description), api);
+                let mut described = Described::new(Arc::clone(description), api);
+                described.to_set = to_set;
                 (Some(described), Tracked::new(description, false))
             }
         };
@@ -488,10 +493,8 @@ impl Subject for Limiter {
             serde_json::from_value(memory).map_err(|error| error.to_string())?;
         // Registrations that have other names now have not vanished.
         if recalled.registry.is_none() || recalled.registry == self.nodes.registrations() {
-            self.nodes.memory = recalled.nodes;
+            self.nodes.take_memory(recalled.nodes);
         }
-        let statics = self.nodes.urls.iter().filter_map(address_of);
-        self.nodes.memory.set_statics(statics);
         self.keys.last_full_pass = recalled.last_full_pass;
         let memory = &mut self.keys.memory;
         if let Some(settings) = recalled.settings {

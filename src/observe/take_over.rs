@@ -1,7 +1,6 @@
 //! What survives a reload of the configuration. The new limiter takes over the memory of the old one. Where the settings
 //! did not change, it also takes over the connections and the pass under way.
 
-use crate::observe::http::management_api::address_of;
 use crate::observe::limiter::Limiter;
 
 impl Limiter {
@@ -15,10 +14,7 @@ impl Limiter {
         }
         let same_redis = self.redis == before.redis;
         let (nodes, was) = (&mut self.nodes, before.nodes);
-        nodes.memory = was.memory;
-        nodes
-            .memory
-            .set_statics(nodes.urls.iter().filter_map(address_of));
+        nodes.take_memory(was.memory);
         if nodes.requests.canary.is_some() {
             nodes.canaries = was.canaries;
         }
@@ -139,6 +135,30 @@ mod tests {
         ] {
             let mut next = limiter(&[("limiter.file", after)]);
             assert_eq!(next.take_over(limiter(before)), same, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn nodes_at_the_addresses_of_a_name_survive_a_reload_and_a_restart() {
+        let folder = lab::temp::TempDir::new("names").unwrap();
+        let file = folder.path().join("own.yml");
+        let text = crate::limiters::built_in("envoy-ratelimit").unwrap();
+        std::fs::write(&file, text.replace("health: {", "health: {id: /id, ")).unwrap();
+        let file = file.display().to_string();
+        let settings = [
+            ("limiter.file", file.as_str()),
+            ("ratelimiter.url", "http://envoy.invalid:81"),
+        ];
+        let dead = r#"{"known":{"a":{"address":"10.0.0.1:81","deregistered":false,"lost":false,"reached":true}},
+            "statics":{"10.0.0.1:81":{"id":"a"}}}"#;
+        let mut before = limiter(&settings);
+        before.nodes.memory = serde_json::from_str(dead).unwrap();
+        let mut restarted = limiter(&settings);
+        restarted.recall(before.remember()).unwrap();
+        let mut reloaded = limiter(&settings);
+        assert!(reloaded.take_over(before));
+        for limiter in [reloaded, restarted] {
+            assert!(limiter.nodes.memory.ids().eq(["a"]));
         }
     }
 

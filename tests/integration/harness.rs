@@ -20,7 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// For malloc: large blocks go back to the system as soon as they are freed. Otherwise the exporter's memory depends on the order
 /// in which its threads free them, and on how busy the machine is.
-const GIVES_MEMORY_BACK: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "131072");
+pub(crate) const GIVES_MEMORY_BACK: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "131072");
 
 /// A running exporter, ended with its handle.
 #[derive(Debug)]

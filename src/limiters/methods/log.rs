@@ -72,7 +72,11 @@ impl Log {
     fn begin_ms(&self, at: &At<'_>) -> Result<f64, Not> {
         Ok(match self.times {
             Times::Requests => {
-                let missing = |not| self.missing_window.consequence().unwrap_or(not);
+                // If the limit is known, the window is malformed where it is stored.
+                let missing = |not| match at.limits.limit {
+                    Some(_) => not,
+                    None => self.missing_window.consequence().unwrap_or(not),
+                };
                 at.now() - at.window_ms().map_err(missing)?
             }
             Times::Ends => at.now(),

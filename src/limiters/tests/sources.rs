@@ -54,6 +54,29 @@ fn mistakes_in_sources_name_their_line() {
             &["url", "expected http://"],
         ),
         (
+            format!("{own}limits:\n  - http: {{path: /a, json: {{each: data, limit: /l}}}}\n"),
+            13,
+            &["\"data\"", "expected a JSON pointer"],
+        ),
+        (
+            format!("{own}limits:\n  - http: {{path: /a, json: {{limit: $scope/l}}}}\n"),
+            13,
+            &["expected JSON pointers"],
+        ),
+        (
+            format!(
+                "{own}limits:\n  - http: {{path: /a, line: '^(?P<limit>.+)$', levels: {{group: scope, split: ., join: _}}}}\n"
+            ),
+            13,
+            &["levels", "expected a group of line"],
+        ),
+        (
+            own.replace("(?P<scope>", "(?P<name>")
+                .replace("$scope", "$name"),
+            5,
+            &["expected another group than name"],
+        ),
+        (
             format!("{own}nodes:\n  health: {{path: /}}\n  canary: {{path: 'check'}}\n"),
             13,
             &["canary", "expected a path"],
@@ -108,13 +131,29 @@ fn mistakes_in_nodes_name_their_line() {
 }
 
 #[test]
-fn names_may_lack_groups_that_only_compare_rules() {
+fn a_misspelt_group_that_compares_rules_is_refused() {
     let own = COUNTER.trim_start();
-    for api in [
-        r"line: '^(?P<scope>\S+) (?P<limit>\d+) (?P<window>\S+) (?P<plan>\w+)'",
-        "json: {limit: /l, match: {route: /route}}",
+    let with = |api: &str| format!("{own}limits:\n  - http: {{path: /a, {api}}}\n");
+    for (api, words) in [
+        (
+            r"line: '^(?P<scoep>\S+) (?P<limit>\d+)'",
+            &["unknown group \"scoep\"", "did you mean scope?"][..],
+        ),
+        (
+            r"line: '^(?P<scope>\S+) (?P<limit>\d+) (?P<unti>\w+)'",
+            &["unknown group \"unti\"", "did you mean unit?"],
+        ),
+        (
+            "json: {limit: /l, match: {route: /route}}",
+            &["unknown group \"route\"", "expected one of scope, key"],
+        ),
     ] {
-        let text = format!("{own}limits:\n  - http: {{path: /a, {api}}}\n");
-        Description::parse(&text).unwrap();
+        assert_mistake(&with(api), 13, words);
+    }
+    for api in [
+        r"line: '^(?P<scope>\S+) (?P<limit>\d+) (?P<window>\S+) (?P<unit>\w+) (?P<burst>\d+)'",
+        "json: {limit: /l, match: {scope: /route, name: /name}}",
+    ] {
+        Description::parse(&with(api)).unwrap();
     }
 }

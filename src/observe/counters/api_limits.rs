@@ -108,6 +108,17 @@ pub(in crate::observe) struct ApiLimits {
     changes: u64,
 }
 
+/// What to set so that the APIs of `description` can be asked, if there is an API without a URL of its own and no node to ask.
+pub(in crate::observe) fn to_set(description: &Description, bases: &[Url]) -> Option<String> {
+    let has_addresses = !bases.is_empty() || description.registry().is_some();
+    let mut apis = description.apis();
+    let unasked = !has_addresses && apis.any(|api| api.url.is_none());
+    unasked.then(|| {
+        let name = &description.name;
+        format!("--ratelimiter.url, or rules under limits: {name} has limits in its API, which is not asked without a URL")
+    })
+}
+
 impl ApiLimits {
     /// `None` if the description has no API, or none that can be asked.
     pub(in crate::observe) fn new(
@@ -115,9 +126,8 @@ impl ApiLimits {
         http: Http,
         bases: Vec<Url>,
     ) -> Option<Self> {
-        let mut apis = description.apis();
-        let has_addresses = !bases.is_empty() || description.registry().is_some();
-        if !apis.any(|api| api.url.is_some() || has_addresses) {
+        let unasked = to_set(description, &bases).is_some();
+        if !description.apis().any(|api| api.url.is_some() || !unasked) {
             return None;
         }
         let apis: Vec<&Api> = description.apis().collect();
@@ -222,6 +232,7 @@ impl ApiLimits {
                 continue;
             }
             let every = asked.iter().map(|(_, api)| api.every).min();
+            let needs = asked.iter().find_map(|(_, api)| api.needs.clone());
             if !answered.is_due(now, Duration::from_millis(every.unwrap_or_default())) {
                 continue;
             }
@@ -243,7 +254,10 @@ impl ApiLimits {
                 },
             };
             answered.read_at = None;
-            let (reason, message) = (error.reason, error.message);
+            let (reason, mut message) = (error.reason, error.message);
+            if let Some(needs) = needs {
+                message = format!("{message}; it needs {needs}");
+            }
             failures.push(Failure::new(Collector::ManagementApi, "", reason, message));
             if !matches!(reason, Reason::HttpStatus | Reason::InvalidJson) {
                 // The other places would time out too.
@@ -398,18 +412,13 @@ async fn fetch(
         Ok(rules)
     });
     let outcome = first_success(attempts.collect()).await;
-    let needs = apis.iter().find_map(|(_, api)| api.needs.as_ref());
     outcome.map_err(|errors: Vec<HttpError>| {
         let first = errors.into_iter().next();
-        let mut error = first.unwrap_or(HttpError {
+        first.unwrap_or(HttpError {
             reason: Reason::Unexpected,
             status: None,
             message: "limits: no URL to ask".to_owned(),
-        });
-        if let Some(needs) = needs {
-            error.message = format!("{}; it needs {needs}", error.message);
-        }
-        error
+        })
     })
 }
 

@@ -39,6 +39,8 @@ pub(in crate::observe) struct Described {
     description: Arc<Description>,
     /// Limits from APIs.
     pub(in crate::observe) api: Option<ApiLimits>,
+    /// What to set so that all of its APIs can be asked, if some cannot.
+    pub(in crate::observe) to_set: Option<String>,
     /// The names of the keys to read again, by their labels.
     names: HashMap<Box<[u8]>, KeptName>,
     /// The same names. Their expiry is read wherever SCAN returns them.
@@ -112,6 +114,7 @@ impl Described {
         Self {
             description,
             api,
+            to_set: None,
             names: HashMap::new(),
             by_name: HashSet::new(),
             wanted: HashSet::new(),

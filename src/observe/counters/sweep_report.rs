@@ -36,8 +36,12 @@ pub(super) fn unjudged(result: &SweepResult, label: KeyLabel) -> BTreeMap<String
         .collect()
 }
 
-/// The keys that were passed over, by reason.
-pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure> {
+/// The keys that were passed over, by reason. `to_set` says what to set so that all APIs with limits can be asked.
+pub(super) fn passed_over(
+    result: &SweepResult,
+    label: KeyLabel,
+    to_set: Option<&str>,
+) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (reason, skipped) in &result.skipped {
         let (times, example) = (skipped.times, label.of(&skipped.example));
@@ -46,6 +50,9 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
             Reason::InvalidLimit => "limit to be a whole number from 0 on",
             Reason::Resharding => "the keys on the servers that own their slots; they are moving",
             Reason::InvalidWindow => "window_ms to be a whole number from 1 on",
+            Reason::NoLimit | Reason::NoWindow | Reason::LimitsUnread if to_set.is_some() => {
+                to_set.unwrap_or_default()
+            }
             Reason::NoLimit => {
                 "a limit in a rule of the configuration, the name, or the limiter's settings or API (--ratelimiter.url)"
             }
@@ -91,7 +98,7 @@ pub(super) fn passed_over(result: &SweepResult, label: KeyLabel) -> Vec<Failure>
             ),
         );
         failure.times = times;
-        failure.lacks = skipped.lacks;
+        failure.lacks = Some(skipped.lacks);
         failures.push(failure);
     }
     failures

@@ -258,13 +258,14 @@ impl NodeReader {
         let before = self.clock.now();
         // This uses open connections only. A new connection may lead to another Redis, where a missing registration was not
         // deleted.
-        let mut read = read_registrations(&mut self.topology, registry, &ids).await;
+        let (topology, clock) = (&mut self.topology, &self.clock);
+        let mut read = read_registrations(topology, clock, registry, &ids).await;
         self.name_configured(addresses(&mut read));
         let registry = RegistryReading {
             readable: true,
             found: read.found,
             unread: read.unread,
-            read_at: Some(self.clock.now().steady),
+            times: read.times,
             redis_up_since: self.redis_was.current_since,
             redis_restarted: false,
             memory_freed: self.redis_was.memory_freed,
@@ -334,7 +335,7 @@ impl NodeReader {
             readable,
             found: registrations.found,
             unread: registrations.unread,
-            read_at: Some(self.clock.now().steady),
+            times: registrations.times,
             redis_up_since: self.redis_was.current_since,
             redis_restarted: restarted,
             memory_freed: self.redis_was.memory_freed,
@@ -375,16 +376,16 @@ impl NodeReader {
         if ids.is_empty() || !read.registry.readable {
             return;
         }
-        let reading = deadline.cut(read_registrations(&mut self.topology, registry, &ids));
-        let Some(mut result) = reading.await else {
+        let (topology, clock) = (&mut self.topology, &self.clock);
+        let reading = read_registrations(topology, clock, registry, &ids);
+        let Some(mut result) = deadline.cut(reading).await else {
             return self.topology.verify();
         };
         self.name_configured(addresses(&mut result));
         read.failures.extend(malformed(registry, &result));
         read.failures.extend(unread(&result));
-        let now = self.clock.now().steady;
-        let (found, unread) = (result.found, result.unread);
-        read.registry.read_again(&ids, found, unread, now);
+        let (found, unread, times) = (result.found, result.unread, result.times);
+        read.registry.read_again(found, unread, times);
     }
 
     /// Asks the addresses that this collection found.
@@ -459,6 +460,15 @@ impl NodeReader {
             .cloned()
             .collect();
         self.read_registrations(deadline, ids, read).await;
+    }
+
+    /// Takes over what is known of the nodes. The addresses of configured names are known once they are resolved.
+    pub(in crate::observe) fn take_memory(&mut self, memory: NodeMemory) {
+        self.memory = memory;
+        if self.discovery.is_none() {
+            let statics = self.urls.iter().filter_map(address_of);
+            self.memory.set_statics(statics);
+        }
     }
 
     /// Resolves the configured names to nodes. Returns the failures of names that do not resolve.

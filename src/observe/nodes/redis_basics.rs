@@ -50,7 +50,7 @@ pub(in crate::observe) async fn redis_basics(
                 }
                 match registry {
                     Some(registry) => {
-                        let read = read_registrations(topology, registry, &ids).await;
+                        let read = read_registrations(topology, clock, registry, &ids).await;
                         with_registrations(basics, registry, read)
                     }
                     None => basics,
@@ -84,11 +84,12 @@ impl RedisBasics {
 /// Reads the registrations of `ids`, and drops the connections that broke meanwhile.
 pub(in crate::observe) async fn read_registrations(
     topology: &mut Topology,
+    clock: &Clock,
     registry: &Registry,
     ids: &[String],
 ) -> Registrations {
     let router = topology.router();
-    let read = registrations(&router, registry, ids).await;
+    let read = registrations(&router, clock, registry, ids).await;
     topology.note(&router, &read.broken);
     read
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use redis::{RedisError, Value};
 
+use crate::clock::Clock;
 use crate::limiters::Registry;
 use crate::observation::{Reason, decode_key, encode_key};
 use crate::observe::http::management_api::registered_address;
-use crate::observe::nodes::state::Registration;
+use crate::observe::nodes::state::{ReadingTimes, Registration};
 use crate::observe::redis::errors::{RedisFailure, is_unserved, reason_of};
 use crate::observe::redis::router::{Answers, Router};
 
@@ -21,6 +22,8 @@ pub(in crate::observe) struct Registrations {
     pub(in crate::observe) unread: BTreeSet<String>,
     /// Why the first of `unread` could not be read.
     pub(in crate::observe) why: Option<RedisFailure>,
+    /// When the others were read.
+    pub(in crate::observe) times: ReadingTimes,
     /// The links that broke meanwhile.
     pub(in crate::observe) broken: BTreeMap<usize, RedisError>,
 }
@@ -28,6 +31,7 @@ pub(in crate::observe) struct Registrations {
 /// The registrations of `ids` (escaped as [`encode_key`] does).
 pub(in crate::observe) async fn registrations(
     router: &Router,
+    clock: &Clock,
     registry: &Registry,
     ids: &[String],
 ) -> Registrations {
@@ -52,7 +56,9 @@ pub(in crate::observe) async fn registrations(
         commands.push((key.clone(), fields));
         commands.push((key, ttl));
     }
+    let begun = clock.now().steady;
     let Answers { each, broken, .. } = router.ask(commands).await;
+    let read_at = clock.now().steady;
     result.broken = broken;
     for (id, pair) in ids.iter().zip(each.chunks(2)) {
         match pair {
@@ -80,6 +86,8 @@ pub(in crate::observe) async fn registrations(
             _ => result.malformed.push((id.clone(), Reason::RedisError)),
         }
     }
+    let read = ids.iter().filter(|id| !result.unread.contains(*id));
+    result.times = read.map(|id| (id.clone(), (begun, read_at))).collect();
     result
 }
 

@@ -62,8 +62,8 @@ pub(in crate::observe) struct RegistryReading {
     pub(in crate::observe) found: BTreeMap<String, Registration>,
     /// The ids that could not be read, because the server that holds them did not answer.
     pub(in crate::observe) unread: BTreeSet<String>,
-    /// When the registrations that are missing now were seen to be missing. They may have expired until then.
-    pub(in crate::observe) read_at: Option<Timestamp>,
+    /// When each id was read.
+    pub(in crate::observe) times: ReadingTimes,
     /// Since when Redis has answered without a break or a restart.
     pub(in crate::observe) redis_up_since: Option<Timestamp>,
     /// Whether Redis restarted since the registry was last read: then a missing registration was not deleted by
@@ -72,6 +72,9 @@ pub(in crate::observe) struct RegistryReading {
     /// Since when Redis accepts writes that need memory again, if it was full before.
     pub(in crate::observe) memory_freed: Option<Timestamp>,
 }
+
+/// When the registration of each id was read: when the request was sent, and when the answer was there.
+pub(in crate::observe) type ReadingTimes = BTreeMap<String, (Timestamp, Timestamp)>;
 
 /// The known registrations between two judgements, and when reading them began.
 pub(in crate::observe) type Glance = (Timestamp, RegistryReading);
@@ -82,17 +85,29 @@ impl RegistryReading {
         self.readable && !self.unread.contains(id)
     }
 
-    /// Takes what was read of `ids` at `now`. A registration that was already missing has not expired since.
+    /// When reading `id` began. `now` is the time of the collection.
+    fn begun(&self, id: &str, now: Timestamp) -> Timestamp {
+        self.times.get(id).map_or(now, |(begun, _)| *begun)
+    }
+
+    /// When `id` was read. If it was missing, it may have expired until then.
+    fn read_at(&self, id: &str, now: Timestamp) -> Timestamp {
+        self.times.get(id).map_or(now, |(_, read_at)| *read_at)
+    }
+
+    /// Takes what was read later, at `times`. A registration that was already missing has not expired since.
     pub(in crate::observe) fn read_again(
         &mut self,
-        ids: &[String],
         found: BTreeMap<String, Registration>,
         unread: BTreeSet<String>,
-        now: Timestamp,
+        times: ReadingTimes,
     ) {
-        for id in ids.iter().filter(|id| !unread.contains(*id)) {
-            if self.found.remove(id).is_some() && !found.contains_key(id) {
-                self.read_at = Some(now);
+        for (id, time) in times {
+            self.unread.remove(&id);
+            if self.found.remove(&id).is_some() || found.contains_key(&id) {
+                self.times.insert(id, time);
+            } else {
+                self.times.entry(id).or_insert(time);
             }
         }
         self.found.extend(found);
@@ -154,8 +169,8 @@ pub struct RegistryTiming {
     pub forget_after: Duration,
 }
 
-/// The longest time between two readings of the known registrations. A reading costs two commands for each node.
-const GLANCE_EVERY: Duration = Duration::from_secs(8);
+/// The shortest and the longest time between two readings of the known registrations. A reading costs two commands for each node.
+const GLANCE_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
 
 impl RegistryTiming {
     /// The timing of `registry`.
@@ -172,8 +187,8 @@ impl RegistryTiming {
     /// can expire. Without a registry, no time is that short.
     pub(in crate::observe) fn glance_every(&self) -> Duration {
         match self.ttl.saturating_sub(self.heartbeat) {
-            Duration::ZERO => GLANCE_EVERY,
-            spare => GLANCE_EVERY.min(spare / 2),
+            Duration::ZERO => GLANCE_EVERY[1],
+            spare => (spare / 2).clamp(GLANCE_EVERY[0], GLANCE_EVERY[1]),
         }
     }
 
@@ -279,11 +294,6 @@ impl NodeMemory {
         addresses.cloned().collect()
     }
 
-    /// Whether `id` was proved not to reach Redis, and nothing has contradicted that since.
-    pub(in crate::observe) fn is_cut_off(&self, id: &str) -> bool {
-        self.cut_off.contains(id)
-    }
-
     /// Whether a failed probe of `address` would mean that a node is down. Then it is probed again first.
     pub(in crate::observe) fn was_reached(&self, address: &str) -> bool {
         let mut known = self.known.values();
@@ -334,38 +344,8 @@ impl NodeMemory {
         });
         nodes.extend(self.unidentified_statics(evidence));
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
-        for node in &mut nodes {
-            let unsaid = node.redis_connected.is_none() && node.redis_reason.is_none();
-            if evidence.covers_redis && unsaid {
-                node.redis_reason.clone_from(&node.reason);
-            }
-        }
-        let down = |node: &Node| node.state.is_some() && !node.is_up();
-        self.cut_off.retain(|id| {
-            let mut nodes = nodes.iter();
-            nodes.any(|node| node.id == *id && !down(node))
-        });
+        self.end_redis(evidence, &mut nodes);
         nodes
-    }
-
-    /// Notes which nodes are proved not to reach Redis. Evidence that was not read changes nothing.
-    fn learn_redis(&mut self, redis: &BTreeMap<String, RedisEvidence>) {
-        for (id, found) in redis {
-            match found {
-                RedisEvidence::Broken(_) => {
-                    self.cut_off.insert(id.clone());
-                }
-                RedisEvidence::Unread(_) | RedisEvidence::Inconclusive(_) => {}
-                RedisEvidence::None
-                | RedisEvidence::NoFailures
-                | RedisEvidence::Works
-                | RedisEvidence::Healthy
-                | RedisEvidence::Answered
-                | RedisEvidence::Returned(_) => {
-                    self.cut_off.remove(id);
-                }
-            }
-        }
     }
 
     /// Notes what `glances`, in the order of their times, saw after the last judgement.
@@ -388,7 +368,7 @@ impl NodeMemory {
             }
             known.registered_at.clone_from(&registration.registered_at);
             known.registration = Some(SeenTtl {
-                at: now,
+                at: registry.begun(id, now),
                 ttl: registration.ttl,
             });
             known.deregistered = false;
@@ -397,15 +377,14 @@ impl NodeMemory {
         if !registry.readable {
             return;
         }
-        let read_at = registry.read_at.unwrap_or(now);
         for (id, known) in &mut self.known {
             if registry.found.contains_key(id) || registry.unread.contains(id) {
                 continue;
             }
             known.lost |= registry.redis_restarted;
             if let Some(seen) = known.registration.filter(|_| !known.lost) {
-                let could_have_run_out =
-                    seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
+                let passed = elapsed(seen.at, registry.read_at(id, now));
+                let could_have_run_out = seen.ttl.is_some_and(|ttl| passed >= ttl);
                 // Renewals since the last reading only move the expiry further away. So a registration that is
                 // missing before it could have expired was deleted.
                 known.deregistered |= !could_have_run_out;

@@ -190,6 +190,26 @@ async fn counters_of_demand_without_limits_count_once_and_hide_no_violation() ->
     Ok(())
 }
 
+#[tokio::test]
+async fn limits_in_an_api_that_no_setting_leads_to_are_missed_at_the_start() -> anyhow::Result<()> {
+    let expected =
+        "expected --ratelimiter.url, or rules under limits: limitador has limits in its API";
+    let watched = Watched::start("limitador", "").await?;
+    assert!(watched.exporter.log().contains(expected));
+    let name = br#"namespace:{a},counter:{"namespace":"a","seconds":60,"conditions":[],"variables":["u"]},"set_variables":{"u":"1"}}"#;
+    watched.run("SET", &[name, b"3", b"EX", b"60"]).await?;
+    let read = |scrape: &Scrape| scrape.errors("counters", "no_limit") > 0.0;
+    watched.exporter.until("it has no limit", read).await?;
+    let page = watched.exporter.get("/").await?.text();
+    assert!(page.contains(expected), "{page}");
+    // Who writes rules may do without the API.
+    watched.reload(TEN).await?;
+    let read = |scrape: &Scrape| scrape.is("ratelimiter_key_requests_limit", &[], 10);
+    watched.exporter.until("it has a limit", read).await?;
+    assert_eq!(watched.exporter.log().matches(expected).count(), 1);
+    Ok(())
+}
+
 /// A user of Redis may not be allowed to, and each refusal is a line in Redis's own log.
 #[tokio::test]
 async fn a_redis_that_does_not_measure_memory_is_not_asked_again() -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! Python, Java and Lua: options, versions and states of which there is no dump.
 
-use ratelimiter_exporter::limiters::{Invalid, Outcome, Refused};
+use ratelimiter_exporter::limiters::{Invalid, Outcome, Refused, Unknown};
 
 use super::{NOW_MS, Variant};
 use crate::store::{Rule, Value};
@@ -98,6 +98,14 @@ fn redisson_limiters_with_braces_in_their_names_have_their_own_limits() {
     }
     redisson.store.string("{tenant}:orders:value", "8", -1);
     assert_eq!(redisson.outcome("{tenant}:orders:value"), Outcome::Ignored);
+    // A malformed configuration is a problem, and not one that has ended.
+    for (interval, unknown) in [("a minute", true), ("60000", false)] {
+        let rates = [("rate", "10"), ("interval", interval), ("type", "0")];
+        redisson.store.hash("orders", &rates, -1);
+        let outcome = redisson.outcome("{orders}:permits");
+        let is_unknown = outcome == Outcome::Unknown(Unknown::NoWindow);
+        assert_eq!(is_unknown, unknown, "{outcome:?}");
+    }
     // expire() of older versions ends the configuration alone.
     redisson.store.keys.remove(&b"orders"[..]);
     let over = redisson.outcome("{orders}:permits");

@@ -256,7 +256,10 @@ fn counters_that_could_not_be_read_are_not_healthy_whatever_the_reason() {
                     redis_connected: Some(true),
                     limiter: Some(kind()),
                     unjudged: BTreeMap::from([("k".to_owned(), reason)]),
-                    failures: vec![Failure { lacks, ..failure }],
+                    failures: vec![Failure {
+                        lacks: Some(lacks),
+                        ..failure
+                    }],
                     ..Observation::default()
                 };
                 let report = checker.check(at(seconds), &observation);
@@ -276,4 +279,24 @@ fn counters_that_could_not_be_read_are_not_healthy_whatever_the_reason() {
             assert_eq!(unread(&mut checker, 500), (0, expected.to_vec()), "{case}");
         }
     }
+}
+
+#[test]
+fn an_older_recording_of_counters_without_a_limit_is_not_evaluable() {
+    let evaluable = |lacks: &str| {
+        let text = format!(
+            r#"{{"nodes":[],"counters":[],"node_metrics":{{}},"redis_connected":true,
+                "failures":[{{"collector":"counters","reason":"no_limit","message":""{lacks}}}]}}"#
+        );
+        let observation = Observation {
+            limiter: Some(kind()),
+            ..serde_json::from_str(&text).unwrap()
+        };
+        let report = checker().check(at(0), &observation);
+        let of_keys = report.invariants.iter();
+        let of_keys = of_keys.filter(|status| status.config.name.about_keys());
+        of_keys.map(|status| status.evaluable).collect::<Vec<_>>()
+    };
+    assert_eq!(evaluable(""), [false, false, false, true]);
+    assert_eq!(evaluable(r#","lacks":"nothing""#), [true; 4]);
 }

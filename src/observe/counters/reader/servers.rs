@@ -130,7 +130,9 @@ impl KeyReader {
     }
 
     pub(super) fn failures(&self, result: &SweepResult) -> Vec<Failure> {
-        let mut failures = passed_over(result, self.label);
+        let described = self.memory.described.as_ref();
+        let to_set = described.and_then(|described| described.to_set.as_deref());
+        let mut failures = passed_over(result, self.label, to_set);
         failures.extend(result.api.iter().cloned());
         // The address of a single server is in the configuration.
         let cluster = self.shards.len() > 1;

@@ -1,12 +1,63 @@
 //! Judges a node by its registration: its state if it cannot be probed, and whether it reaches Redis.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::{
-    NodeEvidence, NodeRecord, ProbeOutcome, RedisEvidence, Registration, RegistryTiming, SeenTtl,
+    NodeEvidence, NodeMemory, NodeRecord, ProbeOutcome, RedisEvidence, Registration,
+    RegistryTiming, SeenTtl,
 };
 use crate::clock::elapsed;
+use crate::observation::Node;
 use crate::observe::nodes::redis_errors::NO_DECISIONS;
+
+impl NodeMemory {
+    /// Whether `id` was proved not to reach Redis, and nothing has contradicted that since.
+    pub(in crate::observe) fn is_cut_off(&self, id: &str) -> bool {
+        self.cut_off.contains(id)
+    }
+
+    /// Notes which nodes are proved not to reach Redis. Evidence that was not read changes nothing.
+    pub(in crate::observe) fn learn_redis(&mut self, redis: &BTreeMap<String, RedisEvidence>) {
+        for (id, found) in redis {
+            match found {
+                RedisEvidence::Broken(_) => {
+                    self.cut_off.insert(id.clone());
+                }
+                RedisEvidence::Unread(_) | RedisEvidence::Inconclusive(_) => {}
+                RedisEvidence::None
+                | RedisEvidence::NoFailures
+                | RedisEvidence::Works
+                | RedisEvidence::Healthy
+                | RedisEvidence::Answered
+                | RedisEvidence::Returned(_) => {
+                    self.cut_off.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Gives nodes of which nothing was read the reason of their state, and forgets what was proved of nodes that are down or
+    /// gone.
+    pub(in crate::observe) fn end_redis(
+        &mut self,
+        evidence: &NodeEvidence<'_>,
+        nodes: &mut [Node],
+    ) {
+        for node in nodes.iter_mut() {
+            let unsaid = node.redis_connected.is_none() && node.redis_reason.is_none();
+            if evidence.covers_redis && unsaid {
+                node.redis_reason.clone_from(&node.reason);
+            }
+        }
+        let down = |node: &Node| node.state.is_some() && !node.is_up();
+        self.cut_off.retain(|id| {
+            let mut nodes = nodes.iter();
+            nodes.any(|node| node.id == *id && !down(node))
+        });
+    }
+}
 
 /// When a registration was last renewed, by its TTL when it was read. `None` without a TTL.
 pub(in crate::observe) fn renewed_at(seen: SeenTtl, timing: RegistryTiming) -> Option<Timestamp> {
@@ -66,7 +117,7 @@ pub(in crate::observe) fn by_registration(
         // Redis may have come back empty: the next heartbeats restore the registrations.
         return unknown("redis_restarted");
     }
-    let read_at = evidence.registry.read_at.unwrap_or(evidence.now);
+    let read_at = evidence.registry.read_at(id, evidence.now);
     let ran_out = seen.ttl.is_some_and(|ttl| elapsed(seen.at, read_at) >= ttl);
     if ran_out {
         Some((Some("Down".to_owned()), "registration ran out".to_owned()))

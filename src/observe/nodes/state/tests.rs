@@ -64,9 +64,16 @@ impl World {
     /// The collection reads the registration of `id` again at `now`.
     fn read_again(&mut self, id: &str, found: Option<Registration>, now: i64) -> &mut Self {
         let found = found.map(|found| (id.to_owned(), found));
-        let (ids, found) = ([id.to_owned()], found.into_iter().collect());
-        self.registry
-            .read_again(&ids, found, BTreeSet::new(), at(now));
+        let times = BTreeMap::from([(id.to_owned(), (at(now), at(now)))]);
+        let found = found.into_iter().collect();
+        self.registry.read_again(found, BTreeSet::new(), times);
+        self
+    }
+
+    /// The collection read the registration of `id` at `now`.
+    fn read_at(&mut self, id: &str, now: i64) -> &mut Self {
+        let times = &mut self.registry.times;
+        times.insert(id.to_owned(), (at(now), at(now)));
         self
     }
 
@@ -178,8 +185,7 @@ fn a_clean_stop_is_no_death_in_a_long_collection_that_finds_another_node() {
         .registered("n1", "h:1", 3)
         .answers("h:1", "n1")
         .judge(0);
-    world.gone("n1").fails("h:1");
-    world.registry.read_at = Some(at(1));
+    world.gone("n1").fails("h:1").read_at("n1", 1);
     let new = Registration {
         address: Some("h:2".to_owned()),
         registered_at: None,
@@ -189,6 +195,44 @@ fn a_clean_stop_is_no_death_in_a_long_collection_that_finds_another_node() {
     // What was missing before is read again, too.
     world.read_again("n1", None, 5);
     assert_eq!(world.judge(1), ["n2 Up"]);
+}
+
+#[test]
+fn a_clean_stop_is_no_death_if_another_node_leaves_later_in_the_same_collection() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 3)
+        .answers("h:1", "n1")
+        .registered("n2", "h:2", 25)
+        .answers("h:2", "n2")
+        .judge(0);
+    world.gone("n1").fails("h:1").read_at("n1", 1);
+    world.fails("h:2").read_again("n2", None, 5);
+    assert_eq!(world.judge(1), [""; 0]);
+}
+
+#[test]
+fn a_clean_stop_is_no_death_after_a_collection_that_read_the_registration_late() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 4)
+        .answers("h:1", "n1")
+        .read_at("n1", 3)
+        .judge(0);
+    world.gone("n1").fails("h:1").read_at("n1", 6);
+    assert_eq!(world.judge(6), [""; 0]);
+}
+
+#[test]
+fn a_registration_whose_server_answers_the_second_time_is_known() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1").fails("h:1");
+    world.registry.unread.insert("n1".to_owned());
+    assert_eq!(world.read_again("n1", None, 5).judge(5), [""; 0]);
 }
 
 #[test]
@@ -460,7 +504,6 @@ fn nodes_that_are_reachable_only_through_a_balancer_are_not_down() {
     }
     // A dead node is found by its registration. If the balancer fails, no node is down.
     world.gone("n1").answers("lb:80", "n2");
-    world.registry.read_at = Some(at(960));
     assert_eq!(world.judge(960)[0], "n1 Down redis?");
     world.fails("lb:80");
     assert_eq!(world.judge(975), ["n1 Down redis?", "n2 Up redis?"]);
@@ -545,7 +588,6 @@ fn a_configured_node_stays_down_until_it_is_removed() {
     world.gone("n1").gone("n2").fails("h:1").fails("mapped:2");
     let down = ["n1 Down redis?", "n2 Down redis?"];
     for seconds in [60, 3_700, 100_000] {
-        world.registry.read_at = Some(at(seconds));
         assert_eq!(world.judge(seconds), down);
         assert!(world.memory.addresses().contains(&"h:1".to_owned()));
     }
@@ -569,6 +611,7 @@ fn registrations_are_read_often_enough_to_see_one_disappear_before_it_can_expire
         (30, 10, 8.0),
         (10, 3, 3.5),
         (4, 1, 1.5),
+        (2, 1, 1.0),
         (3600, 60, 8.0),
         without_registry,
     ] {

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::PORT;
+use crate::harness::GIVES_MEMORY_BACK;
 use crate::repository::{manifests, path, text};
 
 /// The instructions of the Dockerfile, each on one line.
@@ -69,6 +70,19 @@ fn what_is_copied_is_there_and_in_the_build_context() -> anyhow::Result<()> {
         }
     }
     assert_eq!(copied, 6);
+    Ok(())
+}
+
+#[test]
+fn what_is_shipped_gives_large_blocks_of_memory_back() -> anyhow::Result<()> {
+    let (name, value) = GIVES_MEMORY_BACK;
+    let exporter = instructions()?;
+    let mut exporter = exporter.iter();
+    anyhow::ensure!(exporter.any(|line| line == "FROM ${RUN_BASE} AS exporter"));
+    assert!(exporter.any(|line| *line == format!("ENV {name}={value}")));
+    let unit = text("deploy/systemd/ratelimiter-exporter.service")?;
+    let mut lines = unit.lines();
+    assert!(lines.any(|line| line == format!("Environment={name}={value}")));
     Ok(())
 }
 
