@@ -15,7 +15,7 @@ pub use command::{Check, Output, check, print};
 pub(crate) use explain::text as explanation;
 pub use kind::limiter;
 pub use line::{json, line};
-pub use recorder::{Destination, Recorder};
+pub use recorder::Destination;
 pub use schedule::Schedule;
 pub use table::table;
 

@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::check::{Check, Destination, Output, Schedule};
 use crate::config::{SETTINGS, Setting, Values, env_name, find, may_repeat, parse_duration};
-use crate::evaluate::{Form, Mistakes, Replay};
+use crate::evaluate::{Form, Replay};
 use crate::text::{joined, without_login};
 
 /// The longest time for which the latency histograms are watched.
@@ -180,11 +180,7 @@ fn replay(matches: &ArgMatches) -> Result<Replay, Stop> {
     };
     Ok(Replay {
         file: given("FILE").unwrap_or_default(),
-        mistakes: if matches.get_flag("keep-going") {
-            Mistakes::PassOver
-        } else {
-            Mistakes::End
-        },
+        keep_going: matches.get_flag("keep-going"),
         compare,
         form,
         report,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 /// A point in time, by the wall clock and on a timeline that never steps.
 ///
@@ -36,18 +36,12 @@ pub fn elapsed(earlier: Timestamp, later: Timestamp) -> Duration {
 
 /// `at` plus `duration`; at most the largest time that can be represented.
 pub fn later(at: Timestamp, duration: Duration) -> Timestamp {
-    SignedDuration::try_from(duration)
-        .ok()
-        .and_then(|duration| at.checked_add(duration).ok())
-        .unwrap_or(Timestamp::MAX)
+    at.saturating_add(duration).unwrap_or(Timestamp::MAX)
 }
 
 /// `at` minus `duration`; at least the smallest time that can be represented.
 pub fn earlier(at: Timestamp, duration: Duration) -> Timestamp {
-    jiff::SignedDuration::try_from(duration)
-        .ok()
-        .and_then(|duration| at.checked_sub(duration).ok())
-        .unwrap_or(Timestamp::MIN)
+    at.saturating_sub(duration).unwrap_or(Timestamp::MIN)
 }
 
 /// Seconds since the Unix epoch, the form of timestamps in Prometheus.

@@ -4,7 +4,6 @@ mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod http;
-mod judging;
 mod limiter;
 mod reader;
 mod redis;
@@ -17,7 +16,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use judging::Judging;
 pub use limiter::description_of;
 pub use reader::parse_duration;
 pub use settings::{SETTINGS, Setting, Values, check_variables, env_name, find, may_repeat};
@@ -194,6 +192,33 @@ impl Config {
             typed: kept
                 .filter_map(|flag| Some((flag, values.typed(flag)?)))
                 .collect(),
+        })
+    }
+}
+
+/// How to judge a recording, validated. The rest of the configuration is not read: the machine of a replay may not have the
+/// files with the limiter's secrets.
+#[derive(Clone, Debug)]
+pub struct Judging {
+    /// The configuration file, if there is one.
+    pub file: Option<String>,
+    /// The invariants, and how time is treated.
+    pub checker: CheckerConfig,
+    /// Whether to validate the configuration and do nothing else.
+    pub check_only: bool,
+    /// What to log.
+    pub log: LogConfig,
+}
+
+impl Judging {
+    /// Validates this part of `values`, and of the file that they name.
+    pub fn load(mut values: Values) -> Result<Self, ConfigError> {
+        add_file(&mut values)?;
+        Ok(Self {
+            file: values.text("config.file"),
+            checker: values.checker()?,
+            check_only: values.get("config.check", SWITCH)?,
+            log: values.log()?,
         })
     }
 }

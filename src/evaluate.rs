@@ -21,7 +21,7 @@ pub use backtest::{Backtest, Candidate, backtest};
 pub use command::{Form, Replay, evaluate};
 pub use input::Source;
 pub use lines::replay;
-pub use reading::{Mistakes, ReplayInput, Tally};
+pub use reading::{ReplayInput, Tally};
 pub use report::page;
 pub use table::table;
 

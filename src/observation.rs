@@ -32,7 +32,7 @@ pub struct Observation {
     /// What the nodes' own metrics say, by node id.
     pub node_metrics: BTreeMap<String, NodeMetrics>,
     /// The time span that their p99 covers, in seconds; 60 if absent.
-    #[serde(default, skip_serializing_if = "LatencyWindow::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub latency_window_seconds: LatencyWindow,
     /// Whether Redis answered the exporter's PING in time; `null` when the collection was cut off before that.
     #[serde(deserialize_with = "required_nullable")]
@@ -77,6 +77,11 @@ pub struct Observation {
     /// The outcome of each collector.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub collectors: BTreeMap<Collector, CollectorRun>,
+}
+
+/// Whether it is the default, which JSON leaves out.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Requires the field, which may be `null`.
@@ -148,7 +153,7 @@ pub struct Counter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fell_from: Option<FallenLimit>,
     /// The state of its key, if its limiter is not the reference.
-    #[serde(default, skip_serializing_if = "Condition::is_plain")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub condition: Condition,
     /// When it was last counted in this collection; on the timeline that never steps, in a recording.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,6 @@
 mod reload;
 mod target;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,20 +45,20 @@ pub fn can_keep_state(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Refuses two targets of which one would overwrite a file of the other, such as the default one and one called `tmp`.
+/// Refuses a target whose file is another one of the default target, such as one called `tmp`. The name of a target has no
+/// dot, so no other files can be the same.
 fn state_files_differ(config: &Config) -> Result<(), ConfigError> {
     let Some(path) = &config.state_file else {
         return Ok(());
     };
-    let mut files = BTreeSet::new();
-    let targets = config.targets.keys();
-    for file in targets.flat_map(|name| state::files_of(path, name)) {
-        if let Some(file) = files.replace(file) {
+    let beside = state::files_beside(path);
+    let mut files = config.targets.keys().map(|name| state::file_of(path, name));
+    files
+        .find(|file| beside.contains(file))
+        .map_or(Ok(()), |file| {
             let expected = "to be the file of one target, not of two";
-            return Err(config.refuse_state_file(format!("{} {expected}", file.display())));
-        }
-    }
-    Ok(())
+            Err(config.refuse_state_file(format!("{} {expected}", file.display())))
+        })
 }
 
 /// Which clients may log in, by the file that the configuration names. It is an error if every client could run

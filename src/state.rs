@@ -134,15 +134,9 @@ pub fn file_of(path: &Path, target: &str) -> PathBuf {
     with_suffix(path, &format!(".{target}"))
 }
 
-/// All files that are written for the state of a target.
-pub fn files_of(path: &Path, target: &str) -> [PathBuf; 4] {
-    let file = file_of(path, target);
-    [
-        bulk_of(&file),
-        files::temporary_of(&file),
-        aside_of(&file),
-        file,
-    ]
+/// The other files that are written for the state in `file`.
+pub fn files_beside(file: &Path) -> [PathBuf; 3] {
+    [bulk_of(file), files::temporary_of(file), aside_of(file)]
 }
 
 #[cfg(test)]

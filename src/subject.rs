@@ -60,10 +60,9 @@ pub trait Subject: fmt::Debug + Send {
     /// at once when `give_way` is ready, because a collection waits. Returns whether there is more to do before the next collection.
     fn observe_more<C: InvariantChecker>(
         &mut self,
-        checker: &mut C,
-        give_way: impl Future<Output = ()> + Send,
+        _checker: &mut C,
+        _give_way: impl Future<Output = ()> + Send,
     ) -> impl Future<Output = bool> + Send {
-        let _ = (checker, give_way);
         std::future::ready(false)
     }
 
@@ -76,8 +75,7 @@ pub trait Subject: fmt::Debug + Send {
     }
 
     /// Takes back what [`Subject::bulk`] wrote, after [`Subject::recall`]; an error as there.
-    fn recall_bulk(&mut self, bulk: &mut dyn Read) -> Result<(), String> {
-        let _ = bulk;
+    fn recall_bulk(&mut self, _bulk: &mut dyn Read) -> Result<(), String> {
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Text of others in the exporter's messages: logs and errors are one line of bounded length, whatever a file or a node says.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
+use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
 use sha2::{Digest as _, Sha256};
 
@@ -48,11 +48,13 @@ pub(crate) fn cut_to(text: &str, whole: &[u8]) -> String {
     let end = ends.find(|at| text.is_char_boundary(*at));
     let mut out = text[..end.unwrap_or(0)].to_owned();
     out.push('…');
-    for byte in &Sha256::digest(whole)[..DIGITS / 2] {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "{byte:02x}");
-    }
+    out.push_str(&hex(&Sha256::digest(whole)[..DIGITS / 2]));
     out
+}
+
+/// `bytes` as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    format!("{:x}", Bytes::copy_from_slice(bytes))
 }
 
 /// Whether `text` ends as [`cut`] ends one.

@@ -21,24 +21,14 @@ pub struct Destination {
 }
 
 /// Writes lines.
-pub struct Recorder {
-    out: Out,
-}
-
-enum Out {
+pub(super) enum Recorder {
     Plain(Box<dyn Write + Send>),
     Packed(GzEncoder<Box<dyn Write + Send>>),
 }
 
-impl std::fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").finish_non_exhaustive()
-    }
-}
-
 impl Recorder {
     /// Opens the destination. The present content of the file stays.
-    pub fn open(target: &Destination) -> anyhow::Result<Self> {
+    pub(super) fn open(target: &Destination) -> anyhow::Result<Self> {
         let out: Box<dyn Write + Send> = match &target.file {
             None => Box::new(io::stdout()),
             Some(path) => {
@@ -47,19 +37,18 @@ impl Recorder {
                 Box::new(file)
             }
         };
-        let out = if target.gzip {
-            Out::Packed(GzEncoder::new(out, Compression::default()))
+        Ok(if target.gzip {
+            Self::Packed(GzEncoder::new(out, Compression::default()))
         } else {
-            Out::Plain(out)
-        };
-        Ok(Self { out })
+            Self::Plain(out)
+        })
     }
 
     /// Writes one line through to the destination.
-    pub fn write(&mut self, line: &str) -> io::Result<()> {
-        let out: &mut dyn Write = match &mut self.out {
-            Out::Plain(out) => out,
-            Out::Packed(out) => out,
+    pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
+        let out: &mut dyn Write = match self {
+            Self::Plain(out) => out,
+            Self::Packed(out) => out,
         };
         out.write_all(line.as_bytes())?;
         out.write_all(b"\n")?;
@@ -67,10 +56,10 @@ impl Recorder {
     }
 
     /// Ends the recording.
-    pub fn finish(self) -> io::Result<()> {
-        match self.out {
-            Out::Plain(mut out) => out.flush(),
-            Out::Packed(out) => out.finish()?.flush(),
+    pub(super) fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Plain(mut out) => out.flush(),
+            Self::Packed(out) => out.finish()?.flush(),
         }
     }
 }

@@ -19,23 +19,25 @@ impl Values {
     /// The kind that `limiter.file` describes, or else `limiter.kind` names.
     pub(super) fn limiter_kind(&self) -> Result<Kind, ConfigError> {
         if let Some(typed) = self.typed("limiter.file") {
-            return Ok(Kind::Described(Arc::new(of_file(&typed)?)));
+            return Ok(Kind {
+                description: Arc::new(of_file(&typed)?),
+                is_reference: false,
+            });
         }
         let typed = self.typed("limiter.kind").unwrap_or_default();
         let text = built_in(typed.text()).map_err(|expected| typed.refused(expected))?;
-        let description = Arc::new(described(&typed, text)?);
-        Ok(match typed.text() {
-            REFERENCE => Kind::Reference(description),
-            _ => Kind::Described(description),
+        Ok(Kind {
+            description: Arc::new(described(&typed, text)?),
+            is_reference: typed.text() == REFERENCE,
         })
     }
 
     /// Refuses settings that `kind`, whose nodes are at `urls`, has nothing for in its description.
     pub(super) fn check_kind(&self, kind: &Kind, urls: &[Url]) -> Result<(), ConfigError> {
-        if kind.is_reference() {
+        if kind.is_reference {
             return Ok(());
         }
-        let description = kind.description();
+        let description = &kind.description;
         let nodes = description.nodes.as_ref().map(|nodes| &nodes.value);
         let name = &description.name;
         let wrong = |flag, expected: &str| match self.given(flag) {

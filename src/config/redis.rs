@@ -14,8 +14,8 @@ const EXPECTED: &str = "redis://[USER@]HOST:PORT[,HOST:PORT…][/DB], redis+sent
      or redis+unix://[USER@]/PATH[?db=DB], with rediss for TLS, or valkey and valkeys, the password in \
      --redis.password-file";
 
-const SERVER_NAME: Kind<String> = ("a host name or an IP address", |name| {
-    ServerName::try_from(name).ok().map(|_| name.to_owned())
+const SERVER_NAME: Kind<ServerName<'static>> = ("a host name or an IP address", |name| {
+    ServerName::try_from(name.to_owned()).ok()
 });
 
 impl Values {

@@ -58,7 +58,7 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
         }
         return Ok(targets);
     }
-    let is_reference = values.limiter_kind()?.is_reference();
+    let is_reference = values.limiter_kind()?.is_reference;
     if let Some((_, first)) = given.first()
         && missing(values, is_reference).is_some()
     {
@@ -81,8 +81,8 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
 fn target_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, ConfigError> {
     let mut values = top.below(&format!("targets.{name}."));
     let kind = values.limiter_kind()?;
-    let is_reference = kind.is_reference();
-    let description = kind.description();
+    let is_reference = kind.is_reference;
+    let description = &kind.description;
     let nodes = description.nodes.as_ref();
     let has_canary = nodes.is_some_and(|nodes| nodes.value.canary.is_some())
         && (values.given("ratelimiter.url").is_some() || description.registry().is_some());
@@ -125,7 +125,7 @@ impl Values {
         let mut ratelimiter_urls = self.node_urls()?;
         let mut prometheus_url = self.optional("prometheus.url", HTTP_URL)?;
         let kind = self.limiter_kind()?;
-        if !kind.is_reference() && self.given("ratelimiter.url").is_none() {
+        if !kind.is_reference && self.given("ratelimiter.url").is_none() {
             // The default is the address of the reference limiter.
             ratelimiter_urls.clear();
         }
@@ -144,7 +144,7 @@ impl Values {
                 latency_window: self.get("latency.window", LATENCY_WINDOW)?,
                 scan_budget: self.get("scan.budget", TIMEOUT)?,
                 scan_share: self.get("scan.share", SHARE)?,
-                registry: self.registry(kind.description().registry())?,
+                registry: self.registry(kind.description.registry())?,
                 key_label: self.get("keys.label", KEY_LABEL)?,
                 max_series: self.get("keys.max-series", SERIES)?,
                 named_keys: BTreeSet::new(),

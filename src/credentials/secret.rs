@@ -1,6 +1,6 @@
 //! Values that must never be shown, and the files that they come from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::{fmt, io};
 
@@ -36,40 +36,14 @@ impl fmt::Display for Secret {
 }
 
 /// Where a secret comes from. It may change, so its users ask for it each time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretSource(Source);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
     Fixed(Secret),
-    File(Arc<SecretFile>),
+    File(Arc<Watched<Secret>>),
 }
-
-struct SecretFile {
-    /// The setting that names it.
-    origin: String,
-    path: PathBuf,
-    watched: Watched<Secret>,
-}
-
-impl fmt::Debug for SecretFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.path.fmt(f)
-    }
-}
-
-impl PartialEq for SecretSource {
-    /// Whether both have the same secret, now and after every change.
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Source::Fixed(one), Source::Fixed(other)) => one == other,
-            (Source::File(one), Source::File(other)) => one.path == other.path,
-            _ => false,
-        }
-    }
-}
-
-impl Eq for SecretSource {}
 
 impl SecretSource {
     /// A secret that never changes.
@@ -79,21 +53,16 @@ impl SecretSource {
 
     /// The content of the file at `path`, which the setting `origin` names, without the newlines at its end.
     pub fn file(origin: &str, path: &Path) -> Result<Self, io::Error> {
-        Ok(Self(Source::File(Arc::new(SecretFile {
-            origin: origin.to_owned(),
-            path: path.to_owned(),
-            watched: Watched::new(vec![path.to_owned()], || read(path))?,
-        }))))
+        let (name, path) = (format!("{origin}: {}", path.display()), path.to_owned());
+        let watched = Watched::new(name, vec![path.clone()], move || read(&path))?;
+        Ok(Self(Source::File(Arc::new(watched))))
     }
 
     /// The secret as it is now. An empty file is an error: it may be half written.
     pub fn current(&self) -> Secret {
         match &self.0 {
             Source::Fixed(secret) => secret.clone(),
-            Source::File(file) => {
-                let name = format_args!("{}: {}", file.origin, file.path.display());
-                file.watched.current(name, || read(&file.path))
-            }
+            Source::File(file) => file.current(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! TLS for the exporter's connections: makes a configuration for rustls of PEM files, and reads them again when one of
 //! them has changed. The server takes its certificates from here, too.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +13,8 @@ use super::watched::Watched;
 use crate::files;
 
 /// Certificates to trust, and the exporter's own. They may change, so their users ask for them each time.
-#[derive(Clone)]
-pub struct TlsSource(Arc<(TlsFiles, Watched<Arc<ClientConfig>>)>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSource(Arc<Watched<Arc<ClientConfig>>>);
 
 /// The files, all of them PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,55 +35,25 @@ pub struct TlsError {
     pub expected: String,
 }
 
-impl fmt::Debug for TlsSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.0.fmt(f)
-    }
-}
-
-impl PartialEq for TlsSource {
-    /// Whether both are read from the same files, so that they are equal now and after every change.
-    fn eq(&self, other: &Self) -> bool {
-        self.0.0 == other.0.0
-    }
-}
-
-impl Eq for TlsSource {}
-
 impl TlsSource {
     /// Reads the files for the first time.
     pub fn read(files: TlsFiles) -> Result<Self, TlsError> {
-        let paths = files.paths().map(Path::to_owned).collect();
-        let watched = Watched::new(paths, || files.client().map(Arc::new))?;
-        Ok(Self(Arc::new((files, watched))))
+        let identity = files.identity.iter().flatten();
+        let paths: Vec<PathBuf> = files.authorities.iter().chain(identity).cloned().collect();
+        let shown: Vec<String> = paths.iter().map(|it| it.display().to_string()).collect();
+        let name = format!("TLS files {}", shown.join(", "));
+        let watched = Watched::new(name, paths, move || files.client().map(Arc::new))?;
+        Ok(Self(Arc::new(watched)))
     }
 
     /// The configuration of the files as they are now. It stays as before while a file is not usable, or while a
     /// certificate and its key do not match.
     pub fn current(&self) -> Arc<ClientConfig> {
-        let (files, watched) = &*self.0;
-        watched.current(format_args!("TLS files {files}"), || {
-            files.client().map(Arc::new)
-        })
-    }
-}
-
-impl fmt::Display for TlsFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths = self.paths().map(|path| path.display().to_string());
-        f.write_str(&paths.collect::<Vec<_>>().join(", "))
+        self.0.current()
     }
 }
 
 impl TlsFiles {
-    fn paths(&self) -> impl Iterator<Item = &Path> {
-        let identity = self.identity.iter().flatten();
-        self.authorities
-            .iter()
-            .chain(identity)
-            .map(PathBuf::as_path)
-    }
-
     fn client(&self) -> Result<ClientConfig, TlsError> {
         let ours = |error: rustls::Error| TlsError::new(None, format!("usable TLS: {error}"));
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,6 +1,6 @@
 //! Values from files that may change while the exporter runs.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -34,32 +34,53 @@ impl Stamp {
 
 /// A value that is read from files, and read again when one of them has changed.
 pub(super) struct Watched<T> {
+    /// What the log calls it.
+    name: String,
     files: Vec<PathBuf>,
+    read: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     kept: Mutex<(Vec<Stamp>, T)>,
 }
 
+impl<T> fmt::Debug for Watched<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.files.fmt(f)
+    }
+}
+
+impl<T> PartialEq for Watched<T> {
+    /// Whether both are read from the same files, so that they are equal now and after every change.
+    fn eq(&self, other: &Self) -> bool {
+        self.files == other.files
+    }
+}
+
+impl<T> Eq for Watched<T> {}
+
 impl<T: Clone> Watched<T> {
     /// Reads the value for the first time.
-    pub(super) fn new<E>(
+    pub(super) fn new<E: Display>(
+        name: String,
         files: Vec<PathBuf>,
-        read: impl FnOnce() -> Result<T, E>,
+        read: impl Fn() -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
         let kept = Mutex::new((stamps(&files), read()?));
-        Ok(Self { files, kept })
+        Ok(Self {
+            name,
+            files,
+            read: Box::new(move || read().map_err(|error| error.to_string())),
+            kept,
+        })
     }
 
-    /// The value as the files have it now, or the previous one while they cannot be read. The log calls them `name`.
-    pub(super) fn current<E: Display>(
-        &self,
-        name: impl Display,
-        read: impl FnOnce() -> Result<T, E>,
-    ) -> T {
+    /// The value as the files have it now, or the previous one while they cannot be read.
+    pub(super) fn current(&self) -> T {
+        let name = &self.name;
         let mut kept = lock(&self.kept);
         let stamps = stamps(&self.files);
         if stamps != kept.0 {
             // Kept in any case, so that an error is logged once.
             kept.0 = stamps;
-            match read() {
+            match (self.read)() {
                 Ok(value) => {
                     kept.1 = value;
                     tracing::info!("{name}: read again");

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::EvaluateError;
 use super::history::{History, InvariantHistory, SubjectHistory};
 use super::judge::Judge;
-use super::reading::ReplayInput;
+use super::reading::{ReplayInput, Tally};
 use crate::clock::elapsed;
 use crate::invariants::CheckerConfig;
 use crate::report::{InvariantName, Rule};
@@ -48,14 +48,13 @@ impl Backtest {
 }
 
 /// What was replayed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Recording {
     /// Its name.
     pub name: String,
-    /// Observations that were judged.
-    pub observations: u64,
-    /// Lines that were skipped.
-    pub broken_lines: u64,
+    /// How many of its lines were judged, and how many were skipped.
+    #[serde(flatten)]
+    pub tally: Tally,
     /// The time of the first observation, on the recorded timeline that never steps, as all times here.
     pub first: Option<Timestamp>,
     /// The time of the last observation.
@@ -127,11 +126,7 @@ pub fn backtest(
 ) -> Result<Backtest, EvaluateError> {
     let mut recording = Recording {
         name: input.source.name.clone(),
-        observations: 0,
-        broken_lines: 0,
-        first: None,
-        last: None,
-        gaps: Vec::new(),
+        ..Recording::default()
     };
     let mut runs: Vec<(Judge, History)> = candidates
         .iter()
@@ -139,7 +134,7 @@ pub fn backtest(
         .collect();
     let holds = candidates.iter().map(|it| it.config.unknown_hold);
     let longest_hold = holds.max().unwrap_or_default();
-    let tally = input.run(|at, observation| {
+    recording.tally = input.run(|at, observation| {
         let to = at.steady;
         if let Some(from) = recording.last
             && elapsed(from, to) > longest_hold
@@ -154,8 +149,6 @@ pub fn backtest(
         }
         Ok(())
     })?;
-    recording.observations = tally.observations;
-    recording.broken_lines = tally.broken;
     let outcomes = candidates
         .iter()
         .zip(runs)

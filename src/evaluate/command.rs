@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{
-    Candidate, EvaluateError, Mistakes, ReplayInput, Source, Tally, backtest, page, replay, table,
-};
+use super::{Candidate, EvaluateError, ReplayInput, Source, Tally, backtest, page, replay, table};
 use crate::config::Judging;
 use crate::files;
 
@@ -16,8 +14,8 @@ use crate::files;
 pub struct Replay {
     /// The file, or `-` for standard input.
     pub file: String,
-    /// What to do about broken lines.
-    pub mistakes: Mistakes,
+    /// Whether broken lines are skipped.
+    pub keep_going: bool,
     /// The configuration to compare with.
     pub compare: Option<String>,
     /// What to print.
@@ -51,7 +49,7 @@ pub fn evaluate(
     let input = ReplayInput {
         source,
         label: candidate.checker.key_label,
-        mistakes: task.mistakes,
+        keep_going: task.keep_going,
         named: &mut io::stderr(),
         progress: !lines_shown,
     };
@@ -79,14 +77,14 @@ pub fn evaluate(
             };
         }
     };
-    if tally.broken > 0 {
-        let (broken, observations) = (tally.broken, tally.observations);
+    let (broken, observations) = (tally.broken_lines, tally.observations);
+    if broken > 0 {
         writeln!(
             io::stderr(),
             "evaluate: lines skipped: {broken}, observations judged: {observations}"
         )?;
     }
-    Ok(tally.broken == 0)
+    Ok(broken == 0)
 }
 
 fn summary(
@@ -114,8 +112,5 @@ fn summary(
     io::stdout()
         .write_all(text.as_bytes())
         .map_err(EvaluateError::Write)?;
-    Ok(Tally {
-        observations: outcome.recording.observations,
-        broken: outcome.recording.broken_lines,
-    })
+    Ok(outcome.recording.tally)
 }

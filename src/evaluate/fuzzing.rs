@@ -5,7 +5,7 @@ use std::io::{self, Cursor};
 use super::input::{Broken, GZIP};
 use super::judge::label_keys;
 use super::reading::parse;
-use super::{Candidate, EvaluateError, Mistakes, ReplayInput, Source};
+use super::{Candidate, EvaluateError, ReplayInput, Source};
 use super::{backtest, page, replay, table};
 use crate::assertions::{harmless_html, harmless_text};
 use crate::invariants::CheckerConfig;
@@ -85,7 +85,7 @@ fn read<T>(
     go(ReplayInput {
         source: Source::new("fuzzed", Cursor::new(data.to_vec())),
         label: KeyLabel::Plain,
-        mistakes: Mistakes::PassOver,
+        keep_going: true,
         named: &mut io::sink(),
         progress: false,
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::EvaluateError;
 use super::input::{Broken, Source};
@@ -19,22 +20,13 @@ const MOST_NAMED: u64 = 20;
 /// How often per second the progress is drawn at most: often enough to see it move.
 const DRAWN_PER_SECOND: u8 = 5;
 
-/// What to do about a broken line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mistakes {
-    /// End the replay.
-    End,
-    /// Count the line and skip it.
-    PassOver,
-}
-
 /// How many lines were read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Observations that were judged.
     pub observations: u64,
     /// Lines that were skipped.
-    pub broken: u64,
+    pub broken_lines: u64,
 }
 
 /// A recording, and how to read it.
@@ -43,8 +35,8 @@ pub struct ReplayInput<'a> {
     pub source: Source,
     /// How keys are shown.
     pub label: KeyLabel,
-    /// What to do about broken lines.
-    pub mistakes: Mistakes,
+    /// Whether a broken line is counted and skipped, instead of ending the replay.
+    pub keep_going: bool,
     /// Where skipped lines are named.
     pub named: &'a mut dyn Write,
     /// Whether to show the progress, on standard error if that is a terminal.
@@ -55,7 +47,6 @@ impl std::fmt::Debug for ReplayInput<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ReplayInput")
             .field("source", &self.source)
-            .field("mistakes", &self.mistakes)
             .finish_non_exhaustive()
     }
 }
@@ -103,11 +94,11 @@ impl ReplayInput<'_> {
                         column,
                         message,
                     };
-                    if self.mistakes == Mistakes::End {
+                    if !self.keep_going {
                         return Err(error);
                     }
-                    tally.broken += 1;
-                    if tally.broken <= MOST_NAMED {
+                    tally.broken_lines += 1;
+                    if tally.broken_lines <= MOST_NAMED {
                         progress.suspend(|| writeln!(self.named, "{error}; skipped"))?;
                     }
                 }
@@ -150,10 +141,9 @@ fn progress_bar(shown: bool, size: Option<u64>) -> ProgressBar {
 }
 
 fn template(size: Option<u64>) -> &'static str {
-    if size.is_some() {
-        "{percent:>3} %  {msg} observations, {eta} left"
-    } else {
-        "{msg} observations, {bytes} read"
+    match size {
+        Some(_) => "{percent:>3} %  {msg} observations, {eta} left",
+        None => "{msg} observations, {bytes} read",
     }
 }
 
@@ -186,12 +176,12 @@ mod tests {
         let reading = ReplayInput {
             source: Source::new("text", io::Cursor::new("\n \r\nx\n\n")),
             label: KeyLabel::Plain,
-            mistakes: Mistakes::PassOver,
+            keep_going: true,
             named: &mut named,
             progress: false,
         };
         let tally = reading.run(|_, _| Ok(())).unwrap();
-        assert_eq!((tally.observations, tally.broken), (0, 1));
+        assert_eq!((tally.observations, tally.broken_lines), (0, 1));
         let named = String::from_utf8(named).unwrap();
         assert!(named.starts_with("text: line 3 column 1: "), "{named}");
     }

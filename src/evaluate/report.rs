@@ -34,7 +34,7 @@ pub fn page(backtest: &Backtest) -> String {
                 p {
                     (extent(recording))
                     "; gaps without observations: " (recording.gaps.len())
-                    "; lines skipped: " (recording.broken_lines)
+                    "; lines skipped: " (recording.tally.broken_lines)
                     ". Times are UTC. Made by ratelimiter-exporter " (env!("CARGO_PKG_VERSION")) "."
                 }
                 h2 { "Settings" }

@@ -75,8 +75,9 @@ fn head(backtest: &Backtest) -> String {
     for outcome in &backtest.outcomes {
         let _ = writeln!(out, "{}: {}", outcome.name, shown(&outcome.origin));
     }
-    if recording.broken_lines > 0 {
-        let _ = writeln!(out, "lines skipped: {}", recording.broken_lines);
+    let skipped = recording.tally.broken_lines;
+    if skipped > 0 {
+        let _ = writeln!(out, "lines skipped: {skipped}");
     }
     if !recording.gaps.is_empty() {
         let _ = writeln!(out, "gaps without observations: {}", recording.gaps.len());
@@ -86,7 +87,7 @@ fn head(backtest: &Backtest) -> String {
 
 /// How many observations a recording has, and of what time.
 pub(super) fn extent(recording: &Recording) -> String {
-    let observations = recording.observations;
+    let observations = recording.tally.observations;
     let (Some(first), Some(last)) = (recording.first, recording.last) else {
         return format!("{observations} observations");
     };

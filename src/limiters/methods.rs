@@ -159,6 +159,8 @@ impl Counted {
 pub(super) enum Not {
     Over,
     Part,
+    /// It counts nothing.
+    Ignored,
     Gone,
     WrongType,
     Unknown(Unknown),

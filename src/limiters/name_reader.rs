@@ -90,8 +90,8 @@ enum Step {
     Closer(Matched, CounterReading, Vec<Closer>),
     /// The expiry of a window that is over.
     Tail(Matched),
-    /// Whether the key of a window in the future exists.
-    Future(Matched),
+    /// Whether a key exists, the outcome if it does, and the outcome if not.
+    Exists(Matched, Outcome, Outcome),
     Done(Finding),
 }
 
@@ -178,9 +178,9 @@ impl<'d> NameReader<'d> {
             Step::Limits(matched, asked) => self.limited(matched, &asked, answers),
             Step::Count(matched, limits) => self.counted(matched, limits, answers),
             Step::Closer(matched, reading, asked) => self.closer(matched, reading, &asked, answers),
-            Step::Future(matched) => match answers.first() {
-                Some(Answer::Integer(0)) => self.refuse(matched, Not::Gone),
-                _ => self.refuse(matched, Not::Invalid(Invalid::InTheFuture)),
+            Step::Exists(matched, outcome, otherwise) => match answers.first() {
+                Some(Answer::Integer(0)) => self.done(Some(matched), otherwise),
+                _ => self.done(Some(matched), outcome),
             },
             Step::Tail(matched) => {
                 let left = answers.first();
@@ -297,7 +297,15 @@ impl<'d> NameReader<'d> {
                 };
                 limits = limits.or(found);
             }
-            let by_index = || matched.window_by_index(self.known.now_ms);
+            let now_ms = self.known.now_ms;
+            if limits
+                .window_ms
+                .is_some_and(|window| matched.has_shorter_window(window, now_ms))
+            {
+                // The rule is for counters with another window, and so is its limit.
+                limits = Limits::default();
+            }
+            let by_index = || matched.window_by_index(now_ms);
             limits.window_ms = limits.window_ms.or_else(by_index);
             Merged { limits, own }
         };
@@ -379,7 +387,8 @@ impl<'d> NameReader<'d> {
     /// The name alone shows that the window is in the future. A watched key may be gone meanwhile.
     fn ask_existence(&mut self, matched: Matched) {
         self.asks = vec![Ask::Exists(matched.name.clone())];
-        self.step = Step::Future(matched);
+        let outcome = Outcome::Invalid(Invalid::InTheFuture);
+        self.step = Step::Exists(matched, outcome, Outcome::Gone);
     }
 
     fn when(&self, counter: &Counter, matched: &Matched, limits: &Limits) -> Option<When> {
@@ -400,7 +409,7 @@ impl<'d> NameReader<'d> {
 
     /// Ends without a count.
     fn refuse(&mut self, matched: Matched, not: Not) {
-        let malformed = self.description.counter(&matched).malformed;
+        let malformed = &self.description.counter(&matched).malformed;
         let outcome = match not {
             Not::Over if self.known.sampled => {
                 self.asks = vec![Ask::Pttl(matched.name.clone())];
@@ -409,13 +418,24 @@ impl<'d> NameReader<'d> {
             }
             Not::Over => Outcome::Over(None),
             Not::Part => Outcome::Part,
+            Not::Ignored => Outcome::Ignored,
             Not::WrongType if self.typed => Outcome::Gone,
             Not::Gone => Outcome::Gone,
             // The key does not have the type that follows from its name.
             Not::WrongType => return self.ask_type(),
             Not::Unknown(unknown) => Outcome::Unknown(unknown),
-            Not::Garbage(_) if malformed == Malformed::Foreign => Outcome::Foreign,
-            Not::Garbage(invalid) | Not::Invalid(invalid) => Outcome::Invalid(invalid),
+            Not::Garbage(invalid) => match malformed {
+                Malformed::Invalid => Outcome::Invalid(invalid),
+                Malformed::Foreign => Outcome::Foreign,
+                Malformed::ForeignUnless(key) => {
+                    let key = key.value.fill(|group| matched.group(group));
+                    self.asks = vec![Ask::Exists(key)];
+                    let outcome = Outcome::Invalid(invalid);
+                    self.step = Step::Exists(matched, outcome, Outcome::Foreign);
+                    return;
+                }
+            },
+            Not::Invalid(invalid) => Outcome::Invalid(invalid),
         };
         self.done(Some(matched), outcome);
     }

@@ -4,32 +4,23 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Node, Observation, RedisInfo, RedisReading};
+use super::Observation;
 use crate::text::cut;
 
 impl Observation {
     /// Cuts every text of others except keys. The checker needs whole keys; they are cut where they are shown.
     pub fn cut_long_texts(&mut self) {
         for node in &mut self.nodes {
-            let Node {
-                id,
-                address,
-                state,
-                reason,
-                registered_at,
-                redis_reason,
-                canary_reason,
-                ..
-            } = node;
             let texts = [
-                address,
-                state,
-                reason,
-                registered_at,
-                redis_reason,
-                canary_reason,
+                &mut node.address,
+                &mut node.state,
+                &mut node.reason,
+                &mut node.registered_at,
+                &mut node.redis_reason,
+                &mut node.canary_reason,
             ];
-            texts.into_iter().flatten().chain([id]).for_each(shorten);
+            let texts = texts.into_iter().flatten();
+            texts.chain([&mut node.id]).for_each(shorten);
         }
         shorten_names(&mut self.node_metrics);
         for metrics in self.node_metrics.values_mut() {
@@ -37,24 +28,13 @@ impl Observation {
             texts.into_iter().flatten().for_each(shorten);
             shorten_names(&mut metrics.requests_checked);
         }
-        let RedisReading {
-            reason,
-            info,
-            shards,
-            ..
-        } = &mut self.redis;
-        reason.iter_mut().for_each(shorten);
-        if let Some(RedisInfo {
-            version,
-            role,
-            mode,
-            run_id,
-            ..
-        }) = info
-        {
-            [version, role, mode, run_id].into_iter().for_each(shorten);
+        self.redis.reason.iter_mut().for_each(shorten);
+        if let Some(info) = &mut self.redis.info {
+            let names = [&mut info.version, &mut info.role, &mut info.mode];
+            let names = names.into_iter().chain([&mut info.run_id]);
+            names.for_each(shorten);
         }
-        for shard in shards {
+        for shard in &mut self.redis.shards {
             let texts = [&mut shard.reason, &mut shard.swept_from];
             let texts = texts.into_iter().flatten();
             texts.chain([&mut shard.address]).for_each(shorten);

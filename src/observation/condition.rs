@@ -85,13 +85,6 @@ pub struct Condition {
     pub lacks: Lacks,
 }
 
-impl Condition {
-    /// Whether it is the default: the condition of a counter of the reference limiter without a fault.
-    pub fn is_plain(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 fn yes() -> bool {
     true
 }

@@ -2,7 +2,9 @@
 //! parsers stop at a NUL: such bytes are written `\xNN`, and everything else is unchanged. Long keys are cut where they
 //! are shown, and end with a hash of the whole: a label that is too long would cost the scrape.
 
-use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::text::{self, MOST, is_cut};
 
@@ -87,12 +89,7 @@ pub fn decode_key(text: &str) -> Vec<u8> {
 /// The first 16 hexadecimal digits of the key's SHA-256: stable, and the same as
 /// `printf %s KEY | sha256sum | cut -c1-16` prints.
 pub fn hash_key(key: &[u8]) -> String {
-    let digest = Sha256::digest(key);
-    let mut out = String::with_capacity(16);
-    for byte in &digest[..8] {
-        push_hex(&mut out, *byte);
-    }
-    out
+    text::hex(&Sha256::digest(key)[..8])
 }
 
 /// Whether `bytes` are nothing but the end of a key that was cut.
@@ -101,14 +98,8 @@ fn is_end_of_cut(bytes: &[u8]) -> bool {
 }
 
 fn push_escape(out: &mut String, byte: u8) {
-    out.push_str("\\x");
-    push_hex(out, byte);
-}
-
-fn push_hex(out: &mut String, byte: u8) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(char::from(HEX[usize::from(byte >> 4)]));
-    out.push(char::from(HEX[usize::from(byte & 15)]));
+    // Writing to a string cannot fail.
+    let _ = write!(out, "\\x{byte:02x}");
 }
 
 /// The byte of the escape `\xNN` at the start of `bytes`.

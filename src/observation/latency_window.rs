@@ -26,11 +26,6 @@ impl LatencyWindow {
     pub fn newest(self) -> Duration {
         self.0 / 3
     }
-
-    /// Whether it is the usual one, which JSON leaves out.
-    pub(crate) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 impl Default for LatencyWindow {

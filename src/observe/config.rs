@@ -61,14 +61,13 @@ pub struct ObserveConfig {
 impl ObserveConfig {
     /// The kind, as observations describe it.
     pub(in crate::observe) fn limiter_kind(&self) -> LimiterKind {
-        let is_reference = self.kind.is_reference();
-        let description = self.kind.description();
+        let description = &self.kind.description;
         let nodes = description.nodes.as_ref();
         LimiterKind {
             name: description.name.clone(),
             nodes: description.registry().is_some()
                 || (nodes.is_some() && !self.ratelimiter_urls.is_empty()),
-            latency: is_reference
+            latency: self.kind.is_reference
                 || self.latency_metric.is_some()
                 || self.probe_canary
                 || nodes.is_some_and(|it| !it.value.latency.is_empty()),
@@ -81,7 +80,7 @@ impl ObserveConfig {
     /// The actor for this limiter.
     pub fn actor(&self) -> LimiterActor {
         LimiterActor {
-            urls: (self.kind.is_reference()).then(|| self.ratelimiter_urls.clone()),
+            urls: (self.kind.is_reference).then(|| self.ratelimiter_urls.clone()),
             access: self.ratelimiter_access.clone(),
             timeout: self.ratelimiter_timeout,
             key_label: self.key_label,
@@ -91,23 +90,9 @@ impl ObserveConfig {
 
 /// The kind of a limiter.
 #[derive(Clone, Debug)]
-pub enum Kind {
-    /// The reference limiter, whose description is built in.
-    Reference(Arc<Description>),
-    /// Any other limiter, by its description.
-    Described(Arc<Description>),
-}
-
-impl Kind {
+pub struct Kind {
     /// Its description.
-    pub fn description(&self) -> &Arc<Description> {
-        match self {
-            Self::Reference(description) | Self::Described(description) => description,
-        }
-    }
-
+    pub description: Arc<Description>,
     /// Whether it is the reference limiter, whose management API is watched.
-    pub fn is_reference(&self) -> bool {
-        matches!(self, Self::Reference(_))
-    }
+    pub is_reference: bool,
 }

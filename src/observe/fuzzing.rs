@@ -3,11 +3,10 @@
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::credentials::Secret;
-use crate::limiters::{Selector, Unit};
+use crate::limiters::{Latency, Selector, Unit};
 use crate::observation::{LatencyWindow, Observation};
 use crate::observe::http::client::ClientResponse;
 use crate::observe::http::management_api::{self as api, Limits};
-use crate::observe::latency::durations::Durations;
 use crate::observe::latency::node_metrics::{LatencyHistory, ScrapedMetrics};
 use crate::observe::latency::prometheus;
 use crate::observe::latency::wanted::WantedSeries;
@@ -69,6 +68,7 @@ pub(crate) fn node_metrics(data: &[u8]) -> Observation {
 /// must lead to a host and a port and nothing else.
 pub fn management_api(data: &[u8]) {
     let answer = ClientResponse {
+        what: "GET /".to_owned(),
         status: reqwest::StatusCode::OK,
         body: bytes::Bytes::copy_from_slice(data),
         secrets: vec![Secret::new(PASSWORD)],
@@ -77,7 +77,7 @@ pub fn management_api(data: &[u8]) {
         status: reqwest::StatusCode::INTERNAL_SERVER_ERROR,
         ..answer.clone()
     };
-    let error = refused.ok("GET /").expect_err("500 is no success");
+    let error = refused.ok().expect_err("500 is no success");
     is_a_message(&error.message);
     if let Some(nodes) = read::<api::Nodes>(&answer) {
         for node in nodes.nodes {
@@ -96,11 +96,10 @@ pub fn management_api(data: &[u8]) {
     read::<api::Reset>(&answer);
     read::<serde_json::Value>(&answer);
     if let Some(response) = read::<prometheus::Response>(&answer)
-        && let Ok(selector) = Selector::parse("d")
+        && let Ok(metric) = Selector::parse("d")
     {
         let unit = Unit::Seconds;
-        let latencies =
-            prometheus::Latencies::new(response, &Durations { selector, unit }, "node_id");
+        let latencies = prometheus::Latencies::new(response, &Latency { metric, unit }, "node_id");
         let Ok((p99, newest)) = latencies.of("node-1", LatencyWindow::default()) else {
             return;
         };
@@ -111,7 +110,7 @@ pub fn management_api(data: &[u8]) {
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: &ClientResponse) -> Option<T> {
-    match answer.json("GET /") {
+    match answer.json() {
         Ok(value) => Some(value),
         Err(error) => {
             is_a_message(&error.message);

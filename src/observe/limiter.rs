@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::{Discover, Unit};
+use crate::limiters::{Discover, Latency, Unit};
 use crate::observation::{
-    Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, Failure,
-    KeyLabel, KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
+    Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, KeyLabel,
+    KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
-use crate::observe::config::{Kind, ObserveConfig};
+use crate::observe::config::ObserveConfig;
 use crate::observe::counters::api_limits::{ApiLimits, to_set};
 use crate::observe::counters::described::{Described, SavedName};
 use crate::observe::counters::invalidations::Tracked;
@@ -36,7 +36,6 @@ use crate::observe::http::api_reading::NodeListRequest;
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::{ManagementApi, address_of};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
-use crate::observe::latency::durations::Durations;
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
@@ -46,16 +45,10 @@ use crate::observe::redis::deployment::RedisDeployment;
 use crate::observe::redis::topology::Topology;
 use crate::subject::{Actor, Bulk, InvariantChecker, Subject};
 
-/// Why a limiter cannot be observed at all.
+/// A limiter cannot be observed at all: the HTTP client could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The HTTP client could not be made.
-    #[error("cannot set up the HTTP client: {0}")]
-    Http(String),
-    /// The TLS settings for Redis are not usable.
-    #[error("TLS to Redis: {0}")]
-    Redis(String),
-}
+#[error("cannot set up the HTTP client: {0}")]
+pub struct SetupError(String);
 
 /// The rate limiter that the exporter observes.
 #[derive(Debug)]
@@ -78,42 +71,39 @@ pub struct Limiter {
 impl Limiter {
     /// Prepares to observe. Connects to nothing yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let is_reference = config.kind.is_reference();
-        let described_nodes = config.kind.description().nodes.as_ref();
+        let is_reference = config.kind.is_reference;
+        let description = Arc::clone(&config.kind.description);
+        let described_nodes = description.nodes.as_ref();
         let discovers = described_nodes.is_some_and(|it| it.value.discover == Discover::Dns);
         let kind = config.limiter_kind();
-        let (described, tracked) = match &config.kind {
-            Kind::Reference(description) => (None, Tracked::new(description, true)),
-            Kind::Described(description) => {
-                let http = Http::new(
-                    config.ratelimiter_timeout,
-                    config.ratelimiter_access.clone(),
-                );
-                let urls = config.ratelimiter_urls.clone();
-                let to_set = to_set(description, &urls);
-                if let Some(expected) = to_set.as_ref().filter(|_| config.limit_rules.is_empty()) {
-                    tracing::warn!(limiter = description.name, "expected {expected}");
-                }
-                let api = ApiLimits::new(description, http.map_err(SetupError::Http)?, urls);
-                let mut described = Described::new(Arc::clone(description), api);
-                described.to_set = to_set;
-                (Some(described), Tracked::new(description, false))
+        let tracked = Tracked::new(&description, is_reference);
+        let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError);
+        let described = if is_reference {
+            None
+        } else {
+            let urls = config.ratelimiter_urls.clone();
+            let to_set = to_set(&description, &urls);
+            if let Some(expected) = to_set.as_ref().filter(|_| config.limit_rules.is_empty()) {
+                tracing::warn!(limiter = description.name, "expected {expected}");
             }
+            let api = ApiLimits::new(&description, http(config.ratelimiter_access.clone())?, urls);
+            let mut described = Described::new(Arc::clone(&description), api);
+            described.to_set = to_set;
+            Some(described)
         };
         if !kind.nodes {
             config.ratelimiter_urls.clear();
         }
-        let topology = Topology::new(&config.redis, PREFIX).map_err(SetupError::Redis)?;
+        let topology = Topology::new(&config.redis, PREFIX);
         let access = topology.access();
         let actor = Arc::new(config.actor());
-        let mut requests = NodeRequests::new(config.kind.description());
-        if let Some(selector) = config.latency_metric {
+        let mut requests = NodeRequests::new(&description);
+        if let Some(metric) = config.latency_metric {
             let unit = Unit::Seconds;
-            requests.series.latency = vec![Durations { selector, unit }];
+            requests.series.latency = vec![Latency { metric, unit }];
         }
         requests.canary.take_if(|_| !config.probe_canary);
         let statics = config.ratelimiter_urls.iter().filter_map(address_of);
-        let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError::Http);
         Ok(Self {
             nodes: NodeReader {
                 http: http(config.ratelimiter_access)?,
@@ -143,11 +133,7 @@ impl Limiter {
                 access,
                 readers: BTreeMap::new(),
                 shards: Vec::new(),
-                memory: CounterMemory::new(
-                    Arc::clone(config.kind.description()),
-                    described,
-                    config.limit_rules,
-                ),
+                memory: CounterMemory::new(description, described, config.limit_rules),
                 tracked,
                 collections: 0,
                 budget: config.scan_budget,
@@ -335,9 +321,8 @@ async fn counters_of_api(
     let counters = match outcome.unwrap_or_else(|| Err(late())) {
         Ok(counters) => counters,
         Err(error) => {
-            let (reason, message) = (error.reason, error.message);
-            keys.failures
-                .push(Failure::new(Collector::ManagementApi, "", reason, message));
+            let failure = error.counted(Collector::ManagementApi, "");
+            keys.failures.push(failure);
             return;
         }
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::observation::{Bucket, Invalid, LatencyWindow};
+use crate::observation::{Bucket, Invalid, LatencyWindow, is_default};
 
 /// The evidence that an invariant is violated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub enum Evidence {
         #[serde(default)]
         age_seconds: f64,
         /// The time span that the p99 covers, in seconds; 60 if absent.
-        #[serde(default, skip_serializing_if = "LatencyWindow::is_default")]
+        #[serde(default, skip_serializing_if = "is_default")]
         window_seconds: LatencyWindow,
     },
     /// A counter above its limit.

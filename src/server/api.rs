@@ -3,10 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::observation::{Observation, names_of};
-use crate::report::{
-    Explained, InvariantName, InvariantStatus, Report, Rule, Terms, Violation, source,
-};
+use crate::observation::names_of;
+use crate::report::{Explained, InvariantName, InvariantStatus, Rule, Terms, Violation, source};
 use crate::snapshot::Snapshot;
 
 /// `GET /api/v1/violations`.
@@ -47,40 +45,29 @@ impl<'a> From<&'a Snapshot> for Findings<'a> {
     fn from(snapshot: &'a Snapshot) -> Self {
         let (report, observation) = (&snapshot.report, &snapshot.observation);
         let listed = |violations: &'a [Violation]| {
-            let violations = violations.iter();
-            violations
-                .filter_map(|violation| Listed::new(violation, report, observation))
-                .collect()
+            // An invariant that is not checked has no violations.
+            let listed = violations.iter().filter_map(|violation| {
+                let status = report.status(violation.name)?;
+                Some(Listed {
+                    violation,
+                    source: source(&violation.evidence, observation),
+                    terms: Rule::from(&status.config).terms,
+                    grace_left_seconds: violation.grace_left.as_secs_f64(),
+                })
+            });
+            listed.collect()
         };
+        let invariants = report.invariants.iter().map(|status| Invariant {
+            name: status.config.name,
+            rule: Rule::from(&status.config),
+            status,
+        });
         Self {
             observed_at: observation.observed_at,
             judged_at: report.at.wall,
             violations: listed(&report.violations),
             pending: listed(&report.pending),
-            invariants: report.invariants.iter().map(Invariant::from).collect(),
-        }
-    }
-}
-
-impl<'a> Listed<'a> {
-    /// `None` for an invariant that is not checked, which has no violations.
-    fn new(violation: &'a Violation, report: &Report, observation: &Observation) -> Option<Self> {
-        let status = report.status(violation.name)?;
-        Some(Self {
-            violation,
-            source: source(&violation.evidence, observation),
-            terms: Rule::from(&status.config).terms,
-            grace_left_seconds: violation.grace_left.as_secs_f64(),
-        })
-    }
-}
-
-impl<'a> From<&'a InvariantStatus> for Invariant<'a> {
-    fn from(status: &'a InvariantStatus) -> Self {
-        Self {
-            name: status.config.name,
-            rule: Rule::from(&status.config),
-            status,
+            invariants: invariants.collect(),
         }
     }
 }

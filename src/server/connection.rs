@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::AUTHORIZATION;
@@ -27,6 +26,7 @@ use super::caller::Caller;
 use super::guard::Guard;
 use super::routes::App;
 use crate::subject::{InvariantChecker, Subject};
+use crate::text::hex;
 
 /// How long a TLS handshake may take. Prometheus takes milliseconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> Serving<S, C> {
         let chain = stream.get_ref().1.peer_certificates();
         caller.certificate = chain
             .and_then(<[_]>::first)
-            .map(|certificate| format!("{:x}", Bytes::from_owner(Sha256::digest(certificate))));
+            .map(|certificate| hex(&Sha256::digest(certificate)));
         self.speak(Box::pin(stream), caller).await;
     }
 

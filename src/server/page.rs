@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use maud::{Markup, PreEscaped, html};
+use once_cell::sync::OnceCell;
 use sha2::{Digest as _, Sha256};
 
 use crate::snapshot::Snapshot;
@@ -44,14 +45,17 @@ pub(super) struct Page<'a> {
 
 /// What a browser may load for the page: the page's own style and script, and answers of this server. It runs no script that
 /// gets past the escaping.
-pub(super) fn content_security_policy() -> String {
-    let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
-    format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        hash(STYLE),
-        hash(SCRIPT)
-    )
+pub(super) fn content_security_policy() -> &'static str {
+    static POLICY: OnceCell<String> = OnceCell::new();
+    POLICY.get_or_init(|| {
+        let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
+        format!(
+            "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            hash(STYLE),
+            hash(SCRIPT)
+        )
+    })
 }
 
 /// The query that chooses a target: none for the default one.

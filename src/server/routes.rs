@@ -1,13 +1,12 @@
 //! What each path answers.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue, REFERRER_POLICY,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, StatusCode};
@@ -50,6 +49,7 @@ const READ: [&str; 7] = [
 pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
 
 /// What one configuration serves.
+#[derive(Debug)]
 pub struct App<S, C> {
     /// The collections of each target by its name, with the default one.
     pub targets: BTreeMap<String, Arc<Collect<S, C>>>,
@@ -73,14 +73,6 @@ pub struct App<S, C> {
     pub ask_to_reload: Option<mpsc::Sender<ReloadRequest>>,
     /// Cancelled when the shutdown begins.
     pub ending: CancellationToken,
-}
-
-impl<S, C> fmt::Debug for App<S, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App")
-            .field("telemetry_path", &self.telemetry_path)
-            .finish_non_exhaustive()
-    }
 }
 
 impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
@@ -159,7 +151,7 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
     fn page(&self, query: Option<&str>) -> Result<HttpResponse, Refusal> {
         let (target, collect) = self.about(query)?;
         let targets = self.targets.iter();
-        let mut answer = html(page::render(&Page {
+        let answer = html(page::render(&Page {
             target,
             snapshot: collect.last().as_deref(),
             targets: targets.map(|(name, it)| (&**name, it.last())).collect(),
@@ -168,11 +160,13 @@ impl<S: Subject + 'static, C: InvariantChecker + 'static> App<S, C> {
             now: self.clock.now().wall,
         }));
         // Base64 and plain words: always a header value.
-        if let Ok(policy) = HeaderValue::from_str(&page::content_security_policy()) {
-            answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-        }
-        answer = with_header(answer, CACHE_CONTROL, "no-store");
-        answer = with_header(answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
+        let answer = with_header(
+            answer,
+            CONTENT_SECURITY_POLICY,
+            page::content_security_policy(),
+        );
+        let answer = with_header(answer, CACHE_CONTROL, "no-store");
+        let answer = with_header(answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
         Ok(with_header(answer, REFERRER_POLICY, "no-referrer"))
     }
 

@@ -72,15 +72,13 @@ impl WebFile {
             if user.is_empty() || user.contains(':') {
                 return Err(format!("{at}: expected a name, without colons"));
             }
-            let cost = HashParts::from_str(&hash.value).map(|parts| parts.get_cost());
-            match cost {
-                Err(_) => return Err(format!("{at}: expected a bcrypt hash of the password")),
-                Ok(cost) if cost > MOST_COST => {
-                    return Err(format!(
-                        "{at}: expected a bcrypt cost up to {MOST_COST}, not {cost}"
-                    ));
-                }
-                Ok(_) => {}
+            let parts = HashParts::from_str(&hash.value)
+                .map_err(|_| format!("{at}: expected a bcrypt hash of the password"))?;
+            let cost = parts.get_cost();
+            if cost > MOST_COST {
+                return Err(format!(
+                    "{at}: expected a bcrypt cost up to {MOST_COST}, not {cost}"
+                ));
             }
         }
         if let Some(tls) = &mut file.tls_server_config {

@@ -104,15 +104,13 @@ impl ActionDefinition {
     /// Checks that the parameters are those of the action. An error repeats no value: it may be personal.
     pub fn check(&self, parameters: &Parameters) -> Result<(), String> {
         for (name, parameter) in &self.parameters {
-            match (parameter.kind, parameters.get(*name)) {
-                (ParameterType::String, Some(Value::String(_))) => {}
-                (ParameterType::String, Some(_)) => {
-                    return Err(format!("{name}: expected a string"));
-                }
-                (ParameterType::String, None) if parameter.required => {
+            match parameters.get(*name) {
+                Some(Value::String(_)) => {}
+                Some(_) => return Err(format!("{name}: expected a string")),
+                None if parameter.required => {
                     return Err(format!("{name} is missing: expected a string"));
                 }
-                (_, None) => {}
+                None => {}
             }
         }
         let mut names = parameters.keys();

@@ -22,6 +22,8 @@ mod harness;
 mod npm_and_go;
 mod older;
 mod own;
+mod python_php;
+mod releases;
 mod restored;
 mod rows;
 mod store;

@@ -21,6 +21,9 @@ pub(super) struct Gcra {
     epoch: u64,
     /// The field of the time, for hashes.
     field: Option<String>,
+    /// How many intervals too early a request may be admitted.
+    #[serde(default)]
+    early: f64,
 }
 
 impl Counting for Gcra {
@@ -53,7 +56,7 @@ impl Counting for Gcra {
         let interval_ms = at.window_ms()? / at.limit()?.max(f64::MIN_POSITIVE);
         let intervals = ahead_ms / interval_ms;
         let capacity = at.capacity()?;
-        let beyond_ms = (intervals - capacity) * interval_ms;
+        let beyond_ms = (intervals - capacity - self.early) * interval_ms;
         // A difference of clocks must not count as a request above the limit.
         let above = beyond_ms > float(at.tolerance_ms).max(interval_ms * ROUNDING);
         let most = if above { f64::INFINITY } else { capacity };
@@ -67,6 +70,9 @@ impl Counting for Gcra {
         super::needs(keys, &[Type::String, Type::Hash])?;
         if (keys.kind == Type::Hash) != self.field.is_some() {
             return Err("field: expected for type: hash, and only for it".to_owned());
+        }
+        if !(0.0..=1.0).contains(&self.early) {
+            return Err("early: expected a number from 0 to 1".to_owned());
         }
         Ok(())
     }

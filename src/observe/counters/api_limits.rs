@@ -247,18 +247,17 @@ impl ApiLimits {
                     continue;
                 }
                 Some(Err(error)) => error,
-                None => HttpError {
-                    reason: Reason::Timeout,
-                    status: None,
-                    message: format!("limits at {}: no answer within {longest:?}", place.path),
-                },
+                None => {
+                    let why = format!("limits at {}: no answer within {longest:?}", place.path);
+                    HttpError::new(Reason::Timeout, why)
+                }
             };
             answered.read_at = None;
-            let (reason, mut message) = (error.reason, error.message);
+            let (reason, mut failure) = (error.reason, error.counted(Collector::ManagementApi, ""));
             if let Some(needs) = needs {
-                message = format!("{message}; it needs {needs}");
+                failure.message = format!("{}; it needs {needs}", failure.message);
             }
-            failures.push(Failure::new(Collector::ManagementApi, "", reason, message));
+            failures.push(failure);
             if !matches!(reason, Reason::HttpStatus | Reason::InvalidJson) {
                 // The other places would time out too.
                 break;
@@ -396,29 +395,24 @@ async fn fetch(
     };
     let (http, apis) = (&http, &apis);
     let attempts = urls.into_iter().map(|(configured, url)| async move {
-        let what = format!("GET {}", shown(&url));
         let header = apis.iter().find_map(|(_, api)| api.token_header.as_ref());
         let header = header.map(|header| header.0.as_str());
-        let answer = http.get_beside(&configured, url, header).await?.ok(&what)?;
+        let answer = http.get_beside(&configured, url, header).await?.ok()?;
         let mut rules = RulesOfApis::new();
         for (number, api) in apis {
-            let read = api.parse(&answer.body).map_err(|expected| HttpError {
-                reason: Reason::InvalidJson,
-                status: None,
-                message: format!("{what}: {expected}"),
+            let read = api.parse(&answer.body).map_err(|expected| {
+                let message = format!("{}: {expected}", answer.what);
+                HttpError::new(Reason::InvalidJson, message)
             })?;
             rules.insert(*number, read);
         }
         Ok(rules)
     });
-    let outcome = first_success(attempts.collect()).await;
-    outcome.map_err(|errors: Vec<HttpError>| {
-        let first = errors.into_iter().next();
-        first.unwrap_or(HttpError {
-            reason: Reason::Unexpected,
-            status: None,
-            message: "limits: no URL to ask".to_owned(),
-        })
+    let (found, errors) = first_success(attempts.collect()).await;
+    found.ok_or_else(|| {
+        let first: Option<HttpError> = errors.into_iter().next();
+        let none = || HttpError::new(Reason::Unexpected, "limits: no URL to ask".to_owned());
+        first.unwrap_or_else(none)
     })
 }
 

@@ -11,6 +11,7 @@ use crate::limiters::Description;
 use crate::lock::lock;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
+use crate::observe::redis::endpoint::OnPush;
 use crate::observe::redis::errors::RedisFailure;
 
 /// The most bytes of memory for names between two collections: enough for some 300,000 names of usual length. With more names,
@@ -153,11 +154,11 @@ impl Invalidations {
         let written = Arc::new(Mutex::new(WrittenNames::default()));
         let receiver = Arc::clone(&written);
         let sequences = tracked.sequences;
+        let take: OnPush = Arc::new(move |push| lock(&receiver).take(push, sequences));
+        let first = Some(tracked.command());
         Self {
             address: address.to_owned(),
-            connector: Connector::listening(access, address, tracked.command(), move |push| {
-                lock(&receiver).take(push, sequences);
-            }),
+            connector: Connector::with(access, address, first, Some(take)),
             written,
         }
     }

@@ -46,11 +46,13 @@ impl ShardReader {
         (access, tracked): (&Arc<Access>, &Tracked),
         source: &str,
     ) -> Self {
+        // Needed to read from a replica of a cluster. A server outside of a cluster refuses it, and can be read without it.
+        let readonly = Some(redis::cmd("READONLY"));
         Self {
             source: source.to_owned(),
             invalidations: Invalidations::new(Arc::clone(access), source, tracked),
             scanner: Connector::new(Arc::clone(access), source),
-            connector: Connector::readonly(Arc::clone(access), source),
+            connector: Connector::with(Arc::clone(access), source, readonly, None),
         }
     }
 
@@ -127,7 +129,7 @@ impl ShardReader {
         {
             return Err(of("READONLY", error));
         }
-        if follows(&role.map_err(|error| of("ROLE", error))?) {
+        if follows(role.map_err(|error| of("ROLE", error))?) == Some(true) {
             return Ok(time.is_ok());
         }
         let info = info.and_then(|info| Ok(redis::from_redis_value::<String>(info)?));
@@ -226,9 +228,9 @@ pub(in crate::observe) async fn ready(
             })
         }
     });
-    let found = first_success(attempts.collect()).await;
+    let (found, _) = first_success(attempts.collect()).await;
     passed_over.append(&mut lock(&faults));
-    let (reader, ready) = if let Ok((reader, ready)) = found {
+    let (reader, ready) = if let Some((reader, ready)) = found {
         (reader, Ok(ready))
     } else {
         let reader = before

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use reqwest::Url;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::observation::{Collector, Failure, Limit};
@@ -80,28 +80,15 @@ pub(in crate::observe) async fn ask_api(
         },
         ..ApiReading::default()
     };
-    let failed =
-        |error: HttpError| Failure::new(Collector::ManagementApi, "", error.reason, error.message);
-    // Includes the failures of base URLs that were asked before the one that answered.
-    let failures = Mutex::new(Vec::new());
-    let attempts = bases.into_iter().map(|base| {
-        let failures = &failures;
-        async move {
-            let api = ManagementApi::new(http, base.clone());
-            match api.default_limit().await {
-                Ok(limit) => Ok((limit, base)),
-                Err(error) => {
-                    failures.lock().await.push(failed(error));
-                    Err(())
-                }
-            }
-        }
+    let failed = |error: HttpError| error.counted(Collector::ManagementApi, "");
+    let attempts = bases.into_iter().map(|base| async move {
+        let api = ManagementApi::new(http, base.clone());
+        Ok((api.default_limit().await?, base))
     });
-    if let Ok((limit, base)) = first_success(attempts.collect()).await {
-        reading.limit = Some(limit);
-        reading.base = Some(base);
-    }
-    reading.failures = failures.into_inner();
+    let (found, failures) = first_success(attempts.collect()).await;
+    // Includes the failures of base URLs that were asked before the one that answered.
+    reading.failures = failures.into_iter().map(failed).collect();
+    (reading.limit, reading.base) = found.unzip();
     // If the sweep was cut off, the receiver is gone.
     let _ = default.send(reading.limit);
     if let Some(base) = &reading.base {

@@ -12,10 +12,10 @@ use rustls::ClientConfig;
 
 use crate::credentials::{Secret, trusting_nobody};
 use crate::lock::lock;
-use crate::observation::Reason;
+use crate::observation::{Collector, Failure, Reason};
 use crate::observe::certificate_hint::certificate_hint;
 use crate::observe::http::access::HttpAccess;
-use crate::text::one_line;
+use crate::text::{cut, one_line};
 
 /// The largest answer that is read. `/metrics` of a node with many handlers is some 100 KB.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -31,19 +31,32 @@ pub(in crate::observe) struct HttpError {
 }
 
 impl HttpError {
+    /// A failure that is not a status.
+    pub(in crate::observe) fn new(reason: Reason, message: String) -> Self {
+        Self {
+            reason,
+            status: None,
+            message,
+        }
+    }
+
     /// The failure of a request `what` that was not answered in time.
     pub(in crate::observe) fn late(what: &str, within: Duration) -> Self {
-        Self {
-            reason: Reason::Timeout,
-            status: None,
-            message: format!("{what}: no complete answer within {within:?}"),
-        }
+        let message = format!("{what}: no complete answer within {within:?}");
+        Self::new(Reason::Timeout, message)
+    }
+
+    /// The failure as it is counted for `collector`.
+    pub(in crate::observe) fn counted(self, collector: Collector, subject: &str) -> Failure {
+        Failure::new(collector, subject, self.reason, self.message)
     }
 }
 
 /// An answer with its whole body.
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct ClientResponse {
+    /// The request, for messages.
+    pub(in crate::observe) what: String,
     pub(in crate::observe) status: StatusCode,
     pub(in crate::observe) body: Bytes,
     /// The secrets in the request, which the answer may repeat.
@@ -52,7 +65,7 @@ pub(in crate::observe) struct ClientResponse {
 
 impl ClientResponse {
     /// The answer, if its status is a success. Otherwise the failure.
-    pub(in crate::observe) fn ok(self, what: &str) -> Result<Self, HttpError> {
+    pub(in crate::observe) fn ok(self) -> Result<Self, HttpError> {
         if self.status.is_success() {
             return Ok(self);
         }
@@ -63,26 +76,21 @@ impl ClientResponse {
             status: Some(self.status),
             reason: Reason::HttpStatus,
             message: format!(
-                "{what}: answered {}, expected a status from 200 to 299: {start:?}",
+                "{}: answered {}, expected a status from 200 to 299: {start:?}",
+                self.what,
                 self.status.as_u16()
             ),
         })
     }
 
     /// The body as JSON of the expected shape. An error names the field.
-    pub(in crate::observe) fn json<T: serde::de::DeserializeOwned>(
-        &self,
-        what: &str,
-    ) -> Result<T, HttpError> {
+    pub(in crate::observe) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, HttpError> {
         let mut reader = serde_json::Deserializer::from_slice(&self.body);
-        serde_path_to_error::deserialize(&mut reader).map_err(|error| HttpError {
-            status: None,
-            reason: Reason::InvalidJson,
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             // The error contains field names from the answer.
-            message: format!(
-                "{what}: {}",
-                one_line(&self.without_secrets(error.to_string()))
-            ),
+            let error = one_line(&self.without_secrets(error.to_string()));
+            let message = format!("{}: {error}", self.what);
+            HttpError::new(Reason::InvalidJson, message)
         })
     }
 
@@ -166,10 +174,10 @@ impl Http {
         url: Url,
         token_header: Option<&str>,
     ) -> Result<ClientResponse, HttpError> {
-        let what = format!("GET {}", shown(&url));
+        let what = format!("GET {}", cut(&shown(&url)));
         let request = self.client().get(url);
         let (request, secrets) = self.access.authorize(configured, token_header, request);
-        self.send(&what, request, secrets).await
+        self.send(what, request, secrets).await
     }
 
     /// A request of any method to the server at `configured`, with the login for that server.
@@ -180,7 +188,7 @@ impl Http {
         headers: Vec<(String, Vec<u8>)>,
         body: Vec<u8>,
     ) -> Result<ClientResponse, HttpError> {
-        let what = format!("{method} {}", shown(&url));
+        let what = format!("{method} {}", cut(&shown(&url)));
         let request = self.client().request(method, url);
         let (request, secrets) = self.access.authorize(configured, None, request);
         let request = headers
@@ -188,7 +196,7 @@ impl Http {
             .fold(request.body(body), |request, (name, value)| {
                 request.header(name, value)
             });
-        self.send(&what, request, secrets).await
+        self.send(what, request, secrets).await
     }
 
     /// `POST` without parameters.
@@ -215,15 +223,16 @@ impl Http {
 
     async fn send(
         &self,
-        what: &str,
+        what: String,
         request: RequestBuilder,
         secrets: Vec<Secret>,
     ) -> Result<ClientResponse, HttpError> {
-        let asked = async { read(what, request.send().await).await };
+        let asked = async { read(&what, request.send().await).await };
         let outcome = tokio::time::timeout(self.timeout, asked).await;
         let (status, body) =
-            outcome.unwrap_or_else(|_| Err(HttpError::late(what, self.timeout)))?;
+            outcome.unwrap_or_else(|_| Err(HttpError::late(&what, self.timeout)))?;
         Ok(ClientResponse {
+            what,
             status,
             body,
             secrets,
@@ -238,10 +247,9 @@ async fn read(
 ) -> Result<(StatusCode, Bytes), HttpError> {
     let mut response = response.map_err(|error| failed(what, &error))?;
     let status = response.status();
-    let too_large = || HttpError {
-        status: None,
-        reason: Reason::TooLarge,
-        message: format!("{what}: the answer is larger than {MAX_BODY} bytes"),
+    let too_large = || {
+        let message = format!("{what}: the answer is larger than {MAX_BODY} bytes");
+        HttpError::new(Reason::TooLarge, message)
     };
     if response
         .content_length()
@@ -250,14 +258,10 @@ async fn read(
         return Err(too_large());
     }
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| HttpError {
-        status: None,
-        reason: Reason::Truncated,
-        message: format!(
-            "{what}: the answer broke off after {} bytes: {}",
-            body.len(),
-            root(&error)
-        ),
+    while let Some(chunk) = response.chunk().await.map_err(|error| {
+        let (read, root) = (body.len(), root(&error));
+        let message = format!("{what}: the answer broke off after {read} bytes: {root}");
+        HttpError::new(Reason::Truncated, message)
     })? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(too_large());
@@ -299,11 +303,7 @@ fn failed(what: &str, error: &reqwest::Error) -> HttpError {
         reason = Reason::Truncated;
     }
     let hint = certificate_hint(&cause).map_or(String::new(), |hint| format!(": {hint}"));
-    HttpError {
-        status: None,
-        reason,
-        message: format!("{what}: {cause}{hint}"),
-    }
+    HttpError::new(reason, format!("{what}: {cause}{hint}"))
 }
 
 /// Whether TLS caused the error. Connectors wrap one I/O error into another, and `source` skips the inner one.
@@ -336,11 +336,12 @@ mod tests {
     #[test]
     fn an_error_about_fields_with_line_breaks_is_one_line() {
         let answer = ClientResponse {
+            what: "GET /".to_owned(),
             status: StatusCode::OK,
             body: Bytes::from_static(b"{\"a\\nb\":[{\"c\":2\"."),
             secrets: Vec::new(),
         };
-        let error = answer.json::<serde_json::Value>("GET /").unwrap_err();
+        let error = answer.json::<serde_json::Value>().unwrap_err();
         assert!(error.message.contains("a\\nb"), "{}", error.message);
         assert_eq!(error.message.lines().count(), 1, "{}", error.message);
     }

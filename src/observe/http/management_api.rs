@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::observation::{Limit, Reason, is_cut_key};
 use crate::observe::http::client::{Http, HttpError, shown};
-use crate::text::{cut, percent_encoded, without_login};
+use crate::text::{percent_encoded, without_login};
 
 /// A node as `GET /api/nodes` lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -93,50 +93,34 @@ impl<'a> ManagementApi<'a> {
     /// `GET /api/limits`: the limit and window of keys without their own.
     pub(in crate::observe) async fn default_limit(&self) -> Result<Limit, HttpError> {
         let limits: Limits = self.get("api/limits").await?;
-        limits.checked().map_err(|wrong| HttpError {
-            status: None,
-            reason: Reason::InvalidJson,
-            message: format!("GET {}: {wrong}", shown(&join(&self.base, "api/limits"))),
+        limits.checked().map_err(|wrong| {
+            let what = shown(&join(&self.base, "api/limits"));
+            HttpError::new(Reason::InvalidJson, format!("GET {what}: {wrong}"))
         })
     }
 
     /// `POST /api/counters/KEY/reset`. Fire and forget: it does not verify that the counter is gone.
     pub(in crate::observe) async fn reset_counter(&self, key: &str) -> Result<(), HttpError> {
-        if matches!(key, "" | "." | "..") {
-            return Err(HttpError {
-                status: None,
-                reason: Reason::InvalidJson,
-                message: format!("reset_counter: key {key:?} cannot be named in a URL path"),
-            });
-        }
-        if is_cut_key(key) {
-            return Err(HttpError {
-                status: None,
-                reason: Reason::InvalidJson,
-                message: format!(
-                    "reset_counter: key {key:?} was shortened; expected the whole key"
-                ),
-            });
+        let unusable = match key {
+            "" | "." | ".." => Some("cannot be named in a URL path"),
+            _ => is_cut_key(key).then_some("was shortened; expected the whole key"),
+        };
+        if let Some(why) = unusable {
+            let message = format!("reset_counter: key {key:?} {why}");
+            return Err(HttpError::new(Reason::InvalidJson, message));
         }
         let path = format!("api/counters/{}/reset", percent_encoded(key.as_bytes()));
-        let url = join(&self.base, &path);
-        let what = format!("POST {}", cut(&shown(&url)));
-        let answer = self.http.post(url).await?.ok(&what)?;
-        if answer.json::<Reset>(&what)?.reset {
+        let answer = self.http.post(join(&self.base, &path)).await?.ok()?;
+        if answer.json::<Reset>()?.reset {
             Ok(())
         } else {
-            Err(HttpError {
-                status: None,
-                reason: Reason::HttpStatus,
-                message: format!("{what}: answered \"reset\": false"),
-            })
+            let message = format!("{}: answered \"reset\": false", answer.what);
+            Err(HttpError::new(Reason::HttpStatus, message))
         }
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, HttpError> {
-        let url = join(&self.base, path);
-        let what = format!("GET {}", shown(&url));
-        self.http.get(url).await?.ok(&what)?.json(&what)
+        self.http.get(join(&self.base, path)).await?.ok()?.json()
     }
 }
 

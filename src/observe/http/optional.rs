@@ -180,11 +180,8 @@ mod tests {
         ] {
             let mut request = OptionalRequest::default();
             lock(&request.pace).wait = Duration::from_secs(100);
-            let fails = std::future::ready(Err::<(), _>(HttpError {
-                reason,
-                status: None,
-                message: String::new(),
-            }));
+            let error = HttpError::new(reason, String::new());
+            let fails = std::future::ready(Err::<(), _>(error));
             let outcome = request.make(at(0), Duration::from_secs(1), fails).await;
             assert!(matches!(outcome, Some(Err(_))));
             assert_eq!(lock(&request.pace).wait, wait, "{reason}");

@@ -1,15 +1,8 @@
 //! The durations of decisions in a node's metrics: a histogram or a summary, in seconds or milliseconds. Pure.
 
-use crate::limiters::{Latency, Selector, Unit};
+use crate::limiters::{Latency, Unit};
 use crate::observation::Histogram;
 use crate::observe::latency::exposition::{Sample, histogram_of, sane};
-
-/// The series of a histogram or a summary, and their unit.
-#[derive(Clone, Debug)]
-pub(in crate::observe) struct Durations {
-    pub(in crate::observe) selector: Selector,
-    pub(in crate::observe) unit: Unit,
-}
 
 /// The durations in one reading.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,14 +17,7 @@ pub(in crate::observe) enum Measured {
     Summary { p99: Option<f64>, count: f64 },
 }
 
-impl Durations {
-    pub(in crate::observe) fn new(latency: &Latency) -> Self {
-        Self {
-            selector: latency.metric.clone(),
-            unit: latency.unit,
-        }
-    }
-
+impl Latency {
     /// Converts a value of the series to seconds.
     pub(in crate::observe) fn seconds(&self, value: f64) -> f64 {
         match self.unit {
@@ -42,14 +28,14 @@ impl Durations {
 
     /// Whether `name` is one of the series.
     pub(in crate::observe) fn wants(&self, name: &str) -> bool {
-        name.strip_prefix(self.selector.metric.as_str())
+        name.strip_prefix(self.metric.metric.as_str())
             .is_some_and(|rest| matches!(rest, "" | "_bucket" | "_sum" | "_count"))
     }
 
     /// The durations in `samples`, summed over all matching label sets.
     pub(in crate::observe) fn read(&self, samples: &[Sample]) -> Measured {
-        let metric = &self.selector.metric;
-        let takes = |sample: &Sample| self.selector.selects(metric, |name| sample.label(name));
+        let metric = &self.metric.metric;
+        let takes = |sample: &Sample| self.metric.selects(metric, |name| sample.label(name));
         let mine = || {
             let mut all = samples.iter();
             all.any(|sample| self.wants(&sample.name) && takes(sample))
@@ -90,20 +76,15 @@ impl Durations {
     }
 }
 
-impl std::fmt::Display for Durations {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.selector.fmt(f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limiters::Selector;
     use crate::observe::latency::exposition::parse;
 
     fn read(metric: &str, unit: Unit, text: &str) -> Measured {
-        let durations = Durations {
-            selector: Selector::parse(metric).unwrap(),
+        let durations = Latency {
+            metric: Selector::parse(metric).unwrap(),
             unit,
         };
         let samples = parse(text, |name| durations.wants(name)).unwrap();

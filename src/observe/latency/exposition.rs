@@ -1,8 +1,6 @@
 //! Reads the wanted series from a node's Prometheus text, in either text format (0.0.4 and `OpenMetrics`). Other lines are
 //! skipped unparsed: mistakes in them do no harm.
 
-use std::collections::BTreeMap;
-
 use crate::observation::Histogram;
 
 /// The largest value that is accepted: no counter reaches it, and sums of such values stay finite.
@@ -53,10 +51,7 @@ pub(in crate::observe) fn parse(
     let mut samples = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
-        let end = line
-            .find(|c: char| c == '{' || c.is_ascii_whitespace())
-            .unwrap_or(line.len());
-        let (name, rest) = line.split_at(end);
+        let (name, rest) = split_name(line);
         if line.is_empty() || line.starts_with('#') || !wanted(name) {
             continue;
         }
@@ -71,16 +66,19 @@ pub(in crate::observe) fn parse(
 /// Whether the text has a sample or a comment of metrics. A page in HTML or XML has none.
 fn is_metrics(text: &str) -> bool {
     let is_sample = |line: &str| {
-        let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace());
-        end.is_some_and(|end| {
-            let (name, rest) = line.split_at(end);
-            is_name(name) && parse_rest(name, rest).is_some()
-        })
+        let (name, rest) = split_name(line);
+        is_name(name) && parse_rest(name, rest).is_some()
     };
     let comments = ["# HELP ", "# TYPE ", "# UNIT ", "# EOF"];
     let is_comment = |line: &str| comments.iter().any(|comment| line.starts_with(comment));
     let mut lines = text.lines().map(str::trim);
     !text.trim_start().starts_with('<') && lines.any(|line| is_comment(line) || is_sample(line))
+}
+
+/// The name at the beginning of a line, and the rest.
+fn split_name(line: &str) -> (&str, &str) {
+    let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace());
+    line.split_at(end.unwrap_or(line.len()))
 }
 
 /// Whether this is a valid metric name.
@@ -152,7 +150,7 @@ pub(in crate::observe) fn histogram_of(
     takes: impl Fn(&Sample) -> bool,
     samples: &[Sample],
 ) -> Option<Histogram> {
-    let mut buckets: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+    let mut buckets: Vec<(f64, f64)> = Vec::new();
     let (mut inf, mut count, mut sum) = (None::<f64>, None::<f64>, None::<f64>);
     for sample in samples.iter().filter(|sample| takes(sample)) {
         match sample.name.strip_prefix(name) {
@@ -160,10 +158,10 @@ pub(in crate::observe) fn histogram_of(
                 let le: f64 = sample.label("le")?.parse().ok()?;
                 if le == f64::INFINITY {
                     *inf.get_or_insert(0.0) += sample.count()?;
-                } else if !sane(le) || buckets.len() > MOST_BUCKETS {
-                    return None;
+                } else if sane(le) {
+                    buckets.push((le, sample.count()?));
                 } else {
-                    buckets.entry(order(le)).or_insert((le, 0.0)).1 += sample.count()?;
+                    return None;
                 }
             }
             Some("_count") => {
@@ -173,21 +171,20 @@ pub(in crate::observe) fn histogram_of(
             _ => {}
         }
     }
-    Some(Histogram {
-        count: inf.or(count).filter(|count| sane(*count))?,
-        buckets: buckets.into_values().collect(),
+    buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
+    buckets.dedup_by(|next, kept| {
+        let same = next.0.to_bits() == kept.0.to_bits();
+        if same {
+            kept.1 += next.1;
+        }
+        same
+    });
+    let count = inf.or(count).filter(|count| sane(*count))?;
+    (buckets.len() <= MOST_BUCKETS).then_some(Histogram {
+        count,
+        buckets,
         sum: sum.filter(|sum| sane(*sum)),
     })
-}
-
-/// A key that sorts like the float.
-fn order(value: f64) -> u64 {
-    let bits = value.to_bits();
-    if bits >> 63 == 0 {
-        bits | (1 << 63)
-    } else {
-        !bits
-    }
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ impl History {
         let mut sum: Option<Histogram> = None;
         let pairs = self.samples.iter().skip(first);
         for ((_, before), (_, after)) in pairs.clone().zip(pairs.skip(1)) {
-            let increase = increase(before, after);
+            let increase = increases(before, after);
             sum = Some(match sum {
                 None => increase,
                 Some(sum) => add(sum, &increase),
@@ -121,24 +121,21 @@ impl History {
     }
 }
 
-/// The increase of each bucket, as `rate` computes it: a counter that fell was reset, and counts from zero. The sum is not
-/// needed.
-fn increase(before: &Histogram, after: &Histogram) -> Histogram {
-    let since = |before: f64, after: f64| {
-        if after < before {
-            after
-        } else {
-            after - before
-        }
-    };
+/// The increase of a counter, as `rate` computes it. A counter that fell was reset, and counts from zero.
+pub(in crate::observe) fn increase(before: f64, now: f64) -> f64 {
+    if now < before { now } else { now - before }
+}
+
+/// The increase of each bucket. The sum is not needed.
+fn increases(before: &Histogram, after: &Histogram) -> Histogram {
     Histogram {
         buckets: before
             .buckets
             .iter()
             .zip(&after.buckets)
-            .map(|(b, a)| (a.0, since(b.1, a.1)))
+            .map(|(b, a)| (a.0, increase(b.1, a.1)))
             .collect(),
-        count: since(before.count, after.count),
+        count: increase(before.count, after.count),
         sum: None,
     }
 }

@@ -133,13 +133,13 @@ impl LatencyHistory {
             }
             if let Some(p99) = measured.filter(|_| recent.count > 0.0) {
                 metrics.latency_p99_ms = Some(p99 * 1e3);
-                metrics.latency_source = Some(durations.to_string());
             } else if let Some(p99) = quantile(&recent, 0.99) {
                 metrics.latency_p99_ms = Some(p99.seconds * 1e3);
                 metrics.latency_p99_bucket = Some(p99.bucket);
-                metrics.latency_source = Some(durations.to_string());
                 metrics.latency_newest = history.newest(now, &recent, p99, window);
             }
+            let source = metrics.latency_p99_ms.map(|_| durations.metric.to_string());
+            metrics.latency_source = source;
         }
         if metrics.latency_p99_ms.is_none() {
             let reason = match (found, compared) {

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::limiters::{Label, Selector, Wanted};
+use crate::limiters::{Label, Latency, Selector, Wanted};
 use crate::observation::{Histogram, LatencyWindow, NewestChecks, Reason};
 use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::join;
-use crate::observe::latency::durations::Durations;
 use crate::observe::latency::exposition::sane;
 use crate::observe::latency::histogram::{Quantile, newest, quantile};
 
@@ -50,29 +49,17 @@ fn latency_query(selector: &Selector, label: &str, window: LatencyWindow) -> Str
     let one = buckets.to_string();
     let seconds = window.span().as_secs_f64();
     let (window, recent) = (span(window.span()), span(window.newest()));
-    let part = |name: &str, what: String| {
-        format!("label_replace({what}, \"part\", \"{name}\", \"\", \"\")")
-    };
-    [
-        part(
-            "window",
-            format!("sum by ({label}, le) (rate({every}[{window}]))"),
-        ),
-        // If scrapes are far apart, there are too few samples for `rate`. `irate` uses the last two.
-        part(
-            "newest",
-            format!("sum by ({label}, le) (rate({every}[{recent}]) or irate({every}[{window}]))"),
-        ),
-        part(
-            "age",
-            format!("max by ({label}) (time() - timestamp({one}))"),
-        ),
-        part(
-            "interval",
-            format!("max by ({label}) ({seconds} / count_over_time({one}[{window}]))"),
-        ),
-    ]
-    .join(" or ")
+    let rates = format!("sum by ({label}, le) (rate({every}[{window}]))");
+    // If scrapes are far apart, there are too few samples for `rate`. `irate` uses the last two.
+    let newest =
+        format!("sum by ({label}, le) (rate({every}[{recent}]) or irate({every}[{window}]))");
+    let age = format!("max by ({label}) (time() - timestamp({one}))");
+    let interval = format!("max by ({label}) ({seconds} / count_over_time({one}[{window}]))");
+    let parts = [rates, newest, age, interval].into_iter();
+    let parts = parts.zip(["window", "newest", "age", "interval"]);
+    let parts = parts
+        .map(|(what, name)| format!("label_replace({what}, \"part\", \"{name}\", \"\", \"\")"));
+    parts.collect::<Vec<_>>().join(" or ")
 }
 
 /// A span in a query of Prometheus, which has no fractions.
@@ -125,11 +112,9 @@ impl Latencies {
         };
         Ok((p99, Some(checks)))
     }
-}
 
-impl Latencies {
     /// The latencies in an answer about `durations`. `label` names the nodes.
-    pub(in crate::observe) fn new(response: Response, durations: &Durations, label: &str) -> Self {
+    pub(in crate::observe) fn new(response: Response, durations: &Latency, label: &str) -> Self {
         let mut nodes: BTreeMap<String, OfNode> = BTreeMap::new();
         for series in response.data.result {
             let of = |name: &str| series.metric.get(name).map_or("", String::as_str);
@@ -170,28 +155,24 @@ impl Latencies {
 pub(in crate::observe) async fn latencies(
     http: &Http,
     base: &reqwest::Url,
-    durations: &Durations,
+    durations: &Latency,
     label: &str,
     window: LatencyWindow,
 ) -> Result<Latencies, HttpError> {
-    let expression = latency_query(&durations.selector, label, window);
+    let expression = latency_query(&durations.metric, label, window);
     let mut url = join(base, "api/v1/query");
     url.query_pairs_mut().append_pair("query", &expression);
-    let what = format!("Prometheus query for {durations}");
-    let answer = http.get(url).await.map_err(|mut error| {
+    let what = format!("Prometheus query for {}", durations.metric);
+    let mut answer = http.get(url).await.map_err(|mut error| {
         error.message = format!("{what}: {}", error.message);
         error
     })?;
-    let response: Response = answer.ok(&what)?.json(&what)?;
-    if response.data.result.len() > MOST_SERIES {
-        return Err(HttpError {
-            status: None,
-            reason: Reason::TooLarge,
-            message: format!(
-                "{what}: {} series, expected at most {MOST_SERIES}",
-                response.data.result.len()
-            ),
-        });
+    answer.what.clone_from(&what);
+    let response: Response = answer.ok()?.json()?;
+    let series = response.data.result.len();
+    if series > MOST_SERIES {
+        let message = format!("{what}: {series} series, expected at most {MOST_SERIES}");
+        return Err(HttpError::new(Reason::TooLarge, message));
     }
     Ok(Latencies::new(response, durations, label))
 }
@@ -217,9 +198,9 @@ mod tests {
         Latencies::new(response, &durations(Unit::Seconds), "node_id")
     }
 
-    fn durations(unit: Unit) -> Durations {
-        Durations {
-            selector: Selector::parse("d").unwrap(),
+    fn durations(unit: Unit) -> Latency {
+        Latency {
+            metric: Selector::parse("d").unwrap(),
             unit,
         }
     }

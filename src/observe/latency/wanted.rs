@@ -1,14 +1,13 @@
 //! Which of a node's series are read, by the description of its kind. Plain data.
 
-use crate::limiters::{Nodes, Results, Selector};
-use crate::observe::latency::durations::Durations;
+use crate::limiters::{Latency, Nodes, Results, Selector};
 use crate::observe::latency::exposition::Sample;
 
 /// The series that are read.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct WantedSeries {
     /// The durations of decisions. The first one with samples is used.
-    pub(in crate::observe) latency: Vec<Durations>,
+    pub(in crate::observe) latency: Vec<Latency>,
     pub(in crate::observe) results: Vec<Results>,
     /// The counts of failed decisions.
     pub(in crate::observe) errors: Vec<Selector>,
@@ -23,7 +22,7 @@ impl WantedSeries {
     pub(in crate::observe) fn new(nodes: &Nodes) -> Self {
         let results = nodes.results.iter().map(|results| results.metric.clone());
         Self {
-            latency: nodes.latency.iter().map(Durations::new).collect(),
+            latency: nodes.latency.clone(),
             results: nodes.results.clone(),
             errors: nodes.errors.clone(),
             answers: if nodes.answers.is_empty() {
@@ -58,13 +57,9 @@ impl WantedSeries {
 
     /// Whether `other` reads latencies from the same series.
     pub(in crate::observe) fn same_latency(&self, other: &Self) -> bool {
-        let shown = |it: &Self| {
-            it.latency
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-        };
-        shown(self) == shown(other)
+        let shown = |it: &Latency| it.metric.to_string();
+        let (ours, theirs) = (self.latency.iter(), other.latency.iter());
+        ours.map(shown).eq(theirs.map(shown))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::clock::elapsed;
 use crate::limiters::{Canary, Template};
 use crate::observation::{LatencyWindow, Reason};
-use crate::observe::http::client::{Http, HttpError, shown};
+use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::management_api::place_on;
 use crate::observe::nodes::probes::gather;
 use crate::text::percent_encoded;
@@ -159,11 +159,10 @@ async fn ask_one(
     let key = format!("{CANARY_PREFIX}{id}");
     let check = match check(http, canary, url, &key, UNREACHED).await {
         // If the canary cannot set its limit, other clients may have used up the limit, and a refusal is right.
-        Ok(false) if canary.sets_limit() => Err(HttpError {
-            status: None,
-            reason: Reason::Unexpected,
-            message: format!("canary check on {id}: refused under a limit of {UNREACHED}"),
-        }),
+        Ok(false) if canary.sets_limit() => {
+            let message = format!("canary check on {id}: refused under a limit of {UNREACHED}");
+            Err(HttpError::new(Reason::Unexpected, message))
+        }
         Ok(_) => Ok(started.elapsed()),
         Err(error) => Err(error),
     };
@@ -224,27 +223,26 @@ async fn check(
     let path = filled(&canary.path, &percent_encoded(key.as_bytes()).to_string());
     let place = place_on(base, canary.port, &String::from_utf8_lossy(&path));
     let place = place.unwrap_or_else(|| base.clone());
-    let what = format!("canary {} {}", canary.method, shown(&place));
     let method = match canary.method.as_str() {
         "GET" => Method::GET,
         "PUT" => Method::PUT,
         _ => Method::POST,
     };
     let asked = http.request(base, (method, place), headers, body.unwrap_or_default());
-    let answer = asked.await?;
+    let mut answer = asked.await?;
+    answer.what.insert_str(0, "canary ");
     if answer.status.as_u16() == canary.refused {
         return Ok(false);
     }
-    let answer = answer.ok(&what)?;
+    let answer = answer.ok()?;
     let Some(pointer) = &canary.allowed else {
         return Ok(true);
     };
-    let value: Value = answer.json(&what)?;
+    let value: Value = answer.json()?;
     let allowed = value.pointer(&pointer.0).and_then(Value::as_bool);
-    allowed.ok_or_else(|| HttpError {
-        status: None,
-        reason: Reason::InvalidJson,
-        message: format!("{what}: {}: expected true or false", pointer.0),
+    allowed.ok_or_else(|| {
+        let message = format!("{}: {}: expected true or false", answer.what, pointer.0);
+        HttpError::new(Reason::InvalidJson, message)
     })
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::elapsed;
+use crate::observe::latency::histogram::increase;
 use crate::observe::nodes::state::RedisEvidence;
 
 /// So many errors without another answer within [`WITHIN`] are proof. With fewer errors the heartbeats decide, which prove
@@ -314,11 +315,6 @@ impl CheckHistory {
             0.0
         }
     }
-}
-
-/// The increase of a counter. A counter that fell was reset, and counts from zero.
-pub(in crate::observe) fn increase(before: f64, now: f64) -> f64 {
-    if now < before { now } else { now - before }
 }
 
 /// The increases of errors and answers from `first` to `later`, if there is one.

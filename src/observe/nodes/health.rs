@@ -19,29 +19,26 @@ pub(in crate::observe) struct HealthReading {
 pub(in crate::observe) fn read_health(
     health: &Health,
     answer: ClientResponse,
-    what: &str,
 ) -> Result<HealthReading, HttpError> {
     let fails = !answer.status.is_success();
     let answer = if health.covers_redis && answer.status.is_server_error() {
         answer
     } else {
-        answer.ok(what)?
+        answer.ok()?
     };
     let node_id = match &health.id {
         None => None,
         Some(_) if fails => None,
         Some(pointer) => {
-            let value: Value = answer.json(what)?;
+            let value: Value = answer.json()?;
             match value.pointer(&pointer.0) {
                 None | Some(Value::Null) if value.is_object() || value.is_array() => None,
                 Some(Value::String(id)) => Some(id.clone()),
                 Some(Value::Number(id)) => Some(id.to_string()),
                 _ => {
-                    return Err(HttpError {
-                        reason: Reason::InvalidJson,
-                        status: None,
-                        message: format!("{what}: {}: expected text or a number", pointer.0),
-                    });
+                    let (what, field) = (&answer.what, &pointer.0);
+                    let message = format!("{what}: {field}: expected text or a number");
+                    return Err(HttpError::new(Reason::InvalidJson, message));
                 }
             }
         }
@@ -68,11 +65,12 @@ mod tests {
         let description = Description::parse(&text).unwrap();
         let health = NodeRequests::new(&description).health.unwrap();
         let answer = ClientResponse {
+            what: "GET /".to_owned(),
             status: StatusCode::from_u16(status).unwrap(),
             body: bytes::Bytes::copy_from_slice(body.as_bytes()),
             secrets: Vec::new(),
         };
-        read_health(&health, answer, "GET /").map_err(|error| error.reason)
+        read_health(&health, answer).map_err(|error| error.reason)
     }
 
     #[test]

@@ -319,9 +319,7 @@ impl NodeReader {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    let (reason, message) = (error.reason, error.message);
-                    read.failures
-                        .push(Failure::new(Collector::Canary, id, reason, message));
+                    read.failures.push(error.counted(Collector::Canary, &id));
                 }
             }
         }
@@ -347,9 +345,7 @@ impl NodeReader {
             Some(Ok(latencies)) => Ok(latencies),
             Some(Err(error)) => {
                 let reason = format!("prometheus_{}", error.reason);
-                let (why, message) = (error.reason, error.message);
-                read.failures
-                    .push(Failure::new(Collector::Prometheus, "", why, message));
+                read.failures.push(error.counted(Collector::Prometheus, ""));
                 Err(reason)
             }
             None => {
@@ -400,8 +396,7 @@ impl NodeReader {
         for (address, reading) in &read.addresses {
             let matters = self.memory.was_reached(address);
             if let Some(error) = reading.probe_error.as_ref().filter(|_| matters) {
-                let (reason, message) = (error.reason, error.message.clone());
-                failures.push(Failure::new(Collector::Probes, address, reason, message));
+                failures.push(error.clone().counted(Collector::Probes, address));
             }
             // A node that is gone has no metrics either, and its probe is already a failure. Without probes, only this is.
             let counts = match reading.probe {
@@ -410,13 +405,7 @@ impl NodeReader {
                 None => matters,
             };
             if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| counts) {
-                let (reason, message) = (error.reason, error.message.clone());
-                failures.push(Failure::new(
-                    Collector::NodeMetrics,
-                    address,
-                    reason,
-                    message,
-                ));
+                failures.push(error.clone().counted(Collector::NodeMetrics, address));
             }
         }
         let missing = read.asked.iter().filter(|address| {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::observation::Reason;
-use crate::observe::http::client::{ClientResponse, Http, HttpError, shown};
+use crate::observe::http::client::{ClientResponse, Http, HttpError};
 use crate::observe::http::management_api::place_on;
 use crate::observe::latency::node_metrics::ScrapedMetrics;
 use crate::observe::nodes::health::read_health;
@@ -85,8 +85,8 @@ async fn ask_one(http: &Http, url: &Url, ask: Ask, requests: &NodeRequests) -> A
         let health = requests.health.as_ref().filter(|_| ask.health)?;
         let started = Instant::now();
         let reading = async {
-            let (what, answer) = get(http, url, health.port, &health.path.0).await?;
-            read_health(health, answer, &what)
+            let answer = get(http, url, health.port, &health.path.0).await?;
+            read_health(health, answer)
         };
         Some((reading.await, started.elapsed()))
     };
@@ -94,12 +94,11 @@ async fn ask_one(http: &Http, url: &Url, ask: Ask, requests: &NodeRequests) -> A
         let metrics = requests.metrics.as_ref().filter(|_| ask.metrics)?;
         let started = Instant::now();
         let read = async {
-            let (what, answer) = get(http, url, metrics.port, &metrics.path.0).await?;
-            let body = answer.ok(&what)?.body;
-            let invalid = |wrong: String| HttpError {
-                status: None,
-                reason: Reason::InvalidMetrics,
-                message: format!("GET {}: {wrong}", metrics.path.0),
+            let answer = get(http, url, metrics.port, &metrics.path.0).await?;
+            let body = answer.ok()?.body;
+            let invalid = |wrong: String| {
+                let message = format!("GET {}: {wrong}", metrics.path.0);
+                HttpError::new(Reason::InvalidMetrics, message)
             };
             let text = std::str::from_utf8(&body).map_err(|error| invalid(error.to_string()))?;
             ScrapedMetrics::parse(text, &requests.series).map_err(invalid)
@@ -140,14 +139,13 @@ async fn ask_one(http: &Http, url: &Url, ask: Ask, requests: &NodeRequests) -> A
     reading
 }
 
-/// Asks the node at `url` for a path, at another port if one is given. Also returns the request's name for messages.
+/// Asks the node at `url` for a path, at another port if one is given.
 async fn get(
     http: &Http,
     url: &Url,
     port: Option<u16>,
     path: &str,
-) -> Result<(String, ClientResponse), HttpError> {
+) -> Result<ClientResponse, HttpError> {
     let place = place_on(url, port, path).unwrap_or_else(|| url.clone());
-    let what = format!("GET {}", shown(&place));
-    Ok((what, http.get_beside(url, place, None).await?))
+    http.get_beside(url, place, None).await
 }

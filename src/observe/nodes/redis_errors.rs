@@ -9,9 +9,8 @@
 use jiff::Timestamp;
 
 use crate::clock::elapsed;
-use crate::observe::nodes::failing_checks::{
-    ENOUGH, ErrorTimes, FIRST_SAMPLE, Outage, WITHIN, increase,
-};
+use crate::observe::latency::histogram::increase;
+use crate::observe::nodes::failing_checks::{ENOUGH, ErrorTimes, FIRST_SAMPLE, Outage, WITHIN};
 use crate::observe::nodes::state::RedisEvidence;
 
 /// Why a node that decides nothing after failures of Redis is unknown. Heartbeats outweigh it.

@@ -93,10 +93,8 @@ pub(in crate::observe) fn problem(info: &str, shards: &[Shard]) -> Option<RedisF
         .flat_map(|shard| &shard.slots)
         .map(|(first, last)| u32::from(last.saturating_sub(*first)) + 1)
         .sum();
-    Some(RedisFailure {
-        reason: Reason::Clusterdown,
-        message: format!("CLUSTER INFO: cluster_state is fail; {served} of 16384 slots assigned"),
-    })
+    let message = format!("CLUSTER INFO: cluster_state is fail; {served} of 16384 slots assigned");
+    Some(RedisFailure::new(Reason::Clusterdown, message))
 }
 
 /// The ranges of `shards` in rising order, each with the index of its shard.

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, PushInfo, RedisError, RedisResult, Value};
+use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::lock::lock;
 use crate::observation::Reason;
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::endpoint::{Endpoint, Open};
+use crate::observe::redis::endpoint::{Endpoint, OnPush, Open};
 use crate::observe::redis::errors::{RedisFailure, breaks, not_connected};
 
 /// A connection that is replaced after a failure. All clones share it.
@@ -31,43 +31,23 @@ type Task = AbortOnDropHandle<RedisResult<Open>>;
 impl Connector {
     /// A connector to `address`, a `host:port` or the path of a socket.
     pub(in crate::observe) fn new(access: Arc<Access>, address: &str) -> Self {
-        Self::to(Endpoint {
-            access,
-            address: address.to_owned(),
-            first: None,
-            on_push: None,
-        })
+        Self::with(access, address, None, None)
     }
 
-    /// A connector whose connections may read from a replica of a cluster. A server outside of a cluster refuses READONLY,
-    /// and its replicas can be read without it.
-    pub(in crate::observe) fn readonly(access: Arc<Access>, address: &str) -> Self {
-        Self::to(Endpoint {
-            access,
-            address: address.to_owned(),
-            first: Some(redis::cmd("READONLY")),
-            on_push: None,
-        })
-    }
-
-    /// A connector whose connections begin with `first` and pass what Redis pushes to `on_push`.
-    pub(in crate::observe) fn listening(
+    /// A connector whose connections begin with the command `first`, and pass what Redis pushes to `on_push`.
+    pub(in crate::observe) fn with(
         access: Arc<Access>,
         address: &str,
-        first: Cmd,
-        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+        first: Option<Cmd>,
+        on_push: Option<OnPush>,
     ) -> Self {
-        Self::to(Endpoint {
-            access,
-            address: address.to_owned(),
-            first: Some(first),
-            on_push: Some(Arc::new(on_push)),
-        })
-    }
-
-    fn to(endpoint: Endpoint) -> Self {
         Self {
-            endpoint: Arc::new(endpoint),
+            endpoint: Arc::new(Endpoint {
+                access,
+                address: address.to_owned(),
+                first,
+                on_push,
+            }),
             open: Arc::default(),
             task: Arc::default(),
         }
@@ -160,10 +140,10 @@ impl Connector {
                 Ok(Ok((connection, took, Value::SimpleString(pong)))) if pong == "PONG" => {
                     return Ok((connection, took));
                 }
-                Ok(Ok((_, _, answer))) => RedisFailure {
-                    reason: Reason::RedisError,
-                    message: format!("PING {address}: answered {answer:?}, expected PONG"),
-                },
+                Ok(Ok((_, _, answer))) => {
+                    let message = format!("PING {address}: answered {answer:?}, expected PONG");
+                    RedisFailure::new(Reason::RedisError, message)
+                }
                 Ok(Err(error)) => {
                     if !breaks(&error) {
                         return Err(RedisFailure::of(&format!("PING {address}"), &error));
@@ -174,10 +154,10 @@ impl Connector {
                     }
                     RedisFailure::of(&format!("PING {address}"), &error)
                 }
-                Err(_) => RedisFailure {
-                    reason: Reason::Timeout,
-                    message: format!("PING {address}: no answer within {timeout:?}"),
-                },
+                Err(_) => {
+                    let message = format!("PING {address}: no answer within {timeout:?}");
+                    RedisFailure::new(Reason::Timeout, message)
+                }
             };
             self.replace();
             return Err(failure);

@@ -1,7 +1,6 @@
 //! The validated settings for Redis: its servers (one server, nodes of a cluster, or sentinels), login and TLS. `connector`
 //! makes the connections.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -49,26 +48,21 @@ pub struct Tls {
     /// The trusted authorities and the client's certificate. Each new connection uses their current values.
     pub source: TlsSource,
     /// The name that certificates must contain. `None` for the host of the address.
-    pub server_name: Option<String>,
+    pub server_name: Option<ServerName<'static>>,
 }
 
 /// The settings that all connections of one kind share.
+#[derive(Debug)]
 pub(in crate::observe) struct Access {
     login: Login,
     pub(in crate::observe) database: i64,
-    pub(in crate::observe) tls: Option<TlsAccess>,
+    pub(in crate::observe) tls: Option<Tls>,
     pub(in crate::observe) timeout: Duration,
     /// The log already says that Redis needs no password.
     said_unwanted: AtomicBool,
 }
 
-/// The settings of TLS.
-pub(in crate::observe) struct TlsAccess {
-    source: TlsSource,
-    name: Option<ServerName<'static>>,
-}
-
-impl TlsAccess {
+impl Tls {
     /// A connector with the current certificates.
     pub(in crate::observe) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.source.current())
@@ -76,7 +70,7 @@ impl TlsAccess {
 
     /// The name that the certificate of `address` (`host:port`) must contain.
     pub(in crate::observe) fn name_at(&self, address: &str) -> Result<ServerName<'static>, String> {
-        if let Some(name) = &self.name {
+        if let Some(name) = &self.server_name {
             return Ok(name.clone());
         }
         let host = host_of(address)
@@ -111,14 +105,6 @@ impl Access {
     }
 }
 
-impl fmt::Debug for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access")
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
-    }
-}
-
 impl RedisDeployment {
     /// Whether `other` leads to the same data: both have a seed, the database, and the sentinels' name of the primary in
     /// common.
@@ -127,39 +113,14 @@ impl RedisDeployment {
         common && self.sentinel_master == other.sentinel_master && self.database == other.database
     }
 
-    /// Access to the servers that hold data.
-    pub(in crate::observe) fn access(&self) -> Result<Arc<Access>, String> {
-        self.access_with(&self.login, self.database)
-    }
-
-    /// Access to the sentinels.
-    pub(in crate::observe) fn sentinel_access(&self) -> Result<Arc<Access>, String> {
-        self.access_with(&self.sentinel_login, 0)
-    }
-
-    fn access_with(&self, login: &Login, database: i64) -> Result<Arc<Access>, String> {
-        let tls = match &self.tls {
-            None => None,
-            Some(tls) => {
-                let name = match &tls.server_name {
-                    None => None,
-                    Some(name) => Some(
-                        ServerName::try_from(name.clone())
-                            .map_err(|error| format!("the server name {name:?}: {error}"))?,
-                    ),
-                };
-                Some(TlsAccess {
-                    source: tls.source.clone(),
-                    name,
-                })
-            }
-        };
-        Ok(Arc::new(Access {
+    /// Access to the servers that hold data, or to the sentinels, by their `login`.
+    pub(in crate::observe) fn access(&self, login: &Login, database: i64) -> Arc<Access> {
+        Arc::new(Access {
             login: login.clone(),
             database,
-            tls,
+            tls: self.tls.clone(),
             timeout: self.timeout,
             said_unwanted: AtomicBool::new(false),
-        }))
+        })
     }
 }

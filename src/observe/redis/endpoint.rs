@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::observation::Reason;
 use crate::observe::certificate_hint::certificate_hint;
 use crate::observe::redis::address::is_socket;
-use crate::observe::redis::deployment::{Access, TlsAccess};
+use crate::observe::redis::deployment::{Access, Tls};
 use crate::observe::redis::errors::{RedisFailure, breaks};
 use crate::observe::redis::greeting::{LONGEST_LINE, greet};
 use crate::observe::redis::peer::Peer;
@@ -146,11 +146,7 @@ impl Endpoint {
         DIAGNOSIS.min(self.access.timeout / 4)
     }
 
-    async fn shake_hands(
-        &self,
-        tls: &TlsAccess,
-        stream: TcpStream,
-    ) -> RedisResult<TlsStream<TcpStream>> {
+    async fn shake_hands(&self, tls: &Tls, stream: TcpStream) -> RedisResult<TlsStream<TcpStream>> {
         let name = tls.name_at(&self.address).map_err(|why| tls_failed(&why))?;
         let shaken = tls.connector().connect(name, stream);
         let speaks_plainly = async || {
@@ -219,11 +215,7 @@ impl Endpoint {
 }
 
 fn tls_failed(why: &str) -> RedisError {
-    let failure = RedisFailure {
-        reason: Reason::Tls,
-        message: format!("TLS handshake: {why}"),
-    };
-    failure.into()
+    RedisFailure::new(Reason::Tls, format!("TLS handshake: {why}")).into()
 }
 
 /// A stream that fails when too many bytes arrive after the last write.

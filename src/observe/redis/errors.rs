@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError};
 
 use crate::observation::{Collector, Failure, Reason};
 
@@ -16,12 +16,13 @@ pub(in crate::observe) struct RedisFailure {
 }
 
 impl RedisFailure {
+    pub(in crate::observe) fn new(reason: Reason, message: String) -> Self {
+        Self { reason, message }
+    }
+
     /// The failure of `what`: the command and the server.
     pub(in crate::observe) fn of(what: &str, error: &RedisError) -> Self {
-        Self {
-            reason: reason_of(error),
-            message: format!("{what}: {}", words_of(error)),
-        }
+        Self::new(reason_of(error), format!("{what}: {}", words_of(error)))
     }
 
     /// The failure as it is counted for `collector`.
@@ -52,18 +53,12 @@ fn words_of(error: &RedisError) -> String {
     if let Some(ours) = ours(error) {
         return ours.message.clone();
     }
-    match (error.kind(), error.code(), error.detail()) {
-        (ErrorKind::Server(_) | ErrorKind::Extension, Some(code), Some(detail)) => {
-            format!("{code} {detail}")
-        }
-        (ErrorKind::Server(_) | ErrorKind::Extension, Some(code), None) => code.to_owned(),
-        _ => error.to_string(),
+    // Only an answer of Redis has a code.
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => error.to_string(),
     }
-}
-
-/// Whether Redis requires a login on this connection, which never logged in or lost its login.
-pub(in crate::observe) fn wants_login(error: &RedisError) -> bool {
-    error.code() == Some("NOAUTH")
 }
 
 /// The reason for an error of Redis or of the connection to it.
@@ -71,23 +66,14 @@ pub(in crate::observe) fn reason_of(error: &RedisError) -> Reason {
     if let Some(ours) = ours(error) {
         return ours.reason;
     }
+    if let Some(code) = error.code() {
+        return by_code(code);
+    }
     match error.kind() {
-        ErrorKind::Server(kind) => match kind {
-            ServerErrorKind::BusyLoading => Reason::Loading,
-            ServerErrorKind::ReadOnly => Reason::Readonly,
-            ServerErrorKind::MasterDown => Reason::Masterdown,
-            ServerErrorKind::ClusterDown => Reason::Clusterdown,
-            ServerErrorKind::NoPerm => Reason::Noperm,
-            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain => {
-                Reason::Resharding
-            }
-            _ => by_code(error),
-        },
         ErrorKind::AuthenticationFailed => Reason::Auth,
         // The parser reports an answer that ended early as one that it cannot read.
         ErrorKind::Parse if error.to_string().contains("end of input") => Reason::Truncated,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Reason::RedisError,
-        ErrorKind::Extension => by_code(error),
         _ if error.is_timeout() => Reason::Timeout,
         ErrorKind::Io if error.to_string().contains("larger than") => Reason::TooLarge,
         // With TLS 1.3 a server refuses the client's certificate after the client has finished the handshake.
@@ -99,47 +85,44 @@ pub(in crate::observe) fn reason_of(error: &RedisError) -> Reason {
     }
 }
 
-fn by_code(error: &RedisError) -> Reason {
-    match error.code() {
-        Some("OOM") => Reason::Oom,
-        Some("NOAUTH" | "WRONGPASS") => Reason::Auth,
-        Some("WRONGTYPE") => Reason::WrongType,
-        Some("BUSY") => Reason::Busy,
+/// The reason for an answer of Redis with this code.
+fn by_code(code: &str) -> Reason {
+    match code {
+        "LOADING" => Reason::Loading,
+        "READONLY" => Reason::Readonly,
+        "MASTERDOWN" => Reason::Masterdown,
+        "CLUSTERDOWN" => Reason::Clusterdown,
+        "NOPERM" => Reason::Noperm,
+        "MOVED" | "ASK" | "TRYAGAIN" => Reason::Resharding,
+        "OOM" => Reason::Oom,
+        "NOAUTH" | "WRONGPASS" => Reason::Auth,
+        "WRONGTYPE" => Reason::WrongType,
+        "BUSY" => Reason::Busy,
         _ => Reason::RedisError,
     }
 }
 
 /// Whether `error` makes the connection useless: it is an error of the connection, not an answer, or Redis requires a
-/// login, which only a new connection does.
+/// login (the connection never logged in, or lost its login), which only a new connection does.
 pub(in crate::observe) fn breaks(error: &RedisError) -> bool {
-    !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) || wants_login(error)
+    matches!(error.code(), None | Some("NOAUTH"))
 }
 
 /// Whether `error` is a redirect: another server holds the key, or the key is being moved.
 pub(in crate::observe) fn is_elsewhere(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Server(
-            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain
-        )
-    )
+    matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN"))
 }
 
 /// Whether `error` means that no server could answer about the key. Other errors are answers about the key.
 pub(in crate::observe) fn is_unserved(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::BusyLoading
-                | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::TryAgain
-        ),
-        ErrorKind::Extension => false,
-        _ => true,
-    }
+    let by_code = |code| matches!(code, "CLUSTERDOWN" | "MASTERDOWN" | "LOADING");
+    is_elsewhere(error) || error.code().is_none_or(by_code)
+}
+
+/// The first of the failures of all servers that could have answered. There is always such a server.
+pub(in crate::observe) fn first_of(failures: Vec<RedisFailure>) -> RedisFailure {
+    let none = || RedisFailure::of("no server is known", &not_connected());
+    failures.into_iter().next().unwrap_or_else(none)
 }
 
 /// The error for a missing connection.

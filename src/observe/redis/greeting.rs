@@ -75,6 +75,7 @@ fn says(error: &ServerError, words: &str) -> bool {
 
 /// The failure of the command `what`, with its reason.
 fn refused(what: &str, error: ServerError) -> RedisError {
+    let is_general = |kind| matches!(kind, ServerErrorKind::ResponseError);
     let login = what == "AUTH" && error.kind().is_none_or(is_general);
     // A message to every new client looks like the answer to the first command.
     let to_everybody = error.code() == "DENIED" || says(&error, "max number of clients");
@@ -100,10 +101,6 @@ fn without(password: &str, refused: &RedisError) -> RedisError {
         words.replace(password, "<secret>")
     };
     failure.into()
-}
-
-fn is_general(kind: ServerErrorKind) -> bool {
-    matches!(kind, ServerErrorKind::ResponseError)
 }
 
 /// Sends one command and reads its answer, which is one line.
@@ -147,8 +144,7 @@ fn no_redis(answer: &[u8]) -> RedisError {
             one_line(&shown)
         )
     };
-    let reason = Reason::RedisError;
-    RedisFailure { reason, message }.into()
+    RedisFailure::new(Reason::RedisError, message).into()
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use crate::credentials::trusting_nobody;
 
 /// A kind of server, by its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,42 +51,30 @@ impl Peer {
 
     /// The kind of server that answers the first message of a TLS handshake at `address`.
     pub(in crate::observe) async fn securely_at(address: &str, patience: Duration) -> Option<Self> {
-        Self::answering(address, &client_hello().ok()?, patience).await
+        Self::answering(address, &client_hello()?, patience).await
     }
 
     async fn answering(address: &str, question: &[u8], patience: Duration) -> Option<Self> {
         let ask = async {
             let mut stream = TcpStream::connect(address).await?;
             stream.write_all(question).await?;
-            let mut answer = [0; 5];
-            let mut read = 0;
-            while read < answer.len() && Self::of(&answer[..read]).is_none() {
-                match stream.read(&mut answer[read..]).await? {
-                    0 => break,
-                    more => read += more,
-                }
-            }
-            std::io::Result::Ok(Self::of(&answer[..read]))
+            // No answer of these servers is shorter.
+            let mut answer = Vec::new();
+            stream.take(5).read_to_end(&mut answer).await?;
+            std::io::Result::Ok(Self::of(&answer))
         };
         tokio::time::timeout(patience, ask).await.ok()?.ok()?
     }
 }
 
 /// The first message of a TLS handshake. The answer's certificate is never read, so no authority is trusted.
-fn client_hello() -> Result<Vec<u8>, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    let name = ServerName::try_from("redis").map_err(|error| error.to_string())?;
-    let connection = ClientConnection::new(Arc::new(config), name);
-    let mut connection = connection.map_err(|error| error.to_string())?;
+fn client_hello() -> Option<Vec<u8>> {
+    let config = Arc::new(trusting_nobody().ok()?);
+    let name = ServerName::try_from("redis").ok()?;
     let mut hello = Vec::new();
-    let written = connection.write_tls(&mut hello);
-    written.map_err(|error| error.to_string())?;
-    Ok(hello)
+    let mut connection = ClientConnection::new(config, name).ok()?;
+    connection.write_tls(&mut hello).ok()?;
+    Some(hello)
 }
 
 #[cfg(test)]

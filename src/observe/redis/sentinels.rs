@@ -9,7 +9,7 @@ use crate::observe::fallback::first_success;
 use crate::observe::redis::address::join;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
-use crate::observe::redis::errors::RedisFailure;
+use crate::observe::redis::errors::{RedisFailure, first_of};
 
 /// The sentinels of one primary.
 #[derive(Debug)]
@@ -50,10 +50,10 @@ impl Sentinels {
         let asked = asked.map(|(place, (address, connector))| async move {
             match ask(connector, master).await {
                 Ok(Some(primary)) => Ok((place, primary)),
-                Ok(None) => Err(RedisFailure {
-                    reason: Reason::Unexpected,
-                    message: format!("sentinel {address} knows no primary named {master:?}"),
-                }),
+                Ok(None) => {
+                    let message = format!("sentinel {address} knows no primary named {master:?}");
+                    Err(RedisFailure::new(Reason::Unexpected, message))
+                }
                 Err(error) => {
                     connector.note(&error);
                     let mut failure = RedisFailure::of(&format!("sentinel {address}"), &error);
@@ -66,16 +66,10 @@ impl Sentinels {
                 }
             }
         });
-        match first_success(asked.collect()).await {
-            Ok((place, primary)) => {
-                self.connectors.rotate_left(place);
-                Ok(primary)
-            }
-            Err(failures) => Err(failures.into_iter().next().unwrap_or_else(|| RedisFailure {
-                reason: Reason::Unexpected,
-                message: "no sentinel is known".to_owned(),
-            })),
-        }
+        let (found, failures) = first_success(asked.collect()).await;
+        let (place, primary) = found.ok_or_else(|| first_of(failures))?;
+        self.connectors.rotate_left(place);
+        Ok(primary)
     }
 }
 

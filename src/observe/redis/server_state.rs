@@ -44,10 +44,27 @@ impl ServerState {
         }
     }
 
-    /// Whether the server is known to be a node of a cluster.
-    pub(in crate::observe) fn is_of_cluster(&self) -> bool {
-        let info = self.info.as_ref();
-        info.is_some_and(|info| info.mode == "cluster") || self.elsewhere.is_some()
+    /// The mode by INFO; empty if unknown.
+    pub(in crate::observe) fn mode(&self) -> &str {
+        self.info.as_ref().map_or("", |info| &info.mode)
+    }
+
+    /// The evidence that the server is a node of a cluster, if it is one.
+    pub(in crate::observe) fn proof_of_cluster(&self) -> Option<String> {
+        let says_so = self.mode() == "cluster";
+        let said = says_so.then(|| "INFO says so".to_owned());
+        self.elsewhere.clone().or(said)
+    }
+
+    /// The answer to `what`. An error is noted in `denied`.
+    fn note_denied(&mut self, what: &str, answer: RedisResult<Value>) -> Option<Value> {
+        match answer {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                self.denied.push(RedisFailure::of(what, &error));
+                None
+            }
+        }
     }
 }
 
@@ -105,27 +122,14 @@ pub(in crate::observe) async fn server_state(
     if let Some(role) = answers.next() {
         let what = format!("ROLE {address} (its replicas are not known)");
         let role = state.note_denied(&what, role);
-        state.replicas = role.map(|role| replicas_of(&role)).unwrap_or_default();
+        state.replicas = role.map(replicas_of).unwrap_or_default();
     }
     state.info = text.as_deref().map(parse_info);
     state.stale = text.as_deref().and_then(|info| stale(address, info));
-    if state.info.as_ref().is_none_or(|info| info.mode.is_empty()) {
+    if state.mode().is_empty() {
         ask_otherwise(connection, address, wanted.cluster, &mut state).await?;
     }
     Ok(state)
-}
-
-impl ServerState {
-    /// The answer to `what`. An error is noted in `denied`.
-    fn note_denied(&mut self, what: &str, answer: RedisResult<Value>) -> Option<Value> {
-        match answer {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                self.denied.push(RedisFailure::of(what, &error));
-                None
-            }
-        }
-    }
 }
 
 /// Finds out without INFO whether there is a cluster, and whether a replica has lost its primary. A node of a cluster
@@ -147,8 +151,7 @@ async fn ask_otherwise(
     let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
     let mut answers = answers.into_iter();
     if let Some(Ok(role)) = answers.next()
-        && is_replica(&role)
-        && !follows(&role)
+        && follows(role) == Some(false)
     {
         state.stale = Some(lost(address, None, None));
     }
@@ -186,50 +189,23 @@ fn lost(address: &str, primary: Option<&str>, seconds: Option<u64>) -> RedisFail
         Some(seconds) => (format!(" {seconds} s ago"), "its data is that old"),
         None => (String::new(), "the age of its data is unknown"),
     };
-    RedisFailure {
-        reason: Reason::ReplicaStale,
-        message: format!("replica {address}: lost its primary{primary}{lost}: {old}"),
-    }
+    let message = format!("replica {address}: lost its primary{primary}{lost}: {old}");
+    RedisFailure::new(Reason::ReplicaStale, message)
 }
 
 /// The replicas in a primary's answer to ROLE: `master`, an offset, then host, port and offset of each replica.
-fn replicas_of(role: &Value) -> Vec<String> {
-    let Value::Array(parts) = role else {
-        return Vec::new();
-    };
-    let [Value::BulkString(role), _, Value::Array(replicas)] = &parts[..] else {
-        return Vec::new();
-    };
-    if role != b"master" {
-        return Vec::new();
-    }
-    let address = |replica: &Value| {
-        let Value::Array(fields) = replica else {
-            return None;
-        };
-        let [Value::BulkString(host), Value::BulkString(port), ..] = &fields[..] else {
-            return None;
-        };
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-        Some(join(&text(host)?, &text(port)?))
-    };
-    replicas.iter().filter_map(address).collect()
+fn replicas_of(role: Value) -> Vec<String> {
+    let role = redis::from_redis_value::<(String, Value, Vec<(String, String, Value)>)>(role);
+    let replicas = role.map(|(.., replicas)| replicas).unwrap_or_default();
+    let addresses = replicas.iter().map(|(host, port, _)| join(host, port));
+    addresses.collect()
 }
 
-fn is_replica(role: &Value) -> bool {
-    let Value::Array(parts) = role else {
-        return false;
-    };
-    matches!(parts.first(), Some(Value::BulkString(role)) if role == b"slave")
-}
-
-/// Whether a server is a replica that is connected to its primary: the fourth field of its ROLE.
-pub(in crate::observe) fn follows(role: &Value) -> bool {
-    let Value::Array(parts) = role else {
-        return false;
-    };
-    is_replica(role)
-        && matches!(parts.get(3), Some(Value::BulkString(state)) if state == b"connected")
+/// Whether a replica is connected to its primary: the fourth of the five fields of its ROLE. `None` for every other server.
+pub(in crate::observe) fn follows(role: Value) -> Option<bool> {
+    let role = redis::from_redis_value::<(String, Value, Value, String, Value)>(role);
+    let (role, _, _, link, _) = role.ok()?;
+    (role == "slave").then(|| link == "connected")
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {

@@ -14,7 +14,7 @@ use crate::observe::fallback::first_success;
 use crate::observe::redis::cluster::{Shard, ask_cluster, parse_slots, problem, slots_of};
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::{Access, RedisDeployment};
-use crate::observe::redis::errors::{RedisFailure, not_connected};
+use crate::observe::redis::errors::{RedisFailure, first_of, not_connected};
 use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::sentinels::Sentinels;
 use crate::observe::redis::server_state::{ServerState, Wanted, server_state, stale};
@@ -60,19 +60,13 @@ pub(in crate::observe) struct Topology {
 
 impl Topology {
     /// `keys` is the prefix of the keys that the Redis user may read.
-    pub(in crate::observe) fn new(
-        target: &RedisDeployment,
-        keys: &'static [u8],
-    ) -> Result<Self, String> {
-        let sentinels = match &target.sentinel_master {
-            None => None,
-            Some(master) => {
-                let access = target.sentinel_access()?;
-                Some(Sentinels::new(&access, &target.seeds, master))
-            }
-        };
-        Ok(Self {
-            access: target.access()?,
+    pub(in crate::observe) fn new(target: &RedisDeployment, keys: &'static [u8]) -> Self {
+        let sentinels = target.sentinel_master.as_ref().map(|master| {
+            let access = target.access(&target.sentinel_login, 0);
+            Sentinels::new(&access, &target.seeds, master)
+        });
+        Self {
+            access: target.access(&target.login, target.database),
             seeds: target.seeds.clone(),
             keys,
             sentinels,
@@ -80,7 +74,7 @@ impl Topology {
             replicas: target.prefer_replica,
             connectors: BTreeMap::new(),
             shards: Vec::new(),
-        })
+        }
     }
 
     /// Finds the primaries and reads the state of each. Fails only if no address of a primary is known.
@@ -91,8 +85,9 @@ impl Topology {
         let mut discovered = Discovered::default();
         self.find(&mut discovered).await?;
         discovered.shards = self.ask_shards(clock).await;
+        let proof = |now: &ShardNow| now.state.as_ref()?.proof_of_cluster();
         if !self.cluster
-            && let Some(proof) = discovered.shards.iter().find_map(proof_of_cluster)
+            && let Some(proof) = discovered.shards.iter().find_map(proof)
         {
             self.cluster = true;
             match self.find_cluster(&mut discovered.denied).await {
@@ -211,7 +206,7 @@ impl Topology {
             let pings = self.connectors(seeds.into_iter()).into_iter();
             let pings =
                 pings.map(|(seed, connector)| async move { connector.ping().await.map(|_| seed) });
-            if let Ok(seed) = first_success(pings.collect()).await {
+            if let (Some(seed), _) = first_success(pings.collect()).await {
                 return seed;
             }
         }
@@ -250,21 +245,14 @@ impl Topology {
                     }
                 }
             });
-        match first_success(asked.collect()).await {
-            Ok(Some((problem, shards, without))) => {
-                denied.extend(without);
-                self.shards = shards;
-                Ok(problem)
-            }
-            Ok(None) => {
-                self.cluster = false;
-                Ok(None)
-            }
-            Err(failures) => Err(failures.into_iter().next().unwrap_or_else(|| RedisFailure {
-                reason: Reason::Unexpected,
-                message: "no node of the cluster is known".to_owned(),
-            })),
-        }
+        let (found, failures) = first_success(asked.collect()).await;
+        let Some((problem, shards, without)) = found.ok_or_else(|| first_of(failures))? else {
+            self.cluster = false;
+            return Ok(None);
+        };
+        denied.extend(without);
+        self.shards = shards;
+        Ok(problem)
     }
 
     /// The connectors to these addresses, without duplicates.
@@ -300,15 +288,6 @@ impl Topology {
     }
 }
 
-/// The evidence that a server is a node of a cluster, if it is one.
-fn proof_of_cluster(now: &ShardNow) -> Option<String> {
-    let state = now.state.as_ref()?;
-    let moved = state.elsewhere.clone();
-    state
-        .is_of_cluster()
-        .then(|| moved.unwrap_or_else(|| "INFO says so".to_owned()))
-}
-
 async fn ask_shard(shard: &Shard, connector: Connector, clock: &Clock, wanted: Wanted) -> ShardNow {
     let mut now = ShardNow {
         shard: shard.clone(),
@@ -322,14 +301,12 @@ async fn ask_shard(shard: &Shard, connector: Connector, clock: &Clock, wanted: W
         Ok((mut connection, took)) => {
             now.ping = Ok(took);
             match server_state(&mut connection, address, clock, wanted).await {
-                Ok(state) if is_sentinel(&state) => {
-                    now.ping = Err(RedisFailure {
-                        reason: Reason::Unexpected,
-                        message: format!(
-                            "PING {address}: this is a sentinel, which holds no data: a URL with \
-                             redis+sentinel://{address}/NAME was probably meant"
-                        ),
-                    });
+                Ok(state) if state.mode() == "sentinel" => {
+                    let message = format!(
+                        "PING {address}: this is a sentinel, which holds no data: a URL with \
+                         redis+sentinel://{address}/NAME was probably meant"
+                    );
+                    now.ping = Err(RedisFailure::new(Reason::Unexpected, message));
                 }
                 Ok(state) => now.state = Some(state),
                 Err(error) => {
@@ -340,9 +317,4 @@ async fn ask_shard(shard: &Shard, connector: Connector, clock: &Clock, wanted: W
         }
     }
     now
-}
-
-fn is_sentinel(state: &ServerState) -> bool {
-    let info = state.info.as_ref();
-    info.is_some_and(|info| info.mode == "sentinel")
 }

@@ -45,21 +45,17 @@ impl Headline {
         let pending = report.total(|status| status.pending);
         let age = elapsed(report.at.wall, now);
         let stale = age >= STALE_AFTER;
-        let overall = match OverallStatus::of(report) {
-            OverallStatus::Violated => OverallStatus::Violated,
-            OverallStatus::Unknown | OverallStatus::Pending | OverallStatus::Holds if stale => {
-                OverallStatus::Unknown
-            }
-            overall => overall,
-        };
+        let mut overall = OverallStatus::of(report);
+        if stale {
+            // Only a violation is worse.
+            overall = overall.min(OverallStatus::Unknown);
+        }
         let line = match overall {
             OverallStatus::Unknown if stale => {
                 format!("Not known: nothing was collected for {}", long(age))
             }
             OverallStatus::Pending => format!("{}; {pending} pending", summary(report, overall)),
-            OverallStatus::Violated | OverallStatus::Unknown | OverallStatus::Holds => {
-                summary(report, overall)
-            }
+            overall => summary(report, overall),
         };
         let below = html! {
             @if stale {

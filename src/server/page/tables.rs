@@ -8,7 +8,7 @@ use super::headline::look;
 use crate::clock::elapsed;
 use crate::observation::{Counter, CountersRead, Node, Observation, Refused};
 use crate::overall_status::OverallStatus;
-use crate::report::{InvariantName, InvariantStatus};
+use crate::report::{InvariantName, InvariantStatus, Unit};
 use crate::snapshot::Snapshot;
 use crate::text::count;
 
@@ -66,14 +66,11 @@ pub(super) fn invariants(snapshot: &Snapshot) -> Markup {
 
 fn threshold_of(status: &InvariantStatus) -> String {
     let threshold = status.config.threshold;
-    match status.config.name {
-        InvariantName::HighLatency => format!("p99 above {} ms", short(threshold * 1e3)),
-        InvariantName::CounterDrift => format!("{} % above the limit", short(threshold * 1e2)),
-        InvariantName::GhostAllowing => "above the limit".to_owned(),
-        InvariantName::NodeDown
-        | InvariantName::RedisDisconnected
-        | InvariantName::StuckCounter
-        | InvariantName::InvalidCounter => "none".to_owned(),
+    match (status.config.name.threshold_unit(), status.config.name) {
+        (Some(Unit::Seconds), _) => format!("p99 above {} ms", short(threshold * 1e3)),
+        (Some(Unit::Ratio), _) => format!("{} % above the limit", short(threshold * 1e2)),
+        (None, InvariantName::GhostAllowing) => "above the limit".to_owned(),
+        (None, _) => "none".to_owned(),
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRunner};
-use ratelimiter_exporter::evaluate::{Mistakes, ReplayInput, Source, replay};
+use ratelimiter_exporter::evaluate::{ReplayInput, Source, replay};
 use ratelimiter_exporter::invariants::CheckerConfig;
 use ratelimiter_exporter::observation::KeyLabel;
 use ratelimiter_exporter::report::InvariantName;
@@ -101,7 +101,7 @@ fn evaluate(recording: &Recording) -> anyhow::Result<Vec<Value>> {
     let reading = ReplayInput {
         source: Source::new("recording", std::io::Cursor::new(text)),
         label: KeyLabel::Plain,
-        mistakes: Mistakes::End,
+        keep_going: false,
         named: &mut std::io::sink(),
         progress: false,
     };

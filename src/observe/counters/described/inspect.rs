@@ -56,7 +56,7 @@ pub async fn inspect(
     clock: &Clock,
     stop: impl Future<Output = ()>,
 ) -> Result<Inspected, String> {
-    let mut topology = Topology::new(inspection.redis, PREFIX)?;
+    let mut topology = Topology::new(inspection.redis, PREFIX);
     let access = topology.access();
     let found = topology.discover(clock).await;
     let found = found.map_err(|failure| failure.message)?;
