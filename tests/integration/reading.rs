@@ -19,4 +19,5 @@ mod redis_servers;
 mod restarts;
 mod scale;
 mod topology;
+mod unread_evidence;
 mod written_keys;

@@ -95,6 +95,7 @@ impl Discovery {
             if node.state.is_some() && elapsed(last_well, now) < BEHIND {
                 node.state = None;
                 node.reason = Some("dns_may_be_behind".to_owned());
+                node.redis_reason = node.redis_reason.take().and(node.reason.clone());
             }
         }
         nodes.retain(|node| {

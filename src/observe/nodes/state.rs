@@ -136,6 +136,10 @@ pub(in crate::observe) enum RedisEvidence {
     Returned(Timestamp),
     /// There were errors, but an outage of Redis that is over explains them.
     Inconclusive(&'static str),
+    /// The node counts its failures of Redis, and there were none.
+    NoFailures,
+    /// What would show it was not read, or not often enough. The text is the reason. It does not end what was proved before.
+    Unread(&'static str),
 }
 
 /// All evidence of one collection.
@@ -150,6 +154,8 @@ pub(in crate::observe) struct NodeEvidence<'a> {
     /// Probes by address. An address without a probe was not asked.
     pub(in crate::observe) probes: &'a BTreeMap<String, Probe>,
     pub(in crate::observe) redis: &'a BTreeMap<String, RedisEvidence>,
+    /// Whether anything shows if nodes of this kind reach Redis.
+    pub(in crate::observe) covers_redis: bool,
     /// Whether the canary was refused, by node id.
     pub(in crate::observe) canary_refused: &'a BTreeMap<String, bool>,
 }
@@ -213,6 +219,9 @@ pub(in crate::observe) struct NodeMemory {
     /// The nodes that left, for one TTL.
     #[serde(default)]
     left: BTreeMap<String, Left>,
+    /// The nodes that were proved not to reach Redis when [`RedisEvidence`] was last read.
+    #[serde(default)]
+    cut_off: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -237,12 +246,12 @@ struct NodeRecord {
     #[serde(default)]
     way_back: Option<Timestamp>,
     /// The state in the last list of the management API, if that was not `Up`.
-    #[serde(skip)]
+    #[serde(default)]
     api_state: Option<ApiState>,
 }
 
 /// The state of a node in the management API.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct ApiState {
     state: String,
     /// When that node had registered. A node that registered anew is another process.
@@ -322,6 +331,7 @@ impl NodeMemory {
         evidence: &NodeEvidence<'_>,
     ) -> Vec<Node> {
         self.learn(timing, evidence);
+        self.learn_redis(evidence.redis);
         let mut nodes = Vec::new();
         let ids: Vec<String> = self.known.keys().cloned().collect();
         for id in ids {
@@ -341,6 +351,7 @@ impl NodeMemory {
         });
         nodes.extend(self.unidentified_statics(evidence));
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        self.end_redis(evidence, &mut nodes);
         nodes
     }
 
@@ -432,9 +443,9 @@ impl NodeMemory {
         }
     }
 
-    /// Remembers the API's states other than `Up`, until the API is asked again.
+    /// Remembers the API's states other than `Up`, until the API answers again.
     fn learn_api_states(&mut self, api: &NodeList) {
-        if matches!(api, NodeList::NotDue) {
+        if !matches!(api, NodeList::Listed(_)) {
             return;
         }
         for (id, known) in &mut self.known {
@@ -461,6 +472,7 @@ impl NodeMemory {
             let address = known.address.as_deref();
             known.static_address.is_some() || address.is_some_and(|given| self.is_configured(given))
         });
+        let cut_off = self.is_cut_off(id);
         let known = self.known.get_mut(id)?;
         known.reached |= at_registered;
         if let Some(RedisEvidence::Returned(since)) = evidence.redis.get(id) {
@@ -480,7 +492,7 @@ impl NodeMemory {
 
         // An older state holds only if the node has neither left nor registered anew since: the API lists registered nodes.
         let api_state = known.api_state.as_ref().filter(|it| {
-            !matches!(evidence.api, NodeList::NotDue)
+            matches!(evidence.api, NodeList::Listed(_))
                 || !evidence.registry.covers(id)
                 || registered.is_some_and(|now| now.registered_at == it.registered_at)
         });
@@ -528,7 +540,8 @@ impl NodeMemory {
         };
         if let ProbeOutcome::Yes(seconds) = answer {
             node.probe_seconds = Some(seconds);
-            let (connected, reason) = reaches_redis(id, known, registered, timing, evidence);
+            let (connected, reason) =
+                reaches_redis(id, known, registered, timing, evidence, cut_off);
             node.redis_connected = connected;
             node.redis_reason = reason.map(str::to_owned);
         } else if node.is_up() {
@@ -565,10 +578,12 @@ impl NodeMemory {
                 Some(Probe::CutOff) => (None, Reason::Deadline.to_string(), None),
                 None => (None, "not_probed".to_owned(), None),
             };
-            let (redis_connected, redis_reason) = match probe_seconds {
-                Some(_) if evidence.registry.absent => without_registry(address, evidence),
-                Some(_) => (None, Some("not_registered")),
-                None => (None, None),
+            let (redis_connected, redis_reason) = match (state.as_deref(), probe_seconds) {
+                (None | Some("Up"), _) if evidence.registry.absent => {
+                    without_registry(address, evidence)
+                }
+                (_, Some(_)) => (None, Some("not_registered")),
+                (_, None) => (None, None),
             };
             nodes.push(Node {
                 id: address.clone(),

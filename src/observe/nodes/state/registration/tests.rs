@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::RegistryReading;
 use super::super::tests::{World, at};
+use super::super::{NodeMemory, RegistryReading};
 use super::*;
 
 #[test]
@@ -179,4 +179,74 @@ fn a_registration_that_redis_brings_back_from_an_older_snapshot_is_no_node() {
     world.memory.learn_glances(vec![(at(3), gone)]);
     world.registered("n1", "h:1", 12).fails("h:1");
     assert_eq!(world.judge(13), [""; 0]);
+}
+
+/// A node whose heartbeats are in time.
+fn beating() -> World {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world
+}
+
+fn judged(world: &mut World, redis: RedisEvidence) -> Vec<String> {
+    world.redis.insert("n1".to_owned(), redis);
+    world.judge(0)
+}
+
+#[test]
+fn heartbeats_do_not_end_what_failing_checks_proved_while_metrics_are_not_read() {
+    let unread = RedisEvidence::Unread("no_metrics");
+    let mut world = beating();
+    assert_eq!(judged(&mut world, unread.clone()), ["n1 Up"]);
+    let broken = RedisEvidence::Broken("its checks fail");
+    assert_eq!(judged(&mut world, broken.clone()), ["n1 Up no-redis"]);
+    assert_eq!(judged(&mut world, unread.clone()), ["n1 Up redis?"]);
+    let first = RedisEvidence::Unread("first_sample");
+    assert_eq!(judged(world.restart(), first), ["n1 Up redis?"]);
+    world.registered("n1", "h:1", 3);
+    assert_eq!(judged(&mut world, unread.clone()), ["n1 Up no-redis"]);
+    world.registered("n1", "h:1", 25);
+    assert_eq!(judged(&mut world, RedisEvidence::None), ["n1 Up"]);
+    assert_eq!(judged(&mut world, unread.clone()), ["n1 Up"]);
+    // A node that was down meanwhile is another process.
+    judged(&mut world, broken);
+    world.fails("h:1").judge(0);
+    world.answers("h:1", "n1");
+    assert_eq!(judged(&mut world, unread), ["n1 Up"]);
+}
+
+#[test]
+fn without_heartbeats_a_node_reaches_redis_only_by_what_was_read() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["h:1".to_owned()]);
+    world.registry.absent = true;
+    world.answers("h:1", "n1");
+    for (redis, shown) in [
+        (RedisEvidence::Unread("first_sample"), "n1 Up redis?"),
+        (RedisEvidence::NoFailures, "n1 Up"),
+        (RedisEvidence::Broken("its health fails"), "n1 Up no-redis"),
+    ] {
+        assert_eq!(judged(&mut world, redis), [shown]);
+    }
+}
+
+#[test]
+fn a_node_whose_state_is_unknown_has_the_same_reason_for_its_way_to_redis() {
+    for (covers_redis, reason) in [(true, Some("not_probed")), (false, None)] {
+        let mut world = World {
+            memory: NodeMemory::new(["h:1".to_owned()]),
+            covers_redis,
+            ..World::default()
+        };
+        world.registry.absent = true;
+        for id in [None, Some("n1")] {
+            if let Some(id) = id {
+                world.answers("h:1", id).judge(0);
+                world.probes.clear();
+            }
+            let nodes = world.nodes(1);
+            assert_eq!(nodes[0].state, None);
+            assert_eq!(nodes[0].redis_reason.as_deref(), reason, "{id:?}");
+        }
+    }
 }
