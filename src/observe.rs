@@ -22,6 +22,7 @@ pub use counters::described::{Inspected, Inspection, inspect};
 pub use counters::limits::LimitRule;
 pub use counters::pace::RedisShares;
 pub use http::access::{Authorization, HttpAccess};
+pub(crate) use http::management_api::address_of;
 pub use limiter::{Limiter, SetupError};
 pub use nodes::state::RegistryTiming;
 pub use redis::deployment::{Login, RedisDeployment, Tls};

@@ -53,12 +53,11 @@ fn state_files_differ(config: &Config) -> Result<(), ConfigError> {
     };
     let beside = state::files_beside(path);
     let mut files = config.targets.keys().map(|name| state::file_of(path, name));
-    files
-        .find(|file| beside.contains(file))
-        .map_or(Ok(()), |file| {
-            let expected = "to be the file of one target, not of two";
-            Err(config.refuse_state_file(format!("{} {expected}", file.display())))
-        })
+    if let Some(file) = files.find(|file| beside.contains(file)) {
+        let expected = "to be the file of one target, not of two";
+        return Err(config.refuse_state_file(format!("{} {expected}", file.display())));
+    }
+    Ok(())
 }
 
 /// Which clients may log in, by the file that the configuration names. It is an error if every client could run

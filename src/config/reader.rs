@@ -12,7 +12,7 @@ use crate::invariants::CheckerConfig;
 use crate::limiters::Registry;
 use crate::limiters::Selector;
 use crate::observation::{KeyLabel, LatencyWindow, Limit};
-use crate::observe::{LimitRule, RegistryTiming};
+use crate::observe::{LimitRule, RegistryTiming, address_of};
 use crate::report::{InvariantName, Severity, Unit};
 
 /// The most keys that may be exported: each one costs Prometheus four series.
@@ -161,14 +161,10 @@ impl Values {
                 let refused =
                     |expected| ConfigError::new(&typed.origin, without_password(value), expected);
                 let url = parse(part.trim()).ok_or_else(|| refused(expected))?;
-                let place = |url: &Url| {
-                    (
-                        url.host_str().map(str::to_owned),
-                        url.port_or_known_default(),
-                    )
-                };
                 let whole = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
-                let mut others = urls.iter().filter(|other| place(other) == place(&url));
+                let mut others = urls
+                    .iter()
+                    .filter(|other| address_of(other) == address_of(&url));
                 if others.any(|other| whole(other) != whole(&url)) {
                     return Err(refused(
                         "one URL for each host and port, by which a node is known",

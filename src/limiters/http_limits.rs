@@ -205,7 +205,7 @@ impl Http {
             return String::new();
         };
         let encode = |text: &[u8]| percent_encoded(text).to_string();
-        String::from_utf8_lossy(&filled(path, group, encode)).into_owned()
+        String::from_utf8_lossy(&path.fill_encoded(group, encode)).into_owned()
     }
 
     /// Parses an answer. The error says what was expected.
@@ -309,7 +309,7 @@ impl Http {
         }
         let place = |template: &Template| {
             let escape = |text: &[u8]| escaped(&String::from_utf8_lossy(text));
-            String::from_utf8(filled(template, |group| matched.group(group), escape)).ok()
+            String::from_utf8(template.fill_encoded(|group| matched.group(group), escape)).ok()
         };
         let places = Fields {
             limit: place(&json.limit),
@@ -348,19 +348,6 @@ impl Json {
         }
         rule
     }
-}
-
-/// `template` with the groups filled in as `encode` writes them.
-fn filled<'a>(
-    template: &Template,
-    group: impl Fn(&str) -> Option<&'a [u8]>,
-    encode: impl Fn(&[u8]) -> String,
-) -> Vec<u8> {
-    let texts = template
-        .groups()
-        .map(|name| (name, encode(group(name).unwrap_or_default())));
-    let texts: BTreeMap<&str, String> = texts.collect();
-    template.fill(|name| texts.get(name).map(String::as_bytes))
 }
 
 /// A name in a JSON pointer.

@@ -89,6 +89,22 @@ impl Template {
         filled
     }
 
+    /// [`Self::fill`] with each group as `encode` writes it.
+    pub(super) fn fill_encoded<'a>(
+        &self,
+        group: impl Fn(&str) -> Option<&'a [u8]>,
+        encode: impl Fn(&[u8]) -> String,
+    ) -> Vec<u8> {
+        let mut filled = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => filled.extend_from_slice(text),
+                Part::Group(name) => filled.extend(encode(group(name).unwrap_or_default()).bytes()),
+            }
+        }
+        filled
+    }
+
     /// [`Self::fill`] without the blanks at the ends that empty groups leave. Blanks in groups stay.
     pub(super) fn fill_trimmed<'a>(&'a self, group: impl Fn(&str) -> Option<&'a [u8]>) -> Vec<u8> {
         let filled = |part: &'a Part| match part {

@@ -112,12 +112,17 @@ pub(in crate::observe) struct ApiLimits {
     changes: u64,
 }
 
-/// What to set so that the APIs of `description` can be asked, if there is an API without a URL of its own and no node to ask.
+/// Whether `api` can be asked: it has a URL of its own, or nodes may be at `bases` or in a registry.
+fn can_be_asked(api: &Api, description: &Description, bases: &[Url]) -> bool {
+    api.url.is_some() || !bases.is_empty() || description.registry().is_some()
+}
+
+/// What to set so that all APIs of `description` can be asked, if one cannot.
 pub(in crate::observe) fn to_set(description: &Description, bases: &[Url]) -> Option<String> {
-    let has_addresses = !bases.is_empty() || description.registry().is_some();
-    let mut apis = description.apis();
-    let unasked = !has_addresses && apis.any(|api| api.url.is_none());
-    unasked.then(|| {
+    let can_all = description
+        .apis()
+        .all(|api| can_be_asked(api, description, bases));
+    (!can_all).then(|| {
         let name = &description.name;
         format!("--ratelimiter.url, or rules under limits: {name} has limits in its API, which is not asked without a URL")
     })
@@ -130,8 +135,8 @@ impl ApiLimits {
         http: Http,
         bases: Vec<Url>,
     ) -> Option<Self> {
-        let unasked = to_set(description, &bases).is_some();
-        if !description.apis().any(|api| api.url.is_some() || !unasked) {
+        let mut apis = description.apis();
+        if !apis.any(|api| can_be_asked(api, description, &bases)) {
             return None;
         }
         let apis: Vec<&Api> = description.apis().collect();

@@ -152,7 +152,7 @@ pub(in crate::observe) fn place_on(base: &Url, port: Option<u16>, place: &str) -
 }
 
 /// `host:port` of a configured URL.
-pub(in crate::observe) fn address_of(url: &Url) -> Option<String> {
+pub(crate) fn address_of(url: &Url) -> Option<String> {
     Some(format!(
         "{}:{}",
         url.host_str()?,

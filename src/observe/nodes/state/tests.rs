@@ -62,7 +62,12 @@ impl World {
     }
 
     /// The collection reads the registration of `id` again at `now`.
-    fn read_again(&mut self, id: &str, found: Option<Registration>, now: i64) -> &mut Self {
+    pub(super) fn read_again(
+        &mut self,
+        id: &str,
+        found: Option<Registration>,
+        now: i64,
+    ) -> &mut Self {
         let found = found.map(|found| (id.to_owned(), found));
         let times = BTreeMap::from([(id.to_owned(), (at(now), at(now)))]);
         let found = found.into_iter().collect();
@@ -71,7 +76,7 @@ impl World {
     }
 
     /// The collection read the registration of `id` at `now`.
-    fn read_at(&mut self, id: &str, now: i64) -> &mut Self {
+    pub(super) fn read_at(&mut self, id: &str, now: i64) -> &mut Self {
         let times = &mut self.registry.times;
         times.insert(id.to_owned(), (at(now), at(now)));
         self
@@ -185,63 +190,6 @@ fn a_registration_that_expires_during_a_recheck_was_not_deleted() {
     // The collection began a second before the registration expired, and read the registry again after that.
     world.read_again("n1", None, 26);
     assert_eq!(world.fails("h:1").judge(24), ["n1 Down redis?"]);
-}
-
-#[test]
-fn a_clean_stop_is_no_death_in_a_long_collection_that_finds_another_node() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 3)
-        .answers("h:1", "n1")
-        .judge(0);
-    world.gone("n1").fails("h:1").read_at("n1", 1);
-    let new = Registration {
-        address: Some("h:2".to_owned()),
-        registered_at: None,
-        ttl: Some(Duration::from_secs(25)),
-    };
-    world.read_again("n2", Some(new), 4).answers("h:2", "n2");
-    // What was missing before is read again, too.
-    world.read_again("n1", None, 5);
-    assert_eq!(world.judge(1), ["n2 Up"]);
-}
-
-#[test]
-fn a_clean_stop_is_no_death_if_another_node_leaves_later_in_the_same_collection() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 3)
-        .answers("h:1", "n1")
-        .registered("n2", "h:2", 25)
-        .answers("h:2", "n2")
-        .judge(0);
-    world.gone("n1").fails("h:1").read_at("n1", 1);
-    world.fails("h:2").read_again("n2", None, 5);
-    assert_eq!(world.judge(1), [""; 0]);
-}
-
-#[test]
-fn a_clean_stop_is_no_death_after_a_collection_that_read_the_registration_late() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 4)
-        .answers("h:1", "n1")
-        .read_at("n1", 3)
-        .judge(0);
-    world.gone("n1").fails("h:1").read_at("n1", 6);
-    assert_eq!(world.judge(6), [""; 0]);
-}
-
-#[test]
-fn a_registration_whose_server_answers_the_second_time_is_known() {
-    let mut world = World::new();
-    world
-        .registered("n1", "h:1", 25)
-        .answers("h:1", "n1")
-        .judge(0);
-    world.gone("n1").fails("h:1");
-    world.registry.unread.insert("n1".to_owned());
-    assert_eq!(world.read_again("n1", None, 5).judge(5), [""; 0]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What registrations, probes that were cut off, and checks say of a node.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::super::tests::{World, at};
 use super::super::{NodeMemory, RegistryReading};
@@ -249,4 +250,61 @@ fn a_node_whose_state_is_unknown_has_the_same_reason_for_its_way_to_redis() {
             assert_eq!(nodes[0].redis_reason.as_deref(), reason, "{id:?}");
         }
     }
+}
+
+#[test]
+fn a_clean_stop_is_no_death_in_a_long_collection_that_finds_another_node() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 3)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1").fails("h:1").read_at("n1", 1);
+    let new = Registration {
+        address: Some("h:2".to_owned()),
+        registered_at: None,
+        ttl: Some(Duration::from_secs(25)),
+    };
+    world.read_again("n2", Some(new), 4).answers("h:2", "n2");
+    // What was missing before is read again, too.
+    world.read_again("n1", None, 5);
+    assert_eq!(world.judge(1), ["n2 Up"]);
+}
+
+#[test]
+fn a_clean_stop_is_no_death_if_another_node_leaves_later_in_the_same_collection() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 3)
+        .answers("h:1", "n1")
+        .registered("n2", "h:2", 25)
+        .answers("h:2", "n2")
+        .judge(0);
+    world.gone("n1").fails("h:1").read_at("n1", 1);
+    world.fails("h:2").read_again("n2", None, 5);
+    assert_eq!(world.judge(1), [""; 0]);
+}
+
+#[test]
+fn a_clean_stop_is_no_death_after_a_collection_that_read_the_registration_late() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 4)
+        .answers("h:1", "n1")
+        .read_at("n1", 3)
+        .judge(0);
+    world.gone("n1").fails("h:1").read_at("n1", 6);
+    assert_eq!(world.judge(6), [""; 0]);
+}
+
+#[test]
+fn a_registration_whose_server_answers_the_second_time_is_known() {
+    let mut world = World::new();
+    world
+        .registered("n1", "h:1", 25)
+        .answers("h:1", "n1")
+        .judge(0);
+    world.gone("n1").fails("h:1");
+    world.registry.unread.insert("n1".to_owned());
+    assert_eq!(world.read_again("n1", None, 5).judge(5), [""; 0]);
 }
