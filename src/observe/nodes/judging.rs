@@ -159,6 +159,7 @@ impl NodeReader {
                 let answered = counted.then_some(reading.check_answers);
                 let failed = reading.redis_errors;
                 let errors = &mut history.redis_errors;
+                errors.healthy = matches!(evidence.get(id), Some(RedisEvidence::Healthy));
                 let found = errors.add(at.steady, failed, answered, read.outage);
                 add_evidence(&mut evidence, id, found);
                 continue;
