@@ -74,6 +74,28 @@ async fn a_redis_that_hangs_is_found_with_scrapes_shorter_than_its_timeout() -> 
 }
 
 #[tokio::test]
+async fn a_seed_that_hangs_does_not_hide_one_that_answers_from_scrapes_shorter_than_its_timeout()
+-> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let address = format!("127.0.0.1:{}", redis.port());
+    let proxy = Proxy::start(address.clone()).await?;
+    proxy.set(Mode::Hang).await?;
+    let nodes = [NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?];
+    let seeds = format!("redis://{},{address}", proxy.address());
+    let exporter = Exporter::start(&base_flags(&seeds, &nodes)).await?;
+    let found = async {
+        loop {
+            let scrape = exporter.scrape_within(SHORT_SCRAPE).await?;
+            scrape.assert_reported(&[]);
+            if scrape.is("ratelimiter_redis_up", &[], 1) {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await?
+}
+
+#[tokio::test]
 async fn a_rolling_restart_that_raises_the_default_limit_pages_nobody() -> anyhow::Result<()> {
     let redis = RedisServer::start(&[]).await?;
     let node = |number: usize, default_limit: i64| {
