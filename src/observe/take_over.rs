@@ -30,6 +30,7 @@ impl Limiter {
             }
         }
         nodes.node_list = was.node_list;
+        nodes.default_limits = was.default_limits;
         self.counter_list = before.counter_list;
         if same_redis {
             nodes.topology = was.topology;

@@ -80,6 +80,8 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 #[derive(Debug, Default)]
 pub(in crate::observe) struct LimitMemory {
     default: Option<Remembered>,
+    /// A node may have a higher default limit.
+    pub(in crate::observe) default_is_doubtful: bool,
     own: OwnLimits<Limit, Fall>,
     /// Keys whose stored limit is invalid, and whether an odd pass found that.
     invalid: HashMap<u64, bool>,

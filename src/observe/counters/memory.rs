@@ -106,6 +106,14 @@ impl CounterMemory {
         all.max_by_key(|fell| (matters(fell), fell.limit))
     }
 
+    /// Whether `key` has the default limit, and a node may have a higher one.
+    pub(in crate::observe) fn default_is_doubtful(&self, key: &[u8]) -> bool {
+        let limits = &self.limits;
+        let is_default =
+            || !limits.had_own(key) && by_rule(&self.settings.now.rules, key).is_none();
+        limits.default_is_doubtful && is_default()
+    }
+
     /// The longest window under which a key of the reference limiter may have been written, if `window_ms` applies now.
     pub(in crate::observe) fn longest_window(
         &self,

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::observation::{CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
+use crate::observation::{CountersRead, Failure, KeyLabel, Reason, encode_key};
 use crate::observe::counters::invalidations::{Changes, Tracked};
 use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::RedisShares;
@@ -30,14 +30,15 @@ use crate::observe::counters::sweep_report::{counters_read, unjudged};
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
 use crate::observe::counters::totals::Sample;
 use crate::observe::deadline::Deadline;
+use crate::observe::http::default_limits::{KnownDefaults, PROMPT};
 use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
 use crate::observe::redis::errors::not_connected;
 use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::topology::ShardNow;
 
-/// How long a sweep waits for the default limit if it remembers one. A healthy limiter answers within milliseconds; one that
-/// hangs must not delay the counters.
+/// How long a sweep waits for the management API if it remembers a default limit. A healthy limiter answers within
+/// milliseconds; one that hangs must not delay the counters.
 const DEFAULT_WITHIN: Duration = Duration::from_millis(50);
 
 /// A collection works on the pass only if it has time for this many round trips: one step, the answers in flight when it stops,
@@ -93,8 +94,8 @@ pub(in crate::observe) struct KeyReader {
 pub(in crate::observe) struct Needs {
     /// The servers. Never sent if none of them answers.
     pub(in crate::observe) shards: oneshot::Receiver<Vec<ShardNow>>,
-    /// The default limit, or that it could not be read.
-    pub(in crate::observe) default: oneshot::Receiver<Option<Limit>>,
+    /// The nodes' default limits.
+    pub(in crate::observe) defaults: watch::Receiver<KnownDefaults>,
     pub(in crate::observe) watched: Vec<Box<[u8]>>,
 }
 
@@ -132,8 +133,9 @@ impl KeyReader {
         let mut seconds = None;
         let line = async {
             let watched = needs.watched;
-            let (shards, late) = self.needs(clock, needs.shards, needs.default).await;
-            let Ok(shards) = shards else {
+            let mut defaults = needs.defaults;
+            let shards = self.needs(clock, deadline, needs.shards, &mut defaults);
+            let Ok(shards) = shards.await else {
                 result.stopped = Some(Reason::RedisDown);
                 return;
             };
@@ -141,13 +143,11 @@ impl KeyReader {
             self.sweep(clock, deadline, keys, sink, &mut result, &mut dead)
                 .await;
             seconds = Some(started.elapsed());
-            let Some(late) = late else { return };
-            // The nodes' part of the collection waits for the same answer, so this takes no longer. The deadline holds
-            // all the same, so that the swept counters are kept.
-            let left = deadline.left().mul_f64(0.9);
-            if let Ok(Ok(Some(limit))) = tokio::time::timeout(left, late).await
-                && self.set_default(limit, clock)
-            {
+            // The nodes' part of the collection waits for the same answer, so this takes no longer. The deadline holds all the
+            // same, so that the swept counters are kept.
+            let asked = defaults.wait_for(KnownDefaults::is_api_asked);
+            let _ = tokio::time::timeout(deadline.left().mul_f64(0.9), asked).await;
+            if self.take_default(clock, &defaults) {
                 // The keys that were judged by the previous limit are judged again before anything is reported.
                 dead = 0;
                 result = SweepResult {
@@ -208,35 +208,41 @@ impl KeyReader {
         }
     }
 
-    /// Waits for the servers and for the default limit. If a limit is remembered, the wait is short; if the answer is late,
-    /// returns the receiver for it.
+    /// Waits for the servers and for default limits. If a limit is remembered, the wait is short.
     async fn needs(
         &mut self,
         clock: &Clock,
+        deadline: &Deadline,
         shards: oneshot::Receiver<Vec<ShardNow>>,
-        mut default: oneshot::Receiver<Option<Limit>>,
-    ) -> (
-        Result<Vec<ShardNow>, RecvError>,
-        Option<oneshot::Receiver<Option<Limit>>>,
-    ) {
+        defaults: &mut watch::Receiver<KnownDefaults>,
+    ) -> Result<Vec<ShardNow>, RecvError> {
         let shards = shards.await;
         // The default limit is read even if Redis is unavailable: the API may be unavailable by the time that Redis returns.
-        let answer = if shards.is_ok() && self.memory.limits.default_limit().is_some() {
-            match tokio::time::timeout(DEFAULT_WITHIN, &mut default).await {
-                Ok(answer) => answer,
-                Err(_) => return (shards, Some(default)),
-            }
+        let remembered = shards.is_ok() && self.memory.limits.default_limit().is_some();
+        let (api, others) = if remembered {
+            (DEFAULT_WITHIN, PROMPT)
         } else {
-            default.await
+            (Duration::MAX, deadline.left() / 2)
         };
-        if let Ok(Some(limit)) = answer {
-            self.set_default(limit, clock);
+        let asked = defaults.wait_for(KnownDefaults::is_api_asked);
+        let is_asked = tokio::time::timeout(api, asked).await.is_ok();
+        if is_asked && shards.is_ok() {
+            let settled = defaults.wait_for(KnownDefaults::is_settled);
+            let _ = tokio::time::timeout(others, settled).await;
         }
-        (shards, None)
+        self.take_default(clock, defaults);
+        shards
     }
 
-    /// Takes over the default limit. Returns whether it changed.
-    fn set_default(&mut self, limit: Limit, clock: &Clock) -> bool {
+    /// Takes over the default limit that no node exceeds, as far as is known. Returns whether it changed.
+    fn take_default(&mut self, clock: &Clock, defaults: &watch::Receiver<KnownDefaults>) -> bool {
+        let defaults = defaults.borrow();
+        // Before the first pass, only the list names nodes.
+        let unlisted = self.last_full_pass.is_none() && !defaults.listed;
+        self.memory.limits.default_is_doubtful = defaults.is_doubtful() || unlisted;
+        let Some(limit) = defaults.limit() else {
+            return false;
+        };
         let changed = self.memory.limits.set_default(limit, clock.now().steady);
         if changed {
             // Keys that were not written may be above it now.

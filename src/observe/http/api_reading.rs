@@ -1,25 +1,20 @@
-//! What a collection reads from the management API: the default limits and, when it is due, the list of nodes. The first
-//! base URL that answers is used. Only default limits are read from every node.
+//! What a collection reads from the management API: the default limit and, when it is due, the list of nodes. The first
+//! base URL that answers is used.
 
 use std::collections::BTreeSet;
 
-use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use reqwest::Url;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::observation::{Collector, Failure, Limit};
-use crate::observe::deadline::Deadline;
+use crate::observation::{Collector, Failure};
 use crate::observe::fallback::first_success;
 use crate::observe::http::client::{Http, HttpError, shown};
+use crate::observe::http::default_limits::{ApiState, DefaultLimits};
 use crate::observe::http::management_api::{
-    ApiNode, ManagementApi, base_of, join, registered_address,
+    ApiNode, ManagementApi, address_of, base_of, join, registered_address,
 };
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
-
-/// How many nodes are asked for their default limits at the same time.
-const AT_ONCE: usize = 32;
 
 /// The answers of the management API.
 #[derive(Debug, Default)]
@@ -28,8 +23,6 @@ pub(in crate::observe) struct ApiReading {
     pub(in crate::observe) up: bool,
     /// The base URL that answered.
     pub(in crate::observe) base: Option<Url>,
-    /// The default limit that no node exceeds.
-    pub(in crate::observe) limit: Option<Limit>,
     pub(in crate::observe) nodes: NodeList,
     pub(in crate::observe) failures: Vec<Failure>,
     pub(in crate::observe) seconds: f64,
@@ -71,15 +64,12 @@ pub(in crate::observe) struct NodeListRequest {
     failed_at: Option<Url>,
 }
 
-/// Asks the first base URL, and if it fails all others at the same time: several that hang take no longer than two. Then
-/// asks `others`, and listed nodes that are not `known` yet, for their default limits, until half of the time that
-/// `deadline` leaves is over. What all nodes admit together is sent to `default`, or that it cannot be read.
+/// Asks the first base URL, and if it fails all others at the same time: several that hang take no longer than two. Its
+/// default limit is in `defaults` as soon as it is known. Listed nodes that are not `known` yet are asked for theirs.
 pub(in crate::observe) async fn ask_api(
     http: &Http,
     bases: Vec<Url>,
-    (others, known): (Vec<Url>, &BTreeSet<String>),
-    deadline: &Deadline,
-    default: oneshot::Sender<Option<Limit>>,
+    (defaults, known): (&mut DefaultLimits, &BTreeSet<String>),
     now: Timestamp,
     list: &mut NodeListRequest,
 ) -> ApiReading {
@@ -98,10 +88,16 @@ pub(in crate::observe) async fn ask_api(
         let api = ManagementApi::new(http, base.clone());
         Ok((api.default_limit().await?, base))
     });
-    let (answer, failures) = first_success(attempts.collect()).await;
+    let (found, failures) = first_success(attempts.collect()).await;
     // Includes the failures of base URLs that were asked before the one that answered.
     reading.failures = failures.into_iter().map(failed).collect();
-    reading.base = answer.as_ref().map(|(_, base)| base.clone());
+    if let Some((limit, base)) = found {
+        if let Some(address) = address_of(&base) {
+            defaults.learn(address, limit);
+        }
+        reading.base = Some(base);
+    }
+    defaults.note_api(ApiState::Listing, false);
     if let Some(base) = &reading.base {
         if due {
             list.failed_at = None;
@@ -112,6 +108,10 @@ pub(in crate::observe) async fn ask_api(
                     for node in &mut nodes {
                         node.address = registered_address(&node.address);
                     }
+                    let new = nodes.iter().map(|node| &node.address);
+                    let new = new.filter(|address| !known.contains(*address));
+                    let new = new.filter_map(|address| Some((address.clone(), base_of(address)?)));
+                    defaults.ask(http, new);
                     reading.nodes = NodeList::Listed(nodes);
                 }
                 Some(Err(error)) => {
@@ -128,39 +128,7 @@ pub(in crate::observe) async fn ask_api(
         }
         reading.up = list.failed_at.as_ref() != Some(base);
     }
+    defaults.note_api(ApiState::Done, matches!(reading.nodes, NodeList::Listed(_)));
     reading.seconds = started.elapsed().as_secs_f64();
-    if let Some((limit, base)) = answer {
-        let listed = reading.nodes.nodes().iter().map(|node| &node.address);
-        let new = listed.filter(|address| !known.contains(*address));
-        let new = new.filter_map(|address| base_of(address));
-        let others = others.into_iter().chain(new).filter(|url| *url != base);
-        let until = Instant::now() + http.timeout().min(deadline.left() / 2);
-        let limits = default_limits(http, others.collect(), until).await;
-        reading.limit = Some(limits.into_iter().fold(limit, most_lenient));
-    }
-    // If the sweep was cut off, the receiver is gone.
-    let _ = default.send(reading.limit);
     reading
-}
-
-/// The default limits of the nodes at `urls` that answer in time.
-async fn default_limits(http: &Http, urls: Vec<Url>, until: Instant) -> Vec<Limit> {
-    let asked = urls
-        .into_iter()
-        .map(|url| async { ManagementApi::new(http, url).default_limit().await });
-    let mut answers = std::pin::pin!(stream::iter(asked).buffer_unordered(AT_ONCE));
-    let mut limits = Vec::new();
-    while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
-        limits.extend(answer);
-    }
-    limits
-}
-
-/// What nodes with two default limits may admit together. The default is each node's own setting, and a rolling restart
-/// changes it on one node after the other.
-fn most_lenient(one: Limit, other: Limit) -> Limit {
-    Limit {
-        limit: one.limit.max(other.limit),
-        window_ms: one.window_ms.min(other.window_ms),
-    }
 }

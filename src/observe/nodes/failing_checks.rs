@@ -170,7 +170,7 @@ struct Mix {
 /// The checks of one node over time.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct CheckHistory {
-    /// When the first reading was taken.
+    /// When the first reading was taken, until these readings prove a fault.
     began: Option<Timestamp>,
     last: Option<(Timestamp, CheckCounts)>,
     /// The errors since the last other answer.
@@ -269,8 +269,8 @@ impl CheckHistory {
             (evidence, _) => evidence,
         };
         match self.believe(now, evidence, outage) {
-            // So short a history does not prove that checks stopped failing.
-            RedisEvidence::None if self.began.is_none_or(|at| elapsed(at, now) < WITHIN) => {
+            // So short a history does not prove that checks stopped failing that failed before it.
+            RedisEvidence::None if self.began.is_some_and(|at| elapsed(at, now) < WITHIN) => {
                 RedisEvidence::Unread(FIRST_SAMPLE)
             }
             evidence => evidence,
@@ -285,7 +285,7 @@ impl CheckHistory {
         outage: Option<Outage>,
     ) -> RedisEvidence {
         match (&evidence, self.proof) {
-            (RedisEvidence::Broken(why), _) => self.proof = Some((now, why)),
+            (RedisEvidence::Broken(why), _) => (self.proof, self.began) = (Some((now, *why)), None),
             (RedisEvidence::None, Some((at, why)))
                 if !self.any_checks && outage.is_none() && elapsed(at, now) < PROOF_VALID_FOR =>
             {

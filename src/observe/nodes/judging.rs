@@ -99,6 +99,11 @@ impl NodeReader {
                 node.canary_reason = Some(CANARY_UNANSWERED.to_owned());
             }
         }
+        let down = |node: &&Node| node.state.as_deref() == Some("Down");
+        let down = judged.nodes.iter().filter(down);
+        for address in down.filter_map(|node| node.address.as_deref()) {
+            self.default_limits.is_down(address);
+        }
         let ids: BTreeSet<&str> = judged.nodes.iter().map(|node| node.id.as_str()).collect();
         judged.metrics.retain(|id, _| ids.contains(id.as_str()));
         self.histories.retain(|id, _| ids.contains(id.as_str()));
@@ -159,6 +164,7 @@ impl NodeReader {
                 let answered = counted.then_some(reading.check_answers);
                 let failed = reading.redis_errors;
                 let errors = &mut history.redis_errors;
+                errors.healthy = matches!(evidence.get(id), Some(RedisEvidence::Healthy));
                 let found = errors.add(at.steady, failed, answered, read.outage);
                 add_evidence(&mut evidence, id, found);
                 continue;
@@ -399,7 +405,8 @@ impl NodeReader {
             if let Some(error) = reading.probe_error.as_ref().filter(|_| matters) {
                 failures.push(error.clone().counted(Collector::Probes, address));
             }
-            // A node that is gone has no metrics either, and its probe is already a failure. Without probes, only this is.
+            // A node that is gone has no metrics and no default limit either, and its probe is already a failure. Without
+            // probes, only this is.
             let counts = match reading.probe {
                 Some(Probe::Answered { .. }) => true,
                 Some(Probe::Failed(_) | Probe::CutOff) => false,
@@ -407,6 +414,9 @@ impl NodeReader {
             };
             if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| counts) {
                 failures.push(error.clone().counted(Collector::NodeMetrics, address));
+            }
+            if let Some(error) = self.default_limits.error_at(address).filter(|_| counts) {
+                failures.push(error.counted(Collector::ManagementApi, address));
             }
             let has_metrics = reading.metrics.is_some() || self.requests.metrics.is_none();
             let cut = match reading.probe {

@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::{
-    Collector, Failure, LatencyWindow, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
-    encode_key,
+    Collector, Failure, LatencyWindow, Node, NodeMetrics, Reason, RedisInfo, RedisShard, encode_key,
 };
 use crate::observe::deadline::{Deadline, cut_off};
 use crate::observe::http::api_reading::{ApiReading, NodeList, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
+use crate::observe::http::default_limits::DefaultLimits;
 use crate::observe::http::management_api::{address_of, base_of, configured_address};
 use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::discovery::Discovery;
@@ -63,6 +63,7 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) topology: Topology,
     pub(in crate::observe) memory: NodeMemory,
     pub(in crate::observe) late_probes: LateProbes,
+    pub(in crate::observe) default_limits: DefaultLimits,
     pub(in crate::observe) histories: BTreeMap<String, NodeHistory>,
     /// The address that each history was read from.
     pub(in crate::observe) read_at: BTreeMap<String, String>,
@@ -141,7 +142,6 @@ impl NodeReader {
         at: Moment,
         deadline: &Deadline,
         shards: oneshot::Sender<Vec<ShardNow>>,
-        default: oneshot::Sender<Option<Limit>>,
     ) -> NodesRead {
         let started = Instant::now();
         let unresolved = self.find_nodes(deadline).await;
@@ -152,8 +152,11 @@ impl NodeReader {
         self.late_probes.retain(&asked);
         let targets = self.targets(&asked);
         let (bases, ask) = (self.api_bases(), self.ask());
-        let reached = asked.iter().filter(|address| self.matters(address));
-        let reached = reached.filter_map(|address| self.url_of(address)).collect();
+        self.default_limits.begin(&asked);
+        if let Some(first) = bases.first() {
+            let others = targets.iter().filter(|(_, url)| url != first);
+            self.default_limits.ask(&self.http, others.cloned());
+        }
         let (basics, api, found) = tokio::join!(
             deadline.cut(redis_basics(
                 &mut self.topology,
@@ -165,9 +168,7 @@ impl NodeReader {
             deadline.cut(ask_api(
                 &self.http,
                 bases,
-                (reached, &asked),
-                deadline,
-                default,
+                (&mut self.default_limits, &asked),
                 at.steady,
                 &mut self.node_list
             )),

@@ -4,7 +4,8 @@
 //! Each failure is a decision that Redis did not answer in time. If no decision was answered since the collection before,
 //! one failure is enough. Otherwise more must have failed than were answered: a busy node has a timeout now and then. For the
 //! same reason one is not enough where nothing counts what was answered. There, as many must fail as of checks, and a fault is
-//! over once none has failed for that time.
+//! over once none has failed for that time, or once none failed since the collection before and the node's health covers Redis and
+//! is good.
 
 use jiff::Timestamp;
 
@@ -29,11 +30,13 @@ pub(in crate::observe) struct RedisErrors {
     complete_since: Option<Timestamp>,
     /// Most of the last decisions failed.
     pub(in crate::observe) failing: bool,
+    /// The node's health, read with the counts that are added next, covers Redis and is good.
+    pub(in crate::observe) healthy: bool,
 }
 
 impl RedisErrors {
     /// Adds the counts of a reading. `answered` is `None` where nothing counts the answers. `outage` is an outage of Redis
-    /// itself that just ended, and explains failures.
+    /// itself that just ended, and explains failures until now.
     pub(in crate::observe) fn add(
         &mut self,
         now: Timestamp,
@@ -47,25 +50,23 @@ impl RedisErrors {
             return RedisEvidence::Unread(FIRST_SAMPLE);
         };
         let failed = increase(failed_before, failed);
-        let found = match answered_before.zip(answered) {
-            Some((before, now)) => self.beside_answers(failed, increase(before, now)),
-            None if outage.is_some() => {
-                self.errors = ErrorTimes::default();
-                self.complete_since = Some(now);
-                if failed > 0.0 || self.failing {
-                    BROKEN
-                } else {
-                    RedisEvidence::NoFailures
-                }
-            }
-            None => {
-                self.errors.add(since, now, failed);
-                self.alone(now)
-            }
+        let found = if let Some((before, now)) = answered_before.zip(answered) {
+            self.beside_answers(failed, increase(before, now))
+        } else {
+            self.errors.add(since, now, failed);
+            self.alone(now)
         };
-        match outage {
-            Some(outage) if found == BROKEN => RedisEvidence::Inconclusive(outage.reason()),
-            _ => found,
+        if outage.is_none() && (!self.healthy || failed > 0.0) {
+            return found;
+        }
+        // What failed until now says nothing about what comes.
+        (self.errors, self.failing) = (ErrorTimes::default(), false);
+        match (found, outage) {
+            (BROKEN | RedisEvidence::Inconclusive(_), Some(outage)) if failed > 0.0 => {
+                RedisEvidence::Inconclusive(outage.reason())
+            }
+            (BROKEN | RedisEvidence::Inconclusive(_), _) => RedisEvidence::NoFailures,
+            (found, _) => found,
         }
     }
 
@@ -210,14 +211,41 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_of_redis_itself_explains_failures() {
+    fn a_health_that_covers_redis_ends_a_fault_once_no_decision_fails() {
         for answered in [Some(0.0), None] {
             let mut errors = RedisErrors::default();
             errors.add(at(0.0), 0.0, answered, None);
-            let evidence = errors.add(at(15.0), 90.0, answered, Some(Outage::Away));
-            assert_eq!(evidence, RedisEvidence::Inconclusive("redis_just_returned"));
-            let after = errors.add(at(20.0), 90.0, answered, None);
-            assert_ne!(after, BROKEN, "{answered:?}");
+            errors.healthy = true;
+            for (second, failed, expected) in [
+                (2.0, 50.0, BROKEN),
+                (4.0, 90.0, BROKEN),
+                (6.0, 90.0, RedisEvidence::NoFailures),
+                (8.0, 91.0, BROKEN),
+            ] {
+                // One failure beside no answer is enough only where answers are counted.
+                let expected = match (second, answered) {
+                    (8.0, None) => RedisEvidence::NoFailures,
+                    _ => expected,
+                };
+                assert_eq!(errors.add(at(second), failed, answered, None), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_outage_of_redis_itself_explains_failures() {
+        let away = RedisEvidence::Inconclusive("redis_just_returned");
+        for answered in [Some(0.0), None] {
+            for (more, explained) in [(1.0, away.clone()), (0.0, RedisEvidence::NoFailures)] {
+                let mut errors = RedisErrors::default();
+                errors.add(at(0.0), 0.0, answered, None);
+                assert_eq!(errors.add(at(15.0), 90.0, answered, None), BROKEN);
+                let returned = errors.add(at(17.0), 90.0 + more, answered, Some(Outage::Away));
+                assert_eq!(returned, explained, "{answered:?}");
+                // Without more failures, it is over.
+                let after = errors.add(at(19.0), 90.0 + more, answered, None);
+                assert_eq!(after, RedisEvidence::NoFailures, "{answered:?}");
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_ok};
 use redis::{RedisError, RedisResult};
 
 use crate::clock::Clock;
@@ -166,11 +166,19 @@ impl Topology {
         self.connectors.values().for_each(Connector::verify);
     }
 
-    /// For a caller that gave up on an answer: why the attempt before it failed at a primary.
+    /// For a caller that gave up on an answer: why the attempt before it failed at a primary. Where any seed may be the
+    /// primary, all must have failed.
     pub(in crate::observe) fn failed_before(&self) -> Option<RedisFailure> {
-        let primaries = self.shards.iter().map(|shard| &shard.primary);
-        let mut connectors = primaries.filter_map(|primary| self.connectors.get(primary));
-        connectors.find_map(Connector::failed_before)
+        if self.cluster || self.sentinels.is_some() {
+            let mut primaries = self.shards.iter().map(|shard| &shard.primary);
+            return primaries.find_map(|primary| self.failed_at(primary));
+        }
+        let failures: Option<Vec<_>> = self.seeds.iter().map(|seed| self.failed_at(seed)).collect();
+        failures?.into_iter().next()
+    }
+
+    fn failed_at(&self, address: &str) -> Option<RedisFailure> {
+        self.connectors.get(address)?.failed_before()
     }
 
     async fn find(&mut self, discovered: &mut Discovered) -> Result<(), RedisFailure> {
@@ -206,14 +214,22 @@ impl Topology {
     /// The first seed that answers, or else the first seed.
     async fn first_seed(&mut self) -> String {
         if let [_, _, ..] = &self.seeds[..] {
-            // The seed that answered last comes first: the seeds before it may hang, and need not be waited for again.
+            // The seed that answered last comes first: the seeds before it may hang, and need not be waited for again. If it
+            // hangs itself, the collection may be shorter than its timeout: the next one begins with another seed.
             let last = self.shards.first().map(|shard| &shard.primary);
             let mut seeds = self.seeds.clone();
-            seeds.sort_by_key(|seed| Some(seed) != last);
+            seeds.sort_by_key(|seed| (self.failed_at(seed).is_some(), Some(seed) != last));
+            let all_failed = self.failed_at(&seeds[0]).is_some();
             let pings = self.connectors(seeds.into_iter()).into_iter();
             let pings =
                 pings.map(|(seed, connector)| async move { connector.ping().await.map(|_| seed) });
-            if let (Some(seed), _) = first_success(pings.collect()).await {
+            let found = if all_failed {
+                let first = select_ok(pings.map(Box::pin)).await;
+                first.ok().map(|(seed, _)| seed)
+            } else {
+                first_success(pings.collect()).await.0
+            };
+            if let Some(seed) = found {
                 return seed;
             }
         }

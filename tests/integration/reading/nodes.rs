@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use hyper::Method;
+use lab::faults::Faults;
 use lab::node::{NodeOptions, NodeProcess};
 use lab::ports::free_port;
 use lab::proxy::{Mode, Proxy};
@@ -74,35 +75,119 @@ async fn a_redis_that_hangs_is_found_with_scrapes_shorter_than_its_timeout() -> 
 }
 
 #[tokio::test]
-async fn a_rolling_restart_that_raises_the_default_limit_pages_nobody() -> anyhow::Result<()> {
+async fn a_seed_that_hangs_does_not_hide_one_that_answers_from_scrapes_shorter_than_its_timeout()
+-> anyhow::Result<()> {
     let redis = RedisServer::start(&[]).await?;
-    let node = |number: usize, default_limit: i64| {
-        let mut options = NodeOptions::new(format!("node-{number}"), redis.url());
-        options.default_limit = default_limit;
-        options.default_window_ms = 3_600_000;
-        options
+    let address = format!("127.0.0.1:{}", redis.port());
+    let proxy = Proxy::start(address.clone()).await?;
+    proxy.set(Mode::Hang).await?;
+    let nodes = [NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?];
+    let seeds = format!("redis://{},{address}", proxy.address());
+    let exporter = Exporter::start(&base_flags(&seeds, &nodes)).await?;
+    let found = async {
+        loop {
+            let scrape = exporter.scrape_within(SHORT_SCRAPE).await?;
+            scrape.assert_reported(&[]);
+            if scrape.is("ratelimiter_redis_up", &[], 1) {
+                return anyhow::Ok(());
+            }
+        }
     };
-    let mut nodes = Vec::new();
-    for number in 1..=2 {
-        nodes.push(NodeProcess::start(node(number, 10)).await?);
-    }
-    let exporter = Exporter::start(&base_flags(&redis.url(), &nodes)).await?;
-    exporter.scrape().await?.assert_reported(&[]);
-    // The exporter asks the first node for everything that one node knows.
-    let mut raised = node(2, 100);
-    raised.listen = Some(nodes[1].address().parse()?);
-    nodes[1].terminate().await?;
-    nodes[1] = NodeProcess::start(raised).await?;
-    for _ in 0..30 {
+    tokio::time::timeout(PATIENCE, found).await?
+}
+
+/// A node with its own default limit, in windows of an hour.
+fn with_default(number: usize, default_limit: i64, redis: &RedisServer) -> NodeOptions {
+    let mut options = NodeOptions::new(format!("node-{number}"), redis.url());
+    options.default_limit = default_limit;
+    options.default_window_ms = 3_600_000;
+    options
+}
+
+async fn admit(node: &NodeProcess, count: usize) -> anyhow::Result<()> {
+    for _ in 0..count {
         let check = r#"{"key":"busy"}"#.to_owned();
-        let address = nodes[1].address();
+        let address = node.address();
         let answer = lab::http::request(&address, Method::POST, "/check", check, PATIENCE).await?;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    let busy = [("key", "busy")];
-    let counted = |scrape: &Scrape| scrape.is("ratelimiter_key_requests", &busy, 30);
-    let scrape = exporter.until("they are counted", counted).await?;
-    scrape.assert_is("ratelimiter_key_requests_limit", &busy, 100);
+    Ok(())
+}
+
+const BUSY: [(&str, &str); 1] = [("key", "busy")];
+
+#[tokio::test]
+async fn a_rolling_restart_that_raises_the_default_limit_pages_nobody() -> anyhow::Result<()> {
+    for probe in ["--probe.nodes=true", "--probe.nodes=false"] {
+        let redis = RedisServer::start(&[]).await?;
+        let mut nodes = Vec::new();
+        for number in 1..=2 {
+            nodes.push(NodeProcess::start(with_default(number, 10, &redis)).await?);
+        }
+        let mut flags = base_flags(&redis.url(), &nodes);
+        flags.push(probe.to_owned());
+        let exporter = Exporter::start(&flags).await?;
+        exporter.scrape().await?.assert_reported(&[]);
+        // The exporter asks the first node for everything that one node knows.
+        let mut raised = with_default(2, 100, &redis);
+        raised.listen = Some(nodes[1].address().parse()?);
+        nodes[1].terminate().await?;
+        nodes[1] = NodeProcess::start(raised).await?;
+        admit(&nodes[1], 30).await?;
+        let counted = |scrape: &Scrape| scrape.is("ratelimiter_key_requests", &BUSY, 30);
+        let scrape = exporter.until("they are counted", counted).await?;
+        scrape.assert_is("ratelimiter_key_requests_limit", &BUSY, 100);
+        scrape.assert_reported(&[]);
+        // A missing answer lowers no limit.
+        let hang = Faults {
+            api_hang: true,
+            ..Faults::default()
+        };
+        nodes[1].set_faults(&hang).await?;
+        let failed = |scrape: &Scrape| scrape.errors("management_api", "timeout") > 0.0;
+        let scrape = exporter.until("the failure is counted", failed).await?;
+        scrape.assert_is("ratelimiter_key_requests_limit", &BUSY, 100);
+        scrape.assert_is("ratelimiter_up", &[], 1);
+        scrape.assert_reported(&[]);
+        if probe.ends_with("true") {
+            // A node that is down admits nothing. What it admitted before drains.
+            nodes[1].kill();
+            let forgotten = |scrape: &Scrape| {
+                scrape.is("ratelimiter_key_requests_limit", &BUSY, 10)
+                    && scrape.reported() == ["node_down node-2"]
+            };
+            exporter
+                .until("its default is forgotten", forgotten)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// A malformed registration makes `GET /api/nodes` fail, and only that.
+#[tokio::test]
+async fn a_fresh_exporter_that_knows_one_node_reports_no_count_above_the_default_of_that_node()
+-> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let first = [NodeProcess::start(with_default(1, 10, &redis)).await?];
+    let second = NodeProcess::start(with_default(2, 100, &redis)).await?;
+    admit(&second, 30).await?;
+    // Listed nodes are asked in the same collection.
+    let exporter = Exporter::start(&base_flags(&redis.url(), &first)).await?;
+    let scrape = exporter.scrape().await?;
+    scrape.assert_is("ratelimiter_key_requests_limit", &BUSY, 100);
     scrape.assert_reported(&[]);
+
+    let _: () = redis.run(&["SET", "ratelimiter:nodes:bad", "1"]).await?;
+    let exporter = Exporter::start(&base_flags(&redis.url(), &first)).await?;
+    let scrape = exporter.scrape().await?;
+    scrape.assert_is("ratelimiter_up", &[], 0);
+    scrape.assert_is("ratelimiter_key_requests_limit", &BUSY, 10);
+    scrape.assert_reported(&[]);
+    let asked = |scrape: &Scrape| {
+        scrape.assert_reported(&[]);
+        scrape.is("ratelimiter_key_requests_limit", &BUSY, 100)
+    };
+    exporter.until("the second node is asked", asked).await?;
     Ok(())
 }

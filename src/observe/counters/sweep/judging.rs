@@ -272,6 +272,8 @@ impl Sweep<'_> {
             match self.judge_read(&key, answer, at, result) {
                 Read::Counted(count, limit, fell_from) => {
                     let mut known = JudgedCounter::new(key, count, limit, fell_from);
+                    known.values.condition.unconfirmed =
+                        count > limit.limit && self.memory.default_is_doubtful(&known.key);
                     let examined = closer.filter(|_| count > 0);
                     let invalid = self.examine(&known, examined, at);
                     known.values.condition.invalid = invalid;

@@ -280,6 +280,20 @@ fn one_reading_or_a_few_seconds_of_them_do_not_prove_that_checks_stopped_failing
 }
 
 #[test]
+fn an_outage_soon_after_the_start_is_over_with_the_first_reading_after_it() {
+    for (errors, answers) in [(0.0, 0.0), (2.0, 5.0)] {
+        let mut node = Node::default();
+        node.collect(0.0, (0.0, 9.0), None);
+        assert_eq!(node.collect(2.0, (20.0, 0.0), None), BROKEN);
+        let after = match node.collect_after(Some(Outage::Away), 1.0, (errors, answers), None) {
+            RedisEvidence::Inconclusive(_) => node.collect(1.0, (0.0, 0.0), None),
+            after => after,
+        };
+        assert_eq!(after, NONE, "{errors} errors, {answers} answers");
+    }
+}
+
+#[test]
 fn errors_within_20_s_are_counted_alike_however_often_they_are_read() {
     for every in [1.0, 2.0, 13.0, 15.0, 60.0] {
         let mut node = Node::new();
