@@ -63,18 +63,8 @@ fn laravel_counts_without_a_timer_that_can_be_read() {
 }
 
 #[test]
-fn laravel_counts_with_any_prefix_of_the_cache() {
+fn laravel_counts_without_a_prefix_of_the_cache_and_with_others() {
     let mut laravel = Variant::new("laravel");
-    for prefix in ["laravel_database_", "laravel-database-shop:"] {
-        let name = format!("{prefix}{HASH}");
-        let timer = format!("{name}:timer");
-        laravel.store.string(&name, "5", 50_000);
-        laravel.store.string(&timer, "1795739815", 50_000);
-        laravel.counts(&name, HASH, 5);
-        assert_eq!(laravel.outcome(&timer), Outcome::Ignored, "{timer}");
-        laravel.store.string(&name, "5", -1);
-        assert!(laravel.counts(&name, HASH, 5).is_stuck(), "{name}");
-    }
     for (name, label) in [
         (
             "laravel_database_login:a@b.c|10.0.0.1",
@@ -82,25 +72,42 @@ fn laravel_counts_with_any_prefix_of_the_cache() {
         ),
         ("laravel_database_shop:export:cafe", "shop:export:cafe"),
         ("laravel_database_laravel_cache_42", "42"),
+        (&format!("laravel_database_{HASH}"), HASH),
+        (
+            &format!("laravel_database_laravel_cache_login:{HASH}"),
+            &format!("login:{HASH}"),
+        ),
     ] {
         let timer = format!("{name}:timer");
         laravel.store.string(name, "2", 50_000);
         laravel.store.string(&timer, "1795739815", 50_000);
         laravel.counts(&timer, label, 2);
+        assert_eq!(laravel.outcome(name), Outcome::Foreign, "{name}");
+    }
+}
+
+#[test]
+fn other_data_of_laravel_whose_name_is_a_hash_is_no_counter() {
+    let mut laravel = Variant::new("laravel");
+    for prefix in ["laravel_database_", "laravel_database_shop:"] {
+        let name = format!("{prefix}{HASH}");
+        laravel.store.string(&name, "4711", -1);
+        assert_eq!(laravel.outcome(&name), Outcome::Foreign, "{name}");
     }
 }
 
 #[test]
 fn garbage_in_laravels_cache_is_invalid_beside_a_timer() {
     let mut laravel = Variant::new("laravel");
-    for prefix in ["laravel-database-laravel-cache-", "laravel_database_"] {
-        let name = format!("{prefix}{HASH}");
-        laravel.store.string(&name, "garbage", 50_000);
-        assert_eq!(laravel.outcome(&name), Outcome::Foreign, "{name}");
+    let cache = format!("laravel-database-laravel-cache-{HASH}");
+    let none = format!("laravel_database_{HASH}");
+    for (name, by) in [(&cache, cache.clone()), (&none, format!("{none}:timer"))] {
+        laravel.store.string(name, "garbage", 50_000);
+        assert_eq!(laravel.outcome(name), Outcome::Foreign, "{name}");
         let timer = format!("{name}:timer");
         laravel.store.string(&timer, "1795739815", 50_000);
         let invalid = Outcome::Invalid(Invalid::NotANumber);
-        assert_eq!(laravel.outcome(&name), invalid, "{name}");
+        assert_eq!(laravel.outcome(&by), invalid, "{by}");
     }
 }
 
