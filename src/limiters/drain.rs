@@ -20,7 +20,8 @@ impl Counter {
         })
     }
 
-    fn drains_ms(&self, before: &Limits, now: &Limits) -> u64 {
+    /// How long after limits fell from `before` to `now` a count may be left over, in milliseconds.
+    pub fn drains_ms(&self, before: &Limits, now: &Limits) -> u64 {
         let drains_ms = self.count.value.counting().drains_ms(before, now);
         drains_ms.unwrap_or_else(|| {
             let window_ms = before.window_ms.max(now.window_ms);

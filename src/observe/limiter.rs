@@ -1,6 +1,6 @@
 //! The rate limiter as a [`Subject`]: it reads nodes and keys at the same time, and makes one [`Observation`] of both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -156,6 +156,9 @@ impl Limiter {
                 steady: None,
                 commands_total: 0,
                 last_full_pass: None,
+                full_passes: 0,
+                known_nodes: BTreeSet::new(),
+                new_nodes: BTreeSet::new(),
                 unreachable: Mutex::default(),
             },
             redis: config.redis,
@@ -404,6 +407,7 @@ impl Subject for Limiter {
         let needs = Needs {
             shards,
             defaults: self.nodes.default_limits.subscribe(),
+            nodes: self.nodes.memory.ids().cloned().collect(),
             watched: watched.into_iter().collect(),
         };
         let mut summary = Summary::new(checker, &mut self.kept, self.max_series);

@@ -115,6 +115,15 @@ fn a_count_of_a_longer_window_is_excused_until_that_window_ends() {
 }
 
 #[test]
+fn what_redis_rate_admitted_half_an_interval_early_is_excused_with_its_limit() {
+    let time = (FELL_S + 740 - 1_483_228_800).to_string();
+    let fallen = text("gcra", "rate:u", &time, rule(2, 600), rule(1, 60));
+    for ago_s in [0, 610] {
+        assert_eq!(fallen.state(ago_s), (true, true), "{ago_s} s");
+    }
+}
+
+#[test]
 fn a_count_of_two_windows_is_excused_until_both_are_over() {
     let (before, now) = (rule(60, 20), rule(10, 20));
     let name = format!("throttled:v1:sliding_window:u:period:{}", FELL_S / 20);

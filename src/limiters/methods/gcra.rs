@@ -27,6 +27,12 @@ pub(super) struct Gcra {
     early: f64,
 }
 
+impl Gcra {
+    fn early_ms(&self, limits: &Limits) -> f64 {
+        self.early * limits.interval_ms().unwrap_or_default()
+    }
+}
+
 impl Counting for Gcra {
     fn asks(&self, at: &At<'_>) -> Result<Vec<Ask>, Not> {
         Ok(vec![match &self.field {
@@ -69,12 +75,13 @@ impl Counting for Gcra {
 
     /// The time ahead counts in intervals of now: with a higher rate, the same time is more of them.
     fn legal(&self, before: &Limits, at: &At<'_>) -> Option<u64> {
-        let ahead_ms = before.fill_ms()? + float(at.tolerance_ms);
+        let ahead_ms = before.fill_ms()? + self.early_ms(before) + float(at.tolerance_ms);
         Some(whole((ahead_ms / at.limits.interval_ms()?).ceil()))
     }
 
     fn drains_ms(&self, before: &Limits, now: &Limits) -> Option<u64> {
-        before.fill_ms().map(whole).max(now.window_ms)
+        let ahead_ms = before.fill_ms()? + self.early_ms(before);
+        Some(whole(ahead_ms)).max(now.window_ms)
     }
 
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {

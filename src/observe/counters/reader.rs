@@ -5,7 +5,7 @@ mod between;
 mod schedule;
 mod servers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::observation::{CountersRead, Failure, KeyLabel, Reason, encode_key};
-use crate::observe::counters::invalidations::{Changes, Tracked};
+use crate::observe::counters::api_limits::ApiLimits;
+use crate::observe::counters::invalidations::{Changes, Names, Tracked};
 use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
@@ -85,6 +86,12 @@ pub(in crate::observe) struct KeyReader {
     /// Commands sent since the start.
     pub(in crate::observe) commands_total: u64,
     pub(in crate::observe) last_full_pass: Option<Timestamp>,
+    /// Full passes since the start of the exporter.
+    pub(in crate::observe) full_passes: u64,
+    /// The ids of the nodes that this collection asks for their default limit.
+    pub(in crate::observe) known_nodes: BTreeSet<String>,
+    /// Registered nodes that were written since the last collection and are not known yet.
+    pub(in crate::observe) new_nodes: BTreeSet<String>,
     /// Replicas that could not be reached and are not tried for a while.
     pub(in crate::observe) unreachable: Mutex<Unreachable>,
 }
@@ -96,6 +103,8 @@ pub(in crate::observe) struct Needs {
     pub(in crate::observe) shards: oneshot::Receiver<Vec<ShardNow>>,
     /// The nodes' default limits.
     pub(in crate::observe) defaults: watch::Receiver<KnownDefaults>,
+    /// The ids of the nodes that were asked for theirs.
+    pub(in crate::observe) nodes: BTreeSet<String>,
     pub(in crate::observe) watched: Vec<Box<[u8]>>,
 }
 
@@ -133,6 +142,7 @@ impl KeyReader {
         let mut seconds = None;
         let line = async {
             let watched = needs.watched;
+            self.known_nodes = needs.nodes;
             let mut defaults = needs.defaults;
             let shards = self.needs(clock, deadline, needs.shards, &mut defaults);
             let Ok(shards) = shards.await else {
@@ -143,10 +153,14 @@ impl KeyReader {
             self.sweep(clock, deadline, keys, sink, &mut result, &mut dead)
                 .await;
             seconds = Some(started.elapsed());
-            // The nodes' part of the collection waits for the same answer, so this takes no longer. The deadline holds all the
+            // The nodes' part of the collection waits for the API, too, so this takes hardly longer. The deadline holds all the
             // same, so that the swept counters are kept.
-            let asked = defaults.wait_for(KnownDefaults::is_api_asked);
-            let _ = tokio::time::timeout(deadline.left().mul_f64(0.9), asked).await;
+            let settled = async {
+                let _ = defaults.wait_for(KnownDefaults::is_api_done).await;
+                let settled = defaults.wait_for(KnownDefaults::is_settled);
+                let _ = tokio::time::timeout(PROMPT, settled).await;
+            };
+            let _ = tokio::time::timeout(deadline.left().mul_f64(0.9), settled).await;
             if self.take_default(clock, &defaults) {
                 // The keys that were judged by the previous limit are judged again before anything is reported.
                 dead = 0;
@@ -174,7 +188,7 @@ impl KeyReader {
         }
         self.commands_total += result.commands;
         if result.stopped.is_none() && result.alone.is_none() {
-            self.last_full_pass = Some(clock.now().wall);
+            self.note_full_pass(clock);
         }
         if self.steady.is_some() && result.stopped == Some(Reason::Budget) {
             // All written keys were read. The next collections continue the pass.
@@ -208,6 +222,31 @@ impl KeyReader {
         }
     }
 
+    /// Notes which nodes registered and are not known. They are asked for their default limit in the next collection, which may
+    /// be higher. One that stays unknown, as its registration cannot be read, is not doubtful for ever.
+    fn note_new_nodes(&mut self, written: &[(usize, Names)]) {
+        let registry = self.memory.description.registry();
+        let Some(registry) = registry.filter(|_| self.memory.described.is_none()) else {
+            return;
+        };
+        let names = written.iter().flat_map(|(_, names)| names.iter());
+        let ids = names.filter_map(|name| Some(encode_key(registry.id_of(name)?)));
+        let new: BTreeSet<String> = ids.filter(|id| !self.known_nodes.contains(id)).collect();
+        let is_new = !new.is_subset(&self.new_nodes);
+        self.memory.limits.default_is_doubtful |= is_new;
+        self.new_nodes = new;
+    }
+
+    /// The limits from APIs of a described kind.
+    fn api(&mut self) -> Option<&mut ApiLimits> {
+        self.memory.described.as_mut()?.api.as_mut()
+    }
+
+    fn note_full_pass(&mut self, clock: &Clock) {
+        self.last_full_pass = Some(clock.now().wall);
+        self.full_passes += 1;
+    }
+
     /// Waits for the servers and for default limits. If a limit is remembered, the wait is short.
     async fn needs(
         &mut self,
@@ -230,17 +269,16 @@ impl KeyReader {
             let settled = defaults.wait_for(KnownDefaults::is_settled);
             let _ = tokio::time::timeout(others, settled).await;
         }
+        // Before the first pass, only the list names nodes.
+        let unlisted = self.full_passes == 0 && !defaults.borrow().listed;
+        self.memory.limits.default_is_doubtful = defaults.borrow().is_doubtful() || unlisted;
         self.take_default(clock, defaults);
         shards
     }
 
     /// Takes over the default limit that no node exceeds, as far as is known. Returns whether it changed.
     fn take_default(&mut self, clock: &Clock, defaults: &watch::Receiver<KnownDefaults>) -> bool {
-        let defaults = defaults.borrow();
-        // Before the first pass, only the list names nodes.
-        let unlisted = self.last_full_pass.is_none() && !defaults.listed;
-        self.memory.limits.default_is_doubtful = defaults.is_doubtful() || unlisted;
-        let Some(limit) = defaults.limit() else {
+        let Some(limit) = defaults.borrow().limit() else {
             return false;
         };
         let changed = self.memory.limits.set_default(limit, clock.now().steady);
@@ -317,12 +355,7 @@ impl KeyReader {
             result.stopped = result.failed.values().next().map(|failure| failure.reason);
             return;
         }
-        let api = self
-            .memory
-            .described
-            .as_mut()
-            .and_then(|kind| kind.api.as_mut());
-        if let Some(api) = api {
+        if let Some(api) = self.api() {
             let changed = api.refresh(clock.now().steady, &mut result.api).await;
             if changed {
                 // Keys that were not written must be judged by the new limits too.
@@ -330,6 +363,7 @@ impl KeyReader {
             }
         }
         let written = self.written(&mut servers);
+        self.note_new_nodes(&written);
         let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
         let slots = slots.then(|| slots_of(shards.iter().map(|now| &now.shard)));
         let links = shards.iter().zip(&servers).map(|(now, server)| Link {

@@ -1,8 +1,6 @@
 //! What a collection reads from the management API: the default limit and, when it is due, the list of nodes. The first
 //! base URL that answers is used.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use reqwest::Url;
 use tokio::time::Instant;
@@ -69,7 +67,7 @@ pub(in crate::observe) struct NodeListRequest {
 pub(in crate::observe) async fn ask_api(
     http: &Http,
     bases: Vec<Url>,
-    (defaults, known): (&mut DefaultLimits, &BTreeSet<String>),
+    (defaults, known): (&mut DefaultLimits, &[(String, Url)]),
     now: Timestamp,
     list: &mut NodeListRequest,
 ) -> ApiReading {
@@ -92,7 +90,9 @@ pub(in crate::observe) async fn ask_api(
     // Includes the failures of base URLs that were asked before the one that answered.
     reading.failures = failures.into_iter().map(failed).collect();
     if let Some((limit, base)) = found {
-        if let Some(address) = address_of(&base) {
+        let itself = known.iter().find(|(_, url)| *url == base);
+        let itself = itself.map(|(address, _)| address.clone());
+        if let Some(address) = itself.or_else(|| address_of(&base)) {
             defaults.learn(address, limit);
         }
         reading.base = Some(base);
@@ -108,9 +108,13 @@ pub(in crate::observe) async fn ask_api(
                     for node in &mut nodes {
                         node.address = registered_address(&node.address);
                     }
-                    let new = nodes.iter().map(|node| &node.address);
-                    let new = new.filter(|address| !known.contains(*address));
-                    let new = new.filter_map(|address| Some((address.clone(), base_of(address)?)));
+                    let new = nodes.iter().map(|node| node.address.clone());
+                    let new = new.filter_map(|address| base_of(&address).map(|url| (address, url)));
+                    // A configured URL may be known by another address.
+                    let is_known = |(address, url): &(String, Url)| {
+                        known.iter().any(|(at, to)| at == address || to == url)
+                    };
+                    let new = new.filter(|node| !is_known(node));
                     defaults.ask(http, new);
                     reading.nodes = NodeList::Listed(nodes);
                 }

@@ -58,9 +58,11 @@ struct NodeDefault {
     limit: Option<Limit>,
     /// Why the last request failed.
     error: Option<HttpError>,
+    /// That failure was counted.
+    counted: bool,
     /// The request of this collection has not ended.
     awaited: bool,
-    /// The last request took longer than [`PROMPT`].
+    /// The last request took longer than [`PROMPT`], with its wait for a place.
     slow: bool,
 }
 
@@ -103,7 +105,11 @@ impl DefaultLimits {
             let goes_on = before.is_some_and(|request| !request.is_finished());
             self.known.send_modify(|known| {
                 let node = known.nodes.entry(address.clone()).or_default();
-                node.awaited = !goes_on && !node.slow;
+                node.awaited = if goes_on {
+                    node.limit.is_none() && node.error.is_none()
+                } else {
+                    !node.slow
+                };
             });
             if goes_on {
                 continue;
@@ -111,9 +117,9 @@ impl DefaultLimits {
             let (http, places, at) = (http.clone(), Arc::clone(&self.places), address.clone());
             let known = self.known.clone();
             let request = tokio::spawn(async move {
+                let started = Instant::now();
                 // The semaphore is never closed.
                 let _place = places.acquire().await;
-                let started = Instant::now();
                 let answer = ManagementApi::new(&http, url).default_limit().await;
                 let took = started.elapsed();
                 known.send_modify(|known| known.answered(at, answer, took));
@@ -147,9 +153,22 @@ impl DefaultLimits {
         });
     }
 
-    /// Why the last request to `address` failed.
-    pub(in crate::observe) fn error_at(&self, address: &str) -> Option<HttpError> {
-        self.known.borrow().nodes.get(address)?.error.clone()
+    /// Whether `address` was ever asked.
+    pub(in crate::observe) fn knows(&self, address: &str) -> bool {
+        self.known.borrow().nodes.contains_key(address)
+    }
+
+    /// Why the last request to `address` failed, once for each request.
+    pub(in crate::observe) fn take_error(&self, address: &str) -> Option<HttpError> {
+        let mut error = None;
+        self.known.send_modify(|known| {
+            let node = known.nodes.get_mut(address);
+            if let Some(node) = node.filter(|node| !node.counted) {
+                node.counted = true;
+                error.clone_from(&node.error);
+            }
+        });
+        error
     }
 
     /// The last answer of each address, to save.
@@ -173,7 +192,7 @@ impl DefaultLimits {
 impl KnownDefaults {
     fn answered(&mut self, address: String, answer: Result<Limit, HttpError>, took: Duration) {
         let node = self.nodes.entry(address).or_default();
-        (node.awaited, node.slow) = (false, took > PROMPT);
+        (node.awaited, node.counted, node.slow) = (false, false, took > PROMPT);
         match answer {
             Ok(limit) => (node.limit, node.error) = (Some(limit), None),
             Err(error) => node.error = Some(error),
@@ -185,9 +204,14 @@ impl KnownDefaults {
         self.api != ApiState::Asked
     }
 
+    /// Whether the list of nodes was read, or failed, or was not due.
+    pub(in crate::observe) fn is_api_done(&self) -> bool {
+        self.api == ApiState::Done
+    }
+
     /// Whether no answer is worth waiting for.
     pub(in crate::observe) fn is_settled(&self) -> bool {
-        self.api == ApiState::Done && self.nodes.values().all(|node| !node.awaited)
+        self.is_api_done() && self.nodes.values().all(|node| !node.awaited)
     }
 
     /// Whether a node may have a higher default limit than [`Self::limit`]: it was not asked before, or lately answered in time
@@ -238,14 +262,15 @@ mod tests {
         let fails = |known: &mut KnownDefaults| known.answered("b".to_owned(), failed(), PROMPT);
         defaults.known.send_modify(fails);
         assert_eq!(now(&defaults), lenient);
-        assert!(defaults.error_at("b").is_some());
+        assert!(defaults.take_error("b").is_some());
+        assert!(defaults.take_error("b").is_none(), "counted");
         let after = DefaultLimits::default();
         after.recall(defaults.saved());
         assert_eq!(now(&after), lenient, "after a restart");
         defaults.is_down("b");
         assert_eq!(now(&defaults), Some(limit(10, 1_000)));
         defaults.learn("b".to_owned(), limit(20, 2_000));
-        assert!(defaults.error_at("b").is_none());
+        assert!(defaults.take_error("b").is_none());
         defaults.is_down("b");
         assert_eq!(now(&defaults), Some(limit(20, 1_000)), "it answers");
         defaults.begin(&names(&["a"]));
@@ -267,12 +292,12 @@ mod tests {
         defaults.ask(&http, target());
         assert!(!known.borrow().is_settled() && known.borrow().is_doubtful());
         defaults.ask(&http, target());
-        assert!(known.borrow().is_settled(), "its request goes on");
+        assert!(known.borrow().is_doubtful(), "its first request goes on");
         known
             .wait_for(|known| known.nodes[&address].error.is_some())
             .await
             .unwrap();
-        assert!(defaults.error_at(&address).is_some());
+        assert!(defaults.take_error(&address).is_some());
         defaults.ask(&http, target());
         assert!(known.borrow().is_settled(), "it was slow");
         // It answers again.
@@ -293,6 +318,30 @@ mod tests {
                 }
                 () = hung_up => {}
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_waits_behind_others_that_hang_is_doubtful_once() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = Http::new(PROMPT * 2, HttpAccess::default()).unwrap();
+        let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", hanging.local_addr().unwrap())).unwrap();
+        // Nothing listens there: its failure comes at once, after the wait for a place.
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let last = Url::parse(&format!("http://{}", closed.local_addr().unwrap())).unwrap();
+        drop(closed);
+        let others = (0..AT_ONCE).map(|place| (format!("a{place}"), url.clone()));
+        let mut targets: Vec<_> = others.collect();
+        targets.push(("z".to_owned(), last));
+        let mut defaults = DefaultLimits::default();
+        let mut known = defaults.subscribe();
+        defaults.note_api(ApiState::Done, true);
+        for is_first in [true, false] {
+            defaults.ask(&http, targets.clone());
+            assert_eq!(known.borrow().is_doubtful(), is_first);
+            let failed = |known: &KnownDefaults| known.nodes.values().all(|it| it.error.is_some());
+            known.wait_for(failed).await.unwrap();
         }
     }
 

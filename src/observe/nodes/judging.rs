@@ -101,8 +101,8 @@ impl NodeReader {
         }
         let down = |node: &&Node| node.state.as_deref() == Some("Down");
         let down = judged.nodes.iter().filter(down);
-        for address in down.filter_map(|node| node.address.as_deref()) {
-            self.default_limits.is_down(address);
+        for address in down.flat_map(|node| self.memory.addresses_of(&node.id)) {
+            self.default_limits.is_down(&address);
         }
         let ids: BTreeSet<&str> = judged.nodes.iter().map(|node| node.id.as_str()).collect();
         judged.metrics.retain(|id, _| ids.contains(id.as_str()));
@@ -415,7 +415,7 @@ impl NodeReader {
             if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| counts) {
                 failures.push(error.clone().counted(Collector::NodeMetrics, address));
             }
-            if let Some(error) = self.default_limits.error_at(address).filter(|_| counts) {
+            if let Some(error) = self.default_limits.take_error(address).filter(|_| counts) {
                 failures.push(error.counted(Collector::ManagementApi, address));
             }
             let has_metrics = reading.metrics.is_some() || self.requests.metrics.is_none();

@@ -154,8 +154,11 @@ impl NodeReader {
         let (bases, ask) = (self.api_bases(), self.ask());
         self.default_limits.begin(&asked);
         if let Some(first) = bases.first() {
+            let wanted =
+                |address: &str| self.matters(address) || !self.default_limits.knows(address);
             let others = targets.iter().filter(|(_, url)| url != first);
-            self.default_limits.ask(&self.http, others.cloned());
+            let others: Vec<_> = others.filter(|(at, _)| wanted(at)).cloned().collect();
+            self.default_limits.ask(&self.http, others);
         }
         let (basics, api, found) = tokio::join!(
             deadline.cut(redis_basics(
@@ -168,12 +171,17 @@ impl NodeReader {
             deadline.cut(ask_api(
                 &self.http,
                 bases,
-                (&mut self.default_limits, &asked),
+                (&mut self.default_limits, &targets),
                 at.steady,
                 &mut self.node_list
             )),
-            self.late_probes
-                .ask_all(&self.http, targets, ask, &self.requests, deadline.passed()),
+            self.late_probes.ask_all(
+                &self.http,
+                targets.clone(),
+                ask,
+                &self.requests,
+                deadline.passed()
+            ),
         );
         let mut read = NodesRead {
             asked,

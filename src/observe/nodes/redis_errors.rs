@@ -56,7 +56,7 @@ impl RedisErrors {
             self.errors.add(since, now, failed);
             self.alone(now)
         };
-        if outage.is_none() && (!self.healthy || failed > 0.0) {
+        if outage.is_none() && (!self.healthy || failed > 0.0 || !self.failing) {
             return found;
         }
         // What failed until now says nothing about what comes.

@@ -24,7 +24,7 @@ pub(in crate::observe) struct Connector {
     open: Arc<Mutex<Option<Open>>>,
     /// Makes a connection, or checks whether the open one still works.
     task: Arc<tokio::sync::Mutex<Option<Task>>>,
-    /// Why the last task that outlived its caller failed, until a connection is made.
+    /// Why the last task failed, until a connection is made.
     failed: Arc<Mutex<Option<RedisFailure>>>,
 }
 
@@ -63,10 +63,7 @@ impl Connector {
             // The task began before this call: its failure says nothing about the present.
             let made = outcome(before.await);
             *task = None;
-            let what = format!("PING {}", self.endpoint.address);
-            let failed = made.as_ref().err();
-            *lock(&self.failed) = failed.map(|error| RedisFailure::of(&what, error));
-            *lock(&self.open) = made.ok();
+            self.note_made(&made);
         }
         if let Some(open) = &*lock(&self.open) {
             return Ok((open.clone(), true));
@@ -75,13 +72,18 @@ impl Connector {
         let begin = || AbortOnDropHandle::new(tokio::spawn(async move { endpoint.open().await }));
         let made = outcome(task.get_or_insert_with(begin).await);
         *task = None;
-        *lock(&self.open) = made.as_ref().ok().cloned();
-        let made = made?;
-        *lock(&self.failed) = None;
-        Ok((made, false))
+        self.note_made(&made);
+        Ok((made?, false))
     }
 
-    /// For a caller that gave up on an answer: why the attempt before it failed, which had its whole timeout.
+    fn note_made(&self, made: &RedisResult<Open>) {
+        let what = format!("PING {}", self.endpoint.address);
+        let failed = made.as_ref().err();
+        *lock(&self.failed) = failed.map(|error| RedisFailure::of(&what, error));
+        *lock(&self.open) = made.as_ref().ok().cloned();
+    }
+
+    /// For a caller that gave up on an answer: why the attempt before it failed, which was refused or had its whole timeout.
     pub(in crate::observe) fn failed_before(&self) -> Option<RedisFailure> {
         lock(&self.failed).clone()
     }

@@ -219,11 +219,12 @@ impl Topology {
             let last = self.shards.first().map(|shard| &shard.primary);
             let mut seeds = self.seeds.clone();
             seeds.sort_by_key(|seed| (self.failed_at(seed).is_some(), Some(seed) != last));
-            let all_failed = self.failed_at(&seeds[0]).is_some();
+            let failed = |seed: &String| self.failed_at(seed).is_some();
+            let at_once = failed(&seeds[0]) || last.is_some_and(failed);
             let pings = self.connectors(seeds.into_iter()).into_iter();
             let pings =
                 pings.map(|(seed, connector)| async move { connector.ping().await.map(|_| seed) });
-            let found = if all_failed {
+            let found = if at_once {
                 let first = select_ok(pings.map(Box::pin)).await;
                 first.ok().map(|(seed, _)| seed)
             } else {

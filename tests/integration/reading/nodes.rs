@@ -96,6 +96,32 @@ async fn a_seed_that_hangs_does_not_hide_one_that_answers_from_scrapes_shorter_t
     tokio::time::timeout(PATIENCE, found).await?
 }
 
+#[tokio::test]
+async fn a_seed_that_hangs_beside_one_that_refuses_is_found_by_scrapes_shorter_than_its_timeout()
+-> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let proxy = Proxy::start(format!("127.0.0.1:{}", redis.port())).await?;
+    let nodes = [NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?];
+    let seeds = format!(
+        "redis://{},{}",
+        format_args!("127.0.0.1:{}", free_port()),
+        proxy.address()
+    );
+    let exporter = Exporter::start(&base_flags(&seeds, &nodes)).await?;
+    let is_up = |scrape: &Scrape| scrape.is("ratelimiter_redis_up", &[], 1);
+    exporter.until("the second seed answers", is_up).await?;
+    proxy.set(Mode::Hang).await?;
+    let found = async {
+        loop {
+            let scrape = exporter.scrape_within(SHORT_SCRAPE).await?;
+            if scrape.reported() == ["redis_disconnected redis"] {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await?
+}
+
 /// A node with its own default limit, in windows of an hour.
 fn with_default(number: usize, default_limit: i64, redis: &RedisServer) -> NodeOptions {
     let mut options = NodeOptions::new(format!("node-{number}"), redis.url());
@@ -161,6 +187,31 @@ async fn a_rolling_restart_that_raises_the_default_limit_pages_nobody() -> anyho
                 .await?;
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn counts_of_a_new_node_with_a_raised_default_page_nobody_before_it_is_asked()
+-> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let nodes = [NodeProcess::start(with_default(1, 10, &redis)).await?];
+    let slow = Faults {
+        api_delay_ms: 700,
+        ..Faults::default()
+    };
+    nodes[0].set_faults(&slow).await?;
+    let exporter = Exporter::start(&base_flags(&redis.url(), &nodes)).await?;
+    exporter.scrape().await?.assert_reported(&[]);
+    let new = NodeProcess::start(with_default(2, 100, &redis)).await?;
+    admit(&new, 30).await?;
+    let scrape = exporter.scrape().await?;
+    scrape.assert_is("ratelimiter_key_requests", &BUSY, 30);
+    scrape.assert_reported(&[]);
+    let asked = |scrape: &Scrape| {
+        scrape.assert_reported(&[]);
+        scrape.is("ratelimiter_key_requests_limit", &BUSY, 100)
+    };
+    exporter.until("the new node is asked", asked).await?;
     Ok(())
 }
 

@@ -54,8 +54,9 @@ pub(super) fn former(
 ) -> Option<Former> {
     let falls = earlier.filter(|(before, _)| is_fall(before, limits));
     let rank = |(before, at): &(Limits, Timestamp)| {
-        let recent = is_recent(counter.outlasts_ms(before, limits), *at, now);
-        (recent, before.capacity(), before.window_ms, *at)
+        let drains = is_recent(counter.drains_ms(before, limits), *at, now);
+        let matters = is_recent(counter.outlasts_ms(before, limits), *at, now);
+        (drains, matters, before.capacity(), before.window_ms, *at)
     };
     let (limits, at) = falls.max_by_key(rank)?;
     let ago_ms = u64::try_from(elapsed(at, now).as_millis()).unwrap_or(u64::MAX);
@@ -77,22 +78,22 @@ impl Falls {
         newly.or_else(|| self.before.own.get(&hash).copied())
     }
 
-    /// Records that `limits` are stored for `name`. `outlasts_ms`: how long after a fall from limits something may be left over.
+    /// Records that `limits` are stored for `name`. `drains_ms`: how long after a fall from limits a count may be left over.
     pub(super) fn learn(
         &mut self,
         name: &[u8],
         limits: Limits,
         now: Timestamp,
-        outlasts_ms: impl Fn(&Limits) -> u64,
+        drains_ms: impl Fn(&Limits) -> u64,
     ) {
         let hash = fixed_hash(name);
         let last = self.own.get(hash).map(|own| own.limit);
         if let Some(last) = last.filter(|last| is_fall(last, &limits)) {
-            // Of several falls that still matter, the one from the highest limit counts.
-            let matters = |(before, at): &(Limits, Timestamp)| {
-                is_recent(outlasts_ms(before), *at, now) && before.capacity() > last.capacity()
+            // Of several falls that still drain, the one from the highest limit counts.
+            let drains = |(before, at): &(Limits, Timestamp)| {
+                is_recent(drains_ms(before), *at, now) && before.capacity() > last.capacity()
             };
-            if !self.before.own.get(&hash).is_some_and(matters) {
+            if !self.before.own.get(&hash).is_some_and(drains) {
                 self.before.own.insert(hash, (last, now));
                 self.changes += 1;
             }
@@ -150,8 +151,8 @@ mod tests {
 
     fn learn(falls: &mut Falls, name: &[u8], limits: Limits, now: Timestamp) {
         let counter = counter();
-        let outlasts_ms = |before: &Limits| counter.outlasts_ms(before, &limits);
-        falls.learn(name, limits, now, outlasts_ms);
+        let drains_ms = |before: &Limits| counter.drains_ms(before, &limits);
+        falls.learn(name, limits, now, drains_ms);
     }
 
     fn limits(limit: u64, window_s: u64) -> Limits {
@@ -201,6 +202,25 @@ mod tests {
         assert_eq!(of(59).limits, limits(100, 10));
         assert_eq!((of(60).limits, of(60).ago_ms), (limits(20, 60), 59_000));
         assert_eq!(of(61).limits, limits(10, 60));
+    }
+
+    #[test]
+    fn a_fall_that_drained_hides_none_that_drains() {
+        // Its keys live longer than its counts matter.
+        let text = crate::limiters::built_in("zset-log").unwrap();
+        let description = crate::limiters::Description::parse(text).unwrap();
+        let log = &description.counters[0];
+        let (hour, minute, now) = (limits(100, 3_600), limits(20, 60), limits(5, 60));
+        let earlier = [(hour, at(0)), (minute, at(100))];
+        let of = |seconds| former(log, earlier.into_iter(), &now, at(seconds)).unwrap();
+        assert_eq!(of(110).limits, minute);
+        assert_eq!(of(170).limits, hour, "for the expiry of its keys");
+        let mut falls = Falls::default();
+        for (limits, seconds) in [(hour, -1), (minute, 0), (now, 100)] {
+            let drains_ms = |before: &Limits| log.drains_ms(before, &limits);
+            falls.learn(b"a", limits, at(seconds), drains_ms);
+        }
+        assert_eq!(falls.of_own(b"a", &now, at(110)), Some((minute, at(100))));
     }
 
     #[test]

@@ -161,8 +161,8 @@ impl Described {
                 self.longest_ms = self.longest_ms.max(counter.longest_ms);
                 if let (Some(own), Some(matched)) = (counter.own, &finding.matched) {
                     let of = self.description.counter(matched);
-                    let outlasts_ms = |before: &Limits| of.outlasts_ms(before, &own);
-                    self.falls.learn(&counter.name, own, now, outlasts_ms);
+                    let drains_ms = |before: &Limits| of.drains_ms(before, &own);
+                    self.falls.learn(&counter.name, own, now, drains_ms);
                 }
             }
             match judged {
