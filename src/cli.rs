@@ -95,7 +95,7 @@ fn mistake<T>(line: impl Into<String>) -> Result<T, Stop> {
 
 /// Parses `arguments`, the program's name first.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = with_negative_values(arguments);
     given_once(&arguments)?;
     let matches = command().try_get_matches_from(arguments).map_err(|error| {
         use clap::error::ErrorKind;
@@ -120,6 +120,33 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     }
     let task = task(&matches)?;
     Ok(Invocation { task, values })
+}
+
+/// Joins each flag with the negative number after it, which clap would take for another flag. So the value is refused by name.
+fn with_negative_values(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let is_negative = |word: &OsString| {
+        let word = word.as_encoded_bytes().strip_prefix(b"-");
+        word.is_some_and(|word| {
+            word.first()
+                .is_some_and(|c| c.is_ascii_digit() || *c == b'.')
+        })
+    };
+    let is_flag = |word: &OsString| {
+        let word = word.as_encoded_bytes();
+        word.len() > 2 && word.starts_with(b"--") && !word.contains(&b'=')
+    };
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in arguments {
+        let is_after_all = joined.iter().any(|it| it == "--");
+        match joined.last_mut() {
+            Some(flag) if !is_after_all && is_flag(flag) && is_negative(&word) => {
+                flag.push("=");
+                flag.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
 }
 
 /// Refuses a setting that is given twice, also before and after the subcommand: one of the two would be ignored.
@@ -403,6 +430,25 @@ mod tests {
             "--redis.timeout",
         ])
         .unwrap();
+    }
+
+    #[test]
+    fn a_negative_value_reaches_its_flag() {
+        let invocation = parse_words(&["--keys.max-series", "-1", "check"]).unwrap();
+        let given = invocation.values.given("keys.max-series").unwrap();
+        assert_eq!(given.values, ["-1"]);
+        let Err(Stop::Mistake(line)) = parse_words(&["check", "--every", "-1s"]) else {
+            panic!("-1s was taken");
+        };
+        assert!(line.starts_with("--every: invalid value \"-1s\""), "{line}");
+        // A key may look like a number.
+        match parse_words(&["reset-counter", "--", "-1"]).unwrap().task {
+            Task::OfTarget {
+                task: TargetTask::ResetCounter { key },
+                ..
+            } => assert_eq!(key, "-1"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

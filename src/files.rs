@@ -32,6 +32,16 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     })
 }
 
+/// The same as text, but not from a named pipe: without a writer, opening it would never end. A pipe that a shell made, such as
+/// `<(…)`, has one.
+pub(crate) fn read_text_of_file(path: &Path) -> io::Result<String> {
+    let found = fs::canonicalize(path).and_then(fs::metadata);
+    if found.is_ok_and(|found| found.file_type().is_fifo()) {
+        return Err(io::Error::other("a named pipe may have no writer"));
+    }
+    read_text(path)
+}
+
 /// Whether [`replace`] can write to `path`. An error says what was expected. Nothing is written.
 pub(crate) fn replaceable(path: &Path) -> Result<(), String> {
     let path = through_links(path)?;
@@ -203,7 +213,17 @@ mod tests {
         writer.write_all(b"a: b").unwrap();
         drop(writer);
         let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
-        assert_eq!(read_text(Path::new(&path)).unwrap(), "a: b");
+        assert_eq!(read_text_of_file(Path::new(&path)).unwrap(), "a: b");
+    }
+
+    #[test]
+    fn a_named_pipe_is_refused_where_nobody_may_write_to_it() {
+        let pipe = std::env::temp_dir().join(format!("exporter-pipe-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let why = read_text_of_file(&pipe).unwrap_err();
+        assert_eq!(why.to_string(), "a named pipe may have no writer");
+        fs::remove_file(&pipe).unwrap();
     }
 
     #[test]

@@ -247,13 +247,16 @@ pub fn utilization(count: u64, limit: u64) -> f64 {
     }
 }
 
-/// A limit that was seen to fall: counts that were legal under it drain for one window.
+/// A limit that was seen to fall: counts that were legal under it drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FallenLimit {
     /// The limit before.
     pub limit: u64,
     /// When the fall was seen, on the steady timeline.
     pub at: Timestamp,
+    /// Until when counts may be left over from before; one window after the fall if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// A limit and the window it counts over.

@@ -81,7 +81,7 @@ pub fn description_of(named: &str) -> Result<Description, ConfigError> {
 
 /// The description in the file that `typed` names.
 fn of_file(typed: &Typed) -> Result<Description, ConfigError> {
-    let text = files::read_text(Path::new(typed.text()))
+    let text = files::read_text_of_file(Path::new(typed.text()))
         .map_err(|error| typed.refused(format!("a readable file ({error})")))?;
     described(typed, &text)
 }

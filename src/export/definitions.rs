@@ -46,6 +46,8 @@ definitions! {
         "1 while the invariant is violated for the subject and the grace period is over, else 0.";
     PENDING = Gauge "ratelimiter_invariant_pending" ["name", "subject"]
         "1 while the invariant is violated for the subject inside its grace period.";
+    DRAINING = Gauge "ratelimiter_invariant_draining_seconds" ["name", "subject"]
+        "For how long a count that was legal before its limit fell may still drain: it is pending until then.";
     ACTIVE_SINCE = Gauge "ratelimiter_invariant_active_since_timestamp_seconds" ["name", "subject"]
         "When the pending or reported violation was first seen, as Unix time in seconds.";
     VIOLATIONS = Gauge "ratelimiter_invariant_violations" ["name", "severity"]

@@ -9,7 +9,7 @@ use super::definitions as d;
 use super::families::Families;
 use crate::clock::unix_seconds;
 use crate::observation::{Collector, LimiterKind, Observation, Reason as R, UTILIZATION_BOUNDS};
-use crate::report::{Report, Unit};
+use crate::report::{Decision, Report, Unit};
 use crate::snapshot::Snapshot;
 
 /// What the exporter reports about itself, besides its collections.
@@ -126,6 +126,9 @@ fn invariants(families: &mut Families, report: &Report) {
     for violation in &report.pending {
         let labels = [violation.name.name(), &violation.subject];
         families.add(&d::PENDING, &labels, 1.0);
+        let is_draining = violation.decision == Decision::Draining;
+        let left = is_draining.then_some(violation.grace_left.as_secs_f64());
+        families.add(&d::DRAINING, &labels, left);
     }
     // Subjects without a violation come last: a series that already exists stays at 1.
     for status in &report.invariants {

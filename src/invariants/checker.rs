@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -79,6 +80,12 @@ impl Checker {
         let draining =
             draining_from(name, counter, now).filter(|_| self.config.lowered_limit_grace);
         let from = draining.map(|(limit, _)| limit);
+        // Whatever its grace period, what the next answer of an API may refute is not reported yet.
+        let grace = if counter.condition.unconfirmed {
+            Duration::MAX
+        } else {
+            config.grace_period
+        };
         let tracker = &mut self.keys[name as usize];
         match evidence(name, counter, config.threshold, from) {
             None => tracker.over(counter.key, now),
@@ -86,7 +93,7 @@ impl Checker {
                 counter.key,
                 evidence,
                 now,
-                config.grace_period,
+                grace,
                 draining.map(|(_, until)| until),
                 self.pass,
             ),

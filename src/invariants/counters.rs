@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::clock::{elapsed, later};
+use crate::clock::later;
 use crate::observation::{CounterView, Lacks};
 use crate::report::{Evidence, InvariantName};
 
@@ -69,17 +69,17 @@ fn round_half_ulp(value: f64) -> f64 {
 }
 
 /// The limit that `counter` is draining from, and until when. Its count was legal under the limit before it fell, and
-/// less than a window has passed since. Only invariants that compare the count with its limit wait for that.
+/// it may still be left over. Only invariants that compare the count with its limit wait for that.
 pub(super) fn draining_from(
     name: InvariantName,
     counter: &CounterView<'_>,
     now: Timestamp,
 ) -> Option<(u64, Timestamp)> {
     let fell = counter.fell_from.filter(|_| name.compares_counts())?;
-    let window = Duration::from_millis(counter.window_ms?);
-    let inside = elapsed(fell.at, now) < window;
+    let window = counter.window_ms.map(Duration::from_millis);
+    let until = fell.until.or(window.map(|window| later(fell.at, window)))?;
     let legal = counter.condition.refused.most_admitted(fell.limit)?;
-    (inside && counter.count <= legal).then_some((fell.limit, later(fell.at, window)))
+    (now < until && counter.count <= legal).then_some((fell.limit, until))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_saphyr::Spanned;
 
 use super::ask::Type;
-use super::description::{Counter, Description};
+use super::description::{Counter, Description, Malformed};
 use super::expiry::WithoutExpiry;
 use super::http_limits::unknown_group;
 use super::source::Source;
@@ -155,6 +155,9 @@ impl Check<'_> {
         }
         for companion in &counter.companions {
             self.template("companions: key", &companion.key);
+        }
+        if let Malformed::ForeignUnless(key) = &counter.malformed {
+            self.template("malformed: foreign_unless", key);
         }
         for source in counter.limits.iter().chain(shared) {
             if let Some(template) = source.value.template() {

@@ -110,7 +110,7 @@ pub enum Needed {
 }
 
 /// What a malformed value means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Malformed {
     /// A counter in a state that its limiter cannot make.
@@ -118,6 +118,8 @@ pub enum Malformed {
     Invalid,
     /// A key of something else whose name happens to fit.
     Foreign,
+    /// The same, unless this key shows that it is a counter.
+    ForeignUnless(Spanned<Template>),
 }
 
 from_text!(Pattern, |text| Self::compile(text).map_err(

@@ -72,14 +72,17 @@ pub struct Longest {
 impl Longest {
     /// The longest expiry under `limits` in milliseconds, if they are known well enough.
     pub fn most_ms(&self, limits: &Limits) -> Option<u64> {
-        let window = float(limits.window_ms?);
-        let (limit, capacity) = (limits.limit.map(float), limits.capacity().map(float));
-        let fill = match (limit, capacity) {
-            (Some(limit), Some(capacity)) if limit > 0.0 => window * capacity / limit,
-            _ if self.fills == 0.0 => 0.0,
-            _ => return None,
+        let of_windows = match limits.window_ms {
+            Some(window_ms) => self.windows * float(window_ms),
+            None if self.windows == 0.0 => 0.0,
+            None => return None,
         };
-        Some(whole(self.windows * window + self.fills * fill).saturating_add(self.plus_ms))
+        let of_fills = match limits.fill_ms() {
+            Some(fill_ms) => self.fills * fill_ms,
+            None if self.fills == 0.0 => 0.0,
+            None => return None,
+        };
+        Some(whole(of_windows + of_fills).saturating_add(self.plus_ms))
     }
 }
 

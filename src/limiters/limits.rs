@@ -3,19 +3,21 @@
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use super::units::{Number, Unit, duration_ms, some_duration, whole};
+use super::units::{Number, Unit, duration_ms, float, some_count, some_duration, whole};
 
 /// A counter's limit, window and burst, as far as they are known. Each is from the first source that has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// How many requests a window admits.
+    #[serde(default, deserialize_with = "some_count")]
     pub limit: Option<u64>,
     /// How long the window is. A description writes it as a duration.
     #[serde(default, rename = "window", skip_serializing_if = "Option::is_none")]
     #[serde(serialize_with = "in_ms", deserialize_with = "some_duration")]
     pub window_ms: Option<u64>,
     /// How many requests may come at once, if that differs from the limit.
+    #[serde(default, deserialize_with = "some_count")]
     pub burst: Option<u64>,
 }
 
@@ -40,6 +42,18 @@ impl Limits {
         self.burst.or(self.limit)
     }
 
+    /// How long an empty bucket takes to fill, or a full one to drain, in milliseconds: the window × capacity ÷ limit.
+    pub fn fill_ms(&self) -> Option<f64> {
+        let limit = self.limit.filter(|limit| *limit > 0)?;
+        Some(float(self.window_ms?) * float(self.capacity()?) / float(limit))
+    }
+
+    /// How long one request takes to drain, in milliseconds: the window ÷ limit.
+    pub(super) fn interval_ms(&self) -> Option<f64> {
+        let limit = self.limit.filter(|limit| *limit > 0)?;
+        Some(float(self.window_ms?) / float(limit))
+    }
+
     pub(super) fn is_complete(&self) -> bool {
         self.limit.is_some() && self.window_ms.is_some()
     }
@@ -52,6 +66,17 @@ pub struct Former {
     pub limits: Limits,
     /// How long ago they fell, in milliseconds.
     pub ago_ms: u64,
+}
+
+/// Counts that may be left over from limits before they fell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draining {
+    /// The highest of them. Where a count is a time, such as for `gcra`, in intervals of the limits of now.
+    pub limit: u64,
+    /// How long ago the limits fell, in milliseconds.
+    pub ago_ms: u64,
+    /// How long after the fall such a count may be left over, in milliseconds.
+    pub lasts_ms: u64,
 }
 
 /// Fields of a hash, or pointers into JSON, and the unit of the window.

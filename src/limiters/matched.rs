@@ -153,6 +153,17 @@ impl Matched {
         Some(self.with_group("window_start", text.as_bytes()))
     }
 
+    /// Whether the index is that of a window of a second or more that is shorter than `window_ms`: with `window_ms`, it would begin
+    /// months in the future.
+    pub fn has_shorter_window(&self, window_ms: u64, now_ms: u64) -> bool {
+        let begins = |length: u64| {
+            let index = self.whole_number("window_index")?;
+            index.checked_mul(length)
+        };
+        begins(window_ms).is_some_and(|start| start / 101 > now_ms / 100)
+            && begins(1_000).is_some_and(|start| start <= now_ms)
+    }
+
     /// The length of the window, if it follows from the index: the only whole number of seconds that gives this index when it
     /// divides the current time.
     pub fn window_by_index(&self, now_ms: u64) -> Option<u64> {

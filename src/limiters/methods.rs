@@ -135,7 +135,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    fn valid(count: u64) -> Self {
+    pub(super) fn valid(count: u64) -> Self {
         let invalid = None;
         Self { count, invalid }
     }
@@ -159,6 +159,8 @@ impl Counted {
 pub(super) enum Not {
     Over,
     Part,
+    /// It counts nothing.
+    Ignored,
     Gone,
     WrongType,
     Unknown(Unknown),
@@ -174,6 +176,17 @@ pub(super) trait Counting: Debug + Send + Sync {
 
     /// The count, from the answers to [`Self::asks`].
     fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not>;
+
+    /// The highest count that was legal under the limits `before`.
+    fn legal(&self, before: &Limits, _at: &At<'_>) -> Option<u64> {
+        before.capacity()
+    }
+
+    /// How long a count may be left over after the limits fell from `before` to `now`, in milliseconds. `None`: until its key
+    /// expires.
+    fn drains_ms(&self, _before: &Limits, _now: &Limits) -> Option<u64> {
+        None
+    }
 
     /// The key that has the counter's expiry.
     fn expiring(&self, at: &At<'_>) -> Vec<u8> {

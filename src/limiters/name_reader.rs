@@ -90,8 +90,8 @@ enum Step {
     Closer(Matched, CounterReading, Vec<Closer>),
     /// The expiry of a window that is over.
     Tail(Matched),
-    /// Whether the key of a window in the future exists.
-    Future(Matched),
+    /// Whether a key exists, the outcome if it does, and the outcome if not.
+    Exists(Matched, Outcome, Outcome),
     Done(Finding),
 }
 
@@ -178,9 +178,9 @@ impl<'d> NameReader<'d> {
             Step::Limits(matched, asked) => self.limited(matched, &asked, answers),
             Step::Count(matched, limits) => self.counted(matched, limits, answers),
             Step::Closer(matched, reading, asked) => self.closer(matched, reading, &asked, answers),
-            Step::Future(matched) => match answers.first() {
-                Some(Answer::Integer(0)) => self.refuse(matched, Not::Gone),
-                _ => self.refuse(matched, Not::Invalid(Invalid::InTheFuture)),
+            Step::Exists(matched, outcome, otherwise) => match answers.first() {
+                Some(Answer::Integer(0)) => self.done(Some(matched), otherwise),
+                _ => self.done(Some(matched), outcome),
             },
             Step::Tail(matched) => {
                 let left = answers.first();
@@ -297,7 +297,15 @@ impl<'d> NameReader<'d> {
                 };
                 limits = limits.or(found);
             }
-            let by_index = || matched.window_by_index(self.known.now_ms);
+            let now_ms = self.known.now_ms;
+            if limits
+                .window_ms
+                .is_some_and(|window| matched.has_shorter_window(window, now_ms))
+            {
+                // The rule is for counters with another window, and so is its limit.
+                limits = Limits::default();
+            }
+            let by_index = || matched.window_by_index(now_ms);
             limits.window_ms = limits.window_ms.or_else(by_index);
             Merged { limits, own }
         };
@@ -379,7 +387,8 @@ impl<'d> NameReader<'d> {
     /// The name alone shows that the window is in the future. A watched key may be gone meanwhile.
     fn ask_existence(&mut self, matched: Matched) {
         self.asks = vec![Ask::Exists(matched.name.clone())];
-        self.step = Step::Future(matched);
+        let outcome = Outcome::Invalid(Invalid::InTheFuture);
+        self.step = Step::Exists(matched, outcome, Outcome::Gone);
     }
 
     fn when(&self, counter: &Counter, matched: &Matched, limits: &Limits) -> Option<When> {
@@ -400,7 +409,7 @@ impl<'d> NameReader<'d> {
 
     /// Ends without a count.
     fn refuse(&mut self, matched: Matched, not: Not) {
-        let malformed = self.description.counter(&matched).malformed;
+        let malformed = &self.description.counter(&matched).malformed;
         let outcome = match not {
             Not::Over if self.known.sampled => {
                 self.asks = vec![Ask::Pttl(matched.name.clone())];
@@ -409,13 +418,24 @@ impl<'d> NameReader<'d> {
             }
             Not::Over => Outcome::Over(None),
             Not::Part => Outcome::Part,
+            Not::Ignored => Outcome::Ignored,
             Not::WrongType if self.typed => Outcome::Gone,
             Not::Gone => Outcome::Gone,
             // The key does not have the type that follows from its name.
             Not::WrongType => return self.ask_type(),
             Not::Unknown(unknown) => Outcome::Unknown(unknown),
-            Not::Garbage(_) if malformed == Malformed::Foreign => Outcome::Foreign,
-            Not::Garbage(invalid) | Not::Invalid(invalid) => Outcome::Invalid(invalid),
+            Not::Garbage(invalid) => match malformed {
+                Malformed::Invalid => Outcome::Invalid(invalid),
+                Malformed::Foreign => Outcome::Foreign,
+                Malformed::ForeignUnless(key) => {
+                    let key = key.value.fill(|group| matched.group(group));
+                    self.asks = vec![Ask::Exists(key)];
+                    let outcome = Outcome::Invalid(invalid);
+                    self.step = Step::Exists(matched, outcome, Outcome::Foreign);
+                    return;
+                }
+            },
+            Not::Invalid(invalid) => Outcome::Invalid(invalid),
         };
         self.done(Some(matched), outcome);
     }
@@ -424,11 +444,25 @@ impl<'d> NameReader<'d> {
         let counter = self.description.counter(&matched);
         let method = counter.count.value.counting();
         let at = self.at(counter, &matched, &limits);
-        let Counted { count, invalid } = match method.read(&at, answers) {
-            Ok(found) => found,
-            Err(not) => return self.refuse(matched, not),
+        let outlasts = |former: Former| counter.outlasts_ms(&former.limits, &limits);
+        let outlasts_ms = self.former.map_or(0, outlasts);
+        // What may be left over was legal under the limits before.
+        let before = self.former.filter(|former| former.ago_ms < outlasts_ms);
+        let before = before.and_then(|former| {
+            let limits = &former.limits;
+            method.read(&At { limits, ..at }, answers).ok()
+        });
+        let legal = before.filter(|before| before.invalid.is_none());
+        let Counted { count, invalid } = match (method.read(&at, answers), legal) {
+            (Ok(found), Some(_)) if found.invalid == Some(Invalid::AboveCapacity) => {
+                Counted::valid(found.count)
+            }
+            (Ok(found), _) => found,
+            (Err(Not::Invalid(Invalid::InTheFuture)), Some(legal)) => legal,
+            (Err(not), _) => return self.refuse(matched, not),
         };
-        let invalid = invalid.filter(|state| !self.was_legal(*state, &limits));
+        let draining = |former: Former| counter.draining(former, &at);
+        let draining = self.former.and_then(draining);
         let capacity = limits.capacity();
         let full = capacity.is_some_and(|capacity| count >= capacity);
         let over = capacity.is_some_and(|capacity| count > capacity);
@@ -457,7 +491,8 @@ impl<'d> NameReader<'d> {
             refused,
             invalid,
             expiry: None,
-            former: self.former,
+            draining,
+            outlasts_ms,
             own: self.own,
         };
         if asked.is_empty() {
@@ -487,7 +522,7 @@ impl<'d> NameReader<'d> {
                     let expires = counter.expires(
                         *left,
                         (reading.count, &reading.limits),
-                        reading.former,
+                        self.former,
                         self.known.tolerance_ms,
                     );
                     reading.expiry = Some(expires);
@@ -504,16 +539,6 @@ impl<'d> NameReader<'d> {
         }
         reading.invalid = reading.invalid.or(invalid);
         self.done(Some(matched), Outcome::Counted(reading));
-    }
-
-    /// Whether a value above the capacity was legal before the limit fell. For one window, it may not have been written since.
-    fn was_legal(&self, state: Invalid, limits: &Limits) -> bool {
-        let Some(former) = self.former.filter(|_| state == Invalid::AboveCapacity) else {
-            return false;
-        };
-        let window_ms = former.limits.window_ms.max(limits.window_ms);
-        former.limits.capacity() > limits.capacity()
-            && window_ms.is_some_and(|window_ms| former.ago_ms < window_ms)
     }
 }
 

@@ -69,12 +69,16 @@ impl Description {
 }
 
 impl Counter {
-    /// The label of a counter by the description. It may not be unique. A counter without a key has its name. An empty group leaves
-    /// no blank at an end.
+    /// The label of a counter by the description. It may not be unique. A counter without a key, or with an empty one, has its name.
+    /// An empty group leaves no blank at an end.
     pub fn label(&self, matched: &Matched) -> Vec<u8> {
         match &self.label {
             Some(label) => label.value.fill_trimmed(|group| matched.group(group)),
-            None => matched.group("key").unwrap_or(&matched.name).to_vec(),
+            None => matched
+                .group("key")
+                .filter(|key| !key.is_empty())
+                .unwrap_or(&matched.name)
+                .to_vec(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The result of reading one name.
 
 use super::expiry::WithoutExpiry;
-use super::limits::{Former, Limits};
+use super::limits::{Draining, Limits};
 use super::matched::Matched;
 use crate::observation::{Invalid, Refused};
 
@@ -48,8 +48,10 @@ pub struct CounterReading {
     pub invalid: Option<Invalid>,
     /// Its expiry, if it was read.
     pub expiry: Option<Expires>,
-    /// The limits before they fell.
-    pub former: Option<Former>,
+    /// The counts that may be left over from limits before they fell.
+    pub draining: Option<Draining>,
+    /// How long after its limits fell anything may be left over, in milliseconds; 0 if they did not fall.
+    pub outlasts_ms: u64,
     /// Whether its limit is stored in Redis for this counter alone.
     pub own: bool,
 }

@@ -144,6 +144,25 @@ fn mistakes_name_line_and_what_was_expected() {
 }
 
 #[test]
+fn a_fixed_limit_that_no_counter_can_have_is_a_mistake() {
+    for (limits, words) in [
+        (
+            "limit: 1, window: 0s",
+            ["0s", "expected a duration of 1ms or more"],
+        ),
+        ("limit: -1", ["-1", "expected a whole number, 0 or more"]),
+        (
+            "limit: 1, burst: 1.5",
+            ["1.5", "expected a whole number, 0 or more"],
+        ),
+    ] {
+        let own = COUNTER.trim_start();
+        let text = format!("{own}    limits: [{{fixed: {{{limits}}}}}]\n");
+        assert_mistake(&text, 12, &words);
+    }
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once() {
     let text = COUNTER
         .replace("$scope $key", "$user")
@@ -520,12 +539,7 @@ fn mistakes_in_a_registry_name_its_line_and_what_was_expected() {
         ("'$ip:$port'", "'$ip:$'", own + 5, &["after $"]),
         ("ttl: 12s", "ttl: 8s", within, &["more than twice renewed"]),
         ("ttl: 12s", "ttl: 3s", within, &["4s or more"]),
-        (
-            "renewed: 4s",
-            "renewed: 0s",
-            within,
-            &["more than twice renewed"],
-        ),
+        ("renewed: 4s", "renewed: 0s", own + 7, &["1ms or more"]),
         (
             "renewed: 4s",
             "renewed: often",

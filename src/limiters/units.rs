@@ -254,14 +254,29 @@ impl Units {
     }
 }
 
-/// Deserializes a duration in milliseconds.
+/// Deserializes a duration in milliseconds, which is not 0.
 pub(super) fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
-    duration_ms(&text).ok_or_else(|| {
+    duration_ms(&text).filter(|ms| *ms > 0).ok_or_else(|| {
         serde::de::Error::custom(format!(
-            "{text:?}: expected a duration, such as 500ms, 60s or 1h"
+            "{text:?}: expected a duration of 1ms or more, such as 500ms, 60s or 1h"
         ))
     })
+}
+
+/// Deserializes a whole number that may be left out.
+pub(super) fn some_count<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let count = value
+        .as_u64()
+        .or(value.as_str().and_then(|text| text.parse().ok()));
+    if count.is_none() && !value.is_null() {
+        let text = format!("{value}: expected a whole number, 0 or more");
+        return Err(serde::de::Error::custom(text));
+    }
+    Ok(count)
 }
 
 /// Deserializes a duration in milliseconds that may be left out.

@@ -83,6 +83,10 @@ pub struct Condition {
     pub invalid: Option<Invalid>,
     /// What is unknown about it.
     pub lacks: Lacks,
+    /// Whether its limit is from an answer of an API before this collection, and may have been raised since, or is a default limit
+    /// that a node may exceed. Then nothing of the counter is reported before the API was asked again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed: bool,
 }
 
 fn yes() -> bool {

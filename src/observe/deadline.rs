@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::observation::{Collector, Failure, Reason};
+
 #[derive(Clone, Debug)]
 pub(in crate::observe) struct Deadline(watch::Receiver<Instant>);
 
@@ -39,4 +41,17 @@ impl Deadline {
     pub(in crate::observe) fn left(&self) -> Duration {
         self.0.borrow().saturating_duration_since(Instant::now())
     }
+}
+
+/// The failure of a collector that the deadline cut off.
+pub(in crate::observe) fn cut_off(collector: Collector) -> Failure {
+    Failure::new(
+        collector,
+        "",
+        Reason::Deadline,
+        format!(
+            "{}: no answer before the collection's deadline",
+            collector.name()
+        ),
+    )
 }

@@ -3,5 +3,6 @@
 pub(in crate::observe) mod access;
 pub(in crate::observe) mod api_reading;
 pub(in crate::observe) mod client;
+pub(in crate::observe) mod default_limits;
 pub(in crate::observe) mod management_api;
 pub(in crate::observe) mod optional;

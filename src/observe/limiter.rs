@@ -1,6 +1,6 @@
 //! The rate limiter as a [`Subject`]: it reads nodes and keys at the same time, and makes one [`Observation`] of both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::clock::{Clock, Moment};
 use crate::limiters::{Discover, Latency, Unit};
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, KeyLabel,
-    KeyTotals, LimiterKind, Observation, Reason, RedisReading, decode_key,
+    KeyTotals, Limit, LimiterKind, Observation, Reason, RedisReading, decode_key,
 };
 use crate::observe::actor::LimiterActor;
 use crate::observe::config::ObserveConfig;
@@ -34,10 +34,12 @@ use crate::observe::counters::sweep_result::SweepResult;
 use crate::observe::deadline::Deadline;
 use crate::observe::http::api_reading::NodeListRequest;
 use crate::observe::http::client::{Http, HttpError};
+use crate::observe::http::default_limits::DefaultLimits;
 use crate::observe::http::management_api::{ManagementApi, address_of};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 use crate::observe::nodes::canary::CANARY_PREFIX;
 use crate::observe::nodes::discovery::Discovery;
+use crate::observe::nodes::probes::LateProbes;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
 use crate::observe::nodes::requests::NodeRequests;
 use crate::observe::nodes::state::NodeMemory;
@@ -122,6 +124,8 @@ impl Limiter {
                 timing: config.registry,
                 clock: clock.clone(),
                 topology,
+                late_probes: LateProbes::default(),
+                default_limits: DefaultLimits::default(),
                 histories: BTreeMap::new(),
                 read_at: BTreeMap::new(),
                 canaries: BTreeMap::new(),
@@ -152,6 +156,9 @@ impl Limiter {
                 steady: None,
                 commands_total: 0,
                 last_full_pass: None,
+                full_passes: 0,
+                known_nodes: BTreeSet::new(),
+                new_nodes: BTreeSet::new(),
                 unreachable: Mutex::default(),
             },
             redis: config.redis,
@@ -362,6 +369,8 @@ async fn counters_of_api(
 #[derive(Serialize)]
 struct Memory<'a> {
     nodes: &'a NodeMemory,
+    /// The nodes' default limits, by address.
+    defaults: BTreeMap<String, Limit>,
     /// The names of registrations.
     registry: Option<String>,
     last_full_pass: Option<Timestamp>,
@@ -374,6 +383,8 @@ struct Memory<'a> {
 #[derive(Deserialize)]
 struct Recalled {
     nodes: NodeMemory,
+    #[serde(default)]
+    defaults: BTreeMap<String, Limit>,
     #[serde(default)]
     registry: Option<String>,
     last_full_pass: Option<Timestamp>,
@@ -391,18 +402,18 @@ impl Subject for Limiter {
         let at = self.clock.now();
         let deadline = Deadline::new(deadline);
         let (shards_sent, shards) = oneshot::channel();
-        let (default_sent, default) = oneshot::channel();
         let mut watched = checker.watched_keys();
         watched.extend(self.kept.watched().cloned());
         let needs = Needs {
             shards,
-            default,
+            defaults: self.nodes.default_limits.subscribe(),
+            nodes: self.nodes.memory.ids().cloned().collect(),
             watched: watched.into_iter().collect(),
         };
         let mut summary = Summary::new(checker, &mut self.kept, self.max_series);
         let (begun, swept) = (Instant::now(), CancellationToken::new());
         let nodes = async {
-            let reading = self.nodes.run(at, &deadline, shards_sent, default_sent);
+            let reading = self.nodes.run(at, &deadline, shards_sent);
             let read = reading.await;
             (
                 read,
@@ -455,6 +466,7 @@ impl Subject for Limiter {
         let described = self.keys.memory.described.as_ref();
         let memory = Memory {
             nodes: &self.nodes.memory,
+            defaults: self.nodes.default_limits.saved(),
             registry: self.nodes.registrations(),
             last_full_pass: self.keys.last_full_pass,
             names: described.map(Described::saved_names).unwrap_or_default(),
@@ -479,6 +491,7 @@ impl Subject for Limiter {
         // Registrations that have other names now have not vanished.
         if recalled.registry.is_none() || recalled.registry == self.nodes.registrations() {
             self.nodes.take_memory(recalled.nodes);
+            self.nodes.default_limits.recall(recalled.defaults);
         }
         self.keys.last_full_pass = recalled.last_full_pass;
         let memory = &mut self.keys.memory;

@@ -30,6 +30,7 @@ impl Limiter {
             }
         }
         nodes.node_list = was.node_list;
+        nodes.default_limits = was.default_limits;
         self.counter_list = before.counter_list;
         if same_redis {
             nodes.topology = was.topology;
@@ -42,6 +43,7 @@ impl Limiter {
         let same_names = keys.tracked == was.tracked;
         keys.commands_total = was.commands_total;
         keys.last_full_pass = was.last_full_pass;
+        keys.full_passes = was.full_passes;
         keys.memory.take_over(was.memory, same_names, now);
         if same_redis && same_names {
             keys.access = was.access;

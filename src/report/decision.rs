@@ -10,7 +10,7 @@ closed_list! {
     HeldUnknown => "held_unknown",
     /// Violated, and the grace period is not over: it is pending.
     InGrace => "in_grace",
-    /// The count was legal under the limit before it fell: it is pending for one window, whatever its grace period.
+    /// The count was legal under the limit before it fell: it is pending while it may drain, whatever its grace period.
     Draining => "draining",
     /// Pending, and it could not be evaluated this time: it stays pending for `checker.unknown_hold`.
     PendingUnknown => "pending_unknown",

@@ -177,7 +177,7 @@ impl Terms {
 /// Reads the file and the files that it names. The stamps are from before: a change during the reading shows at the next.
 fn read(path: &Path) -> (Result<Terms, String>, Stamps) {
     let mut stamps = vec![(path.to_owned(), Stamp::of(path))];
-    let file = files::read_text(path)
+    let file = files::read_text_of_file(path)
         .map_err(|error| error.to_string())
         .and_then(|text| WebFile::parse(&text, path.parent().unwrap_or(Path::new(""))));
     let terms = file.and_then(|file| {

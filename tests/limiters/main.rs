@@ -11,6 +11,7 @@ mod bad_values;
 mod broken;
 mod bytes;
 mod captures;
+mod fallen;
 mod formulas;
 #[path = "../integration/harness.rs"]
 #[expect(
@@ -22,6 +23,8 @@ mod harness;
 mod npm_and_go;
 mod older;
 mod own;
+mod python_php;
+mod releases;
 mod restored;
 mod rows;
 mod store;

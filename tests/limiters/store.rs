@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ratelimiter_exporter::limiters::{
-    Answer, Ask, Counter, Description, Finding, Http, Limits, MOST_BYTES, MOST_ENTRIES, Matched,
-    NameContext, NameReader, never_fell,
+    Answer, Ask, Counter, Description, Finding, Former, Http, Limits, MOST_BYTES, MOST_ENTRIES,
+    Matched, NameContext, NameReader,
 };
 use serde_json::Value as Json;
 
@@ -173,12 +173,24 @@ impl Store {
         sampled: bool,
         name: &[u8],
     ) -> Finding {
+        self.read_fallen(description, (rule, None), now_ms, sampled, name)
+    }
+
+    /// Reads `name` to its finding, under a rule whose limits may have fallen.
+    pub(crate) fn read_fallen(
+        &self,
+        description: &Description,
+        (rule, former): (Rule, Option<Former>),
+        now_ms: u64,
+        sampled: bool,
+        name: &[u8],
+    ) -> Finding {
         let rules = |_: &Counter, _: &Matched| rule.0;
         let api = |_: &Http, _: &Matched| Limits::default();
         let known = NameContext {
             rules: &rules,
             api: &api,
-            former: &never_fell,
+            former: &|_, _, _, _| former,
             now_ms,
             tolerance_ms: 2_000,
             sampled,

@@ -46,6 +46,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             45,
             || Box::pin(empty_redis()),
         ),
+        Scenario::new(
+            "Redis restarted from a snapshot that is older than a clean scale-down",
+            "`redis_disconnected` only while it is really away, nothing after",
+            45,
+            || Box::pin(older_snapshot()),
+        ),
         Scenario::new("empty limiter: no keys, no traffic", nothing, 15, || {
             Box::pin(empty_limiter())
         }),
@@ -184,6 +190,30 @@ async fn empty_redis() -> anyhow::Result<Seen> {
     traffic.stop().await;
     let mut seen = bench.exporter.nothing();
     seen.what.push_str(" but those of the 3 s without Redis");
+    Ok(seen)
+}
+
+async fn older_snapshot() -> anyhow::Result<Seen> {
+    let mut bench = Bench::start(3, &[]).await?;
+    redis_do(&mut bench.redis().await?, &["SAVE"]).await?;
+    let nodes = &mut bench.nodes;
+    let stop = async { nodes[2].terminate().await.map(drop) };
+    bench.exporter.silent_while(stop).await?;
+    bench.exporter.silent_for(secs(2)).await?;
+    let true_then = ["redis", "node-1", "node-2"].map(|id| ("redis_disconnected", id));
+    let redis = &mut bench.redis;
+    let restart = async {
+        redis.kill();
+        redis.restart_with_data().await
+    };
+    let allowed = findings(true_then);
+    bench.exporter.silent_but(&allowed, restart).await?;
+    // Beyond the life of any registration.
+    bench.exporter.silent_for(secs(35)).await?;
+    let scrape = bench.exporter.scrape().await?;
+    anyhow::ensure!(scrape.is("ratelimiter_nodes", 2), "not two nodes");
+    let mut seen = bench.exporter.nothing();
+    seen.what.push_str(" but those of the time without Redis");
     Ok(seen)
 }
 

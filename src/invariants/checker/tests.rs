@@ -302,6 +302,7 @@ fn a_lowered_limit_is_pending_for_one_window() {
     let fell = Some(crate::observation::FallenLimit {
         limit: 100,
         at: wall(0),
+        until: None,
     });
     let counters = [("k", 80, 50)];
     let report = count_draining(&mut checker, at(1), &counters, CountersRead::Full, fell);
@@ -320,6 +321,33 @@ fn a_lowered_limit_is_pending_for_one_window() {
         fell,
     );
     assert_eq!(shown(&report), ["ghost_allowing k", "counter_drift k?"]);
+}
+
+#[test]
+fn a_fall_that_drains_for_longer_than_a_window_is_pending_until_then() {
+    let mut checker = checker();
+    let fell = Some(crate::observation::FallenLimit {
+        limit: 100,
+        at: wall(0),
+        until: Some(wall(300_000)),
+    });
+    let mut at_second = |seconds: i64, count: u64| {
+        let counters = [("k", count, 50)];
+        let report = count_draining(
+            &mut checker,
+            at(seconds),
+            &counters,
+            CountersRead::Full,
+            fell,
+        );
+        shown(&report)
+    };
+    for seconds in [1, 60, 299] {
+        let pending = ["counter_drift k?", "ghost_allowing k?"];
+        assert_eq!(at_second(seconds, 80), pending, "{seconds}");
+    }
+    let reported = ["counter_drift k", "ghost_allowing k"];
+    assert_eq!(at_second(300, 80), reported);
 }
 
 #[test]

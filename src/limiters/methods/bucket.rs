@@ -7,8 +7,9 @@ use serde_saphyr::Spanned;
 use super::{At, Counted, Counting, Not, Number, answer, fields, optional, text, used};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
+use crate::limiters::limits::Limits;
 use crate::limiters::template::Template;
-use crate::limiters::units::{Unit, whole};
+use crate::limiters::units::{Unit, float, whole};
 use crate::observation::Invalid;
 
 /// How far above the capacity or below 0 a level may be because of rounding.
@@ -148,6 +149,14 @@ impl Counting for Bucket {
         };
         let invalid = self.invalid(level, capacity);
         Ok(Counted { count, invalid }.with_refunds(self.refunds))
+    }
+
+    fn drains_ms(&self, before: &Limits, now: &Limits) -> Option<u64> {
+        let level = float(before.capacity()?);
+        let drained_ms = now
+            .interval_ms()
+            .map(|interval_ms| whole(level * interval_ms));
+        drained_ms.map(|drained_ms| drained_ms.max(now.window_ms.unwrap_or(0)))
     }
 
     fn templates(&self) -> Vec<&Spanned<Template>> {

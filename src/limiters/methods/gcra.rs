@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::{At, Counted, Counting, Not, Number, answer, fields, number};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
+use crate::limiters::limits::Limits;
 use crate::limiters::units::{Unit, float, whole};
 use crate::observation::Invalid;
 
@@ -21,6 +22,15 @@ pub(super) struct Gcra {
     epoch: u64,
     /// The field of the time, for hashes.
     field: Option<String>,
+    /// How many intervals too early a request may be admitted.
+    #[serde(default)]
+    early: f64,
+}
+
+impl Gcra {
+    fn early_ms(&self, limits: &Limits) -> f64 {
+        self.early * limits.interval_ms().unwrap_or_default()
+    }
 }
 
 impl Counting for Gcra {
@@ -53,7 +63,7 @@ impl Counting for Gcra {
         let interval_ms = at.window_ms()? / at.limit()?.max(f64::MIN_POSITIVE);
         let intervals = ahead_ms / interval_ms;
         let capacity = at.capacity()?;
-        let beyond_ms = (intervals - capacity) * interval_ms;
+        let beyond_ms = (intervals - capacity - self.early) * interval_ms;
         // A difference of clocks must not count as a request above the limit.
         let above = beyond_ms > float(at.tolerance_ms).max(interval_ms * ROUNDING);
         let most = if above { f64::INFINITY } else { capacity };
@@ -63,10 +73,24 @@ impl Counting for Gcra {
         })
     }
 
+    /// The time ahead counts in intervals of now: with a higher rate, the same time is more of them.
+    fn legal(&self, before: &Limits, at: &At<'_>) -> Option<u64> {
+        let ahead_ms = before.fill_ms()? + self.early_ms(before) + float(at.tolerance_ms);
+        Some(whole((ahead_ms / at.limits.interval_ms()?).ceil()))
+    }
+
+    fn drains_ms(&self, before: &Limits, now: &Limits) -> Option<u64> {
+        let ahead_ms = before.fill_ms()? + self.early_ms(before);
+        Some(whole(ahead_ms)).max(now.window_ms)
+    }
+
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         super::needs(keys, &[Type::String, Type::Hash])?;
         if (keys.kind == Type::Hash) != self.field.is_some() {
             return Err("field: expected for type: hash, and only for it".to_owned());
+        }
+        if !(0.0..=1.0).contains(&self.early) {
+            return Err("early: expected a number from 0 to 1".to_owned());
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ use super::{
 };
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
-use crate::limiters::reading::Unknown;
 use crate::limiters::units::Number;
 use crate::observation::Invalid;
 
@@ -24,7 +23,7 @@ pub(super) struct Hash {
     sum: bool,
     /// Whether the field has the remaining requests.
     down: bool,
-    /// Whether an empty field means a counter without a limit.
+    /// Whether an empty field means that nothing is counted.
     may_be_empty: bool,
     /// Whether requests can be given back, so that the count may be below 0.
     refunds: bool,
@@ -63,8 +62,8 @@ impl Counting for Hash {
         let fields = fields(answer(answers, 0))?;
         let mut values = fields.iter().map(Option::as_deref);
         let value = values.next().flatten();
-        if self.may_be_empty && value.is_none_or(<[u8]>::is_empty) {
-            return Err(Not::Unknown(Unknown::NoLimit));
+        if self.may_be_empty && value.is_some_and(<[u8]>::is_empty) {
+            return Err(Not::Ignored);
         }
         let value = value.ok_or(Not::Garbage(Invalid::CompanionMissing))?;
         let Some(Number::Whole(value)) = Number::parse(value) else {

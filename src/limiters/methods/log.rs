@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::{At, Counted, Counting, Missing, Not, answer, pickle, reply, text};
 use crate::limiters::ask::{Answer, Ask, MOST_ENTRIES, Type};
 use crate::limiters::keys::Keys;
+use crate::limiters::limits::Limits;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit};
 use crate::observation::Invalid;
@@ -230,6 +231,10 @@ impl Counting for Log {
             (Type::List, _) => self.of_list(at, answer(answers, 0)),
             (Type::String | Type::Hash, _) => self.of_string(at, answer(answers, 0)),
         }
+    }
+
+    fn drains_ms(&self, _before: &Limits, now: &Limits) -> Option<u64> {
+        now.window_ms.filter(|_| self.times == Times::Requests)
     }
 
     fn future_asks(&self, at: &At<'_>) -> Vec<Ask> {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::{At, Counted, Counting, Not, answer, counted, integer, optional};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
+use crate::limiters::limits::Limits;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, Unit, duration, float, whole};
 use crate::observation::Invalid;
@@ -103,6 +104,10 @@ impl Counting for Slots {
         sum.map(counted).ok_or(Not::Gone)
     }
 
+    fn drains_ms(&self, _before: &Limits, now: &Limits) -> Option<u64> {
+        now.window_ms
+    }
+
     fn knows_windows(&self) -> bool {
         true
     }
@@ -115,9 +120,6 @@ impl Counting for Slots {
         }
         if (keys.kind == Type::Hash) != self.unit.is_some() {
             return Err("unit: expected for type: hash, and only for it".to_owned());
-        }
-        if self.each == 0 {
-            return Err("each: expected a duration above 0".to_owned());
         }
         Ok(())
     }

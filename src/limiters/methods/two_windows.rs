@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::{At, Counted, Counting, Not, answer, counted, integer, optional, reply, sum};
 use crate::limiters::ask::{Answer, Ask, Type};
 use crate::limiters::keys::Keys;
+use crate::limiters::limits::Limits;
 use crate::limiters::matched::When;
 use crate::limiters::reading::Unknown;
 use crate::limiters::units::{Number, float, whole};
@@ -168,6 +169,11 @@ impl Counting for TwoWindows {
             Weight::Ttl => self.by_expiry(at, answers),
             Weight::Clock => self.by_clock(at, answers),
         }
+    }
+
+    fn drains_ms(&self, before: &Limits, now: &Limits) -> Option<u64> {
+        let window_ms = before.window_ms.max(now.window_ms);
+        window_ms.map(|window_ms| window_ms.saturating_mul(2))
     }
 
     fn knows_windows(&self) -> bool {

@@ -22,6 +22,11 @@ fn mistakes_in_sources_name_their_line() {
             &["user", "expected one of scope, key"],
         ),
         (
+            format!("{own}    malformed: {{foreign_unless: '$user:timer'}}\n"),
+            12,
+            &["malformed", "user", "expected one of scope, key"],
+        ),
+        (
             format!("{own}limits:\n  - http: {{path: /a}}\n"),
             13,
             &["http", "line and json"],

@@ -20,6 +20,9 @@ use crate::observe::http::client::{Http, HttpError, shown};
 use crate::observe::http::management_api::place_on;
 use crate::observe::http::optional::OptionalRequest;
 
+/// How long limits count as those of now after the API confirmed them.
+const CONFIRMED_FOR: Duration = Duration::from_secs(60);
+
 /// The most places that are asked, if paths contain groups of names.
 const MOST_PLACES: usize = 100;
 
@@ -48,6 +51,8 @@ struct Answered {
     read_at: Option<Timestamp>,
     /// Whether it was asked at least once.
     asked: bool,
+    /// When the last answer confirmed the one before it, which was doubted.
+    confirmed_at: Option<Timestamp>,
     /// How long the last request took.
     took: Duration,
     known: Known,
@@ -100,6 +105,10 @@ pub(in crate::observe) struct ApiLimits {
     /// The addresses of registered nodes, which are asked after those.
     nodes: Vec<Url>,
     places: BTreeMap<Place, Answered>,
+    /// When the sweep of now began: limits that were read since then are those of now.
+    begun_at: Option<Timestamp>,
+    /// Places whose last answer may be out of date: the next collection that can asks them.
+    doubted: Mutex<BTreeSet<Place>>,
     /// Places that follow from names and were not asked yet.
     wanted: Mutex<BTreeMap<Place, BTreeSet<usize>>>,
     /// What is asked, and where, as a hash.
@@ -145,6 +154,8 @@ impl ApiLimits {
             bases,
             nodes: Vec::new(),
             places: BTreeMap::new(),
+            begun_at: None,
+            doubted: Mutex::default(),
             wanted: Mutex::default(),
             asks,
             changes: 0,
@@ -201,12 +212,19 @@ impl ApiLimits {
         }
     }
 
+    /// Begins a sweep.
+    pub(in crate::observe) fn begin(&mut self, now: Timestamp) {
+        self.begun_at = Some(now);
+    }
+
     /// Asks the places that are due at `now`, and adds failures. Returns whether any rules changed.
     pub(in crate::observe) async fn refresh(
         &mut self,
         now: Timestamp,
         failures: &mut Vec<Failure>,
     ) -> bool {
+        self.begin(now);
+        let doubted = lock(&self.doubted).clone();
         let wanted = std::mem::take(&mut *lock(&self.wanted));
         for (place, apis) in wanted {
             if self.places.len() < MOST_PLACES || self.places.contains_key(&place) {
@@ -237,6 +255,7 @@ impl ApiLimits {
                 continue;
             }
             let every = asked.iter().map(|(_, api)| api.every).min();
+            let every = every.filter(|_| !doubted.contains(place));
             let needs = asked.iter().find_map(|(_, api)| api.needs.clone());
             if !answered.is_due(now, Duration::from_millis(every.unwrap_or_default())) {
                 continue;
@@ -245,10 +264,12 @@ impl ApiLimits {
             let fetch = fetch(self.http.clone(), bases.clone(), place.clone(), asked);
             let outcome = answered.request.make(now, longest, fetch).await;
             (answered.asked, answered.took) = (true, started.elapsed());
+            let confirms = lock(&self.doubted).remove(place);
             let error = match outcome {
                 Some(Ok(rules)) => {
                     self.changes += u64::from(answered.known.replace(rules, now));
                     answered.read_at = Some(now);
+                    answered.confirmed_at = confirms.then_some(now);
                     continue;
                 }
                 Some(Err(error)) => error,
@@ -324,6 +345,29 @@ impl ApiLimits {
         })
     }
 
+    /// Whether `limits` are from an answer before this sweep. Then the next collection asks the API again: a limit that was raised
+    /// must not be a violation. That answer counts for a while, so that a violation that is seen now and then is one, and the API
+    /// is not asked in each collection.
+    pub(in crate::observe) fn doubts(
+        &self,
+        counter: &Counter,
+        matched: &Matched,
+        limits: &Limits,
+    ) -> bool {
+        let old = self.description.apis_of(counter).filter_map(|api| {
+            let (number, place) = self.find(api, matched)?;
+            let answered = self.places.get(&place)?;
+            let said = api.limits(answered.known.rules(number)?, matched);
+            let is_its = said.limit.is_some() && said.limit == limits.limit;
+            let is_old = answered.is_before(self.begun_at?);
+            (is_its && is_old).then_some(place)
+        });
+        let old: Vec<Place> = old.collect();
+        let doubts = !old.is_empty();
+        lock(&self.doubted).extend(old);
+        doubts
+    }
+
     fn find(&self, api: &Api, matched: &Matched) -> Option<(usize, Place)> {
         let mut apis = self.description.apis();
         let number = apis.position(|other| std::ptr::eq(other, api))?;
@@ -336,6 +380,12 @@ impl Answered {
     fn is_due(&self, now: Timestamp, every: Duration) -> bool {
         let is_old = self.read_at.is_none_or(|at| elapsed(at, now) >= every);
         is_old && self.request.is_due(now)
+    }
+
+    /// Whether its last answer is from before `begun`, and not a confirmation that still counts then.
+    fn is_before(&self, begun: Timestamp) -> bool {
+        let counts = |at: Timestamp| elapsed(at, begun) < CONFIRMED_FOR;
+        self.read_at.is_some_and(|at| at < begun) && !self.confirmed_at.is_some_and(counts)
     }
 }
 
@@ -428,6 +478,18 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_doubted_in_the_next_sweep_and_a_confirmation_after_a_minute() {
+        let mut answered = Answered::default();
+        assert!(!answered.is_before(at(0)), "it never answered");
+        answered.read_at = Some(at(0));
+        assert!(!answered.is_before(at(0)));
+        assert!(answered.is_before(at(1)));
+        (answered.read_at, answered.confirmed_at) = (Some(at(15)), Some(at(15)));
+        assert!(!answered.is_before(at(74)));
+        assert!(answered.is_before(at(75)));
     }
 
     #[test]

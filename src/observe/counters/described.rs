@@ -55,7 +55,7 @@ pub(in crate::observe) struct Described {
     likely: Mutex<Option<Type>>,
     /// The limits before they fell.
     falls: Falls,
-    /// The longest window of a counter so far.
+    /// How long anything of a counter may matter: the longest so far.
     pub(in crate::observe) longest_ms: u64,
 }
 
@@ -138,14 +138,20 @@ impl Described {
     /// Judges a finding made at `now`, on the steady timeline.
     fn judge(&self, finding: &Finding, now: Timestamp) -> Judged {
         let kept = |label: &[u8]| self.names.get(label).map(|kept| &*kept.rest);
-        judge(finding, now, |matched| {
+        let mut judged = judge(finding, now, |matched| {
             Called::of(&self.description, matched, kept)
-        })
+        });
+        if let (Judged::Counter(seen), Some(api)) = (&mut judged, &self.api) {
+            seen.confirm(finding, |matched, limits| {
+                api.doubts(self.description.counter(matched), matched, limits)
+            });
+        }
+        judged
     }
 
     /// A pass has seen every key.
     pub(in crate::observe) fn end_pass(&mut self, now: Timestamp) {
-        self.falls.end_pass(now);
+        self.falls.end_pass(self.longest_ms, now);
     }
 
     /// Takes over the remembered limits and the labels of counters from `before`.
@@ -198,15 +204,21 @@ impl Described {
         self.drop_misfits();
     }
 
-    /// Forgets names that the description splits otherwise: those are of another description.
+    /// Forgets names that the description splits or calls otherwise: those are of another description. An earlier release wrote
+    /// only the beginning of some rests.
     fn drop_misfits(&mut self) {
         let description = &self.description;
-        self.names.retain(|_, kept| {
+        self.names.retain(|label, kept| {
             Type::ALL.into_iter().any(|kind| {
                 let Fit::Counter(matched) = description.match_name(&kept.name, Some(kind)) else {
                     return false;
                 };
-                Called::of(description, &matched, |_| None).rest == kept.rest
+                let called = Called::of(description, &matched, |_| None);
+                let fits = label.starts_with(&called.label) && called.rest.starts_with(&kept.rest);
+                if fits {
+                    kept.rest = called.rest;
+                }
+                fits
             })
         });
     }
@@ -293,5 +305,16 @@ mod tests {
             assert_eq!(described.saved_names() == saved, kept);
             assert_eq!(described.saved_names().is_empty(), !kept);
         }
+    }
+
+    #[test]
+    fn names_of_an_earlier_release_survive_its_upgrade() {
+        let text = built_in("rack-attack").unwrap();
+        let mut described = Described::new(Arc::new(Description::parse(text).unwrap()), None);
+        let name = "rack::attack:29:logins/ip:2001:db8::1";
+        // It did not write how long the groups of a label are.
+        let saved = |rest: &str| vec![["logins/ip 2001:db8::1", name, rest].map(str::to_owned)];
+        described.recall_names(saved("rack::attack:::"));
+        assert_eq!(described.saved_names(), saved("rack::attack::: 9 11"));
     }
 }

@@ -80,6 +80,8 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 #[derive(Debug, Default)]
 pub(in crate::observe) struct LimitMemory {
     default: Option<Remembered>,
+    /// A node may have a higher default limit.
+    pub(in crate::observe) default_is_doubtful: bool,
     own: OwnLimits<Limit, Fall>,
     /// Keys whose stored limit is invalid, and whether an odd pass found that.
     invalid: HashMap<u64, bool>,
@@ -116,6 +118,7 @@ impl Remembered {
             let from = FallenLimit {
                 limit: highest,
                 at: now,
+                until: None,
             };
             self.fell = Some(Fall { from, least: None });
         }
@@ -448,6 +451,7 @@ mod tests {
         let expected = FallenLimit {
             limit: 10,
             at: at(5),
+            until: None,
         };
         assert_eq!(fell, Some(expected));
     }
@@ -531,7 +535,8 @@ mod tests {
                 limit(10),
                 Some(FallenLimit {
                     limit: 100,
-                    at: at(4)
+                    at: at(4),
+                    until: None,
                 })
             )
         );

@@ -95,11 +95,23 @@ impl CounterMemory {
     ) -> Option<FallenLimit> {
         let higher = self.earlier_limits(key, now);
         let higher = higher.filter(|(before, _)| before.limit > limit.limit);
-        let falls = higher.map(|(Limit { limit, .. }, at)| FallenLimit { limit, at });
+        let falls = higher.map(|(Limit { limit, .. }, at)| FallenLimit {
+            limit,
+            at,
+            until: None,
+        });
         let window = Duration::from_millis(limit.window_ms);
         let matters = |fell: &FallenLimit| elapsed(fell.at, now) < window;
         let all = falls.chain(stored);
         all.max_by_key(|fell| (matters(fell), fell.limit))
+    }
+
+    /// Whether `key` has the default limit, and a node may have a higher one.
+    pub(in crate::observe) fn default_is_doubtful(&self, key: &[u8]) -> bool {
+        let limits = &self.limits;
+        let is_default =
+            || !limits.had_own(key) && by_rule(&self.settings.now.rules, key).is_none();
+        limits.default_is_doubtful && is_default()
     }
 
     /// The longest window under which a key of the reference limiter may have been written, if `window_ms` applies now.
@@ -214,6 +226,7 @@ mod tests {
         let hundred = FallenLimit {
             limit: 100,
             at: at(10),
+            until: None,
         };
         assert_eq!(fell(b"a", limit(10, 2_000), 11), Some(hundred));
         assert_eq!(fell(b"a", limit(10, 1_000), 12), None);
@@ -222,6 +235,7 @@ mod tests {
         let stored = FallenLimit {
             limit: 1_000,
             at: at(0),
+            until: None,
         };
         let fell = memory.fell_from(b"a", limit(10, 2_000), Some(stored), at(11));
         assert_eq!(fell, Some(hundred));

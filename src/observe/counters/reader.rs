@@ -5,19 +5,20 @@ mod between;
 mod schedule;
 mod servers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::observation::{CountersRead, Failure, KeyLabel, Limit, Reason, encode_key};
-use crate::observe::counters::invalidations::{Changes, Tracked};
+use crate::observation::{CountersRead, Failure, KeyLabel, Reason, encode_key};
+use crate::observe::counters::api_limits::ApiLimits;
+use crate::observe::counters::invalidations::{Changes, Names, Tracked};
 use crate::observe::counters::memory::CounterMemory;
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::pass::Pass;
@@ -30,14 +31,15 @@ use crate::observe::counters::sweep_report::{counters_read, unjudged};
 use crate::observe::counters::sweep_result::{Lane, SweepResult};
 use crate::observe::counters::totals::Sample;
 use crate::observe::deadline::Deadline;
+use crate::observe::http::default_limits::{KnownDefaults, PROMPT};
 use crate::observe::redis::cluster::{Shard, slots_of};
 use crate::observe::redis::deployment::Access;
 use crate::observe::redis::errors::not_connected;
 use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::topology::ShardNow;
 
-/// How long a sweep waits for the default limit if it remembers one. A healthy limiter answers within milliseconds; one that
-/// hangs must not delay the counters.
+/// How long a sweep waits for the management API if it remembers a default limit. A healthy limiter answers within
+/// milliseconds; one that hangs must not delay the counters.
 const DEFAULT_WITHIN: Duration = Duration::from_millis(50);
 
 /// A collection works on the pass only if it has time for this many round trips: one step, the answers in flight when it stops,
@@ -84,6 +86,12 @@ pub(in crate::observe) struct KeyReader {
     /// Commands sent since the start.
     pub(in crate::observe) commands_total: u64,
     pub(in crate::observe) last_full_pass: Option<Timestamp>,
+    /// Full passes since the start of the exporter.
+    pub(in crate::observe) full_passes: u64,
+    /// The ids of the nodes that this collection asks for their default limit.
+    pub(in crate::observe) known_nodes: BTreeSet<String>,
+    /// Registered nodes that were written since the last collection and are not known yet.
+    pub(in crate::observe) new_nodes: BTreeSet<String>,
     /// Replicas that could not be reached and are not tried for a while.
     pub(in crate::observe) unreachable: Mutex<Unreachable>,
 }
@@ -93,8 +101,10 @@ pub(in crate::observe) struct KeyReader {
 pub(in crate::observe) struct Needs {
     /// The servers. Never sent if none of them answers.
     pub(in crate::observe) shards: oneshot::Receiver<Vec<ShardNow>>,
-    /// The default limit, or that it could not be read.
-    pub(in crate::observe) default: oneshot::Receiver<Option<Limit>>,
+    /// The nodes' default limits.
+    pub(in crate::observe) defaults: watch::Receiver<KnownDefaults>,
+    /// The ids of the nodes that were asked for theirs.
+    pub(in crate::observe) nodes: BTreeSet<String>,
     pub(in crate::observe) watched: Vec<Box<[u8]>>,
 }
 
@@ -132,8 +142,10 @@ impl KeyReader {
         let mut seconds = None;
         let line = async {
             let watched = needs.watched;
-            let (shards, late) = self.needs(clock, needs.shards, needs.default).await;
-            let Ok(shards) = shards else {
+            self.known_nodes = needs.nodes;
+            let mut defaults = needs.defaults;
+            let shards = self.needs(clock, deadline, needs.shards, &mut defaults);
+            let Ok(shards) = shards.await else {
                 result.stopped = Some(Reason::RedisDown);
                 return;
             };
@@ -141,13 +153,15 @@ impl KeyReader {
             self.sweep(clock, deadline, keys, sink, &mut result, &mut dead)
                 .await;
             seconds = Some(started.elapsed());
-            let Some(late) = late else { return };
-            // The nodes' part of the collection waits for the same answer, so this takes no longer. The deadline holds
-            // all the same, so that the swept counters are kept.
-            let left = deadline.left().mul_f64(0.9);
-            if let Ok(Ok(Some(limit))) = tokio::time::timeout(left, late).await
-                && self.set_default(limit, clock)
-            {
+            // The nodes' part of the collection waits for the API, too, so this takes hardly longer. The deadline holds all the
+            // same, so that the swept counters are kept.
+            let settled = async {
+                let _ = defaults.wait_for(KnownDefaults::is_api_done).await;
+                let settled = defaults.wait_for(KnownDefaults::is_settled);
+                let _ = tokio::time::timeout(PROMPT, settled).await;
+            };
+            let _ = tokio::time::timeout(deadline.left().mul_f64(0.9), settled).await;
+            if self.take_default(clock, &defaults) {
                 // The keys that were judged by the previous limit are judged again before anything is reported.
                 dead = 0;
                 result = SweepResult {
@@ -174,7 +188,7 @@ impl KeyReader {
         }
         self.commands_total += result.commands;
         if result.stopped.is_none() && result.alone.is_none() {
-            self.last_full_pass = Some(clock.now().wall);
+            self.note_full_pass(clock);
         }
         if self.steady.is_some() && result.stopped == Some(Reason::Budget) {
             // All written keys were read. The next collections continue the pass.
@@ -208,35 +222,65 @@ impl KeyReader {
         }
     }
 
-    /// Waits for the servers and for the default limit. If a limit is remembered, the wait is short; if the answer is late,
-    /// returns the receiver for it.
+    /// Notes which nodes registered and are not known. They are asked for their default limit in the next collection, which may
+    /// be higher. One that stays unknown, as its registration cannot be read, is not doubtful for ever.
+    fn note_new_nodes(&mut self, written: &[(usize, Names)]) {
+        let registry = self.memory.description.registry();
+        let Some(registry) = registry.filter(|_| self.memory.described.is_none()) else {
+            return;
+        };
+        let names = written.iter().flat_map(|(_, names)| names.iter());
+        let ids = names.filter_map(|name| Some(encode_key(registry.id_of(name)?)));
+        let new: BTreeSet<String> = ids.filter(|id| !self.known_nodes.contains(id)).collect();
+        let is_new = !new.is_subset(&self.new_nodes);
+        self.memory.limits.default_is_doubtful |= is_new;
+        self.new_nodes = new;
+    }
+
+    /// The limits from APIs of a described kind.
+    fn api(&mut self) -> Option<&mut ApiLimits> {
+        self.memory.described.as_mut()?.api.as_mut()
+    }
+
+    fn note_full_pass(&mut self, clock: &Clock) {
+        self.last_full_pass = Some(clock.now().wall);
+        self.full_passes += 1;
+    }
+
+    /// Waits for the servers and for default limits. If a limit is remembered, the wait is short.
     async fn needs(
         &mut self,
         clock: &Clock,
+        deadline: &Deadline,
         shards: oneshot::Receiver<Vec<ShardNow>>,
-        mut default: oneshot::Receiver<Option<Limit>>,
-    ) -> (
-        Result<Vec<ShardNow>, RecvError>,
-        Option<oneshot::Receiver<Option<Limit>>>,
-    ) {
+        defaults: &mut watch::Receiver<KnownDefaults>,
+    ) -> Result<Vec<ShardNow>, RecvError> {
         let shards = shards.await;
         // The default limit is read even if Redis is unavailable: the API may be unavailable by the time that Redis returns.
-        let answer = if shards.is_ok() && self.memory.limits.default_limit().is_some() {
-            match tokio::time::timeout(DEFAULT_WITHIN, &mut default).await {
-                Ok(answer) => answer,
-                Err(_) => return (shards, Some(default)),
-            }
+        let remembered = shards.is_ok() && self.memory.limits.default_limit().is_some();
+        let (api, others) = if remembered {
+            (DEFAULT_WITHIN, PROMPT)
         } else {
-            default.await
+            (Duration::MAX, deadline.left() / 2)
         };
-        if let Ok(Some(limit)) = answer {
-            self.set_default(limit, clock);
+        let asked = defaults.wait_for(KnownDefaults::is_api_asked);
+        let is_asked = tokio::time::timeout(api, asked).await.is_ok();
+        if is_asked && shards.is_ok() {
+            let settled = defaults.wait_for(KnownDefaults::is_settled);
+            let _ = tokio::time::timeout(others, settled).await;
         }
-        (shards, None)
+        // Before the first pass, only the list names nodes.
+        let unlisted = self.full_passes == 0 && !defaults.borrow().listed;
+        self.memory.limits.default_is_doubtful = defaults.borrow().is_doubtful() || unlisted;
+        self.take_default(clock, defaults);
+        shards
     }
 
-    /// Takes over the default limit. Returns whether it changed.
-    fn set_default(&mut self, limit: Limit, clock: &Clock) -> bool {
+    /// Takes over the default limit that no node exceeds, as far as is known. Returns whether it changed.
+    fn take_default(&mut self, clock: &Clock, defaults: &watch::Receiver<KnownDefaults>) -> bool {
+        let Some(limit) = defaults.borrow().limit() else {
+            return false;
+        };
         let changed = self.memory.limits.set_default(limit, clock.now().steady);
         if changed {
             // Keys that were not written may be above it now.
@@ -311,12 +355,7 @@ impl KeyReader {
             result.stopped = result.failed.values().next().map(|failure| failure.reason);
             return;
         }
-        let api = self
-            .memory
-            .described
-            .as_mut()
-            .and_then(|kind| kind.api.as_mut());
-        if let Some(api) = api {
+        if let Some(api) = self.api() {
             let changed = api.refresh(clock.now().steady, &mut result.api).await;
             if changed {
                 // Keys that were not written must be judged by the new limits too.
@@ -324,6 +363,7 @@ impl KeyReader {
             }
         }
         let written = self.written(&mut servers);
+        self.note_new_nodes(&written);
         let slots = shards.iter().any(|now| !now.shard.slots.is_empty());
         let slots = slots.then(|| slots_of(shards.iter().map(|now| &now.shard)));
         let links = shards.iter().zip(&servers).map(|(now, server)| Link {

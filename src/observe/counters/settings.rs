@@ -1,5 +1,5 @@
 //! The limits that the configuration sets, now and before its last changes. Counts that were legal under earlier ones are excused
-//! for one window. Pure.
+//! while they may be left over. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::elapsed;
-use crate::limiters::{Description, Limits};
+use crate::limiters::{Description, Limits, WITHOUT_WINDOW_MS};
 use crate::observe::counters::limits::LimitRule;
 
 /// The most changes that are remembered.
@@ -28,7 +28,8 @@ impl LimitSettings {
     pub(in crate::observe) fn longest(&self) -> Duration {
         let rules = self.rules.iter().map(|rule| rule.limit.window_ms);
         let fixed = self.fixed.values().flatten();
-        let all = rules.chain(fixed.filter_map(|limits| limits.window_ms));
+        let window = |limits: &Limits| limits.window_ms.unwrap_or(WITHOUT_WINDOW_MS);
+        let all = rules.chain(fixed.map(window));
         all.map(Duration::from_millis).max().unwrap_or_default()
     }
 }
@@ -39,7 +40,7 @@ pub(in crate::observe) struct SettingsMemory {
     pub(in crate::observe) now: LimitSettings,
     /// Earlier settings, and when they were replaced.
     pub(in crate::observe) earlier: Vec<(LimitSettings, Timestamp)>,
-    /// The longest window of a counter so far: the window of a limit may have another source.
+    /// How long anything of a counter may matter, the longest so far: the window of a limit may have another source.
     #[serde(default)]
     longest_ms: u64,
 }
@@ -71,7 +72,8 @@ impl SettingsMemory {
         self.earlier.drain(..too_many);
     }
 
-    /// Forgets settings whose windows are over. The pass has seen every counter: `longest_ms` is the longest window of one.
+    /// Forgets settings whose windows are over. The pass has seen every counter: `longest_ms` is how long anything of one may
+    /// matter.
     pub(in crate::observe) fn end_pass(&mut self, longest_ms: u64, now: Timestamp) {
         self.longest_ms = self.longest_ms.max(longest_ms);
         let longest = Duration::from_millis(self.longest_ms);

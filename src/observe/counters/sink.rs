@@ -20,6 +20,9 @@ pub(in crate::observe) trait CounterSink: Send {
     /// One batch of the pass, counted at `at`.
     fn counters(&mut self, at: Moment, batch: &[CounterView<'_>]);
 
+    /// So many live counters of the pass whose limits are malformed.
+    fn without_limit(&mut self, counters: u64);
+
     /// Keys that are read outside the pass: watched or written ones. The pass may read them again.
     fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]);
 }

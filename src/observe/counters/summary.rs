@@ -31,9 +31,9 @@ impl Totals {
         }
     }
 
-    fn add_without_limit(&mut self) {
-        self.keys += 1;
-        self.without_limit += 1;
+    fn add_without_limit(&mut self, counters: u64) {
+        self.keys += counters;
+        self.without_limit += counters;
     }
 }
 
@@ -185,11 +185,15 @@ impl<C: InvariantChecker> CounterSink for Summary<'_, C> {
                     self.kept.current.add(used);
                     self.top.offer(used, counter);
                 }
-                Lacks::Limit => self.kept.current.add_without_limit(),
+                Lacks::Limit => self.kept.current.add_without_limit(1),
                 Lacks::Count => {}
             }
             self.kept.listed.take(at, counter);
         }
+    }
+
+    fn without_limit(&mut self, counters: u64) {
+        self.kept.current.add_without_limit(counters);
     }
 
     fn recheck(&mut self, at: Moment, batch: &[CounterView<'_>]) {

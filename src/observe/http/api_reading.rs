@@ -3,13 +3,15 @@
 
 use jiff::Timestamp;
 use reqwest::Url;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::observation::{Collector, Failure, Limit};
+use crate::observation::{Collector, Failure};
 use crate::observe::fallback::first_success;
 use crate::observe::http::client::{Http, HttpError, shown};
-use crate::observe::http::management_api::{ApiNode, ManagementApi, join, registered_address};
+use crate::observe::http::default_limits::{ApiState, DefaultLimits};
+use crate::observe::http::management_api::{
+    ApiNode, ManagementApi, address_of, base_of, join, registered_address,
+};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
 
 /// The answers of the management API.
@@ -19,7 +21,6 @@ pub(in crate::observe) struct ApiReading {
     pub(in crate::observe) up: bool,
     /// The base URL that answered.
     pub(in crate::observe) base: Option<Url>,
-    pub(in crate::observe) limit: Option<Limit>,
     pub(in crate::observe) nodes: NodeList,
     pub(in crate::observe) failures: Vec<Failure>,
     pub(in crate::observe) seconds: f64,
@@ -61,12 +62,12 @@ pub(in crate::observe) struct NodeListRequest {
     failed_at: Option<Url>,
 }
 
-/// Asks the first base URL, and if it fails all others at the same time: several that hang take no longer than two. The
-/// default limit is sent to `default` as soon as it is known, or cannot be read.
+/// Asks the first base URL, and if it fails all others at the same time: several that hang take no longer than two. Its
+/// default limit is in `defaults` as soon as it is known. Listed nodes that are not `known` yet are asked for theirs.
 pub(in crate::observe) async fn ask_api(
     http: &Http,
     bases: Vec<Url>,
-    default: oneshot::Sender<Option<Limit>>,
+    (defaults, known): (&mut DefaultLimits, &[(String, Url)]),
     now: Timestamp,
     list: &mut NodeListRequest,
 ) -> ApiReading {
@@ -88,9 +89,15 @@ pub(in crate::observe) async fn ask_api(
     let (found, failures) = first_success(attempts.collect()).await;
     // Includes the failures of base URLs that were asked before the one that answered.
     reading.failures = failures.into_iter().map(failed).collect();
-    (reading.limit, reading.base) = found.unzip();
-    // If the sweep was cut off, the receiver is gone.
-    let _ = default.send(reading.limit);
+    if let Some((limit, base)) = found {
+        let itself = known.iter().find(|(_, url)| *url == base);
+        let itself = itself.map(|(address, _)| address.clone());
+        if let Some(address) = itself.or_else(|| address_of(&base)) {
+            defaults.learn(address, limit);
+        }
+        reading.base = Some(base);
+    }
+    defaults.note_api(ApiState::Listing, false);
     if let Some(base) = &reading.base {
         if due {
             list.failed_at = None;
@@ -101,6 +108,14 @@ pub(in crate::observe) async fn ask_api(
                     for node in &mut nodes {
                         node.address = registered_address(&node.address);
                     }
+                    let new = nodes.iter().map(|node| node.address.clone());
+                    let new = new.filter_map(|address| base_of(&address).map(|url| (address, url)));
+                    // A configured URL may be known by another address.
+                    let is_known = |(address, url): &(String, Url)| {
+                        known.iter().any(|(at, to)| at == address || to == url)
+                    };
+                    let new = new.filter(|node| !is_known(node));
+                    defaults.ask(http, new);
                     reading.nodes = NodeList::Listed(nodes);
                 }
                 Some(Err(error)) => {
@@ -117,6 +132,7 @@ pub(in crate::observe) async fn ask_api(
         }
         reading.up = list.failed_at.as_ref() != Some(base);
     }
+    defaults.note_api(ApiState::Done, matches!(reading.nodes, NodeList::Listed(_)));
     reading.seconds = started.elapsed().as_secs_f64();
     reading
 }

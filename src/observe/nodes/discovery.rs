@@ -25,6 +25,8 @@ pub(in crate::observe) struct Discovery {
     resolved: BTreeMap<String, Vec<Url>>,
     /// When each address last answered, or first appeared.
     last_well: BTreeMap<String, Timestamp>,
+    /// The addresses that have answered.
+    answered: BTreeSet<String>,
 }
 
 impl Discovery {
@@ -70,8 +72,8 @@ impl Discovery {
     }
 
     /// Makes the state of nodes unknown that are known by DNS alone and do not answer: they may have been stopped, and DNS
-    /// needs time to notice. After [`BEHIND`] they are down.
-    pub(in crate::observe) fn excuse(&mut self, now: Timestamp, nodes: &mut [Node]) {
+    /// needs time to notice. After [`BEHIND`] they are down. Drops what is no node.
+    pub(in crate::observe) fn excuse(&mut self, now: Timestamp, nodes: &mut Vec<Node>) {
         let known: BTreeSet<String> = self
             .resolved
             .values()
@@ -79,11 +81,13 @@ impl Discovery {
             .filter_map(address_of)
             .collect();
         self.last_well.retain(|address, _| known.contains(address));
-        for node in nodes {
+        self.answered.retain(|address| known.contains(address));
+        for node in nodes.iter_mut() {
             let Some(address) = node.address.clone().filter(|it| known.contains(it)) else {
                 continue;
             };
             if node.is_up() {
+                self.answered.insert(address.clone());
                 self.last_well.insert(address, now);
                 continue;
             }
@@ -91,8 +95,30 @@ impl Discovery {
             if node.state.is_some() && elapsed(last_well, now) < BEHIND {
                 node.state = None;
                 node.reason = Some("dns_may_be_behind".to_owned());
+                node.redis_reason = node.redis_reason.take().and(node.reason.clone());
             }
         }
+        nodes.retain(|node| {
+            let address = node.address.as_deref();
+            node.is_up() || !address.is_some_and(|address| self.is_unserved(address))
+        });
+    }
+
+    /// Whether no node listens at addresses of the family of `address`: none of them ever answered, and one of the other
+    /// family did. `localhost` has addresses of both families on most machines, and most servers listen at one.
+    pub(in crate::observe) fn is_unserved(&self, address: &str) -> bool {
+        let is_v6 = |url: &Url| url.host_str().is_some_and(|host| host.starts_with('['));
+        let names = self.resolved.values().filter_map(|urls| {
+            let mut here = urls.iter();
+            let here = here.find(|url| address_of(url).as_deref() == Some(address))?;
+            let answers = |v6| {
+                let mut family = urls.iter().filter(|url| is_v6(url) == v6);
+                let answered = |at| self.answered.contains(&at);
+                family.any(|url| address_of(url).is_some_and(answered))
+            };
+            Some(!answers(is_v6(here)) && answers(!is_v6(here)))
+        });
+        names.reduce(|one, other| one && other) == Some(true)
     }
 }
 
@@ -134,24 +160,61 @@ mod tests {
         texts.iter().map(|text| Url::parse(text).unwrap()).collect()
     }
 
+    fn states(nodes: Vec<Node>) -> Vec<String> {
+        let states = nodes.into_iter().map(|node| {
+            let reason = node.reason.unwrap_or_default();
+            node.state.unwrap_or(reason)
+        });
+        states.collect()
+    }
+
+    #[test]
+    fn the_address_of_a_family_that_nothing_listens_on_is_no_node() {
+        let (v4, v6) = ("127.0.0.1:8080", "[::1]:8080");
+        let mut discovery = Discovery::default();
+        let found = urls(&["http://127.0.0.1:8080", "http://[::1]:8080"]);
+        discovery
+            .resolved
+            .insert("localhost:8080".to_owned(), found);
+        let mut judged = |second, of_v4: &str, of_v6: &str| {
+            let mut nodes = vec![node(v6, of_v6), node(v4, of_v4)];
+            discovery.excuse(at(second), &mut nodes);
+            states(nodes)
+        };
+        assert_eq!(judged(0, "Up", "Down"), ["Up"]);
+        assert_eq!(judged(40, "Up", "Down"), ["Up"]);
+        // The node at the other address dies: it is down, and still alone.
+        assert_eq!(judged(80, "Down", "Down"), ["Down"]);
+        // What has answered is a node.
+        assert_eq!(judged(90, "Down", "Up"), ["Up", "Down"]);
+        assert_eq!(judged(130, "Up", "Down"), ["Down", "Up"]);
+        // Where nothing ever answered, each address is a node that is down.
+        let mut discovery = Discovery::default();
+        let found = urls(&["http://127.0.0.1:8080", "http://[::1]:8080"]);
+        discovery
+            .resolved
+            .insert("localhost:8080".to_owned(), found);
+        let mut nodes = vec![node(v6, "Down"), node(v4, "Down")];
+        discovery.excuse(at(0), &mut nodes);
+        discovery.excuse(at(40), &mut nodes);
+        assert!(!discovery.is_unserved(v6) && nodes.len() == 2);
+    }
+
     #[test]
     fn a_stopped_node_is_not_down_until_dns_had_time_to_notice() {
         let mut discovery = Discovery::default();
         let found = urls(&["http://10.0.0.1:8080", "http://10.0.0.2:8080"]);
         discovery.resolved.insert("envoy:8080".to_owned(), found);
-        let mut states = |second, state: &str| {
-            let mut nodes = [node("10.0.0.1:8080", state), node("10.0.0.9:8080", state)];
+        let mut judged = |second, state: &str| {
+            let mut nodes = vec![node("10.0.0.1:8080", state), node("10.0.0.9:8080", state)];
             discovery.excuse(at(second), &mut nodes);
-            nodes.map(|node| {
-                node.state
-                    .unwrap_or_else(|| node.reason.unwrap_or_default())
-            })
+            states(nodes)
         };
-        assert_eq!(states(0, "Up"), ["Up", "Up"]);
-        assert_eq!(states(29, "Down"), ["dns_may_be_behind", "Down"]);
-        assert_eq!(states(30, "Down"), ["Down", "Down"]);
-        assert_eq!(states(45, "Up"), ["Up", "Up"]);
-        assert_eq!(states(60, "Down"), ["dns_may_be_behind", "Down"]);
+        assert_eq!(judged(0, "Up"), ["Up", "Up"]);
+        assert_eq!(judged(29, "Down"), ["dns_may_be_behind", "Down"]);
+        assert_eq!(judged(30, "Down"), ["Down", "Down"]);
+        assert_eq!(judged(45, "Up"), ["Up", "Up"]);
+        assert_eq!(judged(60, "Down"), ["dns_may_be_behind", "Down"]);
     }
 
     #[tokio::test]

@@ -17,11 +17,11 @@ use crate::observe::nodes::state::RedisEvidence;
 
 /// So many errors without another answer within [`WITHIN`] are proof. With fewer errors the heartbeats decide, which prove
 /// the same in that time.
-const ENOUGH: f64 = 10.0;
+pub(in crate::observe) const ENOUGH: f64 = 10.0;
 
 /// The time after which overdue heartbeats are noticed. With fewer errors than [`ENOUGH`] in it, checks prove
 /// nothing sooner than heartbeats.
-const WITHIN: Duration = Duration::from_secs(20);
+pub(in crate::observe) const WITHIN: Duration = Duration::from_secs(20);
 
 /// How long a mix of errors and answers counts as usual: several collections, even with little traffic.
 const USUAL_FOR: Duration = Duration::from_secs(300);
@@ -36,6 +36,58 @@ const UNLIKELY: f64 = 0.001;
 
 /// A run of errors is proof only if it is so many times as long as the longest run that ended by itself.
 const LONGER: f64 = 2.0;
+
+/// Why a node whose counters were read for the first time is unknown: one reading shows no increase.
+pub(in crate::observe) const FIRST_SAMPLE: &str = "first_sample";
+
+/// Errors over time, by reading.
+#[derive(Clone, Debug, Default)]
+pub(in crate::observe) struct ErrorTimes {
+    /// The times of the reading before and of the reading itself, and the errors between them.
+    readings: VecDeque<(Timestamp, Timestamp, f64)>,
+    /// The errors of readings that are older than [`WITHIN`].
+    older: f64,
+}
+
+impl ErrorTimes {
+    /// Adds the errors that came after `since`.
+    pub(in crate::observe) fn add(&mut self, since: Timestamp, now: Timestamp, errors: f64) {
+        while let Some((_, at, errors)) = self.readings.front().copied() {
+            if elapsed(at, now) < WITHIN {
+                break;
+            }
+            self.readings.pop_front();
+            self.older += errors;
+        }
+        if errors > 0.0 {
+            self.readings.push_back((since, now, errors));
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.readings.is_empty() && self.older <= 0.0
+    }
+
+    fn total(&self) -> f64 {
+        let recent: f64 = self.readings.iter().map(|(.., errors)| errors).sum();
+        self.older + recent
+    }
+
+    /// The errors within [`WITHIN`] before `now`. Those of one reading count as if they had come evenly.
+    pub(in crate::observe) fn recent(&self, now: Timestamp) -> f64 {
+        let readings = self.readings.iter();
+        let recent = readings.map(|(since, at, errors)| {
+            let left = WITHIN.saturating_sub(elapsed(*at, now)).as_secs_f64();
+            let took = elapsed(*since, *at).as_secs_f64();
+            if took <= left {
+                *errors
+            } else {
+                errors * left / took
+            }
+        });
+        recent.sum()
+    }
+}
 
 /// An outage of Redis itself that ended since the last collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,9 +170,11 @@ struct Mix {
 /// The checks of one node over time.
 #[derive(Clone, Debug, Default)]
 pub(in crate::observe) struct CheckHistory {
+    /// When the first reading was taken, until these readings prove a fault.
+    began: Option<Timestamp>,
     last: Option<(Timestamp, CheckCounts)>,
-    /// The errors since the last other answer, by reading.
-    run: VecDeque<(Timestamp, f64)>,
+    /// The errors since the last other answer.
+    run: ErrorTimes,
     /// A heartbeat was overdue during the run, so the run is not part of the usual mix.
     without_heartbeat: bool,
     failing: Option<Failing>,
@@ -135,6 +189,7 @@ impl CheckHistory {
     /// Adds a reading.
     pub(in crate::observe) fn add(&mut self, now: Timestamp, counts: CheckCounts) -> Checks {
         let Some((since, before)) = self.last.replace((now, counts)) else {
+            self.began = Some(now);
             return Checks::default();
         };
         self.mixes.retain(|mix| elapsed(mix.at, now) < USUAL_FOR);
@@ -142,7 +197,7 @@ impl CheckHistory {
             // A new process: earlier checks say nothing about it.
             self.proof = None;
             self.failing = None;
-            self.run.clear();
+            self.run = ErrorTimes::default();
         }
         let errors = increase(before.errors, counts.errors);
         let answers = increase(before.answers, counts.answers);
@@ -156,7 +211,7 @@ impl CheckHistory {
         };
         self.any_checks = checks.errors_rose || checks.answers_rose;
         if checks.answers_rose {
-            let run: f64 = self.run.drain(..).map(|(_, errors)| errors).sum();
+            let run = std::mem::take(&mut self.run).total();
             let run = if self.without_heartbeat { 0.0 } else { run };
             self.without_heartbeat = false;
             self.mixes.push_back(Mix {
@@ -166,7 +221,7 @@ impl CheckHistory {
                 run,
             });
         } else if checks.errors_rose {
-            self.run.push_back((now, errors));
+            self.run.add(since, now, errors);
             let failing = self.failing.get_or_insert(Failing {
                 since,
                 errors: 0.0,
@@ -174,8 +229,8 @@ impl CheckHistory {
             });
             failing.errors += errors;
         }
-        checks.run = self.run.iter().map(|(_, errors)| errors).sum();
-        checks.recent = self.recent(since, now);
+        checks.run = self.run.total();
+        checks.recent = self.run.recent(now);
         checks
     }
 
@@ -213,7 +268,13 @@ impl CheckHistory {
             }
             (evidence, _) => evidence,
         };
-        self.believe(now, evidence, outage)
+        match self.believe(now, evidence, outage) {
+            // So short a history does not prove that checks stopped failing that failed before it.
+            RedisEvidence::None if self.began.is_some_and(|at| elapsed(at, now) < WITHIN) => {
+                RedisEvidence::Unread(FIRST_SAMPLE)
+            }
+            evidence => evidence,
+        }
     }
 
     /// Keeps a proof valid for [`PROOF_VALID_FOR`] without new checks. `evidence` is that of the last reading.
@@ -224,7 +285,7 @@ impl CheckHistory {
         outage: Option<Outage>,
     ) -> RedisEvidence {
         match (&evidence, self.proof) {
-            (RedisEvidence::Broken(why), _) => self.proof = Some((now, why)),
+            (RedisEvidence::Broken(why), _) => (self.proof, self.began) = (Some((now, *why)), None),
             (RedisEvidence::None, Some((at, why)))
                 if !self.any_checks && outage.is_none() && elapsed(at, now) < PROOF_VALID_FOR =>
             {
@@ -232,6 +293,8 @@ impl CheckHistory {
             }
             (
                 RedisEvidence::None
+                | RedisEvidence::Unread(_)
+                | RedisEvidence::NoFailures
                 | RedisEvidence::Works
                 | RedisEvidence::Healthy
                 | RedisEvidence::Answered
@@ -251,19 +314,6 @@ impl CheckHistory {
         } else {
             0.0
         }
-    }
-
-    /// The errors of the run within [`WITHIN`] before `now`. If the last reading covers more time, since `since`, its
-    /// errors count as if they had come evenly.
-    fn recent(&self, since: Timestamp, now: Timestamp) -> f64 {
-        let recent = self
-            .run
-            .iter()
-            .filter(|(at, _)| elapsed(*at, now) < WITHIN)
-            .map(|(_, errors)| errors)
-            .sum::<f64>();
-        let stretch = elapsed(since, now).max(WITHIN);
-        recent * (WITHIN.as_secs_f64() / stretch.as_secs_f64())
     }
 }
 

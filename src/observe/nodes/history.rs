@@ -17,6 +17,13 @@ pub(in crate::observe) struct NodeHistory {
 }
 
 impl NodeHistory {
+    /// The history of a node whose counters are read for the first time. `failing` says that they proved a fault before.
+    pub(in crate::observe) fn new(failing: bool) -> Self {
+        let mut history = Self::default();
+        history.redis_errors.failing = failing;
+        history
+    }
+
     /// Adds a reading. Returns the node's metrics, and the answers to checks since the reading before.
     pub(in crate::observe) fn add(
         &mut self,

@@ -11,16 +11,22 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 use crate::limiters::Canary;
 use crate::observation::{Collector, Failure, Node, Reason};
-use crate::observe::deadline::Deadline;
+use crate::observe::deadline::{Deadline, cut_off};
 use crate::observe::http::client::Http;
 use crate::observe::http::management_api::{address_of, place_on};
 use crate::observe::latency::prometheus::latencies;
 use crate::observe::nodes::canary::ask_canaries;
 use crate::observe::nodes::failing_checks::{CheckCounts, Checks, is_doubtful};
-use crate::observe::nodes::history::counts_of;
-use crate::observe::nodes::probes::{Ask, ask_all};
-use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RECHECK_AFTER, cut_off};
+use crate::observe::nodes::history::{NodeHistory, counts_of};
+use crate::observe::nodes::probes::{Ask, LateProbes};
+use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RECHECK_AFTER};
 use crate::observe::nodes::state::{NodeEvidence, Probe, RedisEvidence};
+
+/// Why a node is unknown whose metrics were not read.
+const NO_METRICS: &str = "no_metrics";
+
+/// Why a node is unknown that did not answer the canary.
+const CANARY_UNANSWERED: &str = "canary_unanswered";
 
 /// How often doubtful counters are read again, [`RECHECK_AFTER`] apart: for one second. In that time a busy node fails
 /// often enough to prove that all checks fail.
@@ -48,6 +54,7 @@ impl NodeReader {
             api: &read.api.nodes,
             probes: &probes,
             redis: &BTreeMap::new(),
+            covers_redis: self.requests.cover_redis(),
             canary_refused: &BTreeMap::new(),
         };
         self.memory.learn(self.timing, &addresses);
@@ -70,6 +77,7 @@ impl NodeReader {
                 api: &read.api.nodes,
                 probes: &probes,
                 redis: &redis,
+                covers_redis: self.requests.cover_redis(),
                 canary_refused: &canary_refused,
             },
         );
@@ -78,14 +86,23 @@ impl NodeReader {
             .canary
             .as_ref()
             .is_some_and(|it| it.sets_limit());
-        for node in judged.nodes.iter_mut().filter(|node| node.is_up()) {
-            if asks_refusal && node.canary_refused.is_none() && self.canaries.contains_key(&node.id)
-            {
-                node.canary_reason = Some("canary_unanswered".to_owned());
-            }
-        }
         if let Some(discovery) = &mut self.discovery {
             discovery.excuse(at.steady, &mut judged.nodes);
+        }
+        for node in judged.nodes.iter_mut().filter(|_| asks_refusal) {
+            let asked = match node.state.as_deref() {
+                Some("Down") => false,
+                Some(_) => self.canaries.contains_key(&node.id),
+                None => true,
+            };
+            if asked && node.canary_refused.is_none() {
+                node.canary_reason = Some(CANARY_UNANSWERED.to_owned());
+            }
+        }
+        let down = |node: &&Node| node.state.as_deref() == Some("Down");
+        let down = judged.nodes.iter().filter(down);
+        for address in down.flat_map(|node| self.memory.addresses_of(&node.id)) {
+            self.default_limits.is_down(&address);
         }
         let ids: BTreeSet<&str> = judged.nodes.iter().map(|node| node.id.as_str()).collect();
         judged.metrics.retain(|id, _| ids.contains(id.as_str()));
@@ -126,6 +143,9 @@ impl NodeReader {
             };
             let Some(Ok(reading)) = read.addresses.get(address).and_then(|a| a.metrics.as_ref())
             else {
+                if self.requests.counts_failures() {
+                    add_evidence(&mut evidence, id, RedisEvidence::Unread(NO_METRICS));
+                }
                 continue;
             };
             let before = self.read_at.insert(id.clone(), address.clone());
@@ -134,7 +154,8 @@ impl NodeReader {
                 self.histories.remove(id);
             }
             let overdue = self.is_overdue(id, read);
-            let history = self.histories.entry(id.clone()).or_default();
+            let resumed = || NodeHistory::new(self.memory.is_cut_off(id));
+            let history = self.histories.entry(id.clone()).or_insert_with(resumed);
             let (metrics, rise) =
                 history.add(at.steady, reading, &self.requests.series, self.window);
             judged.metrics.insert(id.clone(), metrics);
@@ -142,7 +163,9 @@ impl NodeReader {
                 let counted = !self.requests.series.answers.is_empty();
                 let answered = counted.then_some(reading.check_answers);
                 let failed = reading.redis_errors;
-                let found = history.redis_errors.add(failed, answered, read.outage);
+                let errors = &mut history.redis_errors;
+                errors.healthy = matches!(evidence.get(id), Some(RedisEvidence::Healthy));
+                let found = errors.add(at.steady, failed, answered, read.outage);
                 add_evidence(&mut evidence, id, found);
                 continue;
             }
@@ -196,8 +219,9 @@ impl NodeReader {
             }
             tokio::time::sleep(RECHECK_AFTER).await;
             let targets = self.targets(doubtful);
-            let found = ask_all(&self.http, targets, ask, &self.requests, deadline.passed()).await;
-            let readings = found.into_iter().filter_map(|(address, reading)| {
+            let (mut probes, cut) = (LateProbes::default(), deadline.passed());
+            let found = probes.ask_all(&self.http, targets, ask, &self.requests, cut);
+            let readings = found.await.into_iter().filter_map(|(address, reading)| {
                 Some((address, counts_of(&reading.metrics?.ok()?)))
             });
             later.extend(readings);
@@ -212,7 +236,7 @@ impl NodeReader {
         for (address, reading) in &read.addresses {
             let answered_id = match &reading.probe {
                 Some(Probe::Answered { node_id, .. }) => node_id.clone(),
-                Some(Probe::Failed(_)) => continue,
+                Some(Probe::Failed(_) | Probe::CutOff) => continue,
                 None => None,
             };
             if self.memory.is_balanced(address, now) {
@@ -267,6 +291,14 @@ impl NodeReader {
         let readings = ask_canaries(&self.http, canary, nodes, deadline.passed()).await;
         if readings.len() < ids.len() {
             read.failures.push(cut_off(Collector::Canary));
+        }
+        for id in &ids {
+            self.canaries.entry(id.clone()).or_default();
+            // What the canary shows replaces this.
+            let matters = self.memory.is_cut_off(id) || !redis.contains_key(id);
+            if canary.covers_redis && matters {
+                add_evidence(redis, id, RedisEvidence::Unread(CANARY_UNANSWERED));
+            }
         }
         for (id, reading) in readings {
             let history = self.canaries.entry(id.clone()).or_default();
@@ -369,40 +401,49 @@ impl NodeReader {
     fn address_failures(&self, read: &mut NodesRead) {
         let mut failures = Vec::new();
         for (address, reading) in &read.addresses {
-            let matters = self.memory.was_reached(address);
+            let matters = self.matters(address);
             if let Some(error) = reading.probe_error.as_ref().filter(|_| matters) {
                 failures.push(error.clone().counted(Collector::Probes, address));
             }
-            // A node that is gone has no metrics either, and its probe is already a failure. Without probes, only this is.
+            // A node that is gone has no metrics and no default limit either, and its probe is already a failure. Without
+            // probes, only this is.
             let counts = match reading.probe {
                 Some(Probe::Answered { .. }) => true,
-                Some(Probe::Failed(_)) => false,
+                Some(Probe::Failed(_) | Probe::CutOff) => false,
                 None => matters,
             };
             if let Some(Err(error)) = reading.metrics.as_ref().filter(|_| counts) {
                 failures.push(error.clone().counted(Collector::NodeMetrics, address));
             }
+            if let Some(error) = self.default_limits.take_error(address).filter(|_| counts) {
+                failures.push(error.counted(Collector::ManagementApi, address));
+            }
+            let has_metrics = reading.metrics.is_some() || self.requests.metrics.is_none();
+            let cut = match reading.probe {
+                Some(Probe::CutOff) if matters => Some(Collector::Probes),
+                Some(Probe::Answered { .. }) | None if !has_metrics => Some(Collector::NodeMetrics),
+                _ => None,
+            };
+            failures.extend(cut.map(|collector| {
+                let message = format!("{address}: no answer before the collection's deadline");
+                Failure::new(collector, address, Reason::Deadline, message)
+            }));
         }
-        let missing = read.asked.iter().filter(|address| {
-            !read.addresses.contains_key(*address) && self.url_of(address).is_some()
-        });
-        let collector = if self.probe {
-            Collector::Probes
-        } else {
-            Collector::NodeMetrics
-        };
-        failures.extend(missing.map(|address| {
-            let message = format!("{address}: no answer before the collection's deadline");
-            Failure::new(collector, address, Reason::Deadline, message)
-        }));
         read.failures.extend(failures);
     }
 }
 
-/// Adds what a node's counters show, unless other evidence proves a fault.
+/// Adds what a node's counters show, unless other evidence shows more.
 fn add_evidence(evidence: &mut BTreeMap<String, RedisEvidence>, id: &str, found: RedisEvidence) {
     let known = evidence.entry(id.to_owned()).or_default();
-    if found != RedisEvidence::None && !matches!(known, RedisEvidence::Broken(_)) {
+    let more = match found {
+        RedisEvidence::None => false,
+        RedisEvidence::NoFailures | RedisEvidence::Unread(_) => {
+            matches!(known, RedisEvidence::None | RedisEvidence::NoFailures)
+        }
+        _ => !matches!(known, RedisEvidence::Broken(_)),
+    };
+    if more {
         *known = found;
     }
 }

@@ -13,18 +13,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Moment};
 use crate::observation::{
-    Collector, Failure, LatencyWindow, Limit, Node, NodeMetrics, Reason, RedisInfo, RedisShard,
-    encode_key,
+    Collector, Failure, LatencyWindow, Node, NodeMetrics, Reason, RedisInfo, RedisShard, encode_key,
 };
-use crate::observe::deadline::Deadline;
+use crate::observe::deadline::{Deadline, cut_off};
 use crate::observe::http::api_reading::{ApiReading, NodeList, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
+use crate::observe::http::default_limits::DefaultLimits;
 use crate::observe::http::management_api::{address_of, base_of, configured_address};
 use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::failing_checks::Outage;
 use crate::observe::nodes::history::NodeHistory;
-use crate::observe::nodes::probes::{AddressReading, Ask, CONCURRENT, ask_all};
+use crate::observe::nodes::probes::{AddressReading, Ask, CONCURRENT, LateProbes};
 use crate::observe::nodes::redis_basics::{
     RedisBasics, malformed, read_registrations, redis_basics, unread,
 };
@@ -62,6 +62,8 @@ pub(in crate::observe) struct NodeReader {
     pub(in crate::observe) clock: Clock,
     pub(in crate::observe) topology: Topology,
     pub(in crate::observe) memory: NodeMemory,
+    pub(in crate::observe) late_probes: LateProbes,
+    pub(in crate::observe) default_limits: DefaultLimits,
     pub(in crate::observe) histories: BTreeMap<String, NodeHistory>,
     /// The address that each history was read from.
     pub(in crate::observe) read_at: BTreeMap<String, String>,
@@ -140,16 +142,24 @@ impl NodeReader {
         at: Moment,
         deadline: &Deadline,
         shards: oneshot::Sender<Vec<ShardNow>>,
-        default: oneshot::Sender<Option<Limit>>,
     ) -> NodesRead {
         let started = Instant::now();
         let unresolved = self.find_nodes(deadline).await;
         let ids: Vec<String> = self.memory.ids().cloned().collect();
         let registry = self.requests.registry.as_ref();
         let absent = registry.is_none();
-        let addresses = self.memory.addresses();
-        let targets = self.targets(&addresses);
+        let asked: BTreeSet<String> = self.memory.addresses().into_iter().collect();
+        self.late_probes.retain(&asked);
+        let targets = self.targets(&asked);
         let (bases, ask) = (self.api_bases(), self.ask());
+        self.default_limits.begin(&asked);
+        if let Some(first) = bases.first() {
+            let wanted =
+                |address: &str| self.matters(address) || !self.default_limits.knows(address);
+            let others = targets.iter().filter(|(_, url)| url != first);
+            let others: Vec<_> = others.filter(|(at, _)| wanted(at)).cloned().collect();
+            self.default_limits.ask(&self.http, others);
+        }
         let (basics, api, found) = tokio::join!(
             deadline.cut(redis_basics(
                 &mut self.topology,
@@ -161,14 +171,20 @@ impl NodeReader {
             deadline.cut(ask_api(
                 &self.http,
                 bases,
-                default,
+                (&mut self.default_limits, &targets),
                 at.steady,
                 &mut self.node_list
             )),
-            ask_all(&self.http, targets, ask, &self.requests, deadline.passed()),
+            self.late_probes.ask_all(
+                &self.http,
+                targets.clone(),
+                ask,
+                &self.requests,
+                deadline.passed()
+            ),
         );
         let mut read = NodesRead {
-            asked: addresses.into_iter().collect(),
+            asked,
             addresses: found,
             failures: unresolved,
             registry: RegistryReading {
@@ -260,7 +276,7 @@ impl NodeReader {
         // deleted.
         let (topology, clock) = (&mut self.topology, &self.clock);
         let mut read = read_registrations(topology, clock, registry, &ids).await;
-        self.name_configured(addresses(&mut read));
+        self.correct(&mut read);
         let registry = RegistryReading {
             readable: true,
             found: read.found,
@@ -289,6 +305,7 @@ impl NodeReader {
         let Some(basics) = basics else {
             read.failures.push(cut_off(Collector::Redis));
             read.failures.push(cut_off(Collector::Registry));
+            read.ping = self.topology.failed_before().map(Err);
             self.topology.verify();
             self.redis_was.up_since = None;
             self.redis_was.current_since = None;
@@ -329,7 +346,7 @@ impl NodeReader {
         });
         let readable = registrations.is_some();
         let mut registrations = registrations.unwrap_or_default();
-        self.name_configured(addresses(&mut registrations));
+        self.correct(&mut registrations);
         read.registry = RegistryReading {
             absent: self.requests.registry.is_none(),
             readable,
@@ -381,7 +398,7 @@ impl NodeReader {
         let Some(mut result) = deadline.cut(reading).await else {
             return self.topology.verify();
         };
-        self.name_configured(addresses(&mut result));
+        self.correct(&mut result);
         read.failures.extend(malformed(registry, &result));
         read.failures.extend(unread(&result));
         let (found, unread, times) = (result.found, result.unread, result.times);
@@ -389,7 +406,7 @@ impl NodeReader {
     }
 
     /// Asks the addresses that this collection found.
-    async fn probe_new(&self, deadline: &Deadline, read: &mut NodesRead) {
+    async fn probe_new(&mut self, deadline: &Deadline, read: &mut NodesRead) {
         let registered = read
             .registry
             .found
@@ -418,10 +435,21 @@ impl NodeReader {
         self.probe(deadline, targets, read).await;
     }
 
-    async fn probe(&self, deadline: &Deadline, targets: Vec<(String, Url)>, read: &mut NodesRead) {
-        let ask = self.ask();
-        let found = ask_all(&self.http, targets, ask, &self.requests, deadline.passed());
-        read.addresses.extend(found.await);
+    async fn probe(
+        &mut self,
+        deadline: &Deadline,
+        targets: Vec<(String, Url)>,
+        read: &mut NodesRead,
+    ) {
+        let (ask, cut) = (self.ask(), deadline.passed());
+        let probes = &mut self.late_probes;
+        let found = probes.ask_all(&self.http, targets, ask, &self.requests, cut);
+        for (address, reading) in found.await {
+            let is_cut_off = matches!(reading.probe, Some(Probe::CutOff));
+            if !(is_cut_off && read.addresses.contains_key(&address)) {
+                read.addresses.insert(address, reading);
+            }
+        }
     }
 
     /// If a node no longer answers, waits for a clean stop to end, then probes it again and reads its registration last: a
@@ -431,7 +459,7 @@ impl NodeReader {
             .addresses
             .iter()
             .filter_map(|(address, reading)| match reading.probe {
-                Some(Probe::Failed(reason)) if self.memory.was_reached(address) => {
+                Some(Probe::Failed(reason)) if self.matters(address) => {
                     Some((address.clone(), reason))
                 }
                 _ => None,
@@ -448,7 +476,8 @@ impl NodeReader {
         let again: Vec<String> = again.map(|(address, _)| address.clone()).collect();
         if !again.is_empty() {
             tokio::time::sleep(RECHECK_AFTER).await;
-            self.probe(deadline, self.targets(&again), read).await;
+            let targets = self.targets(&again);
+            self.probe(deadline, targets, read).await;
         }
         let ids: Vec<String> = self
             .memory
@@ -526,6 +555,20 @@ impl NodeReader {
             .collect()
     }
 
+    /// Gives registrations the addresses of the configuration, and leaves out those of nodes that left.
+    fn correct(&self, read: &mut Registrations) {
+        let addresses = read.found.values_mut();
+        self.name_configured(addresses.filter_map(|it| it.address.as_mut()));
+        self.memory
+            .drop_revived(self.timing, &read.times, &mut read.found);
+    }
+
+    /// Whether a failed probe of `address` means that a node is down. Then it is probed again first.
+    pub(in crate::observe) fn matters(&self, address: &str) -> bool {
+        let discovery = self.discovery.as_ref();
+        self.memory.was_reached(address) && !discovery.is_some_and(|it| it.is_unserved(address))
+    }
+
     /// Gives the nodes at a URL of the configuration the address by which that URL is known.
     fn name_configured<'a>(&self, addresses: impl Iterator<Item = &'a mut String>) {
         for address in addresses {
@@ -558,21 +601,4 @@ impl NodeReader {
             metrics: true,
         }
     }
-}
-
-/// The addresses of the nodes that registered.
-fn addresses(read: &mut Registrations) -> impl Iterator<Item = &mut String> {
-    read.found.values_mut().filter_map(|it| it.address.as_mut())
-}
-
-pub(in crate::observe) fn cut_off(collector: Collector) -> Failure {
-    Failure::new(
-        collector,
-        "",
-        Reason::Deadline,
-        format!(
-            "{}: no answer before the collection's deadline",
-            collector.name()
-        ),
-    )
 }

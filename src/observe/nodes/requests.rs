@@ -30,6 +30,19 @@ impl NodeRequests {
         })
     }
 
+    /// Whether a node's counters show that it lost Redis. Of failing checks only heartbeats show that Redis is the cause.
+    pub(in crate::observe) fn counts_failures(&self) -> bool {
+        let checks = self.registry.is_some() && !self.series.answers.is_empty();
+        self.metrics.is_some() && (checks || !self.series.redis_errors.is_empty())
+    }
+
+    /// Whether anything shows if a node reaches Redis.
+    pub(in crate::observe) fn cover_redis(&self) -> bool {
+        let health = self.health.as_ref().is_some_and(|it| it.covers_redis);
+        let canary = self.canary.as_ref().is_some_and(|it| it.covers_redis);
+        self.registry.is_some() || self.counts_failures() || health || canary
+    }
+
     /// The path whose answer shows whether a node is up.
     pub(in crate::observe) fn health_path(&self) -> &str {
         let metrics = self.metrics.as_ref().map(|metrics| metrics.path.0.as_str());

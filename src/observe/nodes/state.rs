@@ -19,7 +19,7 @@ use crate::limiters::Registry;
 use crate::observation::{Node, Reason};
 use crate::observe::http::api_reading::NodeList;
 use addresses::{ProbeOutcome, Shown, same_address};
-use registration::{by_registration, reaches_redis, renewed_at, without_registry};
+use registration::{Left, by_registration, reaches_redis, renewed_at, without_registry};
 
 /// A registration as it is in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,14 +40,16 @@ pub(in crate::observe) enum Probe {
     },
     /// The node did not answer, or is unhealthy.
     Failed(Reason),
+    /// The collection ended before there was an answer or a timeout. Proves nothing.
+    CutOff,
 }
 
 impl Probe {
     /// The id in the answer, if there is one.
-    fn node_id(&self) -> Option<&str> {
+    pub(in crate::observe) fn node_id(&self) -> Option<&str> {
         match self {
             Self::Answered { node_id, .. } => node_id.as_deref(),
-            Self::Failed(_) => None,
+            Self::Failed(_) | Self::CutOff => None,
         }
     }
 }
@@ -134,6 +136,10 @@ pub(in crate::observe) enum RedisEvidence {
     Returned(Timestamp),
     /// There were errors, but an outage of Redis that is over explains them.
     Inconclusive(&'static str),
+    /// The node counts its failures of Redis, and there were none.
+    NoFailures,
+    /// What would show it was not read, or not often enough. The text is the reason. It does not end what was proved before.
+    Unread(&'static str),
 }
 
 /// All evidence of one collection.
@@ -148,6 +154,8 @@ pub(in crate::observe) struct NodeEvidence<'a> {
     /// Probes by address. An address without a probe was not asked.
     pub(in crate::observe) probes: &'a BTreeMap<String, Probe>,
     pub(in crate::observe) redis: &'a BTreeMap<String, RedisEvidence>,
+    /// Whether anything shows if nodes of this kind reach Redis.
+    pub(in crate::observe) covers_redis: bool,
     /// Whether the canary was refused, by node id.
     pub(in crate::observe) canary_refused: &'a BTreeMap<String, bool>,
 }
@@ -208,6 +216,12 @@ pub(in crate::observe) struct NodeMemory {
     /// The other addresses of known nodes.
     #[serde(default)]
     others: BTreeMap<String, Shown>,
+    /// The nodes that left, for one TTL.
+    #[serde(default)]
+    left: BTreeMap<String, Left>,
+    /// The nodes that were proved not to reach Redis when [`RedisEvidence`] was last read.
+    #[serde(default)]
+    cut_off: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -232,12 +246,12 @@ struct NodeRecord {
     #[serde(default)]
     way_back: Option<Timestamp>,
     /// The state in the last list of the management API, if that was not `Up`.
-    #[serde(skip)]
+    #[serde(default)]
     api_state: Option<ApiState>,
 }
 
 /// The state of a node in the management API.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct ApiState {
     state: String,
     /// When that node had registered. A node that registered anew is another process.
@@ -285,7 +299,7 @@ impl NodeMemory {
         addresses.cloned().collect()
     }
 
-    /// Whether a failed probe of `address` would mean that a node is down. Then it is probed again first.
+    /// Whether a node answered at `address`, or must answer there because it is configured.
     pub(in crate::observe) fn was_reached(&self, address: &str) -> bool {
         let mut known = self.known.values();
         self.statics.contains_key(address)
@@ -317,6 +331,7 @@ impl NodeMemory {
         evidence: &NodeEvidence<'_>,
     ) -> Vec<Node> {
         self.learn(timing, evidence);
+        self.learn_redis(evidence.redis);
         let mut nodes = Vec::new();
         let ids: Vec<String> = self.known.keys().cloned().collect();
         for id in ids {
@@ -327,6 +342,8 @@ impl NodeMemory {
                 }
             }
         }
+        self.left
+            .retain(|_, left| elapsed(left.at, evidence.now) < timing.ttl);
         let known = &self.known;
         self.others.retain(|address, _| {
             let mut known = known.values();
@@ -334,7 +351,22 @@ impl NodeMemory {
         });
         nodes.extend(self.unidentified_statics(evidence));
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        self.end_redis(evidence, &mut nodes);
         nodes
+    }
+
+    /// Removes from `found`, read at `times`, the registrations of nodes that left: Redis came back with older data, from a
+    /// snapshot or a replica.
+    pub(in crate::observe) fn drop_revived(
+        &self,
+        timing: RegistryTiming,
+        times: &ReadingTimes,
+        found: &mut BTreeMap<String, Registration>,
+    ) {
+        found.retain(|id, registration| {
+            let left = self.left.get(id).zip(times.get(id));
+            left.is_none_or(|(left, (begun, _))| !left.is_revived(registration, *begun, timing))
+        });
     }
 
     /// Notes what `glances`, in the order of their times, saw after the last judgement.
@@ -362,6 +394,7 @@ impl NodeMemory {
             });
             known.deregistered = false;
             known.lost = false;
+            self.left.remove(id);
         }
         if !registry.readable {
             return;
@@ -376,7 +409,12 @@ impl NodeMemory {
                 let could_have_run_out = seen.ttl.is_some_and(|ttl| passed >= ttl);
                 // Renewals since the last reading only move the expiry further away. So a registration that is
                 // missing before it could have expired was deleted.
-                known.deregistered |= !could_have_run_out;
+                if !known.deregistered && !could_have_run_out {
+                    known.deregistered = true;
+                    let (at, registered_at) =
+                        (registry.read_at(id, now), known.registered_at.clone());
+                    self.left.insert(id.clone(), Left { at, registered_at });
+                }
             }
         }
     }
@@ -405,9 +443,9 @@ impl NodeMemory {
         }
     }
 
-    /// Remembers the API's states other than `Up`, until the API is asked again.
+    /// Remembers the API's states other than `Up`, until the API answers again.
     fn learn_api_states(&mut self, api: &NodeList) {
-        if matches!(api, NodeList::NotDue) {
+        if !matches!(api, NodeList::Listed(_)) {
             return;
         }
         for (id, known) in &mut self.known {
@@ -434,6 +472,7 @@ impl NodeMemory {
             let address = known.address.as_deref();
             known.static_address.is_some() || address.is_some_and(|given| self.is_configured(given))
         });
+        let cut_off = self.is_cut_off(id);
         let known = self.known.get_mut(id)?;
         known.reached |= at_registered;
         if let Some(RedisEvidence::Returned(since)) = evidence.redis.get(id) {
@@ -453,7 +492,7 @@ impl NodeMemory {
 
         // An older state holds only if the node has neither left nor registered anew since: the API lists registered nodes.
         let api_state = known.api_state.as_ref().filter(|it| {
-            !matches!(evidence.api, NodeList::NotDue)
+            matches!(evidence.api, NodeList::Listed(_))
                 || !evidence.registry.covers(id)
                 || registered.is_some_and(|now| now.registered_at == it.registered_at)
         });
@@ -466,15 +505,16 @@ impl NodeMemory {
                 Some("Up".to_owned()),
                 format!("answers GET {}", evidence.health),
             ),
-            (_, ProbeOutcome::No(why)) => {
-                if known.deregistered && registered.is_none() {
-                    return None;
-                }
-                (
-                    Some("Down".to_owned()),
-                    format!("GET {}: {why}", evidence.health),
-                )
+            (_, ProbeOutcome::No(_) | ProbeOutcome::CutOff)
+                if known.deregistered && registered.is_none() =>
+            {
+                return None;
             }
+            (_, ProbeOutcome::No(why)) => (
+                Some("Down".to_owned()),
+                format!("GET {}: {why}", evidence.health),
+            ),
+            (_, ProbeOutcome::CutOff) => (None, Reason::Deadline.to_string()),
             (_, answer) => by_registration(
                 id,
                 known,
@@ -500,7 +540,8 @@ impl NodeMemory {
         };
         if let ProbeOutcome::Yes(seconds) = answer {
             node.probe_seconds = Some(seconds);
-            let (connected, reason) = reaches_redis(id, known, registered, timing, evidence);
+            let (connected, reason) =
+                reaches_redis(id, known, registered, timing, evidence, cut_off);
             node.redis_connected = connected;
             node.redis_reason = reason.map(str::to_owned);
         } else if node.is_up() {
@@ -534,12 +575,15 @@ impl NodeMemory {
                     let reason = format!("GET {}: {why}", evidence.health);
                     (Some("Down".to_owned()), reason, None)
                 }
+                Some(Probe::CutOff) => (None, Reason::Deadline.to_string(), None),
                 None => (None, "not_probed".to_owned(), None),
             };
-            let (redis_connected, redis_reason) = match probe_seconds {
-                Some(_) if evidence.registry.absent => without_registry(address, evidence),
-                Some(_) => (None, Some("not_registered")),
-                None => (None, None),
+            let (redis_connected, redis_reason) = match (state.as_deref(), probe_seconds) {
+                (None | Some("Up"), _) if evidence.registry.absent => {
+                    without_registry(address, evidence)
+                }
+                (_, Some(_)) => (None, Some("not_registered")),
+                (_, None) => (None, None),
             };
             nodes.push(Node {
                 id: address.clone(),

@@ -24,6 +24,8 @@ pub(in crate::observe) struct Connector {
     open: Arc<Mutex<Option<Open>>>,
     /// Makes a connection, or checks whether the open one still works.
     task: Arc<tokio::sync::Mutex<Option<Task>>>,
+    /// Why the last task failed, until a connection is made.
+    failed: Arc<Mutex<Option<RedisFailure>>>,
 }
 
 type Task = AbortOnDropHandle<RedisResult<Open>>;
@@ -50,6 +52,7 @@ impl Connector {
             }),
             open: Arc::default(),
             task: Arc::default(),
+            failed: Arc::default(),
         }
     }
 
@@ -58,9 +61,9 @@ impl Connector {
         let mut task = self.task.lock().await;
         if let Some(before) = &mut *task {
             // The task began before this call: its failure says nothing about the present.
-            let made = outcome(before.await).ok();
+            let made = outcome(before.await);
             *task = None;
-            *lock(&self.open) = made;
+            self.note_made(&made);
         }
         if let Some(open) = &*lock(&self.open) {
             return Ok((open.clone(), true));
@@ -69,8 +72,20 @@ impl Connector {
         let begin = || AbortOnDropHandle::new(tokio::spawn(async move { endpoint.open().await }));
         let made = outcome(task.get_or_insert_with(begin).await);
         *task = None;
-        *lock(&self.open) = made.as_ref().ok().cloned();
+        self.note_made(&made);
         Ok((made?, false))
+    }
+
+    fn note_made(&self, made: &RedisResult<Open>) {
+        let what = format!("PING {}", self.endpoint.address);
+        let failed = made.as_ref().err();
+        *lock(&self.failed) = failed.map(|error| RedisFailure::of(&what, error));
+        *lock(&self.open) = made.as_ref().ok().cloned();
+    }
+
+    /// For a caller that gave up on an answer: why the attempt before it failed, which was refused or had its whole timeout.
+    pub(in crate::observe) fn failed_before(&self) -> Option<RedisFailure> {
+        lock(&self.failed).clone()
     }
 
     /// Checks the connection, for a caller that gave up on an answer. A task sends PING, which Redis answers after all

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
-use tokio::task::JoinSet;
 
 use crate::observe::redis::address::host_of;
 use crate::observe::redis::errors::breaks;
@@ -79,7 +79,7 @@ impl Router {
     }
 
     /// Sends each command to the link of its key, and follows redirects.
-    pub(in crate::observe) async fn ask(&self, commands: Vec<(Vec<u8>, Cmd)>) -> Answers {
+    pub(in crate::observe) async fn ask(&self, mut commands: Vec<(Vec<u8>, Cmd)>) -> Answers {
         let mut answers = Answers {
             took: Some(Duration::ZERO),
             ..Answers::default()
@@ -99,7 +99,7 @@ impl Router {
                 break;
             }
             let mut redirected = Vec::new();
-            let (answered, took) = self.send(&commands, batch).await;
+            let (answered, took) = self.send(&mut commands, batch).await;
             answers.took = answers.took.zip(took).map(|(one, other)| one + other);
             for (routed, answer) in answered {
                 if let Err(error) = &answer {
@@ -124,7 +124,7 @@ impl Router {
     /// servers measured that.
     async fn send(
         &self,
-        commands: &[(Vec<u8>, Cmd)],
+        commands: &mut [(Vec<u8>, Cmd)],
         batch: Vec<Routed>,
     ) -> (Vec<(Routed, RedisResult<Value>)>, Option<Duration>) {
         let mut by_link: BTreeMap<usize, (TimedPipeline, Vec<Routed>)> = BTreeMap::new();
@@ -142,26 +142,23 @@ impl Router {
                 // nothing.
                 pipe.add(redis::cmd("ASKING"));
             }
-            pipe.add(commands[routed.place].1.clone());
+            let command = &mut commands[routed.place].1;
+            // Only a cluster redirects.
+            pipe.add(match self.slots {
+                Some(_) => command.clone(),
+                None => std::mem::take(command),
+            });
             batch.push(routed);
         }
-        let mut asked = JoinSet::new();
-        for (link, (pipe, batch)) in by_link {
-            let connection = self.links[link].connection.clone();
-            asked.spawn(async move {
-                let answers = match connection {
-                    Ok(mut connection) => pipe.send(&mut connection).await,
-                    Err(error) => Err(error),
-                };
-                (batch, answers)
-            });
-        }
-        let (mut answered, mut slowest) = (Vec::new(), Some(Duration::ZERO));
-        while let Some(done) = asked.join_next().await {
-            // These tasks do not panic, and nothing aborts them while the set lives.
-            let Ok((batch, answers)) = done else {
-                continue;
+        let asked = by_link.into_iter().map(|(link, (pipe, batch))| async move {
+            let answers = match self.links[link].connection.clone() {
+                Ok(mut connection) => pipe.send(&mut connection).await,
+                Err(error) => Err(error),
             };
+            (batch, answers)
+        });
+        let (mut answered, mut slowest) = (Vec::new(), Some(Duration::ZERO));
+        for (batch, answers) in join_all(asked).await {
             match answers {
                 Ok((answers, took)) => {
                     slowest = slowest.zip(took).map(|(one, other)| one.max(other));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_ok};
 use redis::{RedisError, RedisResult};
 
 use crate::clock::Clock;
@@ -166,6 +166,21 @@ impl Topology {
         self.connectors.values().for_each(Connector::verify);
     }
 
+    /// For a caller that gave up on an answer: why the attempt before it failed at a primary. Where any seed may be the
+    /// primary, all must have failed.
+    pub(in crate::observe) fn failed_before(&self) -> Option<RedisFailure> {
+        if self.cluster || self.sentinels.is_some() {
+            let mut primaries = self.shards.iter().map(|shard| &shard.primary);
+            return primaries.find_map(|primary| self.failed_at(primary));
+        }
+        let failures: Option<Vec<_>> = self.seeds.iter().map(|seed| self.failed_at(seed)).collect();
+        failures?.into_iter().next()
+    }
+
+    fn failed_at(&self, address: &str) -> Option<RedisFailure> {
+        self.connectors.get(address)?.failed_before()
+    }
+
     async fn find(&mut self, discovered: &mut Discovered) -> Result<(), RedisFailure> {
         if self.cluster {
             match self.find_cluster(&mut discovered.denied).await {
@@ -199,14 +214,23 @@ impl Topology {
     /// The first seed that answers, or else the first seed.
     async fn first_seed(&mut self) -> String {
         if let [_, _, ..] = &self.seeds[..] {
-            // The seed that answered last comes first: the seeds before it may hang, and need not be waited for again.
+            // The seed that answered last comes first: the seeds before it may hang, and need not be waited for again. If it
+            // hangs itself, the collection may be shorter than its timeout: the next one begins with another seed.
             let last = self.shards.first().map(|shard| &shard.primary);
             let mut seeds = self.seeds.clone();
-            seeds.sort_by_key(|seed| Some(seed) != last);
+            seeds.sort_by_key(|seed| (self.failed_at(seed).is_some(), Some(seed) != last));
+            let failed = |seed: &String| self.failed_at(seed).is_some();
+            let at_once = failed(&seeds[0]) || last.is_some_and(failed);
             let pings = self.connectors(seeds.into_iter()).into_iter();
             let pings =
                 pings.map(|(seed, connector)| async move { connector.ping().await.map(|_| seed) });
-            if let (Some(seed), _) = first_success(pings.collect()).await {
+            let found = if at_once {
+                let first = select_ok(pings.map(Box::pin)).await;
+                first.ok().map(|(seed, _)| seed)
+            } else {
+                first_success(pings.collect()).await.0
+            };
+            if let Some(seed) = found {
                 return seed;
             }
         }

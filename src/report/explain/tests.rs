@@ -40,6 +40,7 @@ fn collected(
             fell_from: fell.map(|fell| FallenLimit {
                 limit: 100,
                 at: at(fell).steady,
+                until: None,
             }),
             condition: Condition::default(),
         };

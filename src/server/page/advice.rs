@@ -34,7 +34,7 @@ pub(super) fn advice(reason: &str) -> &'static str {
             "Redis has memory again: nodes get the time of two heartbeats to renew their registrations"
         }
         "canary_unanswered" => {
-            "the node did not answer the canary's check that it must refuse: see what was not read of the canary"
+            "the node did not answer the canary: see what was not read of the canary"
         }
         "no_metrics" => "the node's /metrics was not read: see what was not read",
         "never_reached" => {

@@ -103,6 +103,8 @@ async fn malformed_data_is_counted_and_pages_nobody() -> anyhow::Result<()> {
     for _ in 0..3 {
         let scrape = cluster.exporter.scrape().await?;
         scrape.assert_reported(&[]);
+        // Their counts are known: six with malformed limits, and one with the default limit.
+        scrape.assert_is("ratelimiter_keys", &[], 7);
         for (collector, reason, least) in [
             ("counters", "invalid_limit", 3.0),
             ("counters", "invalid_window", 3.0),

@@ -146,6 +146,14 @@ async fn mistakes_are_one_line_and_exit_status_2() -> anyhow::Result<()> {
             &["--keys.max-series", "\"-1\"", "expected"],
         ),
         (
+            &["check", "--keys.max-series", "-1"],
+            &["--keys.max-series", "\"-1\"", "expected"],
+        ),
+        (
+            &["--web.timeout-offset", "-1s"],
+            &["--web.timeout-offset", "\"-1s\"", "expected"],
+        ),
+        (
             &["--keys.label=md5", "check"],
             &["--keys.label", "\"md5\"", "expected plain or hash"],
         ),

@@ -78,6 +78,7 @@ fn a_lowered_limit_delays_no_report_of_a_stuck_or_an_invalid_counter() {
     let fell_from = Some(FallenLimit {
         limit: 100,
         at: wall(0),
+        until: None,
     });
     let counters = [view("invalid", 1, invalid()), view("stuck", 9, stuck())]
         .map(|view| CounterView { fell_from, ..view });
@@ -106,12 +107,42 @@ fn a_counted_refusal_drains_with_the_limit_that_fell() {
             fell_from: Some(FallenLimit {
                 limit: 10,
                 at: wall(0),
+                until: None,
             }),
             ..view("k", count, condition)
         };
         let report = pass(&mut checker(), 1, &[fell]);
         assert!(shown(&report).contains(&ghost.to_owned()), "{count}");
     }
+}
+
+#[test]
+fn what_an_api_has_not_confirmed_is_pending_and_what_was_reported_stays() {
+    let unconfirmed = |condition| Condition {
+        unconfirmed: true,
+        ..condition
+    };
+    let mut checker = checker();
+    let counters = [("above", 6, Condition::default()), ("stuck", 5, stuck())];
+    let of = |seen: fn(Condition) -> Condition| {
+        counters.map(|(key, count, condition)| view(key, count, seen(condition)))
+    };
+    for seconds in [0, 90] {
+        let report = pass(&mut checker, seconds, &of(unconfirmed));
+        let pending = [
+            "counter_drift above?",
+            "ghost_allowing above?",
+            "stuck_counter stuck?",
+        ];
+        assert_eq!(shown(&report), pending, "{seconds}");
+    }
+    let reported = [
+        "counter_drift above",
+        "ghost_allowing above",
+        "stuck_counter stuck",
+    ];
+    assert_eq!(shown(&pass(&mut checker, 91, &of(|it| it))), reported);
+    assert_eq!(shown(&pass(&mut checker, 92, &of(unconfirmed))), reported);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::clock::earlier;
+use crate::clock::{earlier, later};
 use crate::limiters::{Called, CounterReading, Finding, Limits, Matched, Outcome, Unknown};
 use crate::observation::{Condition, CounterView, FallenLimit, Lacks, Reason};
 use crate::observe::counters::sink::CounterValues;
@@ -19,6 +19,8 @@ pub(super) struct Seen {
     values: CounterValues,
     /// The limits that are stored in Redis for this counter.
     pub(super) own: Option<Limits>,
+    /// How long anything of it may matter: its window, or what is left over from limits that fell. 0 if it is unknown.
+    pub(super) longest_ms: u64,
 }
 
 /// The judgement of a name.
@@ -48,6 +50,7 @@ pub(super) fn judge(
         name: matched.name.clone(),
         values,
         own: None,
+        longest_ms: 0,
     };
     match &finding.outcome {
         Outcome::Counted(reading) => {
@@ -57,6 +60,7 @@ pub(super) fn judge(
             values.fell_from = fell_from(reading, now);
             Judged::Counter(Seen {
                 own: reading.own.then_some(reading.limits),
+                longest_ms: reading.outlasts_ms.max(values.window_ms.unwrap_or(0)),
                 ..seen(called(matched), values)
             })
         }
@@ -76,12 +80,13 @@ pub(super) fn judge(
     }
 }
 
-/// The previous limit, if it was higher, and when it fell.
+/// The previous limit, if it was higher, when it fell, and until when that matters.
 fn fell_from(reading: &CounterReading, now: Timestamp) -> Option<FallenLimit> {
-    let former = reading.former?;
-    let limit = former.limits.capacity()?;
-    let at = earlier(now, Duration::from_millis(former.ago_ms));
-    (limit > reading.limits.capacity()?).then_some(FallenLimit { limit, at })
+    let draining = reading.draining?;
+    let at = earlier(now, Duration::from_millis(draining.ago_ms));
+    let until = Some(later(at, Duration::from_millis(draining.lasts_ms)));
+    let limit = draining.limit;
+    Some(FallenLimit { limit, at, until })
 }
 
 fn condition(reading: &CounterReading) -> Condition {
@@ -93,6 +98,7 @@ fn condition(reading: &CounterReading) -> Condition {
             Some(_) => Lacks::Nothing,
             None => Lacks::Limit,
         },
+        unconfirmed: false,
     }
 }
 
@@ -110,16 +116,27 @@ impl Seen {
         self.values.view(&self.label)
     }
 
+    /// Notes it as unconfirmed if it would be reported by limits that `doubts` says may have been raised since they were read.
+    pub(super) fn confirm(
+        &mut self,
+        finding: &Finding,
+        doubts: impl FnOnce(&Matched, &Limits) -> bool,
+    ) {
+        let (Outcome::Counted(reading), Some(matched)) = (&finding.outcome, &finding.matched)
+        else {
+            return;
+        };
+        let condition = &mut self.values.condition;
+        let is_reported =
+            reading.is_over_limit() == Some(true) || condition.stuck || condition.invalid.is_some();
+        condition.unconfirmed = is_reported && doubts(matched, &reading.limits);
+    }
+
     /// Whether it is empty and in a valid state.
     pub(super) fn is_empty(&self) -> bool {
         self.values.count == 0
             && !self.values.condition.stuck
             && self.values.condition.invalid.is_none()
-    }
-
-    /// Its window. 0 if it is unknown.
-    pub(super) fn window_ms(&self) -> u64 {
-        self.values.window_ms.unwrap_or(0)
     }
 
     /// Whether its limit is unknown.

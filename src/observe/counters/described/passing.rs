@@ -158,9 +158,11 @@ impl Described {
         for finding in findings.iter().flatten() {
             let judged = self.judge(finding, now);
             if let Judged::Counter(counter) = &judged {
-                self.longest_ms = self.longest_ms.max(counter.window_ms());
-                if let Some(own) = counter.own {
-                    self.falls.learn(&counter.name, own, now);
+                self.longest_ms = self.longest_ms.max(counter.longest_ms);
+                if let (Some(own), Some(matched)) = (counter.own, &finding.matched) {
+                    let of = self.description.counter(matched);
+                    let drains_ms = |before: &Limits| of.drains_ms(before, &own);
+                    self.falls.learn(&counter.name, own, now, drains_ms);
                 }
             }
             match judged {
@@ -242,7 +244,7 @@ impl Described {
                 (under(rules(counter, matched), &before, None), replaced)
             });
             let earlier = own.into_iter().chain(by_settings).chain(by_api);
-            super::falls::former(earlier, limits, at.steady)
+            super::falls::former(counter, earlier, limits, at.steady)
         };
         let likely = *lock(&self.likely);
         let lanes: Vec<usize> = names

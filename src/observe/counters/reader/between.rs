@@ -59,6 +59,9 @@ impl KeyReader {
         let Some(between) = self.between.take() else {
             return false;
         };
+        if let Some(api) = self.api() {
+            api.begin(clock.now().steady);
+        }
         let mut result = SweepResult {
             failed: between.dead.clone(),
             sources: between.sources.clone(),
@@ -78,7 +81,7 @@ impl KeyReader {
         self.is_owed = false;
         self.passed(&mut result, between.all_report);
         if result.stopped.is_none() && !between.servers.alone {
-            self.last_full_pass = Some(clock.now().wall);
+            self.note_full_pass(clock);
         }
         let found = &mut self.found_between;
         found.node_ids.append(&mut result.node_ids);

@@ -147,6 +147,7 @@ impl Sweep<'_> {
             changed.clone_from(&pass.changed);
         }
         let mut verified = self.verify(doubtful, at, &mut unjudged, result).await;
+        let malformed = unjudged.iter().filter(|it| it.2 == Lacks::Count).count();
         // These may have been counted under the previous limit.
         let changed = changed.into_iter().map(closely).collect();
         let changed = self.verify(changed, at, &mut unjudged, result).await;
@@ -161,6 +162,7 @@ impl Sweep<'_> {
             pass.changed.clear();
             let views: Vec<CounterView<'_>> = sure.iter().map(JudgedCounter::view).collect();
             self.sink.counters(at, &views);
+            self.sink.without_limit(malformed as u64);
         } else {
             self.report_outside_pass(at, &sure);
         }
@@ -270,6 +272,8 @@ impl Sweep<'_> {
             match self.judge_read(&key, answer, at, result) {
                 Read::Counted(count, limit, fell_from) => {
                     let mut known = JudgedCounter::new(key, count, limit, fell_from);
+                    known.values.condition.unconfirmed =
+                        count > limit.limit && self.memory.default_is_doubtful(&known.key);
                     let examined = closer.filter(|_| count > 0);
                     let invalid = self.examine(&known, examined, at);
                     known.values.condition.invalid = invalid;

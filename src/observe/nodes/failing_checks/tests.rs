@@ -28,7 +28,10 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let mut node = Self::default();
-        node.history.add(at(0.0), counts(0.0, 0.0));
+        let long_ago = Timestamp::UNIX_EPOCH - WITHIN;
+        for begin in [long_ago, at(0.0)] {
+            node.history.add(begin, counts(0.0, 0.0));
+        }
         node
     }
 
@@ -252,4 +255,56 @@ fn a_proof_stays_valid_for_seconds_without_checks_and_until_contradicted() {
 fn a_counter_that_fell_counts_from_zero() {
     assert!((increase(5.0, 7.0) - 2.0).abs() < f64::EPSILON);
     assert!((increase(5.0, 3.0) - 3.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn one_reading_or_a_few_seconds_of_them_do_not_prove_that_checks_stopped_failing() {
+    let mut history = CheckHistory::default();
+    let mut found = |seconds, errors, answers| {
+        let (now, counts) = (at(seconds), counts(errors, answers));
+        let checks = history.add(now, counts);
+        history.conclude(now, checks, counts, None, None)
+    };
+    let first = RedisEvidence::Unread(FIRST_SAMPLE);
+    assert_eq!(found(0.0, 70.0, 9.0), first);
+    assert_eq!(found(2.0, 74.0, 9.0), first);
+    assert_eq!(found(4.0, 74.0, 9.0), first);
+    assert_eq!(found(19.0, 84.0, 9.0), BROKEN);
+    assert_eq!(found(25.0, 84.0, 9.0), NONE);
+    let mut history = CheckHistory::default();
+    history.add(at(0.0), counts(70.0, 9.0));
+    let (now, counts) = (at(2.0), counts(70.0, 10.0));
+    let checks = history.add(now, counts);
+    let found = history.conclude(now, checks, counts, None, None);
+    assert!(matches!(found, ANSWERED | RedisEvidence::Returned(_)));
+}
+
+#[test]
+fn an_outage_soon_after_the_start_is_over_with_the_first_reading_after_it() {
+    for (errors, answers) in [(0.0, 0.0), (2.0, 5.0)] {
+        let mut node = Node::default();
+        node.collect(0.0, (0.0, 9.0), None);
+        assert_eq!(node.collect(2.0, (20.0, 0.0), None), BROKEN);
+        let after = match node.collect_after(Some(Outage::Away), 1.0, (errors, answers), None) {
+            RedisEvidence::Inconclusive(_) => node.collect(1.0, (0.0, 0.0), None),
+            after => after,
+        };
+        assert_eq!(after, NONE, "{errors} errors, {answers} answers");
+    }
+}
+
+#[test]
+fn errors_within_20_s_are_counted_alike_however_often_they_are_read() {
+    for every in [1.0, 2.0, 13.0, 15.0, 60.0] {
+        let mut node = Node::new();
+        let mut proved = false;
+        for _ in 0..20 {
+            proved |= node.collect(every, (every * 0.45, 0.0), None) == BROKEN;
+        }
+        assert!(!proved, "every {every} s");
+        for _ in 0..20 {
+            proved |= node.collect(every, (every * 0.55, 0.0), None) == BROKEN;
+        }
+        assert!(proved, "every {every} s");
+    }
 }

@@ -54,6 +54,8 @@ pub(in crate::observe) enum ProbeOutcome {
     Yes(f64),
     /// No answer at an address where the node answered before, or which is configured.
     No(Reason),
+    /// The collection ended before an address where the node answered before, or which is configured, answered.
+    CutOff,
     /// No answer at an address where the node never answered.
     NeverReached,
     NotAsked,
@@ -232,7 +234,7 @@ impl NodeMemory {
             };
             let answering = match evidence.probes.get(address) {
                 Some(Probe::Answered { node_id, .. }) => node_id.as_deref(),
-                Some(Probe::Failed(_)) | None => return false,
+                Some(Probe::Failed(_) | Probe::CutOff) | None => return false,
             };
             let Some(answering) = answering else {
                 return !registered.contains_key(id) && is_shared(id, address, evidence);
@@ -316,11 +318,19 @@ impl NodeMemory {
                         return (ProbeOutcome::Yes(*seconds), at_registered);
                     }
                 }
-                Some(Probe::Failed(reason)) if believed => answer = ProbeOutcome::No(*reason),
-                Some(Probe::Failed(_)) if !matches!(answer, ProbeOutcome::No(_)) => {
+                // The node may answer there.
+                Some(Probe::CutOff) if believed => answer = ProbeOutcome::CutOff,
+                Some(Probe::Failed(reason)) if believed => {
+                    if !matches!(answer, ProbeOutcome::CutOff) {
+                        answer = ProbeOutcome::No(*reason);
+                    }
+                }
+                Some(Probe::Failed(_) | Probe::CutOff)
+                    if matches!(answer, ProbeOutcome::NotAsked) =>
+                {
                     answer = ProbeOutcome::NeverReached;
                 }
-                Some(Probe::Failed(_)) | None => {}
+                Some(Probe::Failed(_) | Probe::CutOff) | None => {}
             }
         }
         (answer, false)

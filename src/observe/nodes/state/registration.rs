@@ -1,12 +1,87 @@
 //! Judges a node by its registration: its state if it cannot be probed, and whether it reaches Redis.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    NodeEvidence, NodeRecord, ProbeOutcome, RedisEvidence, Registration, RegistryTiming, SeenTtl,
+    NodeEvidence, NodeMemory, NodeRecord, ProbeOutcome, RedisEvidence, Registration,
+    RegistryTiming, SeenTtl,
 };
 use crate::clock::elapsed;
+use crate::observation::Node;
 use crate::observe::nodes::redis_errors::NO_DECISIONS;
+
+/// A node that deleted its registration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::observe) struct Left {
+    /// When the registration was seen to be missing.
+    pub(super) at: Timestamp,
+    pub(super) registered_at: Option<String>,
+}
+
+impl Left {
+    /// Whether `registration`, read from `begun` on, is the one that the node deleted, and nothing has renewed it since.
+    pub(super) fn is_revived(
+        &self,
+        registration: &Registration,
+        begun: Timestamp,
+        timing: RegistryTiming,
+    ) -> bool {
+        let (at, ttl) = (begun, registration.ttl);
+        let renewed = renewed_at(SeenTtl { at, ttl }, timing);
+        registration.registered_at == self.registered_at
+            && renewed.is_some_and(|renewed| renewed <= self.at)
+    }
+}
+
+impl NodeMemory {
+    /// Whether `id` was proved not to reach Redis, and nothing has contradicted that since.
+    pub(in crate::observe) fn is_cut_off(&self, id: &str) -> bool {
+        self.cut_off.contains(id)
+    }
+
+    /// Notes which nodes are proved not to reach Redis. Evidence that was not read changes nothing.
+    pub(in crate::observe) fn learn_redis(&mut self, redis: &BTreeMap<String, RedisEvidence>) {
+        for (id, found) in redis {
+            match found {
+                RedisEvidence::Broken(_) => {
+                    self.cut_off.insert(id.clone());
+                }
+                RedisEvidence::Unread(_) | RedisEvidence::Inconclusive(_) => {}
+                RedisEvidence::None
+                | RedisEvidence::NoFailures
+                | RedisEvidence::Works
+                | RedisEvidence::Healthy
+                | RedisEvidence::Answered
+                | RedisEvidence::Returned(_) => {
+                    self.cut_off.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Gives nodes of which nothing was read the reason of their state, and forgets what was proved of nodes that are down or
+    /// gone.
+    pub(in crate::observe) fn end_redis(
+        &mut self,
+        evidence: &NodeEvidence<'_>,
+        nodes: &mut [Node],
+    ) {
+        for node in nodes.iter_mut() {
+            let unsaid = node.redis_connected.is_none() && node.redis_reason.is_none();
+            if evidence.covers_redis && unsaid {
+                node.redis_reason.clone_from(&node.reason);
+            }
+        }
+        let down = |node: &Node| node.state.is_some() && !node.is_up();
+        self.cut_off.retain(|id| {
+            let mut nodes = nodes.iter();
+            nodes.any(|node| node.id == *id && !down(node))
+        });
+    }
+}
 
 /// When a registration was last renewed, by its TTL when it was read. `None` without a TTL.
 pub(in crate::observe) fn renewed_at(seen: SeenTtl, timing: RegistryTiming) -> Option<Timestamp> {
@@ -75,18 +150,20 @@ pub(in crate::observe) fn by_registration(
     }
 }
 
-/// Whether a node that answers reaches Redis, and the evidence or the reason why that is unknown.
+/// Whether a node that answers reaches Redis, and the evidence or the reason why that is unknown. `cut_off` says that it did
+/// not when its counters or the canary last showed it.
 pub(in crate::observe) fn reaches_redis(
     id: &str,
     known: &NodeRecord,
     registered: Option<&Registration>,
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
+    cut_off: bool,
 ) -> (Option<bool>, Option<&'static str>) {
     if evidence.registry.absent {
         return without_registry(id, evidence);
     }
-    let (reaches, reason) = by_all(id, known, registered, timing, evidence);
+    let (reaches, reason) = by_all(id, known, registered, timing, evidence, cut_off);
     (reaches, Some(reason))
 }
 
@@ -98,7 +175,8 @@ pub(in crate::observe) fn without_registry(
     match evidence.redis.get(id).unwrap_or(&RedisEvidence::None) {
         RedisEvidence::None => (None, None),
         RedisEvidence::Broken(why) => (Some(false), Some(why)),
-        RedisEvidence::Inconclusive(why) => (None, Some(why)),
+        RedisEvidence::Inconclusive(why) | RedisEvidence::Unread(why) => (None, Some(why)),
+        RedisEvidence::NoFailures => (Some(true), Some("no failures of Redis")),
         RedisEvidence::Works => (Some(true), Some("canary check answered")),
         RedisEvidence::Healthy => (Some(true), Some("its health covers Redis")),
         RedisEvidence::Answered | RedisEvidence::Returned(_) => {
@@ -113,12 +191,15 @@ fn by_all(
     registered: Option<&Registration>,
     timing: RegistryTiming,
     evidence: &NodeEvidence<'_>,
+    cut_off: bool,
 ) -> (Option<bool>, &'static str) {
     let checks = evidence.redis.get(id).unwrap_or(&RedisEvidence::None);
     match checks {
         RedisEvidence::Broken(why) => return (Some(false), why),
         RedisEvidence::Inconclusive(why) if *why != NO_DECISIONS => return (None, why),
         RedisEvidence::Inconclusive(_)
+        | RedisEvidence::Unread(_)
+        | RedisEvidence::NoFailures
         | RedisEvidence::Works
         | RedisEvidence::Healthy
         | RedisEvidence::Answered
@@ -126,6 +207,8 @@ fn by_all(
         | RedisEvidence::None => {}
     }
     match (heartbeats(id, known, registered, timing, evidence), checks) {
+        // Heartbeats that are in time do not end what checks proved.
+        ((None | Some(true), _), RedisEvidence::Unread(why)) if cut_off => (None, why),
         // A Redis that is out of memory still answers checks that trim before they add, but refuses registrations.
         (heartbeats @ (Some(_), _), _) => heartbeats,
         (_, RedisEvidence::Works) => (Some(true), "canary check answered"),

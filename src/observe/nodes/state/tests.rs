@@ -23,11 +23,15 @@ pub(super) struct World {
     pub(super) api: NodeList,
     pub(super) probes: BTreeMap<String, Probe>,
     pub(super) redis: BTreeMap<String, RedisEvidence>,
+    pub(super) covers_redis: bool,
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        let mut world = Self::default();
+        let mut world = Self {
+            covers_redis: true,
+            ..Self::default()
+        };
         world.registry.readable = true;
         world.registry.redis_up_since = Some(at(-3600));
         world
@@ -93,6 +97,11 @@ impl World {
         self
     }
 
+    pub(super) fn is_cut_off(&mut self, address: &str) -> &mut Self {
+        self.probes.insert(address.to_owned(), Probe::CutOff);
+        self
+    }
+
     pub(super) fn listed(&mut self, id: &str, address: &str, state: &str) -> &mut Self {
         self.api = NodeList::Listed(vec![ApiNode {
             id: id.to_owned(),
@@ -103,21 +112,16 @@ impl World {
         self
     }
 
+    /// The exporter restarts with a state file.
+    pub(super) fn restart(&mut self) -> &mut Self {
+        let saved = serde_json::to_string(&self.memory).unwrap();
+        self.memory = serde_json::from_str(&saved).unwrap();
+        self
+    }
+
     /// Each node as `id state [redis]`.
     pub(super) fn judge(&mut self, now: i64) -> Vec<String> {
-        let nodes = self.memory.judge(
-            timing(),
-            &NodeEvidence {
-                now: at(now),
-                health: "/health",
-                registry: &self.registry,
-                api: &self.api,
-                probes: &self.probes,
-                redis: &self.redis,
-                canary_refused: &BTreeMap::new(),
-            },
-        );
-        let shown = nodes.into_iter().map(|node| {
+        let shown = self.nodes(now).into_iter().map(|node| {
             let redis = match node.redis_connected {
                 Some(true) => "",
                 Some(false) => " no-redis",
@@ -130,6 +134,26 @@ impl World {
             )
         });
         shown.collect()
+    }
+
+    pub(super) fn nodes(&mut self, now: i64) -> Vec<Node> {
+        let found = &mut self.registry.found;
+        let read_now = |id: &String| (id.clone(), (at(now), at(now)));
+        let times = found.keys().map(read_now).collect();
+        self.memory.drop_revived(timing(), &times, found);
+        self.memory.judge(
+            timing(),
+            &NodeEvidence {
+                now: at(now),
+                health: "/health",
+                registry: &self.registry,
+                api: &self.api,
+                probes: &self.probes,
+                redis: &self.redis,
+                covers_redis: self.covers_redis,
+                canary_refused: &BTreeMap::new(),
+            },
+        )
     }
 }
 
@@ -376,7 +400,7 @@ fn drained() -> World {
 }
 
 #[test]
-fn the_api_state_holds_until_the_api_is_asked_again() {
+fn the_api_state_holds_until_the_api_answers_again() {
     let mut world = drained();
     assert_eq!(world.judge(15), ["n1 Draining"]);
     world.registry.readable = false;
@@ -387,10 +411,12 @@ fn the_api_state_holds_until_the_api_is_asked_again() {
     assert_eq!(world.judge(45), ["n1 Draining"]);
     assert_eq!(world.listed("n1", "h:1", "Up").judge(60), ["n1 Up"]);
     let mut world = drained();
-    world.api = NodeList::Failed;
-    assert_eq!(world.judge(15), ["n1 Up"]);
-    world.api = NodeList::NotDue;
-    assert_eq!(world.judge(30), ["n1 Up"]);
+    for (second, list) in [(15, NodeList::Failed), (30, NodeList::NotDue)] {
+        world.api = list;
+        assert_eq!(world.judge(second), ["n1 Draining"]);
+        assert_eq!(world.restart().judge(second), ["n1 Draining"]);
+    }
+    assert_eq!(world.listed("n1", "h:1", "Up").judge(45), ["n1 Up"]);
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn counter(now: i64, key: &'static str, faults: &[(Fault, i64, i64)]) -> Key {
         _ => None,
     });
     let fell = faults.iter().find_map(|(fault, since, _)| {
-        (*fault == Fault::Lowered(key)).then_some((100, now - since))
+        (*fault == Fault::Lowered(key)).then_some((100, now - since, None))
     });
     let (limit, count) = match (over, fell) {
         (_, Some(_)) => (20, 70),

@@ -415,9 +415,9 @@ fn of_key(invariant: usize, name: &str, look: &Timed<'_>, settings: &Settings) -
     let at: Vec<i64> = told.into_iter().map(|at| at.max(look.before)).collect();
     let old = key.fell.filter(|_| settings.lowered_limit_grace);
     let drains = |at: i64| {
-        let (old, before) = old?;
+        let (old, before, lasts) = old?;
         let since = (at - (look.steady - before)).max(0);
-        (since < key.window? && key.count <= old).then_some(old)
+        (since < lasts.or(key.window)? && key.count <= old).then_some(old)
     };
     let left = match key.remaining {
         left if key.limit == 0 && left > 0 => format!(", the limiter reports {left} left"),

@@ -104,8 +104,8 @@ pub(super) struct Key {
     pub(super) limit: u64,
     pub(super) remaining: u64,
     pub(super) window: Option<i64>,
-    /// The limit before, and how long before the look it fell.
-    pub(super) fell: Option<(u64, i64)>,
+    /// The limit before, how long before the look it fell, and for how long that matters if not for a window.
+    pub(super) fell: Option<(u64, i64, Option<i64>)>,
     /// How long before the look it was counted, if that is told: for the last and for the first time.
     pub(super) counted: Option<(i64, Option<i64>)>,
 }
@@ -243,7 +243,9 @@ fn key() -> impl Strategy<Value = Key> {
     let share = select(vec![0_u64, 500, 1_000, 1_050, 1_100, 1_250, 1_333, 2_000]);
     let window = option::weighted(0.8, select(vec![10_000_i64, 60_000]));
     let before = select(vec![0_i64, 9_999, 10_000, 59_999, 60_000, -5_000]);
-    let fell = option::weighted(0.4, (select(vec![5_u64, 12, 100, 2_000_000]), before));
+    let lasts = option::weighted(0.3, select(vec![5_000_i64, 10_000, 60_000, 90_000]));
+    let fell = (select(vec![5_u64, 12, 100, 2_000_000]), before, lasts);
+    let fell = option::weighted(0.4, fell);
     let counted = option::weighted(0.3, (0_i64..2_000, option::of(0_i64..2_000)));
     (
         limit,
@@ -442,9 +444,10 @@ impl Metrics {
 
 impl Key {
     fn json(&self, key: &str, steady: i64) -> Value {
-        let fell = self
-            .fell
-            .map(|(limit, before)| json!({"limit": limit, "at": time(steady - before)}));
+        let fell = self.fell.map(|(limit, before, lasts)| {
+            let until = lasts.map(|lasts| time(steady - before + lasts));
+            json!({"limit": limit, "at": time(steady - before), "until": until})
+        });
         let mut counter = json!({"key": key, "count": self.count, "limit": self.limit,
             "remaining": self.remaining, "window_ms": self.window, "fell_from": fell});
         if let Some((last, first)) = self.counted {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use lab::temp::TempDir;
 use serde_json::Value;
 
 use super::stand_in::StandIn;
@@ -150,5 +152,29 @@ async fn a_canary_may_say_its_key_and_limit_in_the_path() -> anyhow::Result<()> 
     let watched = Watched::described(&description, &flags).await?;
     let open = |scrape: &Scrape| scrape.reported() == ["ghost_allowing canary:7"];
     watched.exporter.until("it admits all", open).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_failed_open_stays_reported_while_it_is_not_asked() -> anyhow::Result<()> {
+    let (own, how) = deciding().await?;
+    let url = own.url(8100);
+    let folder = TempDir::new("canary-state")?;
+    let state = format!("--state.file={}", folder.path().join("state").display());
+    let flags = ["--ratelimiter.url", &url, "--probe.canary", &state];
+    let mut watched = Watched::described(&description(CANARY), &flags).await?;
+    let open = format!("ghost_allowing canary:{}", own.address(8100));
+    let is_open = |scrape: &Scrape| scrape.reported() == [open.as_str()];
+    watched.exporter.until("it admits all", is_open).await?;
+    // The first collection after the restart ends before the node answers.
+    own.answer_late(8100, "/health", 200, "OK", Duration::from_secs(60));
+    watched.restart().await?;
+    let scrape = watched.exporter.scrape_within(0.6).await?;
+    assert!(is_open(&scrape), "{}", scrape.text);
+    assert_eq!(scrape.evaluable("ghost_allowing"), Some(false));
+    own.answer(8100, "/health", 200, "OK");
+    how.store(COUNTS, Ordering::Relaxed);
+    let well = |scrape: &Scrape| scrape.reported().is_empty();
+    watched.exporter.until("it refuses", well).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Limits that fall in an API of the limiter, and restarts of the exporter while the API is away.
+//! Limits that fall or rise in an API of the limiter, and restarts of the exporter while the API is away.
 
 use lab::temp::TempDir;
 
@@ -13,11 +13,19 @@ const DESCRIPTION: &str = "name: own\ntitle: own\ncounters:\n  - {name: a, key: 
 
 /// An API whose limits are `rules`, and an exporter that has read them. `own:low` has 8 requests, `own:high` has 11.
 async fn started(rules: &str, flags: &[&str]) -> anyhow::Result<(StandIn, Watched)> {
+    watching(DESCRIPTION, rules, flags).await
+}
+
+async fn watching(
+    description: &str,
+    rules: &str,
+    flags: &[&str],
+) -> anyhow::Result<(StandIn, Watched)> {
     let mut api = StandIn::new();
     api.serve(6070, "/limits", rules).await?;
     let url = api.url(8080);
     let flags = [&["--ratelimiter.url", &url], flags].concat();
-    let watched = Watched::described(DESCRIPTION, &flags).await?;
+    let watched = Watched::described(description, &flags).await?;
     for (key, count) in [("own:low", "8"), ("own:high", "11")] {
         watched.run(&["SET", key, count, "EX", "3500"]).await?;
     }
@@ -80,5 +88,44 @@ async fn limits_of_an_api_and_their_falls_survive_a_restart_while_it_is_away() -
     watched.restart().await?;
     let fell = |scrape: &Scrape| is_excused(scrape, 3.0);
     watched.exporter.until("the limit fell", fell).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_limit_that_was_raised_in_an_api_is_no_violation() -> anyhow::Result<()> {
+    let seldom = DESCRIPTION.replace("every: 1s", "every: 1h");
+    let rules = "low 10 per hour\nhigh 20 per hour\n";
+    let (mut api, watched) = watching(&seldom, rules, &[]).await?;
+    api.answer(6070, "/limits", 200, &rules.replace("10", "100"));
+    watched.run(&["SET", "own:low", "35", "EX", "3500"]).await?;
+    let raised = |scrape: &Scrape| {
+        scrape.assert_reported(&[]);
+        limit(scrape, "low") == Some(100.0)
+    };
+    watched
+        .exporter
+        .until("the limit was raised", raised)
+        .await?;
+
+    // A count that the API's next answer does not explain is reported, also if the API does not answer.
+    let ghosts = |expected: &'static [&str]| {
+        move |scrape: &Scrape| {
+            let mut reported = scrape.reported();
+            reported.retain(|it| it.starts_with("ghost_allowing"));
+            reported.sort_unstable();
+            reported == expected
+        }
+    };
+    watched
+        .run(&["SET", "own:low", "101", "EX", "3500"])
+        .await?;
+    let low = ghosts(&["ghost_allowing low"]);
+    watched.exporter.until("101 is above 100", low).await?;
+    api.stop(6070);
+    watched
+        .run(&["SET", "own:high", "21", "EX", "3500"])
+        .await?;
+    let both = ghosts(&["ghost_allowing high", "ghost_allowing low"]);
+    watched.exporter.until("21 is above 20", both).await?;
     Ok(())
 }

@@ -1,8 +1,10 @@
-//! What registrations and checks say of a node: whether it stopped, and whether it reaches Redis.
+//! What registrations, probes that were cut off, and checks say of a node.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::tests::{World, at};
+use super::super::{NodeMemory, RegistryReading};
 use super::*;
 
 #[test]
@@ -120,6 +122,134 @@ fn after_redis_was_out_of_memory_a_node_that_answers_checks_need_not_wait_for_it
     world.redis.clear();
     assert_eq!(world.judge(55), ["n1 Up redis?"]);
     assert_eq!(world.judge(70), ["n1 Up no-redis"]);
+}
+
+#[test]
+fn a_probe_that_was_cut_off_proves_nothing_of_a_node_that_was_reached() {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    assert_eq!(world.is_cut_off("h:1").judge(5), ["n1 ? redis?"]);
+    // Its clean stop is noticed all the same.
+    assert_eq!(world.gone("n1").judge(10), [""; 0]);
+    // An address of the configuration must answer. One that was never reached proves nothing.
+    let mut world = World::new();
+    world.memory.set_statics(["h:1".to_owned()]);
+    assert_eq!(world.is_cut_off("h:1").judge(0), ["h:1 ? redis?"]);
+    world.registered("n1", "h:1", 25);
+    world.registered("n2", "h:2", 25).is_cut_off("h:2");
+    assert_eq!(world.judge(5), ["n1 ? redis?", "n2 Up redis?"]);
+    // With two addresses, the one that was cut off may be the one that answers.
+    world.answers("h:2", "n1").is_cut_off("h:1");
+    assert_eq!(world.fails("h:2").judge(10)[0], "n1 ? redis?");
+}
+
+#[test]
+fn a_registration_that_redis_brings_back_from_an_older_snapshot_is_no_node() {
+    let stopped = || {
+        let mut world = World::new();
+        world.registered("n1", "h:1", 25).answers("h:1", "n1");
+        world.judge(0);
+        assert_eq!(world.gone("n1").fails("h:1").judge(5), [""; 0]);
+        world
+    };
+    let mut world = stopped();
+    world.registry.redis_restarted = true;
+    assert_eq!(world.registered("n1", "h:1", 12).judge(13), [""; 0]);
+    world.registry.redis_restarted = false;
+    world.registry.redis_up_since = Some(at(10));
+    assert_eq!(world.registered("n1", "h:1", 1).judge(24), [""; 0]);
+    assert_eq!(world.gone("n1").judge(40), [""; 0]);
+    // A registration that is renewed, or another one, is a node that came back.
+    let mut world = stopped();
+    world.registered("n1", "h:1", 30).answers("h:1", "n1");
+    assert_eq!(world.judge(13), ["n1 Up"]);
+    let mut world = stopped();
+    world.registered("n1", "h:1", 12);
+    let registration = world.registry.found.get_mut("n1").unwrap();
+    registration.registered_at = Some("later".to_owned());
+    assert_eq!(world.judge(13), ["n1 Up redis?"]);
+    // What a glance saw deleted is not revived either.
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world.judge(0);
+    let gone = RegistryReading {
+        found: BTreeMap::new(),
+        ..world.registry.clone()
+    };
+    world.memory.learn_glances(vec![(at(3), gone)]);
+    world.registered("n1", "h:1", 12).fails("h:1");
+    assert_eq!(world.judge(13), [""; 0]);
+}
+
+/// A node whose heartbeats are in time.
+fn beating() -> World {
+    let mut world = World::new();
+    world.registered("n1", "h:1", 25).answers("h:1", "n1");
+    world
+}
+
+fn judged(world: &mut World, redis: RedisEvidence) -> Vec<String> {
+    world.redis.insert("n1".to_owned(), redis);
+    world.judge(0)
+}
+
+#[test]
+fn heartbeats_do_not_end_what_failing_checks_proved_while_metrics_are_not_read() {
+    let unread = RedisEvidence::Unread("no_metrics");
+    let mut world = beating();
+    assert_eq!(judged(&mut world, unread.clone()), ["n1 Up"]);
+    let broken = RedisEvidence::Broken("its checks fail");
+    assert_eq!(judged(&mut world, broken.clone()), ["n1 Up no-redis"]);
+    assert_eq!(judged(&mut world, unread.clone()), ["n1 Up redis?"]);
+    let first = RedisEvidence::Unread("first_sample");
+    assert_eq!(judged(world.restart(), first), ["n1 Up redis?"]);
+    world.registered("n1", "h:1", 3);
+    assert_eq!(judged(&mut world, unread.clone()), ["n1 Up no-redis"]);
+    world.registered("n1", "h:1", 25);
+    assert_eq!(judged(&mut world, RedisEvidence::None), ["n1 Up"]);
+    assert_eq!(judged(&mut world, unread.clone()), ["n1 Up"]);
+    // A node that was down meanwhile is another process.
+    judged(&mut world, broken);
+    world.fails("h:1").judge(0);
+    world.answers("h:1", "n1");
+    assert_eq!(judged(&mut world, unread), ["n1 Up"]);
+}
+
+#[test]
+fn without_heartbeats_a_node_reaches_redis_only_by_what_was_read() {
+    let mut world = World::new();
+    world.memory = NodeMemory::new(["h:1".to_owned()]);
+    world.registry.absent = true;
+    world.answers("h:1", "n1");
+    for (redis, shown) in [
+        (RedisEvidence::Unread("first_sample"), "n1 Up redis?"),
+        (RedisEvidence::NoFailures, "n1 Up"),
+        (RedisEvidence::Broken("its health fails"), "n1 Up no-redis"),
+    ] {
+        assert_eq!(judged(&mut world, redis), [shown]);
+    }
+}
+
+#[test]
+fn a_node_whose_state_is_unknown_has_the_same_reason_for_its_way_to_redis() {
+    for (covers_redis, reason) in [(true, Some("not_probed")), (false, None)] {
+        let mut world = World {
+            memory: NodeMemory::new(["h:1".to_owned()]),
+            covers_redis,
+            ..World::default()
+        };
+        world.registry.absent = true;
+        for id in [None, Some("n1")] {
+            if let Some(id) = id {
+                world.answers("h:1", id).judge(0);
+                world.probes.clear();
+            }
+            let nodes = world.nodes(1);
+            assert_eq!(nodes[0].state, None);
+            assert_eq!(nodes[0].redis_reason.as_deref(), reason, "{id:?}");
+        }
+    }
 }
 
 #[test]
