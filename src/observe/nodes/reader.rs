@@ -1,6 +1,8 @@
 //! Reads what a collection needs to know about the nodes: Redis's PING and registry, the management API, the nodes
 //! themselves. If the first reading would raise an alarm, reads again. `judging` decides.
 
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use crate::observe::deadline::{Deadline, cut_off};
 use crate::observe::http::api_reading::{ApiReading, NodeList, NodeListRequest, ask_api};
 use crate::observe::http::client::Http;
 use crate::observe::http::default_limits::DefaultLimits;
-use crate::observe::http::management_api::{address_of, base_of, configured_address};
+use crate::observe::http::management_api::address_of;
 use crate::observe::nodes::canary::CanaryHistory;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::failing_checks::Outage;
@@ -33,9 +35,6 @@ use crate::observe::nodes::requests::NodeRequests;
 use crate::observe::nodes::state::{Glance, NodeMemory, Probe, RegistryReading, RegistryTiming};
 use crate::observe::redis::errors::RedisFailure;
 use crate::observe::redis::topology::{ShardNow, Topology};
-
-/// How many base URLs are tried for the management API in one collection.
-const API_TRIES: usize = 4;
 
 /// How long to wait before a node that stopped answering is asked again: a clean stop deletes the registration and closes
 /// the port within 0.2 s, in no particular order.
@@ -500,59 +499,10 @@ impl NodeReader {
         }
     }
 
-    /// Resolves the configured names to nodes. Returns the failures of names that do not resolve.
-    async fn find_nodes(&mut self, deadline: &Deadline) -> Vec<Failure> {
-        let Some(discovery) = &mut self.discovery else {
-            return Vec::new();
-        };
-        let found = discovery.nodes_of(&self.urls, self.http.timeout());
-        let Some((urls, failures)) = deadline.cut(found).await else {
-            return Vec::new();
-        };
-        self.memory.set_statics(urls.iter().filter_map(address_of));
-        self.node_urls = urls;
-        failures
-    }
-
     /// The pattern of the registrations' names.
     pub(in crate::observe) fn registrations(&self) -> Option<String> {
         let registry = self.requests.registry.as_ref()?;
         Some(encode_key(registry.key.glob()))
-    }
-
-    /// The base URLs to try for the API. The one that answered last comes first.
-    fn api_bases(&self) -> Vec<Url> {
-        if !self.has_api {
-            return Vec::new();
-        }
-        let known = self.memory.addresses();
-        let candidates = self
-            .last_api
-            .iter()
-            .chain(&self.urls)
-            .cloned()
-            .chain(known.iter().filter_map(|address| base_of(address)));
-        let mut bases: Vec<Url> = Vec::new();
-        for url in candidates {
-            if !bases.contains(&url) {
-                bases.push(url);
-            }
-        }
-        bases.truncate(API_TRIES);
-        bases
-    }
-
-    /// The URLs of registered nodes, those that answer first.
-    pub(in crate::observe) fn registered_urls(&self, nodes: &[Node]) -> Vec<Url> {
-        if self.requests.registry.is_none() {
-            return Vec::new();
-        }
-        let mut nodes: Vec<&Node> = nodes.iter().collect();
-        nodes.sort_by_key(|node| (!node.is_up(), node.probe_seconds.is_none()));
-        let addresses = nodes.iter().filter_map(|node| node.address.as_deref());
-        addresses
-            .filter_map(|address| self.url_of(address))
-            .collect()
     }
 
     /// Gives registrations the addresses of the configuration, and leaves out those of nodes that left.
@@ -561,38 +511,6 @@ impl NodeReader {
         self.name_configured(addresses.filter_map(|it| it.address.as_mut()));
         self.memory
             .drop_revived(self.timing, &read.times, &mut read.found);
-    }
-
-    /// Whether a failed probe of `address` means that a node is down. Then it is probed again first.
-    pub(in crate::observe) fn matters(&self, address: &str) -> bool {
-        let discovery = self.discovery.as_ref();
-        self.memory.was_reached(address) && !discovery.is_some_and(|it| it.is_unserved(address))
-    }
-
-    /// Gives the nodes at a URL of the configuration the address by which that URL is known.
-    fn name_configured<'a>(&self, addresses: impl Iterator<Item = &'a mut String>) {
-        for address in addresses {
-            if let Some(known) = configured_address(address, &self.node_urls) {
-                *address = known;
-            }
-        }
-    }
-
-    /// The URL to ask at `address`. A configured one may have another scheme and a path.
-    pub(in crate::observe) fn url_of(&self, address: &str) -> Option<Url> {
-        let mut statics = self.node_urls.iter();
-        let found = statics.find(|url| address_of(url).as_deref() == Some(address));
-        found.cloned().or_else(|| base_of(address))
-    }
-
-    pub(in crate::observe) fn targets<'a>(
-        &self,
-        addresses: impl IntoIterator<Item = &'a String>,
-    ) -> Vec<(String, Url)> {
-        addresses
-            .into_iter()
-            .filter_map(|address| Some((address.clone(), self.url_of(address)?)))
-            .collect()
     }
 
     pub(in crate::observe) fn ask(&self) -> Ask {
