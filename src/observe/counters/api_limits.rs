@@ -250,8 +250,8 @@ impl ApiLimits {
                 .filter_map(|number| Some((*number, (*apis.get(*number)?).clone())))
                 .collect();
             if bases.is_empty() && asked.iter().all(|(_, api)| api.url.is_none()) {
-                // No node is registered.
-                answered.asked = false;
+                // No node is registered, and none can confirm what one said.
+                (answered.asked, answered.read_at) = (false, None);
                 continue;
             }
             let every = asked.iter().map(|(_, api)| api.every).min();
@@ -490,6 +490,23 @@ mod tests {
         (answered.read_at, answered.confirmed_at) = (Some(at(15)), Some(at(15)));
         assert!(!answered.is_before(at(74)));
         assert!(answered.is_before(at(75)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_not_doubted_while_no_node_can_confirm_it() {
+        let kong = Description::parse(crate::limiters::built_in("kong").unwrap()).unwrap();
+        let http = Http::new(Duration::from_secs(1), HttpAccess::default()).unwrap();
+        let base = Url::parse("http://h:8000").unwrap();
+        let mut limits = ApiLimits::new(&Arc::new(kong), http, vec![base]).unwrap();
+        // As with a registry whose nodes are gone.
+        limits.bases.clear();
+        for place in limits.places.values_mut() {
+            place.read_at = Some(at(0));
+        }
+        let mut failures = Vec::new();
+        limits.refresh(at(15), &mut failures).await;
+        assert!(failures.is_empty());
+        assert!(!limits.places.values().any(|place| place.is_before(at(15))));
     }
 
     #[test]
