@@ -1,7 +1,7 @@
 //! Limits from an API of the limiter. They are fetched seldom, remembered while the API is unavailable, and unknown until its
 //! first answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,8 +20,11 @@ use crate::observe::http::client::{Http, HttpError, shown};
 use crate::observe::http::management_api::place_on;
 use crate::observe::http::optional::OptionalRequest;
 
-/// How long limits count as those of now after the API confirmed them.
-const CONFIRMED_FOR: Duration = Duration::from_secs(60);
+/// How long it is remembered that a counter was first seen in violation, so that an answer since then confirms it.
+const REMEMBERED_FOR: Duration = Duration::from_secs(300);
+
+/// The most counters that are remembered so. All others wait for an answer in their own sweep.
+const MOST_REMEMBERED: usize = 100_000;
 
 /// The most places that are asked, if paths contain groups of names.
 const MOST_PLACES: usize = 100;
@@ -51,8 +54,6 @@ struct Answered {
     read_at: Option<Timestamp>,
     /// Whether it was asked at least once.
     asked: bool,
-    /// When the last answer confirmed the one before it, which was doubted.
-    confirmed_at: Option<Timestamp>,
     /// How long the last request took.
     took: Duration,
     known: Known,
@@ -109,6 +110,8 @@ pub(in crate::observe) struct ApiLimits {
     begun_at: Option<Timestamp>,
     /// Places whose last answer may be out of date: the next collection that can asks them.
     doubted: Mutex<BTreeSet<Place>>,
+    /// When counters were first seen in violation by the rules of now, by the hash of their names.
+    violated_since: Mutex<HashMap<u64, Timestamp>>,
     /// Places that follow from names and were not asked yet.
     wanted: Mutex<BTreeMap<Place, BTreeSet<usize>>>,
     /// What is asked, and where, as a hash.
@@ -156,6 +159,7 @@ impl ApiLimits {
             places: BTreeMap::new(),
             begun_at: None,
             doubted: Mutex::default(),
+            violated_since: Mutex::default(),
             wanted: Mutex::default(),
             asks,
             changes: 0,
@@ -225,6 +229,7 @@ impl ApiLimits {
     ) -> bool {
         self.begin(now);
         let doubted = lock(&self.doubted).clone();
+        lock(&self.violated_since).retain(|_, at| elapsed(*at, now) < REMEMBERED_FOR);
         let wanted = std::mem::take(&mut *lock(&self.wanted));
         for (place, apis) in wanted {
             if self.places.len() < MOST_PLACES || self.places.contains_key(&place) {
@@ -264,12 +269,14 @@ impl ApiLimits {
             let fetch = fetch(self.http.clone(), bases.clone(), place.clone(), asked);
             let outcome = answered.request.make(now, longest, fetch).await;
             (answered.asked, answered.took) = (true, started.elapsed());
-            let confirms = lock(&self.doubted).remove(place);
+            lock(&self.doubted).remove(place);
             let error = match outcome {
                 Some(Ok(rules)) => {
-                    self.changes += u64::from(answered.known.replace(rules, now));
+                    if answered.known.replace(rules, now) {
+                        self.changes += 1;
+                        lock(&self.violated_since).clear();
+                    }
                     answered.read_at = Some(now);
-                    answered.confirmed_at = confirms.then_some(now);
                     continue;
                 }
                 Some(Err(error)) => error,
@@ -345,9 +352,9 @@ impl ApiLimits {
         })
     }
 
-    /// Whether `limits` are from an answer before this sweep. Then the next collection asks the API again: a limit that was raised
-    /// must not be a violation. That answer counts for a while, so that a violation that is seen now and then is one, and the API
-    /// is not asked in each collection.
+    /// Whether `limits`, which a counter violates, are from an answer before it was first seen to do so. Then the next collection
+    /// asks the API again: a limit that was raised must not be a violation. The first sighting is remembered for a while, so that a
+    /// violation that is seen now and then is one, and the API is not asked in each collection.
     pub(in crate::observe) fn doubts(
         &self,
         counter: &Counter,
@@ -359,13 +366,24 @@ impl ApiLimits {
             let answered = self.places.get(&place)?;
             let said = api.limits(answered.known.rules(number)?, matched);
             let is_its = said.limit.is_some() && said.limit == limits.limit;
-            let is_old = answered.is_before(self.begun_at?);
-            (is_its && is_old).then_some(place)
+            let read_at = answered.read_at.filter(|_| is_its)?;
+            (read_at < self.violated_since(&matched.name)?).then_some(place)
         });
         let old: Vec<Place> = old.collect();
         let doubts = !old.is_empty();
         lock(&self.doubted).extend(old);
         doubts
+    }
+
+    /// When the counter of this name was first seen in violation: now, unless that is remembered.
+    fn violated_since(&self, name: &[u8]) -> Option<Timestamp> {
+        let (hash, now) = (fixed_hash(name), self.begun_at?);
+        let mut since = lock(&self.violated_since);
+        if since.len() < MOST_REMEMBERED || since.contains_key(&hash) {
+            Some(*since.entry(hash).or_insert(now))
+        } else {
+            Some(now)
+        }
     }
 
     fn find(&self, api: &Api, matched: &Matched) -> Option<(usize, Place)> {
@@ -380,12 +398,6 @@ impl Answered {
     fn is_due(&self, now: Timestamp, every: Duration) -> bool {
         let is_old = self.read_at.is_none_or(|at| elapsed(at, now) >= every);
         is_old && self.request.is_due(now)
-    }
-
-    /// Whether its last answer is from before `begun`, and not a confirmation that still counts then.
-    fn is_before(&self, begun: Timestamp) -> bool {
-        let counts = |at: Timestamp| elapsed(at, begun) < CONFIRMED_FOR;
-        self.read_at.is_some_and(|at| at < begun) && !self.confirmed_at.is_some_and(counts)
     }
 }
 
@@ -474,39 +486,66 @@ async fn fetch(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limiters::{Fit, Type};
     use crate::observe::http::access::HttpAccess;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
     }
 
+    /// A limit of 10 for each counter, read at 0 s.
+    fn ten() -> (Arc<Description>, ApiLimits) {
+        let text = "name: own\ntitle: own\ncounters:\n  - {name: a, key: '^own:(?P<key>.+)$', type: string, count: value, refused: not_counted, expiry: required, without_expiry: heals}\nlimits:\n  - http: {port: 1, path: /limits, line: '^(?P<key>\\S+) (?P<limit>\\d+) per (?P<unit>minute)$'}\n";
+        let own = Arc::new(Description::parse(text).unwrap());
+        let http = Http::new(Duration::from_secs(1), HttpAccess::default()).unwrap();
+        let base = Url::parse("http://h:8000").unwrap();
+        let mut limits = ApiLimits::new(&own, http, vec![base]).unwrap();
+        let api = own.apis().next().unwrap();
+        let rules = api.parse(b"x 10 per minute\ny 10 per minute\n").unwrap();
+        let place = limits.places.values_mut().next().unwrap();
+        place.known.replace(RulesOfApis::from([(0, rules)]), at(0));
+        place.read_at = Some(at(0));
+        (own, limits)
+    }
+
     #[test]
-    fn an_answer_is_doubted_in_the_next_sweep_and_a_confirmation_after_a_minute() {
-        let mut answered = Answered::default();
-        assert!(!answered.is_before(at(0)), "it never answered");
-        answered.read_at = Some(at(0));
-        assert!(!answered.is_before(at(0)));
-        assert!(answered.is_before(at(1)));
-        (answered.read_at, answered.confirmed_at) = (Some(at(15)), Some(at(15)));
-        assert!(!answered.is_before(at(74)));
-        assert!(answered.is_before(at(75)));
+    fn a_counter_is_doubted_until_an_answer_since_it_was_first_seen_in_violation() {
+        let (own, mut limits) = ten();
+        let ten = Limits {
+            limit: Some(10),
+            window_ms: Some(60_000),
+            burst: None,
+        };
+        let doubts = |limits: &ApiLimits, name: &[u8]| {
+            let Fit::Counter(matched) = own.match_name(name, Some(Type::String)) else {
+                panic!("it is a counter");
+            };
+            limits.doubts(&own.counters[0], &matched, &ten)
+        };
+        limits.begin(at(15));
+        assert!(doubts(&limits, b"own:x"));
+        let read = |limits: &mut ApiLimits, seconds| {
+            for place in limits.places.values_mut() {
+                place.read_at = Some(at(seconds));
+            }
+        };
+        read(&mut limits, 30);
+        limits.begin(at(30));
+        assert!(!doubts(&limits, b"own:x"));
+        // Seen now and then, and another counter of the same place, whose limit may have been raised.
+        limits.begin(at(120));
+        assert!(!doubts(&limits, b"own:x") && doubts(&limits, b"own:y"));
     }
 
     #[tokio::test]
     async fn an_answer_is_not_doubted_while_no_node_can_confirm_it() {
-        let kong = Description::parse(crate::limiters::built_in("kong").unwrap()).unwrap();
-        let http = Http::new(Duration::from_secs(1), HttpAccess::default()).unwrap();
-        let base = Url::parse("http://h:8000").unwrap();
-        let mut limits = ApiLimits::new(&Arc::new(kong), http, vec![base]).unwrap();
+        let (_, mut limits) = ten();
         // As with a registry whose nodes are gone.
         limits.bases.clear();
-        for place in limits.places.values_mut() {
-            place.read_at = Some(at(0));
-        }
         let mut failures = Vec::new();
         limits.refresh(at(15), &mut failures).await;
         assert!(failures.is_empty());
-        assert!(!limits.places.values().any(|place| place.is_before(at(15))));
+        assert!(limits.places.values().all(|place| place.read_at.is_none()));
     }
 
     #[test]

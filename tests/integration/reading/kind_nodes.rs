@@ -182,7 +182,7 @@ async fn limits_are_fetched_seldom() -> anyhow::Result<()> {
     envoy.serve(6070, "/rlconfig", RULES).await?;
     let watched = Watched::start("envoy-ratelimit", &envoy.url(8080)).await?;
     watched
-        .run(&["SET", &envoy_counter(), "12", "EX", "80000"])
+        .run(&["SET", &envoy_counter(), "12", "EX", "90000"])
         .await?;
     let known = |scrape: &Scrape| limit(scrape, "edge remote_address_10.0.0.1") == Some(10.0);
     watched.exporter.until("the limit is known", known).await?;
@@ -191,9 +191,8 @@ async fn limits_are_fetched_seldom() -> anyhow::Result<()> {
     }
     assert_eq!(envoy.asked("GET /rlconfig"), 1);
     // A violation may come from a limit that was raised: it is confirmed, but not in each collection.
-    watched
-        .run(&["SET", &envoy_counter(), "12", "EX", "190000"])
-        .await?;
+    let other = envoy_counter().replace("10.0.0.1", "10.0.0.2");
+    watched.run(&["SET", &other, "12", "EX", "190000"]).await?;
     for _ in 0..5 {
         watched.exporter.scrape().await?;
     }
