@@ -35,11 +35,7 @@ async fn a_node_that_is_cut_off_is_found_and_does_not_flap_with_scrapes_shorter_
     exporter.until("node-2 answers", reached).await?;
     proxy.set(Mode::Hang).await?;
     let is_down = |scrape: &Scrape| scrape.reported() == ["node_down node-2"];
-    let found = async {
-        while !is_down(&exporter.scrape_within(SHORT_SCRAPE).await?) {}
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(PATIENCE, found).await??;
+    until_short(&exporter, is_down).await?;
     // Its registration is renewed all the time.
     for _ in 0..2 {
         let short = exporter.scrape_within(SHORT_SCRAPE).await?;
@@ -53,21 +49,26 @@ async fn a_node_that_is_cut_off_is_found_and_does_not_flap_with_scrapes_shorter_
     Ok(())
 }
 
+/// Scrapes as Prometheus does with a short timeout, until `holds`.
+async fn until_short(exporter: &Exporter, holds: impl Fn(&Scrape) -> bool) -> anyhow::Result<()> {
+    let found = async {
+        while !holds(&exporter.scrape_within(SHORT_SCRAPE).await?) {}
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, found).await?
+}
+
+fn is_disconnected(scrape: &Scrape) -> bool {
+    scrape.reported() == ["redis_disconnected redis"]
+}
+
 #[tokio::test]
 async fn a_redis_that_hangs_is_found_with_scrapes_shorter_than_its_timeout() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(1, &[]).await?;
     let good = |scrape: &Scrape| scrape.is("ratelimiter_redis_up", &[], 1);
     cluster.exporter.until("Redis answers", good).await?;
     cluster.redis.pause()?;
-    let found = async {
-        loop {
-            let scrape = cluster.exporter.scrape_within(SHORT_SCRAPE).await?;
-            if scrape.reported() == ["redis_disconnected redis"] {
-                return anyhow::Ok(());
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, found).await??;
+    until_short(&cluster.exporter, is_disconnected).await?;
     cluster.redis.resume()?;
     let recovered = |scrape: &Scrape| scrape.reported().is_empty() && good(scrape);
     cluster.exporter.until("it is back", recovered).await?;
@@ -84,16 +85,11 @@ async fn a_seed_that_hangs_does_not_hide_one_that_answers_from_scrapes_shorter_t
     let nodes = [NodeProcess::start(NodeOptions::new("node-1", redis.url())).await?];
     let seeds = format!("redis://{},{address}", proxy.address());
     let exporter = Exporter::start(&base_flags(&seeds, &nodes)).await?;
-    let found = async {
-        loop {
-            let scrape = exporter.scrape_within(SHORT_SCRAPE).await?;
-            scrape.assert_reported(&[]);
-            if scrape.is("ratelimiter_redis_up", &[], 1) {
-                return anyhow::Ok(());
-            }
-        }
+    let is_up = |scrape: &Scrape| {
+        scrape.assert_reported(&[]);
+        scrape.is("ratelimiter_redis_up", &[], 1)
     };
-    tokio::time::timeout(PATIENCE, found).await?
+    until_short(&exporter, is_up).await
 }
 
 #[tokio::test]
@@ -111,15 +107,7 @@ async fn a_seed_that_hangs_beside_one_that_refuses_is_found_by_scrapes_shorter_t
     let is_up = |scrape: &Scrape| scrape.is("ratelimiter_redis_up", &[], 1);
     exporter.until("the second seed answers", is_up).await?;
     proxy.set(Mode::Hang).await?;
-    let found = async {
-        loop {
-            let scrape = exporter.scrape_within(SHORT_SCRAPE).await?;
-            if scrape.reported() == ["redis_disconnected redis"] {
-                return anyhow::Ok(());
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, found).await?
+    until_short(&exporter, is_disconnected).await
 }
 
 /// A node with its own default limit, in windows of an hour.
@@ -141,6 +129,12 @@ async fn admit(node: &NodeProcess, count: usize) -> anyhow::Result<()> {
 }
 
 const BUSY: [(&str, &str); 1] = [("key", "busy")];
+
+/// Asserts that nothing is reported.
+fn has_raised_limit(scrape: &Scrape) -> bool {
+    scrape.assert_reported(&[]);
+    scrape.is("ratelimiter_key_requests_limit", &BUSY, 100)
+}
 
 #[tokio::test]
 async fn a_rolling_restart_that_raises_the_default_limit_pages_nobody() -> anyhow::Result<()> {
@@ -207,11 +201,9 @@ async fn counts_of_a_new_node_with_a_raised_default_page_nobody_before_it_is_ask
     let scrape = exporter.scrape().await?;
     scrape.assert_is("ratelimiter_key_requests", &BUSY, 30);
     scrape.assert_reported(&[]);
-    let asked = |scrape: &Scrape| {
-        scrape.assert_reported(&[]);
-        scrape.is("ratelimiter_key_requests_limit", &BUSY, 100)
-    };
-    exporter.until("the new node is asked", asked).await?;
+    exporter
+        .until("the new node is asked", has_raised_limit)
+        .await?;
     Ok(())
 }
 
@@ -235,10 +227,8 @@ async fn a_fresh_exporter_that_knows_one_node_reports_no_count_above_the_default
     scrape.assert_is("ratelimiter_up", &[], 0);
     scrape.assert_is("ratelimiter_key_requests_limit", &BUSY, 10);
     scrape.assert_reported(&[]);
-    let asked = |scrape: &Scrape| {
-        scrape.assert_reported(&[]);
-        scrape.is("ratelimiter_key_requests_limit", &BUSY, 100)
-    };
-    exporter.until("the second node is asked", asked).await?;
+    exporter
+        .until("the second node is asked", has_raised_limit)
+        .await?;
     Ok(())
 }
