@@ -17,7 +17,7 @@ mod redis;
 mod take_over;
 
 pub use actor::{KEY, LimiterActor, RESET_COUNTER};
-pub use config::{Kind, ObserveConfig};
+pub use config::ObserveConfig;
 pub use counters::described::{Inspected, Inspection, inspect};
 pub use counters::limits::LimitRule;
 pub use counters::pace::RedisShares;

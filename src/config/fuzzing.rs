@@ -86,7 +86,6 @@ fn is_sound(config: &Config) {
         let observe = &config.observe;
         assert!(config.observe.max_series <= MOST_SERIES);
         assert!(!observe.redis.seeds.is_empty());
-        assert!(!observe.ratelimiter_urls.is_empty() || !observe.kind.is_reference);
         for url in observe
             .ratelimiter_urls
             .iter()
@@ -107,7 +106,7 @@ fn is_sound(config: &Config) {
         }
         assert!(observe.scan_share >= 0.001 && observe.scan_share <= 1.0);
         assert!(
-            observe.kind.description.registry().is_none()
+            observe.description.registry().is_none()
                 || observe.registry.heartbeat * 2 < observe.registry.ttl
         );
         assert!(

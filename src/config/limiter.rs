@@ -10,34 +10,30 @@ use super::reader::SWITCH;
 use super::settings::{Typed, Values};
 use crate::files;
 use crate::limiters::{Description, built_in};
-use crate::observe::Kind;
-
-/// The kind that has code of its own.
-const REFERENCE: &str = "reference";
 
 impl Values {
     /// The kind that `limiter.file` describes, or else `limiter.kind` names.
-    pub(super) fn limiter_kind(&self) -> Result<Kind, ConfigError> {
+    pub(super) fn limiter_kind(&self) -> Result<Arc<Description>, ConfigError> {
         if let Some(typed) = self.typed("limiter.file") {
-            return Ok(Kind {
-                description: Arc::new(of_file(&typed)?),
-                is_reference: false,
-            });
+            return Ok(Arc::new(of_file(&typed)?));
         }
         let typed = self.typed("limiter.kind").unwrap_or_default();
         let text = built_in(typed.text()).map_err(|expected| typed.refused(expected))?;
-        Ok(Kind {
-            description: Arc::new(described(&typed, text)?),
-            is_reference: typed.text() == REFERENCE,
-        })
+        Ok(Arc::new(described(&typed, text)?))
     }
 
-    /// Refuses settings that `kind`, whose nodes are at `urls`, has nothing for in its description.
-    pub(super) fn check_kind(&self, kind: &Kind, urls: &[Url]) -> Result<(), ConfigError> {
-        if kind.is_reference {
-            return Ok(());
-        }
-        let description = &kind.description;
+    /// Whether a target of this kind must have the URL of a node: for the kind that is watched by default, this setting has a
+    /// default, which must not be used for a target by mistake.
+    pub(super) fn needs_url(&self, kind: &Description) -> bool {
+        kind.has_management_api() && self.typed("limiter.file").is_none()
+    }
+
+    /// Refuses settings that `description`, whose nodes are at `urls`, has nothing for.
+    pub(super) fn check_kind(
+        &self,
+        description: &Description,
+        urls: &[Url],
+    ) -> Result<(), ConfigError> {
         let nodes = description.nodes.as_ref().map(|nodes| &nodes.value);
         let name = &description.name;
         let wrong = |flag, expected: &str| match self.given(flag) {

@@ -58,11 +58,11 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
         }
         return Ok(targets);
     }
-    let is_reference = values.limiter_kind()?.is_reference;
+    let needs_url = values.needs_url(&*values.limiter_kind()?);
     if let Some((_, first)) = given.first()
-        && missing(values, is_reference).is_some()
+        && missing(values, needs_url).is_some()
     {
-        let needed = needed_by(is_reference).join(" and ");
+        let needed = needed(needs_url).join(" and ");
         // Otherwise the exporter would watch the default addresses, where there may be no limiter.
         let names: Vec<&str> = targets.keys().map(String::as_str).collect();
         return Err(ConfigError::new(
@@ -80,17 +80,16 @@ pub(super) fn targets(values: &Values) -> Result<BTreeMap<String, TargetConfig>,
 /// The target called `name`: its own values, then those that it inherits from `top`, then the defaults.
 fn target_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, ConfigError> {
     let mut values = top.below(&format!("targets.{name}."));
-    let kind = values.limiter_kind()?;
-    let is_reference = kind.is_reference;
-    let description = &kind.description;
+    let description = values.limiter_kind()?;
+    let needs_url = values.needs_url(&description);
     let nodes = description.nodes.as_ref();
     let has_canary = nodes.is_some_and(|nodes| nodes.value.canary.is_some())
         && (values.given("ratelimiter.url").is_some() || description.registry().is_some());
-    if let Some(missing) = missing(&values, is_reference) {
+    if let Some(missing) = missing(&values, needs_url) {
         return Err(ConfigError::new(
             &target.origin,
             format!("without {missing}"),
-            format!("{} of its own", needed_by(is_reference).join(" and ")),
+            format!("{} of its own", needed(needs_url).join(" and ")),
         ));
     }
     // The order of rules matters, so the rules of the top are not added to its own.
@@ -105,18 +104,14 @@ fn target_of(name: &str, target: &Typed, top: &Values) -> Result<TargetConfig, C
     values.target()
 }
 
-/// The addresses that a limiter must have: of other kinds than the reference, only Redis must be known.
-fn needed_by(is_reference: bool) -> &'static [&'static str] {
-    if is_reference {
-        &REQUIRED
-    } else {
-        &REQUIRED[..1]
-    }
+/// The addresses that a limiter must have: of most kinds, only Redis must be known.
+fn needed(url: bool) -> &'static [&'static str] {
+    if url { &REQUIRED } else { &REQUIRED[..1] }
 }
 
 /// The address that a limiter lacks.
-fn missing(values: &Values, is_reference: bool) -> Option<&'static str> {
-    let mut needed = needed_by(is_reference).iter();
+fn missing(values: &Values, needs_url: bool) -> Option<&'static str> {
+    let mut needed = needed(needs_url).iter();
     needed.find(|flag| values.given(flag).is_none()).copied()
 }
 
@@ -124,12 +119,12 @@ impl Values {
     fn target(&self) -> Result<TargetConfig, ConfigError> {
         let mut ratelimiter_urls = self.node_urls()?;
         let mut prometheus_url = self.optional("prometheus.url", HTTP_URL)?;
-        let kind = self.limiter_kind()?;
-        if !kind.is_reference && self.given("ratelimiter.url").is_none() {
+        let description = self.limiter_kind()?;
+        if !self.needs_url(&description) && self.given("ratelimiter.url").is_none() {
             // The default is the address of the reference limiter.
             ratelimiter_urls.clear();
         }
-        self.check_kind(&kind, &ratelimiter_urls)?;
+        self.check_kind(&description, &ratelimiter_urls)?;
         Ok(TargetConfig {
             observe: ObserveConfig {
                 ratelimiter_access: self.ratelimiter_access(&mut ratelimiter_urls)?,
@@ -144,12 +139,12 @@ impl Values {
                 latency_window: self.get("latency.window", LATENCY_WINDOW)?,
                 scan_budget: self.get("scan.budget", TIMEOUT)?,
                 scan_share: self.get("scan.share", SHARE)?,
-                registry: self.registry(kind.description.registry())?,
+                registry: self.registry(description.registry())?,
                 key_label: self.get("keys.label", KEY_LABEL)?,
                 max_series: self.get("keys.max-series", SERIES)?,
                 named_keys: BTreeSet::new(),
                 recording: false,
-                kind,
+                description,
                 limit_rules: self.limit_rules()?,
             },
             checker: self.checker()?,

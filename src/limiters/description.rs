@@ -175,6 +175,12 @@ impl Description {
         registry.map(|registry| &registry.value)
     }
 
+    /// Whether the limiter's nodes serve the management API.
+    pub fn has_management_api(&self) -> bool {
+        let nodes = self.nodes.as_ref();
+        nodes.is_some_and(|nodes| nodes.value.management_api)
+    }
+
     /// All APIs with limits: those of single counters and those for all counters.
     pub fn apis(&self) -> impl Iterator<Item = &Http> {
         let own = self.counters.iter().flat_map(|counter| &counter.limits);

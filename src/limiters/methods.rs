@@ -203,6 +203,11 @@ pub(super) trait Counting: Debug + Send + Sync {
         false
     }
 
+    /// Whether the count is the number of scores in the window, in milliseconds.
+    fn counts_scores_in_ms(&self) -> bool {
+        false
+    }
+
     /// The templates in its settings.
     fn templates(&self) -> Vec<&Spanned<Template>> {
         Vec::new()

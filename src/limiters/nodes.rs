@@ -20,6 +20,9 @@ pub struct Nodes {
     /// How the addresses of nodes follow from `--ratelimiter.url`.
     #[serde(default)]
     pub discover: Discover,
+    /// Whether they serve the management API: nodes, counters, the default limit, and the reset of a counter.
+    #[serde(default)]
+    pub management_api: bool,
     /// The registry of nodes in Redis.
     pub registry: Option<Spanned<Registry>>,
     /// The health request.

@@ -45,6 +45,11 @@ impl Description {
         beginnings.dedup_by(|next, before| next.starts_with(before));
         beginnings
     }
+
+    /// The first of [`Self::prefixes`].
+    pub fn first_prefix(&self) -> &[u8] {
+        self.prefixes().first().copied().unwrap_or_default()
+    }
 }
 
 /// The common beginning of both.

@@ -72,6 +72,14 @@ impl Template {
         }
     }
 
+    /// The text before the key, if the key is all that follows.
+    pub(super) fn before_key(&self) -> Option<&[u8]> {
+        match &self.parts[..] {
+            [Part::Text(text), Part::Group(group)] if group == "key" => Some(text),
+            _ => None,
+        }
+    }
+
     /// Whether it makes JSON pointers.
     pub(super) fn is_pointer(&self) -> bool {
         self.parts.is_empty() || self.beginning().starts_with(b"/")

@@ -53,7 +53,7 @@ pub struct ObserveConfig {
     /// For a recording: every key above its limit is listed, with all that a replay needs to know.
     pub recording: bool,
     /// The kind of limiter.
-    pub kind: Kind,
+    pub description: Arc<Description>,
     /// Limits by key, from the configuration.
     pub limit_rules: Vec<LimitRule>,
 }
@@ -61,14 +61,13 @@ pub struct ObserveConfig {
 impl ObserveConfig {
     /// The kind, as observations describe it.
     pub(in crate::observe) fn limiter_kind(&self) -> LimiterKind {
-        let description = &self.kind.description;
+        let description = &self.description;
         let nodes = description.nodes.as_ref();
         LimiterKind {
             name: description.name.clone(),
             nodes: description.registry().is_some()
                 || (nodes.is_some() && !self.ratelimiter_urls.is_empty()),
-            latency: self.kind.is_reference
-                || self.latency_metric.is_some()
+            latency: self.latency_metric.is_some()
                 || self.probe_canary
                 || nodes.is_some_and(|it| !it.value.latency.is_empty()),
             canary: self.probe_canary
@@ -80,19 +79,10 @@ impl ObserveConfig {
     /// The actor for this limiter.
     pub fn actor(&self) -> LimiterActor {
         LimiterActor {
-            urls: (self.kind.is_reference).then(|| self.ratelimiter_urls.clone()),
+            urls: (self.description.has_management_api()).then(|| self.ratelimiter_urls.clone()),
             access: self.ratelimiter_access.clone(),
             timeout: self.ratelimiter_timeout,
             key_label: self.key_label,
         }
     }
-}
-
-/// The kind of a limiter.
-#[derive(Clone, Debug)]
-pub struct Kind {
-    /// Its description.
-    pub description: Arc<Description>,
-    /// Whether it is the reference limiter, whose management API is watched.
-    pub is_reference: bool,
 }

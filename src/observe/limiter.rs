@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Moment};
-use crate::limiters::{Discover, Latency, Unit};
+use crate::limiters::{Discover, Latency, PlainLog, Unit};
 use crate::observation::{
     Collector, CollectorRun, Condition, CounterView, CountersListed, CountersRead, KeyLabel,
     KeyTotals, Limit, LimiterKind, Observation, Reason, RedisReading, decode_key,
@@ -23,10 +23,9 @@ use crate::observe::counters::api_limits::{ApiLimits, to_set};
 use crate::observe::counters::described::{Described, SavedName};
 use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::listed::Listed;
-use crate::observe::counters::memory::CounterMemory;
+use crate::observe::counters::memory::{CounterMemory, Reading};
 use crate::observe::counters::pace::RedisShares;
 use crate::observe::counters::reader::{KeyReader, KeysRead, Needs};
-use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::settings::SettingsMemory;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::summary::{KeysKept, Summary};
@@ -58,7 +57,6 @@ pub struct Limiter {
     clock: Clock,
     /// The kind, as observations describe it.
     pub(in crate::observe) kind: LimiterKind,
-    is_reference: bool,
     pub(in crate::observe) redis: RedisDeployment,
     pub(in crate::observe) nodes: NodeReader,
     pub(in crate::observe) keys: KeyReader,
@@ -73,15 +71,17 @@ pub struct Limiter {
 impl Limiter {
     /// Prepares to observe. Connects to nothing yet.
     pub fn new(mut config: ObserveConfig, clock: Clock) -> Result<Self, SetupError> {
-        let is_reference = config.kind.is_reference;
-        let description = Arc::clone(&config.kind.description);
+        let description = Arc::clone(&config.description);
         let described_nodes = description.nodes.as_ref();
         let discovers = described_nodes.is_some_and(|it| it.value.discover == Discover::Dns);
         let kind = config.limiter_kind();
-        let tracked = Tracked::new(&description, is_reference);
+        let has_api = description.has_management_api() && kind.nodes;
+        // The default limit of a plain log is that of the management API.
+        let log = PlainLog::of(&description).filter(|_| has_api);
+        let tracked = Tracked::new(&description, log.as_ref());
         let http = |access| Http::new(config.ratelimiter_timeout, access).map_err(SetupError);
-        let described = if is_reference {
-            None
+        let read = if let Some(log) = log {
+            Reading::Plain(log)
         } else {
             let urls = config.ratelimiter_urls.clone();
             let to_set = to_set(&description, &urls);
@@ -91,12 +91,12 @@ impl Limiter {
             let api = ApiLimits::new(&description, http(config.ratelimiter_access.clone())?, urls);
             let mut described = Described::new(Arc::clone(&description), api);
             described.to_set = to_set;
-            Some(described)
+            Reading::Described(Box::new(described))
         };
         if !kind.nodes {
             config.ratelimiter_urls.clear();
         }
-        let topology = Topology::new(&config.redis, PREFIX);
+        let topology = Topology::new(&config.redis, description.first_prefix());
         let access = topology.access();
         let actor = Arc::new(config.actor());
         let mut requests = NodeRequests::new(&description);
@@ -112,7 +112,7 @@ impl Limiter {
                 memory: NodeMemory::new(statics),
                 node_urls: config.ratelimiter_urls.clone(),
                 urls: config.ratelimiter_urls,
-                has_api: is_reference,
+                has_api,
                 discovery: discovers.then(Discovery::default),
                 probe: config.probe_nodes,
                 prometheus: match config.prometheus_url {
@@ -137,7 +137,7 @@ impl Limiter {
                 access,
                 readers: BTreeMap::new(),
                 shards: Vec::new(),
-                memory: CounterMemory::new(description, described, config.limit_rules),
+                memory: CounterMemory::new(description, read, config.limit_rules),
                 tracked,
                 collections: 0,
                 budget: config.scan_budget,
@@ -164,7 +164,6 @@ impl Limiter {
             redis: config.redis,
             counter_list: OptionalRequest::default(),
             kind,
-            is_reference,
             clock,
             kept: KeysKept::new(Listed::new(config.recording, config.named_keys)),
             max_series: config.max_series,
@@ -185,16 +184,15 @@ impl Limiter {
     /// Whether this kind of limiter has anything for `collector` to ask.
     fn asks(&self, collector: Collector) -> bool {
         let has_metrics = self.nodes.requests.metrics.is_some();
-        self.is_reference
-            || match collector {
-                Collector::Redis => true,
-                Collector::Probes => self.kind.nodes,
-                Collector::NodeMetrics => self.kind.nodes && has_metrics,
-                Collector::Prometheus => self.nodes.prometheus.is_some(),
-                Collector::Canary => self.nodes.requests.canary.is_some(),
-                Collector::Registry => self.nodes.requests.registry.is_some(),
-                Collector::ManagementApi | Collector::Counters => false,
-            }
+        match collector {
+            Collector::Redis | Collector::Counters => true,
+            Collector::Probes => self.kind.nodes,
+            Collector::NodeMetrics => self.kind.nodes && has_metrics,
+            Collector::Prometheus => self.nodes.prometheus.is_some(),
+            Collector::Canary => self.nodes.requests.canary.is_some(),
+            Collector::Registry => self.nodes.requests.registry.is_some(),
+            Collector::ManagementApi => self.nodes.has_api,
+        }
     }
 
     fn assemble(
@@ -278,7 +276,7 @@ impl Limiter {
             },
             api_up: match keys.api {
                 Some((up, _)) => Some(up),
-                None => self.is_reference.then_some(read.api.up),
+                None => read.api_up,
             },
             default_limit: self.keys.memory.limits.default_limit(),
             counters_read: keys.read,

@@ -141,6 +141,22 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_counters_with_other_names_are_not_kept() {
+        let folder = lab::temp::TempDir::new("take-over").unwrap();
+        let (same, other) = (folder.path().join("a.yml"), folder.path().join("b.yml"));
+        let text = crate::limiters::built_in("reference").unwrap();
+        std::fs::write(&same, text).unwrap();
+        std::fs::write(&other, text.replace("ratelimit:", "mine:")).unwrap();
+        for (after, kept) in [(same, true), (other, false)] {
+            let mut next = limiter(&[("limiter.file", &after.display().to_string())]);
+            let url = [("ratelimiter.url", "http://elsewhere:1")];
+            assert!(next.take_over(experienced(&url)));
+            let limits = &next.keys.memory.limits;
+            assert_eq!(limits.default_limit().is_some(), kept, "{after:?}");
+        }
+    }
+
+    #[test]
     fn nodes_at_the_addresses_of_a_name_survive_a_reload_and_a_restart() {
         let folder = lab::temp::TempDir::new("names").unwrap();
         let file = folder.path().join("own.yml");

@@ -244,6 +244,12 @@ impl Counting for Log {
         }
     }
 
+    fn counts_scores_in_ms(&self) -> bool {
+        self.unit == Some(Unit::Milliseconds)
+            && self.times == Times::Requests
+            && self.weight == Weight::One
+    }
+
     fn check(&self, keys: &Keys<'_>) -> Result<(), String> {
         super::needs(keys, &[Type::Zset, Type::List, Type::String])?;
         if (keys.kind == Type::String) != self.form.is_some() {

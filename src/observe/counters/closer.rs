@@ -1,4 +1,4 @@
-//! The expiry of a reference limiter's counter, its entries in the future, and which of these states the limiter cannot make.
+//! The expiry of a counter of a plain log, its entries in the future, and which of these states the limiter cannot make.
 //! Reading them takes two more commands, so they are read only where they decide something, and for a sample. Pure.
 
 use redis::{Cmd, RedisResult, Value};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use redis::{PushInfo, PushKind, Value};
 
-use crate::limiters::Description;
+use crate::limiters::{Description, PlainLog};
 use crate::lock::lock;
 use crate::observe::redis::connector::Connector;
 use crate::observe::redis::deployment::Access;
@@ -26,17 +26,17 @@ const BESIDES: usize = 24;
 pub(in crate::observe) struct Tracked {
     /// The prefixes of the names. No prefix begins with another one. The empty prefix fits every name.
     prefixes: Vec<Vec<u8>>,
-    /// Whether counters have sequences. Both are written together, so the name of the counter is enough.
-    sequences: bool,
+    /// The end of names that are written together with their counters, whose names are enough.
+    sequence: Option<Vec<u8>>,
 }
 
 impl Tracked {
     /// The writes to the counters and registrations of `description`.
-    pub(in crate::observe) fn new(description: &Description, sequences: bool) -> Self {
+    pub(in crate::observe) fn new(description: &Description, log: Option<&PlainLog>) -> Self {
         let prefixes = description.prefixes().into_iter();
         Self {
             prefixes: prefixes.map(<[u8]>::to_vec).collect(),
-            sequences,
+            sequence: log.and_then(|log| log.sequence.clone()),
         }
     }
 
@@ -108,8 +108,8 @@ struct WrittenNames {
 }
 
 impl WrittenNames {
-    /// Adds the names that Redis reports. With `sequences`, leaves out those beside their counters.
-    fn take(&mut self, push: PushInfo, sequences: bool) {
+    /// Adds the names that Redis reports, but not those beside their counters, which end with `sequence`.
+    fn take(&mut self, push: PushInfo, sequence: Option<&[u8]>) {
         if push.kind != PushKind::Invalidate {
             return;
         }
@@ -120,17 +120,17 @@ impl WrittenNames {
             };
             for name in names {
                 if let Value::BulkString(name) = name {
-                    self.add(&name, sequences);
+                    self.add(&name, sequence);
                 }
             }
         }
     }
 
-    fn add(&mut self, name: &[u8], sequences: bool) {
+    fn add(&mut self, name: &[u8], sequence: Option<&[u8]>) {
         if self.missed {
             return;
         }
-        let counter = name.strip_suffix(b":seq").filter(|_| sequences);
+        let counter = sequence.and_then(|end| name.strip_suffix(end));
         let is_known = |name: &[u8]| self.hashes.contains(&self.seed.hash_one(name));
         if counter.is_some_and(is_known) || is_known(name) {
             return;
@@ -153,8 +153,8 @@ impl Invalidations {
     pub(in crate::observe) fn new(access: Arc<Access>, address: &str, tracked: &Tracked) -> Self {
         let written = Arc::new(Mutex::new(WrittenNames::default()));
         let receiver = Arc::clone(&written);
-        let sequences = tracked.sequences;
-        let take: OnPush = Arc::new(move |push| lock(&receiver).take(push, sequences));
+        let sequence = tracked.sequence.clone();
+        let take: OnPush = Arc::new(move |push| lock(&receiver).take(push, sequence.as_deref()));
         let first = Some(tracked.command());
         Self {
             address: address.to_owned(),
@@ -216,12 +216,12 @@ mod tests {
     fn a_sequence_beside_its_counter_is_left_out_and_one_alone_is_not() {
         let mut written = WrittenNames::default();
         let reported = ["ratelimit:a", "ratelimit:a:seq", "ratelimit:b:seq"];
-        written.take(push(&reported), true);
+        written.take(push(&reported), Some(b":seq"));
         let names: Vec<_> = written.names.iter().collect();
         assert_eq!(names, [&b"ratelimit:a"[..], b"ratelimit:b:seq"]);
         // Another limiter's counter may have such a name.
         let mut written = WrittenNames::default();
-        written.take(push(&reported), false);
+        written.take(push(&reported), None);
         assert_eq!(written.names.len(), 3);
     }
 
@@ -237,7 +237,7 @@ mod tests {
         };
         let tracked = |kind: &str| {
             let description = Description::parse(built_in(kind).unwrap()).unwrap();
-            Tracked::new(&description, kind == "reference")
+            Tracked::new(&description, PlainLog::of(&description).as_ref())
         };
         assert_eq!(
             packed(&tracked("reference")),
@@ -261,10 +261,10 @@ mod tests {
         let mut written = WrittenNames::default();
         let long = "x".repeat(MOST_BYTES / 2 - 1 - BESIDES);
         for _ in 0..3 {
-            written.take(push(&[&format!("{long}1"), &format!("{long}2")]), true);
+            written.take(push(&[&format!("{long}1"), &format!("{long}2")]), None);
         }
         assert_eq!((written.names.len(), written.missed), (2, false));
-        written.take(push(&["x"]), true);
+        written.take(push(&["x"]), None);
         assert_eq!((written.names.len(), written.missed), (0, true));
     }
 
@@ -275,7 +275,7 @@ mod tests {
             kind: PushKind::Invalidate,
             data: vec![Value::Nil],
         };
-        written.take(flushed, true);
+        written.take(flushed, None);
         assert!(written.missed);
     }
 }

@@ -1,4 +1,4 @@
-//! The limits of the reference limiter's keys, current ones and those before a fall. Pure.
+//! The limits of the keys of a plain log, current ones and those before a fall. Pure.
 //!
 //! Keys with the default limit take no memory. For each key with its own limit, a hash and the index of the limit in a table are
 //! remembered.

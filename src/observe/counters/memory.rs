@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::clock::elapsed;
-use crate::limiters::{Counter, Description};
+use crate::limiters::{Counter, Description, PlainLog};
 use crate::observation::{FallenLimit, Limit};
 use crate::observe::counters::described::Described;
 use crate::observe::counters::limits::{LimitMemory, LimitRule, by_rule};
@@ -17,15 +17,25 @@ use crate::observe::counters::settings::SettingsMemory;
 use crate::observe::counters::totals::Totals;
 use crate::subject::Bulk;
 
+/// How counters are read.
+pub(in crate::observe) enum Reading {
+    /// As their description says, step by step.
+    Described(Box<Described>),
+    /// As a plain log.
+    Plain(PlainLog),
+}
+
 /// What the exporter remembers of the counters between sweeps.
 #[derive(Debug)]
 pub(in crate::observe) struct CounterMemory {
     pub(in crate::observe) description: Arc<Description>,
-    /// The counters of a described kind. `None` for the reference limiter.
+    /// Counters that are read as their description says, step by step. `None` for a plain log.
     pub(in crate::observe) described: Option<Described>,
-    /// Limits of the reference limiter.
+    /// The names of a plain log.
+    pub(in crate::observe) log: Arc<PlainLog>,
+    /// Limits of a plain log.
     pub(in crate::observe) limits: LimitMemory,
-    /// Keys of the reference limiter in an invalid state that only a closer reading shows.
+    /// Keys of a plain log in an invalid state that only a closer reading shows.
     pub(in crate::observe) suspects: HashSet<Vec<u8>>,
     /// The limits of the configuration.
     pub(in crate::observe) settings: SettingsMemory,
@@ -34,15 +44,21 @@ pub(in crate::observe) struct CounterMemory {
 }
 
 impl CounterMemory {
+    /// For `description`, whose counters are read as `read` says.
     pub(in crate::observe) fn new(
         description: Arc<Description>,
-        described: Option<Described>,
+        read: Reading,
         rules: Vec<LimitRule>,
     ) -> Self {
+        let (described, log) = match read {
+            Reading::Described(described) => (Some(*described), PlainLog::default()),
+            Reading::Plain(log) => (None, log),
+        };
         Self {
             settings: SettingsMemory::new(&description, rules),
             description,
             described,
+            log: Arc::new(log),
             limits: LimitMemory::default(),
             suspects: HashSet::new(),
             totals: None,
@@ -56,14 +72,16 @@ impl CounterMemory {
             described.take_over(was);
         }
         self.settings.follow(before.settings, now);
-        self.limits = before.limits;
-        self.suspects = before.suspects;
+        if self.log == before.log {
+            self.limits = before.limits;
+            self.suspects = before.suspects;
+        }
         if same_names {
             self.totals = before.totals;
         }
     }
 
-    /// The limits of a key of the reference limiter under earlier settings whose windows are not over, and when they were replaced.
+    /// The limits of a key of a plain log under earlier settings whose windows are not over, and when they were replaced.
     fn earlier_limits(
         &self,
         key: &[u8],
@@ -85,7 +103,7 @@ impl CounterMemory {
         limits.filter(move |(limit, at)| elapsed(*at, now) < window(*limit))
     }
 
-    /// The limit before a fall to `limit`, of a key of the reference limiter: `stored` is that of a stored limit.
+    /// The limit before a fall to `limit`, of a key of a plain log: `stored` is that of a stored limit.
     pub(in crate::observe) fn fell_from(
         &self,
         key: &[u8],
@@ -114,7 +132,7 @@ impl CounterMemory {
         limits.default_is_doubtful && is_default()
     }
 
-    /// The longest window under which a key of the reference limiter may have been written, if `window_ms` applies now.
+    /// The longest window under which a key of a plain log may have been written, if `window_ms` applies now.
     pub(in crate::observe) fn longest_window(
         &self,
         key: &[u8],
@@ -127,7 +145,7 @@ impl CounterMemory {
         stored.max(earlier.unwrap_or_default())
     }
 
-    /// The limits that survive a restart. The form for the reference limiter and that for other kinds read each other as nothing.
+    /// The limits that survive a restart. The form for plain logs and that for others read each other as nothing.
     pub(in crate::observe) fn bulk(&self) -> Bulk {
         fn bulk((version, saved): (u64, impl Serialize + Send + 'static)) -> Bulk {
             Bulk {
@@ -150,8 +168,8 @@ impl CounterMemory {
         Ok(())
     }
 
-    /// The one counter of the reference limiter.
-    pub(in crate::observe) fn reference(&self) -> &Counter {
+    /// The one counter of a plain log.
+    pub(in crate::observe) fn plain(&self) -> &Counter {
         &self.description.counters[0]
     }
 
@@ -163,7 +181,7 @@ impl CounterMemory {
             .unwrap_or_default()
     }
 
-    /// How many names fit no counter. `None` for the reference limiter and before the first full pass.
+    /// How many names fit no counter. `None` for a plain log and before the first full pass.
     pub(in crate::observe) fn foreign(&self) -> Option<u64> {
         let totals = self.totals.as_ref().filter(|_| self.described.is_some());
         totals.map(|totals| totals.foreign)
@@ -177,9 +195,11 @@ mod tests {
 
     fn memory(kind: &str) -> CounterMemory {
         let description = Arc::new(Description::parse(built_in(kind).unwrap()).unwrap());
-        let described = Described::new(Arc::clone(&description), None);
-        let described = (kind != "reference").then_some(described);
-        CounterMemory::new(description, described, Vec::new())
+        let read = match PlainLog::of(&description) {
+            Some(log) => Reading::Plain(log),
+            None => Reading::Described(Box::new(Described::new(Arc::clone(&description), None))),
+        };
+        CounterMemory::new(description, read, Vec::new())
     }
 
     fn written(memory: &CounterMemory) -> Vec<u8> {

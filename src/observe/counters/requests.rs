@@ -1,4 +1,4 @@
-//! The sweep's requests to Redis about the reference limiter, a batch at a time. Each batch owns its names, so that several can
+//! The sweep's requests to Redis about plain logs, a batch at a time. Each batch owns its names, so that several can
 //! be in flight at once. This file decides nothing.
 
 use std::iter;
@@ -7,17 +7,12 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult, Value};
 
+use crate::limiters::PlainLog;
 use crate::observation::{Limit, Reason};
 use crate::observe::counters::closer::{self, Closer};
 use crate::observe::redis::errors::{is_elsewhere, reason_of};
 use crate::observe::redis::router::{Answers, Router};
 use crate::observe::redis::timed::TimedPipeline;
-
-/// What every counter's key starts with.
-pub(in crate::observe) const PREFIX: &[u8] = b"ratelimit:";
-
-/// What every limit's key starts with, behind [`PREFIX`].
-pub(in crate::observe) const LIMIT: &[u8] = b"limit:";
 
 /// A key's own limit as stored, if it has one, or why what is stored is no limit.
 pub(in crate::observe) type Own = Result<Option<Limit>, Reason>;
@@ -40,10 +35,10 @@ impl ToCount {
     }
 
     /// The requests that count it over `window_ms`.
-    fn requests(&self, now_ms: i64, window_ms: u64) -> impl Iterator<Item = Cmd> {
-        let name = || [PREFIX, &self.key].concat();
-        let closer = self.closely.then(|| Closer::commands(&name(), now_ms));
-        iter::once(zcount(&self.key, now_ms, window_ms)).chain(closer.into_iter().flatten())
+    fn requests(&self, log: &PlainLog, now_ms: i64, window_ms: u64) -> impl Iterator<Item = Cmd> {
+        let name = log.counter_name(&self.key);
+        let closer = self.closely.then(|| Closer::commands(&name, now_ms));
+        iter::once(zcount(name, now_ms, window_ms)).chain(closer.into_iter().flatten())
     }
 
     /// The count, `None` if the key is no counter, and what else was read, from the answers to [`Self::requests`]. `None` if
@@ -75,7 +70,7 @@ pub(in crate::observe) struct CountedKey {
 pub(in crate::observe) struct Batch {
     /// Keys to count.
     pub(in crate::observe) keys: Vec<ToCount>,
-    /// Names that end in `:seq`: most likely the strings beside counters.
+    /// Names that end in the end of strings beside counters, which most likely they are.
     pub(in crate::observe) sequences: Vec<Vec<u8>>,
     /// Keys whose limit is stored.
     pub(in crate::observe) limits: Vec<Vec<u8>>,
@@ -93,7 +88,7 @@ impl Batch {
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Counted {
     pub(in crate::observe) keys: Vec<CountedKey>,
-    /// Names that end in `:seq` and are no strings: they may be counters.
+    /// Such names of [`Batch::sequences`] that are no strings: they may be counters.
     pub(in crate::observe) not_sequences: Vec<Vec<u8>>,
     /// Stored limits by key.
     pub(in crate::observe) limits: Vec<(Vec<u8>, Own)>,
@@ -106,6 +101,7 @@ pub(in crate::observe) struct Counted {
 /// ask about many keys. With `timed`, Redis measures how long it takes.
 pub(in crate::observe) async fn count(
     mut connection: MultiplexedConnection,
+    log: &PlainLog,
     batch: Batch,
     now_ms: i64,
     (cluster, timed): (bool, bool),
@@ -117,24 +113,24 @@ pub(in crate::observe) async fn count(
     } = batch;
     let mut pipe = TimedPipeline::new(timed);
     for it in &keys {
-        for command in it.requests(now_ms, it.window_ms) {
+        for command in it.requests(log, now_ms, it.window_ms) {
             pipe.add(command);
         }
     }
     for key in &limits {
-        pipe.add(hmget(key));
+        pipe.add(hmget(log, key));
     }
     if cluster {
         for name in &sequences {
             let mut length = redis::cmd("STRLEN");
-            length.arg([PREFIX, name].concat());
+            length.arg(log.counter_name(name));
             pipe.add(length);
         }
     } else if !sequences.is_empty() {
         // MGET answers nil for a key that is no string: one command checks the types of many keys.
         let mut mget = redis::cmd("MGET");
         for name in &sequences {
-            mget.arg([PREFIX, name].concat());
+            mget.arg(log.counter_name(name));
         }
         pipe.add(mget);
     }
@@ -202,16 +198,16 @@ pub(in crate::observe) struct Verified {
 /// Reads the own limit of each key, then counts over the window that applies. `usual` returns the window of keys without a limit
 /// of their own. A rule of the configuration takes precedence over the stored limit. `now_ms` is the time at each link.
 pub(in crate::observe) async fn verify(
-    router: &Router,
+    (router, log): (&Router, &PlainLog),
     keys: &[ToCount],
     now_ms: impl Fn(usize) -> i64,
     rule: impl Fn(&[u8]) -> Option<Limit>,
     usual: u64,
 ) -> (Vec<Verified>, Option<Duration>) {
-    let names: Vec<Vec<u8>> = keys.iter().map(|it| limit_name(&it.key)).collect();
+    let names: Vec<Vec<u8>> = keys.iter().map(|it| log.limit_name(&it.key)).collect();
     let asked = names.iter().zip(keys);
     let asked = asked
-        .map(|(name, it)| (name.clone(), hmget(&it.key)))
+        .map(|(name, it)| (name.clone(), hmget(log, &it.key)))
         .collect();
     let Answers {
         each: limits,
@@ -228,9 +224,9 @@ pub(in crate::observe) async fn verify(
             Ok(Err(_)) | Err(_) => it.window_ms,
         };
         let window_ms = rule(key).map_or(stored, |limit| limit.window_ms);
-        let name = [PREFIX, key].concat();
+        let name = log.counter_name(key);
         let now_ms = now_ms(router.link_of(&name).unwrap_or(0));
-        let requests = it.requests(now_ms, window_ms);
+        let requests = it.requests(log, now_ms, window_ms);
         asked.extend(requests.map(|command| (name.clone(), command)));
         owns.push(own);
     }
@@ -245,35 +241,25 @@ pub(in crate::observe) async fn verify(
         };
         verified.push(Verified {
             own: own.map_err(|error| (router.link_of(name), error)),
-            count: count.map_err(|error| (router.link_of(&[PREFIX, &it.key].concat()), error)),
+            count: count.map_err(|error| (router.link_of(&log.counter_name(&it.key)), error)),
             closer,
         });
     }
     (verified, took)
 }
 
-/// Counts `key` over its window.
-pub(in crate::observe) fn zcount(key: &[u8], now_ms: i64, window_ms: u64) -> Cmd {
+/// Counts the log `name` over its window.
+pub(in crate::observe) fn zcount(name: Vec<u8>, now_ms: i64, window_ms: u64) -> Cmd {
     let mut command = redis::cmd("ZCOUNT");
     let from = now_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
-    command.arg([PREFIX, key].concat()).arg(from).arg("+inf");
+    command.arg(name).arg(from).arg("+inf");
     command
 }
 
-/// The Redis keys that are read when `key` is read directly.
-pub(in crate::observe) fn names_of(key: &[u8]) -> [Vec<u8>; 2] {
-    [[PREFIX, key].concat(), limit_name(key)]
-}
-
-/// The Redis key of the own limit of `key`.
-fn limit_name(key: &[u8]) -> Vec<u8> {
-    [PREFIX, LIMIT, key].concat()
-}
-
 /// Reads the limit that is stored for `key`.
-pub(in crate::observe) fn hmget(key: &[u8]) -> Cmd {
+pub(in crate::observe) fn hmget(log: &PlainLog, key: &[u8]) -> Cmd {
     let mut command = redis::cmd("HMGET");
-    command.arg(limit_name(key)).arg("limit").arg("window_ms");
+    command.arg(log.limit_name(key)).arg(&log.fields);
     command
 }
 

@@ -1,13 +1,13 @@
 //! Reads the counters from Redis: step by step, a SCAN and then the names that it returned, at all servers at once. The sweep
 //! keeps nothing of a healthy key.
 //!
-//! SCAN, the pass and the written keys are the same for all kinds of limiters. `described` reads the names of described kinds as
-//! their description says. The reference limiter has requests written for it (`requests`, `judging`): by its description, each
-//! key would take four commands in three round trips; here it takes one.
+//! SCAN, the pass and the written keys are the same for all kinds of limiters. `described` reads names as their description says,
+//! step by step. A plain log, such as that of the reference limiter, is simple enough to remember the limits (`requests`,
+//! `judging`): step by step, each key would take four commands in three round trips; here it takes one.
 //!
-//! Every sorted set under `ratelimit:` is a counter of the reference limiter: the type decides, not the name. SCAN also returns
-//! the hashes with limits: the first pass reads them in a separate round, later passes together with the counts. The sweep
-//! reads the own limit of a key directly before it reports the key or ranks it among the fullest.
+//! Every sorted set with the prefix of a plain log is a counter: the type decides, not the name. SCAN also returns the hashes
+//! with limits: the first pass reads them in a separate round, later passes together with the counts. The sweep reads the own
+//! limit of a key directly before it reports the key or ranks it among the fullest.
 
 mod judging;
 
@@ -461,7 +461,7 @@ impl Sweep<'_> {
         let description = &self.memory.description;
         match (&self.memory.described, round) {
             (Some(_), _) => description.scans(MOST_SCANS).into(),
-            (None, Round::Limits) => Arc::new([b"ratelimit:limit:*".to_vec()]),
+            (None, Round::Limits) => Arc::new([self.memory.log.scan_of_limits()]),
             // One SCAN, as nearly all names with the common beginning are counters.
             (None, Round::Counters | Round::Both) => description.scans(1).into(),
         }
@@ -483,7 +483,10 @@ impl Sweep<'_> {
         let Link {
             connection, timed, ..
         } = self.router.links()[lane].clone();
-        let how = (self.router.is_cluster(), timed);
+        let (how, log) = (
+            (self.router.is_cluster(), timed),
+            Arc::clone(&self.memory.log),
+        );
         async move {
             let commands = batch.commands();
             if commands == 0 {
@@ -493,7 +496,7 @@ impl Sweep<'_> {
                 // Read now, not earlier: a window that begins too early counts requests that have left it.
                 let at = clock.now();
                 let now_ms = redis_millis(at, clock_offset);
-                let counted = async { count(connection?, batch, now_ms, how).await };
+                let counted = async { count(connection?, &log, batch, now_ms, how).await };
                 match counted.await {
                     Ok((counted, took)) => (Ok((counted, at)), took),
                     Err(error) => (Err(error), None),

@@ -117,6 +117,8 @@ pub(in crate::observe) struct NodesRead {
     pub(in crate::observe) info: Option<RedisInfo>,
     pub(in crate::observe) shards: Vec<RedisShard>,
     pub(in crate::observe) api: ApiReading,
+    /// Whether the API answered without an error. `None` if no node is known that could be asked.
+    pub(in crate::observe) api_up: Option<bool>,
     pub(in crate::observe) failures: Vec<Failure>,
     /// Failures of optional commands. They are counted, and fail no collector.
     pub(in crate::observe) denied: Vec<Failure>,
@@ -151,6 +153,7 @@ impl NodeReader {
         self.late_probes.retain(&asked);
         let targets = self.targets(&asked);
         let (bases, ask) = (self.api_bases(), self.ask());
+        let is_asked = !bases.is_empty();
         self.default_limits.begin(&asked);
         if let Some(first) = bases.first() {
             let wanted =
@@ -186,6 +189,7 @@ impl NodeReader {
             asked,
             addresses: found,
             failures: unresolved,
+            api_up: is_asked.then_some(false),
             registry: RegistryReading {
                 absent,
                 ..RegistryReading::default()
@@ -200,7 +204,10 @@ impl NodeReader {
                 if api.base.is_some() {
                     self.last_api.clone_from(&api.base);
                 }
-                read.seconds.insert(Collector::ManagementApi, api.seconds);
+                if is_asked {
+                    read.seconds.insert(Collector::ManagementApi, api.seconds);
+                    read.api_up = Some(api.up);
+                }
                 read.api = api;
             }
             None => read.failures.push(cut_off(Collector::ManagementApi)),

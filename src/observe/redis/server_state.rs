@@ -76,12 +76,12 @@ pub(in crate::observe) fn redis_millis(now: Moment, offset: SignedDuration) -> i
 
 /// What to ask besides TIME and INFO.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::observe) struct Wanted {
+pub(in crate::observe) struct Wanted<'a> {
     /// The connected replicas.
     pub(in crate::observe) replicas: bool,
     /// Whether the server is a node of a cluster, if INFO does not say so. Keys with this prefix are asked for, which the
     /// Redis user may read.
-    pub(in crate::observe) cluster: Option<&'static [u8]>,
+    pub(in crate::observe) cluster: Option<&'a [u8]>,
 }
 
 /// Asks the server at `address` for TIME, INFO and what else is wanted.
@@ -89,7 +89,7 @@ pub(in crate::observe) async fn server_state(
     connection: &mut MultiplexedConnection,
     address: &str,
     clock: &Clock,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
 ) -> RedisResult<ServerState> {
     let before = clock.now();
     let mut pipe = redis::pipe();

@@ -47,7 +47,7 @@ pub(in crate::observe) struct Discovered {
 pub(in crate::observe) struct Topology {
     access: Arc<Access>,
     seeds: Vec<String>,
-    keys: &'static [u8],
+    keys: Vec<u8>,
     sentinels: Option<Sentinels>,
     /// The servers say that they are nodes of a cluster.
     cluster: bool,
@@ -60,7 +60,7 @@ pub(in crate::observe) struct Topology {
 
 impl Topology {
     /// `keys` is the prefix of the keys that the Redis user may read.
-    pub(in crate::observe) fn new(target: &RedisDeployment, keys: &'static [u8]) -> Self {
+    pub(in crate::observe) fn new(target: &RedisDeployment, keys: &[u8]) -> Self {
         let sentinels = target.sentinel_master.as_ref().map(|master| {
             let access = target.access(&target.sentinel_login, 0);
             Sentinels::new(&access, &target.seeds, master)
@@ -68,7 +68,7 @@ impl Topology {
         Self {
             access: target.access(&target.login, target.database),
             seeds: target.seeds.clone(),
-            keys,
+            keys: keys.to_vec(),
             sentinels,
             cluster: false,
             replicas: target.prefer_replica,
@@ -299,20 +299,25 @@ impl Topology {
     }
 
     async fn ask_shards(&mut self, clock: &Clock) -> Vec<ShardNow> {
+        let shards = self.shards.clone();
+        let connectors = shards.iter().map(|shard| self.connector(&shard.primary));
+        let connectors: Vec<Connector> = connectors.collect();
         let wanted = Wanted {
             replicas: self.replicas,
-            cluster: (!self.cluster).then_some(self.keys),
+            cluster: (!self.cluster).then_some(&*self.keys),
         };
-        let shards = self.shards.clone();
-        let asked: Vec<_> = shards
-            .iter()
-            .map(|shard| ask_shard(shard, self.connector(&shard.primary), clock, wanted))
-            .collect();
+        let asked = shards.iter().zip(connectors);
+        let asked = asked.map(|(shard, connector)| ask_shard(shard, connector, clock, wanted));
         join_all(asked).await
     }
 }
 
-async fn ask_shard(shard: &Shard, connector: Connector, clock: &Clock, wanted: Wanted) -> ShardNow {
+async fn ask_shard(
+    shard: &Shard,
+    connector: Connector,
+    clock: &Clock,
+    wanted: Wanted<'_>,
+) -> ShardNow {
     let mut now = ShardNow {
         shard: shard.clone(),
         ping: Ok(Duration::ZERO),

@@ -4,6 +4,7 @@
 mod addresses;
 mod canary;
 mod falls;
+mod management_api;
 mod redis_errors;
 mod registry;
 mod stand_in;

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
     use crate::limiters::{
         Counter, CounterReading, Description, Expires, Limits, Matched, NameContext, NameReader,
-        Outcome, built_in, never_fell,
+        Outcome, PlainLog, built_in, never_fell,
     };
     use crate::observe::counters::closer::{CLOCK_TOLERANCE_MS, Closer};
     use crate::observe::counters::requests::{hmget, zcount};
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// The reading of `ratelimit:k` by the description of the reference limiter, and its commands.
+    /// The reading of `ratelimit:k` step by step, and its commands.
     fn described(count: i64, left_ms: i64, future: i64) -> (CounterReading, Vec<String>) {
         let description = Description::parse(built_in("reference").unwrap()).unwrap();
         let none = |_: &Counter, _: &Matched| Limits::default();
@@ -277,10 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn the_requests_of_the_reference_limiter_are_those_of_its_description() {
+    fn the_requests_of_a_plain_log_are_those_of_its_description() {
         let now_ms = 1_700_000_000_000;
         let [left, future] = Closer::commands(b"ratelimit:k", now_ms);
-        let own = [hmget(b"k"), zcount(b"k", now_ms, 60_000), left, future];
+        let log = Description::parse(built_in("reference").unwrap()).unwrap();
+        let log = PlainLog::of(&log).unwrap();
+        let count = zcount(log.counter_name(b"k"), now_ms, 60_000);
+        let own = [hmget(&log, b"k"), count, left, future];
         let own = own.map(|command| words(&command).replace("+inf", "inf"));
         // The same bound, written as an inclusive one.
         let own = own.map(|words| words.replace("(1700000002000", "1700000002001"));
@@ -288,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_states_of_the_reference_limiter_are_judged_as_its_description_says() {
+    fn the_states_of_a_plain_log_are_judged_as_its_description_says() {
         let description = Description::parse(built_in("reference").unwrap()).unwrap();
         for count in [1, 10, 11] {
             for left_ms in [-1, 1, 61_000, 63_000, 63_001, i64::MAX] {

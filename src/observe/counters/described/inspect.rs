@@ -14,7 +14,6 @@ use crate::limiters::{Description, Inventory};
 use crate::observe::counters::invalidations::Tracked;
 use crate::observe::counters::limits::LimitRule;
 use crate::observe::counters::pace::RedisShares;
-use crate::observe::counters::requests::PREFIX;
 use crate::observe::counters::shard_reader::ready;
 use crate::observe::counters::sweep_result::{Lane, SweepResult, fail};
 use crate::observe::counters::totals::Sample;
@@ -56,7 +55,7 @@ pub async fn inspect(
     clock: &Clock,
     stop: impl Future<Output = ()>,
 ) -> Result<Inspected, String> {
-    let mut topology = Topology::new(inspection.redis, PREFIX);
+    let mut topology = Topology::new(inspection.redis, inspection.description.first_prefix());
     let access = topology.access();
     let found = topology.discover(clock).await;
     let found = found.map_err(|failure| failure.message)?;
@@ -66,7 +65,7 @@ pub async fn inspect(
     }
     let shards = found.shards;
     let unreachable = Mutex::default();
-    let tracked = Tracked::new(inspection.description, false);
+    let tracked = Tracked::new(inspection.description, None);
     let readied = shards
         .iter()
         .map(|now| ready(None, (&access, &tracked), now, &unreachable));

@@ -1,5 +1,7 @@
-//! Judges the counters of the reference limiter: sorts names by the commands that they need, judges counts by the remembered
+//! Judges the counters of a plain log: sorts names by the commands that they need, judges counts by the remembered
 //! limits, and reads keys again where those are not enough. It does not decide when anything is read.
+
+use std::sync::Arc;
 
 use super::Sweep;
 use crate::clock::Moment;
@@ -12,7 +14,7 @@ use crate::observe::counters::limits::by_rule;
 use crate::observe::counters::pace::step_at_all;
 use crate::observe::counters::pass::{Pass, Round};
 use crate::observe::counters::requests::{
-    Batch, Counted, CountedKey, LIMIT, PREFIX, ReadFailure, ToCount, Verified, names_of, verify,
+    Batch, Counted, CountedKey, ReadFailure, ToCount, Verified, verify,
 };
 use crate::observe::counters::sink::CounterValues;
 use crate::observe::counters::sweep_result::{SweepResult, Unjudged, fail};
@@ -49,18 +51,19 @@ impl Sweep<'_> {
         sample: &mut Sample,
     ) -> Batch {
         let at = self.clock.now().steady;
+        let log = Arc::clone(&self.memory.log);
         let mut batch = Batch::default();
         for mut name in names {
-            if name.starts_with(PREFIX) {
-                name.drain(..PREFIX.len());
+            if name.starts_with(&log.prefix) {
+                name.drain(..log.prefix.len());
                 if name.starts_with(CANARY_PREFIX.as_bytes()) {
                     continue;
                 }
-                if let Some(key) = name.strip_prefix(LIMIT) {
+                if let Some(key) = name.strip_prefix(&log.limit[..]) {
                     if round != Round::Counters || !self.memory.limits.is_learned(key) {
                         batch.limits.push(key.to_vec());
                     }
-                } else if name.ends_with(b":seq") {
+                } else if log.is_sequence(&name) {
                     batch.sequences.push(name);
                 } else {
                     batch.keys.push(ToCount {
@@ -121,7 +124,7 @@ impl Sweep<'_> {
                 },
             }
         }
-        // Counters whose names end in `:seq`.
+        // Counters whose names end like those of strings beside counters.
         doubtful.extend(counted.not_sequences.into_iter().map(closely));
         let mut changed = Vec::new();
         for (key, own) in counted.limits {
@@ -137,7 +140,7 @@ impl Sweep<'_> {
                         self.memory.limits.set_invalid(&key);
                     }
                     if reason == Reason::WrongType {
-                        doubtful.push(([LIMIT, &key].concat(), true));
+                        doubtful.push(([&self.memory.log.limit[..], &key].concat(), true));
                     }
                 }
             }
@@ -224,7 +227,7 @@ impl Sweep<'_> {
             window_ms: values.window_ms.map(longest),
             burst: None,
         };
-        closer?.invalid(self.memory.reference(), values.count, &limits)
+        closer?.invalid(self.memory.plain(), values.count, &limits)
     }
 
     /// Reads limit and count of `keys` directly, and of those with `true` their expiry and their entries in the future. Returns
@@ -258,12 +261,14 @@ impl Sweep<'_> {
             }
         });
         let keys: Vec<ToCount> = keys.collect();
-        let names: Vec<[Vec<u8>; 2]> = keys.iter().map(|it| names_of(&it.key)).collect();
+        let log = &self.memory.log;
+        let names = |key: &[u8]| [log.counter_name(key), log.limit_name(key)];
+        let names: Vec<[Vec<u8>; 2]> = keys.iter().map(|it| names(&it.key)).collect();
         let context = self.context();
         let pacers = context.pacers(names.iter().flatten());
         // One more reads the limit of each.
         let commands: usize = keys.iter().map(|it| 1 + it.commands()).sum();
-        let work = || verify(self.router, &keys, now_ms, rule, usual);
+        let work = || verify((self.router, log), &keys, now_ms, rule, usual);
         let answers = step_at_all(&pacers, commands, work).await.0;
         result.commands += commands as u64;
         let mut found = Vec::with_capacity(keys.len());

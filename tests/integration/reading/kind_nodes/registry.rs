@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use hyper::Method;
 use lab::redis_cluster::RedisCluster;
 use lab::redis_server::RedisServer;
@@ -17,7 +16,7 @@ use crate::harness::{Cluster, Exporter, Scrape, base_flags, redis_do, run, said}
 /// The port of a node.
 pub(super) const PORT: u16 = 8100;
 
-/// The description of the reference limiter with names, times and a limit of its own.
+/// The description of the reference limiter with names, times and a limit of its own, without the management API.
 pub(super) fn myapp(ttl: &str, renewed: &str) -> anyhow::Result<String> {
     let file = format!("{}/limiters/reference.yml", env!("CARGO_MANIFEST_DIR"));
     let mut text = std::fs::read_to_string(file)?;
@@ -28,15 +27,19 @@ pub(super) fn myapp(ttl: &str, renewed: &str) -> anyhow::Result<String> {
         ("^ratelimiter:nodes:", "^myapp:nodes:".to_owned()),
         ("ttl: 30s", format!("ttl: {ttl}")),
         ("renewed: 10s", format!("renewed: {renewed}")),
+        (
+            "  # Has the default limit, too.\n  management_api: true\n",
+            String::new(),
+        ),
+        (
+            "\nnodes:",
+            "\nlimits:\n  - fixed: {limit: 10, window: 1m}\n\nnodes:".to_owned(),
+        ),
     ] {
         anyhow::ensure!(text.contains(old), "{old}");
         text = text.replace(old, &new);
     }
-    let (before, rest) = text.split_once("  - http:\n").context("limits of an API")?;
-    let (_, after) = rest.split_once("\n\n").context("the end of the limits")?;
-    Ok(format!(
-        "{before}  - fixed: {{limit: 10, window: 1m}}\n\n{after}"
-    ))
+    Ok(text)
 }
 
 /// A node that is healthy and says that it is `id`.
