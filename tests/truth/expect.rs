@@ -59,9 +59,10 @@ impl Expect {
         self
     }
 
-    fn check(&self, expected: &Findings, scrape: &Scrape) -> anyhow::Result<()> {
+    /// Each of `due` is reported, and nothing that is neither `expected` nor allowed.
+    fn check(&self, due: &Findings, expected: &Findings, scrape: &Scrape) -> anyhow::Result<()> {
         let reported = scrape.reported();
-        let missing: Findings = expected.difference(&reported).cloned().collect();
+        let missing: Findings = due.difference(&reported).cloned().collect();
         ensure!(
             missing.is_empty(),
             "{} not reported; reported: {}; pending: {}",
@@ -87,7 +88,7 @@ impl Exporter {
     /// Scrapes at once, then every second, and holds what is reported against `expect`.
     pub(crate) async fn finds(&self, fault: Instant, expect: Expect) -> anyhow::Result<Seen> {
         let first = self.scrape().await?;
-        expect.check(&expect.at_once, &first)?;
+        expect.check(&expect.at_once, &expect.at_once, &first)?;
         let early: Findings = expect.later.difference(&first.pending()).cloned().collect();
         ensure!(
             early.is_empty(),
@@ -129,6 +130,8 @@ impl Exporter {
         }
     }
 
+    /// Scrapes until all that is reported later is. A collection reads one key after the other, so their grace periods end one after
+    /// the other, too: a scrape may report some of them.
     async fn after_grace(
         &self,
         first: &Scrape,
@@ -138,27 +141,29 @@ impl Exporter {
         loop {
             tokio::time::sleep(SCRAPE_EVERY).await;
             let scrape = self.scrape().await?;
-            if scrape.reported().is_superset(&expect.later) {
-                expect.check(all, &scrape)?;
-                let since = scrape.ended - first.began;
-                ensure!(
-                    since >= expect.grace,
-                    "{} reported after {since:?}, inside the grace period",
-                    shown(&expect.later)
-                );
+            expect.check(&expect.at_once, all, &scrape)?;
+            let (reported, later) = (scrape.reported(), &expect.later);
+            let at_most = scrape.ended - first.began;
+            let early: Findings = reported.intersection(later).cloned().collect();
+            ensure!(
+                at_most >= expect.grace || early.is_subset(&expect.allowed),
+                "{} reported after {at_most:?}, inside the grace period",
+                shown(&early)
+            );
+            let missing: Findings = later.difference(&reported).cloned().collect();
+            if missing.is_empty() {
                 return Ok(scrape);
             }
-            expect.check(&expect.at_once, &scrape)?;
-            let since = scrape.began - first.ended;
+            let at_least = scrape.began - first.ended;
             ensure!(
-                since < expect.grace,
-                "{} not reported after {since:?}",
-                shown(&expect.later)
+                at_least < expect.grace,
+                "{} not reported after {at_least:?}",
+                shown(&missing)
             );
         }
     }
 
-    /// Scrapes until `expect` is reported, at most for `limit` after the fault; nothing else may be meanwhile.
+    /// Scrapes until all of `expect` is reported, at most for `limit` after the fault; nothing else may be meanwhile.
     pub(crate) async fn finds_within(
         &self,
         fault: Instant,
@@ -176,7 +181,7 @@ impl Exporter {
                     ..Seen::default()
                 });
             }
-            if let Err(error) = expect.check(&nothing, &scrape) {
+            if let Err(error) = expect.check(&nothing, &expect.at_once, &scrape) {
                 bail!("before it was found: {error:#}");
             }
             let waited = scrape.began.duration_since(fault);
@@ -196,7 +201,7 @@ impl Exporter {
         loop {
             tokio::time::sleep(SCRAPE_EVERY).await;
             let scrape = self.scrape().await?;
-            expect.check(all, &scrape)?;
+            expect.check(all, all, &scrape)?;
             if Instant::now() >= until {
                 return Ok(scrape.reported());
             }
@@ -207,7 +212,7 @@ impl Exporter {
     pub(crate) async fn keeps(&self, span: Duration, expect: Expect) -> anyhow::Result<()> {
         let until = Instant::now() + span;
         while Instant::now() < until {
-            expect.check(&expect.at_once, &self.scrape().await?)?;
+            expect.check(&expect.at_once, &expect.at_once, &self.scrape().await?)?;
             tokio::time::sleep(SCRAPE_EVERY).await;
         }
         Ok(())

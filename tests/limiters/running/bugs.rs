@@ -95,12 +95,7 @@ impl Bug {
             // The states that these leave do not expire.
             Shows::KeysWithoutExpiry(_) | Shows::Invalid(_) => self.on(&bench).await,
         };
-        outcome.with_context(|| {
-            format!(
-                "the output of the application ends with:\n{}\nand",
-                bench.app.last_output()
-            )
-        })
+        bench.explain(outcome)
     }
 
     async fn on(&self, bench: &Bench) -> anyhow::Result<Row> {
@@ -113,7 +108,8 @@ impl Bug {
                 Ok(self.row(format!("`{series}{{{counter}}}` 1")))
             }
             Shows::Invalid(label) => {
-                bench.quiet(self.asks(bench, "once", 1)).await?;
+                // Without scrapes: one before the answer may see the bug, and its grace period begins then.
+                self.asks(bench, "once", 1).await?;
                 let fault = Instant::now();
                 let exporter = bench.exporter.as_ref().context("no exporter")?;
                 let found = [("invalid_counter", label)];

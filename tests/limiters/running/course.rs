@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use futures_util::future::{join_all, try_join_all};
 use lab::redis_server::RedisServer;
 use lab::temp::TempDir;
@@ -54,19 +54,14 @@ struct Asked {
     took: Duration,
 }
 
-/// Runs the whole course. An error has what was seen instead, and the last output of the application.
+/// Runs the whole course. An error says what was seen instead.
 pub(crate) async fn run(
     application: &'static Application,
     with_exporter: bool,
 ) -> anyhow::Result<Vec<Row>> {
     let mut bench = Bench::start(application, with_exporter).await?;
     let outcome = bench.whole().await;
-    outcome.with_context(|| {
-        format!(
-            "the output of the application ends with:\n{}\nand",
-            bench.app.last_output()
-        )
-    })
+    bench.explain(outcome)
 }
 
 impl Bench {
@@ -97,6 +92,14 @@ impl Bench {
             app,
             redis,
             folder,
+        })
+    }
+
+    /// Adds the last output of the application to an error. The error comes first: the end of a long log may be cut off.
+    pub(crate) fn explain<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+        outcome.map_err(|error| {
+            let output = self.app.last_output();
+            anyhow!("{error:#}\nThe output of the application ends with:\n{output}")
         })
     }
 

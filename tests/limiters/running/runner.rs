@@ -80,7 +80,7 @@ fn print_table(cases: &[Case], results: &[Outcome]) {
                 }
             }
             Err(error) => {
-                let line = error.lines().last().unwrap_or_default();
+                let line = error.lines().next().unwrap_or_default();
                 println!("| {file} | {libraries} | | | **FAILED**: {line} |");
             }
         }
