@@ -1,7 +1,7 @@
 //! Options of libraries that change names and values. Real libraries wrote these states, or their sources show them.
 
 use ratelimiter_exporter::limiters::{
-    CounterReading, Description, Finding, Fit, Outcome, Refused, Type, Unknown, built_in,
+    CounterReading, Description, Finding, Fit, Invalid, Outcome, Refused, Type, Unknown, built_in,
 };
 
 use crate::store::{Rule, Store, Value};
@@ -53,6 +53,40 @@ impl Variant {
         assert_eq!(String::from_utf8_lossy(&found), label, "{name}");
         assert_eq!((reading.count, reading.invalid), (count, None), "{name}");
         reading.clone()
+    }
+}
+
+#[test]
+fn other_data_whose_names_fit_a_common_word_is_no_counter() {
+    for (kind, name) in [
+        ("rate-limiter-flexible", "burst:photos"),
+        ("gcra", "session:1"),
+        ("tyk", "quota-plans"),
+        ("litellm", "{user:1}:requests"),
+        ("litellm", "{user:1}:tokens"),
+        ("litellm", "{user_tpd:1}:tokens"),
+        ("zset-log", "limit:orders:count"),
+    ] {
+        let mut variant = Variant::new(kind);
+        variant.store.string(name, r#"{"of":1}"#, 50_000);
+        assert_eq!(variant.outcome(name), Outcome::Foreign, "{kind}: {name}");
+        variant.store.string(name, "3", 50_000);
+        assert!(!matches!(variant.outcome(name), Outcome::Foreign), "{name}");
+    }
+}
+
+#[test]
+fn garbage_beside_the_window_of_a_counter_is_invalid() {
+    for (kind, name, beside) in [
+        ("litellm", "{user:1}:requests", "{user:1}:window"),
+        ("litellm", "{user:1}:tokens", "{user:1}:window"),
+        ("zset-log", "limit:user:1:count", "limit:user:1:reset"),
+    ] {
+        let mut variant = Variant::new(kind);
+        variant.store.string(name, "garbage", 50_000);
+        variant.store.string(beside, "1795739764", 50_000);
+        let invalid = Outcome::Invalid(Invalid::NotANumber);
+        assert_eq!(variant.outcome(name), invalid, "{kind}: {name}");
     }
 }
 
