@@ -23,7 +23,10 @@ use crate::observe::http::optional::OptionalRequest;
 /// How long it is remembered that a counter was first seen in violation, so that an answer since then confirms it.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
-/// The most counters that are remembered so. All others wait for an answer in their own sweep.
+/// How often a place is asked while counters are in violation by its limits, at the most: one of them may be raised.
+const CONFIRMED_EVERY: Duration = Duration::from_secs(60);
+
+/// The most counters of a place that are remembered so. All others wait for an answer in their own sweep.
 const MOST_REMEMBERED: usize = 100_000;
 
 /// The most places that are asked, if paths contain groups of names.
@@ -110,8 +113,8 @@ pub(in crate::observe) struct ApiLimits {
     begun_at: Option<Timestamp>,
     /// Places whose last answer may be out of date: the next collection that can asks them.
     doubted: Mutex<BTreeSet<Place>>,
-    /// When counters were first seen in violation by the rules of now, by the hash of their names.
-    violated_since: Mutex<HashMap<u64, Timestamp>>,
+    /// When counters were first seen in violation by the rules of now, by the place of these and the hash of their names.
+    violated_since: Mutex<BTreeMap<Place, HashMap<u64, Timestamp>>>,
     /// Places that follow from names and were not asked yet.
     wanted: Mutex<BTreeMap<Place, BTreeSet<usize>>>,
     /// What is asked, and where, as a hash.
@@ -229,7 +232,14 @@ impl ApiLimits {
     ) -> bool {
         self.begin(now);
         let doubted = lock(&self.doubted).clone();
-        lock(&self.violated_since).retain(|_, at| elapsed(*at, now) < REMEMBERED_FOR);
+        let violated: BTreeSet<Place> = {
+            let mut since = lock(&self.violated_since);
+            since.retain(|_, counters| {
+                counters.retain(|_, at| elapsed(*at, now) < REMEMBERED_FOR);
+                !counters.is_empty()
+            });
+            since.keys().cloned().collect()
+        };
         let wanted = std::mem::take(&mut *lock(&self.wanted));
         for (place, apis) in wanted {
             if self.places.len() < MOST_PLACES || self.places.contains_key(&place) {
@@ -261,8 +271,12 @@ impl ApiLimits {
             }
             let every = asked.iter().map(|(_, api)| api.every).min();
             let every = every.filter(|_| !doubted.contains(place));
+            let mut every = Duration::from_millis(every.unwrap_or_default());
+            if violated.contains(place) {
+                every = every.min(CONFIRMED_EVERY);
+            }
             let needs = asked.iter().find_map(|(_, api)| api.needs.clone());
-            if !answered.is_due(now, Duration::from_millis(every.unwrap_or_default())) {
+            if !answered.is_due(now, every) {
                 continue;
             }
             let started = Instant::now();
@@ -367,7 +381,7 @@ impl ApiLimits {
             let said = api.limits(answered.known.rules(number)?, matched);
             let is_its = said.limit.is_some() && said.limit == limits.limit;
             let read_at = answered.read_at.filter(|_| is_its)?;
-            (read_at < self.violated_since(&matched.name)?).then_some(place)
+            (read_at < self.violated_since(&place, &matched.name)?).then_some(place)
         });
         let old: Vec<Place> = old.collect();
         let doubts = !old.is_empty();
@@ -375,10 +389,11 @@ impl ApiLimits {
         doubts
     }
 
-    /// When the counter of this name was first seen in violation: now, unless that is remembered.
-    fn violated_since(&self, name: &[u8]) -> Option<Timestamp> {
+    /// When the counter of this name was first seen in violation by a limit of `place`: now, unless that is remembered.
+    fn violated_since(&self, place: &Place, name: &[u8]) -> Option<Timestamp> {
         let (hash, now) = (fixed_hash(name), self.begun_at?);
-        let mut since = lock(&self.violated_since);
+        let mut places = lock(&self.violated_since);
+        let since = places.entry(place.clone()).or_default();
         if since.len() < MOST_REMEMBERED || since.contains_key(&hash) {
             Some(*since.entry(hash).or_insert(now))
         } else {
@@ -498,7 +513,8 @@ mod tests {
         let text = "name: own\ntitle: own\ncounters:\n  - {name: a, key: '^own:(?P<key>.+)$', type: string, count: value, refused: not_counted, expiry: required, without_expiry: heals}\nlimits:\n  - http: {port: 1, path: /limits, line: '^(?P<key>\\S+) (?P<limit>\\d+) per (?P<unit>minute)$'}\n";
         let own = Arc::new(Description::parse(text).unwrap());
         let http = Http::new(Duration::from_secs(1), HttpAccess::default()).unwrap();
-        let base = Url::parse("http://h:8000").unwrap();
+        // It refuses connections.
+        let base = Url::parse("http://127.0.0.1:1").unwrap();
         let mut limits = ApiLimits::new(&own, http, vec![base]).unwrap();
         let api = own.apis().next().unwrap();
         let rules = api.parse(b"x 10 per minute\ny 10 per minute\n").unwrap();
@@ -508,33 +524,59 @@ mod tests {
         (own, limits)
     }
 
-    #[test]
-    fn a_counter_is_doubted_until_an_answer_since_it_was_first_seen_in_violation() {
-        let (own, mut limits) = ten();
+    /// Whether the limit of 10 of `name`, which is in violation, is doubted.
+    fn doubts(own: &Description, limits: &ApiLimits, name: &[u8]) -> bool {
         let ten = Limits {
             limit: Some(10),
             window_ms: Some(60_000),
             burst: None,
         };
-        let doubts = |limits: &ApiLimits, name: &[u8]| {
-            let Fit::Counter(matched) = own.match_name(name, Some(Type::String)) else {
-                panic!("it is a counter");
-            };
-            limits.doubts(&own.counters[0], &matched, &ten)
+        let Fit::Counter(matched) = own.match_name(name, Some(Type::String)) else {
+            panic!("it is a counter");
         };
+        limits.doubts(&own.counters[0], &matched, &ten)
+    }
+
+    /// Every place answered with the same rules.
+    fn read(limits: &mut ApiLimits, seconds: i64) {
+        for place in limits.places.values_mut() {
+            place.read_at = Some(at(seconds));
+        }
+        lock(&limits.doubted).clear();
+    }
+
+    #[test]
+    fn a_counter_is_doubted_until_an_answer_since_it_was_first_seen_in_violation() {
+        let (own, mut limits) = ten();
+        let doubts = |limits: &ApiLimits, name| doubts(&own, limits, name);
         limits.begin(at(15));
         assert!(doubts(&limits, b"own:x"));
-        let read = |limits: &mut ApiLimits, seconds| {
-            for place in limits.places.values_mut() {
-                place.read_at = Some(at(seconds));
-            }
-        };
         read(&mut limits, 30);
         limits.begin(at(30));
         assert!(!doubts(&limits, b"own:x"));
         // Seen now and then, and another counter of the same place, whose limit may have been raised.
         limits.begin(at(120));
         assert!(!doubts(&limits, b"own:x") && doubts(&limits, b"own:y"));
+    }
+
+    #[tokio::test]
+    async fn a_place_is_asked_every_minute_while_a_counter_is_in_violation_by_its_limits() {
+        let (own, mut limits) = ten();
+        // Whether it was asked: the request fails.
+        let asks = async |limits: &mut ApiLimits, seconds| {
+            let mut failures = Vec::new();
+            limits.refresh(at(seconds), &mut failures).await;
+            !failures.is_empty()
+        };
+        limits.begin(at(15));
+        assert!(doubts(&own, &limits, b"own:x"));
+        read(&mut limits, 30);
+        assert!(!asks(&mut limits, 89).await);
+        assert!(asks(&mut limits, 90).await);
+        // It is no longer remembered.
+        read(&mut limits, 300);
+        assert!(!asks(&mut limits, 599).await);
+        assert!(asks(&mut limits, 600).await);
     }
 
     #[tokio::test]
