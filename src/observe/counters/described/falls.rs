@@ -16,6 +16,12 @@ use crate::observe::counters::limits::own::{OwnLimits, Remembered};
 /// The most falls that survive a restart.
 const MOST_SAVED: usize = 100_000;
 
+/// The most falls of a key that are remembered.
+const MOST_FALLS: usize = 4;
+
+/// Limits before a fall, and when they fell.
+type Fall = (Limits, Timestamp);
+
 /// The remembered limits.
 #[derive(Debug, Default)]
 pub(in crate::observe) struct Falls {
@@ -32,7 +38,47 @@ pub(in crate::observe) struct Falls {
 #[serde(default)]
 pub(super) struct Before {
     /// Stored limits, by the hash of the name.
-    own: HashMap<u64, (Limits, Timestamp)>,
+    own: HashMap<u64, Fall>,
+    /// Those of the falls after that one.
+    later: HashMap<u64, Vec<Fall>>,
+}
+
+impl Before {
+    fn of(&self, hash: u64) -> impl Iterator<Item = Fall> {
+        let later = self.later.get(&hash).into_iter().flatten();
+        self.own.get(&hash).into_iter().chain(later).copied()
+    }
+
+    /// Replaces the falls of a key.
+    fn set(&mut self, hash: u64, falls: impl IntoIterator<Item = Fall>) {
+        let mut falls = falls.into_iter();
+        match falls.next() {
+            Some(first) => self.own.insert(hash, first),
+            None => self.own.remove(&hash),
+        };
+        let later: Vec<Fall> = falls.collect();
+        if later.is_empty() {
+            self.later.remove(&hash);
+        } else {
+            self.later.insert(hash, later);
+        }
+    }
+
+    /// Adds a fall of now from `last`.
+    fn add(&mut self, hash: u64, last: Limits, now: Timestamp) {
+        // What allowed no more than `last` excuses nothing that it does not.
+        let falls = self.of(hash).filter(|(before, _)| is_fall(before, &last));
+        let mut falls: Vec<Fall> = falls.chain([(last, now)]).collect();
+        if falls.len() > MOST_FALLS {
+            // Of two that are close together, the first counts, as if it had fallen with the second.
+            let gap = |later: &usize| elapsed(falls[later - 1].1, falls[*later].1);
+            if let Some(later) = (1..falls.len()).min_by_key(gap) {
+                let (_, at) = falls.remove(later);
+                falls[later - 1].1 = at;
+            }
+        }
+        self.set(hash, falls);
+    }
 }
 
 /// Whether `now` allows less than `before`.
@@ -48,12 +94,12 @@ fn is_fall(before: &Limits, now: &Limits) -> bool {
 /// highest that a count may still come from.
 pub(super) fn former(
     counter: &Counter,
-    earlier: impl Iterator<Item = (Limits, Timestamp)>,
+    earlier: impl Iterator<Item = Fall>,
     limits: &Limits,
     now: Timestamp,
 ) -> Option<Former> {
     let falls = earlier.filter(|(before, _)| is_fall(before, limits));
-    let rank = |(before, at): &(Limits, Timestamp)| {
+    let rank = |(before, at): &Fall| {
         let drains = is_recent(counter.drains_ms(before, limits), *at, now);
         let matters = is_recent(counter.outlasts_ms(before, limits), *at, now);
         (drains, matters, before.capacity(), before.window_ms, *at)
@@ -64,39 +110,27 @@ pub(super) fn former(
 }
 
 impl Falls {
-    /// The stored limits of `name` before they became `limits`, and when that was.
+    /// The stored limits of `name` before they became `limits`, and when they fell.
     pub(super) fn of_own(
         &self,
         name: &[u8],
         limits: &Limits,
         now: Timestamp,
-    ) -> Option<(Limits, Timestamp)> {
+    ) -> impl Iterator<Item = Fall> {
         let hash = fixed_hash(name);
         let last = self.own.get(hash).map(|own| own.limit);
         let newly = last.filter(|last| is_fall(last, limits));
         let newly = newly.map(|last| (last, now));
-        newly.or_else(|| self.before.own.get(&hash).copied())
+        newly.into_iter().chain(self.before.of(hash))
     }
 
-    /// Records that `limits` are stored for `name`. `drains_ms`: how long after a fall from limits a count may be left over.
-    pub(super) fn learn(
-        &mut self,
-        name: &[u8],
-        limits: Limits,
-        now: Timestamp,
-        drains_ms: impl Fn(&Limits) -> u64,
-    ) {
+    /// Records that `limits` are stored for `name`.
+    pub(super) fn learn(&mut self, name: &[u8], limits: Limits, now: Timestamp) {
         let hash = fixed_hash(name);
         let last = self.own.get(hash).map(|own| own.limit);
         if let Some(last) = last.filter(|last| is_fall(last, &limits)) {
-            // Of several falls that still drain, the one from the highest limit counts.
-            let drains = |(before, at): &(Limits, Timestamp)| {
-                is_recent(drains_ms(before), *at, now) && before.capacity() > last.capacity()
-            };
-            if !self.before.own.get(&hash).is_some_and(drains) {
-                self.before.own.insert(hash, (last, now));
-                self.changes += 1;
-            }
+            self.before.add(hash, last, now);
+            self.changes += 1;
         }
         let seen_in_odd = self.odd;
         let own = Remembered::new(limits);
@@ -109,18 +143,24 @@ impl Falls {
             self.own.remove(hash);
         }
         self.own.tidy();
-        let falls = self.before.own.len();
-        let matters = |at: Timestamp| is_recent(longest_ms, at, now);
-        self.before.own.retain(|_, (_, at)| matters(*at));
-        self.changes += u64::from(self.before.own.len() < falls);
+        let is_over = |(_, at): &Fall| !is_recent(longest_ms, *at, now);
+        let over = self.before.own.iter().filter(|(_, first)| is_over(first));
+        let over: Vec<u64> = over.map(|(hash, _)| *hash).collect();
+        for hash in &over {
+            let falls: Vec<Fall> = self.before.of(*hash).filter(|it| !is_over(it)).collect();
+            self.before.set(*hash, falls);
+        }
+        self.changes += u64::from(!over.is_empty());
         self.odd = !self.odd;
     }
 
     /// The number of changes so far, and what survives a restart.
     pub(super) fn saved(&self) -> (u64, Before) {
-        let own = self.before.own.iter().take(MOST_SAVED);
-        let own = own.map(|(hash, fall)| (*hash, *fall)).collect();
-        (self.changes, Before { own })
+        let mut saved = Before::default();
+        for hash in self.before.own.keys().take(MOST_SAVED) {
+            saved.set(*hash, self.before.of(*hash));
+        }
+        (self.changes, saved)
     }
 
     /// Takes back what was saved.
@@ -149,10 +189,16 @@ mod tests {
         description.counters[0].clone()
     }
 
-    fn learn(falls: &mut Falls, name: &[u8], limits: Limits, now: Timestamp) {
-        let counter = counter();
-        let drains_ms = |before: &Limits| counter.drains_ms(before, &limits);
-        falls.learn(name, limits, now, drains_ms);
+    /// The stored limits from which `a` fell to `now`.
+    fn fell(falls: &Falls, now: Limits, seconds: i64) -> Vec<Fall> {
+        falls.of_own(b"a", &now, at(seconds)).collect()
+    }
+
+    /// The limit from which `a` fell to `now` that counts, and how long ago that was.
+    fn counts(falls: &Falls, now: Limits, seconds: i64) -> Option<(u64, u64)> {
+        let own = falls.of_own(b"a", &now, at(seconds));
+        let former = former(&counter(), own, &now, at(seconds))?;
+        Some((former.limits.limit?, former.ago_ms))
     }
 
     fn limits(limit: u64, window_s: u64) -> Limits {
@@ -166,27 +212,48 @@ mod tests {
     #[test]
     fn a_fallen_limit_is_remembered_for_one_window() {
         let mut falls = Falls::default();
-        let (ten, five, two) = (limits(10, 60), limits(5, 60), limits(2, 60));
-        learn(&mut falls, b"a", ten, at(0));
-        assert_eq!(falls.of_own(b"a", &ten, at(1)), None);
+        let (ten, five) = (limits(10, 60), limits(5, 60));
+        falls.learn(b"a", ten, at(0));
+        assert_eq!(fell(&falls, ten, 1), []);
         // The fall is known before the new limit is learned, and after.
-        let of = |falls: &Falls, now: &Limits, seconds| {
-            let own = falls.of_own(b"a", now, at(seconds));
-            let former = former(&counter(), own.into_iter(), now, at(seconds))?;
-            Some((former.limits.limit?, former.ago_ms))
-        };
-        assert_eq!(of(&falls, &five, 1), Some((10, 0)));
-        learn(&mut falls, b"a", five, at(1));
-        assert_eq!(of(&falls, &five, 11), Some((10, 10_000)));
-        // The highest of the window counts.
-        learn(&mut falls, b"a", two, at(20));
-        assert_eq!(of(&falls, &two, 21), Some((10, 20_000)));
-        falls.end_pass(60_000, at(22));
-        assert!(of(&falls, &two, 23).is_some());
-        learn(&mut falls, b"a", two, at(62));
-        falls.end_pass(60_000, at(62));
-        assert_eq!(of(&falls, &two, 63), None);
-        assert_eq!(falls.of_own(b"b", &two, at(63)), None);
+        assert_eq!(counts(&falls, five, 1), Some((10, 0)));
+        falls.learn(b"a", five, at(1));
+        assert_eq!(counts(&falls, five, 11), Some((10, 10_000)));
+        falls.end_pass(60_000, at(60));
+        assert!(counts(&falls, five, 60).is_some());
+        falls.learn(b"a", five, at(61));
+        falls.end_pass(60_000, at(61));
+        assert_eq!(fell(&falls, five, 61), []);
+        assert_eq!(falls.of_own(b"b", &five, at(61)).count(), 0);
+    }
+
+    #[test]
+    fn a_second_fall_excuses_what_was_legal_after_the_first() {
+        let mut falls = Falls::default();
+        falls.learn(b"a", limits(100, 60), at(-1));
+        falls.learn(b"a", limits(20, 60), at(0));
+        let five = limits(5, 60);
+        falls.learn(b"a", five, at(50));
+        assert_eq!(counts(&falls, five, 59), Some((100, 59_000)));
+        assert_eq!(counts(&falls, five, 61), Some((20, 11_000)));
+        falls.end_pass(60_000, at(70));
+        assert_eq!(fell(&falls, five, 70), [(limits(20, 60), at(50))]);
+        falls.end_pass(60_000, at(110));
+        assert_eq!(fell(&falls, five, 110), []);
+    }
+
+    #[test]
+    fn a_limit_that_falls_step_by_step_excuses_what_was_legal_a_window_ago() {
+        let mut falls = Falls::default();
+        for second in 0..90 {
+            let now = limits(100 - second, 60);
+            let seconds = i64::try_from(second).unwrap();
+            falls.learn(b"a", now, at(seconds));
+            let first = 100 - second.saturating_sub(60);
+            let (counts, _) = counts(&falls, now, seconds).unwrap_or((first, 0));
+            assert!(counts >= first, "{second}: {counts}");
+            assert!(fell(&falls, now, seconds).len() <= MOST_FALLS);
+        }
     }
 
     #[test]
@@ -217,39 +284,55 @@ mod tests {
         assert_eq!(of(170).limits, hour, "for the expiry of its keys");
         let mut falls = Falls::default();
         for (limits, seconds) in [(hour, -1), (minute, 0), (now, 100)] {
-            let drains_ms = |before: &Limits| log.drains_ms(before, &limits);
-            falls.learn(b"a", limits, at(seconds), drains_ms);
+            falls.learn(b"a", limits, at(seconds));
         }
-        assert_eq!(falls.of_own(b"a", &now, at(110)), Some((minute, at(100))));
+        assert_eq!(fell(&falls, now, 110), earlier);
     }
 
     #[test]
     fn falls_in_progress_survive_a_restart() {
         let mut falls = Falls::default();
-        learn(&mut falls, b"a", limits(10, 60), at(0));
+        falls.learn(b"a", limits(10, 60), at(0));
         let unchanged = falls.saved().0;
-        learn(&mut falls, b"a", limits(10, 60), at(1));
+        falls.learn(b"a", limits(10, 60), at(1));
         falls.end_pass(60_000, at(1));
         assert_eq!(falls.saved().0, unchanged);
-        learn(&mut falls, b"a", limits(5, 60), at(1));
+        falls.learn(b"a", limits(5, 60), at(1));
+        falls.learn(b"a", limits(2, 60), at(3));
         let (changes, saved) = falls.saved();
         assert_ne!(changes, unchanged);
         let saved = serde_json::to_string(&saved).unwrap();
         let mut again = Falls::default();
         again.recall(serde_json::from_str(&saved).unwrap());
-        let of = |falls: &Falls| falls.of_own(b"a", &limits(5, 60), at(9));
-        assert_eq!(of(&again), Some((limits(10, 60), at(1))));
-        learn(&mut again, b"a", limits(5, 60), at(9));
+        let two = limits(2, 60);
+        let both = [(limits(10, 60), at(1)), (limits(5, 60), at(3))];
+        assert_eq!(fell(&again, two, 9), both);
+        again.learn(b"a", two, at(9));
         again.end_pass(60_000, at(9));
-        assert!(of(&again).is_some());
-        again.end_pass(60_000, at(61));
-        assert_eq!(of(&again), None);
+        assert_eq!(fell(&again, two, 9), both);
+        again.end_pass(60_000, at(63));
+        assert_eq!(fell(&again, two, 63), []);
+    }
+
+    #[test]
+    fn the_first_fall_of_a_key_is_saved_as_before() {
+        let mut falls = Falls::default();
+        for (limit, seconds) in [(10, 0), (5, 1), (2, 2)] {
+            falls.learn(b"a", limits(limit, 60), at(seconds));
+        }
+        let (hash, _) = falls.before.own.iter().next().unwrap();
+        let before = serde_json::json!({ "own": { hash.to_string(): (limits(10, 60), at(1)) } });
+        let saved = serde_json::to_value(falls.saved().1).unwrap();
+        assert_eq!(saved["own"], before["own"]);
+        let mut again = Falls::default();
+        again.recall(serde_json::from_value(before).unwrap());
+        assert_eq!(fell(&again, limits(5, 60), 9), [(limits(10, 60), at(1))]);
     }
 
     #[test]
     fn a_key_that_a_pass_does_not_see_is_forgotten() {
         let mut falls = Falls::default();
-        learn(&mut falls, b"a", limits(10, 60), at(0));
+        falls.learn(b"a", limits(10, 60), at(0));
         falls.end_pass(60_000, at(1));
         assert_eq!(falls.own.len(), 1);
         falls.end_pass(60_000, at(2));
@@ -259,13 +342,13 @@ mod tests {
     #[test]
     fn a_limit_that_changes_all_the_time_hides_no_fall_of_another() {
         let mut falls = Falls::default();
-        learn(&mut falls, b"a", limits(10, 60), at(0));
+        falls.learn(b"a", limits(10, 60), at(0));
         for number in 0..2_000 {
-            learn(&mut falls, b"b", limits(number, 60), at(0));
+            falls.learn(b"b", limits(number, 60), at(0));
         }
         falls.end_pass(60_000, at(1));
-        let fell = falls.of_own(b"a", &limits(5, 60), at(2));
-        assert_eq!(fell, Some((limits(10, 60), at(2))));
+        let fell = fell(&falls, limits(5, 60), 2);
+        assert_eq!(fell, [(limits(10, 60), at(2))]);
     }
 
     #[test]

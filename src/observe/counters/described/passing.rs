@@ -159,10 +159,8 @@ impl Described {
             let judged = self.judge(finding, now);
             if let Judged::Counter(counter) = &judged {
                 self.longest_ms = self.longest_ms.max(counter.longest_ms);
-                if let (Some(own), Some(matched)) = (counter.own, &finding.matched) {
-                    let of = self.description.counter(matched);
-                    let drains_ms = |before: &Limits| of.drains_ms(before, &own);
-                    self.falls.learn(&counter.name, own, now, drains_ms);
+                if let Some(own) = counter.own {
+                    self.falls.learn(&counter.name, own, now);
                 }
             }
             match judged {
@@ -227,7 +225,7 @@ impl Described {
         let former = |counter: &Counter, matched: &Matched, merged: &Merged, under: Under<'_>| {
             let limits = &merged.limits;
             let own = || falls.of_own(&matched.name, limits, at.steady);
-            let own = merged.own.then(own).flatten();
+            let own = merged.own.then(own).into_iter().flatten();
             let by_settings = context.earlier.iter().map(|(before, replaced)| {
                 let fixed = before.fixed.get(&counter.name.value);
                 let fixed = fixed.map(Vec::as_slice).unwrap_or_default();
@@ -243,7 +241,7 @@ impl Described {
                 };
                 (under(rules(counter, matched), &before, None), replaced)
             });
-            let earlier = own.into_iter().chain(by_settings).chain(by_api);
+            let earlier = own.chain(by_settings).chain(by_api);
             super::falls::former(counter, earlier, limits, at.steady)
         };
         let likely = *lock(&self.likely);
