@@ -10,7 +10,7 @@ pub const WITHOUT_WINDOW_MS: u64 = 5 * 60 * 1000;
 impl Counter {
     /// The counts that may be left over from `former`. `None` if none of them is above the limit of now.
     pub(super) fn draining(&self, former: Former, at: &At<'_>) -> Option<Draining> {
-        let legal = self.count.value.counting().legal(&former.limits, at);
+        let legal = self.legal(&former.limits, at.limits, at.tolerance_ms);
         let above = legal.filter(|legal| Some(*legal) > at.limits.capacity());
         let known = at.limits.capacity().and(above);
         known.map(|limit| Draining {
@@ -18,6 +18,12 @@ impl Counter {
             ago_ms: former.ago_ms,
             lasts_ms: self.drains_ms(&former.limits, at.limits),
         })
+    }
+
+    /// The highest count under the limits of `now` that was legal under those `before`, up to a difference of clocks.
+    pub fn legal(&self, before: &Limits, now: &Limits, tolerance_ms: u64) -> Option<u64> {
+        let counting = self.count.value.counting();
+        counting.legal(before, now, tolerance_ms)
     }
 
     /// How long after limits fell from `before` to `now` a count may be left over, in milliseconds.

@@ -177,8 +177,8 @@ pub(super) trait Counting: Debug + Send + Sync {
     /// The count, from the answers to [`Self::asks`].
     fn read(&self, at: &At<'_>, answers: &[Answer]) -> Result<Counted, Not>;
 
-    /// The highest count that was legal under the limits `before`.
-    fn legal(&self, before: &Limits, _at: &At<'_>) -> Option<u64> {
+    /// The highest count that was legal under the limits `before`, as it counts under those of `now`, up to a difference of clocks.
+    fn legal(&self, before: &Limits, _now: &Limits, _tolerance_ms: u64) -> Option<u64> {
         before.capacity()
     }
 

@@ -74,9 +74,9 @@ impl Counting for Gcra {
     }
 
     /// The time ahead counts in intervals of now: with a higher rate, the same time is more of them.
-    fn legal(&self, before: &Limits, at: &At<'_>) -> Option<u64> {
-        let ahead_ms = before.fill_ms()? + self.early_ms(before) + float(at.tolerance_ms);
-        Some(whole((ahead_ms / at.limits.interval_ms()?).ceil()))
+    fn legal(&self, before: &Limits, now: &Limits, tolerance_ms: u64) -> Option<u64> {
+        let ahead_ms = before.fill_ms()? + self.early_ms(before) + float(tolerance_ms);
+        Some(whole((ahead_ms / now.interval_ms()?).ceil()))
     }
 
     fn drains_ms(&self, before: &Limits, now: &Limits) -> Option<u64> {

@@ -102,7 +102,8 @@ pub(super) fn former(
     let rank = |(before, at): &Fall| {
         let drains = is_recent(counter.drains_ms(before, limits), *at, now);
         let matters = is_recent(counter.outlasts_ms(before, limits), *at, now);
-        (drains, matters, before.capacity(), before.window_ms, *at)
+        let legal = counter.legal(before, limits, 0).or(before.capacity());
+        (drains, matters, legal, before.window_ms, *at)
     };
     let (limits, at) = falls.max_by_key(rank)?;
     let ago_ms = u64::try_from(elapsed(at, now).as_millis()).unwrap_or(u64::MAX);
@@ -182,11 +183,16 @@ mod tests {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
     }
 
-    /// A counter of fixed windows.
-    fn counter() -> Counter {
-        let text = crate::limiters::built_in("fastapi-limiter").unwrap();
+    /// The first counter of a kind.
+    fn first(kind: &str) -> Counter {
+        let text = crate::limiters::built_in(kind).unwrap();
         let description = crate::limiters::Description::parse(text).unwrap();
         description.counters[0].clone()
+    }
+
+    /// A counter of fixed windows.
+    fn counter() -> Counter {
+        first("fastapi-limiter")
     }
 
     /// The stored limits from which `a` fell to `now`.
@@ -272,11 +278,23 @@ mod tests {
     }
 
     #[test]
+    fn of_several_falls_of_a_gcra_the_longest_time_ahead_counts() {
+        let gcra = first("gcra");
+        // An hour ahead, and a minute.
+        let (hour, minute, now) = (limits(60, 3_600), limits(100, 60), limits(10, 60));
+        let of = |fell, seconds| {
+            let earlier = [(hour, at(0)), (minute, at(fell))];
+            former(&gcra, earlier.into_iter(), &now, at(seconds)).unwrap()
+        };
+        assert_eq!((of(10, 20).limits, of(10, 20).ago_ms), (hour, 20_000));
+        // It drained.
+        assert_eq!(of(3_690, 3_700).limits, minute);
+    }
+
+    #[test]
     fn a_fall_that_drained_hides_none_that_drains() {
         // Its keys live longer than its counts matter.
-        let text = crate::limiters::built_in("zset-log").unwrap();
-        let description = crate::limiters::Description::parse(text).unwrap();
-        let log = &description.counters[0];
+        let log = &first("zset-log");
         let (hour, minute, now) = (limits(100, 3_600), limits(20, 60), limits(5, 60));
         let earlier = [(hour, at(0)), (minute, at(100))];
         let of = |seconds| former(log, earlier.into_iter(), &now, at(seconds)).unwrap();
