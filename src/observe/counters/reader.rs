@@ -39,7 +39,7 @@ use crate::observe::redis::router::{Link, Router};
 use crate::observe::redis::topology::ShardNow;
 
 /// How long a sweep waits for the management API if it remembers a default limit. A healthy limiter answers within
-/// milliseconds; one that hangs must not delay the counters.
+/// milliseconds; one that hangs must not delay the counters. One that was prompt the last time is waited for as other nodes are.
 const DEFAULT_WITHIN: Duration = Duration::from_millis(50);
 
 /// A collection works on the pass only if it has time for this many round trips: one step, the answers in flight when it stops,
@@ -265,7 +265,9 @@ impl KeyReader {
         };
         let asked = defaults.wait_for(KnownDefaults::is_api_asked);
         let is_asked = tokio::time::timeout(api, asked).await.is_ok();
-        if is_asked && shards.is_ok() {
+        // The API, or a node, that was prompt the last time is waited for as long as that means.
+        let is_worthwhile = is_asked || defaults.borrow().is_doubtful();
+        if is_worthwhile && shards.is_ok() {
             let settled = defaults.wait_for(KnownDefaults::is_settled);
             let _ = tokio::time::timeout(others, settled).await;
         }

@@ -82,18 +82,30 @@ pub(in crate::observe) async fn ask_api(
         ..ApiReading::default()
     };
     let failed = |error: HttpError| error.counted(Collector::ManagementApi, "");
+    // The address of the node there: a configured URL may be known by another one.
+    let address_at = |base: &Url| {
+        let itself = known.iter().find(|(_, url)| url == base);
+        let itself = itself.map(|(address, _)| address.clone());
+        itself.or_else(|| address_of(base))
+    };
+    let first = bases.first().and_then(address_at);
+    if let Some(first) = &first {
+        defaults.expect(first.clone());
+    }
     let attempts = bases.into_iter().map(|base| async move {
+        let started = Instant::now();
         let api = ManagementApi::new(http, base.clone());
-        Ok((api.default_limit().await?, base))
+        Ok((api.default_limit().await?, base, started.elapsed()))
     });
     let (found, failures) = first_success(attempts.collect()).await;
+    if let Some(first) = first.filter(|_| !failures.is_empty()) {
+        defaults.give_up(&first, started.elapsed());
+    }
     // Includes the failures of base URLs that were asked before the one that answered.
     reading.failures = failures.into_iter().map(failed).collect();
-    if let Some((limit, base)) = found {
-        let itself = known.iter().find(|(_, url)| *url == base);
-        let itself = itself.map(|(address, _)| address.clone());
-        if let Some(address) = itself.or_else(|| address_of(&base)) {
-            defaults.learn(address, limit);
+    if let Some((limit, base, took)) = found {
+        if let Some(address) = address_at(&base) {
+            defaults.learn(address, limit, took);
         }
         reading.base = Some(base);
     }

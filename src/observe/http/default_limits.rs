@@ -88,7 +88,8 @@ impl DefaultLimits {
         self.known.send_modify(|known| {
             known.api = ApiState::Asked;
             known.nodes.retain(|address, node| {
-                node.awaited = false;
+                // The collection that waited for it was cut off.
+                node.slow |= std::mem::take(&mut node.awaited);
                 stays(address)
             });
         });
@@ -139,10 +140,27 @@ impl DefaultLimits {
         });
     }
 
-    /// Notes the answer of a node that was asked otherwise.
-    pub(in crate::observe) fn learn(&self, address: String, limit: Limit) {
+    /// Notes that a node is asked otherwise.
+    pub(in crate::observe) fn expect(&self, address: String) {
+        self.known.send_modify(|known| {
+            let node = known.nodes.entry(address).or_default();
+            node.awaited = !node.slow;
+        });
+    }
+
+    /// Notes the answer of a node that was asked otherwise, and how long it took.
+    pub(in crate::observe) fn learn(&self, address: String, limit: Limit, took: Duration) {
         self.known
-            .send_modify(|known| known.answered(address, Ok(limit), Duration::ZERO));
+            .send_modify(|known| known.answered(address, Ok(limit), took));
+    }
+
+    /// Notes that a node that was asked otherwise failed after `took`.
+    pub(in crate::observe) fn give_up(&self, address: &str, took: Duration) {
+        self.known.send_modify(|known| {
+            if let Some(node) = known.nodes.get_mut(address) {
+                (node.awaited, node.slow) = (false, took > PROMPT);
+            }
+        });
     }
 
     /// Notes how far the collection has come, and whether the API listed the nodes.
@@ -254,8 +272,8 @@ mod tests {
     #[test]
     fn a_node_that_does_not_answer_keeps_its_last_default_until_it_is_down_or_leaves() {
         let mut defaults = DefaultLimits::default();
-        defaults.learn("a".to_owned(), limit(10, 1_000));
-        defaults.learn("b".to_owned(), limit(100, 2_000));
+        defaults.learn("a".to_owned(), limit(10, 1_000), Duration::ZERO);
+        defaults.learn("b".to_owned(), limit(100, 2_000), Duration::ZERO);
         let now = |defaults: &DefaultLimits| defaults.known.borrow().limit();
         let lenient = Some(limit(100, 1_000));
         assert_eq!(now(&defaults), lenient);
@@ -269,7 +287,7 @@ mod tests {
         assert_eq!(now(&after), lenient, "after a restart");
         defaults.is_down("b");
         assert_eq!(now(&defaults), Some(limit(10, 1_000)));
-        defaults.learn("b".to_owned(), limit(20, 2_000));
+        defaults.learn("b".to_owned(), limit(20, 2_000), Duration::ZERO);
         assert!(defaults.take_error("b").is_none());
         defaults.is_down("b");
         assert_eq!(now(&defaults), Some(limit(20, 1_000)), "it answers");
@@ -343,6 +361,33 @@ mod tests {
             let failed = |known: &KnownDefaults| known.nodes.values().all(|it| it.error.is_some());
             known.wait_for(failed).await.unwrap();
         }
+    }
+
+    #[test]
+    fn a_node_that_is_asked_otherwise_is_waited_for_unless_it_was_slow() {
+        let mut defaults = DefaultLimits::default();
+        let known = defaults.subscribe();
+        let all = names(&["a"]);
+        let mut is_doubtful = |defaults: &mut DefaultLimits| {
+            defaults.begin(&all);
+            defaults.expect("a".to_owned());
+            known.borrow().is_doubtful()
+        };
+        assert!(is_doubtful(&mut defaults));
+        defaults.learn("a".to_owned(), limit(10, 1_000), PROMPT);
+        assert!(!known.borrow().is_doubtful(), "it answered");
+        assert!(is_doubtful(&mut defaults));
+        defaults.give_up("a", Duration::ZERO);
+        assert!(!known.borrow().is_doubtful(), "it failed");
+        assert!(is_doubtful(&mut defaults));
+        assert!(!is_doubtful(&mut defaults), "the collection was cut off");
+        let slow = PROMPT + Duration::from_millis(1);
+        defaults.give_up("a", slow);
+        assert!(!is_doubtful(&mut defaults), "it was slow");
+        defaults.learn("a".to_owned(), limit(10, 1_000), slow);
+        assert!(!is_doubtful(&mut defaults), "it was slow");
+        defaults.learn("a".to_owned(), limit(10, 1_000), PROMPT);
+        assert!(is_doubtful(&mut defaults));
     }
 
     #[test]

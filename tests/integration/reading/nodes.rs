@@ -8,6 +8,7 @@ use lab::node::{NodeOptions, NodeProcess};
 use lab::ports::free_port;
 use lab::proxy::{Mode, Proxy};
 use lab::redis_server::RedisServer;
+use lab::seed::extra_members;
 
 use crate::harness::{Cluster, Exporter, PATIENCE, Scrape, base_flags};
 
@@ -204,6 +205,25 @@ async fn counts_of_a_new_node_with_a_raised_default_page_nobody_before_it_is_ask
     exporter
         .until("the new node is asked", has_raised_limit)
         .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_count_above_the_default_is_reported_while_the_api_takes_a_tenth_of_a_second()
+-> anyhow::Result<()> {
+    let redis = RedisServer::start(&[]).await?;
+    let nodes = [NodeProcess::start(with_default(1, 10, &redis)).await?];
+    let slow = Faults {
+        api_delay_ms: 100,
+        ..Faults::default()
+    };
+    nodes[0].set_faults(&slow).await?;
+    let exporter = Exporter::start(&base_flags(&redis.url(), &nodes)).await?;
+    exporter.scrape().await?.assert_reported(&[]);
+    let mut connection = redis.connection().await?;
+    extra_members(&mut connection, b"over", 15, 60_000).await?;
+    let scrape = exporter.scrape().await?;
+    scrape.assert_reported(&["ghost_allowing over"]);
     Ok(())
 }
 

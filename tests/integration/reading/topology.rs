@@ -21,8 +21,8 @@ pub(super) const WINDOW_MS: i64 = 600_000;
 pub(super) struct Sharded {
     pub(super) exporter: Exporter,
     pub(super) cluster: RedisCluster,
-    _node: NodeProcess,
-    _redis_of_node: RedisServer,
+    node: NodeProcess,
+    redis_of_node: RedisServer,
 }
 
 /// Keys that the tests write, so many that each shard has some.
@@ -54,8 +54,8 @@ impl Sharded {
         Ok(Self {
             exporter: Exporter::start(&all).await?,
             cluster,
-            _node: node,
-            _redis_of_node: redis_of_node,
+            node,
+            redis_of_node,
         })
     }
 
@@ -198,6 +198,33 @@ async fn a_shard_that_is_gone_is_named_and_the_others_are_watched() -> anyhow::R
     let labels = [("key", over[2].as_str())];
     let scrape = sharded.exporter.scrape().await?;
     scrape.assert_is("ratelimiter_key_requests", &labels, 12);
+    Ok(())
+}
+
+/// No full pass ends, and nothing lists the nodes. A malformed registration makes `GET /api/nodes` fail.
+#[tokio::test]
+async fn an_exporter_that_starts_while_a_shard_is_gone_reports_counts_above_the_default()
+-> anyhow::Result<()> {
+    let mut sharded = Sharded::start(false, &[]).await?;
+    let mut redis = sharded.cluster.connection().await?;
+    let over = sharded.key_of_each("over").await?;
+    for key in &over {
+        extra_members(&mut redis, key.as_bytes(), 11, WINDOW_MS).await?;
+    }
+    let malformed = ["SET", "ratelimiter:nodes:bad", "1"];
+    let _: () = sharded.redis_of_node.run(&malformed).await?;
+    sharded.cluster.primaries[1].kill();
+    let url = format!("redis://{}", sharded.cluster.address(0));
+    let flags = base_flags(&url, std::slice::from_ref(&sharded.node));
+    let exporter = Exporter::start(&flags).await?;
+    let living = ghosts([&over[0], &over[2]]);
+    let found = |scrape: &Scrape| {
+        let mut reported = scrape.reported();
+        reported.retain(|it| it.starts_with("ghost_allowing"));
+        reported == living
+    };
+    let scrape = exporter.until("the living shards are read", found).await?;
+    scrape.assert_is("ratelimiter_up", &[], 0);
     Ok(())
 }
 
