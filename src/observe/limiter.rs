@@ -156,7 +156,7 @@ impl Limiter {
                 steady: None,
                 commands_total: 0,
                 last_full_pass: None,
-                full_passes: 0,
+                has_passed: false,
                 known_nodes: BTreeSet::new(),
                 new_nodes: BTreeSet::new(),
                 unreachable: Mutex::default(),

@@ -239,8 +239,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     row("rate-limiter-flexible", "rate-limiter-flexible", "*", OVER),
     row("ratelimiter", "zset-log", "*", AT_MOST),
-    // Its Redis holds nothing else.
-    row("redis-cell", "gcra", "*", AT_MOST).changed("malformed: foreign", "malformed: invalid"),
+    row("redis-cell", "gcra", "*", AT_MOST),
     row("throttled-py-fixed_window", "throttled-py", "*", OVER),
     row("throttled-py-gcra", "throttled-py", "*", AT_MOST),
     row("throttled-py-leaking_bucket", "throttled-py", "*", KEPT),

@@ -60,8 +60,6 @@ impl Variant {
 fn other_data_whose_names_fit_a_common_word_is_no_counter() {
     for (kind, name) in [
         ("rate-limiter-flexible", "burst:photos"),
-        ("gcra", "session:1"),
-        ("tyk", "quota-plans"),
         ("litellm", "{user:1}:requests"),
         ("litellm", "{user:1}:tokens"),
         ("litellm", "{user_tpd:1}:tokens"),

@@ -86,8 +86,8 @@ pub(in crate::observe) struct KeyReader {
     /// Commands sent since the start.
     pub(in crate::observe) commands_total: u64,
     pub(in crate::observe) last_full_pass: Option<Timestamp>,
-    /// Full passes since the start of the exporter.
-    pub(in crate::observe) full_passes: u64,
+    /// Whether a pass over all servers that could be read has ended since the start of the exporter.
+    pub(in crate::observe) has_passed: bool,
     /// The ids of the nodes that this collection asks for their default limit.
     pub(in crate::observe) known_nodes: BTreeSet<String>,
     /// Registered nodes that were written since the last collection and are not known yet.
@@ -244,7 +244,6 @@ impl KeyReader {
 
     fn note_full_pass(&mut self, clock: &Clock) {
         self.last_full_pass = Some(clock.now().wall);
-        self.full_passes += 1;
     }
 
     /// Waits for the servers and for default limits. If a limit is remembered, the wait is short.
@@ -271,8 +270,8 @@ impl KeyReader {
             let settled = defaults.wait_for(KnownDefaults::is_settled);
             let _ = tokio::time::timeout(others, settled).await;
         }
-        // Before the first pass, only the list names nodes.
-        let unlisted = self.full_passes == 0 && !defaults.borrow().listed;
+        // Before the first pass, only the list names nodes. Servers that are down may stay so, so a pass over the others is enough.
+        let unlisted = !self.has_passed && !defaults.borrow().listed;
         self.memory.limits.default_is_doubtful = defaults.borrow().is_doubtful() || unlisted;
         self.take_default(clock, defaults);
         shards
