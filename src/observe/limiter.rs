@@ -156,7 +156,7 @@ impl Limiter {
                 steady: None,
                 commands_total: 0,
                 last_full_pass: None,
-                has_passed: false,
+                passes: 0,
                 known_nodes: BTreeSet::new(),
                 new_nodes: BTreeSet::new(),
                 unreachable: Mutex::default(),

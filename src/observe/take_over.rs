@@ -43,7 +43,7 @@ impl Limiter {
         let same_names = keys.tracked == was.tracked;
         keys.commands_total = was.commands_total;
         keys.last_full_pass = was.last_full_pass;
-        keys.has_passed = was.has_passed;
+        keys.passes = was.passes;
         keys.memory.take_over(was.memory, same_names, now);
         if same_redis && same_names {
             keys.access = was.access;

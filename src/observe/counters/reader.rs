@@ -86,8 +86,8 @@ pub(in crate::observe) struct KeyReader {
     /// Commands sent since the start.
     pub(in crate::observe) commands_total: u64,
     pub(in crate::observe) last_full_pass: Option<Timestamp>,
-    /// Whether a pass over all servers that could be read has ended since the start of the exporter.
-    pub(in crate::observe) has_passed: bool,
+    /// The passes over all servers that could be read that have ended since the start of the exporter.
+    pub(in crate::observe) passes: u64,
     /// The ids of the nodes that this collection asks for their default limit.
     pub(in crate::observe) known_nodes: BTreeSet<String>,
     /// Registered nodes that were written since the last collection and are not known yet.
@@ -271,7 +271,7 @@ impl KeyReader {
             let _ = tokio::time::timeout(others, settled).await;
         }
         // Before the first pass, only the list names nodes. Servers that are down may stay so, so a pass over the others is enough.
-        let unlisted = !self.has_passed && !defaults.borrow().listed;
+        let unlisted = self.passes == 0 && !defaults.borrow().listed;
         self.memory.limits.default_is_doubtful = defaults.borrow().is_doubtful() || unlisted;
         self.take_default(clock, defaults);
         shards

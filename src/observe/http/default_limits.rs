@@ -368,7 +368,7 @@ mod tests {
         let mut defaults = DefaultLimits::default();
         let known = defaults.subscribe();
         let all = names(&["a"]);
-        let mut is_doubtful = |defaults: &mut DefaultLimits| {
+        let is_doubtful = |defaults: &mut DefaultLimits| {
             defaults.begin(&all);
             defaults.expect("a".to_owned());
             known.borrow().is_doubtful()

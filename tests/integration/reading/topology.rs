@@ -61,9 +61,14 @@ impl Sharded {
 
     /// A key for each shard, in their order.
     pub(super) async fn key_of_each(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        self.one_of_each(|number| format!("{prefix}{number}")).await
+    }
+
+    /// The first key for each shard.
+    async fn one_of_each(&self, key: impl Fn(u32) -> String) -> anyhow::Result<Vec<String>> {
         let mut keys = vec![None; 3];
         for number in 0.. {
-            let key = format!("{prefix}{number}");
+            let key = key(number);
             let (owner, _) = self
                 .cluster
                 .owner(format!("ratelimit:{key}").as_bytes())
@@ -207,7 +212,10 @@ async fn an_exporter_that_starts_while_a_shard_is_gone_reports_counts_above_the_
 -> anyhow::Result<()> {
     let mut sharded = Sharded::start(false, &[]).await?;
     let mut redis = sharded.cluster.connection().await?;
-    let over = sharded.key_of_each("over").await?;
+    // The limit of each key would be on its shard.
+    let over = sharded
+        .one_of_each(|number| format!("{{over{number}}}"))
+        .await?;
     for key in &over {
         extra_members(&mut redis, key.as_bytes(), 11, WINDOW_MS).await?;
     }

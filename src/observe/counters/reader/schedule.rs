@@ -65,7 +65,7 @@ impl KeyReader {
     /// Records how far the pass came. `all_report`: whether all servers report writes.
     pub(super) fn passed(&mut self, result: &mut SweepResult, all_report: bool) {
         self.pass_took += std::mem::take(&mut result.pass_took);
-        self.has_passed |= self.pass.is_none();
+        self.passes += u64::from(self.pass.is_none());
         if result.stopped.is_none() {
             // If written keys were left unread, one more full pass reads them.
             let known = all_report && !self.behind;
