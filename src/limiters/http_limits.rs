@@ -119,6 +119,32 @@ impl Rules {
 }
 
 impl Http {
+    /// Whether it is `GET /api/limits` of the management API, at the limiter's own address.
+    pub(super) fn is_default_of_management_api(&self) -> bool {
+        let is = |template: Option<&Template>, text: &str| {
+            template.is_some_and(|template| Template::parse(text).as_ref() == Ok(template))
+        };
+        let Self {
+            url: None,
+            port: None,
+            path,
+            token_header: None,
+            json: Some(json),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        is(path.as_ref(), "/api/limits")
+            && json.each.is_none()
+            && json.only.is_empty()
+            && json.matches.is_empty()
+            && is(Some(&json.limit), "/default_limit")
+            && is(json.window.as_ref(), "/default_window_ms")
+            && json.burst.is_none()
+            && json.unit == Some(Unit::Milliseconds)
+    }
+
     /// The groups of names that it needs.
     fn groups(&self) -> impl Iterator<Item = &str> {
         let limits = self.json.iter().flat_map(Json::limits);

@@ -309,6 +309,12 @@ impl Nodes {
                 .check()
                 .map_err(|wrong| format!("nodes: canary: {wrong}"))?;
         }
+        if self.management_api && self.registry.is_none() {
+            return Err(
+                "nodes: management_api: expected a registry, which shows that a node has stopped"
+                    .to_owned(),
+            );
+        }
         if self.health.is_none() && self.metrics.is_none() {
             return Err("nodes: expected health or metrics, or no nodes at all".to_owned());
         }

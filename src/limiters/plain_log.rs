@@ -82,7 +82,9 @@ impl PlainLog {
             && !beginning.is_empty()
             && count.value.counting().counts_scores_in_ms()
             && companions.is_empty()
-            && limits.is_empty();
+            // As a part of keys, it would leave open what a name is.
+            && !beginning.last().is_some_and(u8::is_ascii_alphanumeric)
+            && limits.iter().all(|limits| limits.value.is_default_of_management_api());
         fits.then(|| Self {
             prefix: prefix.to_vec(),
             limit: beginning.to_vec(),
@@ -99,6 +101,18 @@ impl PlainLog {
     /// The name of the limit of `key`.
     pub fn limit_name(&self, key: &[u8]) -> Vec<u8> {
         [&self.prefix[..], &self.limit, key].concat()
+    }
+
+    /// What all names are made of, as one text.
+    pub fn identity(&self) -> Vec<u8> {
+        let [limit, window] = &self.fields;
+        let parts = [
+            &self.prefix[..],
+            &self.limit,
+            limit.as_bytes(),
+            window.as_bytes(),
+        ];
+        parts.join(&0)
     }
 
     /// The pattern that matches the names of all limits, for SCAN.
@@ -158,6 +172,9 @@ mod tests {
     #[test]
     fn what_a_remembered_limit_and_one_command_cannot_read_is_not_plain() {
         for change in [
+            ("ratelimit:limit:$key", "ratelimit:l$key"),
+            ("path: /api/limits", "path: /limits"),
+            ("window: /default_window_ms", "window: /window_ms"),
             ("(?P<key>.+)$'\n    type", "(?P<key>[^:]+)$'\n    type"),
             (
                 "^ratelimit:(?P<key>.+)$'\n    type",
@@ -173,8 +190,8 @@ mod tests {
             ("):seq$", "):seq:.*$"),
             ("^ratelimit:limit:", "^ratelimit:other:"),
             (
-                "\nnodes:",
-                "\nlimits: [{fixed: {limit: 5, window: 1m}}]\nnodes:",
+                "limits:\n  - http:",
+                "limits:\n  - fixed: {limit: 5, window: 1m}\n  - http:",
             ),
         ] {
             assert_eq!(changed(&[change]), None, "{change:?}");

@@ -89,6 +89,11 @@ impl Source {
         }
     }
 
+    /// Whether it is the default limit that the management API has.
+    pub(super) fn is_default_of_management_api(&self) -> bool {
+        self.http().is_some_and(Http::is_default_of_management_api)
+    }
+
     /// The API, if it is one.
     pub(super) fn http(&self) -> Option<&Http> {
         match self {

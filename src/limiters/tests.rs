@@ -557,6 +557,10 @@ fn mistakes_in_a_registry_name_its_line_and_what_was_expected() {
         let text = format!("{}{}", COUNTER.trim_start(), REGISTRY.replace(old, new));
         assert_mistake(&text, line, words);
     }
+    let api = "nodes: {health: {path: /health}, management_api: true}\n";
+    let text = format!("{}{api}", COUNTER.trim_start());
+    let line = COUNTER.trim_start().lines().count() as u64 + 1;
+    assert_mistake(&text, line, &["management_api: expected a registry"]);
     let text = format!("{}{REGISTRY}  id_label: 'a b'\n", COUNTER.trim_start());
     assert_mistake(&text, own + 2, &["id_label", "name of a label"]);
 }

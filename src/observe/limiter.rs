@@ -36,7 +36,7 @@ use crate::observe::http::client::{Http, HttpError};
 use crate::observe::http::default_limits::DefaultLimits;
 use crate::observe::http::management_api::{ManagementApi, address_of};
 use crate::observe::http::optional::{ANSWER_WITHIN, OptionalRequest};
-use crate::observe::nodes::canary::CANARY_PREFIX;
+use crate::observe::nodes::canary::is_canary;
 use crate::observe::nodes::discovery::Discovery;
 use crate::observe::nodes::probes::LateProbes;
 use crate::observe::nodes::reader::{NodeReader, NodesJudged, NodesRead, RedisWas};
@@ -224,7 +224,7 @@ impl Limiter {
                 }
                 (Collector::Counters, CountersRead::Failed { .. }) => false,
                 (Collector::ManagementApi, _) if keys.api.is_some() => {
-                    keys.api.is_some_and(|(up, _)| up)
+                    keys.api.is_some_and(|(up, _)| up) && read.api_up != Some(false)
                 }
                 (Collector::Registry, _) => matches!(read.ping, Some(Ok(_))) && !failed,
                 (
@@ -274,9 +274,9 @@ impl Limiter {
                 info: read.info,
                 shards,
             },
-            api_up: match keys.api {
-                Some((up, _)) => Some(up),
-                None => read.api_up,
+            api_up: match (keys.api, read.api_up) {
+                (Some((limits_up, _)), nodes_up) => Some(limits_up && nodes_up != Some(false)),
+                (None, nodes_up) => nodes_up,
             },
             default_limit: self.keys.memory.limits.default_limit(),
             counters_read: keys.read,
@@ -338,8 +338,7 @@ async fn counters_of_api(
             let remaining = u64::try_from(counter.remaining).unwrap_or(0);
             let key = decode_key(&counter.key);
             // The API does not know the limit that the canary request contains.
-            let canary = key.starts_with(CANARY_PREFIX.as_bytes());
-            (!canary).then_some((key, counter.count, limit, remaining))
+            (!is_canary(&key)).then_some((key, counter.count, limit, remaining))
         })
         .collect();
     let views: Vec<CounterView<'_>> = decoded
@@ -433,7 +432,9 @@ impl Subject for Limiter {
         if let Some(api) = described.and_then(|kind| kind.api.as_mut()) {
             api.set_nodes(self.nodes.registered_urls(&judged.nodes));
         }
-        if matches!(keys.read, CountersRead::Failed { .. }) {
+        // Of a plain log, as the API has it.
+        if matches!(keys.read, CountersRead::Failed { .. }) && self.keys.memory.described.is_none()
+        {
             let api = (&self.nodes.http, &mut self.counter_list);
             counters_of_api(api, (at, &deadline), &read, &mut keys, &mut summary).await;
         }

@@ -94,6 +94,8 @@ pub(in crate::observe) struct LimitMemory {
     primed: bool,
     /// Counts the changes to what is saved.
     changes: u64,
+    /// The hash of what the names of counters and limits are made of. 0 in a file of an earlier release.
+    names: u64,
 }
 
 type Remembered = own::Remembered<Limit, Fall>;
@@ -151,6 +153,22 @@ pub(in crate::observe) fn fixed_hash(bytes: &[u8]) -> u64 {
 }
 
 impl LimitMemory {
+    /// For counters and limits whose names have this hash.
+    pub(in crate::observe) fn of_names(names: u64) -> Self {
+        Self {
+            names,
+            ..Self::default()
+        }
+    }
+
+    /// Takes back what was saved, unless names were others.
+    pub(in crate::observe) fn recall(&mut self, saved: Self) {
+        let names = self.names;
+        if [0, names].contains(&saved.names) {
+            *self = Self { names, ..saved };
+        }
+    }
+
     /// Sets the default limit, which was just read. Returns whether it changed.
     pub(in crate::observe) fn set_default(&mut self, limit: Limit, now: Timestamp) -> bool {
         let changed = self.default_limit() != Some(limit);

@@ -12,7 +12,7 @@ use crate::clock::elapsed;
 use crate::limiters::{Counter, Description, PlainLog};
 use crate::observation::{FallenLimit, Limit};
 use crate::observe::counters::described::Described;
-use crate::observe::counters::limits::{LimitMemory, LimitRule, by_rule};
+use crate::observe::counters::limits::{LimitMemory, LimitRule, by_rule, fixed_hash};
 use crate::observe::counters::settings::SettingsMemory;
 use crate::observe::counters::totals::Totals;
 use crate::subject::Bulk;
@@ -58,8 +58,8 @@ impl CounterMemory {
             settings: SettingsMemory::new(&description, rules),
             description,
             described,
+            limits: LimitMemory::of_names(fixed_hash(&log.identity())),
             log: Arc::new(log),
-            limits: LimitMemory::default(),
             suspects: HashSet::new(),
             totals: None,
         }
@@ -163,7 +163,7 @@ impl CounterMemory {
     pub(in crate::observe) fn recall(&mut self, from: impl Read) -> serde_json::Result<()> {
         match &mut self.described {
             Some(described) => described.recall(serde_json::from_reader(from)?),
-            None => self.limits = serde_json::from_reader(from)?,
+            None => self.limits.recall(serde_json::from_reader(from)?),
         }
         Ok(())
     }
@@ -194,7 +194,11 @@ mod tests {
     use crate::limiters::built_in;
 
     fn memory(kind: &str) -> CounterMemory {
-        let description = Arc::new(Description::parse(built_in(kind).unwrap()).unwrap());
+        described(built_in(kind).unwrap())
+    }
+
+    fn described(text: &str) -> CounterMemory {
+        let description = Arc::new(Description::parse(text).unwrap());
         let read = match PlainLog::of(&description) {
             Some(log) => Reading::Plain(log),
             None => Reading::Described(Box::new(Described::new(Arc::clone(&description), None))),
@@ -226,6 +230,32 @@ mod tests {
         kong.recall(&older[..]).unwrap();
         for damaged in ["", "{", r#"{"falls":1}"#, r#"{"api":{"asks":1}}"#] {
             assert!(kong.recall(damaged.as_bytes()).is_err(), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn limits_of_other_names_are_not_recalled_and_those_of_an_earlier_release_are() {
+        let mut reference = memory("reference");
+        let limit = Limit {
+            limit: 10,
+            window_ms: 1000,
+        };
+        reference
+            .limits
+            .learn(b"a", Some(limit), Timestamp::UNIX_EPOCH);
+        let written = written(&reference);
+        let own = built_in("reference")
+            .unwrap()
+            .replace("ratelimit:", "mine:");
+        let mut other = described(&own);
+        other.recall(&*written).unwrap();
+        assert_eq!(other.limits.stored(b"a"), None);
+        let mut saved: serde_json::Value = serde_json::from_slice(&written).unwrap();
+        saved.as_object_mut().unwrap().remove("names").unwrap();
+        for written in [written, saved.to_string().into_bytes()] {
+            let mut again = memory("reference");
+            again.recall(&*written).unwrap();
+            assert_eq!(again.limits.stored(b"a"), Some(limit));
         }
     }
 

@@ -462,8 +462,7 @@ impl Sweep<'_> {
         match (&self.memory.described, round) {
             (Some(_), _) => description.scans(MOST_SCANS).into(),
             (None, Round::Limits) => Arc::new([self.memory.log.scan_of_limits()]),
-            // One SCAN, as nearly all names with the common beginning are counters.
-            (None, Round::Counters | Round::Both) => description.scans(1).into(),
+            (None, Round::Counters | Round::Both) => description.fewest_scans().into(),
         }
     }
 

@@ -20,10 +20,16 @@ use crate::observe::nodes::probes::gather;
 use crate::text::percent_encoded;
 
 /// The mark in the names of the canary's counters. It is found even if a limiter escapes the colon of [`CANARY_PREFIX`].
-pub(in crate::observe) const CANARY_MARK: &str = "ratelimiter-exporter-canary";
+const CANARY_MARK: &str = "ratelimiter-exporter-canary";
 
 /// The prefix of every canary key. Such keys do not belong to any client.
-pub(in crate::observe) const CANARY_PREFIX: &str = "ratelimiter-exporter-canary:";
+const CANARY_PREFIX: &str = "ratelimiter-exporter-canary:";
+
+/// Whether a counter of this name counts canary requests of an exporter.
+pub(in crate::observe) fn is_canary(name: &[u8]) -> bool {
+    let mark = CANARY_MARK.as_bytes();
+    name.windows(mark.len()).any(|part| part == mark)
+}
 
 /// A limit that one check per collection never reaches.
 const UNREACHED: u64 = 1_000_000;
@@ -256,6 +262,17 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn counters_of_canaries_have_the_mark_anywhere_in_their_names() {
+        for name in [
+            "ratelimiter-exporter-canary:a",
+            "probe/ratelimiter-exporter-canary%3Aa",
+        ] {
+            assert!(is_canary(name.as_bytes()), "{name}");
+        }
+        assert!(!is_canary(b"user:1") && !is_canary(b""));
     }
 
     fn took(millis: u64, refused: Option<bool>) -> CanaryReading {

@@ -18,7 +18,7 @@ use crate::observe::counters::listed::is_violating;
 use crate::observe::counters::sink::CounterSink;
 use crate::observe::counters::sweep_result::{SweepResult, Unjudged, fail};
 use crate::observe::counters::totals::Totals;
-use crate::observe::nodes::canary::CANARY_MARK;
+use crate::observe::nodes::canary::is_canary;
 use crate::observe::redis::errors::is_elsewhere;
 use crate::observe::redis::server_state::redis_millis;
 
@@ -302,12 +302,6 @@ impl Described {
 
 fn views(seen: &[Seen]) -> Vec<CounterView<'_>> {
     seen.iter().map(Seen::view).collect()
-}
-
-/// Whether the counter counts the exporter's own canary requests.
-fn is_canary(name: &[u8]) -> bool {
-    let mark = CANARY_MARK.as_bytes();
-    name.windows(mark.len()).any(|part| part == mark)
 }
 
 /// The results for some names.

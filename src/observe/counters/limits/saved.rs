@@ -18,6 +18,7 @@ pub(in crate::observe) struct SavedLimits {
     #[serde(serialize_with = "rows")]
     own: OwnLimits<Limit, Fall>,
     primed: bool,
+    names: u64,
 }
 
 /// Rows of three numbers: key, limit and window. Further columns follow only where a key has them.
@@ -42,6 +43,7 @@ impl LimitMemory {
             default: self.default.clone(),
             own: self.own.snapshot(),
             primed: self.primed,
+            names: self.names,
         };
         (self.changes, saved)
     }
@@ -56,12 +58,14 @@ impl<'de> Deserialize<'de> for LimitMemory {
             default: Option<Remembered>,
             own: ReadOwn,
             primed: bool,
+            names: u64,
         }
         let read = Read::deserialize(deserializer)?;
         Ok(Self {
             default: read.default,
             own: read.own.0,
             primed: read.primed,
+            names: read.names,
             // No limit was seen in the pass that begins now.
             odd_pass: true,
             ..Self::default()

@@ -19,7 +19,7 @@ use crate::observe::counters::requests::{
 use crate::observe::counters::sink::CounterValues;
 use crate::observe::counters::sweep_result::{SweepResult, Unjudged, fail};
 use crate::observe::counters::totals::Sample;
-use crate::observe::nodes::canary::CANARY_PREFIX;
+use crate::observe::nodes::canary::is_canary;
 use crate::observe::redis::errors::{is_elsewhere, reason_of};
 use crate::observe::redis::server_state::redis_millis;
 
@@ -56,7 +56,7 @@ impl Sweep<'_> {
         for mut name in names {
             if name.starts_with(&log.prefix) {
                 name.drain(..log.prefix.len());
-                if name.starts_with(CANARY_PREFIX.as_bytes()) {
+                if is_canary(&name) {
                     continue;
                 }
                 if let Some(key) = name.strip_prefix(&log.limit[..]) {

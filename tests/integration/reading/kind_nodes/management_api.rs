@@ -90,3 +90,32 @@ async fn a_copy_with_other_names_is_watched_as_the_reference_limiter_is() -> any
     watched.exporter.until("the node is gone", away).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_copy_that_counts_otherwise_has_the_default_limit_and_counters_of_redis_alone()
+-> anyhow::Result<()> {
+    let mut node = healthy("a").await?;
+    let limits = r#"{"default_limit":10,"default_window_ms":60000}"#;
+    let counters = r#"{"counters":[{"key":"busy","count":11,"limit":10,"remaining":0}]}"#;
+    node.answer(PORT, "/api/limits", 200, limits);
+    node.answer(PORT, "/api/nodes", 200, "[]");
+    node.answer(PORT, "/api/counters", 200, counters);
+    node.answer(PORT, "/metrics", 200, "");
+    let capped = own()?.replace("refused: not_counted", "refused: capped");
+    let mut watched = Watched::described(&capped, &[]).await?;
+    requests(&watched, "busy", 11).await?;
+    let mut redis = watched.redis.connection().await?;
+    register(&mut redis, "a", &node.address(PORT), HOUR).await?;
+    let known = |scrape: &Scrape| limit(scrape, "busy") == Some(10.0);
+    watched.exporter.until("the default limit", known).await?;
+    // The list of nodes is malformed: the limits alone do not make the API up.
+    let down = |scrape: &Scrape| scrape.is("ratelimiter_up", &[], 0);
+    let scrape = watched.exporter.until("the API is down", down).await?;
+    scrape.assert_reported(&[]);
+    watched.redis.kill();
+    let scrape = watched.exporter.scrape().await?;
+    scrape.assert_reported(&["redis_disconnected redis"]);
+    assert_eq!(node.asked("GET /api/counters"), 0);
+    node.stop(PORT);
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use hyper::Method;
 use lab::redis_cluster::RedisCluster;
 use lab::redis_server::RedisServer;
@@ -27,19 +28,16 @@ pub(super) fn myapp(ttl: &str, renewed: &str) -> anyhow::Result<String> {
         ("^ratelimiter:nodes:", "^myapp:nodes:".to_owned()),
         ("ttl: 30s", format!("ttl: {ttl}")),
         ("renewed: 10s", format!("renewed: {renewed}")),
-        (
-            "  # Has the default limit, too.\n  management_api: true\n",
-            String::new(),
-        ),
-        (
-            "\nnodes:",
-            "\nlimits:\n  - fixed: {limit: 10, window: 1m}\n\nnodes:".to_owned(),
-        ),
+        ("  management_api: true\n", String::new()),
     ] {
         anyhow::ensure!(text.contains(old), "{old}");
         text = text.replace(old, &new);
     }
-    Ok(text)
+    let (before, rest) = text.split_once("  - http:\n").context("limits of an API")?;
+    let (_, after) = rest.split_once("\n\n").context("the end of the limits")?;
+    Ok(format!(
+        "{before}  - fixed: {{limit: 10, window: 1m}}\n\n{after}"
+    ))
 }
 
 /// A node that is healthy and says that it is `id`.
