@@ -15,7 +15,7 @@ use super::names::Fit;
 use super::reading::{CounterReading, Expires, Finding, Outcome, Unknown};
 use super::source::Source;
 use super::units::{float, whole};
-use crate::observation::Invalid;
+use crate::observation::{Invalid, Refused};
 
 /// What is known without Redis, and how much to read.
 #[derive(Clone, Copy)]
@@ -101,6 +101,8 @@ enum Closer {
     Expiry,
     Future,
     Companion,
+    /// Whether the key exists without which the counter's key is foreign.
+    Beside,
 }
 
 /// The sources of a counter's limits, in order.
@@ -467,8 +469,14 @@ impl<'d> NameReader<'d> {
         let full = capacity.is_some_and(|capacity| count >= capacity);
         let over = capacity.is_some_and(|capacity| count > capacity);
         let blocks = counter.without_expiry == Some(WithoutExpiry::Blocks);
+        let beside = match &counter.malformed {
+            Malformed::ForeignUnless(key) if over && counter.refused != Refused::Counted => {
+                Some(key.value.fill(|group| matched.group(group)))
+            }
+            _ => None,
+        };
         let mut asked = Vec::new();
-        if self.known.sampled || (full && blocks) {
+        if self.known.sampled || (full && blocks) || beside.is_some() {
             asked.push((Closer::Expiry, Ask::Pttl(method.expiring(&at))));
         }
         if self.known.sampled || full {
@@ -484,6 +492,7 @@ impl<'d> NameReader<'d> {
                 asked.push((Closer::Companion, Ask::Exists(name)));
             }
         }
+        asked.extend(beside.map(|name| (Closer::Beside, Ask::Exists(name))));
         let refused = counter.refused;
         let reading = CounterReading {
             count,
@@ -534,7 +543,16 @@ impl<'d> NameReader<'d> {
                 (Closer::Companion, Answer::Integer(0)) => {
                     invalid = Some(Invalid::CompanionMissing);
                 }
-                (Closer::Expiry | Closer::Future | Closer::Companion, _) => {}
+                // Without an expiry, the counter may have outlived the key beside it.
+                (Closer::Beside, Answer::Integer(0))
+                    if matches!(
+                        reading.expiry,
+                        Some(Expires::In(_) | Expires::TooLate { .. })
+                    ) =>
+                {
+                    return self.done(Some(matched), Outcome::Foreign);
+                }
+                (Closer::Expiry | Closer::Future | Closer::Companion | Closer::Beside, _) => {}
             }
         }
         reading.invalid = reading.invalid.or(invalid);

@@ -97,6 +97,24 @@ fn other_data_of_laravel_whose_name_is_a_hash_is_no_counter() {
 }
 
 #[test]
+fn a_number_in_laravels_cache_whose_name_is_a_hash_is_not_over_the_limit_without_a_timer() {
+    let mut laravel = Variant::new("laravel");
+    let name = format!("laravel-database-laravel-cache-{HASH}");
+    laravel.store.string(&name, "4711", 50_000);
+    assert_eq!(laravel.outcome(&name), Outcome::Foreign);
+    laravel.store.string(&name, "4711", 500_000);
+    assert_eq!(laravel.outcome(&name), Outcome::Foreign);
+    // It outlived its timer.
+    laravel.store.string(&name, "7", -1);
+    assert!(laravel.counts(&name, HASH, 7).is_stuck());
+    let timer = format!("{name}:timer");
+    laravel.store.string(&timer, "1795739815", 50_000);
+    laravel.store.string(&name, "7", 50_000);
+    let reading = laravel.counts(&name, HASH, 7);
+    assert_eq!(reading.is_over_limit(), Some(true));
+}
+
+#[test]
 fn garbage_in_laravels_cache_is_invalid_beside_a_timer() {
     let mut laravel = Variant::new("laravel");
     let cache = format!("laravel-database-laravel-cache-{HASH}");
