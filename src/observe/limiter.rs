@@ -75,7 +75,7 @@ impl Limiter {
         let described_nodes = description.nodes.as_ref();
         let discovers = described_nodes.is_some_and(|it| it.value.discover == Discover::Dns);
         let kind = config.limiter_kind();
-        let has_api = description.has_management_api() && kind.nodes;
+        let has_api = description.has_management_api();
         // The default limit of a plain log is that of the management API.
         let log = PlainLog::of(&description).filter(|_| has_api);
         let tracked = Tracked::new(&description, log.as_ref());
