@@ -11,7 +11,7 @@ use lab::seed::{Scale, fill_to_in};
 use lab::temp::TempDir;
 use lab::traffic::{Traffic, TrafficOptions};
 
-use crate::harness::{Exporter, base_flags};
+use crate::harness::{Exporter, Scrape, base_flags};
 
 /// A key that is hard to write down.
 pub(super) const KEY: &str = "tenant \"7\" \\d <b>'$1'</b> (a|b).*";
@@ -237,6 +237,14 @@ impl Limiter {
                     .await
             }
             Fault::NodeKilled => {
+                // When it was full, Redis may have evicted the registration. A node that dies before it registers again seems to have
+                // stopped.
+                let node = [("node_id", "node-3")];
+                let ttl = "ratelimiter_node_heartbeat_ttl_seconds";
+                let is_registered = |scrape: &Scrape| scrape.value(ttl, &node).is_some();
+                self.exporter
+                    .until("node-3 is registered", is_registered)
+                    .await?;
                 self.nodes[2].kill();
                 Ok(())
             }
