@@ -1,6 +1,10 @@
 //! A name that fits a counter, with its groups, limit and window.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use super::limits::Limits;
+use super::pattern::Pattern;
 use super::units::{Number, Period, Unit, Units, calendar_end, duration_ms, float, whole};
 
 /// A name that fits a counter.
@@ -10,21 +14,17 @@ pub struct Matched {
     pub counter: usize,
     /// The full name.
     pub name: Vec<u8>,
-    groups: Vec<(String, std::ops::Range<usize>)>,
+    groups: Vec<(Arc<str>, Range<usize>)>,
 }
 
 impl Matched {
-    /// A name that fits the counter with this index, and the ranges of its groups.
-    pub(super) fn new(
-        counter: usize,
-        name: Vec<u8>,
-        groups: Vec<(String, std::ops::Range<usize>)>,
-    ) -> Self {
-        Self {
+    /// `name`, if it fits `pattern`, the key of the counter with this index.
+    pub(super) fn of(counter: usize, pattern: &Pattern, name: &[u8]) -> Option<Self> {
+        Some(Self {
             counter,
-            name,
-            groups,
-        }
+            groups: pattern.ranges(name)?,
+            name: name.to_vec(),
+        })
     }
 
     /// A group that took part in the match. `name` is the full name.
@@ -32,7 +32,7 @@ impl Matched {
         if name == "name" {
             return Some(&self.name);
         }
-        let (_, range) = self.groups.iter().find(|(group, _)| group == name)?;
+        let (_, range) = self.groups.iter().find(|(group, _)| **group == *name)?;
         self.name.get(range.clone())
     }
 
@@ -43,7 +43,7 @@ impl Matched {
 
     /// The name with the group `group` replaced by `text`. Unchanged if there is no such group.
     pub fn with_group(&self, group: &str, text: &[u8]) -> Vec<u8> {
-        let Some((_, range)) = self.groups.iter().find(|(name, _)| name == group) else {
+        let Some((_, range)) = self.groups.iter().find(|(name, _)| **name == *group) else {
             return self.name.clone();
         };
         let (before, after) = (&self.name[..range.start], &self.name[range.end..]);

@@ -67,7 +67,7 @@ impl std::fmt::Debug for NameContext<'_> {
 pub struct NameReader<'d> {
     description: &'d Description,
     known: NameContext<'d>,
-    name: Vec<u8>,
+    name: &'d [u8],
     asks: Vec<Ask>,
     step: Step,
     /// The previous limits, and whether the limits are stored in Redis.
@@ -75,8 +75,6 @@ pub struct NameReader<'d> {
     own: bool,
     /// Whether TYPE was sent. If the key has another type afterwards, it was replaced meanwhile.
     typed: bool,
-    /// The type that is tried first if the name leaves the type open.
-    likely: Option<Type>,
     /// Whether the type is a guess that no answer has confirmed yet.
     guessed: bool,
 }
@@ -84,8 +82,9 @@ pub struct NameReader<'d> {
 #[derive(Debug)]
 enum Step {
     Type,
-    /// Sources by their index in [`sources`], with one ask each. Then the ask for `when`, if it needs one.
-    Limits(Matched, Vec<usize>),
+    /// The limits from rules and the name. Sources by their index in [`sources`], with one ask each. Then the ask for `when`, if
+    /// it needs one.
+    Limits(Matched, Limits, Vec<usize>),
     Count(Matched, Limits),
     Closer(Matched, CounterReading, Vec<Closer>),
     /// The expiry of a window that is over.
@@ -123,28 +122,30 @@ impl<'d> NameReader<'d> {
     pub fn begin(
         description: &'d Description,
         known: NameContext<'d>,
-        name: &[u8],
+        name: &'d [u8],
         likely: Option<Type>,
     ) -> Self {
+        let likely = likely.map(|kind| description.match_name(name, Some(kind)));
+        let likely = likely.filter(|fit| matches!(fit, Fit::Counter(_)));
+        let fit = likely.unwrap_or_else(|| description.match_name(name, None));
         let mut reader = Self {
             description,
             known,
-            name: name.to_vec(),
+            name,
             asks: Vec::new(),
             step: Step::Type,
             former: None,
             own: false,
             typed: false,
-            likely,
-            guessed: false,
+            guessed: matches!(&fit, Fit::Counter(matched) if description.is_open(matched)),
         };
-        reader.fit(description.match_name(name, None));
+        reader.fit(fit);
         reader
     }
 
     /// The name.
-    pub fn name(&self) -> &[u8] {
-        &self.name
+    pub fn name(&self) -> &'d [u8] {
+        self.name
     }
 
     /// The commands to send now. Empty once there is a finding.
@@ -177,7 +178,7 @@ impl<'d> NameReader<'d> {
         self.asks.clear();
         match step {
             Step::Type => self.typed(answers),
-            Step::Limits(matched, asked) => self.limited(matched, &asked, answers),
+            Step::Limits(matched, known, asked) => self.limited(matched, known, &asked, answers),
             Step::Count(matched, limits) => self.counted(matched, limits, answers),
             Step::Closer(matched, reading, asked) => self.closer(matched, reading, &asked, answers),
             Step::Exists(matched, outcome, otherwise) => match answers.first() {
@@ -211,7 +212,7 @@ impl<'d> NameReader<'d> {
 
     fn ask_type(&mut self) {
         self.guessed = false;
-        self.asks = vec![Ask::Type(self.name.clone())];
+        self.asks = vec![Ask::Type(self.name.to_vec())];
         self.step = Step::Type;
     }
 
@@ -224,23 +225,15 @@ impl<'d> NameReader<'d> {
             _ => return self.done(None, Outcome::Gone),
         };
         self.fit(match kind {
-            Some(_) => self.description.match_name(&self.name, kind),
+            Some(_) => self.description.match_name(self.name, kind),
             // No counter has such a type.
-            None => self.description.match_from(usize::MAX, &self.name, None),
+            None => self.description.match_from(usize::MAX, self.name, None),
         });
     }
 
     fn fit(&mut self, fit: Fit) {
         match fit {
-            Fit::NeedsType => {
-                let likely = self.likely.take();
-                let guess = likely.map(|kind| self.description.match_name(&self.name, Some(kind)));
-                let Some(Fit::Counter(matched)) = guess else {
-                    return self.ask_type();
-                };
-                self.guessed = true;
-                self.ask_limits(matched);
-            }
+            Fit::NeedsType => self.ask_type(),
             Fit::Ignored => self.done(None, Outcome::Ignored),
             Fit::Foreign => self.done(None, Outcome::Foreign),
             Fit::Counter(matched) => self.ask_limits(matched),
@@ -270,17 +263,16 @@ impl<'d> NameReader<'d> {
             });
         }
         if asks.is_empty() {
-            return self.limited(matched, &[], &[]);
+            return self.limited(matched, already, &[], &[]);
         }
         self.asks = asks;
-        self.step = Step::Limits(matched, asked);
+        self.step = Step::Limits(matched, already, asked);
     }
 
-    fn limited(&mut self, matched: Matched, asked: &[usize], answers: &[Answer]) {
+    fn limited(&mut self, matched: Matched, known: Limits, asked: &[usize], answers: &[Answer]) {
         let counter = self.description.counter(&matched);
-        let named = matched.limits(&counter.units);
-        let merge = |ruled: Limits, api: &dyn Fn(&Http) -> Limits, others: Option<&[Limits]>| {
-            let (mut limits, mut own) = (ruled.or(named), false);
+        let merge = |known: Limits, api: &dyn Fn(&Http) -> Limits, others: Option<&[Limits]>| {
+            let (mut limits, mut own) = (known, false);
             let mut others = others.map(|others| others.iter().copied());
             for (place, source) in sources(self.description, counter).enumerate() {
                 let found = match source {
@@ -311,10 +303,9 @@ impl<'d> NameReader<'d> {
             limits.window_ms = limits.window_ms.or_else(by_index);
             Merged { limits, own }
         };
-        let ruled = (self.known.rules)(counter, &matched);
-        let merged = merge(ruled, &|http| (self.known.api)(http, &matched), None);
+        let merged = merge(known, &|http| (self.known.api)(http, &matched), None);
         let under = |ruled: Limits, api: &dyn Fn(&Http) -> Limits, fixed: Option<&[Limits]>| {
-            merge(ruled, api, fixed).limits
+            merge(ruled.or(matched.limits(&counter.units)), api, fixed).limits
         };
         let former = (self.known.former)(counter, &matched, &merged, &under);
         let Merged { limits, own } = merged;
@@ -326,7 +317,7 @@ impl<'d> NameReader<'d> {
                 Some(false) => {
                     let kind = Some(counter.kind);
                     let next = matched.counter + 1;
-                    return self.fit(self.description.match_from(next, &self.name, kind));
+                    return self.fit(self.description.match_from(next, self.name, kind));
                 }
                 None => return self.done(Some(matched), Outcome::Gone),
             }
@@ -365,9 +356,9 @@ impl<'d> NameReader<'d> {
     fn ask_count(&mut self, matched: Matched, limits: Limits) {
         let counter = self.description.counter(&matched);
         let method = counter.count.value.counting();
-        let when = self.when(counter, &matched, &limits);
+        let at = self.at(counter, &matched, &limits);
         if !method.knows_windows() {
-            match when {
+            match at.when {
                 Some(When::Future) => return self.ask_existence(matched),
                 Some(When::Previous | When::Over) => return self.refuse(matched, Not::Over),
                 None if matched.has_span() => {
@@ -376,7 +367,7 @@ impl<'d> NameReader<'d> {
                 Some(When::Current) | None => {}
             }
         }
-        match method.asks(&self.at(counter, &matched, &limits)) {
+        match method.asks(&at) {
             Ok(asks) => {
                 self.asks = asks;
                 self.step = Step::Count(matched, limits);
@@ -393,17 +384,13 @@ impl<'d> NameReader<'d> {
         self.step = Step::Exists(matched, outcome, Outcome::Gone);
     }
 
-    fn when(&self, counter: &Counter, matched: &Matched, limits: &Limits) -> Option<When> {
-        let span = matched.span(&counter.units, limits)?;
-        Some(span.when(self.known.now_ms, self.known.tolerance_ms))
-    }
-
     fn at<'a>(&self, counter: &'a Counter, matched: &'a Matched, limits: &'a Limits) -> At<'a> {
+        let span = matched.span(&counter.units, limits);
         At {
             keys: counter.keys(),
             matched,
             limits,
-            when: self.when(counter, matched, limits),
+            when: span.map(|span| span.when(self.known.now_ms, self.known.tolerance_ms)),
             now_ms: self.known.now_ms,
             tolerance_ms: self.known.tolerance_ms,
         }

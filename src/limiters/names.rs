@@ -29,22 +29,29 @@ impl Description {
     /// Like [`Self::match_name`], with the counters from `first` on.
     pub(super) fn match_from(&self, first: usize, name: &[u8], kind: Option<Type>) -> Fit {
         let of_type = |counter: &Counter| kind.is_none_or(|kind| counter.kind == kind);
-        let mut fitting = self.counters.iter().enumerate().skip(first);
-        let found = fitting.find(|(_, counter)| of_type(counter) && counter.key.value.fits(name));
-        let Some((index, counter)) = found else {
+        let counters = self.counters.iter().enumerate().skip(first);
+        let mut counters = counters.filter(|(_, counter)| of_type(counter));
+        let fitting = |(index, it): (usize, &Counter)| Matched::of(index, &it.key.value, name);
+        let Some(matched) = counters.find_map(fitting) else {
             let ignored = self.ignore.iter().any(|pattern| pattern.fits(name));
             return if ignored { Fit::Ignored } else { Fit::Foreign };
         };
-        let other = |(_, other): (usize, &Counter)| {
-            other.kind != counter.kind && other.key.value.fits(name)
-        };
-        if kind.is_none() && fitting.any(other) {
+        if kind.is_none() && self.is_open(&matched) {
             return Fit::NeedsType;
         }
-        match counter.matched(index, name) {
-            Some(matched) => Fit::Counter(matched),
-            None => self.match_from(index + 1, name, kind),
+        let is_date = matched.group("window_start").is_some()
+            && matched.start_ms().is_none_or(|start| start < EARLIEST_MS);
+        if is_date {
+            return self.match_from(matched.counter + 1, name, kind);
         }
+        Fit::Counter(matched)
+    }
+
+    /// Whether the name of `matched` also fits a counter of another type.
+    pub(super) fn is_open(&self, matched: &Matched) -> bool {
+        let counter = self.counter(matched);
+        let mut others = self.counters.iter().filter(|it| it.kind != counter.kind);
+        others.any(|other| other.key.value.fits(&matched.name))
     }
 
     /// The indices of other counters that could claim the name of `matched`, because neither type nor `when` distinguishes them
@@ -80,21 +87,5 @@ impl Counter {
                 .unwrap_or(&matched.name)
                 .to_vec(),
         }
-    }
-
-    fn matched(&self, counter: usize, name: &[u8]) -> Option<Matched> {
-        let pattern = &self.key.value;
-        let name = name.to_vec();
-        if pattern.is_plain() {
-            let groups = vec![("key".to_owned(), pattern.prefix().len()..name.len())];
-            return Some(Matched::new(counter, name, groups));
-        }
-        let captures = pattern.captures(&name)?;
-        let group = |group: &str| Some((group.to_owned(), captures.name(group)?.range()));
-        let groups = pattern.groups().filter_map(group).collect();
-        let matched = Matched::new(counter, name, groups);
-        let is_date = matched.group("window_start").is_some()
-            && matched.start_ms().is_none_or(|start| start < EARLIEST_MS);
-        (!is_date).then_some(matched)
     }
 }

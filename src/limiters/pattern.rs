@@ -2,6 +2,8 @@
 //! the prefix for CLIENT TRACKING.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
 
 use regex::bytes::{Captures, Regex, RegexBuilder};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
@@ -13,6 +15,8 @@ const MOST_COMPILED: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Pattern {
     regex: Regex,
+    /// The named groups, and their places among all groups.
+    groups: Vec<(usize, Arc<str>)>,
     prefix: Vec<u8>,
     glob: Vec<u8>,
     end: Option<Vec<u8>>,
@@ -58,7 +62,13 @@ impl Pattern {
             Part::Literal(_) => false,
             Part::Other(kind) => !is_named(kind),
         });
+        let named = |(at, it): (usize, Option<&str>)| Some((at, it?.into()));
         Ok(Self {
+            groups: regex
+                .capture_names()
+                .enumerate()
+                .filter_map(named)
+                .collect(),
             regex,
             prefix,
             glob,
@@ -104,6 +114,18 @@ impl Pattern {
             return name.len() > self.prefix.len() && name.starts_with(&self.prefix);
         }
         name.starts_with(&self.prefix) && self.regex.is_match(name)
+    }
+
+    /// The named groups that take part, and where they are in `name`, if it fits.
+    pub(super) fn ranges(&self, name: &[u8]) -> Option<Vec<(Arc<str>, Range<usize>)>> {
+        if self.plain {
+            let key = (Arc::clone(&self.groups[0].1), self.prefix.len()..name.len());
+            return self.fits(name).then(|| vec![key]);
+        }
+        let captures = self.captures(name)?;
+        let range =
+            |(at, group): &(usize, Arc<str>)| Some((Arc::clone(group), captures.get(*at)?.range()));
+        Some(self.groups.iter().filter_map(range).collect())
     }
 
     /// The groups of `name`, if it fits.

@@ -79,14 +79,17 @@ impl Router {
     }
 
     /// Sends each command to the link of its key, and follows redirects.
-    pub(in crate::observe) async fn ask(&self, mut commands: Vec<(Vec<u8>, Cmd)>) -> Answers {
+    pub(in crate::observe) async fn ask(
+        &self,
+        mut commands: Vec<(impl AsRef<[u8]>, Cmd)>,
+    ) -> Answers {
         let mut answers = Answers {
             took: Some(Duration::ZERO),
             ..Answers::default()
         };
         let mut batch = Vec::with_capacity(commands.len());
         for (place, (key, _)) in commands.iter().enumerate() {
-            let link = self.link_of(key);
+            let link = self.link_of(key.as_ref());
             answers.each.push(Err(unserved()));
             batch.extend(link.map(|link| Routed {
                 place,
@@ -124,7 +127,7 @@ impl Router {
     /// servers measured that.
     async fn send(
         &self,
-        commands: &mut [(Vec<u8>, Cmd)],
+        commands: &mut [(impl Sized, Cmd)],
         batch: Vec<Routed>,
     ) -> (Vec<(Routed, RedisResult<Value>)>, Option<Duration>) {
         let mut by_link: BTreeMap<usize, (TimedPipeline, Vec<Routed>)> = BTreeMap::new();

@@ -6,10 +6,19 @@ use crate::limiters::{Answer, Ask, MOST_BYTES, MOST_ENTRIES};
 use crate::observation::Reason;
 use crate::observe::redis::errors::{breaks, reason_of};
 
-/// The key of `ask`, and the command.
-pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
-    let key = ask.key().to_vec();
-    let mut command = redis::cmd(match ask {
+/// A command and its key.
+pub(super) type Keyed<'a> = (&'a [u8], Cmd);
+
+pub(super) fn keyed<'a>(name: &str, key: &'a [u8]) -> Keyed<'a> {
+    // Room for the usual words besides the key.
+    let mut command = Cmd::with_capacity(4, 32 + key.len());
+    command.arg(name).arg(key);
+    (key, command)
+}
+
+/// The command for `ask`.
+pub(super) fn command(ask: &Ask) -> Keyed<'_> {
+    let name = match ask {
         Ask::Type(_) => "TYPE",
         Ask::Pttl(_) => "PTTL",
         Ask::Exists(_) => "EXISTS",
@@ -20,8 +29,8 @@ pub(super) fn command(ask: &Ask) -> (Vec<u8>, Cmd) {
         Ask::List(_) => "LRANGE",
         Ask::Count { .. } => "ZCOUNT",
         Ask::Members { .. } => "ZRANGEBYSCORE",
-    });
-    command.arg(&key);
+    };
+    let (key, mut command) = keyed(name, ask.key());
     match ask {
         Ask::Get(_) => {
             command.arg(0).arg(MOST_BYTES);
@@ -52,13 +61,13 @@ const ENTRY_BYTES: u64 = 160;
 
 /// The commands that go before `ask` if its answer could be of any size: they return the size. `measured`: whether Redis reports
 /// the memory of a key.
-pub(super) fn guards(ask: &Ask, measured: bool) -> Vec<(Vec<u8>, Cmd)> {
+pub(super) fn guards(ask: &Ask, measured: bool) -> Vec<Keyed<'_>> {
     let (key, count) = match ask {
         Ask::Fields(key, fields) => {
             let length = |field: &Vec<u8>| {
-                let mut command = redis::cmd("HSTRLEN");
-                command.arg(key).arg(field);
-                (key.clone(), command)
+                let (key, mut command) = keyed("HSTRLEN", key);
+                command.arg(field);
+                (key, command)
             };
             return fields.iter().map(length).collect();
         }
@@ -72,15 +81,13 @@ pub(super) fn guards(ask: &Ask, measured: bool) -> Vec<(Vec<u8>, Cmd)> {
         | Ask::HasField(..)
         | Ask::Count { .. } => return Vec::new(),
     };
-    let mut entries = redis::cmd(count);
-    entries.arg(key);
-    let mut guards = vec![(key.clone(), entries)];
+    let mut guards = vec![keyed(count, key)];
     if measured {
         let mut memory = redis::cmd("MEMORY");
         memory.arg("USAGE").arg(key);
         // Samples as many entries as would be read, and no more.
         memory.arg("SAMPLES").arg(MOST_ENTRIES);
-        guards.push((key.clone(), memory));
+        guards.push((key, memory));
     }
     guards
 }
@@ -123,10 +130,10 @@ pub(super) fn long(ask: &Ask, said: &[RedisResult<Value>]) -> Option<u64> {
 }
 
 /// The command that reads the last entry of the list `key`.
-pub(super) fn last_of(key: &[u8]) -> (Vec<u8>, Cmd) {
-    let mut command = redis::cmd("LRANGE");
-    command.arg(key).arg(-1).arg(-1);
-    (key.to_vec(), command)
+pub(super) fn last_of(key: &[u8]) -> Keyed<'_> {
+    let (key, mut command) = keyed("LRANGE", key);
+    command.arg(-1).arg(-1);
+    (key, command)
 }
 
 fn score(value: f64) -> String {

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::{Cmd, RedisError, RedisResult, Value};
+use redis::{RedisError, RedisResult, Value};
 
-use super::answers::{answer, command, guards, is_read, is_unmeasured, last_of, long};
+use super::answers::{
+    Keyed, answer, command, guards, is_read, is_unmeasured, keyed, last_of, long,
+};
 use crate::limiters::{Answer, Ask, Finding, NameReader};
 use crate::observe::counters::pace::{Pacer, step_at_all};
 use crate::observe::redis::router::Router;
@@ -31,6 +33,14 @@ pub(super) struct RedisAccess<'a> {
     pub(super) measured: &'a AtomicBool,
 }
 
+/// A name, and what is asked about it.
+type Asked<'a> = (&'a [u8], &'a Ask);
+
+/// Whether it asks about the name itself.
+fn is_own((name, ask): &Asked<'_>) -> bool {
+    ask.key() == *name
+}
+
 /// Runs all `readers` until each has a finding. A name that could not be read is an error.
 pub(super) async fn read(
     access: &RedisAccess<'_>,
@@ -39,27 +49,24 @@ pub(super) async fn read(
 ) -> Vec<Result<Finding, RedisError>> {
     let mut failed: Vec<Option<RedisError>> = readers.iter().map(|_| None).collect();
     for _ in 0..MOST_STEPS {
-        let mut asked = Vec::new();
-        for (place, reader) in readers.iter().enumerate() {
-            if failed[place].is_none() {
-                asked.extend(reader.asks().iter().cloned().map(|ask| (place, ask)));
+        let mut asked: Vec<Asked<'_>> = Vec::new();
+        for (reader, failed) in readers.iter().zip(&failed) {
+            if failed.is_none() {
+                asked.extend(reader.asks().iter().map(|ask| (reader.name(), ask)));
             }
         }
         if asked.is_empty() {
             break;
         }
         let mut answers = ask_all(access, &asked, spent).await;
-        find_empty(access, &readers, &asked, &mut answers, spent).await;
+        find_empty(access, &asked, &mut answers, spent).await;
         let mut answers = answers.into_iter();
         for (reader, failed) in readers.iter_mut().zip(&mut failed) {
             if failed.is_some() {
                 continue;
             }
             let said: Vec<_> = answers.by_ref().take(reader.asks().len()).collect();
-            match said
-                .into_iter()
-                .collect::<Result<Vec<Answer>, RedisError>>()
-            {
+            match said.into_iter().collect::<Result<Vec<Answer>, _>>() {
                 Ok(said) => reader.feed(&said),
                 Err(error) => *failed = Some(error),
             }
@@ -67,10 +74,9 @@ pub(super) async fn read(
     }
     let findings = readers.iter().zip(failed);
     findings
-        .map(|(reader, failed)| match (failed, reader.finding()) {
-            (None, Some(finding)) => Ok(finding.clone()),
-            (Some(error), _) => Err(error),
-            (None, None) => Err(endless()),
+        .map(|(reader, failed)| match failed {
+            Some(error) => Err(error),
+            None => reader.finding().cloned().ok_or_else(endless),
         })
         .collect()
 }
@@ -79,17 +85,41 @@ fn endless() -> RedisError {
     std::io::Error::other("a description that asks without end").into()
 }
 
-/// The answers to `asked`, in the same order. Values that are too large are not read.
+/// The answers to `asked`, in the same order.
 async fn ask_all(
     access: &RedisAccess<'_>,
-    asked: &[(usize, Ask)],
+    asked: &[Asked<'_>],
+    spent: &mut Spent,
+) -> Vec<Result<Answer, RedisError>> {
+    if asked.iter().all(is_own) {
+        return ask_each(access, asked, spent).await;
+    }
+    // Names may have the same limit, and ask for it by the same command.
+    let (mut once, mut places) = (Vec::new(), HashMap::new());
+    let mut each = Vec::with_capacity(asked.len());
+    for it in asked {
+        let place = places.entry(command(it.1).1.get_packed_command());
+        each.push(*place.or_insert_with(|| {
+            once.push(*it);
+            once.len() - 1
+        }));
+    }
+    let answers = ask_each(access, &once, spent).await;
+    each.into_iter().map(|at| answers[at].clone()).collect()
+}
+
+/// The answers to `asked`, in the same order. Values that are too large are not read.
+async fn ask_each(
+    access: &RedisAccess<'_>,
+    asked: &[Asked<'_>],
     spent: &mut Spent,
 ) -> Vec<Result<Answer, RedisError>> {
     let measured = access.measured.load(Ordering::Relaxed);
     let guards = asked.iter().map(|(_, ask)| guards(ask, measured));
     let guards: Vec<Vec<_>> = guards.collect();
     let many: Vec<usize> = guards.iter().map(Vec::len).collect();
-    let mut sizes = access.ask(guards.concat(), spent).await.into_iter();
+    let guards = guards.into_iter().flatten().collect();
+    let mut sizes = access.ask(guards, spent).await.into_iter();
     let mut large = Vec::with_capacity(asked.len());
     let mut read = Vec::with_capacity(asked.len());
     for ((_, ask), many) in asked.iter().zip(many) {
@@ -127,57 +157,39 @@ async fn ask_all(
 /// are checked.
 async fn find_empty(
     access: &RedisAccess<'_>,
-    readers: &[NameReader<'_>],
-    asked: &[(usize, Ask)],
+    asked: &[Asked<'_>],
     answers: &mut [Result<Answer, RedisError>],
     spent: &mut Spent,
 ) {
-    let nothing = asked.iter().zip(&*answers).enumerate();
-    let nothing = nothing.filter_map(|(at, ((place, ask), answer))| match (ask, answer) {
-        (Ask::Get(key), Ok(Answer::Missing)) if readers[*place].name() == key => Some((at, key)),
-        _ => None,
+    let nothing = asked.iter().zip(&mut *answers);
+    let nothing = nothing.filter(|(it, answer)| {
+        matches!((it.1, answer), (Ask::Get(_), Ok(Answer::Missing))) && is_own(it)
     });
-    let (places, exist): (Vec<usize>, Vec<_>) = nothing
-        .map(|(at, key)| (at, command(&Ask::Exists(key.clone()))))
+    let (found, exist): (Vec<_>, Vec<_>) = nothing
+        .map(|((name, _), answer)| (answer, keyed("EXISTS", name)))
         .unzip();
     let said = access.ask(exist, spent).await;
-    for (at, said) in places.into_iter().zip(said) {
+    for (answer, said) in found.into_iter().zip(said) {
         if matches!(said, Ok(Value::Int(1))) {
-            answers[at] = Ok(Answer::Text(Vec::new()));
+            *answer = Ok(Answer::Text(Vec::new()));
         }
     }
 }
 
 impl RedisAccess<'_> {
-    async fn ask(
-        &self,
-        commands: Vec<(Vec<u8>, Cmd)>,
-        spent: &mut Spent,
-    ) -> Vec<RedisResult<Value>> {
+    async fn ask(&self, commands: Vec<Keyed<'_>>, spent: &mut Spent) -> Vec<RedisResult<Value>> {
         if commands.is_empty() {
             return Vec::new();
         }
-        // Names may have the same limit, and ask for it by the same command.
-        let mut once = Vec::new();
-        let mut places = HashMap::new();
-        let place = |(key, command): (Vec<u8>, Cmd)| {
-            let next = once.len();
-            let place = *places.entry(command.get_packed_command()).or_insert(next);
-            if place == next {
-                once.push((key, command));
-            }
-            place
-        };
-        let asked: Vec<usize> = commands.into_iter().map(place).collect();
-        let many = once.len();
+        let many = commands.len();
         spent.commands += many as u64;
         let ask = || async {
-            let said = self.router.ask(once).await;
+            let said = self.router.ask(commands).await;
             let took = said.took;
             (said, took)
         };
         let (said, took) = step_at_all(self.pacers, many, ask).await;
         spent.took += took;
-        asked.into_iter().map(|at| said.each[at].clone()).collect()
+        said.each
     }
 }
